@@ -1,0 +1,98 @@
+"""Snellen: an eye test for vision-language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snellen.api import Filters, Plan, Run, list_runs, open_run, run
+    from snellen.datasets.base import Dataset
+    from snellen.errors import SnellenError, UsageError
+    from snellen.images import Image
+    from snellen.models.base import LocalModel, Model
+    from snellen.protocols.base import Protocol, ask
+    from snellen.registry import DATASETS, MODELS, PROTOCOLS
+    from snellen.types import (
+        Decoding,
+        Examination,
+        Kind,
+        Message,
+        Outcome,
+        Prediction,
+        Request,
+        Response,
+        Sample,
+        Score,
+    )
+
+__all__ = [
+    "DATASETS",
+    "MODELS",
+    "PROTOCOLS",
+    "Dataset",
+    "Decoding",
+    "Examination",
+    "Filters",
+    "Image",
+    "Kind",
+    "LocalModel",
+    "Message",
+    "Model",
+    "Outcome",
+    "Plan",
+    "Prediction",
+    "Protocol",
+    "Request",
+    "Response",
+    "Run",
+    "Sample",
+    "Score",
+    "SnellenError",
+    "UsageError",
+    "__version__",
+    "ask",
+    "list_runs",
+    "open_run",
+    "run",
+]
+
+_HOMES = {
+    "snellen.api": ("Filters", "Plan", "Run", "list_runs", "open_run", "run"),
+    "snellen.datasets.base": ("Dataset",),
+    "snellen.errors": ("SnellenError", "UsageError"),
+    "snellen.images": ("Image",),
+    "snellen.models.base": ("LocalModel", "Model"),
+    "snellen.protocols.base": ("Protocol", "ask"),
+    "snellen.registry": ("DATASETS", "MODELS", "PROTOCOLS"),
+    "snellen.types": (
+        "Decoding",
+        "Examination",
+        "Kind",
+        "Message",
+        "Outcome",
+        "Prediction",
+        "Request",
+        "Response",
+        "Sample",
+        "Score",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded when they are first used: importing snellen costs nothing."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("snellen")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'snellen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

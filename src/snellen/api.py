@@ -1,0 +1,344 @@
+"""Examine models from Python: what the command line does, as functions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from snellen.datasets.base import Dataset, Selection, select
+from snellen.engine.examiner import Examination, Progress, incompatibility
+from snellen.errors import BadOption, Unsupported, UsageError
+from snellen.models.base import Model
+from snellen.protocols.base import Protocol
+from snellen.registry import DATASETS, MODELS, PROTOCOLS
+from snellen.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Filters", "Plan", "Run", "open_run", "run"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which part of a data set is examined (see :func:`snellen.datasets.base.select`)."""
+
+    classes: Sequence[str] = ()
+    num_classes: int | None = None
+    per_class: int | None = None
+    shuffle: bool = False
+    limit: int | None = None
+    split: str | None = None
+
+    def apply(self, data: Dataset, seed: int) -> Selection:
+        """The selection of a data set."""
+        return select(
+            data,
+            classes=self.classes,
+            num_classes=self.num_classes,
+            per_class=self.per_class,
+            shuffle=self.shuffle,
+            limit=self.limit,
+            seed=seed,
+        )
+
+
+class Run:
+    """A stored run."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self.id = run
+
+    @cached_property
+    def _row(self) -> dict[str, Any]:
+        return self._store.run(self.id)
+
+    @property
+    def status(self) -> str:
+        """``running`` (or interrupted) or ``finished``."""
+        return str(self._row["status"])
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Everything that is needed to do it again."""
+        return dict(self._row["manifest"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures (see docs/metrics.md); empty while it is not finished."""
+        return dict(self._row["metrics"] or {})
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(self.manifest["model"]["name"])
+
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        return str(self.manifest["data"]["name"])
+
+    @property
+    def protocol(self) -> str:
+        """The protocol's name."""
+        return str(self.manifest["protocol"]["name"])
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """One row a sample (see :meth:`snellen.store.Store.frame`)."""
+        return self._store.frame(self.id)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Id, model, data, protocol, status and metrics, as JSON."""
+        return {
+            "id": self.id,
+            "model": self.model,
+            "data": self.data,
+            "protocol": self.protocol,
+            "status": self.status,
+            "metrics": self.metrics,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write what the field's harnesses write: results as JSON, samples as JSON lines."""
+        from snellen.report.export import write_rows
+
+        folder.mkdir(parents=True, exist_ok=True)
+        results = {**self.as_dict(), "manifest": self.manifest}
+        text = json.dumps(results, indent=2, ensure_ascii=False)
+        (folder / f"results_{self.id}.json").write_text(text + "\n", encoding="utf-8")
+        write_rows(self.predictions, "jsonl", folder / f"samples_{self.id}.jsonl")
+
+    def __repr__(self) -> str:
+        accuracy = self.metrics.get("accuracy")
+        figure = f", accuracy={accuracy['value']:.3f}" if accuracy else ""
+        return f"<Run {self.id}: {self.status}{figure}>"
+
+
+#: Told of each examination and its progress.
+Watch = Callable[[Examination, Progress], None]
+
+
+@dataclass
+class Plan:
+    """Every model under every protocol on every data set, as far as they go together.
+
+    Everything that can be refused is refused when the plan is made, before any model is loaded.
+
+    Args:
+        models, data, protocols: names, or the objects themselves.
+        model_options, data_options, protocol_options: for all of a sort.
+        filters: for all data sets.
+        seed: for shuffling and for protocols that name none.
+        batch_size: overrides each model's own.
+        workspace: the folder of the store, or an open store.
+        fresh: ask everything anew, as new runs.
+
+    Raises:
+        UsageError: as its subclasses say; in particular Unsupported where no model can answer any of
+            the protocols.
+    """
+
+    models: Sequence[str | Model]
+    data: Sequence[str | Dataset]
+    protocols: Sequence[str | Protocol]
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    protocol_options: Mapping[str, Any] = field(default_factory=dict)
+    filters: Filters = field(default_factory=Filters)
+    seed: int = 0
+    batch_size: int | None = None
+    workspace: Store | Path | str | None = None
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise BadOption(f"--batch-size {self.batch_size} is not allowed; allowed: 1 or more.")
+        for sort, given in (
+            ("model", self.models),
+            ("data", self.data),
+            ("protocol", self.protocols),
+        ):
+            if not given:
+                raise UsageError(f"Name at least one --{sort}; see: snellen ls {_PLURALS[sort]}")
+        protocols = [
+            PROTOCOLS.make(p, self.protocol_options, seed=self.seed) if isinstance(p, str) else p
+            for p in self.protocols
+        ]
+        split = {"split": self.filters.split} if self.filters.split else {}
+        selections = [
+            self.filters.apply(
+                DATASETS.make(d, {**self.data_options, **split}) if isinstance(d, str) else d,
+                self.seed,
+            )
+            for d in self.data
+        ]
+        for selection in selections:
+            for protocol in protocols:
+                protocol.check(selection.labels, selection.background)
+        models = [
+            MODELS.make(m, self.model_options) if isinstance(m, str) else m for m in self.models
+        ]
+        if self.batch_size is not None:
+            for model in models:
+                model.batch_size = self.batch_size
+        #: Pairs that do not go together, in words.
+        self.skipped: list[str] = []
+        pairs: list[tuple[Model, list[Protocol]]] = []
+        for model in models:
+            able = []
+            for protocol in protocols:
+                if (reason := incompatibility(model, protocol)) is None:
+                    able.append(protocol)
+                else:
+                    self.skipped.append(reason)
+            pairs.append((model, able))
+        if not any(able for _, able in pairs):
+            raise Unsupported(f"{self.skipped[0]}. {_what_works(models[0])}")
+        #: What a user should hear before it begins.
+        self.notes = [note for selection in selections for note in selection.data.notes]
+        self._pairs, self._selections = pairs, selections
+
+    def examine(self, watch: Watch | None = None) -> list[Run]:
+        """Do it all, model by model, and return the runs.
+
+        May be called where an event loop runs (a notebook).
+        """
+        store = self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
+        fingerprints = [selection.fingerprint() for selection in self._selections]
+        runs = []
+        for model, protocols in self._pairs:
+            for selection, fingerprint in zip(self._selections, fingerprints, strict=True):
+                for protocol in protocols:
+                    examination = Examination(
+                        model,
+                        selection,
+                        protocol,
+                        store,
+                        seed=self.seed,
+                        fresh=self.fresh,
+                        fingerprint=fingerprint,
+                    )
+                    _complete(examination.examine(_bind(watch, examination)))
+                    runs.append(Run(store, examination.run))
+            model.close()
+        return runs
+
+
+_PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}
+
+
+def _bind(watch: Watch | None, examination: Examination) -> Callable[[Progress], None] | None:
+    return None if watch is None else lambda progress: watch(examination, progress)
+
+
+def _what_works(model: Model) -> str:
+    names = []
+    for scheme, entry in PROTOCOLS.entries.items():
+        if getattr(entry.factory, "kind", None) in model.kinds:
+            names.append(scheme)
+    return f"Protocols that {model.name} can answer: {', '.join(names)}."
+
+
+def _complete(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, in a thread of its own where an event loop runs already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            results.append(asyncio.run(work))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def run(
+    *,
+    model: str | Model,
+    data: str | Dataset,
+    protocol: str | Protocol = "closed-set",
+    model_options: Mapping[str, Any] | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    protocol_options: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = (),
+    num_classes: int | None = None,
+    per_class: int | None = None,
+    shuffle: bool = False,
+    limit: int | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    workspace: Store | Path | str | None = None,
+    fresh: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Examine one model under one protocol on one data set.
+
+    Started again, it asks only what is missing; a finished run comes back as it is.
+
+    >>> run(model="pico:llava", data="chart:shapes", limit=28).metrics["accuracy"]  # doctest: +SKIP
+    {'value': 0.96, 'low': 0.82, 'high': 0.99}
+
+    Raises:
+        UsageError: as :class:`Plan`.
+    """
+    filters = Filters(
+        classes=classes,
+        num_classes=num_classes,
+        per_class=per_class,
+        shuffle=shuffle,
+        limit=limit,
+        split=split,
+    )
+    plan = Plan(
+        [model],
+        [data],
+        [protocol],
+        model_options or {},
+        data_options or {},
+        protocol_options or {},
+        filters,
+        seed,
+        batch_size,
+        workspace,
+        fresh,
+    )
+    (found,) = plan.examine(watch)
+    return found
+
+
+def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:
+    """A stored run by its id, a unique prefix of it, or ``@last``.
+
+    Raises:
+        UnknownName: none, or several.
+    """
+    store = Store(workspace, create=False)
+    return Run(store, store.find(name))
+
+
+def list_runs(workspace: Path | str | None = None) -> Iterator[Run]:
+    """All runs of a workspace, the oldest first."""
+    store = Store(workspace, create=False)
+    for row in store.list_runs():
+        yield Run(store, row["id"])

@@ -1,0 +1,351 @@
+"""The command line: parses, calls one function, prints. What it prints on errors is one sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from snellen.errors import BadOption, SnellenError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from snellen.api import Plan, Run
+
+app = typer.Typer(
+    name="snellen",
+    help="An eye test for vision-language models: which one sees your images best, and at what speed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        help="Where runs are kept. [dim]$SNELLEN_WORKSPACE, or ./snellen-workspace[/dim]",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from snellen import __version__
+
+        typer.echo(f"snellen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+def run_(
+    model: Annotated[
+        list[str], typer.Option(help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.")
+    ],
+    data: Annotated[
+        list[str], typer.Option(help="A data set, such as folder:./photos. Repeatable.")
+    ],
+    protocol: Annotated[
+        list[str], typer.Option(help="A protocol, such as closed-set or rank. Repeatable.")
+    ],
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
+    ] = None,
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option("-D", metavar="KEY=VALUE", help="An option of every data set. Repeatable."),
+    ] = None,
+    protocol_option: Annotated[
+        list[str] | None,
+        typer.Option("-P", metavar="KEY=VALUE", help="An option of every protocol. Repeatable."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Examine the first N samples only.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Examine these classes only, separated by commas.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Examine a random subset of N classes (by --seed).")
+    ] = None,
+    per_class: Annotated[
+        int | None, typer.Option(help="Examine the first N samples of each class.")
+    ] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle samples (by --seed).")] = False,
+    split: Annotated[str | None, typer.Option(help="A split of the data set.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(help="How many requests are answered together.")
+    ] = None,
+    max_failures: Annotated[
+        float, typer.Option(help="The share of samples that may end in an error (exit code 1 above).")
+    ] = 0.0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")
+    ] = False,
+    workspace: Workspace = None,
+    output_path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write results JSON and a JSON line a sample here."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
+) -> None:
+    """Examine every model under every protocol on every data set, and print the table.
+
+    Started again, it asks only what is missing.
+    """
+    from snellen.api import Filters, Plan
+
+    if not 0 <= max_failures <= 1:
+        raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
+    filters = Filters(
+        classes=tuple(_split(classes)),
+        num_classes=num_classes,
+        per_class=per_class,
+        shuffle=shuffle,
+        limit=limit,
+        split=split,
+    )
+    plan = Plan(
+        model,
+        data,
+        protocol,
+        _options("-M", model_option),
+        _options("-D", data_option),
+        _options("-P", protocol_option),
+        filters,
+        seed,
+        batch_size,
+        workspace,
+        fresh,
+    )
+    runs = _examine(plan, quiet=quiet, as_json=as_json)
+    if output_path is not None:
+        for run in runs:
+            run.write(output_path)
+    if as_json:
+        _print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
+    else:
+        _print_leaderboard(runs)
+    if any(_failed_share(run) > max_failures for run in runs):
+        raise typer.Exit(1)
+
+
+def _failed_share(run: Run) -> float:
+    figures = run.metrics
+    return float(figures["outcomes"]["error"] / figures["n"])
+
+
+def _examine(plan: Plan, *, quiet: bool, as_json: bool) -> list[Run]:
+    from snellen.report.progress import progress
+
+    for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
+        if not quiet:
+            typer.echo(line, err=True)
+    try:
+        with progress(quiet=quiet) as watch:
+            return plan.examine(watch)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. What was answered is kept; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _print_leaderboard(runs: list[Run]) -> None:
+    from snellen.report.tables import leaderboard
+
+    console = _console()
+    console.print(leaderboard(runs))
+    console.print(f"Look closer: snellen show {runs[-1].id}", style="dim", soft_wrap=True)
+
+
+def _split(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _options(flag: str, given: list[str] | None) -> dict[str, str]:
+    options = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise BadOption(f"{flag} {item!r} is not allowed; write {flag} KEY=VALUE.")
+        options[key] = value
+    return options
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Piped, a table keeps its columns rather than folding them to 80 characters.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@app.command("ls")
+def ls(
+    what: Annotated[
+        Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")
+    ],
+    hub: Annotated[
+        bool, typer.Option("--hub", help="With models: image-text-to-text models of the Hub.")
+    ] = False,
+    search: Annotated[str | None, typer.Option(help="With --hub: what names must hold.")] = None,
+    limit: Annotated[int, typer.Option(help="With --hub: how many.")] = 20,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is: models, data sets, protocols (with their options), or runs."""
+    from snellen.report import listings
+
+    if what == "runs":
+        from snellen.api import list_runs
+        from snellen.report.tables import runs_table
+
+        runs = list(list_runs(workspace))
+        if as_json:
+            _print_json([run.as_dict() for run in runs])
+        else:
+            _console().print(runs_table(runs))
+        return
+    if hub and what != "models":
+        raise BadOption(f"--hub goes with models, not with {what}: snellen ls models --hub")
+    rows = listings.hub_models(search, limit) if hub else listings.schemes(what)
+    if as_json:
+        _print_json(rows)
+    else:
+        _console().print(listings.as_table(rows))
+
+
+@app.command("show")
+def show(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: figures, classes, the most confused pairs, examples of each failure."""
+    from snellen.api import open_run
+    from snellen.metrics.classification import per_class
+    from snellen.report import tables
+
+    found = open_run(run, workspace)
+    frame = found.predictions
+    labelled = len(frame) and frame["label"].notna().any()
+    if as_json:
+        classes = (
+            per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
+        )
+        _print_json({**found.as_dict(), "classes": classes, "manifest": found.manifest})
+        return
+    console = _console()
+    console.print(tables.figures_table(found))
+    if labelled:
+        console.print(tables.class_table(frame))
+        console.print(tables.confusion_table(frame))
+    if len(frame) and (failures := tables.failures_table(frame)):
+        console.print(failures)
+
+
+@app.command("export")
+def export(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    format: Annotated[
+        Literal["jsonl", "csv", "parquet"] | None,
+        typer.Option(help="jsonl, csv or parquet. By default what the file's ending says."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Write one row a sample: id, label, prediction, outcome, answers and more."""
+    from snellen.api import open_run
+    from snellen.report.export import FORMATS, rows_as_text, write_rows
+
+    if format is None:
+        ending = output.suffix.lstrip(".") if output else "jsonl"
+        matching = [known for known in FORMATS if known == ending]
+        if not matching:
+            raise BadOption(
+                f"-o {output}: the ending does not say which format; add --format "
+                f"{', '.join(FORMATS)}."
+            )
+        format = matching[0]
+    frame = open_run(run, workspace).predictions
+    if output is None:
+        typer.echo(rows_as_text(frame, format), nl=False)
+    else:
+        write_rows(frame, format, output)
+        typer.echo(f"{len(frame)} rows written to {output}", err=True)
+
+
+@app.command("demo")
+def demo(
+    workspace: Workspace = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
+) -> None:
+    """Examine the built-in models on the built-in chart: offline, without a GPU, in a minute."""
+    from snellen.api import Filters, Plan
+    from snellen.models.pico import NAMES
+
+    plan = Plan(
+        [f"pico:{name}" for name in NAMES],
+        ["chart:shapes"],
+        ["closed-set", "binary?wave=7", "rank"],
+        filters=Filters(limit=DEMO_SAMPLES),
+        workspace=workspace,
+    )
+    plan.notes = [
+        f"{len(NAMES)} built-in models, {DEMO_SAMPLES} drawn pictures of 28 classes, 3 protocols. "
+        "The models are tiny, but real: they see."
+    ]
+    plan.skipped, skipped = [], plan.skipped
+    runs = _examine(plan, quiet=quiet, as_json=False)
+    _print_leaderboard(runs)
+    console = _console()
+    console.print(f"[dim]Not asked: {'; '.join(skipped)}.[/dim]", soft_wrap=True)
+    console.print(
+        "\nNow your own images, one folder a class:\n"
+        "  snellen run --model hf:HuggingFaceTB/SmolVLM-500M-Instruct "
+        "--data folder:./photos --protocol closed-set\n"
+        "and without a download, to see how it goes:\n"
+        "  snellen run --model pico:clip --data folder:./photos --protocol rank\n"
+        "More: snellen ls models, snellen ls datasets, snellen ls protocols, snellen show @last",
+        soft_wrap=True,
+    )
+
+
+#: Five pictures of each of the 28 classes.
+DEMO_SAMPLES = 140
+
+
+def main() -> None:
+    """Run the command line; errors of Snellen's own become one message and an exit code."""
+    try:
+        app()
+    except SnellenError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""What a data set is, and the filters that every data set takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.types import Sample
+
+__all__ = ["Dataset", "Row", "Selection", "select"]
+
+
+class Row(NamedTuple):
+    """What is known of an item without looking at its pixels."""
+
+    id: str
+    label: str | None
+
+
+class Dataset(ABC):
+    """A sequence of samples that are made when asked for.
+
+    Attributes:
+        name: how a user named it.
+        labels: the label set, in a fixed order.
+        background: the label that stands for "none of the others", if there is one.
+        synonyms: other names of labels.
+        notes: decisions that a user should hear of (which split was taken …).
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    background: str | None = None
+    synonyms: Mapping[str, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many items there are."""
+
+    @abstractmethod
+    def row(self, index: int) -> Row:
+        """Id and label of an item; cheap."""
+
+    @abstractmethod
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        """The item as a sample that offers this label set."""
+
+    @abstractmethod
+    def digest(self, index: int) -> str:
+        """A hash of everything in the item that can change an examination."""
+
+
+class Selection:
+    """Some items of a data set in some order, offering some of its labels: what a run examines."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        indices: Sequence[int],
+        labels: tuple[str, ...],
+        filters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.data, self.indices, self.labels = data, indices, labels
+        self.background = data.background if data.background in labels else None
+        self.filters = dict(filters or {})
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return self.data.name
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in self.indices:
+            yield self.data.sample(index, self.labels, self.background)
+
+    def fingerprint(self) -> str:
+        """A hash of labels, ids and contents, in order (sha256, hex). Reads every item once."""
+        digest = hashlib.sha256(json.dumps([self.labels, self.background]).encode())
+        synonyms = {k: list(v) for k, v in sorted(self.data.synonyms.items())}
+        digest.update(json.dumps(synonyms).encode())
+        for index in self.indices:
+            row = [*self.data.row(index), self.data.digest(index)]
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+
+def select(
+    data: Dataset,
+    *,
+    classes: Sequence[str] = (),
+    num_classes: int | None = None,
+    per_class: int | None = None,
+    shuffle: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Filter a data set: classes by name, then a random subset of classes (the background, if any, is
+    always in it), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
+
+    Raises:
+        BadOption: a class that is not there, or a number that is not positive.
+        DataError: nothing is left, or a single class.
+    """
+    for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
+        if number is not None and number < 1:
+            raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
+    labels = _choose(data, classes, num_classes, seed)
+    if len(labels) < 2 and data.labels:
+        raise DataError(
+            f"{data.name}: {len(labels)} class ({', '.join(labels)}); telling classes apart needs at "
+            "least two. Give a folder with one sub-folder a class, or name more --classes."
+        )
+    indices: Sequence[int] = range(len(data))
+    if len(labels) < len(data.labels):
+        wanted = set(labels)
+        indices = [i for i in indices if data.row(i).label in wanted]
+    if per_class is not None:
+        seen: Counter[str | None] = Counter()
+        kept = []
+        for i in indices:
+            label = data.row(i).label
+            seen[label] += 1
+            if seen[label] <= per_class:
+                kept.append(i)
+        indices = kept
+    if shuffle:
+        indices = random.Random(f"snellen/shuffle/{seed}").sample(indices, len(indices))
+    if limit is not None:
+        indices = indices[:limit]
+    if not indices:
+        raise DataError(f"{data.name}: no samples are left. Loosen the filters.")
+    filters = {
+        "classes": list(classes) or None,
+        "num_classes": num_classes,
+        "per_class": per_class,
+        "shuffle": shuffle or None,
+        "limit": limit,
+    }
+    return Selection(data, indices, labels, {k: v for k, v in filters.items() if v is not None})
+
+
+def _choose(
+    data: Dataset, classes: Sequence[str], num_classes: int | None, seed: int
+) -> tuple[str, ...]:
+    for name in classes:
+        if name not in data.labels:
+            some = ", ".join(data.labels[:20]) + (" …" if len(data.labels) > 20 else "")
+            raise BadOption(
+                f"{data.name} has no class {name!r}.{did_you_mean(name, data.labels)} "
+                f"Its {len(data.labels)} classes: {some}"
+            )
+    labels = tuple(name for name in data.labels if not classes or name in classes)
+    if num_classes is None or num_classes >= len(labels):
+        return labels
+    pool = [name for name in labels if name != data.background]
+    # One order for all sizes: a smaller subset lies within a larger one.
+    ordered = random.Random(f"snellen/classes/{seed}").sample(pool, len(pool))
+    take = num_classes - (data.background in labels)
+    kept = {*ordered[:take], data.background}
+    return tuple(name for name in labels if name in kept)

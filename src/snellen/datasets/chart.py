@@ -1,0 +1,112 @@
+"""Built-in charts: pictures that are drawn when asked for, the same ones for everybody."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Any, Literal
+
+from snellen.datasets.base import Dataset, Row
+from snellen.datasets.shapes import KINDS, Figure, caption, draw, nth_figure
+from snellen.errors import BadOption, UnknownName, did_you_mean
+from snellen.images import Image, encode
+from snellen.prompts import CAPTION, OPEN_WORLD
+from snellen.registry import DATASETS
+from snellen.types import Sample
+
+__all__ = ["Shapes", "chart"]
+
+Ask = Literal["object", "color", "caption", "multiple-choice"]
+
+
+@DATASETS.register("chart", example="chart:shapes")
+def chart(
+    name: str,
+    *,
+    n: int = 280,
+    seed: int = 0,
+    size: int = 96,
+    split: Literal["test", "train"] = "test",
+    ask: Ask = "object",
+) -> Dataset:
+    """Drawn figures: 28 classes, varied in color, size, place, angle and background.
+
+    Options: ``n`` pictures (every 28 hold each class once); ``seed``; ``size`` in pixels a side;
+    ``split`` (no picture of one is in the other); ``ask``, what a sample's question is about (object,
+    color, caption, multiple-choice).
+
+    Raises:
+        UnknownName: no such chart.
+        BadOption: a number that is out of range.
+    """
+    if name not in CHARTS:
+        raise UnknownName(
+            f"Unknown chart {name!r}.{did_you_mean(name, CHARTS)} Known: {', '.join(CHARTS)}."
+        )
+    for option, value, low, high in (("n", n, 1, 10_000_000), ("size", size, 16, 4096)):
+        if not low <= value <= high:
+            raise BadOption(f"chart?{option}={value} is not allowed; allowed: {low} to {high}.")
+    return CHARTS[name](n, seed, size, split, ask)
+
+
+class Shapes(Dataset):
+    """See :func:`chart`. A sample's meta holds color, size and place; its reference, a caption."""
+
+    #: To be raised when the same options give other pictures than before.
+    VERSION = 1
+
+    def __init__(self, n: int, seed: int, size: int, split: str, ask: Ask) -> None:
+        self.name = "chart:shapes"
+        self.labels = KINDS
+        self.n, self.seed, self.size, self.split, self.ask = n, seed, size, split, ask
+        self._key = f"chart/{split}/{seed}"
+
+    def __len__(self) -> int:
+        return self.n
+
+    def _figure(self, index: int) -> Figure:
+        return nth_figure(self._key, index)
+
+    def row(self, index: int) -> Row:
+        return Row(f"{self.split}-{self.seed}-{index:05d}", self._figure(index).kind)
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        fig = self._figure(index)
+        name = self.row(index).id
+        question, choices, references = self._question(index, fig, labels)
+        return Sample(
+            name,
+            (Image(lambda: encode(draw(fig, self.size)), f"{self.name}/{name}"),),
+            fig.kind,
+            labels,
+            background,
+            self.synonyms,
+            question,
+            choices,
+            references,
+            {"color": fig.color, "size": fig.size, "place": fig.place},
+        )
+
+    def _question(
+        self, index: int, fig: Figure, labels: tuple[str, ...]
+    ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        if self.ask == "color":
+            return "What color is the object?", (), (fig.color,)
+        if self.ask == "caption":
+            return CAPTION, (), (caption(fig),)
+        if self.ask == "multiple-choice":
+            rng = random.Random(f"{self._key}/choices/{index}")
+            others = [name for name in labels if name != fig.kind]
+            choices = [fig.kind, *rng.sample(others, min(3, len(others)))]
+            rng.shuffle(choices)
+            return OPEN_WORLD[0], tuple(choices), (fig.kind,)
+        return OPEN_WORLD[0], (), (caption(fig),)
+
+    def digest(self, index: int) -> str:
+        """Of the description, not of the pixels: charts need no drawing to be known."""
+        key = f"{self.VERSION}/{self._key}/{index}/{self.size}/{self.ask}"
+        return hashlib.sha256(key.encode()).hexdigest()
+
+
+CHARTS: dict[str, Callable[..., Any]] = {"shapes": Shapes}

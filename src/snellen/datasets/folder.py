@@ -1,0 +1,190 @@
+"""Image folders: one folder a class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from snellen.datasets.base import Dataset, Row
+from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.images import EXTENSIONS, Image
+from snellen.registry import DATASETS
+from snellen.types import Sample
+
+__all__ = ["Folder", "folder"]
+
+#: Folder names that are splits where nothing but such folders stands at the top, in the order in which
+#: one is taken when none is asked for.
+SPLITS = ("test", "validation", "valid", "val", "dev", "train", "training")
+
+
+@DATASETS.register("folder", example="folder:PATH")
+def folder(
+    path: str,
+    *,
+    split: str | None = None,
+    names: Literal["clean", "raw"] = "clean",
+    level: Literal["top", "leaf"] = "top",
+    background: str | None = None,
+    synonyms: str | None = None,
+) -> Folder:
+    """A folder with one sub-folder of images a class, or train/val/test folders of such.
+
+    Options: ``split``; ``names=raw`` keeps folder names as they are (``clean``: ``_`` and ``-`` become
+    spaces, a leading ``257.`` goes); ``level=leaf`` names the class by the folder that holds the image
+    (``top``: by the topmost one); ``background=CLASS`` is the class that stands for none of the others;
+    ``synonyms=FILE.json`` holds other names of classes, ``{"class": ["name", …]}``.
+
+    Raises:
+        DataError: no such folder, no images, or two folders of one clean name.
+        BadOption: a split, a background or a synonym's class that is not there.
+    """
+    return Folder(path, split, names, level, background, synonyms)
+
+
+class Folder(Dataset):
+    """See :func:`folder`. Holds a short path for each image, never an image.
+
+    Items are dealt round the classes (the first of each, then the second of each …), so that any
+    prefix of the data set, a ``--limit`` say, is as balanced as it can be.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: str | None,
+        names: str,
+        level: str,
+        background: str | None,
+        synonyms: str | None,
+    ) -> None:
+        self.name = f"folder:{path}"
+        top = Path(path).expanduser()
+        if not path or not top.is_dir():
+            raise DataError(
+                f"{path or '(nothing)'}: no such folder. Give the folder that holds one sub-folder of "
+                "images a class, as in: --data folder:./photos"
+            )
+        self.root = self._split(top, split)
+        self._paths, folders = self._scan(level)
+        self.labels, of_folder = self._names(folders, names)
+        self._labels = [of_folder[self._class_folder(path, level)] for path in self._paths]
+        if background is not None:
+            self.background = self._known(background, names, "background")
+        if synonyms is not None:
+            self.synonyms = self._synonyms(Path(synonyms), names)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def row(self, index: int) -> Row:
+        return Row(self._paths[index], self._labels[index])
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        path, label = self.row(index)
+        image = Image.from_path(self.root / path)
+        return Sample(path, (image,), label, labels, background, self.synonyms)
+
+    def digest(self, index: int) -> str:
+        with (self.root / self._paths[index]).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _split(self, top: Path, split: str | None) -> Path:
+        folders = sorted(p.name for p in top.iterdir() if p.is_dir() and p.name[0] != ".")
+        splits = [name for name in SPLITS if name in {f.lower() for f in folders}]
+        if len(splits) < len(folders) or not splits:
+            if split is not None:
+                raise BadOption(
+                    f"{top} has no splits, so split={split!r} is not allowed: splits are folders named "
+                    f"{', '.join(SPLITS)} with nothing beside them. Leave --split out."
+                )
+            return top
+        chosen = split or splits[0]
+        match = [f for f in folders if f.lower() == chosen.lower()]
+        if not match:
+            raise BadOption(f"{top} has no split {chosen!r}; its splits: {', '.join(folders)}.")
+        self.notes = (f"{self.name}: split {match[0]!r} of {', '.join(folders)}",)
+        return top / match[0]
+
+    def _scan(self, level: str) -> tuple[list[str], list[str]]:
+        """Relative paths (with ``/``) dealt round the classes, and the class folders."""
+        by_class: dict[str, list[str]] = {}
+        loose = 0
+        for folder_, subfolders, files in os.walk(self.root):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            relative = Path(folder_).relative_to(self.root).as_posix()
+            for file in sorted(files):
+                if file.startswith(".") or Path(file).suffix.lower() not in EXTENSIONS:
+                    continue
+                if relative == ".":
+                    loose += 1
+                    continue
+                path = f"{relative}/{file}"
+                by_class.setdefault(self._class_folder(path, level), []).append(path)
+        if not by_class:
+            hint = f" ({loose} lie at the top, where no class can be told)" if loose else ""
+            raise DataError(
+                f"{self.root}: no images in class folders{hint}. Expected {self.root}/CLASS/IMAGE with "
+                f"one of the endings {', '.join(sorted(EXTENSIONS))}."
+            )
+        if loose:
+            note = f"{self.name}: {loose} images outside any class folder are left out"
+            self.notes = (*self.notes, note)
+        folders = sorted(by_class)
+        rounds = max(map(len, by_class.values()))
+        paths = [by_class[f][turn] for turn in range(rounds) for f in folders if turn < len(by_class[f])]
+        return paths, folders
+
+    @staticmethod
+    def _class_folder(path: str, level: str) -> str:
+        return path.split("/", 1)[0] if level == "top" else path.rsplit("/", 1)[0]
+
+    def _names(self, folders: list[str], names: str) -> tuple[tuple[str, ...], dict[str, str]]:
+        of_folder: dict[str, str] = {}
+        taken: dict[str, str] = {}
+        for folder_ in folders:
+            label = clean(folder_, names)
+            if label in taken:
+                raise DataError(
+                    f"{self.root}: the folders {taken[label]!r} and {folder_!r} both give the class name "
+                    f"{label!r}. Rename one, or keep folder names as they are with: -D names=raw"
+                )
+            of_folder[folder_] = label
+            taken[label] = folder_
+        return tuple(of_folder.values()), of_folder
+
+    def _known(self, name: str, names: str, what: str) -> str:
+        for candidate in (name, clean(name, names)):
+            if candidate in self.labels:
+                return candidate
+        raise BadOption(
+            f"{what}={name!r}: {self.name} has no such class.{did_you_mean(name, self.labels)} "
+            f"Its classes: {', '.join(self.labels[:20])}{' …' if len(self.labels) > 20 else ''}"
+        )
+
+    def _synonyms(self, path: Path, names: str) -> Mapping[str, tuple[str, ...]]:
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"synonyms={path}: cannot be read as JSON ({error}).") from error
+        if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
+            raise DataError(f'synonyms={path}: expected {{"class": ["other name", …], …}}.')
+        return {self._known(k, names, "synonyms"): tuple(map(str, v)) for k, v in table.items()}
+
+
+def clean(folder_: str, names: str = "clean") -> str:
+    """The class name that a folder's name gives.
+
+    >>> clean("257.clutter"), clean("polar_bear"), clean("big/polar_bear")
+    ('clutter', 'polar bear', 'polar bear')
+    """
+    if names == "raw":
+        return folder_
+    last = folder_.rsplit("/", 1)[-1]
+    last = re.sub(r"^\d+\.(?=\D)", "", last)
+    return " ".join(re.sub(r"[_-]+", " ", last).split()) or last

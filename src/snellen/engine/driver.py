@@ -1,0 +1,152 @@
+"""The driver: examinations over samples, in blocks and waves. Knows models as a function alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from snellen.protocols.base import Protocol
+from snellen.types import Examination, Outcome, Prediction, Request, Response, Sample
+
+__all__ = ["Answer", "Examined", "Respond", "drive", "examine_block"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, the key under which it is remembered, and whether the model was asked for it now."""
+
+    response: Response
+    key: str
+    fresh: bool
+
+
+Respond = Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A sample with its prediction and the answers behind it."""
+
+    position: int
+    sample: Sample
+    prediction: Prediction
+    answers: tuple[Answer, ...]
+
+
+Block = list[tuple[int, Sample]]
+
+
+async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> list[Examined]:
+    """Examine samples in lockstep: each wave's requests of all of them are answered together.
+
+    A sample of which an answer fails (outcome ERROR) is not examined further; its prediction says why.
+    """
+    answers: dict[int, list[Answer]] = {position: [] for position, _ in block}
+    done: dict[int, Prediction] = {}
+    open_: dict[int, tuple[Examination, Sequence[Request]]] = {}
+
+    def advance(position: int, exam: Examination, replies: Sequence[Response] | None) -> None:
+        try:
+            wave = next(exam) if replies is None else exam.send(replies)
+            open_[position] = (exam, wave)
+        except StopIteration as stop:
+            open_.pop(position, None)
+            done[position] = stop.value
+
+    for position, sample in block:
+        advance(position, protocol.examine(sample), None)
+    names = {position: sample.id for position, sample in block}
+    while open_:
+        waves = list(open_.items())
+        got = await respond([request for _, (_, wave) in waves for request in wave])
+        start = 0
+        for position, (exam, wave) in waves:
+            mine = got[start : start + len(wave)]
+            start += len(wave)
+            answers[position] += mine
+            broken = next((a for a in mine if a.response.outcome is Outcome.ERROR), None)
+            if broken is not None:
+                exam.close()
+                del open_[position]
+                done[position] = Prediction(
+                    names[position], outcome=Outcome.ERROR, reason=broken.response.reason
+                )
+            else:
+                advance(position, exam, [answer.response for answer in mine])
+    return [Examined(p, sample, done[p], tuple(answers[p])) for p, sample in block]
+
+
+async def drive(
+    samples: Iterable[tuple[int, Sample]],
+    protocol: Protocol,
+    respond: Respond,
+    *,
+    workers: int = 1,
+    block: int = 16,
+    prepare: Callable[[Block], Block] = lambda block: block,
+) -> AsyncIterator[list[Examined]]:
+    """Examine samples and yield them block by block, as blocks are done.
+
+    Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block
+    is answered, the next is made ready in a thread: samples are drawn from the iterator, and
+    ``prepare`` may leave some out and decodes their images. So at most ``workers`` + 1 blocks are in
+    memory, however long the data set is.
+
+    Raises:
+        Whatever drawing samples, preparing or responding raises; blocks in flight are given up.
+    """
+    source = iter(samples)
+    loop = asyncio.get_running_loop()
+    results: asyncio.Queue[list[Examined] | BaseException | None] = asyncio.Queue(maxsize=workers)
+    turn = asyncio.Lock()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="snellen-prepare") as pool:
+
+        def ready() -> asyncio.Future[Block | None]:
+            return loop.run_in_executor(pool, _next_block, source, block, prepare)
+
+        upcoming = ready()
+
+        async def take() -> Block | None:
+            nonlocal upcoming
+            async with turn:
+                taken = await upcoming
+                if taken is not None:
+                    upcoming = ready()
+                return taken
+
+        async def work() -> None:
+            try:
+                while (taken := await take()) is not None:
+                    if taken:
+                        await results.put(await examine_block(taken, protocol, respond))
+                await results.put(None)
+            except Exception as error:
+                await results.put(error)
+
+        tasks = [asyncio.create_task(work()) for _ in range(workers)]
+        try:
+            finished = 0
+            while finished < workers:
+                result = await results.get()
+                if result is None:
+                    finished += 1
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    yield result
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _next_block(
+    source: Iterator[tuple[int, Sample]], size: int, prepare: Callable[[Block], Block]
+) -> Block | None:
+    """The next block, made ready; None at the end. Runs in the one preparing thread."""
+    taken = list(islice(source, size))
+    return prepare(taken) if taken else None

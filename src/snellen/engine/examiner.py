@@ -1,0 +1,303 @@
+"""One model, one data set, one protocol: examine what is missing, store it, and sum it up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from snellen.datasets.base import Selection
+from snellen.engine.driver import Block, Examined, drive
+from snellen.engine.memory import Remembering
+from snellen.errors import Unsupported
+from snellen.images import preview
+from snellen.metrics.summary import summarise
+from snellen.models.base import Model
+from snellen.protocols.base import Protocol
+from snellen.store import Finding, Store
+from snellen.types import Outcome, Sample
+
+__all__ = ["Examination", "Progress", "incompatibility"]
+
+
+@dataclass
+class Progress:
+    """How far an examination is; told after each block."""
+
+    total: int
+    done: int = 0
+    labelled: int = 0
+    right: int = 0
+    fresh: int = 0
+    seconds: float = 0.0
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Among the samples examined now; None before the first."""
+        return self.right / self.labelled if self.labelled else None
+
+    @property
+    def items_per_second(self) -> float | None:
+        """Of samples that asked the model; None where none did."""
+        return self.fresh / self.seconds if self.fresh and self.seconds else None
+
+
+Watcher = Callable[[Progress], None]
+
+
+def incompatibility(model: Model, protocol: Protocol) -> str | None:
+    """Why a model cannot answer a protocol, or None where it can."""
+    if protocol.kind not in model.kinds:
+        can = " and ".join(sorted(model.kinds))
+        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.kind}"
+    if protocol.without_image and not model.text_only:
+        return f"{model.name} answers no request without an image, which {protocol.name} asks (pmi)"
+    return None
+
+
+class Examination:
+    """An examination to be done, or to be gone on with.
+
+    Args:
+        fresh: ask everything anew, as a new run.
+
+    Raises:
+        Unsupported: the model cannot answer what the protocol asks.
+        DataError: the protocol cannot ask about this data set.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Selection,
+        protocol: Protocol,
+        store: Store,
+        *,
+        seed: int = 0,
+        fresh: bool = False,
+        fingerprint: str | None = None,
+    ) -> None:
+        if (reason := incompatibility(model, protocol)) is not None:
+            raise Unsupported(f"{reason}.")
+        protocol.check(data.labels, data.background)
+        self.model, self.data, self.protocol, self.store = model, data, protocol, store
+        self.seed = seed
+        self.nonce = datetime.now(UTC).isoformat() if fresh else ""
+        self.fingerprint = fingerprint or data.fingerprint()
+        # What the run is: the same specification is the same run, wherever and whenever it is started.
+        self.spec = {
+            "snellen": metadata.version("snellen"),
+            "model": dict(model.identity()),
+            "data": self.fingerprint,
+            "protocol": {"name": protocol.name, **protocol.options()},
+            "nonce": self.nonce,
+        }
+        whole = json.dumps(self.spec, sort_keys=True)
+        digest = hashlib.sha256(whole.encode()).hexdigest()
+        self.run = store.begin(self._slug(), digest, self.manifest())
+
+    def _slug(self) -> str:
+        """model-protocol-data, in letters, digits and hyphens."""
+        parts = (self.model.name, self.protocol.name, self.data.name)
+        return "-".join(_slug(part) for part in parts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample has been examined without an error."""
+        row = self.store.run(self.run)
+        return row["status"] == "finished" and not row["metrics"]["outcomes"]["error"]
+
+    async def examine(self, watch: Watcher | None = None) -> None:
+        """Examine what is missing. What was answered is stored, whatever happens next."""
+        progress = Progress(len(self.data))
+        if self.finished:
+            return
+        self.protocol.prepare()
+        self.model.load()
+        memory = Remembering(self.model, self.store, self.nonce)
+        blocks = drive(
+            self._missing(progress),
+            self.protocol,
+            memory.respond,
+            workers=self.model.workers,
+            block=self.model.batch_size,
+            prepare=self._prepare,
+        )
+        began = time.perf_counter()
+        async for block in blocks:
+            now = time.perf_counter()
+            self._record(block, progress, now - began)
+            began = now
+            if watch is not None:
+                watch(progress)
+        manifest = {**self.store.run(self.run)["manifest"], **self._results()}
+        self.store.finish(self.run, self._metrics(manifest), manifest)
+
+    def _missing(self, progress: Progress) -> Iterator[tuple[int, Sample]]:
+        """Positions and samples without a prediction, looked up a page at a time."""
+        page: Block = []
+        for item in enumerate(self.data):
+            page.append(item)
+            if len(page) == 500:
+                yield from self._unexamined(page, progress)
+                page = []
+        yield from self._unexamined(page, progress)
+
+    def _unexamined(self, page: Block, progress: Progress) -> Block:
+        known = self.store.examined(self.run, [sample.id for _, sample in page])
+        progress.done += len(known)
+        return [item for item in page if item[1].id not in known]
+
+    def _prepare(self, block: Block) -> Block:
+        """Decode and hash a block's images ahead of time, and keep their previews."""
+        for _, sample in block:
+            for image in sample.images:
+                pixels = image.pixels
+                if not self.store.preview_path(image.sha256).exists():
+                    self.store.keep_preview(image.sha256, preview(pixels))
+        return block
+
+    def _record(self, block: list[Examined], progress: Progress, seconds: float) -> None:
+        fresh = sum(any(answer.fresh for answer in item.answers) for item in block)
+        findings = [
+            Finding(
+                item.position,
+                item.sample,
+                item.prediction,
+                [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR],
+            )
+            for item in block
+        ]
+        # A block that came from memory alone says nothing of the model's speed.
+        seconds = seconds if fresh else 0.0
+        self.store.record(self.run, findings, fresh=fresh, seconds=seconds)
+        progress.done += len(block)
+        progress.fresh += fresh
+        progress.seconds += seconds
+        for item in block:
+            outcome = item.prediction.outcome
+            progress.outcomes[outcome] = progress.outcomes.get(outcome, 0) + 1
+            progress.labelled += item.sample.label is not None
+            progress.right += bool(item.sample.label) and item.prediction.label == item.sample.label
+
+    def _metrics(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        row = self.store.run(self.run)
+        frame = self.store.frame(self.run)
+        figures = summarise(frame, self.protocol, self.seed)
+        speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
+        facts = manifest["model"].get("facts", {})
+        return {
+            **figures,
+            "items_per_second": speed,
+            "peak_rss_bytes": manifest["hardware"].get("peak_rss_bytes"),
+            "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
+            "parameters": facts.get("parameters"),
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """All that is needed to do the examination again."""
+        data, protocol = self.data, self.protocol
+        return {
+            "snellen": metadata.version("snellen"),
+            "model": {"name": self.model.name, "identity": dict(self.model.identity())},
+            "data": {
+                "name": data.name,
+                "filters": data.filters,
+                "fingerprint": self.fingerprint,
+                "n": len(data),
+                "labels": list(data.labels),
+                "background": data.background,
+                "notes": list(data.data.notes),
+            },
+            "protocol": {"name": protocol.name, "options": protocol.options()},
+            "seed": self.seed,
+            "fresh": self.nonce,
+            "batch_size": self.model.batch_size,
+            "versions": versions(),
+            "hardware": hardware(),
+            "git": git_hash(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _results(self) -> dict[str, Any]:
+        return {
+            "model": {
+                "name": self.model.name,
+                "identity": dict(self.model.identity()),
+                "facts": dict(self.model.facts()),
+            },
+            "hardware": {**hardware(), "peak_rss_bytes": peak_rss()},
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _slug(name: str) -> str:
+    import re
+
+    last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-") or "x"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a figure, as far as they are there."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "tokenizers", "numpy", "pillow"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as it tells: processor, cores, memory, GPU (only where torch is in use)."""
+    import os
+
+    found: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+    with suppress(ValueError, OSError, AttributeError):
+        found["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if (torch := sys.modules.get("torch")) is not None:
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> str:
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_rss() -> int | None:
+    """The most memory that this process has held so far, in bytes; None where it cannot be told."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def git_hash() -> str | None:
+    """The commit of the repository around the working directory, ``-dirty`` where it has changes."""
+    try:
+        command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,153 @@
+"""The only room that decodes pixels or reads an image address: limits, hashing, encoding."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snellen.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "decode", "encode", "preview"]
+
+#: What an image file may be at most, checked before it is decoded.
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+#: Formats that are decoded, whatever a file is called.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+EXTENSIONS = frozenset(
+    ".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split()
+)
+
+
+class Image:
+    """An image by promise: read, hashed and decoded when asked, and then kept while the sample lives.
+
+    Args:
+        load: gives the encoded bytes.
+        name: its address in words, for messages.
+    """
+
+    def __init__(self, load: Callable[[], bytes], name: str) -> None:
+        self._load = load
+        self.name = name
+
+    @classmethod
+    def from_path(cls, path: Path) -> Image:
+        """The image in a file; at most ``MAX_BYTES`` of it are read."""
+        return cls(lambda: _read(path), str(path))
+
+    @cached_property
+    def data(self) -> bytes:
+        """The encoded bytes, as they stand in the file.
+
+        Raises:
+            ImageError: missing, unreadable, empty, or larger than ``MAX_BYTES``.
+        """
+        return self._load()
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the encoded bytes, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The picture in RGB, upright, as a person would see it.
+
+        Raises:
+            ImageError: as :func:`decode`.
+        """
+        return decode(self.data, self.name)
+
+    def __repr__(self) -> str:
+        return f"Image({self.name!r})"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ImageError(
+                f"{path}: {size:,} bytes; images of at most {MAX_BYTES:,} bytes are read. "
+                "Shrink the file or remove it."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def decode(data: bytes, name: str) -> Pixels:
+    """Decode an image to upright RGB: the first frame, transparency over white.
+
+    Raises:
+        ImageError: empty, not an image, truncated, or of more than ``MAX_PIXELS`` pixels (which is
+            read off the header, before any pixel is decoded).
+    """
+    import warnings
+
+    from PIL import Image as pillow
+    from PIL import ImageOps
+
+    if not data:
+        raise ImageError(f"{name}: an empty file, not an image. Remove it.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of decompression bombs: our own limit is stricter
+            with pillow.open(io.BytesIO(data), formats=_formats()) as file:
+                width, height = file.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(
+                        f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded. "
+                        "Shrink the image or remove it."
+                    )
+                file.load()
+                return _to_rgb(ImageOps.exif_transpose(file))
+    except pillow.UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not an image that can be read. Remove or replace it.") from error
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise ImageError(f"{name}: a broken image ({error}). Remove or replace it.") from error
+
+
+def _formats() -> list[str]:
+    from PIL import Image as pillow
+
+    pillow.init()
+    return [name for name in FORMATS if name in pillow.OPEN]
+
+
+def _to_rgb(image: Pixels) -> Pixels:
+    from PIL import Image as pillow
+
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: Pillow would clip them
+        import numpy as np
+
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        return pillow.fromarray((values * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        paper = pillow.new("RGBA", layer.size, "white")
+        return pillow.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def encode(image: Pixels, format: str = "PNG") -> bytes:
+    """The encoded bytes of a picture."""
+    buffer = io.BytesIO()
+    # Fast compression: charts are noisy, so more effort gains next to nothing.
+    image.save(buffer, format, **({"compress_level": 1} if format == "PNG" else {}))
+    return buffer.getvalue()
+
+
+def preview(image: Pixels, side: int = 192) -> bytes:
+    """A JPEG of at most ``side`` pixels a side."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return encode(small, "JPEG")

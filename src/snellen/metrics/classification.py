@@ -1,0 +1,159 @@
+"""Predictions to classification figures: accuracy, balanced accuracy, precision, recall, F1.
+
+Everything divides by all samples. A sample without a prediction is a miss for its class and a false
+positive for none. Averages run over the classes that occur among truths or predictions, and a ratio
+without a denominator is 0, both as scikit-learn has it by default (with ``zero_division=0``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from snellen.stats import Estimate, bootstrap, wilson
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Counts = NDArray[np.int64]
+    Values = NDArray[np.float64]
+
+__all__ = ["Confusion", "headline", "per_class"]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each class was taken for each.
+
+    Attributes:
+        labels: the classes that occur among truths or predictions, sorted.
+        truth, predicted: class indices of the cells that occur; -1 where nothing was predicted.
+        counts: how many samples fell into each cell.
+    """
+
+    labels: tuple[str, ...]
+    truth: Counts
+    predicted: Counts
+    counts: Counts
+
+    @classmethod
+    def of(cls, truth: Sequence[str], predicted: Sequence[str]) -> Confusion:
+        """Count pairs; an empty prediction is none."""
+        import numpy as np
+
+        labels = tuple(sorted({*truth, *predicted} - {""}))
+        index = {"": -1, **{label: i for i, label in enumerate(labels)}}
+        cells: dict[tuple[int, int], int] = {}
+        for t, p in zip(truth, predicted, strict=True):
+            cell = (index[t], index[p])
+            cells[cell] = cells.get(cell, 0) + 1
+        rows = np.array([(t, p, n) for (t, p), n in sorted(cells.items())], dtype=np.int64)
+        rows = rows.reshape(-1, 3)
+        return cls(labels, rows[:, 0], rows[:, 1], rows[:, 2])
+
+    def tallies(self, counts: Counts) -> tuple[Values, Values, Values]:
+        """True positives, truths and predictions of each class, each [replicates, classes]."""
+        from scipy.sparse import csr_array
+
+        def total(column: Counts, keep: NDArray[np.bool_]) -> Any:
+            shape = (counts.shape[1], len(self.labels))
+            cells = keep.nonzero()[0]
+            member = csr_array((keep[cells].astype(float), (cells, column[cells])), shape=shape)
+            return counts @ member
+
+        right = self.truth == self.predicted
+        return (
+            total(self.truth, right),
+            total(self.truth, self.truth >= 0),
+            total(self.predicted, self.predicted >= 0),
+        )
+
+    def scores(self, counts: Counts | None = None) -> dict[str, Values]:
+        """Precision, recall, F1 and support of each class, each [replicates, classes]."""
+        hits, truths, guesses = self.tallies(self.counts[None] if counts is None else counts)
+        return {
+            "precision": _ratio(hits, guesses),
+            "recall": _ratio(hits, truths),
+            "f1": _ratio(2 * hits, truths + guesses),
+            "support": truths,
+            "occurs": truths + guesses,
+        }
+
+    def average(self, figure: str, how: str, counts: Counts | None = None) -> Values:
+        """A class figure averaged: ``macro`` over the classes that occur, ``weighted`` by support,
+        ``true`` over the classes that occur among truths. [replicates]"""
+        table = self.scores(counts)
+        weights = {
+            "macro": (table["occurs"] > 0).astype(float),
+            "true": (table["support"] > 0).astype(float),
+            "weighted": table["support"],
+        }[how]
+        return _ratio((table[figure] * weights).sum(1), weights.sum(1))
+
+    def estimate(self, figure: str, how: str, seed: int = 0) -> Estimate:
+        """An averaged figure with its bootstrap interval."""
+        return bootstrap(self.counts, lambda counts: self.average(figure, how, counts), seed)
+
+    def confused(self, most: int = 10) -> list[tuple[str, str, int]]:
+        """The most frequent (truth, prediction, count) that are wrong; prediction "" is none."""
+        names = (*self.labels, "")
+        cells = [
+            (names[t], names[p], int(n))
+            for t, p, n in zip(self.truth, self.predicted, self.counts, strict=True)
+            if t != p
+        ]
+        return sorted(cells, key=lambda cell: (-cell[2], cell))[:most]
+
+
+def _ratio(above: Values, below: Values) -> Values:
+    import numpy as np
+
+    return np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 0)
+
+
+def headline(
+    truth: Sequence[str],
+    predicted: Sequence[str],
+    rankings: Sequence[Sequence[str]] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The figures of a classification run; those with an interval as ``{value, low, high}``.
+
+    ``top5`` is None where nothing was ranked.
+    """
+    n = len(truth)
+    right = sum(t == p for t, p in zip(truth, predicted, strict=True))
+    table = Confusion.of(truth, predicted)
+    top5 = None
+    if any(rankings):
+        hits = sum(t in ranking[:5] for t, ranking in zip(truth, rankings, strict=True))
+        top5 = wilson(hits, n).as_dict()
+    return {
+        "accuracy": wilson(right, n).as_dict(),
+        "balanced_accuracy": table.estimate("recall", "true", seed).as_dict(),
+        "macro_f1": table.estimate("f1", "macro", seed).as_dict(),
+        "weighted_f1": table.estimate("f1", "weighted", seed).as_dict(),
+        "macro_precision": float(table.average("precision", "macro")[0]),
+        "macro_recall": float(table.average("recall", "macro")[0]),
+        "weighted_precision": float(table.average("precision", "weighted")[0]),
+        "weighted_recall": float(table.average("recall", "weighted")[0]),
+        "top5": top5,
+    }
+
+
+def per_class(truth: Sequence[str], predicted: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and support of each class that occurs, in the order of their names."""
+    table = Confusion.of(truth, predicted)
+    scores = table.scores()
+    return [
+        {
+            "class": label,
+            "precision": float(scores["precision"][0, i]),
+            "recall": float(scores["recall"][0, i]),
+            "f1": float(scores["f1"][0, i]),
+            "support": int(scores["support"][0, i]),
+        }
+        for i, label in enumerate(table.labels)
+    ]

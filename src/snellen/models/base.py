@@ -1,0 +1,147 @@
+"""What a model is to the rest of the house, and what local ones share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from snellen.types import Kind, Outcome, Request, Response
+
+__all__ = ["LocalModel", "Model"]
+
+
+class Model(ABC):
+    """Who answers.
+
+    Attributes:
+        name: how a user named it.
+        kinds: what it can be asked for.
+        text_only: whether it answers requests without an image.
+        workers: how many blocks of samples may be under way at once.
+        batch_size: how many requests are answered together, and committed together.
+    """
+
+    name: str
+    kinds: frozenset[Kind] = frozenset(Kind)
+    text_only: bool = True
+    workers: int = 1
+    batch_size: int = 16
+
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """Everything of the model that can change an answer, as JSON: the memory's key holds it.
+        Known without loading the model."""
+
+    @abstractmethod
+    async def respond(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer, in order. What cannot be answered comes back with the outcome ERROR."""
+
+    def load(self) -> None:
+        """Load what answering needs; the time that it takes is not counted.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+
+    def facts(self) -> Mapping[str, Any]:
+        """What is worth knowing of a loaded model: ``parameters``, ``device``, ``dtype`` …, and
+        ``peak_gpu_bytes`` so far."""
+        return {}
+
+    def close(self) -> None:
+        """Give back what :meth:`load` took."""
+
+
+class LocalModel(Model):
+    """A model in this process: answers batch by batch, in a thread, one batch at a time.
+
+    A batch that does not fit into memory is halved, and so are all later ones. A batch that fails
+    otherwise is asked again request by request, so that one bad request spoils no other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fits: int | None = None
+
+    @abstractmethod
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer requests of one group (see :meth:`group`) as one batch."""
+
+    def group(self, request: Request) -> Hashable:
+        """Requests of one group may share a batch."""
+        return (request.kind, request.decoding, len(request.images))
+
+    def cost(self, request: Request) -> int:
+        """How many rows of a batch a request takes."""
+        return 1
+
+    async def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return await asyncio.to_thread(self._respond, requests)
+
+    def _respond(self, requests: Sequence[Request]) -> list[Response]:
+        groups: dict[Hashable, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(self.group(request), []).append(index)
+        found: list[Response] = [Response()] * len(requests)
+        with self._lock:
+            for members in groups.values():
+                for batch in self._batches([requests[i] for i in members]):
+                    places, members = members[: len(batch)], members[len(batch) :]
+                    began = time.perf_counter()
+                    answers = self._resilient(batch)
+                    took = time.perf_counter() - began
+                    for place, response in zip(places, answers, strict=True):
+                        found[place] = replace(response, latency=took)
+        return found
+
+    def _batches(self, requests: list[Request]) -> list[list[Request]]:
+        batches: list[list[Request]] = [[]]
+        rows = 0
+        for request in requests:
+            if batches[-1] and rows + self.cost(request) > self.batch_size:
+                batches.append([])
+                rows = 0
+            batches[-1].append(request)
+            rows += self.cost(request)
+        return batches
+
+    def _resilient(self, batch: list[Request]) -> list[Response]:
+        try:
+            return self.answer(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                return self._resilient(batch[:middle]) + self._resilient(batch[middle:])
+            return [failure(error)]
+
+
+def failure(error: Exception) -> Response:
+    """The response that says why there is none."""
+    first = (str(error).strip().splitlines() or [""])[0][:500]
+    return Response(outcome=Outcome.ERROR, reason=f"{type(error).__name__}: {first}")
+
+
+def fitting(rows: Sequence[Any], size: int, run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+    """Run over rows in chunks of ``size``, halving it for good when memory runs out.
+
+    Raises:
+        torch.OutOfMemoryError: a single row does not fit.
+    """
+    import torch
+
+    done: list[Any] = []
+    while len(done) < len(rows):
+        try:
+            done += run(rows[len(done) : len(done) + size])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = (size + 1) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return done

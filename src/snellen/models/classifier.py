@@ -1,0 +1,141 @@
+"""Image classifiers: a head over the classes that they were trained on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import DataError
+from snellen.models.base import LocalModel, fitting
+from snellen.models.huggingface import Dtype
+from snellen.parsing import tokens
+from snellen.registry import MODELS
+from snellen.types import Kind, Request, Response, Score
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.checkpoint import Checkpoint
+
+__all__ = ["Classifier", "classifier", "match"]
+
+
+@MODELS.register("classifier", example="classifier:ORG/NAME or classifier:FOLDER")
+def classifier(
+    checkpoint: str,
+    *,
+    revision: str | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    mapping: str | None = None,
+) -> Classifier:
+    """An image classifier: ranks the classes that it knows.
+
+    Its labels are mapped to the data set's by name (any of ImageNet's comma-separated ones, casing,
+    hyphens and underscores aside). Options: ``mapping``, a JSON file ``{"class of the data set":
+    ["label of the model", …]}`` for those that differ; ``revision``, ``dtype`` and ``device`` as for hf.
+
+    Raises:
+        MissingExtra, ModelError: as for hf.
+        DataError: the mapping file cannot be read.
+    """
+    from snellen.models.huggingface.checkpoint import Checkpoint
+
+    found = Checkpoint.find(f"classifier:{checkpoint}", checkpoint, revision, dtype, device)
+    table: dict[str, list[str]] = {}
+    if mapping is not None:
+        try:
+            raw = json.loads(Path(mapping).read_text(encoding="utf-8"))
+            table = {k: [v] if isinstance(v, str) else list(map(str, v)) for k, v in raw.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise DataError(
+                f'mapping={mapping}: expected a JSON file of {{"class": ["model label", …]}} ({error}).'
+            ) from error
+    return Classifier(found, table)
+
+
+class Classifier(LocalModel):
+    """See :func:`classifier`. A class's score is the log of the summed probability of all of the
+    model's labels that are mapped to it; a class without any has the score -inf and is reported."""
+
+    kinds = frozenset({Kind.SCORE})
+    text_only = False
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        mapping: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.name = checkpoint.name
+        self.mapping = dict(mapping or {})
+        self._model: Any = None
+        self._known: dict[tuple[str, ...], list[list[int]]] = {}
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "classifier", **self.checkpoint.identity(), "mapping": self.mapping}
+
+    def load(self) -> None:
+        if self._model is None:
+            from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+            self._processor = self.checkpoint.load_processor(AutoImageProcessor)
+            self._model = self.checkpoint.load(AutoModelForImageClassification)
+
+    def close(self) -> None:
+        self._model = None
+
+    def facts(self) -> Mapping[str, Any]:
+        from snellen.models.huggingface.facts import facts
+
+        unmapped = {
+            name: None for names, ids in self._known.items() for name, i in zip(names, ids, strict=True) if not i
+        }
+        return {**facts(self._model), "unmapped_classes": list(unmapped)}
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        import torch
+
+        self.load()
+        with torch.inference_mode():
+            return fitting(requests, self.batch_size, self._classify)
+
+    def _classify(self, requests: Sequence[Request]) -> list[Response]:
+        pixels = [request.images[-1].pixels for request in requests]
+        inputs = self._processor(pixels, return_tensors="pt")
+        logits = self._model(**inputs.to(self._model.device, self._model.dtype)).logits
+        log_probability = logits.double().log_softmax(-1).cpu()
+        responses = []
+        for request, row in zip(requests, log_probability, strict=True):
+            ids = self._ids(request.continuations)
+            values = [float(row[i].logsumexp(0)) if i else -math.inf for i in ids]
+            responses.append(Response(scores=tuple(map(Score, values))))
+        return responses
+
+    def _ids(self, names: tuple[str, ...]) -> list[list[int]]:
+        if names not in self._known:
+            own = {int(i): str(label) for i, label in self._model.config.id2label.items()}
+            self._known[names] = match(names, own, self.mapping)
+        return self._known[names]
+
+
+def match(
+    names: Sequence[str], own: Mapping[int, str], mapping: Mapping[str, Sequence[str]]
+) -> list[list[int]]:
+    """For each name, the ids of the model's labels that mean it: those that the mapping gives, or
+    else those that have this name among their comma-separated ones.
+
+    >>> match(["polar bear"], {0: "ice bear, Polar_Bear", 1: "bear"}, {})
+    [[0]]
+    """
+    by_name: dict[tuple[str, ...], list[int]] = {}
+    for i, label in own.items():
+        for part in {tokens(part) for part in (label, *label.split(","))}:
+            by_name.setdefault(part, []).append(i)
+    found = []
+    for name in names:
+        wanted = mapping.get(name, [name])
+        found.append(sorted({i for label in wanted for i in by_name.get(tokens(label), [])}))
+    return found

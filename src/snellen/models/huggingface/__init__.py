@@ -1,0 +1,44 @@
+"""Models of the Hugging Face Hub, or folders in its format, through transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from snellen.registry import MODELS
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+__all__ = ["hf"]
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+
+
+@MODELS.register("hf", example="hf:ORG/NAME or hf:FOLDER")
+def hf(
+    checkpoint: str,
+    *,
+    revision: str | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    attn: Attention = "auto",
+    trust_remote_code: bool = False,
+) -> VisionLanguageModel:
+    """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
+
+    Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU);
+    ``device`` (auto: a GPU if there is one); ``attn`` implementation; ``trust_remote_code=true`` runs
+    code that comes with the checkpoint.
+
+    Raises:
+        MissingExtra: transformers or torch is not installed.
+        ModelError: no such checkpoint.
+    """
+    from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+    found = Checkpoint.find(
+        f"hf:{checkpoint}", checkpoint, revision, dtype, device, attn, trust_remote_code
+    )
+    return VisionLanguageModel(found)

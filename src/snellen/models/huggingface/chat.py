@@ -1,0 +1,81 @@
+"""Messages to the text that a checkpoint's own chat template makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from snellen.types import Message
+
+__all__ = ["ChatRenderer"]
+
+_MARK = "@@answer@@"
+
+
+class ChatRenderer:
+    """Renders conversations with a processor's chat template.
+
+    A checkpoint without one gets the plain form: its image token (where it has one) and the text.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._image_token = getattr(processor, "image_token", None) or ""
+        self.separator = self._find_separator()
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The text up to where the answer begins; an answer already begun is its end."""
+        begun = ""
+        if messages[-1].role == "assistant":
+            *messages, last = messages
+            begun = self.separator + last.text
+        return self._render(messages, add_generation_prompt=True) + begun
+
+    def continuation(self, messages: Sequence[Message], text: str) -> str:
+        """A continuation as it stands behind :meth:`prompt`: after a space, where one belongs."""
+        begun = messages[-1].role == "assistant"
+        return (" " if begun else self.separator) + text
+
+    def adds_special_tokens(self, prompt: str) -> bool:
+        """Whether the tokenizer is still to add its own, as transformers decides it: not where the
+        template has begun with the first of them."""
+        bos = self._tokenizer.bos_token
+        return not (bos is not None and prompt.startswith(bos))
+
+    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        if getattr(self._processor, "chat_template", None):
+            turns = [
+                {"role": m.role, "content": [_part(part) for part in m.content]} for m in messages
+            ]
+            text: str = self._processor.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+            return text
+        plain = [{"role": m.role, "content": self._plain(m)} for m in messages]
+        if getattr(self._tokenizer, "chat_template", None):
+            text = self._tokenizer.apply_chat_template(
+                plain, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+            return text
+        return "\n".join(turn["content"] for turn in plain)
+
+    def _plain(self, message: Message) -> str:
+        parts = [p if isinstance(p, str) else f"{self._image_token}\n" for p in message.content]
+        return "".join(parts) if self._image_token else message.text
+
+    def _find_separator(self) -> str:
+        """What the template puts between the call for an answer and the answer itself."""
+        user = Message("user", ("?",))
+        prompt = self._render([user], add_generation_prompt=True)
+        whole = self._render(
+            [user, Message("assistant", (_MARK,))], add_generation_prompt=False
+        )
+        before, found, _ = whole.partition(_MARK)
+        if found and before.startswith(prompt):
+            return before[len(prompt) :]
+        return "" if prompt[-1:].isspace() or prompt.endswith(">") else " "
+
+
+def _part(part: Any) -> dict[str, Any]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}

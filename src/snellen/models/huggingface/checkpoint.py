@@ -1,0 +1,221 @@
+"""Where a checkpoint's files are, which version of them, and how they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import BadOption, ModelError, require
+
+__all__ = ["Checkpoint"]
+
+#: What of a local checkpoint can change an answer.
+_HASHED = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint and the options with which it is loaded.
+
+    Attributes:
+        name: how the user named the model.
+        path: Hub id or folder.
+        revision: the Hub's commit, or a hash of the folder's files.
+    """
+
+    name: str
+    path: str
+    local: bool
+    pinned: str | None
+    dtype: str
+    device: str
+    attn: str
+    trust_remote_code: bool
+
+    @classmethod
+    def find(
+        cls,
+        name: str,
+        path: str,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        attn: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Checkpoint:
+        """Find a checkpoint, without loading its weights.
+
+        Raises:
+            MissingExtra: transformers or torch is not installed.
+            ModelError: there is no such checkpoint, or the Hub cannot be reached.
+            BadOption: no such device here.
+        """
+        torch = require("torch", "local", f"The model {name!r}")
+        require("transformers", "local", f"The model {name!r}")
+        quiet()
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            on = torch.device(device)
+            if on.type == "cuda" and not torch.cuda.is_available():
+                raise RuntimeError("there is no GPU that torch can use")
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise BadOption(
+                f"device={device!r} is not allowed here ({reason}); try device=cpu or device=auto."
+            ) from error
+        folder = Path(path).expanduser()
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise ModelError(
+                    f"{path}: a folder without config.json is no checkpoint. Give the folder that "
+                    "save_pretrained wrote."
+                )
+            return cls(name, str(folder), True, None, dtype, device, attn, trust_remote_code)
+        if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep != "/":
+            raise ModelError(
+                f"{path or '(nothing)'}: no such folder, and no Hub id either. A model is given as "
+                "hf:ORG/NAME or hf:FOLDER."
+            )
+        commit = _hub_commit(path, revision)
+        return cls(name, path, False, commit, dtype, device, attn, trust_remote_code)
+
+    @cached_property
+    def revision(self) -> str:
+        """The commit of a Hub checkpoint; ``sha256:…`` over the files of a folder."""
+        return self.pinned or f"sha256:{_hash_folder(Path(self.path))}"
+
+    def identity(self) -> Mapping[str, Any]:
+        """What of the checkpoint and its options can change an answer."""
+        return {
+            # A folder is known by its contents, wherever it lies.
+            "checkpoint": None if self.local else self.path,
+            "revision": self.revision,
+            "dtype": self._dtype_name,
+            "attn": self.attn,
+        }
+
+    @property
+    def _dtype_name(self) -> str:
+        """"auto" is float32 on the CPU, where half precision is slow and rough."""
+        return "float32" if self.dtype == "auto" and self.device == "cpu" else self.dtype
+
+    def load(self, auto_class: Any) -> Any:
+        """A model in evaluation mode, on its device.
+
+        Raises:
+            ModelError: transformers refuses.
+        """
+        options: dict[str, Any] = {"dtype": self._dtype_name}
+        if self.attn != "auto":
+            options["attn_implementation"] = self.attn
+        model = self._pretrained(auto_class.from_pretrained, "model", **options)
+        return model.to(self.device).eval()
+
+    def load_processor(self, auto_class: Any) -> Any:
+        """The checkpoint's processor (or image processor, or tokenizer).
+
+        Raises:
+            ModelError: transformers refuses.
+        """
+        without_torchvision()
+        return self._pretrained(auto_class.from_pretrained, "processor")
+
+    def _pretrained(self, load: Callable[..., Any], what: str, **options: Any) -> Any:
+        try:
+            return load(
+                self.path,
+                revision=self.pinned,
+                trust_remote_code=self.trust_remote_code,
+                **options,
+            )
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [""])[0][:300]
+            hint = ""
+            if "trust_remote_code" in str(error):
+                hint = " It brings its own code; to run that, add: -M trust_remote_code=true"
+            raise ModelError(
+                f"{self.name}: transformers cannot load its {what} ({type(error).__name__}: {first})."
+                f"{hint}"
+            ) from error
+
+
+def _hub_commit(path: str, revision: str | None) -> str:
+    """The commit that a Hub id and revision stand for now; from the local cache where offline."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        config = cached_file(path, "config.json", revision=revision)
+        commit = extract_commit_hash(str(config), None)
+    except OSError as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(
+            f"{path}{at}: no such checkpoint on this disk, and the Hub has no such checkpoint or cannot "
+            f"be reached. Check the name; while online, fetch it with: hf download {path}"
+        ) from error
+    if commit is None:
+        raise ModelError(f"{path}: the Hub's cache does not say which commit this is.")
+    return commit
+
+
+def _hash_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix in _HASHED:
+            digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def quiet() -> None:
+    """Keep transformers' bars and remarks out of the tables."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def without_torchvision() -> None:
+    """Let processors that also know video be built where torchvision is absent.
+
+    transformers makes a video processor a part of them that cannot be left out, and all of its video
+    processors need torchvision. The stand-in carries what reading images needs and refuses videos.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("torchvision") is not None:
+        return
+    import transformers.models.auto.video_processing_auto as auto
+    from transformers import processing_utils
+    from transformers.video_processing_utils import VideoProcessorMixin
+
+    module: Any = auto
+    if getattr(module.AutoVideoProcessor, "stands_in", False):
+        return
+
+    class NoVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
+        stands_in = True
+        merge_size, patch_size, temporal_patch_size, num_frames, fps = 2, 14, 2, 1, 1
+
+        def __init__(self, **options: Any) -> None:
+            self.__dict__.update({k: v for k, v in options.items() if not k.startswith("_")})
+
+        @classmethod
+        def from_pretrained(cls, *_: Any, **__: Any) -> NoVideoProcessor:
+            return cls()
+
+        def to_dict(self) -> dict[str, Any]:
+            return {"video_processor_type": type(self).__name__}
+
+        def preprocess(self, *_: Any, **__: Any) -> Any:
+            raise ImportError("reading videos needs torchvision")
+
+    module.AutoVideoProcessor = NoVideoProcessor
+    lookup: Any = processing_utils
+    lookup.transformers_module.VideoProcessorMixin = VideoProcessorMixin

@@ -1,0 +1,232 @@
+"""Any image-text-to-text model of transformers: generation and log-likelihoods, in true batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from snellen.models.base import LocalModel, fitting
+from snellen.models.huggingface.chat import ChatRenderer
+from snellen.models.huggingface.checkpoint import Checkpoint
+from snellen.types import Decoding, Kind, Outcome, Request, Response, Score
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["VisionLanguageModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a batch: a request's prompt, with one of its continuations where it is scored."""
+
+    request: Request
+    prompt: str
+    continuation: str = ""
+
+
+class VisionLanguageModel(LocalModel):
+    """A checkpoint behind ``AutoModelForImageTextToText`` and ``AutoProcessor``.
+
+    Generation pads on the left and is greedy at temperature 0, whatever the checkpoint's own sampling
+    defaults say. A continuation's score is the sum of log P(token | all before it) over its tokens;
+    those rows are padded on the right, where causal attention cannot see the padding, so that no answer
+    depends on its batch.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.name = checkpoint.name
+        self._model: Any = None
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "vlm", **self.checkpoint.identity()}
+
+    def load(self) -> None:
+        if self._model is None:
+            from transformers import AutoModelForImageTextToText, AutoProcessor
+
+            self._processor = self.checkpoint.load_processor(AutoProcessor)
+            self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
+            self._chat = ChatRenderer(self._processor)
+            self._model = self.checkpoint.load(AutoModelForImageTextToText)
+
+    def close(self) -> None:
+        self._model = None
+
+    def facts(self) -> Mapping[str, Any]:
+        from snellen.models.huggingface.facts import facts
+
+        return facts(self._model)
+
+    def cost(self, request: Request) -> int:
+        return max(1, len(request.continuations))
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        import torch
+
+        self.load()
+        with torch.inference_mode():
+            if requests[0].kind is Kind.SCORE:
+                return self._score(requests)
+            rows = [Row(r, self._chat.prompt(r.messages)) for r in requests]
+            return fitting(rows, self.batch_size, self._generate)
+
+    # ── generation ──────────────────────────────────────────────────────────────────────────────────
+
+    def _generate(self, rows: Sequence[Row]) -> list[Response]:
+        decoding = rows[0].request.decoding
+        inputs = self._inputs(rows, padding_side="left")
+        config = self._generation_config(decoding)
+        if decoding.temperature > 0:
+            import torch
+
+            torch.manual_seed(decoding.draw)
+        output = self._model.generate(**inputs, generation_config=config)
+        # Encoder-decoders give the answer alone, decoders give the prompt with it.
+        encoder_decoder = self._model.config.is_encoder_decoder
+        new = output if encoder_decoder else output[:, inputs["input_ids"].shape[1] :]
+        prompts = inputs["attention_mask"].sum(1).tolist()
+        return [
+            self._response(ids, length, config)
+            for ids, length in zip(new.tolist(), prompts, strict=True)
+        ]
+
+    def _generation_config(self, decoding: Decoding) -> Any:
+        """A fresh one: of the checkpoint's own, only the special tokens are taken."""
+        from transformers import GenerationConfig
+
+        own = self._model.generation_config
+        ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
+        pad = own.pad_token_id if own.pad_token_id is not None else self._tokenizer.pad_token_id
+        if pad is None:
+            pad = ends[0] if isinstance(ends, list) else ends
+        sampling: dict[str, Any] = {"do_sample": False}
+        if decoding.temperature > 0:
+            sampling = {
+                "do_sample": True,
+                "temperature": decoding.temperature,
+                "top_p": decoding.top_p,
+                "top_k": 0,
+            }
+        return GenerationConfig(
+            max_new_tokens=decoding.max_tokens,
+            eos_token_id=ends,
+            pad_token_id=pad,
+            bos_token_id=own.bos_token_id,
+            decoder_start_token_id=own.decoder_start_token_id,
+            **sampling,
+        )
+
+    def _response(self, ids: list[int], prompt_tokens: int, config: Any) -> Response:
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        stop = next((i for i, token in enumerate(ids) if token in ends), None)
+        text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+        return Response(
+            text=text,
+            outcome=Outcome.TRUNCATED if stop is None else Outcome.OK,
+            reason=f"cut off after {len(ids)} tokens" if stop is None else "",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(ids) if stop is None else stop + 1,
+        )
+
+    # ── log-likelihoods ─────────────────────────────────────────────────────────────────────────────
+
+    def _score(self, requests: Sequence[Request]) -> list[Response]:
+        rows = []
+        for request in requests:
+            prompt = self._chat.prompt(request.messages)
+            for text in request.continuations:
+                rows.append(Row(request, prompt, self._chat.continuation(request.messages, text)))
+        tails: list[list[int]] = []
+        for request in requests:
+            tails += self._tails(rows[len(tails) : len(tails) + len(request.continuations)])
+        scored = fitting(list(zip(rows, tails, strict=True)), self.batch_size, self._score_rows)
+        responses = []
+        for request in requests:
+            mine, scored = scored[: len(request.continuations)], scored[len(request.continuations) :]
+            responses.append(
+                Response(
+                    scores=tuple(score for score, _ in mine),
+                    prompt_tokens=sum(tokens for _, tokens in mine),
+                )
+            )
+        return responses
+
+    def _tails(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The tokens that make up each continuation of one request.
+
+        A tokenizer may join the end of the prompt with the beginning of a continuation; the tails then
+        begin where the tokens of the prompt and of all continued prompts part, so that all of them
+        are conditioned on the same tokens.
+        """
+        special = self._chat.adds_special_tokens(rows[0].prompt)
+
+        def ids(text: str) -> list[int]:
+            found: list[int] = self._tokenizer(text, add_special_tokens=special).input_ids
+            return found[:-1] if special and found and found[-1] == closing else found
+
+        probe = self._tokenizer("", add_special_tokens=special).input_ids
+        closing = probe[-1] if len(probe) > 1 else None
+        start = ids(rows[0].prompt)
+        whole = [ids(row.prompt + row.continuation) for row in rows]
+        shared = min(_common(start, one) for one in whole)
+        return [one[shared:] for one in whole]
+
+    def _score_rows(self, pairs: Sequence[tuple[Row, list[int]]]) -> list[tuple[Score, int]]:
+        import torch
+
+        rows = [row for row, _ in pairs]
+        tails = [tail for _, tail in pairs]
+        inputs = self._inputs(rows, padding_side="right")
+        lengths = inputs["attention_mask"].sum(1)
+        ids = inputs["input_ids"]
+        begins = [int(n) - len(tail) for n, tail in zip(lengths, tails, strict=True)]
+        for row_ids, begin, tail in zip(ids, begins, tails, strict=True):
+            assert row_ids[begin : begin + len(tail)].tolist() == tail, "tokens moved in the processor"
+        # Logits from the first token that predicts a tail, no earlier: a vocabulary is wide.
+        first = min(begins) - 1
+        logits = self._logits(inputs, ids.shape[1] - first)
+        scores = []
+        for i, (begin, tail) in enumerate(zip(begins, tails, strict=True)):
+            rows_of = logits[i, begin - 1 - first : begin - 1 - first + len(tail)].float()
+            picked = torch.log_softmax(rows_of, -1).gather(
+                -1, torch.tensor(tail, device=rows_of.device)[:, None]
+            )
+            scores.append((Score(float(picked.double().sum()), len(tail)), int(lengths[i])))
+        return scores
+
+    def _logits(self, inputs: Any, keep: int) -> torch.Tensor:
+        """The logits at the last ``keep`` places."""
+        import inspect
+
+        accepted = inspect.signature(self._model.forward).parameters
+        more = {"logits_to_keep": keep} if "logits_to_keep" in accepted else {}
+        logits: torch.Tensor = self._model(**inputs, **more, use_cache=False).logits
+        return logits[:, -keep:]
+
+    # ── both ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _inputs(self, rows: Sequence[Row], padding_side: str) -> Any:
+        """The processor's tensors for these rows, on the model's device and in its precision."""
+        texts = [row.prompt + row.continuation for row in rows]
+        images = [[image.pixels for image in row.request.images] for row in rows]
+        inputs = self._processor(
+            text=texts,
+            images=images if any(images) else None,
+            padding=True,
+            padding_side=padding_side,
+            add_special_tokens=self._chat.adds_special_tokens(texts[0]),
+            return_tensors="pt",
+        )
+        return inputs.to(self._model.device, self._model.dtype)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """The length of the longest common prefix."""
+    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(other))

@@ -1,0 +1,42 @@
+"""The built-in models: real, tiny, trained from scratch by :mod:`snellen.models.pico.train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snellen.errors import UnknownName, did_you_mean
+from snellen.models.base import Model
+from snellen.registry import MODELS
+
+__all__ = ["NAMES", "pico"]
+
+NAMES = ("llava", "llava-skewed", "clip", "classifier")
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@MODELS.register("pico", example="pico:llava")
+def pico(name: str, *, device: str = "auto") -> Model:
+    """Built-in tiny models that see the charts: llava, llava-skewed, clip, classifier.
+
+    Options: ``device`` as for hf.
+
+    Raises:
+        UnknownName: no such built-in model.
+        MissingExtra: transformers or torch is not installed.
+    """
+    if name not in NAMES:
+        raise UnknownName(
+            f"Unknown built-in model {'pico:' + name!r}.{did_you_mean(name, NAMES)} "
+            f"Known: {', '.join(f'pico:{n}' for n in NAMES)}."
+        )
+    from snellen.models.classifier import Classifier
+    from snellen.models.dual_encoder import DualEncoder
+    from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+    found = Checkpoint.find(f"pico:{name}", str(WEIGHTS / name), device=device)
+    if name == "clip":
+        return DualEncoder(found)
+    if name == "classifier":
+        return Classifier(found)
+    return VisionLanguageModel(found)

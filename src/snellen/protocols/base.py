@@ -1,0 +1,148 @@
+"""What a protocol is, and what several of them need."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from snellen.errors import BadOption, DataError
+from snellen.images import Image
+from snellen.parsing import ParseFailure, parse_label, parse_yes_no
+from snellen.types import (
+    Decoding,
+    Examination,
+    Kind,
+    Message,
+    Outcome,
+    Prediction,
+    Request,
+    Response,
+    Sample,
+)
+
+__all__ = [
+    "Protocol",
+    "ask",
+    "failed",
+    "positive",
+    "read_label",
+    "read_yes_no",
+    "shuffled",
+    "slots",
+    "worst",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol(ABC):
+    """How a model is examined. A subclass is a frozen dataclass; its fields are its options.
+
+    :meth:`examine` is a generator that never calls a model: it yields waves of requests, is sent their
+    responses, and returns a prediction: a pure function of (options, sample, responses). Responses
+    with the outcome ERROR are never sent to it; the engine makes such a sample's prediction itself.
+    """
+
+    name: ClassVar[str]
+    #: What it asks of a model.
+    kind: ClassVar[Kind] = Kind.GENERATE
+
+    @property
+    def without_image(self) -> bool:
+        """Whether it also asks without an image."""
+        return False
+
+    @abstractmethod
+    def examine(self, sample: Sample) -> Examination:
+        """Examine one sample."""
+
+    def check(self, labels: Sequence[str], background: str | None) -> None:
+        """Refuse a data set that this protocol cannot ask about.
+
+        Raises:
+            DataError: it cannot.
+        """
+        if not labels:
+            raise DataError(f"The protocol {self.name!r} needs class names; this data set has none.")
+
+    def prepare(self) -> None:
+        """Make ready what is needed besides the model, before anything is asked.
+
+        Raises:
+            UsageError: it is not there.
+        """
+
+    def options(self) -> dict[str, Any]:
+        """All options with their values, for manifests and keys."""
+        return asdict(self)
+
+    def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures of this protocol's own, from the details of its predictions."""
+        return {}
+
+
+def ask(
+    images: Iterable[Image], text: str, *, kind: Kind = Kind.GENERATE, max_tokens: int = 32, **more: Any
+) -> Request:
+    """A user's turn: images first, then the text."""
+    message = Message("user", (*images, text))
+    return Request((message,), kind, Decoding(max_tokens=max_tokens), **more)
+
+
+def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> list[str]:
+    """The names in an order that depends on (seed, sample id, turn) alone."""
+    order = list(names)
+    random.Random(f"snellen/order/{seed}/{sample.id}/{turn}").shuffle(order)
+    return order
+
+
+def read_label(reply: Response, sample: Sample) -> str | ParseFailure:
+    """The label that a reply names (see :func:`snellen.parsing.parse_label`)."""
+    if reply.outcome is Outcome.REFUSED:
+        return ParseFailure(reply.reason or "refusal", Outcome.REFUSED)
+    cut = reply.outcome is Outcome.TRUNCATED
+    return parse_label(reply.text, sample.labels, sample.synonyms, truncated=cut)
+
+
+def read_yes_no(reply: Response) -> bool | ParseFailure:
+    """What a reply says (see :func:`snellen.parsing.parse_yes_no`)."""
+    if reply.outcome is Outcome.REFUSED:
+        return ParseFailure(reply.reason or "refusal", Outcome.REFUSED)
+    return parse_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED)
+
+
+def failed(sample: Sample, failure: ParseFailure, questions: int, **details: Any) -> Prediction:
+    """The prediction of an examination that ended in a parse failure: none."""
+    return Prediction(sample.id, "", failure.outcome, failure.reason, questions, details=details)
+
+
+def slots(option: str, prompt: str, *names: str) -> None:
+    """Refuse a prompt that lacks one of these slots.
+
+    Raises:
+        BadOption: as said.
+    """
+    for name in names:
+        if "{" + name + "}" not in prompt:
+            raise BadOption(f"{option}={prompt!r} is not allowed: it must hold {{{name}}}.")
+
+
+def positive(option: str, value: int) -> None:
+    """Refuse a number below 1.
+
+    Raises:
+        BadOption: as said.
+    """
+    if value < 1:
+        raise BadOption(f"{option}={value} is not allowed; allowed: 1 or more.")
+
+
+def worst(failures: Sequence[ParseFailure]) -> ParseFailure:
+    """The failure that stands for several: the first of the most frequent outcome."""
+    counts: dict[Outcome, int] = {}
+    for failure in failures:
+        counts[failure.outcome] = counts.get(failure.outcome, 0) + 1
+    top = max(counts.values())
+    return next(f for f in failures if counts[f.outcome] == top)

@@ -1,0 +1,83 @@
+"""Binary: yes/no, class by class, stopping at the first yes.
+
+Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks"
+(Clarifai, 2025): one question per class but the background, at most (number of classes - 1) questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from snellen.parsing import ParseFailure
+from snellen.prompts import BINARY, fill
+from snellen.protocols.base import (
+    Protocol,
+    ask,
+    failed,
+    positive,
+    read_yes_no,
+    shuffled,
+    slots,
+    worst,
+)
+from snellen.registry import PROTOCOLS
+from snellen.types import Examination, Prediction, Sample
+
+__all__ = ["Binary"]
+
+
+@PROTOCOLS.register("binary")
+@dataclass(frozen=True, kw_only=True)
+class Binary(Protocol):
+    """Ask, class by class, whether it is in the image; the first yes decides.
+
+    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``wave``, how many
+    questions are asked at once (more cost more questions and predict the same); ``prompt`` with
+    ``{name}``; ``max_tokens``; ``seed``.
+
+    Where every answer is no, the prediction is the background class, or none where the data set has no
+    such class. An answer that cannot be read is no "no": unless a later yes decides, the sample has no
+    prediction.
+    """
+
+    name: ClassVar[str] = "binary"
+    order: Literal["shuffled", "fixed"] = "shuffled"
+    wave: int = 1
+    prompt: str = BINARY
+    max_tokens: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive("wave", self.wave)
+        positive("max_tokens", self.max_tokens)
+        slots("prompt", self.prompt, "name")
+
+    def examine(self, sample: Sample) -> Examination:
+        """Waves of questions until the first yes. ``questions`` counts up to it, whatever the wave."""
+        names = [name for name in sample.labels if name != sample.background]
+        if self.order == "shuffled":
+            names = shuffled(names, self.seed, sample)
+        failures: list[ParseFailure] = []
+        for start in range(0, len(names), self.wave):
+            batch = names[start : start + self.wave]
+            replies = yield [
+                ask(sample.images, fill(self.prompt, name=name), max_tokens=self.max_tokens)
+                for name in batch
+            ]
+            for number, (name, reply) in enumerate(zip(batch, replies, strict=True), start + 1):
+                answer = read_yes_no(reply)
+                if answer is True:
+                    details = {"unparsed_answers": len(failures)}
+                    return Prediction(sample.id, name, questions=number, details=details)
+                if isinstance(answer, ParseFailure):
+                    failures.append(answer)
+        details = {"unparsed_answers": len(failures)}
+        if failures:
+            return failed(sample, worst(failures), len(names), **details)
+        return Prediction(sample.id, sample.background or "", questions=len(names), details=details)
+
+    def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Answers that could not be read, over all questions that the stop rule asked."""
+        return {"answers_unparsed": sum(row.get("unparsed_answers", 0) for row in details)}

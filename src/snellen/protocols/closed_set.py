@@ -1,0 +1,93 @@
+"""Closed set: the class names stand in the prompt; shuffled rounds and a majority vote.
+
+Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks"
+(Clarifai, 2025), whose default prompt this is: the same question several times with the names
+shuffled, the most frequent class wins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from snellen.prompts import CLOSED_SET, fill
+from snellen.protocols.base import Protocol, ask, failed, positive, read_label, shuffled, slots, worst
+from snellen.registry import PROTOCOLS
+from snellen.types import Examination, Prediction, Sample
+
+__all__ = ["ClosedSet"]
+
+
+@PROTOCOLS.register("closed-set")
+@dataclass(frozen=True, kw_only=True)
+class ClosedSet(Protocol):
+    """Choose one from a list of all class names; shuffled rounds, majority vote.
+
+    Options: ``rounds``; ``order`` (shuffled by seed, sample and round, or fixed); ``prompt`` with
+    ``{names}``; ``max_tokens``; ``seed``.
+
+    The class with most votes wins; among equals the one that was named in the earliest round, and the
+    details say ``tie``. A round whose answer cannot be read casts no vote; where no round casts one,
+    the sample has no prediction.
+    """
+
+    name: ClassVar[str] = "closed-set"
+    rounds: int = 5
+    order: Literal["shuffled", "fixed"] = "shuffled"
+    prompt: str = CLOSED_SET
+    max_tokens: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive("rounds", self.rounds)
+        positive("max_tokens", self.max_tokens)
+        slots("prompt", self.prompt, "names")
+
+    def examine(self, sample: Sample) -> Examination:
+        """One wave of all rounds, then the vote."""
+        lists = [
+            shuffled(sample.labels, self.seed, sample, turn)
+            if self.order == "shuffled"
+            else list(sample.labels)
+            for turn in range(self.rounds)
+        ]
+        replies = yield [
+            ask(
+                sample.images,
+                fill(self.prompt, names=", ".join(names)),
+                max_tokens=self.max_tokens,
+            )
+            for names in lists
+        ]
+        votes = [read_label(reply, sample) for reply in replies]
+        cast = [vote for vote in votes if isinstance(vote, str)]
+        details: dict[str, Any] = {
+            "votes": [vote if isinstance(vote, str) else None for vote in votes],
+            "positions": [
+                names.index(vote) if isinstance(vote, str) else None
+                for names, vote in zip(lists, votes, strict=True)
+            ],
+        }
+        if not cast:
+            failures = [vote for vote in votes if not isinstance(vote, str)]
+            return failed(sample, worst(failures), self.rounds, **details, agreement=0.0)
+        counts = Counter(cast)  # keeps the order of first votes, in which most_common breaks ties
+        (label, most), *rest = counts.most_common()
+        details["tie"] = bool(rest) and rest[0][1] == most
+        details["agreement"] = most / self.rounds
+        return Prediction(sample.id, label, questions=self.rounds, details=details)
+
+    def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Mean agreement, ties, lost votes, and how often each place in the list was chosen."""
+        rows = [row for row in details if "votes" in row]
+        if not rows:
+            return {}
+        places = Counter(p for row in rows for p in row["positions"] if p is not None)
+        return {
+            "vote_agreement": sum(row["agreement"] for row in rows) / len(rows),
+            "ties": sum(bool(row.get("tie")) for row in rows),
+            "votes_unparsed": sum(vote is None for row in rows for vote in row["votes"]),
+            "answers_by_position": [places[i] for i in range(max(places, default=-1) + 1)],
+        }

@@ -1,0 +1,80 @@
+"""Open world: a free answer, mapped to the label set afterwards.
+
+Source: Zhang et al., "Why are Visually-Grounded Language Models Bad at Image Classification?" (arXiv
+2405.18415): correct when the class name occurs in the answer. Here a name counts as whole words only,
+the longest first, negations and answers that name several classes being failures (see
+:mod:`snellen.parsing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from snellen.metrics.similarity import MINILM, embedder
+from snellen.parsing import ParseFailure, strip_thinking
+from snellen.prompts import OPEN_WORLD
+from snellen.protocols.base import Protocol, ask, failed, positive, read_label
+from snellen.registry import PROTOCOLS
+from snellen.types import Examination, Outcome, Prediction, Sample
+
+__all__ = ["OpenWorld"]
+
+COT = " Let's think step by step, and end with one line that says: Answer: followed by the name."
+
+
+@PROTOCOLS.register("open-world")
+@dataclass(frozen=True, kw_only=True)
+class OpenWorld(Protocol):
+    """Ask what it is, without naming the classes; find the class in the free answer.
+
+    Options: ``prompt``; ``cot=true`` asks for a chain of thought and reads its last "Answer: …";
+    ``map=embedding`` takes the nearest class name by sentence embedding where the answer holds none
+    (``embedding``: the model; ``min_similarity``: below this cosine there is none); ``max_tokens``.
+    """
+
+    name: ClassVar[str] = "open-world"
+    prompt: str = OPEN_WORLD[0]
+    cot: bool = False
+    map: Literal["words", "embedding"] = "words"
+    embedding: str = MINILM
+    min_similarity: float = -1.0
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            positive("max_tokens", self.max_tokens)
+
+    def prepare(self) -> None:
+        """Load the embedding model, if it is needed."""
+        if self.map == "embedding":
+            embedder(self.embedding)
+
+    def examine(self, sample: Sample) -> Examination:
+        """One question."""
+        limit = self.max_tokens or (512 if self.cot else 64)
+        text = self.prompt + (COT if self.cot else "")
+        (reply,) = yield [ask(sample.images, text, max_tokens=limit)]
+        answer = read_label(reply, sample)
+        if isinstance(answer, str):
+            return Prediction(sample.id, answer, questions=1, details={"mapped_by": "words"})
+        if self.map == "words" or answer.outcome is Outcome.REFUSED:
+            return failed(sample, answer, 1)
+        return self._nearest(sample, strip_thinking(reply.text).strip(), answer)
+
+    def _nearest(self, sample: Sample, text: str, failure: ParseFailure) -> Prediction:
+        if not text:
+            return failed(sample, failure, 1)
+        name, similarity = embedder(self.embedding).nearest(text, sample.labels)
+        details = {"mapped_by": "embedding", "similarity": similarity}
+        if similarity < self.min_similarity:
+            reason = f"the nearest class name is {name!r} at a cosine of {similarity:.3f}"
+            return failed(sample, ParseFailure(reason), 1, **details)
+        return Prediction(sample.id, name, questions=1, details=details)
+
+    def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """How many predictions the embedding made."""
+        if self.map == "words":
+            return {}
+        return {"mapped_by_embedding": sum(d.get("mapped_by") == "embedding" for d in details)}

@@ -1,0 +1,96 @@
+"""Rank: every class name scored against the image; top-1 and top-5.
+
+For a generative model the score is the log-likelihood of the name given image and prompt (Zhang et
+al., arXiv 2405.18415, "probabilistic inference": the sum of log P(token) of each class name); for a
+dual encoder, the cosine of image and text (Radford et al., arXiv 2103.00020); for a classifier, its
+log-probability. ``pmi`` is the prior-free variant (Holtzman et al., arXiv 2104.08315): what the image
+adds to the name's likelihood under the prompt alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from snellen.parsing import ParseFailure
+from snellen.prompts import OPEN_WORLD
+from snellen.protocols.base import Protocol, failed
+from snellen.registry import PROTOCOLS
+from snellen.types import Examination, Kind, Message, Outcome, Prediction, Request, Sample, Score
+
+__all__ = ["Rank"]
+
+#: How many of the best names a prediction keeps.
+KEPT = 10
+
+
+@PROTOCOLS.register("rank")
+@dataclass(frozen=True, kw_only=True)
+class Rank(Protocol):
+    """Score every class name and take the best; top-1 and top-5.
+
+    Options: ``normalise`` a log-likelihood by nothing (``sum``), by ``tokens`` or by UTF-8 ``bytes`` of
+    the name; ``pmi=true`` subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``,
+    with which the answer begins ("The photo features a"). Similarities of dual encoders and
+    classifiers' logits are never normalised, and have no prior to subtract.
+
+    Equal scores keep the order of the label set. A name without a score (a class that a classifier does
+    not know) is not ranked.
+    """
+
+    name: ClassVar[str] = "rank"
+    kind: ClassVar[Kind] = Kind.SCORE
+    normalise: Literal["sum", "tokens", "bytes"] = "sum"
+    pmi: bool = False
+    prompt: str = OPEN_WORLD[0]
+    prefix: str = ""
+
+    @property
+    def without_image(self) -> bool:
+        return self.pmi
+
+    def examine(self, sample: Sample) -> Examination:
+        """One request with all names; with ``pmi``, a second one without the image."""
+        requests = [self._request(sample, (*sample.images, self.prompt))]
+        if self.pmi:
+            requests.append(self._request(sample, (self.prompt,)))
+        replies = yield requests
+        values = self._values(sample.labels, replies[0].scores)
+        if self.pmi:
+            prior = self._values(sample.labels, replies[1].scores)
+            values = [value - before for value, before in zip(values, prior, strict=True)]
+        if any(math.isnan(value) for value in values):
+            return Prediction(
+                sample.id, outcome=Outcome.ERROR, reason="the model gave a score that is no number"
+            )
+        scored = [
+            (value, name)
+            for value, name in zip(values, sample.labels, strict=True)
+            if value > -math.inf
+        ]
+        if not scored:
+            failure = ParseFailure("the model knows none of the class names")
+            return failed(sample, failure, 1)
+        scored.sort(key=lambda pair: -pair[0])  # stable: equal scores keep the labels' order
+        ranking = tuple(name for _, name in scored[:KEPT])
+        details = {"scores": {name: value for value, name in scored[:KEPT]}}
+        return Prediction(sample.id, ranking[0], questions=1, ranking=ranking, details=details)
+
+    def _request(self, sample: Sample, content: tuple[object, ...]) -> Request:
+        messages = [Message("user", content)]  # type: ignore[arg-type]
+        if self.prefix:
+            messages.append(Message("assistant", (self.prefix,)))
+        return Request(tuple(messages), Kind.SCORE, continuations=sample.labels)
+
+    def _values(self, names: tuple[str, ...], scores: tuple[Score, ...]) -> list[float]:
+        lengths = {
+            "sum": lambda name, score: 1,
+            "tokens": lambda name, score: score.tokens,
+            "bytes": lambda name, score: len(name.encode()),
+        }
+        length = lengths[self.normalise]
+        return [
+            score.value / length(name, score) if score.tokens else score.value
+            for name, score in zip(names, scores, strict=True)
+        ]

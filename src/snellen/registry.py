@@ -1,0 +1,198 @@
+"""``scheme:rest?key=value`` to objects: models, data sets and protocols by name.
+
+A built-in stands in one file of its package and registers itself there; other packages add theirs
+through the entry-point groups ``snellen.models``, ``snellen.datasets`` and ``snellen.protocols``, whose
+entries are modules that register or the factories themselves.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from urllib.parse import unquote
+
+from snellen.errors import BadOption, UnknownName, did_you_mean
+
+if TYPE_CHECKING:
+    from snellen.datasets.base import Dataset
+    from snellen.models.base import Model
+    from snellen.protocols.base import Protocol
+
+__all__ = ["DATASETS", "MODELS", "PROTOCOLS", "Entry", "Registry", "convert", "parse_name"]
+
+T = TypeVar("T")
+Factory = Callable[..., Any]
+
+
+def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
+    """Split a name into scheme, rest and options (percent-encoding is undone in options alone).
+
+    >>> parse_name("folder:./photos?names=raw&split=test")
+    ('folder', './photos', {'names': 'raw', 'split': 'test'})
+
+    Raises:
+        BadOption: an option without ``=``.
+    """
+    head, mark, tail = name.rpartition("?")
+    if not mark or "=" not in tail:
+        head, tail = name, ""
+    options = {}
+    for item in filter(None, tail.split("&")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise BadOption(f"{name!r}: option {item!r} has no value; write {item}=VALUE.")
+        options[unquote(key)] = unquote(value)
+    scheme, _, rest = head.partition(":")
+    return scheme, rest, options
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered scheme."""
+
+    scheme: str
+    factory: Factory
+    example: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+    @cached_property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The factory's keyword parameters."""
+        parameters = inspect.signature(self.factory).parameters.values()
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The types of the options."""
+        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory  # type: ignore[misc]
+        return typing.get_type_hints(target)
+
+
+class Registry(Generic[T]):
+    """Schemes of one sort of thing.
+
+    Args:
+        sort: what they are, in messages ("model").
+        package: whose modules register the built-in ones; also the entry-point group of plug-ins.
+        takes_rest: whether a name goes on after its scheme (``folder:PATH``).
+    """
+
+    def __init__(self, sort: str, package: str, *, takes_rest: bool = True) -> None:
+        self.sort, self.package, self.takes_rest = sort, package, takes_rest
+        self._entries: dict[str, Entry] = {}
+        self._discovered = False
+
+    def register(self, scheme: str, *, example: str = "") -> Callable[[Factory], Factory]:
+        """Decorate a factory: ``factory([rest,] *, option=default, …)``."""
+
+        def keep(factory: Factory) -> Factory:
+            self._entries[scheme] = Entry(scheme, factory, example or scheme)
+            return factory
+
+        return keep
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """All schemes by name, built-in ones and plug-ins."""
+        if not self._discovered:
+            self._discovered = True
+            package = import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+                import_module(module.name)
+            for point in entry_points(group=self.package):
+                found = point.load()
+                if callable(found) and point.name not in self._entries:
+                    self.register(point.name)(found)
+        return dict(sorted(self._entries.items()))
+
+    def make(self, name: str, options: Mapping[str, Any] | None = None, **context: Any) -> T:
+        """Build what a name says.
+
+        Args:
+            name: ``scheme:rest?key=value&…``
+            options: more options, which those on the name override.
+            context: values for options of these names that nobody set.
+
+        Raises:
+            UnknownName: no such scheme.
+            BadOption: an option that the scheme does not have, or a value that it does not take.
+        """
+        scheme, rest, own = parse_name(name)
+        known = self.entries
+        if scheme not in known or (rest and not self.takes_rest):
+            raise UnknownName(
+                f"Unknown {self.sort} {name!r}.{did_you_mean(scheme, known)} "
+                f"Known: {', '.join(e.example for e in known.values())}. "
+                f"See: snellen ls {self.sort.replace(' ', '')}s"
+            )
+        entry = known[scheme]
+        given: dict[str, Any] = {**(options or {}), **own}
+        for key in given:
+            if key not in entry.options:
+                raise BadOption(
+                    f"The {self.sort} {scheme!r} has no option {key!r}."
+                    f"{did_you_mean(key, entry.options)} Its options: "
+                    f"{', '.join(sorted(entry.options)) or 'none'}. An option for one of several "
+                    f"{self.sort}s goes on its name: {scheme}?option=value"
+                )
+        values = {k: convert(f"{scheme}?{k}", v, entry.hints[k]) for k, v in given.items()}
+        values |= {k: v for k, v in context.items() if k in entry.options and k not in values}
+        made: T = entry.factory(rest, **values) if self.takes_rest else entry.factory(**values)
+        return made
+
+
+def convert(where: str, value: Any, hint: Any) -> Any:
+    """Read an option's value as its type says: bool, int, float, str, Literal, tuple of strings
+    (separated by commas), or one of these or None.
+
+    Raises:
+        BadOption: it does not fit.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return convert(where, value, next(a for a in arguments if a is not type(None)))
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise _refusal(where, value, ", ".join(map(str, arguments)))
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(part.strip() for part in parts if part.strip())
+    if not isinstance(value, str):
+        fits = isinstance(value, hint) or (hint is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and hint is not bool):
+            raise _refusal(where, value, f"a value of type {hint.__name__}")
+        return value
+    if hint is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() in words:
+            return words[value.lower()]
+        raise _refusal(where, value, "true or false")
+    try:
+        return hint(value)
+    except ValueError:
+        what = {int: "a whole number", float: "a number"}.get(hint, hint.__name__)
+        raise _refusal(where, value, what) from None
+
+
+def _refusal(where: str, value: Any, allowed: str) -> BadOption:
+    return BadOption(f"{where}={value!r} is not allowed; allowed: {allowed}.")
+
+
+MODELS: Registry[Model] = Registry("model", "snellen.models")
+DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets")
+PROTOCOLS: Registry[Protocol] = Registry("protocol", "snellen.protocols", takes_rest=False)

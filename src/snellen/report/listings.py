@@ -1,0 +1,87 @@
+"""What ``snellen ls`` lists."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from snellen.errors import SnellenError, require
+from snellen.registry import DATASETS, MODELS, PROTOCOLS, Registry
+
+__all__ = ["as_table", "hub_models", "schemes"]
+
+
+def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, Any]]:
+    """Name, summary and options (with defaults) of each scheme."""
+    registries: dict[str, Registry[Any]] = {
+        "models": MODELS,
+        "datasets": DATASETS,
+        "protocols": PROTOCOLS,
+    }
+    return [
+        {
+            "name": entry.example,
+            "what": entry.summary,
+            "options": {name: _default(p.default) for name, p in entry.options.items()},
+        }
+        for entry in registries[what].entries.values()
+    ]
+
+
+def _default(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
+    """Image-text-to-text models of the Hub, the most downloaded first.
+
+    Raises:
+        MissingExtra: huggingface_hub is not installed.
+        SnellenError: the Hub cannot be reached.
+    """
+    hub: Any = require("huggingface_hub", "local", "Asking the Hub")
+    fields = ["safetensors", "cardData", "downloads"]
+    try:
+        found = list(
+            hub.HfApi().list_models(
+                pipeline_tag="image-text-to-text",
+                search=search,
+                sort="downloads",
+                limit=limit,
+                expand=fields,
+            )
+        )
+    except Exception as error:
+        raise SnellenError(
+            "The Hugging Face Hub cannot be reached "
+            f"({type(error).__name__}). What is built in or on disk: snellen ls models"
+        ) from error
+    return [
+        {
+            "name": f"hf:{model.id}",
+            "parameters": getattr(model.safetensors, "total", None),
+            "licence": (getattr(model, "card_data", None) or {}).get("license"),
+            "downloads": model.downloads,
+        }
+        for model in found
+    ]
+
+
+def as_table(rows: list[dict[str, Any]]) -> Table:
+    """Rows of equal keys as a table; options one a line."""
+    table = Table(header_style="bold", show_lines=bool(rows) and "options" in rows[0])
+    for heading in rows[0] if rows else ("nothing found",):
+        table.add_column(heading, no_wrap=heading == "name")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(escape(f"{key}={shown}") for key, shown in value.items()) or "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "–" if value is None else escape(str(value))

@@ -1,0 +1,201 @@
+"""What the terminal shows: leaderboards and single runs as Rich tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from snellen.metrics.classification import Confusion, per_class
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from snellen.api import Run
+
+__all__ = [
+    "class_table",
+    "confusion_table",
+    "failures_table",
+    "figures_table",
+    "leaderboard",
+    "number",
+    "outcomes",
+    "percent",
+    "runs_table",
+]
+
+
+def percent(figure: Mapping[str, float] | float | None) -> str:
+    """A rate in per cent, with its interval where it has one; an en dash where there is none."""
+    if figure is None:
+        return "–"
+    if isinstance(figure, Mapping):
+        low, high = 100 * figure["low"], 100 * figure["high"]
+        return f"{100 * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
+    return f"{100 * figure:.1f}"
+
+
+def number(value: float | None) -> str:
+    """A number to three significant digits."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def outcomes(counts: Mapping[str, int]) -> str:
+    """``280 ok``, and whatever else there was."""
+    style = {"ok": "green", "error": "red"}
+    return " ".join(
+        f"[{style.get(outcome, 'yellow')}]{count} {outcome}[/]"
+        for outcome, count in counts.items()
+        if count or outcome == Outcome.OK
+    )
+
+
+def leaderboard(runs: Sequence[Run], title: str | None = None) -> Table:
+    """The best accuracy first, data set by data set. Square brackets of no figure: all intervals 95 %."""
+    several = len({run.data for run in runs}) > 1
+    ranked = any(run.metrics.get("top5") for run in runs)
+    table = Table(title=title, title_justify="left", header_style="bold")
+    if several:
+        table.add_column("data")
+    table.add_column("model", no_wrap=True)
+    table.add_column("protocol", no_wrap=True)
+    for heading in ("accuracy %", "macro F1 %", "weighted F1 %", *(["top-5 %"] if ranked else [])):
+        table.add_column(heading, justify="right")
+    table.add_column("questions", justify="right")
+    table.add_column("items/s", justify="right")
+    table.add_column("outcomes")
+    for run in sorted(runs, key=_order):
+        figures = run.metrics
+        cells = [escape(run.data)] if several else []
+        cells += [escape(run.model), escape(run.protocol)]
+        cells += [percent(figures.get(k)) for k in ("accuracy", "macro_f1", "weighted_f1")]
+        cells += [percent(figures.get("top5"))] if ranked else []
+        cells += [number(figures["questions"]), number(figures["items_per_second"])]
+        table.add_row(*cells, outcomes(figures["outcomes"]))
+    if runs:
+        table.caption = "95 % intervals beside the figures; every figure divides by all samples."
+        table.caption_justify = "left"
+    return table
+
+
+def _order(run: Run) -> tuple[str, float, str]:
+    accuracy = run.metrics.get("accuracy")
+    return (run.data, -accuracy["value"] if accuracy else 1.0, run.id)
+
+
+def runs_table(runs: Iterable[Run]) -> Table:
+    """All runs of a workspace, the newest last."""
+    table = Table(header_style="bold")
+    for heading in ("run", "status", "n", "accuracy %", "outcomes", "started"):
+        table.add_column(heading, justify="right" if heading in ("n", "accuracy %") else "left")
+    for run in runs:
+        figures = run.metrics
+        table.add_row(
+            run.id,
+            run.status,
+            str(run.manifest["data"]["n"]),
+            percent(figures.get("accuracy")),
+            outcomes(figures["outcomes"]) if figures else "",
+            str(run.manifest["started"]).replace("T", " ")[:16],
+        )
+    return table
+
+
+def figures_table(run: Run) -> Table:
+    """Every figure of one run."""
+    table = Table(title=run.id, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column()
+    figures = run.metrics
+    facts = run.manifest["model"].get("facts", {})
+    rows: list[tuple[str, str]] = [
+        ("model", escape(run.model)),
+        ("data", f"{escape(run.data)}, {run.manifest['data']['n']} samples"),
+        ("protocol", escape(run.protocol)),
+        ("status", run.status),
+    ]
+    if not figures:
+        rows.append(("figures", "none yet: start the same command again to go on"))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5"):
+        if figures.get(name) is not None:
+            rows.append((f"{name.replace('_', ' ')} %", percent(figures[name])))
+    if "accuracy_bounds" in figures:
+        low, high = figures["accuracy_bounds"]["low"], figures["accuracy_bounds"]["high"]
+        rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
+    if figures:
+        rows += [
+            ("outcomes", outcomes(figures["outcomes"])),
+            ("questions", number(figures["questions"])),
+            ("items/s", number(figures["items_per_second"])),
+            ("latency, median / p95 (s)", _pair(figures, "latency_median", "latency_p95")),
+            ("tokens, in / out", _pair(figures, "prompt_tokens", "completion_tokens")),
+            ("peak memory (GB)", _giga(figures["peak_rss_bytes"])),
+            ("peak GPU memory (GB)", _giga(figures["peak_gpu_bytes"])),
+            ("parameters", number(figures["parameters"])),
+        ]
+        for name, value in figures["protocol"].items():
+            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+            rows.append((name.replace("_", " "), escape(shown)))
+    if facts.get("unmapped_classes"):
+        rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
+    for option, value in run.manifest["protocol"]["options"].items():
+        rows.append((f"-P {option}", escape(str(value))))
+    for name, shown in rows:
+        table.add_row(name, shown)
+    return table
+
+
+def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:
+    return f"{number(figures[first])} / {number(figures[second])}"
+
+
+def _giga(count: float | None) -> str:
+    return "–" if count is None else f"{count / 1e9:.2f}"
+
+
+def class_table(frame: pd.DataFrame) -> Table:
+    """Precision, recall, F1 and support of each class, the worst F1 first."""
+    table = Table(title="Classes, the worst first", title_justify="left", header_style="bold")
+    table.add_column("class")
+    for heading in ("precision %", "recall %", "F1 %", "samples"):
+        table.add_column(heading, justify="right")
+    for row in sorted(per_class(*_pairs(frame)), key=lambda row: (row["f1"], row["class"])):
+        rates = [percent(row[name]) for name in ("precision", "recall", "f1")]
+        table.add_row(escape(row["class"]), *rates, str(row["support"]))
+    return table
+
+
+def confusion_table(frame: pd.DataFrame, most: int = 10) -> Table:
+    """The most frequent confusions."""
+    table = Table(title="Most confused", title_justify="left", header_style="bold")
+    for heading in ("truth", "taken for"):
+        table.add_column(heading)
+    table.add_column("times", justify="right")
+    for truth, predicted, count in Confusion.of(*_pairs(frame)).confused(most):
+        table.add_row(escape(truth), escape(predicted) or "[dim]nothing[/dim]", str(count))
+    return table
+
+
+def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
+    """A few samples of each outcome that is not ok; None where there is none."""
+    table = Table(title="Failures", title_justify="left", header_style="bold")
+    for heading in ("outcome", "sample", "truth", "reason", "answers"):
+        table.add_column(heading)
+    for outcome in Outcome:
+        some = frame[frame["outcome"] == outcome] if outcome is not Outcome.OK else frame[:0]
+        for _, row in some.head(each).iterrows():
+            answers = " | ".join(text.replace("\n", " ")[:60] for text in row["answers"][:3])
+            cells = (row["id"], row["label"] or "", row["reason"], answers)
+            table.add_row(outcome.value, *(escape(str(cell)) for cell in cells))
+    return table if table.rows else None
+
+
+def _pairs(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    known = frame[frame["label"].notna()]
+    return known["label"].tolist(), known["prediction"].tolist()

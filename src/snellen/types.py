@@ -1,0 +1,142 @@
+"""The words of the house: what passes between data sets, protocols, models and the store.
+
+All are frozen and do no I/O (an :class:`~snellen.images.Image` is a promise that is kept when asked).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from snellen.images import Image
+
+__all__ = [
+    "Decoding",
+    "Examination",
+    "Kind",
+    "Message",
+    "Outcome",
+    "Prediction",
+    "Request",
+    "Response",
+    "Sample",
+    "Score",
+]
+
+
+class Outcome(StrEnum):
+    """How an examination, or a single answer, ended. Only ``OK`` carries a prediction."""
+
+    OK = "ok"
+    UNPARSED = "unparsed"  #: the answer names nothing that was asked for, or several things
+    REFUSED = "refused"  #: the model declined to answer
+    TRUNCATED = "truncated"  #: the answer was cut off before it could be understood
+    ERROR = "error"  #: no answer came; asked again on resume
+
+
+class Kind(StrEnum):
+    """What a request wants back."""
+
+    GENERATE = "generate"  #: a text
+    SCORE = "score"  #: a number for each continuation: its log-likelihood, or a similarity
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of a data set. ``labels`` is the label set that all samples share (by reference)."""
+
+    id: str
+    images: tuple[Image, ...] = ()
+    label: str | None = None  #: the true class
+    labels: tuple[str, ...] = ()
+    background: str | None = None  #: the label, if any, that stands for "none of the others"
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    question: str | None = None
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()  #: true answers or captions in free text
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: texts and images in the order in which the model sees them."""
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[str | Image, ...]
+
+    @property
+    def text(self) -> str:
+        """The texts without the images."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images without the texts."""
+        return tuple(part for part in self.content if not isinstance(part, str))
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a text is generated. Temperature 0 is greedy; ``draw`` numbers repeated samples."""
+
+    max_tokens: int = 32
+    temperature: float = 0.0
+    top_p: float = 1.0
+    draw: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question to a model. A last message of the assistant's is a beginning to be continued."""
+
+    messages: tuple[Message, ...]
+    kind: Kind = Kind.GENERATE
+    decoding: Decoding = field(default_factory=Decoding)
+    continuations: tuple[str, ...] = ()  #: of a SCORE request
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images, in order."""
+        return tuple(image for message in self.messages for image in message.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A continuation's score: a log-likelihood in nats summed over ``tokens`` tokens, or, with
+    ``tokens`` = 0, a similarity or logit that no length normalisation applies to."""
+
+    value: float
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A model's answer to one request."""
+
+    text: str = ""
+    scores: tuple[Score, ...] = ()  #: one for each continuation
+    outcome: Outcome = Outcome.OK  #: OK, REFUSED, TRUNCATED or ERROR
+    reason: str = ""  #: of an outcome that is not OK
+    latency: float = 0.0  #: seconds from asking to answering, of the batch that it came with
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What an examination found. ``label`` is empty unless the outcome is OK, and may be then."""
+
+    sample_id: str
+    label: str = ""
+    outcome: Outcome = Outcome.OK
+    reason: str = ""
+    questions: int = 0  #: that the stop rule needed
+    ranking: tuple[str, ...] = ()  #: best first, where labels were ranked
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: A protocol's examination of a sample: yields waves of requests, is sent their responses.
+Examination = Generator[Sequence[Request], Sequence[Response], Prediction]
