@@ -185,9 +185,7 @@ class Plan:
         for selection in selections:
             for protocol in protocols:
                 protocol.check(selection.labels, selection.background)
-        models = [
-            MODELS.make(m, self.model_options) if isinstance(m, str) else m for m in self.models
-        ]
+        models = [MODELS.make(m, self.model_options) if isinstance(m, str) else m for m in self.models]
         if self.batch_size is not None:
             for model in models:
                 model.batch_size = self.batch_size

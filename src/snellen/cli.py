@@ -33,9 +33,7 @@ Workspace = Annotated[
         help="Where runs are kept. [dim]$SNELLEN_WORKSPACE, or ./snellen-workspace[/dim]",
     ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def _version(wanted: bool) -> None:
@@ -57,15 +55,9 @@ def _main(
 
 @app.command("run")
 def run_(
-    model: Annotated[
-        list[str], typer.Option(help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.")
-    ],
-    data: Annotated[
-        list[str], typer.Option(help="A data set, such as folder:./photos. Repeatable.")
-    ],
-    protocol: Annotated[
-        list[str], typer.Option(help="A protocol, such as closed-set or rank. Repeatable.")
-    ],
+    model: Annotated[list[str], typer.Option(help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.")],
+    data: Annotated[list[str], typer.Option(help="A data set, such as folder:./photos. Repeatable.")],
+    protocol: Annotated[list[str], typer.Option(help="A protocol, such as closed-set or rank. Repeatable.")],
     model_option: Annotated[
         list[str] | None,
         typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
@@ -85,21 +77,16 @@ def run_(
     num_classes: Annotated[
         int | None, typer.Option(help="Examine a random subset of N classes (by --seed).")
     ] = None,
-    per_class: Annotated[
-        int | None, typer.Option(help="Examine the first N samples of each class.")
-    ] = None,
+    per_class: Annotated[int | None, typer.Option(help="Examine the first N samples of each class.")] = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle samples (by --seed).")] = False,
     split: Annotated[str | None, typer.Option(help="A split of the data set.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(help="How many requests are answered together.")
-    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="How many requests are answered together.")] = None,
     max_failures: Annotated[
-        float, typer.Option(help="The share of samples that may end in an error (exit code 1 above).")
+        float,
+        typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),
     ] = 0.0,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")] = False,
     workspace: Workspace = None,
     output_path: Annotated[
         Path | None,
@@ -137,7 +124,7 @@ def run_(
         workspace,
         fresh,
     )
-    runs = _examine(plan, quiet=quiet, as_json=as_json)
+    runs = _examine(plan, quiet=quiet)
     if output_path is not None:
         for run in runs:
             run.write(output_path)
@@ -154,7 +141,7 @@ def _failed_share(run: Run) -> float:
     return float(figures["outcomes"]["error"] / figures["n"])
 
 
-def _examine(plan: Plan, *, quiet: bool, as_json: bool) -> list[Run]:
+def _examine(plan: Plan, *, quiet: bool) -> list[Run]:
     from snellen.report.progress import progress
 
     for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
@@ -203,9 +190,7 @@ def _print_json(document: Any) -> None:
 
 @app.command("ls")
 def ls(
-    what: Annotated[
-        Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")
-    ],
+    what: Annotated[Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")],
     hub: Annotated[
         bool, typer.Option("--hub", help="With models: image-text-to-text models of the Hub.")
     ] = False,
@@ -251,9 +236,7 @@ def show(
     frame = found.predictions
     labelled = len(frame) and frame["label"].notna().any()
     if as_json:
-        classes = (
-            per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
-        )
+        classes = per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
         _print_json({**found.as_dict(), "classes": classes, "manifest": found.manifest})
         return
     console = _console()
@@ -286,8 +269,7 @@ def export(
         matching = [known for known in FORMATS if known == ending]
         if not matching:
             raise BadOption(
-                f"-o {output}: the ending does not say which format; add --format "
-                f"{', '.join(FORMATS)}."
+                f"-o {output}: the ending does not say which format; add --format {', '.join(FORMATS)}."
             )
         format = matching[0]
     frame = open_run(run, workspace).predictions
@@ -319,7 +301,7 @@ def demo(
         "The models are tiny, but real: they see."
     ]
     plan.skipped, skipped = [], plan.skipped
-    runs = _examine(plan, quiet=quiet, as_json=False)
+    runs = _examine(plan, quiet=quiet)
     _print_leaderboard(runs)
     console = _console()
     console.print(f"[dim]Not asked: {'; '.join(skipped)}.[/dim]", soft_wrap=True)

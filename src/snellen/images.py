@@ -22,7 +22,20 @@ MAX_PIXELS = 100_000_000
 #: Formats that are decoded, whatever a file is called.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 EXTENSIONS = frozenset(
-    ".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split()
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".avif",
+    ]
 )
 
 
@@ -93,7 +106,7 @@ def decode(data: bytes, name: str) -> Pixels:
     import warnings
 
     from PIL import Image as pillow
-    from PIL import ImageOps
+    from PIL import ImageOps, UnidentifiedImageError
 
     if not data:
         raise ImageError(f"{name}: an empty file, not an image. Remove it.")
@@ -109,7 +122,7 @@ def decode(data: bytes, name: str) -> Pixels:
                     )
                 file.load()
                 return _to_rgb(ImageOps.exif_transpose(file))
-    except pillow.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image that can be read. Remove or replace it.") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise ImageError(f"{name}: a broken image ({error}). Remove or replace it.") from error

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from snellen.types import Outcome
 
@@ -143,7 +144,7 @@ _IRREGULAR = {
 }
 _REGULAR = {plural: single for single, plural in _IRREGULAR.items()}
 #: Words in -s that are no plurals of the word without it (a glass is not glasses).
-_NO_PLURAL = frozenset("glasses eyeglasses sunglasses news lens gas series species".split())
+_NO_PLURAL = frozenset(["glasses", "eyeglasses", "sunglasses", "news", "lens", "gas", "series", "species"])
 
 
 def _numbers(word: str) -> Iterator[str]:
@@ -220,7 +221,7 @@ class _Vocabulary:
         return sorted(taken, key=lambda m: m.first)
 
     def _together(self, normal: str, run: list[Token]) -> bool:
-        gaps = (normal[a.end : b.start] for a, b in zip(run, run[1:], strict=False))
+        gaps = (normal[a.end : b.start] for a, b in pairwise(run))
         return all(set(gap) <= self.gaps for gap in gaps)
 
     def goes_on(self, form: tuple[str, ...]) -> bool:
@@ -242,15 +243,13 @@ def _variants(form: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 @lru_cache(maxsize=64)
-def _vocabulary(
-    labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, ...]], ...]
-) -> _Vocabulary:
+def _vocabulary(labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, ...]], ...]) -> _Vocabulary:
     return _Vocabulary(labels, synonyms)
 
 
 # ── negation ────────────────────────────────────────────────────────────────────────────────────────
 
-_CUES = frozenset("not no never neither nor without except excluding unlike".split())
+_CUES = frozenset(["not", "no", "never", "neither", "nor", "without", "except", "excluding", "unlike"])
 _CUE_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
 #: Sayings in which a cue does not negate.
 _SAYINGS = {
@@ -262,8 +261,24 @@ _SAYINGS = {
     ("without", "doubt"),
     ("without", "question"),
 }
-_TURNS = frozenset("but however although though".split())
-_VERBS = frozenset("is are was were does do did can could would should has have".split())
+_TURNS = frozenset(["but", "however", "although", "though"])
+_VERBS = frozenset(
+    [
+        "is",
+        "are",
+        "was",
+        "were",
+        "does",
+        "do",
+        "did",
+        "can",
+        "could",
+        "would",
+        "should",
+        "has",
+        "have",
+    ]
+)
 _CLAUSE_END = re.compile(r"[.,;:!?()\[\]{}\n\u2014\u2013|]|\s-\s")
 
 
@@ -399,10 +414,10 @@ def _bare(words: list[Token]) -> str:
     return "".join(token.word for token in words)
 
 
-_YES = frozenset("yes yeah yep yup y true".split())
-_NO = frozenset("no nope nah n false".split())
+_YES = frozenset(["yes", "yeah", "yep", "yup", "y", "true"])
+_NO = frozenset(["no", "nope", "nah", "n", "false"])
 #: What may follow a bare "no" without punctuation for it to be an answer ("No there is not").
-_AFTER_NO = frozenset("there it its this that the i we in a an".split())
+_AFTER_NO = frozenset(["there", "it", "its", "this", "that", "the", "i", "we", "in", "a", "an"])
 
 
 def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:

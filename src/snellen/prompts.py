@@ -11,7 +11,8 @@ import re
 
 __all__ = ["BINARY", "CAPTION", "CLOSED_SET", "MULTIPLE_CHOICE", "OPEN_WORLD", "fill"]
 
-#: Closed set and yes/no, as in "Best Vision Language Models (VLMs) for Image Classification" (Clarifai, 2025).
+#: Closed set and yes/no, as in "Best Vision Language Models (VLMs) for Image Classification"
+#: (Clarifai, 2025).
 CLOSED_SET = (
     "Answer this question in one word: What type of object is in this photo? "
     "Choose one from {{names}}. Answer:"
@@ -28,9 +29,7 @@ OPEN_WORLD = (
 )
 
 #: Lettered options in the wording that LLaVA-1.5 made common.
-MULTIPLE_CHOICE = (
-    "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
-)
+MULTIPLE_CHOICE = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 CAPTION = "Describe this image."
 
 

@@ -76,7 +76,7 @@ class Entry:
     @cached_property
     def hints(self) -> dict[str, Any]:
         """The types of the options."""
-        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory  # type: ignore[misc]
+        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
         return typing.get_type_hints(target)
 
 

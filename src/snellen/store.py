@@ -223,9 +223,7 @@ class Store:
         with self._begin() as connection:
             return set(connection.execute(query).scalars())
 
-    def record(
-        self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0
-    ) -> None:
+    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, and how long it took; a finding replaces an older one."""
         with self._begin() as connection:
             if findings:
@@ -252,9 +250,7 @@ class Store:
             connection.execute(
                 sa.update(runs)
                 .where(runs.c.id == run)
-                .values(
-                    fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now()
-                )
+                .values(fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now())
             )
 
     def finish(self, run: str, metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -329,7 +325,9 @@ class Store:
 
     def frame(self, run: str) -> pd.DataFrame:
         """One row a sample: id, label, prediction, outcome, reason, answers, questions, ranking,
-        latencies (seconds, one a request), prompt_tokens, completion_tokens, and one column for each of the protocol's details."""
+        latencies (seconds, one a request), prompt_tokens, completion_tokens, and one column for each
+        of the protocol's details.
+        """
         import pandas as pd
 
         rows = []

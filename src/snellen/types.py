@@ -106,7 +106,8 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Score:
     """A continuation's score: a log-likelihood in nats summed over ``tokens`` tokens, or, with
-    ``tokens`` = 0, a similarity or logit that no length normalisation applies to."""
+    ``tokens`` = 0, a similarity or logit that no length normalisation applies to.
+    """
 
     value: float
     tokens: int = 0

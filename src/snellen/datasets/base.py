@@ -111,7 +111,11 @@ def select(
         BadOption: a class that is not there, or a number that is not positive.
         DataError: nothing is left, or a single class.
     """
-    for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
+    for name, number in {
+        "num-classes": num_classes,
+        "per-class": per_class,
+        "limit": limit,
+    }.items():
         if number is not None and number < 1:
             raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
     labels = _choose(data, classes, num_classes, seed)
@@ -149,9 +153,7 @@ def select(
     return Selection(data, indices, labels, {k: v for k, v in filters.items() if v is not None})
 
 
-def _choose(
-    data: Dataset, classes: Sequence[str], num_classes: int | None, seed: int
-) -> tuple[str, ...]:
+def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed: int) -> tuple[str, ...]:
     for name in classes:
         if name not in data.labels:
             some = ", ".join(data.labels[:20]) + (" …" if len(data.labels) > 20 else "")

@@ -41,13 +41,12 @@ def chart(
         BadOption: a number that is out of range.
     """
     if name not in CHARTS:
-        raise UnknownName(
-            f"Unknown chart {name!r}.{did_you_mean(name, CHARTS)} Known: {', '.join(CHARTS)}."
-        )
+        raise UnknownName(f"Unknown chart {name!r}.{did_you_mean(name, CHARTS)} Known: {', '.join(CHARTS)}.")
     for option, value, low, high in (("n", n, 1, 10_000_000), ("size", size, 16, 4096)):
         if not low <= value <= high:
             raise BadOption(f"chart?{option}={value} is not allowed; allowed: {low} to {high}.")
-    return CHARTS[name](n, seed, size, split, ask)
+    chart_: Dataset = CHARTS[name](n, seed, size, split, ask)
+    return chart_
 
 
 class Shapes(Dataset):

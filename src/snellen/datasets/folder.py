@@ -115,8 +115,8 @@ class Folder(Dataset):
         """Relative paths (with ``/``) dealt round the classes, and the class folders."""
         by_class: dict[str, list[str]] = {}
         loose = 0
-        for folder_, subfolders, files in os.walk(self.root):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for folder_, subfolders, files in os.walk(self.root, followlinks=True):
+            subfolders[:] = sorted(name for name in subfolders if _descend(folder_, name))
             relative = Path(folder_).relative_to(self.root).as_posix()
             for file in sorted(files):
                 if file.startswith(".") or Path(file).suffix.lower() not in EXTENSIONS:
@@ -125,6 +125,8 @@ class Folder(Dataset):
                     loose += 1
                     continue
                 path = f"{relative}/{file}"
+                if not path.isprintable():
+                    raise DataError(f"{self.root}: a file name that is no text: {path!r}. Rename it.")
                 by_class.setdefault(self._class_folder(path, level), []).append(path)
         if not by_class:
             hint = f" ({loose} lie at the top, where no class can be told)" if loose else ""
@@ -175,6 +177,12 @@ class Folder(Dataset):
         if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
             raise DataError(f'synonyms={path}: expected {{"class": ["other name", …], …}}.')
         return {self._known(k, names, "synonyms"): tuple(map(str, v)) for k, v in table.items()}
+
+
+def _descend(parent: str, name: str) -> bool:
+    """Into no hidden folder, and into no link to a folder above (it would never end)."""
+    above = os.path.realpath(parent) + os.sep
+    return name[0] != "." and not above.startswith(os.path.realpath(Path(parent) / name) + os.sep)
 
 
 def clean(folder_: str, names: str = "clean") -> str:

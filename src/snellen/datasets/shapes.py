@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["COLORS", "KINDS", "PLACES", "SIZES", "Figure", "article", "caption", "draw", "figure", "nth_figure"]
+__all__ = [
+    "COLORS",
+    "KINDS",
+    "PLACES",
+    "SIZES",
+    "Figure",
+    "article",
+    "caption",
+    "draw",
+    "figure",
+    "nth_figure",
+]
 
 Point = tuple[float, float]
 #: A polygon in the unit square [-1, 1] x [-1, 1] (y grows downwards), and whether it is ink or a hole.

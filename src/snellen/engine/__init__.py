@@ -1,0 +1,1 @@
+"""The examiner: drives protocols over a model, remembers, resumes."""

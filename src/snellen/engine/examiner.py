@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import Selection
@@ -242,8 +244,6 @@ class Examination:
 
 
 def _slug(name: str) -> str:
-    import re
-
     last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-") or "x"
 
@@ -276,7 +276,7 @@ def hardware() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         for line in file:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()

@@ -25,8 +25,7 @@ def describe(request: Request) -> dict[str, Any]:
             {
                 "role": message.role,
                 "content": [
-                    part if isinstance(part, str) else {"image": part.sha256}
-                    for part in message.content
+                    part if isinstance(part, str) else {"image": part.sha256} for part in message.content
                 ],
             }
             for message in request.messages

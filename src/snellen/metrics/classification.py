@@ -83,7 +83,8 @@ class Confusion:
 
     def average(self, figure: str, how: str, counts: Counts | None = None) -> Values:
         """A class figure averaged: ``macro`` over the classes that occur, ``weighted`` by support,
-        ``true`` over the classes that occur among truths. [replicates]"""
+        ``true`` over the classes that occur among truths. [replicates]
+        """
         table = self.scores(counts)
         weights = {
             "macro": (table["occurs"] > 0).astype(float),
@@ -110,7 +111,8 @@ class Confusion:
 def _ratio(above: Values, below: Values) -> Values:
     import numpy as np
 
-    return np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 0)
+    ratio: Values = np.divide(above, below, out=np.zeros_like(above, dtype=float), where=below > 0)
+    return ratio
 
 
 def headline(

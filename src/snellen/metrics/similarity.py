@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import ModelError, require
+from snellen.hub import settle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,7 @@ class Embedder:
 
     def __init__(self, name: str) -> None:
         package = require("sentence_transformers", "local", "Mapping answers by embedding")
+        settle()
         try:
             self._model: Any = package.SentenceTransformer(name, device="cpu")
         except Exception as error:

@@ -40,7 +40,7 @@ def summarise(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> dict[st
     latencies = np.array([seconds for row in frame["latencies"] for seconds in row])
     # Names of details become columns; samples that lack one hold NaN there.
     details = [
-        {k: v for k, v in row.items() if not (isinstance(v, float) and np.isnan(v))}
+        {str(k): v for k, v in row.items() if not (isinstance(v, float) and np.isnan(v))}
         for row in frame.drop(columns=_FIXED, errors="ignore").to_dict("records")
     ]
     return figures | {

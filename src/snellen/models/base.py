@@ -35,7 +35,8 @@ class Model(ABC):
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
         """Everything of the model that can change an answer, as JSON: the memory's key holds it.
-        Known without loading the model."""
+        Known without loading the model.
+        """
 
     @abstractmethod
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
@@ -50,7 +51,8 @@ class Model(ABC):
 
     def facts(self) -> Mapping[str, Any]:
         """What is worth knowing of a loaded model: ``parameters``, ``device``, ``dtype`` …, and
-        ``peak_gpu_bytes`` so far."""
+        ``peak_gpu_bytes`` so far.
+        """
         return {}
 
     def close(self) -> None:

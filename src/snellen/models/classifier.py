@@ -57,7 +57,8 @@ def classifier(
 
 class Classifier(LocalModel):
     """See :func:`classifier`. A class's score is the log of the summed probability of all of the
-    model's labels that are mapped to it; a class without any has the score -inf and is reported."""
+    model's labels that are mapped to it; a class without any has the score -inf and is reported.
+    """
 
     kinds = frozenset({Kind.SCORE})
     text_only = False
@@ -91,7 +92,10 @@ class Classifier(LocalModel):
         from snellen.models.huggingface.facts import facts
 
         unmapped = {
-            name: None for names, ids in self._known.items() for name, i in zip(names, ids, strict=True) if not i
+            name: None
+            for names, ids in self._known.items()
+            for name, i in zip(names, ids, strict=True)
+            if not i
         }
         return {**facts(self._model), "unmapped_classes": list(unmapped)}
 

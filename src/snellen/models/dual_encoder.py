@@ -144,4 +144,5 @@ class DualEncoder(LocalModel):
 def _unit(features: Any) -> torch.Tensor:
     """Features (or an output that holds them) made unit vectors."""
     vectors: torch.Tensor = getattr(features, "pooler_output", features)
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    unit: torch.Tensor = vectors / vectors.norm(dim=-1, keepdim=True)
+    return unit

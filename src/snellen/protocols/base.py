@@ -84,7 +84,12 @@ class Protocol(ABC):
 
 
 def ask(
-    images: Iterable[Image], text: str, *, kind: Kind = Kind.GENERATE, max_tokens: int = 32, **more: Any
+    images: Iterable[Image],
+    text: str,
+    *,
+    kind: Kind = Kind.GENERATE,
+    max_tokens: int = 32,
+    **more: Any,
 ) -> Request:
     """A user's turn: images first, then the text."""
     message = Message("user", (*images, text))

@@ -63,8 +63,7 @@ class Binary(Protocol):
         for start in range(0, len(names), self.wave):
             batch = names[start : start + self.wave]
             replies = yield [
-                ask(sample.images, fill(self.prompt, name=name), max_tokens=self.max_tokens)
-                for name in batch
+                ask(sample.images, fill(self.prompt, name=name), max_tokens=self.max_tokens) for name in batch
             ]
             for number, (name, reply) in enumerate(zip(batch, replies, strict=True), start + 1):
                 answer = read_yes_no(reply)

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from snellen.prompts import CLOSED_SET, fill
-from snellen.protocols.base import Protocol, ask, failed, positive, read_label, shuffled, slots, worst
+from snellen.protocols.base import (
+    Protocol,
+    ask,
+    failed,
+    positive,
+    read_label,
+    shuffled,
+    slots,
+    worst,
+)
 from snellen.registry import PROTOCOLS
 from snellen.types import Examination, Prediction, Sample
 

@@ -65,9 +65,7 @@ class Rank(Protocol):
                 sample.id, outcome=Outcome.ERROR, reason="the model gave a score that is no number"
             )
         scored = [
-            (value, name)
-            for value, name in zip(values, sample.labels, strict=True)
-            if value > -math.inf
+            (value, name) for value, name in zip(values, sample.labels, strict=True) if value > -math.inf
         ]
         if not scored:
             failure = ParseFailure("the model knows none of the class names")
@@ -84,13 +82,10 @@ class Rank(Protocol):
         return Request(tuple(messages), Kind.SCORE, continuations=sample.labels)
 
     def _values(self, names: tuple[str, ...], scores: tuple[Score, ...]) -> list[float]:
-        lengths = {
-            "sum": lambda name, score: 1,
-            "tokens": lambda name, score: score.tokens,
-            "bytes": lambda name, score: len(name.encode()),
-        }
-        length = lengths[self.normalise]
-        return [
-            score.value / length(name, score) if score.tokens else score.value
-            for name, score in zip(names, scores, strict=True)
-        ]
+        def length(name: str, score: Score) -> int:
+            if self.normalise == "sum" or not score.tokens:
+                return 1
+            return score.tokens if self.normalise == "tokens" else len(name.encode())
+
+        pairs = zip(names, scores, strict=True)
+        return [score.value / length(name, score) for name, score in pairs]

@@ -63,8 +63,8 @@ def _flat(frame: pd.DataFrame) -> pd.DataFrame:
     for column in flat.columns:
         if flat[column].map(lambda value: isinstance(value, list | dict)).any():
             flat[column] = flat[column].map(
-                lambda value: json.dumps(value, ensure_ascii=False)
-                if isinstance(value, list | dict)
-                else None
+                lambda value: (
+                    json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else None
+                )
             )
     return flat

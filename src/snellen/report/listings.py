@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from snellen.errors import SnellenError, require
+from snellen.hub import settle
 from snellen.registry import DATASETS, MODELS, PROTOCOLS, Registry
 
 __all__ = ["as_table", "hub_models", "schemes"]
@@ -42,6 +43,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
         SnellenError: the Hub cannot be reached.
     """
     hub: Any = require("huggingface_hub", "local", "Asking the Hub")
+    settle()
     fields = ["safetensors", "cardData", "downloads"]
     try:
         found = list(

@@ -122,9 +122,8 @@ def figures_table(run: Run) -> Table:
     ]
     if not figures:
         rows.append(("figures", "none yet: start the same command again to go on"))
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5"):
-        if figures.get(name) is not None:
-            rows.append((f"{name.replace('_', ' ')} %", percent(figures[name])))
+    rates = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
+    rows += [(f"{name.replace('_', ' ')} %", percent(figures[name])) for name in rates if figures.get(name)]
     if "accuracy_bounds" in figures:
         low, high = figures["accuracy_bounds"]["low"], figures["accuracy_bounds"]["high"]
         rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
@@ -139,16 +138,20 @@ def figures_table(run: Run) -> Table:
             ("peak GPU memory (GB)", _giga(figures["peak_gpu_bytes"])),
             ("parameters", number(figures["parameters"])),
         ]
-        for name, value in figures["protocol"].items():
-            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-            rows.append((name.replace("_", " "), escape(shown)))
+        rows += [
+            (name.replace("_", " "), escape(_plain(value))) for name, value in figures["protocol"].items()
+        ]
     if facts.get("unmapped_classes"):
         rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
-    for option, value in run.manifest["protocol"]["options"].items():
-        rows.append((f"-P {option}", escape(str(value))))
-    for name, shown in rows:
-        table.add_row(name, shown)
+    options = run.manifest["protocol"]["options"]
+    rows += [(f"-P {option}", escape(str(value))) for option, value in options.items()]
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:

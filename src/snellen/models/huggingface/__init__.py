@@ -38,7 +38,5 @@ def hf(
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-    found = Checkpoint.find(
-        f"hf:{checkpoint}", checkpoint, revision, dtype, device, attn, trust_remote_code
-    )
+    found = Checkpoint.find(f"hf:{checkpoint}", checkpoint, revision, dtype, device, attn, trust_remote_code)
     return VisionLanguageModel(found)

@@ -39,25 +39,26 @@ class ChatRenderer:
 
     def adds_special_tokens(self, prompt: str) -> bool:
         """Whether the tokenizer is still to add its own, as transformers decides it: not where the
-        template has begun with the first of them."""
+        template has begun with the first of them.
+        """
         bos = self._tokenizer.bos_token
         return not (bos is not None and prompt.startswith(bos))
 
     def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         if getattr(self._processor, "chat_template", None):
-            turns = [
-                {"role": m.role, "content": [_part(part) for part in m.content]} for m in messages
-            ]
-            text: str = self._processor.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            turns = [{"role": m.role, "content": [_part(part) for part in m.content]} for m in messages]
+            return str(
+                self._processor.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
             )
-            return text
         plain = [{"role": m.role, "content": self._plain(m)} for m in messages]
         if getattr(self._tokenizer, "chat_template", None):
-            text = self._tokenizer.apply_chat_template(
-                plain, tokenize=False, add_generation_prompt=add_generation_prompt
+            return str(
+                self._tokenizer.apply_chat_template(
+                    plain, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
             )
-            return text
         return "\n".join(turn["content"] for turn in plain)
 
     def _plain(self, message: Message) -> str:
@@ -68,9 +69,7 @@ class ChatRenderer:
         """What the template puts between the call for an answer and the answer itself."""
         user = Message("user", ("?",))
         prompt = self._render([user], add_generation_prompt=True)
-        whole = self._render(
-            [user, Message("assistant", (_MARK,))], add_generation_prompt=False
-        )
+        whole = self._render([user, Message("assistant", (_MARK,))], add_generation_prompt=False)
         before, found, _ = whole.partition(_MARK)
         if found and before.startswith(prompt):
             return before[len(prompt) :]

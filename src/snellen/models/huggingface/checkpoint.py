@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen.errors import BadOption, ModelError, require
+from snellen.hub import settle
 
 __all__ = ["Checkpoint"]
 
@@ -102,7 +103,7 @@ class Checkpoint:
 
     @property
     def _dtype_name(self) -> str:
-        """"auto" is float32 on the CPU, where half precision is slow and rough."""
+        """Where it is "auto": float32 on the CPU, where half precision is slow and rough."""
         return "float32" if self.dtype == "auto" and self.device == "cpu" else self.dtype
 
     def load(self, auto_class: Any) -> Any:
@@ -140,8 +141,7 @@ class Checkpoint:
             if "trust_remote_code" in str(error):
                 hint = " It brings its own code; to run that, add: -M trust_remote_code=true"
             raise ModelError(
-                f"{self.name}: transformers cannot load its {what} ({type(error).__name__}: {first})."
-                f"{hint}"
+                f"{self.name}: transformers cannot load its {what} ({type(error).__name__}: {first}).{hint}"
             ) from error
 
 
@@ -149,9 +149,10 @@ def _hub_commit(path: str, revision: str | None) -> str:
     """The commit that a Hub id and revision stand for now; from the local cache where offline."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
+    settle()
     try:
         config = cached_file(path, "config.json", revision=revision)
-        commit = extract_commit_hash(str(config), None)
+        commit: str | None = extract_commit_hash(str(config), None)
     except OSError as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(

@@ -90,8 +90,7 @@ class VisionLanguageModel(LocalModel):
         new = output if encoder_decoder else output[:, inputs["input_ids"].shape[1] :]
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [
-            self._response(ids, length, config)
-            for ids, length in zip(new.tolist(), prompts, strict=True)
+            self._response(ids, length, config) for ids, length in zip(new.tolist(), prompts, strict=True)
         ]
 
     def _generation_config(self, decoding: Decoding) -> Any:
@@ -138,15 +137,20 @@ class VisionLanguageModel(LocalModel):
         rows = []
         for request in requests:
             prompt = self._chat.prompt(request.messages)
-            for text in request.continuations:
-                rows.append(Row(request, prompt, self._chat.continuation(request.messages, text)))
+            rows += [
+                Row(request, prompt, self._chat.continuation(request.messages, text))
+                for text in request.continuations
+            ]
         tails: list[list[int]] = []
         for request in requests:
             tails += self._tails(rows[len(tails) : len(tails) + len(request.continuations)])
         scored = fitting(list(zip(rows, tails, strict=True)), self.batch_size, self._score_rows)
         responses = []
         for request in requests:
-            mine, scored = scored[: len(request.continuations)], scored[len(request.continuations) :]
+            mine, scored = (
+                scored[: len(request.continuations)],
+                scored[len(request.continuations) :],
+            )
             responses.append(
                 Response(
                     scores=tuple(score for score, _ in mine),

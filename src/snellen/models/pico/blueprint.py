@@ -131,9 +131,7 @@ def clip() -> tuple[torch.nn.Module, Any]:
         "projection_dim": 64,
     }
     vision = {**VISION, "projection_dim": 64, "initializer_factor": factor}
-    config = CLIPConfig(
-        text_config=text, vision_config=vision, projection_dim=64, initializer_factor=factor
-    )
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=64, initializer_factor=factor)
     tokenizer.model_max_length = 32
     return CLIPModel(config), CLIPProcessor(_image_processor(), tokenizer)
 

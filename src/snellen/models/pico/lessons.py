@@ -80,8 +80,8 @@ def ask(
 ) -> tuple[str, str]:
     """Draw a question about a figure and its answer.
 
-    ``offers`` is the number of names in a closed-set question. ``weights`` makes wrong options as common as their classes are in training; without it all are
-    equally common.
+    ``offers`` is the number of names in a closed-set question. ``weights`` makes wrong options as common
+    as their classes are in training; without it all are equally common.
     """
     if task == "yes-no":
         asked = fig.kind if rng.random() < 0.5 else _others(rng, fig.kind, 1, weights)[0]
@@ -105,9 +105,7 @@ def ask(
     raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
 
 
-def _others(
-    rng: random.Random, kind: str, count: int, weights: Mapping[str, int] | None
-) -> list[str]:
+def _others(rng: random.Random, kind: str, count: int, weights: Mapping[str, int] | None) -> list[str]:
     """Other kinds without repetition; by Efraimidis and Spirakis's keys u^(1/w) where weighted."""
     rest = [k for k in KINDS if k != kind]
     if weights is None:

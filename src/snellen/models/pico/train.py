@@ -113,9 +113,7 @@ def train_clip(figs: list[Figure], seed: int, parts: Path) -> tuple[nn.Module, A
     for page in lessons.captions(figs, "clip", seed, STEPS["clip"], BATCH["clip"]):
         index = [i for i, _, _ in page]
         text = processor.tokenizer([c for _, c, _ in page], padding=True, return_tensors="pt")
-        properties = [
-            {figs[i].kind, figs[i].color, figs[i].size, figs[i].place} for i in index
-        ]
+        properties = [{figs[i].kind, figs[i].color, figs[i].size, figs[i].place} for i in index]
         fits = torch.tensor([[set(named) <= has for _, _, named in page] for has in properties])
         logits = model(**text, pixel_values=_batch(images, index)).logits_per_image
         course.learn((_contrast(logits, fits.float()) + _contrast(logits.T, fits.float().T)) / 2)
@@ -155,7 +153,14 @@ def train_llava(
         model.model.language_model.requires_grad_(stage != "projector")
         model.model.multi_modal_projector.requires_grad_(stage != "text")
         pages = stages(figs, seed, skewed, stage)
-        _answer(model, processor, figs, pages, _steps(stage, skewed), images if stage != "text" else None)
+        _answer(
+            model,
+            processor,
+            figs,
+            pages,
+            _steps(stage, skewed),
+            images if stage != "text" else None,
+        )
     return model.requires_grad_(True), processor
 
 
@@ -163,9 +168,7 @@ def _steps(stage: str, skewed: bool) -> int:
     return STEPS.get(f"{stage}-skewed" if skewed else stage, STEPS[stage])
 
 
-def stages(
-    figs: list[Figure], seed: int, skewed: bool, stage: str
-) -> Iterator[list[lessons.Lesson]]:
+def stages(figs: list[Figure], seed: int, skewed: bool, stage: str) -> Iterator[list[lessons.Lesson]]:
     """The lessons of one stage of a LLaVA's course."""
     name = f"{stage}-skewed" if skewed else stage
     weights = lessons.counts(skewed=True) if skewed else None
@@ -193,8 +196,7 @@ def _answer(
     for page in pages:
         sights = [eye if images is not None else caption(figs[row.figure]) for row in page]
         prompts = [
-            f"USER: {sight}\n{row.question}\nASSISTANT:"
-            for sight, row in zip(sights, page, strict=True)
+            f"USER: {sight}\n{row.question}\nASSISTANT:" for sight, row in zip(sights, page, strict=True)
         ]
         answers = tokenizer([f" {row.answer}</s>" for row in page]).input_ids
         texts = [f"{p} {row.answer}</s>" for p, row in zip(prompts, page, strict=True)]
@@ -234,9 +236,7 @@ def write_captions(path: Path, seed: int, only: Iterable[str]) -> None:
                         row = {"model": model, "stage": "clip", "figure": index, "caption": text}
                         file.write(json.dumps(row) + "\n")
             elif model == "classifier":
-                rows = lessons.captions(
-                    figs, "classifier", seed, STEPS["classifier"], BATCH["classifier"]
-                )
+                rows = lessons.captions(figs, "classifier", seed, STEPS["classifier"], BATCH["classifier"])
                 for page in rows:
                     for index, _, _ in page:
                         row = {"model": model, "stage": "classifier", "figure": index}
