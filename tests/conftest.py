@@ -1,0 +1,52 @@
+"""What all tests share: no Hub, one thread, a workspace and a folder of images of their own."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("SNELLEN_WORKSPACE", None)
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+from hypothesis import HealthCheck, settings
+from PIL import Image
+
+settings.register_profile(
+    "snellen", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("snellen")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace that nothing else sees; also the default one."""
+    folder = tmp_path / "workspace"
+    monkeypatch.setenv("SNELLEN_WORKSPACE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn figures as image files, one folder a class, four of each, of several formats and sizes."""
+    from snellen.datasets.shapes import draw, figure
+
+    top = tmp_path_factory.mktemp("photos")
+    for kind in ("star", "ring", "heart", "key", "cup"):
+        for i, ending in enumerate((".png", ".jpg", ".webp", ".bmp")):
+            path = top / kind / f"{i}{ending}"
+            path.parent.mkdir(exist_ok=True)
+            draw(figure(f"photos/{kind}/{i}", kind), pixels=60 + 20 * i).save(path)
+    return top
+
+
+@pytest.fixture
+def red() -> Image.Image:
+    """A small red picture."""
+    return Image.new("RGB", (12, 8), (200, 0, 0))

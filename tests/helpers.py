@@ -1,0 +1,77 @@
+"""A model that answers by script, and what drives a protocol without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from snellen.images import Image, encode
+from snellen.models.base import Model
+from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, Score
+
+Script = Callable[[Request], str | Response]
+
+
+def as_response(reply: str | Response | Iterable[float]) -> Response:
+    if isinstance(reply, Response):
+        return reply
+    if isinstance(reply, str):
+        return Response(reply)
+    return Response(scores=tuple(Score(value, 1) for value in reply))
+
+
+class Scripted(Model):
+    """Answers by function, and keeps every request and the sizes of the batches."""
+
+    def __init__(self, script: Script, name: str = "scripted", batch_size: int = 4, workers: int = 1):
+        self.script, self.name = script, name
+        self.batch_size, self.workers = batch_size, workers
+        self.asked: list[Request] = []
+        self.batches: list[int] = []
+        self.loads = 0
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"scripted": self.name}
+
+    def load(self) -> None:
+        self.loads += 1
+
+    async def respond(self, requests: Sequence[Request]) -> list[Response]:
+        self.batches.append(len(requests))
+        self.asked += requests
+        return [as_response(self.script(request)) for request in requests]
+
+
+def picture(color: str = "red", size: tuple[int, int] = (16, 16)) -> Image:
+    from PIL import Image as pillow
+
+    return Image(lambda: encode(pillow.new("RGB", size, color)), f"a {color} picture")
+
+
+def sample(labels: Sequence[str], label: str | None = None, **more: Any) -> Sample:
+    return Sample(more.pop("id", "s1"), (picture(),), label, tuple(labels), **more)
+
+
+def converse(
+    exam: Examination, script: Script, waves: list[int] | None = None
+) -> tuple[Prediction, list[Request]]:
+    """Drive one examination by script; the prediction and all requests."""
+    asked: list[Request] = []
+    try:
+        wave = next(exam)
+        while True:
+            asked += wave
+            if waves is not None:
+                waves.append(len(wave))
+            wave = exam.send([as_response(script(request)) for request in wave])
+    except StopIteration as stop:
+        return stop.value, asked
+
+
+def text_of(request: Request) -> str:
+    return request.messages[-1].text
+
+
+REFUSED = Response("", outcome=Outcome.REFUSED, reason="content filter")
+FAILED = Response(outcome=Outcome.ERROR, reason="RuntimeError: out of luck")
+__all__ = ["FAILED", "REFUSED", "Kind", "Scripted", "as_response", "converse", "picture", "sample", "text_of"]

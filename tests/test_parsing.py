@@ -1,0 +1,327 @@
+"""Answers in every dressing; names that must not be found; failures that must not become guesses."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from snellen.parsing import ParseFailure, parse_label, parse_yes_no, strip_thinking, tokens
+from snellen.types import Outcome
+
+ANIMALS = ("cat", "dog", "car", "car tyre", "polar bear", "bear", "T-shirt", "jack-o'-lantern", "starfish")
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("cat", "cat"),
+        ("CAT", "cat"),
+        ("  Cat.\n", "cat"),
+        ("A cat!", "cat"),
+        ("the cat", "cat"),
+        ('"cat"', "cat"),
+        ("“Cat”", "cat"),
+        ("'cat'.", "cat"),
+        ("`cat`", "cat"),
+        ("**Cat**", "cat"),
+        ("# Cat", "cat"),
+        ("* cat", "cat"),
+        ("1. cat", "cat"),
+        ("{cat}", "cat"),
+        ("\\boxed{cat}", "cat"),
+        ("ｃａｔ", "cat"),
+        ("cats", "cat"),
+        ("two dogs", "dog"),
+        ("cat's face", "cat"),
+        ("polar-bear", "polar bear"),
+        ("polar_bear", "polar bear"),
+        ("Polar  Bears", "polar bear"),
+        ("polarbear", "polar bear"),
+        ("star fish", "starfish"),
+        ("t shirt", "T-shirt"),
+        ("tshirt", "T-shirt"),
+        ("Jack o’ lantern", "jack-o'-lantern"),
+        ("car tyre", "car tyre"),
+        ("This is a car tyre.", "car tyre"),
+        ("It's a cat", "cat"),
+        ("The answer is cat.", "cat"),
+        ("Answer: Cat", "cat"),
+        ("**Answer:** cat", "cat"),
+        ("The answer is: **cat**", "cat"),
+        ("It could be a dog or a bear. Final answer: cat", "cat"),
+        ("dog or cat?\nAnswer:\ncat", "cat"),
+        ("<think>A dog? No, whiskers.</think>cat", "cat"),
+        ("a dog perhaps</think> cat", "cat"),
+        ("not a dog, a cat", "cat"),
+        ("It is a cat, not a dog.", "cat"),
+        ("It isn't a dog but a cat", "cat"),
+        ("It is a cat rather than a dog", "cat"),
+        ("Instead of a dog, I see a cat", "cat"),
+        ("No doubt a cat.", "cat"),
+        ("not only a cat", "cat"),
+        ("It's not a dog. It's a cat.", "cat"),
+        ("Dog: no. Cat: yes", "cat"),
+        ("cat, a cat, certainly a cat", "cat"),
+    ],
+)
+def test_a_name_is_found(text: str, label: str) -> None:
+    assert parse_label(text, ANIMALS) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("", Outcome.UNPARSED),
+        ("   \n", Outcome.UNPARSED),
+        ("scarf", Outcome.UNPARSED),
+        ("caterpillar", Outcome.UNPARSED),
+        ("a scarf and a caterpillar", Outcome.UNPARSED),
+        ("education", Outcome.UNPARSED),
+        ("cat or dog", Outcome.UNPARSED),
+        ("a cat and a polar bear", Outcome.UNPARSED),
+        ("The answer is cat or dog", Outcome.UNPARSED),
+        ("Answer: cat. Answer: dog.", Outcome.UNPARSED),
+        ("not a cat", Outcome.UNPARSED),
+        ("This isn't a cat", Outcome.UNPARSED),
+        ("There is no cat here.", Outcome.UNPARSED),
+        ("The cat is not in the image", Outcome.UNPARSED),
+        ("neither a cat nor a dog", Outcome.UNPARSED),
+        ("This is not a cat, dog, or any animal", Outcome.UNPARSED),
+        ("The answer is not a cat", Outcome.UNPARSED),
+        ("cat: no", Outcome.UNPARSED),
+        ("<think>it is a cat", Outcome.UNPARSED),
+        ("I'm sorry, but I can't help with that.", Outcome.REFUSED),
+        ("As an AI language model, I do not see images.", Outcome.REFUSED),
+        ("I am unable to identify the object.", Outcome.REFUSED),
+        ("Sorry, I cannot determine what it is", Outcome.REFUSED),
+    ],
+)
+def test_no_name_is_no_guess(text: str, outcome: Outcome) -> None:
+    failure = parse_label(text, ANIMALS)
+    assert isinstance(failure, ParseFailure)
+    assert failure.outcome is outcome
+    assert failure.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is a car", Outcome.TRUNCATED),  # "tyre" may have been next
+        ("It is a car ty", Outcome.TRUNCATED),
+        ("It is a ca", Outcome.TRUNCATED),
+        ("cat", Outcome.TRUNCATED),  # "caterpillar" may have been meant
+        ("Let me think about wheth", Outcome.TRUNCATED),
+        ("<think>It is a cat. It has", Outcome.TRUNCATED),
+        ("", Outcome.TRUNCATED),
+    ],
+)
+def test_what_was_cut_off_may_have_gone_on(text: str, expected: Outcome) -> None:
+    found = parse_label(text, ANIMALS, truncated=True)
+    assert isinstance(found, ParseFailure)
+    assert found.outcome is expected
+
+
+def test_what_was_cut_off_later_is_understood() -> None:
+    assert parse_label("It is a cat. It has whis", ANIMALS, truncated=True) == "cat"
+    assert parse_label("a car tyre on the roa", ANIMALS, truncated=True) == "car tyre"
+
+
+def test_names_that_differ_in_punctuation_alone_are_found_as_written_or_not_at_all() -> None:
+    languages = ("C", "C++", "C#")
+    assert parse_label("C++", languages) == "C++"
+    assert parse_label("c#", languages) == "C#"
+    assert isinstance(parse_label("I think it is C++ maybe", languages), ParseFailure)
+
+
+def test_a_glass_is_not_glasses() -> None:
+    assert parse_label("glass", ("glasses", "cup")).__class__ is ParseFailure
+    assert parse_label("glasses", ("glasses", "glass")) == "glasses"
+    assert parse_label("glass", ("glasses", "glass")) == "glass"
+    assert parse_label("people", ("person", "dog")) == "person"
+    assert parse_label("scissor", ("scissors", "dog")) == "scissors"
+
+
+def test_synonyms() -> None:
+    synonyms = {"cat": ("feline", "house cat"), "dog": ("hound",)}
+    assert parse_label("a feline", ("cat", "dog"), synonyms) == "cat"
+    assert parse_label("house-cats", ("cat", "dog"), synonyms) == "cat"
+    # A name of its own beats a synonym of another.
+    assert parse_label("hound", ("dog", "hound"), {"dog": ("hound",)}) == "hound"
+    # A synonym of two classes names neither.
+    both = {"cat": ("pet",), "dog": ("pet",)}
+    assert isinstance(parse_label("a pet", ("cat", "dog"), both), ParseFailure)
+
+
+def test_names_in_any_script() -> None:
+    labels = ("猫", "熊猫", "собака", "café", "İstanbul", "naïve art", "हाथी")
+    for label in labels:
+        assert parse_label(f" {label}. ", labels) == label
+    assert parse_label("🦊", (*labels, "🦊")) == "🦊"
+    assert parse_label("हा", ("ह", "क")).__class__ is ParseFailure
+    assert parse_label("熊猫", ("猫", "犬")).__class__ is ParseFailure
+    assert parse_label("CAFÉ", labels) == "café"
+    assert parse_label("cafe\u0301", labels) == "café"
+
+
+WORD = st.text(string.ascii_lowercase, min_size=3, max_size=8)
+NAME = st.lists(WORD, min_size=1, max_size=3).map(" ".join)
+#: Words that mean something to the parser, and so may not be names here.
+RESERVED = set(
+    "the not nor neither never without except excluding unlike but however although though answer final "
+    "rather than instead other opposed think thinking thought reasoning scratchpad boxed true false yes "
+    "sorry unable cannot".split()
+)
+
+
+def names(minimum: int = 2) -> st.SearchStrategy[list[str]]:
+    found = st.lists(NAME, min_size=minimum, max_size=6, unique=True)
+    return found.filter(lambda ns: not any(set(n.split()) & RESERVED for n in ns))
+
+
+DRESSINGS = (
+    "{}",
+    "{}.",
+    "**{}**",
+    '"{}"',
+    "A {}.",
+    "The answer is {}.",
+    "Answer: {}",
+    "<think>hmm</think>\n{}",
+    "`{}`\n",
+    "({})",
+    "It's the {}!",
+    "- {}",
+)
+
+
+@given(names(), st.sampled_from(DRESSINGS), st.sampled_from([str, str.upper, str.title]), st.data())
+def test_every_name_survives_every_dressing(labels, dressing, case, data) -> None:
+    label = data.draw(st.sampled_from(labels))
+    joiner = data.draw(st.sampled_from([" ", "-", "_"]))
+    squeezed = [name.replace(" ", "") for name in labels]
+    assume(len(set(squeezed)) == len(squeezed))
+    text = dressing.format(case(label).replace(" ", joiner))
+    assert parse_label(text, labels) == label
+
+
+@given(names(), st.text(max_size=60), st.booleans())
+def test_whatever_comes_out_is_a_label_or_a_failure(labels, text, truncated) -> None:
+    found = parse_label(text, labels, truncated=truncated)
+    assert found in labels or isinstance(found, ParseFailure)
+    if isinstance(found, ParseFailure):
+        assert found.outcome is not Outcome.OK
+        assert not found
+
+
+@given(names(1), WORD, st.booleans())
+def test_a_name_within_a_word_is_not_named(labels, letters, before) -> None:
+    label = labels[0]
+    text = letters + label if before else label + letters
+    assume(all(set(tokens(text)).isdisjoint(tokens(name)) for name in labels))
+    forms = {"".join(tokens(name)) for name in labels}
+    assume("".join(tokens(text)) not in forms)
+    found = parse_label(text, labels)
+    # Grammatical number is the one addition that is allowed.
+    number = {label + "s", label + "es", *(n[:-1] for n in labels)}
+    assert isinstance(found, ParseFailure) or text in number
+
+
+@given(names(2))
+def test_two_names_are_a_failure(labels) -> None:
+    one, other = labels[:2]
+    assume(not set(one.split()) & set(other.split()))
+    found = parse_label(f"{one}, or {other}", labels)
+    others = [name for name in labels if name not in (one, other)]
+    assert isinstance(found, ParseFailure) or found in others
+
+
+@given(names(2))
+def test_negation_turns_the_answer_round(labels) -> None:
+    one, other = labels[:2]
+    assume(not set(one.split()) & set(other.split()))
+    assume("".join(tokens(f"not {one}")) not in {"".join(tokens(n)) for n in labels})
+    assert isinstance(parse_label(f"not {one}", [one, other]), ParseFailure)
+    assert parse_label(f"not {one}; {other}", [one, other]) == other
+
+
+@given(st.text(max_size=80))
+def test_thinking_is_stripped_once_and_for_all(text) -> None:
+    once = strip_thinking(text)
+    assert len(once) <= len(text)
+    assert "cat" not in strip_thinking(f"<think>{text.replace('<', '')} cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("yes", True),
+        ("Yes.", True),
+        ("YES!", True),
+        ("**Yes**", True),
+        ("Yes, there is a cat.", True),
+        ("yes there is no doubt", True),
+        ("Yeah", True),
+        ("y", True),
+        ("True", True),
+        ("The answer is yes", True),
+        ("Answer: Yes", True),
+        ("yes or no? Yes", True),
+        ("<think>no, wait</think> yes", True),
+        ("no", False),
+        ("No.", False),
+        ("No, it is a dog.", False),
+        ("No there isn't", False),
+        ("nope", False),
+        ("N", False),
+        ("The answer is no.", False),
+        ("Is the cat in this image? No.", False),
+        ("**No**\n\nIt is a dog.", False),
+    ],
+)
+def test_yes_and_no(text: str, answer: bool) -> None:
+    assert parse_yes_no(text) is answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "maybe",
+        "yes or no",
+        "yes/no",
+        "Yes and no.",
+        "Yes. No.",
+        "No!\nYes!",
+        "I have no idea",
+        "No idea",
+        "There is no way to tell",
+        "note",
+        "nothing",
+        "yesterday",
+        "It is not a cat",
+        "know",
+    ],
+)
+def test_neither_yes_nor_no(text: str) -> None:
+    found = parse_yes_no(text)
+    assert isinstance(found, ParseFailure)
+    assert found.outcome is Outcome.UNPARSED
+
+
+def test_yes_no_refused_and_cut_off() -> None:
+    refusal, cut = parse_yes_no("I'm sorry, I can't tell."), parse_yes_no("Well, y", truncated=True)
+    assert isinstance(refusal, ParseFailure)
+    assert refusal.outcome is Outcome.REFUSED
+    assert isinstance(cut, ParseFailure)
+    assert cut.outcome is Outcome.TRUNCATED
+    assert parse_yes_no("Yes, the image sho", truncated=True) is True
+
+
+@given(st.text(max_size=60), st.booleans())
+def test_yes_no_never_raises(text, truncated) -> None:
+    assert parse_yes_no(text, truncated=truncated) in (True, False) or isinstance(
+        parse_yes_no(text, truncated=truncated), ParseFailure
+    )
