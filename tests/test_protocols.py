@@ -60,24 +60,18 @@ class TestClosedSet:
         assert orders(1, "a") != orders(1, "b")
 
     def test_majority(self):
-        found, _ = converse(
-            ClosedSet().examine(sample(LABELS)), replies("dog", "cat", "cat", "dog", "cat")
-        )
+        found, _ = converse(ClosedSet().examine(sample(LABELS)), replies("dog", "cat", "cat", "dog", "cat"))
         assert found.label == "cat"
         assert found.details["agreement"] == 0.6
         assert not found.details["tie"]
 
     def test_a_tie_goes_to_the_earliest_vote_and_is_recorded(self):
-        found, _ = converse(
-            ClosedSet(rounds=4).examine(sample(LABELS)), replies("dog", "cat", "cat", "dog")
-        )
+        found, _ = converse(ClosedSet(rounds=4).examine(sample(LABELS)), replies("dog", "cat", "cat", "dog"))
         assert found.label == "dog"
         assert found.details["tie"]
 
     def test_what_cannot_be_read_casts_no_vote(self):
-        found, _ = converse(
-            ClosedSet(rounds=3).examine(sample(LABELS)), replies("hm", "cat or dog", "fish")
-        )
+        found, _ = converse(ClosedSet(rounds=3).examine(sample(LABELS)), replies("hm", "cat or dog", "fish"))
         assert (found.label, found.outcome) == ("fish", Outcome.OK)
         assert found.details["votes"] == [None, None, "fish"]
         assert found.details["agreement"] == pytest.approx(1 / 3)
@@ -129,9 +123,7 @@ class TestBinary:
         assert found.label == "dog"
         assert found.questions == 2 == len(asked)
         assert waves == [1, 1]
-        assert text_of(asked[0]) == (
-            "Answer the question in one word: yes or no. Is the cat in this image?"
-        )
+        assert text_of(asked[0]) == ("Answer the question in one word: yes or no. Is the cat in this image?")
 
     def test_all_no_is_no_class(self):
         found, asked = converse(Binary().examine(sample(LABELS)), self.says())
@@ -193,7 +185,9 @@ class TestRank:
         found, _ = converse(Rank().examine(sample(LABELS)), self.scores(-1, -1, -1, -1))
         assert found.ranking == LABELS
 
-    @pytest.mark.parametrize(("how", "best"), [("sum", "ox"), ("tokens", "hippopotamus"), ("bytes", "hippopotamus")])
+    @pytest.mark.parametrize(
+        ("how", "best"), [("sum", "ox"), ("tokens", "hippopotamus"), ("bytes", "hippopotamus")]
+    )
     def test_normalisation(self, how, best):
         def script(request):
             return Response(scores=(Score(-2.0, 1), Score(-4.0, 4)))

@@ -66,9 +66,7 @@ def test_figures_equal_scikit_learns(pairs):
 def test_classes_and_confusions_equal_scikit_learns(pairs):
     truth, predicted = [t for t, _ in pairs], [p for _, p in pairs]
     labels = sorted({*truth, *predicted} - {""})
-    report = sk.classification_report(
-        truth, predicted, labels=labels, output_dict=True, zero_division=0
-    )
+    report = sk.classification_report(truth, predicted, labels=labels, output_dict=True, zero_division=0)
     for row in per_class(truth, predicted):
         reference = report[row["class"]]
         assert row["precision"] == pytest.approx(reference["precision"])
@@ -93,14 +91,10 @@ def test_bootstrap_equals_drawing_the_samples_again():
     for _ in range(400):
         draw = rng.integers(0, len(truths), len(truths))
         values.append(
-            sk.f1_score(
-                truths[draw], guesses[draw], labels=CLASSES, average="macro", zero_division=0
-            )
+            sk.f1_score(truths[draw], guesses[draw], labels=CLASSES, average="macro", zero_division=0)
         )
     low, high = np.quantile(values, [0.025, 0.975])
-    assert found.value == pytest.approx(
-        sk.f1_score(truth, predicted, labels=CLASSES, average="macro")
-    )
+    assert found.value == pytest.approx(sk.f1_score(truth, predicted, labels=CLASSES, average="macro"))
     assert found.low == pytest.approx(low, abs=0.02)
     assert found.high == pytest.approx(high, abs=0.02)
 

@@ -18,7 +18,7 @@ __all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "decode", "encode",
 
 #: What an image file may be at most, checked before it is decoded.
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 #: Formats that are decoded, whatever a file is called.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 EXTENSIONS = frozenset(
@@ -103,29 +103,30 @@ def decode(data: bytes, name: str) -> Pixels:
         ImageError: empty, not an image, truncated, or of more than ``MAX_PIXELS`` pixels (which is
             read off the header, before any pixel is decoded).
     """
-    import warnings
-
     from PIL import Image as pillow
     from PIL import ImageOps, UnidentifiedImageError
 
     if not data:
         raise ImageError(f"{name}: an empty file, not an image. Remove it.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of decompression bombs: our own limit is stricter
-            with pillow.open(io.BytesIO(data), formats=_formats()) as file:
-                width, height = file.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(
-                        f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded. "
-                        "Shrink the image or remove it."
-                    )
-                file.load()
-                return _to_rgb(ImageOps.exif_transpose(file))
+        with pillow.open(io.BytesIO(data), formats=_formats()) as file:
+            width, height = file.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(name, f"{width} x {height} pixels")
+            file.load()
+            return _to_rgb(ImageOps.exif_transpose(file))
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+        raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image that can be read. Remove or replace it.") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise ImageError(f"{name}: a broken image ({error}). Remove or replace it.") from error
+
+
+def _too_large(name: str, size: str) -> ImageError:
+    return ImageError(
+        f"{name}: {size}; at most {MAX_PIXELS:,} pixels are decoded. Shrink the image or remove it."
+    )
 
 
 def _formats() -> list[str]:

@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import types
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +113,13 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
                 import_module(module.name)
             for point in entry_points(group=self.package):
-                found = point.load()
+                try:
+                    found = point.load()
+                except Exception as error:  # of whatever sort: it is somebody else's code
+                    warnings.warn(
+                        f"The plug-in {point.name!r} of {self.package} does not load: {error}", stacklevel=2
+                    )
+                    continue
                 if callable(found) and point.name not in self._entries:
                     self.register(point.name)(found)
         return dict(sorted(self._entries.items()))
