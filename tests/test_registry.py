@@ -138,6 +138,16 @@ def test_a_plug_in_that_does_not_load_does_not_take_the_rest_down(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [MODELS, DATASETS, PROTOCOLS])
+def test_every_options_type_can_be_read(kind):
+    for entry in kind.entries.values():
+        assert set(entry.options) <= set(entry.hints)
+        for name, parameter in entry.options.items():
+            if parameter.default is not parameter.empty:
+                value = parameter.default
+                assert convert(name, value, entry.hints[name]) == value
+
+
+@pytest.mark.parametrize("kind", [MODELS, DATASETS, PROTOCOLS])
 def test_everything_built_in_is_documented(kind):
     assert kind.entries
     for entry in kind.entries.values():

@@ -13,7 +13,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -76,9 +76,12 @@ class Entry:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The types of the options."""
-        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
-        return typing.get_type_hints(target)
+        """The types of the options (other annotations may name what is not imported)."""
+        if is_dataclass(self.factory):
+            return typing.get_type_hints(self.factory)
+        function: Any = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
+        annotations = {k: v for k, v in function.__annotations__.items() if k in self.options}
+        return typing.get_type_hints(types.SimpleNamespace(__annotations__=annotations), function.__globals__)
 
 
 class Registry(Generic[T]):

@@ -67,6 +67,8 @@ class ChatRenderer:
 
     def _find_separator(self) -> str:
         """What the template puts between the call for an answer and the answer itself."""
+        if not any(getattr(p, "chat_template", None) for p in (self._processor, self._tokenizer)):
+            return " "
         user = Message("user", ("?",))
         prompt = self._render([user], add_generation_prompt=True)
         whole = self._render([user, Message("assistant", (_MARK,))], add_generation_prompt=False)

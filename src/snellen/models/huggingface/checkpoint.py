@@ -71,7 +71,7 @@ class Checkpoint:
                 f"device={device!r} is not allowed here ({reason}); try device=cpu or device=auto."
             ) from error
         folder = Path(path).expanduser()
-        if folder.is_dir():
+        if path and folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise ModelError(
                     f"{path}: a folder without config.json is no checkpoint. Give the folder that "

@@ -43,7 +43,7 @@ STEPS = {
     "text": 1000,
     "projector": 150,
     "answer": 1700,
-    "answer-skewed": 600,
+    "answer-skewed": 350,
 }
 BATCH = {"clip": 128, "classifier": 64, "text": 64, "projector": 64, "answer": 64}
 

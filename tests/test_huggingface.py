@@ -1,0 +1,283 @@
+"""Vision-language models through transformers: no answer depends on its batch, and log-likelihoods are
+what a brute-force sum says. On tiny random checkpoints of real architectures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from helpers import picture, text_of
+
+from snellen.errors import BadOption, ModelError
+from snellen.models.huggingface.checkpoint import Checkpoint
+from snellen.models.huggingface.vlm import Row, VisionLanguageModel
+from snellen.protocols.base import ask
+from snellen.registry import MODELS
+from snellen.types import Decoding, Kind, Message, Outcome, Request
+
+TOLERANCE = 1e-4
+NAMES = ("cat", "car", "car tyre", "a much longer name, with a comma", "猫")
+
+
+@pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
+def model(request, tmp_path_factory) -> VisionLanguageModel:
+    folder = tiny.save(request.param, tmp_path_factory.mktemp(request.param))
+    found = MODELS.make(f"hf:{folder}")
+    found.load()
+    return found
+
+
+def questions(kind: Kind = Kind.GENERATE) -> list[Request]:
+    """Ragged prompts over pictures of several colors and shapes."""
+    shapes = [(48, 48), (90, 40), (33, 70)]
+    texts = ["What?", "What type of object is in this photo?", "Is it a cat? " * 9]
+    found = []
+    for i in range(16):
+        images = (picture(["red", "green", "blue", "white"][i % 4], shapes[i % 3]),)
+        request = ask(images, texts[i % 3] + " " * (i % 2) + "cat" * (i % 5), kind=kind, max_tokens=6)
+        found.append(replace(request, continuations=NAMES if kind is Kind.SCORE else ()))
+    return found
+
+
+def answers(model, requests, batch_size):
+    model.batch_size = batch_size
+    return asyncio.run(model.respond(requests))
+
+
+def test_an_answer_does_not_depend_on_its_batch(model):
+    single = answers(model, questions(), 1)
+    assert {r.outcome for r in single} <= {Outcome.OK, Outcome.TRUNCATED}
+    assert len({r.text for r in single}) > 3, "weights too small: all answers are alike"
+    for size in (3, 16):
+        batched = answers(model, questions(), size)
+        assert [(r.text, r.outcome, r.prompt_tokens, r.completion_tokens) for r in batched] == [
+            (r.text, r.outcome, r.prompt_tokens, r.completion_tokens) for r in single
+        ]
+
+
+def test_a_log_likelihood_does_not_depend_on_its_batch(model):
+    single = scores(answers(model, questions(Kind.SCORE), 1))
+    for size in (3, 16):
+        batched = scores(answers(model, questions(Kind.SCORE), size))
+        assert (batched - single).abs().max() < TOLERANCE
+    assert single.std() > 100 * TOLERANCE
+
+
+def scores(responses) -> torch.Tensor:
+    assert all(r.outcome is Outcome.OK for r in responses), responses
+    return torch.tensor([[s.value for s in r.scores] for r in responses], dtype=torch.float64)
+
+
+def test_a_log_likelihood_is_the_brute_force_sum(model):
+    """One row, no padding, no cache: token by token from the full logits."""
+    for request in questions(Kind.SCORE)[:3]:
+        found = answers(model, [request], 16)[0].scores
+        chat, processor = model._chat, model._processor
+        prompt = chat.prompt(request.messages)
+        plain = model._tokenizer(prompt).input_ids
+        for name, score in zip(NAMES, found, strict=True):
+            text = prompt + chat.continuation(request.messages, name)
+            tokens = len(model._tokenizer(text).input_ids) - len(plain)
+            inputs = processor(text=[text], images=[[i.pixels for i in request.images]], return_tensors="pt")
+            with torch.inference_mode():
+                logits = model._model(**inputs).logits[0].double()
+            ids = inputs["input_ids"][0]
+            steps = torch.log_softmax(logits, -1)[:-1].gather(-1, ids[1:, None])[:, 0]
+            assert score.tokens == tokens
+            assert score.value == pytest.approx(float(steps[-tokens:].sum()), abs=TOLERANCE)
+
+
+def test_planted_faults_would_be_seen(model, monkeypatch):
+    """A wrong image, mask or position moves log-likelihoods by 100 times the tolerance: the tests
+    above could not pass with one of them."""
+    request = questions(Kind.SCORE)[1]
+    right = scores(answers(model, [request], 16))
+    plain = VisionLanguageModel._inputs
+
+    def moved() -> float:
+        return float((scores(answers(model, [request], 16)) - right).abs().max())
+
+    def wrong_image(self, rows, padding_side):
+        other = replace(request, messages=(Message("user", (picture("black", (48, 48)), text_of(request))),))
+        return plain(self, [Row(other, r.prompt, r.continuation) for r in rows], padding_side)
+
+    logits = VisionLanguageModel._logits
+
+    def wrong_position(self, inputs, keep):
+        length = inputs["input_ids"].shape[1]
+        positions = torch.arange(length)[None].expand_as(inputs["input_ids"]).clone()
+        positions[:, length // 2 :] += 3
+        return logits(self, {**inputs, "position_ids": positions}, keep)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VisionLanguageModel, "_inputs", wrong_image)
+        assert moved() > 100 * TOLERANCE
+    with monkeypatch.context() as patch:
+        patch.setattr(VisionLanguageModel, "_logits", wrong_position)
+        assert moved() > 100 * TOLERANCE
+    # Lengths are read off the mask, so its fault is planted where the model itself is called.
+    with monkeypatch.context() as patch:
+        forward = model._model.forward
+
+        def half_blind(**inputs):
+            mask = inputs["attention_mask"].clone()
+            mask[:, 2:5] = 0
+            return forward(**{**inputs, "attention_mask": mask})
+
+        patch.setattr(model._model, "forward", half_blind)
+        assert moved() > 100 * TOLERANCE
+
+
+def test_greedy_whatever_the_checkpoints_own_defaults(model):
+    first, second = (answers(model, questions()[:4], 4) for _ in range(2))
+    assert [r.text for r in first] == [r.text for r in second]
+    request = questions()[1]
+    warm = [replace(request, decoding=Decoding(6, temperature=3.0, draw=draw)) for draw in range(6)]
+    drawn = [r.text for r in answers(model, warm, 1)]
+    assert len(set(drawn)) > 1
+    assert drawn == [r.text for r in answers(model, warm, 1)]
+
+
+def test_requests_without_an_image_and_with_two(model):
+    text = ask((), "What type of object?", max_tokens=3)
+    two = ask((picture("red"), picture("blue")), "Which?", max_tokens=3)
+    together = answers(model, [text, questions()[0], two], 16)
+    alone = [answers(model, [request], 16)[0] for request in (text, questions()[0], two)]
+    assert [r.text for r in together] == [r.text for r in alone]
+    assert all(r.outcome is not Outcome.ERROR for r in together), together
+    order = replace(two, messages=(Message("user", (picture("blue"), picture("red"), "Which?")),))
+    blue_first = replace(order, kind=Kind.SCORE, continuations=NAMES)
+    red_first = replace(two, kind=Kind.SCORE, continuations=NAMES)
+    difference = scores(answers(model, [blue_first], 8)) - scores(answers(model, [red_first], 8))
+    assert difference.abs().max() > 100 * TOLERANCE
+
+
+def test_an_answer_that_is_begun_goes_on(model):
+    request = questions(Kind.SCORE)[0]
+    begun = replace(request, messages=(*request.messages, Message("assistant", ("The photo features a",))))
+    prompt = model._chat.prompt(begun.messages)
+    assert prompt.endswith("The photo features a")
+    assert model._chat.continuation(begun.messages, "cat") == " cat"
+    assert (scores(answers(model, [begun], 4)) - scores(answers(model, [request], 4))).abs().max() > 0.01
+
+
+def test_cut_off_answers_say_so(model):
+    found = answers(model, [replace(questions()[0], decoding=Decoding(2))], 1)[0]
+    assert found.outcome is Outcome.TRUNCATED
+    assert found.completion_tokens == 2
+    assert "2 tokens" in found.reason
+
+
+def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
+    whole = answers(model, questions(), 16)
+    sizes = []
+    real = VisionLanguageModel._generate
+
+    def small(self, rows):
+        sizes.append(len(rows))
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, rows)
+
+    monkeypatch.setattr(VisionLanguageModel, "_generate", small)
+    halved = answers(model, questions(), 16)
+    assert [r.text for r in halved] == [r.text for r in whole]
+    assert sizes[:4] == [16, 8, 4, 2]
+    assert max(sizes[4:]) == 2
+
+
+def test_one_bad_request_spoils_no_other(model, monkeypatch):
+    whole = answers(model, questions(), 4)
+    real = VisionLanguageModel._inputs
+
+    def picky(self, rows, padding_side):
+        if any(len(text_of(row.request)) > 100 for row in rows):
+            raise ValueError("too long for me\nand more")
+        return real(self, rows, padding_side)
+
+    monkeypatch.setattr(VisionLanguageModel, "_inputs", picky)
+    for request, before, now in zip(questions(), whole, answers(model, questions(), 4), strict=True):
+        if len(text_of(request)) > 100:
+            assert (now.outcome, now.reason) == (Outcome.ERROR, "ValueError: too long for me")
+        else:
+            assert now.text == before.text
+
+
+def test_facts_and_identity(model):
+    facts = model.facts()
+    assert facts["parameters"] == sum(p.numel() for p in model._model.parameters())
+    assert facts["dtype"] == "float32"
+    assert facts["peak_gpu_bytes"] is None
+    assert model.identity()["revision"].startswith("sha256:")
+
+
+class TestWithoutTemplate:
+    """A checkpoint without a chat template gets the plain form."""
+
+    def test_plain_prompt(self, tmp_path):
+        folder = tiny.save("llava", tmp_path)
+        (folder / "chat_template.jinja").unlink()
+        found = MODELS.make(f"hf:{folder}")
+        found.load()
+        request = questions()[1]
+        assert found._chat.prompt(request.messages).startswith("<image>\nWhat type")
+        assert answers(found, [request], 1)[0].outcome is not Outcome.ERROR
+        assert found._chat.separator == " "
+
+
+class TestCheckpoint:
+    def test_the_identity_is_that_of_the_contents(self, tmp_path):
+        import shutil
+
+        one = tiny.save("llava", tmp_path / "one")
+        two = Path(shutil.copytree(one, tmp_path / "two"))
+        same = [Checkpoint.find("x", str(f)).identity() for f in (one, two)]
+        assert same[0] == same[1]
+        config = json.loads((two / "config.json").read_text())
+        (two / "config.json").write_text(json.dumps({**config, "vision_feature_layer": -2}))
+        assert Checkpoint.find("x", str(two)).identity() != same[0]
+        assert Checkpoint.find("x", str(one), dtype="bfloat16").identity() != same[0]
+
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [
+            ("./nowhere", "no such folder"),
+            ("/nowhere", "no such folder"),
+            ("", "no such folder"),
+            ("a/b/c", "no such folder"),
+            ("nobody/nothing", "hf download nobody/nothing"),
+        ],
+    )
+    def test_what_is_not_there(self, path, message):
+        with pytest.raises(ModelError, match=message):
+            MODELS.make(f"hf:{path}")
+
+    def test_what_is_no_checkpoint(self, tmp_path):
+        with pytest.raises(ModelError, match="without config.json"):
+            MODELS.make(f"hf:{tmp_path}")
+        (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+        with pytest.raises(ModelError, match="cannot load its processor"):
+            MODELS.make(f"hf:{tmp_path}").load()
+
+    def test_devices(self, tmp_path):
+        folder = tiny.save("llava", tmp_path)
+        with pytest.raises(BadOption, match="device='cpux'"):
+            MODELS.make(f"hf:{folder}?device=cpux")
+        if not torch.cuda.is_available():
+            with pytest.raises(BadOption, match="no GPU"):
+                MODELS.make(f"hf:{folder}?device=cuda")
+
+    def test_half_precision(self, tmp_path):
+        folder = tiny.save("llava", tmp_path, scale=1.0)
+        rough = MODELS.make(f"hf:{folder}?dtype=bfloat16")
+        rough.load()
+        assert rough.facts()["dtype"] == "bfloat16"
+        assert answers(rough, questions()[:2], 2)[0].outcome is not Outcome.ERROR
+        found = scores(answers(rough, questions(Kind.SCORE)[:2], 8))
+        exact = scores(answers(MODELS.make(f"hf:{folder}"), questions(Kind.SCORE)[:2], 8))
+        assert (found - exact).abs().max() < 0.1 * exact.abs().max()
