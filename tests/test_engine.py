@@ -1,0 +1,428 @@
+"""The driver, the memory, and runs that go on where they were stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers import FAILED, Scripted, picture, sample, text_of
+
+from snellen.api import Plan, Run, open_run, run
+from snellen.engine.driver import Answer, drive, examine_block
+from snellen.engine.memory import Remembering, describe, key_of
+from snellen.errors import ImageError, Unsupported, UsageError
+from snellen.images import Image
+from snellen.protocols.base import ask
+from snellen.protocols.binary import Binary
+from snellen.protocols.closed_set import ClosedSet
+from snellen.store import Store
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
+
+LABELS = ("cat", "dog", "bird", "fish")
+
+
+def answering(script, waves=None):
+    async def respond(requests):
+        if waves is not None:
+            waves.append(len(requests))
+        await asyncio.sleep(0)
+        return [
+            Answer(r if isinstance(r, Response) else Response(r), f"k{i}", True)
+            for i, r in enumerate(map(script, requests))
+        ]
+
+    return respond
+
+
+def samples(n):
+    return [(i, sample(LABELS, LABELS[i % 4], id=f"s{i}")) for i in range(n)]
+
+
+async def collect(*args, **more):
+    return [item for block in [b async for b in drive(*args, **more)] for item in block]
+
+
+class TestDriver:
+    def test_lockstep_waves(self):
+        """Samples whose examination ended drop out; the others' requests go on together."""
+        waves: list[int] = []
+
+        def script(request):
+            return "yes" if "the cat in" in text_of(request) else "no"
+
+        found = asyncio.run(examine_block(samples(3), Binary(order="fixed"), answering(script, waves)))
+        assert waves == [3]
+        assert [f.prediction.label for f in found] == ["cat"] * 3
+        waves.clear()
+        asyncio.run(examine_block(samples(3), Binary(order="fixed"), answering(lambda r: "no", waves)))
+        assert waves == [3, 3, 3, 3]
+
+    @pytest.mark.parametrize(("workers", "block"), [(1, 1), (1, 4), (3, 2), (5, 1), (2, 100)])
+    def test_every_sample_once_whatever_the_workers(self, workers, block):
+        found = asyncio.run(
+            collect(
+                samples(17), ClosedSet(rounds=2), answering(lambda r: "cat"), workers=workers, block=block
+            )
+        )
+        assert sorted(item.position for item in found) == list(range(17))
+        assert all(item.sample.id == item.prediction.sample_id for item in found)
+
+    def test_an_error_ends_a_samples_examination_and_no_others(self):
+        def script(request):
+            return FAILED if "s1" in request.images[0].name else "no"
+
+        block = samples(3)
+        for position, one in block:
+            one.images[0].name = one.id
+        found = asyncio.run(examine_block(block, Binary(), answering(script)))
+        assert [f.prediction.outcome for f in found] == [Outcome.OK, Outcome.ERROR, Outcome.OK]
+        assert found[1].prediction.reason == FAILED.reason
+        assert len(found[1].answers) == 1
+        assert len(found[0].answers) == 4
+
+    def test_memory_does_not_grow_with_the_data_set(self):
+        alive = threading.local()
+        alive.now = alive.most = 0
+        lock = threading.Lock()
+        counts = {"now": 0, "most": 0}
+
+        class Tracked:
+            def __init__(self):
+                with lock:
+                    counts["now"] += 1
+                    counts["most"] = max(counts["most"], counts["now"])
+
+            def __del__(self):
+                with lock:
+                    counts["now"] -= 1
+
+        def endless():
+            for i in range(400):
+                one = sample(LABELS, id=f"s{i}", meta={"tracked": Tracked()})
+                yield i, one
+
+        async def go():
+            async for _ in drive(
+                endless(), ClosedSet(rounds=1), answering(lambda r: "cat"), workers=2, block=5
+            ):
+                pass
+
+        asyncio.run(go())
+        assert counts["most"] <= (2 + 1 + 2 + 2) * 5  # in work, made ready, and results not yet taken
+
+    def test_the_next_block_is_made_ready_meanwhile(self):
+        events: list[str] = []
+
+        def prepare(block):
+            events.append(f"ready {block[0][0]}")
+            return block
+
+        async def respond(requests):
+            events.append("asked")
+            await asyncio.sleep(0.05)
+            events.append("answered")
+            return [Answer(Response("cat"), "k", True) for _ in requests]
+
+        asyncio.run(collect(samples(4), ClosedSet(rounds=1), respond, block=2, prepare=prepare))
+        assert events.index("ready 2") < events.index("answered")
+
+    @pytest.mark.parametrize("where", ["samples", "prepare", "respond"])
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_what_raises_is_raised(self, where, workers):
+        def broken_samples():
+            yield from samples(3)
+            if where == "samples":
+                raise ImageError("broken")
+
+        def prepare(block):
+            if where == "prepare":
+                raise ImageError("broken")
+            return block
+
+        def script(request):
+            if where == "respond":
+                raise ImageError("broken")
+            return "cat"
+
+        with pytest.raises(ImageError, match="broken"):
+            asyncio.run(
+                collect(
+                    broken_samples(),
+                    ClosedSet(rounds=1),
+                    answering(script),
+                    workers=workers,
+                    block=1,
+                    prepare=prepare,
+                )
+            )
+
+
+class TestMemory:
+    def respond(self, store, model, requests, nonce=""):
+        return asyncio.run(Remembering(model, store, nonce).respond(requests))
+
+    def test_nothing_is_asked_twice(self, workspace):
+        store, model = Store(), Scripted(lambda r: text_of(r).upper(), batch_size=2)
+        requests = [ask((picture(),), text) for text in ("a", "b", "a", "c", "a")]
+        first = self.respond(store, model, requests)
+        assert [a.response.text for a in first] == ["A", "B", "A", "C", "A"]
+        assert len(model.asked) == 3
+        assert model.batches == [2, 1]
+        again = self.respond(store, model, requests)
+        assert len(model.asked) == 3
+        assert not any(a.fresh for a in again)
+        assert [a.response for a in again] == [a.response for a in first]
+
+    def test_errors_are_not_remembered(self, workspace):
+        store = Store()
+        script = iter([FAILED, "fine"])
+        model = Scripted(lambda r: next(script))
+        request = ask((picture(),), "?")
+        assert self.respond(store, model, [request])[0].response.outcome is Outcome.ERROR
+        assert self.respond(store, model, [request])[0].response.text == "fine"
+        assert self.respond(store, model, [request])[0].response.text == "fine"
+        assert len(model.asked) == 2
+
+    def test_a_batch_is_committed_as_it_is_received(self, workspace):
+        store = Store()
+
+        def script(request):
+            if text_of(request) == "c":
+                raise KeyboardInterrupt
+            return "x"
+
+        model = Scripted(script, batch_size=1)
+        requests = [ask((picture(),), text) for text in "abc"]
+        with pytest.raises(KeyboardInterrupt):
+            self.respond(store, model, requests)
+        later = Scripted(lambda r: "x")
+        self.respond(store, later, requests)
+        assert [text_of(r) for r in later.asked] == ["c"]
+
+    def test_everything_that_can_change_an_answer_is_in_the_key(self):
+        base = ask((picture("red"),), "What?")
+        others = [
+            ask((picture("blue"),), "What?"),
+            ask((picture("red"),), "What? "),
+            ask((), "What?"),
+            ask((picture("red"), picture("red")), "What?"),
+            ask((picture("red"),), "What?", max_tokens=9),
+            ask((picture("red"),), "What?", kind=Kind.SCORE, continuations=("a", "b")),
+            ask((picture("red"),), "What?", kind=Kind.SCORE, continuations=("b", "a")),
+            Request(base.messages, decoding=Decoding(temperature=0.5)),
+            Request(base.messages, decoding=Decoding(temperature=0.5, draw=1)),
+            Request(base.messages, decoding=Decoding(top_p=0.9)),
+            Request((Message("system", ("x",)), *base.messages)),
+            Request((*base.messages, Message("assistant", ("x",)))),
+            Request((Message("user", ("What?", *base.images)),)),
+        ]
+        keys = [key_of({"m": 1}, describe(r)) for r in (base, *others)]
+        keys += [key_of({"m": 2}, describe(base)), key_of({"m": 1}, describe(base), "again")]
+        assert len(set(keys)) == len(keys)
+        assert keys[0] == key_of({"m": 1}, describe(ask((picture("red"),), "What?")))
+
+
+def guess(request):
+    """A model that is right now and then: names the first of the list."""
+    return text_of(request).partition("{")[2].partition("}")[0].split(", ")[0]
+
+
+def frame_of(found: Run):
+    return found.predictions.drop(columns="latencies").to_dict("records")
+
+
+class TestRuns:
+    def test_started_again_a_finished_run_is_the_same_run(self, workspace):
+        model = Scripted(guess)
+        first = run(model=model, data="chart:shapes?n=30", protocol="closed-set")
+        asked = len(model.asked)
+        again = run(model=model, data="chart:shapes?n=30", protocol="closed-set")
+        assert (again.id, len(model.asked), model.loads) == (first.id, asked, 1)
+        assert asked == 30 * 5
+
+    def test_fresh_asks_anew(self, workspace):
+        model = Scripted(guess)
+        first = run(model=model, data="chart:shapes?n=9", protocol="closed-set?rounds=1")
+        fresh = run(model=model, data="chart:shapes?n=9", protocol="closed-set?rounds=1", fresh=True)
+        assert fresh.id != first.id
+        assert len(model.asked) == 18
+
+    def test_runs_share_what_they_share(self, workspace):
+        model = Scripted(guess)
+        run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=2")
+        more = run(model=model, data="chart:shapes?n=20", protocol="closed-set?rounds=3")
+        assert len(model.asked) == 10 * 2 + 10 * 1 + 10 * 3
+        assert more.metrics["n"] == 20
+        assert more.metrics["items_per_second"] is not None
+
+    def test_a_run_all_from_memory_claims_no_speed(self, workspace):
+        model = Scripted(guess)
+        run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=3")
+        fewer = run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=2")
+        assert fewer.metrics["items_per_second"] is None
+
+    def test_errors_are_asked_again(self, workspace):
+        broken = True
+
+        def script(request):
+            return FAILED if broken and "circle" in guess(request) else guess(request)
+
+        model = Scripted(script)
+        kwargs = {"model": model, "data": "chart:shapes?n=60", "protocol": "closed-set?rounds=1"}
+        first = run(**kwargs)
+        lost = first.metrics["outcomes"]["error"]
+        assert lost > 0
+        assert first.predictions.query("outcome == 'error'")["reason"].eq(FAILED.reason).all()
+        assert first.predictions.query("outcome == 'error'")["prediction"].eq("").all()
+        broken, asked = False, len(model.asked)
+        second = run(**kwargs)
+        assert second.id == first.id
+        assert second.metrics["outcomes"]["error"] == 0
+        assert len(model.asked) == asked + lost
+
+    def test_the_same_predictions_whatever_the_batches(self, workspace, tmp_path):
+        frames = []
+        for i, (batch, workers) in enumerate([(1, 1), (7, 1), (3, 4)]):
+            model = Scripted(guess, batch_size=batch, workers=workers)
+            found = run(
+                model=model, data="chart:shapes?n=25", protocol="closed-set", workspace=tmp_path / str(i)
+            )
+            frames.append(frame_of(found))
+        assert frames[0] == frames[1] == frames[2]
+
+    def test_within_a_running_event_loop(self, workspace):
+        async def notebook():
+            return run(model=Scripted(guess), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
+
+        assert asyncio.run(notebook()).metrics["n"] == 5
+
+    def test_the_manifest_holds_what_doing_it_again_takes(self, workspace):
+        found = run(
+            model=Scripted(guess),
+            data="chart:shapes?n=84",
+            protocol="closed-set?rounds=1",
+            num_classes=5,
+            limit=9,
+            seed=3,
+        )
+        manifest = found.manifest
+        assert manifest["data"]["filters"] == {"num_classes": 5, "limit": 9}
+        assert len(manifest["data"]["labels"]) == 5
+        assert len(manifest["data"]["fingerprint"]) == 64
+        assert manifest["protocol"]["options"]["seed"] == 3 == manifest["seed"]
+        assert "{names}" in manifest["protocol"]["options"]["prompt"]
+        assert manifest["model"]["identity"] == {"scripted": "scripted"}
+        assert manifest["versions"]["python"]
+        assert manifest["hardware"]["cores"]
+        assert manifest["finished"] >= manifest["started"]
+        assert open_run().id == found.id
+
+    def test_what_a_model_cannot_do_is_refused_before_it_is_loaded(self, workspace):
+        mute = Scripted(lambda r: [0.0] * 28)
+        mute.kinds = frozenset({Kind.SCORE})
+        with pytest.raises(Unsupported, match="Protocols that scripted can answer: rank"):
+            run(model=mute, data="chart:shapes?n=3", protocol="closed-set")
+        assert mute.loads == 0
+        plan = Plan([mute], ["chart:shapes?n=3"], ["closed-set", "rank"])
+        assert plan.skipped == ["scripted can score, and closed-set asks it to generate"]
+        (only,) = plan.examine()
+        assert only.protocol == "rank"
+
+    def test_no_names_no_plan(self):
+        with pytest.raises(UsageError, match="--model"):
+            Plan([], ["chart:shapes"], ["rank"])
+
+    def test_a_broken_image_stops_the_run_and_keeps_what_was_answered(self, workspace, photos, tmp_path):
+        import shutil
+
+        folder = tmp_path / "photos"
+        shutil.copytree(photos, folder)
+        (folder / "star" / "9.png").write_bytes(b"broken")
+        model = Scripted(guess, batch_size=1)
+        kwargs = {"model": model, "data": f"folder:{folder}", "protocol": "closed-set?rounds=1"}
+        with pytest.raises(ImageError, match=r"star/9\.png"):
+            run(**kwargs)
+        assert len(model.asked) >= 15
+        assert open_run().status == "running"
+
+    def test_previews(self, workspace, photos):
+        found = run(model=Scripted(guess), data=f"folder:{photos}", protocol="closed-set?rounds=1")
+        kept = list((workspace / "previews").rglob("*.jpg"))
+        assert len(kept) == found.metrics["n"] == 20
+        hashes = {Image.from_path(p).sha256 for p in photos.rglob("*.*")}
+        assert {path.stem for path in kept} == hashes
+
+    def test_rank_scores_survive_the_store(self, workspace):
+        import math
+
+        def script(request):
+            values = [float(-i) for i in range(len(request.continuations))]
+            return Response(scores=(Score(-math.inf), *(Score(v, 2) for v in values[1:])))
+
+        kwargs = {"data": "chart:shapes?n=4", "protocol": "rank"}
+        first = run(model=Scripted(script), **kwargs)
+        assert set(first.predictions["prediction"]) == {"square"}
+        again = run(model=Scripted(script), **kwargs, seed=1, protocol_options={"normalise": "tokens"})
+        assert again.metrics["items_per_second"] is None  # from memory, -inf and all
+        assert set(again.predictions["prediction"]) == {"square"}
+
+
+def test_killed_at_any_moment_nothing_is_lost(tmp_path):
+    """A subprocess killed for good, again and again: what was committed is never asked again, and the
+    predictions are those of an uninterrupted run."""
+    script = Path(__file__).parent / "interrupted.py"
+    workspace, log = tmp_path / "killed", tmp_path / "asked"
+
+    def command(folder, file, delay):
+        return [sys.executable, str(script), str(folder), str(file), str(delay)]
+
+    def committed() -> set[str]:
+        if not (workspace / "snellen.db").exists():
+            return set()
+        with sqlite3.connect(workspace / "snellen.db") as connection:
+            try:
+                return {row[0] for row in connection.execute("SELECT key FROM responses")}
+            except sqlite3.OperationalError:
+                return set()
+
+    rng = random.Random(5)
+    kills = 0
+    for _ in range(6):
+        before, already = committed(), len(log.read_text().split()) if log.exists() else 0
+        process = subprocess.Popen(
+            command(workspace, log, 0.02), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and process.poll() is None:
+            if log.exists() and len(log.read_text().split()) > already:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+        kills += process.returncode == -signal.SIGKILL
+        asked = log.read_text().split()[already:]
+        assert before <= committed()
+        assert not before & set(asked)
+    assert kills >= 3
+
+    done = subprocess.run(command(workspace, log, 0), capture_output=True, text=True, timeout=60, check=True)
+    whole = subprocess.run(
+        command(tmp_path / "whole", tmp_path / "other", 0),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == whole.stdout
+    runs = [open_run(workspace=folder) for folder in (workspace, tmp_path / "whole")]
+    assert frame_of(runs[0]) == frame_of(runs[1])
+    assert runs[0].metrics["accuracy"] == runs[1].metrics["accuracy"]
