@@ -1,0 +1,122 @@
+"""The workspace: ids, prefixes, frames, refusals."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import stat
+import threading
+
+import pytest
+from helpers import sample
+
+from snellen.errors import StoreError, UnknownName
+from snellen.store import Finding, Remembered, Store, default_workspace
+from snellen.types import Outcome, Prediction, Response, Score
+
+
+def test_the_default_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("SNELLEN_WORKSPACE", raising=False)
+    assert str(default_workspace()) == "snellen-workspace"
+    monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path))
+    assert default_workspace() == tmp_path
+
+
+def test_responses_come_back_as_they_were(workspace):
+    store = Store()
+    whole = Response(
+        "café 🦊\n\0end",
+        (Score(-1.5, 3), Score(-math.inf), Score(0.1)),
+        Outcome.TRUNCATED,
+        "why",
+        0.25,
+        12,
+        3,
+    )
+    store.remember([Remembered("k", "m", {"a": 1}, whole)])
+    assert store.recall(["k", "none"]) == {"k": whole}
+    store.remember([Remembered("k", "m", {"a": 1}, Response("other"))])
+    assert store.recall(["k"])["k"] == whole
+
+
+def test_many_keys(workspace):
+    store = Store()
+    rows = [Remembered(f"k{i}", "m", {}, Response(str(i))) for i in range(1300)]
+    store.remember(rows)
+    assert len(store.recall([row.key for row in rows])) == 1300
+
+
+def test_ids(workspace):
+    store = Store()
+    one = store.begin("llava-rank-x", "a" * 64, {"n": 1})
+    assert one == "llava-rank-x-aaaaaa"
+    assert store.begin("llava-rank-x", "a" * 64, {"n": 1}) == one
+    twin = store.begin("llava-rank-x", "a" * 6 + "b" * 58, {"n": 1})
+    assert twin == "llava-rank-x-aaaaaabbbbbb"
+    other = store.begin("clip-rank-x", "c" * 64, {"n": 1})
+    assert store.find("clip") == other
+    assert store.find("@last") == other
+    assert store.find(one) == one  # although another id begins with it
+    store.record(one, [])
+    assert store.find("@last") == one
+    with pytest.raises(UnknownName, match="begins the ids of 2 runs"):
+        store.find("llava")
+    with pytest.raises(UnknownName, match="Did you mean 'clip-rank-x-cccccc'"):
+        store.find("clap-rank-x-cccccc")
+    with pytest.raises(UnknownName):
+        store.find("")
+
+
+def test_a_finding_replaces_an_error(workspace):
+    store = Store()
+    run = store.begin("r", "d" * 64, {})
+    one = sample(("a", "b"), "a")
+    store.record(run, [Finding(0, one, Prediction("s1", outcome=Outcome.ERROR, reason="x"), [])])
+    assert store.examined(run, ["s1"]) == set()
+    store.record(run, [Finding(0, one, Prediction("s1", "a", details={"x": [1]}), ["k"])])
+    assert store.examined(run, ["s1", "s2"]) == {"s1"}
+    (row,) = store.frame(run).to_dict("records")
+    assert (row["prediction"], row["outcome"], row["x"]) == ("a", "ok", [1])
+
+
+def test_an_empty_workspace(workspace):
+    with pytest.raises(UnknownName, match="no workspace here"):
+        Store(create=False)
+    with pytest.raises(UnknownName, match="There are no runs yet"):
+        Store().find("@last")
+
+
+def test_only_its_owner_may_look_into_a_workspace(workspace):
+    Store()
+    assert stat.S_IMODE(workspace.stat().st_mode) == 0o700
+
+
+def test_what_cannot_be_used(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="no workspace can be made"):
+        Store(tmp_path / "file" / "ws")
+    (tmp_path / "ws").mkdir()
+    (tmp_path / "ws" / "snellen.db").write_text("this is no database, " * 99)
+    with pytest.raises(StoreError, match="not a database"):
+        Store(tmp_path / "ws")
+    newer = Store(tmp_path / "newer")
+    newer.close()
+    with sqlite3.connect(tmp_path / "newer" / "snellen.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="layout 99"):
+        Store(tmp_path / "newer")
+
+
+def test_several_writers(workspace):
+    stores = [Store() for _ in range(4)]
+
+    def write(store, start):
+        for i in range(40):
+            store.remember([Remembered(f"{(start + i) % 60}", "m", {}, Response("x"))])
+
+    threads = [threading.Thread(target=write, args=(s, 15 * i)) for i, s in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores[0].recall([str(i) for i in range(60)])) == 60
