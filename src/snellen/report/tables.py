@@ -66,9 +66,9 @@ def leaderboard(runs: Sequence[Run], title: str | None = None) -> Table:
     table.add_column("model", no_wrap=True)
     table.add_column("protocol", no_wrap=True)
     for heading in ("accuracy %", "macro F1 %", "weighted F1 %", *(["top-5 %"] if ranked else [])):
-        table.add_column(heading, justify="right")
-    table.add_column("questions", justify="right")
-    table.add_column("items/s", justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("questions", justify="right", no_wrap=True)
+    table.add_column("items/s", justify="right", no_wrap=True)
     table.add_column("outcomes")
     for run in sorted(runs, key=_order):
         figures = run.metrics

@@ -1,0 +1,63 @@
+# make demo   examine the built-in models, offline
+# make test   run all tests (and `make check`: formatting, lint, types)
+# Both make .venv and install what they need into it, from any state of the directory.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# One thread a process: contending threads cost far more than they bring on few cores.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM = false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format picture pico clean venv
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+# A .venv that is not there, is of another Python, or was left half made, is made anew.
+venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Snellen needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+
+$(VENV)/.local: pyproject.toml constraints.txt | venv
+	@echo "Installing into $(VENV) …"
+	@$(INSTALL) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | venv
+	@echo "Installing into $(VENV) …"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.local
+
+demo: $(VENV)/.local
+	@$(BIN)/snellen demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# The picture in the README, from a demo of now.
+picture: $(VENV)/.dev
+	@$(BIN)/python docs/make_picture.py
+
+# Train the built-in models again: half an hour of one core.
+pico: $(VENV)/.dev
+	@$(BIN)/python -m snellen.models.pico.train --out build/pico
+	@for name in llava llava-skewed clip classifier; do \
+		rm -rf src/snellen/models/pico/weights/$$name && cp -r build/pico/$$name src/snellen/models/pico/weights/; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

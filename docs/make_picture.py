@@ -1,0 +1,65 @@
+"""Draw the README's picture: the demo's table, examined now, as SVG that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+
+from snellen.api import Filters, Plan
+from snellen.models.pico import NAMES
+from snellen.report.tables import leaderboard
+
+#: Rich's own frame without its web fonts.
+FRAME = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
+<style>
+.{unique_id}-matrix {{
+    font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
+    font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width;
+}}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{width}" height="{height}" />
+</clipPath>
+{lines}
+</defs>
+<rect fill="{background}" width="100%" height="100%" rx="8" />
+<g transform="translate(9, 18)" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def main() -> None:
+    """Examine and draw."""
+    with tempfile.TemporaryDirectory() as workspace:
+        plan = Plan(
+            [f"pico:{name}" for name in NAMES],
+            ["chart:shapes"],
+            ["closed-set", "binary?wave=7", "rank"],
+            filters=Filters(limit=140),
+            workspace=workspace,
+        )
+        table = leaderboard(plan.examine())
+    frame = FRAME.replace("{background}", "#{:02x}{:02x}{:02x}".format(*MONOKAI.background_color))
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(record=True, width=124, file=nowhere, highlight=False)
+        console.print("[bold green]$[/] snellen demo\n")
+        console.print(table)
+        path = Path(__file__).parent / "images" / "leaderboard.svg"
+        path.parent.mkdir(exist_ok=True)
+        console.save_svg(str(path), title="snellen", code_format=frame, theme=MONOKAI, unique_id="snellen")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
