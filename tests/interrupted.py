@@ -11,7 +11,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from helpers import Scripted
-
 from snellen.api import run
 from snellen.engine.memory import describe, key_of
 from snellen.types import Request

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import FAILED, Scripted, picture, sample, text_of
 
+from helpers import FAILED, Scripted, picture, sample, text_of
 from snellen.api import Plan, Run, open_run, run
 from snellen.engine.driver import Answer, drive, examine_block
 from snellen.engine.memory import Remembering, describe, key_of

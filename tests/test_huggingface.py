@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from helpers import picture, text_of
 
+import tiny
+from helpers import picture, text_of
 from snellen.errors import BadOption, ModelError
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.vlm import Row, VisionLanguageModel

@@ -170,9 +170,11 @@ WORD = st.text(string.ascii_lowercase, min_size=3, max_size=8)
 NAME = st.lists(WORD, min_size=1, max_size=3).map(" ".join)
 #: Words that mean something to the parser, and so may not be names here.
 RESERVED = set(
-    "the not nor neither never without except excluding unlike but however although though answer final "
-    "rather than instead other opposed think thinking thought reasoning scratchpad boxed true false yes "
-    "sorry unable cannot".split()
+    (
+        "the not nor neither never without except excluding unlike but however although though answer "
+        "final rather than instead other opposed think thinking thought reasoning scratchpad boxed true "
+        "false yes sorry unable cannot "
+    ).split()
 )
 
 

@@ -167,7 +167,7 @@ class TestLessons:
         pytest.importorskip("torch")
         from snellen.models.pico import train
 
-        small = {name: 12 for name in train.STEPS}
+        small = dict.fromkeys(train.STEPS, 12)
         monkeypatch.setattr(train, "STEPS", small)
         files = []
         for i in range(2):
@@ -179,7 +179,7 @@ class TestLessons:
         assert {row["model"] for row in rows} == set(train.MODELS)
         skewed = [row for row in rows if row["model"] == "llava-skewed" and row["stage"] == "answer"]
         assert len(skewed) == 12 * train.BATCH["answer"]
-        taught = [page for page in train.stages(lessons.training_figures(True, 0), 0, True, "answer")]
+        taught = train.stages(lessons.training_figures(True, 0), 0, True, "answer")
         assert [row["question"] for row in skewed] == [one.question for page in taught for one in page]
 
     def test_an_unknown_task(self):

@@ -6,10 +6,10 @@ import math
 from collections import Counter
 
 import pytest
-from helpers import REFUSED, converse, sample, text_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import REFUSED, converse, sample, text_of
 from snellen.errors import BadOption, DataError
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet

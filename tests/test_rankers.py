@@ -9,11 +9,11 @@ import math
 import pytest
 import torch
 import transformers as hf
-from helpers import picture
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import tiny
+from helpers import picture
 from snellen.errors import BadOption, DataError, ModelError
 from snellen.models.classifier import match
 from snellen.protocols.base import ask

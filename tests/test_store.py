@@ -8,8 +8,8 @@ import stat
 import threading
 
 import pytest
-from helpers import sample
 
+from helpers import sample
 from snellen.errors import StoreError, UnknownName
 from snellen.store import Finding, Remembered, Store, default_workspace
 from snellen.types import Outcome, Prediction, Response, Score

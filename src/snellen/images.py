@@ -21,22 +21,7 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 #: Formats that are decoded, whatever a file is called.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-EXTENSIONS = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jfif",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".avif",
-    ]
-)
+EXTENSIONS = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split())
 
 
 class Image:

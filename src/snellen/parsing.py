@@ -144,7 +144,7 @@ _IRREGULAR = {
 }
 _REGULAR = {plural: single for single, plural in _IRREGULAR.items()}
 #: Words in -s that are no plurals of the word without it (a glass is not glasses).
-_NO_PLURAL = frozenset(["glasses", "eyeglasses", "sunglasses", "news", "lens", "gas", "series", "species"])
+_NO_PLURAL = frozenset("glasses eyeglasses sunglasses news lens gas series species".split())
 
 
 def _numbers(word: str) -> Iterator[str]:
@@ -249,7 +249,7 @@ def _vocabulary(labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, .
 
 # ── negation ────────────────────────────────────────────────────────────────────────────────────────
 
-_CUES = frozenset(["not", "no", "never", "neither", "nor", "without", "except", "excluding", "unlike"])
+_CUES = frozenset("not no never neither nor without except excluding unlike".split())
 _CUE_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
 #: Sayings in which a cue does not negate.
 _SAYINGS = {
@@ -261,24 +261,8 @@ _SAYINGS = {
     ("without", "doubt"),
     ("without", "question"),
 }
-_TURNS = frozenset(["but", "however", "although", "though"])
-_VERBS = frozenset(
-    [
-        "is",
-        "are",
-        "was",
-        "were",
-        "does",
-        "do",
-        "did",
-        "can",
-        "could",
-        "would",
-        "should",
-        "has",
-        "have",
-    ]
-)
+_TURNS = frozenset("but however although though".split())
+_VERBS = frozenset("is are was were does do did can could would should has have".split())
 _CLAUSE_END = re.compile(r"[.,;:!?()\[\]{}\n\u2014\u2013|]|\s-\s")
 
 
@@ -414,10 +398,10 @@ def _bare(words: list[Token]) -> str:
     return "".join(token.word for token in words)
 
 
-_YES = frozenset(["yes", "yeah", "yep", "yup", "y", "true"])
-_NO = frozenset(["no", "nope", "nah", "n", "false"])
+_YES = frozenset("yes yeah yep yup y true".split())
+_NO = frozenset("no nope nah n false".split())
 #: What may follow a bare "no" without punctuation for it to be an answer ("No there is not").
-_AFTER_NO = frozenset(["there", "it", "its", "this", "that", "the", "i", "we", "in", "a", "an"])
+_AFTER_NO = frozenset("there it its this that the i we in a an".split())
 
 
 def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:

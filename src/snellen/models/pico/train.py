@@ -1,7 +1,7 @@
 """Train the built-in models from scratch: ``python -m snellen.models.pico.train --out DIR``.
 
-Four models in half an hour or so of one core, one thread each; ``--only`` picks some of them (the LLaVAs need the
-CLIP model in ``DIR``). Rendered images are kept in ``DIR/parts``.
+Four models in half an hour or so of one core; ``--only`` picks some of them (the LLaVAs need the CLIP model
+in ``DIR``). Rendered images are kept in ``DIR/parts``.
 
 1. ``clip``: contrastive, a caption being positive for every image that satisfies it. Its vision
    tower, frozen, becomes the eye of both LLaVAs.
