@@ -159,7 +159,7 @@ def _print_leaderboard(runs: list[Run]) -> None:
     from snellen.report.tables import leaderboard
 
     console = _console()
-    console.print(leaderboard(runs))
+    console.print(leaderboard(runs, narrow=console.width < 120))
     console.print(f"Look closer: snellen show {runs[-1].id}", style="dim", soft_wrap=True)
 
 

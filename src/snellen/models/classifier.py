@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import DataError
-from snellen.models.base import LocalModel, fitting
+from snellen.models.base import fitting
 from snellen.models.huggingface import Dtype
+from snellen.models.huggingface.local import CheckpointModel
 from snellen.parsing import tokens
 from snellen.registry import MODELS
 from snellen.types import Kind, Request, Response, Score
@@ -55,7 +56,7 @@ def classifier(
     return Classifier(found, table)
 
 
-class Classifier(LocalModel):
+class Classifier(CheckpointModel):
     """See :func:`classifier`. A class's score is the log of the summed probability of all of the
     model's labels that are mapped to it; a class without any has the score -inf and is reported.
     """
@@ -68,36 +69,27 @@ class Classifier(LocalModel):
         checkpoint: Checkpoint,
         mapping: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        super().__init__()
-        self.checkpoint = checkpoint
-        self.name = checkpoint.name
+        super().__init__(checkpoint)
         self.mapping = dict(mapping or {})
-        self._model: Any = None
         self._known: dict[tuple[str, ...], list[list[int]]] = {}
 
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "classifier", **self.checkpoint.identity(), "mapping": self.mapping}
 
-    def load(self) -> None:
-        if self._model is None:
-            from transformers import AutoImageProcessor, AutoModelForImageClassification
+    def load_parts(self) -> tuple[Any, Any]:
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-            self._processor = self.checkpoint.load_processor(AutoImageProcessor)
-            self._model = self.checkpoint.load(AutoModelForImageClassification)
-
-    def close(self) -> None:
-        self._model = None
+        processor = self.checkpoint.load_processor(AutoImageProcessor)
+        return processor, self.checkpoint.load(AutoModelForImageClassification)
 
     def facts(self) -> Mapping[str, Any]:
-        from snellen.models.huggingface.facts import facts
-
         unmapped = {
             name: None
             for names, ids in self._known.items()
             for name, i in zip(names, ids, strict=True)
             if not i
         }
-        return {**facts(self._model), "unmapped_classes": list(unmapped)}
+        return {**super().facts(), "unmapped_classes": list(unmapped)}
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         import torch

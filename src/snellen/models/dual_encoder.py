@@ -6,8 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from snellen.errors import BadOption
-from snellen.models.base import LocalModel, fitting
+from snellen.models.base import fitting
 from snellen.models.huggingface import Dtype
+from snellen.models.huggingface.local import CheckpointModel
 from snellen.registry import MODELS
 from snellen.types import Kind, Request, Response, Score
 
@@ -49,7 +50,7 @@ def clip(
     return DualEncoder(found, template)
 
 
-class DualEncoder(LocalModel):
+class DualEncoder(CheckpointModel):
     """See :func:`clip`. Text features are computed once for each label set.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision"
@@ -61,16 +62,13 @@ class DualEncoder(LocalModel):
     text_only = False
 
     def __init__(self, checkpoint: Checkpoint, template: str = "photo") -> None:
-        super().__init__()
-        self.checkpoint = checkpoint
-        self.name = checkpoint.name
+        super().__init__(checkpoint)
         self.templates = TEMPLATES.get(template) or tuple(template.split("|"))
         if not all("{}" in t for t in self.templates):
             raise BadOption(
                 f"template={template!r} is not allowed: {', '.join(TEMPLATES)}, or texts with {{}} for "
                 "the class name, separated by |."
             )
-        self._model: Any = None
         self._texts: dict[tuple[str, ...], torch.Tensor] = {}
 
     def identity(self) -> Mapping[str, Any]:
@@ -80,21 +78,14 @@ class DualEncoder(LocalModel):
             "templates": list(self.templates),
         }
 
-    def load(self) -> None:
-        if self._model is None:
-            from transformers import AutoModel, AutoProcessor
+    def load_parts(self) -> tuple[Any, Any]:
+        from transformers import AutoModel, AutoProcessor
 
-            self._processor = self.checkpoint.load_processor(AutoProcessor)
-            self._model = self.checkpoint.load(AutoModel)
+        return self.checkpoint.load_processor(AutoProcessor), self.checkpoint.load(AutoModel)
 
     def close(self) -> None:
-        self._model = None
+        super().close()
         self._texts.clear()
-
-    def facts(self) -> Mapping[str, Any]:
-        from snellen.models.huggingface.facts import facts
-
-        return facts(self._model)
 
     def group(self, request: Request) -> Hashable:
         return (request.kind, request.continuations, len(request.images))

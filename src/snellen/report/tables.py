@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -56,31 +57,37 @@ def outcomes(counts: Mapping[str, int]) -> str:
     )
 
 
-def leaderboard(runs: Sequence[Run], title: str | None = None) -> Table:
-    """The best accuracy first, data set by data set. Square brackets of no figure: all intervals 95 %."""
-    several = len({run.data for run in runs}) > 1
-    ranked = any(run.metrics.get("top5") for run in runs)
-    table = Table(title=title, title_justify="left", header_style="bold")
-    if several:
-        table.add_column("data")
-    table.add_column("model", no_wrap=True)
-    table.add_column("protocol", no_wrap=True)
-    for heading in ("accuracy %", "macro F1 %", "weighted F1 %", *(["top-5 %"] if ranked else [])):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("questions", justify="right", no_wrap=True)
-    table.add_column("items/s", justify="right", no_wrap=True)
-    table.add_column("outcomes")
+def leaderboard(runs: Sequence[Run], *, narrow: bool = False) -> Table:
+    """The best accuracy first, data set by data set. ``narrow`` leaves out what 80 columns cannot hold."""
+    columns: dict[str, Callable[[Run], str]] = {
+        "data": lambda run: escape(run.data),
+        "model": lambda run: escape(run.model),
+        "protocol": lambda run: escape(run.protocol),
+        "accuracy %": lambda run: percent(run.metrics.get("accuracy")),
+        "macro F1 %": lambda run: percent(run.metrics.get("macro_f1")),
+        "weighted F1 %": lambda run: percent(run.metrics.get("weighted_f1")),
+        "top-5 %": lambda run: percent(run.metrics.get("top5")),
+        "questions": lambda run: number(run.metrics["questions"]),
+        "items/s": lambda run: number(run.metrics["items_per_second"]),
+        "outcomes": lambda run: outcomes(run.metrics["outcomes"]),
+    }
+    if len({run.data for run in runs}) < 2:
+        del columns["data"]
+    if narrow or not any(run.metrics.get("top5") for run in runs):
+        del columns["top-5 %"]
+    if narrow:
+        del columns["weighted F1 %"], columns["questions"]
+    frame = box.SIMPLE_HEAD if narrow else box.HEAVY_HEAD
+    table = Table(header_style="bold", box=frame, pad_edge=not narrow)
+    words = ("data", "model", "protocol", "outcomes")
+    for heading in columns:
+        number_like = heading not in words
+        side: Literal["left", "right"] = "right" if number_like else "left"
+        table.add_column(heading, justify=side, no_wrap=number_like, overflow="fold")
     for run in sorted(runs, key=_order):
-        figures = run.metrics
-        cells = [escape(run.data)] if several else []
-        cells += [escape(run.model), escape(run.protocol)]
-        cells += [percent(figures.get(k)) for k in ("accuracy", "macro_f1", "weighted_f1")]
-        cells += [percent(figures.get("top5"))] if ranked else []
-        cells += [number(figures["questions"]), number(figures["items_per_second"])]
-        table.add_row(*cells, outcomes(figures["outcomes"]))
-    if runs:
-        table.caption = "95 % intervals beside the figures; every figure divides by all samples."
-        table.caption_justify = "left"
+        table.add_row(*(cell(run) for cell in columns.values()))
+    table.caption = "95 % intervals beside the figures; every figure divides by all samples."
+    table.caption_justify = "left"
     return table
 
 

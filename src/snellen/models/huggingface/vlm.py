@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.models.base import LocalModel, fitting
+from snellen.models.base import fitting
 from snellen.models.huggingface.chat import ChatRenderer
-from snellen.models.huggingface.checkpoint import Checkpoint
+from snellen.models.huggingface.local import CheckpointModel
 from snellen.types import Decoding, Kind, Outcome, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Row:
     continuation: str = ""
 
 
-class VisionLanguageModel(LocalModel):
+class VisionLanguageModel(CheckpointModel):
     """A checkpoint behind ``AutoModelForImageTextToText`` and ``AutoProcessor``.
 
     Generation pads on the left and is greedy at temperature 0, whatever the checkpoint's own sampling
@@ -35,31 +35,16 @@ class VisionLanguageModel(LocalModel):
     depends on its batch.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__()
-        self.checkpoint = checkpoint
-        self.name = checkpoint.name
-        self._model: Any = None
-
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "vlm", **self.checkpoint.identity()}
 
-    def load(self) -> None:
-        if self._model is None:
-            from transformers import AutoModelForImageTextToText, AutoProcessor
+    def load_parts(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
-            self._processor = self.checkpoint.load_processor(AutoProcessor)
-            self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
-            self._chat = ChatRenderer(self._processor)
-            self._model = self.checkpoint.load(AutoModelForImageTextToText)
-
-    def close(self) -> None:
-        self._model = None
-
-    def facts(self) -> Mapping[str, Any]:
-        from snellen.models.huggingface.facts import facts
-
-        return facts(self._model)
+        processor = self.checkpoint.load_processor(AutoProcessor)
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._chat = ChatRenderer(processor)
+        return processor, self.checkpoint.load(AutoModelForImageTextToText)
 
     def cost(self, request: Request) -> int:
         return max(1, len(request.continuations))

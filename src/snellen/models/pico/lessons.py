@@ -132,12 +132,7 @@ def lessons(
     """
     rng = random.Random(f"train/lessons/{stage}/{seed}")
     mixture = list(tasks) or [task for task, weight in TASKS.items() for _ in range(weight)]
-    deck: list[int] = []
-    for step in range(steps):
-        if len(deck) < batch:
-            deck = list(range(len(figs)))
-            rng.shuffle(deck)
-        drawn, deck = deck[:batch], deck[batch:]
+    for step, drawn in enumerate(_hands(rng, len(figs), steps, batch)):
         now = first if step < first_steps else mixture
         offers = rng.choice(OFFERS)  # one size a batch: rows of like length leave little padding
         page = []
@@ -147,17 +142,23 @@ def lessons(
         yield page
 
 
+def _hands(rng: random.Random, cards: int, hands: int, size: int) -> Iterator[list[int]]:
+    """Hands dealt from a shuffled deck, which is shuffled anew when it runs out."""
+    deck: list[int] = []
+    for _ in range(hands):
+        if len(deck) < size:
+            deck = list(range(cards))
+            rng.shuffle(deck)
+        drawn, deck = deck[:size], deck[size:]
+        yield drawn
+
+
 def captions(
     figs: Sequence[Figure], stage: str, seed: int, steps: int, batch: int
 ) -> Iterator[list[tuple[int, str, tuple[str, ...]]]]:
     """Batches of (figure index, caption, the properties that it names) for contrastive training."""
     rng = random.Random(f"train/captions/{stage}/{seed}")
-    deck: list[int] = []
-    for _ in range(steps):
-        if len(deck) < batch:
-            deck = list(range(len(figs)))
-            rng.shuffle(deck)
-        drawn, deck = deck[:batch], deck[batch:]
+    for drawn in _hands(rng, len(figs), steps, batch):
         yield [(index, *_caption(rng, figs[index])) for index in drawn]
 
 

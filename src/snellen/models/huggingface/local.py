@@ -1,0 +1,50 @@
+"""What all models that are loaded from a checkpoint share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from snellen.models.base import LocalModel
+from snellen.models.huggingface.checkpoint import Checkpoint
+
+__all__ = ["CheckpointModel"]
+
+
+class CheckpointModel(LocalModel):
+    """A model behind a checkpoint, loaded when it is first needed."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.name = checkpoint.name
+        self._model: Any = None
+        self._processor: Any = None
+
+    @abstractmethod
+    def load_parts(self) -> tuple[Any, Any]:
+        """Load the processor and the model."""
+
+    def load(self) -> None:
+        if self._model is None:
+            self._processor, self._model = self.load_parts()
+
+    def close(self) -> None:
+        self._model = None
+
+    def facts(self) -> Mapping[str, Any]:
+        """Parameters, architecture, device and precision, and the GPU's peak so far."""
+        if self._model is None:
+            return {}
+        import torch
+
+        model = self._model
+        on_gpu = model.device.type == "cuda"
+        return {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "architecture": type(model).__name__,
+            "device": torch.cuda.get_device_name(model.device) if on_gpu else str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "peak_gpu_bytes": torch.cuda.max_memory_allocated(model.device) if on_gpu else None,
+        }
