@@ -10,8 +10,9 @@ from rich.terminal_theme import MONOKAI
 
 from snellen.api import Filters, Plan
 from snellen.models.pico import NAMES
-from snellen.report.tables import leaderboard
+from snellen.report.tables import leaderboards
 
+WIDTH = 124
 #: Rich's own frame without its web fonts.
 FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
@@ -49,10 +50,10 @@ def main() -> None:
             filters=Filters(limit=140),
             workspace=workspace,
         )
-        table = leaderboard(plan.examine())
+        (table,) = leaderboards(plan.examine(), WIDTH)
     frame = FRAME.replace("{background}", "#{:02x}{:02x}{:02x}".format(*MONOKAI.background_color))
     with Path("/dev/null").open("w") as nowhere:
-        console = Console(record=True, width=124, file=nowhere, highlight=False)
+        console = Console(record=True, width=WIDTH, file=nowhere, highlight=False)
         console.print("[bold green]$[/] snellen demo\n")
         console.print(table)
         path = Path(__file__).parent / "images" / "leaderboard.svg"

@@ -43,7 +43,7 @@ def test_a_folder_of_images_to_figures_that_a_recount_confirms(snellen, photos, 
     document = json.loads(out)
     assert [(r["model"], r["protocol"]) for r in document["runs"]] == [
         ("pico:llava", "closed-set"),
-        ("pico:llava", "binary"),
+        ("pico:llava", "binary?wave=5"),
         ("pico:llava", "rank"),
         ("pico:clip", "rank"),
     ]
@@ -205,6 +205,9 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
         (("ls", "everything"), ["'models', 'datasets', 'protocols', 'runs'"]),
         (("ls", "runs", "--hub"), ["no workspace"]),
         (("ls", "protocols", "--hub"), ["--hub goes with models"]),
+        (("ls", "models", "--search", "x"), ["--search goes with --hub"]),
+        ((*R, "--protocol", "open-world?prompt="), ["an empty prompt asks nothing"]),
+        ((*R, "--protocol", "open-world?min_similarity=nan"), ["-1 to 1"]),
         (("see",), ["No such command 'see'"]),
     ],
     ids=lambda value: " ".join(map(str, value))[-60:] if isinstance(value, tuple) else "",
@@ -233,6 +236,39 @@ def test_no_images_one_class_and_a_broken_image(snellen, tmp_path, photos):
     (one / "ring" / "0.png").write_bytes(b"")
     code, _, err = snellen("run", "--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{one}")
     assert (code, "ring/0.png: an empty file" in err) == (2, True)
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(snellen, tmp_path, workspace):
+    (tmp_path / "file").write_text("")
+    code, _, err = snellen(*R, "--output-path", tmp_path / "file")
+    assert (code, "not a folder to write into" in err) == (2, True)
+    assert not (workspace / "snellen.db").exists()
+
+
+def test_bad_images_can_be_left_out(snellen, photos, tmp_path):
+    import shutil
+
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "star" / "9.png").write_bytes(b"broken")
+    arguments = ("run", "--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{folder}")
+    code, _, err = snellen(*arguments)
+    assert (code, "star/9.png" in err, "--skip-bad" in err) == (2, True, True)
+    code, out, _ = snellen(*arguments, "--skip-bad")
+    assert (code, "1 skipped" in out) == (0, True)
+
+
+def test_what_models_write_does_not_drive_the_terminal(snellen, monkeypatch):
+    from snellen.models.classifier import Classifier
+
+    def fail(self, requests):
+        raise RuntimeError("\x1b[2J\x1b]0;gone\x07 [bold]x")
+
+    monkeypatch.setattr(Classifier, "_classify", fail)
+    snellen(*R, "--quiet")
+    _, out, _ = snellen("show", "@last")
+    assert "\x1b" not in out
+    assert "[bold]x" in out
 
 
 def test_an_extra_that_is_not_installed(snellen, monkeypatch):

@@ -131,6 +131,25 @@ class TestFolder:
         data = DATASETS.make(f"folder:{tmp_path}")
         assert set(data.labels) == {"猫", "собака", "café 'o'"}
 
+    def test_file_names_as_people_have_them(self, tmp_path):
+        make(tmp_path, "a/Screenshot at 3.14\u202fPM.png", "b/👩\u200d🚀.png", "b/new\nline.png")
+        assert len(DATASETS.make(f"folder:{tmp_path}")) == 3
+
+    def test_a_folder_beside_the_splits_does_not_make_classes_of_them(self, tmp_path):
+        make(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
+        (tmp_path / "annotations").mkdir()
+        data = DATASETS.make(f"folder:{tmp_path}")
+        assert data.labels == ("a", "b")
+        assert "annotations is left out" in " ".join(data.notes)
+
+    def test_a_pipe_is_no_image(self, tmp_path):
+        import os
+
+        make(tmp_path, "a/1.png", "b/1.png")
+        os.mkfifo(tmp_path / "a" / "2.png")
+        with pytest.raises(ImageError, match=r"a/2\.png: cannot be read"):
+            select(DATASETS.make(f"folder:{tmp_path}")).fingerprint()
+
     @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["C"]), min_size=1))
     def test_a_clean_name_is_clean_already(self, name):
         once = clean(name)
@@ -222,6 +241,20 @@ class TestFilters:
             select(data, classes=("stars",))
         with pytest.raises(DataError, match="at least two"):
             select(data, classes=("star",))
+
+    def test_classes_with_commas_in_them(self, tmp_path):
+        make(tmp_path, "cup, tea/1.png", "heart/1.png", "star/1.png")
+        data = DATASETS.make(f"folder:{tmp_path}")
+        assert select(data, classes=("cup, tea", "heart,star")).labels == data.labels
+        assert select(data, classes="heart,star").labels == ("heart", "star")
+
+    def test_two_samples_of_one_id_are_refused(self):
+        class Twins(type(DATASETS.make("chart:shapes"))):
+            def row(self, index):
+                return super().row(index)._replace(id="same")
+
+        with pytest.raises(DataError, match="two samples have the id 'same'"):
+            select(Twins(3, 0, 32, "test", "object")).fingerprint()
 
     def test_a_random_subset_of_classes_is_nested_and_seeded(self, data):
         few, more = (set(select(data, num_classes=n, seed=1).labels) for n in (5, 12))

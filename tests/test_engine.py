@@ -18,8 +18,9 @@ from helpers import FAILED, Scripted, picture, sample, text_of
 from snellen.api import Plan, Run, open_run, run
 from snellen.engine.driver import Answer, drive, examine_block
 from snellen.engine.memory import Remembering, describe, key_of
-from snellen.errors import ImageError, Unsupported, UsageError
+from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
+from snellen.models.base import LocalModel
 from snellen.protocols.base import ask
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
@@ -373,6 +374,147 @@ class TestRuns:
         again = run(model=Scripted(script), **kwargs, seed=1, protocol_options={"normalise": "tokens"})
         assert again.metrics["items_per_second"] is None  # from memory, -inf and all
         assert set(again.predictions["prediction"]) == {"square"}
+
+
+class TestWhatOthersWrote:
+    """Models, protocols and data sets of users: their faults are named, and take nothing else down."""
+
+    def test_a_model_that_raises(self, workspace):
+        def script(request):
+            if "circle" in guess(request):
+                raise RuntimeError("no circles please")
+            return guess(request)
+
+        found = run(
+            model=Scripted(script, batch_size=1), data="chart:shapes?n=28", protocol="closed-set?rounds=1"
+        )
+        lost = found.predictions.query("outcome == 'error'")
+        assert 0 < len(lost) < 28
+        assert set(lost["reason"]) == {"RuntimeError: no circles please"}
+
+    def test_a_model_that_only_fails_claims_no_speed(self, workspace):
+        model = Scripted(lambda r: FAILED)
+        found = run(model=model, data="chart:shapes?n=5", protocol="closed-set?rounds=1")
+        assert found.metrics["items_per_second"] is None
+        assert found.metrics["outcomes"]["error"] == 5
+
+    def test_a_model_that_gives_too_few_answers(self, workspace):
+        class Short(Scripted):
+            async def respond(self, requests):
+                return (await super().respond(requests))[1:]
+
+        with pytest.raises(ModelError, match="scripted was asked 4 requests and gave 3 answers"):
+            run(model=Short(guess), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
+
+    def test_a_model_that_gives_no_scores(self, workspace):
+        found = run(model=Scripted(lambda r: "a text"), data="chart:shapes?n=2", protocol="rank")
+        assert set(found.predictions["reason"]) == {"0 scores for 28 continuations"}
+
+    @pytest.mark.parametrize(
+        ("examine", "message"),
+        [
+            (lambda sample: {}["x"], "failed on sample 's0' .KeyError"),
+            (lambda sample: None, "ended sample 's0' without a Prediction"),
+        ],
+    )
+    def test_a_protocol_that_fails(self, examine, message):
+        class Odd(ClosedSet):
+            def examine(self, sample):
+                found = examine(sample)
+                yield from ()
+                return found
+
+        with pytest.raises(SnellenError, match=f"The protocol 'closed-set' {message}"):
+            asyncio.run(examine_block(samples(1), Odd(), answering(lambda r: "x")))
+
+    def test_a_cancellation_from_within_does_not_hang(self):
+        async def respond(requests):
+            raise asyncio.CancelledError
+
+        async def go():
+            with pytest.raises(asyncio.CancelledError):
+                await collect(samples(3), ClosedSet(rounds=1), respond, block=1)
+
+        asyncio.run(asyncio.wait_for(go(), 20))
+
+    def test_a_local_model_needs_no_init(self, workspace):
+        class Mine(LocalModel):
+            name = "mine"
+            batch_size = 3
+
+            def identity(self):
+                return {"mine": 1}
+
+            def answer(self, requests):
+                return [Response(guess(r)) for r in requests]
+
+        found = run(model=Mine(), data="chart:shapes?n=7", protocol="closed-set?rounds=1")
+        assert found.metrics["outcomes"]["ok"] == 7
+
+
+class TestPlan:
+    def test_variants_can_be_told_apart_and_repeats_are_not_repeated(self, workspace):
+        names = ["closed-set", "closed-set?rounds=1", "closed-set", "closed-set?rounds=2&order=fixed"]
+        plan = Plan([Scripted(guess)], ["chart:shapes?n=3"] * 2, names)
+        runs = plan.examine()
+        assert [found.protocol for found in runs] == list(dict.fromkeys(names))
+        assert len({found.id for found in runs}) == 3
+        assert runs[0].data == "chart:shapes?n=3"
+
+    def test_a_path_is_a_folder_and_one_name_is_a_list_of_one(self, workspace, photos):
+        (found,) = Plan(Scripted(guess), photos, "closed-set?rounds=1").examine()
+        assert found.data == f"folder:{photos}"
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            ({"model": None}, "model=None"),
+            ({"model": 3}, "model=3 is not allowed"),
+            ({"limit": "4"}, "--limit 4"),
+            ({"limit": 4.0}, "--limit 4.0"),
+            ({"seed": "4"}, "seed='4'"),
+            ({"model_options": {"x": 1}}, "made already, so x cannot be set"),
+            ({"protocol": ClosedSet(), "protocol_options": {"rounds": 2}}, "so rounds cannot be set"),
+        ],
+    )
+    def test_mistakes(self, workspace, more, message):
+        kwargs = {"model": Scripted(guess), "data": "chart:shapes", "protocol": "closed-set"}
+        with pytest.raises(UsageError, match=message):
+            run(**{**kwargs, **more})
+
+    def test_bad_images_are_skipped_listed_and_counted(self, workspace, photos, tmp_path):
+        import shutil
+
+        folder = tmp_path / "photos"
+        shutil.copytree(photos, folder)
+        (folder / "star" / "9.png").write_bytes(b"broken")
+        (folder / "ring" / "9.png").write_bytes(b"")
+        kwargs = {"model": Scripted(guess), "data": f"folder:{folder}", "protocol": "closed-set?rounds=1"}
+        with pytest.raises(ImageError, match="--skip-bad"):
+            run(**kwargs)
+        found = run(**kwargs, skip_bad=True)
+        assert found.metrics["n"] == 20
+        assert found.metrics["skipped"] == 2
+        listed = {bad["where"]: bad["reason"] for bad in found.manifest["data"]["skipped"]}
+        assert set(listed) == {"star/9.png", "ring/9.png"}
+        assert "empty file" in listed["ring/9.png"]
+
+    def test_an_interrupted_fresh_run_is_gone_on_with(self, workspace):
+        stop = True
+
+        def script(request):
+            if stop and len(model.asked) > 8:
+                raise KeyboardInterrupt
+            return guess(request)
+
+        model = Scripted(script, batch_size=2)
+        kwargs = {"model": model, "data": "chart:shapes?n=12", "protocol": "closed-set?rounds=1"}
+        with pytest.raises(KeyboardInterrupt):
+            run(**kwargs, fresh=True)
+        stop, before = False, len(model.asked)
+        first = run(**kwargs, fresh=True)
+        assert len(model.asked) - before <= 12 - 6
+        assert run(**kwargs, fresh=True).id != first.id
 
 
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):

@@ -140,7 +140,26 @@ def test_greedy_whatever_the_checkpoints_own_defaults(model):
     warm = [replace(request, decoding=Decoding(6, temperature=3.0, draw=draw)) for draw in range(6)]
     drawn = [r.text for r in answers(model, warm, 1)]
     assert len(set(drawn)) > 1
-    assert drawn == [r.text for r in answers(model, warm, 1)]
+    assert drawn == [r.text for r in answers(model, warm, 16)]
+
+
+def test_penalties_and_forbidden_words_of_the_checkpoint_are_not_taken_over(tmp_path):
+    folder = tiny.save("llava", tmp_path)
+    plain = [r.text for r in answers(MODELS.make(f"hf:{folder}"), questions()[:4], 4)]
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text())
+    settings |= {"repetition_penalty": 9.0, "num_beams": 3, "no_repeat_ngram_size": 1}
+    settings["bad_words_ids"] = [[i] for i in range(3, 300)]
+    path.write_text(json.dumps(settings))
+    assert [r.text for r in answers(MODELS.make(f"hf:{folder}"), questions()[:4], 4)] == plain
+
+
+def test_a_prompt_beyond_the_context_is_an_error(model):
+    long = ask((picture(),), "cat " * 3000, max_tokens=2)
+    found = answers(model, [long, questions()[0]], 2)
+    assert found[0].outcome is Outcome.ERROR
+    assert "context is 2048" in found[0].reason
+    assert found[1].outcome is not Outcome.ERROR
 
 
 def test_requests_without_an_image_and_with_two(model):
@@ -189,6 +208,8 @@ def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
     assert [r.text for r in halved] == [r.text for r in whole]
     assert sizes[:4] == [16, 8, 4, 2]
     assert max(sizes[4:]) == 2
+    assert model._fits == 2
+    model._fits = None
 
 
 def test_one_bad_request_spoils_no_other(model, monkeypatch):
@@ -261,7 +282,7 @@ class TestCheckpoint:
         with pytest.raises(ModelError, match="without config.json"):
             MODELS.make(f"hf:{tmp_path}")
         (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-        with pytest.raises(ModelError, match="cannot load its processor"):
+        with pytest.raises(ModelError, match="cannot load its model"):
             MODELS.make(f"hf:{tmp_path}").load()
 
     def test_devices(self, tmp_path):

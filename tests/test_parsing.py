@@ -327,3 +327,83 @@ def test_yes_no_never_raises(text, truncated) -> None:
     assert parse_yes_no(text, truncated=truncated) in (True, False) or isinstance(
         parse_yes_no(text, truncated=truncated), ParseFailure
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "expected"),
+    [
+        # Compounds, written together or apart.
+        ("The object in this photo is a light house.", ("lighthouse", "house"), "lighthouse"),
+        ("A sea horse in a tank", ("seahorse", "horse"), "seahorse"),
+        ("a fire truck on the road", ("firetruck", "truck"), "firetruck"),
+        ("I see an ice-cream", ("icecream", "cream"), "icecream"),
+        ("An AK-47 rifle.", ("ak47", "dog"), "ak47"),
+        ("It is a bread maker machine", ("breadmaker", "dog"), "breadmaker"),
+        ("two cellphones", ("cell phone", "dog"), "cell phone"),
+        ("teddybears", ("teddy bear", "bear"), "teddy bear"),
+        ("cat-like robot", ("cat", "dog"), None),
+        ("a hot-dog", ("cat", "dog"), None),
+        ("a sea-lion", ("lion", "tiger"), None),
+        ("a bird-cage", ("bird", "cat"), None),
+        # Abbreviations.
+        ("Answer: St. Bernard", ("St. Bernard", "beagle"), "St. Bernard"),
+        ("a St. Bernard dog", ("st bernard", "beagle"), "st bernard"),
+        ("T. rex", ("t rex", "dog"), "t rex"),
+        # What is marked as the answer is all that counts.
+        ("There is a dog behind, but the main object is a wolf.\nAnswer: wolf", ("cat", "dog"), None),
+        ("It has fur like a cat. Answer: I don't know", ("cat", "dog"), None),
+        ("The correct option is cat. The dog is blurry.", ("cat", "dog"), "cat"),
+        ("The answer to the question is a cat, I think. No dog.", ("cat", "dog"), "cat"),
+        ("cat? dog? <answer>dog</answer>", ("cat", "dog"), "dog"),
+        ("◁think▷cat?◁/think▷dog", ("cat", "dog"), "dog"),
+        # Negation.
+        ("It's hardly a cat", ("cat", "dog"), None),
+        ("It lacks a cat", ("cat", "dog"), None),
+        ("This could be mistaken for a dog", ("cat", "dog"), None),
+        ("not a bear although it looks like a bear", ("bear", "dog"), None),
+        ("none other than a dog", ("cat", "dog"), "dog"),
+        ("glasses", ("glass", "cup"), None),
+    ],
+)
+def test_answers_as_models_give_them(text, labels, expected) -> None:
+    found = parse_label(text, labels)
+    assert (found if isinstance(found, str) else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is not yes", None),
+        ("The answer is not no", None),
+        ("yes, no", None),
+        ("no, yes", None),
+        ("No, but yes", None),
+        ("Yes No", None),
+        ("Yes, no doubt about it", True),
+        ("The answer to the question is no.", False),
+        ("<answer>no</answer>", False),
+        ("Unfortunately, no.", False),
+        ("Actually, yes.", True),
+        ("I would say yes.", True),
+        ("No because it is a dog", False),
+    ],
+)
+def test_yes_and_no_as_models_give_them(text, expected) -> None:
+    found = parse_yes_no(text)
+    assert (found if isinstance(found, bool) else None) == expected
+
+
+def test_yes_and_no_cut_off() -> None:
+    assert parse_yes_no("Yes", truncated=True) is True
+    assert parse_yes_no("No", truncated=True) is False
+    assert isinstance(parse_yes_no("No dou", truncated=True), ParseFailure)
+    assert parse_yes_no("No, it do", truncated=True) is False
+
+
+@pytest.mark.parametrize("text", ["answer: cat ", "cat ", "not cat, cat, ", "yes ", "no, "])
+def test_an_answer_that_goes_round_and_round_is_read_in_no_time(text) -> None:
+    """Quadratic work on 20,000 characters would take minutes (the suite's time-out sees that)."""
+    for repeats in (20_000 // len(text), 10**6 // len(text)):
+        parse_label(text * repeats, ("cat", "dog"))
+        parse_yes_no(text * repeats)
+    assert isinstance(parse_label("cat " * 10**5, ("cat", "dog")), ParseFailure)

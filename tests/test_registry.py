@@ -25,8 +25,9 @@ from snellen.types import Prediction
         ("hf:a/b?dtype=float16&revision=x", ("hf", "a/b", {"dtype": "float16", "revision": "x"})),
         ("folder:./why?", ("folder", "./why?", {})),
         ("folder:C:/x", ("folder", "C:/x", {})),
+        ("binary?prompt=Is it a {name}?", ("binary", "", {"prompt": "Is it a {name}?"})),
         ("rank?prompt=a%26b c+d", ("rank", "", {"prompt": "a&b c+d"})),
-        ("openai:gpt?base_url=http://h:1/v1?a", ("openai", "gpt?base_url=http://h:1/v1?a", {})),
+        ("openai:gpt?base_url=http://h:1/v1?a", ("openai", "gpt", {"base_url": "http://h:1/v1?a"})),
     ],
 )
 def test_names(name, parts):
@@ -52,6 +53,7 @@ def test_names_come_back(rest, value):
         ("False", bool, False),
         ("x", str, "x"),
         ("none", int | None, None),
+        ("none", str | None, "none"),
         (None, int | None, None),
         ("4", int | None, 4),
         ("b", Literal["a", "b"], "b"),
@@ -91,7 +93,8 @@ def test_options_on_the_name_beat_those_for_all():
         (PROTOCOLS, "closedset", "Unknown protocol 'closedset'. Did you mean 'closed-set'"),
         (PROTOCOLS, "rank:x", "Unknown protocol 'rank:x'"),
         (MODELS, "gpt-4", "Known: classifier:ORG/NAME"),
-        (DATASETS, "./photos", "Known: chart:shapes, folder:PATH"),
+        (DATASETS, "./photos", "Did you mean 'folder:./photos'.*Known: chart:shapes"),
+        (MODELS, "llava-hf/llava-1.5-7b-hf", "Did you mean 'hf:llava-hf/llava-1.5-7b-hf'"),
         (DATASETS, "", "Unknown data set"),
     ],
 )

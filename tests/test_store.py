@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import stat
@@ -120,3 +121,55 @@ def test_several_writers(workspace):
     for thread in threads:
         thread.join()
     assert len(stores[0].recall([str(i) for i in range(60)])) == 60
+
+
+def test_processes_that_begin_a_workspace_at_once(tmp_path):
+    import subprocess
+    import sys
+
+    code = "import sys; from snellen.store import Store\nprint(Store(sys.argv[1]).begin('r', 'a' * 64, {}))"
+    command = [sys.executable, "-c", code, str(tmp_path / "new")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    results = [process.communicate(timeout=60) for process in running]
+    assert [out.decode().strip() for out, _ in results] == ["r-aaaaaa"] * 4, results
+
+
+def test_a_foreign_database_is_left_as_it_is(tmp_path):
+    with sqlite3.connect(tmp_path / "snellen.db") as connection:
+        connection.execute("PRAGMA user_version = 7")
+    with pytest.raises(StoreError, match="layout 7"):
+        Store(tmp_path)
+    with sqlite3.connect(tmp_path / "snellen.db") as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_a_detail_never_takes_the_place_of_a_column(workspace):
+    store = Store()
+    run = store.begin("r", "e" * 64, {})
+    odd = Prediction("s1", "b", details={"label": "b", "id": "x", "votes": [1]})
+    store.record(run, [Finding(0, sample(("a", "b"), "a"), odd, [])])
+    (row,) = store.frame(run).to_dict("records")
+    assert (row["id"], row["label"], row["prediction"]) == ("s1", "a", "b")
+    assert (row["details_label"], row["votes"]) == ("b", [1])
+
+
+def test_what_a_sample_holds_is_kept_with_the_run(workspace):
+    store = Store()
+    run = store.begin("r", "f" * 64, {})
+    rich = sample(("a", "b"), "a", question="Which?", choices=("a", "b"), meta={"when": object, "n": 3})
+    store.record(run, [Finding(0, rich, Prediction("s1", "a"), [])])
+    with sqlite3.connect(workspace / "snellen.db") as connection:
+        (text,) = connection.execute("SELECT content FROM samples").fetchone()
+    content = json.loads(text)
+    assert (content["question"], content["choices"], content["meta"]["n"]) == ("Which?", ["a", "b"], 3)
+
+
+def test_a_workspace_that_may_only_be_read(workspace, monkeypatch):
+    first = Store()
+    first.begin("r", "a" * 64, {})
+    first.close()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    store = Store(create=False)
+    assert store.find("@last") == "r-aaaaaa"
+    with pytest.raises(StoreError, match="readonly"):
+        store.begin("s", "b" * 64, {})

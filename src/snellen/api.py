@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +40,7 @@ class Filters:
     shuffle: bool = False
     limit: int | None = None
     split: str | None = None
+    skip_bad: bool = False
 
     def apply(self, data: Dataset, seed: int) -> Selection:
         """The selection of a data set."""
@@ -48,6 +52,7 @@ class Filters:
             shuffle=self.shuffle,
             limit=self.limit,
             seed=seed,
+            skip_bad=self.skip_bad,
         )
 
 
@@ -89,8 +94,8 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """The protocol's name."""
-        return str(self.manifest["protocol"]["name"])
+        """The protocol as the user named it, options and all."""
+        return str(self.manifest["protocol"]["title"])
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -112,7 +117,7 @@ class Run:
         """Write what the field's harnesses write: results as JSON, samples as JSON lines."""
         from snellen.report.export import write_rows
 
-        folder.mkdir(parents=True, exist_ok=True)
+        writable(folder)
         results = {**self.as_dict(), "manifest": self.manifest}
         text = json.dumps(results, indent=2, ensure_ascii=False)
         (folder / f"results_{self.id}.json").write_text(text + "\n", encoding="utf-8")
@@ -122,6 +127,20 @@ class Run:
         accuracy = self.metrics.get("accuracy")
         figure = f", accuracy={accuracy['value']:.3f}" if accuracy else ""
         return f"<Run {self.id}: {self.status}{figure}>"
+
+
+def writable(folder: Path) -> None:
+    """Make a folder for results, or say why not.
+
+    Raises:
+        BadOption: it cannot be made or written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise BadOption(f"--output-path {folder}: not a folder to write into ({error.strerror}).") from error
 
 
 #: Told of each examination and its progress.
@@ -149,7 +168,7 @@ class Plan:
     """
 
     models: Sequence[str | Model]
-    data: Sequence[str | Dataset]
+    data: Sequence[str | Path | Dataset]
     protocols: Sequence[str | Protocol]
     model_options: Mapping[str, Any] = field(default_factory=dict)
     data_options: Mapping[str, Any] = field(default_factory=dict)
@@ -163,40 +182,36 @@ class Plan:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise BadOption(f"--batch-size {self.batch_size} is not allowed; allowed: 1 or more.")
-        for sort, given in (
-            ("model", self.models),
-            ("data", self.data),
-            ("protocol", self.protocols),
-        ):
-            if not given:
-                raise UsageError(f"Name at least one --{sort}; see: snellen ls {_PLURALS[sort]}")
+        if not isinstance(self.seed, int):
+            raise BadOption(f"seed={self.seed!r} is not allowed; allowed: a whole number.")
         protocols = [
-            PROTOCOLS.make(p, self.protocol_options, seed=self.seed) if isinstance(p, str) else p
-            for p in self.protocols
+            (p, PROTOCOLS.make(p, self.protocol_options, seed=self.seed)) if isinstance(p, str) else ("", p)
+            for p in _list("protocol", self.protocols, Protocol, self.protocol_options)
         ]
         split = {"split": self.filters.split} if self.filters.split else {}
-        selections = [
-            self.filters.apply(
-                DATASETS.make(d, {**self.data_options, **split}) if isinstance(d, str) else d,
-                self.seed,
-            )
-            for d in self.data
-        ]
-        for selection in selections:
-            for protocol in protocols:
+        options = {**self.data_options, **split}
+        selections = []
+        for name in _list("data", self.data, Dataset, options):
+            made = DATASETS.make(name, options) if isinstance(name, str) else name
+            selection = self.filters.apply(made, self.seed)
+            selection.name = name if isinstance(name, str) else selection.name
+            for _, protocol in protocols:
                 protocol.check(selection.labels, selection.background)
-        models = [MODELS.make(m, self.model_options) if isinstance(m, str) else m for m in self.models]
-        if self.batch_size is not None:
-            for model in models:
-                model.batch_size = self.batch_size
+            selections.append(selection)
+        models = []
+        for name in _list("model", self.models, Model, self.model_options):
+            model: Model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
+            model.name = name if isinstance(name, str) else model.name
+            model.batch_size = self.batch_size or model.batch_size
+            models.append(model)
         #: Pairs that do not go together, in words.
         self.skipped: list[str] = []
-        pairs: list[tuple[Model, list[Protocol]]] = []
+        pairs: list[tuple[Model, list[tuple[str, Protocol]]]] = []
         for model in models:
             able = []
-            for protocol in protocols:
+            for title, protocol in protocols:
                 if (reason := incompatibility(model, protocol)) is None:
-                    able.append(protocol)
+                    able.append((title or protocol.name, protocol))
                 else:
                     self.skipped.append(reason)
             pairs.append((model, able))
@@ -216,7 +231,7 @@ class Plan:
         runs = []
         for model, protocols in self._pairs:
             for selection, fingerprint in zip(self._selections, fingerprints, strict=True):
-                for protocol in protocols:
+                for title, protocol in protocols:
                     examination = Examination(
                         model,
                         selection,
@@ -225,6 +240,7 @@ class Plan:
                         seed=self.seed,
                         fresh=self.fresh,
                         fingerprint=fingerprint,
+                        title=title,
                     )
                     _complete(examination.examine(_bind(watch, examination)))
                     runs.append(Run(store, examination.run))
@@ -233,6 +249,29 @@ class Plan:
 
 
 _PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}
+
+
+def _list(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> list[Any]:
+    """Names or objects, each once.
+
+    Raises:
+        UsageError: none, or something else; or options for what is made already.
+    """
+    items = [given] if isinstance(given, str | Path | kind) else list(given or ())
+    if not items:
+        raise UsageError(f"Name at least one --{sort}; see: snellen ls {_PLURALS[sort]}")
+    found: list[Any] = []
+    for item in items:
+        name = f"folder:{item}" if isinstance(item, Path) and sort == "data" else item
+        if not isinstance(name, str | kind):
+            raise UsageError(f"{sort}={item!r} is not allowed; allowed: a name, or a {kind.__name__}.")
+        if options and not isinstance(name, str):
+            raise BadOption(
+                f"{sort}={item!r} is made already, so {', '.join(options)} cannot be set; set it there."
+            )
+        if name not in found:
+            found.append(name)
+    return found
 
 
 def _bind(watch: Watch | None, examination: Examination) -> Callable[[Progress], None] | None:
@@ -253,27 +292,35 @@ def _complete(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    results: list[T] = []
-    errors: list[BaseException] = []
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+    done: Future[T] = Future()
 
     def target() -> None:
+        asyncio.set_event_loop(loop)
         try:
-            results.append(asyncio.run(work))
+            done.set_result(loop.run_until_complete(task))
         except BaseException as error:
-            errors.append(error)
+            done.set_exception(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     thread = threading.Thread(target=target)
     thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    try:
+        return done.result()
+    except KeyboardInterrupt:  # stop the examination, not only the waiting for it
+        loop.call_soon_threadsafe(task.cancel)
+        raise
+    finally:
+        thread.join()
 
 
 def run(
     *,
     model: str | Model,
-    data: str | Dataset,
+    data: str | Path | Dataset,
     protocol: str | Protocol = "closed-set",
     model_options: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
@@ -284,6 +331,7 @@ def run(
     shuffle: bool = False,
     limit: int | None = None,
     split: str | None = None,
+    skip_bad: bool = False,
     seed: int = 0,
     batch_size: int | None = None,
     workspace: Store | Path | str | None = None,
@@ -307,6 +355,7 @@ def run(
         shuffle=shuffle,
         limit=limit,
         split=split,
+        skip_bad=skip_bad,
     )
     plan = Plan(
         [model],

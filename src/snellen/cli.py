@@ -72,7 +72,7 @@ def run_(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Examine the first N samples only.")] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Examine these classes only, separated by commas.")
+        list[str] | None, typer.Option(help="Examine these classes only, separated by commas. Repeatable.")
     ] = None,
     num_classes: Annotated[
         int | None, typer.Option(help="Examine a random subset of N classes (by --seed).")
@@ -80,7 +80,10 @@ def run_(
     per_class: Annotated[int | None, typer.Option(help="Examine the first N samples of each class.")] = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle samples (by --seed).")] = False,
     split: Annotated[str | None, typer.Option(help="A split of the data set.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and list it in the run.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of shuffling, class subsets and protocols.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="How many requests are answered together.")] = None,
     max_failures: Annotated[
         float,
@@ -99,17 +102,18 @@ def run_(
 
     Started again, it asks only what is missing.
     """
-    from snellen.api import Filters, Plan
+    from snellen.api import Filters, Plan, writable
 
     if not 0 <= max_failures <= 1:
         raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
     filters = Filters(
-        classes=tuple(_split(classes)),
+        classes=tuple(classes or ()),
         num_classes=num_classes,
         per_class=per_class,
         shuffle=shuffle,
         limit=limit,
         split=split,
+        skip_bad=skip_bad,
     )
     plan = Plan(
         model,
@@ -124,6 +128,8 @@ def run_(
         workspace,
         fresh,
     )
+    if output_path is not None:
+        writable(output_path)
     runs = _examine(plan, quiet=quiet)
     if output_path is not None:
         for run in runs:
@@ -156,15 +162,12 @@ def _examine(plan: Plan, *, quiet: bool) -> list[Run]:
 
 
 def _print_leaderboard(runs: list[Run]) -> None:
-    from snellen.report.tables import leaderboard
+    from snellen.report.tables import leaderboards
 
     console = _console()
-    console.print(leaderboard(runs, narrow=console.width < 120))
+    for table in leaderboards(runs, console.width):
+        console.print(table)
     console.print(f"Look closer: snellen show {runs[-1].id}", style="dim", soft_wrap=True)
-
-
-def _split(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _options(flag: str, given: list[str] | None) -> dict[str, str]:
@@ -180,8 +183,11 @@ def _options(flag: str, given: list[str] | None) -> dict[str, str]:
 def _console() -> Console:
     from rich.console import Console
 
-    # Piped, a table keeps its columns rather than folding them to 80 characters.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # piped, a table keeps its columns rather than folding them
+        console.width = 160
+    console.width = max(console.width, 80)
+    return console
 
 
 def _print_json(document: Any) -> None:
@@ -214,6 +220,8 @@ def ls(
         return
     if hub and what != "models":
         raise BadOption(f"--hub goes with models, not with {what}: snellen ls models --hub")
+    if search is not None and not hub:
+        raise BadOption(f"--search goes with --hub: snellen ls models --hub --search {search}")
     rows = listings.hub_models(search, limit) if hub else listings.schemes(what)
     if as_json:
         _print_json(rows)
@@ -265,7 +273,7 @@ def export(
     from snellen.report.export import FORMATS, rows_as_text, write_rows
 
     if format is None:
-        ending = output.suffix.lstrip(".") if output else "jsonl"
+        ending = output.suffix.lstrip(".").lower() if output else "jsonl"
         matching = [known for known in FORMATS if known == ending]
         if not matching:
             raise BadOption(

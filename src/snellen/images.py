@@ -70,15 +70,18 @@ class Image:
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageError(
-                f"{path}: {size:,} bytes; images of at most {MAX_BYTES:,} bytes are read. "
-                "Shrink the file or remove it."
-            )
-        return path.read_bytes()
+        if not path.is_file():  # a pipe would be waited for, a device read for ever
+            raise ImageError(f"{path}: cannot be read (no such file).")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
+    if len(data) > MAX_BYTES:
+        raise ImageError(
+            f"{path}: images of at most {MAX_BYTES:,} bytes are read, and it is larger. "
+            "Shrink the file or remove it."
+        )
+    return data
 
 
 def decode(data: bytes, name: str) -> Pixels:
@@ -128,7 +131,11 @@ def _to_rgb(image: Pixels) -> Pixels:
         import numpy as np
 
         values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        if image.mode.startswith("I;16"):
+            top = 65535.0
+        else:  # 32 bits or floats, which say nothing of their range
+            most = values.max(initial=0)
+            top = 65535.0 if most > 255 else 255.0 if most > 1 else 1.0
         return pillow.fromarray((values * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")

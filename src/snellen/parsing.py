@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,6 +58,7 @@ def strip_thinking(text: str) -> str:
     >>> strip_thinking("<think>a cat? no.</think> dog")
     ' dog'
     """
+    text = text.replace("◁", "<").replace("▷", ">")  # as Kimi-VL writes its tags
     tag = r"(?:think|thinking|thought|reasoning|scratchpad)"
     text = re.sub(rf"<({tag})>.*?</\1>", "", text, flags=re.S | re.I)
     text = re.sub(rf"^.*</{tag}>", "", text, flags=re.S | re.I)  # the opening tag was in the prompt
@@ -151,6 +153,8 @@ def _numbers(word: str) -> Iterator[str]:
     """The other grammatical number of a word: its plural, and its singular if it looks like a plural."""
     if len(word) < 2 or not word.isalpha():
         return
+    if f"{word}es" in _NO_PLURAL or f"{word}s" in _NO_PLURAL:
+        return
     if word in _IRREGULAR:
         yield _IRREGULAR[word]
     if word in _REGULAR:
@@ -202,9 +206,14 @@ class _Vocabulary:
         self.by_first: dict[str, list[tuple[str, ...]]] = {}
         for form in self.forms:
             self.by_first.setdefault(form[0], []).append(form)
+        # Words run together or parted ("light house" for "lighthouse"); names before their variants.
         self.squeezed: dict[str, set[str]] = {}
-        for form, owners in names.items():
-            self.squeezed.setdefault("".join(form), set()).update(owners)
+        for table in (names, others, variants):
+            found: dict[str, set[str]] = {}
+            for form, owners in table.items():
+                found.setdefault("".join(form), set()).update(owners)
+            self.squeezed = {**found, **self.squeezed}
+        self.squeezed.pop("", None)
 
     def mentions(self, normal: str, words: list[Token]) -> list[Mention]:
         """All mentions that do not overlap, the longest first to be taken."""
@@ -214,20 +223,37 @@ class _Vocabulary:
                 run = words[i : i + len(form)]
                 if tuple(t.word for t in run) == form and self._together(normal, run):
                     found.append(Mention(i, i + len(form) - 1, frozenset(self.forms[form])))
+            for parts in range(1, 4):
+                run = words[i : i + parts]
+                owners = self.squeezed.get("".join(t.word for t in run))
+                if len(run) == parts and owners and self._together(normal, run):
+                    found.append(Mention(i, i + parts - 1, frozenset(owners)))
+        free = bytearray(b"\1" * len(words))
         taken: list[Mention] = []
         for mention in sorted(found, key=lambda m: (m.first - m.last, m.first)):
-            if all(mention.last < t.first or mention.first > t.last for t in taken):
+            span = slice(mention.first, mention.last + 1)
+            if all(free[span]):
+                free[span] = bytes(mention.last + 1 - mention.first)
                 taken.append(mention)
-        return sorted(taken, key=lambda m: m.first)
+        whole = [m for m in taken if not _within_compound(normal, words, m)]
+        return sorted(whole, key=lambda m: m.first)
 
     def _together(self, normal: str, run: list[Token]) -> bool:
-        gaps = (normal[a.end : b.start] for a, b in pairwise(run))
-        return all(set(gap) <= self.gaps for gap in gaps)
+        """Nothing between the words that would part them; a full stop may follow an abbreviation."""
+        gaps = ((a.word, normal[a.end : b.start]) for a, b in pairwise(run))
+        return all(set(g.replace(".", "") if len(w) <= 2 else g) <= self.gaps for w, g in gaps)
 
     def goes_on(self, form: tuple[str, ...]) -> bool:
         """Whether some longer name begins with this one."""
         begun = self.by_first.get(form[0], ())
         return any(len(other) > len(form) and other[: len(form)] == form for other in begun)
+
+
+def _within_compound(normal: str, words: list[Token], mention: Mention) -> bool:
+    """Whether a hyphen joins the name to another word: a sea-lion is no lion."""
+    start, end = words[mention.first].start, words[mention.last].end
+    before, after = normal[max(0, start - 2) : start], normal[end : end + 2]
+    return bool(re.fullmatch(r"\w[-\u2010\u2011]", before) or re.fullmatch(r"[-\u2010\u2011]\w", after))
 
 
 def _squeeze(text: str) -> str:
@@ -249,7 +275,10 @@ def _vocabulary(labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, .
 
 # ── negation ────────────────────────────────────────────────────────────────────────────────────────
 
-_CUES = frozenset("not no never neither nor without except excluding unlike".split())
+_CUES = frozenset(
+    "not no never neither nor without except excluding unlike lack lacks lacking hardly absence mistaken "
+    "confused".split()
+)
 _CUE_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
 #: Sayings in which a cue does not negate.
 _SAYINGS = {
@@ -260,25 +289,28 @@ _SAYINGS = {
     ("not", "merely"),
     ("without", "doubt"),
     ("without", "question"),
+    ("none", "other"),
 }
-_TURNS = frozenset("but however although though".split())
+_TURNS = frozenset("but however".split())
 _VERBS = frozenset("is are was were does do did can could would should has have".split())
-_CLAUSE_END = re.compile(r"[.,;:!?()\[\]{}\n\u2014\u2013|]|\s-\s")
+_CLAUSE_END = re.compile(r"[.,;:!?<>()\[\]{}\n\u2014\u2013|]|\s-\s")
 
 
 def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[Mention]:
     """The mentions that no cue negates, before them in their clause or right after them."""
     within = {i for m in mentions for i in range(m.first, m.last + 1)}
+    lists = _list_ends(normal, words)
     negated_from: set[int] = set()
     negative = False
     for i, token in enumerate(words):
         follows = words[i + 1].word if i + 1 < len(words) else ""
         gap = normal[words[i - 1].end : token.start] if i else ""
         if _ends_clause(gap) or (token.word in _TURNS and i not in within):
-            negative = negative and gap.strip() == "," and _lists(normal, words, i)
+            negative = negative and gap.strip() == "," and lists[i]
         if i not in within:
             after = words[i - 1].word if i else ""
-            cue = token.word in _CUES or (after, token.word) in _CUE_PAIRS
+            pair = (after, token.word) in _CUE_PAIRS and words[max(0, i - 2)].word not in ("none", "no")
+            cue = token.word in _CUES or pair
             saying = (token.word, follows) in _SAYINGS
             negative = negative or (cue and not saying)
         if negative:
@@ -290,14 +322,14 @@ def _ends_clause(gap: str) -> bool:
     return bool(_CLAUSE_END.search(gap))
 
 
-def _lists(normal: str, words: list[Token], i: int) -> bool:
-    """Whether a list with "or" goes on here, as in "not a cat, dog, or bird"."""
-    for before, token in zip(words[i:], words[i + 1 :], strict=False):
-        if _ends_clause(normal[before.end : token.start].replace(",", "")):
-            return False
-        if token.word in ("or", "nor"):
-            return True
-    return False
+def _list_ends(normal: str, words: list[Token]) -> list[bool]:
+    """For each word, whether an "or" follows before its sentence ends, as in "not a cat, dog, or bird"."""
+    found = [False] * len(words)
+    for i in range(len(words) - 2, -1, -1):
+        gap = normal[words[i].end : words[i + 1].start]
+        if not _ends_clause(gap.replace(",", "")):
+            found[i] = found[i + 1] or words[i + 1].word in ("or", "nor")
+    return found
 
 
 def _denied(normal: str, words: list[Token], mention: Mention) -> bool:
@@ -313,22 +345,36 @@ def _denied(normal: str, words: list[Token], mention: Mention) -> bool:
     return rest[0].word in _VERBS and rest[1].word in ("not", "absent", "never")
 
 
+#: An answer that is longer has lost its way, and would take long to read.
+LONGEST = 20_000
+
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────────
 
 _MARKER = re.compile(
-    r"\b(?P<final>final\s+)?answer['\"*_]*\s*(?:is|would be|:|=)['\"*_:]*\s*(?:that\s)?|(?P<box>\\boxed\s*\{)"
+    r"\b(?P<final>(?:final|correct|right)\s+)?(?:answer|option|choice)['\"*_]*"
+    r"(?:\s+(?:to|for|of)\s[^.:\n]{0,80}?)?\s*(?:is|would be|:|=)['\"*_:]*\s*(?:that\s)?"
+    r"|(?P<box>\\boxed\s*\{)|(?P<tag><answer>)"
 )
+#: Where a marked stretch ends; the full stop of an abbreviation ("St. Bernard") ends nothing.
+_STRETCH_END = re.compile(r"\n|(?<!\b\w)(?<!\b\w\w)[.!?](?=\s|$)")
 
 
-def _marked(normal: str) -> list[tuple[int, int]]:
-    """Stretches of text that the answer itself marks as its answer; final ones before others."""
+def _marked(normal: str, words: list[Token]) -> list[list[int]]:
+    """The words (by number) of each stretch that the answer itself marks as its answer; where some are
+    marked as final, those alone.
+    """
     found = list(_MARKER.finditer(normal))
-    final = [m for m in found if m["final"] or m["box"]]
+    final = [m for m in found if m["final"] or m["box"] or m["tag"]]
     stretches = []
     for marker in final or found:
-        start = marker.end()
-        stop = re.compile(r"\}" if marker["box"] else r"\n|[.!?](?=\s|$)").search(normal, start)
-        stretches.append((start, stop.start() if stop else len(normal)))
+        closing = re.compile(r"\}") if marker["box"] else re.compile("</answer>") if marker["tag"] else None
+        start = marker.end() + len(normal[marker.end() :]) - len(normal[marker.end() :].lstrip(" \n\t*_:\"'"))
+        stop = (closing or _STRETCH_END).search(normal, start)
+        end = stop.start() if stop else len(normal)
+        first = bisect_left(words, start, key=lambda token: token.start)
+        last = bisect_left(words, end, key=lambda token: token.start)
+        if first < last:
+            stretches.append(list(range(first, last)))
     return stretches
 
 
@@ -361,6 +407,8 @@ def parse_label(
     more = tuple((k, tuple(v)) for k, v in sorted((synonyms or {}).items()))
     vocabulary = _vocabulary(labels, more)
     text = strip_thinking(text)
+    if len(text) > LONGEST:
+        return ParseFailure(f"an answer of {len(text):,} characters; at most {LONGEST:,} are read")
     if text.strip() in labels and not truncated:
         return text.strip()
     normal = _normalise(text)
@@ -378,12 +426,11 @@ def parse_label(
         if vocabulary.goes_on(tuple(t.word for t in words[last.first :])):
             mentions = mentions[:-1]
     affirmed = _affirmed(normal, words, mentions)
-    marked = [
-        m
-        for m in affirmed
-        if any(a <= words[m.first].start and words[m.last].end <= b for a, b in _marked(normal))
-    ]
-    named = {m.labels for m in marked or affirmed}
+    stretches = _marked(normal, words)
+    if stretches:  # then what stands elsewhere is no answer, and where it names no class, there is none
+        inside = {i for stretch in stretches for i in stretch}
+        affirmed = [m for m in affirmed if m.first in inside and m.last in inside]
+    named = {m.labels for m in affirmed}
     if len(named) == 1 and len(only := next(iter(named))) == 1:
         return next(iter(only))
     several = sorted({label for group in named for label in group})
@@ -401,7 +448,15 @@ def _bare(words: list[Token]) -> str:
 _YES = frozenset("yes yeah yep yup y true".split())
 _NO = frozenset("no nope nah n false".split())
 #: What may follow a bare "no" without punctuation for it to be an answer ("No there is not").
-_AFTER_NO = frozenset("there it its this that the i we in a an".split())
+_AFTER_NO = frozenset("there it its this that the i we in a an because since as".split())
+#: What may stand before an answer in its sentence ("Unfortunately, no", "I would say yes").
+_FILLERS = frozenset(
+    "unfortunately actually well hmm sorry sure indeed i d would say think believe so my guess is".split()
+)
+_BOTH = re.compile(
+    r"\byes\b\W*(?:(?:but|and|or|then)\W+)?no\b(?!\s+(?:doubt|question))"
+    r"|\bno\b\W*(?:(?:but|and|or|then)\W+)?yes\b"
+)
 
 
 def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
@@ -412,29 +467,25 @@ def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
     >>> parse_yes_no("I have no idea")
     ParseFailure(reason='says neither yes nor no', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
-    text = strip_thinking(text)
+    text = strip_thinking(text)[:LONGEST]
     normal = re.sub(r"\byes\b\W{0,3}(?:or|/)\W{0,3}no\b|\byes\s*/\s*no\b", " ", _normalise(text))
     words = _tokenise(normal)
-    if truncated and words and words[-1].end == len(normal):
+    cut = truncated and len(words) > 1
+    if cut and words[-1].end == len(normal):
         words = words[:-1]
-    if re.search(r"\byes and no\b", normal):
+    if _BOTH.search(normal):
         return _failure(text, truncated, "says both yes and no")
-    stretches = _marked(normal)
-    said, marked = set(), set()
-    for i, token in enumerate(words):
-        answer = _said(normal, words, i)
-        if answer is not None and any(a <= token.start < b for a, b in stretches):
-            marked.add(answer)
-        elif answer is not None and _opens(normal, words, i):
-            said.add(answer)
-    decided = marked or said
-    if len(decided) == 1:
-        return next(iter(decided))
-    reason = "says both yes and no" if decided else "says neither yes nor no"
+    stretches = _marked(normal, words)
+    # A marked answer begins with its word; whatever else it says, nothing outside it counts.
+    places = [s[0] for s in stretches] or [i for i in range(len(words)) if _opens(normal, words, i)]
+    decided = {_said(normal, words, i, cut) for i in places} - (set() if stretches else {None})
+    if len(decided) == 1 and (answer := next(iter(decided))) is not None:
+        return answer
+    reason = "says both yes and no" if len(decided - {None}) > 1 else "says neither yes nor no"
     return _failure(text, truncated, reason)
 
 
-def _said(normal: str, words: list[Token], i: int) -> bool | None:
+def _said(normal: str, words: list[Token], i: int, cut: bool) -> bool | None:
     """What the word at ``i`` would say if it stood where an answer stands."""
     word = words[i].word
     follows = words[i + 1] if i + 1 < len(words) else None
@@ -443,12 +494,19 @@ def _said(normal: str, words: list[Token], i: int) -> bool | None:
         return True
     if word not in _NO or ((len(word) == 1 or word == "false") and not short):
         return None
-    if follows is None or _ends_clause(normal[words[i].end : follows.start]):
+    if follows is None:  # where the answer was cut off, "doubt" may have followed
+        return None if cut and not _ends_clause(normal[words[i].end :]) else False
+    if _ends_clause(normal[words[i].end : follows.start]):
         return False
     return False if follows.word in _AFTER_NO else None
 
 
 def _opens(normal: str, words: list[Token], i: int) -> bool:
-    """Whether the word at ``i`` begins a sentence or a line."""
-    before = normal[words[i - 1].end : words[i].start] if i else "."
-    return bool(re.search(r"[.!?:;\n]", before))
+    """Whether the word at ``i`` begins a sentence or a line, fillers apart."""
+    while i:
+        if re.search(r"[.!?:;\n]", normal[words[i - 1].end : words[i].start]):
+            return True
+        i -= 1
+        if words[i].word not in _FILLERS:
+            return False
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 import types
 import typing
 import warnings
@@ -17,6 +18,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote
 
@@ -42,9 +44,9 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
     Raises:
         BadOption: an option without ``=``.
     """
-    head, mark, tail = name.rpartition("?")
-    if not mark or "=" not in tail:
-        head, tail = name, ""
+    # Options begin at the first "?" that a key and "=" follow; any other belongs to the text.
+    head, *more = re.split(r"\?(?=[A-Za-z_]\w*=)", name, maxsplit=1)
+    tail = more[0] if more else ""
     options = {}
     for item in filter(None, tail.split("&")):
         key, equals, value = item.partition("=")
@@ -91,10 +93,11 @@ class Registry(Generic[T]):
         sort: what they are, in messages ("model").
         package: whose modules register the built-in ones; also the entry-point group of plug-ins.
         takes_rest: whether a name goes on after its scheme (``folder:PATH``).
+        bare: the scheme that is probably meant by a name that is a path or ORG/NAME.
     """
 
-    def __init__(self, sort: str, package: str, *, takes_rest: bool = True) -> None:
-        self.sort, self.package, self.takes_rest = sort, package, takes_rest
+    def __init__(self, sort: str, package: str, *, takes_rest: bool = True, bare: str = "") -> None:
+        self.sort, self.package, self.takes_rest, self.bare = sort, package, takes_rest, bare
         self._entries: dict[str, Entry] = {}
         self._discovered = False
 
@@ -142,8 +145,11 @@ class Registry(Generic[T]):
         scheme, rest, own = parse_name(name)
         known = self.entries
         if scheme not in known or (rest and not self.takes_rest):
+            hint = did_you_mean(scheme, known)
+            if self.bare and scheme not in known and ("/" in name or Path(name).exists()):
+                hint = f" Did you mean {f'{self.bare}:{name}'!r}?"
             raise UnknownName(
-                f"Unknown {self.sort} {name!r}.{did_you_mean(scheme, known)} "
+                f"Unknown {self.sort} {name!r}.{hint} "
                 f"Known: {', '.join(e.example for e in known.values())}. "
                 f"See: snellen ls {self.sort.replace(' ', '')}s"
             )
@@ -172,7 +178,8 @@ def convert(where: str, value: Any, hint: Any) -> Any:
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
+        none = isinstance(value, str) and value.lower() == "none" and str not in arguments
+        if value is None or none:
             return None
         return convert(where, value, next(a for a in arguments if a is not type(None)))
     if origin is Literal:
@@ -203,6 +210,6 @@ def _refusal(where: str, value: Any, allowed: str) -> BadOption:
     return BadOption(f"{where}={value!r} is not allowed; allowed: {allowed}.")
 
 
-MODELS: Registry[Model] = Registry("model", "snellen.models")
-DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets")
+MODELS: Registry[Model] = Registry("model", "snellen.models", bare="hf")
+DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder")
 PROTOCOLS: Registry[Protocol] = Registry("protocol", "snellen.protocols", takes_rest=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Remembered", "Store", "default_workspace"]
 
 SCHEMA_VERSION = 1
+#: The columns of :meth:`Store.frame` that every protocol has.
+COLUMNS = (
+    "id",
+    "label",
+    "prediction",
+    "outcome",
+    "reason",
+    "answers",
+    "questions",
+    "ranking",
+    "latencies",
+    "prompt_tokens",
+    "completion_tokens",
+)
 _meta = sa.MetaData()
 
 runs = sa.Table(
@@ -51,6 +66,7 @@ samples = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("label", sa.String),
     sa.Column("images", sa.JSON, nullable=False),  # their sha256
+    sa.Column("content", sa.JSON, nullable=False),  # question, choices, references, meta …
 )
 predictions = sa.Table(
     "predictions",
@@ -131,23 +147,53 @@ class Store:
                 f"{self.folder}: no workspace can be made here ({error.strerror}). "
                 "Choose another folder with --workspace."
             ) from error
-        self.engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+        readonly = path.exists() and not os.access(path.parent, os.W_OK)
+        # Without a log beside it, a database that may only be read is one that nobody writes.
+        log = path.with_name(f"{path.name}-wal")
+        alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+        where = f"file:{path}?mode=ro{alone}&uri=true" if readonly else str(path)
+        self.engine = sa.create_engine(f"sqlite:///{where}", connect_args={"timeout": 60})
         sa.event.listen(self.engine, "connect", _configure)
-        with self._begin() as connection:
-            _meta.create_all(connection)
-            found = connection.execute(sa.text("PRAGMA user_version")).scalar_one()
-            if found not in (0, SCHEMA_VERSION):
-                raise StoreError(
-                    f"{path}: written by another version of Snellen (layout {found}; this one reads "
-                    f"{SCHEMA_VERSION}). Use that version, or another --workspace."
-                )
-            connection.execute(sa.text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+        with self._explained():
+            if not readonly:
+                self._make()
+            with self.engine.connect() as connection:
+                found = connection.execute(sa.text("PRAGMA user_version")).scalar_one()
+        if found != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: written by another version of Snellen (layout {found}; this one reads "
+                f"{SCHEMA_VERSION}). Use that version, or another --workspace."
+            )
+
+    def _make(self) -> None:
+        """Make the tables of a new workspace. Where two processes begin at once, one of them does."""
+        for patience in range(50, -1, -1):
+            try:
+                with self.engine.connect() as connection:
+                    if connection.execute(sa.text("PRAGMA user_version")).scalar_one() != 0:
+                        return
+                    connection.execute(sa.text("PRAGMA journal_mode = WAL"))
+                    connection.commit()
+                    connection.execute(sa.text("BEGIN IMMEDIATE"))
+                    if connection.execute(sa.text("PRAGMA user_version")).scalar_one() == 0:
+                        _meta.create_all(connection)
+                        connection.execute(sa.text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+                    connection.commit()
+                return
+            except sa.exc.OperationalError:
+                if not patience:
+                    raise
+                time.sleep(0.1)
 
     @contextmanager
     def _begin(self) -> Iterator[sa.Connection]:
+        with self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with self.engine.begin() as connection:
-                yield connection
+            yield
         except sa.exc.DatabaseError as error:
             raise StoreError(
                 f"{self.folder}: the workspace's database refused ({error.orig}). What was answered "
@@ -207,11 +253,23 @@ class Store:
             row = {"digest": digest, "created": now, "updated": now, "status": "running"}
             for length in (6, 12, 64):  # longer only where two digests begin alike
                 run = f"{name}-{digest[:length]}"
-                new = sqlite.insert(runs).on_conflict_do_nothing(index_elements=["id"])
+                new = sqlite.insert(runs).on_conflict_do_nothing()
                 done = connection.execute(new.values(id=run, manifest=manifest, **row))
                 if done.rowcount:
                     return run
+                # Another process may have begun the same run this very moment.
+                if (known := connection.execute(query).scalar_one_or_none()) is not None:
+                    return str(known)
         raise StoreError(f"{self.folder}: no free id for a run of {name}.")
+
+    def unfinished(self, specification: str) -> str | None:
+        """The nonce of the newest fresh run of a specification that is not finished."""
+        query = sa.select(runs.c.manifest).where(runs.c.status == "running").order_by(runs.c.updated.desc())
+        with self._begin() as connection:
+            for manifest in connection.execute(query).scalars():
+                if manifest.get("specification") == specification and manifest.get("fresh"):
+                    return str(manifest["fresh"])
+        return None
 
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:
         """Which of these samples have a prediction already (one with an error does not count)."""
@@ -234,6 +292,7 @@ class Store:
                         "position": f.position,
                         "label": f.sample.label,
                         "images": [image.sha256 for image in f.sample.images],
+                        "content": _content(f.sample),
                     }
                     for f in findings
                 ]
@@ -358,8 +417,9 @@ class Store:
                     "latencies": [reply.latency for reply in replies],
                     "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
                     "completion_tokens": sum(reply.completion_tokens for reply in replies),
-                    **row["details"],
                 }
+                # A protocol's detail never takes the place of a column.
+                | {k if k not in COLUMNS else f"details_{k}": v for k, v in row["details"].items()}
             )
         return rows
 
@@ -380,7 +440,6 @@ class Store:
 
 def _configure(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses no commit
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
@@ -388,6 +447,21 @@ def _configure(connection: Any, _: Any) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _content(sample: Sample) -> dict[str, Any]:
+    """What reading a stored answer again may need, as JSON (what is none of it is shown as text)."""
+    content = {
+        "background": sample.background,
+        "synonyms": {key: list(names) for key, names in sample.synonyms.items()},
+        "question": sample.question,
+        "choices": list(sample.choices),
+        "references": list(sample.references),
+        "meta": dict(sample.meta),
+    }
+    kept = {key: value for key, value in content.items() if value}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain
 
 
 def _finite(value: float) -> float | None:

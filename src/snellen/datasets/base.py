@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.types import Sample
 
-__all__ = ["Dataset", "Row", "Selection", "select"]
+__all__ = ["Bad", "Dataset", "Row", "Selection", "select"]
 
 
 class Row(NamedTuple):
@@ -21,6 +21,13 @@ class Row(NamedTuple):
 
     id: str
     label: str | None
+
+
+class Bad(NamedTuple):
+    """A row or file that is no sample, and why."""
+
+    where: str
+    reason: str
 
 
 class Dataset(ABC):
@@ -32,6 +39,7 @@ class Dataset(ABC):
         background: the label that stands for "none of the others", if there is one.
         synonyms: other names of labels.
         notes: decisions that a user should hear of (which split was taken …).
+        bad: what was found not to be a sample when the data set was opened.
     """
 
     name: str
@@ -39,6 +47,7 @@ class Dataset(ABC):
     background: str | None = None
     synonyms: Mapping[str, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
+    bad: tuple[Bad, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -66,15 +75,13 @@ class Selection:
         indices: Sequence[int],
         labels: tuple[str, ...],
         filters: Mapping[str, Any] | None = None,
+        skip_bad: bool = False,
     ) -> None:
         self.data, self.indices, self.labels = data, indices, labels
+        self.name = data.name
         self.background = data.background if data.background in labels else None
         self.filters = dict(filters or {})
-
-    @property
-    def name(self) -> str:
-        """The data set's name."""
-        return self.data.name
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -84,14 +91,30 @@ class Selection:
             yield self.data.sample(index, self.labels, self.background)
 
     def fingerprint(self) -> str:
-        """A hash of labels, ids and contents, in order (sha256, hex). Reads every item once."""
+        """A hash of labels, ids and contents, in order (sha256, hex). Reads every item once.
+
+        Raises:
+            DataError: an item cannot be read (unless bad ones are skipped), or two have one id.
+        """
         digest = hashlib.sha256(json.dumps([self.labels, self.background]).encode())
         synonyms = {k: list(v) for k, v in sorted(self.data.synonyms.items())}
         digest.update(json.dumps(synonyms).encode())
+        seen: set[str] = set()
         for index in self.indices:
-            row = [*self.data.row(index), self.data.digest(index)]
-            digest.update(json.dumps(row).encode())
+            row = self.data.row(index)
+            if row.id in seen:
+                raise DataError(f"{self.name}: two samples have the id {row.id!r}; ids must differ.")
+            seen.add(row.id)
+            digest.update(json.dumps([*row, self._digest(index)]).encode())
         return digest.hexdigest()
+
+    def _digest(self, index: int) -> str:
+        try:
+            return self.data.digest(index)
+        except DataError:
+            if not self.skip_bad:
+                raise
+            return "bad"
 
 
 def select(
@@ -103,21 +126,25 @@ def select(
     shuffle: bool = False,
     limit: int | None = None,
     seed: int = 0,
+    skip_bad: bool = False,
 ) -> Selection:
     """Filter a data set: classes by name, then a random subset of classes (the background, if any, is
     always in it), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
 
+    An item of ``classes`` is a class, or several separated by commas. With ``skip_bad``, what cannot be
+    read is left out, and the run lists it.
+
     Raises:
         BadOption: a class that is not there, or a number that is not positive.
-        DataError: nothing is left, or a single class.
+        DataError: nothing is left, a single class, or bad rows.
     """
-    for name, number in {
-        "num-classes": num_classes,
-        "per-class": per_class,
-        "limit": limit,
-    }.items():
-        if number is not None and number < 1:
+    for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
+        if number is not None and (not isinstance(number, int) or number < 1):
             raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
+    if data.bad and not skip_bad:
+        where, reason = data.bad[0]
+        more = f" (the first of {len(data.bad)})" if len(data.bad) > 1 else ""
+        raise DataError(f"{where}: {reason}{more}. Mend it, or leave bad rows out with --skip-bad")
     labels = _choose(data, classes, num_classes, seed)
     if len(labels) < 2 and data.labels:
         raise DataError(
@@ -144,24 +171,28 @@ def select(
     if not indices:
         raise DataError(f"{data.name}: no samples are left. Loosen the filters.")
     filters = {
-        "classes": list(classes) or None,
+        "classes": [classes] if isinstance(classes, str) else list(classes) or None,
         "num_classes": num_classes,
         "per_class": per_class,
         "shuffle": shuffle or None,
         "limit": limit,
     }
-    return Selection(data, indices, labels, {k: v for k, v in filters.items() if v is not None})
+    kept_filters = {k: v for k, v in filters.items() if v is not None}
+    return Selection(data, indices, labels, kept_filters, skip_bad)
 
 
 def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed: int) -> tuple[str, ...]:
-    for name in classes:
+    wanted: list[str] = []
+    for item in [classes] if isinstance(classes, str) else classes:
+        wanted += [item] if item in data.labels else [part.strip() for part in item.split(",")]
+    for name in filter(None, wanted):
         if name not in data.labels:
             some = ", ".join(data.labels[:20]) + (" …" if len(data.labels) > 20 else "")
             raise BadOption(
                 f"{data.name} has no class {name!r}.{did_you_mean(name, data.labels)} "
                 f"Its {len(data.labels)} classes: {some}"
             )
-    labels = tuple(name for name in data.labels if not classes or name in classes)
+    labels = tuple(name for name in data.labels if not wanted or name in wanted)
     if num_classes is None or num_classes >= len(labels):
         return labels
     pool = [name for name in labels if name != data.background]

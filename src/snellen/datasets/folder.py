@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -91,13 +90,13 @@ class Folder(Dataset):
         return Sample(path, (image,), label, labels, background, self.synonyms)
 
     def digest(self, index: int) -> str:
-        with (self.root / self._paths[index]).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return Image.from_path(self.root / self._paths[index]).sha256
 
     def _split(self, top: Path, split: str | None) -> Path:
         folders = sorted(p.name for p in top.iterdir() if p.is_dir() and p.name[0] != ".")
         splits = [name for name in SPLITS if name in {f.lower() for f in folders}]
-        if len(splits) < len(folders) or not splits:
+        mixed = len(splits) > 1 and all(self._has_folders(top / f) for f in folders if f.lower() in splits)
+        if not splits or (len(splits) < len(folders) and not mixed):
             if split is not None:
                 raise BadOption(
                     f"{top} has no splits, so split={split!r} is not allowed: splits are folders named "
@@ -108,8 +107,17 @@ class Folder(Dataset):
         match = [f for f in folders if f.lower() == chosen.lower()]
         if not match:
             raise BadOption(f"{top} has no split {chosen!r}; its splits: {', '.join(folders)}.")
-        self.notes = (f"{self.name}: split {match[0]!r} of {', '.join(folders)}",)
+        self.notes = (
+            f"{self.name}: split {match[0]!r} of {', '.join(f for f in folders if f.lower() in splits)}",
+        )
+        if len(splits) < len(folders):
+            others = ", ".join(f for f in folders if f.lower() not in splits)
+            self.notes += (f"{self.name}: beside the splits, {others} is left out",)
         return top / match[0]
+
+    @staticmethod
+    def _has_folders(folder_: Path) -> bool:
+        return any(p.is_dir() for p in folder_.iterdir())
 
     def _scan(self, level: str) -> tuple[list[str], list[str]]:
         """Relative paths (with ``/``) dealt round the classes, and the class folders."""
@@ -125,8 +133,8 @@ class Folder(Dataset):
                     loose += 1
                     continue
                 path = f"{relative}/{file}"
-                if not path.isprintable():
-                    raise DataError(f"{self.root}: a file name that is no text: {path!r}. Rename it.")
+                if any("\ud800" <= char <= "\udfff" for char in path):
+                    raise DataError(f"{self.root}: a file name that is not UTF-8: {path!r}. Rename it.")
                 by_class.setdefault(self._class_folder(path, level), []).append(path)
         if not by_class:
             hint = f" ({loose} lie at the top, where no class can be told)" if loose else ""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
+from snellen.errors import SnellenError
 from snellen.protocols.base import Protocol
 from snellen.types import Examination, Outcome, Prediction, Request, Response, Sample
 
@@ -45,6 +46,7 @@ async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> l
     A sample of which an answer fails (outcome ERROR) is not examined further; its prediction says why.
     """
     answers: dict[int, list[Answer]] = {position: [] for position, _ in block}
+    names = {position: sample.id for position, sample in block}
     done: dict[int, Prediction] = {}
     open_: dict[int, tuple[Examination, Sequence[Request]]] = {}
 
@@ -54,11 +56,22 @@ async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> l
             open_[position] = (exam, wave)
         except StopIteration as stop:
             open_.pop(position, None)
+            if not isinstance(stop.value, Prediction):
+                raise SnellenError(
+                    f"The protocol {protocol.name!r} ended sample {names[position]!r} without a Prediction; "
+                    f"it returned {stop.value!r}."
+                ) from None
             done[position] = stop.value
+        except SnellenError:
+            raise
+        except Exception as error:
+            raise SnellenError(
+                f"The protocol {protocol.name!r} failed on sample {names[position]!r} "
+                f"({type(error).__name__}: {error})."
+            ) from error
 
     for position, sample in block:
         advance(position, protocol.examine(sample), None)
-    names = {position: sample.id for position, sample in block}
     while open_:
         waves = list(open_.items())
         got = await respond([request for _, (_, wave) in waves for request in wave])
@@ -124,8 +137,11 @@ async def drive(
                     if taken:
                         await results.put(await examine_block(taken, protocol, respond))
                 await results.put(None)
-            except Exception as error:
-                await results.put(error)
+            except BaseException as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                await results.put(error)  # also a cancellation from within, which nobody else would see
 
         tasks = [asyncio.create_task(work()) for _ in range(workers)]
         try:

@@ -17,10 +17,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import Selection
+from snellen.datasets.base import Bad, Selection
 from snellen.engine.driver import Block, Examined, drive
 from snellen.engine.memory import Remembering
-from snellen.errors import Unsupported
+from snellen.errors import ImageError, Unsupported
 from snellen.images import preview
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
@@ -72,6 +72,8 @@ class Examination:
 
     Args:
         fresh: ask everything anew, as a new run.
+        fingerprint: of the data, where it is known already.
+        title: how the user named the protocol, options and all.
 
     Raises:
         Unsupported: the model cannot answer what the protocol asks.
@@ -88,13 +90,14 @@ class Examination:
         seed: int = 0,
         fresh: bool = False,
         fingerprint: str | None = None,
+        title: str | None = None,
     ) -> None:
         if (reason := incompatibility(model, protocol)) is not None:
             raise Unsupported(f"{reason}.")
         protocol.check(data.labels, data.background)
         self.model, self.data, self.protocol, self.store = model, data, protocol, store
-        self.seed = seed
-        self.nonce = datetime.now(UTC).isoformat() if fresh else ""
+        self.seed, self.title = seed, title or protocol.name
+        self.skipped: list[Bad] = list(data.data.bad)
         self.fingerprint = fingerprint or data.fingerprint()
         # What the run is: the same specification is the same run, wherever and whenever it is started.
         self.spec = {
@@ -102,15 +105,17 @@ class Examination:
             "model": dict(model.identity()),
             "data": self.fingerprint,
             "protocol": {"name": protocol.name, **protocol.options()},
-            "nonce": self.nonce,
         }
-        whole = json.dumps(self.spec, sort_keys=True)
-        digest = hashlib.sha256(whole.encode()).hexdigest()
+        base = _digest(self.spec)
+        # A fresh run that was interrupted is gone on with; only a finished one makes room for another.
+        self.nonce = (store.unfinished(base) or datetime.now(UTC).isoformat()) if fresh else ""
+        self.base = base
+        digest = _digest({**self.spec, "nonce": self.nonce})
         self.run = store.begin(self._slug(), digest, self.manifest())
 
     def _slug(self) -> str:
         """model-protocol-data, in letters, digits and hyphens."""
-        parts = (self.model.name, self.protocol.name, self.data.name)
+        parts = (self.model.name, self.title, self.data.name)
         return "-".join(_slug(part) for part in parts)
 
     @property
@@ -123,6 +128,7 @@ class Examination:
         """Examine what is missing. What was answered is stored, whatever happens next."""
         progress = Progress(len(self.data))
         if self.finished:
+            self.store.record(self.run, [])  # it is the last one now
             return
         self.protocol.prepare()
         self.model.load()
@@ -162,15 +168,25 @@ class Examination:
 
     def _prepare(self, block: Block) -> Block:
         """Decode and hash a block's images ahead of time, and keep their previews."""
-        for _, sample in block:
-            for image in sample.images:
-                pixels = image.pixels
-                if not self.store.preview_path(image.sha256).exists():
-                    self.store.keep_preview(image.sha256, preview(pixels))
-        return block
+        good = []
+        for position, sample in block:
+            try:
+                for image in sample.images:
+                    pixels = image.pixels
+                    if not self.store.preview_path(image.sha256).exists():
+                        self.store.keep_preview(image.sha256, preview(pixels))
+                good.append((position, sample))
+            except ImageError as error:
+                if not self.data.skip_bad:
+                    raise ImageError(f"{error} Or leave bad images out with --skip-bad") from error
+                self.skipped.append(Bad(sample.id, str(error)))
+        return good
 
     def _record(self, block: list[Examined], progress: Progress, seconds: float) -> None:
-        fresh = sum(any(answer.fresh for answer in item.answers) for item in block)
+        fresh = sum(
+            any(answer.fresh for answer in item.answers) and item.prediction.outcome is not Outcome.ERROR
+            for item in block
+        )
         findings = [
             Finding(
                 item.position,
@@ -195,11 +211,12 @@ class Examination:
     def _metrics(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         row = self.store.run(self.run)
         frame = self.store.frame(self.run)
-        figures = summarise(frame, self.protocol, self.seed)
+        figures = summarise(frame, self.protocol)
         speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
         facts = manifest["model"].get("facts", {})
         return {
             **figures,
+            "skipped": len(self.skipped),
             "items_per_second": speed,
             "peak_rss_bytes": manifest["hardware"].get("peak_rss_bytes"),
             "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
@@ -221,9 +238,10 @@ class Examination:
                 "background": data.background,
                 "notes": list(data.data.notes),
             },
-            "protocol": {"name": protocol.name, "options": protocol.options()},
+            "protocol": {"name": protocol.name, "title": self.title, "options": protocol.options()},
             "seed": self.seed,
             "fresh": self.nonce,
+            "specification": self.base,
             "batch_size": self.model.batch_size,
             "versions": versions(),
             "hardware": hardware(),
@@ -232,20 +250,22 @@ class Examination:
         }
 
     def _results(self) -> dict[str, Any]:
+        began = self.store.run(self.run)["manifest"]
         return {
-            "model": {
-                "name": self.model.name,
-                "identity": dict(self.model.identity()),
-                "facts": dict(self.model.facts()),
-            },
+            "model": {**began["model"], "facts": dict(self.model.facts())},
+            "data": {**began["data"], "skipped": [bad._asdict() for bad in self.skipped]},
             "hardware": {**hardware(), "peak_rss_bytes": peak_rss()},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
 
+def _digest(specification: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()
+
+
 def _slug(name: str) -> str:
     last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-") or "x"
+    return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:32].strip("-") or "x"
 
 
 def versions() -> dict[str, str]:

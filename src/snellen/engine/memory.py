@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from snellen.engine.driver import Answer
-from snellen.models.base import Model
+from snellen.errors import ModelError, SnellenError
+from snellen.models.base import Model, batches, failure
 from snellen.store import Remembered, Store
-from snellen.types import Outcome, Request, Response
+from snellen.types import Kind, Outcome, Request, Response
 
-__all__ = ["Remembering", "describe", "key_of"]
+__all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
+
+#: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
+#: is not taken for an answer of now.
+ANSWERS = 1
 
 
 def describe(request: Request) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def describe(request: Request) -> dict[str, Any]:
 
 def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], nonce: str = "") -> str:
     """sha256 over everything that can change the answer."""
-    whole = json.dumps([identity, request, nonce], sort_keys=True, ensure_ascii=True)
+    whole = json.dumps([ANSWERS, identity, request, nonce], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -62,11 +67,12 @@ class Remembering:
         known = self._store.recall(list(dict.fromkeys(keys)))
         missing = {key: i for i, key in enumerate(keys) if key not in known}
         fresh: dict[str, Response] = {}
-        todo = list(missing.items())
-        size = self._model.batch_size
+        todo = batches(
+            list(missing.items()), self._model.batch_size, lambda item: self._model.cost(requests[item[1]])
+        )
 
         async def ask(batch: list[tuple[str, int]]) -> None:
-            replies = await self._model.respond([requests[i] for _, i in batch])
+            replies = await self._answers([requests[i] for _, i in batch])
             got = dict(zip((key for key, _ in batch), replies, strict=True))
             self._store.remember(
                 [
@@ -77,5 +83,46 @@ class Remembering:
             )
             fresh.update(got)
 
-        await asyncio.gather(*(ask(todo[i : i + size]) for i in range(0, len(todo), size)))
+        if self._model.workers == 1:
+            for batch in todo:
+                await _through(ask(batch))
+        else:
+            await asyncio.gather(*(ask(batch) for batch in todo))
         return [Answer(fresh.get(key) or known[key], key, key in fresh) for key in keys]
+
+    async def _answers(self, asked: Sequence[Request]) -> Sequence[Response]:
+        """The model's answers; what it raises, and what does not fit the requests, made errors.
+
+        Raises:
+            ModelError: it gave another number of answers than it was asked for.
+        """
+        try:
+            replies = await self._model.respond(asked)
+        except SnellenError:
+            raise
+        except Exception as error:
+            return [failure(error)] * len(asked)
+        if len(replies) != len(asked):
+            raise ModelError(
+                f"{self._model.name} was asked {len(asked)} requests and gave {len(replies)} answers."
+            )
+        return [_fitting(request, reply) for request, reply in zip(asked, replies, strict=True)]
+
+
+def _fitting(request: Request, reply: Response) -> Response:
+    """The reply, or an error where it holds another number of scores than there are continuations."""
+    wanted = len(request.continuations) if request.kind is Kind.SCORE else 0
+    if reply.outcome is Outcome.OK and len(reply.scores) != wanted:
+        reason = f"{len(reply.scores)} scores for {wanted} continuations"
+        return Response(outcome=Outcome.ERROR, reason=reason)
+    return reply
+
+
+async def _through(work: Coroutine[Any, Any, None]) -> None:
+    """See work through also when it is cancelled: a batch that was computed is remembered first."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from snellen.metrics.classification import headline
+from snellen.store import COLUMNS
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["summarise"]
 
 
-def summarise(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> dict[str, Any]:
+def summarise(frame: pd.DataFrame, protocol: Protocol) -> dict[str, Any]:
     """Figures of a run (see :meth:`snellen.store.Store.frame` for the frame's columns).
 
     ``accuracy_bounds`` are the accuracy if the samples without the outcome ok were all wrong, and if
@@ -32,7 +33,7 @@ def summarise(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> dict[st
         truth, predicted = labelled["label"].tolist(), labelled["prediction"].tolist()
         right = sum(t == p for t, p in zip(truth, predicted, strict=True))
         lost = int((labelled["outcome"] != Outcome.OK).sum())
-        figures |= headline(truth, predicted, labelled["ranking"].tolist(), seed)
+        figures |= headline(truth, predicted, labelled["ranking"].tolist())
         figures["accuracy_bounds"] = {
             "low": right / len(labelled),
             "high": (right + lost) / len(labelled),
@@ -41,7 +42,7 @@ def summarise(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> dict[st
     # Names of details become columns; samples that lack one hold NaN there.
     details = [
         {str(k): v for k, v in row.items() if not (isinstance(v, float) and np.isnan(v))}
-        for row in frame.drop(columns=_FIXED, errors="ignore").to_dict("records")
+        for row in frame.drop(columns=list(COLUMNS), errors="ignore").to_dict("records")
     ]
     return figures | {
         "outcomes": outcomes,
@@ -52,18 +53,3 @@ def summarise(frame: pd.DataFrame, protocol: Protocol, seed: int = 0) -> dict[st
         "completion_tokens": int(frame["completion_tokens"].sum()),
         "protocol": protocol.summary(details),
     }
-
-
-_FIXED = [
-    "id",
-    "label",
-    "prediction",
-    "outcome",
-    "reason",
-    "answers",
-    "questions",
-    "ranking",
-    "latencies",
-    "prompt_tokens",
-    "completion_tokens",
-]

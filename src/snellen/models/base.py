@@ -8,11 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 from snellen.types import Kind, Outcome, Request, Response
 
-__all__ = ["LocalModel", "Model"]
+__all__ = ["LocalModel", "Model", "batches", "failure"]
+
+T = TypeVar("T")
 
 
 class Model(ABC):
@@ -26,7 +29,7 @@ class Model(ABC):
         batch_size: how many requests are answered together, and committed together.
     """
 
-    name: str
+    name: str = "unnamed"
     kinds: frozenset[Kind] = frozenset(Kind)
     text_only: bool = True
     workers: int = 1
@@ -41,6 +44,10 @@ class Model(ABC):
     @abstractmethod
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Answer, in order. What cannot be answered comes back with the outcome ERROR."""
+
+    def cost(self, request: Request) -> int:
+        """How many rows of a batch a request takes."""
+        return 1
 
     def load(self) -> None:
         """Load what answering needs; the time that it takes is not counted.
@@ -66,9 +73,12 @@ class LocalModel(Model):
     otherwise is asked again request by request, so that one bad request spoils no other.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._fits: int | None = None
+    #: How many rows fitted into memory, once some did not.
+    _fits: int | None = None
+
+    @cached_property
+    def _lock(self) -> threading.Lock:
+        return threading.Lock()
 
     @abstractmethod
     def answer(self, requests: Sequence[Request]) -> list[Response]:
@@ -77,10 +87,6 @@ class LocalModel(Model):
     def group(self, request: Request) -> Hashable:
         """Requests of one group may share a batch."""
         return (request.kind, request.decoding, len(request.images))
-
-    def cost(self, request: Request) -> int:
-        """How many rows of a batch a request takes."""
-        return 1
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         return await asyncio.to_thread(self._respond, requests)
@@ -92,7 +98,7 @@ class LocalModel(Model):
         found: list[Response] = [Response()] * len(requests)
         with self._lock:
             for members in groups.values():
-                for batch in self._batches([requests[i] for i in members]):
+                for batch in batches([requests[i] for i in members], self.batch_size, self.cost):
                     places, members = members[: len(batch)], members[len(batch) :]
                     began = time.perf_counter()
                     answers = self._resilient(batch)
@@ -101,16 +107,28 @@ class LocalModel(Model):
                         found[place] = replace(response, latency=took)
         return found
 
-    def _batches(self, requests: list[Request]) -> list[list[Request]]:
-        batches: list[list[Request]] = [[]]
-        rows = 0
-        for request in requests:
-            if batches[-1] and rows + self.cost(request) > self.batch_size:
-                batches.append([])
-                rows = 0
-            batches[-1].append(request)
-            rows += self.cost(request)
-        return batches
+    def fitting(self, rows: Sequence[Any], run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        """Run over rows in chunks, halving them for good when memory runs out.
+
+        Raises:
+            torch.OutOfMemoryError: a single row does not fit.
+        """
+        import torch
+
+        done: list[Any] = []
+        while len(done) < len(rows):
+            size = min(self._fits or self.batch_size, self.batch_size)
+            chunk = rows[len(done) : len(done) + size]
+            try:
+                done += run(chunk)
+                continue
+            except torch.OutOfMemoryError:
+                if len(chunk) == 1:
+                    raise
+            self._fits = (len(chunk) + 1) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return done
 
     def _resilient(self, batch: list[Request]) -> list[Response]:
         try:
@@ -128,22 +146,14 @@ def failure(error: Exception) -> Response:
     return Response(outcome=Outcome.ERROR, reason=f"{type(error).__name__}: {first}")
 
 
-def fitting(rows: Sequence[Any], size: int, run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
-    """Run over rows in chunks of ``size``, halving it for good when memory runs out.
-
-    Raises:
-        torch.OutOfMemoryError: a single row does not fit.
-    """
-    import torch
-
-    done: list[Any] = []
-    while len(done) < len(rows):
-        try:
-            done += run(rows[len(done) : len(done) + size])
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size = (size + 1) // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-    return done
+def batches(items: Sequence[T], size: int, cost: Callable[[T], int]) -> list[list[T]]:
+    """Items in order, cut so that the costs of a batch add up to ``size`` at most (or it is one item)."""
+    found: list[list[T]] = []
+    rows = 0
+    for item in items:
+        if not found or rows + cost(item) > size:
+            found.append([])
+            rows = 0
+        found[-1].append(item)
+        rows += cost(item)
+    return found

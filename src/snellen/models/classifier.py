@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import DataError
-from snellen.models.base import fitting
 from snellen.models.huggingface import Dtype
 from snellen.models.huggingface.local import CheckpointModel
 from snellen.parsing import tokens
@@ -96,7 +95,7 @@ class Classifier(CheckpointModel):
 
         self.load()
         with torch.inference_mode():
-            return fitting(requests, self.batch_size, self._classify)
+            return self.fitting(requests, self._classify)
 
     def _classify(self, requests: Sequence[Request]) -> list[Response]:
         pixels = [request.images[-1].pixels for request in requests]

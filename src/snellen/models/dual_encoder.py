@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from snellen.errors import BadOption
-from snellen.models.base import fitting
 from snellen.models.huggingface import Dtype
 from snellen.models.huggingface.local import CheckpointModel
 from snellen.registry import MODELS
@@ -96,7 +95,7 @@ class DualEncoder(CheckpointModel):
         self.load()
         with torch.inference_mode():
             texts = self._text_features(requests[0].continuations)
-            return fitting(requests, self.batch_size, lambda rows: self._compare(rows, texts))
+            return self.fitting(requests, lambda rows: self._compare(rows, texts))
 
     def _compare(self, requests: Sequence[Request], texts: torch.Tensor) -> list[Response]:
         pixels = [request.images[-1].pixels for request in requests]
@@ -126,7 +125,11 @@ class DualEncoder(CheckpointModel):
         chunks = []
         for start in range(0, len(texts), 256):
             inputs = self._processor.tokenizer(
-                texts[start : start + 256], padding=padding, truncation=True, return_tensors="pt"
+                texts[start : start + 256],
+                padding=padding,
+                truncation=True,
+                max_length=self._model.config.get_text_config().max_position_embeddings,
+                return_tensors="pt",
             ).to(self._model.device)
             chunks.append(_unit(self._model.get_text_features(**inputs)))
         return torch.cat(chunks)

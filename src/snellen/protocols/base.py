@@ -124,11 +124,13 @@ def failed(sample: Sample, failure: ParseFailure, questions: int, **details: Any
 
 
 def slots(option: str, prompt: str, *names: str) -> None:
-    """Refuse a prompt that lacks one of these slots.
+    """Refuse an empty prompt, and one that lacks one of these slots.
 
     Raises:
         BadOption: as said.
     """
+    if not prompt.strip():
+        raise BadOption(f"{option}={prompt!r} is not allowed: an empty prompt asks nothing.")
     for name in names:
         if "{" + name + "}" not in prompt:
             raise BadOption(f"{option}={prompt!r} is not allowed: it must hold {{{name}}}.")

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from snellen.errors import BadOption
 from snellen.metrics.similarity import MINILM, embedder
 from snellen.parsing import ParseFailure, strip_thinking
 from snellen.prompts import OPEN_WORLD
-from snellen.protocols.base import Protocol, ask, failed, positive, read_label
+from snellen.protocols.base import Protocol, ask, failed, positive, read_label, slots
 from snellen.registry import PROTOCOLS
 from snellen.types import Examination, Outcome, Prediction, Sample
 
@@ -43,6 +44,9 @@ class OpenWorld(Protocol):
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        slots("prompt", self.prompt)
+        if not -1 <= self.min_similarity <= 1:
+            raise BadOption(f"min_similarity={self.min_similarity} is not allowed; allowed: -1 to 1.")
         if self.max_tokens is not None:
             positive("max_tokens", self.max_tokens)
 

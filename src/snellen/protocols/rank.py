@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from snellen.parsing import ParseFailure
 from snellen.prompts import OPEN_WORLD
-from snellen.protocols.base import Protocol, failed
+from snellen.protocols.base import Protocol, failed, slots
 from snellen.registry import PROTOCOLS
 from snellen.types import Examination, Kind, Message, Outcome, Prediction, Request, Sample, Score
 
@@ -45,6 +45,9 @@ class Rank(Protocol):
     pmi: bool = False
     prompt: str = OPEN_WORLD[0]
     prefix: str = ""
+
+    def __post_init__(self) -> None:
+        slots("prompt", self.prompt)
 
     @property
     def without_image(self) -> bool:

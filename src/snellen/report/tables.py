@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich import box
-from rich.markup import escape
+from rich.cells import cell_len
+from rich.markup import escape as escape_markup
 from rich.table import Table
+from rich.text import Text
 
 from snellen.metrics.classification import Confusion, per_class
 from snellen.types import Outcome
@@ -22,12 +23,20 @@ __all__ = [
     "confusion_table",
     "failures_table",
     "figures_table",
-    "leaderboard",
+    "leaderboards",
     "number",
     "outcomes",
+    "pairs",
     "percent",
     "runs_table",
 ]
+
+
+def escape(text: str) -> str:
+    """Text of others made safe to print: no markup, and no control characters, which a terminal obeys."""
+    return escape_markup(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
 
 
 def percent(figure: Mapping[str, float] | float | None) -> str:
@@ -57,10 +66,11 @@ def outcomes(counts: Mapping[str, int]) -> str:
     )
 
 
-def leaderboard(runs: Sequence[Run], *, narrow: bool = False) -> Table:
-    """The best accuracy first, data set by data set. ``narrow`` leaves out what 80 columns cannot hold."""
+def leaderboards(runs: Sequence[Run], width: int = 160) -> list[Table]:
+    """One table a data set, the best accuracy first; what ``width`` characters cannot hold is left out,
+    and said so.
+    """
     columns: dict[str, Callable[[Run], str]] = {
-        "data": lambda run: escape(run.data),
         "model": lambda run: escape(run.model),
         "protocol": lambda run: escape(run.protocol),
         "accuracy %": lambda run: percent(run.metrics.get("accuracy")),
@@ -69,38 +79,54 @@ def leaderboard(runs: Sequence[Run], *, narrow: bool = False) -> Table:
         "top-5 %": lambda run: percent(run.metrics.get("top5")),
         "questions": lambda run: number(run.metrics["questions"]),
         "items/s": lambda run: number(run.metrics["items_per_second"]),
-        "outcomes": lambda run: outcomes(run.metrics["outcomes"]),
+        "outcomes": _outcomes_of,
     }
-    if len({run.data for run in runs}) < 2:
-        del columns["data"]
-    if narrow or not any(run.metrics.get("top5") for run in runs):
+    if not any(run.metrics.get("top5") for run in runs):
         del columns["top-5 %"]
-    if narrow:
-        del columns["weighted F1 %"], columns["questions"]
-    frame = box.SIMPLE_HEAD if narrow else box.HEAVY_HEAD
-    table = Table(header_style="bold", box=frame, pad_edge=not narrow)
-    words = ("data", "model", "protocol", "outcomes")
-    for heading in columns:
-        number_like = heading not in words
-        side: Literal["left", "right"] = "right" if number_like else "left"
-        table.add_column(heading, justify=side, no_wrap=number_like, overflow="fold")
-    for run in sorted(runs, key=_order):
-        table.add_row(*(cell(run) for cell in columns.values()))
-    table.caption = "95 % intervals beside the figures; every figure divides by all samples."
-    table.caption_justify = "left"
-    return table
+    left_out = []
+    for heading in ("weighted F1 %", "questions", "top-5 %", "items/s", "macro F1 %"):
+        if heading in columns and _width(runs, columns) > width:
+            del columns[heading]
+            left_out.append(heading.removesuffix(" %"))
+    tables = []
+    for data in dict.fromkeys(run.data for run in runs):
+        table = Table(header_style="bold", title=escape(data), title_justify="left")
+        for heading in columns:
+            words = heading in ("model", "protocol", "outcomes")
+            table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "outcomes")
+        for run in sorted((run for run in runs if run.data == data), key=_order):
+            table.add_row(*(cell(run) for cell in columns.values()))
+        tables.append(table)
+    tables[-1].caption = "95 % intervals beside the figures; every figure divides by all samples."
+    if left_out:
+        tables[-1].caption += f" Not shown for want of width: {', '.join(left_out)}."
+    tables[-1].caption_justify = "left"
+    return tables
 
 
-def _order(run: Run) -> tuple[str, float, str]:
+def _outcomes_of(run: Run) -> str:
+    skipped = run.metrics["skipped"]
+    return outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+
+
+def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> int:
+    """How wide a table of these columns is."""
+    cells = {heading: [cell(run) for run in runs] for heading, cell in columns.items()}
+    longest = (max(cell_len(h), *(Text.from_markup(c).cell_len for c in cs)) for h, cs in cells.items())
+    return sum(longest) + 3 * len(columns) + 1
+
+
+def _order(run: Run) -> tuple[float, str]:
     accuracy = run.metrics.get("accuracy")
-    return (run.data, -accuracy["value"] if accuracy else 1.0, run.id)
+    return (-accuracy["value"] if accuracy else 1.0, run.id)
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
     """All runs of a workspace, the newest last."""
     table = Table(header_style="bold")
     for heading in ("run", "status", "n", "accuracy %", "outcomes", "started"):
-        table.add_column(heading, justify="right" if heading in ("n", "accuracy %") else "left")
+        side: Literal["left", "right"] = "right" if heading in ("n", "accuracy %") else "left"
+        table.add_column(heading, justify=side, no_wrap=heading == "run", overflow="fold")
     for run in runs:
         figures = run.metrics
         table.add_row(
@@ -175,7 +201,7 @@ def class_table(frame: pd.DataFrame) -> Table:
     table.add_column("class")
     for heading in ("precision %", "recall %", "F1 %", "samples"):
         table.add_column(heading, justify="right")
-    for row in sorted(per_class(*_pairs(frame)), key=lambda row: (row["f1"], row["class"])):
+    for row in sorted(per_class(*pairs(frame)), key=lambda row: (row["f1"], row["class"])):
         rates = [percent(row[name]) for name in ("precision", "recall", "f1")]
         table.add_row(escape(row["class"]), *rates, str(row["support"]))
     return table
@@ -187,7 +213,7 @@ def confusion_table(frame: pd.DataFrame, most: int = 10) -> Table:
     for heading in ("truth", "taken for"):
         table.add_column(heading)
     table.add_column("times", justify="right")
-    for truth, predicted, count in Confusion.of(*_pairs(frame)).confused(most):
+    for truth, predicted, count in Confusion.of(*pairs(frame)).confused(most):
         table.add_row(escape(truth), escape(predicted) or "[dim]nothing[/dim]", str(count))
     return table
 
@@ -206,6 +232,7 @@ def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
     return table if table.rows else None
 
 
-def _pairs(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+def pairs(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Truths and predictions of the samples that have a truth."""
     known = frame[frame["label"].notna()]
     return known["label"].tolist(), known["prediction"].tolist()

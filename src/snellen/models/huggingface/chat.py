@@ -10,6 +10,8 @@ from snellen.types import Message
 __all__ = ["ChatRenderer"]
 
 _MARK = "@@answer@@"
+#: Some templates tell the model today's date; a fixed one keeps a prompt the same tomorrow.
+DATE = "1 January 2025"
 
 
 class ChatRenderer:
@@ -49,7 +51,7 @@ class ChatRenderer:
             turns = [{"role": m.role, "content": [_part(part) for part in m.content]} for m in messages]
             return str(
                 self._processor.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=add_generation_prompt
+                    turns, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=DATE
                 )
             )
         plain = [{"role": m.role, "content": self._plain(m)} for m in messages]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,11 @@ class Checkpoint:
                     "save_pretrained wrote."
                 )
             return cls(name, str(folder), True, None, dtype, device, attn, trust_remote_code)
+        scheme = name.partition(":")[0]
         if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep != "/":
             raise ModelError(
                 f"{path or '(nothing)'}: no such folder, and no Hub id either. A model is given as "
-                "hf:ORG/NAME or hf:FOLDER."
+                f"{scheme}:ORG/NAME or {scheme}:FOLDER."
             )
         commit = _hub_commit(path, revision)
         return cls(name, path, False, commit, dtype, device, attn, trust_remote_code)
@@ -99,7 +101,19 @@ class Checkpoint:
             "revision": self.revision,
             "dtype": self._dtype_name,
             "attn": self.attn,
+            # Its processors and templates change answers too.
+            "transformers": metadata.version("transformers"),
         }
+
+    def config(self) -> Any:
+        """The checkpoint's configuration.
+
+        Raises:
+            ModelError: transformers cannot read it.
+        """
+        from transformers import AutoConfig
+
+        return self._pretrained(AutoConfig.from_pretrained, "configuration")
 
     @property
     def _dtype_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,6 @@ class CheckpointModel(LocalModel):
     """A model behind a checkpoint, loaded when it is first needed."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__()
         self.checkpoint = checkpoint
         self.name = checkpoint.name
         self._model: Any = None
@@ -29,9 +29,20 @@ class CheckpointModel(LocalModel):
     def load(self) -> None:
         if self._model is None:
             self._processor, self._model = self.load_parts()
+            if self._model.device.type == "cuda":
+                import torch
+
+                torch.cuda.reset_peak_memory_stats(self._model.device)
 
     def close(self) -> None:
-        self._model = None
+        if self._model is not None:
+            on_gpu = self._model.device.type == "cuda"
+            self._model = None
+            gc.collect()
+            if on_gpu:
+                import torch
+
+                torch.cuda.empty_cache()
 
     def facts(self) -> Mapping[str, Any]:
         """Parameters, architecture, device and precision, and the GPU's peak so far."""

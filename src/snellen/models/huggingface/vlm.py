@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.models.base import fitting
 from snellen.models.huggingface.chat import ChatRenderer
+from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.local import CheckpointModel
 from snellen.types import Decoding, Kind, Outcome, Request, Response, Score
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["VisionLanguageModel"]
+
+
+#: Architectures whose prompt attends to what follows it.
+PREFIX_LM = frozenset({"paligemma"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,29 @@ class VisionLanguageModel(CheckpointModel):
     depends on its batch.
     """
 
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        config = checkpoint.config()
+        text = config.get_text_config(decoder=True)
+        # Where the prompt sees what follows it (PaliGemma), or is read by another half of the model, the
+        # plain sum over the continuation's tokens is no likelihood.
+        blind = not (config.model_type in PREFIX_LM or config.is_encoder_decoder or text.is_encoder_decoder)
+        self.kinds = frozenset(Kind) if blind else frozenset({Kind.GENERATE})
+
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "vlm", **self.checkpoint.identity()}
 
     def load_parts(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
+        model = self.checkpoint.load(AutoModelForImageTextToText)
+        # generate() fills what a call leaves open from the model's own defaults (penalties, beams,
+        # forbidden words): they are put aside, so that greedy is greedy.
+        self._special, model.generation_config = model.generation_config, GenerationConfig()
         processor = self.checkpoint.load_processor(AutoProcessor)
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._chat = ChatRenderer(processor)
-        return processor, self.checkpoint.load(AutoModelForImageTextToText)
+        return processor, model
 
     def cost(self, request: Request) -> int:
         return max(1, len(request.continuations))
@@ -57,7 +74,10 @@ class VisionLanguageModel(CheckpointModel):
             if requests[0].kind is Kind.SCORE:
                 return self._score(requests)
             rows = [Row(r, self._chat.prompt(r.messages)) for r in requests]
-            return fitting(rows, self.batch_size, self._generate)
+            if requests[0].decoding.temperature > 0:
+                # Drawn one by one, each from its own seed: no draw depends on its batch.
+                return [reply for row in rows for reply in self._generate([row])]
+            return self.fitting(rows, self._generate)
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────
 
@@ -82,7 +102,7 @@ class VisionLanguageModel(CheckpointModel):
         """A fresh one: of the checkpoint's own, only the special tokens are taken."""
         from transformers import GenerationConfig
 
-        own = self._model.generation_config
+        own = self._special
         ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
         pad = own.pad_token_id if own.pad_token_id is not None else self._tokenizer.pad_token_id
         if pad is None:
@@ -129,7 +149,7 @@ class VisionLanguageModel(CheckpointModel):
         tails: list[list[int]] = []
         for request in requests:
             tails += self._tails(rows[len(tails) : len(tails) + len(request.continuations)])
-        scored = fitting(list(zip(rows, tails, strict=True)), self.batch_size, self._score_rows)
+        scored = self.fitting(list(zip(rows, tails, strict=True)), self._score_rows)
         responses = []
         for request in requests:
             mine, scored = (
@@ -174,7 +194,8 @@ class VisionLanguageModel(CheckpointModel):
         ids = inputs["input_ids"]
         begins = [int(n) - len(tail) for n, tail in zip(lengths, tails, strict=True)]
         for row_ids, begin, tail in zip(ids, begins, tails, strict=True):
-            assert row_ids[begin : begin + len(tail)].tolist() == tail, "tokens moved in the processor"
+            if row_ids[begin : begin + len(tail)].tolist() != tail:
+                raise ValueError("the processor moved the continuation's tokens")
         # Logits from the first token that predicts a tail, no earlier: a vocabulary is wide.
         first = min(begins) - 1
         logits = self._logits(inputs, ids.shape[1] - first)
@@ -210,7 +231,16 @@ class VisionLanguageModel(CheckpointModel):
             add_special_tokens=self._chat.adds_special_tokens(texts[0]),
             return_tensors="pt",
         )
+        self._refuse_what_is_too_long(inputs)
         return inputs.to(self._model.device, self._model.dtype)
+
+    def _refuse_what_is_too_long(self, inputs: Any) -> None:
+        """Beyond its context a model answers all the same, and answers nonsense."""
+        text = self._model.config.get_text_config(decoder=True)
+        context = getattr(text, "max_position_embeddings", None)
+        longest = int(inputs["attention_mask"].sum(1).max())
+        if context and longest > context:
+            raise ValueError(f"a prompt of {longest} tokens, and the model's context is {context}")
 
 
 def _common(one: list[int], other: list[int]) -> int:

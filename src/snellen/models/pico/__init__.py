@@ -14,7 +14,7 @@ NAMES = ("llava", "llava-skewed", "clip", "classifier")
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-@MODELS.register("pico", example="pico:llava")
+@MODELS.register("pico", example="pico:llava, pico:llava-skewed, pico:clip, pico:classifier")
 def pico(name: str, *, device: str = "auto") -> Model:
     """Built-in tiny models that see the charts: llava, llava-skewed, clip, classifier.
 
