@@ -12,7 +12,7 @@ from snellen.api import Filters, Plan
 from snellen.models.pico import NAMES
 from snellen.report.tables import leaderboards
 
-WIDTH = 124
+WIDTH = 128
 #: Rich's own frame without its web fonts.
 FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">

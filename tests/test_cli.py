@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -367,24 +366,3 @@ def test_demo(snellen, monkeypatch):
     for protocol in ("closed-set", "binary", "rank"):
         assert protocol in out
     assert "folder:./photos" in out
-
-
-def test_the_readmes_commands_are_commands(snellen):
-    """Every ``snellen …`` line of the README and the docs parses: its command and options exist."""
-    import shlex
-
-    import typer.main
-
-    root = Path(__file__).parent.parent
-    command = typer.main.get_command(cli.app)
-    lines = []
-    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
-        joined = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        lines += [line for line in joined.splitlines() if line.startswith("snellen ")]
-    assert len(lines) > 5
-    for line in lines:
-        words = shlex.split(line, comments=True)[1:]
-        if words[0].startswith("-"):
-            continue
-        sub = command.commands[words[0]]  # type: ignore[attr-defined]
-        sub.make_context(words[0], words[1:])

@@ -1,0 +1,105 @@
+"""The docs are true to the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import typer.main
+
+import snellen
+from snellen import cli
+from snellen.prompts import fill
+from snellen.protocols.base import read_yes_no
+from snellen.registry import MODELS, PROTOCOLS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    lines = []
+    for page in PAGES:
+        joined = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        lines += [line for line in joined.splitlines() if line.startswith("snellen ")]
+    return lines
+
+
+def test_every_command_line_parses():
+    command = typer.main.get_command(cli.app)
+    assert len(commands()) > 15
+    for line in commands():
+        words = shlex.split(line, comments=True)[1:]
+        sub = command.commands[words[0]]  # type: ignore[attr-defined]
+        sub.make_context(words[0], words[1:])
+
+
+def runs_offline(line: str) -> bool:
+    return (
+        line.startswith("snellen run") and "hf:" not in line and "clip:" not in line.replace("pico:clip", "")
+    )
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if runs_offline(line)])
+def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, photos, capsys):
+    """On small data of the names that the docs use."""
+    for name in ("photos", "caltech256"):
+        (tmp_path / name).symlink_to(photos)
+    (tmp_path / "names.json").write_text('{"star": ["asterisk"]}')
+    line = line.replace("background=clutter", "background=cup")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [*shlex.split(line, comments=True), "--per-class", "1", "--quiet"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    assert "accuracy" in capsys.readouterr().out
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, flags=re.S)
+
+
+def test_the_plug_ins_of_the_architecture_page_work(workspace):
+    names = {
+        **{name: getattr(snellen, name) for name in snellen.__all__},
+        "Any": Any,
+        "ClassVar": ClassVar,
+        "Mapping": Mapping,
+        "Sequence": Sequence,
+        "dataclass": dataclass,
+        "fill": fill,
+        "read_yes_no": read_yes_no,
+    }
+    protocol, model = blocks("architecture.md")
+    header = "from __future__ import annotations\n"
+    try:
+        exec(compile(header + protocol, "protocol", "exec"), names)
+        exec(compile(header + model, "model", "exec"), names)
+        found = snellen.run(
+            model="parrot:yes?loud=true", data="chart:shapes", protocol="is-it-there", per_class=1
+        )
+    finally:
+        PROTOCOLS._entries.pop("is-it-there", None)
+        MODELS._entries.pop("parrot", None)
+    assert found.metrics["accuracy"]["value"] == 1
+    assert set(found.predictions["answers"].str[0]) == {"YES"}
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_public_name_is_there_and_explained():
+    for name in snellen.__all__:
+        value = getattr(snellen, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, name
