@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -190,9 +190,12 @@ class Plan:
         ]
         split = {"split": self.filters.split} if self.filters.split else {}
         options = {**self.data_options, **split}
+        # A data set that can read its first rows alone need not read more, where nothing else picks.
+        picks = replace(self.filters, limit=None, split=None, skip_bad=False) != Filters()
+        few = {} if picks else {"limit": self.filters.limit}
         selections = []
         for name in _list("data", self.data, Dataset, options):
-            made = DATASETS.make(name, options) if isinstance(name, str) else name
+            made = DATASETS.make(name, options, **few) if isinstance(name, str) else name
             selection = self.filters.apply(made, self.seed)
             selection.name = name if isinstance(name, str) else selection.name
             for _, protocol in protocols:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from snellen.datasets.base import Dataset, Row
+from snellen.datasets.letters import CONTRASTS, LETTERS, SIZES, draw_letter
 from snellen.datasets.shapes import KINDS, Figure, caption, draw, nth_figure
 from snellen.errors import BadOption, UnknownName, did_you_mean
 from snellen.images import Image, encode
@@ -15,26 +16,27 @@ from snellen.prompts import CAPTION, OPEN_WORLD
 from snellen.registry import DATASETS
 from snellen.types import Sample
 
-__all__ = ["Shapes", "chart"]
+__all__ = ["Letters", "Shapes", "chart"]
 
 Ask = Literal["object", "color", "caption", "multiple-choice"]
 
 
-@DATASETS.register("chart", example="chart:shapes")
+@DATASETS.register("chart", example="chart:shapes, chart:letters")
 def chart(
     name: str,
     *,
     n: int = 280,
     seed: int = 0,
-    size: int = 96,
+    size: int | None = None,
     split: Literal["test", "train"] = "test",
     ask: Ask = "object",
 ) -> Dataset:
-    """Drawn figures: 28 classes, varied in color, size, place, angle and background.
+    """Drawn charts: shapes (28 figures in many colors and places) and letters (an acuity chart).
 
-    Options: ``n`` pictures (every 28 hold each class once); ``seed``; ``size`` in pixels a side;
-    ``split`` (no picture of one is in the other); ``ask``, what a sample's question is about (object,
-    color, caption, multiple-choice).
+    Options: ``n`` pictures (of shapes, every 28 hold each class once; of letters, every 120 hold each
+    letter at each size); ``seed``; ``size`` in pixels a side (shapes 96, letters 224); ``split`` (no
+    picture of one is in the other); ``ask``, what a question about shapes is about (object, color,
+    caption, multiple-choice).
 
     Raises:
         UnknownName: no such chart.
@@ -43,7 +45,7 @@ def chart(
     if name not in CHARTS:
         raise UnknownName(f"Unknown chart {name!r}.{did_you_mean(name, CHARTS)} Known: {', '.join(CHARTS)}.")
     for option, value, low, high in (("n", n, 1, 10_000_000), ("size", size, 16, 4096)):
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise BadOption(f"chart?{option}={value} is not allowed; allowed: {low} to {high}.")
     chart_: Dataset = CHARTS[name](n, seed, size, split, ask)
     return chart_
@@ -55,10 +57,10 @@ class Shapes(Dataset):
     #: To be raised when the same options give other pictures than before.
     VERSION = 1
 
-    def __init__(self, n: int, seed: int, size: int, split: str, ask: Ask) -> None:
+    def __init__(self, n: int, seed: int, size: int | None, split: str, ask: Ask) -> None:
         self.name = "chart:shapes"
         self.labels = KINDS
-        self.n, self.seed, self.size, self.split, self.ask = n, seed, size, split, ask
+        self.n, self.seed, self.size, self.split, self.ask = n, seed, size or 96, split, ask
         self._key = f"chart/{split}/{seed}"
 
     def __len__(self) -> int:
@@ -108,4 +110,49 @@ class Shapes(Dataset):
         return hashlib.sha256(key.encode()).hexdigest()
 
 
-CHARTS: dict[str, Callable[..., Any]] = {"shapes": Shapes}
+class Letters(Dataset):
+    """An acuity chart (see :func:`chart`): letters of falling size and contrast.
+
+    A sample's meta holds ``size`` (height as a share of the side), ``height`` in pixels and ``contrast``:
+    accuracy against size is a model's visual acuity.
+    """
+
+    VERSION = 1
+
+    def __init__(self, n: int, seed: int, size: int | None, split: str, ask: Ask) -> None:
+        if ask != "object":
+            raise BadOption(f"chart:letters?ask={ask!r} is not allowed; letters are asked for as objects.")
+        self.name = "chart:letters"
+        self.labels = LETTERS
+        self.n, self.seed, self.size, self.split = n, seed, size or 224, split
+        self._key = f"letters/{split}/{seed}"
+
+    def __len__(self) -> int:
+        return self.n
+
+    def _letter(self, index: int) -> tuple[str, float, float]:
+        """Letter, size and contrast: all letters at all sizes before the next contrast."""
+        turn, place = divmod(index, len(LETTERS) * len(SIZES))
+        cells = [(letter, size) for size in SIZES for letter in LETTERS]
+        random.Random(f"{self._key}/round/{turn}").shuffle(cells)
+        return (*cells[place], CONTRASTS[turn % len(CONTRASTS)])
+
+    def row(self, index: int) -> Row:
+        return Row(f"{self.split}-{self.seed}-{index:05d}", self._letter(index)[0])
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        letter, size, contrast = self._letter(index)
+        name, key = self.row(index).id, f"{self._key}/{index}"
+        image = Image(
+            lambda: encode(draw_letter(letter, size, contrast, key, self.size)), f"{self.name}/{name}"
+        )
+        meta = {"size": size, "height": round(size * self.size, 1), "contrast": contrast}
+        return Sample(name, (image,), letter, labels, background, question="Which letter is this?", meta=meta)
+
+    def digest(self, index: int) -> str:
+        """Of the description, as for shapes."""
+        key = f"{self.VERSION}/{self._key}/{index}/{self.size}"
+        return hashlib.sha256(key.encode()).hexdigest()
+
+
+CHARTS: dict[str, Callable[..., Any]] = {"shapes": Shapes, "letters": Letters}

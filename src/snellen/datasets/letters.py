@@ -1,0 +1,81 @@
+"""Optotypes: letters on a grid of 5 x 5, as on an eye chart, drawn without a font.
+
+Source: H. Snellen, "Probebuchstaben zur Bestimmung der Sehschärfe" (1862): letters five times as high as
+their strokes are wide. The size falls by a constant factor from line to line (Bailey and Lovie 1976).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["CONTRASTS", "LETTERS", "SIZES", "draw_letter"]
+
+#: Heights as shares of the picture's side: ten lines, each 10^-0.1 of the one before (0.1 logMAR).
+SIZES: tuple[float, ...] = tuple(round(0.5 * 10 ** (-0.1 * line), 4) for line in range(10))
+#: Weber contrasts of the letter against its background.
+CONTRASTS: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
+
+Box = tuple[float, float, float, float]
+#: Strokes as boxes (x0, y0, x1, y1) on the grid; slanted ones as quadrangles; rings apart.
+_BOXES: dict[str, list[Box]] = {
+    "E": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3), (0, 4, 5, 5)],
+    "F": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3)],
+    "H": [(0, 0, 1, 5), (4, 0, 5, 5), (0, 2, 5, 3)],
+    "L": [(0, 0, 1, 5), (0, 4, 5, 5)],
+    "N": [(0, 0, 1, 5), (4, 0, 5, 5)],
+    "P": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3), (4, 0, 5, 3)],
+    "T": [(2, 0, 3, 5), (0, 0, 5, 1)],
+    "U": [(0, 0, 1, 5), (4, 0, 5, 5), (0, 4, 5, 5)],
+    "Z": [(0, 0, 5, 1), (0, 4, 5, 5)],
+    "O": [],
+    "C": [],
+    "V": [],
+}
+_SLANTS: dict[str, list[list[tuple[float, float]]]] = {
+    "N": [[(0, 0), (1.4, 0), (5, 5), (3.6, 5)]],
+    "Z": [[(3.6, 1), (5, 1), (1.4, 4), (0, 4)]],
+    "V": [[(0, 0), (1.1, 0), (3, 5), (2, 5)], [(3.9, 0), (5, 0), (3, 5), (2, 5)]],
+}
+LETTERS: tuple[str, ...] = tuple(sorted(_BOXES))
+
+
+def draw_letter(letter: str, size: float, contrast: float, key: str, pixels: int = 224) -> Image:
+    """Draw one letter, dark on light, as an RGB image of ``pixels`` x ``pixels``.
+
+    Args:
+        letter: one of ``LETTERS``.
+        size: height as a share of the picture's side.
+        contrast: (background - letter) / background, in luminance values.
+        key: fixes the place of the letter, which varies by a tenth of the side.
+    """
+    from PIL import Image, ImageDraw
+
+    oversample = 4
+    side = pixels * oversample
+    rng = random.Random(key)
+    unit = size * side / 5
+    left = side / 2 + rng.uniform(-0.1, 0.1) * side - 2.5 * unit
+    top = side / 2 + rng.uniform(-0.1, 0.1) * side - 2.5 * unit
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + x * unit, top + y * unit
+
+    paper = 230
+    ink = round(paper * (1 - contrast))
+    image = Image.new("L", (side, side), paper)
+    pen = ImageDraw.Draw(image)
+    for x0, y0, x1, y1 in _BOXES[letter]:
+        pen.rectangle([place(x0, y0), place(x1, y1)], fill=ink)
+    for corners in _SLANTS.get(letter, []):
+        pen.polygon([place(x, y) for x, y in corners], fill=ink)
+    if letter in "OC":
+        pen.ellipse([place(0, 0), place(5, 5)], fill=ink)
+        pen.ellipse([place(1, 1), place(4, 4)], fill=paper)
+    if letter == "C":  # the gap of a Landolt ring, a fifth of its height
+        pen.rectangle([place(2.5 + math.sqrt(1.5**2 - 0.5**2), 2), place(5.1, 3)], fill=paper)
+    return image.resize((pixels, pixels), Image.Resampling.BOX).convert("RGB")

@@ -1,0 +1,208 @@
+"""Rows of files by number: JSON lines, delimited text, parquet. The rows stay in the file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from abc import ABC, abstractmethod
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import DataError, require
+
+__all__ = ["Delimited", "JsonLines", "Parquet", "Records"]
+
+Record = Mapping[str, Any]
+
+
+class Records(ABC):
+    """A sequence of rows with named columns."""
+
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """One row.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    @abstractmethod
+    def scan(self, columns: Sequence[str]) -> Iterator[Record]:
+        """All rows in order, at least these columns of them."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """A row's address in words."""
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file.")
+    return path
+
+
+class _Lines(Records):
+    """Rows of a text file, found again by the place where they begin."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = _there(path)
+        self._starts = array("q")
+        self._lines = array("q")
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, line {self._lines[index]}"
+
+    def _text(self, start: int = 0) -> Iterator[tuple[int, str]]:
+        """Lines from an offset on, with the offset of each."""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            offset = start
+            for raw in file:
+                here, offset = offset, offset + len(raw)
+                if here == 0 and raw.startswith(b"\xef\xbb\xbf"):
+                    raw = raw[3:]
+                try:
+                    yield here, raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{self.path}: not UTF-8 at byte {here + error.start}.") from error
+
+
+class JsonLines(_Lines):
+    """One JSON object a line; blank lines do not count."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        names: dict[str, None] = {}
+        for number, (start, line) in enumerate(self._text(), 1):
+            if line.strip():
+                self._starts.append(start)
+                self._lines.append(number)
+                names |= dict.fromkeys(self._parse(line, len(self._starts) - 1))
+        self.columns = tuple(names)
+
+    def __getitem__(self, index: int) -> Record:
+        _, line = next(self._text(self._starts[index]))
+        return self._parse(line, index)
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Record]:
+        rows = (line for _, line in self._text() if line.strip())
+        return (self._parse(line, index) for index, line in enumerate(rows))
+
+    def _parse(self, line: str, index: int) -> Record:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{self.where(index)}: not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{self.where(index)}: expected a JSON object, found {type(row).__name__}.")
+        return row
+
+
+class Delimited(_Lines):
+    """Comma- or tab-separated text with a header. Cells are text as it stands: an option "None" or "N/A"
+    stays what it is, and an empty cell is an empty text.
+    """
+
+    def __init__(self, path: Path, separator: str) -> None:
+        super().__init__(path)
+        csv.field_size_limit(sys.maxsize)  # images stand in cells, as base64
+        self._separator = separator
+        rows = self._rows(0)
+        header = next(rows, None)
+        if header is None:
+            raise DataError(f"{path}: an empty file. Expected a header of column names.")
+        self.columns = tuple(header[2])
+        if len(set(self.columns)) < len(self.columns):
+            raise DataError(f"{path}: two columns have one name: {', '.join(self.columns)}.")
+        for start, number, cells in rows:
+            if cells:
+                self._starts.append(start)
+                self._lines.append(number)
+                if len(cells) != len(self.columns):
+                    raise DataError(
+                        f"{self.where(len(self._starts) - 1)}: {len(cells)} cells, and the header has "
+                        f"{len(self.columns)}."
+                    )
+
+    def __getitem__(self, index: int) -> Record:
+        _, _, cells = next(self._rows(self._starts[index]))
+        return dict(zip(self.columns, cells, strict=True))
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Record]:
+        rows = self._rows(0)
+        next(rows)
+        return (dict(zip(self.columns, cells, strict=True)) for _, _, cells in rows if cells)
+
+    def _rows(self, start: int) -> Iterator[tuple[int, int, list[str]]]:
+        """(offset, line number from ``start``, cells); a quoted cell may go over several lines."""
+        place = [start]
+        count = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal count
+            for offset, line in self._text(start):
+                place.append(offset)
+                count += 1
+                yield line
+
+        reader = csv.reader(lines(), delimiter=self._separator)
+        while True:
+            place.clear()
+            number = count + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise DataError(f"{self.path}, line {number}: {error}.") from error
+            yield place[0], number, cells
+
+
+class Parquet(Records):
+    """Rows of a parquet file, one row group in memory at a time."""
+
+    def __init__(self, path: Path) -> None:
+        parquet: Any = require("pyarrow.parquet", "local", "Reading parquet")
+        self.path = _there(path)
+        try:
+            self._file: Any = parquet.ParquetFile(path)
+        except Exception as error:
+            raise DataError(f"{path}: no parquet file ({str(error).splitlines()[0]}).") from error
+        self.columns = tuple(self._file.schema_arrow.names)
+        groups = self._file.metadata
+        self._ends: list[int] = []
+        for i in range(groups.num_row_groups):
+            self._ends.append((self._ends[-1] if self._ends else 0) + groups.row_group(i).num_rows)
+        self._held: tuple[int, Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, row {index}"
+
+    def __getitem__(self, index: int) -> Record:
+        group = bisect_right(self._ends, index)
+        if self._held is None or self._held[0] != group:
+            self._held = (group, self._file.read_row_group(group))
+        first = self._ends[group - 1] if group else 0
+        (row,) = self._held[1].slice(index - first, 1).to_pylist()
+        found: Record = row
+        return found
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Record]:
+        for batch in self._file.iter_batches(batch_size=1024, columns=list(columns)):
+            yield from batch.to_pylist()

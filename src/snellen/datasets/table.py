@@ -1,0 +1,292 @@
+"""Tables of samples: jsonl, csv and parquet files whose columns say what is what."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snellen.datasets.base import Bad, Dataset, Row
+from snellen.datasets.records import Delimited, JsonLines, Parquet, Records
+from snellen.errors import BadOption, DataError, ImageError, did_you_mean
+from snellen.images import EXTENSIONS, Image
+from snellen.registry import DATASETS
+from snellen.types import Sample
+
+__all__ = ["Table", "csv_", "jsonl", "open_image", "parquet", "read_image"]
+
+#: Column names that are understood where the user names none, the first that is there.
+USUAL = {
+    "image": ("image", "img", "image_path", "path", "file_name", "file", "image_bytes"),
+    "label": ("label", "class", "class_name", "category", "target", "fine_label", "labels"),
+    "id": ("id", "index", "image_id", "uid", "key"),
+}
+
+
+def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Table]:
+    def make(
+        path: str,
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        id: str | None = None,
+        question: str | None = None,
+        reference: tuple[str, ...] = (),
+        labels: tuple[str, ...] = (),
+        background: str | None = None,
+        allow_outside: bool = False,
+    ) -> Table:
+        file = Path(path).expanduser()
+        return Table(
+            f"{scheme}:{path}",
+            open_(file),
+            Columns(image, label, id, question, reference),
+            root=file.parent,
+            labels=labels,
+            background=background,
+            allow_outside=allow_outside,
+        )
+
+    make.__doc__ = f"""A {scheme} file, one row a sample; relative image paths are relative to it.
+
+    Options: ``image``, ``label``, ``id``: names of columns (the usual names are found by themselves); an
+    image is a path, base64 text, or bytes. ``question`` and ``reference`` (several, separated by commas):
+    columns for tasks other than classification. ``labels``: the label set, in its order, separated by
+    commas (by default all labels that occur); ``background``: the class that stands for none of the
+    others. ``allow_outside=true``: image paths may lead out of the file's folder. Columns that are not
+    named are kept with the samples.
+
+    Raises:
+        DataError: no such file, no such column, or no rows.
+    """
+    return make
+
+
+class Columns:
+    """Which column holds what; None where the usual names are tried."""
+
+    def __init__(
+        self,
+        image: str | None = None,
+        label: str | None = None,
+        id: str | None = None,
+        question: str | None = None,
+        reference: Sequence[str] = (),
+    ) -> None:
+        self.named = {"image": image, "label": label, "id": id, "question": question}
+        self.reference = tuple(reference)
+
+    def resolve(self, present: Sequence[str], where: str) -> dict[str, str | None]:
+        """The column of each role, None where there is none.
+
+        Raises:
+            BadOption: a named column is not there.
+            DataError: no column for images.
+        """
+        found: dict[str, str | None] = {}
+        for role, name in self.named.items():
+            if name is not None and name not in present:
+                raise BadOption(
+                    f"{role}={name!r}: {where} has no such column.{did_you_mean(name, present)} "
+                    f"Its columns: {', '.join(present)}."
+                )
+            usual = (known for known in USUAL.get(role, ()) if known in present)
+            found[role] = name or next(usual, None)
+        for name in self.reference:
+            if name not in present:
+                raise BadOption(
+                    f"reference={name!r}: {where} has no such column. Its columns: {', '.join(present)}."
+                )
+        if found["image"] is None:
+            raise DataError(
+                f"{where}: no column of images found among {', '.join(present)}. "
+                "Name it with: -D image=COLUMN"
+            )
+        return found
+
+
+class Table(Dataset):
+    """Samples from rows. Ids and labels are held (small numbers for labels), rows and images are not.
+
+    Args:
+        names: class names by number, for labels that are numbers (ClassLabel features).
+        root: the folder that relative image paths start from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        records: Records,
+        columns: Columns,
+        *,
+        root: Path | None,
+        labels: Sequence[str] = (),
+        names: Sequence[str] = (),
+        background: str | None = None,
+        allow_outside: bool = False,
+        key: str | None = None,
+    ) -> None:
+        self.name, self._records, self._root, self._outside = name, records, root, allow_outside
+        self._names = tuple(names)
+        self._columns = columns.resolve(records.columns, name)
+        self._reference = columns.reference
+        self._kept = [c for c in records.columns if c not in (self._columns["image"],)]
+        if len(records) == 0:
+            raise DataError(f"{name}: no rows.")
+        if labels and len(set(labels)) < len(labels):
+            raise BadOption(f"labels={','.join(labels)}: a class name stands there twice.")
+        given = tuple(labels) or self._names
+        self._index(given)
+        if background is not None:
+            if background not in self.labels:
+                raise BadOption(
+                    f"background={background!r}: {name} has no such class."
+                    f"{did_you_mean(background, self.labels)}"
+                )
+            self.background = background
+
+    def _index(self, given: tuple[str, ...]) -> None:
+        """Read ids and labels once; note what is bad."""
+        id_column, label_column = self._columns["id"], self._columns["label"]
+        wanted = [c for c in (id_column, label_column) if c is not None]
+        seen: set[str] = set()
+        known: dict[str, str] = {label: label for label in given}
+        bad: list[Bad] = []
+        self._ids: list[str] = []
+        self._labels: list[str | None] = []
+        self._rows: list[int] = []
+        for number, record in enumerate(self._records.scan(wanted)):
+            one = str(record.get(id_column, "")) if id_column else str(number)
+            where = self._records.where(number)
+            label, reason = self._label(record.get(label_column) if label_column else None, given)
+            if id_column and not one:
+                reason = reason or "an empty id"
+            elif one in seen:
+                reason = reason or f"the id {one!r} stands on an earlier row too"
+            if label_column and label is not None and not given:
+                label = known.setdefault(label, label)  # one text for all samples of a class
+            if reason:
+                bad.append(Bad(where, reason))
+                continue
+            seen.add(one)
+            self._ids.append(one)
+            self._labels.append(known.get(label, label) if label else None)
+            self._rows.append(number)
+        self.bad = tuple(bad)
+        self.labels = given or tuple(sorted({label for label in self._labels if label}))
+
+    def _label(self, value: Any, given: tuple[str, ...]) -> tuple[str | None, str | None]:
+        """A label and None, or None and what is wrong with it."""
+        if self._columns["label"] is None:
+            return None, None
+        if self._names and isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < len(self._names):
+                return None, f"the label {value} is none of 0 to {len(self._names) - 1}"
+            return self._names[value], None
+        text = "" if value is None else str(value).strip()
+        if not text:
+            return None, "an empty label"
+        if given and text not in given:
+            return None, f"the label {text!r} is not in the label set{did_you_mean(text, given)}"
+        return text, None
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def row(self, index: int) -> Row:
+        return Row(self._ids[index], self._labels[index])
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        record = self._records[self._rows[index]]
+        row = self.row(index)
+        question = self._columns["question"]
+        images = self._images(record, self._records.where(self._rows[index]))
+        return Sample(
+            row.id,
+            images,
+            row.label,
+            labels,
+            background,
+            self.synonyms,
+            str(record[question]) if question and record.get(question) is not None else None,
+            (),
+            tuple(str(record[c]) for c in self._reference if record.get(c) not in (None, "")),
+            {column: record.get(column) for column in self._kept},
+        )
+
+    def _images(self, record: Mapping[str, Any], where: str) -> tuple[Image, ...]:
+        column = self._columns["image"]
+        value = record.get(column or "")
+        many = value if isinstance(value, list) else [value]
+        return tuple(open_image(one, where, self._root, self._outside) for one in many)
+
+    def digest(self, index: int) -> str:
+        record = self._records[self._rows[index]]
+        digest = hashlib.sha256()
+        for image in self._images(record, self._records.where(self._rows[index])):
+            digest.update(image.sha256.encode())
+        rest = {column: record.get(column) for column in self._kept}
+        digest.update(json.dumps(rest, sort_keys=True, default=repr).encode())
+        return digest.hexdigest()
+
+
+def open_image(value: Any, where: str, root: Path | None, outside: bool = False) -> Image:
+    """The promise of an image that stands in a cell: read when it is looked at."""
+    return Image(lambda: read_image(value, where, root, outside), where)
+
+
+def read_image(value: Any, where: str, root: Path | None, outside: bool = False) -> bytes:
+    """The encoded bytes of an image that stands in a cell: bytes, base64 text (with or without a data
+    URI's head), a path, or ``{"bytes": …, "path": …}`` as the datasets library has it.
+
+    A path is relative to ``root`` and, unless ``outside``, may not lead out of it. Addresses on the
+    network are never fetched.
+
+    Raises:
+        ImageError: nothing of the kind, or a path that leads elsewhere.
+    """
+    if isinstance(value, Mapping):
+        inner = value.get("bytes")
+        value = inner if inner is not None else value.get("path")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ImageError(f"{where}: no image in its cell.")
+    text = value.strip()
+    if text.startswith(("http://", "https://", "ftp://")):
+        raise ImageError(
+            f"{where}: an address, {text[:80]!r}. Addresses found in data are not fetched; download the "
+            "image and give its path."
+        )
+    looks_like_path = len(text) < 1024 and Path(text.split("?")[0]).suffix.lower() in EXTENSIONS
+    if looks_like_path and not text.startswith("data:"):
+        return _from_path(text, where, root, outside)
+    body = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(
+            f"{where}: {text[:60]!r} is neither a path with an image's ending nor base64."
+        ) from error
+
+
+def _from_path(text: str, where: str, root: Path | None, outside: bool) -> bytes:
+    if root is None:
+        raise ImageError(f"{where}: {text!r} is a path, and this data set has no folder.")
+    path = root / text
+    if not outside and not path.resolve().is_relative_to(root.resolve()):
+        raise ImageError(
+            f"{where}: {text!r} leads out of {root}. If that is meant, add: -D allow_outside=true"
+        )
+    return Image.from_path(path).data
+
+
+jsonl = DATASETS.register("jsonl", example="jsonl:FILE")(_factory("jsonl", JsonLines))
+csv_ = DATASETS.register("csv", example="csv:FILE")(
+    _factory("csv", lambda path: Delimited(path, "\t" if path.suffix == ".tsv" else ","))
+)
+parquet = DATASETS.register("parquet", example="parquet:FILE")(_factory("parquet", Parquet))

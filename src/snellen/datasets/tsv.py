@@ -1,0 +1,131 @@
+"""The layout of VLMEvalKit's benchmark files (github.com/open-compass/VLMEvalKit): one TSV a benchmark."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snellen.datasets.base import Bad, Dataset, Row
+from snellen.datasets.records import Delimited
+from snellen.datasets.table import read_image
+from snellen.errors import BadOption, DataError, ImageError
+from snellen.images import Image
+from snellen.registry import DATASETS
+from snellen.types import Sample
+
+__all__ = ["VLMEvalKit", "tsv"]
+
+#: An image cell of at most this many characters is the index of the row that holds the image.
+REFERENCE = 64
+
+
+@DATASETS.register("tsv", example="tsv:FILE")
+def tsv(path: str, *, split: str | None = None, allow_outside: bool = False) -> VLMEvalKit:
+    """A benchmark file in VLMEvalKit's layout: index, image, question, hint, A … Z, answer, category.
+
+    Options: ``split``: only rows whose column ``split`` says so; ``allow_outside=true``: paths in
+    ``image_path`` may lead out of the file's folder. Cells are text as it stands: an option "None" or
+    "N/A" stays an option; an empty one is none.
+
+    Raises:
+        DataError: no such file, a column missing, or no rows.
+        BadOption: no such split.
+    """
+    return VLMEvalKit(Path(path).expanduser(), f"tsv:{path}", split, allow_outside)
+
+
+class VLMEvalKit(Dataset):
+    """See :func:`tsv`. The right option's letter is the sample's ``meta["answer"]``, its text the
+    reference; other columns are kept in ``meta``.
+    """
+
+    def __init__(self, path: Path, name: str, split: str | None, allow_outside: bool) -> None:
+        self.name, self._outside, self._root = name, allow_outside, path.parent
+        self._records = Delimited(path, "\t")
+        columns = self._records.columns
+        for needed in ("index", "question"):
+            if needed not in columns:
+                raise DataError(f"{path}: no column {needed!r} among {', '.join(columns)}.")
+        if "image" not in columns and "image_path" not in columns:
+            raise DataError(f"{path}: neither a column 'image' nor 'image_path'.")
+        self.labels = ()
+        self._letters = [letter for letter in string.ascii_uppercase if letter in columns]
+        self._numbers: dict[str, int] = {}
+        self._ids: list[str] = []
+        bad: list[Bad] = []
+        splits: dict[str, None] = {}
+        for number, record in enumerate(self._records.scan(["index", "split"])):
+            one = record["index"].strip()
+            splits[record.get("split", "")] = None
+            if not one or one in self._numbers:
+                reason = f"the index {one!r} stands on an earlier row too" if one else "an empty index"
+                bad.append(Bad(self._records.where(number), reason))
+                continue
+            self._numbers[one] = number
+            if split is None or record.get("split") == split:
+                self._ids.append(one)
+        self.bad = tuple(bad)
+        if split is not None and not self._ids:
+            known = ", ".join(sorted(filter(None, splits))) or "none"
+            raise BadOption(f"{path} has no split {split!r}; its splits: {known}.")
+        if not self._ids:
+            raise DataError(f"{path}: no rows.")
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def row(self, index: int) -> Row:
+        return Row(self._ids[index], None)
+
+    def _record(self, index: int) -> Mapping[str, Any]:
+        return self._records[self._numbers[self._ids[index]]]
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        record = self._record(index)
+        options = {x: record[x].strip() for x in self._letters if record[x].strip()}
+        answer = record.get("answer", "").strip()
+        truth = options.get(answer, answer)
+        kept = {k: v for k, v in record.items() if k not in ("image", "image_path", *self._letters)}
+        return Sample(
+            self._ids[index],
+            self._images(record, self._records.where(self._numbers[self._ids[index]])),
+            question=record["question"],
+            choices=tuple(options.values()),
+            references=(truth,) if truth else (),
+            meta={**kept, "letters": list(options)},
+        )
+
+    def _images(self, record: Mapping[str, Any], where: str) -> tuple[Image, ...]:
+        cell = self._cell(record, where, hops=1)
+        if cell.startswith("["):
+            try:
+                cells = [str(one) for one in ast.literal_eval(cell)]
+            except (ValueError, SyntaxError) as error:
+                raise ImageError(f"{where}: a list of images that cannot be read.") from error
+        else:
+            cells = [cell]
+        return tuple(self._promise(one, where) for one in cells)
+
+    def _promise(self, cell: str, where: str) -> Image:
+        return Image(lambda: read_image(cell, where, self._root, self._outside), where)
+
+    def _cell(self, record: Mapping[str, Any], where: str, hops: int) -> str:
+        """The row's image, or that of the row that it refers to; a path where there is neither."""
+        cell = str(record.get("image", "")).strip()
+        if cell and len(cell) <= REFERENCE and cell in self._numbers and hops:
+            return self._cell(self._records[self._numbers[cell]], where, hops - 1)
+        return cell or str(record.get("image_path", "")).strip()
+
+    def digest(self, index: int) -> str:
+        record = self._record(index)
+        digest = hashlib.sha256()
+        for image in self._images(record, self._records.where(self._numbers[self._ids[index]])):
+            digest.update(image.sha256.encode())
+        rest = {k: v for k, v in record.items() if k != "image"}
+        digest.update(json.dumps(rest, sort_keys=True).encode())
+        return digest.hexdigest()

@@ -1,0 +1,428 @@
+"""Tables of samples: every way an image can stand in a cell, and every way a row can be wrong."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from PIL import Image as pillow
+
+from snellen.api import run
+from snellen.datasets.base import select
+from snellen.datasets.records import Delimited, JsonLines, Parquet
+from snellen.errors import BadOption, DataError, ImageError
+from snellen.registry import DATASETS
+
+
+def png(color: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    pillow.new("RGB", (8, 8), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def b64(color: str = "red") -> str:
+    return base64.b64encode(png(color)).decode()
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_csv(path: Path, rows: list[dict], separator: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    return path
+
+
+ROWS = [
+    {"id": "a", "image": b64("red"), "label": "cat", "note": "None"},
+    {"id": "b", "image": b64("blue"), "label": "dog", "note": "N/A"},
+    {"id": "c", "image": b64("lime"), "label": '猫, ein "Tier"\nzwei', "note": ""},
+    {"id": "d", "image": b64("white"), "label": "dog", "note": "nan"},
+]
+WRITERS = {"jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet}
+
+
+@pytest.mark.parametrize("scheme", WRITERS)
+def test_rows_become_samples(scheme, tmp_path):
+    path = WRITERS[scheme](tmp_path / f"x.{scheme}", ROWS)
+    data = DATASETS.make(f"{scheme}:{path}")
+    assert len(data) == 4
+    assert data.labels == tuple(sorted({row["label"] for row in ROWS}))
+    assert data.bad == ()
+    for i, row in enumerate(ROWS):
+        sample = data.sample(i, data.labels, None)
+        assert (sample.id, sample.label) == (row["id"], row["label"])
+        assert sample.images[0].data == base64.b64decode(row["image"])
+        assert sample.meta["note"] == row["note"]  # "None" and "N/A" are texts like any other
+        assert "image" not in sample.meta
+    # In any order, and again.
+    assert data.sample(3, data.labels, None).id == "d"
+    assert data.sample(0, data.labels, None).id == "a"
+    assert len(select(data).fingerprint()) == 64
+
+
+@pytest.mark.parametrize("scheme", WRITERS)
+def test_a_run_over_a_table(scheme, tmp_path, workspace):
+    path = WRITERS[scheme](tmp_path / f"x.{scheme}", ROWS)
+    found = run(model="pico:clip", data=f"{scheme}:{path}", protocol="rank")
+    assert list(found.predictions["id"]) == ["a", "b", "c", "d"]
+    assert list(found.predictions["label"]) == [row["label"] for row in ROWS]
+
+
+class TestImages:
+    def data(self, tmp_path, value, **options):
+        rows = [{"image": value, "label": "a"}, {"image": b64(), "label": "b"}]
+        return DATASETS.make(f"jsonl:{write_jsonl(tmp_path / 'x.jsonl', rows)}", options)
+
+    def look(self, data):
+        return data.sample(0, data.labels, None).images[0].data
+
+    def test_a_path_relative_to_the_file(self, tmp_path):
+        (tmp_path / "pictures").mkdir()
+        (tmp_path / "pictures" / "1.png").write_bytes(png("lime"))
+        assert self.look(self.data(tmp_path, "pictures/1.png")) == png("lime")
+
+    def test_a_data_uri(self, tmp_path):
+        assert self.look(self.data(tmp_path, f"data:image/png;base64,{b64('lime')}")) == png("lime")
+
+    def test_bytes_and_the_layout_of_the_datasets_library(self, tmp_path):
+        rows = [
+            {"image": {"bytes": png("lime"), "path": None}, "label": "a"},
+            {"image": {"bytes": png(), "path": "x.png"}, "label": "b"},
+        ]
+        data = DATASETS.make(f"parquet:{write_parquet(tmp_path / 'x.parquet', rows)}")
+        assert self.look(data) == png("lime")
+        rows = [{"image_bytes": png("lime"), "class": "a"}, {"image_bytes": png(), "class": "b"}]
+        data = DATASETS.make(f"parquet:{write_parquet(tmp_path / 'y.parquet', rows)}")
+        assert self.look(data) == png("lime")
+        assert data.labels == ("a", "b")
+
+    @pytest.mark.parametrize("value", ["../secret.png", "/etc/passwd.png", "pictures/../../secret.png"])
+    def test_no_path_leads_out_of_the_folder(self, tmp_path, value):
+        (tmp_path / "secret.png").write_bytes(png())
+        (tmp_path / "in").mkdir()
+        data = self.data(tmp_path / "in", value)
+        with pytest.raises(ImageError, match="leads out of.*allow_outside=true"):
+            self.look(data)
+        if value == "../secret.png":
+            allowed = self.data(tmp_path / "in", value, allow_outside="true")
+            assert self.look(allowed) == png()
+
+    def test_nor_does_a_link(self, tmp_path):
+        (tmp_path / "secret.png").write_bytes(png())
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "link.png").symlink_to(tmp_path / "secret.png")
+        with pytest.raises(ImageError, match="leads out"):
+            self.look(self.data(tmp_path / "in", "link.png"))
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            ("http://example.com/a.png", "Addresses found in data are not fetched"),
+            ("https://example.com/a.png", "not fetched"),
+            ("nowhere.png", "cannot be read"),
+            ("%%%", "neither a path"),
+            ("", "no image in its cell"),
+            (None, "no image in its cell"),
+            (7, "no image in its cell"),
+        ],
+    )
+    def test_what_is_no_image_is_named_by_its_row(self, tmp_path, value, message):
+        with pytest.raises(ImageError, match=message) as caught:
+            self.look(self.data(tmp_path, value))
+        assert "x.jsonl, line 1" in str(caught.value) or "nowhere.png" in str(caught.value)
+
+
+class TestColumns:
+    def test_named_ones(self, tmp_path):
+        rows = [{"pic": b64(), "what": w, "key": i, "q": "Which?", "r": f"a {w}"} for i, w in enumerate("ab")]
+        path = write_jsonl(tmp_path / "x.jsonl", rows)
+        options = {"image": "pic", "label": "what", "id": "key", "question": "q", "reference": "r"}
+        sample = DATASETS.make(f"jsonl:{path}", options).sample(1, ("a", "b"), None)
+        assert (sample.id, sample.label, sample.question) == ("1", "b", "Which?")
+        assert sample.references == ("a b",)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"label": "lable"}, BadOption, "label='lable': .* no such column. Did you mean 'label'"),
+            ({"reference": "x"}, BadOption, "reference='x'"),
+            ({"background": "none"}, BadOption, "background='none'"),
+            ({"labels": "cat,cat"}, BadOption, "stands there twice"),
+        ],
+    )
+    def test_mistakes(self, tmp_path, options, error, message):
+        path = write_jsonl(tmp_path / "x.jsonl", ROWS)
+        with pytest.raises(error, match=message):
+            DATASETS.make(f"jsonl:{path}", options)
+
+    def test_no_image_column(self, tmp_path):
+        path = write_jsonl(tmp_path / "x.jsonl", [{"a": 1}])
+        with pytest.raises(DataError, match="no column of images found among a"):
+            DATASETS.make(f"jsonl:{path}")
+
+    def test_the_label_set_and_its_order(self, tmp_path):
+        path = write_jsonl(tmp_path / "x.jsonl", [ROWS[0], ROWS[1], ROWS[3]])
+        data = DATASETS.make(f"jsonl:{path}", {"labels": "dog, cat, clutter", "background": "clutter"})
+        assert data.labels == ("dog", "cat", "clutter")
+        assert data.background == "clutter"
+
+
+BAD = [
+    ({"id": "a", "image": b64(), "label": "cat"}, "the id 'a' stands on an earlier row too"),
+    ({"id": "", "image": b64(), "label": "cat"}, "an empty id"),
+    ({"id": "x", "image": b64(), "label": " "}, "an empty label"),
+    ({"id": "x", "image": b64(), "label": None}, "an empty label"),
+    ({"id": "x", "image": b64(), "label": "cta"}, "'cta' is not in the label set Did you mean 'cat'"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD)
+def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
+    rows = [ROWS[0], ROWS[1], row, {**ROWS[3], "label": "cat"}]
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    data = DATASETS.make(f"jsonl:{path}", {"labels": "cat,dog"})
+    with pytest.raises(DataError, match="line 3.*--skip-bad") as caught:
+        select(data)
+    assert reason in str(caught.value)
+    found = run(
+        model="pico:clip",
+        data=f"jsonl:{path}",
+        data_options={"labels": "cat,dog"},
+        protocol="rank",
+        skip_bad=True,
+    )
+    assert list(found.predictions["id"]) == ["a", "b", "d"]
+    assert found.metrics["skipped"] == 1
+    assert reason in found.manifest["data"]["skipped"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", b"", "no rows|no column"),
+        ("x.jsonl", b'{"image": "a.png", "label": "a"}\n{oops\n', "line 2: not JSON"),
+        ("x.jsonl", b"[1, 2]\n", "line 1: expected a JSON object, found list"),
+        ("x.jsonl", b'{"image": "\xff"}\n', "not UTF-8"),
+        ("x.csv", b"", "an empty file"),
+        ("x.csv", b"image,label\na.png\n", "line 2: 1 cells, and the header has 2"),
+        ("x.csv", b"image,image\na,b\n", "two columns have one name"),
+        ("x.csv", b"image,label\n", "no rows"),
+        ("x.parquet", b"not parquet", "no parquet file"),
+    ],
+)
+def test_broken_files(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        DATASETS.make(f"{name[2:]}:{tmp_path / name}")
+    with pytest.raises(DataError, match="no such file"):
+        DATASETS.make(f"{name[2:]}:{tmp_path / 'nowhere'}")
+
+
+def test_a_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b'\xef\xbb\xbfid,image,label\r\n1,a.png,"two\r\nlines"\r\n\r\n2,b.png,c\r\n')
+    records = Delimited(path, ",")
+    assert records.columns == ("id", "image", "label")
+    assert [records[i]["label"] for i in (1, 0)] == ["c", "two\r\nlines"]
+    lines = tmp_path / "x.jsonl"
+    lines.write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n  \n{"b": 2}')
+    found = JsonLines(lines)
+    assert (found[0], found[1], found.where(1)) == ({"a": 1}, {"b": 2}, f"{lines}, line 4")
+    assert found.columns == ("a", "b")
+
+
+def test_rows_stay_in_their_file(tmp_path):
+    """A file of 20 MB is read through and its rows picked, in a twentieth of that memory."""
+    rows = ({"id": i, "image": "x" * 2000 + str(i), "label": "ab"[i % 2]} for i in range(10_000))
+    path = tmp_path / "x.jsonl"
+    with path.open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    tracemalloc.start()
+    data = DATASETS.make(f"jsonl:{path}")
+    for i in range(0, 10_000, 37):
+        data.sample(i, data.labels, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 20_000_000
+    assert peak < 4_000_000
+
+
+def test_parquet_by_row_groups(tmp_path):
+    path = write_parquet(tmp_path / "x.parquet", [{"n": i} for i in range(7)])
+    records = Parquet(path)
+    assert [records[i]["n"] for i in (6, 0, 3, 5, 2)] == [6, 0, 3, 5, 2]
+    assert [row["n"] for row in records.scan(["n"])] == list(range(7))
+
+
+class TestTsv:
+    ROWS = [  # noqa: RUF012
+        {
+            "index": "1", "image": b64("red"), "question": "Which?", "hint": "look", "A": "None", "B": "N/A",
+            "C": "cat", "D": "", "answer": "B", "category": "x", "l2-category": "y", "split": "dev",
+        },
+        {
+            "index": "2", "image": "1", "question": "And?", "hint": "", "A": "yes", "B": "no",
+            "C": "", "D": "", "answer": "A", "category": "x", "l2-category": "y", "split": "test",
+        },
+        {
+            "index": "3", "image": str([b64("lime"), b64("blue")]), "question": "Two?", "hint": "", "A": "1",
+            "B": "2", "C": "3", "D": "4", "answer": "AC", "category": "z", "l2-category": "y",
+            "split": "test",
+        },
+    ]  # fmt: skip
+
+    def test_the_layout(self, tmp_path):
+        data = DATASETS.make(f"tsv:{write_csv(tmp_path / 'x.tsv', self.ROWS, chr(9))}")
+        one, two, three = (data.sample(i, (), None) for i in range(3))
+        assert one.choices == ("None", "N/A", "cat")
+        assert one.meta["letters"] == ["A", "B", "C"]
+        assert one.references == ("N/A",)
+        assert (one.question, one.meta["hint"], one.meta["answer"]) == ("Which?", "look", "B")
+        assert two.images[0].data == png("red")  # that of the row it refers to
+        assert [image.data for image in three.images] == [png("lime"), png("blue")]
+        assert three.meta["answer"] == "AC"
+        assert len(select(data).fingerprint()) == 64
+
+    def test_splits(self, tmp_path):
+        path = write_csv(tmp_path / "x.tsv", self.ROWS, "\t")
+        data = DATASETS.make(f"tsv:{path}?split=test")
+        assert [data.row(i).id for i in range(len(data))] == ["2", "3"]
+        assert data.sample(0, (), None).images[0].data == png("red")
+        with pytest.raises(BadOption, match="no split 'val'; its splits: dev, test"):
+            DATASETS.make(f"tsv:{path}?split=val")
+
+    def test_paths(self, tmp_path):
+        (tmp_path / "1.png").write_bytes(png("lime"))
+        rows = [{"index": "7", "image_path": "1.png", "question": "?", "answer": "x"}]
+        data = DATASETS.make(f"tsv:{write_csv(tmp_path / 'x.tsv', rows, chr(9))}")
+        assert data.sample(0, (), None).images[0].data == png("lime")
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ([{"image": "x", "question": "?"}], "no column 'index'"),
+            ([{"index": "1", "question": "?"}], "neither a column 'image' nor 'image_path'"),
+        ],
+    )
+    def test_missing_columns(self, tmp_path, rows, message):
+        with pytest.raises(DataError, match=message):
+            DATASETS.make(f"tsv:{write_csv(tmp_path / 'x.tsv', rows, chr(9))}")
+
+    def test_two_rows_of_one_index(self, tmp_path):
+        data = DATASETS.make(f"tsv:{write_csv(tmp_path / 'x.tsv', [self.ROWS[0]] * 2, chr(9))}")
+        with pytest.raises(DataError, match="line 3: the index '1' stands on an earlier row too"):
+            select(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set in the Hub's format, with the features that it would have there."""
+    import datasets
+
+    top = tmp_path_factory.mktemp("hub")
+    features = datasets.Features(
+        {
+            "img": datasets.Image(),
+            "fine_label": datasets.ClassLabel(names=["cat", "dog", "clutter"]),
+            "caption": datasets.Value("string"),
+        }
+    )
+    for split, n in (("train", 4), ("test", 6)):
+        rows = {
+            "img": [{"bytes": png(c), "path": None} for c in ["red", "blue", "lime"][:1] * n],
+            "fine_label": [i % 2 for i in range(n)],
+            "caption": [f"caption {i}" for i in range(n)],
+        }
+        target = top / "data" / f"{split}-00000-of-00001.parquet"
+        target.parent.mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(target))
+    return top
+
+
+class TestHub:
+    def test_names_come_from_the_features(self, folder, monkeypatch, tmp_path):
+        data = DATASETS.make(f"hub:{folder}", {"background": "clutter", "reference": "caption"})
+        assert data.labels == ("cat", "dog", "clutter")
+        assert len(data) == 6
+        assert "split 'test'" in data.notes[0]
+        sample = data.sample(1, data.labels, "clutter")
+        assert (sample.label, sample.references) == ("dog", ("caption 1",))
+        assert sample.images[0].data == png("red")
+
+    def test_splits_and_limits(self, folder):
+        assert len(DATASETS.make(f"hub:{folder}@train")) == 4
+        assert len(DATASETS.make(f"hub:{folder}?split=train")) == 4
+        few = DATASETS.make(f"hub:{folder}?limit=3")
+        assert len(few) == 3
+        assert few.sample(2, few.labels, None).label == "cat"
+
+    def test_a_run(self, folder, workspace):
+        found = run(model="pico:clip", data=f"hub:{folder}", protocol="rank", limit=4)
+        assert found.metrics["n"] == 4
+        assert found.data == f"hub:{folder}"
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("nobody/nothing", "hf download --repo-type dataset nobody/nothing"),
+            ("{folder}@dev", "cannot be loaded"),
+        ],
+    )
+    def test_what_is_not_there(self, folder, name, message):
+        with pytest.raises(DataError, match=message):
+            DATASETS.make(f"hub:{name.format(folder=folder)}")
+
+
+class TestLetters:
+    def test_every_letter_at_every_size_before_the_next_contrast(self):
+        from collections import Counter
+
+        from snellen.datasets.letters import CONTRASTS, LETTERS, SIZES
+
+        data = DATASETS.make("chart:letters?n=480")
+        samples = [data.sample(i, data.labels, None) for i in range(480)]
+        assert Counter((s.label, s.meta["size"], s.meta["contrast"]) for s in samples) == {
+            (letter, size, contrast): 1 for letter in LETTERS for size in SIZES for contrast in CONTRASTS
+        }
+        assert len({s.id for s in samples}) == 480
+
+    def test_what_is_drawn_is_as_high_and_as_dark_as_it_says(self):
+        import numpy as np
+
+        data = DATASETS.make("chart:letters?n=480")
+        for i in range(0, 480, 7):
+            sample = data.sample(i, data.labels, None)
+            pixels = np.asarray(sample.images[0].pixels)[..., 0].astype(float)
+            dark = pixels < 230 - 0.5 * (230 - pixels.min())
+            height = np.flatnonzero(dark.any(1))
+            assert abs(height[-1] - height[0] + 1 - sample.meta["height"]) <= 2.5
+            if sample.meta["height"] > 40:
+                assert (230 - pixels.min()) / 230 == pytest.approx(sample.meta["contrast"], abs=0.01)
+
+    def test_letters_differ(self):
+        from snellen.datasets.letters import LETTERS, draw_letter
+
+        pictures = {draw_letter(letter, 0.5, 1.0, "k", 64).tobytes() for letter in LETTERS}
+        assert len(pictures) == len(LETTERS) == 12
+
+    def test_refusals(self):
+        with pytest.raises(BadOption, match="ask='color'"):
+            DATASETS.make("chart:letters?ask=color")
