@@ -162,10 +162,11 @@ def _examine(plan: Plan, *, quiet: bool) -> list[Run]:
 
 
 def _print_leaderboard(runs: list[Run]) -> None:
+    from snellen.compare import ranks
     from snellen.report.tables import leaderboards
 
     console = _console()
-    for table in leaderboards(runs, console.width):
+    for table in leaderboards(runs, console.width, ranks(runs)):
         console.print(table)
     console.print(f"Look closer: snellen show {runs[-1].id}", style="dim", soft_wrap=True)
 
@@ -254,6 +255,57 @@ def show(
         console.print(tables.confusion_table(frame))
     if len(frame) and (failures := tables.failures_table(frame)):
         console.print(failures)
+
+
+@app.command("compare")
+def compare_(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs: ids, unique prefixes, or @last.")],
+    across: Annotated[
+        bool, typer.Option("--across", help="Also across protocols, prompts and other protocol options.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is the difference real? Runs side by side on the samples that they share."""
+    from snellen.api import open_run
+    from snellen.compare import compare
+    from snellen.report import tables
+
+    found = compare([open_run(run, workspace) for run in runs], across=across)
+    if as_json:
+        _print_json([one.as_dict() for one in found])
+        return
+    console = _console()
+    console.print(tables.comparison_table(found))
+    if len(found) == 1:
+        for table in tables.disagreement_tables(found[0]):
+            console.print(table)
+
+
+@app.command("plan")
+def plan_(
+    difference: Annotated[float, typer.Option(help="The difference in accuracy to be found, in points.")],
+    discordant: Annotated[
+        float, typer.Option(help="Samples that one model alone gets right, in per cent.")
+    ] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """How many images does it take to find a difference (at 5 %, with 80 % power)?"""
+    from snellen.stats import samples_needed
+
+    if not 0 < difference <= discordant <= 100:
+        raise BadOption(
+            f"--difference {difference} --discordant {discordant} is not allowed: the difference must be "
+            "above 0, at most as large as the share of discordant samples, and that at most 100."
+        )
+    n = samples_needed(difference / 100, discordant / 100)
+    if as_json:
+        _print_json({"difference": difference, "discordant": discordant, "samples": n})
+    else:
+        typer.echo(
+            f"{n:,} images: with {discordant:g} % of them right under one model alone, a difference of "
+            f"{difference:g} points is then found in 8 of 10 tries."
+        )
 
 
 @app.command("export")

@@ -1,20 +1,42 @@
-"""Intervals: how far a figure measured on a sample may lie from the truth. Pure functions."""
+"""Intervals and paired tests: how far a figure may lie from the truth, and whether a difference is real.
+
+Pure functions. A *cluster* is what was drawn together (all samples of one image): samples within one are
+not independent, so intervals and tests count clusters, not samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LEVEL", "Estimate", "bootstrap", "wilson"]
+    Counts = NDArray[np.int64]
+    Values = NDArray[np.float64]
 
-#: The confidence level of every interval.
+__all__ = [
+    "LEVEL",
+    "Estimate",
+    "Paired",
+    "bootstrap",
+    "holm",
+    "mcnemar",
+    "paired",
+    "rate",
+    "samples_needed",
+    "wilson",
+]
+
+#: The confidence level of every interval, and the power that plans aim at.
 LEVEL = 0.95
+POWER = 0.80
 REPLICATES = 1000
+#: Below so many clusters, the normal theory of clustered errors is not trusted.
+FEW_CLUSTERS = 40
+PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +67,57 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
+def rate(right: Sequence[bool], clusters: Sequence[Any]) -> Estimate:
+    """A rate with an interval that counts clusters: Wilson's where every cluster is one sample, or else
+    Wilson's with the effective number of samples and Student's t for the normal quantile.
+
+    The effective number is n over the design effect, which is the clustered variance of the mean (Miller,
+    "Adding error bars to evals", arXiv 2411.00640, eq. 4) over the variance of as many independent
+    samples. Source of the modified interval: N. Dean and M. Pagano, "Evaluating confidence interval
+    methods for binomial proportions in clustered surveys", J. Surv. Stat. Methodol. 3 (2015).
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    x = np.asarray(right, dtype=float)
+    sums, sizes = _by_cluster(x, clusters)
+    n, groups = len(x), len(sizes)
+    if groups == n or groups < 2:
+        return wilson(int(x.sum()), n)
+    p = float(x.mean())
+    independent = p * (1 - p) / n
+    clustered = groups / (groups - 1) * float(((sums - p * sizes) ** 2).sum()) / n**2
+    # Where all samples agree, nothing is known of the design effect: the largest there can be is taken.
+    effect = clustered / independent if independent > 0 and clustered > 0 else n / groups
+    effective = min(n / effect, float(n))
+    q = float(t.ppf((1 + LEVEL) / 2, groups - 1)) ** 2
+    center = (p + q / (2 * effective)) / (1 + q / effective)
+    half = np.sqrt(q * p * (1 - p) / effective + q**2 / (4 * effective**2)) / (1 + q / effective)
+    return Estimate(p, max(0.0, float(center - half)), min(1.0, float(center + half)))
+
+
+def _by_cluster(x: Values, clusters: Sequence[Any]) -> tuple[Values, Values]:
+    """Sum and size of each cluster."""
+    import numpy as np
+
+    index: dict[Any, int] = {}
+    number = np.array([index.setdefault(c, len(index)) for c in clusters], dtype=np.intp)
+    sums = np.bincount(number, weights=x, minlength=len(index)).astype(np.float64)
+    return sums, np.bincount(number, minlength=len(index)).astype(np.float64)
+
+
 def bootstrap(
-    counts: NDArray[np.int64],
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    counts: Counts,
+    statistic: Callable[[Counts], Values],
     seed: int = 0,
     replicates: int = REPLICATES,
+    clusters: Any = None,
 ) -> Estimate:
     """A statistic of a table of counts with its percentile bootstrap interval.
 
     Drawing n samples again with replacement and counting them anew is drawing the counts from a
-    multinomial distribution over the observed cells, which is what is done.
+    multinomial distribution over the observed cells, which is what is done. With clusters, whole clusters
+    are drawn again.
 
     Source: B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979).
 
@@ -62,17 +125,152 @@ def bootstrap(
         counts: how many samples fell into each cell, [cells].
         statistic: from counts [replicates, cells] to values [replicates].
         seed: of the draws.
+        replicates: how many draws.
+        clusters: counts by cluster, a sparse array [clusters, cells], where clusters hold several samples.
     """
     import numpy as np
 
-    n = int(counts.sum())
     rng = np.random.default_rng(seed)
+    units = len(counts) if clusters is None else clusters.shape[0]
     values = []
     # In chunks: a table of many cells times all replicates is large.
-    chunk = max(1, min(replicates, 2_000_000 // max(1, len(counts))))
+    chunk = max(1, min(replicates, 2_000_000 // max(1, units)))
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
-        values.append(statistic(rng.multinomial(n, counts / n, size=size)))
+        if clusters is None:
+            n = int(counts.sum())
+            drawn = rng.multinomial(n, counts / n, size=size)
+        else:
+            drawn = rng.multinomial(units, np.full(units, 1 / units), size=size) @ clusters
+        values.append(statistic(drawn))
     low, high = np.quantile(np.concatenate(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     point = float(statistic(counts[None])[0])
     return Estimate(point, min(float(low), point), max(float(high), point))
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two runs on the same samples.
+
+    Attributes:
+        difference: of the rates, first minus second, with a clustered t interval.
+        only_first, only_second: samples that one alone got right.
+        n, clusters: how many samples and clusters.
+        p: two-sided.
+        test: which test p is of: mcnemar, sign-flip or clustered-t.
+        detectable: the smallest true difference that so many samples show with 80 % power.
+    """
+
+    difference: Estimate
+    only_first: int
+    only_second: int
+    n: int
+    clusters: int
+    p: float
+    test: str
+    detectable: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return asdict(self)
+
+
+def paired(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Any]) -> Paired:
+    """Compare two runs sample by sample.
+
+    The difference's error is clustered (Miller, arXiv 2411.00640, sec. 4, "paired differences"), with
+    Student's t. p is McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) where every cluster is one
+    sample; else, with fewer than 40 clusters, a sign-flip permutation test over cluster sums (exact up to
+    2^13 flips, or else 10,000 seeded ones); else that of the clustered t.
+
+    Raises:
+        ValueError: no samples, or not as many of one as of the other.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if len(a) != len(b) or len(a) != len(clusters) or not len(a):
+        raise ValueError("paired samples must be as many, and at least one")
+    d = a - b
+    n = len(d)
+    sums, sizes = _by_cluster(d, clusters)
+    groups = len(sizes)
+    mean = float(d.mean())
+    error = float("nan")
+    if groups > 1:
+        scale = groups / (groups - 1)
+        error = float(np.sqrt(scale * ((sums - mean * sizes) ** 2).sum()) / n)
+    spread = float(t.ppf((1 + LEVEL) / 2, max(1, groups - 1))) * error
+    only_first, only_second = int((d > 0).sum()), int((d < 0).sum())
+    if groups == n:
+        test, p = "mcnemar", mcnemar(only_first, only_second)
+    elif groups < FEW_CLUSTERS:
+        test, p = "sign-flip", _sign_flip(sums)
+    else:
+        test = "clustered-t"
+        p = 1.0 if error == 0 else float(2 * t.sf(abs(mean) / error, groups - 1))
+    quantiles = float(t.ppf((1 + LEVEL) / 2, max(1, groups - 1)) + t.ppf(POWER, max(1, groups - 1)))
+    estimate = Estimate(mean, max(-1.0, mean - spread), min(1.0, mean + spread))
+    return Paired(estimate, only_first, only_second, n, groups, p, test, quantiles * error)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """McNemar's exact test: the two-sided p of the discordant pairs under a fair coin."""
+    from scipy.stats import binomtest
+
+    n = only_first + only_second
+    return float(binomtest(only_first, n, 0.5).pvalue) if n else 1.0
+
+
+def _sign_flip(sums: Values) -> float:
+    """The share of sign flips of the clusters whose sum is as far from 0 as the one observed."""
+    import numpy as np
+
+    moved = sums[sums != 0]
+    if not len(moved):
+        return 1.0
+    observed = abs(moved.sum()) - 1e-9
+    if len(moved) <= 13:
+        flips = 1 - 2 * ((np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))) & 1)
+        return float((np.abs(flips @ moved) >= observed).mean())
+    flips = np.random.default_rng(0).choice([-1, 1], size=(PERMUTATIONS, len(moved)))
+    return float(((np.abs(flips @ moved) >= observed).sum() + 1) / (PERMUTATIONS + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def samples_needed(difference: float, discordant: float) -> int:
+    """How many samples a paired comparison needs to find a difference, at 5 % and with 80 % power.
+
+    Source: R. J. Connor, "Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43 (1987).
+
+    Args:
+        difference: of the two rates, above 0.
+        discordant: the share of samples that one alone gets right, from ``difference`` to 1.
+
+    Raises:
+        ValueError: they are not.
+    """
+    from math import ceil, sqrt
+
+    from scipy.stats import norm
+
+    if not 0 < difference <= discordant <= 1:
+        raise ValueError("0 < difference <= discordant <= 1 is needed")
+    alpha, beta = (float(norm.ppf(q)) for q in ((1 + LEVEL) / 2, POWER))
+    root = alpha * sqrt(discordant) + beta * sqrt(discordant - difference**2)
+    return ceil((root / difference) ** 2)

@@ -42,6 +42,7 @@ COLUMNS = (
     "latencies",
     "prompt_tokens",
     "completion_tokens",
+    "images",
 )
 _meta = sa.MetaData()
 
@@ -384,8 +385,8 @@ class Store:
 
     def frame(self, run: str) -> pd.DataFrame:
         """One row a sample: id, label, prediction, outcome, reason, answers, questions, ranking,
-        latencies (seconds, one a request), prompt_tokens, completion_tokens, and one column for each
-        of the protocol's details.
+        latencies (seconds, one a request), prompt_tokens, completion_tokens, images (sha256), and
+        one column for each of the protocol's details.
         """
         import pandas as pd
 
@@ -417,6 +418,7 @@ class Store:
                     "latencies": [reply.latency for reply in replies],
                     "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
                     "completion_tokens": sum(reply.completion_tokens for reply in replies),
+                    "images": row["images"],
                 }
                 # A protocol's detail never takes the place of a column.
                 | {k if k not in COLUMNS else f"details_{k}": v for k, v in row["details"].items()}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.stats import Estimate, bootstrap, wilson
+from snellen.stats import Estimate, bootstrap, rate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,15 +31,18 @@ class Confusion:
         labels: the classes that occur among truths or predictions, sorted.
         truth, predicted: class indices of the cells that occur; -1 where nothing was predicted.
         counts: how many samples fell into each cell.
+        clusters: counts by cluster, a sparse array [clusters, cells]; None where every cluster is one
+            sample.
     """
 
     labels: tuple[str, ...]
     truth: Counts
     predicted: Counts
     counts: Counts
+    clusters: Any = None
 
     @classmethod
-    def of(cls, truth: Sequence[str], predicted: Sequence[str]) -> Confusion:
+    def of(cls, truth: Sequence[str], predicted: Sequence[str], clusters: Sequence[Any] = ()) -> Confusion:
         """Count pairs; an empty prediction is none."""
         import numpy as np
 
@@ -51,7 +54,12 @@ class Confusion:
             cells[cell] = cells.get(cell, 0) + 1
         rows = np.array([(t, p, n) for (t, p), n in sorted(cells.items())], dtype=np.int64)
         rows = rows.reshape(-1, 3)
-        return cls(labels, rows[:, 0], rows[:, 1], rows[:, 2])
+        table = None
+        if len(set(clusters)) < len(clusters):
+            place = {cell: i for i, cell in enumerate(sorted(cells))}
+            columns = [place[index[t], index[p]] for t, p in zip(truth, predicted, strict=True)]
+            table = _by_cluster(clusters, columns, len(place))
+        return cls(labels, rows[:, 0], rows[:, 1], rows[:, 2], table)
 
     def tallies(self, counts: Counts) -> tuple[Values, Values, Values]:
         """True positives, truths and predictions of each class, each [replicates, classes]."""
@@ -95,7 +103,9 @@ class Confusion:
 
     def estimate(self, figure: str, how: str, seed: int = 0) -> Estimate:
         """An averaged figure with its bootstrap interval."""
-        return bootstrap(self.counts, lambda counts: self.average(figure, how, counts), seed)
+        return bootstrap(
+            self.counts, lambda counts: self.average(figure, how, counts), seed, clusters=self.clusters
+        )
 
     def confused(self, most: int = 10) -> list[tuple[str, str, int]]:
         """The most frequent (truth, prediction, count) that are wrong; prediction "" is none."""
@@ -106,6 +116,17 @@ class Confusion:
             if t != p
         ]
         return sorted(cells, key=lambda cell: (-cell[2], cell))[:most]
+
+
+def _by_cluster(clusters: Sequence[Any], columns: list[int], cells: int) -> Any:
+    """How many samples of each cluster fell into each cell, sparse [clusters, cells]."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    number: dict[Any, int] = {}
+    rows = [number.setdefault(cluster, len(number)) for cluster in clusters]
+    ones = np.ones(len(rows), dtype=np.int64)
+    return csr_array((ones, (rows, columns)), shape=(len(number), cells))
 
 
 def _ratio(above: Values, below: Values) -> Values:
@@ -119,21 +140,23 @@ def headline(
     truth: Sequence[str],
     predicted: Sequence[str],
     rankings: Sequence[Sequence[str]] = (),
+    clusters: Sequence[Any] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """The figures of a classification run; those with an interval as ``{value, low, high}``.
 
-    ``top5`` is None where nothing was ranked.
+    ``top5`` is None where nothing was ranked. Samples of one cluster (of one image) are not independent,
+    and intervals take that into account; without ``clusters`` each sample is its own.
     """
-    n = len(truth)
-    right = sum(t == p for t, p in zip(truth, predicted, strict=True))
-    table = Confusion.of(truth, predicted)
+    clusters = clusters or range(len(truth))
+    right = [t == p for t, p in zip(truth, predicted, strict=True)]
+    table = Confusion.of(truth, predicted, clusters)
     top5 = None
     if any(rankings):
-        hits = sum(t in ranking[:5] for t, ranking in zip(truth, rankings, strict=True))
-        top5 = wilson(hits, n).as_dict()
+        hits = [t in ranking[:5] for t, ranking in zip(truth, rankings, strict=True)]
+        top5 = rate(hits, clusters).as_dict()
     return {
-        "accuracy": wilson(right, n).as_dict(),
+        "accuracy": rate(right, clusters).as_dict(),
         "balanced_accuracy": table.estimate("recall", "true", seed).as_dict(),
         "macro_f1": table.estimate("f1", "macro", seed).as_dict(),
         "weighted_f1": table.estimate("f1", "weighted", seed).as_dict(),

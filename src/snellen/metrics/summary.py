@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
     from snellen.protocols.base import Protocol
 
-__all__ = ["summarise"]
+__all__ = ["clusters_of", "summarise"]
+
+
+def clusters_of(frame: pd.DataFrame) -> list[object]:
+    """What samples were drawn with: their images, or themselves where they have none."""
+    rows = zip(frame["images"], frame.index, strict=True)
+    return [tuple(images) or index for images, index in rows]
 
 
 def summarise(frame: pd.DataFrame, protocol: Protocol) -> dict[str, Any]:
@@ -33,7 +39,9 @@ def summarise(frame: pd.DataFrame, protocol: Protocol) -> dict[str, Any]:
         truth, predicted = labelled["label"].tolist(), labelled["prediction"].tolist()
         right = sum(t == p for t, p in zip(truth, predicted, strict=True))
         lost = int((labelled["outcome"] != Outcome.OK).sum())
-        figures |= headline(truth, predicted, labelled["ranking"].tolist())
+        clusters = clusters_of(labelled)
+        figures |= headline(truth, predicted, labelled["ranking"].tolist(), clusters)
+        figures["clusters"] = len(set(clusters))
         figures["accuracy_bounds"] = {
             "low": right / len(labelled),
             "high": (right + lost) / len(labelled),

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from snellen.api import Run
+    from snellen.compare import Comparison
 
 __all__ = [
     "class_table",
+    "comparison_table",
     "confusion_table",
+    "disagreement_tables",
     "failures_table",
     "figures_table",
     "leaderboards",
@@ -66,11 +69,17 @@ def outcomes(counts: Mapping[str, int]) -> str:
     )
 
 
-def leaderboards(runs: Sequence[Run], width: int = 160) -> list[Table]:
-    """One table a data set, the best accuracy first; what ``width`` characters cannot hold is left out,
-    and said so.
+def leaderboards(
+    runs: Sequence[Run], width: int = 160, ranks: Mapping[str, int] | None = None
+) -> list[Table]:
+    """One table a data set, the best accuracy first.
+
+    What ``width`` characters cannot hold is left out, and said so. Runs of one rank (see
+    :func:`snellen.compare.ranks`) are tied.
     """
+    ranks = ranks or {}
     columns: dict[str, Callable[[Run], str]] = {
+        "#": lambda run: str(ranks.get(run.id, "–")),
         "model": lambda run: escape(run.model),
         "protocol": lambda run: escape(run.protocol),
         "accuracy %": lambda run: percent(run.metrics.get("accuracy")),
@@ -83,6 +92,8 @@ def leaderboards(runs: Sequence[Run], width: int = 160) -> list[Table]:
     }
     if not any(run.metrics.get("top5") for run in runs):
         del columns["top-5 %"]
+    if not ranks:
+        del columns["#"]
     left_out = []
     for heading in ("weighted F1 %", "questions", "top-5 %", "items/s", "macro F1 %"):
         if heading in columns and _width(runs, columns) > width:
@@ -98,6 +109,8 @@ def leaderboards(runs: Sequence[Run], width: int = 160) -> list[Table]:
             table.add_row(*(cell(run) for cell in columns.values()))
         tables.append(table)
     tables[-1].caption = "95 % intervals beside the figures; every figure divides by all samples."
+    if ranks:
+        tables[-1].caption += " # is 1 + the number of runs that are significantly better: equals are tied."
     if left_out:
         tables[-1].caption += f" Not shown for want of width: {', '.join(left_out)}."
     tables[-1].caption_justify = "left"
@@ -193,6 +206,51 @@ def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:
 
 def _giga(count: float | None) -> str:
     return "–" if count is None else f"{count / 1e9:.2f}"
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Differences in accuracy, pair by pair."""
+    table = Table(header_style="bold")
+    for heading in ("first", "second", "difference (points)", "only first / second right", "p", "verdict"):
+        words = heading in ("first", "second", "verdict")
+        table.add_column(heading, justify="left" if words else "right")
+    for one in comparisons:
+        result = one.result
+        gap = result.difference
+        shown = f"{100 * gap.value:+.1f} [dim]{100 * gap.low:+.1f} to {100 * gap.high:+.1f}[/dim]"
+        verdict = f"[green]{'first' if gap.value > 0 else 'second'} is better[/]"
+        if not one.real:
+            verdict = f"not parted: {result.n} samples show {100 * result.detectable:.1f} points or more"
+        p = "< 0.0001" if one.p_adjusted < 1e-4 else f"{one.p_adjusted:.4f}"
+        apart = f"{result.only_first} / {result.only_second}"
+        cells = (escape(one.first), escape(one.second), shown, apart, f"{p} [dim]{result.test}[/]", verdict)
+        table.add_row(*cells)
+    table.caption = (
+        "Paired on shared samples, 95 % intervals clustered by image; p adjusted by Holm over all pairs."
+    )
+    left_out = max((one.left_out for one in comparisons), default=0)
+    if left_out:
+        table.caption += f" Up to {left_out} samples that only one run has are left out."
+    table.caption_justify = "left"
+    return table
+
+
+def disagreement_tables(one: Comparison, most: int = 10) -> list[Table]:
+    """The classes that carry a difference, and samples on which two runs disagree."""
+    classes = Table(title="Classes that carry the difference", title_justify="left", header_style="bold")
+    for heading in ("class", "difference (points)", "samples"):
+        classes.add_column(heading, justify="left" if heading == "class" else "right")
+    for name, difference, count in one.classes[:most]:
+        if difference:
+            classes.add_row(escape(name), f"{100 * difference:+.1f}", str(count))
+    title = f"Disagreements ({len(one.disagreements)})"
+    samples = Table(title=title, title_justify="left", header_style="bold")
+    for heading in ("sample", "truth", "first says", "second says"):
+        samples.add_column(heading)
+    for row in one.disagreements[:most]:
+        said = (row[key] for key in ("id", "label", "first", "second"))
+        samples.add_row(*(escape(text) or "[dim]nothing[/]" for text in said))
+    return [classes, samples]
 
 
 def class_table(frame: pd.DataFrame) -> Table:
