@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import tiny
 from helpers import picture, text_of
 from snellen.errors import BadOption, ModelError
 from snellen.models.huggingface.checkpoint import Checkpoint
-from snellen.models.huggingface.vlm import Row, VisionLanguageModel
+from snellen.models.huggingface.vlm import ONE_IMAGE, UNPADDED, Row, VisionLanguageModel
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
 from snellen.types import Decoding, Kind, Message, Outcome, Request
@@ -26,10 +27,20 @@ NAMES = ("cat", "car", "car tyre", "a much longer name, with a comma", "猫")
 
 @pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
 def model(request, tmp_path_factory) -> VisionLanguageModel:
+    """One model of each architecture."""
     folder = tiny.save(request.param, tmp_path_factory.mktemp(request.param))
     found = MODELS.make(f"hf:{folder}")
     found.load()
     return found
+
+
+@pytest.fixture
+def scorer(model) -> VisionLanguageModel:
+    """The same, where it gives log-likelihoods: all but those that say they do not."""
+    if Kind.SCORE not in model.kinds:
+        assert model.facts()["architecture"].startswith("PaliGemma")
+        pytest.skip("a prefix language model gives no log-likelihoods")
+    return model
 
 
 def questions(kind: Kind = Kind.GENERATE) -> list[Request]:
@@ -52,7 +63,7 @@ def answers(model, requests, batch_size):
 def test_an_answer_does_not_depend_on_its_batch(model):
     single = answers(model, questions(), 1)
     assert {r.outcome for r in single} <= {Outcome.OK, Outcome.TRUNCATED}
-    assert len({r.text for r in single}) > 3, "weights too small: all answers are alike"
+    assert len({r.text for r in single}) > 1, "weights too small: all answers are alike"
     for size in (3, 16):
         batched = answers(model, questions(), size)
         assert [(r.text, r.outcome, r.prompt_tokens, r.completion_tokens) for r in batched] == [
@@ -60,10 +71,10 @@ def test_an_answer_does_not_depend_on_its_batch(model):
         ]
 
 
-def test_a_log_likelihood_does_not_depend_on_its_batch(model):
-    single = scores(answers(model, questions(Kind.SCORE), 1))
+def test_a_log_likelihood_does_not_depend_on_its_batch(scorer):
+    single = scores(answers(scorer, questions(Kind.SCORE), 1))
     for size in (3, 16):
-        batched = scores(answers(model, questions(Kind.SCORE), size))
+        batched = scores(answers(scorer, questions(Kind.SCORE), size))
         assert (batched - single).abs().max() < TOLERANCE
     assert single.std() > 100 * TOLERANCE
 
@@ -73,34 +84,34 @@ def scores(responses) -> torch.Tensor:
     return torch.tensor([[s.value for s in r.scores] for r in responses], dtype=torch.float64)
 
 
-def test_a_log_likelihood_is_the_brute_force_sum(model):
+def test_a_log_likelihood_is_the_brute_force_sum(scorer):
     """One row, no padding, no cache: token by token from the full logits."""
     for request in questions(Kind.SCORE)[:3]:
-        found = answers(model, [request], 16)[0].scores
-        chat, processor = model._chat, model._processor
+        found = answers(scorer, [request], 16)[0].scores
+        chat, processor = scorer._chat, scorer._processor
         prompt = chat.prompt(request.messages)
-        plain = model._tokenizer(prompt).input_ids
+        plain = scorer._tokenizer(prompt).input_ids
         for name, score in zip(NAMES, found, strict=True):
             text = prompt + chat.continuation(request.messages, name)
-            tokens = len(model._tokenizer(text).input_ids) - len(plain)
+            tokens = len(scorer._tokenizer(text).input_ids) - len(plain)
             inputs = processor(text=[text], images=[[i.pixels for i in request.images]], return_tensors="pt")
             with torch.inference_mode():
-                logits = model._model(**inputs).logits[0].double()
+                logits = scorer._model(**inputs).logits[0].double()
             ids = inputs["input_ids"][0]
             steps = torch.log_softmax(logits, -1)[:-1].gather(-1, ids[1:, None])[:, 0]
             assert score.tokens == tokens
             assert score.value == pytest.approx(float(steps[-tokens:].sum()), abs=TOLERANCE)
 
 
-def test_planted_faults_would_be_seen(model, monkeypatch):
+def test_planted_faults_would_be_seen(scorer, monkeypatch):
     """A wrong image, mask or position moves log-likelihoods by 100 times the tolerance: the tests
     above could not pass with one of them."""
     request = questions(Kind.SCORE)[1]
-    right = scores(answers(model, [request], 16))
+    right = scores(answers(scorer, [request], 16))
     plain = VisionLanguageModel._inputs
 
     def moved() -> float:
-        return float((scores(answers(model, [request], 16)) - right).abs().max())
+        return float((scores(answers(scorer, [request], 16)) - right).abs().max())
 
     def wrong_image(self, rows, padding_side):
         other = replace(request, messages=(Message("user", (picture("black", (48, 48)), text_of(request))),))
@@ -117,19 +128,20 @@ def test_planted_faults_would_be_seen(model, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(VisionLanguageModel, "_inputs", wrong_image)
         assert moved() > 100 * TOLERANCE
-    with monkeypatch.context() as patch:
-        patch.setattr(VisionLanguageModel, "_logits", wrong_position)
-        assert moved() > 100 * TOLERANCE
+    if scorer._model.config.model_type != "kosmos-2":  # which makes its own positions
+        with monkeypatch.context() as patch:
+            patch.setattr(VisionLanguageModel, "_logits", wrong_position)
+            assert moved() > 100 * TOLERANCE
     # Lengths are read off the mask, so its fault is planted where the model itself is called.
     with monkeypatch.context() as patch:
-        forward = model._model.forward
+        forward = scorer._model.forward
 
         def half_blind(**inputs):
             mask = inputs["attention_mask"].clone()
             mask[:, 2:5] = 0
             return forward(**{**inputs, "attention_mask": mask})
 
-        patch.setattr(model._model, "forward", half_blind)
+        patch.setattr(scorer._model, "forward", half_blind)
         assert moved() > 100 * TOLERANCE
 
 
@@ -158,31 +170,43 @@ def test_a_prompt_beyond_the_context_is_an_error(model):
     long = ask((picture(),), "cat " * 3000, max_tokens=2)
     found = answers(model, [long, questions()[0]], 2)
     assert found[0].outcome is Outcome.ERROR
-    assert "context is 2048" in found[0].reason
+    assert re.search(r"context is \d+", found[0].reason)
     assert found[1].outcome is not Outcome.ERROR
 
 
 def test_requests_without_an_image_and_with_two(model):
     text = ask((), "What type of object?", max_tokens=3)
     two = ask((picture("red"), picture("blue")), "Which?", max_tokens=3)
-    together = answers(model, [text, questions()[0], two], 16)
-    alone = [answers(model, [request], 16)[0] for request in (text, questions()[0], two)]
+    requests = (text, questions()[0], two)
+    together = answers(model, requests, 16)
+    alone = [answers(model, [request], 16)[0] for request in requests]
     assert [r.text for r in together] == [r.text for r in alone]
-    assert all(r.outcome is not Outcome.ERROR for r in together), together
-    order = replace(two, messages=(Message("user", (picture("blue"), picture("red"), "Which?")),))
-    blue_first = replace(order, kind=Kind.SCORE, continuations=NAMES)
-    red_first = replace(two, kind=Kind.SCORE, continuations=NAMES)
-    difference = scores(answers(model, [blue_first], 8)) - scores(answers(model, [red_first], 8))
+    kind = model._model.config.model_type
+    assert (together[0].outcome is Outcome.ERROR) == (not model.text_only)
+    assert together[1].outcome is not Outcome.ERROR
+    assert (together[2].outcome is Outcome.ERROR) == (kind in ONE_IMAGE)
+    if kind in ONE_IMAGE:
+        assert "takes one" in together[2].reason
+
+
+def test_the_order_of_images_counts(scorer):
+    if scorer._model.config.model_type in ONE_IMAGE:
+        pytest.skip("it takes one image")
+    first, second = (
+        ask(tuple(map(picture, colors)), "Which?", kind=Kind.SCORE, continuations=NAMES)
+        for colors in (("red", "blue"), ("blue", "red"))
+    )
+    difference = scores(answers(scorer, [first], 8)) - scores(answers(scorer, [second], 8))
     assert difference.abs().max() > 100 * TOLERANCE
 
 
-def test_an_answer_that_is_begun_goes_on(model):
+def test_an_answer_that_is_begun_goes_on(scorer):
     request = questions(Kind.SCORE)[0]
     begun = replace(request, messages=(*request.messages, Message("assistant", ("The photo features a",))))
-    prompt = model._chat.prompt(begun.messages)
+    prompt = scorer._chat.prompt(begun.messages)
     assert prompt.endswith("The photo features a")
-    assert model._chat.continuation(begun.messages, "cat") == " cat"
-    assert (scores(answers(model, [begun], 4)) - scores(answers(model, [request], 4))).abs().max() > 0.01
+    assert scorer._chat.continuation(begun.messages, "cat") == " cat"
+    assert (scores(answers(scorer, [begun], 4)) - scores(answers(scorer, [request], 4))).abs().max() > 0.01
 
 
 def test_cut_off_answers_say_so(model):
@@ -193,6 +217,8 @@ def test_cut_off_answers_say_so(model):
 
 
 def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
+    if model._model.config.model_type in UNPADDED:
+        pytest.skip("its batches are of one prompt length, and these prompts are ragged")
     whole = answers(model, questions(), 16)
     sizes = []
     real = VisionLanguageModel._generate
@@ -206,9 +232,11 @@ def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
     monkeypatch.setattr(VisionLanguageModel, "_generate", small)
     halved = answers(model, questions(), 16)
     assert [r.text for r in halved] == [r.text for r in whole]
-    assert sizes[:4] == [16, 8, 4, 2]
-    assert max(sizes[4:]) == 2
-    assert model._fits == 2
+    assert sizes[0] > 3
+    fitted = next(i for i, size in enumerate(sizes) if size <= 3)
+    assert max(sizes[fitted:]) <= 3, "what did not fit once is not tried again"
+    assert model._fits is not None
+    assert model._fits <= 3
     model._fits = None
 
 

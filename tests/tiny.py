@@ -6,6 +6,7 @@ logits by far more than rounding does.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from snellen.models.huggingface.checkpoint import without_torchvision
 
@@ -48,7 +47,7 @@ def tokenizer(*special: str, **named: str) -> Any:
     words = "What type of object is in this photo? Choose one from cat dog car tyre. user assistant:"
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=["<pad>", "<s>", "</s>", *special, *named.values()],
+        special_tokens=["<pad>", "<s>", "</s>", "<unk>", *special, *named.values()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -58,6 +57,7 @@ def tokenizer(*special: str, **named: str) -> Any:
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
+        unk_token="<unk>",
         extra_special_tokens=named,
         model_max_length=2048,
     )
@@ -95,57 +95,368 @@ def llava() -> tuple[Any, Any]:
     return hf.LlavaForConditionalGeneration(config), processor
 
 
-def qwen2_vl() -> tuple[Any, Any]:
+SIGLIP = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
+CLIP = {"model_type": "clip_vision_model", **VISION, "projection_dim": 32}
+GRID = [[48, 96], [96, 48], [96, 96]]
+
+
+def text(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+    return {"model_type": kind, "vocab_size": vocabulary, **TEXT, **more}
+
+
+def pil(family: str, name: str, **options: Any) -> Any:
+    module = import_module(f"transformers.models.{family}.image_processing_pil_{family}")
+    return getattr(module, f"{name}Pil")(**options)
+
+
+def video() -> Any:
     without_torchvision()
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+    return AutoVideoProcessor.from_pretrained("")
+
+
+def llava_next() -> tuple[Any, Any]:
+    tok = tokenizer(image_token="<image>")
+    config = hf.LlavaNextConfig(
+        vision_config=CLIP,
+        text_config=text("llama", len(tok)),
+        image_token_index=tok.image_token_id,
+        vision_feature_layer=-1,
+        image_grid_pinpoints=GRID,
+        image_seq_length=36,
+    )
+    images = pil(
+        "llava_next",
+        "LlavaNextImageProcessor",
+        size={"shortest_edge": 48},
+        crop_size=SIDE,
+        image_grid_pinpoints=GRID,
+    )
+    processor = hf.LlavaNextProcessor(
+        images,
+        tok,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template("<image>\n"),
+    )
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+def llava_onevision() -> tuple[Any, Any]:
+    tok = tokenizer(image_token="<image>", video_token="<video>")
+    grid = [[48, 48], *GRID]
+    config = hf.LlavaOnevisionConfig(
+        vision_config=SIGLIP,
+        text_config=text("qwen2", len(tok)),
+        image_token_index=tok.image_token_id,
+        video_token_index=tok.video_token_id,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_grid_pinpoints=grid,
+    )
+    images = pil("llava_onevision", "LlavaOnevisionImageProcessor", size=SIDE, image_grid_pinpoints=grid)
+    processor = hf.LlavaOnevisionProcessor(
+        images,
+        tok,
+        video(),
+        num_image_tokens=36,
+        vision_feature_select_strategy="full",
+        chat_template=template("<image>\n"),
+    )
+    return hf.LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def _qwen(config: Any, model: Any, processor: Any, vision: dict[str, Any], **more: Any) -> tuple[Any, Any]:
     names = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     tok = tokenizer(*names)
-    start, end, image, video = tok.convert_tokens_to_ids(list(names))
+    start, end, image, movie = tok.convert_tokens_to_ids(list(names))
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
-    config = hf.Qwen2VLConfig(
-        text_config={"vocab_size": len(tok), "rope_parameters": rope, **TEXT},
-        vision_config={
-            "depth": 2,
-            "embed_dim": 32,
-            "hidden_size": 64,
-            "num_heads": 2,
-            "patch_size": 8,
-            "mlp_ratio": 2,
-        },
+    built = config(
+        text_config={"vocab_size": len(tok), "rope_parameters": rope, **TEXT, **more},
+        vision_config={"num_heads": 2, "patch_size": 8, **vision},
         image_token_id=image,
-        video_token_id=video,
+        video_token_id=movie,
         vision_start_token_id=start,
         vision_end_token_id=end,
     )
-    images = Qwen2VLImageProcessorPil(
+    images = pil(
+        "qwen2_vl",
+        "Qwen2VLImageProcessor",
         patch_size=8,
         merge_size=2,
         temporal_patch_size=2,
         size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96},
     )
     chat = template("<|vision_start|><|image_pad|><|vision_end|>", space=False)
-    processor = hf.Qwen2VLProcessor(images, tok, AutoVideoProcessor.from_pretrained(""), chat_template=chat)
-    return hf.Qwen2VLForConditionalGeneration(config), processor
+    return model(built), processor(images, tok, video(), chat_template=chat)
 
 
-def idefics3() -> tuple[Any, Any]:
-    rows = [f"<row_{i}_col_{j}>" for i in range(1, 5) for j in range(1, 5)]
+def qwen2_vl() -> tuple[Any, Any]:
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
+    return _qwen(hf.Qwen2VLConfig, hf.Qwen2VLForConditionalGeneration, hf.Qwen2VLProcessor, vision)
+
+
+def qwen2_5_vl() -> tuple[Any, Any]:
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 64,
+        "window_size": 32,
+        "fullatt_block_indexes": [1],
+    }
+    model = hf.Qwen2_5_VLForConditionalGeneration
+    return _qwen(hf.Qwen2_5_VLConfig, model, hf.Qwen2_5_VLProcessor, vision)
+
+
+def qwen3_vl() -> tuple[Any, Any]:
+    vision = {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 144,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    model = hf.Qwen3VLForConditionalGeneration
+    return _qwen(hf.Qwen3VLConfig, model, hf.Qwen3VLProcessor, vision, head_dim=32)
+
+
+def mllama() -> tuple[Any, Any]:
+    tok = tokenizer("<|python_tag|>", "<|image|>")
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+        "vision_output_dim": 64,
+        "image_size": 48,
+        "patch_size": 8,
+        "max_num_tiles": 2,
+        "intermediate_layers_indices": [0],
+        "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+    }
+    config = hf.MllamaConfig(
+        text_config={
+            "vocab_size": len(tok),
+            **TEXT,
+            "num_hidden_layers": 3,
+            "cross_attention_layers": [1],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        vision_config=vision,
+        image_token_index=tok.convert_tokens_to_ids("<|image|>"),
+    )
+    images = pil("mllama", "MllamaImageProcessor", size=SIDE, max_image_tiles=2)
+    model = hf.MllamaForConditionalGeneration(config)
+    with torch.no_grad():  # cross-attention begins closed, at gates of 0: opened, so that images count
+        for name, parameter in model.named_parameters():
+            if "cross_attn" in name and "gate" in name:
+                parameter.fill_(0.5)
+    return model, hf.MllamaProcessor(images, tok, chat_template=template("<|image|>"))
+
+
+def internvl() -> tuple[Any, Any]:
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tok = tokenizer(**names)
+    config = hf.InternVLConfig(
+        vision_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": [48, 48],
+            "patch_size": [8, 8],
+        },
+        text_config=text("qwen2", len(tok)),
+        image_token_id=tok.context_image_token_id,
+        image_seq_length=9,
+    )
+    images = pil("got_ocr2", "GotOcr2ImageProcessor", size=SIDE, crop_to_patches=False, max_patches=4)
+    processor = hf.InternVLProcessor(
+        images, tok, video(), image_seq_length=9, chat_template=template("<IMG_CONTEXT>\n", space=False)
+    )
+    return hf.InternVLForConditionalGeneration(config), processor
+
+
+def _idefics(config: Any, model: Any, processor: Any, *more: Any) -> tuple[Any, Any]:
+    rows = [f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)]
     names = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *rows)
     tok = tokenizer(*names)
-    config = hf.Idefics3Config(
+    built = config(
         vision_config=VISION,
-        text_config={"model_type": "llama", "vocab_size": len(tok), **TEXT},
+        text_config=text("llama", len(tok)),
         image_token_id=tok.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=PAD,
     )
-    images = Idefics3ImageProcessorPil(size={"longest_edge": 96}, max_image_size={"longest_edge": 48})
-    processor = hf.Idefics3Processor(images, tok, image_seq_len=9, chat_template=template("<image>"))
-    return hf.Idefics3ForConditionalGeneration(config), processor
+    sizes = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": 48}}
+    images = pil("idefics3", "Idefics3ImageProcessor", **sizes)
+    return model(built), processor(images, tok, *more, image_seq_len=9, chat_template=template("<image>"))
 
 
-ARCHITECTURES = {"llava": llava, "qwen2_vl": qwen2_vl, "idefics3": idefics3}
+def idefics3() -> tuple[Any, Any]:
+    return _idefics(hf.Idefics3Config, hf.Idefics3ForConditionalGeneration, hf.Idefics3Processor)
+
+
+def smolvlm() -> tuple[Any, Any]:
+    return _idefics(hf.SmolVLMConfig, hf.SmolVLMForConditionalGeneration, hf.SmolVLMProcessor, video())
+
+
+def paligemma() -> tuple[Any, Any]:
+    tok = tokenizer(image_token="<image>")
+    images = pil("siglip", "SiglipImageProcessor", size=SIDE)
+    images.image_seq_length = 36
+    config = hf.PaliGemmaConfig(
+        vision_config={**SIGLIP, "num_image_tokens": 36, "projection_dim": 64},
+        text_config=text("gemma", len(tok), head_dim=32),
+        image_token_index=tok.image_token_id,
+        projection_dim=64,
+        hidden_size=64,
+        vocab_size=len(tok),
+    )
+    return hf.PaliGemmaForConditionalGeneration(config), hf.PaliGemmaProcessor(images, tok)
+
+
+def gemma3() -> tuple[Any, Any]:
+    names = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tok = tokenizer(**names)
+    config = hf.Gemma3Config(
+        vision_config=SIGLIP,
+        text_config={
+            "vocab_size": len(tok),
+            **TEXT,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 64,
+        },
+        mm_tokens_per_image=9,
+        boi_token_index=tok.boi_token_id,
+        eoi_token_index=tok.eoi_token_id,
+        image_token_index=tok.image_token_id,
+    )
+    images = pil("gemma3", "Gemma3ImageProcessor", size=SIDE)
+    processor = hf.Gemma3Processor(
+        images, tok, image_seq_length=9, chat_template=template("<start_of_image>", space=False)
+    )
+    model = hf.Gemma3ForConditionalGeneration(config)
+    with torch.no_grad():  # the projection begins at 0, and with it the image would not count
+        model.model.multi_modal_projector.mm_input_projection_weight.normal_(0, 0.05)
+    return model, processor
+
+
+QFORMER = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "encoder_hidden_size": 32,
+    "cross_attention_frequency": 1,
+}
+
+
+def opt(vocabulary: int) -> dict[str, Any]:
+    return {
+        "model_type": "opt",
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "ffn_dim": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "word_embed_proj_dim": 64,
+        "max_position_embeddings": 512,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
+    }
+
+
+def blip_2() -> tuple[Any, Any]:
+    tok = tokenizer("<image>")
+    images = pil("blip", "BlipImageProcessor", size=SIDE)
+    config = hf.Blip2Config(
+        vision_config={**VISION, "initializer_range": 0.02},
+        qformer_config=QFORMER,
+        text_config=opt(len(tok)),
+        num_query_tokens=8,
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+    )
+    processor = hf.Blip2Processor(images, tok, num_query_tokens=8)
+    return hf.Blip2ForConditionalGeneration(config), processor
+
+
+def instructblip() -> tuple[Any, Any]:
+    tok = tokenizer("<image>")
+    images = pil("blip", "BlipImageProcessor", size=SIDE)
+    config = hf.InstructBlipConfig(
+        vision_config={**VISION, "initializer_range": 0.02},
+        qformer_config=QFORMER,
+        text_config=opt(len(tok)),
+        num_query_tokens=8,
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+    )
+    processor = hf.InstructBlipProcessor(images, tok, tokenizer(), num_query_tokens=8)
+    return hf.InstructBlipForConditionalGeneration(config), processor
+
+
+def kosmos2() -> tuple[Any, Any]:
+    tok = tokenizer()
+    images = CLIPImageProcessorPil(size=SIDE, crop_size=SIDE, do_center_crop=False)
+    processor = hf.Kosmos2Processor(images, tok, num_patch_index_tokens=16)
+    config = hf.Kosmos2Config(
+        text_config={
+            "vocab_size": len(tok) + 80,
+            "embed_dim": 64,
+            "layers": 2,
+            "ffn_dim": 128,
+            "attention_heads": 2,
+            "max_position_embeddings": 512,
+            "pad_token_id": PAD,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+        },
+        vision_config=VISION,
+        latent_query_num=64,
+    )
+    model = hf.Kosmos2ForConditionalGeneration(config)
+    with torch.no_grad():  # the latents see each other and the image; large, they would see only each other
+        model.image_to_text_projection.latent_query.mul_(0.01)
+    return model, processor
+
+
+ARCHITECTURES = {
+    build.__name__: build
+    for build in (
+        llava,
+        llava_next,
+        llava_onevision,
+        qwen2_vl,
+        qwen2_5_vl,
+        qwen3_vl,
+        mllama,
+        internvl,
+        idefics3,
+        smolvlm,
+        paligemma,
+        gemma3,
+        blip_2,
+        instructblip,
+        kosmos2,
+    )
+}
 
 
 def save(name: str, folder: Path, scale: float = 6.0) -> Path:

@@ -23,7 +23,10 @@ class ChatRenderer:
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._image_token = getattr(processor, "image_token", None) or ""
+        self._has_template = any(getattr(p, "chat_template", None) for p in (processor, self._tokenizer))
+        self._image_token = ""
+        if not self._has_template and not _inserts_images(processor):
+            self._image_token = str(getattr(processor, "image_token", None) or "")
         self.separator = self._find_separator()
 
     def prompt(self, messages: Sequence[Message]) -> str:
@@ -69,7 +72,7 @@ class ChatRenderer:
 
     def _find_separator(self) -> str:
         """What the template puts between the call for an answer and the answer itself."""
-        if not any(getattr(p, "chat_template", None) for p in (self._processor, self._tokenizer)):
+        if not self._has_template:
             return " "
         user = Message("user", ("?",))
         prompt = self._render([user], add_generation_prompt=True)
@@ -78,6 +81,25 @@ class ChatRenderer:
         if found and before.startswith(prompt):
             return before[len(prompt) :]
         return "" if prompt[-1:].isspace() or prompt.endswith(">") else " "
+
+
+def _inserts_images(processor: Any) -> bool:
+    """Whether the processor puts an image's tokens into the text by itself (BLIP-2, PaliGemma, Kosmos-2)."""
+    from PIL import Image
+
+    try:
+        probe = [
+            processor(text=["?"], images=images, return_tensors="pt")["input_ids"].shape[1]
+            for images in ([[Image.new("RGB", (32, 32))]], None)
+        ]
+    except Exception:  # it wants the token in the text, or never goes without an image
+        try:
+            alone = processor(text=["?"], images=[[Image.new("RGB", (32, 32))]], return_tensors="pt")
+        except Exception:
+            return False
+        plain = getattr(processor, "tokenizer", processor)(["?"])["input_ids"]
+        return int(alone["input_ids"].shape[1]) > len(plain[0]) + 2
+    return bool(probe[0] > probe[1])
 
 
 def _part(part: Any) -> dict[str, Any]:

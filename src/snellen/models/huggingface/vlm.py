@@ -19,6 +19,12 @@ __all__ = ["VisionLanguageModel"]
 
 #: Architectures whose prompt attends to what follows it.
 PREFIX_LM = frozenset({"paligemma"})
+#: Architectures that answer nothing without an image.
+NEED_IMAGE = frozenset({"paligemma", "blip-2", "instructblip", "kosmos-2"})
+#: Architectures whose positions, or whose Q-Former's, padding on the left would shift.
+UNPADDED = frozenset({"instructblip", "kosmos-2"})
+#: Architectures that take one image; some of them would silently ignore the others.
+ONE_IMAGE = frozenset({"blip-2", "instructblip", "kosmos-2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class VisionLanguageModel(CheckpointModel):
         # plain sum over the continuation's tokens is no likelihood.
         blind = not (config.model_type in PREFIX_LM or config.is_encoder_decoder or text.is_encoder_decoder)
         self.kinds = frozenset(Kind) if blind else frozenset({Kind.GENERATE})
+        self.text_only = config.model_type not in NEED_IMAGE
 
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "vlm", **self.checkpoint.identity()}
@@ -77,7 +84,22 @@ class VisionLanguageModel(CheckpointModel):
             if requests[0].decoding.temperature > 0:
                 # Drawn one by one, each from its own seed: no draw depends on its batch.
                 return [reply for row in rows for reply in self._generate([row])]
+            if self._model.config.model_type in UNPADDED:
+                return self._by_length(rows)
             return self.fitting(rows, self._generate)
+
+    def _by_length(self, rows: Sequence[Row]) -> list[Response]:
+        """Generate in batches of prompts of one length, which need no padding."""
+        readers = [self._tokenizer, getattr(self._processor, "qformer_tokenizer", self._tokenizer)]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(rows):
+            length = tuple(len(reader(row.prompt).input_ids) for reader in readers)
+            groups.setdefault(length, []).append(index)
+        found: dict[int, Response] = {}
+        for members in groups.values():
+            replies = self.fitting([rows[i] for i in members], self._generate)
+            found |= zip(members, replies, strict=True)
+        return [found[i] for i in range(len(rows))]
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────
 
@@ -221,6 +243,9 @@ class VisionLanguageModel(CheckpointModel):
 
     def _inputs(self, rows: Sequence[Row], padding_side: str) -> Any:
         """The processor's tensors for these rows, on the model's device and in its precision."""
+        most = max(len(row.request.images) for row in rows)
+        if most > 1 and self._model.config.model_type in ONE_IMAGE:
+            raise ValueError(f"{most} images, and {self._model.config.model_type} takes one")
         texts = [row.prompt + row.continuation for row in rows]
         images = [[image.pixels for image in row.request.images] for row in rows]
         inputs = self._processor(
