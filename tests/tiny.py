@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from snellen.models.huggingface.checkpoint import without_torchvision
@@ -437,6 +437,43 @@ def kosmos2() -> tuple[Any, Any]:
     return model, processor
 
 
+def florence2() -> tuple[Any, Any]:
+    tok = tokenizer(image_token="<image>")
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
+    square = {"height": 64, "width": 64}
+    images = CLIPImageProcessorPil(size=square, crop_size=square, do_center_crop=False)
+    images.image_seq_length = 5
+    bart = {
+        "model_type": "bart",
+        "vocab_size": len(tok),
+        "d_model": 64,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 128,
+        "decoder_ffn_dim": 128,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "max_position_embeddings": 512,
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "decoder_start_token_id": EOS,
+        "forced_eos_token_id": EOS,
+    }
+    vision = {
+        "depths": [1, 1, 1, 1],
+        "embed_dim": [16, 32, 48, 64],
+        "num_heads": [1, 2, 2, 2],
+        "num_groups": [1, 2, 2, 2],
+        "window_size": 4,
+        "projection_dim": 64,
+    }
+    config = hf.Florence2Config(text_config=bart, vision_config=vision, image_token_id=tok.image_token_id)
+    return hf.Florence2ForConditionalGeneration(config), hf.Florence2Processor(images, tok)
+
+
 ARCHITECTURES = {
     build.__name__: build
     for build in (
@@ -455,6 +492,7 @@ ARCHITECTURES = {
         blip_2,
         instructblip,
         kosmos2,
+        florence2,
     )
 }
 

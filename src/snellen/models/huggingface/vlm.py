@@ -22,9 +22,9 @@ PREFIX_LM = frozenset({"paligemma"})
 #: Architectures that answer nothing without an image.
 NEED_IMAGE = frozenset({"paligemma", "blip-2", "instructblip", "kosmos-2"})
 #: Architectures whose positions, or whose Q-Former's, padding on the left would shift.
-UNPADDED = frozenset({"instructblip", "kosmos-2"})
+UNPADDED = frozenset({"instructblip", "kosmos-2", "florence2"})
 #: Architectures that take one image; some of them would silently ignore the others.
-ONE_IMAGE = frozenset({"blip-2", "instructblip", "kosmos-2"})
+ONE_IMAGE = frozenset({"blip-2", "instructblip", "kosmos-2", "florence2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,9 @@ class VisionLanguageModel(CheckpointModel):
 
             torch.manual_seed(decoding.draw)
         output = self._model.generate(**inputs, generation_config=config)
-        # Encoder-decoders give the answer alone, decoders give the prompt with it.
+        # Encoder-decoders give the answer after one token of their own, decoders after the prompt.
         encoder_decoder = self._model.config.is_encoder_decoder
-        new = output if encoder_decoder else output[:, inputs["input_ids"].shape[1] :]
+        new = output[:, 1 if encoder_decoder else inputs["input_ids"].shape[1] :]
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [
             self._response(ids, length, config) for ids, length in zip(new.tolist(), prompts, strict=True)
@@ -143,6 +143,7 @@ class VisionLanguageModel(CheckpointModel):
             pad_token_id=pad,
             bos_token_id=own.bos_token_id,
             decoder_start_token_id=own.decoder_start_token_id,
+            forced_bos_token_id=own.forced_bos_token_id,
             **sampling,
         )
 
