@@ -124,6 +124,9 @@ def test_show_list_and_export(snellen, tmp_path):
         assert run["id"] in out
         assert "Most confused" in out
         assert "Say something about {names}." in out
+    code, out, _ = snellen("show", "@last", "--prompts", "1")
+    assert out.count("USER: <image>\nSay something about ") == 5
+    assert "ASSISTANT: →" in out
     code, out, _ = snellen("show", "@last", "--json")
     assert json.loads(out)["classes"]
     code, out, _ = snellen("ls", "runs", "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,11 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
     """On small data of the names that the docs use."""
     for name in ("photos", "caltech256"):
         (tmp_path / name).symlink_to(photos)
+    rows = [
+        {"image": f"photos/{p.parent.name}/{p.name}", "label": p.parent.name} for p in photos.rglob("0.*")
+    ]
+    (tmp_path / "photos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = line.replace("jsonl:./photos.jsonl", "jsonl:./photos.jsonl -D allow_outside=true")
     (tmp_path / "names.json").write_text('{"star": ["asterisk"]}')
     line = line.replace("background=clutter", "background=cup")
     monkeypatch.chdir(tmp_path)

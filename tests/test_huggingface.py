@@ -14,7 +14,7 @@ import torch
 
 import tiny
 from helpers import picture, text_of
-from snellen.errors import BadOption, ModelError
+from snellen.errors import BadOption, MissingExtra, ModelError
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.vlm import ONE_IMAGE, UNPADDED, Row, VisionLanguageModel
 from snellen.protocols.base import ask
@@ -330,3 +330,61 @@ class TestCheckpoint:
         found = scores(answers(rough, questions(Kind.SCORE)[:2], 8))
         exact = scores(answers(MODELS.make(f"hf:{folder}"), questions(Kind.SCORE)[:2], 8))
         assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+class TestAdapter:
+    def lora(self, folder, out, scale):
+        """A LoRA adapter with random weights, saved as PEFT saves it."""
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForImageTextToText
+
+        torch.manual_seed(1)
+        base = AutoModelForImageTextToText.from_pretrained(folder)
+        wanted = r".*language_model.*\.(q|v)_proj"
+        adapted = get_peft_model(base, LoraConfig(r=4, target_modules=wanted, init_lora_weights=False))
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_" in name:
+                    parameter.mul_(scale)
+        adapted.save_pretrained(out)
+        return adapted, out
+
+    def test_it_is_merged_and_part_of_the_identity(self, tmp_path):
+        folder = tiny.save("llava", tmp_path / "base")
+        adapted, adapter = self.lora(folder, tmp_path / "adapter", 1.0)
+        found = MODELS.make(f"hf:{folder}?adapter={adapter}")
+        request = questions(Kind.SCORE)[1]
+        plain = MODELS.make(f"hf:{folder}")
+        assert found.identity() != plain.identity()
+        changed = scores(answers(found, [request], 8))
+        assert (changed - scores(answers(plain, [request], 8))).abs().max() > 100 * TOLERANCE
+        # What peft itself makes of it, unmerged.
+        plain.load()
+        plain._model = adapted.eval()
+        assert (changed - scores(answers(plain, [request], 8))).abs().max() < TOLERANCE * 10
+
+    def test_trained_again_in_place_it_is_another(self, tmp_path):
+        folder = tiny.save("llava", tmp_path / "base")
+        _, adapter = self.lora(folder, tmp_path / "adapter", 1.0)
+        before = MODELS.make(f"hf:{folder}?adapter={adapter}").identity()
+        self.lora(folder, tmp_path / "adapter", 2.0)
+        assert MODELS.make(f"hf:{folder}?adapter={adapter}").identity() != before
+
+    def test_what_is_none(self, tmp_path):
+        folder = tiny.save("llava", tmp_path / "base")
+        with pytest.raises(ModelError, match="cannot be merged"):
+            MODELS.make(f"hf:{folder}?adapter={tmp_path}").load()
+
+
+def test_quantization_says_what_it_needs(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingExtra, match=r"snellen\[quantization\]"):
+        MODELS.make(f"hf:{tiny.save('llava', tmp_path)}?quantization=4bit")
+
+
+def test_the_prompt_that_was_sent_is_kept(model):
+    (found,) = answers(model, questions()[:1], 1)
+    assert "What?" in found.prompt
+    assert found.prompt == model._chat.prompt(questions()[0].messages)

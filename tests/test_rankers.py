@@ -105,6 +105,13 @@ def test_templates_are_averaged_as_unit_vectors(clip_folder):
         MODELS.make(f"clip:{clip_folder}?template=a photo")
 
 
+def test_the_ensemble_of_the_clip_paper(clip_folder):
+    model = MODELS.make(f"clip:{clip_folder}?template=imagenet")
+    assert len(model.templates) == len(set(model.templates)) == 80
+    assert all(t.count("{}") == 1 for t in model.templates)
+    assert values(model, requests()).isfinite().all()
+
+
 def test_text_features_are_computed_once(clip_folder, monkeypatch):
     model = MODELS.make(f"clip:{clip_folder}")
     calls = []

@@ -33,6 +33,7 @@ def test_responses_come_back_as_they_were(workspace):
         0.25,
         12,
         3,
+        "USER: what?",
     )
     store.remember([Remembered("k", "m", {"a": 1}, whole)])
     assert store.recall(["k", "none"]) == {"k": whole}

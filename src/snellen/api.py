@@ -21,6 +21,7 @@ from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
 from snellen.store import Store
+from snellen.types import Response
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +102,10 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """One row a sample (see :meth:`snellen.store.Store.frame`)."""
         return self._store.frame(self.id)
+
+    def exchanges(self, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
+        """The first samples, each with the responses behind its prediction."""
+        return self._store.exchanges(self.id, most)
 
     def as_dict(self) -> dict[str, Any]:
         """Id, model, data, protocol, status and metrics, as JSON."""

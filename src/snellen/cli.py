@@ -233,6 +233,10 @@ def ls(
 @app.command("show")
 def show(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    prompts: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Show the prompts of the first N samples as they were sent."),
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -242,6 +246,10 @@ def show(
     from snellen.report import tables
 
     found = open_run(run, workspace)
+    if prompts is not None:
+        for line in tables.prompt_lines(found, prompts):
+            _console().print(line, soft_wrap=True)
+        return
     frame = found.predictions
     labelled = len(frame) and frame["label"].notna().any()
     if as_json:

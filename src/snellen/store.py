@@ -88,6 +88,7 @@ responses = sa.Table(
     sa.Column("key", sa.String, primary_key=True),
     sa.Column("model", sa.String, nullable=False),
     sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("scores", sa.JSON, nullable=False),  # [value or null for -inf, tokens] each
     sa.Column("outcome", sa.String, nullable=False),
@@ -228,6 +229,7 @@ class Store:
                 "key": row.key,
                 "model": row.model,
                 "request": row.request,
+                "prompt": row.response.prompt,
                 "text": row.response.text,
                 "scores": [[_finite(s.value), s.tokens] for s in row.response.scores],
                 "outcome": row.response.outcome,
@@ -425,6 +427,12 @@ class Store:
             )
         return rows
 
+    def exchanges(self, run: str, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
+        """The first findings of a run, each with the responses behind it."""
+        for finding, _ in zip(self.findings(run), range(most), strict=False):
+            known = self.recall(finding["responses"])
+            yield finding, [known[key] for key in finding["responses"] if key in known]
+
     # ── previews ────────────────────────────────────────────────────────────────────────────────────
 
     def preview_path(self, sha256: str) -> Path:
@@ -484,6 +492,7 @@ def _response(row: Mapping[Any, Any]) -> Response:
         row["latency"],
         row["prompt_tokens"],
         row["completion_tokens"],
+        row["prompt"],
     )
 
 

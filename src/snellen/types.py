@@ -124,6 +124,7 @@ class Response:
     latency: float = 0.0  #: seconds from asking to answering, of the batch that it came with
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt: str = ""  #: as it was sent, chat template and all, where the model tells
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.cells import cell_len
@@ -31,6 +31,7 @@ __all__ = [
     "outcomes",
     "pairs",
     "percent",
+    "prompt_lines",
     "runs_table",
 ]
 
@@ -251,6 +252,16 @@ def disagreement_tables(one: Comparison, most: int = 10) -> list[Table]:
         said = (row[key] for key in ("id", "label", "first", "second"))
         samples.add_row(*(escape(text) or "[dim]nothing[/]" for text in said))
     return [classes, samples]
+
+
+def prompt_lines(run: Run, most: int) -> Iterator[str]:
+    """The prompts of the first samples as they were sent, with their answers."""
+    for finding, replies in run.exchanges(most):
+        truth = f", which is {finding['label']!r}" if finding["label"] else ""
+        yield f"[bold]{escape(finding['id'])}[/]{escape(truth)}"
+        for reply in replies:
+            said = reply.text if not reply.scores else f"{len(reply.scores)} scores"
+            yield f"[dim]{escape(reply.prompt or '(this model is sent no prompt)')}[/] → {escape(said)}"
 
 
 def class_table(frame: pd.DataFrame) -> Table:

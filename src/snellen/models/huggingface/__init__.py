@@ -23,13 +23,16 @@ def hf(
     dtype: Dtype = "auto",
     device: str = "auto",
     attn: Attention = "auto",
+    adapter: str | None = None,
+    quantization: Literal["none", "8bit", "4bit"] = "none",
     trust_remote_code: bool = False,
 ) -> VisionLanguageModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU);
-    ``device`` (auto: a GPU if there is one); ``attn`` implementation; ``trust_remote_code=true`` runs
-    code that comes with the checkpoint.
+    ``device`` (auto: a GPU if there is one); ``attn`` implementation; ``adapter``, a PEFT adapter (folder or
+    Hub id) that is merged in; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code that
+    comes with the checkpoint.
 
     Raises:
         MissingExtra: transformers or torch is not installed.
@@ -38,5 +41,15 @@ def hf(
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-    found = Checkpoint.find(f"hf:{checkpoint}", checkpoint, revision, dtype, device, attn, trust_remote_code)
+    found = Checkpoint.find(
+        f"hf:{checkpoint}",
+        checkpoint,
+        revision,
+        dtype,
+        device,
+        attn,
+        trust_remote_code,
+        adapter,
+        quantization,
+    )
     return VisionLanguageModel(found)

@@ -38,6 +38,8 @@ class Checkpoint:
     device: str
     attn: str
     trust_remote_code: bool
+    adapter: str | None = None
+    quantization: str = "none"
 
     @classmethod
     def find(
@@ -49,6 +51,8 @@ class Checkpoint:
         device: str = "auto",
         attn: str = "auto",
         trust_remote_code: bool = False,
+        adapter: str | None = None,
+        quantization: str = "none",
     ) -> Checkpoint:
         """Find a checkpoint, without loading its weights.
 
@@ -71,6 +75,11 @@ class Checkpoint:
             raise BadOption(
                 f"device={device!r} is not allowed here ({reason}); try device=cpu or device=auto."
             ) from error
+        if adapter is not None:
+            require("peft", "tune", f"adapter={adapter}")
+        if quantization != "none":
+            require("bitsandbytes", "quantization", f"quantization={quantization}")
+        more = (adapter, quantization)
         folder = Path(path).expanduser()
         if path and folder.is_dir():
             if not (folder / "config.json").is_file():
@@ -78,7 +87,7 @@ class Checkpoint:
                     f"{path}: a folder without config.json is no checkpoint. Give the folder that "
                     "save_pretrained wrote."
                 )
-            return cls(name, str(folder), True, None, dtype, device, attn, trust_remote_code)
+            return cls(name, str(folder), True, None, dtype, device, attn, trust_remote_code, *more)
         scheme = name.partition(":")[0]
         if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep != "/":
             raise ModelError(
@@ -86,7 +95,7 @@ class Checkpoint:
                 f"{scheme}:ORG/NAME or {scheme}:FOLDER."
             )
         commit = _hub_commit(path, revision)
-        return cls(name, path, False, commit, dtype, device, attn, trust_remote_code)
+        return cls(name, path, False, commit, dtype, device, attn, trust_remote_code, *more)
 
     @cached_property
     def revision(self) -> str:
@@ -101,6 +110,8 @@ class Checkpoint:
             "revision": self.revision,
             "dtype": self._dtype_name,
             "attn": self.attn,
+            "adapter": self._adapter_revision,
+            "quantization": self.quantization,
             # Its processors and templates change answers too.
             "transformers": metadata.version("transformers"),
         }
@@ -114,6 +125,16 @@ class Checkpoint:
         from transformers import AutoConfig
 
         return self._pretrained(AutoConfig.from_pretrained, "configuration")
+
+    @cached_property
+    def _adapter_revision(self) -> str | None:
+        """A hash of the adapter's files, or the Hub's commit of it; None without an adapter."""
+        if self.adapter is None:
+            return None
+        folder = Path(self.adapter).expanduser()
+        if folder.is_dir():
+            return f"sha256:{_hash_folder(folder)}"
+        return f"{self.adapter}@{_hub_commit(self.adapter, None, 'adapter_config.json')}"
 
     @property
     def _dtype_name(self) -> str:
@@ -129,8 +150,28 @@ class Checkpoint:
         options: dict[str, Any] = {"dtype": self._dtype_name}
         if self.attn != "auto":
             options["attn_implementation"] = self.attn
+        if self.quantization != "none":
+            from transformers import BitsAndBytesConfig
+
+            options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{self.quantization}": True})
+            options["device_map"] = self.device
         model = self._pretrained(auto_class.from_pretrained, "model", **options)
-        return model.to(self.device).eval()
+        if self.adapter is not None:
+            model = self._merged(model)
+        return (model if self.quantization != "none" else model.to(self.device)).eval()
+
+    def _merged(self, model: Any) -> Any:
+        """The model with its adapter merged into its weights."""
+        from peft import PeftModel
+
+        try:
+            return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [""])[0][:300]
+            raise ModelError(
+                f"adapter={self.adapter}: cannot be merged into {self.name} "
+                f"({type(error).__name__}: {first})."
+            ) from error
 
     def load_processor(self, auto_class: Any) -> Any:
         """The checkpoint's processor (or image processor, or tokenizer).
@@ -159,13 +200,13 @@ class Checkpoint:
             ) from error
 
 
-def _hub_commit(path: str, revision: str | None) -> str:
+def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> str:
     """The commit that a Hub id and revision stand for now; from the local cache where offline."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     settle()
     try:
-        config = cached_file(path, "config.json", revision=revision)
+        config = cached_file(path, file, revision=revision)
         commit: str | None = extract_commit_hash(str(config), None)
     except OSError as error:
         at = f" at revision {revision!r}" if revision else ""

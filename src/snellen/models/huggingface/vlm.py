@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from snellen.models.huggingface.chat import ChatRenderer
@@ -117,7 +117,8 @@ class VisionLanguageModel(CheckpointModel):
         new = output[:, 1 if encoder_decoder else inputs["input_ids"].shape[1] :]
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [
-            self._response(ids, length, config) for ids, length in zip(new.tolist(), prompts, strict=True)
+            replace(self._response(ids, length, config), prompt=row.prompt)
+            for row, ids, length in zip(rows, new.tolist(), prompts, strict=True)
         ]
 
     def _generation_config(self, decoding: Decoding) -> Any:
@@ -181,6 +182,7 @@ class VisionLanguageModel(CheckpointModel):
             )
             responses.append(
                 Response(
+                    prompt=self._chat.prompt(request.messages),
                     scores=tuple(score for score, _ in mine),
                     prompt_tokens=sum(tokens for _, tokens in mine),
                 )
