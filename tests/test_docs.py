@@ -53,7 +53,8 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
     for name in ("photos", "caltech256"):
         (tmp_path / name).symlink_to(photos)
     rows = [
-        {"image": f"photos/{p.parent.name}/{p.name}", "label": p.parent.name} for p in photos.rglob("0.*")
+        {"image": f"photos/{p.parent.name}/{p.name}", "label": p.parent.name, "person": p.parent.name}
+        for p in photos.rglob("0.*")
     ]
     (tmp_path / "photos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = line.replace("jsonl:./photos.jsonl", "jsonl:./photos.jsonl -D allow_outside=true")

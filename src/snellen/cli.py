@@ -265,6 +265,31 @@ def show(
         console.print(failures)
 
 
+@app.command("rescore")
+def rescore_(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    protocol_option: Annotated[
+        list[str] | None,
+        typer.Option("-P", metavar="KEY=VALUE", help="A protocol option that is to differ. Repeatable."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read and score stored answers again by other rules; no model is called, the old run stays."""
+    from snellen.api import Run
+    from snellen.rescore import rescore
+    from snellen.store import Store
+
+    store = Store(workspace, create=False)
+    old = store.find(run)
+    new = rescore(store, old, _options("-P", protocol_option))
+    runs = [Run(store, old), Run(store, new)]
+    if as_json:
+        _print_json([one.as_dict() for one in runs])
+    else:
+        _print_leaderboard(runs)
+
+
 @app.command("compare")
 def compare_(
     runs: Annotated[list[str], typer.Argument(help="Two or more runs: ids, unique prefixes, or @last.")],

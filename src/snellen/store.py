@@ -315,6 +315,11 @@ class Store:
                 .values(fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now())
             )
 
+    def forget(self, run: str) -> None:
+        """Take back a run that came to nothing; one that is finished stays."""
+        with self._begin() as connection:
+            connection.execute(sa.delete(runs).where(runs.c.id == run, runs.c.status == "running"))
+
     def finish(self, run: str, metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         """Commit a run's figures; ``manifest`` replaces the one it began with."""
         change = sa.update(runs).where(runs.c.id == run)
@@ -362,6 +367,13 @@ class Store:
         raise UnknownName(
             f"No run {name!r} in {self.folder}.{did_you_mean(name, ids)} {known} See: snellen ls runs"
         )
+
+    def sample_rows(self, run: str) -> Iterator[dict[str, Any]]:
+        """Rows of a run's samples, in the order of the data set."""
+        query = sa.select(samples).where(samples.c.run == run).order_by(samples.c.position)
+        with self._begin() as connection:
+            for row in connection.execute(query).mappings():
+                yield dict(row)
 
     def findings(self, run: str) -> Iterator[dict[str, Any]]:
         """Rows of samples with their predictions, in the order of the data set."""

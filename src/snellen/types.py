@@ -96,6 +96,9 @@ class Request:
     kind: Kind = Kind.GENERATE
     decoding: Decoding = field(default_factory=Decoding)
     continuations: tuple[str, ...] = ()  #: of a SCORE request
+    #: What the request is about. The engine sets it, for models that answer from the data (replay:); no
+    #: part of the question, so no part of what it is remembered by.
+    sample: Sample | None = field(default=None, compare=False, repr=False)
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from snellen.errors import SnellenError
@@ -47,13 +47,15 @@ async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> l
     """
     answers: dict[int, list[Answer]] = {position: [] for position, _ in block}
     names = {position: sample.id for position, sample in block}
+    by_position = dict(block)
     done: dict[int, Prediction] = {}
     open_: dict[int, tuple[Examination, Sequence[Request]]] = {}
 
     def advance(position: int, exam: Examination, replies: Sequence[Response] | None) -> None:
         try:
             wave = next(exam) if replies is None else exam.send(replies)
-            open_[position] = (exam, wave)
+            about = by_position[position]
+            open_[position] = (exam, [replace(request, sample=about) for request in wave])
         except StopIteration as stop:
             open_.pop(position, None)
             if not isinstance(stop.value, Prediction):

@@ -74,6 +74,8 @@ class Examination:
         fresh: ask everything anew, as a new run.
         fingerprint: of the data, where it is known already.
         title: how the user named the protocol, options and all.
+        rescored: the run whose answers are read again; no image is looked at.
+        nonce: of the fresh run whose answers those are.
 
     Raises:
         Unsupported: the model cannot answer what the protocol asks.
@@ -91,12 +93,14 @@ class Examination:
         fresh: bool = False,
         fingerprint: str | None = None,
         title: str | None = None,
+        rescored: str | None = None,
+        nonce: str | None = None,
     ) -> None:
         if (reason := incompatibility(model, protocol)) is not None:
             raise Unsupported(f"{reason}.")
         protocol.check(data.labels, data.background)
         self.model, self.data, self.protocol, self.store = model, data, protocol, store
-        self.seed, self.title = seed, title or protocol.name
+        self.seed, self.title, self.rescored = seed, title or protocol.name, rescored
         self.skipped: list[Bad] = list(data.data.bad)
         self.fingerprint = fingerprint or data.fingerprint()
         # What the run is: the same specification is the same run, wherever and whenever it is started.
@@ -106,9 +110,13 @@ class Examination:
             "data": self.fingerprint,
             "protocol": {"name": protocol.name, **protocol.options()},
         }
+        if rescored is not None:
+            self.spec["rescored"] = rescored
         base = _digest(self.spec)
         # A fresh run that was interrupted is gone on with; only a finished one makes room for another.
-        self.nonce = (store.unfinished(base) or datetime.now(UTC).isoformat()) if fresh else ""
+        if nonce is None:
+            nonce = (store.unfinished(base) or datetime.now(UTC).isoformat()) if fresh else ""
+        self.nonce = nonce
         self.base = base
         digest = _digest({**self.spec, "nonce": self.nonce})
         self.run = store.begin(self._slug(), digest, self.manifest())
@@ -168,6 +176,8 @@ class Examination:
 
     def _prepare(self, block: Block) -> Block:
         """Decode and hash a block's images ahead of time, and keep their previews."""
+        if self.rescored is not None:
+            return block
         good = []
         for position, sample in block:
             try:
@@ -242,6 +252,7 @@ class Examination:
             "seed": self.seed,
             "fresh": self.nonce,
             "specification": self.base,
+            "rescored": self.rescored,
             "batch_size": self.model.batch_size,
             "versions": versions(),
             "hardware": hardware(),

@@ -63,7 +63,11 @@ class Remembering:
     async def respond(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer from memory where it can, from the model where it must."""
         rendered = [describe(request) for request in requests]
-        keys = [key_of(self._identity, row, self._nonce) for row in rendered]
+        contexts = [self._model.context(request) for request in requests]
+        keys = [
+            key_of({**self._identity, **context}, row, self._nonce)
+            for context, row in zip(contexts, rendered, strict=True)
+        ]
         known = self._store.recall(list(dict.fromkeys(keys)))
         missing = {key: i for i, key in enumerate(keys) if key not in known}
         fresh: dict[str, Response] = {}

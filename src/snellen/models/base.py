@@ -45,6 +45,10 @@ class Model(ABC):
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Answer, in order. What cannot be answered comes back with the outcome ERROR."""
 
+    def context(self, request: Request) -> Mapping[str, Any]:
+        """What, besides the request and the identity, can change the answer, as JSON."""
+        return {}
+
     def cost(self, request: Request) -> int:
         """How many rows of a batch a request takes."""
         return 1
