@@ -20,7 +20,7 @@ from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
-from snellen.store import Store
+from snellen.store import Store, default_workspace
 from snellen.types import Response
 
 if TYPE_CHECKING:
@@ -106,6 +106,16 @@ class Run:
     def exchanges(self, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """The first samples, each with the responses behind its prediction."""
         return self._store.exchanges(self.id, most)
+
+    def replies(self, sample: str) -> list[Response]:
+        """The responses behind one sample's prediction, in the order of asking."""
+        keys = self._store.keys_of(self.id, sample)
+        known = self._store.recall(keys)
+        return [known[key] for key in keys if key in known]
+
+    def preview(self, sha256: str) -> Path:
+        """Where the small preview of an image is kept."""
+        return self._store.preview_path(sha256)
 
     def as_dict(self) -> dict[str, Any]:
         """Id, model, data, protocol, status and metrics, as JSON."""
@@ -228,6 +238,13 @@ class Plan:
         #: What a user should hear before it begins.
         self.notes = [note for selection in selections for note in selection.data.notes]
         self._pairs, self._selections = pairs, selections
+
+    @property
+    def folder(self) -> Path:
+        """The workspace's folder."""
+        if isinstance(self.workspace, Store):
+            return self.workspace.folder
+        return Path(self.workspace) if self.workspace is not None else default_workspace()
 
     def examine(self, watch: Watch | None = None) -> list[Run]:
         """Do it all, model by model, and return the runs.

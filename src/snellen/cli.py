@@ -265,6 +265,33 @@ def show(
         console.print(failures)
 
 
+@app.command("report")
+def report_(
+    runs: Annotated[list[str], typer.Argument(help="Runs: ids, unique prefixes, or @last.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+    ] = None,
+    format: Annotated[
+        Literal["html", "markdown"] | None,
+        typer.Option(help="html or markdown. By default markdown for FILE.md, else html."),
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Write a report: leaderboard, classes, confusions, right and wrong samples, manifests."""
+    from snellen.api import open_run
+    from snellen.report import page
+    from snellen.report.export import write_text
+
+    found = [open_run(run, workspace) for run in runs]
+    plain = format == "markdown" or (format is None and output is not None and output.suffix == ".md")
+    text = page.markdown(found) if plain else page.html(found)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_text(output, text)
+        typer.echo(f"written: {output}", err=True)
+
+
 @app.command("rescore")
 def rescore_(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
@@ -381,6 +408,8 @@ def demo(
     """Examine the built-in models on the built-in chart: offline, without a GPU, in a minute."""
     from snellen.api import Filters, Plan
     from snellen.models.pico import NAMES
+    from snellen.report import page
+    from snellen.report.export import write_text
 
     plan = Plan(
         [f"pico:{name}" for name in NAMES],
@@ -398,6 +427,9 @@ def demo(
     _print_leaderboard(runs)
     console = _console()
     console.print(f"[dim]Not asked: {'; '.join(skipped)}.[/dim]", soft_wrap=True)
+    report = plan.folder / "report.html"
+    write_text(report, page.html(runs))
+    console.print(f"With pictures, confusions and samples: {report}", soft_wrap=True)
     console.print(
         "\nNow your own images, one folder a class:\n"
         "  snellen run --model hf:HuggingFaceTB/SmolVLM-500M-Instruct "

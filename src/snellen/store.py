@@ -439,6 +439,14 @@ class Store:
             )
         return rows
 
+    def keys_of(self, run: str, sample: str) -> list[str]:
+        """The keys of the responses behind one sample's prediction."""
+        query = sa.select(predictions.c.responses).where(
+            predictions.c.run == run, predictions.c.sample == sample
+        )
+        with self._begin() as connection:
+            return list(connection.execute(query).scalar_one_or_none() or [])
+
     def exchanges(self, run: str, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """The first findings of a run, each with the responses behind it."""
         for finding, _ in zip(self.findings(run), range(most), strict=False):

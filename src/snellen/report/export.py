@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +14,7 @@ from snellen.errors import BadOption, StoreError, require
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Format", "rows_as_text", "write_rows"]
+__all__ = ["FORMATS", "Format", "rows_as_text", "write_rows", "write_text"]
 
 Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
@@ -40,13 +42,30 @@ def write_rows(frame: pd.DataFrame, format: Format, path: Path) -> None:
         MissingExtra: parquet without pyarrow.
         StoreError: the file cannot be written.
     """
-    try:
+    if format != "parquet":
+        write_text(path, rows_as_text(frame, format))
+        return
+    require("pyarrow", "local", "Writing parquet")
+    with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if format == "parquet":
-            require("pyarrow", "local", "Writing parquet")
-            _flat(frame).to_parquet(path, index=False)
-        else:
-            path.write_text(rows_as_text(frame, format), encoding="utf-8")
+        _flat(frame).to_parquet(path, index=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, and the folders that lead to it.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror}).") from error
 

@@ -1,0 +1,245 @@
+"""A report of runs: one self-contained HTML page, or Markdown."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from snellen.compare import ranks
+from snellen.errors import UsageError, require
+from snellen.metrics.classification import Confusion, per_class
+from snellen.report.tables import number, pairs
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from snellen.api import Run
+
+__all__ = ["html", "markdown"]
+
+#: Beyond so many classes a confusion matrix is too large to read; the most confused pairs stay.
+MATRIX = 40
+#: Samples shown of each group.
+SHOWN = 6
+
+
+def html(runs: Sequence[Run]) -> str:
+    """One page: leaderboard, speed against accuracy, and for each run classes, confusions, a gallery of
+    right and wrong samples and of each failure, and the manifest. What models wrote is escaped; nothing
+    is loaded from elsewhere, by the page's own security policy.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+        UsageError: a run that is not finished, or without a truth.
+    """
+    jinja2: Any = require("jinja2", "report", "Writing a report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("snellen.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.get_template("report.html.jinja")
+    return str(template.render(**_content(runs), pct=_percent))
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f}"
+
+
+def _content(runs: Sequence[Run]) -> dict[str, Any]:
+    from snellen import __version__
+
+    for run in runs:
+        if run.status != "finished" or "accuracy" not in run.metrics:
+            raise UsageError(f"{run.id} is not finished, or has no truth to report on.")
+    places = ranks(runs)
+    names = dict.fromkeys(run.data for run in runs)
+    return {
+        "title": f"Eye test: {', '.join(names)}",
+        "version": __version__,
+        "date": datetime.now(UTC).strftime("%d %B %Y"),
+        "boards": [_board(name, [r for r in runs if r.data == name], places) for name in names],
+        "runs": [_section(run) for run in runs],
+    }
+
+
+def _board(data: str, runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
+    ordered = sorted(runs, key=lambda run: (-run.metrics["accuracy"]["value"], run.id))
+    rows = [
+        {
+            "id": run.id,
+            "rank": places.get(run.id, "–"),
+            "model": run.model,
+            "protocol": run.protocol,
+            "accuracy": run.metrics["accuracy"],
+            "macro_f1": run.metrics["macro_f1"],
+            "speed": number(run.metrics["items_per_second"]),
+            "outcomes": _outcomes(run.metrics["outcomes"]),
+        }
+        for run in ordered
+    ]
+    points, ticks = _speeds(ordered)
+    ranked = any(run.id in places for run in runs)
+    return {"data": data, "rows": rows, "ranked": ranked, "points": points, "ticks": ticks}
+
+
+def _speeds(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Points of accuracy against the logarithm of speed, and ticks at powers of ten."""
+    timed = [run for run in runs if run.metrics["items_per_second"]]
+    if len(timed) < 2:
+        return [], []
+    logs = [math.log10(run.metrics["items_per_second"]) for run in timed]
+    low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
+
+    def place(log: float) -> float:
+        return round(50 + 490 * (log - low) / max(1, high - low), 1)
+
+    points: list[dict[str, Any]] = []
+    for run, log in zip(timed, logs, strict=True):
+        x, y = place(log), round(260 - 240 * run.metrics["accuracy"]["value"], 1)
+        crowd = sum(abs(p["x"] - x) < 20 and abs(p["y"] - y) < 14 for p in points)
+        name = f"{run.model} {run.protocol}"
+        points.append({"x": x, "y": y, "name": name, "left": x + 8 + 16 * crowd})
+    ticks = [{"x": place(e), "text": f"{10.0**e:g}"} for e in range(low, high + 1)]
+    return points, ticks
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
+
+
+def _section(run: Run) -> dict[str, Any]:
+    frame = run.predictions
+    truth, predicted = pairs(frame)
+    return {
+        "id": run.id,
+        "model": run.model,
+        "protocol": run.protocol,
+        "data": run.data,
+        "n": run.metrics["n"],
+        "bounds": run.metrics["accuracy_bounds"],
+        "outcomes": _outcomes(run.metrics["outcomes"]),
+        "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
+        "matrix": _matrix(truth, predicted),
+        "gallery": _gallery(run, frame),
+        "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    }
+
+
+def _matrix(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
+    table = Confusion.of(truth, predicted)
+    if len(table.labels) > MATRIX:
+        return None
+    columns = [*table.labels, *(["(nothing)"] if "" in predicted else [])]
+    counts = {
+        (int(t), int(p)): int(n) for t, p, n in zip(table.truth, table.predicted, table.counts, strict=True)
+    }
+    rows = []
+    for t, name in enumerate(table.labels):
+        across = [counts.get((t, p if p < len(table.labels) else -1), 0) for p in range(len(columns))]
+        whole = sum(across) or 1
+        cells = [{"count": n, "share": round(n / whole, 2)} for n in across]
+        rows.append({"name": name, "cells": cells})
+    return {"columns": columns, "rows": rows}
+
+
+def _gallery(run: Run, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    right = frame["prediction"] == frame["label"]
+    groups = {
+        "wrong": frame[~right & (frame["outcome"] == Outcome.OK)],
+        **{o.value: frame[frame["outcome"] == o] for o in Outcome if o is not Outcome.OK},
+        "right": frame[right],
+    }
+    return [
+        {
+            "name": name,
+            "total": len(some),
+            "cards": [_card(run, row) for row in some.head(SHOWN).to_dict("records")],
+        }
+        for name, some in groups.items()
+        if len(some)
+    ]
+
+
+def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
+    image = None
+    if row["images"] and (path := run.preview(row["images"][0])).exists():
+        image = base64.b64encode(path.read_bytes()).decode()
+    exchanges = [
+        {
+            "prompt": reply.prompt or "(no prompt)",
+            "answer": reply.text if not reply.scores else _best(row),
+        }
+        for reply in run.replies(row["id"])[:5]
+    ]
+    return {
+        **{key: row[key] for key in ("id", "label", "prediction", "reason")},
+        "right": row["prediction"] == row["label"],
+        "image": image,
+        "exchanges": exchanges,
+    }
+
+
+def _best(row: Mapping[Any, Any]) -> str:
+    scores = row.get("scores")
+    if not isinstance(scores, dict):
+        return ", ".join(row["ranking"][:5])
+    return ", ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:5])
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """The leaderboard, and for each run its classes and the most confused pairs.
+
+    Raises:
+        UsageError: as :func:`html`.
+    """
+    content = _content(runs)
+    lines = [f"# {_plain(content['title'])}", ""]
+    for board in content["boards"]:
+        lines += [f"## {_plain(board['data'])}", ""]
+        lines += _table(
+            ["#", "model", "protocol", "accuracy %", "macro F1 %", "items/s", "outcomes"],
+            [
+                [
+                    str(row["rank"]),
+                    row["model"],
+                    row["protocol"],
+                    _interval(row["accuracy"]),
+                    _interval(row["macro_f1"]),
+                    row["speed"],
+                    row["outcomes"],
+                ]
+                for row in board["rows"]
+            ],
+        )
+    for run, section in zip(runs, content["runs"], strict=True):
+        lines += [f"## {_plain(section['model'])}, {_plain(section['protocol'])}", "", f"`{run.id}`", ""]
+        rows = [
+            [row["class"], *(_percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
+            for row in section["classes"]
+        ]
+        lines += _table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
+        confused = Confusion.of(*pairs(run.predictions)).confused()
+        if confused:
+            cells = [[t, p or "(nothing)", str(n)] for t, p, n in confused]
+            lines += _table(["truth", "taken for", "times"], cells)
+    return "\n".join(lines)
+
+
+def _interval(figure: Mapping[str, float]) -> str:
+    return f"{_percent(figure['value'])} ({_percent(figure['low'])}–{_percent(figure['high'])})"
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return [*(f"| {' | '.join(map(_plain, cells))} |" for cells in lines), ""]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes for text: no table cells, tags or links of its own."""
+    for char in "\\|<>[]`*_#":
+        text = text.replace(char, f"\\{char}") if text != "---" else text
+    return text.replace("\n", " ")

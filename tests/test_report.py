@@ -1,0 +1,137 @@
+"""Reports: figures recounted, text of models inert, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image as pillow
+
+from helpers import Scripted, text_of
+from snellen.api import open_run, run
+from snellen.errors import UsageError
+from snellen.report import page
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "</pre></details><iframe src=//evil.example>",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    "| a | b |\n[x](javascript:alert(1))",
+]
+
+
+class Tags(HTMLParser):
+    """Collects tags and their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture
+def runs(workspace, tmp_path):
+    """Two runs over classes and answers that are full of markup."""
+    folder = tmp_path / "odd"
+    for i, name in enumerate(["<b>bold</b>", "a & b", "plain|pipe"]):
+        for j in range(4):
+            path = folder / name.replace("/", "∕") / f"{j}<i>.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pillow.new("RGB", (20, 20), (i * 80, j * 60, 9)).save(path)
+
+    def script(request):
+        number = int(request.images[0].sha256[:4], 16)
+        names = text_of(request).partition("{")[2].partition("}")[0].split(", ")
+        return names[number % 3] if number % 5 else PAYLOADS[number % len(PAYLOADS)]
+
+    kwargs = {"data": f"folder:{folder}", "data_options": {"names": "raw"}, "protocol": "closed-set?rounds=1"}
+    return [run(model=Scripted(script, name), **kwargs) for name in ("<u>one</u>", "two")]
+
+
+def test_markup_of_others_stays_text(runs):
+    text = page.html(runs)
+    tags = Tags(text).tags
+    assert not {tag for tag, _ in tags} & {"script", "iframe", "b", "u", "i", "link", "object", "form"}
+    for tag, attributes in tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/jpeg;base64,", "#")), (tag, value)
+    assert "&lt;script&gt;" in text or "&lt;img" in text or "&lt;svg" in text
+    assert "{{ 7" in text or "49" not in re.findall(r"<pre>→ ([^<]*)</pre>", text)
+
+
+def test_nothing_is_loaded_from_elsewhere(runs):
+    text = page.html(runs)
+    assert "default-src 'none'" in text
+    without_text = re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
+    assert "http" not in without_text.replace("http-equiv", "")
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_figures_are_those_of_the_runs(runs):
+    text = page.html(runs)
+    for one in runs:
+        accuracy = one.metrics["accuracy"]
+        assert f"{100 * accuracy['value']:.1f}" in text
+        assert one.id in text
+        frame = one.predictions
+        wrong = int(((frame["prediction"] != frame["label"]) & (frame["outcome"] == "ok")).sum())
+        if wrong:
+            assert f"wrong ({wrong})" in text
+        right = int((frame["prediction"] == frame["label"]).sum())
+        assert f"right ({right})" in text
+    assert len(re.findall(r"data:image/jpeg;base64,", text)) >= 6
+
+
+def test_markdown(runs):
+    text = page.markdown(runs)
+    for one in runs:
+        assert one.id in text
+        assert f"{100 * one.metrics['macro_f1']['value']:.1f}" in text
+    assert "\\<b\\>bold" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for line in rows:
+        assert len(re.findall(r"(?<!\\)\|", line)) in (8, 6, 4)
+
+
+def test_what_is_not_finished_is_refused(workspace):
+    def stop(request):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model=Scripted(stop), data="chart:shapes?n=4", protocol="closed-set")
+    with pytest.raises(UsageError, match="not finished"):
+        page.html([open_run()])
+
+
+def test_the_command(workspace, monkeypatch, capsys, tmp_path):
+    from snellen import cli
+
+    def snellen(*arguments):
+        monkeypatch.setattr("sys.argv", ["snellen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    for model in ("pico:clip", "pico:classifier"):
+        snellen("run", "--model", model, "--data", "chart:shapes", "--protocol", "rank", "--limit", 28)
+    assert snellen("report", "clip", "classifier", "-o", tmp_path / "r.html")[0] == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "items per second" in text
+    assert "(no prompt)" in text
+    assert snellen("report", "clip", "-o", tmp_path / "r.md")[0] == 0
+    assert (tmp_path / "r.md").read_text().startswith("# Eye test: chart:shapes")
+    code, out, _ = snellen("report", "clip", "--format", "markdown")
+    assert (code, "## pico:clip, rank" in out) == (0, True)
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    code, _, err = snellen("report", "clip", "-o", tmp_path / "x.html")
+    assert (code, "snellen[report]" in err) == (2, True)
