@@ -1,7 +1,11 @@
-"""Draw the README's picture: the demo's table, examined now, as SVG that loads nothing from elsewhere."""
+"""Draw the README's pictures from a demo of now: its table as SVG, its report as a screenshot (where
+Chromium is installed).
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -9,10 +13,13 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from snellen.api import Filters, Plan
+from snellen.compare import ranks
 from snellen.models.pico import NAMES
+from snellen.report import page
 from snellen.report.tables import leaderboards
 
-WIDTH = 128
+IMAGES = Path(__file__).parent / "images"
+WIDTH = 132
 #: Rich's own frame without its web fonts.
 FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">
@@ -40,6 +47,18 @@ FRAME = """\
 """
 
 
+def screenshot(report: Path, picture: Path) -> None:
+    """The first screenful of a page, as PNG."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        print("left as it is: report.png (no Chromium here)")
+        return
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--screenshot={picture}", "--window-size=1120,900", report.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    print(f"written: {picture}")
+
+
 def main() -> None:
     """Examine and draw."""
     with tempfile.TemporaryDirectory() as workspace:
@@ -50,14 +69,17 @@ def main() -> None:
             filters=Filters(limit=140),
             workspace=workspace,
         )
-        (table,) = leaderboards(plan.examine(), WIDTH)
+        runs = plan.examine()
+        (table,) = leaderboards(runs, WIDTH, ranks(runs))
+        report = Path(workspace) / "report.html"
+        report.write_text(page.html(runs), encoding="utf-8")
+        screenshot(report, IMAGES / "report.png")
     frame = FRAME.replace("{background}", "#{:02x}{:02x}{:02x}".format(*MONOKAI.background_color))
     with Path("/dev/null").open("w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, highlight=False)
         console.print("[bold green]$[/] snellen demo\n")
         console.print(table)
-        path = Path(__file__).parent / "images" / "leaderboard.svg"
-        path.parent.mkdir(exist_ok=True)
+        path = IMAGES / "leaderboard.svg"
         console.save_svg(str(path), title="snellen", code_format=frame, theme=MONOKAI, unique_id="snellen")
     print(f"written: {path}")
 

@@ -68,6 +68,19 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
     assert "accuracy" in capsys.readouterr().out
 
 
+def test_the_report_page_s_commands_run_in_a_row(workspace, monkeypatch, tmp_path, capsys):
+    text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("snellen ")]
+    assert len(lines) == 3
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        monkeypatch.setattr("sys.argv", shlex.split(line.replace("140", "28")))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+    assert (tmp_path / "report.html").stat().st_size > 20_000
+
+
 def blocks(page: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", text, flags=re.S)

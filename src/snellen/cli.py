@@ -431,7 +431,7 @@ def demo(
     write_text(report, page.html(runs))
     console.print(f"With pictures, confusions and samples: {report}", soft_wrap=True)
     console.print(
-        "\nNow your own images, one folder a class:\n"
+        f"\nNow your own images, one folder a class{_activation()}:\n"
         "  snellen run --model hf:HuggingFaceTB/SmolVLM-500M-Instruct "
         "--data folder:./photos --protocol closed-set\n"
         "and without a download, to see how it goes:\n"
@@ -439,6 +439,15 @@ def demo(
         "More: snellen ls models, snellen ls datasets, snellen ls protocols, snellen show @last",
         soft_wrap=True,
     )
+
+
+def _activation() -> str:
+    """How to get at the command, where it is not at hand in the shell."""
+    import shutil
+
+    if shutil.which("snellen"):
+        return ""
+    return f" (first: source {Path(sys.executable).parent / 'activate'})"
 
 
 #: Five pictures of each of the 28 classes.
