@@ -84,7 +84,7 @@ def test_copies_of_an_image_add_nothing():
     for k in (1, 5):
         columns = (np.repeat(x, k).tolist() for x in (classes, said, np.arange(200)))
         truth, predicted, clusters = columns
-        f1.append(headline(truth, predicted, (), clusters))
+        f1.append(headline(truth, predicted, None, clusters))
     for name in ("macro_f1", "weighted_f1", "balanced_accuracy"):
         assert f1[0][name]["value"] == pytest.approx(f1[1][name]["value"])
         assert f1[0][name]["low"] == pytest.approx(f1[1][name]["low"], abs=0.02)

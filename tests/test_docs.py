@@ -68,6 +68,27 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
     assert "accuracy" in capsys.readouterr().out
 
 
+OTHERS = [line for line in commands() if not line.startswith("snellen run")]
+#: What asks the Hub, or stands for a run of the reader's own.
+ELSEWHERE = ("--hub", "RUN ", "snellen report")
+
+
+def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
+    """Over runs of the names that the docs use, the last one being of ``rank``."""
+    monkeypatch.chdir(tmp_path)
+    for model, protocol in (("llava", "closed-set"), ("llava-skewed", "closed-set"), ("clip", "rank")):
+        snellen.run(model=f"pico:{model}", data="chart:shapes", protocol=protocol, limit=28)
+    lines = [line for line in OTHERS if not any(word in line for word in ELSEWHERE)]
+    assert len(lines) > 8
+    for line in lines:
+        monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code, (line, capsys.readouterr().err)
+        if not line.startswith("snellen rescore"):
+            snellen.run(model="pico:clip", data="chart:shapes", protocol="rank", limit=28)
+
+
 def test_the_report_page_s_commands_run_in_a_row(workspace, monkeypatch, tmp_path, capsys):
     text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("snellen ")]

@@ -568,3 +568,14 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     runs = [open_run(workspace=folder) for folder in (workspace, tmp_path / "whole")]
     assert frame_of(runs[0]) == frame_of(runs[1])
     assert runs[0].metrics["accuracy"] == runs[1].metrics["accuracy"]
+
+
+def test_memory_does_not_grow_with_the_run():
+    """Eight times as many samples, in processes of their own: a few megabytes more at the most."""
+    script = Path(__file__).parent.parent / "benchmarks" / "memory.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "500", "4000"], capture_output=True, text=True, timeout=200, check=True
+    )
+    peaks = [int(line.split(" samples: ")[1].split(" MB")[0]) for line in done.stdout.splitlines()]
+    assert len(peaks) == 2
+    assert peaks[1] - peaks[0] < 25

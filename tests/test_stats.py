@@ -111,11 +111,9 @@ def test_bootstrap_is_reproducible_and_covers_a_rate():
 
 
 def test_top5():
-    truth = ["a"] * 4
-    rankings = [["a"], ["b", "c", "d", "e", "a"], ["b", "c", "d", "e", "f", "a"], []]
-    predicted = ["a", "b", "b", ""]
-    assert headline(truth, predicted, rankings)["top5"]["value"] == 0.5
-    assert headline(truth, predicted, [[]] * 4)["top5"] is None
+    truth, predicted = ["a"] * 4, ["a", "b", "b", ""]
+    assert headline(truth, predicted, [True, True, False, False])["top5"]["value"] == 0.5
+    assert headline(truth, predicted)["top5"] is None
 
 
 def test_an_estimate_as_json():

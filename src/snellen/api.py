@@ -103,6 +103,15 @@ class Run:
         """One row a sample (see :meth:`snellen.store.Store.frame`)."""
         return self._store.frame(self.id)
 
+    @property
+    def outcomes(self) -> pd.DataFrame:
+        """One row a sample with id, label, prediction, outcome and images alone: small."""
+        import pandas as pd
+
+        columns = ("id", "label", "prediction", "outcome", "images")
+        found = ([row[name] for name in columns] for row in self._store.findings(self.id))
+        return pd.DataFrame(found, columns=list(columns))
+
     def exchanges(self, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """The first samples, each with the responses behind its prediction."""
         return self._store.exchanges(self.id, most)

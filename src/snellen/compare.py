@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import UsageError
-from snellen.metrics.summary import clusters_of
+from snellen.metrics.summary import cluster_of
 from snellen.stats import LEVEL, Paired, holm, paired
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
 def _frame(run: Run) -> pd.DataFrame:
     if run.status != "finished":
         raise UsageError(f"{run.id} is not finished; start its command again, then compare.")
-    frame = run.predictions
+    frame = run.outcomes
     if frame["label"].isna().any():
         raise UsageError(f"{run.id}: samples without a truth cannot be compared by accuracy.")
     return frame.assign(right=frame["prediction"] == frame["label"]).set_index("id")
@@ -134,7 +134,8 @@ def _pair(
             f"{first} and {second}: the sample {shared[other.to_numpy()][0]!r} has another image or truth in "
             "one than in the other. They were not examined on the same data."
         )
-    result = paired(a["right"].tolist(), b["right"].tolist(), clusters_of(a))
+    clusters = [cluster_of(images, name) for name, images in zip(a.index, a["images"], strict=True)]
+    result = paired(a["right"].tolist(), b["right"].tolist(), clusters)
     gap = (a["right"].astype(float) - b["right"].astype(float)).groupby(a["label"])
     table = gap.agg(["mean", "size"])
     classes = [(str(name), float(row["mean"]), int(row["size"])) for name, row in table.iterrows()]

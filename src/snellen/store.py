@@ -394,7 +394,7 @@ class Store:
             .order_by(samples.c.position)
         )
         with self._begin() as connection:
-            for row in connection.execute(query).mappings():
+            for row in connection.execution_options(yield_per=500).execute(query).mappings():
                 yield dict(row)
 
     def frame(self, run: str) -> pd.DataFrame:
@@ -404,15 +404,17 @@ class Store:
         """
         import pandas as pd
 
-        rows = []
+        return pd.DataFrame(self.rows(run))
+
+    def rows(self, run: str) -> Iterator[dict[str, Any]]:
+        """The rows of :meth:`frame`, a page in memory at a time."""
         page: list[dict[str, Any]] = []
         for finding in self.findings(run):
             page.append(finding)
             if len(page) == 200:
-                rows += self._with_answers(page)
+                yield from self._with_answers(page)
                 page = []
-        rows += self._with_answers(page)
-        return pd.DataFrame(rows)
+        yield from self._with_answers(page)
 
     def _with_answers(self, page: list[dict[str, Any]]) -> list[dict[str, Any]]:
         known = self.recall([key for row in page for key in row["responses"]])

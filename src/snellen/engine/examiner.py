@@ -220,8 +220,8 @@ class Examination:
 
     def _metrics(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         row = self.store.run(self.run)
-        frame = self.store.frame(self.run)
-        figures = summarise(frame, self.protocol)
+        details = (finding["details"] for finding in self.store.findings(self.run))
+        figures = summarise(self.store.rows(self.run), details, self.protocol)
         speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
         facts = manifest["model"].get("facts", {})
         return {

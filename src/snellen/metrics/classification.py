@@ -139,22 +139,20 @@ def _ratio(above: Values, below: Values) -> Values:
 def headline(
     truth: Sequence[str],
     predicted: Sequence[str],
-    rankings: Sequence[Sequence[str]] = (),
+    hits5: Sequence[bool] | None = None,
     clusters: Sequence[Any] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """The figures of a classification run; those with an interval as ``{value, low, high}``.
 
-    ``top5`` is None where nothing was ranked. Samples of one cluster (of one image) are not independent,
+    ``hits5`` says of each sample whether the truth was among the five best; ``top5`` is None where nothing
+    was ranked. Samples of one cluster (of one image) are not independent,
     and intervals take that into account; without ``clusters`` each sample is its own.
     """
     clusters = clusters or range(len(truth))
     right = [t == p for t, p in zip(truth, predicted, strict=True)]
     table = Confusion.of(truth, predicted, clusters)
-    top5 = None
-    if any(rankings):
-        hits = [t in ranking[:5] for t, ranking in zip(truth, rankings, strict=True)]
-        top5 = rate(hits, clusters).as_dict()
+    top5 = None if hits5 is None else rate(hits5, clusters).as_dict()
     return {
         "accuracy": rate(right, clusters).as_dict(),
         "balanced_accuracy": table.estimate("recall", "true", seed).as_dict(),

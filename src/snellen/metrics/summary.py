@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from snellen.metrics.classification import headline
-from snellen.store import COLUMNS
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from snellen.protocols.base import Protocol
 
-__all__ = ["clusters_of", "summarise"]
+__all__ = ["cluster_of", "summarise"]
 
 
-def clusters_of(frame: pd.DataFrame) -> list[object]:
-    """What samples were drawn with: their images, or themselves where they have none."""
-    rows = zip(frame["images"], frame.index, strict=True)
-    return [tuple(images) or index for images, index in rows]
+def cluster_of(images: Sequence[str], sample: str) -> int:
+    """What a sample was drawn with, as a number: its images, or itself where it has none."""
+    return hash(tuple(images) or sample)
 
 
-def summarise(frame: pd.DataFrame, protocol: Protocol) -> dict[str, Any]:
-    """Figures of a run (see :meth:`snellen.store.Store.frame` for the frame's columns).
+def summarise(
+    rows: Iterable[Mapping[str, Any]], details: Iterable[Mapping[str, Any]], protocol: Protocol
+) -> dict[str, Any]:
+    """Figures of a run.
 
     ``accuracy_bounds`` are the accuracy if the samples without the outcome ok were all wrong, and if
     they were all right.
+
+    Args:
+        rows: see :meth:`snellen.store.Store.rows`; read once, and of each only a few numbers are held.
+        details: of the predictions, read once.
+        protocol: sums up its own details.
     """
     import numpy as np
 
-    n = len(frame)
-    counts = frame["outcome"].value_counts()
-    outcomes = {str(outcome): int(counts.get(outcome, 0)) for outcome in Outcome}
-    figures: dict[str, Any] = {"n": n}
-    labelled = frame[frame["label"].notna()]
-    if len(labelled):
-        truth, predicted = labelled["label"].tolist(), labelled["prediction"].tolist()
+    outcomes: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
+    latencies = array("d")
+    truth: list[str] = []
+    predicted: list[str] = []
+    hits: list[bool] = []
+    clusters: list[int] = []
+    ranked = False
+    lost = 0
+    for row in rows:
+        outcomes[row["outcome"]] += 1
+        latencies.extend(row["latencies"])
+        for name in ("questions", "prompt_tokens", "completion_tokens"):
+            sums[name] += row[name]
+        if row["label"] is None:
+            continue
+        truth.append(intern(row["label"]))
+        predicted.append(intern(row["prediction"]))
+        hits.append(row["label"] in row["ranking"][:5])
+        clusters.append(cluster_of(row["images"], row["id"]))
+        ranked = ranked or bool(row["ranking"])
+        lost += row["outcome"] != Outcome.OK
+    figures: dict[str, Any] = {"n": sum(outcomes.values())}
+    if truth:
         right = sum(t == p for t, p in zip(truth, predicted, strict=True))
-        lost = int((labelled["outcome"] != Outcome.OK).sum())
-        clusters = clusters_of(labelled)
-        figures |= headline(truth, predicted, labelled["ranking"].tolist(), clusters)
+        figures |= headline(truth, predicted, hits if ranked else None, clusters)
         figures["clusters"] = len(set(clusters))
-        figures["accuracy_bounds"] = {
-            "low": right / len(labelled),
-            "high": (right + lost) / len(labelled),
-        }
-    latencies = np.array([seconds for row in frame["latencies"] for seconds in row])
-    # Names of details become columns; samples that lack one hold NaN there.
-    details = [
-        {str(k): v for k, v in row.items() if not (isinstance(v, float) and np.isnan(v))}
-        for row in frame.drop(columns=list(COLUMNS), errors="ignore").to_dict("records")
-    ]
+        figures["accuracy_bounds"] = {"low": right / len(truth), "high": (right + lost) / len(truth)}
     return figures | {
-        "outcomes": outcomes,
-        "questions": int(frame["questions"].sum()),
-        "latency_median": float(np.median(latencies)) if len(latencies) else None,
-        "latency_p95": float(np.quantile(latencies, 0.95)) if len(latencies) else None,
-        "prompt_tokens": int(frame["prompt_tokens"].sum()),
-        "completion_tokens": int(frame["completion_tokens"].sum()),
+        "outcomes": {str(outcome): outcomes[outcome] for outcome in Outcome},
+        **{name: sums[name] for name in ("questions", "prompt_tokens", "completion_tokens")},
+        "latency_median": float(np.median(latencies)) if latencies else None,
+        "latency_p95": float(np.quantile(latencies, 0.95)) if latencies else None,
         "protocol": protocol.summary(details),
     }

@@ -90,13 +90,22 @@ class ClosedSet(Protocol):
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Mean agreement, ties, lost votes, and how often each place in the list was chosen."""
-        rows = [row for row in details if "votes" in row]
+        rows = ties = lost = 0
+        agreement = 0.0
+        places: Counter[int] = Counter()
+        for row in details:
+            if "votes" not in row:  # an error, which has none
+                continue
+            rows += 1
+            ties += bool(row.get("tie"))
+            lost += sum(vote is None for vote in row["votes"])
+            agreement += row["agreement"]
+            places.update(place for place in row["positions"] if place is not None)
         if not rows:
             return {}
-        places = Counter(p for row in rows for p in row["positions"] if p is not None)
         return {
-            "vote_agreement": sum(row["agreement"] for row in rows) / len(rows),
-            "ties": sum(bool(row.get("tie")) for row in rows),
-            "votes_unparsed": sum(vote is None for row in rows for vote in row["votes"]),
+            "vote_agreement": agreement / rows,
+            "ties": ties,
+            "votes_unparsed": lost,
             "answers_by_position": [places[i] for i in range(max(places, default=-1) + 1)],
         }
