@@ -247,6 +247,14 @@ class TestRuns:
         if "asked" in message:
             assert compare([one, other], across=True)
 
+    def test_without_a_truth_there_are_figures_but_no_ranks(self, workspace, truths, monkeypatch):
+        runs = [examine(seeing(0.9, "a")), examine(seeing(0.8, "b"))]
+        real = type(runs[0]).outcomes.fget
+        monkeypatch.setattr(type(runs[0]), "outcomes", property(lambda self: real(self).assign(label=None)))
+        assert ranks(runs) == {}
+        with pytest.raises(UsageError, match="without a truth"):
+            compare(runs)
+
     def test_one_run_is_no_comparison(self, workspace, truths):
         with pytest.raises(UsageError, match="at least two"):
             compare([examine(seeing(0.9, "a"))])

@@ -166,8 +166,12 @@ def ranks(runs: Sequence[Run]) -> dict[str, int]:
     for group in groups.values():
         if len(group) < 2:
             continue
+        try:
+            comparisons = compare(group, across=True)
+        except UsageError:  # samples without a truth, say: figures they have, ranks they have not
+            continue
         found |= {run.id: 1 for run in group}
-        for comparison in compare(group, across=True):
+        for comparison in comparisons:
             if comparison.real:
                 better = comparison.result.difference.value > 0
                 found[comparison.second if better else comparison.first] += 1

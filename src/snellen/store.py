@@ -21,83 +21,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from snellen.errors import StoreError, UnknownName, did_you_mean
+from snellen.schema import COLUMNS, SCHEMA_VERSION, metadata, predictions, responses, runs, samples
 from snellen.types import Outcome, Prediction, Response, Sample, Score
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Finding", "Remembered", "Store", "default_workspace"]
-
-SCHEMA_VERSION = 1
-#: The columns of :meth:`Store.frame` that every protocol has.
-COLUMNS = (
-    "id",
-    "label",
-    "prediction",
-    "outcome",
-    "reason",
-    "answers",
-    "questions",
-    "ranking",
-    "latencies",
-    "prompt_tokens",
-    "completion_tokens",
-    "images",
-)
-_meta = sa.MetaData()
-
-runs = sa.Table(
-    "runs",
-    _meta,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("digest", sa.String, unique=True, nullable=False),
-    sa.Column("created", sa.String, nullable=False, index=True),
-    sa.Column("updated", sa.String, nullable=False, index=True),
-    sa.Column("status", sa.String, nullable=False),  # running, finished
-    sa.Column("fresh", sa.Integer, nullable=False, default=0),  # samples that asked the model anew
-    sa.Column("seconds", sa.Float, nullable=False, default=0.0),  # that it took to examine those
-    sa.Column("manifest", sa.JSON, nullable=False),
-    sa.Column("metrics", sa.JSON),
-)
-samples = sa.Table(
-    "samples",
-    _meta,
-    sa.Column("run", sa.String, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("position", sa.Integer, nullable=False),
-    sa.Column("label", sa.String),
-    sa.Column("images", sa.JSON, nullable=False),  # their sha256
-    sa.Column("content", sa.JSON, nullable=False),  # question, choices, references, meta …
-)
-predictions = sa.Table(
-    "predictions",
-    _meta,
-    sa.Column("run", sa.String, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("sample", sa.String, primary_key=True),
-    sa.Column("label", sa.String, nullable=False),
-    sa.Column("outcome", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("questions", sa.Integer, nullable=False),
-    sa.Column("ranking", sa.JSON, nullable=False),
-    sa.Column("details", sa.JSON, nullable=False),
-    sa.Column("responses", sa.JSON, nullable=False),  # keys, in the order of asking
-)
-responses = sa.Table(
-    "responses",
-    _meta,
-    sa.Column("key", sa.String, primary_key=True),
-    sa.Column("model", sa.String, nullable=False),
-    sa.Column("request", sa.JSON, nullable=False),
-    sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Column("scores", sa.JSON, nullable=False),  # [value or null for -inf, tokens] each
-    sa.Column("outcome", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("latency", sa.Float, nullable=False),
-    sa.Column("prompt_tokens", sa.Integer, nullable=False),
-    sa.Column("completion_tokens", sa.Integer, nullable=False),
-    sa.Column("created", sa.String, nullable=False),
-)
 
 
 class Remembered(NamedTuple):
@@ -178,7 +108,7 @@ class Store:
                     connection.commit()
                     connection.execute(sa.text("BEGIN IMMEDIATE"))
                     if connection.execute(sa.text("PRAGMA user_version")).scalar_one() == 0:
-                        _meta.create_all(connection)
+                        metadata.create_all(connection)
                         connection.execute(sa.text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
                     connection.commit()
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,21 +139,16 @@ def _load(
         return datasets.load_dataset(path, config, split=split, revision=pinned, streaming=streaming)
 
 
-class _explained:  # noqa: N801
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
     """Turn what the datasets library raises into one sentence."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, Exception):
-            first = (str(error).strip().splitlines() or [""])[0][:300]
-            path = self.name.partition("@")[0].partition(":")[0]
-            raise DataError(
-                f"hub:{self.name} cannot be loaded ({type(error).__name__}: {first}). Check name, "
-                "configuration and split; while online, fetch it with: "
-                f"hf download --repo-type dataset {path}"
-            ) from error
+    try:
+        yield
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        path = name.partition("@")[0].partition(":")[0]
+        raise DataError(
+            f"hub:{name} cannot be loaded ({type(error).__name__}: {first}). Check name, "
+            "configuration and split; while online, fetch it with: "
+            f"hf download --repo-type dataset {path}"
+        ) from error
