@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -112,15 +113,13 @@ class Run:
         found = ([row[name] for name in columns] for row in self._store.findings(self.id))
         return pd.DataFrame(found, columns=list(columns))
 
-    def exchanges(self, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """The first samples, each with the responses behind its prediction."""
-        return self._store.exchanges(self.id, most)
+    def first(self, most: int) -> list[dict[str, Any]]:
+        """The first samples, with id and label."""
+        return list(islice(self._store.sample_rows(self.id), most))
 
     def replies(self, sample: str) -> list[Response]:
         """The responses behind one sample's prediction, in the order of asking."""
-        keys = self._store.keys_of(self.id, sample)
-        known = self._store.recall(keys)
-        return [known[key] for key in keys if key in known]
+        return self._store.replies(self.id, sample)
 
     def preview(self, sha256: str) -> Path:
         """Where the small preview of an image is kept."""

@@ -35,6 +35,7 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "did_you_mean",
+    "reason_of",
     "require",
 ]
 
@@ -77,6 +78,16 @@ class ModelError(UsageError):
 
 class StoreError(SnellenError):
     """The workspace cannot be read or written."""
+
+
+def reason_of(error: BaseException) -> str:
+    r"""What somebody else's error says, in one line: its type and its first line.
+
+    >>> reason_of(ValueError("no\nand more"))
+    'ValueError: no'
+    """
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {first}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -371,19 +371,15 @@ class Store:
             )
         return rows
 
-    def keys_of(self, run: str, sample: str) -> list[str]:
-        """The keys of the responses behind one sample's prediction."""
+    def replies(self, run: str, sample: str) -> list[Response]:
+        """The responses behind one sample's prediction, in the order of asking."""
         query = sa.select(predictions.c.responses).where(
             predictions.c.run == run, predictions.c.sample == sample
         )
         with self._begin() as connection:
-            return list(connection.execute(query).scalar_one_or_none() or [])
-
-    def exchanges(self, run: str, most: int) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """The first findings of a run, each with the responses behind it."""
-        for finding, _ in zip(self.findings(run), range(most), strict=False):
-            known = self.recall(finding["responses"])
-            yield finding, [known[key] for key in finding["responses"] if key in known]
+            keys = list(connection.execute(query).scalar_one_or_none() or [])
+        known = self.recall(keys)
+        return [known[key] for key in keys if key in known]
 
     # ── previews ────────────────────────────────────────────────────────────────────────────────────
 

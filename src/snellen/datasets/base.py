@@ -87,8 +87,14 @@ class Selection:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in self.indices:
-            yield self.data.sample(index, self.labels, self.background)
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, position: int) -> Sample:
+        return self.data.sample(self.indices[position], self.labels, self.background)
+
+    def id(self, position: int) -> str:
+        """A sample's id, without making the sample."""
+        return self.data.row(self.indices[position]).id
 
     def fingerprint(self) -> str:
         """A hash of labels, ids and contents, in order (sha256, hex). Reads every item once.

@@ -10,7 +10,7 @@ from typing import Any
 
 from snellen.datasets.records import Record, Records
 from snellen.datasets.table import Columns, Table
-from snellen.errors import DataError, require
+from snellen.errors import DataError, reason_of, require
 from snellen.hub import settle
 from snellen.registry import DATASETS
 
@@ -145,10 +145,9 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:300]
         path = name.partition("@")[0].partition(":")[0]
         raise DataError(
-            f"hub:{name} cannot be loaded ({type(error).__name__}: {first}). Check name, "
+            f"hub:{name} cannot be loaded ({reason_of(error)}). Check name, "
             "configuration and split; while online, fetch it with: "
             f"hf download --repo-type dataset {path}"
         ) from error

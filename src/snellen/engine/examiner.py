@@ -161,18 +161,11 @@ class Examination:
 
     def _missing(self, progress: Progress) -> Iterator[tuple[int, Sample]]:
         """Positions and samples without a prediction, looked up a page at a time."""
-        page: Block = []
-        for item in enumerate(self.data):
-            page.append(item)
-            if len(page) == 500:
-                yield from self._unexamined(page, progress)
-                page = []
-        yield from self._unexamined(page, progress)
-
-    def _unexamined(self, page: Block, progress: Progress) -> Block:
-        known = self.store.examined(self.run, [sample.id for _, sample in page])
-        progress.done += len(known)
-        return [item for item in page if item[1].id not in known]
+        for start in range(0, len(self.data), 500):
+            ids = {self.data.id(i): i for i in range(start, min(start + 500, len(self.data)))}
+            known = self.store.examined(self.run, list(ids))
+            progress.done += len(known)
+            yield from ((i, self.data[i]) for name, i in ids.items() if name not in known)
 
     def _prepare(self, block: Block) -> Block:
         """Decode and hash a block's images ahead of time, and keep their previews."""

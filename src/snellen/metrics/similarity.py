@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import ModelError, require
+from snellen.errors import ModelError, reason_of, require
 from snellen.hub import settle
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Embedder:
             self._model: Any = package.SentenceTransformer(name, device="cpu")
         except Exception as error:
             raise ModelError(
-                f"The embedding model {name!r} cannot be loaded ({type(error).__name__}: "
-                f"{str(error).splitlines()[0][:160]}). While online, fetch it with: hf download {name} ; "
+                f"The embedding model {name!r} cannot be loaded ({reason_of(error)}). "
+                f"While online, fetch it with: hf download {name} ; "
                 f"or give a folder: embedding={Path('path/to/model')}"
             ) from error
         self._known: dict[tuple[str, ...], NDArray[np.float32]] = {}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from snellen.errors import reason_of
 from snellen.types import Kind, Outcome, Request, Response
 
 __all__ = ["LocalModel", "Model", "batches", "failure"]
@@ -146,8 +147,7 @@ class LocalModel(Model):
 
 def failure(error: Exception) -> Response:
     """The response that says why there is none."""
-    first = (str(error).strip().splitlines() or [""])[0][:500]
-    return Response(outcome=Outcome.ERROR, reason=f"{type(error).__name__}: {first}")
+    return Response(outcome=Outcome.ERROR, reason=reason_of(error))
 
 
 def batches(items: Sequence[T], size: int, cost: Callable[[T], int]) -> list[list[T]]:

@@ -42,7 +42,9 @@ def html(runs: Sequence[Run]) -> str:
         loader=jinja2.PackageLoader("snellen.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     template = environment.get_template("report.html.jinja")
-    return str(template.render(**_content(runs), pct=_percent))
+    content = _content(runs)
+    pictures = {run.id: _gallery(run, run.predictions) for run in runs}
+    return str(template.render(**content, galleries=pictures, pct=_percent))
 
 
 def _percent(rate: float) -> str:
@@ -112,8 +114,7 @@ def _outcomes(counts: Mapping[str, int]) -> str:
 
 
 def _section(run: Run) -> dict[str, Any]:
-    frame = run.predictions
-    truth, predicted = pairs(frame)
+    truth, predicted = pairs(run.outcomes)
     return {
         "id": run.id,
         "model": run.model,
@@ -124,7 +125,6 @@ def _section(run: Run) -> dict[str, Any]:
         "outcomes": _outcomes(run.metrics["outcomes"]),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
         "matrix": _matrix(truth, predicted),
-        "gallery": _gallery(run, frame),
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
     }
 
@@ -222,7 +222,7 @@ def markdown(runs: Sequence[Run]) -> str:
             for row in section["classes"]
         ]
         lines += _table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
-        confused = Confusion.of(*pairs(run.predictions)).confused()
+        confused = Confusion.of(*pairs(run.outcomes)).confused()
         if confused:
             cells = [[t, p or "(nothing)", str(n)] for t, p, n in confused]
             lines += _table(["truth", "taken for", "times"], cells)

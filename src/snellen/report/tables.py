@@ -256,10 +256,10 @@ def disagreement_tables(one: Comparison, most: int = 10) -> list[Table]:
 
 def prompt_lines(run: Run, most: int) -> Iterator[str]:
     """The prompts of the first samples as they were sent, with their answers."""
-    for finding, replies in run.exchanges(most):
-        truth = f", which is {finding['label']!r}" if finding["label"] else ""
-        yield f"[bold]{escape(finding['id'])}[/]{escape(truth)}"
-        for reply in replies:
+    for sample in run.first(most):
+        truth = f", which is {sample['label']!r}" if sample["label"] else ""
+        yield f"[bold]{escape(sample['id'])}[/]{escape(truth)}"
+        for reply in run.replies(sample["id"]):
             said = reply.text if not reply.scores else f"{len(reply.scores)} scores"
             yield f"[dim]{escape(reply.prompt or '(this model is sent no prompt)')}[/] → {escape(said)}"
 

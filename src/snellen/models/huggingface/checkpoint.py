@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from snellen.errors import BadOption, ModelError, require
+from snellen.errors import BadOption, ModelError, reason_of, require
 from snellen.hub import settle
 
 __all__ = ["Checkpoint"]
@@ -167,10 +167,8 @@ class Checkpoint:
         try:
             return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0][:300]
             raise ModelError(
-                f"adapter={self.adapter}: cannot be merged into {self.name} "
-                f"({type(error).__name__}: {first})."
+                f"adapter={self.adapter}: cannot be merged into {self.name} ({reason_of(error)})."
             ) from error
 
     def load_processor(self, auto_class: Any) -> Any:
@@ -191,12 +189,11 @@ class Checkpoint:
                 **options,
             )
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0][:300]
             hint = ""
             if "trust_remote_code" in str(error):
                 hint = " It brings its own code; to run that, add: -M trust_remote_code=true"
             raise ModelError(
-                f"{self.name}: transformers cannot load its {what} ({type(error).__name__}: {first}).{hint}"
+                f"{self.name}: transformers cannot load its {what} ({reason_of(error)}).{hint}"
             ) from error
 
 

@@ -163,30 +163,29 @@ class VisionLanguageModel(CheckpointModel):
     # ── log-likelihoods ─────────────────────────────────────────────────────────────────────────────
 
     def _score(self, requests: Sequence[Request]) -> list[Response]:
-        rows = []
+        rows: list[Row] = []
+        tails: list[list[int]] = []
         for request in requests:
             prompt = self._chat.prompt(request.messages)
-            rows += [
+            mine = [
                 Row(request, prompt, self._chat.continuation(request.messages, text))
                 for text in request.continuations
             ]
-        tails: list[list[int]] = []
-        for request in requests:
-            tails += self._tails(rows[len(tails) : len(tails) + len(request.continuations)])
+            rows += mine
+            tails += self._tails(mine)
         scored = self.fitting(list(zip(rows, tails, strict=True)), self._score_rows)
         responses = []
+        start = 0
         for request in requests:
-            mine, scored = (
-                scored[: len(request.continuations)],
-                scored[len(request.continuations) :],
-            )
+            mine_scored = scored[start : start + len(request.continuations)]
             responses.append(
                 Response(
-                    prompt=self._chat.prompt(request.messages),
-                    scores=tuple(score for score, _ in mine),
-                    prompt_tokens=sum(tokens for _, tokens in mine),
+                    prompt=rows[start].prompt,
+                    scores=tuple(score for score, _ in mine_scored),
+                    prompt_tokens=sum(tokens for _, tokens in mine_scored),
                 )
             )
+            start += len(request.continuations)
         return responses
 
     def _tails(self, rows: Sequence[Row]) -> list[list[int]]:
