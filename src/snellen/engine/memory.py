@@ -11,7 +11,7 @@ from typing import Any
 
 from snellen.engine.driver import Answer
 from snellen.errors import ModelError, SnellenError
-from snellen.models.base import Model, batches, failure
+from snellen.models.base import Model, failure
 from snellen.store import Remembered, Store
 from snellen.types import Kind, Outcome, Request, Response
 
@@ -19,7 +19,7 @@ __all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
 
 #: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
 #: is not taken for an answer of now.
-ANSWERS = 1
+ANSWERS = 2
 
 
 def describe(request: Request) -> dict[str, Any]:
@@ -59,6 +59,8 @@ class Remembering:
     def __init__(self, model: Model, store: Store, nonce: str = "") -> None:
         self._model, self._store, self._nonce = model, store, nonce
         self._identity = model.identity()
+        #: Whether the model had to be asked last time: what it is asked next is worth making ready.
+        self.asking = True
 
     async def respond(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer from memory where it can, from the model where it must."""
@@ -69,23 +71,23 @@ class Remembering:
             for context, row in zip(contexts, rendered, strict=True)
         ]
         known = self._store.recall(list(dict.fromkeys(keys)))
-        missing = {key: i for i, key in enumerate(keys) if key not in known}
+        missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
+        self.asking = bool(missing)
         fresh: dict[str, Response] = {}
-        todo = batches(
-            list(missing.items()), self._model.batch_size, lambda item: self._model.cost(requests[item[1]])
-        )
 
-        async def ask(batch: list[tuple[str, int]]) -> None:
-            replies = await self._answers([requests[i] for _, i in batch])
-            got = dict(zip((key for key, _ in batch), replies, strict=True))
+        async def ask(batch: Sequence[int]) -> None:
+            replies = await self._answers([requests[i] for i in batch])
             self._store.remember(
                 [
-                    Remembered(key, self._model.name, rendered[i], got[key])
-                    for key, i in batch
-                    if got[key].outcome is not Outcome.ERROR
+                    Remembered(keys[i], self._model.name, rendered[i], reply)
+                    for i, reply in zip(batch, replies, strict=True)
+                    if reply.outcome is not Outcome.ERROR
                 ]
             )
-            fresh.update(got)
+            fresh.update(zip((keys[i] for i in batch), replies, strict=True))
+
+        together = await asyncio.to_thread(self._model.together, [requests[i] for i in missing])
+        todo = [[missing[place] for place in places] for places in together]
 
         if self._model.workers == 1:
             for batch in todo:

@@ -27,7 +27,7 @@ class Model(ABC):
         kinds: what it can be asked for.
         text_only: whether it answers requests without an image.
         workers: how many blocks of samples may be under way at once.
-        batch_size: how many requests are answered together, and committed together.
+        batch_size: how many requests are answered together.
     """
 
     name: str = "unnamed"
@@ -50,9 +50,26 @@ class Model(ABC):
         """What, besides the request and the identity, can change the answer, as JSON."""
         return {}
 
+    def together(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Which requests, by their places, are to be asked together; what they are answered is then
+        committed together.
+        """
+        places = list(range(len(requests)))
+        return batches(places, self.batch_size, lambda place: self.cost(requests[place]))
+
     def cost(self, request: Request) -> int:
         """How many rows of a batch a request takes."""
         return 1
+
+    @property
+    def wave(self) -> int:
+        """How many questions about an image cost little more than one, so that a protocol may ask them
+        before it knows that it needs their answers. Known once the model is loaded.
+        """
+        return 1
+
+    def foresee(self, requests: Sequence[Request]) -> None:
+        """Told in another thread of requests that will come soon: what can be made ready may be."""
 
     def load(self) -> None:
         """Load what answering needs; the time that it takes is not counted.
@@ -96,20 +113,25 @@ class LocalModel(Model):
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         return await asyncio.to_thread(self._respond, requests)
 
-    def _respond(self, requests: Sequence[Request]) -> list[Response]:
+    def together(self, requests: Sequence[Request]) -> list[list[int]]:
         groups: dict[Hashable, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(self.group(request), []).append(index)
+        for place, request in enumerate(requests):
+            groups.setdefault(self.group(request), []).append(place)
+        return [
+            batch
+            for places in groups.values()
+            for batch in batches(places, self.batch_size, lambda place: self.cost(requests[place]))
+        ]
+
+    def _respond(self, requests: Sequence[Request]) -> list[Response]:
         found: list[Response] = [Response()] * len(requests)
         with self._lock:
-            for members in groups.values():
-                for batch in batches([requests[i] for i in members], self.batch_size, self.cost):
-                    places, members = members[: len(batch)], members[len(batch) :]
-                    began = time.perf_counter()
-                    answers = self._resilient(batch)
-                    took = time.perf_counter() - began
-                    for place, response in zip(places, answers, strict=True):
-                        found[place] = replace(response, latency=took)
+            for places in self.together(requests):
+                began = time.perf_counter()
+                answers = self._resilient([requests[i] for i in places])
+                took = time.perf_counter() - began
+                for place, response in zip(places, answers, strict=True):
+                    found[place] = replace(response, latency=took)
         return found
 
     def fitting(self, rows: Sequence[Any], run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:

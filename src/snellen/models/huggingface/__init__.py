@@ -26,21 +26,27 @@ def hf(
     adapter: str | None = None,
     quantization: Literal["none", "8bit", "4bit"] = "none",
     trust_remote_code: bool = False,
+    prefix: Literal["auto", "on", "off"] = "auto",
+    cache_budget: str = "auto",
 ) -> VisionLanguageModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU);
     ``device`` (auto: a GPU if there is one); ``attn`` implementation; ``adapter``, a PEFT adapter (folder or
     Hub id) that is merged in; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code that
-    comes with the checkpoint.
+    comes with the checkpoint; ``prefix``, whether questions about an image share its computation (auto: where
+    a self-check finds that no answer changes; on: or refuse); ``cache_budget``, how much memory that may take
+    (auto, or such as 2GB).
 
     Raises:
         MissingExtra: transformers or torch is not installed.
         ModelError: no such checkpoint.
     """
+    from snellen.models.huggingface.budget import parse_bytes
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
+    budget = parse_bytes("cache_budget", cache_budget)
     found = Checkpoint.find(
         f"hf:{checkpoint}",
         checkpoint,
@@ -52,4 +58,4 @@ def hf(
         adapter,
         quantization,
     )
-    return VisionLanguageModel(found)
+    return VisionLanguageModel(found, prefix, budget)

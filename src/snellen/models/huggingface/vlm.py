@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.checkpoint import Checkpoint
+from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.local import CheckpointModel
-from snellen.types import Decoding, Kind, Outcome, Request, Response, Score
+from snellen.models.huggingface.matmul import take_fastest_route
+from snellen.models.huggingface.selfcheck import BRANCHES, Way
+from snellen.models.huggingface.sharing import Prefix, Sharing, encoded_once
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
 if TYPE_CHECKING:
     import torch
+
+    from snellen.images import Image
 
 __all__ = ["VisionLanguageModel"]
 
@@ -23,6 +30,8 @@ PREFIX_LM = frozenset({"paligemma"})
 NEED_IMAGE = frozenset({"paligemma", "blip-2", "instructblip", "kosmos-2"})
 #: Architectures whose positions, or whose Q-Former's, padding on the left would shift.
 UNPADDED = frozenset({"instructblip", "kosmos-2", "florence2"})
+#: How many questions about an image are asked at once where that costs little more than one.
+WAVE = 32
 #: Architectures that take one image; some of them would silently ignore the others.
 ONE_IMAGE = frozenset({"blip-2", "instructblip", "kosmos-2", "florence2"})
 
@@ -43,10 +52,17 @@ class VisionLanguageModel(CheckpointModel):
     defaults say. A continuation's score is the sum of log P(token | all before it) over its tokens;
     those rows are padded on the right, where causal attention cannot see the padding, so that no answer
     depends on its batch.
+
+    Several questions about an image share its encoding and what their prompts begin with, where a
+    self-check finds that this changes no answer (:mod:`~snellen.models.huggingface.sharing`).
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, prefix: Prefix = "auto", cache_budget: int | None = None
+    ) -> None:
         super().__init__(checkpoint)
+        self._prefix = prefix
+        self._sharing = Sharing(self, prefix, cache_budget)
         config = checkpoint.config()
         text = config.get_text_config(decoder=True)
         # Where the prompt sees what follows it (PaliGemma), or is read by another half of the model, the
@@ -56,7 +72,11 @@ class VisionLanguageModel(CheckpointModel):
         self.text_only = config.model_type not in NEED_IMAGE
 
     def identity(self) -> Mapping[str, Any]:
-        return {"kind": "vlm", **self.checkpoint.identity()}
+        # Sharing changes no answer, so it is no part; who turns it off wants to see that for himself.
+        plain = {"prefix": "off"} if self._prefix == "off" else {}
+        return {"kind": "vlm", **self.checkpoint.identity(), **plain}
+
+    _matmul = ""
 
     def load_parts(self) -> tuple[Any, Any]:
         from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
@@ -68,25 +88,108 @@ class VisionLanguageModel(CheckpointModel):
         processor = self.checkpoint.load_processor(AutoProcessor)
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._chat = ChatRenderer(processor)
+        if model.device.type == "cpu" and str(model.dtype) == "torch.float32":
+            self._matmul = take_fastest_route()
         return processor, model
+
+    def close(self) -> None:
+        self._sharing.clear()
+        super().close()
+
+    def facts(self) -> Mapping[str, Any]:
+        """As of any checkpoint, and what the check of prefix sharing found, if there was one."""
+        found = dict(super().facts())
+        if found and (findings := self._sharing.found) is not None:
+            found["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
+        if found and self._matmul:
+            found["matmul"] = self._matmul
+        return found
 
     def cost(self, request: Request) -> int:
         return max(1, len(request.continuations))
+
+    @property
+    def wave(self) -> int:
+        return WAVE if self._sharing.way in BRANCHES else 1
+
+    def foresee(self, requests: Sequence[Request]) -> None:
+        self._sharing.foresee(requests)
+
+    def together(self, requests: Sequence[Request]) -> list[list[int]]:
+        """An image's questions stay together, where they share; as many images as pays."""
+        clusters = self._sharing.clusters(requests)
+        if not clusters or self._sharing.way is Way.PLAIN:
+            return super().together(requests)
+        alike: dict[Any, list[list[int]]] = {}
+        for places in clusters:
+            first = requests[places[0]]
+            alike.setdefault((first.kind, first.decoding), []).append(places)
+        size = self._sharing.images if self._sharing.way in BRANCHES else 1
+        shared = [
+            list(chain(*found[start : start + size]))
+            for found in alike.values()
+            for start in range(0, len(found), size)
+        ]
+        within = {place for batch in shared for place in batch}
+        rest = [place for place in range(len(requests)) if place not in within]
+        alone = super().together([requests[place] for place in rest])
+        return shared + [[rest[i] for i in batch] for batch in alone]
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         import torch
 
         self.load()
         with torch.inference_mode():
-            if requests[0].kind is Kind.SCORE:
-                return self._score(requests)
-            rows = [Row(r, self._chat.prompt(r.messages)) for r in requests]
-            if requests[0].decoding.temperature > 0:
-                # Drawn one by one, each from its own seed: no draw depends on its batch.
-                return [reply for row in rows for reply in self._generate([row])]
-            if self._model.config.model_type in UNPADDED:
-                return self._by_length(rows)
-            return self.fitting(rows, self._generate)
+            if self._sharing.clusters(requests) and self._sharing.way in BRANCHES:
+                return self._sharing.answer(requests)
+            return self.plainly(requests)
+
+    def plainly(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer in batches that share nothing, or images' features alone."""
+        if not requests:
+            return []
+        if requests[0].kind is Kind.SCORE:
+            return self._score(requests)
+        rows = [Row(r, self.prompt(r.messages)) for r in requests]
+        if requests[0].decoding.temperature > 0:
+            # Drawn one by one, each from its own seed: no draw depends on its batch.
+            return [reply for row in rows for reply in self._generate([row])]
+        if self.architecture in UNPADDED:
+            return self._by_length(rows)
+        return self.fitting(rows, self._generate)
+
+    # ── what sharing needs to know ──────────────────────────────────────────────────────────────────
+
+    @property
+    def decoder(self) -> Any:
+        """The model of transformers."""
+        self.load()
+        return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        found: torch.device = self.decoder.device
+        return found
+
+    @property
+    def architecture(self) -> str:
+        """Its ``model_type``."""
+        return str(self.decoder.config.model_type)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Messages as the chat template renders them."""
+        return self._chat.prompt(messages)
+
+    def tokens(self, prompt: str) -> list[int]:
+        """A prompt's tokens, images as their marks."""
+        special = self._chat.adds_special_tokens(prompt)
+        found: list[int] = self._tokenizer(prompt, add_special_tokens=special).input_ids
+        return found
+
+    def process(self, prompt: str, images: Sequence[Image]) -> Any:
+        """The processor's tensors for one prompt."""
+        return self.process_all([(prompt, images)], "right")
 
     def _by_length(self, rows: Sequence[Row]) -> list[Response]:
         """Generate in batches of prompts of one length, which need no padding."""
@@ -106,7 +209,7 @@ class VisionLanguageModel(CheckpointModel):
     def _generate(self, rows: Sequence[Row]) -> list[Response]:
         decoding = rows[0].request.decoding
         inputs = self._inputs(rows, padding_side="left")
-        config = self._generation_config(decoding)
+        config = self.generation_config(decoding)
         if decoding.temperature > 0:
             import torch
 
@@ -117,11 +220,11 @@ class VisionLanguageModel(CheckpointModel):
         new = output[:, 1 if encoder_decoder else inputs["input_ids"].shape[1] :]
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [
-            replace(self._response(ids, length, config), prompt=row.prompt)
+            self.response(ids, length, config, row.prompt)
             for row, ids, length in zip(rows, new.tolist(), prompts, strict=True)
         ]
 
-    def _generation_config(self, decoding: Decoding) -> Any:
+    def generation_config(self, decoding: Decoding) -> Any:
         """A fresh one: of the checkpoint's own, only the special tokens are taken."""
         from transformers import GenerationConfig
 
@@ -148,8 +251,14 @@ class VisionLanguageModel(CheckpointModel):
             **sampling,
         )
 
-    def _response(self, ids: list[int], prompt_tokens: int, config: Any) -> Response:
+    def ends(self, config: Any) -> frozenset[int]:
+        """The tokens that end an answer."""
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        return frozenset(ends)
+
+    def response(self, ids: list[int], prompt_tokens: int, config: Any, prompt: str) -> Response:
+        """A response from the tokens that were generated."""
+        ends = self.ends(config)
         stop = next((i for i, token in enumerate(ids) if token in ends), None)
         text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
         return Response(
@@ -158,6 +267,7 @@ class VisionLanguageModel(CheckpointModel):
             reason=f"cut off after {len(ids)} tokens" if stop is None else "",
             prompt_tokens=prompt_tokens,
             completion_tokens=len(ids) if stop is None else stop + 1,
+            prompt=prompt,
         )
 
     # ── log-likelihoods ─────────────────────────────────────────────────────────────────────────────
@@ -166,13 +276,12 @@ class VisionLanguageModel(CheckpointModel):
         rows: list[Row] = []
         tails: list[list[int]] = []
         for request in requests:
-            prompt = self._chat.prompt(request.messages)
-            mine = [
+            prompt = self.prompt(request.messages)
+            rows += [
                 Row(request, prompt, self._chat.continuation(request.messages, text))
                 for text in request.continuations
             ]
-            rows += mine
-            tails += self._tails(mine)
+            tails += self.tails(request)[0]
         scored = self.fitting(list(zip(rows, tails, strict=True)), self._score_rows)
         responses = []
         start = 0
@@ -188,25 +297,26 @@ class VisionLanguageModel(CheckpointModel):
             start += len(request.continuations)
         return responses
 
-    def _tails(self, rows: Sequence[Row]) -> list[list[int]]:
-        """The tokens that make up each continuation of one request.
+    def tails(self, request: Request) -> tuple[list[list[int]], int]:
+        """The tokens that make up each continuation, and how many of the prompt's they stand for.
 
         A tokenizer may join the end of the prompt with the beginning of a continuation; the tails then
         begin where the tokens of the prompt and of all continued prompts part, so that all of them
         are conditioned on the same tokens.
         """
-        special = self._chat.adds_special_tokens(rows[0].prompt)
-
-        def ids(text: str) -> list[int]:
-            found: list[int] = self._tokenizer(text, add_special_tokens=special).input_ids
-            return found[:-1] if special and found and found[-1] == closing else found
-
+        prompt = self.prompt(request.messages)
+        special = self._chat.adds_special_tokens(prompt)
         probe = self._tokenizer("", add_special_tokens=special).input_ids
         closing = probe[-1] if len(probe) > 1 else None
-        start = ids(rows[0].prompt)
-        whole = [ids(row.prompt + row.continuation) for row in rows]
-        shared = min(_common(start, one) for one in whole)
-        return [one[shared:] for one in whole]
+
+        def ids(texts: list[str]) -> list[list[int]]:
+            found: list[list[int]] = self._tokenizer(texts, add_special_tokens=special).input_ids
+            return [one[:-1] if special and one and one[-1] == closing else one for one in found]
+
+        begun = [self._chat.continuation(request.messages, text) for text in request.continuations]
+        start, *whole = ids([prompt, *(prompt + text for text in begun)])
+        shared = min(common([start, one]) for one in whole)
+        return [one[shared:] for one in whole], len(start) - shared
 
     def _score_rows(self, pairs: Sequence[tuple[Row, list[int]]]) -> list[tuple[Score, int]]:
         import torch
@@ -245,34 +355,41 @@ class VisionLanguageModel(CheckpointModel):
 
     def _inputs(self, rows: Sequence[Row], padding_side: str) -> Any:
         """The processor's tensors for these rows, on the model's device and in its precision."""
-        most = max(len(row.request.images) for row in rows)
-        if most > 1 and self._model.config.model_type in ONE_IMAGE:
-            raise ValueError(f"{most} images, and {self._model.config.model_type} takes one")
-        texts = [row.prompt + row.continuation for row in rows]
-        images = [[image.pixels for image in row.request.images] for row in rows]
-        inputs = self._processor(
+        shown = [(row.prompt + row.continuation, row.request.images) for row in rows]
+        inputs = self.on_device(self.process_all(shown, padding_side))
+        self.refuse_what_is_too_long(int(inputs["attention_mask"].sum(1).max()))
+        seen = {tuple(image.sha256 for image in images) for _, images in shown}
+        if len(rows) > 1 and len(seen) == 1 and seen != {()} and self._sharing.way is Way.VISION:
+            return encoded_once(self._model, inputs, len(rows))
+        return inputs
+
+    def process_all(self, shown: Sequence[tuple[str, Sequence[Image]]], padding_side: str) -> Any:
+        """The processor's tensors for prompts with their images, as one batch."""
+        texts, images = [text for text, _ in shown], [found for _, found in shown]
+        most = max(map(len, images))
+        if most > 1 and self.architecture in ONE_IMAGE:
+            raise ValueError(f"{most} images, and {self.architecture} takes one")
+        pixels = [[image.pixels for image in found] for found in images]
+        return self._processor(
             text=texts,
-            images=images if any(images) else None,
+            images=pixels if any(pixels) else None,
             padding=True,
             padding_side=padding_side,
             add_special_tokens=self._chat.adds_special_tokens(texts[0]),
             return_tensors="pt",
         )
-        self._refuse_what_is_too_long(inputs)
-        return inputs.to(self._model.device, self._model.dtype)
 
-    def _refuse_what_is_too_long(self, inputs: Any) -> None:
-        """Beyond its context a model answers all the same, and answers nonsense."""
+    def on_device(self, inputs: Any) -> Any:
+        """Tensors on the model's device and, where they are numbers of a picture, in its precision."""
+        return inputs.to(self.device, self._model.dtype)
+
+    def refuse_what_is_too_long(self, length: int) -> None:
+        """Beyond its context a model answers all the same, and answers nonsense.
+
+        Raises:
+            ValueError: a prompt of so many tokens is too long.
+        """
         text = self._model.config.get_text_config(decoder=True)
         context = getattr(text, "max_position_embeddings", None)
-        longest = int(inputs["attention_mask"].sum(1).max())
-        if context and longest > context:
-            raise ValueError(f"a prompt of {longest} tokens, and the model's context is {context}")
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """The length of the longest common prefix."""
-    for i, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return i
-    return min(len(one), len(other))
+        if context and length > context:
+            raise ValueError(f"a prompt of {length} tokens, and the model's context is {context}")

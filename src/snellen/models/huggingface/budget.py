@@ -1,0 +1,58 @@
+"""How many bytes caches may take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import BadOption
+
+__all__ = ["free_bytes", "parse_bytes"]
+
+#: The share of free memory that is taken, leaving room for what is not counted.
+SHARE = {"cuda": 0.7, "cpu": 0.25}
+#: What is assumed to be free where the machine does not tell.
+UNKNOWN = 4 * 2**30
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_bytes(option: str, value: str) -> int | None:
+    """``512MB``, ``2GiB``, ``1.5g`` or a number of bytes; None for ``auto``.
+
+    >>> parse_bytes("cache_budget", "2GB")
+    2147483648
+
+    Raises:
+        BadOption: anything else.
+    """
+    if value == "auto":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise BadOption(f"{option}={value!r} is not allowed; allowed: auto, or a size such as 512MB or 2GB.")
+    return size
+
+
+def free_bytes(device: Any) -> int:
+    """A share of the memory that is free now on a device."""
+    if device.type == "cuda":
+        import torch
+
+        # What torch has reserved and does not use is free to us as well.
+        free = torch.cuda.mem_get_info(device)[0]
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free * SHARE["cuda"])
+    return int(_available() * SHARE["cpu"])
+
+
+def _available() -> int:
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return UNKNOWN

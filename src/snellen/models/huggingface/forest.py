@@ -1,0 +1,109 @@
+"""Token sequences that begin alike, as a forest: what they share is computed once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Forest", "chunks", "common", "plant"]
+
+Tokens = list[int]
+
+
+def common(rows: Sequence[Tokens]) -> int:
+    """The length of the longest common prefix.
+
+    >>> common([[1, 2, 3], [1, 2, 4], [1, 2]])
+    2
+    """
+    shortest, longest = min(rows), max(rows)  # what the extremes share, all between them share
+    for i, (a, b) in enumerate(zip(shortest, longest, strict=False)):
+        if a != b:
+            return i
+    return min(len(shortest), len(longest))
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Tries of token sequences that all hang off the same prefix.
+
+    Nodes are numbered so that the ``wanted`` ones, whose logits are needed, come last. A node's logits
+    predict the token after it.
+
+    Attributes:
+        tokens: of each node.
+        depths: of each node; 0 for the first token after the prefix.
+        paths: for each sequence, the node of each of its tokens.
+        wanted: how many nodes, the last ones, are wanted.
+        sees: bool [nodes, nodes], whether the node of a row sees that of a column: its ancestors and itself.
+    """
+
+    tokens: list[int]
+    depths: list[int]
+    paths: list[list[int]]
+    wanted: int
+    sees: npt.NDArray[np.bool_]
+
+
+def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Forest:
+    """The forest of sequences; wanted are the logits after each token from ``begins`` of its sequence on.
+
+    Equal beginnings become the same nodes, so that duplicates cost nothing.
+    """
+    tokens: list[int] = []
+    parents: list[int] = []
+    index: dict[tuple[int, int], int] = {}
+    paths: list[list[int]] = []
+    wanted: list[bool] = []
+    for sequence, begin in zip(sequences, begins, strict=True):
+        node = -1
+        path = []
+        for place, token in enumerate(sequence):
+            found = index.setdefault((node, token), len(tokens))
+            if found == len(tokens):
+                tokens.append(token)
+                parents.append(node)
+                wanted.append(False)
+            node = found
+            wanted[node] |= place >= begin
+            path.append(node)
+        paths.append(path)
+    sees = np.eye(len(tokens), dtype=bool)
+    depths = [0] * len(tokens)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] |= sees[parent]
+            depths[node] = depths[parent] + 1
+    order = sorted(range(len(tokens)), key=wanted.__getitem__)  # stable: parents stay before children
+    place_of = {node: place for place, node in enumerate(order)}
+    return Forest(
+        [tokens[node] for node in order],
+        [depths[node] for node in order],
+        [[place_of[node] for node in path] for path in paths],
+        sum(wanted),
+        sees[np.ix_(order, order)],
+    )
+
+
+def chunks(sequences: Sequence[Tokens], limit: int, more: int = 0) -> list[list[int]]:
+    """Cut sequences into groups whose forests have at most ``limit`` nodes (or are one sequence), with
+    ``more`` nodes that each sequence will yet grow.
+
+    Sequences that begin alike come into the same group, as far as it holds them.
+    """
+    found: list[list[int]] = []
+    nodes = 0
+    before: Tokens = []
+    for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
+        # In sorted order, what a sequence shares with all before it, it shares with the last of them.
+        new = len(sequences[i]) - common([before, sequences[i]])
+        if not found or nodes + new + more > limit:
+            found.append([])
+            nodes, new = 0, len(sequences[i])
+        found[-1].append(i)
+        nodes += new + more
+        before = sequences[i]
+    return found

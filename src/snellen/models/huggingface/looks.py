@@ -1,0 +1,130 @@
+"""Images as a processor makes them, and prompts about them as tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snellen.images import Image
+
+__all__ = ["ALONG", "Look", "Reader"]
+
+#: The processor's tensors that run along the prompt; all others belong to its images.
+ALONG = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Some images with the prompt that they came with.
+
+    Attributes:
+        ids: that prompt's tokens, each image's included.
+        text: its tokens as the tokenizer alone makes them, images as their marks.
+        head: how many tokens of ``ids`` stand before the text that follows the last image.
+        mark: how many tokens of ``text`` do.
+        tensors: the processor's, of one row.
+    """
+
+    ids: list[int]
+    text: list[int]
+    head: int
+    mark: int
+    tensors: Mapping[str, Any]
+    has_images: bool
+
+    @classmethod
+    def of(cls, ids: list[int], text: list[int], tensors: Mapping[str, Any], has_images: bool) -> Look:
+        """Find where the text after the images begins: there the two agree up to the end."""
+        after = 0
+        while after < min(len(ids), len(text)) and ids[-1 - after] == text[-1 - after]:
+            after += 1
+        return cls(ids, text, len(ids) - after, len(text) - after, tensors, has_images)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What is equal in looks that may share a batch."""
+        shapes = (
+            (name, tuple(tensor.shape[2:] if name in ALONG else tensor.shape))
+            for name, tensor in self.tensors.items()
+        )
+        return (self.head, *sorted(shapes))
+
+    def beginning(self, length: int) -> dict[str, Any]:
+        """The tensors for a prompt of ``length`` tokens about these images, its tokens apart.
+
+        What a tensor says of the last token, a text's, it says of all text to come.
+        """
+        import torch
+
+        found = dict(self.tensors)
+        for name in ALONG & found.keys():
+            tensor = found[name][:, :length]
+            if (missing := length - tensor.shape[1]) > 0:
+                rest = tensor[:, -1:].expand(-1, missing, *tensor.shape[2:])
+                tensor = torch.cat([tensor, rest], 1)
+            found[name] = tensor
+        return found
+
+    def continued(self, text: list[int]) -> list[int] | None:
+        """A prompt about the same images, from its text's tokens; None where that cannot be told.
+
+        It must agree with this one for a token behind the last image: some processors write text around
+        images, which the tokenizer may join with what follows.
+        """
+        agreed = self.mark + (1 if self.head != self.mark else 0)
+        if text[:agreed] != self.text[:agreed]:
+            return None
+        return [*self.ids[: self.head], *text[self.mark :]]
+
+
+class Reader:
+    """Makes looks of prompts with images, and keeps some for prompts to come. Safe between threads.
+
+    Args:
+        process: runs the processor on one prompt and its images.
+        tokenize: a text's tokens, images as their marks.
+        kept: how many looks are kept.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[str, Sequence[Image]], Mapping[str, Any]],
+        tokenize: Callable[[str], list[int]],
+        kept: int = 64,
+    ) -> None:
+        self._process, self._tokenize, self._kept = process, tokenize, kept
+        #: Whether a prompt's tokens may be put together from a look's and its text's.
+        self.splices = True
+        self._looks: OrderedDict[tuple[str, ...], Look] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def read(self, prompt: str, images: Sequence[Image]) -> tuple[Look, list[int]]:
+        """A prompt's look, kept or new, and its tokens.
+
+        Raises:
+            Exception: whatever the processor raises.
+        """
+        key = tuple(image.sha256 for image in images)
+        with self._lock:
+            text = self._tokenize(prompt)
+            look = self._looks.get(key)
+            ids = look.continued(text) if look is not None and self.splices else None
+            if look is None or ids is None:
+                tensors = self._process(prompt, images)
+                ids = tensors["input_ids"][0].tolist()
+                look = self._looks[key] = Look.of(ids, text, tensors, bool(images))
+            self._looks.move_to_end(key)
+            while len(self._looks) > self._kept:
+                self._looks.popitem(last=False)
+            return look, ids
+
+    def clear(self) -> None:
+        """Forget all looks."""
+        with self._lock:
+            self._looks.clear()

@@ -1,0 +1,181 @@
+"""Which way of sharing leaves a model's answers as they are? Found by trying, once per model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import reason_of
+from snellen.images import Image, encode
+from snellen.models.huggingface.forest import common
+from snellen.models.huggingface.look_once import LookOnce, Question
+from snellen.models.huggingface.prefix import Branches, Packed, Rows, keep
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BRANCHES", "Findings", "Way", "pictures", "questions", "try_ways"]
+
+
+class Way(StrEnum):
+    """How questions about an image share its computation, from the most to the least."""
+
+    PACKED = "packed"  #: one prefix, all suffixes in one row under a block mask
+    ROWS = "rows"  #: one prefix, forked over a row for each suffix
+    VISION = "vision"  #: the image is encoded once, each prompt computed whole
+    PLAIN = "plain"  #: nothing is shared
+
+
+BRANCHES: dict[Way, type[Branches]] = {Way.PACKED: Packed, Way.ROWS: Rows}
+
+#: How many times the model's own padding noise sharing may differ by, and the least that is tolerated,
+#: both against logits' standard deviation.
+NOISE, LEAST = 4.0, 1e-5
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check found.
+
+    Attributes:
+        way: the first on the ladder that is exact.
+        noise: the largest difference of logits between prompts alone and in a padded batch, over the
+            logits' standard deviation: what the model's own arithmetic leaves open.
+        tried: the same for each way that was tried against prompts alone; or why it failed.
+    """
+
+    way: Way
+    noise: float
+    tried: Mapping[str, float | str]
+
+    def __str__(self) -> str:
+        reasons = [
+            f"{way} differs by {found:.1e}" if isinstance(found, float) else f"{way}: {found}"
+            for way, found in self.tried.items()
+            if way != self.way
+        ]
+        does = {
+            Way.PACKED: "each image is looked at once, its questions packed behind it",
+            Way.ROWS: "each image is looked at once, its questions forked from it",
+            Way.VISION: "images are encoded once, but prompts are computed whole",
+            Way.PLAIN: "nothing is shared between an image's questions",
+        }
+        why = f" ({'; '.join(reasons)}; padding alone {self.noise:.1e})" if reasons else ""
+        return f"{does[self.way]}{why}"
+
+
+def pictures() -> list[Image]:
+    """Two pictures of colored clouds, unlike each other."""
+    import numpy as np
+    from PIL import Image as pillow
+
+    found = []
+    for seed in (1, 2):
+        clouds = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        data = encode(pillow.fromarray(clouds).resize((256, 192), pillow.Resampling.BICUBIC))
+        found.append(Image(lambda data=data: data, f"self-check {seed}"))  # type: ignore[misc]
+    return found
+
+
+def questions() -> list[str]:
+    """Texts that begin alike and end in different lengths."""
+    things = ("cat", "fire engine that is parked before a house", "one of 12 tyres")
+    return [f"Answer the question in one word: yes or no. Is the {thing} in this image?" for thing in things]
+
+
+Tensors = Mapping[str, Any]
+
+
+def try_ways(
+    model: Any,
+    asked: Sequence[Question],
+    own: Sequence[Tensors],
+    padded: Tensors,
+    vision: Callable[[Tensors, int], Tensors],
+    images: int,
+    budget: Callable[[], int],
+) -> Findings:
+    """Go down the ladder to the first way that is exact.
+
+    Exact is a way whose logits differ from those of prompts alone by at most ``NOISE`` times what padding
+    makes them differ by.
+
+    Args:
+        asked: questions as they would share, the same number about each of several images.
+        own: for each of them, the processor's tensors of its prompt alone.
+        padded: those of the first image's prompts, in one batch padded on the left.
+        vision: turns a batch of so many prompts about one image into one with its features computed once.
+        images: how many images are prefilled together.
+    """
+    import torch
+
+    alone = torch.cat([logits(model, tensors) for tensors in own])
+    spread = float(alone.std())
+
+    def apart(found: torch.Tensor, first: int | None = None) -> float:
+        return float((found.float() - alone[:first]).abs().max()) / spread
+
+    batch = logits(model, padded)
+    noise = apart(batch, len(batch))
+    allowed = max(NOISE * noise, LEAST)
+    tried: dict[str, float | str] = {}
+
+    def exact(way: Way, attempt: Callable[[], float]) -> bool:
+        try:
+            error = attempt()
+            tried[way] = error
+            return error <= allowed
+        except Exception as failure:
+            tried[way] = reason_of(failure)
+            return False
+
+    if (seen := foresight(model, asked, own) / spread) > LEAST:
+        reason = f"the prefix sees what follows it, and differs by {seen:.1e}"
+        tried |= {Way.PACKED: reason, Way.ROWS: reason}
+    else:
+        for way, branches in BRANCHES.items():
+            sharing = LookOnce(model, branches, images, budget)
+            if exact(way, lambda sharing=sharing: apart(continued(sharing, asked))):  # type: ignore[misc]
+                return Findings(way, noise, tried)
+    if exact(Way.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
+        return Findings(Way.VISION, noise, tried)
+    return Findings(Way.PLAIN, noise, tried)
+
+
+def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
+    """[R, V]: the logits at the place ``back`` from the end, in float32."""
+    found: torch.Tensor = model(**tensors, **keep(model, back), use_cache=False).logits[:, -back].float()
+    return found
+
+
+def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> float:
+    """By how much the logits at the end of what two prompts share differ, for what follows: 0 for a
+    causal model. Both are cut to one length, so that they run through the same kernels.
+    """
+    from snellen.models.huggingface.looks import ALONG
+
+    pair = [asked[0].ids, asked[1].ids]
+    length, shared = min(map(len, pair)), common(pair)
+    cut = [{k: v[:, :length] if k in ALONG else v for k, v in tensors.items()} for tensors in own[:2]]
+    one, other = (logits(model, tensors, length - shared + 1) for tensors in cut)
+    return float((one - other).abs().max())
+
+
+def continued(sharing: LookOnce, asked: Sequence[Question]) -> torch.Tensor:
+    """The logits after each question, its last token grown as a generated one is."""
+    import torch
+
+    found: list[torch.Tensor | None] = [None] * len(asked)
+    stems = [Question(q.look, q.ids[:-1]) for q in asked]
+    for prefix, members in sharing.prefixed(stems):
+        branches = [(image, stems[i].ids[prefix.length :]) for image, i in members]
+        for chunk in sharing.branches.cut(prefix, branches, sharing.budget(), 1):
+            mine = sharing.branches(prefix, [branches[i] for i in chunk])
+            mine.plant()
+            places = [members[i][1] for i in chunk]
+            grown = mine.grow([asked[i].ids[-1] for i in places], range(len(chunk)))
+            for i, row in zip(places, grown, strict=True):
+                found[i] = row
+    return torch.stack(found)  # type: ignore[arg-type]

@@ -1,0 +1,207 @@
+"""Sharing for one model: which way it takes, and its questions answered that way."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from snellen.errors import ModelError, reason_of
+from snellen.models.huggingface.budget import free_bytes
+from snellen.models.huggingface.look_once import LookOnce, Question, group
+from snellen.models.huggingface.looks import Reader
+from snellen.models.huggingface.selfcheck import BRANCHES, Findings, Way, pictures, questions, try_ways
+from snellen.types import Kind, Message, Request, Response, Score
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+__all__ = ["Prefix", "Sharing", "encoded_once"]
+
+Prefix = Literal["auto", "on", "off"]
+
+#: Architectures that take the plain path without being tried: in the first three the text reaches into
+#: the encoding of the image, or the image into positions; BLIP-2 passes no cache on.
+PLAIN = frozenset({"instructblip", "kosmos-2", "florence2", "blip-2"})
+
+log = logging.getLogger("snellen")
+
+
+class Sharing:
+    """How a vision-language model shares what its questions about an image have in common.
+
+    Args:
+        model: whose questions they are; loaded when the first property is asked for.
+        mode: ``auto`` takes the best way that is exact, ``on`` refuses a model that has none, ``off``
+            shares nothing.
+        budget: bytes for caches; None finds out.
+    """
+
+    def __init__(self, model: VisionLanguageModel, mode: Prefix, budget: int | None) -> None:
+        self._model, self._mode, self._bytes = model, mode, budget
+        self.reader = Reader(model.process, model.tokens)
+
+    def budget(self) -> int:
+        """Bytes that caches may take now."""
+        return self._bytes or free_bytes(self._model.device)
+
+    @property
+    def images(self) -> int:
+        """How many images are prefilled together: on a CPU, more than one is slower."""
+        return self._model.batch_size if self._model.device.type == "cuda" else 1
+
+    @cached_property
+    def findings(self) -> Findings | None:
+        """What the self-check found; None where nothing is to be tried.
+
+        Raises:
+            ModelError: there is no exact way, and ``on`` asks for one.
+        """
+        if self._mode == "off":
+            return None
+        name = self._model.name
+        if self._model.architecture in PLAIN:
+            if self._mode == "on":
+                raise ModelError(
+                    f"{name}: prefix=on is not possible: {self._model.architecture} shares nothing between "
+                    "an image's questions. Leave prefix at auto."
+                )
+            return None
+        try:
+            found = self._check()
+        except Exception as error:
+            found = Findings(Way.PLAIN, 0.0, {Way.PACKED: f"the self-check failed: {reason_of(error)}"})
+        if self._mode == "on" and found.way not in BRANCHES:
+            raise ModelError(f"{name}: prefix=on is not possible: {found}. Leave prefix at auto.")
+        log.log(logging.INFO if found.way in BRANCHES else logging.WARNING, "%s: %s", name, found)
+        return found
+
+    @property
+    def found(self) -> Findings | None:
+        """The findings, where the check has been made."""
+        found: Findings | None = self.__dict__.get("findings")
+        return found
+
+    @property
+    def way(self) -> Way:
+        """The way that is taken."""
+        return Way.PLAIN if self.findings is None else self.findings.way
+
+    @cached_property
+    def _once(self) -> LookOnce:
+        return LookOnce(
+            self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
+        )
+
+    def _check(self) -> Findings:
+        import torch
+
+        model = self._model
+        prompts = [model.prompt([Message("user", (pictures()[0], text))]) for text in questions()]
+        shown = [(prompt, (picture,)) for picture in pictures() for prompt in prompts]
+        with torch.inference_mode():
+            own = [model.on_device(model.process(prompt, images)) for prompt, images in shown]
+            asked = [Question(*self.reader.read(prompt, images)) for prompt, images in shown]
+            if [q.ids for q in asked] != [tensors["input_ids"][0].tolist() for tensors in own]:
+                self.reader.splices = False
+                asked = [Question(*self.reader.read(prompt, images)) for prompt, images in shown]
+            padded = model.on_device(model.process_all(shown[: len(prompts)], "left"))
+
+            def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
+                return encoded_once(model.decoder, tensors, rows)
+
+            return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget)
+
+    def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The places of requests that are worth sharing: about the same images, and several, or with
+        continuations.
+        """
+        found: dict[Any, list[int]] = {}
+        for place, request in enumerate(requests):
+            if request.decoding.temperature == 0 or request.kind is Kind.SCORE:
+                images = tuple(image.sha256 for image in request.images)
+                found.setdefault((request.kind, request.decoding, images), []).append(place)
+        return [
+            places for places in found.values() if len(places) > 1 or requests[places[0]].kind is Kind.SCORE
+        ]
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer requests of one kind and decoding: those that share nothing as they come."""
+        questions = [self._read(request) for request in requests]
+        alone = {
+            i
+            for places in group(questions)
+            for i in places
+            if questions[i].shareable < max(1, questions[i].look.head)
+            or (len(places) == 1 and not questions[i].tails)
+        }
+        plain = self._model.plainly([requests[i] for i in sorted(alone)])
+        found = dict(zip(sorted(alone), plain, strict=True))
+        shared = [i for i in range(len(requests)) if i not in alone]
+        if shared:
+            run = self._score if requests[0].kind is Kind.SCORE else self._generate
+            chosen = [requests[i] for i in shared], [questions[i] for i in shared]
+            found |= dict(zip(shared, run(*chosen), strict=True))
+        return [found[i] for i in range(len(requests))]
+
+    def foresee(self, requests: Sequence[Request]) -> None:
+        """Make the looks of requests to come ready."""
+        if self.found is not None and self.way in BRANCHES:
+            for places in self.clusters(requests):
+                request = requests[places[0]]
+                self.reader.read(self._model.prompt(request.messages), request.images)
+
+    def clear(self) -> None:
+        """Give back what is kept for questions to come."""
+        self.reader.clear()
+        self.__dict__.pop("_once", None)
+
+    def _read(self, request: Request) -> Question:
+        look, ids = self.reader.read(self._model.prompt(request.messages), request.images)
+        if request.kind is not Kind.SCORE:
+            self._model.refuse_what_is_too_long(len(ids))
+            return Question(look, ids)
+        tails, joined = self._model.tails(request)
+        self._model.refuse_what_is_too_long(len(ids) + max(map(len, tails)) - joined)
+        return Question(look, ids[: len(ids) - joined], tuple(tails))
+
+    def _generate(self, requests: Sequence[Request], questions: Sequence[Question]) -> list[Response]:
+        config = self._model.generation_config(requests[0].decoding)
+        answers = self._once.generate(questions, config.max_new_tokens, self._model.ends(config))
+        return [
+            self._model.response(answer, len(question.ids), config, self._model.prompt(request.messages))
+            for answer, question, request in zip(answers, questions, requests, strict=True)
+        ]
+
+    def _score(self, requests: Sequence[Request], questions: Sequence[Question]) -> list[Response]:
+        found = []
+        for request, question, values in zip(requests, questions, self._once.score(questions), strict=True):
+            pairs = zip(values, question.tails, strict=True)
+            found.append(
+                Response(
+                    prompt=self._model.prompt(request.messages),
+                    scores=tuple(Score(value, len(tail)) for value, tail in pairs),
+                    prompt_tokens=sum(len(question.ids) + len(tail) for tail in question.tails),
+                )
+            )
+        return found
+
+
+def encoded_once(model: Any, tensors: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """A batch whose rows are all about the same images, with their features computed once.
+
+    Raises:
+        TypeError: the model takes no features in place of pixels.
+    """
+    encoder = model.base_model.get_image_features
+    names = [name for name in inspect.signature(encoder).parameters if name in tensors]
+    first = {name: tensors[name][: len(tensors[name]) // rows] for name in names}
+    features = encoder(**first, return_dict=True)
+    pooled = features.pooler_output
+    features.pooler_output = (
+        list(pooled) * rows if isinstance(pooled, (list, tuple)) else pooled.repeat(rows, 1, 1)
+    )
+    rest = {name: tensor for name, tensor in tensors.items() if name not in names}
+    return {**rest, "mm_encoder_outputs": {"image": features}}
