@@ -35,14 +35,14 @@ def snellen(workspace, monkeypatch, capsys):
 def test_a_folder_of_images_to_figures_that_a_recount_confirms(snellen, photos, tmp_path):
     code, out, err = snellen(
         "run", "--model", "pico:llava", "--model", "pico:clip", "--data", f"folder:{photos}",
-        "--protocol", "closed-set", "--protocol", "binary?wave=5", "--protocol", "rank",
+        "--protocol", "closed-set", "--protocol", "binary", "--protocol", "rank",
         "--output-path", tmp_path / "out", "--json",
     )  # fmt: skip
     assert code == 0, err
     document = json.loads(out)
     assert [(r["model"], r["protocol"]) for r in document["runs"]] == [
         ("pico:llava", "closed-set"),
-        ("pico:llava", "binary?wave=5"),
+        ("pico:llava", "binary"),
         ("pico:llava", "rank"),
         ("pico:clip", "rank"),
     ]

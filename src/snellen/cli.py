@@ -414,7 +414,7 @@ def demo(
     plan = Plan(
         [f"pico:{name}" for name in NAMES],
         ["chart:shapes"],
-        ["closed-set", "binary?wave=7", "rank"],
+        ["closed-set", "binary", "rank"],
         filters=Filters(limit=DEMO_SAMPLES),
         workspace=workspace,
     )

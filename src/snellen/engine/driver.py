@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -12,7 +13,7 @@ from snellen.errors import SnellenError
 from snellen.protocols.base import Protocol
 from snellen.types import Examination, Outcome, Prediction, Request, Response, Sample
 
-__all__ = ["Answer", "Examined", "Respond", "drive", "examine_block"]
+__all__ = ["Answer", "Examined", "Respond", "drive", "examine_block", "first_waves"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,15 @@ async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> l
             else:
                 advance(position, exam, [answer.response for answer in mine])
     return [Examined(p, sample, done[p], tuple(answers[p])) for p, sample in block]
+
+
+def first_waves(block: Block, protocol: Protocol) -> list[Request]:
+    """What will be asked first of these samples; a protocol that fails will do so again when it is driven."""
+    found: list[Request] = []
+    for _, sample in block:
+        with suppress(Exception):
+            found += next(protocol.examine(sample))
+    return found
 
 
 async def drive(

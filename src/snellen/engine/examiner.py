@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import Bad, Selection
-from snellen.engine.driver import Block, Examined, drive
+from snellen.engine.driver import Block, Examined, drive, first_waves
 from snellen.engine.memory import Remembering
 from snellen.errors import ImageError, Unsupported
 from snellen.images import preview
@@ -141,13 +141,21 @@ class Examination:
         self.protocol.prepare()
         self.model.load()
         memory = Remembering(self.model, self.store, self.nonce)
+        protocol = self.protocol.paced(lambda: self.model.wave)
+
+        def prepare(block: Block) -> Block:
+            good = self._prepare(block)
+            if memory.asking:
+                self.model.foresee(first_waves(good, protocol))
+            return good
+
         blocks = drive(
             self._missing(progress),
-            self.protocol,
+            protocol,
             memory.respond,
             workers=self.model.workers,
             block=self.model.batch_size,
-            prepare=self._prepare,
+            prepare=prepare,
         )
         began = time.perf_counter()
         async for block in blocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -66,6 +66,12 @@ class Protocol(ABC):
         """
         if not labels:
             raise DataError(f"The protocol {self.name!r} needs class names; this data set has none.")
+
+    def paced(self, wave: Callable[[], int]) -> Protocol:
+        """The same protocol for a model that answers ``wave()`` questions about an image for little more
+        than one. It predicts the same, and counts the same questions.
+        """
+        return self
 
     def prepare(self) -> None:
         """Make ready what is needed besides the model, before anything is asked.

@@ -6,8 +6,8 @@ Source: "Best Vision Language Models (VLMs) for Image Classification: Performanc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from snellen.parsing import ParseFailure
@@ -34,8 +34,8 @@ class Binary(Protocol):
     """Ask, class by class, whether it is in the image; the first yes decides.
 
     Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``wave``, how many
-    questions are asked at once (more cost more questions and predict the same); ``prompt`` with
-    ``{name}``; ``max_tokens``; ``seed``.
+    questions are asked at once (more may ask in vain, and predict the same; by default as many as
+    the model answers for little more than one); ``prompt`` with ``{name}``; ``max_tokens``; ``seed``.
 
     Where every answer is no, the prediction is the background class, or none where the data set has no
     such class. An answer that cannot be read is no "no": unless a later yes decides, the sample has no
@@ -44,15 +44,19 @@ class Binary(Protocol):
 
     name: ClassVar[str] = "binary"
     order: Literal["shuffled", "fixed"] = "shuffled"
-    wave: int = 1
+    wave: int | None = None
     prompt: str = BINARY
     max_tokens: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive("wave", self.wave)
+        if self.wave is not None:
+            positive("wave", self.wave)
         positive("max_tokens", self.max_tokens)
         slots("prompt", self.prompt, "name")
+
+    def paced(self, wave: Callable[[], int]) -> Binary:
+        return self if self.wave is not None else replace(self, wave=wave())
 
     def examine(self, sample: Sample) -> Examination:
         """Waves of questions until the first yes. ``questions`` counts up to it, whatever the wave."""
@@ -60,8 +64,9 @@ class Binary(Protocol):
         if self.order == "shuffled":
             names = shuffled(names, self.seed, sample)
         failures: list[ParseFailure] = []
-        for start in range(0, len(names), self.wave):
-            batch = names[start : start + self.wave]
+        wave = self.wave or 1
+        for start in range(0, len(names), wave):
+            batch = names[start : start + wave]
             replies = yield [
                 ask(sample.images, fill(self.prompt, name=name), max_tokens=self.max_tokens) for name in batch
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -24,13 +25,29 @@ INTERVAL = 10.0
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Watch | None]:
-    """Give a watcher that shows how far each examination is."""
+    """Give a watcher that shows how far each examination is; what is logged meanwhile is shown too."""
     if quiet:
         yield None
-    elif sys.stderr.isatty():
-        yield from _bars()
-    else:
-        yield _lines()
+        return
+    log, handler = logging.getLogger("snellen"), _OnStandardError()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        if sys.stderr.isatty():
+            yield from _bars()
+        else:
+            yield _lines()
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _OnStandardError(logging.Handler):
+    """Writes to standard error as it is now: a bar may have put itself before it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _status(state: Progress) -> str:

@@ -30,9 +30,13 @@ class Way(StrEnum):
 
 BRANCHES: dict[Way, type[Branches]] = {Way.PACKED: Packed, Way.ROWS: Rows}
 
-#: How many times the model's own padding noise sharing may differ by, and the least that is tolerated,
-#: both against logits' standard deviation.
-NOISE, LEAST = 4.0, 1e-5
+#: How many times the model's own padding noise sharing may differ by.
+NOISE = 4.0
+
+
+def least(epsilon: float) -> float:
+    """What is tolerated of any model, over its logits' standard deviation: some roundings."""
+    return max(1e-5, 8 * epsilon)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def try_ways(
     """Go down the ladder to the first way that is exact.
 
     Exact is a way whose logits differ from those of prompts alone by at most ``NOISE`` times what padding
-    makes them differ by.
+    makes them differ by, or by some roundings.
 
     Args:
         asked: questions as they would share, the same number about each of several images.
@@ -119,7 +123,8 @@ def try_ways(
 
     batch = logits(model, padded)
     noise = apart(batch, len(batch))
-    allowed = max(NOISE * noise, LEAST)
+    floor = least(torch.finfo(model.dtype).eps)
+    allowed = max(NOISE * noise, floor)
     tried: dict[str, float | str] = {}
 
     def exact(way: Way, attempt: Callable[[], float]) -> bool:
@@ -131,9 +136,8 @@ def try_ways(
             tried[way] = reason_of(failure)
             return False
 
-    if (seen := foresight(model, asked, own) / spread) > LEAST:
-        reason = f"the prefix sees what follows it, and differs by {seen:.1e}"
-        tried |= {Way.PACKED: reason, Way.ROWS: reason}
+    if (seen := foresight(model, asked, own) / spread) > floor / 8:
+        tried[Way.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():
             sharing = LookOnce(model, branches, images, budget)

@@ -203,5 +203,5 @@ def encoded_once(model: Any, tensors: Mapping[str, Any], rows: int) -> dict[str,
     features.pooler_output = (
         list(pooled) * rows if isinstance(pooled, (list, tuple)) else pooled.repeat(rows, 1, 1)
     )
-    rest = {name: tensor for name, tensor in tensors.items() if name not in names}
+    rest = {name: tensor for name, tensor in tensors.items() if name != "pixel_values"}
     return {**rest, "mm_encoder_outputs": {"image": features}}

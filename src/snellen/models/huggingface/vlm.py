@@ -370,7 +370,7 @@ class VisionLanguageModel(CheckpointModel):
         if most > 1 and self.architecture in ONE_IMAGE:
             raise ValueError(f"{most} images, and {self.architecture} takes one")
         pixels = [[image.pixels for image in found] for found in images]
-        return self._processor(
+        tensors = self._processor(
             text=texts,
             images=pixels if any(pixels) else None,
             padding=True,
@@ -378,6 +378,8 @@ class VisionLanguageModel(CheckpointModel):
             add_special_tokens=self._chat.adds_special_tokens(texts[0]),
             return_tensors="pt",
         )
+        tensors.pop("labels", None)  # PaliGemma's, of training
+        return tensors
 
     def on_device(self, inputs: Any) -> Any:
         """Tensors on the model's device and, where they are numbers of a picture, in its precision."""
