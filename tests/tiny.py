@@ -174,7 +174,7 @@ def _qwen(config: Any, model: Any, processor: Any, vision: dict[str, Any], **mor
     start, end, image, movie = tok.convert_tokens_to_ids(list(names))
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
     built = config(
-        text_config={"vocab_size": len(tok), "rope_parameters": rope, **TEXT, **more},
+        text_config={"vocab_size": len(tok), **TEXT, "rope_parameters": rope, **more},
         vision_config={"num_heads": 2, "patch_size": 8, **vision},
         image_token_id=image,
         video_token_id=movie,
@@ -222,6 +222,37 @@ def qwen3_vl() -> tuple[Any, Any]:
     }
     model = hf.Qwen3VLForConditionalGeneration
     return _qwen(hf.Qwen3VLConfig, model, hf.Qwen3VLProcessor, vision, head_dim=32)
+
+
+def qwen3_5() -> tuple[Any, Any]:
+    """Three layers of linear attention to one of full attention: its state cannot be masked."""
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 144,
+    }
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+        "partial_rotary_factor": 0.25,
+    }
+    return _qwen(
+        hf.Qwen3_5Config,
+        hf.Qwen3_5ForConditionalGeneration,
+        hf.Qwen3VLProcessor,
+        vision,
+        num_hidden_layers=4,
+        head_dim=32,
+        rope_parameters=rope,
+        linear_key_head_dim=16,
+        linear_value_head_dim=16,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+    )
 
 
 def mllama() -> tuple[Any, Any]:
@@ -483,6 +514,7 @@ ARCHITECTURES = {
         qwen2_vl,
         qwen2_5_vl,
         qwen3_vl,
+        qwen3_5,
         mllama,
         internvl,
         idefics3,

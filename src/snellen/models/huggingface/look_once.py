@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.looks import Look
-from snellen.models.huggingface.prefix import Branch, Branches, Prefix, Rows, greedy
+from snellen.models.huggingface.prefix import MOST_NODES, Branch, Branches, Prefix, Rows, greedy
 
 __all__ = ["LookOnce", "Question", "group"]
 
@@ -100,7 +100,7 @@ class LookOnce:
             more: how many tokens each branch is yet to grow; None where they are scored.
         """
         found: list[list[T | None]] = [[None] * len(whole) for whole in wholes]
-        for prefix, members in self.prefixed(questions):
+        for prefix, members in self.prefixed(questions, more):
             branches: list[Branch] = []
             places: list[tuple[int, int]] = []
             for image, question in members:
@@ -147,7 +147,9 @@ class LookOnce:
                 continue
             yield chunk, results
 
-    def prefixed(self, questions: Sequence[Question]) -> Iterator[tuple[Prefix, list[tuple[int, int]]]]:
+    def prefixed(
+        self, questions: Sequence[Question], more: int | None
+    ) -> Iterator[tuple[Prefix, list[tuple[int, int]]]]:
         """Prefixes, each with the questions that begin with it, as (number of the image, question)."""
         alike: dict[tuple[Any, ...], list[list[int]]] = {}
         for members in group(questions):
@@ -156,18 +158,18 @@ class LookOnce:
             for start in range(0, len(groups), self._images):
                 together = groups[start : start + self._images]
                 yield (
-                    self._prefix([[questions[i] for i in members] for members in together]),
+                    self._prefix([[questions[i] for i in members] for members in together], more or 0),
                     [(number, i) for number, members in enumerate(together) for i in members],
                 )
 
-    def _prefix(self, groups: Sequence[Sequence[Question]]) -> Prefix:
+    def _prefix(self, groups: Sequence[Sequence[Question]], more: int) -> Prefix:
         """A kept prefix, or a new one."""
         if len(groups) > 1:
-            return self._prefill(groups)
+            return self._prefill(groups, more)
         look = groups[0][0].look
         kept = self._prefixes.pop(look, None)
         if kept is None or not all(kept.begins(question.ids, question.shareable) for question in groups[0]):
-            kept = self._prefill(groups)
+            kept = self._prefill(groups, more)
         self._prefixes[look] = kept
         while len(self._prefixes) > 1 and (
             len(self._prefixes) > self._kept
@@ -176,11 +178,17 @@ class LookOnce:
             self._prefixes.popitem(last=False)
         return kept
 
-    def _prefill(self, groups: Sequence[Sequence[Question]]) -> Prefix:
+    def _prefill(self, groups: Sequence[Sequence[Question]], more: int) -> Prefix:
         length = min(
             min(common([question.ids for question in members]), *(q.shareable for q in members))
             for members in groups
         )
         looks = [members[0].look for members in groups]
+        # Nodes that suffixes share are counted for each; room that is not used is hardly ever touched.
+        room = max(
+            sum(len(q.ids) - length + more + sum(map(len, q.tails)) for q in members) for members in groups
+        )
         ids = [members[0].ids for members in groups]
-        return Prefix(self._model, looks, ids, length, recurrent=self.branches is Rows)
+        return Prefix(
+            self._model, looks, ids, length, room=min(room, MOST_NODES), recurrent=self.branches is Rows
+        )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ __all__ = ["Branch", "Branches", "CannotShare", "Packed", "Prefix", "Rows", "gre
 
 #: How many nodes a forest has at most: attention grows with their square.
 MOST_NODES = 1024
+#: For how many tokens of a suffix and its answer rows have room before they are copied.
+ROOM = 64
 #: A suffix, and the number of the image that it is about.
 Branch = tuple[int, list[int]]
 
@@ -41,6 +43,8 @@ class Prefix:
         looks: B of them, equal in the number of their images' tokens.
         ids: a prompt about each.
         length: P, how many tokens are shared; all images are among them.
+        room: for how many tokens more there is room in the cache.
+        recurrent: leave the cache to the model's own layers.
 
     Attributes:
         last: [B, V], the logits after the prefix, in float32.
@@ -53,10 +57,13 @@ class Prefix:
         ids: Sequence[list[int]],
         length: int,
         *,
+        room: int = 0,
         recurrent: bool = False,
     ) -> None:
         import torch
-        from transformers import DynamicCache
+        from transformers import Cache, DynamicCache
+
+        from snellen.models.huggingface.growing import Growing
 
         self.model, self.length, self.count = model, length, len(looks)
         self.ids = [list(row[:length]) for row in ids]
@@ -67,9 +74,13 @@ class Prefix:
             name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
             for name, tensor in inputs.items()
         }
-        # Without a configuration the cache keeps all keys of sliding windows, and masks do the sliding:
-        # branches of any depth need them. Recurrent layers know no other way than their own.
-        cache = DynamicCache(config=self._text) if recurrent else DynamicCache()
+        # Growing keeps all keys of sliding windows, and masks do the sliding: branches of any depth need
+        # them. Recurrent layers know no other way than their own.
+        cache: Any = Cache(layer_class_to_replicate=partial(Growing, room))
+        if recurrent:
+            cache = DynamicCache(config=self._text)
+        elif carried := [kind for kind in self._kinds if "attention" not in kind or "linear" in kind]:
+            raise CannotShare(f"layers of {carried[0]} carry a state that no mask divides")
         output = model(**inputs, past_key_values=cache, use_cache=True, **keep(model, 1))
         self.cache = output.past_key_values
         self.last: torch.Tensor = output.logits[:, -1].float()
@@ -94,20 +105,16 @@ class Prefix:
 
     @property
     def nbytes(self) -> int:
-        """How much memory the cache takes."""
-        return sum(
-            tensor.nbytes
-            for layer in self.cache.layers
-            for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None))
-            if tensor is not None
-        )
+        """How much memory the cache takes, room to grow included."""
+        return sum(layer.nbytes if hasattr(layer, "nbytes") else 0 for layer in self.cache.layers)
 
     @cached_property
     def bytes_per_token(self) -> int:
         """About what one more token takes: keys and values, logits, and what a layer holds meanwhile."""
         text, width = self._text, self.last.shape[-1]
         held = 8 * text.hidden_size + 3 * getattr(text, "intermediate_size", 4 * text.hidden_size)
-        kept = self.nbytes // (self.length * self.count)
+        layers = [layer for layer in self.cache.layers if getattr(layer, "keys", None) is not None]
+        kept = sum(layer.keys[0, :, :1].nbytes + layer.values[0, :, :1].nbytes for layer in layers)
         return int(kept + (held + 2 * width) * self.model.dtype.itemsize)
 
     @property
@@ -119,28 +126,29 @@ class Prefix:
         """Whether a prompt, of which ``most`` tokens may be a prefix, begins with this one's only image."""
         return self.count == 1 and self.length <= most and ids[: self.length] == self.ids[0]
 
-    def fork(self, images: Sequence[int]) -> Any:
+    def fork(self, images: Sequence[int], room: int) -> Any:
         """A cache with a row for each of ``images``; this one stays as it is."""
         import torch
 
         rows = torch.tensor(images, device=self.model.device)
-        # Growing concatenates and never writes, so that the rows of one image, or all in their order,
-        # can be views.
-        same = list(images) == list(range(self.count))
-        forked = copy.copy(self.cache)
-        forked.layers = []
-        for layer in self.cache.layers:
-            mine = copy.copy(layer)
-            if type(layer).__name__ not in ("DynamicLayer", "DynamicSlidingWindowLayer"):
-                mine = copy.deepcopy(layer)  # it writes in place
-                mine.reorder_cache(rows)
-            elif layer.keys is not None and not same:
-                mine.keys, mine.values = (
-                    t.expand(len(images), *t.shape[1:]) if self.count == 1 else t.index_select(0, rows)
-                    for t in (layer.keys, layer.values)
-                )
-            forked.layers.append(mine)
-        return forked
+        return self._with_layers(lambda layer: self._spread(layer, rows, room))
+
+    def rewound(self) -> Any:
+        """This cache, to be written on behind the prefix. Of several such, the last one is right."""
+        return self._with_layers(lambda layer: layer.rewound())
+
+    def _with_layers(self, change: Callable[[Any], Any]) -> Any:
+        cache = copy.copy(self.cache)
+        cache.layers = [change(layer) for layer in self.cache.layers]
+        return cache
+
+    @staticmethod
+    def _spread(layer: Any, rows: torch.Tensor, room: int) -> Any:
+        if hasattr(layer, "spread"):
+            return layer.spread(rows, room)
+        mine = copy.deepcopy(layer)  # recurrent layers write in place
+        mine.reorder_cache(rows)
+        return mine
 
     def forward(
         self,
@@ -169,18 +177,22 @@ class Prefix:
         """[R, n]: where tokens stand that many tokens behind the prefix."""
         return self.start[list(images)] + depths
 
+    @property
+    def _kinds(self) -> Sequence[str]:
+        """The layers', where they are of several."""
+        return getattr(self._text, "layer_types", None) or ()
+
     @cached_property
     def windows(self) -> int | None:
         """The width of the sliding windows, where the model has some."""
-        kinds = getattr(self._text, "layer_types", None)
-        sliding = kinds is None or "sliding_attention" in kinds
+        sliding = not self._kinds or "sliding_attention" in self._kinds
         width: int | None = getattr(self._text, "sliding_window", None)
         return width if sliding else None
 
     @cached_property
     def mixed(self) -> bool:
         """Whether layers of several sorts are told apart by a mask each."""
-        return "sliding_attention" in (getattr(self._text, "layer_types", None) or ())
+        return "sliding_attention" in self._kinds
 
     @cached_property
     def attention(self) -> str:
@@ -350,7 +362,7 @@ class Packed(Branches):
             if size := len(forest.tokens):
                 ids[row, -size:], depths[row, -size:] = forest.tokens, forest.depths
                 sees[row, -size:, -size:] = forest.sees
-        self._cache = self.prefix.fork(range(len(forests)))
+        self._cache = self.prefix.rewound()
         self._placed = torch.zeros(len(forests), 0, dtype=torch.long, device=device)
         tokens, places, visible = (torch.from_numpy(array).to(device) for array in (ids, depths, sees))
         return self._step(tokens, places, visible, max(forest.wanted for forest in forests))
@@ -384,15 +396,14 @@ class Packed(Branches):
         return sees
 
     def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores: nothing, or as good as minus infinity."""
         import torch
 
-        kind, dtype = self.prefix.attention, self.prefix.model.dtype
-        if kind == "sdpa":
-            return mask[:, None]
-        if kind == "eager":
-            low = torch.finfo(dtype).min
-            return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, low)[:, None]
-        raise CannotShare(f"{kind} takes no mask of this kind")
+        if self.prefix.attention not in ("sdpa", "eager"):
+            raise CannotShare(f"{self.prefix.attention} takes no mask of this kind")
+        dtype = self.prefix.model.dtype
+        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return added.masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
 
 
 class Rows(Branches):
@@ -402,8 +413,7 @@ class Rows(Branches):
     def cut(
         cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
     ) -> list[list[int]]:
-        # Growing concatenates: the prefix's copy stands there twice for a moment.
-        copied = 2 * prefix.nbytes // prefix.count
+        copied = prefix.nbytes // prefix.count
         by_length: dict[int, list[int]] = {}
         for i, (_, suffix) in enumerate(branches):
             by_length.setdefault(len(suffix) if more is not None else 0, []).append(i)
@@ -421,7 +431,7 @@ class Rows(Branches):
         if len(lengths) > 1:
             raise ValueError("rows that grow must begin with suffixes of one length")
         self._images = [image for image, _ in self.branches]
-        self._cache = self.prefix.fork(self._images)
+        self._cache = self.prefix.fork(self._images, ROOM)
         self._depth = 0
         return self._step(torch.tensor([suffix for _, suffix in self.branches]), 1)[:, -1]
 
@@ -443,7 +453,7 @@ class Rows(Branches):
         if width:
             # Padding on the right is seen by nothing before it.
             ids = torch.tensor([stem + [0] * (width - len(stem)) for stem in stems])
-            self._cache = self.prefix.fork(self._images)
+            self._cache = self.prefix.fork(self._images, width)
             logits = torch.cat([logits.to(self.prefix.model.dtype), self._step(ids, width)], 1)
         sums = []
         for row, ((_, suffix), begin) in enumerate(zip(self.branches, begins, strict=True)):
@@ -462,7 +472,7 @@ class Rows(Branches):
 
 
 def picked(
-    logits: torch.Tensor, rows: Sequence[int], places: Sequence[int], tokens: Sequence[int], slice_: int = 256
+    logits: torch.Tensor, rows: Sequence[int], places: Sequence[int], tokens: Sequence[int]
 ) -> torch.Tensor:
     """The log P of a token at each (row, place) of logits [R, n, V], in float64 on the CPU; the softmax is in
     float32, some places at a time: a vocabulary is wide.
@@ -470,11 +480,12 @@ def picked(
     import torch
 
     found = []
-    for start in range(0, len(rows), slice_):
-        part = slice(start, start + slice_)
+    step = max(1, 2**20 // logits.shape[-1])
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
         chosen = logits[list(rows[part]), list(places[part])].float()
-        wanted = torch.tensor(tokens[part], device=chosen.device)[:, None]
-        found.append((chosen.gather(-1, wanted)[:, 0] - chosen.logsumexp(-1)).double().cpu())
+        wanted = torch.tensor(tokens[part], device=chosen.device)
+        found.append(-torch.nn.functional.cross_entropy(chosen, wanted, reduction="none").double().cpu())
     return torch.cat(found)
 
 

@@ -173,7 +173,7 @@ def continued(sharing: LookOnce, asked: Sequence[Question]) -> torch.Tensor:
 
     found: list[torch.Tensor | None] = [None] * len(asked)
     stems = [Question(q.look, q.ids[:-1]) for q in asked]
-    for prefix, members in sharing.prefixed(stems):
+    for prefix, members in sharing.prefixed(stems, 1):
         branches = [(image, stems[i].ids[prefix.length :]) for image, i in members]
         for chunk in sharing.branches.cut(prefix, branches, sharing.budget(), 1):
             mine = sharing.branches(prefix, [branches[i] for i in chunk])

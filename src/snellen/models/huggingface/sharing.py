@@ -26,6 +26,9 @@ Prefix = Literal["auto", "on", "off"]
 #: the encoding of the image, or the image into positions; BLIP-2 passes no cache on.
 PLAIN = frozenset({"instructblip", "kosmos-2", "florence2", "blip-2"})
 
+#: Operations of a forward pass beside which calling it costs little, on a CPU.
+WORTHWHILE = 6e11
+
 log = logging.getLogger("snellen")
 
 
@@ -42,15 +45,23 @@ class Sharing:
     def __init__(self, model: VisionLanguageModel, mode: Prefix, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
         self.reader = Reader(model.process, model.tokens)
+        self._tokens = 1
 
     def budget(self) -> int:
         """Bytes that caches may take now."""
         return self._bytes or free_bytes(self._model.device)
 
-    @property
+    @cached_property
     def images(self) -> int:
-        """How many images are prefilled together: on a CPU, more than one is slower."""
-        return self._model.batch_size if self._model.device.type == "cuda" else 1
+        """How many images are prefilled together.
+
+        On a CPU, one: more are slower, unless the model is so small that calling it costs more than its
+        arithmetic.
+        """
+        if self._model.device.type == "cuda":
+            return self._model.batch_size
+        work = 2 * sum(p.numel() for p in self._model.decoder.parameters()) * self._tokens
+        return max(1, min(self._model.batch_size, int(WORTHWHILE / work)))
 
     @cached_property
     def findings(self) -> Findings | None:
@@ -107,6 +118,7 @@ class Sharing:
             if [q.ids for q in asked] != [tensors["input_ids"][0].tolist() for tensors in own]:
                 self.reader.splices = False
                 asked = [Question(*self.reader.read(prompt, images)) for prompt, images in shown]
+            self._tokens = len(asked[0].ids)
             padded = model.on_device(model.process_all(shown[: len(prompts)], "left"))
 
             def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:

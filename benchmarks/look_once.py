@@ -1,0 +1,550 @@
+"""Many questions for the price of one look: prefix sharing against batches that share nothing.
+
+    OMP_NUM_THREADS=1 python benchmarks/look_once.py                  # about 20 minutes of one core
+    python benchmarks/look_once.py --architectures llava --repeats 3  # a part of it
+    python benchmarks/look_once.py --pico                             # the engine's own overhead
+    python benchmarks/look_once.py --size 7b --device cuda --dtype bfloat16
+
+Models have random weights and are built from configurations alone: speed does not depend on weights, and
+neither does whether two ways agree. All arms run through the same model object, in turn, on the same
+threads and the same route for matrix products, each repetition about a picture that was not seen before.
+
+- plain: ``prefix=off``, batches of 8 prompts, as toolkits do it;
+- one by one: the prefix computed once, and then name after name (Zhang et al., arXiv 2405.18415);
+- shared: as ``snellen run`` does it.
+
+The floor is the arithmetic of one look and of all tokens that follow it, each counted once, over the rate
+of matrix products measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from snellen.images import Image, encode
+from snellen.models.huggingface.checkpoint import Checkpoint, quiet, without_torchvision
+from snellen.models.huggingface.prefix import Prefix, Rows
+from snellen.models.huggingface.vlm import VisionLanguageModel
+from snellen.prompts import BINARY, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
+from snellen.protocols.base import ask
+from snellen.types import Kind, Request, Response
+
+PAD, BOS, EOS = 0, 1, 2
+PIXELS = 336
+
+SIZES = {
+    "100m": {
+        "vision": {"hidden": 512, "layers": 12, "heads": 8, "inner": 2048},
+        "text": {"hidden": 768, "layers": 8, "heads": 12, "kv": 12, "inner": 2048},
+        "vocabulary": 32000,
+    },
+    "7b": {
+        "vision": {"hidden": 1024, "layers": 24, "heads": 16, "inner": 4096},
+        "text": {"hidden": 4096, "layers": 32, "heads": 32, "kv": 32, "inner": 11008},
+        "vocabulary": 32000,
+    },
+}
+
+# ── what is asked ───────────────────────────────────────────────────────────────────────────────────
+
+rng = random.Random("snellen/look-once")
+SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er", "is")]
+WORDS = sorted({"".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))) for _ in range(900)})
+#: A thousand names of one to four words, as ImageNet's: some begin alike, one is the beginning of another.
+NAMES = sorted(
+    {" ".join(rng.choices(WORDS, k=rng.choices((1, 2, 3, 4), (30, 45, 20, 5))[0])) for _ in range(1200)}
+)[:1000]
+
+
+def closed_set(image: Image, new: int) -> list[Request]:
+    """Five rounds of 21 names."""
+    names = NAMES[:21]
+    lists = [random.Random(turn).sample(names, len(names)) for turn in range(5)]
+    return [ask((image,), fill(CLOSED_SET, names=", ".join(row)), max_tokens=new) for row in lists]
+
+
+def yes_no(image: Image, new: int) -> list[Request]:
+    """Twenty questions."""
+    return [ask((image,), fill(BINARY, name=name), max_tokens=new) for name in NAMES[:20]]
+
+
+def rotations(image: Image, new: int) -> list[Request]:
+    """Four rotations of four options."""
+    options = NAMES[30:34]
+    turned = [options[i:] + options[:i] for i in range(4)]
+    texts = ["\n".join(f"{c}. {o}" for c, o in zip("ABCD", row, strict=True)) for row in turned]
+    question = "Which of these is shown in the picture?"
+    filled = [fill(MULTIPLE_CHOICE, question=question, options=text) for text in texts]
+    return [ask((image,), text, max_tokens=new) for text in filled]
+
+
+def likelihood(image: Image, count: int) -> list[Request]:
+    """One question with so many names."""
+    return [ask((image,), OPEN_WORLD[0], kind=Kind.SCORE, continuations=tuple(NAMES[:count]))]
+
+
+WORKLOADS: dict[str, Callable[[Image], list[Request]]] = {
+    "closed set, 21 names x 5 rounds, 8 tokens": lambda image: closed_set(image, 8),
+    "20 yes/no questions, 1 token": lambda image: yes_no(image, 1),
+    "20 yes/no questions, 4 tokens": lambda image: yes_no(image, 4),
+    "4 rotations of a choice, 4 tokens": lambda image: rotations(image, 4),
+    "likelihood of 20 names": lambda image: likelihood(image, 20),
+    "likelihood of 100 names": lambda image: likelihood(image, 100),
+    "likelihood of 1,000 names": lambda image: likelihood(image, 1000),
+}
+#: Of which the plain way is measured with 100 names and multiplied.
+EXTRAPOLATED = "likelihood of 1,000 names"
+
+# ── the models ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def tokenizer(*special: str, **named: str) -> Any:
+    """Byte-level BPE in which the words that are asked about are about a token each."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        special_tokens=["<pad>", "<s>", "</s>", "<unk>", *special, *named.values()],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    prompts = [CLOSED_SET, BINARY, MULTIPLE_CHOICE, *OPEN_WORLD, "Which of these is shown in the picture?"]
+    inner.train_from_iterator([*NAMES, *(f" {name}" for name in NAMES), *prompts * 5] * 5, trainer)
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens=named,
+    )
+
+
+def template(image: str) -> str:
+    """A plain chat template."""
+    return (
+        "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}" + image + "{% else %}{{ c['text'] }}{% endif %}{% endfor %}\n"
+        "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+
+
+def llava(size: dict[str, Any]) -> tuple[Any, Any]:
+    """A CLIP tower of 336 pixels (576 image tokens), a projector, and a Llama."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tok = tokenizer(image_token="<image>")
+    vision, text = size["vision"], size["text"]
+    config = hf.LlavaConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": vision["hidden"],
+            "intermediate_size": vision["inner"],
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": vision["heads"],
+            "image_size": PIXELS,
+            "patch_size": 14,
+        },
+        text_config={"model_type": "llama", **_text(text, size["vocabulary"])},
+        image_token_index=tok.image_token_id,
+    )
+    square = {"height": PIXELS, "width": PIXELS}
+    processor = hf.LlavaProcessor(
+        CLIPImageProcessorPil(size=square, crop_size=square, do_center_crop=False),
+        tok,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template("<image>\n"),
+    )
+    return hf.LlavaForConditionalGeneration._from_config(config), processor
+
+
+def qwen2_vl(size: dict[str, Any]) -> tuple[Any, Any]:
+    """Patches merged two by two (144 image tokens) and positions in three axes."""
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    names = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    tok = tokenizer(*names)
+    start, end, image, movie = tok.convert_tokens_to_ids(list(names))
+    vision, text = size["vision"], size["text"]
+    half = text["hidden"] // text["heads"] // 2
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "mrope_section": [half // 4, half * 3 // 8, half - half // 4 - half * 3 // 8],
+    }
+    config = hf.Qwen2VLConfig(
+        text_config={**_text(text, size["vocabulary"]), "rope_parameters": rope},
+        vision_config={
+            "depth": vision["layers"],
+            "embed_dim": vision["hidden"],
+            "hidden_size": text["hidden"],
+            "num_heads": vision["heads"],
+            "mlp_ratio": 4,
+        },
+        image_token_id=image,
+        video_token_id=movie,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    limits = {"shortest_edge": 28 * 28, "longest_edge": PIXELS * PIXELS}
+    without_torchvision()
+    processor = hf.Qwen2VLProcessor(
+        Qwen2VLImageProcessorPil(size=limits),
+        tok,
+        AutoVideoProcessor.from_pretrained(""),
+        chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    return hf.Qwen2VLForConditionalGeneration._from_config(config), processor
+
+
+def _text(size: dict[str, int], vocabulary: int) -> dict[str, Any]:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": size["hidden"],
+        "intermediate_size": size["inner"],
+        "num_hidden_layers": size["layers"],
+        "num_attention_heads": size["heads"],
+        "num_key_value_heads": size["kv"],
+        "max_position_embeddings": 8192,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
+    }
+
+
+BUILDERS = {"llava": llava, "qwen2_vl": qwen2_vl}
+
+
+def build(architecture: str, options: argparse.Namespace) -> tuple[VisionLanguageModel, VisionLanguageModel]:
+    """The same weights behind both ways: shared, and plain."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, options.dtype))
+    try:
+        with torch.device(options.device):
+            model, processor = BUILDERS[architecture](SIZES[options.size])
+    finally:
+        torch.set_default_dtype(before)
+    with tempfile.TemporaryDirectory() as folder:  # the processor and the configuration; not the weights
+        processor.save_pretrained(folder)
+        model.config.save_pretrained(folder)
+        found = []
+        for prefix, batch in (("auto", options.images or 16), ("off", 8)):
+            checkpoint = Checkpoint.find(
+                f"{architecture} {prefix}", folder, dtype=options.dtype, device=options.device
+            )
+            vlm = VisionLanguageModel(checkpoint, prefix, options.budget)
+            vlm.batch_size = batch
+            with_weights(vlm, model.eval())
+            vlm.load()
+            found.append(vlm)
+    return found[0], found[1]
+
+
+def with_weights(vlm: VisionLanguageModel, model: Any) -> None:
+    """Let a model take these weights instead of a checkpoint's."""
+    real = Checkpoint.load
+    try:
+        Checkpoint.load = lambda self, auto_class: model  # type: ignore[method-assign]
+        model.generation_config = hf.GenerationConfig(pad_token_id=PAD, eos_token_id=EOS)
+        vlm.load()
+    finally:
+        Checkpoint.load = real  # type: ignore[method-assign]
+
+
+def picture(seed: int) -> Image:
+    """Clouds that nobody has seen."""
+    import numpy as np
+    from PIL import Image as pillow
+
+    clouds = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    data = encode(pillow.fromarray(clouds).resize((PIXELS, PIXELS), pillow.Resampling.BICUBIC))
+    return Image(lambda: data, f"clouds {seed}")
+
+
+# ── the arms ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def answered(model: VisionLanguageModel, requests: Sequence[Request]) -> list[Response]:
+    """As the engine asks it."""
+    return asyncio.run(model.respond(requests))
+
+
+def one_by_one(model: VisionLanguageModel, request: Request) -> list[float]:
+    """The prefix once, and then a forward pass for each name."""
+    with torch.inference_mode():
+        question = model._sharing._read(request)
+        prefix = Prefix(model.decoder, [question.look], [question.ids], len(question.ids))
+        return [Rows(prefix, [(0, tail)]).likelihoods([0])[0] for tail in question.tails]
+
+
+def decisions(responses: Sequence[Response]) -> list[Any]:
+    """What a protocol would read off."""
+    return [
+        max(range(len(r.scores)), key=lambda i: r.scores[i].value) if r.scores else r.text for r in responses
+    ]
+
+
+def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """How long it takes, and what it gives."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    found = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, found
+
+
+# ── the floor ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def rate(size: dict[str, Any], options: argparse.Namespace) -> float:
+    """Operations a second of the decoder's widest product, over a look's rows; the best of some."""
+    text = size["text"]
+    dtype = getattr(torch, options.dtype)
+    a = torch.randn(576, text["hidden"], dtype=dtype, device=options.device)
+    b = torch.randn(text["inner"], text["hidden"], dtype=dtype, device=options.device)
+    best = min(seconds(lambda: torch.nn.functional.linear(a, b), options.device)[0] for _ in range(30))
+    return 2 * a.shape[0] * a.shape[1] * b.shape[0] / best
+
+
+def operations(model: VisionLanguageModel, requests: Sequence[Request], generated: int) -> float:
+    """Of one look, all tokens of a forest that follow it, and those that were generated."""
+    sharing = model._sharing
+    with torch.inference_mode():
+        questions = [sharing._read(request) for request in requests]
+    stems = [q.ids + tail[:-1] for q in questions for tail in (q.tails or ([],))]
+    nodes = len({tuple(stem[: i + 1]) for stem in stems for i in range(len(stem))})
+    predicted = sum(len(tail) for q in questions for tail in q.tails) or generated
+    decoder = model.decoder
+    dense = {
+        name: module.weight.numel()
+        for name, module in decoder.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    head = decoder.get_output_embeddings().weight.numel()
+    tower = sum(size for name, size in dense.items() if "vision" in name or "visual" in name)
+    joint = sum(size for name, size in dense.items() if "projector" in name or "merger" in name)
+    language = sum(dense.values()) - tower - joint - head
+    images = decoder.config.image_token_id
+    pooled = sum(token == images for token in questions[0].ids)
+    patches = (PIXELS // 14) ** 2
+    # Attention: the scores and the weighted sum, of each token over what stands before it.
+    text = decoder.config.get_text_config()
+    length = len(questions[0].ids)
+    seen = length * (length + 1) / 2 + (nodes + generated - length) * length
+    attention = 4 * text.hidden_size * text.num_hidden_layers * seen
+    vision = decoder.config.vision_config
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
+    attention += 4 * width * depth * patches**2
+    tokens = nodes + generated
+    return 2 * (tower * patches + joint * pooled + language * tokens + head * predicted) + attention
+
+
+# ── the tables ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def median(values: Sequence[float]) -> str:
+    """With the spread."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
+def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All workloads, arms in turn."""
+    shared, plain = build(architecture, options)
+    parameters = sum(p.numel() for p in shared.decoder.parameters())
+    print(
+        f"\n{architecture}: {parameters / 1e6:.0f} M parameters, {options.dtype} on {options.device}, "
+        f"{torch.get_num_threads()} thread(s), {shared._sharing.findings}, "
+        f"products by the {shared.facts().get('matmul', 'usual')} route"
+    )
+    rows = []
+    for number, (title, make) in enumerate(WORKLOADS.items()):
+        if options.only and options.only not in title:
+            continue
+        times: dict[str, list[float]] = {"plain": [], "one by one": [], "shared": [], "floor": []}
+        for repeat in range(options.repeats):
+            image = picture(1000 * number + repeat)
+            _ = image.pixels, image.sha256  # decoding is nobody's
+            requests = make(image)
+            factor = 10 if title == EXTRAPOLATED else 1
+            fewer = likelihood(image, 100) if factor > 1 else requests
+            took, ours = seconds(lambda r=requests: answered(shared, r), options.device)
+            times["shared"].append(took)
+            took, theirs = seconds(lambda r=fewer: answered(plain, r), options.device)
+            times["plain"].append(took * factor)
+            if factor > 1:
+                ours = [replace(r, scores=r.scores[:100]) for r in ours]
+            check(title, ours, theirs, options.dtype)
+            if requests[0].kind is Kind.SCORE:
+                took, again = seconds(lambda r=requests: one_by_one(shared, r[0]), options.device)
+                times["one by one"].append(took)
+                assert decisions(ours) == [max(range(len(ours[0].scores)), key=again.__getitem__)]
+            generated = sum(r.completion_tokens for r in ours)
+            work = operations(shared, requests, generated - len(ours) if generated else 0)
+            times["floor"].append(work / rate(SIZES[options.size], options))
+        ratios = [a / b for a, b in zip(times["plain"], times["shared"], strict=True)]
+        row: dict[str, Any] = {"workload": title, "ratio": ratios, **times}
+        rows.append(row)
+        published = [a / b for a, b in zip(times["one by one"], times["shared"], strict=False)]
+        floors = [a / b for a, b in zip(times["shared"], times["floor"], strict=True)]
+        mark = " (extrapolated from 100 names)" if title == EXTRAPOLATED else ""
+        print(
+            f"  {title}: plain {median(times['plain'])} s{mark}, shared {median(times['shared'])} s, "
+            f"{median(ratios)} times"
+            + (f"; over one by one {median(published)} times" if published else "")
+            + f"; {median(floors)} of the floor",
+            flush=True,
+        )
+    return rows
+
+
+def check(title: str, ours: Sequence[Response], theirs: Sequence[Response], dtype: str) -> None:
+    """Both ways must decide alike; in half precision, log-likelihoods alone are compared, roughly."""
+    if dtype == "float32":
+        assert decisions(ours) == decisions(theirs), f"{title}: the two ways decide differently"
+    for a, b in zip(ours, theirs, strict=True):
+        apart = max((abs(x.value - y.value) for x, y in zip(a.scores, b.scores, strict=True)), default=0.0)
+        assert apart < (1e-3 if dtype == "float32" else 1.0), f"{title}: log-likelihoods differ by {apart}"
+
+
+def throughput(architecture: str, options: argparse.Namespace) -> None:
+    """Images per second and peak memory, both ways, where several images share a batch."""
+    shared, plain = build(architecture, options)
+    for title, make in WORKLOADS.items():
+        if options.only and options.only not in title:
+            continue
+        factor = 10 if title == EXTRAPOLATED else 1
+        for name, model, count in (("shared", shared, options.images or 16), ("plain", plain, 2)):
+            small = factor > 1 and model is plain
+            warm, timed = ([picture(s) for s in range(b, b + count)] for b in (0, 1000))
+            for image in (*warm, *timed):
+                _ = image.pixels, image.sha256
+            if options.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            for images in (warm, timed):
+                requests = [r for i in images for r in (likelihood(i, 100) if small else make(i))]
+                took, _ = seconds(lambda r=requests: answered(model, r), options.device)  # noqa: B023
+            peak = torch.cuda.max_memory_allocated() / 2**30 if options.device == "cuda" else float("nan")
+            rate_ = count / took / (factor if small else 1)
+            note = " (extrapolated from 100 names)" if small else ""
+            print(f"  {title}, {name}: {rate_:.3g} images/s{note}, peak {peak:.1f} GiB", flush=True)
+
+
+def overhead(options: argparse.Namespace) -> None:
+    """The built-in model end to end, and what of it was not spent in the model."""
+    from snellen.api import Filters, Plan
+    from snellen.models import pico
+
+    spent = [0.0]
+    real = VisionLanguageModel.answer
+
+    def timed(self: VisionLanguageModel, requests: Sequence[Request]) -> list[Response]:
+        took, found = seconds(lambda: real(self, requests), "cpu")
+        spent[0] += took
+        return found
+
+    VisionLanguageModel.answer = timed  # type: ignore[method-assign]
+    print("\npico:llava, end to end")
+    for protocol in ("closed-set", "binary", "rank"):
+        found: dict[str, list[tuple[float, float]]] = {"auto": [], "off": []}
+        for repeat in range(options.repeats):
+            for prefix, rows in found.items():
+                checkpoint = Checkpoint.find("pico:llava", str(pico.WEIGHTS / "llava"))
+                model = VisionLanguageModel(checkpoint, prefix)
+                model.name = "pico:llava"
+                model.load()
+                _ = model._sharing.way
+                with tempfile.TemporaryDirectory() as folder:
+                    filters = Filters(limit=560)
+                    plan = Plan([model], ["chart:shapes"], [protocol], filters=filters, workspace=folder)
+                    spent[0] = 0.0
+                    (run,) = plan.examine()
+                    seconds_ = 560 / run.metrics["items_per_second"]
+                    rows.append((560 / seconds_, 1000 * (seconds_ - spent[0]) / 560))
+        for prefix, rows in found.items():
+            speed, beside = zip(*rows, strict=True)
+            print(
+                f"  {protocol}, prefix={prefix}: {median(speed)} items/s, {median(beside)} ms beside the model"
+            )
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Peak memory of a 1,000-name rank under several budgets, each in a process of its own."""
+    import subprocess
+    import sys
+
+    for budget in ("64MB", "256MB", "1GB"):
+        command = [sys.executable, __file__, "--peak", budget, "--architectures", options.architectures[0]]
+        print("  " + subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def peak(budget: str, options: argparse.Namespace) -> None:
+    """What a rank adds to the memory that the process held after a first, small one."""
+    from snellen.engine.examiner import peak_rss
+    from snellen.models.huggingface.budget import parse_bytes
+
+    options.budget = parse_bytes("budget", budget)
+    shared, _ = build(options.architectures[0], options)
+    answered(shared, likelihood(picture(1), 2))
+    before = peak_rss() or 0
+    took, _ = seconds(lambda: answered(shared, likelihood(picture(2), 1000)), options.device)
+    added = (peak_rss() or 0) - before
+    print(f"budget {budget}: the peak rose by {added / 2**20:.0f} MiB, {took:.2f} s")
+
+
+def main() -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--architectures", nargs="+", default=list(BUILDERS), choices=list(BUILDERS))
+    parser.add_argument("--size", default="100m", choices=list(SIZES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", help="workloads whose title holds this")
+    parser.add_argument("--images", type=int, help="that share a batch, on a GPU")
+    parser.add_argument("--pico", action="store_true", help="the engine's own overhead, alone")
+    parser.add_argument("--memory", action="store_true", help="peak memory under several budgets, alone")
+    parser.add_argument("--peak", metavar="BUDGET", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="write all times here")
+    options = parser.parse_args()
+    options.budget = None
+    quiet()
+    if options.peak:
+        peak(options.peak, options)
+    elif options.pico:
+        overhead(options)
+    elif options.memory:
+        memory(options)
+    elif options.device == "cuda":
+        for architecture in options.architectures:
+            print(f"\n{architecture}, {options.size}, {options.dtype}, {torch.cuda.get_device_name()}")
+            throughput(architecture, options)
+    else:
+        found = {architecture: compare(architecture, options) for architecture in options.architectures}
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
