@@ -468,7 +468,7 @@ def overhead(options: argparse.Namespace) -> None:
     print("\npico:llava, end to end")
     for protocol in ("closed-set", "binary", "rank"):
         found: dict[str, list[tuple[float, float]]] = {"auto": [], "off": []}
-        for repeat in range(options.repeats):
+        for _ in range(options.repeats):
             for prefix, rows in found.items():
                 checkpoint = Checkpoint.find("pico:llava", str(pico.WEIGHTS / "llava"))
                 model = VisionLanguageModel(checkpoint, prefix)
@@ -484,9 +484,7 @@ def overhead(options: argparse.Namespace) -> None:
                     rows.append((560 / seconds_, 1000 * (seconds_ - spent[0]) / 560))
         for prefix, rows in found.items():
             speed, beside = zip(*rows, strict=True)
-            print(
-                f"  {protocol}, prefix={prefix}: {median(speed)} items/s, {median(beside)} ms beside the model"
-            )
+            print(f"  {protocol}, prefix={prefix}: {median(speed)} items/s, {median(beside)} ms beside it")
 
 
 def memory(options: argparse.Namespace) -> None:

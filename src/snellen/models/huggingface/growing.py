@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Growing"]
 

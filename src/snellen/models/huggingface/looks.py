@@ -39,10 +39,21 @@ class Look:
     has_images: bool
 
     @classmethod
-    def of(cls, ids: list[int], text: list[int], tensors: Mapping[str, Any], has_images: bool) -> Look:
-        """Find where the text after the images begins: there the two agree up to the end."""
+    def of(
+        cls,
+        ids: list[int],
+        text: list[int],
+        tensors: Mapping[str, Any],
+        has_images: bool,
+        image_token: int | None = None,
+    ) -> Look:
+        """Find where the text after the images begins: from there on the two agree."""
         after = 0
-        while after < min(len(ids), len(text)) and ids[-1 - after] == text[-1 - after]:
+        while (
+            after < min(len(ids), len(text))
+            and ids[-1 - after] == text[-1 - after]
+            and ids[-1 - after] != image_token
+        ):
             after += 1
         return cls(ids, text, len(ids) - after, len(text) - after, tensors, has_images)
 
@@ -89,6 +100,7 @@ class Reader:
     Args:
         process: runs the processor on one prompt and its images.
         tokenize: a text's tokens, images as their marks.
+        image_token: which stands for images, or a part of one.
         kept: how many looks are kept.
     """
 
@@ -96,9 +108,11 @@ class Reader:
         self,
         process: Callable[[str, Sequence[Image]], Mapping[str, Any]],
         tokenize: Callable[[str], list[int]],
+        image_token: int | None = None,
         kept: int = 64,
     ) -> None:
         self._process, self._tokenize, self._kept = process, tokenize, kept
+        self._image_token = image_token
         #: Whether a prompt's tokens may be put together from a look's and its text's.
         self.splices = True
         self._looks: OrderedDict[tuple[str, ...], Look] = OrderedDict()
@@ -118,13 +132,8 @@ class Reader:
             if look is None or ids is None:
                 tensors = self._process(prompt, images)
                 ids = tensors["input_ids"][0].tolist()
-                look = self._looks[key] = Look.of(ids, text, tensors, bool(images))
+                look = self._looks[key] = Look.of(ids, text, tensors, bool(images), self._image_token)
             self._looks.move_to_end(key)
             while len(self._looks) > self._kept:
                 self._looks.popitem(last=False)
             return look, ids
-
-    def clear(self) -> None:
-        """Forget all looks."""
-        with self._lock:
-            self._looks.clear()

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from snellen.errors import SnellenError
 from snellen.models.huggingface.forest import Forest, chunks, plant
 from snellen.models.huggingface.looks import Look
 
@@ -31,8 +32,8 @@ ROOM = 64
 Branch = tuple[int, list[int]]
 
 
-class CannotShare(Exception):
-    """An architecture, or its attention, cannot grow branches in this way."""
+class CannotShare(SnellenError):
+    """An architecture, or its attention, cannot grow branches in this way. The self-check reads it."""
 
 
 class Prefix:

@@ -11,7 +11,7 @@ from snellen.errors import reason_of
 from snellen.images import Image, encode
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.look_once import LookOnce, Question
-from snellen.models.huggingface.prefix import Branches, Packed, Rows, keep
+from snellen.models.huggingface.prefix import Branches, CannotShare, Packed, Rows, keep
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +31,7 @@ class Way(StrEnum):
 BRANCHES: dict[Way, type[Branches]] = {Way.PACKED: Packed, Way.ROWS: Rows}
 
 #: How many times the model's own padding noise sharing may differ by.
-NOISE = 4.0
-
-
-def least(epsilon: float) -> float:
-    """What is tolerated of any model, over its logits' standard deviation: some roundings."""
-    return max(1e-5, 8 * epsilon)
+NOISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,8 @@ class Findings:
 
     Attributes:
         way: the first on the ladder that is exact.
-        noise: the largest difference of logits between prompts alone and in a padded batch, over the
-            logits' standard deviation: what the model's own arithmetic leaves open.
+        noise: the root mean square difference of logits between prompts alone and in a padded batch,
+            over the logits' standard deviation: what the model's own arithmetic leaves open.
         tried: the same for each way that was tried against prompts alone; or why it failed.
     """
 
@@ -104,7 +99,7 @@ def try_ways(
     """Go down the ladder to the first way that is exact.
 
     Exact is a way whose logits differ from those of prompts alone by at most ``NOISE`` times what padding
-    makes them differ by, or by some roundings.
+    makes them differ by, or by a rounding.
 
     Args:
         asked: questions as they would share, the same number about each of several images.
@@ -119,12 +114,12 @@ def try_ways(
     spread = float(alone.std())
 
     def apart(found: torch.Tensor, first: int | None = None) -> float:
-        return float((found.float() - alone[:first]).abs().max()) / spread
+        return float((found.float() - alone[:first]).square().mean().sqrt()) / spread
 
     batch = logits(model, padded)
     noise = apart(batch, len(batch))
-    floor = least(torch.finfo(model.dtype).eps)
-    allowed = max(NOISE * noise, floor)
+    rounding = 2 * torch.finfo(model.dtype).eps
+    allowed = max(NOISE * noise, rounding, 1e-5)
     tried: dict[str, float | str] = {}
 
     def exact(way: Way, attempt: Callable[[], float]) -> bool:
@@ -132,11 +127,13 @@ def try_ways(
             error = attempt()
             tried[way] = error
             return error <= allowed
-        except Exception as failure:
+        except CannotShare as reason:
+            tried[way] = str(reason)
+        except Exception as failure:  # of whatever sort: a way that fails is not taken
             tried[way] = reason_of(failure)
-            return False
+        return False
 
-    if (seen := foresight(model, asked, own) / spread) > floor / 8:
+    if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
         tried[Way.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():

@@ -44,8 +44,14 @@ class Sharing:
 
     def __init__(self, model: VisionLanguageModel, mode: Prefix, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
-        self.reader = Reader(model.process, model.tokens)
         self._tokens = 1
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads prompts with images."""
+        config = self._model.decoder.config
+        token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        return Reader(self._model.process, self._model.tokens, token)
 
     def budget(self) -> int:
         """Bytes that caches may take now."""
@@ -167,8 +173,8 @@ class Sharing:
 
     def clear(self) -> None:
         """Give back what is kept for questions to come."""
-        self.reader.clear()
-        self.__dict__.pop("_once", None)
+        for name in ("reader", "_once"):
+            self.__dict__.pop(name, None)
 
     def _read(self, request: Request) -> Question:
         look, ids = self.reader.read(self._model.prompt(request.messages), request.images)

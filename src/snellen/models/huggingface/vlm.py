@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -62,6 +63,8 @@ class VisionLanguageModel(CheckpointModel):
     ) -> None:
         super().__init__(checkpoint)
         self._prefix = prefix
+        # Fast tokenizers are not safe between threads, and images to come are read in another.
+        self._words = threading.RLock()
         self._sharing = Sharing(self, prefix, cache_budget)
         config = checkpoint.config()
         text = config.get_text_config(decoder=True)
@@ -184,7 +187,8 @@ class VisionLanguageModel(CheckpointModel):
     def tokens(self, prompt: str) -> list[int]:
         """A prompt's tokens, images as their marks."""
         special = self._chat.adds_special_tokens(prompt)
-        found: list[int] = self._tokenizer(prompt, add_special_tokens=special).input_ids
+        with self._words:
+            found: list[int] = self._tokenizer(prompt, add_special_tokens=special).input_ids
         return found
 
     def process(self, prompt: str, images: Sequence[Image]) -> Any:
@@ -260,7 +264,8 @@ class VisionLanguageModel(CheckpointModel):
         """A response from the tokens that were generated."""
         ends = self.ends(config)
         stop = next((i for i, token in enumerate(ids) if token in ends), None)
-        text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+        with self._words:
+            text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
         return Response(
             text=text,
             outcome=Outcome.TRUNCATED if stop is None else Outcome.OK,
@@ -314,7 +319,8 @@ class VisionLanguageModel(CheckpointModel):
             return [one[:-1] if special and one and one[-1] == closing else one for one in found]
 
         begun = [self._chat.continuation(request.messages, text) for text in request.continuations]
-        start, *whole = ids([prompt, *(prompt + text for text in begun)])
+        with self._words:
+            start, *whole = ids([prompt, *(prompt + text for text in begun)])
         shared = min(common([start, one]) for one in whole)
         return [one[shared:] for one in whole], len(start) - shared
 
@@ -370,14 +376,15 @@ class VisionLanguageModel(CheckpointModel):
         if most > 1 and self.architecture in ONE_IMAGE:
             raise ValueError(f"{most} images, and {self.architecture} takes one")
         pixels = [[image.pixels for image in found] for found in images]
-        tensors = self._processor(
-            text=texts,
-            images=pixels if any(pixels) else None,
-            padding=True,
-            padding_side=padding_side,
-            add_special_tokens=self._chat.adds_special_tokens(texts[0]),
-            return_tensors="pt",
-        )
+        with self._words:
+            tensors = self._processor(
+                text=texts,
+                images=pixels if any(pixels) else None,
+                padding=True,
+                padding_side=padding_side,
+                add_special_tokens=self._chat.adds_special_tokens(texts[0]),
+                return_tensors="pt",
+            )
         tensors.pop("labels", None)  # PaliGemma's, of training
         return tensors
 

@@ -1,0 +1,522 @@
+"""Sharing changes no answer: every architecture against its plain path, and every planted fault caught."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny
+from helpers import picture
+from snellen.errors import BadOption, ModelError
+from snellen.models.huggingface import matmul
+from snellen.models.huggingface.budget import free_bytes, parse_bytes
+from snellen.models.huggingface.forest import chunks, common, plant
+from snellen.models.huggingface.looks import Look, Reader
+from snellen.models.huggingface.prefix import Packed, Prefix, Rows
+from snellen.models.huggingface.selfcheck import Findings, Way
+from snellen.models.huggingface.vlm import VisionLanguageModel
+from snellen.protocols.base import ask
+from snellen.registry import MODELS
+from snellen.types import Decoding, Kind, Message, Outcome, Request
+
+TOLERANCE = 1e-4
+#: What the self-check is to find, for each architecture of docs/models.md.
+WAYS = dict.fromkeys(tiny.ARCHITECTURES, Way.PACKED) | {
+    "qwen3_5": Way.ROWS,
+    "paligemma": Way.VISION,
+    "blip_2": Way.PLAIN,
+    "instructblip": Way.PLAIN,
+    "kosmos2": Way.PLAIN,
+    "florence2": Way.PLAIN,
+}
+SHARING = [name for name, way in WAYS.items() if way in (Way.PACKED, Way.ROWS)]
+
+sequences = st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=12)
+
+
+class TestForest:
+    @given(sequences)
+    def test_common_is_the_longest_common_prefix(self, rows):
+        length = common(rows)
+        assert len({tuple(row[:length]) for row in rows}) == 1
+        assert min(map(len, rows)) == length or len({tuple(row[: length + 1]) for row in rows}) > 1
+
+    @given(sequences, st.data())
+    def test_nodes_are_distinct_beginnings_and_see_their_own(self, rows, data):
+        begins = [data.draw(st.integers(0, len(row))) for row in rows]
+        forest = plant(rows, begins)
+        beginnings = {tuple(row[: i + 1]) for row in rows for i in range(len(row))}
+        assert len(forest.tokens) == len(beginnings)
+        for row, path in zip(rows, forest.paths, strict=True):
+            assert [forest.tokens[node] for node in path] == row
+            assert [forest.depths[node] for node in path] == list(range(len(row)))
+            for i, node in enumerate(path):
+                assert set(forest.sees[node].nonzero()[0]) == set(path[: i + 1])
+        first = len(forest.tokens) - forest.wanted
+        asked = {path[i] for path, b in zip(forest.paths, begins, strict=True) for i in range(b, len(path))}
+        assert asked == set(range(first, len(forest.tokens)))
+
+    @given(sequences, st.integers(1, 20), st.integers(0, 3))
+    def test_chunks_hold_all_once_and_keep_to_the_limit(self, rows, limit, more):
+        found = chunks(rows, limit, more)
+        assert sorted(i for chunk in found for i in chunk) == list(range(len(rows)))
+        for chunk in found:
+            nodes = len(plant([rows[i] for i in chunk], [0] * len(chunk)).tokens) + more * len(chunk)
+            assert nodes <= limit or len(chunk) == 1
+
+    def test_a_thousand_names_share_their_beginnings(self):
+        names = [[1, i // 100, i // 10 % 10, i % 10] for i in range(1000)]
+        assert len(plant([n[:-1] for n in names], [0] * 1000).tokens) == 1 + 10 + 100
+
+
+# ── answers, both ways ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module", params=SHARING)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(name, tmp_path_factory) -> Path:
+    return tiny.save(name, tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="module")
+def plain(folder) -> VisionLanguageModel:
+    return MODELS.make(f"hf:{folder}?prefix=off")
+
+
+@pytest.fixture
+def shared(folder) -> VisionLanguageModel:
+    """A fresh one, so that nothing is kept from other tests."""
+    found = MODELS.make(f"hf:{folder}?prefix=on")
+    found.load()
+    return found
+
+
+def forced(
+    model: VisionLanguageModel, way: Way, images: int = 1, batch_size: int = 16
+) -> VisionLanguageModel:
+    """A model that takes this way, so many images at once."""
+    model._sharing.__dict__ |= {"findings": Findings(way, 0.0, {}), "images": images}
+    model.batch_size = batch_size
+    return model
+
+
+def answers(model, requests):
+    found = asyncio.run(model.respond(requests))
+    assert {r.outcome for r in found} <= {Outcome.OK, Outcome.TRUNCATED}, found
+    return found
+
+
+NAMES = ("cat", "car", "car tyre", "car tyre dog", "x", "a much longer name, " * 4, "cat", "猫")
+
+
+def ragged(kind: Kind = Kind.GENERATE, colors=("red", "blue")) -> list[Request]:
+    """Of each image: suffixes of one token and of a hundred, one that begins another, two that are equal,
+    one without an image and one with two, one that shares not even its first word."""
+    found = []
+    for i, color in enumerate(colors):
+        image = (picture(color, (90, 40) if i % 2 else (48, 48)),)
+        texts = [
+            "What is it?",
+            "What is it",
+            "What is it? " * 30,
+            "What is it?",
+            "Is it a cat?",
+            "Is it a dog?",
+        ]
+        requests = [ask(image, text, kind=kind, max_tokens=7) for text in texts]
+        odd = replace(requests[0], messages=(Message("user", ("Look: ", *image, "What is it?")),))
+        begun = replace(requests[0], messages=(*requests[0].messages, Message("assistant", ("It is a",))))
+        requests += [odd, begun, ask((), "What is it?", kind=kind, max_tokens=7)]
+        requests += [ask((*image, picture("green")), t, kind=kind, max_tokens=7) for t in texts[:2]]
+        found += requests
+    if kind is Kind.SCORE:
+        found = [replace(request, continuations=NAMES) for request in found]
+    return found
+
+
+def scores(responses) -> torch.Tensor:
+    return torch.tensor([[s.value for s in r.scores] for r in responses], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def plain_texts(plain):
+    return answers(plain, ragged())
+
+
+@pytest.fixture(scope="module")
+def plain_scores(plain):
+    return answers(plain, ragged(Kind.SCORE))
+
+
+def ways(name) -> list[tuple[Way, int]]:
+    both = [Way.PACKED, Way.ROWS] if WAYS[name] is Way.PACKED else [WAYS[name]]
+    return [(way, images) for way in both for images in (1, 3)]
+
+
+class TestBothWays:
+    def test_texts_are_equal(self, name, shared, plain_texts):
+        assert len({r.text for r in plain_texts}) > 3, "weights too small: answers are alike"
+        for way, images in ways(name):
+            found = answers(forced(shared, way, images), ragged())
+            for a, b in zip(found, plain_texts, strict=True):
+                assert replace(a, latency=0) == replace(b, latency=0)
+
+    def test_log_likelihoods_are_equal(self, name, shared, plain_scores):
+        right = scores(plain_scores)
+        assert right.std() > 100 * TOLERANCE
+        for way, images in ways(name):
+            found = answers(forced(shared, way, images), ragged(Kind.SCORE))
+            assert (scores(found) - right).abs().max() < TOLERANCE
+            for a, b in zip(found, plain_scores, strict=True):
+                assert [s.tokens for s in a.scores] == [s.tokens for s in b.scores]
+                assert (a.prompt, a.prompt_tokens) == (b.prompt, b.prompt_tokens)
+
+    def test_a_small_budget_changes_nothing(self, name, shared, plain_texts, plain_scores, monkeypatch):
+        """Not even where every branch is run alone."""
+        monkeypatch.setattr(shared._sharing, "budget", lambda: 1)
+        for way, images in ways(name):
+            forced(shared, way, images)
+            shared._sharing.clear()
+            found = answers(shared, ragged())
+            assert [r.text for r in found] == [r.text for r in plain_texts]
+            assert (
+                scores(answers(shared, ragged(Kind.SCORE))) - scores(plain_scores)
+            ).abs().max() < TOLERANCE
+
+    def test_waves_go_on_from_the_same_prefix(self, name, shared, plain_texts, monkeypatch):
+        """What is asked later of the same image is answered from the prefix that was kept for it."""
+        assert shared._sharing.way is WAYS[name]
+        made = count_prefixes(monkeypatch)
+        found = []
+        requests = ragged(colors=("red",))[4:6]
+        more = [ask(requests[0].images, f"Is it a {thing}?", max_tokens=7) for thing in ("car", "tyre")]
+        for wave in (requests, more):
+            found += answers(shared, wave)
+        assert [r.text for r in found[:2]] == [r.text for r in plain_texts[4:6]]
+        assert len(made) == 1
+        shared.close()
+        assert shared._sharing.clusters(more)
+        answers(shared, more)
+        assert len(made) == 2
+
+    def test_running_out_of_memory_halves_what_is_run_at_once(self, name, shared, plain_scores, monkeypatch):
+        forced(shared, WAYS[name])
+        sizes = []
+        kind = Packed if WAYS[name] is Way.PACKED else Rows
+        real = kind.likelihoods
+
+        def small(self, begins):
+            sizes.append(len(begins))
+            if len(begins) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(self, begins)
+
+        monkeypatch.setattr(kind, "likelihoods", small)
+        found = answers(shared, ragged(Kind.SCORE))
+        assert (scores(found) - scores(plain_scores)).abs().max() < TOLERANCE
+        fitted = next(i for i, size in enumerate(sizes) if size <= 3)
+        assert fitted > 0
+        assert max(sizes[fitted:]) <= 3, "what did not fit once is not tried again"
+
+
+def count_prefixes(monkeypatch) -> list[int]:
+    made: list[int] = []
+    real = Prefix.__init__
+
+    def counted(self, *args, **more):
+        made.append(1)
+        real(self, *args, **more)
+
+    monkeypatch.setattr(Prefix, "__init__", counted)
+    return made
+
+
+# ── the self-check ──────────────────────────────────────────────────────────────────────────────────
+
+
+class TestSelfCheck:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+    @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+    def test_it_finds_the_first_exact_way(self, name, dtype, tmp_path, caplog):
+        folder = tiny.save(name, tmp_path, scale=6.0 if dtype == "float32" else 3.0)
+        model = MODELS.make(f"hf:{folder}?dtype={dtype}")
+        with caplog.at_level(logging.INFO, "snellen"):
+            assert model._sharing.way is WAYS[name]
+        declared = WAYS[name] is Way.PLAIN
+        assert len(caplog.records) == (0 if declared else 1)
+        if not declared:
+            assert caplog.records[0].levelno == (
+                logging.INFO if WAYS[name] in (Way.PACKED, Way.ROWS) else logging.WARNING
+            )
+            found = model.facts()["prefix"]
+            assert found["way"] == WAYS[name]
+            assert found["tried"][WAYS[name]] < 0.2
+        assert model.wave == (32 if WAYS[name] in (Way.PACKED, Way.ROWS) else 1)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("fault", ["position", "leak", "image"])
+    def test_planted_faults_are_caught(self, name, fault, dtype, tmp_path, monkeypatch):
+        if fault == "leak" and WAYS[name] is Way.ROWS:
+            pytest.skip("rows have nothing to leak through")
+        plant_fault(monkeypatch, fault)
+        # The linear layers of this one hardly tell positions apart from rounding, where weights are large.
+        folder = tiny.save(name, tmp_path, scale=3.0 if (name, dtype) == ("qwen3_5", "bfloat16") else 6.0)
+        model = MODELS.make(f"hf:{folder}?dtype={dtype}")
+        model.load()
+        model._sharing.__dict__["images"] = 1
+        way = model._sharing.way
+        assert way is (Way.ROWS if fault == "leak" else way)
+        assert way not in ((Way.PACKED,) if fault == "leak" else (Way.PACKED, Way.ROWS))
+
+    @pytest.mark.parametrize("attn", ["eager", "sdpa"])
+    def test_whatever_computes_attention(self, attn, tmp_path):
+        folder = tiny.save("gemma3", tmp_path)
+        assert MODELS.make(f"hf:{folder}?attn={attn}")._sharing.way is Way.PACKED
+
+    def test_attention_that_takes_no_mask_runs_in_rows(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Prefix, "attention", "flash_attention_2")
+        model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}")
+        assert model._sharing.way is Way.ROWS
+        assert "takes no mask" in str(model._sharing.findings)
+
+    def test_a_processor_that_joins_text_and_image_is_run_for_each_prompt(self, tmp_path, monkeypatch):
+        """Tokens that cannot be put together are not: the forward pass is shared all the same."""
+        folder = tiny.save("llava", tmp_path)
+        monkeypatch.setattr(Look, "continued", lambda self, text: [7, *self.ids])
+        model = MODELS.make(f"hf:{folder}")
+        assert model._sharing.way is Way.PACKED
+        assert not model._sharing.reader.splices
+        plain = MODELS.make(f"hf:{folder}?prefix=off")
+        requests = ragged()[:6]
+        assert [r.text for r in answers(model, requests)] == [r.text for r in answers(plain, requests)]
+
+    def test_one_that_breaks_is_plain_and_says_so(self, tmp_path, monkeypatch, caplog):
+        def broken(self):
+            raise RuntimeError("no such luck")
+
+        model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}")
+        monkeypatch.setattr(type(model._sharing), "_check", broken)
+        assert model._sharing.way is Way.PLAIN
+        assert "the self-check failed: RuntimeError: no such luck" in caplog.text
+        assert answers(model, ragged()[:3])
+
+    def test_prefix_on_refuses_what_is_not_possible(self, tmp_path):
+        for name in ("paligemma", "florence2"):
+            model = MODELS.make(f"hf:{tiny.save(name, tmp_path / name)}?prefix=on")
+            with pytest.raises(ModelError, match="prefix=on is not possible.*Leave prefix at auto"):
+                answers(model, ragged()[:3])
+
+    def test_prefix_off_checks_nothing_and_is_another_model(self, tmp_path):
+        folder = tiny.save("llava", tmp_path)
+        model = MODELS.make(f"hf:{folder}?prefix=off")
+        answers(model, ragged()[:3])
+        assert model._sharing.found is None
+        assert "prefix" not in model.facts()
+        assert model.identity() != MODELS.make(f"hf:{folder}").identity()
+        assert MODELS.make(f"hf:{folder}").identity() == MODELS.make(f"hf:{folder}?prefix=on").identity()
+
+
+def plant_fault(monkeypatch, fault: str) -> None:
+    if fault == "position":
+        real = Prefix.positions
+        monkeypatch.setattr(Prefix, "positions", lambda self, *given: real(self, *given) + 1)
+    elif fault == "leak":
+        monkeypatch.setattr(Packed, "visible", lambda self, sees: torch.ones_like(sees))
+    else:
+        begin = Look.beginning
+        first: list[Look] = []
+
+        def wrong(self, length):
+            first.append(self)
+            mine, other = begin(self, length), begin(first[0], length)
+            pixels = "pixel_values"
+            return {**mine, pixels: other[pixels]}
+
+        monkeypatch.setattr(Look, "beginning", wrong)
+
+
+class TestVision:
+    def test_features_are_computed_once_and_answers_stay(self, tmp_path, monkeypatch):
+        folder = tiny.save("paligemma", tmp_path)
+        model, plain = MODELS.make(f"hf:{folder}"), MODELS.make(f"hf:{folder}?prefix=off")
+        requests = [
+            ask((picture(c),), t, max_tokens=6)
+            for c in ("red", "blue")
+            for t in ("What?", "Is it? Is it?", "A")
+        ]
+        expected = answers(plain, requests)
+        assert model._sharing.way is Way.VISION
+        tower = type(model._model.model.vision_tower)
+        seen = []
+        real = tower.forward
+
+        def counted(self, pixel_values, **more):
+            seen.append(len(pixel_values))
+            return real(self, pixel_values, **more)
+
+        monkeypatch.setattr(tower, "forward", counted)
+        assert [r.text for r in answers(model, requests)] == [r.text for r in expected]
+        assert seen == [1, 1]
+
+
+# ── what surrounds it ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory) -> Path:
+    return tiny.save("llava", tmp_path_factory.mktemp("llava"))
+
+
+class TestTogether:
+    def test_an_images_questions_stay_together(self, llava):
+        model = forced(MODELS.make(f"hf:{llava}"), Way.PACKED, images=2, batch_size=4)
+        images = [(picture(color),) for color in ("red", "green", "blue")]
+        requests = [ask(image, f"{i}?", max_tokens=5) for i in range(6) for image in images]
+        requests += [ask((picture("white"),), f"{i}?", max_tokens=5 + i) for i in range(2)]
+        found = model.together(requests)
+        assert sorted(i for batch in found for i in batch) == list(range(20))
+        assert [sorted(batch) for batch in found] == [
+            sorted([*range(0, 18, 3), *range(1, 18, 3)]),
+            list(range(2, 18, 3)),
+            [18],
+            [19],
+        ]
+
+    def test_samples_drawn_warm_share_nothing(self, llava):
+        model = MODELS.make(f"hf:{llava}")
+        warm = [ask((picture(),), "?", max_tokens=5) for _ in range(3)]
+        warm = [replace(r, decoding=Decoding(5, temperature=1.0, draw=i)) for i, r in enumerate(warm)]
+        assert model._sharing.clusters(warm) == []
+
+    def test_small_models_take_more_images_at_once(self, llava):
+        model = MODELS.make(f"hf:{llava}")
+        assert model._sharing.way is Way.PACKED
+        assert model._sharing.images == model.batch_size
+        for parameter in (huge := MODELS.make(f"hf:{llava}")).decoder.parameters():
+            parameter.numel = lambda: 10**10
+        assert huge._sharing.images == 1
+
+
+class TestForesight:
+    def test_looks_are_made_ready(self, llava, monkeypatch):
+        model = forced(MODELS.make(f"hf:{llava}"), Way.PACKED)
+        model.load()
+        requests = ragged()[:6]
+        runs = []
+        real = VisionLanguageModel.process_all
+        monkeypatch.setattr(
+            VisionLanguageModel, "process_all", lambda self, *given: runs.append(1) or real(self, *given)
+        )
+        model.foresee(requests)
+        assert len(runs) == 1
+        answers(model, requests)
+        assert len(runs) == 1
+
+    def test_before_the_check_nothing_is(self, llava):
+        model = MODELS.make(f"hf:{llava}")
+        model.foresee(ragged()[:6])
+        assert not model._sharing.reader._looks
+
+    def test_a_reader_keeps_some(self):
+        class Tensors(dict):
+            pass
+
+        def process(prompt, images):
+            return {"input_ids": torch.tensor([[1, *map(ord, prompt)]])}
+
+        reader = Reader(process, lambda prompt: list(map(ord, prompt)), kept=2)
+        images = [(picture(color),) for color in ("red", "green", "blue")]
+        first, ids = reader.read("abc", images[0])
+        assert ids == [1, 97, 98, 99]
+        again, ids = reader.read("abd", images[0])
+        assert again is first
+        assert ids == [1, 97, 98, 100]
+        other, _ = reader.read("xyz", images[0])
+        assert other is not first
+        for image in images[1:]:
+            reader.read("abc", image)
+        assert len(reader._looks) == 2
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("value", "size"), [("auto", None), ("100", 100), ("2GB", 2**31), ("1.5k", 1536), ("512 MiB", 2**29)]
+    )
+    def test_sizes(self, value, size):
+        assert parse_bytes("cache_budget", value) == size
+
+    @pytest.mark.parametrize("value", ["", "0", "-1GB", "lots", "1PB", "GB"])
+    def test_what_is_none(self, value):
+        with pytest.raises(BadOption, match="allowed: auto, or a size such as"):
+            parse_bytes("cache_budget", value)
+
+    def test_it_is_an_option(self, llava):
+        assert MODELS.make(f"hf:{llava}?cache_budget=2GB")._sharing.budget() == 2**31
+        with pytest.raises(BadOption, match="cache_budget='much'"):
+            MODELS.make(f"hf:{llava}?cache_budget=much")
+
+    def test_free_memory_bounds_it(self):
+        assert 2**20 < free_bytes(torch.device("cpu")) < 2**44
+
+    def test_it_bounds_what_is_run_at_once(self, llava, monkeypatch):
+        """A thousand names in passes of as many nodes as the budget holds."""
+        names = tuple(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcd")
+        request = ask((picture(),), "What?", kind=Kind.SCORE, continuations=names)
+        widths: list[tuple[int, int]] = []
+        real = Packed._step
+
+        def measured(self, ids, *given):
+            prefix = self.prefix
+            widths.append((ids.numel(), ids.numel() * prefix.bytes_per_token + prefix.nbytes))
+            return real(self, ids, *given)
+
+        monkeypatch.setattr(Packed, "_step", measured)
+        found = {}
+        for budget in ("8MB", "2GB"):
+            model = forced(MODELS.make(f"hf:{llava}?cache_budget={budget}"), Way.PACKED)
+            widths.clear()
+            found[budget] = scores(answers(model, [request]))
+            assert max(taken for _, taken in widths) <= parse_bytes("", budget)
+            passes = len(widths)
+        assert passes == 1
+        assert (found["8MB"] - found["2GB"]).abs().max() < TOLERANCE
+
+
+class TestMatmul:
+    def test_the_route_is_exact_or_not_taken(self):
+        usual = torch.backends.mkldnn.matmul.fp32_precision
+        try:
+            matmul.take_fastest_route()
+            a, b = torch.randn(64, 512), torch.randn(512, 64)
+            truth = a.double() @ b.double()
+            assert ((a @ b).double() - truth).abs().max() / truth.abs().max() < matmul.EXACT
+        finally:
+            torch.backends.mkldnn.matmul.fp32_precision = usual
+
+    def test_what_rounds_is_put_back(self, monkeypatch):
+        usual = torch.backends.mkldnn.matmul.fp32_precision
+        monkeypatch.setattr(matmul, "EXACT", -1.0)
+        assert matmul.take_fastest_route() == "default"
+        assert torch.backends.mkldnn.matmul.fp32_precision == usual
+
+    def test_what_is_faster_is_taken(self, monkeypatch):
+        usual = torch.backends.mkldnn.matmul.fp32_precision
+        monkeypatch.setattr(matmul, "EXACT", 1.0)
+        times = iter([2.0, 1.0])
+        monkeypatch.setattr(matmul, "_seconds", lambda run: next(times))
+        try:
+            assert matmul.take_fastest_route() == "onednn"
+            assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        finally:
+            torch.backends.mkldnn.matmul.fp32_precision = usual
