@@ -27,7 +27,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +276,9 @@ def picture(seed: int) -> Image:
 
     clouds = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     data = encode(pillow.fromarray(clouds).resize((PIXELS, PIXELS), pillow.Resampling.BICUBIC))
-    return Image(lambda: data, f"clouds {seed}")
+    image = Image(lambda: data, f"clouds {seed}")
+    _ = image.pixels, image.sha256  # decoding is nobody's
+    return image
 
 
 # ── the arms ────────────────────────────────────────────────────────────────────────────────────────
@@ -379,44 +380,62 @@ def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, An
         f"products by the {shared.facts().get('matmul', 'usual')} route"
     )
     rows = []
+    hundred: list[float] = []
     for number, (title, make) in enumerate(WORKLOADS.items()):
         if options.only and options.only not in title:
             continue
-        times: dict[str, list[float]] = {"plain": [], "one by one": [], "shared": [], "floor": []}
+        row: dict[str, Any] = {"workload": title}
+        for arm in ("plain", "one by one", "shared", "together", "floor"):
+            row[arm] = []
         for repeat in range(options.repeats):
             image = picture(1000 * number + repeat)
-            _ = image.pixels, image.sha256  # decoding is nobody's
             requests = make(image)
-            factor = 10 if title == EXTRAPOLATED else 1
-            fewer = likelihood(image, 100) if factor > 1 else requests
             took, ours = seconds(lambda r=requests: answered(shared, r), options.device)
-            times["shared"].append(took)
-            took, theirs = seconds(lambda r=fewer: answered(plain, r), options.device)
-            times["plain"].append(took * factor)
-            if factor > 1:
-                ours = [replace(r, scores=r.scores[:100]) for r in ours]
-            check(title, ours, theirs, options.dtype)
+            row["shared"].append(took)
+            if title == EXTRAPOLATED and hundred:
+                row["plain"].append(10 * hundred[repeat])
+            else:
+                took, theirs = seconds(lambda r=requests: answered(plain, r), options.device)
+                row["plain"].append(took)
+                check(title, ours, theirs, options.dtype)
             if requests[0].kind is Kind.SCORE:
                 took, again = seconds(lambda r=requests: one_by_one(shared, r[0]), options.device)
-                times["one by one"].append(took)
-                assert decisions(ours) == [max(range(len(ours[0].scores)), key=again.__getitem__)]
+                row["one by one"].append(took)
+                assert decisions(ours) == [max(range(len(again)), key=again.__getitem__)]
+            count = shared._sharing.images
+            many = [r for i in range(count) for r in make(picture(1000 * number + 100 * repeat + 100 + i))]
+            took, _ = seconds(lambda r=many: answered(shared, r), options.device)
+            row["together"].append(took / count)
             generated = sum(r.completion_tokens for r in ours)
             work = operations(shared, requests, generated - len(ours) if generated else 0)
-            times["floor"].append(work / rate(SIZES[options.size], options))
-        ratios = [a / b for a, b in zip(times["plain"], times["shared"], strict=True)]
-        row: dict[str, Any] = {"workload": title, "ratio": ratios, **times}
+            row["floor"].append(work / rate(SIZES[options.size], options))
+        if title == "likelihood of 100 names":
+            hundred = row["plain"]
         rows.append(row)
-        published = [a / b for a, b in zip(times["one by one"], times["shared"], strict=False)]
-        floors = [a / b for a, b in zip(times["shared"], times["floor"], strict=True)]
-        mark = " (extrapolated from 100 names)" if title == EXTRAPOLATED else ""
-        print(
-            f"  {title}: plain {median(times['plain'])} s{mark}, shared {median(times['shared'])} s, "
-            f"{median(ratios)} times"
-            + (f"; over one by one {median(published)} times" if published else "")
-            + f"; {median(floors)} of the floor",
-            flush=True,
-        )
+        report(row, shared._sharing.images)
     return rows
+
+
+def report(row: dict[str, Any], images: int) -> None:
+    """One workload's medians and spreads."""
+
+    def over(one: str, other: str) -> str:
+        return median([a / b for a, b in zip(row[one], row[other], strict=True)])
+
+    mark = ", extrapolated from 100 names" if row["workload"] == EXTRAPOLATED else ""
+    print(f"  {row['workload']}, seconds an image:")
+    print(
+        f"    plain {median(row['plain'])}{mark}; shared {median(row['shared'])}: {over('plain', 'shared')} times"
+    )
+    if row["one by one"]:
+        ratio = over("one by one", "shared")
+        print(f"    one by one {median(row['one by one'])}: shared is {ratio} times as fast")
+    print(f"    {images} images together {median(row['together'])}: {over('plain', 'together')} times")
+    print(
+        f"    floor {median(row['floor'])}: shared takes {over('shared', 'floor')} of it, "
+        f"together {over('together', 'floor')}",
+        flush=True,
+    )
 
 
 def check(title: str, ours: Sequence[Response], theirs: Sequence[Response], dtype: str) -> None:
@@ -438,8 +457,6 @@ def throughput(architecture: str, options: argparse.Namespace) -> None:
         for name, model, count in (("shared", shared, options.images or 16), ("plain", plain, 2)):
             small = factor > 1 and model is plain
             warm, timed = ([picture(s) for s in range(b, b + count)] for b in (0, 1000))
-            for image in (*warm, *timed):
-                _ = image.pixels, image.sha256
             if options.device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             for images in (warm, timed):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from helpers import FAILED, Scripted, picture, sample, text_of
-from snellen.api import Plan, Run, open_run, run
-from snellen.engine.driver import Answer, drive, examine_block
+from snellen.api import Filters, Plan, Run, open_run, run
+from snellen.engine.driver import Answer, drive, examine_block, first_waves
 from snellen.engine.memory import Remembering, describe, key_of
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
@@ -579,3 +579,51 @@ def test_memory_does_not_grow_with_the_run():
     peaks = [int(line.split(" samples: ")[1].split(" MB")[0]) for line in done.stdout.splitlines()]
     assert len(peaks) == 2
     assert peaks[1] - peaks[0] < 25
+
+
+class TestForesight:
+    """What will be asked next is told to the model, while it answers."""
+
+    class Foreseeing(Scripted):
+        def __init__(self, script):
+            super().__init__(script, batch_size=4)
+            self.foreseen: list[Request] = []
+
+        def foresee(self, requests):
+            self.foreseen += requests
+
+    def examine(self, model, workspace, **more):
+        plan = Plan(
+            [model],
+            ["chart:shapes"],
+            ["closed-set?rounds=2"],
+            filters=Filters(limit=12),
+            workspace=workspace,
+            **more,
+        )
+        plan.examine()
+        return model
+
+    def test_the_first_wave_of_each_block(self, workspace):
+        model = self.examine(self.Foreseeing(lambda r: "star"), workspace)
+        assert [text_of(r) for r in model.foreseen] == [text_of(r) for r in model.asked]
+        assert len(model.asked) == 24
+
+    def test_not_what_is_remembered(self, workspace):
+        self.examine(self.Foreseeing(lambda r: "star"), workspace)
+        again = self.Foreseeing(lambda r: "star")
+        # Another run of the same questions: at most until the memory is seen to hold them.
+        plan = Plan(
+            [again], ["chart:shapes"], ["closed-set?rounds=2"], filters=Filters(limit=13), workspace=workspace
+        )
+        plan.examine()
+        assert len(again.asked) == 2
+        assert len(again.foreseen) < 24
+
+    def test_a_protocol_that_fails_is_not_reported_twice(self):
+        class Broken(ClosedSet):
+            def examine(self, sample):
+                raise RuntimeError("no")
+                yield
+
+        assert first_waves(samples(3), Broken()) == []

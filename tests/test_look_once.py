@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 
 import tiny
 from helpers import picture
+from snellen.api import Filters, Plan
 from snellen.errors import BadOption, ModelError
 from snellen.models.huggingface import matmul
 from snellen.models.huggingface.budget import free_bytes, parse_bytes
+from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.forest import chunks, common, plant
 from snellen.models.huggingface.looks import Look, Reader
 from snellen.models.huggingface.prefix import Packed, Prefix, Rows
 from snellen.models.huggingface.selfcheck import Findings, Way
 from snellen.models.huggingface.vlm import VisionLanguageModel
+from snellen.models.pico import WEIGHTS
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
 from snellen.types import Decoding, Kind, Message, Outcome, Request
@@ -520,3 +523,53 @@ class TestMatmul:
             assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
         finally:
             torch.backends.mkldnn.matmul.fp32_precision = usual
+
+
+# ── end to end ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def pico(prefix) -> VisionLanguageModel:
+    model = VisionLanguageModel(Checkpoint.find("pico:llava", str(WEIGHTS / "llava")), prefix)
+    model.name = f"pico, prefix {prefix}"
+    return model
+
+
+@pytest.mark.parametrize("protocol", ["closed-set", "binary", "rank", "rank?pmi=true&prefix=It is a"])
+def test_runs_predict_the_same_both_ways(protocol, workspace):
+    kept = {}
+    for prefix in ("on", "off"):
+        plan = Plan([pico(prefix)], ["chart:shapes"], [protocol], filters=Filters(limit=56))
+        (found,) = plan.examine()
+        kept[prefix] = found.predictions[["id", "prediction", "outcome", "questions"]]
+        assert ("prefix" in found.manifest["model"]["facts"]) == (prefix == "on")
+    assert kept["on"].equals(kept["off"])
+    assert found.metrics["accuracy"]["value"] > 0.5
+
+
+def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
+    """In one wave or one by one: the same predictions and the same count of questions."""
+    model = pico("on")
+    asked = []
+    real = model.answer
+    model.answer = lambda requests: asked.append(len(requests)) or real(requests)  # type: ignore[method-assign]
+    found = {}
+    for protocol in ("binary", "binary?wave=1"):
+        asked.clear()
+        (run,) = Plan(
+            [model], ["chart:shapes"], [protocol], filters=Filters(limit=28), workspace=workspace, fresh=True
+        ).examine()
+        found[protocol] = run.predictions[["id", "prediction", "outcome", "questions"]]
+        if protocol == "binary":
+            assert sum(asked) == 28 * 28
+    assert found["binary"].equals(found["binary?wave=1"])
+    assert found["binary"]["questions"].sum() == sum(asked) < 28 * 28
+
+
+def test_the_line_that_says_which_is_printed(workspace, capsys):
+    from snellen.report.progress import progress
+
+    with progress() as watch:
+        Plan([pico("auto")], ["chart:shapes"], ["closed-set"], filters=Filters(limit=4)).examine(watch)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "pico, prefix auto: each image is looked at once, its questions packed behind it"
+    assert not logging.getLogger("snellen").handlers
