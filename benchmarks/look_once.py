@@ -27,6 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,6 @@ def llava(size: dict[str, Any]) -> tuple[Any, Any]:
 
 def qwen2_vl(size: dict[str, Any]) -> tuple[Any, Any]:
     """Patches merged two by two (144 image tokens) and positions in three axes."""
-    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     names = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -204,11 +204,17 @@ def qwen2_vl(size: dict[str, Any]) -> tuple[Any, Any]:
         vision_end_token_id=end,
     )
     limits = {"shortest_edge": 28 * 28, "longest_edge": PIXELS * PIXELS}
-    without_torchvision()
+    if find_spec("torchvision") is not None:
+        videos = hf.Qwen2VLVideoProcessor()
+    else:
+        without_torchvision()
+        from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+        videos = AutoVideoProcessor.from_pretrained("")
     processor = hf.Qwen2VLProcessor(
         Qwen2VLImageProcessorPil(size=limits),
         tok,
-        AutoVideoProcessor.from_pretrained(""),
+        videos,
         chat_template=template("<|vision_start|><|image_pad|><|vision_end|>"),
     )
     return hf.Qwen2VLForConditionalGeneration._from_config(config), processor
@@ -424,9 +430,8 @@ def report(row: dict[str, Any], images: int) -> None:
 
     mark = ", extrapolated from 100 names" if row["workload"] == EXTRAPOLATED else ""
     print(f"  {row['workload']}, seconds an image:")
-    print(
-        f"    plain {median(row['plain'])}{mark}; shared {median(row['shared'])}: {over('plain', 'shared')} times"
-    )
+    print(f"    plain {median(row['plain'])}{mark}")
+    print(f"    shared {median(row['shared'])}: {over('plain', 'shared')} times")
     if row["one by one"]:
         ratio = over("one by one", "shared")
         print(f"    one by one {median(row['one by one'])}: shared is {ratio} times as fast")
