@@ -36,8 +36,9 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from snellen.images import Image, encode
+from snellen.models.huggingface.branches import Rows
 from snellen.models.huggingface.checkpoint import Checkpoint, quiet, without_torchvision
-from snellen.models.huggingface.prefix import Prefix, Rows
+from snellen.models.huggingface.prefix import Prefix
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import BINARY, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
 from snellen.protocols.base import ask

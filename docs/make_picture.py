@@ -65,7 +65,7 @@ def main() -> None:
         plan = Plan(
             [f"pico:{name}" for name in NAMES],
             ["chart:shapes"],
-            ["closed-set", "binary?wave=7", "rank"],
+            ["closed-set", "binary", "rank"],
             filters=Filters(limit=140),
             workspace=workspace,
         )

@@ -17,11 +17,12 @@ from helpers import picture
 from snellen.api import Filters, Plan
 from snellen.errors import BadOption, ModelError
 from snellen.models.huggingface import matmul
+from snellen.models.huggingface.branches import Packed, Rows
 from snellen.models.huggingface.budget import free_bytes, parse_bytes
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.forest import chunks, common, plant
 from snellen.models.huggingface.looks import Look, Reader
-from snellen.models.huggingface.prefix import Packed, Prefix, Rows
+from snellen.models.huggingface.prefix import Prefix
 from snellen.models.huggingface.selfcheck import Findings, Way
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.models.pico import WEIGHTS
@@ -231,6 +232,23 @@ class TestBothWays:
         fitted = next(i for i, size in enumerate(sizes) if size <= 3)
         assert fitted > 0
         assert max(sizes[fitted:]) <= 3, "what did not fit once is not tried again"
+
+    def test_running_out_of_memory_halves_the_images_at_once(self, name, shared, plain_scores, monkeypatch):
+        forced(shared, WAYS[name], images=3)
+        counts = []
+        real = Prefix.__init__
+
+        def small(self, model, looks, *args, **more):
+            counts.append(len(looks))
+            if len(looks) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            real(self, model, looks, *args, **more)
+
+        monkeypatch.setattr(Prefix, "__init__", small)
+        found = answers(shared, ragged(Kind.SCORE))
+        assert (scores(found) - scores(plain_scores)).abs().max() < TOLERANCE
+        assert set(counts) > {1}
+        assert set(counts[counts.index(1) :]) == {1}, "what did not fit once is not tried again"
 
 
 def count_prefixes(monkeypatch) -> list[int]:

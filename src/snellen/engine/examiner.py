@@ -141,7 +141,8 @@ class Examination:
         self.protocol.prepare()
         self.model.load()
         memory = Remembering(self.model, self.store, self.nonce)
-        protocol = self.protocol.paced(lambda: self.model.wave)
+        # What a model finds out about itself before it can tell costs no run any speed.
+        protocol = self.protocol.paced(self.model.wave) if self.protocol.several else self.protocol
 
         def prepare(block: Block) -> Block:
             good = self._prepare(block)

@@ -86,8 +86,10 @@ class Remembering:
             )
             fresh.update(zip((keys[i] for i in batch), replies, strict=True))
 
-        together = await asyncio.to_thread(self._model.together, [requests[i] for i in missing])
-        todo = [[missing[place] for place in places] for places in together]
+        todo: list[list[int]] = []
+        if missing:
+            together = await asyncio.to_thread(self._model.together, [requests[i] for i in missing])
+            todo = [[missing[place] for place in places] for places in together]
 
         if self._model.workers == 1:
             for batch in todo:

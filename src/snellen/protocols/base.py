@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -48,6 +48,8 @@ class Protocol(ABC):
     name: ClassVar[str]
     #: What it asks of a model.
     kind: ClassVar[Kind] = Kind.GENERATE
+    #: Whether it asks several things about an image, so that a model does well to share what they share.
+    several: ClassVar[bool] = True
 
     @property
     def without_image(self) -> bool:
@@ -67,9 +69,9 @@ class Protocol(ABC):
         if not labels:
             raise DataError(f"The protocol {self.name!r} needs class names; this data set has none.")
 
-    def paced(self, wave: Callable[[], int]) -> Protocol:
-        """The same protocol for a model that answers ``wave()`` questions about an image for little more
-        than one. It predicts the same, and counts the same questions.
+    def paced(self, wave: int) -> Protocol:
+        """The same protocol for a model that answers ``wave`` questions about an image for little more than
+        one. It predicts the same, and counts the same questions.
         """
         return self
 

@@ -6,7 +6,7 @@ Source: "Best Vision Language Models (VLMs) for Image Classification: Performanc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -55,8 +55,8 @@ class Binary(Protocol):
         positive("max_tokens", self.max_tokens)
         slots("prompt", self.prompt, "name")
 
-    def paced(self, wave: Callable[[], int]) -> Binary:
-        return self if self.wave is not None else replace(self, wave=wave())
+    def paced(self, wave: int) -> Binary:
+        return self if self.wave is not None else replace(self, wave=wave)
 
     def examine(self, sample: Sample) -> Examination:
         """Waves of questions until the first yes. ``questions`` counts up to it, whatever the wave."""

@@ -36,6 +36,7 @@ class OpenWorld(Protocol):
     """
 
     name: ClassVar[str] = "open-world"
+    several: ClassVar[bool] = False
     prompt: str = OPEN_WORLD[0]
     cot: bool = False
     map: Literal["words", "embedding"] = "words"

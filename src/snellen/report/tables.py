@@ -188,6 +188,8 @@ def figures_table(run: Run) -> Table:
         rows += [
             (name.replace("_", " "), escape(_plain(value))) for name, value in figures["protocol"].items()
         ]
+    if facts.get("prefix"):
+        rows.append(("an image's questions share", f"{facts['prefix']['way']} (see docs/look-once.md)"))
     if facts.get("unmapped_classes"):
         rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
     options = run.manifest["protocol"]["options"]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from snellen.models.huggingface.branches import MOST_NODES, Branch, Branches, Rows, greedy
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.looks import Look
-from snellen.models.huggingface.prefix import MOST_NODES, Branch, Branches, Prefix, Rows, greedy
+from snellen.models.huggingface.prefix import Prefix
 
 __all__ = ["LookOnce", "Question", "group"]
 
@@ -151,16 +152,25 @@ class LookOnce:
         self, questions: Sequence[Question], more: int | None
     ) -> Iterator[tuple[Prefix, list[tuple[int, int]]]]:
         """Prefixes, each with the questions that begin with it, as (number of the image, question)."""
+        import torch
+
         alike: dict[tuple[Any, ...], list[list[int]]] = {}
         for members in group(questions):
             alike.setdefault(questions[members[0]].look.shape, []).append(members)
         for groups in alike.values():
-            for start in range(0, len(groups), self._images):
-                together = groups[start : start + self._images]
-                yield (
-                    self._prefix([[questions[i] for i in members] for members in together], more or 0),
-                    [(number, i) for number, members in enumerate(together) for i in members],
-                )
+            while groups:
+                together = groups[: self._images]
+                try:
+                    prefix = self._prefix(
+                        [[questions[i] for i in members] for members in together], more or 0
+                    )
+                except torch.OutOfMemoryError:
+                    if len(together) == 1:
+                        raise
+                    self._images = len(together) // 2
+                    continue
+                groups = groups[len(together) :]
+                yield prefix, [(number, i) for number, members in enumerate(together) for i in members]
 
     def _prefix(self, groups: Sequence[Sequence[Question]], more: int) -> Prefix:
         """A kept prefix, or a new one."""

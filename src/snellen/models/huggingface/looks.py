@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ __all__ = ["ALONG", "Look", "Reader"]
 ALONG = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
 )
+
+
+#: How much the looks that are kept for prompts to come may take: pictures of many megapixels are large.
+KEPT_BYTES = 2**29
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,11 @@ class Look:
         ):
             after += 1
         return cls(ids, text, len(ids) - after, len(text) - after, tensors, has_images)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """What the tensors take."""
+        return sum(int(tensor.nbytes) for tensor in self.tensors.values())
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -101,7 +111,7 @@ class Reader:
         process: runs the processor on one prompt and its images.
         tokenize: a text's tokens, images as their marks.
         image_token: which stands for images, or a part of one.
-        kept: how many looks are kept.
+        kept: how many looks are kept, within ``KEPT_BYTES``.
     """
 
     def __init__(
@@ -134,6 +144,9 @@ class Reader:
                 ids = tensors["input_ids"][0].tolist()
                 look = self._looks[key] = Look.of(ids, text, tensors, bool(images), self._image_token)
             self._looks.move_to_end(key)
-            while len(self._looks) > self._kept:
+            while len(self._looks) > 1 and (
+                len(self._looks) > self._kept
+                or sum(kept.nbytes for kept in self._looks.values()) > KEPT_BYTES
+            ):
                 self._looks.popitem(last=False)
             return look, ids

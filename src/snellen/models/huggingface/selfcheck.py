@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.errors import reason_of
 from snellen.images import Image, encode
+from snellen.models.huggingface.branches import Branches, Packed, Rows
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.look_once import LookOnce, Question
-from snellen.models.huggingface.prefix import Branches, CannotShare, Packed, Rows, keep
+from snellen.models.huggingface.prefix import CannotShare, keep
 
 if TYPE_CHECKING:
     import torch

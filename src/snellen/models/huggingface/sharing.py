@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,8 +27,9 @@ Prefix = Literal["auto", "on", "off"]
 #: the encoding of the image, or the image into positions; BLIP-2 passes no cache on.
 PLAIN = frozenset({"instructblip", "kosmos-2", "florence2", "blip-2"})
 
-#: Operations of a forward pass beside which calling it costs little, on a CPU.
-WORTHWHILE = 6e11
+#: Operations of a prefill beyond which more images at once gain nothing on a CPU: measured, see
+#: benchmarks/RESULTS.md.
+WORTHWHILE = 8e11
 
 log = logging.getLogger("snellen")
 
@@ -59,10 +61,9 @@ class Sharing:
 
     @cached_property
     def images(self) -> int:
-        """How many images are prefilled together.
+        """How many images are prefilled together: as many as keep the processor busy.
 
-        On a CPU, one: more are slower, unless the model is so small that calling it costs more than its
-        arithmetic.
+        Tokens that are generated cost a CPU a reading of all weights, whether for one image or for four.
         """
         if self._model.device.type == "cuda":
             return self._model.batch_size
@@ -169,7 +170,8 @@ class Sharing:
         if self.found is not None and self.way in BRANCHES:
             for places in self.clusters(requests):
                 request = requests[places[0]]
-                self.reader.read(self._model.prompt(request.messages), request.images)
+                with suppress(Exception):  # what is wrong with a request is said when it is answered
+                    self.reader.read(self._model.prompt(request.messages), request.images)
 
     def clear(self) -> None:
         """Give back what is kept for questions to come."""
