@@ -521,17 +521,28 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def peak(budget: str, options: argparse.Namespace) -> None:
-    """What a rank adds to the memory that the process held after a first, small one."""
-    from snellen.engine.examiner import peak_rss
+    """What a rank adds to the memory that the process holds after a small one (Linux)."""
     from snellen.models.huggingface.budget import parse_bytes
 
     options.budget = parse_bytes("budget", budget)
     shared, _ = build(options.architectures[0], options)
     answered(shared, likelihood(picture(1), 2))
-    before = peak_rss() or 0
-    took, _ = seconds(lambda: answered(shared, likelihood(picture(2), 1000)), options.device)
-    added = (peak_rss() or 0) - before
-    print(f"budget {budget}: the peak rose by {added / 2**20:.0f} MiB, {took:.2f} s")
+    found = []
+    for count in (2, 1000):
+        request = likelihood(picture(count), count)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _status("VmRSS")
+        took, _ = seconds(lambda r=request: answered(shared, r), options.device)
+        found.append((_status("VmHWM") - before) / 1024)
+    print(
+        f"budget {budget}: 2 names took {found[0]:.0f} MiB at most, 1,000 names {found[1]:.0f}; {took:.2f} s"
+    )
+
+
+def _status(name: str) -> int:
+    """A line of this process's status, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def main() -> None:

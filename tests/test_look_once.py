@@ -19,13 +19,11 @@ from snellen.errors import BadOption, ModelError
 from snellen.models.huggingface import matmul
 from snellen.models.huggingface.branches import Packed, Rows
 from snellen.models.huggingface.budget import free_bytes, parse_bytes
-from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.forest import chunks, common, plant
 from snellen.models.huggingface.looks import Look, Reader
-from snellen.models.huggingface.prefix import Prefix
+from snellen.models.huggingface.prefix import Prefix, cached_bytes
 from snellen.models.huggingface.selfcheck import Findings, Way
 from snellen.models.huggingface.vlm import VisionLanguageModel
-from snellen.models.pico import WEIGHTS
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
 from snellen.types import Decoding, Kind, Message, Outcome, Request
@@ -124,7 +122,7 @@ def answers(model, requests):
 NAMES = ("cat", "car", "car tyre", "car tyre dog", "x", "a much longer name, " * 4, "cat", "猫")
 
 
-def ragged(kind: Kind = Kind.GENERATE, colors=("red", "blue")) -> list[Request]:
+def ragged(kind: Kind = Kind.GENERATE, colors=("red", "blue", "white")) -> list[Request]:
     """Of each image: suffixes of one token and of a hundred, one that begins another, two that are equal,
     one without an image and one with two, one that shares not even its first word."""
     found = []
@@ -165,7 +163,7 @@ def plain_scores(plain):
 
 def ways(name) -> list[tuple[Way, int]]:
     both = [Way.PACKED, Way.ROWS] if WAYS[name] is Way.PACKED else [WAYS[name]]
-    return [(way, images) for way in both for images in (1, 3)]
+    return [(way, images) for way in both for images in (1, 8)]
 
 
 class TestBothWays:
@@ -234,7 +232,7 @@ class TestBothWays:
         assert max(sizes[fitted:]) <= 3, "what did not fit once is not tried again"
 
     def test_running_out_of_memory_halves_the_images_at_once(self, name, shared, plain_scores, monkeypatch):
-        forced(shared, WAYS[name], images=3)
+        forced(shared, WAYS[name], images=8)
         counts = []
         real = Prefix.__init__
 
@@ -320,7 +318,9 @@ class TestSelfCheck:
         assert not model._sharing.reader.splices
         plain = MODELS.make(f"hf:{folder}?prefix=off")
         requests = ragged()[:6]
+        made = count_prefixes(monkeypatch)
         assert [r.text for r in answers(model, requests)] == [r.text for r in answers(plain, requests)]
+        assert len(made) == 1
 
     def test_one_that_breaks_is_plain_and_says_so(self, tmp_path, monkeypatch, caplog):
         def broken(self):
@@ -499,7 +499,8 @@ class TestBudget:
 
         def measured(self, ids, *given):
             prefix = self.prefix
-            widths.append((ids.numel(), ids.numel() * prefix.bytes_per_token + prefix.nbytes))
+            taken = prefix.length * cached_bytes(prefix.model)
+            widths.append((ids.numel(), taken + ids.numel() * prefix.bytes_per_token))
             return real(self, ids, *given)
 
         monkeypatch.setattr(Packed, "_step", measured)
@@ -547,7 +548,7 @@ class TestMatmul:
 
 
 def pico(prefix) -> VisionLanguageModel:
-    model = VisionLanguageModel(Checkpoint.find("pico:llava", str(WEIGHTS / "llava")), prefix)
+    model = MODELS.make(f"pico:llava?prefix={prefix}")
     model.name = f"pico, prefix {prefix}"
     return model
 

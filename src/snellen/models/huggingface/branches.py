@@ -12,7 +12,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from snellen.models.huggingface.forest import Forest, chunks, plant
-from snellen.models.huggingface.prefix import CannotShare, Prefix
+from snellen.models.huggingface.prefix import CannotShare, Prefix, cached_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,8 @@ class Packed(Branches):
         # Attention takes [nodes, prefix + nodes] of masks, and of scores where it is eager.
         wide = prefix.length + MOST_NODES
         width = 4 if prefix.attention == "sdpa" else 4 * prefix.heads
-        room = (budget - prefix.nbytes) // (prefix.bytes_per_token + width * wide)
+        taken = prefix.count * prefix.length * cached_bytes(prefix.model)
+        room = (budget - taken) // (prefix.bytes_per_token + width * wide)
         limit = max(1, min(room, MOST_NODES * prefix.count) // prefix.count)
         groups = []
         for number in range(prefix.count):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from snellen.models.huggingface.branches import MOST_NODES, Branch, Branches, Rows, greedy
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.looks import Look
-from snellen.models.huggingface.prefix import Prefix
+from snellen.models.huggingface.prefix import Prefix, cached_bytes
 
 __all__ = ["LookOnce", "Question", "group"]
 
@@ -41,8 +41,7 @@ def group(questions: Sequence[Question]) -> list[list[int]]:
     found: dict[tuple[Any, ...], list[int]] = {}
     for place, question in enumerate(questions):
         look = question.look
-        images = id(look.tensors.get("pixel_values")) if look.has_images else None
-        found.setdefault((images, *question.ids[: look.head]), []).append(place)
+        found.setdefault((look.images, *question.ids[: max(1, look.seen)]), []).append(place)
     return list(found.values())
 
 
@@ -194,11 +193,11 @@ class LookOnce:
             for members in groups
         )
         looks = [members[0].look for members in groups]
-        # Nodes that suffixes share are counted for each; room that is not used is hardly ever touched.
+        # Nodes that suffixes share are counted for each: more room than is needed.
         room = max(
             sum(len(q.ids) - length + more + sum(map(len, q.tails)) for q in members) for members in groups
         )
+        spare = self.budget() // (4 * len(groups) * cached_bytes(self._model))
         ids = [members[0].ids for members in groups]
-        return Prefix(
-            self._model, looks, ids, length, room=min(room, MOST_NODES), recurrent=self.branches is Rows
-        )
+        room, recurrent = min(room, MOST_NODES, spare), self.branches is Rows
+        return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent)

@@ -29,27 +29,30 @@ class Look:
     """Some images with the prompt that they came with.
 
     Attributes:
+        images: their hashes.
         ids: that prompt's tokens, each image's included.
         text: its tokens as the tokenizer alone makes them, images as their marks.
         head: how many tokens of ``ids`` stand before the text that follows the last image.
         mark: how many tokens of ``text`` do.
+        seen: how many tokens of ``ids`` it takes to have seen all images.
         tensors: the processor's, of one row.
     """
 
+    images: tuple[str, ...]
     ids: list[int]
     text: list[int]
     head: int
     mark: int
+    seen: int
     tensors: Mapping[str, Any]
-    has_images: bool
 
     @classmethod
     def of(
         cls,
+        images: tuple[str, ...],
         ids: list[int],
         text: list[int],
         tensors: Mapping[str, Any],
-        has_images: bool,
         image_token: int | None = None,
     ) -> Look:
         """Find where the text after the images begins: from there on the two agree."""
@@ -60,7 +63,9 @@ class Look:
             and ids[-1 - after] != image_token
         ):
             after += 1
-        return cls(ids, text, len(ids) - after, len(text) - after, tensors, has_images)
+        head = len(ids) - after
+        places = [place for place, token in enumerate(ids) if token == image_token]
+        return cls(images, ids, text, head, len(text) - after, places[-1] + 1 if places else head, tensors)
 
     @cached_property
     def nbytes(self) -> int:
@@ -74,7 +79,7 @@ class Look:
             (name, tuple(tensor.shape[2:] if name in ALONG else tensor.shape))
             for name, tensor in self.tensors.items()
         )
-        return (self.head, *sorted(shapes))
+        return (self.seen, *sorted(shapes))
 
     def beginning(self, length: int) -> dict[str, Any]:
         """The tensors for a prompt of ``length`` tokens about these images, its tokens apart.
@@ -142,7 +147,7 @@ class Reader:
             if look is None or ids is None:
                 tensors = self._process(prompt, images)
                 ids = tensors["input_ids"][0].tolist()
-                look = self._looks[key] = Look.of(ids, text, tensors, bool(images), self._image_token)
+                look = self._looks[key] = Look.of(key, ids, text, tensors, self._image_token)
             self._looks.move_to_end(key)
             while len(self._looks) > 1 and (
                 len(self._looks) > self._kept

@@ -19,7 +19,7 @@ from snellen.models.huggingface.looks import Look
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CannotShare", "Prefix", "keep"]
+__all__ = ["CannotShare", "Prefix", "cached_bytes", "keep"]
 
 
 class CannotShare(SnellenError):
@@ -75,7 +75,7 @@ class Prefix:
         output = model(**inputs, past_key_values=cache, use_cache=True, **keep(model, 1))
         self.cache = output.past_key_values
         self.last: torch.Tensor = output.logits[:, -1].float()
-        self.start = length + self._delta(has_images=looks[0].has_images)
+        self.start = length + self._delta(has_images=bool(looks[0].images))
         crossed = inputs.get("cross_attention_mask")
         self.crossed: torch.Tensor | None = None if crossed is None else crossed[:, -1:]
 
@@ -104,9 +104,7 @@ class Prefix:
         """About what one more token takes: keys and values, logits, and what a layer holds meanwhile."""
         text, width = self._text, self.last.shape[-1]
         held = 8 * text.hidden_size + 3 * getattr(text, "intermediate_size", 4 * text.hidden_size)
-        layers = [layer for layer in self.cache.layers if getattr(layer, "keys", None) is not None]
-        kept = sum(layer.keys[0, :, :1].nbytes + layer.values[0, :, :1].nbytes for layer in layers)
-        return int(kept + (held + 2 * width) * self.model.dtype.itemsize)
+        return int(cached_bytes(self.model) + (held + 2 * width) * self.model.dtype.itemsize)
 
     @property
     def heads(self) -> int:
@@ -197,6 +195,14 @@ def keep(model: Any, count: int) -> dict[str, Any]:
     """The option to compute the last ``count`` places' logits alone, where the model has it."""
     accepted = inspect.signature(model.forward).parameters
     return {"logits_to_keep": count} if "logits_to_keep" in accepted else {}
+
+
+def cached_bytes(model: Any) -> int:
+    """What a token's keys and values take, in all layers."""
+    text = model.config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * width * model.dtype.itemsize)
 
 
 def size_of(layer: Any) -> int:

@@ -19,9 +19,9 @@ from snellen.types import Kind, Message, Request, Response, Score
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-__all__ = ["Prefix", "Sharing", "encoded_once"]
+__all__ = ["Mode", "Sharing", "encoded_once"]
 
-Prefix = Literal["auto", "on", "off"]
+Mode = Literal["auto", "on", "off"]
 
 #: Architectures that take the plain path without being tried: in the first three the text reaches into
 #: the encoding of the image, or the image into positions; BLIP-2 passes no cache on.
@@ -44,7 +44,7 @@ class Sharing:
         budget: bytes for caches; None finds out.
     """
 
-    def __init__(self, model: VisionLanguageModel, mode: Prefix, budget: int | None) -> None:
+    def __init__(self, model: VisionLanguageModel, mode: Mode, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
         self._tokens = 1
 
@@ -153,7 +153,7 @@ class Sharing:
             i
             for places in group(questions)
             for i in places
-            if questions[i].shareable < max(1, questions[i].look.head)
+            if questions[i].shareable < max(1, questions[i].look.seen)
             or (len(places) == 1 and not questions[i].tails)
         }
         plain = self._model.plainly([requests[i] for i in sorted(alone)])

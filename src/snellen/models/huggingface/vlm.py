@@ -14,7 +14,7 @@ from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.local import CheckpointModel
 from snellen.models.huggingface.matmul import take_fastest_route
 from snellen.models.huggingface.selfcheck import BRANCHES, Way
-from snellen.models.huggingface.sharing import Prefix, Sharing, encoded_once
+from snellen.models.huggingface.sharing import Mode, Sharing, encoded_once
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class VisionLanguageModel(CheckpointModel):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, prefix: Prefix = "auto", cache_budget: int | None = None
+        self, checkpoint: Checkpoint, prefix: Mode = "auto", cache_budget: int | None = None
     ) -> None:
         super().__init__(checkpoint)
         self._prefix = prefix

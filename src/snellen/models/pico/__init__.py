@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from snellen.errors import UnknownName, did_you_mean
 from snellen.models.base import Model
@@ -15,10 +16,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 @MODELS.register("pico", example="pico:llava, pico:llava-skewed, pico:clip, pico:classifier")
-def pico(name: str, *, device: str = "auto") -> Model:
+def pico(name: str, *, device: str = "auto", prefix: Literal["auto", "on", "off"] = "auto") -> Model:
     """Built-in tiny models that see the charts: llava, llava-skewed, clip, classifier.
 
-    Options: ``device`` as for hf.
+    Options: ``device`` and, for the LLaVAs, ``prefix`` as for hf.
 
     Raises:
         UnknownName: no such built-in model.
@@ -39,4 +40,4 @@ def pico(name: str, *, device: str = "auto") -> Model:
         return DualEncoder(found)
     if name == "classifier":
         return Classifier(found)
-    return VisionLanguageModel(found)
+    return VisionLanguageModel(found, prefix)
