@@ -31,8 +31,8 @@ class Way(StrEnum):
 
 BRANCHES: dict[Way, type[Branches]] = {Way.PACKED: Packed, Way.ROWS: Rows}
 
-#: How many times the model's own padding noise sharing may differ by.
-NOISE = 2.0
+#: How many times the model's own padding noise sharing may differ by, and how many roundings.
+NOISE, ROUNDINGS = 2.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Findings:
 
     Attributes:
         way: the first on the ladder that is exact.
-        noise: the root mean square difference of logits between prompts alone and in a padded batch,
-            over the logits' standard deviation: what the model's own arithmetic leaves open.
+        noise: the root mean square difference between a prompt's logits alone and in a padded batch, over
+            the logits' standard deviation, of the worst prompt: what the model's own arithmetic leaves open.
         tried: the same for each way that was tried against prompts alone; or why it failed.
     """
 
@@ -100,7 +100,7 @@ def try_ways(
     """Go down the ladder to the first way that is exact.
 
     Exact is a way whose logits differ from those of prompts alone by at most ``NOISE`` times what padding
-    makes them differ by, or by a rounding.
+    makes them differ by, or by some roundings.
 
     Args:
         asked: questions as they would share, the same number about each of several images.
@@ -115,11 +115,11 @@ def try_ways(
     spread = float(alone.std())
 
     def apart(found: torch.Tensor, first: int | None = None) -> float:
-        return float((found.float() - alone[:first]).square().mean().sqrt()) / spread
+        return float((found.float() - alone[:first]).square().mean(-1).sqrt().max()) / spread
 
     batch = logits(model, padded)
     noise = apart(batch, len(batch))
-    rounding = 2 * torch.finfo(model.dtype).eps
+    rounding = ROUNDINGS * torch.finfo(model.dtype).eps
     allowed = max(NOISE * noise, rounding, 1e-5)
     tried: dict[str, float | str] = {}
 
