@@ -84,7 +84,10 @@ def run_(
         bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and list it in the run.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of shuffling, class subsets and protocols.")] = 0,
-    batch_size: Annotated[int | None, typer.Option(help="How many requests are answered together.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="How many requests, or images with all their questions, are answered together."),
+    ] = None,
     max_failures: Annotated[
         float,
         typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),

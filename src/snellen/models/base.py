@@ -27,7 +27,7 @@ class Model(ABC):
         kinds: what it can be asked for.
         text_only: whether it answers requests without an image.
         workers: how many blocks of samples may be under way at once.
-        batch_size: how many requests are answered together.
+        batch_size: how many requests, or images with all their questions, are answered together.
     """
 
     name: str = "unnamed"
