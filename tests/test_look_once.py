@@ -108,7 +108,7 @@ def forced(
     model: VisionLanguageModel, way: Way, images: int = 1, batch_size: int = 16
 ) -> VisionLanguageModel:
     """A model that takes this way, so many images at once."""
-    model._sharing.__dict__ |= {"findings": Findings(way, 0.0, {}), "images": images}
+    model._sharing.__dict__ |= {"findings": Findings(way, 0.0, {}), "images": images, "_tokens": 10**6}
     model.batch_size = batch_size
     return model
 
@@ -413,6 +413,11 @@ class TestTogether:
             [18],
             [19],
         ]
+
+    def test_long_lists_of_names_take_fewer_images_at_once(self, llava):
+        model = forced(MODELS.make(f"hf:{llava}"), Way.PACKED, images=8)
+        model._sharing._tokens = 600
+        assert [model._sharing.at_once(names) for names in (0, 20, 1000)] == [8, 7, 3]
 
     def test_samples_drawn_warm_share_nothing(self, llava):
         model = MODELS.make(f"hf:{llava}")

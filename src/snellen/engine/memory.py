@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from snellen.engine.driver import Answer
 from snellen.errors import ModelError, SnellenError
 from snellen.models.base import Model, failure
 from snellen.store import Remembered, Store
-from snellen.types import Kind, Outcome, Request, Response
+from snellen.types import Decoding, Kind, Outcome, Request, Response
 
 __all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
 
@@ -35,9 +36,15 @@ def describe(request: Request) -> dict[str, Any]:
             }
             for message in request.messages
         ],
-        "decoding": asdict(request.decoding),
+        "decoding": dict(_options(request.decoding)),
         "continuations": list(request.continuations),
     }
+
+
+@lru_cache(maxsize=64)
+def _options(decoding: Decoding) -> dict[str, Any]:
+    """Few are in use, and asdict copies deeply."""
+    return asdict(decoding)
 
 
 def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], nonce: str = "") -> str:

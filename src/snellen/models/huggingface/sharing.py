@@ -70,6 +70,14 @@ class Sharing:
         work = 2 * sum(p.numel() for p in self._model.decoder.parameters()) * self._tokens
         return max(1, min(self._model.batch_size, int(WORTHWHILE / work)))
 
+    def at_once(self, continuations: int) -> int:
+        """The same, where each image's prompt is followed by so many continuations of about a token: they
+        keep a processor busy as well.
+        """
+        if self._model.device.type == "cuda":
+            return self.images
+        return max(1, self.images * self._tokens // (self._tokens + continuations))
+
     @cached_property
     def findings(self) -> Findings | None:
         """What the self-check found; None where nothing is to be tried.

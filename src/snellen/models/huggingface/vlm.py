@@ -126,13 +126,11 @@ class VisionLanguageModel(CheckpointModel):
         alike: dict[Any, list[list[int]]] = {}
         for places in clusters:
             first = requests[places[0]]
-            alike.setdefault((first.kind, first.decoding), []).append(places)
-        size = self._sharing.images if self._sharing.way in BRANCHES else 1
-        shared = [
-            list(chain(*found[start : start + size]))
-            for found in alike.values()
-            for start in range(0, len(found), size)
-        ]
+            alike.setdefault((first.kind, first.decoding, len(first.continuations)), []).append(places)
+        shared = []
+        for (_, _, continuations), found in alike.items():
+            size = self._sharing.at_once(continuations) if self._sharing.way in BRANCHES else 1
+            shared += [list(chain(*found[start : start + size])) for start in range(0, len(found), size)]
         within = {place for batch in shared for place in batch}
         rest = [place for place in range(len(requests)) if place not in within]
         alone = super().together([requests[place] for place in rest])
