@@ -189,7 +189,7 @@ def figures_table(run: Run) -> Table:
             (name.replace("_", " "), escape(_plain(value))) for name, value in figures["protocol"].items()
         ]
     if facts.get("prefix"):
-        rows.append(("an image's questions share", f"{facts['prefix']['way']} (see docs/look-once.md)"))
+        rows.append(("an image's questions share", escape(facts["prefix"]["way"])))
     if facts.get("unmapped_classes"):
         rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
     options = run.manifest["protocol"]["options"]

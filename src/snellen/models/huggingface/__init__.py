@@ -46,7 +46,7 @@ def hf(
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-    budget = parse_bytes("cache_budget", cache_budget)
+    budget = parse_bytes("hf?cache_budget", cache_budget)
     found = Checkpoint.find(
         f"hf:{checkpoint}",
         checkpoint,
