@@ -49,9 +49,10 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# The picture in the README, from a demo of now.
+# The pictures in the README and the docs, from a demo of now.
 picture: $(VENV)/.dev
 	@$(BIN)/python docs/make_picture.py
+	@$(BIN)/python docs/draw_look_once.py
 
 # Train the built-in models again: half an hour of one core.
 pico: $(VENV)/.dev

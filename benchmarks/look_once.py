@@ -259,14 +259,13 @@ def build(architecture: str, options: argparse.Namespace) -> tuple[VisionLanguag
             )
             vlm = VisionLanguageModel(checkpoint, prefix, options.budget)
             vlm.batch_size = batch
-            with_weights(vlm, model.eval())
-            vlm.load()
+            load(vlm, model.eval())
             found.append(vlm)
     return found[0], found[1]
 
 
-def with_weights(vlm: VisionLanguageModel, model: Any) -> None:
-    """Let a model take these weights instead of a checkpoint's."""
+def load(vlm: VisionLanguageModel, model: Any) -> None:
+    """Load a model with these weights instead of a checkpoint's, which would have to be written first."""
     real = Checkpoint.load
     try:
         Checkpoint.load = lambda self, auto_class: model  # type: ignore[method-assign]
@@ -467,7 +466,7 @@ def throughput(architecture: str, options: argparse.Namespace) -> None:
                 torch.cuda.reset_peak_memory_stats()
             for images in (warm, timed):
                 requests = [r for i in images for r in (likelihood(i, 100) if small else make(i))]
-                took, _ = seconds(lambda r=requests: answered(model, r), options.device)  # noqa: B023
+                took, _ = seconds(lambda m=model, r=requests: answered(m, r), options.device)
             peak = torch.cuda.max_memory_allocated() / 2**30 if options.device == "cuda" else float("nan")
             rate_ = count / took / (factor if small else 1)
             note = " (extrapolated from 100 names)" if small else ""

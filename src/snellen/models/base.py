@@ -54,8 +54,18 @@ class Model(ABC):
         """Which requests, by their places, are to be asked together; what they are answered is then
         committed together.
         """
-        places = list(range(len(requests)))
-        return batches(places, self.batch_size, lambda place: self.cost(requests[place]))
+        groups: dict[Hashable, list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(self.group(request), []).append(place)
+        return [
+            batch
+            for places in groups.values()
+            for batch in batches(places, self.batch_size, lambda place: self.cost(requests[place]))
+        ]
+
+    def group(self, request: Request) -> Hashable:
+        """Requests of one group may share a batch."""
+        return ()
 
     def cost(self, request: Request) -> int:
         """How many rows of a batch a request takes."""
@@ -107,21 +117,10 @@ class LocalModel(Model):
         """Answer requests of one group (see :meth:`group`) as one batch."""
 
     def group(self, request: Request) -> Hashable:
-        """Requests of one group may share a batch."""
         return (request.kind, request.decoding, len(request.images))
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         return await asyncio.to_thread(self._respond, requests)
-
-    def together(self, requests: Sequence[Request]) -> list[list[int]]:
-        groups: dict[Hashable, list[int]] = {}
-        for place, request in enumerate(requests):
-            groups.setdefault(self.group(request), []).append(place)
-        return [
-            batch
-            for places in groups.values()
-            for batch in batches(places, self.batch_size, lambda place: self.cost(requests[place]))
-        ]
 
     def _respond(self, requests: Sequence[Request]) -> list[Response]:
         found: list[Response] = [Response()] * len(requests)

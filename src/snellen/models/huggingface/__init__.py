@@ -9,10 +9,12 @@ from snellen.registry import MODELS
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-__all__ = ["hf"]
+__all__ = ["PrefixMode", "hf"]
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+#: Whether questions about an image share its computation.
+PrefixMode = Literal["auto", "on", "off"]
 
 
 @MODELS.register("hf", example="hf:ORG/NAME or hf:FOLDER")
@@ -26,7 +28,7 @@ def hf(
     adapter: str | None = None,
     quantization: Literal["none", "8bit", "4bit"] = "none",
     trust_remote_code: bool = False,
-    prefix: Literal["auto", "on", "off"] = "auto",
+    prefix: PrefixMode = "auto",
     cache_budget: str = "auto",
 ) -> VisionLanguageModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.

@@ -22,10 +22,12 @@ class Question:
     """A prompt about a look, and the continuations that are scored, if any.
 
     Attributes:
-        ids: the prompt's tokens, images included.
+        prompt: as the chat template rendered it.
+        ids: its tokens, images included.
         tails: the tokens of each continuation.
     """
 
+    prompt: str
     look: Look
     ids: list[int]
     tails: tuple[list[int], ...] = ()
@@ -99,7 +101,7 @@ class LookOnce:
             run: what to do with branches, and with where, in each suffix, its question's prompt ends.
             more: how many tokens each branch is yet to grow; None where they are scored.
         """
-        found: list[list[T | None]] = [[None] * len(whole) for whole in wholes]
+        found: dict[tuple[int, int], T] = {}
         for prefix, members in self.prefixed(questions, more):
             branches: list[Branch] = []
             places: list[tuple[int, int]] = []
@@ -109,10 +111,8 @@ class LookOnce:
                     places.append((question, number))
             begins = [len(questions[question].ids) - prefix.length for question, _ in places]
             for chunk, results in self._in_chunks(prefix, branches, begins, run, more):
-                for i, result in zip(chunk, results, strict=True):
-                    question, number = places[i]
-                    found[question][number] = result
-        return found  # type: ignore[return-value]  # every place is filled
+                found |= zip((places[i] for i in chunk), results, strict=True)
+        return [[found[i, number] for number in range(len(whole))] for i, whole in enumerate(wholes)]
 
     def _in_chunks(
         self,

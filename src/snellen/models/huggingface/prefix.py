@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +67,12 @@ class Prefix:
         }
         # Growing keeps all keys of sliding windows, and masks do the sliding: branches of any depth need
         # them. Recurrent layers know no other way than their own.
-        cache: Any = Cache(layer_class_to_replicate=partial(Growing, room))
+        past: Any = Cache(layer_class_to_replicate=partial(Growing, room))
         if recurrent:
-            cache = DynamicCache(config=self._text)
+            past = DynamicCache(config=self._text)
         elif carried := [kind for kind in self._kinds if "attention" not in kind or "linear" in kind]:
             raise CannotShare(f"layers of {carried[0]} carry a state that no mask divides")
-        output = model(**inputs, past_key_values=cache, use_cache=True, **keep(model, 1))
+        output = model(**inputs, past_key_values=past, use_cache=True, **keep(model, 1))
         self.cache = output.past_key_values
         self.last: torch.Tensor = output.logits[:, -1].float()
         self.start = length + self._delta(has_images=bool(looks[0].images))
@@ -193,8 +193,13 @@ class Prefix:
 
 def keep(model: Any, count: int) -> dict[str, Any]:
     """The option to compute the last ``count`` places' logits alone, where the model has it."""
-    accepted = inspect.signature(model.forward).parameters
-    return {"logits_to_keep": count} if "logits_to_keep" in accepted else {}
+    return {"logits_to_keep": count} if _keeps(type(model).forward) else {}
+
+
+@cache
+def _keeps(forward: Any) -> bool:
+    """Asked for each token that is generated, and slow to find out."""
+    return "logits_to_keep" in inspect.signature(forward).parameters
 
 
 def cached_bytes(model: Any) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import reason_of
@@ -12,6 +13,7 @@ from snellen.images import Image, encode
 from snellen.models.huggingface.branches import Branches, Packed, Rows
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.look_once import LookOnce, Question
+from snellen.models.huggingface.looks import ALONG
 from snellen.models.huggingface.prefix import CannotShare, keep
 
 if TYPE_CHECKING:
@@ -68,15 +70,16 @@ class Findings:
 
 def pictures() -> list[Image]:
     """Two pictures of colored clouds, unlike each other."""
+    return [_clouds(1), _clouds(2)]
+
+
+def _clouds(seed: int) -> Image:
     import numpy as np
     from PIL import Image as pillow
 
-    found = []
-    for seed in (1, 2):
-        clouds = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        data = encode(pillow.fromarray(clouds).resize((256, 192), pillow.Resampling.BICUBIC))
-        found.append(Image(lambda data=data: data, f"self-check {seed}"))  # type: ignore[misc]
-    return found
+    colors = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    data = encode(pillow.fromarray(colors).resize((256, 192), pillow.Resampling.BICUBIC))
+    return Image(lambda: data, f"self-check {seed}")
 
 
 def questions() -> list[str]:
@@ -134,12 +137,14 @@ def try_ways(
             tried[way] = reason_of(failure)
         return False
 
+    def shared(branches: type[Branches]) -> float:
+        return apart(continued(LookOnce(model, branches, images, budget), asked))
+
     if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
         tried[Way.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():
-            sharing = LookOnce(model, branches, images, budget)
-            if exact(way, lambda sharing=sharing: apart(continued(sharing, asked))):  # type: ignore[misc]
+            if exact(way, partial(shared, branches)):
                 return Findings(way, noise, tried)
     if exact(Way.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
         return Findings(Way.VISION, noise, tried)
@@ -156,8 +161,6 @@ def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> 
     """By how much the logits at the end of what two prompts share differ, for what follows: 0 for a
     causal model. Both are cut to one length, so that they run through the same kernels.
     """
-    from snellen.models.huggingface.looks import ALONG
-
     pair = [asked[0].ids, asked[1].ids]
     length, shared = min(map(len, pair)), common(pair)
     cut = [{k: v[:, :length] if k in ALONG else v for k, v in tensors.items()} for tensors in own[:2]]
@@ -169,8 +172,8 @@ def continued(sharing: LookOnce, asked: Sequence[Question]) -> torch.Tensor:
     """The logits after each question, its last token grown as a generated one is."""
     import torch
 
-    found: list[torch.Tensor | None] = [None] * len(asked)
-    stems = [Question(q.look, q.ids[:-1]) for q in asked]
+    found: dict[int, torch.Tensor] = {}
+    stems = [replace(question, ids=question.ids[:-1]) for question in asked]
     for prefix, members in sharing.prefixed(stems, 1):
         branches = [(image, stems[i].ids[prefix.length :]) for image, i in members]
         for chunk in sharing.branches.cut(prefix, branches, sharing.budget(), 1):
@@ -178,6 +181,5 @@ def continued(sharing: LookOnce, asked: Sequence[Question]) -> torch.Tensor:
             mine.plant()
             places = [members[i][1] for i in chunk]
             grown = mine.grow([asked[i].ids[-1] for i in places], range(len(chunk)))
-            for i, row in zip(places, grown, strict=True):
-                found[i] = row
-    return torch.stack(found)  # type: ignore[arg-type]
+            found |= zip(places, grown, strict=True)
+    return torch.stack([found[i] for i in range(len(asked))])

@@ -7,25 +7,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from snellen.errors import ModelError, reason_of
+from snellen.models.huggingface import PrefixMode
+from snellen.models.huggingface.architectures import UNSHARED
 from snellen.models.huggingface.budget import free_bytes
 from snellen.models.huggingface.look_once import LookOnce, Question, group
 from snellen.models.huggingface.looks import Reader
 from snellen.models.huggingface.selfcheck import BRANCHES, Findings, Way, pictures, questions, try_ways
-from snellen.types import Kind, Message, Request, Response, Score
+from snellen.types import Decoding, Kind, Message, Request, Response, Score
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-__all__ = ["Mode", "Sharing", "encoded_once"]
-
-Mode = Literal["auto", "on", "off"]
-
-#: Architectures that take the plain path without being tried: in the first three the text reaches into
-#: the encoding of the image, or the image into positions; BLIP-2 passes no cache on.
-PLAIN = frozenset({"instructblip", "kosmos-2", "florence2", "blip-2"})
+__all__ = ["Sharing", "encoded_once"]
 
 #: Operations of a prefill beyond which more images at once gain nothing on a CPU: measured, see
 #: benchmarks/RESULTS.md.
@@ -44,7 +40,7 @@ class Sharing:
         budget: bytes for caches; None finds out.
     """
 
-    def __init__(self, model: VisionLanguageModel, mode: Mode, budget: int | None) -> None:
+    def __init__(self, model: VisionLanguageModel, mode: PrefixMode, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
         self._tokens = 1
 
@@ -88,7 +84,7 @@ class Sharing:
         if self._mode == "off":
             return None
         name = self._model.name
-        if self._model.architecture in PLAIN:
+        if self._model.architecture in UNSHARED:
             if self._mode == "on":
                 raise ModelError(
                     f"{name}: prefix=on is not possible: {self._model.architecture} shares nothing between "
@@ -125,14 +121,15 @@ class Sharing:
         import torch
 
         model = self._model
-        prompts = [model.prompt([Message("user", (pictures()[0], text))]) for text in questions()]
-        shown = [(prompt, (picture,)) for picture in pictures() for prompt in prompts]
+        clouds = pictures()
+        prompts = [model.prompt([Message("user", (clouds[0], text))]) for text in questions()]
+        shown = [(prompt, (picture,)) for picture in clouds for prompt in prompts]
         with torch.inference_mode():
             own = [model.on_device(model.process(prompt, images)) for prompt, images in shown]
-            asked = [Question(*self.reader.read(prompt, images)) for prompt, images in shown]
+            asked = [Question(prompt, *self.reader.read(prompt, images)) for prompt, images in shown]
             if [q.ids for q in asked] != [tensors["input_ids"][0].tolist() for tensors in own]:
                 self.reader.splices = False
-                asked = [Question(*self.reader.read(prompt, images)) for prompt, images in shown]
+                asked = [Question(prompt, *self.reader.read(prompt, images)) for prompt, images in shown]
             self._tokens = len(asked[0].ids)
             padded = model.on_device(model.process_all(shown[: len(prompts)], "left"))
 
@@ -168,9 +165,12 @@ class Sharing:
         found = dict(zip(sorted(alone), plain, strict=True))
         shared = [i for i in range(len(requests)) if i not in alone]
         if shared:
-            run = self._score if requests[0].kind is Kind.SCORE else self._generate
-            chosen = [requests[i] for i in shared], [questions[i] for i in shared]
-            found |= dict(zip(shared, run(*chosen), strict=True))
+            chosen = [questions[i] for i in shared]
+            if requests[0].kind is Kind.SCORE:
+                answers = self._score(chosen)
+            else:
+                answers = self._generate(chosen, requests[0].decoding)
+            found |= zip(shared, answers, strict=True)
         return [found[i] for i in range(len(requests))]
 
     def foresee(self, requests: Sequence[Request]) -> None:
@@ -187,29 +187,30 @@ class Sharing:
             self.__dict__.pop(name, None)
 
     def _read(self, request: Request) -> Question:
-        look, ids = self.reader.read(self._model.prompt(request.messages), request.images)
+        prompt = self._model.prompt(request.messages)
+        look, ids = self.reader.read(prompt, request.images)
         if request.kind is not Kind.SCORE:
             self._model.refuse_what_is_too_long(len(ids))
-            return Question(look, ids)
-        tails, joined = self._model.tails(request)
+            return Question(prompt, look, ids)
+        tails, joined = self._model.tails(request, prompt)
         self._model.refuse_what_is_too_long(len(ids) + max(map(len, tails)) - joined)
-        return Question(look, ids[: len(ids) - joined], tuple(tails))
+        return Question(prompt, look, ids[: len(ids) - joined], tuple(tails))
 
-    def _generate(self, requests: Sequence[Request], questions: Sequence[Question]) -> list[Response]:
-        config = self._model.generation_config(requests[0].decoding)
+    def _generate(self, questions: Sequence[Question], decoding: Decoding) -> list[Response]:
+        config = self._model.generation_config(decoding)
         answers = self._once.generate(questions, config.max_new_tokens, self._model.ends(config))
         return [
-            self._model.response(answer, len(question.ids), config, self._model.prompt(request.messages))
-            for answer, question, request in zip(answers, questions, requests, strict=True)
+            self._model.response(answer, len(question.ids), config, question.prompt)
+            for answer, question in zip(answers, questions, strict=True)
         ]
 
-    def _score(self, requests: Sequence[Request], questions: Sequence[Question]) -> list[Response]:
+    def _score(self, questions: Sequence[Question]) -> list[Response]:
         found = []
-        for request, question, values in zip(requests, questions, self._once.score(questions), strict=True):
+        for question, values in zip(questions, self._once.score(questions), strict=True):
             pairs = zip(values, question.tails, strict=True)
             found.append(
                 Response(
-                    prompt=self._model.prompt(request.messages),
+                    prompt=question.prompt,
                     scores=tuple(Score(value, len(tail)) for value, tail in pairs),
                     prompt_tokens=sum(len(question.ids) + len(tail) for tail in question.tails),
                 )

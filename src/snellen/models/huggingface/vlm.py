@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from snellen.models.huggingface import PrefixMode
+from snellen.models.huggingface.architectures import NEED_IMAGE, ONE_IMAGE, PREFIX_LM, UNPADDED
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.forest import common
 from snellen.models.huggingface.local import CheckpointModel
 from snellen.models.huggingface.matmul import take_fastest_route
+from snellen.models.huggingface.prefix import keep
 from snellen.models.huggingface.selfcheck import BRANCHES, Way
-from snellen.models.huggingface.sharing import Mode, Sharing, encoded_once
+from snellen.models.huggingface.sharing import Sharing, encoded_once
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -25,16 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["VisionLanguageModel"]
 
 
-#: Architectures whose prompt attends to what follows it.
-PREFIX_LM = frozenset({"paligemma"})
-#: Architectures that answer nothing without an image.
-NEED_IMAGE = frozenset({"paligemma", "blip-2", "instructblip", "kosmos-2"})
-#: Architectures whose positions, or whose Q-Former's, padding on the left would shift.
-UNPADDED = frozenset({"instructblip", "kosmos-2", "florence2"})
 #: How many questions about an image are asked at once where that costs little more than one.
 WAVE = 32
-#: Architectures that take one image; some of them would silently ignore the others.
-ONE_IMAGE = frozenset({"blip-2", "instructblip", "kosmos-2", "florence2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class VisionLanguageModel(CheckpointModel):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, prefix: Mode = "auto", cache_budget: int | None = None
+        self, checkpoint: Checkpoint, prefix: PrefixMode = "auto", cache_budget: int | None = None
     ) -> None:
         super().__init__(checkpoint)
         self._prefix = prefix
@@ -284,7 +279,7 @@ class VisionLanguageModel(CheckpointModel):
                 Row(request, prompt, self._chat.continuation(request.messages, text))
                 for text in request.continuations
             ]
-            tails += self.tails(request)[0]
+            tails += self.tails(request, prompt)[0]
         scored = self.fitting(list(zip(rows, tails, strict=True)), self._score_rows)
         responses = []
         start = 0
@@ -300,17 +295,14 @@ class VisionLanguageModel(CheckpointModel):
             start += len(request.continuations)
         return responses
 
-    def tails(self, request: Request) -> tuple[list[list[int]], int]:
+    def tails(self, request: Request, prompt: str) -> tuple[list[list[int]], int]:
         """The tokens that make up each continuation, and how many of the prompt's they stand for.
 
         A tokenizer may join the end of the prompt with the beginning of a continuation; the tails then
         begin where the tokens of the prompt and of all continued prompts part, so that all of them
         are conditioned on the same tokens.
         """
-        prompt = self.prompt(request.messages)
         special = self._chat.adds_special_tokens(prompt)
-        probe = self._tokenizer("", add_special_tokens=special).input_ids
-        closing = probe[-1] if len(probe) > 1 else None
 
         def ids(texts: list[str]) -> list[list[int]]:
             found: list[list[int]] = self._tokenizer(texts, add_special_tokens=special).input_ids
@@ -318,6 +310,8 @@ class VisionLanguageModel(CheckpointModel):
 
         begun = [self._chat.continuation(request.messages, text) for text in request.continuations]
         with self._words:
+            probe = self._tokenizer("", add_special_tokens=special).input_ids
+            closing = probe[-1] if len(probe) > 1 else None
             start, *whole = ids([prompt, *(prompt + text for text in begun)])
         shared = min(common([start, one]) for one in whole)
         return [one[shared:] for one in whole], len(start) - shared
@@ -346,14 +340,10 @@ class VisionLanguageModel(CheckpointModel):
             scores.append((Score(float(picked.double().sum()), len(tail)), int(lengths[i])))
         return scores
 
-    def _logits(self, inputs: Any, keep: int) -> torch.Tensor:
-        """The logits at the last ``keep`` places."""
-        import inspect
-
-        accepted = inspect.signature(self._model.forward).parameters
-        more = {"logits_to_keep": keep} if "logits_to_keep" in accepted else {}
-        logits: torch.Tensor = self._model(**inputs, **more, use_cache=False).logits
-        return logits[:, -keep:]
+    def _logits(self, inputs: Any, count: int) -> torch.Tensor:
+        """The logits at the last ``count`` places."""
+        logits: torch.Tensor = self._model(**inputs, **keep(self._model, count), use_cache=False).logits
+        return logits[:, -count:]
 
     # ── both ────────────────────────────────────────────────────────────────────────────────────────
 

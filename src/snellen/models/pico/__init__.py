@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from snellen.errors import UnknownName, did_you_mean
 from snellen.models.base import Model
+from snellen.models.huggingface import PrefixMode
 from snellen.registry import MODELS
 
 __all__ = ["NAMES", "pico"]
@@ -16,7 +16,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 @MODELS.register("pico", example="pico:llava, pico:llava-skewed, pico:clip, pico:classifier")
-def pico(name: str, *, device: str = "auto", prefix: Literal["auto", "on", "off"] = "auto") -> Model:
+def pico(name: str, *, device: str = "auto", prefix: PrefixMode = "auto") -> Model:
     """Built-in tiny models that see the charts: llava, llava-skewed, clip, classifier.
 
     Options: ``device`` and, for the LLaVAs, ``prefix`` as for hf.
