@@ -20,7 +20,7 @@ def test_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("SNELLEN_WORKSPACE", raising=False)
     assert str(default_workspace()) == "snellen-workspace"
     monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path))
-    assert default_workspace() == tmp_path
+    assert default_workspace() == str(tmp_path)
 
 
 def test_responses_come_back_as_they_were(workspace):

@@ -252,7 +252,7 @@ class Plan:
         """The workspace's folder."""
         if isinstance(self.workspace, Store):
             return self.workspace.folder
-        return Path(self.workspace) if self.workspace is not None else default_workspace()
+        return Store(self.workspace).folder
 
     def examine(self, watch: Watch | None = None) -> list[Run]:
         """Do it all, model by model, and return the runs.

@@ -11,6 +11,7 @@
     │   ├── DataError         a data set that is not there, is empty, or contradicts itself
     │   │   └── ImageError    an image that is missing, broken, or too large to decode
     │   └── ModelError        a checkpoint that is not there or cannot be loaded
+    ├── Stopped               a run ended before its end, with what it has: too many failures, or money
     └── StoreError            the workspace cannot be read or written
 
 Each message says what was refused, the value, what is allowed, and what to do next.
@@ -30,6 +31,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "SnellenError",
+    "Stopped",
     "StoreError",
     "UnknownName",
     "Unsupported",
@@ -74,6 +76,10 @@ class ImageError(DataError):
 
 class ModelError(UsageError):
     """A checkpoint is not there or cannot be loaded."""
+
+
+class Stopped(SnellenError):
+    """A run ended before its end. What was answered is kept, and the run can be gone on with."""
 
 
 class StoreError(SnellenError):

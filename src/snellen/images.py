@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from snellen.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
+    from PIL.ImageFile import ImageFile
 
 __all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "decode", "encode", "preview"]
 
@@ -21,6 +23,8 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 #: Formats that are decoded, whatever a file is called.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+#: The EXIF tag that says how a picture is to be turned.
+ORIENTATION = 0x0112
 EXTENSIONS = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split())
 
 
@@ -64,6 +68,50 @@ class Image:
         """
         return decode(self.data, self.name)
 
+    def preview(self, side: int = 192) -> bytes:
+        """A JPEG of at most ``side`` pixels a side. Pixels are not kept for it: a large JPEG is decoded at a
+        fraction of its size, which is faster.
+
+        Raises:
+            ImageError: as :func:`decode`.
+        """
+        small = self.__dict__.get("pixels") or decode(self.data, self.name, at_least=2 * side)
+        return preview(small, side)
+
+    def as_sent(
+        self, formats: Collection[str], max_side: int | None = None, max_bytes: int | None = None
+    ) -> tuple[str, bytes]:
+        """Media type and encoded bytes for a server that takes these formats (Pillow's names).
+
+        The bytes are the original ones where they can be: in one of the formats, upright, of one frame, and
+        within the limits. Else the picture is encoded again: as PNG where it was without loss, as JPEG of
+        quality 95 where it was not or where PNG would be too large, smaller by and by until it fits.
+
+        Raises:
+            ImageError: as :func:`decode`.
+        """
+        known = _header(self.data, self.name)
+        plain = known.format in formats and known.upright and known.frames == 1
+        if (
+            plain
+            and (max_side is None or max(known.size) <= max_side)
+            and (max_bytes is None or len(self.data) <= max_bytes)
+        ):
+            return f"image/{known.format.lower()}", self.data
+        picture = self.__dict__.get("pixels") or decode(self.data, self.name)
+        if max_side is not None and max(picture.size) > max_side:
+            picture = picture.copy()
+            picture.thumbnail((max_side, max_side))
+        if known.format not in ("JPEG", "MPO", "WEBP", "AVIF"):
+            data = encode(picture, "PNG")
+            if max_bytes is None or len(data) <= max_bytes:
+                return "image/png", data
+        data = encode(picture, "JPEG")
+        while max_bytes is not None and len(data) > max_bytes and max(picture.size) > 64:
+            picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
+            data = encode(picture, "JPEG")
+        return "image/jpeg", data
+
     def __repr__(self) -> str:
         return f"Image({self.name!r})"
 
@@ -84,15 +132,47 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, name: str) -> Pixels:
+def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
     """Decode an image to upright RGB: the first frame, transparency over white.
+
+    Args:
+        at_least: how many pixels a side are enough: a JPEG may then be decoded at a fraction of its size.
 
     Raises:
         ImageError: empty, not an image, truncated, or of more than ``MAX_PIXELS`` pixels (which is
             read off the header, before any pixel is decoded).
     """
+    from PIL import ImageOps
+
+    with _opened(data, name) as file:
+        if at_least is not None:
+            file.draft(None, (at_least, at_least))
+        file.load()
+        return _to_rgb(ImageOps.exif_transpose(file))
+
+
+class _Known(NamedTuple):
+    """What an image's header says."""
+
+    format: str
+    size: tuple[int, int]
+    upright: bool
+    frames: int
+
+
+def _header(data: bytes, name: str) -> _Known:
+    with _opened(data, name) as file:
+        # To look for an orientation where there is none would decode a PNG.
+        tagged = any(key in file.info for key in ("exif", "xmp", "XML:com.adobe.xmp"))
+        upright = not tagged or file.getexif().get(ORIENTATION, 1) == 1
+        return _Known(file.format or "", file.size, upright, getattr(file, "n_frames", 1))
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
+    """The opened file, its size checked; what goes wrong with it becomes an ImageError."""
     from PIL import Image as pillow
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     if not data:
         raise ImageError(f"{name}: an empty file, not an image. Remove it.")
@@ -101,8 +181,7 @@ def decode(data: bytes, name: str) -> Pixels:
             width, height = file.size
             if width * height > MAX_PIXELS:
                 raise _too_large(name, f"{width} x {height} pixels")
-            file.load()
-            return _to_rgb(ImageOps.exif_transpose(file))
+            yield file
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
@@ -144,11 +223,11 @@ def _to_rgb(image: Pixels) -> Pixels:
     return image.convert("RGB")
 
 
-def encode(image: Pixels, format: str = "PNG") -> bytes:
+def encode(image: Pixels, format: str = "PNG", quality: int = 95) -> bytes:
     """The encoded bytes of a picture."""
     buffer = io.BytesIO()
     # Fast compression: charts are noisy, so more effort gains next to nothing.
-    image.save(buffer, format, **({"compress_level": 1} if format == "PNG" else {}))
+    image.save(buffer, format, **({"compress_level": 1} if format == "PNG" else {"quality": quality}))
     return buffer.getvalue()
 
 
@@ -156,4 +235,4 @@ def preview(image: Pixels, side: int = 192) -> bytes:
     """A JPEG of at most ``side`` pixels a side."""
     small = image.copy()
     small.thumbnail((side, side))
-    return encode(small, "JPEG")
+    return encode(small, "JPEG", 75)

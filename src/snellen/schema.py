@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "metadata", "predictions", "responses", "runs", "samples"]
+__all__ = ["COLUMNS", "MIGRATIONS", "SCHEMA_VERSION", "metadata", "predictions", "responses", "runs", "samples"]
 
 #: Written into the database; to be raised by whoever changes a table.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: What leads from each earlier layout to the one after it.
+MIGRATIONS = {
+    1: (
+        "ALTER TABLE responses ADD COLUMN thinking TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE responses ADD COLUMN meta JSON NOT NULL DEFAULT '{}'",
+    )
+}
 #: The columns of :meth:`Store.frame` that every protocol has.
 COLUMNS = (
     "id",
@@ -32,7 +39,7 @@ runs = sa.Table(
     sa.Column("digest", sa.String, unique=True, nullable=False),
     sa.Column("created", sa.String, nullable=False, index=True),
     sa.Column("updated", sa.String, nullable=False, index=True),
-    sa.Column("status", sa.String, nullable=False),  # running, finished
+    sa.Column("status", sa.String, nullable=False),  # running, stopped, finished
     sa.Column("fresh", sa.Integer, nullable=False, default=0),  # samples that asked the model anew
     sa.Column("seconds", sa.Float, nullable=False, default=0.0),  # that it took to examine those
     sa.Column("manifest", sa.JSON, nullable=False),
@@ -76,4 +83,6 @@ responses = sa.Table(
     sa.Column("prompt_tokens", sa.Integer, nullable=False),
     sa.Column("completion_tokens", sa.Integer, nullable=False),
     sa.Column("created", sa.String, nullable=False),
+    sa.Column("thinking", sa.Text, nullable=False, server_default=""),
+    sa.Column("meta", sa.JSON, nullable=False, server_default="{}"),
 )

@@ -1,4 +1,4 @@
-"""The workspace: a folder with one database and small previews of images.
+"""The workspace: a database and small previews of images.
 
 Tables: ``runs`` (a manifest each), ``samples`` and ``predictions`` (of runs), ``responses`` (shared by
 all runs, under a key of everything that can change an answer). Written as it goes: what was answered
@@ -10,24 +10,29 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
+from snellen.database import Database, Postgres, Sqlite
 from snellen.errors import StoreError, UnknownName, did_you_mean
-from snellen.schema import COLUMNS, SCHEMA_VERSION, metadata, predictions, responses, runs, samples
+from snellen.redaction import redact
+from snellen.schema import COLUMNS, predictions, responses, runs, samples
 from snellen.types import Outcome, Prediction, Response, Sample, Score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Finding", "Remembered", "Store", "default_workspace"]
+__all__ = ["Finding", "Remembered", "Store", "default_workspace", "is_address"]
+
+T = TypeVar("T")
+
+
+FOLDER = "snellen-workspace"
 
 
 class Remembered(NamedTuple):
@@ -48,26 +53,34 @@ class Finding(NamedTuple):
     keys: Sequence[str]
 
 
-def default_workspace() -> Path:
-    """``$SNELLEN_WORKSPACE``, or ``./snellen-workspace``."""
-    return Path(os.environ.get("SNELLEN_WORKSPACE") or "snellen-workspace")
+def default_workspace() -> str:
+    """``$SNELLEN_WORKSPACE`` (a folder or an address), or ``./snellen-workspace``."""
+    return os.environ.get("SNELLEN_WORKSPACE") or FOLDER
+
+
+def is_address(where: Path | str) -> bool:
+    """Whether a workspace is a database elsewhere."""
+    return isinstance(where, str) and where.startswith(("postgresql://", "postgres://"))
 
 
 class Store:
     """An open workspace.
 
     Args:
-        folder: made when it is not there.
+        where: a folder, which is made when it is not there; or ``postgresql://USER@HOST/NAME``, whose
+            previews lie in the folder ``$SNELLEN_FILES`` (by default ``./snellen-workspace``).
         create: if False, a folder that is no workspace is refused instead.
 
     Raises:
         StoreError: the folder or its database cannot be used.
     """
 
-    def __init__(self, folder: Path | str | None = None, *, create: bool = True) -> None:
-        self.folder = Path(folder) if folder is not None else default_workspace()
+    def __init__(self, where: Path | str | None = None, *, create: bool = True) -> None:
+        where = where if where is not None else default_workspace()
+        address = is_address(where)
+        self.folder = Path(os.environ.get("SNELLEN_FILES") or FOLDER) if address else Path(where)
         path = self.folder / "snellen.db"
-        if not create and not path.exists():
+        if not create and not address and not path.exists():
             raise UnknownName(
                 f"{self.folder}: no workspace here, so no runs. Examine something first "
                 "(snellen demo), or name another folder with --workspace."
@@ -79,129 +92,85 @@ class Store:
                 f"{self.folder}: no workspace can be made here ({error.strerror}). "
                 "Choose another folder with --workspace."
             ) from error
-        readonly = path.exists() and not os.access(path.parent, os.W_OK)
-        # Without a log beside it, a database that may only be read is one that nobody writes.
-        log = path.with_name(f"{path.name}-wal")
-        alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
-        where = f"file:{path}?mode=ro{alone}&uri=true" if readonly else str(path)
-        self.engine = sa.create_engine(f"sqlite:///{where}", connect_args={"timeout": 60})
-        sa.event.listen(self.engine, "connect", _configure)
+        self.database: Database = Postgres(str(where)) if address else Sqlite(path)
+        #: What the workspace is called in messages.
+        self.name = self.database.name if address else str(self.folder)
         with self._explained():
-            if not readonly:
-                self._make()
-            with self.engine.connect() as connection:
-                found = connection.execute(sa.text("PRAGMA user_version")).scalar_one()
-        if found != SCHEMA_VERSION:
-            raise StoreError(
-                f"{path}: written by another version of Snellen (layout {found}; this one reads "
-                f"{SCHEMA_VERSION}). Use that version, or another --workspace."
-            )
+            self.database.make()
+            self.database.check()
 
-    def _make(self) -> None:
-        """Make the tables of a new workspace. Where two processes begin at once, one of them does."""
-        for patience in range(50, -1, -1):
-            try:
-                with self.engine.connect() as connection:
-                    if connection.execute(sa.text("PRAGMA user_version")).scalar_one() != 0:
-                        return
-                    connection.execute(sa.text("PRAGMA journal_mode = WAL"))
-                    connection.commit()
-                    connection.execute(sa.text("BEGIN IMMEDIATE"))
-                    if connection.execute(sa.text("PRAGMA user_version")).scalar_one() == 0:
-                        metadata.create_all(connection)
-                        connection.execute(sa.text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
-                    connection.commit()
-                return
-            except sa.exc.OperationalError:
-                if not patience:
-                    raise
-                time.sleep(0.1)
-
-    @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        with self._explained(), self.engine.begin() as connection:
-            yield connection
+    def _do(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._explained():
+            return self.database.transact(work)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.DatabaseError as error:
+        except (sa.exc.DatabaseError, sa.exc.InterfaceError) as error:
             raise StoreError(
-                f"{self.folder}: the workspace's database refused ({error.orig}). What was answered "
-                "before is kept; mend the cause and run the same command again."
+                f"{self.name}: the workspace's database refused ({redact(str(error.orig)).strip()}). What "
+                "was answered before is kept; mend the cause and run the same command again."
             ) from error
 
     def close(self) -> None:
         """Let go of the database."""
-        self.engine.dispose()
+        self.database.engine.dispose()
 
     # ── memory ──────────────────────────────────────────────────────────────────────────────────────
 
     def recall(self, keys: Sequence[str]) -> dict[str, Response]:
         """The responses that are remembered under these keys."""
-        found = {}
-        with self._begin() as connection:
-            for start in range(0, len(keys), 500):
-                chunk = keys[start : start + 500]
-                query = sa.select(responses).where(responses.c.key.in_(chunk))
-                for row in connection.execute(query).mappings():
-                    found[row["key"]] = _response(row)
-        return found
+        return self._do(lambda connection: _recall(connection, keys))
 
-    def remember(self, rows: Sequence[Remembered]) -> None:
-        """Commit responses; one that is there already stays as it is."""
+    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+        """Commit responses. One that is there already (another process was faster) stays as it is, and is
+        returned.
+        """
         if not rows:
-            return
+            return {}
         now = _now()
-        values = [
-            {
-                "key": row.key,
-                "model": row.model,
-                "request": row.request,
-                "prompt": row.response.prompt,
-                "text": row.response.text,
-                "scores": [[_finite(s.value), s.tokens] for s in row.response.scores],
-                "outcome": row.response.outcome,
-                "reason": row.response.reason,
-                "latency": row.response.latency,
-                "prompt_tokens": row.response.prompt_tokens,
-                "completion_tokens": row.response.completion_tokens,
-                "created": now,
-            }
-            for row in rows
-        ]
-        with self._begin() as connection:
-            connection.execute(sqlite.insert(responses).on_conflict_do_nothing(), values)
+        values = [{**_response_row(row), "created": now} for row in {row.key: row for row in rows}.values()]
+        new = self.database.insert(responses).on_conflict_do_nothing().returning(responses.c.key)
+
+        def write(connection: sa.Connection) -> dict[str, Response]:
+            kept = set(connection.execute(new, values).scalars())
+            return _recall(connection, [row["key"] for row in values if row["key"] not in kept])
+
+        return self._do(write)
 
     # ── runs ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, name: str, digest: str, manifest: Mapping[str, Any]) -> str:
         """The id of the run of this digest: the one that is there, or a new one ``name-xxxxxx``."""
         now = _now()
-        with self._begin() as connection:
-            query = sa.select(runs.c.id).where(runs.c.digest == digest)
+        query = sa.select(runs.c.id).where(runs.c.digest == digest)
+        row = {"digest": digest, "created": now, "updated": now, "status": "running"}
+        new = self.database.insert(runs).on_conflict_do_nothing().returning(runs.c.id)
+
+        def write(connection: sa.Connection) -> str | None:
             if (known := connection.execute(query).scalar_one_or_none()) is not None:
                 return str(known)
-            row = {"digest": digest, "created": now, "updated": now, "status": "running"}
             for length in (6, 12, 64):  # longer only where two digests begin alike
                 run = f"{name}-{digest[:length]}"
-                new = sqlite.insert(runs).on_conflict_do_nothing()
-                done = connection.execute(new.values(id=run, manifest=manifest, **row))
-                if done.rowcount:
+                values = new.values(id=run, manifest=manifest, **row)
+                if connection.execute(values).scalar_one_or_none() is not None:
                     return run
                 # Another process may have begun the same run this very moment.
                 if (known := connection.execute(query).scalar_one_or_none()) is not None:
                     return str(known)
-        raise StoreError(f"{self.folder}: no free id for a run of {name}.")
+            return None
+
+        if (found := self._do(write)) is None:
+            raise StoreError(f"{self.name}: no free id for a run of {name}.")
+        return found
 
     def unfinished(self, specification: str) -> str | None:
         """The nonce of the newest fresh run of a specification that is not finished."""
-        query = sa.select(runs.c.manifest).where(runs.c.status == "running").order_by(runs.c.updated.desc())
-        with self._begin() as connection:
-            for manifest in connection.execute(query).scalars():
-                if manifest.get("specification") == specification and manifest.get("fresh"):
-                    return str(manifest["fresh"])
+        query = sa.select(runs.c.manifest).where(runs.c.status != "finished").order_by(runs.c.updated.desc())
+        for manifest in self._do(lambda connection: connection.execute(query).scalars().all()):
+            if manifest.get("specification") == specification and manifest.get("fresh"):
+                return str(manifest["fresh"])
         return None
 
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:
@@ -211,66 +180,51 @@ class Store:
             predictions.c.sample.in_(ids),
             predictions.c.outcome != Outcome.ERROR,
         )
-        with self._begin() as connection:
-            return set(connection.execute(query).scalars())
+        return self._do(lambda connection: set(connection.execute(query).scalars()))
 
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, and how long it took; a finding replaces an older one."""
-        with self._begin() as connection:
+        insert = self.database.insert
+        new = insert(predictions)
+        replaced = [c.name for c in predictions.columns if not c.primary_key]
+        replace = new.on_conflict_do_update(
+            index_elements=["run", "sample"], set_={name: new.excluded[name] for name in replaced}
+        )
+        began = sa.update(runs).where(runs.c.id == run)
+        change = began.values(fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now())
+        about = [_sample_row(run, f) for f in findings]
+        found = [_prediction_row(run, f) for f in findings]
+
+        def write(connection: sa.Connection) -> None:
             if findings:
-                rows = [
-                    {
-                        "run": run,
-                        "id": f.sample.id,
-                        "position": f.position,
-                        "label": f.sample.label,
-                        "images": [image.sha256 for image in f.sample.images],
-                        "content": _content(f.sample),
-                    }
-                    for f in findings
-                ]
-                connection.execute(sqlite.insert(samples).on_conflict_do_nothing(), rows)
-                new = sqlite.insert(predictions)
-                replaced = [c.name for c in predictions.columns if not c.primary_key]
-                connection.execute(
-                    new.on_conflict_do_update(
-                        index_elements=["run", "sample"],
-                        set_={name: new.excluded[name] for name in replaced},
-                    ),
-                    [_prediction_row(run, f) for f in findings],
-                )
-            connection.execute(
-                sa.update(runs)
-                .where(runs.c.id == run)
-                .values(fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now())
-            )
+                connection.execute(insert(samples).on_conflict_do_nothing(), about)
+                connection.execute(replace, found)
+            connection.execute(change)
+
+        self._do(write)
 
     def forget(self, run: str) -> None:
         """Take back a run that came to nothing; one that is finished stays."""
-        with self._begin() as connection:
-            connection.execute(sa.delete(runs).where(runs.c.id == run, runs.c.status == "running"))
+        query = sa.delete(runs).where(runs.c.id == run, runs.c.status != "finished")
+        self._do(lambda connection: connection.execute(query))
 
-    def finish(self, run: str, metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    def finish(
+        self, run: str, metrics: Mapping[str, Any], manifest: Mapping[str, Any], status: str = "finished"
+    ) -> None:
         """Commit a run's figures; ``manifest`` replaces the one it began with."""
         change = sa.update(runs).where(runs.c.id == run)
-        with self._begin() as connection:
-            connection.execute(
-                change.values(
-                    status="finished", metrics=_jsonable(metrics), manifest=manifest, updated=_now()
-                )
-            )
+        values = change.values(status=status, metrics=_jsonable(metrics), manifest=manifest, updated=_now())
+        self._do(lambda connection: connection.execute(values))
 
     def run(self, run: str) -> dict[str, Any]:
         """A run's row, by its full id."""
-        with self._begin() as connection:
-            query = sa.select(runs).where(runs.c.id == run)
-            return dict(connection.execute(query).mappings().one())
+        query = sa.select(runs).where(runs.c.id == run)
+        return self._do(lambda connection: dict(connection.execute(query).mappings().one()))
 
     def list_runs(self) -> list[dict[str, Any]]:
         """All runs, the newest last."""
-        with self._begin() as connection:
-            query = sa.select(runs).order_by(runs.c.created, runs.c.id)
-            return [dict(row) for row in connection.execute(query).mappings()]
+        query = sa.select(runs).order_by(runs.c.created, runs.c.id)
+        return self._do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def find(self, name: str) -> str:
         """The full id that a unique prefix, or ``@last``, stands for.
@@ -278,9 +232,8 @@ class Store:
         Raises:
             UnknownName: none, or several.
         """
-        with self._begin() as connection:
-            newest = sa.select(runs.c.id).order_by(runs.c.updated.desc())
-            ids = [str(row) for row in connection.execute(newest).scalars()]
+        newest = sa.select(runs.c.id).order_by(runs.c.updated.desc())
+        ids: list[str] = self._do(lambda connection: list(connection.execute(newest).scalars()))
         if name == "@last" and ids:
             return ids[0]
         if name in ids:
@@ -295,14 +248,14 @@ class Store:
             )
         known = f"The newest: {', '.join(ids[:5])}." if ids else "There are no runs yet."
         raise UnknownName(
-            f"No run {name!r} in {self.folder}.{did_you_mean(name, ids)} {known} See: snellen ls runs"
+            f"No run {name!r} in {self.name}.{did_you_mean(name, ids)} {known} See: snellen ls runs"
         )
 
     def sample_rows(self, run: str) -> Iterator[dict[str, Any]]:
         """Rows of a run's samples, in the order of the data set."""
         query = sa.select(samples).where(samples.c.run == run).order_by(samples.c.position)
-        with self._begin() as connection:
-            for row in connection.execute(query).mappings():
+        with self._explained(), self.database.engine.connect() as connection:
+            for row in connection.execution_options(yield_per=500).execute(query).mappings():
                 yield dict(row)
 
     def findings(self, run: str) -> Iterator[dict[str, Any]]:
@@ -323,7 +276,7 @@ class Store:
             .where(samples.c.run == run)
             .order_by(samples.c.position)
         )
-        with self._begin() as connection:
+        with self._explained(), self.database.engine.connect() as connection:
             for row in connection.execution_options(yield_per=500).execute(query).mappings():
                 yield dict(row)
 
@@ -376,8 +329,7 @@ class Store:
         query = sa.select(predictions.c.responses).where(
             predictions.c.run == run, predictions.c.sample == sample
         )
-        with self._begin() as connection:
-            keys = list(connection.execute(query).scalar_one_or_none() or [])
+        keys = self._do(lambda connection: list(connection.execute(query).scalar_one_or_none() or []))
         known = self.recall(keys)
         return [known[key] for key in keys if key in known]
 
@@ -394,13 +346,6 @@ class Store:
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_bytes(data)
         part.replace(path)
-
-
-def _configure(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses no commit
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
 
 
 def _now() -> str:
@@ -431,6 +376,34 @@ def _jsonable(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
+def _recall(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Response]:
+    found = {}
+    for start in range(0, len(keys), 500):
+        query = sa.select(responses).where(responses.c.key.in_(keys[start : start + 500]))
+        for row in connection.execute(query).mappings():
+            found[row["key"]] = _response(row)
+    return found
+
+
+def _response_row(row: Remembered) -> dict[str, Any]:
+    reply = row.response
+    return {
+        "key": row.key,
+        "model": row.model,
+        "request": row.request,
+        "prompt": reply.prompt,
+        "text": reply.text,
+        "scores": [[_finite(s.value), s.tokens] for s in reply.scores],
+        "outcome": reply.outcome,
+        "reason": reply.reason,
+        "latency": reply.latency,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "thinking": reply.thinking,
+        "meta": dict(reply.meta),
+    }
+
+
 def _response(row: Mapping[Any, Any]) -> Response:
     return Response(
         row["text"],
@@ -441,7 +414,20 @@ def _response(row: Mapping[Any, Any]) -> Response:
         row["prompt_tokens"],
         row["completion_tokens"],
         row["prompt"],
+        row["thinking"],
+        row["meta"],
     )
+
+
+def _sample_row(run: str, finding: Finding) -> dict[str, Any]:
+    return {
+        "run": run,
+        "id": finding.sample.id,
+        "position": finding.position,
+        "label": finding.sample.label,
+        "images": [image.sha256 for image in finding.sample.images],
+        "content": _content(finding.sample),
+    }
 
 
 def _prediction_row(run: str, finding: Finding) -> dict[str, Any]:

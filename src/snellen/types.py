@@ -42,6 +42,9 @@ class Kind(StrEnum):
 
     GENERATE = "generate"  #: a text
     SCORE = "score"  #: a number for each continuation: its log-likelihood, or a similarity
+    #: What a protocol needs where its SCORE requests offer a few short answers that their first token tells
+    #: apart (yes and no, letters): a server that gives the likeliest next tokens can do that much.
+    CHOOSE = "choose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class Score:
 class Response:
     """A model's answer to one request."""
 
-    text: str = ""
+    text: str = ""  #: without the thinking, where the model keeps it apart
     scores: tuple[Score, ...] = ()  #: one for each continuation
     outcome: Outcome = Outcome.OK  #: OK, REFUSED, TRUNCATED or ERROR
     reason: str = ""  #: of an outcome that is not OK
@@ -128,6 +131,9 @@ class Response:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt: str = ""  #: as it was sent, chat template and all, where the model tells
+    thinking: str = ""  #: what a reasoning model wrote before its answer
+    #: What a server said besides, as JSON: the model that it served, its usage in detail, tries …
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

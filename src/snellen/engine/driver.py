@@ -113,7 +113,7 @@ async def drive(
     block: int = 16,
     prepare: Callable[[Block], Block] = lambda block: block,
 ) -> AsyncIterator[list[Examined]]:
-    """Examine samples and yield them block by block, as blocks are done.
+    """Examine samples and yield them as blocks are done: one block, or all that were done meanwhile.
 
     Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block
     is answered, the next is made ready in a thread: samples are drawn from the iterator, and
@@ -159,13 +159,15 @@ async def drive(
         try:
             finished = 0
             while finished < workers:
-                result = await results.get()
-                if result is None:
-                    finished += 1
-                elif isinstance(result, BaseException):
-                    raise result
-                else:
-                    yield result
+                ready_now = [await results.get()]
+                while not results.empty():
+                    ready_now.append(results.get_nowait())
+                if examined := [one for block in ready_now if isinstance(block, list) for one in block]:
+                    yield examined
+                for result in ready_now:
+                    if isinstance(result, BaseException):
+                        raise result
+                finished += ready_now.count(None)
         finally:
             for task in tasks:
                 task.cancel()

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from snellen.engine.driver import Answer
 from snellen.errors import ModelError, SnellenError
 from snellen.models.base import Model, failure
+from snellen.redaction import storable
 from snellen.store import Remembered, Store
 from snellen.types import Decoding, Kind, Outcome, Request, Response
 
 __all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
+
+T = TypeVar("T")
+Item = TypeVar("Item")
 
 #: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
 #: is not taken for an answer of now.
@@ -56,54 +61,100 @@ def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], nonce: str =
 class Remembering:
     """A model behind a store.
 
-    Each batch of the model's is committed as it is received. Errors are not remembered. Equal requests
-    of one wave are asked once.
+    Each batch of the model's is committed as it is received. Errors are not remembered. What is being asked
+    already is not asked again meanwhile, but waited for.
 
     Args:
         nonce: makes the keys differ from all others: nothing is recalled from other runs.
     """
 
     def __init__(self, model: Model, store: Store, nonce: str = "") -> None:
-        self._model, self._store, self._nonce = model, store, nonce
+        self._model, self._nonce = model, nonce
         self._identity = model.identity()
+        self._recall: _Gathered[str] = _Gathered(store.recall)
+        self._remember: _Gathered[Remembered] = _Gathered(store.remember)
+        #: Keys that are being asked, and what will come of them.
+        self._pending: dict[str, asyncio.Future[Response]] = {}
         #: Whether the model had to be asked last time: what it is asked next is worth making ready.
         self.asking = True
 
     async def respond(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer from memory where it can, from the model where it must."""
+        """Answer from memory where it can, from the model where it must.
+
+        Raises:
+            SnellenError: the model gave up, or the store cannot be written. What was under way is seen
+                through, and remembered, before that is raised, and also where this is cancelled.
+        """
         rendered = [describe(request) for request in requests]
         contexts = [self._model.context(request) for request in requests]
         keys = [
             key_of({**self._identity, **context}, row, self._nonce)
             for context, row in zip(contexts, rendered, strict=True)
         ]
-        known = self._store.recall(list(dict.fromkeys(keys)))
+        known = await self._recall(list(dict.fromkeys(keys)))
         missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
         self.asking = bool(missing)
+        others = {keys[i]: self._pending[keys[i]] for i in missing if keys[i] in self._pending}
+        mine = [i for i in missing if keys[i] not in others]
         fresh: dict[str, Response] = {}
+        if mine:
+            fresh = await self._through(self._ask({keys[i]: (requests[i], rendered[i]) for i in mine}))
+        for key, future in others.items():
+            fresh[key] = await asyncio.shield(future)
+        return [Answer(fresh.get(key) or known[key], key, key in fresh) for key in keys]
 
-        async def ask(batch: Sequence[int]) -> None:
-            replies = await self._answers([requests[i] for i in batch])
-            self._store.remember(
-                [
-                    Remembered(keys[i], self._model.name, rendered[i], reply)
-                    for i, reply in zip(batch, replies, strict=True)
+    async def _ask(self, wanted: Mapping[str, tuple[Request, dict[str, Any]]]) -> dict[str, Response]:
+        """The model's answers by key, each batch committed as it comes."""
+        loop = asyncio.get_running_loop()
+        mine = {key: loop.create_future() for key in wanted}
+        self._pending |= mine
+        keys = list(wanted)
+        try:
+            asked = [request for request, _ in wanted.values()]
+            together = await asyncio.to_thread(self._model.together, asked)
+
+            async def ask(places: Sequence[int]) -> None:
+                replies = await self._answers([asked[place] for place in places])
+                answered = {keys[place]: reply for place, reply in zip(places, replies, strict=True)}
+                rows = [
+                    Remembered(key, self._model.name, wanted[key][1], reply)
+                    for key, reply in answered.items()
                     if reply.outcome is not Outcome.ERROR
                 ]
-            )
-            fresh.update(zip((keys[i] for i in batch), replies, strict=True))
+                # Another process may have been faster: its answer is the one that is kept.
+                answered |= await self._remember(rows) if rows else {}
+                for key, reply in answered.items():
+                    mine[key].set_result(reply)
 
-        todo: list[list[int]] = []
-        if missing:
-            together = await asyncio.to_thread(self._model.together, [requests[i] for i in missing])
-            todo = [[missing[place] for place in places] for places in together]
+            if self._model.workers == 1:
+                for batch in together:
+                    await ask(batch)
+            else:
+                ended = await asyncio.gather(*(ask(batch) for batch in together), return_exceptions=True)
+                for error in ended:
+                    if error is not None:
+                        raise error
+        except BaseException as error:
+            for future in mine.values():
+                if not future.done():
+                    future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                    future.exception()  # whether or not anybody else waits for it
+            raise
+        finally:
+            for key in mine:
+                del self._pending[key]
+        return {key: future.result() for key, future in mine.items()}
 
-        if self._model.workers == 1:
-            for batch in todo:
-                await _through(ask(batch))
-        else:
-            await asyncio.gather(*(ask(batch) for batch in todo))
-        return [Answer(fresh.get(key) or known[key], key, key in fresh) for key in keys]
+    async def _through(self, work: Coroutine[Any, Any, T]) -> T:
+        """See work through also when it is cancelled: what was computed, or paid for, is remembered first."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._model.stop()
+            with suppress(SnellenError):
+                await task
+            raise
 
     async def _answers(self, asked: Sequence[Request]) -> Sequence[Response]:
         """The model's answers; what it raises, and what does not fit the requests, made errors.
@@ -121,7 +172,7 @@ class Remembering:
             raise ModelError(
                 f"{self._model.name} was asked {len(asked)} requests and gave {len(replies)} answers."
             )
-        return [_fitting(request, reply) for request, reply in zip(asked, replies, strict=True)]
+        return [_clean(_fitting(request, reply)) for request, reply in zip(asked, replies, strict=True)]
 
 
 def _fitting(request: Request, reply: Response) -> Response:
@@ -133,11 +184,42 @@ def _fitting(request: Request, reply: Response) -> Response:
     return reply
 
 
-async def _through(work: Coroutine[Any, Any, None]) -> None:
-    """See work through also when it is cancelled: a batch that was computed is remembered first."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+def _clean(reply: Response) -> Response:
+    """The reply as any database gives it back, and without secrets that a server may have echoed."""
+    texts = {name: getattr(reply, name) for name in ("text", "reason", "prompt", "thinking")}
+    cleaned: dict[str, Any] = {n: clean for n, text in texts.items() if (clean := storable(text)) != text}
+    return replace(reply, **cleaned) if cleaned else reply
+
+
+class _Gathered(Generic[Item]):
+    """Calls of a store: those that come while one is under way are made in one go, in a thread, so that many
+    answers a second take few transactions, and none of them holds up the others' connections.
+    """
+
+    def __init__(self, call: Callable[[list[Item]], dict[str, Response]]) -> None:
+        self._call = call
+        self._waiting: list[tuple[list[Item], asyncio.Future[dict[str, Response]]]] = []
+        self._busy: asyncio.Task[None] | None = None
+
+    async def __call__(self, items: list[Item]) -> dict[str, Response]:
+        """What the call gives for these items (and for others that were in the same go)."""
+        done: asyncio.Future[dict[str, Response]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((items, done))
+        if self._busy is None:
+            self._busy = asyncio.create_task(self._work())
+        return await done
+
+    async def _work(self) -> None:
+        while self._waiting:
+            turn, self._waiting = self._waiting, []
+            try:
+                found = await asyncio.to_thread(self._call, [item for items, _ in turn for item in items])
+            except Exception as error:
+                for _, done in turn:
+                    if not done.done():
+                        done.set_exception(error)
+            else:
+                for _, done in turn:
+                    if not done.done():
+                        done.set_result(found)
+        self._busy = None

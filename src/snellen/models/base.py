@@ -6,17 +6,58 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-from snellen.errors import reason_of
+from snellen.errors import Stopped, reason_of
 from snellen.types import Kind, Outcome, Request, Response
 
-__all__ = ["LocalModel", "Model", "batches", "failure"]
+__all__ = ["Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
 
 T = TypeVar("T")
+
+
+@dataclass
+class Budget:
+    """What a command may spend, in US dollars, on all its models together."""
+
+    most: float
+    spent: float = 0.0
+    reserved: float = 0.0
+
+    def reserve(self, cost: float) -> None:
+        """Set aside what a request may cost.
+
+        Raises:
+            Stopped: it could be more than there is.
+        """
+        if self.spent + self.reserved + cost > self.most:
+            raise Stopped(
+                f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} are spent, and another "
+                f"request could cost ${cost:.4f}."
+            )
+        self.reserved += cost
+
+    def settle(self, reserved: float, cost: float) -> None:
+        """Take back what was set aside, and note what it came to."""
+        self.reserved -= reserved
+        self.spent += cost
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What holds for all models of a command.
+
+    Args:
+        max_concurrency: requests under way at once.
+        budget: shared by all.
+    """
+
+    max_concurrency: int | None = None
+    budget: Budget | None = None
 
 
 class Model(ABC):
@@ -28,6 +69,8 @@ class Model(ABC):
         text_only: whether it answers requests without an image.
         workers: how many blocks of samples may be under way at once.
         batch_size: how many requests, or images with all their questions, are answered together.
+        pixels: whether it looks at pixels, so that they are to be decoded ahead; or at bytes alone.
+        limits: what a user sets for a whole command; the plan does so.
     """
 
     name: str = "unnamed"
@@ -35,6 +78,8 @@ class Model(ABC):
     text_only: bool = True
     workers: int = 1
     batch_size: int = 16
+    pixels: bool = True
+    limits: Limits = Limits()
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
@@ -96,6 +141,24 @@ class Model(ABC):
 
     def close(self) -> None:
         """Give back what :meth:`load` took."""
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """What answering needs while an event loop runs: connections. Requests come within it."""
+        yield
+
+    def stop(self) -> None:
+        """Begin nothing more; what is under way may end, and is awaited. Told to whoever answers in several
+        steps, or waits before answering.
+        """
+
+    def status(self) -> str:
+        """How it goes, in a few words, for a line of progress; empty where there is nothing to say."""
+        return ""
+
+    def price(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """What so many tokens cost in US dollars; None where that is not known."""
+        return None
 
 
 class LocalModel(Model):
