@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snellen.datasets.base import Dataset, Selection, select
 from snellen.engine.examiner import Examination, Progress, incompatibility
 from snellen.errors import BadOption, Unsupported, UsageError
-from snellen.models.base import Model
+from snellen.models.base import Budget, Limits, Model
 from snellen.protocols.base import Protocol
+from snellen.redaction import redact
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
 from snellen.store import Store, default_workspace
-from snellen.types import Response
+from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from snellen.forecast import Forecast
 
 __all__ = ["Filters", "Plan", "Run", "open_run", "run"]
 
@@ -61,9 +64,11 @@ class Filters:
 class Run:
     """A stored run."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, row: dict[str, Any] | None = None) -> None:
         self._store = store
         self.id = run
+        if row is not None:
+            self.__dict__["_row"] = row
 
     @cached_property
     def _row(self) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running`` (or interrupted) or ``finished``."""
+        """``running`` (or interrupted), ``stopped`` (with what it had) or ``finished``."""
         return str(self._row["status"])
 
     @property
@@ -81,7 +86,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The figures (see docs/metrics.md); empty while it is not finished."""
+        """The figures (see docs/metrics.md); empty while it has none."""
         return dict(self._row["metrics"] or {})
 
     @property
@@ -112,6 +117,11 @@ class Run:
         columns = ("id", "label", "prediction", "outcome", "images")
         found = ([row[name] for name in columns] for row in self._store.findings(self.id))
         return pd.DataFrame(found, columns=list(columns))
+
+    def first_error(self) -> str:
+        """Why the first of the samples that ended in an error did; empty where none did."""
+        reasons = (row["reason"] for row in self._store.findings(self.id) if row["outcome"] == Outcome.ERROR)
+        return str(next(reasons, ""))
 
     def first(self, most: int) -> list[dict[str, Any]]:
         """The first samples, with id and label."""
@@ -184,6 +194,8 @@ class Plan:
         batch_size: overrides each model's own.
         workspace: the folder of the store, or an open store.
         fresh: ask everything anew, as new runs.
+        max_cost: US dollars that all models behind addresses may cost together; they must have prices.
+        max_concurrency: requests to a model behind an address that may be under way at once.
 
     Raises:
         UsageError: as its subclasses say; in particular Unsupported where no model can answer any of
@@ -201,15 +213,25 @@ class Plan:
     batch_size: int | None = None
     workspace: Store | Path | str | None = None
     fresh: bool = False
+    max_cost: float | None = None
+    max_concurrency: int | None = None
+    #: A run that this is to go on with.
+    resumes: str | None = None
 
     def __post_init__(self) -> None:
+        limits = self._limits()
+        #: The run that is under way, or was when this was interrupted; None where it cannot be resumed.
+        self.current: str | None = None
         if self.batch_size is not None and self.batch_size < 1:
             raise BadOption(f"--batch-size {self.batch_size} is not allowed; allowed: 1 or more.")
         if not isinstance(self.seed, int):
             raise BadOption(f"seed={self.seed!r} is not allowed; allowed: a whole number.")
+        given: dict[str, list[Any]] = {
+            "protocol": _list("protocol", self.protocols, Protocol, self.protocol_options)
+        }
         protocols = [
             (p, PROTOCOLS.make(p, self.protocol_options, seed=self.seed)) if isinstance(p, str) else ("", p)
-            for p in _list("protocol", self.protocols, Protocol, self.protocol_options)
+            for p in given["protocol"]
         ]
         split = {"split": self.filters.split} if self.filters.split else {}
         options = {**self.data_options, **split}
@@ -217,7 +239,8 @@ class Plan:
         picks = replace(self.filters, limit=None, split=None, skip_bad=False) != Filters()
         few = {} if picks else {"limit": self.filters.limit}
         selections = []
-        for name in _list("data", self.data, Dataset, options):
+        given["data"] = _list("data", self.data, Dataset, options)
+        for name in given["data"]:
             made = DATASETS.make(name, options, **few) if isinstance(name, str) else name
             selection = self.filters.apply(made, self.seed)
             selection.name = name if isinstance(name, str) else selection.name
@@ -225,10 +248,17 @@ class Plan:
                 protocol.check(selection.labels, selection.background)
             selections.append(selection)
         models = []
-        for name in _list("model", self.models, Model, self.model_options):
+        given["model"] = _list("model", self.models, Model, self.model_options)
+        for name in given["model"]:
             model: Model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
-            model.name = name if isinstance(name, str) else model.name
+            model.name = redact(name) if isinstance(name, str) else model.name
             model.batch_size = self.batch_size or model.batch_size
+            model.limits = limits
+            if limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
+                raise BadOption(
+                    f"--max-cost: what {model.name} costs is not known. Say so with -M price_in= and -M "
+                    "price_out= in US dollars per million tokens, or in a prices.toml."
+                )
             models.append(model)
         #: Pairs that do not go together, in words.
         self.skipped: list[str] = []
@@ -242,10 +272,19 @@ class Plan:
                     self.skipped.append(reason)
             pairs.append((model, able))
         if not any(able for _, able in pairs):
-            raise Unsupported(f"{self.skipped[0]}. {_what_works(models[0])}")
+            raise Unsupported(f"{self.skipped[0]}. {_what_works(models[0])}".rstrip())
+        #: What was given by name, not as an object.
+        self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
         #: What a user should hear before it begins.
         self.notes = [note for selection in selections for note in selection.data.notes]
         self._pairs, self._selections = pairs, selections
+
+    def _limits(self) -> Limits:
+        for name, value in (("--max-cost", self.max_cost), ("--max-concurrency", self.max_concurrency)):
+            if value is not None and value <= 0:
+                raise BadOption(f"{name} {value:g} is not allowed; allowed: above 0.")
+        budget = None if self.max_cost is None else Budget(self.max_cost)
+        return Limits(self.max_concurrency, budget)
 
     @property
     def folder(self) -> Path:
@@ -259,8 +298,12 @@ class Plan:
 
         May be called where an event loop runs (a notebook).
         """
+        for model, protocols in self._pairs:
+            if protocols:
+                model.check()
         store = self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
         fingerprints = [selection.fingerprint() for selection in self._selections]
+        nonce = store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
         runs = []
         for model, protocols in self._pairs:
             for selection, fingerprint in zip(self._selections, fingerprints, strict=True):
@@ -274,11 +317,73 @@ class Plan:
                         fresh=self.fresh,
                         fingerprint=fingerprint,
                         title=title,
+                        nonce=nonce,
+                        expect=self.resumes,
+                        plan=self._recipe(model, selection, title),
                     )
+                    self.current = examination.run if examination.plan is not None else None
                     _complete(examination.examine(_bind(watch, examination)))
                     runs.append(Run(store, examination.run))
             model.close()
         return runs
+
+    @property
+    def workspace_name(self) -> str | None:
+        """What to write after ``--workspace`` to name this one again; None where it is the default."""
+        given = self.workspace.name if isinstance(self.workspace, Store) else self.workspace
+        where = None if given is None else redact(str(given))
+        return None if where == default_workspace() else where
+
+    def forecasts(self) -> list[Forecast]:
+        """What it will ask and cost, without asking anything."""
+        from snellen.forecast import forecast
+
+        return [
+            forecast(model, selection, protocol, title)
+            for model, protocols in self._pairs
+            for selection in self._selections
+            for title, protocol in protocols
+        ]
+
+    def _recipe(self, model: Model, selection: Selection, title: str) -> dict[str, Any] | None:
+        """One examination of this plan as JSON; None where something was given as an object."""
+        names = {redact(name): name for name in self._names["model"]}
+        if model.name not in names or selection.name not in self._names["data"]:
+            return None
+        if title not in self._names["protocol"] or names[model.name] != model.name:
+            return None
+        return {
+            "models": [model.name],
+            "data": [selection.name],
+            "protocols": [title],
+            "model_options": dict(self.model_options),
+            "data_options": dict(self.data_options),
+            "protocol_options": dict(self.protocol_options),
+            "filters": asdict(self.filters),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+
+    @classmethod
+    def resuming(cls, store: Store, run: str, **limits: Any) -> Plan:
+        """The plan that goes on with a run.
+
+        Args:
+            run: its full id.
+            limits: ``max_cost``, ``max_concurrency``.
+
+        Raises:
+            UsageError: the run was begun from Python with objects, by an earlier version, or by rescoring.
+        """
+        manifest = store.run(run)["manifest"]
+        recipe = manifest.get("plan")
+        if recipe is None:
+            raise UsageError(
+                f"{run} was begun with objects of Python's own, or by rescoring, so how is not written "
+                "down: do again what began it; what was answered is not asked again."
+            )
+        filters = Filters(**recipe["filters"])
+        return cls(**{**recipe, "filters": filters}, workspace=store, resumes=run, **limits)
 
 
 _PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}
@@ -316,7 +421,7 @@ def _what_works(model: Model) -> str:
     for scheme, entry in PROTOCOLS.entries.items():
         if getattr(entry.factory, "kind", None) in model.kinds:
             names.append(scheme)
-    return f"Protocols that {model.name} can answer: {', '.join(names)}."
+    return f"Protocols that {model.name} can answer: {', '.join(names)}. {model.hint}"
 
 
 def _complete(work: Coroutine[Any, Any, T]) -> T:
@@ -369,6 +474,8 @@ def run(
     batch_size: int | None = None,
     workspace: Store | Path | str | None = None,
     fresh: bool = False,
+    max_cost: float | None = None,
+    max_concurrency: int | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Examine one model under one protocol on one data set.
@@ -402,6 +509,8 @@ def run(
         batch_size,
         workspace,
         fresh,
+        max_cost,
+        max_concurrency,
     )
     (found,) = plan.examine(watch)
     return found
@@ -421,4 +530,4 @@ def list_runs(workspace: Path | str | None = None) -> Iterator[Run]:
     """All runs of a workspace, the oldest first."""
     store = Store(workspace, create=False)
     for row in store.list_runs():
-        yield Run(store, row["id"])
+        yield Run(store, row["id"], row)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from snellen.errors import BadOption, SnellenError, UsageError
+from snellen.errors import BadOption, SnellenError, Stopped, UsageError
+from snellen.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +28,30 @@ app = typer.Typer(
 )
 
 Workspace = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--workspace",
-        metavar="DIR",
-        help="Where runs are kept. [dim]$SNELLEN_WORKSPACE, or ./snellen-workspace[/dim]",
+        metavar="DIR|URL",
+        help="Where runs are kept: a folder, or postgresql://USER@HOST/NAME. "
+        "[dim]$SNELLEN_WORKSPACE, or ./snellen-workspace[/dim]",
     ),
 ]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(metavar="USD", help="Stop before models behind addresses cost more than this together."),
+]
+MaxConcurrency = Annotated[
+    int | None, typer.Option(help="Requests to a model behind an address under way at once, at most.")
+]
+MaxFailures = Annotated[
+    float,
+    typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),
+]
+OutputPath = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Also write results JSON and a JSON line a sample here."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -88,27 +107,24 @@ def run_(
         int | None,
         typer.Option(help="How many requests, or images with all their questions, are answered together."),
     ] = None,
-    max_failures: Annotated[
-        float,
-        typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),
-    ] = 0.0,
+    max_cost: MaxCost = None,
+    max_concurrency: MaxConcurrency = None,
+    max_failures: MaxFailures = 0.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be asked, and cost, and ask nothing.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")] = False,
     workspace: Workspace = None,
-    output_path: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Also write results JSON and a JSON line a sample here."),
-    ] = None,
+    output_path: OutputPath = None,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Examine every model under every protocol on every data set, and print the table.
 
     Started again, it asks only what is missing.
     """
-    from snellen.api import Filters, Plan, writable
+    from snellen.api import Filters, Plan
 
-    if not 0 <= max_failures <= 1:
-        raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
     filters = Filters(
         classes=tuple(classes or ()),
         num_classes=num_classes,
@@ -130,7 +146,43 @@ def run_(
         batch_size,
         workspace,
         fresh,
+        max_cost,
+        max_concurrency,
     )
+    if dry_run:
+        _print_forecasts(plan, as_json=as_json)
+        return
+    _carry_out(plan, max_failures, output_path, as_json=as_json, quiet=quiet)
+
+
+@app.command("resume")
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")] = "@last",
+    max_cost: MaxCost = None,
+    max_concurrency: MaxConcurrency = None,
+    max_failures: MaxFailures = 0.0,
+    workspace: Workspace = None,
+    output_path: OutputPath = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run that was interrupted, stopped, or has errors: only what is missing is asked."""
+    from snellen.api import Plan
+    from snellen.store import Store
+
+    store = Store(workspace, create=False)
+    plan = Plan.resuming(store, store.find(run), max_cost=max_cost, max_concurrency=max_concurrency)
+    _carry_out(plan, max_failures, output_path, as_json=as_json, quiet=quiet)
+
+
+def _carry_out(
+    plan: Plan, max_failures: float, output_path: Path | None, *, as_json: bool, quiet: bool
+) -> None:
+    """Examine, and show what came of it."""
+    from snellen.api import writable
+
+    if not 0 <= max_failures <= 1:
+        raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
     if output_path is not None:
         writable(output_path)
     runs = _examine(plan, quiet=quiet)
@@ -141,8 +193,25 @@ def run_(
         _print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
     else:
         _print_leaderboard(runs)
+    for run in runs:
+        if failed := run.metrics["outcomes"]["error"]:
+            typer.echo(
+                f"{failed} of {run.metrics['n']} samples of {run.id} ended in an error; the first: "
+                f"{run.first_error()}\nAsk them again: snellen resume {run.id}",
+                err=True,
+            )
     if any(_failed_share(run) > max_failures for run in runs):
         raise typer.Exit(1)
+
+
+def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
+    from snellen.report.tables import forecasts_table
+
+    found = plan.forecasts()
+    if as_json:
+        _print_json({"forecasts": [one.as_dict() for one in found], "skipped": plan.skipped})
+    else:
+        _console().print(forecasts_table(found))
 
 
 def _failed_share(run: Run) -> float:
@@ -161,7 +230,18 @@ def _examine(plan: Plan, *, quiet: bool) -> list[Run]:
             return plan.examine(watch)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. What was answered is kept; the same command goes on.", err=True)
+        _tell_how_to_resume(plan)
         raise typer.Exit(130) from None
+    except Stopped as error:
+        typer.echo(f"Error: {redact(str(error))}\nWhat was answered is kept.", err=True)
+        _tell_how_to_resume(plan)
+        raise typer.Exit(1) from None
+
+
+def _tell_how_to_resume(plan: Plan) -> None:
+    if plan.current is not None:
+        where = "" if plan.workspace_name is None else f" --workspace {shlex.quote(plan.workspace_name)}"
+        typer.echo(f"Go on: snellen resume {plan.current}{where}", err=True)
 
 
 def _print_leaderboard(runs: list[Run]) -> None:
@@ -406,7 +486,7 @@ def export(
 @app.command("demo")
 def demo(
     workspace: Workspace = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Examine the built-in models on the built-in chart: offline, without a GPU, in a minute."""
     from snellen.api import Filters, Plan
@@ -462,7 +542,7 @@ def main() -> None:
     try:
         app()
     except SnellenError as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {redact(str(error))}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 

@@ -68,6 +68,15 @@ class Image:
         """
         return decode(self.data, self.name)
 
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels as they stand in the file's header; no pixel is decoded.
+
+        Raises:
+            ImageError: as :func:`decode`.
+        """
+        return _header(self.data, self.name).size
+
     def preview(self, side: int = 192) -> bytes:
         """A JPEG of at most ``side`` pixels a side. Pixels are not kept for it: a large JPEG is decoded at a
         fraction of its size, which is faster.

@@ -17,7 +17,15 @@ from itertools import pairwise
 
 from snellen.types import Outcome
 
-__all__ = ["ParseFailure", "is_refusal", "parse_label", "parse_yes_no", "strip_thinking", "tokens"]
+__all__ = [
+    "ParseFailure",
+    "is_refusal",
+    "parse_label",
+    "parse_yes_no",
+    "split_thinking",
+    "strip_thinking",
+    "tokens",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +66,30 @@ def strip_thinking(text: str) -> str:
     >>> strip_thinking("<think>a cat? no.</think> dog")
     ' dog'
     """
+    return split_thinking(text)[1]
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """What stands in thinking tags, and what does not; an unclosed tag hides all that follows it.
+
+    >>> split_thinking("<think>a cat? no.</think> dog")
+    ('a cat? no.', ' dog')
+    """
     text = text.replace("◁", "<").replace("▷", ">")  # as Kimi-VL writes its tags
     tag = r"(?:think|thinking|thought|reasoning|scratchpad)"
-    text = re.sub(rf"<({tag})>.*?</\1>", "", text, flags=re.S | re.I)
-    text = re.sub(rf"^.*</{tag}>", "", text, flags=re.S | re.I)  # the opening tag was in the prompt
-    return re.sub(rf"<{tag}>.*$", "", text, flags=re.S | re.I)
+    thoughts: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        thoughts.append(found["thought"])
+        return ""
+
+    for pattern in (
+        rf"<(?P<tag>{tag})>(?P<thought>.*?)</(?P=tag)>",
+        rf"^(?P<thought>.*)</{tag}>",  # the opening tag was in the prompt
+        rf"<{tag}>(?P<thought>.*)$",
+    ):
+        text = re.sub(pattern, keep, text, flags=re.S | re.I)
+    return "\n".join(thoughts), text
 
 
 def _normalise(text: str) -> str:

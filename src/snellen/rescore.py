@@ -12,6 +12,7 @@ from snellen.engine.examiner import Examination
 from snellen.errors import BadOption, UsageError
 from snellen.images import Image
 from snellen.models.base import Model
+from snellen.models.remote.prices import Prices
 from snellen.registry import PROTOCOLS
 from snellen.store import Store
 from snellen.types import Request, Response, Sample
@@ -72,6 +73,12 @@ class _Silent(Model):
     def facts(self) -> Mapping[str, Any]:
         known: Mapping[str, Any] = self._manifest.get("facts", {})
         return known
+
+    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
+        facts = self.facts()
+        if "price_in" not in facts:
+            return None
+        return Prices(facts["price_in"], facts["price_out"]).cost(prompt_tokens, completion_tokens)
 
     def context(self, request: Request) -> Mapping[str, Any]:
         column = str(self.identity().get("column"))

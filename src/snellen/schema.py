@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["COLUMNS", "MIGRATIONS", "SCHEMA_VERSION", "metadata", "predictions", "responses", "runs", "samples"]
+__all__ = [
+    "COLUMNS",
+    "MIGRATIONS",
+    "SCHEMA_VERSION",
+    "metadata",
+    "predictions",
+    "responses",
+    "runs",
+    "samples",
+]
 
 #: Written into the database; to be raised by whoever changes a table.
 SCHEMA_VERSION = 2

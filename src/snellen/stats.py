@@ -6,6 +6,7 @@ not independent, so intervals and tests count clusters, not samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ __all__ = [
     "Paired",
     "bootstrap",
     "holm",
+    "log_sum",
     "mcnemar",
     "paired",
     "rate",
@@ -274,3 +276,13 @@ def samples_needed(difference: float, discordant: float) -> int:
     alpha, beta = (float(norm.ppf(q)) for q in ((1 + LEVEL) / 2, POWER))
     root = alpha * sqrt(discordant) + beta * sqrt(discordant - difference**2)
     return ceil((root / difference) ** 2)
+
+
+def log_sum(values: Sequence[float]) -> float:
+    """The log of the sum of exp, of log-likelihoods that add up; -inf of none.
+
+    >>> log_sum([math.log(0.2), math.log(0.3)]) == math.log(0.5)
+    True
+    """
+    top = max(values, default=-math.inf)
+    return top if top == -math.inf else top + math.log(math.fsum(math.exp(v - top) for v in values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import platform
@@ -20,13 +21,12 @@ from typing import Any
 from snellen.datasets.base import Bad, Selection
 from snellen.engine.driver import Block, Examined, drive, first_waves
 from snellen.engine.memory import Remembering
-from snellen.errors import ImageError, Unsupported
-from snellen.images import preview
+from snellen.errors import ImageError, Stopped, Unsupported, UsageError
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.store import Finding, Store
-from snellen.types import Outcome, Sample
+from snellen.types import Kind, Outcome, Sample
 
 __all__ = ["Examination", "Progress", "incompatibility"]
 
@@ -36,12 +36,19 @@ class Progress:
     """How far an examination is; told after each block."""
 
     total: int
-    done: int = 0
+    known: int = 0  # examined before
+    now: int = 0  # examined now
     labelled: int = 0
     right: int = 0
     fresh: int = 0
     seconds: float = 0.0
     outcomes: dict[str, int] = field(default_factory=dict)
+    status: str = ""  # what the model says of how it goes
+
+    @property
+    def done(self) -> int:
+        """Samples that have been examined."""
+        return self.known + self.now
 
     @property
     def accuracy(self) -> float | None:
@@ -59,9 +66,10 @@ Watcher = Callable[[Progress], None]
 
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
     """Why a model cannot answer a protocol, or None where it can."""
-    if protocol.kind not in model.kinds:
-        can = " and ".join(sorted(model.kinds))
-        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.kind}"
+    if protocol.needs not in model.kinds:
+        told = model.kinds - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
+        can = " and ".join(sorted(told))
+        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.needs}"
     if protocol.without_image and not model.text_only:
         return f"{model.name} answers no request without an image, which {protocol.name} asks (pmi)"
     return None
@@ -72,6 +80,8 @@ class Examination:
 
     Args:
         fresh: ask everything anew, as a new run.
+        expect: the run that this is to go on with.
+        plan: what the user asked for, as JSON, where that can be said: how to go on with the run.
         fingerprint: of the data, where it is known already.
         title: how the user named the protocol, options and all.
         rescored: the run whose answers are read again; no image is looked at.
@@ -80,6 +90,7 @@ class Examination:
     Raises:
         Unsupported: the model cannot answer what the protocol asks.
         DataError: the protocol cannot ask about this data set.
+        UsageError: this is not what the expected run examines.
     """
 
     def __init__(
@@ -95,6 +106,8 @@ class Examination:
         title: str | None = None,
         rescored: str | None = None,
         nonce: str | None = None,
+        expect: str | None = None,
+        plan: Mapping[str, Any] | None = None,
     ) -> None:
         if (reason := incompatibility(model, protocol)) is not None:
             raise Unsupported(f"{reason}.")
@@ -117,13 +130,16 @@ class Examination:
         if nonce is None:
             nonce = (store.unfinished(base) or datetime.now(UTC).isoformat()) if fresh else ""
         self.nonce = nonce
-        self.base = base
+        self.base, self.plan = base, plan
         digest = _digest({**self.spec, "nonce": self.nonce})
+        if expect is not None and store.run(expect)["digest"] != digest:
+            raise UsageError(self._what_changed(expect))
         self.run = store.begin(self._slug(), digest, self.manifest())
 
     def _slug(self) -> str:
         """model-protocol-data, in letters, digits and hyphens."""
-        parts = (self.model.name, self.title, self.data.name)
+        model = self.model.name.partition("?")[0]  # an address would hide the name
+        parts = (model, self.title, self.data.name)
         return "-".join(_slug(part) for part in parts)
 
     @property
@@ -132,21 +148,57 @@ class Examination:
         row = self.store.run(self.run)
         return row["status"] == "finished" and not row["metrics"]["outcomes"]["error"]
 
+    def _what_changed(self, run: str) -> str:
+        """Why an examination is not that of a run."""
+        old = self.store.run(run)["manifest"]
+        parts = {
+            "Snellen's version": (old["snellen"], self.spec["snellen"]),
+            "the model": (old["model"]["identity"], self.spec["model"]),
+            "the data": (old["data"]["fingerprint"], self.spec["data"]),
+            "the protocol": (
+                {"name": old["protocol"]["name"], **old["protocol"]["options"]},
+                self.spec["protocol"],
+            ),
+        }
+        other = [name for name, (then, now) in parts.items() if then != json.loads(json.dumps(now))]
+        return (
+            f"{run} cannot be gone on with: {' and '.join(other) or 'what it examines'} changed since. Start "
+            "a run anew with: snellen run"
+        )
+
     async def examine(self, watch: Watcher | None = None) -> None:
-        """Examine what is missing. What was answered is stored, whatever happens next."""
-        progress = Progress(len(self.data))
+        """Examine what is missing. What was answered is stored, whatever happens next.
+
+        Raises:
+            Stopped: the model gave up, or the budget is used up; figures of what there is are stored.
+        """
         if self.finished:
             self.store.record(self.run, [])  # it is the last one now
             return
         self.protocol.prepare()
         self.model.load()
+        try:
+            async with self.model.connected():
+                await self._examine(watch)
+        except Stopped as error:
+            manifest = {**self.store.run(self.run)["manifest"], **self._results(), "stopped": str(error)}
+            self.store.finish(self.run, self._metrics(manifest), manifest, "stopped")
+            raise
+        manifest = {**self.store.run(self.run)["manifest"], **self._results()}
+        manifest.pop("stopped", None)
+        self.store.finish(self.run, self._metrics(manifest), manifest)
+
+    async def _examine(self, watch: Watcher | None) -> None:
+        progress = Progress(len(self.data))
         memory = Remembering(self.model, self.store, self.nonce)
         # What a model finds out about itself before it can tell costs no run any speed.
         protocol = self.protocol.paced(self.model.wave) if self.protocol.several else self.protocol
 
+        foresees = type(self.model).foresee is not Model.foresee
+
         def prepare(block: Block) -> Block:
             good = self._prepare(block)
-            if memory.asking:
+            if foresees and memory.asking:
                 self.model.foresee(first_waves(good, protocol))
             return good
 
@@ -161,32 +213,35 @@ class Examination:
         began = time.perf_counter()
         async for block in blocks:
             now = time.perf_counter()
-            self._record(block, progress, now - began)
+            # In a thread, so that a database far away holds up no answer.
+            await asyncio.to_thread(self._record, block, progress, now - began)
             began = now
+            progress.status = self.model.status()
             if watch is not None:
                 watch(progress)
-        manifest = {**self.store.run(self.run)["manifest"], **self._results()}
-        self.store.finish(self.run, self._metrics(manifest), manifest)
 
     def _missing(self, progress: Progress) -> Iterator[tuple[int, Sample]]:
         """Positions and samples without a prediction, looked up a page at a time."""
         for start in range(0, len(self.data), 500):
             ids = {self.data.id(i): i for i in range(start, min(start + 500, len(self.data)))}
             known = self.store.examined(self.run, list(ids))
-            progress.done += len(known)
+            progress.known += len(known)
             yield from ((i, self.data[i]) for name, i in ids.items() if name not in known)
 
     def _prepare(self, block: Block) -> Block:
-        """Decode and hash a block's images ahead of time, and keep their previews."""
+        """Decode and hash a block's images ahead of time, and keep their previews. For a model that does not
+        look at pixels they are not kept.
+        """
         if self.rescored is not None:
             return block
         good = []
         for position, sample in block:
             try:
                 for image in sample.images:
-                    pixels = image.pixels
+                    if self.model.pixels:
+                        _ = image.pixels
                     if not self.store.preview_path(image.sha256).exists():
-                        self.store.keep_preview(image.sha256, preview(pixels))
+                        self.store.keep_preview(image.sha256, image.preview())
                 good.append((position, sample))
             except ImageError as error:
                 if not self.data.skip_bad:
@@ -211,7 +266,7 @@ class Examination:
         # A block that came from memory alone says nothing of the model's speed.
         seconds = seconds if fresh else 0.0
         self.store.record(self.run, findings, fresh=fresh, seconds=seconds)
-        progress.done += len(block)
+        progress.now += len(block)
         progress.fresh += fresh
         progress.seconds += seconds
         for item in block:
@@ -226,10 +281,12 @@ class Examination:
         figures = summarise(self.store.rows(self.run), details, self.protocol)
         speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
         facts = manifest["model"].get("facts", {})
+        tokens = figures["prompt_tokens"], figures["completion_tokens"]
         return {
             **figures,
             "skipped": len(self.skipped),
             "items_per_second": speed,
+            "cost": self.model.price(figures["requests"], *tokens),
             "peak_rss_bytes": manifest["hardware"].get("peak_rss_bytes"),
             "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
             "parameters": facts.get("parameters"),
@@ -256,6 +313,7 @@ class Examination:
             "specification": self.base,
             "rescored": self.rescored,
             "batch_size": self.model.batch_size,
+            "plan": dict(self.plan) if self.plan is not None else None,
             "versions": versions(),
             "hardware": hardware(),
             "git": git_hash(),

@@ -49,6 +49,7 @@ def summarise(
     for row in rows:
         outcomes[row["outcome"]] += 1
         latencies.extend(row["latencies"])
+        sums["requests"] += len(row["latencies"])
         for name in ("questions", "prompt_tokens", "completion_tokens"):
             sums[name] += row[name]
         if row["label"] is None:
@@ -67,7 +68,7 @@ def summarise(
         figures["accuracy_bounds"] = {"low": right / len(truth), "high": (right + lost) / len(truth)}
     return figures | {
         "outcomes": {str(outcome): outcomes[outcome] for outcome in Outcome},
-        **{name: sums[name] for name in ("questions", "prompt_tokens", "completion_tokens")},
+        **{name: sums[name] for name in ("questions", "requests", "prompt_tokens", "completion_tokens")},
         "latency_median": float(np.median(latencies)) if latencies else None,
         "latency_p95": float(np.quantile(latencies, 0.95)) if latencies else None,
         "protocol": protocol.summary(details),

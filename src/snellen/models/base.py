@@ -36,8 +36,8 @@ class Budget:
         """
         if self.spent + self.reserved + cost > self.most:
             raise Stopped(
-                f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} are spent, and another "
-                f"request could cost ${cost:.4f}."
+                f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} are spent, and "
+                f"another request could cost ${cost:.4f}."
             )
         self.reserved += cost
 
@@ -69,7 +69,9 @@ class Model(ABC):
         text_only: whether it answers requests without an image.
         workers: how many blocks of samples may be under way at once.
         batch_size: how many requests, or images with all their questions, are answered together.
+        remote: whether it is behind an address: its answers may cost money.
         pixels: whether it looks at pixels, so that they are to be decoded ahead; or at bytes alone.
+        hint: what a user can do where it cannot answer a protocol, in a sentence.
         limits: what a user sets for a whole command; the plan does so.
     """
 
@@ -78,7 +80,9 @@ class Model(ABC):
     text_only: bool = True
     workers: int = 1
     batch_size: int = 16
+    remote: bool = False
     pixels: bool = True
+    hint: str = ""
     limits: Limits = Limits()
 
     @abstractmethod
@@ -126,6 +130,13 @@ class Model(ABC):
     def foresee(self, requests: Sequence[Request]) -> None:
         """Told in another thread of requests that will come soon: what can be made ready may be."""
 
+    def check(self) -> None:
+        """Refuse what can be known to fail before anything is asked: a key that is not there.
+
+        Raises:
+            ModelError: as said.
+        """
+
     def load(self) -> None:
         """Load what answering needs; the time that it takes is not counted.
 
@@ -156,8 +167,8 @@ class Model(ABC):
         """How it goes, in a few words, for a line of progress; empty where there is nothing to say."""
         return ""
 
-    def price(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """What so many tokens cost in US dollars; None where that is not known."""
+    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """What so many requests of so many tokens cost in US dollars; None where that is not known."""
         return None
 
 

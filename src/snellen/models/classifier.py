@@ -18,7 +18,7 @@ from snellen.types import Kind, Request, Response, Score
 if TYPE_CHECKING:
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-__all__ = ["Classifier", "classifier", "match"]
+__all__ = ["Classifier", "classifier", "match", "read_mapping"]
 
 
 @MODELS.register("classifier", example="classifier:ORG/NAME or classifier:FOLDER")
@@ -43,16 +43,24 @@ def classifier(
     from snellen.models.huggingface.checkpoint import Checkpoint
 
     found = Checkpoint.find(f"classifier:{checkpoint}", checkpoint, revision, dtype, device)
-    table: dict[str, list[str]] = {}
-    if mapping is not None:
-        try:
-            raw = json.loads(Path(mapping).read_text(encoding="utf-8"))
-            table = {k: [v] if isinstance(v, str) else list(map(str, v)) for k, v in raw.items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise DataError(
-                f'mapping={mapping}: expected a JSON file of {{"class": ["model label", …]}} ({error}).'
-            ) from error
-    return Classifier(found, table)
+    return Classifier(found, read_mapping(mapping))
+
+
+def read_mapping(file: str | None) -> dict[str, list[str]]:
+    """A file of class names with the labels that mean them; nothing where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if file is None:
+        return {}
+    try:
+        raw = json.loads(Path(file).read_text(encoding="utf-8"))
+        return {k: [v] if isinstance(v, str) else list(map(str, v)) for k, v in raw.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f'mapping={file}: expected a JSON file of {{"class": ["model label", …]}} ({error}).'
+        ) from error
 
 
 class Classifier(CheckpointModel):

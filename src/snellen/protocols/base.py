@@ -46,10 +46,15 @@ class Protocol(ABC):
     """
 
     name: ClassVar[str]
-    #: What it asks of a model.
+    #: What it asks of a model, unless its options say otherwise (see :attr:`needs`).
     kind: ClassVar[Kind] = Kind.GENERATE
     #: Whether it asks several things about an image, so that a model does well to share what they share.
     several: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Kind:
+        """What a model must be able to do for it."""
+        return self.kind
 
     @property
     def without_image(self) -> bool:

@@ -23,9 +23,14 @@ from snellen.protocols.base import (
     worst,
 )
 from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Prediction, Sample
+from snellen.stats import log_sum
+from snellen.types import Examination, Kind, Prediction, Request, Response, Sample
 
 __all__ = ["Binary"]
+
+
+#: What is scored where answers are not read but weighed.
+YES, NO = ("Yes", "yes"), ("No", "no")
 
 
 @PROTOCOLS.register("binary")
@@ -35,7 +40,9 @@ class Binary(Protocol):
 
     Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``wave``, how many
     questions are asked at once (more may ask in vain, and predict the same; by default as many as
-    the model answers for little more than one); ``prompt`` with ``{name}``; ``max_tokens``; ``seed``.
+    the model answers for little more than one); ``read``, whether an answer is read as ``text``, or taken
+    from the ``likelihood`` of Yes and No (in either case) as the next word; ``prompt`` with ``{name}``;
+    ``max_tokens``; ``seed``.
 
     Where every answer is no, the prediction is the background class, or none where the data set has no
     such class. An answer that cannot be read is no "no": unless a later yes decides, the sample has no
@@ -45,6 +52,7 @@ class Binary(Protocol):
     name: ClassVar[str] = "binary"
     order: Literal["shuffled", "fixed"] = "shuffled"
     wave: int | None = None
+    read: Literal["text", "likelihood"] = "text"
     prompt: str = BINARY
     max_tokens: int = 16
     seed: int = 0
@@ -54,6 +62,10 @@ class Binary(Protocol):
             positive("wave", self.wave)
         positive("max_tokens", self.max_tokens)
         slots("prompt", self.prompt, "name")
+
+    @property
+    def needs(self) -> Kind:
+        return Kind.CHOOSE if self.read == "likelihood" else Kind.GENERATE
 
     def paced(self, wave: int) -> Binary:
         return self if self.wave is not None else replace(self, wave=wave)
@@ -67,11 +79,9 @@ class Binary(Protocol):
         wave = self.wave or 1
         for start in range(0, len(names), wave):
             batch = names[start : start + wave]
-            replies = yield [
-                ask(sample.images, fill(self.prompt, name=name), max_tokens=self.max_tokens) for name in batch
-            ]
+            replies = yield [self._ask(sample, name) for name in batch]
             for number, (name, reply) in enumerate(zip(batch, replies, strict=True), start + 1):
-                answer = read_yes_no(reply)
+                answer = self._read(reply)
                 if answer is True:
                     details = {"unparsed_answers": len(failures)}
                     return Prediction(sample.id, name, questions=number, details=details)
@@ -81,6 +91,21 @@ class Binary(Protocol):
         if failures:
             return failed(sample, worst(failures), len(names), **details)
         return Prediction(sample.id, sample.background or "", questions=len(names), details=details)
+
+    def _ask(self, sample: Sample, name: str) -> Request:
+        question = fill(self.prompt, name=name)
+        if self.read == "text":
+            return ask(sample.images, question, max_tokens=self.max_tokens)
+        return ask(sample.images, question, kind=Kind.SCORE, continuations=YES + NO)
+
+    def _read(self, reply: Response) -> bool | ParseFailure:
+        if self.read == "text":
+            return read_yes_no(reply)
+        values = [score.value for score in reply.scores]
+        yes, no = (log_sum(values[:2]), log_sum(values[2:]))
+        if yes == no:
+            return ParseFailure("neither yes nor no is likelier, or among the words that were told")
+        return yes > no
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Answers that could not be read, over all questions that the stop rule asked."""

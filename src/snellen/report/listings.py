@@ -25,7 +25,10 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
         {
             "name": entry.example,
             "what": entry.summary,
-            "options": {name: _default(p.default) for name, p in entry.options.items()},
+            # A shorthand's options are those of what it is short for, as its summary says.
+            "options": {}
+            if hasattr(entry.factory, "__wrapped__")
+            else {name: _default(p.default) for name, p in entry.options.items()},
         }
         for entry in registries[what].entries.values()
     ]

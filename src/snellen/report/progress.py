@@ -55,6 +55,7 @@ def _status(state: Progress) -> str:
     parts = [f"{number(state.items_per_second)} items/s"]
     if state.accuracy is not None:
         parts.append(f"accuracy {100 * state.accuracy:.1f} %")
+    parts += [state.status] if state.status else []
     parts += [f"{count} {outcome}" for outcome, count in sorted(state.outcomes.items())]
     return ", ".join(parts)
 

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
     from snellen.api import Run
     from snellen.compare import Comparison
+    from snellen.forecast import Forecast
 
 __all__ = [
     "class_table",
     "comparison_table",
     "confusion_table",
     "disagreement_tables",
+    "dollars",
     "failures_table",
     "figures_table",
+    "forecasts_table",
     "leaderboards",
     "number",
     "outcomes",
@@ -60,6 +63,13 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def dollars(value: float | None) -> str:
+    """US dollars, to a hundredth of a cent where they are few."""
+    if value is None:
+        return "–"
+    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+
+
 def outcomes(counts: Mapping[str, int]) -> str:
     """``280 ok``, and whatever else there was."""
     style = {"ok": "green", "error": "red"}
@@ -89,8 +99,11 @@ def leaderboards(
         "top-5 %": lambda run: percent(run.metrics.get("top5")),
         "questions": lambda run: number(run.metrics["questions"]),
         "items/s": lambda run: number(run.metrics["items_per_second"]),
+        "cost $": lambda run: dollars(run.metrics.get("cost")),
         "outcomes": _outcomes_of,
     }
+    if not any(run.metrics.get("cost") is not None for run in runs):
+        del columns["cost $"]
     if not any(run.metrics.get("top5") for run in runs):
         del columns["top-5 %"]
     if not ranks:
@@ -154,6 +167,30 @@ def runs_table(runs: Iterable[Run]) -> Table:
     return table
 
 
+def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
+    """What examinations will ask and cost."""
+    table = Table(header_style="bold")
+    for heading in ("model", "protocol", "data", "samples", "requests", "tokens in", "tokens out", "cost $"):
+        words = heading in ("model", "protocol", "data")
+        table.add_column(heading, justify="left" if words else "right")
+    for one in forecasts:
+        counts = (_span(one.requests), _span(one.tokens_in), _span(one.tokens_out))
+        cost = "–" if one.cost is None else " to ".join(dict.fromkeys(map(dollars, one.cost)))
+        names = (escape(one.model), escape(one.protocol), escape(one.data))
+        table.add_row(*names, f"{one.samples:,}", *counts, cost)
+    table.caption = (
+        "Nothing was asked. From the least to the most: a protocol may stop early, an answer be shorter than "
+        "max_tokens. Tokens in are estimated: texts by their length, images as GPT-4o counts them. What is "
+        "remembered already is not taken off."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _span(pair: tuple[int, int]) -> str:
+    return " to ".join(dict.fromkeys(f"{value:,}" for value in pair))
+
+
 def figures_table(run: Run) -> Table:
     """Every figure of one run."""
     table = Table(title=run.id, title_justify="left", show_header=False)
@@ -181,6 +218,7 @@ def figures_table(run: Run) -> Table:
             ("items/s", number(figures["items_per_second"])),
             ("latency, median / p95 (s)", _pair(figures, "latency_median", "latency_p95")),
             ("tokens, in / out", _pair(figures, "prompt_tokens", "completion_tokens")),
+            *([("cost ($)", dollars(figures["cost"]))] if figures.get("cost") is not None else []),
             ("peak memory (GB)", _giga(figures["peak_rss_bytes"])),
             ("peak GPU memory (GB)", _giga(figures["peak_gpu_bytes"])),
             ("parameters", number(figures["parameters"])),
@@ -188,6 +226,13 @@ def figures_table(run: Run) -> Table:
         rows += [
             (name.replace("_", " "), escape(_plain(value))) for name, value in figures["protocol"].items()
         ]
+    if run.manifest.get("stopped"):
+        rows.append(("stopped", escape(run.manifest["stopped"])))
+    if facts.get("served"):
+        rows.append(("served by", escape(f"{facts['address']}: {', '.join(facts['served'])}")))
+    if facts.get("calls"):
+        calls = ", ".join(f"{count} {what}" for what, count in facts["calls"].items())
+        rows.append(("calls", escape(calls)))
     if facts.get("prefix"):
         rows.append(("an image's questions share", escape(facts["prefix"]["way"])))
     if facts.get("unmapped_classes"):

@@ -1,0 +1,323 @@
+"""What all models behind an address share: pace, retries, budget, and giving up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from snellen.errors import BadOption, SnellenError, Stopped
+from snellen.models.base import Model, failure
+from snellen.models.remote.pace import Concurrency, PerMinute
+from snellen.models.remote.prices import Prices
+from snellen.redaction import redact
+from snellen.types import Outcome, Request, Response
+
+__all__ = ["Failed", "Manners", "RemoteModel"]
+
+log = logging.getLogger(__name__)
+
+#: Requests under way at once where nobody says otherwise.
+CONCURRENCY = 128
+#: Seconds before a second try; each further one waits about twice as long, up to LONGEST_WAIT.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+#: Statuses that another try may mend. All others of 400 to 499 say that the request itself is refused.
+RETRIED = frozenset({408, 409, 425, 429})
+#: Statuses that say: this key, or this address, or this model will do for no request at all.
+HOPELESS = frozenset({401, 403, 404})
+
+
+class Failed(Exception):
+    """A try that brought no answer.
+
+    Args:
+        reason: in words, without secrets.
+        status: of HTTP, where there was one.
+        after: seconds for which the server asked for patience.
+        again: whether another try may help; by default as the status says.
+    """
+
+    def __init__(
+        self, reason: str, status: int | None = None, after: float | None = None, again: bool | None = None
+    ) -> None:
+        super().__init__(redact(reason))
+        self.status, self.after = status, after
+        retried = status is None or status in RETRIED or status >= 500
+        self.again = retried if again is None else again
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a server is dealt with; changes no answer.
+
+    Args:
+        timeout: seconds for one try.
+        deadline: seconds for a request with all its tries, from the first one on.
+        tries: how many a request has at most.
+        stop_after: failures in a row, each after all its tries, that end the run.
+        requests_per_minute, tokens_per_minute: what is not exceeded.
+
+    Raises:
+        BadOption: a value that is not above 0.
+    """
+
+    timeout: float = 120.0
+    deadline: float = 600.0
+    tries: int = 8
+    stop_after: int = 20
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value <= 0:
+                raise BadOption(f"{name}={value:g} is not allowed; allowed: above 0.")
+
+
+class RemoteModel(Model):
+    """A model behind an address. A subclass makes one try (:meth:`exchange`) and puts tries together to an
+    answer (:meth:`ask`).
+    """
+
+    remote = True
+    pixels = False
+    batch_size = 1
+
+    def __init__(self, name: str, address: str, manners: Manners, prices: Prices | None = None) -> None:
+        self.name, self.address = name, address
+        self.manners, self.prices = manners, prices
+        self._tokens_each = 0.0  # of a request, both ways, as measured
+        self._begin()
+
+    @property
+    def workers(self) -> int:  # type: ignore[override]  # an attribute of Model: here it follows the limits
+        return min(self.limits.max_concurrency or CONCURRENCY, CONCURRENCY * 8)
+
+    def _begin(self) -> None:
+        self._pace = Concurrency(self.workers)
+        self._requests = PerMinute(self.manners.requests_per_minute)
+        self._tokens = PerMinute(self.manners.tokens_per_minute)
+        self._over = asyncio.Event()
+        self._cause: Stopped | None = None
+        self._in_a_row = self._answered = 0
+        self._counts: Counter[str] = Counter()
+        self._served: set[str] = set()
+
+    # ── what a subclass does ────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    async def ask(self, request: Request) -> Response:
+        """Answer one request, by one :meth:`send` or several."""
+
+    @abstractmethod
+    async def exchange(self, payload: Any) -> Mapping[str, Any]:
+        """One try: send, and give the JSON that came back.
+
+        Raises:
+            Failed: none did.
+        """
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """An asynchronous context manager in which :meth:`exchange` works."""
+
+    def weight(self, payload: Any) -> tuple[float, float]:
+        """About how many tokens a payload takes, into the model and, at most, out of it."""
+        return 0.0, 0.0
+
+    # ── answering ───────────────────────────────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        self._begin()
+        async with self.connect():
+            yield
+
+    async def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return list(await asyncio.gather(*map(self._respond, requests)))
+
+    async def _respond(self, request: Request) -> Response:
+        began = time.perf_counter()
+        try:
+            reply = await self.ask(request)
+        except Stopped as error:
+            raise self._cause or error from None
+        except SnellenError:
+            raise
+        except Failed as error:
+            reply = Response(outcome=Outcome.ERROR, reason=str(error))
+            self._failed(error)
+        except Exception as error:  # a fault of ours, or of a server that nobody foresaw
+            reply = replace(failure(error), reason=redact(failure(error).reason))
+            self._failed(Failed(reply.reason, again=False))
+        else:
+            self._in_a_row = 0
+            self._answered += 1
+        return replace(reply, latency=time.perf_counter() - began)
+
+    def _failed(self, error: Failed) -> None:
+        """Count a request that came to nothing, and give up where that is all that comes.
+
+        Raises:
+            Stopped: too many in a row, or one that says that no other can fare better.
+        """
+        self._in_a_row += 1
+        self._counts["failed"] += 1
+        hopeless = error.status in HOPELESS and not self._answered
+        if hopeless or self._in_a_row >= self.manners.stop_after:
+            often = "" if hopeless else f" after {self._in_a_row} failures in a row; the last"
+            self._give_up(Stopped(f"{self.name} stopped{often}: {error}. {self.advice(error)}".rstrip()))
+
+    def _give_up(self, cause: Stopped) -> NoReturn:
+        """Begin nothing more, and say why to all who ask."""
+        self._cause = self._cause or cause
+        self.stop()
+        raise self._cause
+
+    def advice(self, error: Failed) -> str:
+        """What a user can do about a failure, in a sentence; or nothing."""
+        return ""
+
+    async def send(self, payload: Any) -> Mapping[str, Any]:
+        """What a server answers to this, after as many tries as it takes and manners allow.
+
+        Raises:
+            Failed: the last try did.
+            Stopped: it was stopped meanwhile, or the budget is used up.
+        """
+        from tenacity import (
+            AsyncRetrying,
+            RetryCallState,
+            retry_if_exception,
+            stop_after_attempt,
+            wait_exponential_jitter,
+        )
+
+        first: list[float] = []  # when the first try began; waiting for a turn does not count
+        backoff = wait_exponential_jitter(FIRST_WAIT, LONGEST_WAIT, jitter=FIRST_WAIT)
+
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = getattr(error, "after", None)
+            return backoff(state) if asked is None else float(asked)
+
+        def late(state: RetryCallState) -> bool:
+            return bool(first) and time.monotonic() - first[0] + state.upcoming_sleep > self.manners.deadline
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.again),
+            stop=lambda state: stop_after_attempt(self.manners.tries)(state) or late(state),
+            wait=wait,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        found: Mapping[str, Any] = await retrying(self._try, payload, first)
+        return found
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._over.wait(), seconds)
+        except TimeoutError:
+            self._counts["retries"] += 1
+            return
+        raise Stopped(f"{self.name} was stopped.")
+
+    async def _try(self, payload: Any, first: list[float]) -> Mapping[str, Any]:
+        into, most_out = self.weight(payload)
+        expected = self._tokens_each or into + most_out
+        await self._requests.take()
+        await self._tokens.take(expected)
+        async with self._pace.slot():
+            reserved = self._reserve(into, most_out)
+            began = time.monotonic()
+            first[:] = first or [began]
+            left = self.manners.deadline - (began - first[0])
+            spent = 0.0
+            try:
+                data = await self._in_time(payload, min(self.manners.timeout, max(left, 1.0)))
+                spent = self._count(data, expected)
+            except Failed as error:
+                self._counts[str(error.status or "no answer")] += 1
+                if error.status == 429:
+                    self._pace.throttled(began)
+                if error.after and error.after <= self.manners.deadline:
+                    self._pace.pause(error.after)
+                raise
+            finally:
+                if self.limits.budget is not None:
+                    self.limits.budget.settle(reserved, spent)
+            self._pace.succeeded()
+            return data
+
+    async def _in_time(self, payload: Any, seconds: float) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.exchange(payload)
+        except TimeoutError as error:
+            raise Failed(f"no answer within {seconds:.0f} s") from error
+
+    # ── tokens and money ────────────────────────────────────────────────────────────────────────────
+
+    def _reserve(self, into: float, most_out: float) -> float:
+        if self.limits.budget is None or self.prices is None:
+            return 0.0
+        cost = self.prices.cost(max(into, self._tokens_each), most_out)
+        try:
+            self.limits.budget.reserve(cost)
+        except Stopped as error:
+            self._give_up(error)
+        return cost
+
+    def _count(self, data: Mapping[str, Any], expected: float) -> float:
+        """Take note of what an answer took, and give what it cost."""
+        self._counts["requests"] += 1
+        into, out = tokens_of(data)
+        if into + out:
+            self._tokens.correct(into + out - expected)
+            # The mean of the last ones, weighted towards the newest.
+            self._tokens_each += 0.1 * (into + out - self._tokens_each) if self._tokens_each else into + out
+        if isinstance(data.get("model"), str) and len(self._served) < 20:
+            self._served.add(data["model"])
+        return self.prices.cost(into, out) if self.prices else 0.0
+
+    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
+        return self.prices.cost(prompt_tokens, completion_tokens) if self.prices else None
+
+    # ── for the one who looks on ────────────────────────────────────────────────────────────────────
+
+    def stop(self) -> None:
+        if not self._over.is_set() and self._pace.under_way:
+            log.info("%s: waiting for %d requests under way", self.name, self._pace.under_way)
+        self._over.set()
+        self._pace.stop()
+
+    def status(self) -> str:
+        told = [f"{self._pace.under_way} under way"]
+        told += [f"{self._counts[what]} {what}" for what in ("retries", "failed") if self._counts[what]]
+        if self.limits.budget is not None:
+            told.append(f"${self.limits.budget.spent:.4f}")
+        return ", ".join(told)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "address": self.address,
+            "served": sorted(self._served),
+            "calls": dict(self._counts),
+            "concurrency": int(self._pace.limit),
+            **({"price_in": self.prices.into, "price_out": self.prices.out} if self.prices else {}),
+        }
+
+
+def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens into the model and out of it, as an answer's usage says; 0 where it does not."""
+    usage = data.get("usage")
+    if not isinstance(usage, Mapping):
+        return 0, 0
+    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (into if isinstance(into, int) else 0), (out if isinstance(out, int) else 0)

@@ -1,0 +1,338 @@
+"""Models that speak the OpenAI chat protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from snellen.errors import reason_of, require
+from snellen.images import Image
+from snellen.models.remote.addresses import Key
+from snellen.models.remote.base import Failed, Manners, RemoteModel
+from snellen.models.remote.prices import Prices
+from snellen.models.remote.replies import (
+    choices,
+    continuation_scores,
+    next_token_scores,
+    prompt_tokens,
+    read_reply,
+)
+from snellen.redaction import redact
+from snellen.types import Kind, Message, Outcome, Request, Response, Score
+
+__all__ = ["ChatModel", "Settings", "at_most"]
+
+#: What an answer may hold, in bytes: a server that sends more is not answering.
+MAX_ANSWER = 8 * 2**20
+#: What every server takes (Pillow's names), and how large an image may be before it is shrunk.
+FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
+MAX_IMAGE = 4_500_000  # base64 makes it 6 MB, and Anthropic refuses more than 5 MB of bytes
+#: How many of the likeliest next tokens are asked for: the most that OpenAI gives.
+TOP = 20
+#: Tokens that an image is taken for until a server has told how many it counts: 512 pixels a side at GPT-4o.
+TOKENS_OF_AN_IMAGE = 255
+#: The error codes of a request that was filtered before it reached the model.
+FILTERED = frozenset(
+    {"content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed"}
+)
+
+Scores = Literal["none", "top", "prompt"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can change an answer, besides the request: see the options of ``openai:``."""
+
+    system: str | None = None
+    temperature: float | None = 0.0
+    max_tokens: int | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    detail: str | None = None
+    max_side: int | None = None
+    scores: Scores = "none"
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
+class ChatModel(RemoteModel):
+    """See :func:`snellen.models.remote.openai`.
+
+    Args:
+        model: as the server calls it.
+        key: of the server; where there is none, "none" is sent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        address: str,
+        settings: Settings,
+        manners: Manners,
+        prices: Prices | None = None,
+        key: Key | None = None,
+    ) -> None:
+        super().__init__(name, address, manners, prices)
+        self.model, self.settings = model, settings
+        self._key = key or Key("OPENAI_API_KEY", needed=False)
+        if settings.scores != "prompt":
+            self.hint = "A server of vLLM tells likelihoods: vllm:NAME, or -M scores=prompt."
+        more = {"none": set(), "top": {Kind.CHOOSE}, "prompt": {Kind.CHOOSE, Kind.SCORE}}[settings.scores]
+        self.kinds = frozenset({Kind.GENERATE, *more})
+        self._images: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
+
+    def identity(self) -> Mapping[str, Any]:
+        settings = {k: v for k, v in vars(self.settings).items() if v not in (None, {})}
+        return {"kind": "openai", "model": self.model, "address": self.address, **settings}
+
+    def check(self) -> None:
+        self._key.check()
+
+    def load(self) -> None:
+        require("openai", "api", "A model behind an address")
+        require("aiohttp", "api", "A model behind an address")
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[None]:
+        import openai
+
+        # Followed redirects would take a key along to wherever they lead.
+        transport = openai.DefaultAioHttpClient(
+            follow_redirects=False, timeout=self.manners.timeout, limits=_limits(self.workers)
+        )
+        async with openai.AsyncOpenAI(
+            api_key=self._key.value or "none", base_url=self.address, max_retries=0, http_client=transport
+        ) as self._client:
+            yield
+
+    def advice(self, error: Failed) -> str:
+        if error.status in (401, 403):
+            return f"The key stands in the environment variable {self._key.variable}."
+        if error.status == 404:
+            return f"Is {self.model!r} a model of {self.address}, and is that address right?"
+        return ""
+
+    # ── asking ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, request: Request) -> Response:
+        if request.kind is Kind.SCORE:
+            return await (self._score if self.settings.scores == "prompt" else self._choose)(request)
+        try:
+            data = await self.send(self.body(request))
+        except _Filtered as error:
+            return Response(outcome=Outcome.REFUSED, reason=str(error), prompt=self._shown(request))
+        return replace(read_reply(data), prompt=self._shown(request))
+
+    async def _choose(self, request: Request) -> Response:
+        """Scores of short answers by the likeliest next tokens."""
+        data = await self.send(self.body(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
+        scores = next_token_scores(data, request.continuations)
+        return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
+
+    async def _score(self, request: Request) -> Response:
+        """Log-likelihoods of continuations by vLLM's ``prompt_logprobs``: of the bare prompt, and of one
+        continued by each of them.
+        """
+        begun = request.messages[-1].text if request.messages[-1].role == "assistant" else ""
+        asked = request.messages[:-1] if begun else request.messages
+        joint = " " if begun else ""
+        bodies = [self._echo(asked, begun)]
+        bodies += [self._echo(asked, begun + joint + name) for name in request.continuations]
+        bare, *continued = await asyncio.gather(*map(self.send, bodies))
+        scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(one) for one in continued])
+        replies = [read_reply(one) for one in (bare, *continued)]
+        total = _scored(replies[0], scores, sum(r.prompt_tokens for r in replies), len(replies))
+        return replace(total, prompt=self._shown(request))
+
+    def _echo(self, messages: Sequence[Message], said: str) -> dict[str, Any]:
+        """A body that asks for the log-probabilities of its own prompt, the answer begun by these words."""
+        turns = (*messages, Message("assistant", (said,))) if said else messages
+        body = self.body(Request(tuple(turns)), max_tokens=1)
+        return {**body, "extra_body": {**body.get("extra_body", {}), "prompt_logprobs": 0}}
+
+    def body(self, request: Request, **more: Any) -> dict[str, Any]:
+        """The request as the protocol's arguments."""
+        settings, decoding = self.settings, request.decoding
+        messages = [self._turn(message) for message in request.messages]
+        if settings.system is not None:
+            messages.insert(0, {"role": "system", "content": settings.system})
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        body[settings.max_tokens_as] = more.pop("max_tokens", settings.max_tokens or decoding.max_tokens)
+        temperature = decoding.temperature or settings.temperature
+        if temperature is not None:
+            body["temperature"] = temperature
+        if decoding.top_p != 1:
+            body["top_p"] = decoding.top_p
+        if settings.seed is not None or decoding.draw:
+            body["seed"] = (settings.seed or 0) + decoding.draw
+        if settings.reasoning_effort is not None:
+            body["reasoning_effort"] = settings.reasoning_effort
+        extra = dict(settings.extra)
+        if request.messages[-1].role == "assistant":
+            if settings.scores != "prompt":
+                raise Failed("only vLLM goes on with an answer that is begun (-P prefix=)", again=False)
+            extra = {"add_generation_prompt": False, "continue_final_message": True, **extra}
+        if extra:
+            body["extra_body"] = extra
+        return body | more
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        if not message.images:
+            return {"role": message.role, "content": message.text}
+        return {"role": message.role, "content": [self._part(part) for part in message.content]}
+
+    def _part(self, part: str | Image) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        if part not in self._images:
+            media, data = part.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
+            self._images[part] = f"data:{media};base64,{base64.b64encode(data).decode()}"
+        image = {"url": self._images[part]}
+        if self.settings.detail is not None:
+            image["detail"] = self.settings.detail
+        return {"type": "image_url", "image_url": image}
+
+    def _shown(self, request: Request) -> str:
+        """The prompt as a person reads it; its images stand in the request."""
+        system = [f"system: {self.settings.system}"] if self.settings.system is not None else []
+        turns = [
+            f"{m.role}: " + "".join(p if isinstance(p, str) else "<image>\n" for p in m.content)
+            for m in request.messages
+        ]
+        return "\n".join([*system, *turns])
+
+    def weight(self, payload: Any) -> tuple[float, float]:
+        text = image = 0
+        for message in payload["messages"]:
+            content = message["content"]
+            for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+                text += len(part.get("text", ""))
+                image += part["type"] == "image_url"
+        return text / 4 + image * TOKENS_OF_AN_IMAGE, float(payload[self.settings.max_tokens_as])
+
+    # ── one try ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def exchange(self, payload: Any) -> Mapping[str, Any]:
+        import openai
+
+        try:
+            async with self._client.chat.completions.with_streaming_response.create(**payload) as reply:
+                text = await at_most(reply.iter_bytes(), MAX_ANSWER)
+        except openai.APIStatusError as error:
+            raise _refusal(error) from error
+        except openai.APIConnectionError as error:
+            raise Failed(f"the connection failed ({reason_of(_root(error))})") from error
+        except Failed:
+            raise
+        except openai.OpenAIError as error:
+            raise Failed(reason_of(error), again=False) from error
+        except Exception as error:  # what breaks in the middle of an answer: the transport's own errors
+            raise Failed(f"the answer broke off ({reason_of(error)})") from error
+        data = parse(text)
+        choices(data)  # an answer without any is worth another try
+        return data
+
+
+class _Filtered(Failed):
+    """The request was refused for what it holds, before the model saw it."""
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error came of in the first place: a transport calls many things a time-out."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _limits(most: int) -> Any:
+    import openai
+
+    # The type is that of whichever httpx the client stands on.
+    kind: Any = type(openai.DEFAULT_CONNECTION_LIMITS)
+    return kind(max_connections=most, max_keepalive_connections=most)
+
+
+def _scored(
+    reply: Response, scores: tuple[Score, ...], into: int | None = None, out: int | None = None
+) -> Response:
+    return replace(
+        reply,
+        text="",
+        scores=scores,
+        outcome=Outcome.OK,  # that one token cuts the answer off is meant
+        reason="",
+        prompt_tokens=reply.prompt_tokens if into is None else into,
+        completion_tokens=reply.completion_tokens if out is None else out,
+    )
+
+
+async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
+    """All bytes of an answer.
+
+    Raises:
+        Failed: there are more.
+    """
+    data = bytearray()
+    async for chunk in chunks:
+        data += chunk
+        if len(data) > most:
+            raise Failed(f"an answer of more than {most:,} bytes", again=False)
+    return bytes(data)
+
+
+def parse(text: bytes) -> Mapping[str, Any]:
+    """The JSON object that an answer is.
+
+    Raises:
+        Failed: it is none.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        shown = text[:80].decode("utf-8", "replace")
+        raise Failed(f"an answer that is no JSON: {shown!r}") from error
+    if not isinstance(data, dict):
+        raise Failed(f"an answer that is no JSON object: {str(data)[:80]!r}")
+    return data
+
+
+def _refusal(error: Any) -> Failed:
+    """What a status other than 200 says."""
+    body: Any = error.body if isinstance(error.body, Mapping) else {}
+    body = body["error"] if isinstance(body.get("error"), Mapping) else body
+    said = str(body.get("message") or error.response.text or error.message).strip()[:500]
+    reason = f"{error.status_code} {said}"
+    if error.status_code in (301, 302, 303, 307, 308):
+        where = redact(str(error.response.headers.get("location", "elsewhere")))
+        said = f"{error.status_code} the server points to {where}; set that as base_url"
+        return Failed(said, 404, again=False)
+    if error.status_code == 400 and str(body.get("code")) in FILTERED:
+        return _Filtered(reason, 400)
+    if error.status_code == 413:
+        reason += " (shrink images with -M max_side=1024)"
+    return Failed(reason, error.status_code, after=retry_after(error.response.headers))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of patience that a server asks for (RFC 9110, 10.2.3: a number or a date; and milliseconds
+    in a header of OpenAI's).
+    """
+    try:
+        if (milliseconds := headers.get("retry-after-ms")) is not None:
+            return max(0.0, float(milliseconds) / 1000)
+        if (value := headers.get("retry-after")) is None:
+            return None
+        if value.replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,161 @@
+"""How many requests are under way at once, and how many a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from snellen.errors import Stopped
+
+__all__ = ["Concurrency", "PerMinute"]
+
+#: By how much more answers a second a doubling must bring to be followed by another.
+WORTH = 1.1
+#: Rounds without growth after which growth is tried again.
+ROUNDS = 10
+
+
+class Concurrency:
+    """A limit on requests under way that finds its own height.
+
+    It begins at ``first`` and doubles after each round (as many answers as the limit is high, all of them
+    good, the limit being in use), as long as that brings more answers a second: a server that only queues
+    what it cannot do yet is not buried. When the server asks for less (429) it falls to 0.8 of what it was,
+    once for all requests that were under way then, and from there on it grows by a tenth a round. Slow start
+    and multiplicative decrease are those of TCP (RFC 5681).
+
+    Args:
+        most: what it never exceeds.
+        first: where it begins.
+        clock: gives seconds.
+    """
+
+    def __init__(self, most: int, first: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most, self.limit = most, float(min(first, most))
+        self.under_way = 0
+        self._clock = clock
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._resume = 0.0  # nothing begins before
+        self._stopped = False
+        self._gentle = False  # a server has asked for less
+        self._cut = -math.inf  # when it last did
+        self._rate = 0.0  # answers a second before the last growth
+        self._held = 0
+        self._new_round()
+
+    def _new_round(self) -> None:
+        self._good, self._full, self._began = 0, False, self._clock()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait until another request may begin.
+
+        Raises:
+            Stopped: it never may, see :meth:`stop`.
+        """
+        await self._enter()
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self._wake()
+
+    async def _enter(self) -> None:
+        if self._stopped:
+            raise Stopped("It was stopped.")
+        if self._waiting or not self._free():
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            self._wake()
+            try:
+                await turn  # whoever wakes it has taken its place already
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled() and turn.exception() is None:
+                    self.under_way -= 1
+                self._wake()
+                raise
+        else:
+            self._take()
+
+    def _free(self) -> bool:
+        return self.under_way < int(self.limit) and self._clock() >= self._resume
+
+    def _take(self) -> None:
+        self.under_way += 1
+        self._full = self._full or self.under_way >= int(self.limit)
+
+    def _wake(self) -> None:
+        while self._waiting and self._free():
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._take()
+                turn.set_result(None)
+
+    def succeeded(self) -> None:
+        """Told of each good answer."""
+        self._good += 1
+        if self._good < self.limit or not self._full:
+            return
+        rate = self._good / max(self._clock() - self._began, 1e-9)
+        self._held += 1
+        if self._gentle:
+            self._grow(1.1 * self.limit + 1, rate)
+        elif rate > WORTH * self._rate or self._held > ROUNDS:
+            self._grow(2 * self.limit, rate)
+        self._new_round()
+
+    def _grow(self, limit: float, rate: float) -> None:
+        self.limit, self._rate, self._held = min(float(self.most), limit), rate, 0
+        self._wake()
+
+    def throttled(self, began: float) -> None:
+        """Told of each answer that asks for less, and when its request began (by the clock)."""
+        if began > self._cut:
+            self.limit = max(1.0, 0.8 * self.limit)
+            self._gentle, self._cut = True, self._clock()
+        self._new_round()
+
+    def pause(self, seconds: float) -> None:
+        """Let no request begin for so long."""
+        self._resume = max(self._resume, self._clock() + seconds)
+        asyncio.get_running_loop().call_later(seconds + 0.001, self._wake)
+
+    def stop(self) -> None:
+        """Let no request begin any more."""
+        self._stopped = True
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(Stopped("It was stopped."))
+
+
+class PerMinute:
+    """Spreads things evenly over time, so that no minute holds more than ``rate`` of them.
+
+    This is the generic cell rate algorithm (ITU-T I.371) without a burst.
+
+    Args:
+        rate: None for no limit.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self._each = 60 / rate if rate else 0.0
+        self._free = 0.0
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Wait for the turn of this amount."""
+        if not self._each:
+            return
+        now = time.monotonic()
+        turn = max(now, self._free)
+        self._free = turn + amount * self._each
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+    def correct(self, amount: float) -> None:
+        """What was taken came to so much more (or, below 0, less)."""
+        self._free += amount * self._each

@@ -1,0 +1,158 @@
+"""What an OpenAI-compatible server sends back, as a Response: pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snellen.models.remote.base import Failed, tokens_of
+from snellen.parsing import split_thinking
+from snellen.stats import log_sum
+from snellen.types import Outcome, Response, Score
+
+__all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply"]
+
+#: What ends an answer that was not allowed to go on.
+FILTERED = frozenset({"content_filter", "content_filtered", "safety", "recitation", "prohibited_content"})
+
+
+def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The choices of a chat completion.
+
+    Raises:
+        Failed: there is none: an error in the place of an answer, or a broken one.
+    """
+    if isinstance(error := data.get("error"), Mapping):
+        code = error.get("code")
+        status = code if isinstance(code, int) else None
+        raise Failed(f"{code or 'error'}: {error.get('message') or error}", status)
+    found = data.get("choices")
+    if not isinstance(found, list) or not found or not isinstance(found[0], Mapping):
+        raise Failed("an answer without choices")
+    return found
+
+
+def read_reply(data: Mapping[str, Any]) -> Response:
+    """A chat completion as a response: refusals, filters and cut answers by their outcomes, thinking apart.
+
+    Raises:
+        Failed: it is none.
+    """
+    choice = choices(data)[0]
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise Failed("an answer without a message")
+    text, thinking = _texts(message)
+    finish = str(choice.get("finish_reason") or "").lower()
+    outcome, reason = Outcome.OK, ""
+    if refusal := message.get("refusal"):
+        outcome, reason = Outcome.REFUSED, str(refusal)
+    elif finish in FILTERED:
+        outcome, reason = Outcome.REFUSED, finish
+    elif finish in ("length", "max_tokens"):
+        outcome, reason = Outcome.TRUNCATED, "cut off at max_tokens"
+    into, out = tokens_of(data)
+    return Response(
+        text,
+        outcome=outcome,
+        reason=reason,
+        prompt_tokens=into,
+        completion_tokens=out,
+        thinking=thinking,
+        meta=_meta(data, finish),
+    )
+
+
+def _texts(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Answer and thinking, wherever a server puts the latter: a field, a part, or tags in the text."""
+    content = message.get("content")
+    told = [message.get(field) for field in ("reasoning_content", "reasoning", "thinking")]
+    thinking = [text for text in told if isinstance(text, str) and text][:1]
+    parts = content if isinstance(content, list) else [content]
+    text = ""
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, Mapping) and part.get("type") == "thinking":
+            inner = part.get("thinking")
+            thinking += [inner] if isinstance(inner, str) else [_texts({"content": inner})[0]]
+        elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+            text += part["text"]
+    thought, answer = split_thinking(text)
+    return (answer if thought else text), "\n".join([*thinking, *([thought] if thought else [])])
+
+
+def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
+    """What is worth keeping of a server's words on its answer."""
+    meta = {name: data[name] for name in ("model", "id", "system_fingerprint") if data.get(name)}
+    details = data.get("usage")
+    if isinstance(details, Mapping):
+        numbers = {
+            f"{group.removesuffix('_details')}.{name}": value
+            for group, values in details.items()
+            if isinstance(values, Mapping)
+            for name, value in values.items()
+            if isinstance(value, int | float) and value
+        }
+        meta |= {"usage": numbers} if numbers else {}
+    return {**{k: v if k == "usage" else str(v)[:200] for k, v in meta.items()}, "finish": finish}
+
+
+def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> tuple[Score, ...]:
+    """The log-probability that the answer begins with each continuation, of those among the likeliest next
+    tokens (``top_logprobs``); -inf for others. Tokens that differ by blanks alone are one answer.
+
+    Raises:
+        Failed: the server gave none.
+    """
+    given = choices(data)[0].get("logprobs")
+    content = given.get("content") if isinstance(given, Mapping) else None
+    if not isinstance(content, list) or not content:
+        raise Failed(
+            "the server gave no logprobs for the answer; ask it in words (-P read=text) or set scores=none",
+            again=False,
+        )
+    likely: dict[str, list[float]] = {}
+    for entry in content[0].get("top_logprobs") or []:
+        likely.setdefault(str(entry.get("token", "")).strip(), []).append(float(entry["logprob"]))
+    return tuple(Score(log_sum(likely.get(name.strip(), [])), 1) for name in continuations)
+
+
+def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The tokens of a prompt with their log-probabilities (vLLM's ``prompt_logprobs``); NaN for the first.
+
+    Raises:
+        Failed: the server gave none.
+    """
+    given = data.get("prompt_logprobs")
+    if not isinstance(given, list) or not given:
+        raise Failed(
+            "the server gave no prompt_logprobs, which vLLM does; protocols that need none: closed-set, "
+            "binary, open-world",
+            again=False,
+        )
+    found = []
+    for entry in given:
+        if not entry:
+            found.append(("", math.nan))
+            continue
+        token, value = next(iter(entry.items()))  # the prompt's own token comes first
+        found.append((str(token), float(value["logprob"])))
+    return found
+
+
+def continuation_scores(
+    bare: Sequence[tuple[str, float]], continued: Sequence[Sequence[tuple[str, float]]]
+) -> tuple[Score, ...]:
+    """Log-likelihoods of continuations: each begins where its prompt's tokens part from the bare prompt's
+    and, since a template may put something between, where the earliest of all does.
+    """
+    ends = []
+    for tokens in continued:
+        pairs = zip(bare, tokens, strict=False)
+        ends.append(next((i for i, (a, b) in enumerate(pairs) if a[0] != b[0]), min(len(bare), len(tokens))))
+    begin = min(ends, default=0)
+    return tuple(
+        Score(sum(value for _, value in tokens[begin:]), len(tokens) - begin) for tokens in continued
+    )

@@ -1,0 +1,278 @@
+"""A scripted OpenAI-compatible server for tests: real HTTP on loopback, faults on demand.
+
+>>> from snellen.testing import Server, fault
+>>> with Server(lambda asked: "star", faults=[fault.status(429, retry_after=1)]) as server:  # doctest: +SKIP
+...     snellen.run(model=f"openai:any?base_url={server.url}", data="folder:./photos")
+
+``python -m snellen.testing --port 8077`` serves one that answers with the first name of a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import require
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aiohttp import web
+
+__all__ = ["Asked", "Fault", "Server", "completion", "fault", "first_name"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the server received it."""
+
+    number: int  #: from 0, in the order of arrival
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(repr=False)
+    path: str = "/v1/chat/completions"
+
+    @property
+    def text(self) -> str:
+        """The texts of the last message."""
+        content = self.body["messages"][-1]["content"]
+        if isinstance(content, str):
+            return content
+        return "".join(part.get("text", "") for part in content)
+
+    @property
+    def images(self) -> list[bytes]:
+        """The images of all messages, decoded from their data addresses."""
+        contents = [message["content"] for message in self.body["messages"]]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        return [base64.b64decode(url.partition(",")[2]) for url in urls]
+
+
+Answer = Callable[[Asked], "str | Mapping[str, Any] | Awaitable[str | Mapping[str, Any]]"]
+#: A fault answers in the place of the server: it is given the request as aiohttp knows it.
+Fault = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+
+
+def completion(
+    text: str | None, *, finish: str = "stop", model: str = "scripted", **message: Any
+) -> dict[str, Any]:
+    """A chat completion as a server writes it; ``message`` adds to the message (``refusal=…``)."""
+    return {
+        "id": f"chatcmpl-{time.monotonic_ns()}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, **message},
+                "finish_reason": finish,
+            }
+        ],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105},
+    }
+
+
+def first_name(asked: Asked) -> str:
+    """The first name of the list in a closed-set question; ``star`` where there is none."""
+    return asked.text.partition("{")[2].partition("}")[0].split(", ")[0] or "star"
+
+
+class Server:
+    """A server on loopback, in a thread of its own, between ``with`` and the end of its block.
+
+    Args:
+        answer: gives a text, or a whole completion as JSON; may be a coroutine.
+        faults: what happens to the first requests instead, in order; None for a proper answer. Or a function
+            of the request's number.
+        port: 0 for any that is free.
+
+    Attributes:
+        asked: every request that was received, faults and all.
+        most: how many were under way at once at most.
+    """
+
+    def __init__(
+        self,
+        answer: Answer = first_name,
+        faults: Iterable[Fault | None] | Callable[[int], Fault | None] = (),
+        port: int = 0,
+    ) -> None:
+        self._web: Any = require("aiohttp.web", "api", "snellen.testing")
+        self._answer, self._port = answer, port
+        if callable(faults):
+            self._fault = faults
+        else:
+            script = dict(enumerate(faults))
+            self._fault = script.get
+        self.asked: list[Asked] = []
+        self.most = self._under_way = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._ready = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """The base address."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        if not self._ready.wait(10):
+            raise RuntimeError("the server did not start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._over = asyncio.Event()
+        try:
+            self._loop.run_until_complete(self._run())
+        finally:
+            self._loop.close()
+
+    async def _run(self) -> None:
+        app = self._web.Application(client_max_size=2**28)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = self._web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+        await runner.setup()
+        site = self._web.TCPSite(runner, "127.0.0.1", self._port, backlog=2048)
+        await site.start()
+        self._port = runner.addresses[0][1]
+        self._ready.set()
+        await self._over.wait()
+        await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        try:
+            raw = await request.read()
+            body = json.loads(raw) if raw[:1] == b"{" else {"raw": raw, "messages": []}
+            asked = Asked(len(self.asked), body, dict(request.headers), request.path)
+            self.asked.append(asked)
+            if (wrong := self._fault(asked.number)) is not None:
+                return await wrong(request)
+            given = self._answer(asked)
+            found = await given if isinstance(given, Awaitable) else given
+            answer: web.StreamResponse = self._web.json_response(
+                completion(found) if isinstance(found, str) else found
+            )
+            return answer
+        finally:
+            self._under_way -= 1
+
+
+class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
+    """Faults as servers have them."""
+
+    @staticmethod
+    def status(
+        code: int, message: str = "", *, retry_after: float | str | None = None, error: str = ""
+    ) -> Fault:
+        """A status with an error in JSON; ``error`` is its code."""
+
+        async def go(_: web.Request) -> web.StreamResponse:
+            from aiohttp import web
+
+            headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+            told = {"message": message or f"status {code}", "type": "scripted", "code": error or code}
+            return web.json_response({"error": told}, status=code, headers=headers)
+
+        return go
+
+    @staticmethod
+    def body(content: bytes | str | Mapping[str, Any], *, kind: str = "application/json") -> Fault:
+        """A 200 with this body: broken JSON, no choices, another content type …"""
+
+        async def go(_: web.Request) -> web.StreamResponse:
+            from aiohttp import web
+
+            raw = json.dumps(content) if isinstance(content, Mapping) else content
+            data = raw.encode() if isinstance(raw, str) else raw
+            return web.Response(body=data, headers={"Content-Type": kind})
+
+        return go
+
+    @staticmethod
+    def hang(seconds: float = 3600) -> Fault:
+        """No answer for so long, and then none."""
+
+        async def go(request: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(seconds)
+            return await fault.reset()(request)
+
+        return go
+
+    @staticmethod
+    def reset(after: bytes | None = None) -> Fault:
+        """The connection reset: before the answer, or in its middle, after these bytes of it."""
+
+        async def go(request: web.Request) -> web.StreamResponse:
+            from aiohttp import web
+
+            reply = web.StreamResponse(
+                headers={"Content-Type": "application/json", "Content-Length": "99999"}
+            )
+            if after is not None:
+                await reply.prepare(request)
+                await reply.write(after)
+                await asyncio.sleep(0.02)
+            if request.transport is not None:
+                request.transport.abort()
+            return reply
+
+        return go
+
+    @staticmethod
+    def drip(content: str, seconds: float = 0.05) -> Fault:
+        """A 200 whose body comes byte by byte, so slowly."""
+
+        async def go(request: web.Request) -> web.StreamResponse:
+            from aiohttp import web
+
+            reply = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await reply.prepare(request)
+            for byte in content.encode():
+                await reply.write(bytes([byte]))
+                await asyncio.sleep(seconds)
+            return reply
+
+        return go
+
+    @staticmethod
+    def flood(size: int) -> Fault:
+        """A proper answer whose text is so many bytes long."""
+        return fault.body(completion("x" * size))
+
+    @staticmethod
+    def script(*faults: Fault | None) -> Callable[[int], Fault | None]:
+        """These faults again and again: a function of the request's number."""
+        return lambda number: faults[number % len(faults)]
+
+
+def _main() -> Iterator[str]:
+    import argparse
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--port", type=int, default=0)
+    port = parser.parse_args().port
+    with Server(port=port) as server:
+        yield server.url
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    for _line in _main():
+        print(_line, flush=True)
