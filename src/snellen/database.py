@@ -165,12 +165,12 @@ class Postgres(Database):
         self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8)
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
-        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
         retrying = Retrying(
             retry=retry_if_exception(self._lost),
             stop=stop_after_delay(PATIENCE),
-            wait=wait_exponential_jitter(0.1, 5),
+            wait=wait_random_exponential(0.2, 5),
             reraise=True,
         )
         found: T = retrying(super().transact, work)

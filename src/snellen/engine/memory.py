@@ -111,7 +111,9 @@ class Remembering:
         keys = list(wanted)
         try:
             asked = [request for request, _ in wanted.values()]
-            together = await asyncio.to_thread(self._model.together, asked)
+            together = self._model.together
+            # What is near may have to look at prompts and images to tell, which takes a while.
+            batches = together(asked) if self._model.remote else await asyncio.to_thread(together, asked)
 
             async def ask(places: Sequence[int]) -> None:
                 replies = await self._answers([asked[place] for place in places])
@@ -127,10 +129,10 @@ class Remembering:
                     mine[key].set_result(reply)
 
             if self._model.workers == 1:
-                for batch in together:
+                for batch in batches:
                     await ask(batch)
             else:
-                ended = await asyncio.gather(*(ask(batch) for batch in together), return_exceptions=True)
+                ended = await asyncio.gather(*(ask(batch) for batch in batches), return_exceptions=True)
                 for error in ended:
                     if error is not None:
                         raise error

@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 
 #: Requests under way at once where nobody says otherwise.
 CONCURRENCY = 128
-#: Seconds before a second try; each further one waits about twice as long, up to LONGEST_WAIT.
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+#: Seconds within which a second try comes, at a random moment; twice as many for each further one, up to
+#: LONGEST_WAIT ("full jitter").
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 #: Statuses that another try may mend. All others of 400 to 499 say that the request itself is refused.
 RETRIED = frozenset({408, 409, 425, 429})
 #: Statuses that say: this key, or this address, or this model will do for no request at all.
@@ -139,6 +140,10 @@ class RemoteModel(Model):
         async with self.connect():
             yield
 
+    def together(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Each alone: it is committed as it comes."""
+        return [[place] for place in range(len(requests))]
+
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         return list(await asyncio.gather(*map(self._respond, requests)))
 
@@ -196,11 +201,11 @@ class RemoteModel(Model):
             RetryCallState,
             retry_if_exception,
             stop_after_attempt,
-            wait_exponential_jitter,
+            wait_random_exponential,
         )
 
         first: list[float] = []  # when the first try began; waiting for a turn does not count
-        backoff = wait_exponential_jitter(FIRST_WAIT, LONGEST_WAIT, jitter=FIRST_WAIT)
+        backoff = wait_random_exponential(FIRST_WAIT, LONGEST_WAIT)
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

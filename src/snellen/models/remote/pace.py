@@ -98,7 +98,7 @@ class Concurrency:
     def succeeded(self) -> None:
         """Told of each good answer."""
         self._good += 1
-        if self._good < self.limit or not self._full:
+        if self._good < int(self.limit) or not self._full:
             return
         rate = self._good / max(self._clock() - self._began, 1e-9)
         self._held += 1

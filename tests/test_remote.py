@@ -1,0 +1,785 @@
+"""Models behind an address, against a real server that errs on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import random
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as pillow
+
+import snellen
+from snellen.api import Plan
+from snellen.errors import BadOption, ModelError, Stopped, Unsupported
+from snellen.images import Image, encode
+from snellen.models.base import Limits
+from snellen.models.openai import PROVIDERS
+from snellen.models.remote import base
+from snellen.models.remote.base import Failed, Manners
+from snellen.models.remote.chat import retry_after
+from snellen.models.remote.pace import Concurrency, PerMinute
+from snellen.models.remote.prices import Prices
+from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
+from snellen.protocols.base import ask
+from snellen.registry import MODELS
+from snellen.testing import Server, completion, fault
+from snellen.types import Decoding, Message, Outcome, Request
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Tries follow each other at once, and no key of the developer's own is used."""
+    monkeypatch.setattr(base, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(base, "LONGEST_WAIT", 0.05)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "SNELLEN_PRICES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def model_at(server, scheme="openai", name="any", **options):
+    return MODELS.make(f"{scheme}:{name}", {"base_url": server.url, **options})
+
+
+def answers(model, *requests):
+    """What the model answers, in an event loop of its own."""
+
+    async def go():
+        async with model.connected():
+            return await model.respond(requests)
+
+    model.load()
+    return asyncio.run(go())
+
+
+def question(text="What is it? {star, ring}", color="red", **more):
+    return ask((Image(lambda: encode(pillow.new("RGB", (16, 16), color)), color),), text, **more)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class TestConcurrency:
+    """The limit that finds its own height, by a clock that is told the time."""
+
+    def round_(self, pace, clock, seconds):
+        """A round of answers, the limit being in use."""
+
+        async def go():
+            limit = int(pace.limit)
+            holding = [pace.slot() for _ in range(limit)]
+            for slot in holding:
+                await slot.__aenter__()
+            clock.now += seconds
+            for slot in holding:
+                await slot.__aexit__(None, None, None)
+                pace.succeeded()
+
+        asyncio.run(go())
+
+    def test_it_doubles_while_that_brings_more(self):
+        clock = Clock()
+        pace = Concurrency(1000, clock=clock)
+        seen = []
+        for _ in range(5):
+            self.round_(pace, clock, 1.0)  # as many answers a second as requests under way
+            seen.append(pace.limit)
+        assert seen == [32, 64, 128, 256, 512]
+        self.round_(pace, clock, 1.0)
+        assert pace.limit == 1000
+
+    def test_a_server_that_only_queues_is_not_buried(self):
+        clock = Clock()
+        pace = Concurrency(1000, clock=clock)
+        seen = []
+        for _ in range(6):
+            self.round_(pace, clock, pace.limit / 10)  # ten answers a second, whatever is asked at once
+            seen.append(pace.limit)
+        assert seen == [32] * 6
+
+    def test_it_does_not_grow_while_it_is_not_in_use(self):
+        clock = Clock()
+        pace = Concurrency(1000, clock=clock)
+
+        async def go():
+            for _ in range(100):
+                async with pace.slot():
+                    clock.now += 1
+                pace.succeeded()
+
+        asyncio.run(go())
+        assert pace.limit == 16
+
+    def test_asked_for_less_it_falls_once_a_round_and_grows_gently(self):
+        clock = Clock()
+        pace = Concurrency(1000, clock=clock)
+        for _ in range(2):
+            self.round_(pace, clock, 1.0)
+        began = clock.now
+        clock.now += 1
+        for _ in range(5):  # five requests of one round, all told the same
+            pace.throttled(began)
+        assert pace.limit == pytest.approx(64 * 0.8)
+        pace.throttled(clock.now + 1)
+        assert pace.limit == pytest.approx(64 * 0.64)
+        before = pace.limit
+        clock.now += 2
+        self.round_(pace, clock, 1.0)
+        assert before < pace.limit < 1.2 * before
+
+    def test_it_never_falls_below_one(self):
+        clock = Clock()
+        pace = Concurrency(10, clock=clock)
+        for _ in range(50):
+            clock.now += 1
+            pace.throttled(clock.now)
+        assert pace.limit == 1
+
+    @given(st.integers(1, 6), st.integers(0, 2**32))
+    def test_no_more_under_way_than_allowed_and_none_is_forgotten(self, most, seed):
+        pace = Concurrency(most, first=3)
+        rng = random.Random(seed)
+        under_way, seen, done = 0, [], []
+
+        async def one(number):
+            nonlocal under_way
+            async with pace.slot():
+                under_way += 1
+                seen.append(under_way)
+                try:
+                    for _ in range(rng.randrange(3)):
+                        await asyncio.sleep(0)
+                finally:
+                    under_way -= 1
+            done.append(number)
+            pace.succeeded()
+
+        async def go():
+            tasks = [asyncio.create_task(one(i)) for i in range(20)]
+            await asyncio.sleep(0)
+            given_up = rng.sample(tasks, 4)
+            for task in given_up:
+                task.cancel()
+            await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+
+        asyncio.run(go())
+        assert max(seen) <= most
+        assert pace.under_way == 0
+        assert len(done) >= 16
+
+    def test_stopped_it_lets_nobody_in(self):
+        async def go():
+            pace = Concurrency(1)
+            async with pace.slot():
+                waiting = asyncio.create_task(pace.slot().__aenter__())
+                await asyncio.sleep(0)
+                pace.stop()
+                with pytest.raises(Stopped):
+                    await waiting
+            with pytest.raises(Stopped):
+                await pace.slot().__aenter__()
+
+        asyncio.run(go())
+
+    def test_so_many_a_minute_are_spread_evenly(self):
+        async def go():
+            rate = PerMinute(60 * 50)
+            began = time.monotonic()
+            turns = []
+
+            async def one():
+                await rate.take()
+                turns.append(time.monotonic() - began)
+
+            await asyncio.gather(*(one() for _ in range(11)))
+            return turns
+
+        turns = asyncio.run(go())
+        assert all(turn >= 0.02 * i - 0.002 for i, turn in enumerate(turns))
+
+
+class TestReplies:
+    @pytest.mark.parametrize(
+        ("data", "outcome", "text", "thinking"),
+        [
+            (completion("star"), Outcome.OK, "star", ""),
+            (completion(None), Outcome.OK, "", ""),
+            (completion("I", finish="length"), Outcome.TRUNCATED, "I", ""),
+            (completion(None, refusal="I won't."), Outcome.REFUSED, "", ""),
+            (completion("st", finish="content_filter"), Outcome.REFUSED, "st", ""),
+            (completion("st", finish="SAFETY"), Outcome.REFUSED, "st", ""),
+            (completion("star", reasoning_content="five points"), Outcome.OK, "star", "five points"),
+            (completion("star", reasoning="five points"), Outcome.OK, "star", "five points"),
+            (completion("<think>five</think>star"), Outcome.OK, "star", "five"),
+            (completion("five</think>star"), Outcome.OK, "star", "five"),
+            (completion("<think>fi", finish="length"), Outcome.TRUNCATED, "", "fi"),
+            (
+                completion(
+                    [
+                        {"type": "thinking", "thinking": [{"type": "text", "text": "five"}]},
+                        {"type": "text", "text": "star"},
+                    ]
+                ),
+                Outcome.OK,
+                "star",
+                "five",
+            ),
+        ],
+    )
+    def test_outcomes_and_thinking(self, data, outcome, text, thinking):
+        reply = read_reply(data)
+        assert (reply.outcome, reply.text, reply.thinking) == (outcome, text, thinking)
+        assert (reply.prompt_tokens, reply.completion_tokens) == (100, 5)
+        assert bool(reply.reason) == (outcome is not Outcome.OK)
+
+    @pytest.mark.parametrize(
+        "data", [{}, {"choices": []}, {"choices": None}, {"choices": [3]}, {"choices": [{"message": None}]}]
+    )
+    def test_what_is_no_answer(self, data):
+        with pytest.raises(Failed) as failed:
+            read_reply(data)
+        assert failed.value.again
+
+    def test_usage_in_detail_and_the_model_that_answered_are_kept(self):
+        data = completion("star", model="served-2026")
+        data["usage"]["completion_tokens_details"] = {"reasoning_tokens": 3, "audio_tokens": 0}
+        assert read_reply(data).meta["usage"] == {"completion_tokens.reasoning_tokens": 3}
+        assert read_reply(data).meta["model"] == "served-2026"
+
+    def test_the_likeliest_next_tokens(self):
+        top = [("Yes", 0.5), (" yes", 0.25), ("No", 0.125), ("Maybe", 0.1)]
+        data = completion("Yes")
+        data["choices"][0]["logprobs"] = {
+            "content": [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]
+        }
+        scores = next_token_scores(data, ("Yes", "yes", "No", "no"))
+        assert [math.exp(s.value) for s in scores] == pytest.approx([0.5, 0.25, 0.125, 0])
+        with pytest.raises(Failed, match="no logprobs"):
+            next_token_scores(completion("Yes"), ("Yes",))
+
+    def test_continuations_begin_where_prompts_part(self):
+        bare = [("1", math.nan), ("2", -1.0), ("3", -1.0)]
+        names = [[*bare[:2], ("7", -0.5), ("8", -0.25)], [*bare[:2], ("7", -0.5)], [*bare, ("9", -3.0)]]
+        scores = continuation_scores(bare, names)
+        assert [(s.value, s.tokens) for s in scores] == [(-0.75, 2), (-0.5, 1), (-4.0, 2)]
+
+    def test_patience_as_servers_ask_for_it(self):
+        assert retry_after({"retry-after": "7"}) == 7
+        assert retry_after({"retry-after": "0.5"}) == 0.5
+        assert retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+        assert retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) == pytest.approx(
+            30, abs=2
+        )
+        assert retry_after({"retry-after": formatdate(time.time() - 30, usegmt=True)}) == 0
+        assert retry_after({"retry-after": "soon"}) is None
+        assert retry_after({}) is None
+
+
+FINE = json.dumps(completion("star"))
+#: What another try mends, and how many tries the server sees; the rows of docs/reliability.md.
+MENDED = {
+    "408": (fault.status(408), 2),
+    "409": (fault.status(409), 2),
+    "429": (fault.status(429), 2),
+    "429, Retry-After": (fault.status(429, retry_after=0.2), 2),
+    "500": (fault.status(500), 2),
+    "503": (fault.status(503, retry_after=0), 2),
+    "529": (fault.status(529), 2),
+    "reset before the answer": (fault.reset(), 2),
+    "reset in the answer": (fault.reset(b'{"choices": [{"mess'), 2),
+    "hang": (fault.hang(5), 2),
+    "slow drip": (fault.drip(FINE, 0.05), 2),
+    "truncated JSON": (fault.body(FINE[:50]), 2),
+    "no JSON": (fault.body(b"<html>Bad gateway</html>", kind="text/html"), 2),
+    "no object": (fault.body(b"[]"), 2),
+    "empty body": (fault.body(b""), 2),
+    "no UTF-8": (fault.body(b"\xff\xfe{"), 2),
+    "no choices": (fault.body({"choices": []}), 2),
+    "an error with status 200": (fault.body({"error": {"message": "overloaded", "code": 503}}), 2),
+    "another content type": (fault.body(FINE, kind="text/plain"), 1),
+}
+#: What no other try would mend, the outcome, and words of its reason.
+FINAL = {
+    "400": (fault.status(400, "no such parameter"), Outcome.ERROR, "400 no such parameter"),
+    "413": (fault.status(413, "too large"), Outcome.ERROR, "max_side"),
+    "422": (fault.status(422, "unprocessable"), Outcome.ERROR, "422"),
+    "redirection": (fault.status(301), Outcome.ERROR, "base_url"),
+    "a flood": (fault.flood(10 * 2**20), Outcome.ERROR, "more than 8,388,608 bytes"),
+    "an error of 400 with status 200": (
+        fault.body({"error": {"message": "no such image", "code": 400}}),
+        Outcome.ERROR,
+        "no such image",
+    ),
+    "filtered before the model": (
+        fault.status(400, "jailbreak", error="content_filter"),
+        Outcome.REFUSED,
+        "jailbreak",
+    ),
+    "filtered answer": (
+        fault.body(completion("", finish="content_filter")),
+        Outcome.REFUSED,
+        "content_filter",
+    ),
+    "refusal": (fault.body(completion(None, refusal="I can't help.")), Outcome.REFUSED, "I can't help."),
+    "cut off": (fault.body(completion("st", finish="length")), Outcome.TRUNCATED, "max_tokens"),
+}
+
+
+class TestFaults:
+    @pytest.mark.parametrize("name", MENDED)
+    def test_what_another_try_mends(self, name):
+        wrong, tries = MENDED[name]
+        with Server(faults=[wrong]) as server:
+            (reply,) = answers(model_at(server, timeout=0.7), question())
+        assert (reply.outcome, reply.text) == (Outcome.OK, "star"), reply.reason
+        assert len(server.asked) == tries
+
+    @pytest.mark.parametrize("name", FINAL)
+    def test_what_no_other_try_would_mend(self, name):
+        wrong, outcome, words = FINAL[name]
+        with Server(faults=[None, wrong]) as server:
+            model = model_at(server)
+            first, second = answers(model, question(color="red"), question(color="blue"))
+        assert sorted([first.outcome, second.outcome]) == sorted([Outcome.OK, outcome])
+        assert any(words in reply.reason for reply in (first, second))
+        assert len(server.asked) == 2
+
+    def test_tries_are_bounded_in_number(self):
+        with Server(faults=lambda _: fault.status(500, "no")) as server:
+            (reply,) = answers(model_at(server, tries=3), question())
+        assert (reply.outcome, reply.reason) == (Outcome.ERROR, "500 no")
+        assert len(server.asked) == 3
+
+    def test_tries_are_bounded_in_time(self):
+        with Server(faults=lambda _: fault.hang(5)) as server:
+            began = time.monotonic()
+            (reply,) = answers(model_at(server, timeout=0.3, deadline=0.8, tries=99), question())
+        assert time.monotonic() - began < 3
+        assert reply.outcome is Outcome.ERROR
+        assert "no answer within" in reply.reason
+
+    def test_a_server_that_asks_for_more_patience_than_there_is(self):
+        with Server(faults=lambda _: fault.status(429, "quota used up", retry_after=3600)) as server:
+            began = time.monotonic()
+            (reply,) = answers(model_at(server), question())
+        assert time.monotonic() - began < 3
+        assert reply.reason == "429 quota used up"
+        assert len(server.asked) == 1
+
+    def test_retry_after_holds_up_all(self):
+        """Requests that come meanwhile wait as well."""
+        arrivals = []
+
+        def answer(asked):
+            arrivals.append(time.monotonic())
+            return "star"
+
+        with Server(answer, faults=[fault.status(429, retry_after=0.5)]) as server:
+            began = time.monotonic()
+            answers(model_at(server, requests_per_minute=60 * 20), *[question(f"{i}?") for i in range(4)])
+        assert min(arrivals) - began >= 0.5
+
+    def test_as_many_under_way_as_the_limits_say(self):
+        async def slow(asked):
+            await asyncio.sleep(0.02)
+            return "star"
+
+        for most, expected in ((3, 3), (None, 16)):
+            with Server(slow) as server:
+                model = model_at(server)
+                model.limits = Limits(max_concurrency=most)
+                answers(model, *[question(f"{i}?") for i in range(30)])
+            assert server.most <= (expected if most else 64)
+            assert server.most >= min(expected, 10)
+
+    @pytest.mark.parametrize("code", [401, 403, 404])
+    def test_what_is_hopeless_stops_at_once(self, code):
+        told = pytest.raises(Stopped, match=f"{code} no way.* (OPENAI_API_KEY|'any' a model)")
+        with Server(faults=lambda _: fault.status(code, "no way")) as server, told:
+            answers(model_at(server), *[question(f"{i}?") for i in range(40)])
+        assert len(server.asked) <= 2 * 16
+
+    def test_too_many_failures_in_a_row_stop_the_run(self):
+        with Server(faults=lambda n: None if n < 5 else fault.status(400, "no")) as server:
+            model = model_at(server, stop_after=7)
+            model.limits = Limits(max_concurrency=1)
+            with pytest.raises(Stopped, match="after 7 failures in a row; the last: 400 no"):
+                answers(model, *[question(f"{i}?") for i in range(40)])
+        assert 12 <= len(server.asked) <= 13  # another may have begun when the last one failed
+
+    def test_failures_among_answers_do_not(self):
+        with Server(faults=fault.script(None, fault.status(400))) as server:
+            model = model_at(server, stop_after=2)
+            model.limits = Limits(max_concurrency=1)
+            replies = answers(model, *[question(f"{i}?") for i in range(20)])
+        assert [r.outcome for r in replies].count(Outcome.ERROR) == 10
+
+    @given(st.lists(st.sampled_from([*MENDED, *FINAL, "fine"]), min_size=1, max_size=6))
+    @pytest.mark.filterwarnings("ignore")
+    def test_whatever_comes_every_request_gets_an_outcome(self, names):
+        table = {**{k: v[0] for k, v in (MENDED | FINAL).items()}, "fine": None}
+        quick = [name for name in names if name not in ("hang", "slow drip", "a flood")]
+        with Server(faults=[None, *(table[name] for name in quick)]) as server:
+            model = model_at(server, timeout=2)
+            replies = answers(model, *[question(f"{i}?") for i in range(3)])
+        assert all(isinstance(reply.outcome, Outcome) for reply in replies)
+        assert all(reply.reason for reply in replies if reply.outcome is Outcome.ERROR)
+
+
+class TestWhatIsSent:
+    def sent(self, *requests, scheme="openai", **options):
+        with Server(lambda asked: "star") as server:
+            answers(model_at(server, scheme, **options), *requests)
+        return [asked.body for asked in server.asked]
+
+    def test_a_plain_question(self):
+        (body,) = self.sent(question("What?", max_tokens=9))
+        assert body["model"] == "any"
+        assert body["temperature"] == 0
+        assert body["max_tokens"] == 9
+        assert set(body) == {"model", "messages", "temperature", "max_tokens"}
+        (message,) = body["messages"]
+        assert [part["type"] for part in message["content"]] == ["image_url", "text"]
+        assert message["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+
+    def test_options(self):
+        (body,) = self.sent(
+            question(),
+            system="Be brief.",
+            temperature="none",
+            max_tokens=77,
+            seed=5,
+            reasoning_effort="low",
+            extra='{"top_k": 1, "provider": {"order": ["x"]}}',
+            detail="low",
+            max_tokens_as="max_completion_tokens",
+        )
+        assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert body["messages"][1]["content"][0]["image_url"]["detail"] == "low"
+        assert "temperature" not in body
+        assert "max_tokens" not in body
+        wanted = {"max_completion_tokens": 77, "seed": 5, "reasoning_effort": "low", "top_k": 1}
+        assert wanted.items() <= body.items()
+        assert body["provider"] == {"order": ["x"]}
+
+    def test_drawn_samples(self):
+        drawn = Request(question().messages, decoding=Decoding(temperature=0.7, top_p=0.9, draw=3))
+        (body,) = self.sent(drawn, seed=10)
+        assert (body["temperature"], body["top_p"], body["seed"]) == (0.7, 0.9, 13)
+
+    def test_every_option_that_can_change_an_answer_is_in_the_identity(self):
+        with Server() as server:
+            plain = model_at(server).identity()
+            for option, value in {
+                "system": "x",
+                "temperature": "0.5",
+                "max_tokens": "9",
+                "seed": "1",
+                "reasoning_effort": "low",
+                "extra": '{"a": 1}',
+                "detail": "low",
+                "max_side": "100",
+                "max_tokens_as": "max_completion_tokens",
+                "scores": "top",
+            }.items():
+                assert model_at(server, **{option: value}).identity() != plain, option
+            for option in ("timeout", "deadline", "tries", "stop_after", "requests_per_minute", "price_in"):
+                more = {"price_out": "1"} if option == "price_in" else {}
+                assert model_at(server, **{option: "5"}, **more).identity() == plain, option
+
+    def jpeg(self, size=(64, 48), **more):
+        buffer = io.BytesIO()
+        pillow.effect_noise(size, 90).convert("RGB").save(buffer, "JPEG", **more)
+        return buffer.getvalue()
+
+    def image_sent(self, data, **options):
+        image = Image(lambda: data, "x")
+        with Server(lambda asked: "star") as server:
+            (reply,) = answers(model_at(server, **options), ask((image,), "?"))
+        assert reply.outcome is Outcome.OK, reply.reason
+        (found,) = server.asked[0].images
+        return found
+
+    def test_original_bytes_where_they_can_be(self):
+        for data in (
+            self.jpeg(),
+            encode(pillow.new("RGB", (9, 9))),
+            encode(pillow.new("RGB", (9, 9)), "WEBP"),
+        ):
+            assert self.image_sent(data) == data
+
+    def test_encoded_again_where_they_cannot(self):
+        turned = pillow.Exif()
+        turned[0x0112] = 6
+        found = pillow.open(io.BytesIO(self.image_sent(self.jpeg(exif=turned))))
+        assert (found.format, found.size) == ("JPEG", (48, 64))
+        assert found.getexif().get(0x0112, 1) == 1
+        small = pillow.open(io.BytesIO(self.image_sent(self.jpeg(), max_side=32)))
+        assert small.size == (32, 24)
+        tiff = pillow.open(io.BytesIO(self.image_sent(encode(pillow.new("RGB", (9, 9), "red"), "TIFF"))))
+        assert (tiff.format, tiff.getpixel((4, 4))) == ("PNG", (255, 0, 0))
+
+    def test_an_image_too_large_for_servers_is_shrunk(self):
+        image = Image(lambda: self.jpeg((800, 600), quality=95), "x")
+        media, data = image.as_sent({"JPEG"}, max_bytes=60_000)
+        assert media == "image/jpeg"
+        assert len(data) <= 60_000
+        assert pillow.open(io.BytesIO(data)).size[0] < 800
+
+
+class TestNames:
+    def test_shorthands_are_addresses_and_keys(self, monkeypatch):
+        for scheme, provider in PROVIDERS.items():
+            monkeypatch.setenv(provider.key, "planted-key-0000")
+            model = MODELS.make(f"{scheme}:some/model")
+            assert model.identity()["address"] == provider.address
+            assert model.name == f"{scheme}:some/model"
+            model.check()
+
+    def test_the_key_goes_to_the_server_and_nowhere_else(self, monkeypatch):
+        monkeypatch.setenv("MY_KEY", "planted-key-1234")
+        with Server() as server:
+            answers(model_at(server, api_key_env="MY_KEY"), question())
+        assert server.asked[0].headers["Authorization"] == "Bearer planted-key-1234"
+
+    def test_no_key(self, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "x")
+        with pytest.raises(ModelError, match="export NO_SUCH_KEY"):
+            MODELS.make("openai:x?api_key_env=NO_SUCH_KEY").check()
+        monkeypatch.delenv("OPENAI_API_KEY")
+        with pytest.raises(ModelError, match="export OPENAI_API_KEY"):
+            MODELS.make("openai:x").check()
+        MODELS.make("openai:x?base_url=http://localhost:1/v1").check()  # a server of one's own may want none
+        MODELS.make("ollama:x").check()
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("openai:", "names no model"),
+            ("openai:x?base_url=localhost:8000", "http://HOST/PATH"),
+            ("openai:x?base_url=ftp://localhost/v1", "http://HOST/PATH"),
+            ("openai:x?base_url=http://me:hunter2@localhost/v1", "api_key_env"),
+            ("openai:x?extra=[1]", "a JSON object"),
+            ("openai:x?extra={", "a JSON object"),
+            ("openai:x?max_tokens=0", "1 or more"),
+            ("openai:x?timeout=0", "timeout=0 is not allowed"),
+            ("openai:x?price_in=1", "go together"),
+            ("openai:x?price_in=-1&price_out=1", "0 or more"),
+            ("openai:x?api_key_env=sk-planted-0000000000000000", "NAME of an environment variable"),
+            ("endpoint:nowhere", "http://HOST/PATH"),
+            ("endpoint:http://x/y?labels=[", "JMESPath"),
+            ("endpoint:http://x/y?body={}", "it must hold"),
+            ("endpoint:http://x/y?body={", "allowed: JSON"),
+        ],
+    )
+    def test_mistakes(self, name, message):
+        with pytest.raises(BadOption, match=message) as found:
+            MODELS.make(name)
+        assert "hunter2" not in str(found.value)
+        assert "planted" not in str(found.value)
+
+    def test_what_it_cannot_do_is_refused_with_a_way_out(self, workspace):
+        with Server() as server, pytest.raises(Unsupported, match="can answer: binary.*vllm:NAME"):
+            Plan([f"openai:x?base_url={server.url}"], ["chart:shapes?n=3"], ["rank"])
+
+
+class TestPrices:
+    def test_from_a_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert Prices.find("openai:gpt-4o", None, None) is None
+        (tmp_path / "prices.toml").write_text('["openai:gpt-4o"]\nin = 2.5\nout = 10\n')
+        assert Prices.find("openai:gpt-4o", None, None) == Prices(2.5, 10)
+        assert Prices.find("openai:other", None, None) is None
+        assert Prices.find("openai:gpt-4o", 1.0, 2.0) == Prices(1, 2)
+        (tmp_path / "prices.toml").write_text('["openai:gpt-4o"]\nin = 2.5\n')
+        with pytest.raises(BadOption, match="in = and out ="):
+            Prices.find("openai:gpt-4o", None, None)
+        monkeypatch.setenv("SNELLEN_PRICES", str(tmp_path / "none.toml"))
+        with pytest.raises(BadOption, match="no such file"):
+            Prices.find("openai:gpt-4o", None, None)
+
+
+class TestScores:
+    def test_yes_and_no_by_the_likeliest_next_tokens(self, workspace):
+        """As sure as the model says it is, without reading a word."""
+
+        def answer(asked):
+            sure = 0.8 if "the star" in asked.text else 0.3
+            data = completion("whatever")
+            top = [("Yes", sure), ("No", 0.95 - sure), ("Perhaps", 0.05)]
+            data["choices"][0]["logprobs"] = {
+                "content": [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]
+            }
+            return data
+
+        with Server(answer) as server:
+            found = snellen.run(
+                model=f"openai:x?base_url={server.url}&scores=top",
+                data="chart:shapes?n=28",
+                protocol="binary?read=likelihood",
+            )
+        assert found.metrics["outcomes"]["ok"] == 28
+        assert set(found.predictions["prediction"]) == {"star"}
+        body = server.asked[0].body
+        assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
+
+    def test_neither_yes_nor_no_is_no_guess(self, workspace):
+        def answer(asked):
+            data = completion("hm")
+            data["choices"][0]["logprobs"] = {
+                "content": [{"top_logprobs": [{"token": "Hm", "logprob": 0.0}]}]
+            }
+            return data
+
+        with Server(answer) as server:
+            found = snellen.run(
+                model=f"openai:x?base_url={server.url}&scores=top",
+                data="chart:shapes?n=2",
+                protocol="binary?read=likelihood",
+            )
+        assert found.metrics["outcomes"]["unparsed"] == 2
+
+    def test_a_server_that_gives_none_stops_the_run_with_advice(self, workspace):
+        told = pytest.raises(Stopped, match="no prompt_logprobs, which vLLM does.*closed-set")
+        with Server() as server, told:
+            snellen.run(model=f"vllm:x?base_url={server.url}", data="chart:shapes?n=40", protocol="rank")
+
+    @pytest.mark.parametrize("prefix", ["", "The photo features a"])
+    def test_likelihoods_over_http_are_those_in_process(self, workspace, prefix):
+        """The server's side is transformers' own forward pass over the prompt that its template renders."""
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from snellen.models.pico import WEIGHTS
+
+        folder = WEIGHTS / "llava"
+        processor = AutoProcessor.from_pretrained(folder)
+        network = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+        def answer(asked):
+            turns = [
+                {
+                    "role": m["role"],
+                    "content": [
+                        {"type": "image"} if p["type"] == "image_url" else p
+                        for p in (
+                            m["content"]
+                            if isinstance(m["content"], list)
+                            else [{"type": "text", "text": m["content"]}]
+                        )
+                    ],
+                }
+                for m in asked.body["messages"]
+            ]
+            goes_on = bool(asked.body.get("continue_final_message"))
+            text = processor.apply_chat_template(
+                turns, add_generation_prompt=not goes_on, continue_final_message=goes_on
+            )
+            picture = pillow.open(io.BytesIO(asked.images[0]))
+            inputs = processor(images=[picture], text=text, return_tensors="pt")
+            with torch.inference_mode():
+                logits = network(**inputs).logits[0].double().log_softmax(-1)
+            ids = inputs["input_ids"][0].tolist()
+            told = [None] + [
+                {str(i): {"logprob": float(logits[at, i]), "rank": 1}} for at, i in enumerate(ids[1:])
+            ]
+            return {**completion("x"), "prompt_logprobs": told}
+
+        protocol = f"rank?prefix={prefix}"
+        with Server(answer) as server:
+            far = snellen.run(
+                model=f"vllm:x?base_url={server.url}", data="chart:shapes?n=6", protocol=protocol
+            )
+        near = snellen.run(model="pico:llava?prefix=off", data="chart:shapes?n=6", protocol=protocol)
+        assert list(far.predictions["ranking"]) == list(near.predictions["ranking"])
+        for mine, theirs in zip(far.predictions["scores"], near.predictions["scores"], strict=True):
+            assert list(mine.values()) == pytest.approx(list(theirs.values()), abs=1e-3)
+
+
+class TestEndpoint:
+    @pytest.fixture
+    def tagger(self):
+        def answer(asked):
+            assert asked.path == "/v1"
+            return {
+                "outputs": [
+                    {"data": {"concepts": [{"name": "Star", "value": 0.9}, {"name": "ring", "value": 0.4}]}}
+                ]
+            }
+
+        with Server(answer) as server:
+            yield server
+
+    def test_labels_and_scores_by_path(self, workspace, tagger, monkeypatch):
+        monkeypatch.setenv("TAGGER_KEY", "planted-key-5678")
+        found = snellen.run(
+            model=f"endpoint:{tagger.url}",
+            model_options={
+                "labels": "outputs[0].data.concepts[].name",
+                "scores": "outputs[0].data.concepts[].value",
+                "body": '{"inputs": [{"data": {"image": {"base64": "{image}"}}}]}',
+                "api_key_env": "TAGGER_KEY",
+                "scheme": "Key",
+                "price": "1.2",
+            },
+            data="chart:shapes?n=5",
+            protocol="rank",
+        )
+        assert set(found.predictions["prediction"]) == {"star"}
+        assert found.predictions["ranking"][0] == ["star", "ring"]
+        assert found.metrics["cost"] == pytest.approx(5 * 1.2 / 1000)
+        assert tagger.asked[0].headers["Authorization"] == "Key planted-key-5678"
+
+    def test_bytes_as_they_are(self, workspace):
+        with Server(lambda asked: [{"label": "ring", "score": 0.5}]) as server:
+            found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=2", protocol="rank")
+        assert set(found.predictions["prediction"]) == {"ring"}
+        assert server.asked[0].body["raw"][:4] == b"\x89PNG"
+        assert server.asked[0].headers["Content-Type"] == "image/png"
+
+    def test_paths_that_find_nothing(self, workspace, tagger):
+        with pytest.raises(Stopped, match="find no two equally long lists"):
+            snellen.run(model=f"endpoint:{tagger.url}", data="chart:shapes?n=30", protocol="rank")
+
+    @pytest.mark.parametrize("name", ["500", "429, Retry-After", "reset in the answer", "no JSON"])
+    def test_faults(self, workspace, name):
+        with Server(lambda a: [{"label": "ring", "score": 0.5}], faults=[MENDED[name][0]]) as server:
+            found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=2", protocol="rank")
+        assert found.metrics["outcomes"]["ok"] == 2
+
+
+def test_manners_are_checked():
+    with pytest.raises(BadOption, match="tries=0"):
+        Manners(tries=0)
+
+
+def test_a_conversation_in_words():
+    with Server(lambda asked: "star") as server:
+        turns = (
+            Message("system", ("s",)),
+            Message("user", ("u",)),
+            Message("assistant", ("a",)),
+            Message("user", ("v",)),
+        )
+        (reply,) = answers(model_at(server), Request(turns))
+    assert [m["role"] for m in server.asked[0].body["messages"]] == ["system", "user", "assistant", "user"]
+    assert reply.prompt == "system: s\nuser: u\nassistant: a\nuser: v"
+
+
+def test_only_what_continues_answers_is_asked_to():
+    begun = Request((*question().messages, Message("assistant", ("It is a",))))
+    with Server() as server:
+        (reply,) = answers(model_at(server), begun)
+        assert "only vLLM" in reply.reason
+        answers(model_at(server, "vllm"), begun)
+    assert server.asked[-1].body["continue_final_message"] is True
