@@ -7,6 +7,7 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="snellen-datasets-")
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="snellen-runtime-"))
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("SNELLEN_WORKSPACE", None)
@@ -16,9 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
+
+from postgres import Postgres
 
 settings.register_profile(
     "snellen", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -32,6 +37,25 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "workspace"
     monkeypatch.setenv("SNELLEN_WORKSPACE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of these tests' own."""
+    server = Postgres(Path(tempfile.mkdtemp(prefix="snellen-postgres-")))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A workspace of each sort, which is also the default one."""
+    where = str(tmp_path / "workspace")
+    if request.param == "postgresql":
+        monkeypatch.setenv("SNELLEN_FILES", where)
+        where = request.getfixturevalue("postgres").database()
+    monkeypatch.setenv("SNELLEN_WORKSPACE", where)
+    return where
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ class TestMemory:
     def respond(self, store, model, requests, nonce=""):
         return asyncio.run(Remembering(model, store, nonce).respond(requests))
 
-    def test_nothing_is_asked_twice(self, workspace):
+    def test_nothing_is_asked_twice(self, anywhere):
         store, model = Store(), Scripted(lambda r: text_of(r).upper(), batch_size=2)
         requests = [ask((picture(),), text) for text in ("a", "b", "a", "c", "a")]
         first = self.respond(store, model, requests)
@@ -182,7 +182,7 @@ class TestMemory:
         assert not any(a.fresh for a in again)
         assert [a.response for a in again] == [a.response for a in first]
 
-    def test_errors_are_not_remembered(self, workspace):
+    def test_errors_are_not_remembered(self, anywhere):
         store = Store()
         script = iter([FAILED, "fine"])
         model = Scripted(lambda r: next(script))
@@ -192,7 +192,7 @@ class TestMemory:
         assert self.respond(store, model, [request])[0].response.text == "fine"
         assert len(model.asked) == 2
 
-    def test_a_batch_is_committed_as_it_is_received(self, workspace):
+    def test_a_batch_is_committed_as_it_is_received(self, anywhere):
         store = Store()
 
         def script(request):
@@ -241,7 +241,7 @@ def frame_of(found: Run):
 
 
 class TestRuns:
-    def test_started_again_a_finished_run_is_the_same_run(self, workspace):
+    def test_started_again_a_finished_run_is_the_same_run(self, anywhere):
         model = Scripted(guess)
         first = run(model=model, data="chart:shapes?n=30", protocol="closed-set")
         asked = len(model.asked)
@@ -249,14 +249,14 @@ class TestRuns:
         assert (again.id, len(model.asked), model.loads) == (first.id, asked, 1)
         assert asked == 30 * 5
 
-    def test_fresh_asks_anew(self, workspace):
+    def test_fresh_asks_anew(self, anywhere):
         model = Scripted(guess)
         first = run(model=model, data="chart:shapes?n=9", protocol="closed-set?rounds=1")
         fresh = run(model=model, data="chart:shapes?n=9", protocol="closed-set?rounds=1", fresh=True)
         assert fresh.id != first.id
         assert len(model.asked) == 18
 
-    def test_runs_share_what_they_share(self, workspace):
+    def test_runs_share_what_they_share(self, anywhere):
         model = Scripted(guess)
         run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=2")
         more = run(model=model, data="chart:shapes?n=20", protocol="closed-set?rounds=3")
@@ -270,7 +270,7 @@ class TestRuns:
         fewer = run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=2")
         assert fewer.metrics["items_per_second"] is None
 
-    def test_errors_are_asked_again(self, workspace):
+    def test_errors_are_asked_again(self, anywhere):
         broken = True
 
         def script(request):
@@ -361,7 +361,7 @@ class TestRuns:
         hashes = {Image.from_path(p).sha256 for p in photos.rglob("*.*")}
         assert {path.stem for path in kept} == hashes
 
-    def test_rank_scores_survive_the_store(self, workspace):
+    def test_rank_scores_survive_the_store(self, anywhere):
         import math
 
         def script(request):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import stat
@@ -11,7 +10,7 @@ import threading
 import pytest
 
 from helpers import sample
-from snellen.errors import StoreError, UnknownName
+from snellen.errors import SnellenError, StoreError, UnknownName
 from snellen.store import Finding, Remembered, Store, default_workspace
 from snellen.types import Outcome, Prediction, Response, Score
 
@@ -23,10 +22,10 @@ def test_the_default_folder(monkeypatch, tmp_path):
     assert default_workspace() == str(tmp_path)
 
 
-def test_responses_come_back_as_they_were(workspace):
+def test_responses_come_back_as_they_were(anywhere):
     store = Store()
     whole = Response(
-        "café 🦊\n\0end",
+        "café 🦊\n end",
         (Score(-1.5, 3), Score(-math.inf), Score(0.1)),
         Outcome.TRUNCATED,
         "why",
@@ -34,6 +33,8 @@ def test_responses_come_back_as_they_were(workspace):
         12,
         3,
         "USER: what?",
+        "a fox?",
+        {"model": "served", "usage": {"reasoning": 3}},
     )
     store.remember([Remembered("k", "m", {"a": 1}, whole)])
     assert store.recall(["k", "none"]) == {"k": whole}
@@ -41,14 +42,14 @@ def test_responses_come_back_as_they_were(workspace):
     assert store.recall(["k"])["k"] == whole
 
 
-def test_many_keys(workspace):
+def test_many_keys(anywhere):
     store = Store()
     rows = [Remembered(f"k{i}", "m", {}, Response(str(i))) for i in range(1300)]
     store.remember(rows)
     assert len(store.recall([row.key for row in rows])) == 1300
 
 
-def test_ids(workspace):
+def test_ids(anywhere):
     store = Store()
     one = store.begin("llava-rank-x", "a" * 64, {"n": 1})
     assert one == "llava-rank-x-aaaaaa"
@@ -69,7 +70,7 @@ def test_ids(workspace):
         store.find("")
 
 
-def test_a_finding_replaces_an_error(workspace):
+def test_a_finding_replaces_an_error(anywhere):
     store = Store()
     run = store.begin("r", "d" * 64, {})
     one = sample(("a", "b"), "a")
@@ -81,9 +82,12 @@ def test_a_finding_replaces_an_error(workspace):
     assert (row["prediction"], row["outcome"], row["x"]) == ("a", "ok", [1])
 
 
-def test_an_empty_workspace(workspace):
+def test_no_workspace(workspace):
     with pytest.raises(UnknownName, match="no workspace here"):
         Store(create=False)
+
+
+def test_an_empty_workspace(anywhere):
     with pytest.raises(UnknownName, match="There are no runs yet"):
         Store().find("@last")
 
@@ -109,7 +113,7 @@ def test_what_cannot_be_used(tmp_path):
         Store(tmp_path / "newer")
 
 
-def test_several_writers(workspace):
+def test_several_writers(anywhere):
     stores = [Store() for _ in range(4)]
 
     def write(store, start):
@@ -124,12 +128,12 @@ def test_several_writers(workspace):
     assert len(stores[0].recall([str(i) for i in range(60)])) == 60
 
 
-def test_processes_that_begin_a_workspace_at_once(tmp_path):
+def test_processes_that_begin_a_workspace_at_once(anywhere):
     import subprocess
     import sys
 
-    code = "import sys; from snellen.store import Store\nprint(Store(sys.argv[1]).begin('r', 'a' * 64, {}))"
-    command = [sys.executable, "-c", code, str(tmp_path / "new")]
+    code = "from snellen.store import Store\nprint(Store().begin('r', 'a' * 64, {}))"
+    command = [sys.executable, "-c", code]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
     results = [process.communicate(timeout=60) for process in running]
     assert [out.decode().strip() for out, _ in results] == ["r-aaaaaa"] * 4, results
@@ -144,7 +148,7 @@ def test_a_foreign_database_is_left_as_it_is(tmp_path):
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
 
 
-def test_a_detail_never_takes_the_place_of_a_column(workspace):
+def test_a_detail_never_takes_the_place_of_a_column(anywhere):
     store = Store()
     run = store.begin("r", "e" * 64, {})
     odd = Prediction("s1", "b", details={"label": "b", "id": "x", "votes": [1]})
@@ -154,14 +158,13 @@ def test_a_detail_never_takes_the_place_of_a_column(workspace):
     assert (row["details_label"], row["votes"]) == ("b", [1])
 
 
-def test_what_a_sample_holds_is_kept_with_the_run(workspace):
+def test_what_a_sample_holds_is_kept_with_the_run(anywhere):
     store = Store()
     run = store.begin("r", "f" * 64, {})
     rich = sample(("a", "b"), "a", question="Which?", choices=("a", "b"), meta={"when": object, "n": 3})
     store.record(run, [Finding(0, rich, Prediction("s1", "a"), [])])
-    with sqlite3.connect(workspace / "snellen.db") as connection:
-        (text,) = connection.execute("SELECT content FROM samples").fetchone()
-    content = json.loads(text)
+    (row,) = store.sample_rows(run)
+    content = row["content"]
     assert (content["question"], content["choices"], content["meta"]["n"]) == ("Which?", ["a", "b"], 3)
 
 
@@ -174,3 +177,76 @@ def test_a_workspace_that_may_only_be_read(workspace, monkeypatch):
     assert store.find("@last") == "r-aaaaaa"
     with pytest.raises(StoreError, match="readonly"):
         store.begin("s", "b" * 64, {})
+
+
+def test_what_another_process_remembered_first_is_what_counts(anywhere):
+    mine, theirs = Store(), Store()
+    assert theirs.remember([Remembered("k", "m", {}, Response("theirs"))]) == {}
+    rows = [Remembered("k", "m", {}, Response("mine")), Remembered("l", "m", {}, Response("new"))]
+    assert mine.remember(rows) == {"k": Response("theirs")}
+    assert mine.recall(["k", "l"]) == {"k": Response("theirs"), "l": Response("new")}
+
+
+def test_runs_that_came_to_something_stay(anywhere):
+    store = Store()
+    one, other = store.begin("one", "1" * 64, {"fresh": "x"}), store.begin("other", "2" * 64, {})
+    store.record(one, [Finding(0, sample(("a", "b"), "a"), Prediction("s1", "a"), [])], fresh=1, seconds=2.0)
+    store.finish(one, {"n": 1, "accuracy": math.nan}, {"new": True})
+    store.forget(one)
+    store.forget(other)
+    (row,) = store.list_runs()
+    assert (row["id"], row["status"], row["fresh"], row["seconds"]) == (one, "finished", 1, 2.0)
+    assert (row["metrics"], row["manifest"]) == ({"n": 1, "accuracy": None}, {"new": True})
+    assert [finding["prediction"] for finding in store.findings(one)] == ["a"]
+
+
+def test_an_earlier_layout_is_brought_up_to_date(tmp_path):
+    """As version 1 wrote it: without the columns that came later."""
+    store = Store(tmp_path)
+    store.remember([Remembered("k", "m", {}, Response("kept"))])
+    store.close()
+    with sqlite3.connect(tmp_path / "snellen.db") as connection:
+        connection.execute("ALTER TABLE responses DROP COLUMN thinking")
+        connection.execute("ALTER TABLE responses DROP COLUMN meta")
+        connection.execute("PRAGMA user_version = 1")
+    store = Store(tmp_path)
+    assert store.recall(["k"]) == {"k": Response("kept")}
+    store.remember([Remembered("l", "m", {}, Response("new", thinking="hm", meta={"a": 1}))])
+    assert store.recall(["l"])["l"].thinking == "hm"
+
+
+def test_a_foreign_database_of_a_server_is_refused(postgres, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
+    address = postgres.database()
+    store = Store(address)
+    with store.database.engine.begin() as connection:
+        store.database.set_version(connection, 99)
+    with pytest.raises(StoreError, match="layout 99"):
+        Store(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:1/none", "refused.*(refused|failed)"),
+        ("postgresql://me:hunter2@host:port/none", "not an address"),
+    ],
+)
+def test_a_server_that_is_not_there(address, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
+    monkeypatch.setattr("snellen.database.PATIENCE", 1)
+    with pytest.raises(SnellenError, match=message) as found:
+        Store(address)
+    assert "hunter2" not in str(found.value)
+
+
+def test_files_are_their_owners_alone(workspace):
+    store = Store()
+    store.begin("r", "a" * 64, {})
+    store.keep_preview("ab" * 32, b"x")
+    for path in workspace.rglob("*"):
+        if path.is_dir():
+            continue
+        private = stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+        assert private or stat.S_IMODE(workspace.stat().st_mode) == 0o700
+    assert stat.S_IMODE((workspace / "snellen.db").stat().st_mode) == 0o600

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -120,12 +121,13 @@ class Run:
 
     def first_error(self) -> str:
         """Why the first of the samples that ended in an error did; empty where none did."""
-        reasons = (row["reason"] for row in self._store.findings(self.id) if row["outcome"] == Outcome.ERROR)
-        return str(next(reasons, ""))
+        with closing(self._store.findings(self.id)) as rows:
+            return str(next((row["reason"] for row in rows if row["outcome"] == Outcome.ERROR), ""))
 
     def first(self, most: int) -> list[dict[str, Any]]:
         """The first samples, with id and label."""
-        return list(islice(self._store.sample_rows(self.id), most))
+        with closing(self._store.sample_rows(self.id)) as rows:
+            return list(islice(rows, most))
 
     def replies(self, sample: str) -> list[Response]:
         """The responses behind one sample's prediction, in the order of asking."""

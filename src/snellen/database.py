@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -156,13 +157,14 @@ class Postgres(Database):
         require("psycopg", "postgres", "A workspace in PostgreSQL")
         try:
             url = sa.make_url(address).set(drivername="postgresql+psycopg")
-        except sa.exc.ArgumentError as error:
+        except (sa.exc.ArgumentError, ValueError) as error:
             raise BadOption(
                 "--workspace: not an address of a PostgreSQL database; write postgresql://USER@HOST/NAME."
             ) from error
-        shown = url.set(drivername="postgresql", username=None, password=None, query={})
-        self.name = shown.render_as_string(hide_password=True)
+        shown = sa.URL.create("postgresql", host=url.host, port=url.port, database=url.database)
+        self.name = shown.render_as_string()
         self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8)
+        weakref.finalize(self, self.engine.dispose)  # a server counts who is connected
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -251,14 +251,12 @@ class Store:
             f"No run {name!r} in {self.name}.{did_you_mean(name, ids)} {known} See: snellen ls runs"
         )
 
-    def sample_rows(self, run: str) -> Iterator[dict[str, Any]]:
+    def sample_rows(self, run: str) -> Generator[dict[str, Any], None, None]:
         """Rows of a run's samples, in the order of the data set."""
         query = sa.select(samples).where(samples.c.run == run).order_by(samples.c.position)
-        with self._explained(), self.database.engine.connect() as connection:
-            for row in connection.execution_options(yield_per=500).execute(query).mappings():
-                yield dict(row)
+        yield from self._stream(query)
 
-    def findings(self, run: str) -> Iterator[dict[str, Any]]:
+    def findings(self, run: str) -> Generator[dict[str, Any], None, None]:
         """Rows of samples with their predictions, in the order of the data set."""
         query = (
             sa.select(
@@ -276,8 +274,16 @@ class Store:
             .where(samples.c.run == run)
             .order_by(samples.c.position)
         )
-        with self._explained(), self.database.engine.connect() as connection:
-            for row in connection.execution_options(yield_per=500).execute(query).mappings():
+        yield from self._stream(query)
+
+    def _stream(self, query: sa.Select[Any]) -> Generator[dict[str, Any], None, None]:
+        """Rows, a page in memory at a time."""
+        with (
+            self._explained(),
+            self.database.engine.connect() as connection,
+            connection.execution_options(yield_per=500).execute(query) as result,
+        ):
+            for row in result.mappings():
                 yield dict(row)
 
     def frame(self, run: str) -> pd.DataFrame:

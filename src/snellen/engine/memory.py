@@ -123,10 +123,10 @@ class Remembering:
                     for key, reply in answered.items()
                     if reply.outcome is not Outcome.ERROR
                 ]
-                # Another process may have been faster: its answer is the one that is kept.
-                answered |= await self._remember(rows) if rows else {}
+                kept = await self._remember(rows) if rows else {}
                 for key, reply in answered.items():
-                    mine[key].set_result(reply)
+                    # Another process may have been faster: its answer is the one that is kept.
+                    mine[key].set_result(kept.get(key, reply))
 
             if self._model.workers == 1:
                 for batch in batches:

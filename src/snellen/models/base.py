@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-from snellen.errors import Stopped, reason_of
+from snellen.errors import reason_of
 from snellen.types import Kind, Outcome, Request, Response
 
 __all__ = ["Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
@@ -27,23 +27,27 @@ class Budget:
     most: float
     spent: float = 0.0
     reserved: float = 0.0
+    pending: int = 0  # requests that something is set aside for
 
-    def reserve(self, cost: float) -> None:
-        """Set aside what a request may cost.
-
-        Raises:
-            Stopped: it could be more than there is.
-        """
+    def reserve(self, cost: float) -> bool:
+        """Set aside what a request may cost; False where that could be more than there is."""
         if self.spent + self.reserved + cost > self.most:
-            raise Stopped(
-                f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} are spent, and "
-                f"another request could cost ${cost:.4f}."
-            )
+            return False
         self.reserved += cost
+        self.pending += 1
+        return True
+
+    def refusal(self, cost: float) -> str:
+        """Why a request is not made, in words."""
+        return (
+            f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} are spent, and another "
+            f"request could cost ${cost:.4f}."
+        )
 
     def settle(self, reserved: float, cost: float) -> None:
         """Take back what was set aside, and note what it came to."""
-        self.reserved -= reserved
+        self.pending -= 1
+        self.reserved = self.reserved - reserved if self.pending else 0.0
         self.spent += cost
 
 

@@ -104,7 +104,7 @@ class RemoteModel(Model):
         self._pace = Concurrency(self.workers)
         self._requests = PerMinute(self.manners.requests_per_minute)
         self._tokens = PerMinute(self.manners.tokens_per_minute)
-        self._over = asyncio.Event()
+        self._over, self._settled = asyncio.Event(), asyncio.Event()
         self._cause: Stopped | None = None
         self._in_a_row = self._answered = 0
         self._counts: Counter[str] = Counter()
@@ -239,7 +239,7 @@ class RemoteModel(Model):
         await self._requests.take()
         await self._tokens.take(expected)
         async with self._pace.slot():
-            reserved = self._reserve(into, most_out)
+            reserved = await self._reserve(into, most_out)
             began = time.monotonic()
             first[:] = first or [began]
             left = self.manners.deadline - (began - first[0])
@@ -255,8 +255,9 @@ class RemoteModel(Model):
                     self._pace.pause(error.after)
                 raise
             finally:
-                if self.limits.budget is not None:
+                if self.limits.budget is not None and self.prices is not None:
                     self.limits.budget.settle(reserved, spent)
+                    self._settled.set()
             self._pace.succeeded()
             return data
 
@@ -269,15 +270,26 @@ class RemoteModel(Model):
 
     # ── tokens and money ────────────────────────────────────────────────────────────────────────────
 
-    def _reserve(self, into: float, most_out: float) -> float:
-        if self.limits.budget is None or self.prices is None:
+    async def _reserve(self, into: float, most_out: float) -> float:
+        """Set aside what a try may cost at most; where that is more than is left, wait for what others
+        come to.
+
+        Raises:
+            Stopped: it is more than is left, and nothing else is under way.
+        """
+        budget = self.limits.budget
+        if budget is None or self.prices is None:
             return 0.0
-        cost = self.prices.cost(max(into, self._tokens_each), most_out)
-        try:
-            self.limits.budget.reserve(cost)
-        except Stopped as error:
-            self._give_up(error)
-        return cost
+        while True:
+            if self._over.is_set():
+                raise Stopped(f"{self.name} was stopped.")
+            cost = self.prices.cost(max(into, self._tokens_each), most_out)
+            if budget.reserve(cost):
+                return cost
+            if not budget.pending:
+                self._give_up(Stopped(budget.refusal(cost)))
+            self._settled.clear()
+            await self._settled.wait()
 
     def _count(self, data: Mapping[str, Any], expected: float) -> float:
         """Take note of what an answer took, and give what it cost."""
@@ -300,6 +312,7 @@ class RemoteModel(Model):
         if not self._over.is_set() and self._pace.under_way:
             log.info("%s: waiting for %d requests under way", self.name, self._pace.under_way)
         self._over.set()
+        self._settled.set()
         self._pace.stop()
 
     def status(self) -> str:

@@ -1,0 +1,46 @@
+"""A PostgreSQL server to test against."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+class Postgres:
+    """A server that listens on a socket in its own folder; it starts when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: Any = None
+        self._made = 0
+
+    def _started(self) -> Any:
+        if self._server is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a package of the server's
+                import pgserver
+
+            self._server = pgserver.get_server(self._folder, cleanup_mode="stop")
+        return self._server
+
+    def database(self) -> str:
+        """The address of a new, empty database."""
+        self._made += 1
+        name = f"test{self._made}"
+        self._started().psql(f"CREATE DATABASE {name};")
+        return str(self._started().get_uri(name))
+
+    def control(self, *words: str) -> None:
+        """What pg_ctl is told, such as ``restart -m immediate``."""
+        from pgserver._commands import pg_ctl
+
+        server = self._started()
+        pg_ctl([*words], pgdata=server.pgdata, user=server.system_user)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._server is not None:
+            self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)

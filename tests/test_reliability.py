@@ -1,0 +1,576 @@
+"""Nothing is lost: kills, interrupts, full disks, lost databases, budgets; and secrets stay secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import snellen
+from helpers import Scripted
+from snellen import cli
+from snellen.api import Plan, open_run
+from snellen.errors import BadOption, Stopped, UsageError
+from snellen.models.remote import base
+from snellen.redaction import guard, redact
+from snellen.store import Store
+from snellen.testing import Server, completion, fault, first_name
+
+DATA = "chart:shapes?n=56&size=32"
+PROTOCOL = "closed-set?rounds=3"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(base, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(base, "LONGEST_WAIT", 0.05)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "SNELLEN_PRICES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def by_question(asked):
+    """An answer that depends on all of the question and on nothing else."""
+    digest = hashlib.sha256(asked.text.encode() + b"".join(asked.images)).hexdigest()
+    names = asked.text.partition("{")[2].partition("}")[0].split(", ")
+    return names[int(digest[:6], 16) % len(names)]
+
+
+def of(server, **options):
+    return "openai:any?" + "&".join(f"{k}={v}" for k, v in {"base_url": server.url, **options}.items())
+
+
+def examine(server, workspace=None, protocol=PROTOCOL, data=DATA, **more):
+    return snellen.run(model=of(server), data=data, protocol=protocol, workspace=workspace, **more)
+
+
+def predictions(found):
+    """The predictions table, byte for byte, and the answers behind it."""
+    frame = found.predictions.drop(columns="latencies")
+    return json.dumps(frame.to_dict("records"), sort_keys=True, default=str)
+
+
+def command(server, workspace, *more, options=""):
+    name = of(server) + options
+    words = ["--model", name, "--data", DATA, "--protocol", PROTOCOL, "--workspace", str(workspace), *more]
+    return [sys.executable, "-m", "snellen.cli", "run", *words]
+
+
+def questions(server, start=0):
+    """What was asked, as (image, text)."""
+    return [(hashlib.sha256(a.images[0]).hexdigest(), a.text) for a in server.asked[start:]]
+
+
+def remembered(workspace):
+    """What the store holds, as (image, text)."""
+    if not (Path(workspace) / "snellen.db").exists():
+        return set()
+    store = Store(workspace)
+    from snellen.schema import responses
+
+    with store.database.engine.connect() as connection:
+        rows = connection.execute(responses.select()).mappings().all()
+    contents = [row["request"]["messages"][0]["content"] for row in rows]
+    return {(content[0]["image"], content[1]) for content in contents}
+
+
+def test_killed_at_twenty_instants_nothing_is_lost_and_nothing_asked_twice(tmp_path):
+    """Over HTTP, many requests under way: what was remembered is never asked again, and the predictions are
+    those of an uninterrupted run."""
+    rng = random.Random(20)
+    kills = 0
+
+    def slow(asked):
+        time.sleep(0.002)  # holds up the whole server: the run takes its time
+        return by_question(asked)
+
+    with Server(slow) as server:
+        for _ in range(20):
+            before, already = remembered(tmp_path / "killed"), len(server.asked)
+            process = subprocess.Popen(
+                command(server, tmp_path / "killed", "--quiet"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            deadline = time.monotonic() + 30
+            while len(server.asked) == already and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.08))
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+            kills += process.returncode == -signal.SIGKILL
+            assert before <= remembered(tmp_path / "killed")
+            assert not before & set(questions(server, already))
+        before, already = remembered(tmp_path / "killed"), len(server.asked)
+        subprocess.run(command(server, tmp_path / "killed", "--quiet"), check=True, capture_output=True)
+        assert not before & set(questions(server, already))
+        asked = server.asked.copy()
+        whole = examine(server, tmp_path / "whole")
+    assert kills >= 10
+    assert len(asked) - len(remembered(tmp_path / "killed")) < 16 * 21  # at most what was under way
+    assert predictions(open_run(workspace=tmp_path / "killed")) == predictions(whole)
+    assert open_run(workspace=tmp_path / "killed").metrics["outcomes"] == {
+        "ok": 56,
+        "unparsed": 0,
+        "refused": 0,
+        "truncated": 0,
+        "error": 0,
+    }
+
+
+def test_interrupted_it_ends_what_is_under_way_and_says_how_to_go_on(tmp_path):
+    gate = threading.Event()
+
+    async def slow(asked):
+        import asyncio
+
+        if asked.number >= 20 and not gate.is_set():
+            gate.set()
+        await asyncio.sleep(0.3 if gate.is_set() else 0.01)
+        return by_question(asked)
+
+    workspace = tmp_path / "ws"
+    with Server(slow) as server:
+        process = subprocess.Popen(
+            command(server, workspace),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert gate.wait(30)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 130
+        received = set(questions(server))
+        assert remembered(workspace) == received  # what was under way was paid for, and is kept
+        assert re.search(r"waiting for \d+ requests under way", told)
+        words = re.search(r"Go on: snellen (resume .*)", told)[1].split()
+        already = len(server.asked)
+        done = subprocess.run(
+            [sys.executable, "-m", "snellen.cli", *words, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert not received & set(questions(server, already))
+        whole = examine(server, tmp_path / "whole")
+    (found,) = json.loads(done.stdout)["runs"]
+    assert (found["status"], found["metrics"]["n"]) == ("finished", 56)
+    assert predictions(open_run(workspace=workspace)) == predictions(whole)
+
+
+def test_two_processes_on_one_workspace_and_one_run(anywhere, tmp_path):
+    """Each does what it can; every response stands once, and the predictions agree with what stands."""
+    answered = {}
+
+    def moody(asked):
+        """Another answer each time it is asked: only one of them may count."""
+        key = questions_of(asked)
+        answered[key] = answered.get(key, 0) + 1
+        names = asked.text.partition("{")[2].partition("}")[0].split(", ")
+        return names[(int(key[:6], 16) + answered[key]) % len(names)]
+
+    def questions_of(asked):
+        return hashlib.sha256(asked.text.encode() + asked.images[0]).hexdigest()
+
+    with Server(moody) as server:
+        running = [
+            subprocess.Popen(
+                command(server, anywhere, "--quiet", "--json"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        ended = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
+    ids = {json.loads(out)["runs"][0]["id"] for out, _ in ended}
+    assert len(ids) == 1
+    found = open_run(workspace=anywhere)
+    assert found.metrics["n"] == found.metrics["outcomes"]["ok"] == 56
+    store = Store(anywhere)
+    for row in store.findings(found.id):
+        texts = [reply.text for reply in found.replies(row["id"])]
+        assert texts == row["details"]["votes"]
+
+
+class TestDatabases:
+    def test_a_server_that_restarts_in_mid_run(self, postgres, tmp_path, monkeypatch):
+        monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
+        restarts = []
+
+        def answer(asked):
+            if asked.number in (30, 90):
+                restarts.append(
+                    threading.Thread(target=postgres.control, args=("restart", "-m", "immediate"))
+                )
+                restarts[-1].start()
+            return by_question(asked)
+
+        address = postgres.database()
+        with Server(answer) as server:
+            found = examine(server, address)
+            assert len(server.asked) == 56 * 3
+            for thread in restarts:
+                thread.join()
+            whole = examine(server, tmp_path / "whole")
+        assert len(restarts) == 2
+        assert predictions(found) == predictions(whole)
+
+    def test_a_full_disk(self, tmp_path):
+        """A file system without room: the run ends in a sentence, and goes on when there is room."""
+        script = (
+            "import resource, signal, sys\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (180_000, 180_000))\n"
+            "from snellen import cli\n"
+            "cli.main()\n"
+        )
+        workspace = tmp_path / "ws"
+        with Server(by_question) as server:
+            done = subprocess.run(
+                [sys.executable, "-c", script, *command(server, workspace, "--quiet")[3:]],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.returncode == 1, done.stderr
+            assert "the workspace's database refused" in done.stderr
+            assert "Traceback" not in done.stderr
+            before, already = remembered(workspace), len(server.asked)
+            assert before
+            found = examine(server, workspace)
+            assert not before & set(questions(server, already))
+            whole = examine(server, tmp_path / "whole")
+        assert predictions(found) == predictions(whole)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="to mount a file system takes root")
+    def test_a_file_system_without_room(self, tmp_path):
+        small = tmp_path / "small"
+        small.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], capture_output=True
+        )
+        if mounted.returncode:
+            pytest.skip("this machine lets nobody mount")
+        try:
+            with Server(by_question) as server:
+                done = subprocess.run(
+                    command(server, small / "ws", "--quiet"), capture_output=True, text=True, timeout=120
+                )
+                assert done.returncode in (1, 2), done.stderr
+                assert "Traceback" not in done.stderr
+                shutil.copytree(small / "ws", tmp_path / "ws")
+                before, already = remembered(tmp_path / "ws"), len(server.asked)
+                found = examine(server, tmp_path / "ws")
+                assert not before & set(questions(server, already))
+                whole = examine(server, tmp_path / "whole")
+            assert predictions(found) == predictions(whole)
+        finally:
+            subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+class TestStops:
+    def test_failures_end_a_run_with_what_it_has(self, workspace):
+        with Server(by_question, faults=lambda n: None if n < 60 else fault.status(400, "no more")) as server:
+            with pytest.raises(Stopped, match="after 20 failures in a row; the last: 400 no more"):
+                examine(server, max_concurrency=4)
+            found = open_run()
+            assert found.status == "stopped"
+            assert 0 < found.metrics["outcomes"]["ok"] <= 20
+            assert found.metrics["accuracy"] is not None
+            assert "failures in a row" in found.manifest["stopped"]
+            server._fault = lambda n: None
+            already = len(server.asked)
+            again = examine(server)
+            assert len(server.asked) - already == 56 * 3 - 60
+        assert again.id == found.id
+        assert (again.status, again.metrics["n"]) == ("finished", 56)
+        assert "stopped" not in again.manifest
+
+    def test_errors_are_outcomes_and_asked_again(self, anywhere):
+        with Server(
+            by_question, faults=fault.script(None, None, None, None, fault.status(400, "no"))
+        ) as server:
+            found = examine(server, protocol="closed-set?rounds=1")
+            lost = found.metrics["outcomes"]["error"]
+            assert lost == 11
+            assert found.first_error() == "400 no"
+            rows = found.predictions.query("outcome == 'error'")
+            assert set(rows["prediction"]) == {""}
+            server._fault = lambda n: None
+            already = len(server.asked)
+            again = Plan.resuming(Store(), found.id).examine()[0]
+            assert len(server.asked) - already == lost
+        assert again.id == found.id
+        assert again.metrics["outcomes"]["error"] == 0
+
+    def test_a_budget_is_never_exceeded(self, workspace):
+        options = {"price_in": 1000.0, "price_out": 1000.0}  # 105 tokens each: 0.105 dollars
+        with Server(by_question) as server:
+            with pytest.raises(Stopped, match=r"budget is used up: \$\d\.\d+ of --max-cost 5 "):
+                examine(server, model_options=options, max_cost=5.0)
+            asked = len(server.asked)
+            found = open_run()
+            assert 0 < asked * 0.105 <= 5
+            assert found.status == "stopped"
+            assert found.metrics["cost"] <= 5
+            whole = examine(server, model_options=options, max_cost=100.0)
+            assert len(server.asked) == 56 * 3
+        assert whole.metrics["cost"] == pytest.approx(56 * 3 * 0.105)
+        assert asked * 0.105 > 2  # and it is used
+
+    def test_one_budget_for_all_models(self, workspace):
+        with Server(by_question) as server:
+            plan = Plan(
+                [of(server, system="a"), of(server, system="b")],
+                [DATA],
+                ["closed-set?rounds=1"],
+                {"price_in": 1000, "price_out": 0},
+                max_cost=9.0,
+            )
+            with pytest.raises(Stopped):
+                plan.examine()
+            assert len(server.asked) * 0.1 <= 9
+            systems = {asked.body["messages"][0]["content"] for asked in server.asked}
+        assert systems == {"a", "b"}
+
+    def test_a_budget_without_prices(self, workspace):
+        with Server() as server, pytest.raises(BadOption, match="price_in= and -M price_out="):
+            examine(server, max_cost=1.0)
+        for name in ("max_cost", "max_concurrency"):
+            with pytest.raises(BadOption, match="above 0"):
+                snellen.run(model="pico:llava", data=DATA, **{name: 0})
+
+
+class TestResume:
+    def test_a_run_of_all_options(self, workspace, photos):
+        with Server(by_question) as server:
+            found = snellen.run(
+                model=f"openai:any?base_url={server.url}",
+                model_options={"seed": "3"},
+                data=photos,
+                protocol="closed-set",
+                protocol_options={"rounds": 2},
+                classes=("star", "ring", "cup"),
+                per_class=2,
+                seed=4,
+                shuffle=True,
+            )
+            asked = len(server.asked)
+            plan = Plan.resuming(Store(), found.id)
+            assert plan.examine()[0].id == found.id
+            assert len(server.asked) == asked
+
+    def test_a_fresh_run(self, workspace):
+        stop = [True]
+
+        def sometimes(number):
+            return fault.status(401, "key") if stop[0] and number >= 56 + 10 else None
+
+        with Server(by_question, faults=sometimes) as server:
+            first = examine(server, protocol="closed-set?rounds=1")
+            with pytest.raises(Stopped):
+                examine(server, protocol="closed-set?rounds=1", fresh=True, model_options={"stop_after": 3})
+            stopped = open_run()
+            assert stopped.id != first.id
+            stop[0] = False
+            already = len(server.asked)
+            again = Plan.resuming(Store(), stopped.id).examine()[0]
+            assert again.id == stopped.id
+            assert len(server.asked) - already == 56 - 10
+
+    def test_what_changed_since_is_named(self, workspace, photos, tmp_path):
+        folder = tmp_path / "photos"
+        shutil.copytree(photos, folder)
+        with Server(by_question) as server:
+            found = snellen.run(model=of(server), data=folder, protocol="closed-set?rounds=1")
+            (folder / "star" / "0.png").unlink()
+            with pytest.raises(UsageError, match="cannot be gone on with: the data changed since"):
+                Plan.resuming(Store(), found.id).examine()
+
+    def test_what_was_begun_with_objects(self, workspace):
+        found = snellen.run(model=Scripted(lambda r: "star"), data=DATA, protocol="closed-set?rounds=1")
+        with pytest.raises(UsageError, match="objects of Python's own"):
+            Plan.resuming(Store(), found.id)
+
+
+def test_weights_trained_again_in_place_miss_the_memory(workspace, tmp_path):
+    """The same folder, the same names, other weights: what the old ones said is not taken for theirs."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from snellen.models.pico import WEIGHTS
+
+    folder = tmp_path / "mine"
+    shutil.copytree(WEIGHTS / "llava", folder)
+
+    def look():
+        return snellen.run(
+            model=f"hf:{folder}", data="chart:shapes?n=28&size=48", protocol="closed-set?rounds=1"
+        )
+
+    first = look()
+    assert look().id == first.id
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    name = next(key for key in weights if "lm_head" in key or "embed_tokens" in key)
+    weights[name] = weights[name] + torch.full_like(weights[name], 0.25) * torch.randn_like(weights[name])
+    stamp = file.stat()
+    save_file(weights, file, {"format": "pt"})
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    second = look()
+    assert second.id != first.id
+    assert second.metrics["items_per_second"] is not None  # the model was asked
+    assert list(second.predictions["answers"]) != list(first.predictions["answers"])
+
+
+class TestSecrets:
+    KEY = "planted-0123456789abcdef"
+
+    def everything_under(self, folder):
+        return b"".join(path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
+
+    def test_a_planted_key_is_nowhere(self, workspace, tmp_path, monkeypatch, capfd, caplog):
+        """Not in the store, in reports, exports, logs or messages, though the server sends it back: in
+        answers, refusals, thinking, errors, headers and addresses."""
+        monkeypatch.setenv("MY_KEY", self.KEY)
+        caplog.set_level(logging.DEBUG)
+
+        def echo(asked):
+            key = asked.headers["Authorization"].split()[-1]
+            if asked.number % 4 == 0:
+                return completion(f"{key} {by_question(asked)}", reasoning_content=f"the key is {key}")
+            if asked.number % 4 == 1:
+                return completion(None, refusal=f"not with {key}")
+            return by_question(asked)
+
+        def errs(number):
+            return fault.status(400, f"Incorrect API key provided: {self.KEY}") if number % 4 == 3 else None
+
+        with Server(echo, faults=errs) as server:
+            words = command(server, workspace, options="&api_key_env=MY_KEY")[3:]
+            monkeypatch.setattr("sys.argv", ["snellen", *words])
+            with pytest.raises(SystemExit):
+                cli.main()
+            for more in (
+                ["report", "@last", "-o", str(tmp_path / "r.html")],
+                ["export", "@last", "-o", str(tmp_path / "r.jsonl")],
+                ["show", "@last", "--prompts", "3"],
+                ["show", "@last", "--json"],
+            ):
+                monkeypatch.setattr("sys.argv", ["snellen", *more])
+                with pytest.raises(SystemExit):
+                    cli.main()
+        assert all(asked.headers["Authorization"] == f"Bearer {self.KEY}" for asked in server.asked)
+        assert self.KEY.encode() not in self.everything_under(tmp_path)
+        assert b"[redacted]" in self.everything_under(workspace)
+        assert self.KEY not in "".join(capfd.readouterr())
+        assert self.KEY not in caplog.text
+        found = open_run()
+        assert found.metrics["outcomes"]["error"] > 0
+        assert "[redacted]" in found.first_error()
+
+    def test_a_key_in_an_exception(self, workspace, monkeypatch, capsys):
+        monkeypatch.setenv("MY_KEY", self.KEY)
+        guard(self.KEY)
+
+        def fail(*_, **__):
+            raise BadOption(f"no such thing as {self.KEY} at https://me:{self.KEY}@example.com/v1")
+
+        monkeypatch.setattr("snellen.api.Plan.__post_init__", fail)
+        monkeypatch.setattr("sys.argv", ["snellen", "run", "--model", "x", "--data", "y", "--protocol", "z"])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 2
+        assert self.KEY not in "".join(capsys.readouterr())
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "https://user:hunter2hunter2@example.com/v1",
+            "Authorization: Bearer hunter2hunter2",
+            "sk-hunter2hunter2hunter2",
+            "hf_hunter2hunter2hunter2",
+            "https://example.com/?api_key=hunter2hunter2&x=1",
+            "password=hunter2hunter2",
+        ],
+    )
+    def test_what_looks_like_a_secret(self, text):
+        assert "hunter2" not in redact(text)
+
+    @pytest.mark.parametrize(
+        "text", ["hf-internal-testing/tiny-random-LlavaForConditionalGeneration", "a@b.c", "sk-8", "tokens=5"]
+    )
+    def test_what_does_not(self, text):
+        assert redact(text) == text
+
+    def test_no_address_in_data_or_answers_is_fetched(self, workspace, tmp_path):
+        """A row whose image is an address is refused, and an answer that is one is text."""
+        with Server(lambda asked: f"see http://127.0.0.1:{server._port}/secret.png") as server:
+            (tmp_path / "rows.jsonl").write_text(
+                json.dumps({"image": f"{server.url}/x.png", "label": "star"}) + "\n"
+            )
+            with pytest.raises(UsageError):
+                snellen.run(model=of(server), data=f"jsonl:{tmp_path / 'rows.jsonl'}", protocol="closed-set")
+            assert server.asked == []
+            examine(server, protocol="closed-set?rounds=1", limit=3)
+            assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
+
+    def test_redirections_are_not_followed(self, workspace):
+        with Server() as elsewhere, Server(faults=lambda _: redirect(elsewhere.url)) as server:
+            with pytest.raises(Stopped, match="points to http://127.0.0.1"):
+                examine(server)
+            assert elsewhere.asked == []
+
+
+def redirect(where):
+    async def go(_):
+        from aiohttp import web
+
+        return web.Response(status=307, headers={"Location": f"{where}/chat/completions"})
+
+    return go
+
+
+class TestDryRun:
+    def test_what_would_be_asked_is_what_is_asked(self, workspace, capsys, monkeypatch):
+        with Server(first_name) as server:
+            name = of(server, price_in="2.5", price_out="10")
+            words = ["run", "--model", name, "--data", DATA, "--protocol", PROTOCOL, "--protocol", "binary"]
+            monkeypatch.setattr("sys.argv", ["snellen", *words, "--dry-run", "--json"])
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+            assert not stop.value.code
+            assert server.asked == []
+            assert not (workspace / "snellen.db").exists()
+            several, early = json.loads(capsys.readouterr().out)["forecasts"]
+            assert several["requests"] == [56 * 3, 56 * 3]
+            assert early["requests"] == [56, 56 * 28]
+            low, high = several["cost"]
+            assert low == pytest.approx((several["tokens_in"][0] * 2.5 + 168 * 10) / 1e6)
+            assert high == pytest.approx((several["tokens_in"][1] * 2.5 + 168 * 32 * 10) / 1e6)
+            snellen.run(model=name, data=DATA, protocol=PROTOCOL)
+            assert len(server.asked) == several["requests"][0]
+
+    def test_it_needs_no_key(self, workspace, capsys, monkeypatch):
+        words = ["run", "--model", "openai:gpt-4o", "--data", DATA, "--protocol", "closed-set", "--dry-run"]
+        monkeypatch.setattr("sys.argv", ["snellen", *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+        assert "Nothing was asked" in capsys.readouterr().out
