@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snellen.api import Filters, Plan, Run, list_runs, open_run, run
     from snellen.datasets.base import Dataset
-    from snellen.errors import SnellenError, UsageError
+    from snellen.errors import SnellenError, Stopped, UsageError
     from snellen.images import Image
     from snellen.models.base import LocalModel, Model
     from snellen.protocols.base import Protocol, ask
@@ -49,6 +49,7 @@ __all__ = [
     "Sample",
     "Score",
     "SnellenError",
+    "Stopped",
     "UsageError",
     "__version__",
     "ask",
@@ -60,7 +61,7 @@ __all__ = [
 _HOMES = {
     "snellen.api": ("Filters", "Plan", "Run", "list_runs", "open_run", "run"),
     "snellen.datasets.base": ("Dataset",),
-    "snellen.errors": ("SnellenError", "UsageError"),
+    "snellen.errors": ("SnellenError", "Stopped", "UsageError"),
     "snellen.images": ("Image",),
     "snellen.models.base": ("LocalModel", "Model"),
     "snellen.protocols.base": ("Protocol", "ask"),

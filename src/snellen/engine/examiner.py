@@ -28,6 +28,9 @@ from snellen.protocols.base import Protocol
 from snellen.store import Finding, Store
 from snellen.types import Kind, Outcome, Sample
 
+#: Seconds in which samples from afar gather to be stored together; what they were answered is stored before.
+GATHER = 0.02
+
 __all__ = ["Examination", "Progress", "incompatibility"]
 
 
@@ -219,6 +222,8 @@ class Examination:
             progress.status = self.model.status()
             if watch is not None:
                 watch(progress)
+            if self.model.remote:
+                await asyncio.sleep(GATHER)
 
     def _missing(self, progress: Progress) -> Iterator[tuple[int, Sample]]:
         """Positions and samples without a prediction, looked up a page at a time."""

@@ -23,6 +23,9 @@ __all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
 T = TypeVar("T")
 Item = TypeVar("Item")
 
+#: Seconds for which answers from afar wait for others to be committed with them. What is killed meanwhile was
+#: not told to anybody, and is asked again.
+LINGER = 0.005
 #: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
 #: is not taken for an answer of now.
 ANSWERS = 2
@@ -71,8 +74,9 @@ class Remembering:
     def __init__(self, model: Model, store: Store, nonce: str = "") -> None:
         self._model, self._nonce = model, nonce
         self._identity = model.identity()
-        self._recall: _Gathered[str] = _Gathered(store.recall)
-        self._remember: _Gathered[Remembered] = _Gathered(store.remember)
+        linger = LINGER if model.remote else 0.0
+        self._recall: _Gathered[str] = _Gathered(store.recall, linger)
+        self._remember: _Gathered[Remembered] = _Gathered(store.remember, linger)
         #: Keys that are being asked, and what will come of them.
         self._pending: dict[str, asyncio.Future[Response]] = {}
         #: Whether the model had to be asked last time: what it is asked next is worth making ready.
@@ -194,12 +198,13 @@ def _clean(reply: Response) -> Response:
 
 
 class _Gathered(Generic[Item]):
-    """Calls of a store: those that come while one is under way are made in one go, in a thread, so that many
-    answers a second take few transactions, and none of them holds up the others' connections.
+    """Calls of a store: those that come while one is under way, or within ``linger`` seconds, are made in one
+    go, in a thread, so that many answers a second take few transactions, and none of them holds up the others'
+    connections.
     """
 
-    def __init__(self, call: Callable[[list[Item]], dict[str, Response]]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[[list[Item]], dict[str, Response]], linger: float) -> None:
+        self._call, self._linger = call, linger
         self._waiting: list[tuple[list[Item], asyncio.Future[dict[str, Response]]]] = []
         self._busy: asyncio.Task[None] | None = None
 
@@ -213,6 +218,8 @@ class _Gathered(Generic[Item]):
 
     async def _work(self) -> None:
         while self._waiting:
+            if self._linger:
+                await asyncio.sleep(self._linger)
             turn, self._waiting = self._waiting, []
             try:
                 found = await asyncio.to_thread(self._call, [item for items, _ in turn for item in items])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from itertools import count
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from snellen.errors import reason_of, require
@@ -37,12 +39,15 @@ FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 MAX_IMAGE = 4_500_000  # base64 makes it 6 MB, and Anthropic refuses more than 5 MB of bytes
 #: How many of the likeliest next tokens are asked for: the most that OpenAI gives.
 TOP = 20
-#: Tokens that an image is taken for until a server has told how many it counts: 512 pixels a side at GPT-4o.
-TOKENS_OF_AN_IMAGE = 255
+#: Characters a token, of English text; and tokens that an image is taken for until a server has told how many it counts: 512 pixels a side at GPT-4o.
+CHARACTERS, TOKENS_OF_AN_IMAGE = 4, 255
 #: The error codes of a request that was filtered before it reached the model.
 FILTERED = frozenset(
     {"content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed"}
 )
+
+#: Begins the marks in whose place images are put; no text can know it.
+_NONCE = f"image-{secrets.token_hex(16)}-"
 
 Scores = Literal["none", "top", "prompt"]
 
@@ -61,6 +66,17 @@ class Settings:
     max_side: int | None = None
     scores: Scores = "none"
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
+class Payload(NamedTuple):
+    """A body whose images are still marks, and the images."""
+
+    body: dict[str, Any]
+    images: tuple[Image, ...]
+
+
+def _mark(place: int) -> str:
+    return f"{_NONCE}{place}."
 
 
 class ChatModel(RemoteModel):
@@ -88,7 +104,7 @@ class ChatModel(RemoteModel):
             self.hint = "A server of vLLM tells likelihoods: vllm:NAME, or -M scores=prompt."
         more = {"none": set(), "top": {Kind.CHOOSE}, "prompt": {Kind.CHOOSE, Kind.SCORE}}[settings.scores]
         self.kinds = frozenset({Kind.GENERATE, *more})
-        self._images: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
+        self._images: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
 
     def identity(self) -> Mapping[str, Any]:
         settings = {k: v for k, v in vars(self.settings).items() if v not in (None, {})}
@@ -127,14 +143,14 @@ class ChatModel(RemoteModel):
         if request.kind is Kind.SCORE:
             return await (self._score if self.settings.scores == "prompt" else self._choose)(request)
         try:
-            data = await self.send(self.body(request))
+            data = await self.send(self.payload(request))
         except _Filtered as error:
             return Response(outcome=Outcome.REFUSED, reason=str(error), prompt=self._shown(request))
         return replace(read_reply(data), prompt=self._shown(request))
 
     async def _choose(self, request: Request) -> Response:
         """Scores of short answers by the likeliest next tokens."""
-        data = await self.send(self.body(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
+        data = await self.send(self.payload(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
         scores = next_token_scores(data, request.continuations)
         return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
 
@@ -145,24 +161,24 @@ class ChatModel(RemoteModel):
         begun = request.messages[-1].text if request.messages[-1].role == "assistant" else ""
         asked = request.messages[:-1] if begun else request.messages
         joint = " " if begun else ""
-        bodies = [self._echo(asked, begun)]
-        bodies += [self._echo(asked, begun + joint + name) for name in request.continuations]
-        bare, *continued = await asyncio.gather(*map(self.send, bodies))
+        payloads = [self._echo(asked, begun)]
+        payloads += [self._echo(asked, begun + joint + name) for name in request.continuations]
+        bare, *continued = await asyncio.gather(*map(self.send, payloads))
         scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(one) for one in continued])
         replies = [read_reply(one) for one in (bare, *continued)]
         total = _scored(replies[0], scores, sum(r.prompt_tokens for r in replies), len(replies))
         return replace(total, prompt=self._shown(request))
 
-    def _echo(self, messages: Sequence[Message], said: str) -> dict[str, Any]:
-        """A body that asks for the log-probabilities of its own prompt, the answer begun by these words."""
+    def _echo(self, messages: Sequence[Message], said: str) -> Payload:
+        """What asks for the log-probabilities of its own prompt, the answer begun by these words."""
         turns = (*messages, Message("assistant", (said,))) if said else messages
-        body = self.body(Request(tuple(turns)), max_tokens=1)
-        return {**body, "extra_body": {**body.get("extra_body", {}), "prompt_logprobs": 0}}
+        return self.payload(Request(tuple(turns)), max_tokens=1, prompt_logprobs=0)
 
-    def body(self, request: Request, **more: Any) -> dict[str, Any]:
-        """The request as the protocol's arguments."""
+    def payload(self, request: Request, **more: Any) -> Payload:
+        """The request as the protocol writes it."""
         settings, decoding = self.settings, request.decoding
-        messages = [self._turn(message) for message in request.messages]
+        places = count()
+        messages = [self._turn(message, places) for message in request.messages]
         if settings.system is not None:
             messages.insert(0, {"role": "system", "content": settings.system})
         body: dict[str, Any] = {"model": self.model, "messages": messages}
@@ -176,30 +192,37 @@ class ChatModel(RemoteModel):
             body["seed"] = (settings.seed or 0) + decoding.draw
         if settings.reasoning_effort is not None:
             body["reasoning_effort"] = settings.reasoning_effort
-        extra = dict(settings.extra)
+        body |= settings.extra
         if request.messages[-1].role == "assistant":
             if settings.scores != "prompt":
                 raise Failed("only vLLM goes on with an answer that is begun (-P prefix=)", again=False)
-            extra = {"add_generation_prompt": False, "continue_final_message": True, **extra}
-        if extra:
-            body["extra_body"] = extra
-        return body | more
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+        return Payload(body | more, request.images)
 
-    def _turn(self, message: Message) -> dict[str, Any]:
+    def _turn(self, message: Message, places: Iterator[int]) -> dict[str, Any]:
         if not message.images:
             return {"role": message.role, "content": message.text}
-        return {"role": message.role, "content": [self._part(part) for part in message.content]}
+        return {"role": message.role, "content": [self._part(part, places) for part in message.content]}
 
-    def _part(self, part: str | Image) -> dict[str, Any]:
+    def _part(self, part: str | Image, places: Iterator[int]) -> dict[str, Any]:
         if isinstance(part, str):
             return {"type": "text", "text": part}
-        if part not in self._images:
-            media, data = part.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
-            self._images[part] = f"data:{media};base64,{base64.b64encode(data).decode()}"
-        image = {"url": self._images[part]}
+        image = {"url": _mark(next(places))}
         if self.settings.detail is not None:
             image["detail"] = self.settings.detail
         return {"type": "image_url", "image_url": image}
+
+    def _render(self, payload: Payload) -> bytes:
+        """The payload as JSON. Images are put in as bytes: to encode their base64 as text, and to scan it for
+        what JSON must escape, would take longer than all else.
+        """
+        text = json.dumps(payload.body).encode()
+        for place, image in enumerate(payload.images):
+            if image not in self._images:
+                media, data = image.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
+                self._images[image] = b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
+            text = text.replace(_mark(place).encode(), self._images[image], 1)
+        return text
 
     def _shown(self, request: Request) -> str:
         """The prompt as a person reads it; its images stand in the request."""
@@ -210,23 +233,31 @@ class ChatModel(RemoteModel):
         ]
         return "\n".join([*system, *turns])
 
-    def weight(self, payload: Any) -> tuple[float, float]:
-        text = image = 0
-        for message in payload["messages"]:
-            content = message["content"]
-            for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-                text += len(part.get("text", ""))
-                image += part["type"] == "image_url"
-        return text / 4 + image * TOKENS_OF_AN_IMAGE, float(payload[self.settings.max_tokens_as])
+    def weight(self, payload: Payload) -> tuple[float, float]:
+        text = len(str(payload.body["messages"]))
+        into = text / CHARACTERS + len(payload.images) * TOKENS_OF_AN_IMAGE
+        return into, float(payload.body[self.settings.max_tokens_as])
 
     # ── one try ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def exchange(self, payload: Any) -> Mapping[str, Any]:
+    async def exchange(self, payload: Payload) -> Mapping[str, Any]:
+        import httpx2
         import openai
 
         try:
-            async with self._client.chat.completions.with_streaming_response.create(**payload) as reply:
-                text = await at_most(reply.iter_bytes(), MAX_ANSWER)
+            reply = await self._client.post(
+                "/chat/completions",
+                content=self._render(payload),
+                options={"headers": {"Content-Type": "application/json"}},
+                # As it comes, unread: how much is read is for us to say.
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=openai.AsyncStream[Any],
+            )
+            try:
+                text = await at_most(reply.aiter_bytes(), MAX_ANSWER)
+            finally:
+                await reply.aclose()
         except openai.APIStatusError as error:
             raise _refusal(error) from error
         except openai.APIConnectionError as error:
@@ -309,7 +340,7 @@ def _refusal(error: Any) -> Failed:
     """What a status other than 200 says."""
     body: Any = error.body if isinstance(error.body, Mapping) else {}
     body = body["error"] if isinstance(body.get("error"), Mapping) else body
-    said = str(body.get("message") or error.response.text or error.message).strip()[:500]
+    said = str(body.get("message") or body.get("detail") or error.response.text or error.message).strip()[:500]
     reason = f"{error.status_code} {said}"
     if error.status_code in (301, 302, 303, 307, 308):
         where = redact(str(error.response.headers.get("location", "elsewhere")))
