@@ -187,7 +187,8 @@ def pictures(folder, count, side):
     for i in range(count):
         path = Path(folder) / "ab"[i % 2] / f"{i:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.roll(base, i, 0) ^ np.uint8(i % 251)).save(path, quality=80)
+        picture = Image.fromarray(np.roll(base, i, 0) ^ np.uint8(i % 251))
+        picture.save(path, quality=80, comment=str(i).encode())  # no two files are equal
     return path.stat().st_size
 
 

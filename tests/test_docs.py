@@ -16,6 +16,7 @@ import typer.main
 
 import snellen
 from snellen import cli
+from snellen.models.openai import PROVIDERS
 from snellen.prompts import fill
 from snellen.protocols.base import read_yes_no
 from snellen.registry import MODELS, PROTOCOLS
@@ -41,9 +42,13 @@ def test_every_command_line_parses():
         sub.make_context(words[0], words[1:])
 
 
+#: What takes the Hub, a key, or a server.
+AFAR = ("hf:", "clip:", *(f"{scheme}:" for scheme in PROVIDERS), "endpoint:")
+
+
 def runs_offline(line: str) -> bool:
-    return (
-        line.startswith("snellen run") and "hf:" not in line and "clip:" not in line.replace("pico:clip", "")
+    return line.startswith("snellen run") and not any(
+        scheme in line.replace("pico:clip", "") for scheme in AFAR
     )
 
 
@@ -70,7 +75,7 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
 
 OTHERS = [line for line in commands() if not line.startswith("snellen run")]
 #: What asks the Hub, or stands for a run of the reader's own.
-ELSEWHERE = ("--hub", "RUN ", "snellen report")
+ELSEWHERE = ("--hub", "RUN", "snellen report")
 
 
 def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
@@ -80,6 +85,9 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
         snellen.run(model=f"pico:{model}", data="chart:shapes", protocol=protocol, limit=28)
     lines = [line for line in OTHERS if not any(word in line for word in ELSEWHERE)]
     assert len(lines) > 8
+    snellen.run(
+        model="pico:clip", data="chart:shapes", protocol="rank", limit=28, workspace=tmp_path / "elsewhere"
+    )
     for line in lines:
         monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
         with pytest.raises(SystemExit) as stop:
@@ -131,6 +139,25 @@ def test_the_plug_ins_of_the_architecture_page_work(workspace):
         MODELS._entries.pop("parrot", None)
     assert found.metrics["accuracy"]["value"] == 1
     assert set(found.predictions["answers"].str[0]) == {"YES"}
+
+
+def test_every_promise_of_reliability_and_security_has_its_test():
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    for page in ("reliability.md", "security.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        named = set(re.findall(r"`(test_\w+)`", text))
+        assert len(named) >= 10
+        for name in named:
+            assert f"def {name}(" in there, f"{page}: {name}"
+
+
+def test_the_server_that_errs_on_demand(workspace, capsys):
+    (code,) = blocks("reliability.md")
+    exec(compile(code, "reliability", "exec"), {})
+    assert (
+        capsys.readouterr().out.split()
+        == "{'ok': 5, 'unparsed': 0, 'refused': 0, 'truncated': 0, 'error': 0} 28".split()
+    )
 
 
 def test_links_lead_somewhere():

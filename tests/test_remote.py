@@ -354,6 +354,12 @@ class TestFaults:
         assert any(words in reply.reason for reply in (first, second))
         assert len(server.asked) == 2
 
+    def test_ids_that_repeat(self):
+        """A server that calls all its answers alike: nothing hangs on what it calls them."""
+        with Server(lambda asked: {**completion(asked.text), "id": "the same"}) as server:
+            replies = answers(model_at(server), *[question(f"{i}?") for i in range(9)])
+        assert [reply.text for reply in replies] == [f"{i}?" for i in range(9)]
+
     def test_tries_are_bounded_in_number(self):
         with Server(faults=lambda _: fault.status(500, "no")) as server:
             (reply,) = answers(model_at(server, tries=3), question())

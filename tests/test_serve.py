@@ -73,5 +73,7 @@ def test_answers_over_http_are_those_in_process(workspace, served, protocol):
 def test_what_it_refuses_is_said_in_its_words(workspace, served):
     with pytest.raises(snellen.Stopped, match=r"Server is pinned to .*requested 'other'"):
         snellen.run(
-            model=f"openai:other?base_url={served}&stop_after=2", data="chart:shapes?n=28", protocol="closed-set"
+            model=f"openai:other?base_url={served}&stop_after=2",
+            data="chart:shapes?n=28",
+            protocol="closed-set",
         )

@@ -84,7 +84,7 @@ class Image:
         Raises:
             ImageError: as :func:`decode`.
         """
-        small = self.__dict__.get("pixels") or decode(self.data, self.name, at_least=2 * side)
+        small = self.__dict__.get("pixels") or decode(self.data, self.name, at_least=side)
         return preview(small, side)
 
     def as_sent(

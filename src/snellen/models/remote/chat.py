@@ -340,7 +340,9 @@ def _refusal(error: Any) -> Failed:
     """What a status other than 200 says."""
     body: Any = error.body if isinstance(error.body, Mapping) else {}
     body = body["error"] if isinstance(body.get("error"), Mapping) else body
-    said = str(body.get("message") or body.get("detail") or error.response.text or error.message).strip()[:500]
+    said = str(body.get("message") or body.get("detail") or error.response.text or error.message).strip()[
+        :500
+    ]
     reason = f"{error.status_code} {said}"
     if error.status_code in (301, 302, 303, 307, 308):
         where = redact(str(error.response.headers.get("location", "elsewhere")))
