@@ -1,10 +1,10 @@
 """What Snellen costs a request beside the bare clients, over HTTP on this machine.
 
-``python benchmarks/api.py`` posts images of 300 KB to a server of no latency (a process of its own, which reads
-requests and answers all alike) at several concurrencies: with bare aiohttp, with the bare ``openai`` client on
-its aiohttp transport, and with ``snellen run`` (closed set, one question an image), anew and with the previews of
-the images made before; each in a process of its own that has loaded what it needs and sent a few. Each sends every
-image once. It prints requests a second and CPU milliseconds a request of the client's process.
+``python benchmarks/api.py`` posts images of 300 KB to a server of no latency (a process of its own, which
+reads requests and answers all alike) at several concurrencies: with bare aiohttp, with the bare ``openai``
+client on its aiohttp transport, and with ``snellen run`` (closed set, one question an image), anew and with the
+previews of the images made before; each in a process of its own that has loaded what it needs and sent a few.
+Each sends every image once. It prints requests a second and CPU milliseconds a request of the client's process.
 
 ``python benchmarks/api.py memory 10000 100000`` prints the peak memory of runs over so many small images.
 """
@@ -69,12 +69,14 @@ class Instant(asyncio.Protocol):
 
 
 async def serve():
+    """Until it is ended; prints its port."""
     server = await asyncio.get_running_loop().create_server(Instant, "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 def body(path):
+    """What each of them sends about an image."""
     image = "data:image/jpeg;base64," + base64.b64encode(Path(path).read_bytes()).decode()
     content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": QUESTION}]
     return {
@@ -97,6 +99,7 @@ async def pool(paths, concurrency, one):
 
 
 async def bare_aiohttp(url, paths, concurrency):
+    """The transport alone."""
     import aiohttp
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
@@ -109,6 +112,7 @@ async def bare_aiohttp(url, paths, concurrency):
 
 
 async def bare_openai(url, paths, concurrency):
+    """The client on that transport."""
     import openai
 
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
@@ -125,6 +129,7 @@ async def bare_openai(url, paths, concurrency):
 
 
 def with_snellen(url, folder, concurrency, workspace):
+    """A whole run."""
     import snellen
     from snellen.models.remote import pace
 
@@ -168,6 +173,7 @@ def measure(way, url, folder, concurrency):
 
 
 def apart(*words):
+    """What this script prints, told these words, in a process of its own."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
     done = subprocess.run(
         [sys.executable, __file__, *map(str, words)], capture_output=True, text=True, env=env, check=False
@@ -193,6 +199,7 @@ def pictures(folder, count, side):
 
 
 def main():
+    """All of it."""
     server = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)
     try:
         url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
@@ -214,11 +221,8 @@ def main():
             for concurrency in CONCURRENCIES:
                 for way in ways:
                     rate, cpu, peak = apart("measure", way, url, folder, concurrency)
-                    print(
-                        f"concurrency {concurrency:>3}  {way:<13} {rate:>6.0f} requests/s  {cpu:>5.2f} ms CPU each  "
-                        f"{peak:>4.0f} MB peak",
-                        flush=True,
-                    )
+                    told = f"{rate:>6.0f} requests/s  {cpu:>5.2f} ms CPU each  {peak:>4.0f} MB peak"
+                    print(f"concurrency {concurrency:>3}  {way:<13} {told}", flush=True)
     finally:
         server.terminate()
 

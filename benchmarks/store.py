@@ -1,8 +1,9 @@
 """A workspace of a million responses: how fast it is gone on with and listed, and what that takes of memory.
 
-``python benchmarks/store.py [RESPONSES] [postgresql://…]`` fills a workspace (by default 1,000,000 responses of
-200,000 samples in 100 runs, a tenth of the largest run's samples missing), then measures, each in a process of
-its own: the time until a resumed run asks its first question, ``snellen ls runs``, and the peak memory of both.
+``python benchmarks/store.py [RESPONSES] [postgresql://…]`` fills a workspace (by default 1,000,000 responses
+of 200,000 samples; 100 runs, the last tenth of the largest run's samples missing), then measures, each in a
+process of its own: a resumed run's time until its first question and to its end, ``snellen ls runs``, and
+peak memory.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Numbers:
 
 
 def scripted(ended):
+    """A model that says the same to all, and tells ``ended`` of what it is asked."""
     from snellen.models.base import Model
     from snellen.types import Response
 
@@ -66,6 +68,7 @@ def scripted(ended):
 
 
 def protocol():
+    """A closed set of five rounds."""
     from snellen.protocols.closed_set import ClosedSet
 
     return ClosedSet(rounds=PER_SAMPLE, prompt="Which of {names}?")
@@ -112,7 +115,7 @@ def resume(where):
 
     told = []
 
-    def first(requests):
+    def first(_):
         if not told:
             told.append(f"{time.perf_counter() - began:.2f} s until the first question, {_peak()}")
 
@@ -125,6 +128,7 @@ def _peak():
 
 
 def apart(*words):
+    """What this script prints, told these words, in a process of its own."""
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -132,6 +136,7 @@ def apart(*words):
 
 
 def main(count, where):
+    """All of it."""
     began = time.perf_counter()
     fill(where, count)
     print(f"{count:,} responses written in {time.perf_counter() - began:.0f} s")

@@ -198,9 +198,9 @@ def _clean(reply: Response) -> Response:
 
 
 class _Gathered(Generic[Item]):
-    """Calls of a store: those that come while one is under way, or within ``linger`` seconds, are made in one
-    go, in a thread, so that many answers a second take few transactions, and none of them holds up the others'
-    connections.
+    """Calls of a store: those that come while one is under way, or within ``linger`` seconds, are made in
+    one go, in a thread, so that many answers a second take few transactions, and none of them holds up the
+    others' connections.
     """
 
     def __init__(self, call: Callable[[list[Item]], dict[str, Response]], linger: float) -> None:

@@ -39,7 +39,8 @@ FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 MAX_IMAGE = 4_500_000  # base64 makes it 6 MB, and Anthropic refuses more than 5 MB of bytes
 #: How many of the likeliest next tokens are asked for: the most that OpenAI gives.
 TOP = 20
-#: Characters a token, of English text; and tokens that an image is taken for until a server has told how many it counts: 512 pixels a side at GPT-4o.
+#: Characters a token, of English text; and tokens that an image is taken for until a server has told how many
+#: it counts (512 pixels a side, at GPT-4o).
 CHARACTERS, TOKENS_OF_AN_IMAGE = 4, 255
 #: The error codes of a request that was filtered before it reached the model.
 FILTERED = frozenset(
@@ -245,7 +246,7 @@ class ChatModel(RemoteModel):
         import openai
 
         try:
-            reply = await self._client.post(
+            reply: Any = await self._client.post(
                 "/chat/completions",
                 content=self._render(payload),
                 options={"headers": {"Content-Type": "application/json"}},
