@@ -152,7 +152,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["resume"]:
         resume(sys.argv[2])
     elif sys.argv[1:2] == ["list"]:
-        from snellen.api import list_runs
+        from snellen.runs import list_runs
 
         start = time.perf_counter()
         found = list(list_runs(sys.argv[2]))

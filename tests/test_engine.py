@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from helpers import FAILED, Scripted, picture, sample, text_of
-from snellen.api import Filters, Plan, Run, open_run, run
+from snellen.api import Filters, Plan, run
 from snellen.engine.driver import Answer, drive, examine_block, first_waves
 from snellen.engine.memory import Remembering, describe, key_of
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
@@ -24,6 +24,7 @@ from snellen.models.base import LocalModel
 from snellen.protocols.base import ask
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
+from snellen.runs import Run, open_run
 from snellen.store import Store
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 

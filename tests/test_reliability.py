@@ -21,10 +21,11 @@ import pytest
 import snellen
 from helpers import Scripted
 from snellen import cli
-from snellen.api import Plan, open_run
+from snellen.api import Plan
 from snellen.errors import BadOption, Stopped, UsageError
 from snellen.models.remote import base
 from snellen.redaction import guard, redact
+from snellen.runs import open_run
 from snellen.store import Store
 from snellen.testing import Server, completion, fault, first_name
 
@@ -348,6 +349,28 @@ class TestStops:
             assert len(server.asked) * 0.1 <= 9
             systems = {asked.body["messages"][0]["content"] for asked in server.asked}
         assert systems == {"a", "b"}
+
+    def test_the_cost_is_shown_wherever_a_run_is(self, workspace, capsys, monkeypatch):
+        with Server(by_question) as server:
+            found = examine(server, model_options={"price_in": 2.0, "price_out": 10.0}, limit=28)
+            plain = snellen.run(model="pico:clip", data=DATA, protocol="rank", limit=28)
+        cost = 28 * 3 * (100 * 2 + 5 * 10) / 1e6
+        assert found.metrics["cost"] == pytest.approx(cost)
+        assert plain.metrics["cost"] is None
+        for words, told in (
+            (["run", "--model", "pico:clip", "--data", DATA, "--protocol", "rank", "--limit", "28"], 0),
+            (["resume", found.id], 1),
+            (["show", found.id], 1),
+            (["report", found.id, plain.id], 1),
+            (["report", found.id, plain.id, "--format", "markdown"], 1),
+        ):
+            monkeypatch.setattr("sys.argv", ["snellen", *words])
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+            assert not stop.value.code
+            shown = capsys.readouterr().out
+            assert (f"{cost:.4f}" in shown) == bool(told), words
+            assert ("cost" in shown) == bool(told) or "report" in words, words
 
     def test_a_budget_without_prices(self, workspace):
         with Server() as server, pytest.raises(BadOption, match="price_in= and -M price_out="):

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from helpers import Scripted, text_of
-from snellen.api import open_run, run
+from snellen.api import run
 from snellen.errors import BadOption, UsageError
 from snellen.rescore import rescore
+from snellen.runs import open_run
 from snellen.store import Store
 
 

@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snellen.api import Filters, Plan, Run, list_runs, open_run, run
+    from snellen.api import Filters, Plan, run
     from snellen.datasets.base import Dataset
     from snellen.errors import SnellenError, Stopped, UsageError
     from snellen.images import Image
     from snellen.models.base import LocalModel, Model
     from snellen.protocols.base import Protocol, ask
     from snellen.registry import DATASETS, MODELS, PROTOCOLS
+    from snellen.runs import Run, list_runs, open_run
     from snellen.types import (
         Decoding,
         Examination,
@@ -59,7 +60,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "snellen.api": ("Filters", "Plan", "Run", "list_runs", "open_run", "run"),
+    "snellen.api": ("Filters", "Plan", "run"),
+    "snellen.runs": ("Run", "list_runs", "open_run"),
     "snellen.datasets.base": ("Dataset",),
     "snellen.errors": ("SnellenError", "Stopped", "UsageError"),
     "snellen.images": ("Image",),

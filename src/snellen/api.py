@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import json
-import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,15 +17,13 @@ from snellen.models.base import Budget, Limits, Model
 from snellen.protocols.base import Protocol
 from snellen.redaction import redact
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
+from snellen.runs import Run
 from snellen.store import Store, default_workspace
-from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from snellen.forecast import Forecast
 
-__all__ = ["Filters", "Plan", "Run", "open_run", "run"]
+__all__ = ["Filters", "Plan", "run"]
 
 T = TypeVar("T")
 
@@ -60,122 +52,6 @@ class Filters:
             seed=seed,
             skip_bad=self.skip_bad,
         )
-
-
-class Run:
-    """A stored run."""
-
-    def __init__(self, store: Store, run: str, row: dict[str, Any] | None = None) -> None:
-        self._store = store
-        self.id = run
-        if row is not None:
-            self.__dict__["_row"] = row
-
-    @cached_property
-    def _row(self) -> dict[str, Any]:
-        return self._store.run(self.id)
-
-    @property
-    def status(self) -> str:
-        """``running`` (or interrupted), ``stopped`` (with what it had) or ``finished``."""
-        return str(self._row["status"])
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Everything that is needed to do it again."""
-        return dict(self._row["manifest"])
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures (see docs/metrics.md); empty while it has none."""
-        return dict(self._row["metrics"] or {})
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return str(self.manifest["model"]["name"])
-
-    @property
-    def data(self) -> str:
-        """The data set's name."""
-        return str(self.manifest["data"]["name"])
-
-    @property
-    def protocol(self) -> str:
-        """The protocol as the user named it, options and all."""
-        return str(self.manifest["protocol"]["title"])
-
-    @property
-    def predictions(self) -> pd.DataFrame:
-        """One row a sample (see :meth:`snellen.store.Store.frame`)."""
-        return self._store.frame(self.id)
-
-    @property
-    def outcomes(self) -> pd.DataFrame:
-        """One row a sample with id, label, prediction, outcome and images alone: small."""
-        import pandas as pd
-
-        columns = ("id", "label", "prediction", "outcome", "images")
-        found = ([row[name] for name in columns] for row in self._store.findings(self.id))
-        return pd.DataFrame(found, columns=list(columns))
-
-    def first_error(self) -> str:
-        """Why the first of the samples that ended in an error did; empty where none did."""
-        with closing(self._store.findings(self.id)) as rows:
-            return str(next((row["reason"] for row in rows if row["outcome"] == Outcome.ERROR), ""))
-
-    def first(self, most: int) -> list[dict[str, Any]]:
-        """The first samples, with id and label."""
-        with closing(self._store.sample_rows(self.id)) as rows:
-            return list(islice(rows, most))
-
-    def replies(self, sample: str) -> list[Response]:
-        """The responses behind one sample's prediction, in the order of asking."""
-        return self._store.replies(self.id, sample)
-
-    def preview(self, sha256: str) -> Path:
-        """Where the small preview of an image is kept."""
-        return self._store.preview_path(sha256)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Id, model, data, protocol, status and metrics, as JSON."""
-        return {
-            "id": self.id,
-            "model": self.model,
-            "data": self.data,
-            "protocol": self.protocol,
-            "status": self.status,
-            "metrics": self.metrics,
-        }
-
-    def write(self, folder: Path) -> None:
-        """Write what the field's harnesses write: results as JSON, samples as JSON lines."""
-        from snellen.report.export import write_rows
-
-        writable(folder)
-        results = {**self.as_dict(), "manifest": self.manifest}
-        text = json.dumps(results, indent=2, ensure_ascii=False)
-        (folder / f"results_{self.id}.json").write_text(text + "\n", encoding="utf-8")
-        write_rows(self.predictions, "jsonl", folder / f"samples_{self.id}.jsonl")
-
-    def __repr__(self) -> str:
-        accuracy = self.metrics.get("accuracy")
-        figure = f", accuracy={accuracy['value']:.3f}" if accuracy else ""
-        return f"<Run {self.id}: {self.status}{figure}>"
-
-
-def writable(folder: Path) -> None:
-    """Make a folder for results, or say why not.
-
-    Raises:
-        BadOption: it cannot be made or written into.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise BadOption(f"--output-path {folder}: not a folder to write into ({error.strerror}).") from error
 
 
 #: Told of each examination and its progress.
@@ -516,20 +392,3 @@ def run(
     )
     (found,) = plan.examine(watch)
     return found
-
-
-def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:
-    """A stored run by its id, a unique prefix of it, or ``@last``.
-
-    Raises:
-        UnknownName: none, or several.
-    """
-    store = Store(workspace, create=False)
-    return Run(store, store.find(name))
-
-
-def list_runs(workspace: Path | str | None = None) -> Iterator[Run]:
-    """All runs of a workspace, the oldest first."""
-    store = Store(workspace, create=False)
-    for row in store.list_runs():
-        yield Run(store, row["id"], row)

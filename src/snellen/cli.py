@@ -16,7 +16,8 @@ from snellen.redaction import redact
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snellen.api import Plan, Run
+    from snellen.api import Plan
+    from snellen.runs import Run
 
 app = typer.Typer(
     name="snellen",
@@ -179,7 +180,7 @@ def _carry_out(
     plan: Plan, max_failures: float, output_path: Path | None, *, as_json: bool, quiet: bool
 ) -> None:
     """Examine, and show what came of it."""
-    from snellen.api import writable
+    from snellen.runs import writable
 
     if not 0 <= max_failures <= 1:
         raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
@@ -293,8 +294,8 @@ def ls(
     from snellen.report import listings
 
     if what == "runs":
-        from snellen.api import list_runs
         from snellen.report.tables import runs_table
+        from snellen.runs import list_runs
 
         runs = list(list_runs(workspace))
         if as_json:
@@ -324,9 +325,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one run: figures, classes, the most confused pairs, examples of each failure."""
-    from snellen.api import open_run
     from snellen.metrics.classification import per_class
     from snellen.report import tables
+    from snellen.runs import open_run
 
     found = open_run(run, workspace)
     if prompts is not None:
@@ -361,9 +362,9 @@ def report_(
     workspace: Workspace = None,
 ) -> None:
     """Write a report: leaderboard, classes, confusions, right and wrong samples, manifests."""
-    from snellen.api import open_run
     from snellen.report import page
     from snellen.report.export import write_text
+    from snellen.runs import open_run
 
     found = [open_run(run, workspace) for run in runs]
     plain = format == "markdown" or (format is None and output is not None and output.suffix == ".md")
@@ -386,8 +387,8 @@ def rescore_(
     as_json: AsJson = False,
 ) -> None:
     """Read and score stored answers again by other rules; no model is called, the old run stays."""
-    from snellen.api import Run
     from snellen.rescore import rescore
+    from snellen.runs import Run
     from snellen.store import Store
 
     store = Store(workspace, create=False)
@@ -410,9 +411,9 @@ def compare_(
     as_json: AsJson = False,
 ) -> None:
     """Is the difference real? Runs side by side on the samples that they share."""
-    from snellen.api import open_run
     from snellen.compare import compare
     from snellen.report import tables
+    from snellen.runs import open_run
 
     found = compare([open_run(run, workspace) for run in runs], across=across)
     if as_json:
@@ -464,8 +465,8 @@ def export(
     workspace: Workspace = None,
 ) -> None:
     """Write one row a sample: id, label, prediction, outcome, answers and more."""
-    from snellen.api import open_run
     from snellen.report.export import FORMATS, rows_as_text, write_rows
+    from snellen.runs import open_run
 
     if format is None:
         ending = output.suffix.lstrip(".").lower() if output else "jsonl"

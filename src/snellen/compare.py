@@ -14,7 +14,7 @@ from snellen.stats import LEVEL, Paired, holm, paired
 if TYPE_CHECKING:
     import pandas as pd
 
-    from snellen.api import Run
+    from snellen.runs import Run
 
 __all__ = ["Comparison", "compare", "ranks"]
 

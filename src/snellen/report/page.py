@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from snellen.compare import ranks
 from snellen.errors import UsageError, require
 from snellen.metrics.classification import Confusion, per_class
-from snellen.report.tables import number, pairs
+from snellen.report.tables import dollars, number, pairs
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from snellen.api import Run
+    from snellen.runs import Run
 
 __all__ = ["html", "markdown"]
 
@@ -79,13 +79,22 @@ def _board(data: str, runs: Sequence[Run], places: Mapping[str, int]) -> dict[st
             "accuracy": run.metrics["accuracy"],
             "macro_f1": run.metrics["macro_f1"],
             "speed": number(run.metrics["items_per_second"]),
+            "cost": dollars(run.metrics.get("cost")),
             "outcomes": _outcomes(run.metrics["outcomes"]),
         }
         for run in ordered
     ]
     points, ticks = _speeds(ordered)
     ranked = any(run.id in places for run in runs)
-    return {"data": data, "rows": rows, "ranked": ranked, "points": points, "ticks": ticks}
+    priced = any(run.metrics.get("cost") is not None for run in runs)
+    return {
+        "data": data,
+        "rows": rows,
+        "ranked": ranked,
+        "priced": priced,
+        "points": points,
+        "ticks": ticks,
+    }
 
 
 def _speeds(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -201,7 +210,7 @@ def markdown(runs: Sequence[Run]) -> str:
     for board in content["boards"]:
         lines += [f"## {_plain(board['data'])}", ""]
         lines += _table(
-            ["#", "model", "protocol", "accuracy %", "macro F1 %", "items/s", "outcomes"],
+            ["#", "model", "protocol", "accuracy %", "macro F1 %", "items/s", "cost $", "outcomes"],
             [
                 [
                     str(row["rank"]),
@@ -210,6 +219,7 @@ def markdown(runs: Sequence[Run]) -> str:
                     _interval(row["accuracy"]),
                     _interval(row["macro_f1"]),
                     row["speed"],
+                    row["cost"],
                     row["outcomes"],
                 ]
                 for row in board["rows"]

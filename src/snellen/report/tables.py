@@ -16,9 +16,9 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-    from snellen.api import Run
     from snellen.compare import Comparison
     from snellen.forecast import Forecast
+    from snellen.runs import Run
 
 __all__ = [
     "class_table",
