@@ -3,8 +3,9 @@
 ``python benchmarks/api.py`` posts images of 300 KB to a server of no latency (a process of its own, which
 reads requests and answers all alike) at several concurrencies: with bare aiohttp, with the bare ``openai``
 client on its aiohttp transport, and with ``snellen run`` (closed set, one question an image), anew and with
-the previews of the images made before; each in a process of its own that has loaded what it needs and sent a few.
-Each sends every image once. Printed are requests a second and CPU milliseconds a request of the client's side.
+the previews of the images made before; each in a process of its own that has loaded what it needs and sent
+a few. Each sends every image once. Printed are requests a second and milliseconds of CPU a request on the
+client's side.
 
 ``python benchmarks/api.py memory 10000 100000`` prints the peak memory of runs over so many small images.
 """

@@ -209,7 +209,87 @@ def test_two_processes_on_one_workspace_and_one_run(anywhere, tmp_path):
         assert texts == row["details"]["votes"]
 
 
+def test_images_that_are_there_twice_are_asked_about_once(workspace, tmp_path):
+    """Also while they are being asked about."""
+    from snellen.images import encode
+    from snellen.testing import first_name
+
+    for i in range(24):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(__import__("PIL.Image").Image.new("RGB", (9, 9), ("red", "blue")[i % 2])))
+
+    async def slow(asked):
+        import asyncio
+
+        await asyncio.sleep(0.05)
+        return first_name(asked)
+
+    with Server(slow) as server:
+        found = snellen.run(
+            model=of(server), data=tmp_path / "photos", protocol="closed-set?rounds=1&order=fixed"
+        )
+        assert len(server.asked) == 2
+    assert found.metrics["outcomes"]["ok"] == 24
+
+
+def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(workspace):
+    """An interrupt finds the examination wherever it is: here, between two blocks."""
+    import asyncio
+
+    from snellen.datasets.base import select
+    from snellen.engine import examiner
+    from snellen.registry import DATASETS, MODELS, PROTOCOLS
+
+    async def slow(asked):
+        await asyncio.sleep(0.02 + 0.001 * (asked.number % 40))
+        return by_question(asked)
+
+    async def go(server, workspace):
+        exam = examiner.Examination(
+            MODELS.make(of(server)), select(DATASETS.make(DATA)), PROTOCOLS.make(PROTOCOL), Store(workspace)
+        )
+        seen = asyncio.Event()
+        task = asyncio.create_task(exam.examine(lambda progress: seen.set()))
+        await seen.wait()  # the examination is about to wait for more to gather
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with Server(slow) as server:
+        asyncio.run(go(server, workspace))
+        assert 0 < len(server.asked) < 56 * 3
+        assert set(questions(server)) == remembered(workspace)
+
+
 class TestDatabases:
+    def test_two_that_write_the_same_in_different_orders(self, postgres, tmp_path, monkeypatch):
+        from snellen.store import Remembered
+        from snellen.types import Response
+
+        monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
+        address = postgres.database()
+        stores = [Store(address) for _ in range(4)]
+        rows = [Remembered(f"{i:05}", "m", {}, Response("x")) for i in range(3000)]
+        failed = []
+
+        def write(number):
+            order = rows if number % 2 else rows[::-1]
+            try:
+                for start in range(0, 3000, 500):
+                    stores[number].remember(order[start : start + 500])
+                    stores[number].remember(order)
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+
     def test_a_server_that_restarts_in_mid_run(self, postgres, tmp_path, monkeypatch):
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
         restarts = []
@@ -334,6 +414,16 @@ class TestStops:
             assert len(server.asked) == 56 * 3
         assert whole.metrics["cost"] == pytest.approx(56 * 3 * 0.105)
         assert asked * 0.105 > 2  # and it is used
+
+    def test_a_server_that_does_not_say_what_it_took_costs_what_it_may(self, workspace):
+        def answer(asked):
+            return {**completion(by_question(asked)), "usage": None}
+
+        options = {"price_in": 1000.0, "price_out": 1000.0}
+        with Server(answer) as server:
+            with pytest.raises(Stopped, match="budget is used up"):
+                examine(server, model_options=options, max_cost=5.0)
+            assert 0 < len(server.asked) <= 5 / 0.255  # an image alone is taken for 255 tokens
 
     def test_one_budget_for_all_models(self, workspace):
         with Server(by_question) as server:
@@ -477,7 +567,8 @@ class TestSecrets:
         def echo(asked):
             key = asked.headers["Authorization"].split()[-1]
             if asked.number % 4 == 0:
-                return completion(f"{key} {by_question(asked)}", reasoning_content=f"the key is {key}")
+                text = f"{key} {by_question(asked)}"
+                return completion(text, reasoning_content=f"the key is {key}", finish=key, model=f"m {key}")
             if asked.number % 4 == 1:
                 return completion(None, refusal=f"not with {key}")
             return by_question(asked)
@@ -521,6 +612,26 @@ class TestSecrets:
             cli.main()
         assert stop.value.code == 2
         assert self.KEY not in "".join(capsys.readouterr())
+
+    @pytest.mark.parametrize("key", ["none", "EMPTY", "ollama", "not-needed", "lm-studio"])
+    def test_what_servers_of_ones_own_take_for_a_key_changes_no_answer(self, workspace, monkeypatch, key):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with Server(lambda asked: f"It is {key} of these; a star.") as server:
+            found = examine(server, protocol="closed-set?rounds=1", limit=2)
+        assert set(found.predictions["answers"].str[0]) == {f"It is {key} of these; a star."}
+        assert Plan.resuming(Store(), found.id)
+
+    @pytest.mark.parametrize(
+        "address", ["postgresql+psycopg://me:hunter22@127.0.0.1:1/x", "mysql://me:hunter22@127.0.0.1/x"]
+    )
+    def test_a_database_s_password_is_never_shown(self, tmp_path, monkeypatch, capsys, address):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["snellen", "ls", "runs", "--workspace", address])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code in (1, 2)
+        assert "hunter22" not in "".join(capsys.readouterr())
+        assert not any("hunter22" in str(path) for path in tmp_path.rglob("*"))
 
     @pytest.mark.parametrize(
         "text",

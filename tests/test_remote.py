@@ -30,7 +30,7 @@ from snellen.models.remote.replies import continuation_scores, next_token_scores
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
 from snellen.testing import Server, completion, fault
-from snellen.types import Decoding, Message, Outcome, Request
+from snellen.types import Decoding, Kind, Message, Outcome, Request
 
 
 @pytest.fixture(autouse=True)
@@ -195,17 +195,28 @@ class TestConcurrency:
         async def go():
             rate = PerMinute(60 * 50)
             began = time.monotonic()
-            turns = []
-
-            async def one():
-                await rate.take()
-                turns.append(time.monotonic() - began)
-
-            await asyncio.gather(*(one() for _ in range(11)))
-            return turns
+            return [time.monotonic() - began + rate.turn() for _ in range(11)]
 
         turns = asyncio.run(go())
-        assert all(turn >= 0.02 * i - 0.002 for i, turn in enumerate(turns))
+        assert all(turn == pytest.approx(0.02 * i, abs=0.01) for i, turn in enumerate(turns))
+
+    def test_stopped_it_waits_for_no_turn(self):
+        """Requests that wait their turn in a minute are let go at once when the run is stopped."""
+
+        async def go(server):
+            model = model_at(server, requests_per_minute=6)
+            async with model.connected():
+                asked = asyncio.create_task(model.respond([question(f"{i}?") for i in range(5)]))
+                await asyncio.sleep(0.3)
+                model.stop()
+                began = time.monotonic()
+                with pytest.raises(Stopped):
+                    await asked
+                return time.monotonic() - began
+
+        with Server() as server:
+            assert asyncio.run(go(server)) < 2
+            assert len(server.asked) == 1
 
 
 class TestReplies:
@@ -359,6 +370,13 @@ class TestFaults:
         with Server(lambda asked: {**completion(asked.text), "id": "the same"}) as server:
             replies = answers(model_at(server), *[question(f"{i}?") for i in range(9)])
         assert [reply.text for reply in replies] == [f"{i}?" for i in range(9)]
+
+    def test_waiting_for_a_turn_is_not_counted_as_time_to_answer(self):
+        """A second try that must wait its turn still has its time."""
+        with Server(faults=[fault.status(500)]) as server:
+            model = model_at(server, requests_per_minute=60, deadline=1.2, timeout=1.1)
+            replies = answers(model, *[question(f"{i}?") for i in range(3)])
+        assert [reply.outcome for reply in replies] == [Outcome.OK] * 3
 
     def test_tries_are_bounded_in_number(self):
         with Server(faults=lambda _: fault.status(500, "no")) as server:
@@ -575,7 +593,13 @@ class TestNames:
             ("openai:x?base_url=localhost:8000", "http://HOST/PATH"),
             ("openai:x?base_url=ftp://localhost/v1", "http://HOST/PATH"),
             ("openai:x?base_url=http://me:hunter2@localhost/v1", "api_key_env"),
+            ("openai:x?base_url=http://[::1/v1", "not an address"),
             ("openai:x?extra=[1]", "a JSON object"),
+            ('openai:x?extra={"key": "sk-planted-0000000000000000"}', "looks like a key"),
+            ("endpoint:http://x/y?query=api_key=planted1", "looks like a key"),
+            ("openai:x?timeout=nan", "timeout=nan is not allowed"),
+            ("openai:x?price_in=nan&price_out=1", "0 or more"),
+            ("endpoint:http://x/y?price=-1", "0 or more"),
             ("openai:x?extra={", "a JSON object"),
             ("openai:x?max_tokens=0", "1 or more"),
             ("openai:x?timeout=0", "timeout=0 is not allowed"),
@@ -710,6 +734,42 @@ class TestScores:
         assert list(far.predictions["ranking"]) == list(near.predictions["ranking"])
         for mine, theirs in zip(far.predictions["scores"], near.predictions["scores"], strict=True):
             assert list(mine.values()) == pytest.approx(list(theirs.values()), abs=1e-3)
+
+    def test_where_one_name_fails_the_others_are_given_up(self, workspace):
+        """Nothing goes on behind the back of a request that came to nothing."""
+
+        async def slow(asked):
+            await asyncio.sleep(0.3)
+            return {**completion("x"), "prompt_logprobs": [None, {"1": {"logprob": -1.0}}]}
+
+        def faults(number):
+            return fault.status(400, "no") if number == 3 else None
+
+        async def go(server):
+            model = model_at(server, "vllm")
+            async with model.connected():
+                names = tuple(f"name {i}" for i in range(10))
+                request = ask((), "?", kind=Kind.SCORE, continuations=names)
+                (reply,) = await model.respond([request])
+                return reply, model._pace.under_way
+
+        with Server(slow, faults) as server:
+            reply, under_way = asyncio.run(go(server))
+        assert (reply.outcome, reply.reason) == (Outcome.ERROR, "400 no")
+        assert under_way == 0
+
+    @pytest.mark.parametrize("score", ["NaN", "Infinity", "1e999"])
+    def test_a_score_that_is_no_number_is_an_error(self, anywhere, score):
+        """And takes none of its neighbours along."""
+
+        def answer(asked):
+            told = score if asked.number % 2 else "0.5"
+            return json.loads('[{"label": "ring", "score": ' + told + "}]")
+
+        with Server(answer) as server:
+            found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=6", protocol="rank")
+        assert found.metrics["outcomes"]["ok"] == found.metrics["outcomes"]["error"] == 3
+        assert found.first_error() == "the model gave a score that is no number"
 
 
 class TestEndpoint:

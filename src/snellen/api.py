@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -159,7 +160,7 @@ class Plan:
 
     def _limits(self) -> Limits:
         for name, value in (("--max-cost", self.max_cost), ("--max-concurrency", self.max_concurrency)):
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise BadOption(f"{name} {value:g} is not allowed; allowed: above 0.")
         budget = None if self.max_cost is None else Budget(self.max_cost)
         return Limits(self.max_concurrency, budget)
@@ -208,8 +209,9 @@ class Plan:
     @property
     def workspace_name(self) -> str | None:
         """What to write after ``--workspace`` to name this one again; None where it is the default."""
-        given = self.workspace.name if isinstance(self.workspace, Store) else self.workspace
-        where = None if given is None else redact(str(given))
+        if self.workspace is None:
+            return None
+        where = (self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)).name
         return None if where == default_workspace() else where
 
     def forecasts(self) -> list[Forecast]:
@@ -260,7 +262,7 @@ class Plan:
                 f"{run} was begun with objects of Python's own, or by rescoring, so how is not written "
                 "down: do again what began it; what was answered is not asked again."
             )
-        filters = Filters(**recipe["filters"])
+        filters = Filters(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
         return cls(**{**recipe, "filters": filters}, workspace=store, resumes=run, **limits)
 
 

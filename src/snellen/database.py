@@ -36,8 +36,8 @@ class Database(ABC):
     insert: Callable[[sa.Table], Any]
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do work in a transaction and commit it. Where the connection is lost it is done again, so it must
-        be such as may be done twice.
+        """Do work in a transaction and commit it. Where the connection is lost it is done again, perhaps
+        after it was committed, so it must do no harm when it is done twice.
         """
         with self.engine.begin() as connection:
             return work(connection)
@@ -149,9 +149,9 @@ class Postgres(Database):
 
     insert = staticmethod(postgresql.insert)
 
-    #: SQLSTATEs that say that the server is going away or coming back (class 57, shutdown and startup;
-    #: class 08, the connection). A connection that never came about has none.
-    _GONE = ("08", "57P")
+    #: SQLSTATEs that another try mends: the connection (class 08), the server going away or coming back
+    #: (57P), a deadlock, a conflict of transactions (40). A connection that never came about has none.
+    _GONE = ("08", "57P", "40P01", "40001")
 
     def __init__(self, address: str) -> None:
         require("psycopg", "postgres", "A workspace in PostgreSQL")
@@ -161,8 +161,7 @@ class Postgres(Database):
             raise BadOption(
                 "--workspace: not an address of a PostgreSQL database; write postgresql://USER@HOST/NAME."
             ) from error
-        shown = sa.URL.create("postgresql", host=url.host, port=url.port, database=url.database)
-        self.name = shown.render_as_string()
+        self.name = url.set(drivername="postgresql", query={})._replace(password=None).render_as_string()
         self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8)
         weakref.finalize(self, self.engine.dispose)  # a server counts who is connected
 

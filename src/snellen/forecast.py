@@ -57,8 +57,8 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
     for place in places:
         waves = _waves(protocol, data[place])
         for totals, requests in ((least, waves[0]), (most, [r for wave in waves for r in wave])):
-            totals[0] += len(requests)
-            totals[1] += sum(map(_tokens, requests))
+            totals[0] += sum(map(model.calls, requests))
+            totals[1] += sum(_tokens(request, model.calls(request)) for request in requests)
             totals[2] += sum(r.decoding.max_tokens if r.kind is Kind.GENERATE else 1 for r in requests)
     scale = len(data) / len(places)
     low, high = [round(x * scale) for x in least], [round(x * scale) for x in most]
@@ -89,13 +89,12 @@ def _waves(protocol: Protocol, sample: Sample) -> list[Sequence[Request]]:
         return waves or [[]]
 
 
-def _tokens(request: Request) -> int:
-    """About how many tokens go in; of a scored request, once for the prompt and once for each continuation
-    with it, as servers that tell likelihoods take them.
-    """
+def _tokens(request: Request, calls: int) -> int:
+    """About how many tokens go in, over all prompts of a request."""
     text = sum(len(m.text) for m in request.messages) / CHARACTERS
     once = text + sum(image_tokens(image.size) for image in request.images)
-    return round(once * (1 + len(request.continuations)) + sum(map(len, request.continuations)) / CHARACTERS)
+    names = sum(map(len, request.continuations)) if calls > 1 else 0
+    return round(once * calls + names / CHARACTERS)
 
 
 def image_tokens(size: tuple[int, int]) -> int:

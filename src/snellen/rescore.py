@@ -76,6 +76,8 @@ class _Silent(Model):
 
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         facts = self.facts()
+        if "price" in facts:
+            return float(facts["price"]) * requests / 1000
         if "price_in" not in facts:
             return None
         return Prices(facts["price_in"], facts["price_out"]).cost(prompt_tokens, completion_tokens)

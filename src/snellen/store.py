@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from snellen.database import Database, Postgres, Sqlite
-from snellen.errors import StoreError, UnknownName, did_you_mean
+from snellen.errors import BadOption, StoreError, UnknownName, did_you_mean
 from snellen.redaction import redact
 from snellen.schema import COLUMNS, predictions, responses, runs, samples
 from snellen.types import Outcome, Prediction, Response, Sample, Score
@@ -59,8 +59,19 @@ def default_workspace() -> str:
 
 
 def is_address(where: Path | str) -> bool:
-    """Whether a workspace is a database elsewhere."""
-    return isinstance(where, str) and where.startswith(("postgresql://", "postgres://"))
+    """Whether a workspace is a database elsewhere.
+
+    Raises:
+        BadOption: an address of something else.
+    """
+    scheme, found, _ = str(where).partition("://")
+    if not found or not isinstance(where, str):
+        return False
+    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise BadOption(
+            f"--workspace {scheme}://… is not allowed; allowed: a folder, or postgresql://USER@HOST/NAME."
+        )
+    return True
 
 
 class Store:
@@ -130,7 +141,9 @@ class Store:
         if not rows:
             return {}
         now = _now()
-        values = [{**_response_row(row), "created": now} for row in {row.key: row for row in rows}.values()]
+        # In one order everywhere: two that write the same in different orders would wait for each other.
+        unique = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
+        values = [{**_response_row(row), "created": now} for row in unique]
         new = self.database.insert(responses).on_conflict_do_nothing().returning(responses.c.key)
 
         def write(connection: sa.Connection) -> dict[str, Response]:
@@ -192,8 +205,9 @@ class Store:
         )
         began = sa.update(runs).where(runs.c.id == run)
         change = began.values(fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now())
-        about = [_sample_row(run, f) for f in findings]
-        found = [_prediction_row(run, f) for f in findings]
+        ordered = sorted(findings, key=lambda finding: finding.sample.id)
+        about = [_sample_row(run, f) for f in ordered]
+        found = [_prediction_row(run, f) for f in ordered]
 
         def write(connection: sa.Connection) -> None:
             if findings:

@@ -139,6 +139,10 @@ class Server:
         self._over = asyncio.Event()
         try:
             self._loop.run_until_complete(self._run())
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         finally:
             self._loop.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -112,7 +112,7 @@ async def drive(
     workers: int = 1,
     block: int = 16,
     prepare: Callable[[Block], Block] = lambda block: block,
-) -> AsyncIterator[list[Examined]]:
+) -> AsyncGenerator[list[Examined]]:
     """Examine samples and yield them as blocks are done: one block, or all that were done meanwhile.
 
     Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block

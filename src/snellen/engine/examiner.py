@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -214,16 +214,17 @@ class Examination:
             prepare=prepare,
         )
         began = time.perf_counter()
-        async for block in blocks:
-            now = time.perf_counter()
-            # In a thread, so that a database far away holds up no answer.
-            await asyncio.to_thread(self._record, block, progress, now - began)
-            began = now
-            progress.status = self.model.status()
-            if watch is not None:
-                watch(progress)
-            if self.model.remote:
-                await asyncio.sleep(GATHER)
+        async with aclosing(blocks):  # so that what is under way is awaited while connections are open
+            async for block in blocks:
+                now = time.perf_counter()
+                # In a thread, so that a database far away holds up no answer.
+                await asyncio.to_thread(self._record, block, progress, now - began)
+                began = now
+                progress.status = self.model.status()
+                if watch is not None:
+                    watch(progress)
+                if self.model.remote:
+                    await asyncio.sleep(GATHER)
 
     def _missing(self, progress: Progress) -> Iterator[tuple[int, Sample]]:
         """Positions and samples without a prediction, looked up a page at a time."""

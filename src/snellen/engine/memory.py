@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from snellen.engine.driver import Answer
-from snellen.errors import ModelError, SnellenError
+from snellen.errors import ModelError, SnellenError, Stopped
 from snellen.models.base import Model, failure
 from snellen.redaction import storable
 from snellen.store import Remembered, Store
@@ -20,7 +20,6 @@ from snellen.types import Decoding, Kind, Outcome, Request, Response
 
 __all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
 
-T = TypeVar("T")
 Item = TypeVar("Item")
 
 #: Seconds for which answers from afar wait for others to be committed with them. What is killed meanwhile was
@@ -77,8 +76,9 @@ class Remembering:
         linger = LINGER if model.remote else 0.0
         self._recall: _Gathered[str] = _Gathered(store.recall, linger)
         self._remember: _Gathered[Remembered] = _Gathered(store.remember, linger)
-        #: Keys that are being asked, and what will come of them.
-        self._pending: dict[str, asyncio.Future[Response]] = {}
+        #: Keys that are being looked up or asked, and what will come of them.
+        self._pending: dict[str, asyncio.Future[tuple[Response, bool]]] = {}
+        self._stopping = False
         #: Whether the model had to be asked last time: what it is asked next is worth making ready.
         self.asking = True
 
@@ -95,51 +95,36 @@ class Remembering:
             key_of({**self._identity, **context}, row, self._nonce)
             for context, row in zip(contexts, rendered, strict=True)
         ]
-        known = await self._recall(list(dict.fromkeys(keys)))
-        missing = list({key: i for i, key in enumerate(keys) if key not in known}.values())
-        self.asking = bool(missing)
-        others = {keys[i]: self._pending[keys[i]] for i in missing if keys[i] in self._pending}
-        mine = [i for i in missing if keys[i] not in others]
-        fresh: dict[str, Response] = {}
-        if mine:
-            fresh = await self._through(self._ask({keys[i]: (requests[i], rendered[i]) for i in mine}))
-        for key, future in others.items():
-            fresh[key] = await asyncio.shield(future)
-        return [Answer(fresh.get(key) or known[key], key, key in fresh) for key in keys]
-
-    async def _ask(self, wanted: Mapping[str, tuple[Request, dict[str, Any]]]) -> dict[str, Response]:
-        """The model's answers by key, each batch committed as it comes."""
+        # No await between looking and entering: two that come at once would both ask.
         loop = asyncio.get_running_loop()
-        mine = {key: loop.create_future() for key in wanted}
+        wanted = {key: self._pending.get(key) for key in keys}
+        mine = {key: loop.create_future() for key, future in wanted.items() if future is None}
         self._pending |= mine
-        keys = list(wanted)
+        if mine:
+            asked = {
+                key: (r, row) for key, r, row in zip(keys, requests, rendered, strict=True) if key in mine
+            }
+            await self._through(self._settle(mine, asked))
+        found: dict[str, tuple[Response, bool]] = {}
+        for key, future in wanted.items():
+            found[key] = await asyncio.shield(future if future is not None else mine[key])
+        return [Answer(found[key][0], key, found[key][1]) for key in keys]
+
+    async def _settle(
+        self,
+        mine: Mapping[str, asyncio.Future[tuple[Response, bool]]],
+        asked: Mapping[str, tuple[Request, dict[str, Any]]],
+    ) -> None:
+        """Bring about the futures: by memory, or by the model, each batch committed as it comes."""
         try:
-            asked = [request for request, _ in wanted.values()]
-            together = self._model.together
-            # What is near may have to look at prompts and images to tell, which takes a while.
-            batches = together(asked) if self._model.remote else await asyncio.to_thread(together, asked)
-
-            async def ask(places: Sequence[int]) -> None:
-                replies = await self._answers([asked[place] for place in places])
-                answered = {keys[place]: reply for place, reply in zip(places, replies, strict=True)}
-                rows = [
-                    Remembered(key, self._model.name, wanted[key][1], reply)
-                    for key, reply in answered.items()
-                    if reply.outcome is not Outcome.ERROR
-                ]
-                kept = await self._remember(rows) if rows else {}
-                for key, reply in answered.items():
-                    # Another process may have been faster: its answer is the one that is kept.
-                    mine[key].set_result(kept.get(key, reply))
-
-            if self._model.workers == 1:
-                for batch in batches:
-                    await ask(batch)
-            else:
-                ended = await asyncio.gather(*(ask(batch) for batch in batches), return_exceptions=True)
-                for error in ended:
-                    if error is not None:
-                        raise error
+            known = await self._recall(list(mine))
+            for key, reply in known.items():
+                if key in mine:
+                    mine[key].set_result((reply, False))
+            missing = [key for key in mine if key not in known]
+            self.asking = bool(missing)
+            if missing:
+                await self._ask(missing, mine, asked)
         except BaseException as error:
             for future in mine.values():
                 if not future.done():
@@ -149,17 +134,53 @@ class Remembering:
         finally:
             for key in mine:
                 del self._pending[key]
-        return {key: future.result() for key, future in mine.items()}
 
-    async def _through(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _ask(
+        self,
+        keys: Sequence[str],
+        mine: Mapping[str, asyncio.Future[tuple[Response, bool]]],
+        asked: Mapping[str, tuple[Request, dict[str, Any]]],
+    ) -> None:
+        requests = [asked[key][0] for key in keys]
+        together = self._model.together
+        # What is near may have to look at prompts and images to tell, which takes a while.
+        batches = together(requests) if self._model.remote else await asyncio.to_thread(together, requests)
+
+        async def ask(places: Sequence[int]) -> None:
+            if self._stopping:
+                raise Stopped("It was stopped.")
+            replies = await self._answers([requests[place] for place in places])
+            answered = {keys[place]: reply for place, reply in zip(places, replies, strict=True)}
+            rows = [
+                Remembered(key, self._model.name, asked[key][1], reply)
+                for key, reply in answered.items()
+                if reply.outcome is not Outcome.ERROR
+            ]
+            kept = await self._remember(rows) if rows else {}
+            for key, reply in answered.items():
+                # Another process may have been faster: its answer is the one that is kept.
+                mine[key].set_result((kept.get(key, reply), True))
+
+        if self._model.workers == 1:
+            for batch in batches:
+                await ask(batch)
+        else:
+            ended = await asyncio.gather(*(ask(batch) for batch in batches), return_exceptions=True)
+            for error in ended:
+                if error is not None:
+                    raise error
+
+    async def _through(self, work: Coroutine[Any, Any, None]) -> None:
         """See work through also when it is cancelled: what was computed, or paid for, is remembered first."""
         task = asyncio.ensure_future(work)
         try:
-            return await asyncio.shield(task)
+            await asyncio.shield(task)
         except asyncio.CancelledError:
+            self._stopping = True
             self._model.stop()
-            with suppress(SnellenError):
-                await task
+            await asyncio.wait([task])  # raises nothing of the task's own
+            if not task.cancelled():
+                task.exception()
             raise
 
     async def _answers(self, asked: Sequence[Request]) -> Sequence[Response]:
@@ -182,11 +203,15 @@ class Remembering:
 
 
 def _fitting(request: Request, reply: Response) -> Response:
-    """The reply, or an error where it holds another number of scores than there are continuations."""
+    """The reply, or an error where it holds another number of scores than there are continuations, or one
+    that is no number.
+    """
     wanted = len(request.continuations) if request.kind is Kind.SCORE else 0
     if reply.outcome is Outcome.OK and len(reply.scores) != wanted:
         reason = f"{len(reply.scores)} scores for {wanted} continuations"
         return Response(outcome=Outcome.ERROR, reason=reason)
+    if any(math.isnan(score.value) or score.value == math.inf for score in reply.scores):
+        return Response(outcome=Outcome.ERROR, reason="the model gave a score that is no number")
     return reply
 
 
@@ -194,6 +219,8 @@ def _clean(reply: Response) -> Response:
     """The reply as any database gives it back, and without secrets that a server may have echoed."""
     texts = {name: getattr(reply, name) for name in ("text", "reason", "prompt", "thinking")}
     cleaned: dict[str, Any] = {n: clean for n, text in texts.items() if (clean := storable(text)) != text}
+    if reply.meta:
+        cleaned["meta"] = {key: storable(v) if isinstance(v, str) else v for key, v in reply.meta.items()}
     return replace(reply, **cleaned) if cleaned else reply
 
 

@@ -171,6 +171,10 @@ class Model(ABC):
         """How it goes, in a few words, for a line of progress; empty where there is nothing to say."""
         return ""
 
+    def calls(self, request: Request) -> int:
+        """How many prompts a request takes."""
+        return 1
+
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         """What so many requests of so many tokens cost in US dollars; None where that is not known."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import math
@@ -13,7 +14,7 @@ from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
 from snellen.models.base import Model
 from snellen.models.classifier import match, read_mapping
-from snellen.models.remote.addresses import Key, address_of
+from snellen.models.remote.addresses import Key, address_of, storable_option
 from snellen.models.remote.base import Failed, Manners, RemoteModel
 from snellen.models.remote.chat import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, retry_after
 from snellen.models.remote.prices import Prices
@@ -79,9 +80,9 @@ def endpoint(
             raise BadOption(f'body={body!r} is not allowed: it must hold "{SLOT}".')
     return Endpoint(
         address_of("endpoint", url),
-        query=query,
+        query=storable_option("query", query) or "",
         paths=(paths[0], paths[1]),
-        body=body,
+        body=storable_option("body", body),
         key=Key(api_key_env, needed=True) if api_key_env else None,
         scheme=scheme,
         mapping=read_mapping(mapping),
@@ -113,8 +114,11 @@ class Endpoint(RemoteModel):
         manners: Manners,
         price: float | None,
     ) -> None:
+        if price is not None and not 0 <= price < math.inf:
+            raise BadOption(f"price={price:g} is not allowed; allowed: 0 or more.")
         # Priced by the request: as if each took one token.
         prices = None if price is None else Prices(price * 1000, 0)
+        self._price = price
         super().__init__(f"endpoint:{address}", address, manners, prices)
         self._query, self._paths, self._body = query, paths, body
         self._key, self._scheme, self.mapping, self.max_side = key, scheme, dict(mapping), max_side
@@ -134,6 +138,10 @@ class Endpoint(RemoteModel):
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         return self.prices.cost(requests, 0) if self.prices else None
 
+    def facts(self) -> Mapping[str, Any]:
+        told = {k: v for k, v in super().facts().items() if k not in ("price_in", "price_out")}
+        return told if self._price is None else {**told, "price": self._price}
+
     def weight(self, payload: Any) -> tuple[float, float]:
         return 1.0, 0.0
 
@@ -150,7 +158,10 @@ class Endpoint(RemoteModel):
 
         headers = {"Authorization": f"{self._scheme} {self._key.value}".strip()} if self._key else {}
         connector = aiohttp.TCPConnector(limit=self.workers)
-        async with aiohttp.ClientSession(connector=connector, headers=headers) as self._session:
+        unlimited = aiohttp.ClientTimeout(total=None)  # time is kept by whoever tries
+        async with aiohttp.ClientSession(
+            connector=connector, headers=headers, timeout=unlimited
+        ) as self._session:
             yield
 
     async def ask(self, request: Request) -> Response:
@@ -174,7 +185,7 @@ class Endpoint(RemoteModel):
     async def exchange(self, payload: Image) -> Mapping[str, Any]:
         import aiohttp
 
-        media, data = payload.as_sent(FORMATS, self.max_side, MAX_IMAGE)
+        media, data = await asyncio.to_thread(payload.as_sent, FORMATS, self.max_side, MAX_IMAGE)
         if self._body is not None:
             media = "application/json"
             data = self._body.replace(SLOT, base64.b64encode(data).decode()).encode()

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from snellen.errors import BadOption
 from snellen.models.base import Model
-from snellen.models.remote.addresses import Key, address_of
+from snellen.models.remote.addresses import Key, address_of, storable_option
 from snellen.registry import MODELS
 
 __all__ = ["PROVIDERS", "Provider", "openai"]
@@ -108,7 +108,8 @@ def _chat(scheme: str, model: str, **options: Any) -> Model:
     key_name = options["api_key_env"] or provider.key
     key = Key(key_name, needed=options["api_key_env"] is not None or (own and provider.needs_key))
     settings = {name: options[name] for name in Settings.__dataclass_fields__}
-    settings["extra"] = _object("extra", options["extra"])
+    settings["extra"] = _object("extra", storable_option("extra", options["extra"]))
+    storable_option("system", options["system"])
     if settings["scores"] == "auto":
         settings["scores"] = provider.scores if own or scheme == "vllm" else "none"
     if settings["max_tokens_as"] == "auto":

@@ -7,9 +7,9 @@ import re
 from urllib.parse import urlsplit
 
 from snellen.errors import BadOption, ModelError
-from snellen.redaction import guard
+from snellen.redaction import guard, redact
 
-__all__ = ["Key", "address_of"]
+__all__ = ["Key", "address_of", "storable_option"]
 
 
 def address_of(option: str, address: str) -> str:
@@ -18,7 +18,11 @@ def address_of(option: str, address: str) -> str:
     Raises:
         BadOption: it is none, or holds a user's name, a password or a query: nothing for a store.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError as error:
+        raise BadOption(f"{option}: not an address ({redact(str(error))}).") from error
     if parts.username is not None or parts.password is not None:
         raise BadOption(
             f"{option}: the address holds a user's name or a password, and addresses are stored with runs. "
@@ -28,6 +32,20 @@ def address_of(option: str, address: str) -> str:
         shown = f"{parts.scheme}://{parts.hostname or ''}"
         raise BadOption(f"{option}={shown}… is not allowed; allowed: http://HOST/PATH or https://HOST/PATH.")
     return address.rstrip("/")
+
+
+def storable_option(option: str, text: str | None) -> str | None:
+    """An option's text, which is stored with runs.
+
+    Raises:
+        BadOption: it holds what looks like a secret.
+    """
+    if text is not None and redact(text) != text:
+        raise BadOption(
+            f"{option} holds what looks like a key or a password (so it is not shown), and options are "
+            "stored with runs. Put the key into an environment variable and name it: -M api_key_env=NAME"
+        )
+    return text
 
 
 class Key:

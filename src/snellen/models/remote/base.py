@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from abc import abstractmethod
 from collections import Counter
@@ -16,7 +17,7 @@ from snellen.errors import BadOption, SnellenError, Stopped
 from snellen.models.base import Model, failure
 from snellen.models.remote.pace import Concurrency, PerMinute
 from snellen.models.remote.prices import Prices
-from snellen.redaction import redact
+from snellen.redaction import redact, storable
 from snellen.types import Outcome, Request, Response
 
 __all__ = ["Failed", "Manners", "RemoteModel"]
@@ -40,15 +41,21 @@ class Failed(Exception):
     Args:
         reason: in words, without secrets.
         status: of HTTP, where there was one.
+        billed: whether the server may ask to be paid for it: it was given the request, and did not refuse.
         after: seconds for which the server asked for patience.
         again: whether another try may help; by default as the status says.
     """
 
     def __init__(
-        self, reason: str, status: int | None = None, after: float | None = None, again: bool | None = None
+        self,
+        reason: str,
+        status: int | None = None,
+        after: float | None = None,
+        again: bool | None = None,
+        billed: bool = False,
     ) -> None:
         super().__init__(redact(reason))
-        self.status, self.after = status, after
+        self.status, self.after, self.billed = status, after, billed
         retried = status is None or status in RETRIED or status >= 500
         self.again = retried if again is None else again
 
@@ -77,8 +84,22 @@ class Manners:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise BadOption(f"{name}={value:g} is not allowed; allowed: above 0.")
+
+
+@dataclass
+class _Tries:
+    """The tries of one request: when the first began, and how long later ones waited for their turn, which
+    does not count.
+    """
+
+    began: float | None = None
+    waited: float = 0.0
+
+    def spent(self) -> float:
+        """Seconds that count."""
+        return 0.0 if self.began is None else time.monotonic() - self.began - self.waited
 
 
 class RemoteModel(Model):
@@ -145,7 +166,11 @@ class RemoteModel(Model):
         return [[place] for place in range(len(requests))]
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
-        return list(await asyncio.gather(*map(self._respond, requests)))
+        replies = await asyncio.gather(*map(self._respond, requests), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return [reply for reply in replies if isinstance(reply, Response)]
 
     async def _respond(self, request: Request) -> Response:
         began = time.perf_counter()
@@ -204,7 +229,7 @@ class RemoteModel(Model):
             wait_random_exponential,
         )
 
-        first: list[float] = []  # when the first try began; waiting for a turn does not count
+        tries = _Tries()
         backoff = wait_random_exponential(FIRST_WAIT, LONGEST_WAIT)
 
         def wait(state: RetryCallState) -> float:
@@ -213,7 +238,7 @@ class RemoteModel(Model):
             return backoff(state) if asked is None else float(asked)
 
         def late(state: RetryCallState) -> bool:
-            return bool(first) and time.monotonic() - first[0] + state.upcoming_sleep > self.manners.deadline
+            return tries.spent() + state.upcoming_sleep > self.manners.deadline
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.again),
@@ -222,32 +247,41 @@ class RemoteModel(Model):
             sleep=self._sleep,
             reraise=True,
         )
-        found: Mapping[str, Any] = await retrying(self._try, payload, first)
+        found: Mapping[str, Any] = await retrying(self._try, payload, tries)
         return found
 
     async def _sleep(self, seconds: float) -> None:
+        """Before another try."""
+        await self._wait(seconds)
+        self._counts["retries"] += 1
+
+    async def _wait(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._over.wait(), seconds)
         except TimeoutError:
-            self._counts["retries"] += 1
             return
         raise Stopped(f"{self.name} was stopped.")
 
-    async def _try(self, payload: Any, first: list[float]) -> Mapping[str, Any]:
+    async def _try(self, payload: Any, tries: _Tries) -> Mapping[str, Any]:
         into, most_out = self.weight(payload)
         expected = self._tokens_each or into + most_out
-        await self._requests.take()
-        await self._tokens.take(expected)
+        came = time.monotonic()
+        if (turn := max(self._requests.turn(), self._tokens.turn(expected))) > 0:
+            await self._wait(turn)
         async with self._pace.slot():
             reserved = await self._reserve(into, most_out)
             began = time.monotonic()
-            first[:] = first or [began]
-            left = self.manners.deadline - (began - first[0])
+            if tries.began is None:
+                tries.began = began
+            else:
+                tries.waited += began - came
+            left = self.manners.deadline - tries.spent()
             spent = 0.0
             try:
                 data = await self._in_time(payload, min(self.manners.timeout, max(left, 1.0)))
-                spent = self._count(data, expected)
+                spent = self._count(data, expected, reserved)
             except Failed as error:
+                spent = reserved if error.billed else 0.0
                 self._counts[str(error.status or "no answer")] += 1
                 if error.status == 429:
                     self._pace.throttled(began)
@@ -266,7 +300,7 @@ class RemoteModel(Model):
             async with asyncio.timeout(seconds):
                 return await self.exchange(payload)
         except TimeoutError as error:
-            raise Failed(f"no answer within {seconds:.0f} s") from error
+            raise Failed(f"no answer within {seconds:.0f} s", billed=True) from error
 
     # ── tokens and money ────────────────────────────────────────────────────────────────────────────
 
@@ -291,8 +325,10 @@ class RemoteModel(Model):
             self._settled.clear()
             await self._settled.wait()
 
-    def _count(self, data: Mapping[str, Any], expected: float) -> float:
-        """Take note of what an answer took, and give what it cost."""
+    def _count(self, data: Mapping[str, Any], expected: float, reserved: float) -> float:
+        """Take note of what an answer took, and give what it cost: what was set aside for it, where the
+        server does not say.
+        """
         self._counts["requests"] += 1
         into, out = tokens_of(data)
         if into + out:
@@ -300,8 +336,10 @@ class RemoteModel(Model):
             # The mean of the last ones, weighted towards the newest.
             self._tokens_each += 0.1 * (into + out - self._tokens_each) if self._tokens_each else into + out
         if isinstance(data.get("model"), str) and len(self._served) < 20:
-            self._served.add(data["model"])
-        return self.prices.cost(into, out) if self.prices else 0.0
+            self._served.add(storable(data["model"])[:200])
+        if self.prices is None:
+            return 0.0
+        return self.prices.cost(into, out) if into + out else reserved
 
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         return self.prices.cost(prompt_tokens, completion_tokens) if self.prices else None
@@ -337,5 +375,9 @@ def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
     usage = data.get("usage")
     if not isinstance(usage, Mapping):
         return 0, 0
-    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (into if isinstance(into, int) else 0), (out if isinstance(out, int) else 0)
+    return _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+
+
+def _tokens(count: Any) -> int:
+    """A number of tokens, as far as it can be one."""
+    return count if type(count) is int and 0 <= count < 2**31 else 0

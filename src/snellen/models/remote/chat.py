@@ -164,11 +164,20 @@ class ChatModel(RemoteModel):
         joint = " " if begun else ""
         payloads = [self._echo(asked, begun)]
         payloads += [self._echo(asked, begun + joint + name) for name in request.continuations]
-        bare, *continued = await asyncio.gather(*map(self.send, payloads))
+        bare, *continued = await self._send_all(payloads)
         scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(one) for one in continued])
         replies = [read_reply(one) for one in (bare, *continued)]
         total = _scored(replies[0], scores, sum(r.prompt_tokens for r in replies), len(replies))
         return replace(total, prompt=self._shown(request))
+
+    async def _send_all(self, payloads: Sequence[Payload]) -> list[Mapping[str, Any]]:
+        """What comes back for each; where one fails for good, the others are of no use."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.send(payload)) for payload in payloads]
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     def _echo(self, messages: Sequence[Message], said: str) -> Payload:
         """What asks for the log-probabilities of its own prompt, the answer begun by these words."""
@@ -213,15 +222,18 @@ class ChatModel(RemoteModel):
             image["detail"] = self.settings.detail
         return {"type": "image_url", "image_url": image}
 
-    def _render(self, payload: Payload) -> bytes:
+    def _encode(self, image: Image) -> None:
+        media, data = image.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
+        self._images[image] = b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
+
+    async def _render(self, payload: Payload) -> bytes:
         """The payload as JSON. Images are put in as bytes: to encode their base64 as text, and to scan it for
         what JSON must escape, would take longer than all else.
         """
         text = json.dumps(payload.body).encode()
         for place, image in enumerate(payload.images):
-            if image not in self._images:
-                media, data = image.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
-                self._images[image] = b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
+            if image not in self._images:  # a large one may have to be shrunk, which takes a while
+                await asyncio.to_thread(self._encode, image)
             text = text.replace(_mark(place).encode(), self._images[image], 1)
         return text
 
@@ -237,7 +249,12 @@ class ChatModel(RemoteModel):
     def weight(self, payload: Payload) -> tuple[float, float]:
         text = len(str(payload.body["messages"]))
         into = text / CHARACTERS + len(payload.images) * TOKENS_OF_AN_IMAGE
-        return into, float(payload.body[self.settings.max_tokens_as])
+        limits = [payload.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        return into, max((float(n) for n in limits if isinstance(n, int | float)), default=0.0)
+
+    def calls(self, request: Request) -> int:
+        scored = request.kind is Kind.SCORE and self.settings.scores == "prompt"
+        return 1 + len(request.continuations) if scored else 1
 
     # ── one try ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -245,10 +262,11 @@ class ChatModel(RemoteModel):
         import httpx2
         import openai
 
+        body = await self._render(payload)
         try:
             reply: Any = await self._client.post(
                 "/chat/completions",
-                content=self._render(payload),
+                content=body,
                 options={"headers": {"Content-Type": "application/json"}},
                 # As it comes, unread: how much is read is for us to say.
                 cast_to=httpx2.Response,
@@ -268,7 +286,7 @@ class ChatModel(RemoteModel):
         except openai.OpenAIError as error:
             raise Failed(reason_of(error), again=False) from error
         except Exception as error:  # what breaks in the middle of an answer: the transport's own errors
-            raise Failed(f"the answer broke off ({reason_of(error)})") from error
+            raise Failed(f"the answer broke off ({reason_of(error)})", billed=True) from error
         data = parse(text)
         choices(data)  # an answer without any is worth another try
         return data
@@ -317,7 +335,7 @@ async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
     async for chunk in chunks:
         data += chunk
         if len(data) > most:
-            raise Failed(f"an answer of more than {most:,} bytes", again=False)
+            raise Failed(f"an answer of more than {most:,} bytes", again=False, billed=True)
     return bytes(data)
 
 
@@ -331,7 +349,7 @@ def parse(text: bytes) -> Mapping[str, Any]:
         data = json.loads(text)
     except ValueError as error:
         shown = text[:80].decode("utf-8", "replace")
-        raise Failed(f"an answer that is no JSON: {shown!r}") from error
+        raise Failed(f"an answer that is no JSON: {shown!r}", billed=True) from error
     if not isinstance(data, dict):
         raise Failed(f"an answer that is no JSON object: {str(data)[:80]!r}")
     return data

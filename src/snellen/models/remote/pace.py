@@ -146,15 +146,14 @@ class PerMinute:
         self._each = 60 / rate if rate else 0.0
         self._free = 0.0
 
-    async def take(self, amount: float = 1.0) -> None:
-        """Wait for the turn of this amount."""
+    def turn(self, amount: float = 1.0) -> float:
+        """Seconds until the turn of this amount, which is taken."""
         if not self._each:
-            return
+            return 0.0
         now = time.monotonic()
         turn = max(now, self._free)
         self._free = turn + amount * self._each
-        if turn > now:
-            await asyncio.sleep(turn - now)
+        return turn - now
 
     def correct(self, amount: float) -> None:
         """What was taken came to so much more (or, below 0, less)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ class Prices:
             return cls._listed(model)
         if into is None or out is None:
             raise BadOption("price_in and price_out go together: US dollars per million tokens.")
-        if into < 0 or out < 0:
+        return cls._checked(into, out)
+
+    @classmethod
+    def _checked(cls, into: float, out: float) -> Prices:
+        if not (0 <= into < math.inf and 0 <= out < math.inf):
             raise BadOption(f"price_in={into:g} price_out={out:g} is not allowed; allowed: 0 or more.")
         return cls(into, out)
 
@@ -58,7 +63,7 @@ class Prices:
             return None
         try:
             entry = tomllib.loads(path.read_text(encoding="utf-8")).get(model)
-            return None if entry is None else cls(float(entry["in"]), float(entry["out"]))
+            return None if entry is None else cls._checked(float(entry["in"]), float(entry["out"]))
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadOption(
                 f'{path}: expected tables such as ["{model}"] with in = and out = in US dollars per million '

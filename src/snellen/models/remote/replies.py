@@ -44,7 +44,7 @@ def read_reply(data: Mapping[str, Any]) -> Response:
     if not isinstance(message, Mapping):
         raise Failed("an answer without a message")
     text, thinking = _texts(message)
-    finish = str(choice.get("finish_reason") or "").lower()
+    finish = str(choice.get("finish_reason") or "").lower()[:50]
     outcome, reason = Outcome.OK, ""
     if refusal := message.get("refusal"):
         outcome, reason = Outcome.REFUSED, str(refusal)
@@ -93,7 +93,7 @@ def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
             for group, values in details.items()
             if isinstance(values, Mapping)
             for name, value in values.items()
-            if isinstance(value, int | float) and value
+            if isinstance(value, int | float) and value and math.isfinite(value)
         }
         meta |= {"usage": numbers} if numbers else {}
     return {**{k: v if k == "usage" else str(v)[:200] for k, v in meta.items()}, "finish": finish}
