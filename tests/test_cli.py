@@ -341,7 +341,7 @@ def test_ctrl_c_says_how_to_go_on(snellen, monkeypatch):
     monkeypatch.setattr(Classifier, "answer", stop)
     code, _, err = snellen(*R)
     assert code == 130
-    assert "the same command goes on" in err
+    assert "The same command goes on" in err
 
 
 def test_model_text_is_data_in_the_terminal(snellen, tmp_path):

@@ -21,7 +21,7 @@ import pytest
 import snellen
 from helpers import Scripted
 from snellen import cli
-from snellen.api import Plan
+from snellen.api import Filters, Plan
 from snellen.errors import BadOption, Stopped, UsageError
 from snellen.models.remote import base
 from snellen.redaction import guard, redact
@@ -171,6 +171,45 @@ def test_interrupted_it_ends_what_is_under_way_and_says_how_to_go_on(tmp_path):
     (found,) = json.loads(done.stdout)["runs"]
     assert (found["status"], found["metrics"]["n"]) == ("finished", 56)
     assert predictions(open_run(workspace=workspace)) == predictions(whole)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_within_an_event_loop(tmp_path, times):
+    """From Python, where a loop runs already: the first interrupt ends what is under way, a second waits for
+    nothing."""
+    script = (
+        "import asyncio, sys, snellen\n"
+        "async def go():\n"
+        "    snellen.run(model=sys.argv[1], data=sys.argv[2], protocol=sys.argv[3], workspace=sys.argv[4])\n"
+        "asyncio.run(go())\n"
+    )
+
+    async def slow(asked):
+        import asyncio
+
+        await asyncio.sleep(1.0 if times == 1 else 20)
+        return by_question(asked)
+
+    with Server(slow) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, of(server), DATA, PROTOCOL, str(tmp_path / "ws")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 30
+        while not server.asked and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        began = time.monotonic()
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.7)
+        process.communicate(timeout=15)
+        assert process.returncode not in (0, None)
+        assert time.monotonic() - began < 10
+        if times == 1:
+            assert remembered(tmp_path / "ws") == set(questions(server))
+            assert len(server.asked) < 56
 
 
 def test_two_processes_on_one_workspace_and_one_run(anywhere, tmp_path):
@@ -425,6 +464,67 @@ class TestStops:
                 examine(server, model_options=options, max_cost=5.0)
             assert 0 < len(server.asked) <= 5 / 0.255  # an image alone is taken for 255 tokens
 
+    def test_how_a_server_counts_is_found_out_by_one_request(self, workspace):
+        """Images that it counts a thousand times as dearly as others do: no burst before that is known."""
+
+        def answer(asked):
+            usage = {"prompt_tokens": 100_000, "completion_tokens": 1}
+            return {**completion(by_question(asked)), "usage": usage}
+
+        with Server(answer) as server:
+            with pytest.raises(Stopped, match="budget is used up"):
+                examine(server, model_options={"price_in": 2.5, "price_out": 10.0}, max_cost=0.9)
+            assert len(server.asked) == 3  # 0.25 dollars each
+
+    def test_what_a_stopped_command_has_is_shown(self, workspace, tmp_path, capsys, monkeypatch):
+        with Server(by_question) as server:
+            words = [
+                "run",
+                "--model",
+                of(server, system="a"),
+                "--model",
+                of(server, system="b"),
+                "--data",
+                DATA,
+            ]
+            words += ["--protocol", "closed-set?rounds=1", "-M", "price_in=1000", "-M", "price_out=1000"]
+            words += ["--max-cost", "9", "--output-path", str(tmp_path / "out"), "--json"]
+            monkeypatch.setattr("sys.argv", ["snellen", *words])
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+        out, err = capsys.readouterr()
+        assert stop.value.code == 1
+        first, second = json.loads(out)["runs"]
+        assert (first["status"], first["metrics"]["n"]) == ("finished", 56)
+        assert second["status"] == "stopped"
+        assert 0 < second["metrics"]["n"] < 56
+        assert len(list((tmp_path / "out").glob("results_*.json"))) == 2
+        assert "budget is used up" in err
+        assert (
+            f"The same command goes on with all of it. Go on: snellen resume {second['id']} --max-cost 9.0"
+            in err
+        )
+
+    def test_after_a_fresh_run_only_resuming_is_named(self, workspace, capsys, monkeypatch):
+        with Server(by_question, faults=lambda n: fault.status(401, "no") if n > 60 else None) as server:
+            words = [
+                "run",
+                "--model",
+                of(server, stop_after=3),
+                "--data",
+                DATA,
+                "--protocol",
+                PROTOCOL,
+                "--fresh",
+            ]
+            monkeypatch.setattr("sys.argv", ["snellen", *words])
+            with pytest.raises(SystemExit):
+                cli.main()
+        out, err = capsys.readouterr()
+        assert "closed-set" in out  # the table of what there is
+        assert "same command" not in err
+        assert "Go on: snellen resume" in err
+
     def test_one_budget_for_all_models(self, workspace):
         with Server(by_question) as server:
             plan = Plan(
@@ -466,8 +566,9 @@ class TestStops:
         with Server() as server, pytest.raises(BadOption, match="price_in= and -M price_out="):
             examine(server, max_cost=1.0)
         for name in ("max_cost", "max_concurrency"):
-            with pytest.raises(BadOption, match="above 0"):
-                snellen.run(model="pico:llava", data=DATA, **{name: 0})
+            for value in (0, "5", float("nan")):
+                with pytest.raises(BadOption, match="above 0"):
+                    snellen.run(model="pico:llava", data=DATA, **{name: value})
 
 
 class TestResume:
@@ -700,6 +801,23 @@ class TestDryRun:
             assert high == pytest.approx((several["tokens_in"][1] * 2.5 + 168 * 32 * 10) / 1e6)
             snellen.run(model=name, data=DATA, protocol=PROTOCOL)
             assert len(server.asked) == several["requests"][0]
+
+    @pytest.mark.parametrize(
+        ("model", "protocol", "requests", "out"),
+        [
+            ("openai:x?max_tokens=4000", "closed-set?rounds=2", [4, 4], [4, 16000]),
+            ("vllm:x", "rank", [2 * 29, 2 * 29], [2 * 29, 2 * 29]),
+            ("openai:x?scores=top", "binary?read=likelihood", [2, 2 * 28], [2, 2 * 28]),
+        ],
+    )
+    def test_what_a_model_s_own_options_change(self, workspace, model, protocol, requests, out):
+        (plain,) = Plan([model], [DATA], [protocol], filters=Filters(limit=2)).forecasts()
+        assert list(plain.requests) == requests
+        assert list(plain.tokens_out) == out
+        name = f"{model}{'&' if '?' in model else '?'}system={'word ' * 400}"
+        (longer,) = Plan([name], [DATA], [protocol], filters=Filters(limit=2)).forecasts()
+        assert longer.tokens_in[0] == pytest.approx(plain.tokens_in[0] + requests[0] * 500, rel=0.01)
+        assert longer.tokens_in[1] == pytest.approx(plain.tokens_in[1] + requests[1] * 500, rel=0.01)
 
     def test_it_needs_no_key(self, workspace, capsys, monkeypatch):
         words = ["run", "--model", "openai:gpt-4o", "--data", DATA, "--protocol", "closed-set", "--dry-run"]

@@ -29,6 +29,8 @@ from snellen.models.remote.prices import Prices
 from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
+from snellen.rescore import rescore
+from snellen.store import Store
 from snellen.testing import Server, completion, fault
 from snellen.types import Decoding, Kind, Message, Outcome, Request
 
@@ -261,6 +263,30 @@ class TestReplies:
             read_reply(data)
         assert failed.value.again
 
+    def test_what_a_server_says_besides_is_bounded(self):
+        data = completion("star", model="m" * 9999, finish="f" * 9999)
+        data["usage"] = {
+            "prompt_tokens": 10**30,
+            "completion_tokens": -1,
+            "details": {"planted-key-1234": 3, "x": math.inf, "y": 1e400},
+        }
+        reply = read_reply(data)
+        assert (reply.prompt_tokens, reply.completion_tokens) == (0, 0)
+        assert "usage" not in reply.meta
+        assert len(json.dumps(dict(reply.meta))) < 500
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"error": "model not found"},
+            {"detail": "model not found"},
+            {"error": {"message": "model not found"}},
+        ],
+    )
+    def test_a_server_s_words_are_kept(self, data):
+        with pytest.raises(Failed, match="model not found"):
+            read_reply(data)
+
     def test_usage_in_detail_and_the_model_that_answered_are_kept(self):
         data = completion("star", model="served-2026")
         data["usage"]["completion_tokens_details"] = {"reasoning_tokens": 3, "audio_tokens": 0}
@@ -370,6 +396,23 @@ class TestFaults:
         with Server(lambda asked: {**completion(asked.text), "id": "the same"}) as server:
             replies = answers(model_at(server), *[question(f"{i}?") for i in range(9)])
         assert [reply.text for reply in replies] == [f"{i}?" for i in range(9)]
+
+    def test_a_server_that_asks_for_no_patience_at_all(self):
+        """Five a second, and ``Retry-After: 0`` to all others: tries are spread all the same."""
+        seen = []
+
+        def busy(number):
+            now = time.monotonic()
+            seen[:] = [moment for moment in seen if now - moment < 0.2]
+            if len(seen) >= 2:
+                return fault.status(429, "busy", retry_after=0)
+            seen.append(now)
+            return None
+
+        with Server(faults=busy) as server:
+            model = model_at(server, tries=999)
+            replies = answers(model, *[question(f"{i}?") for i in range(20)])
+        assert {reply.outcome for reply in replies} == {Outcome.OK}
 
     def test_waiting_for_a_turn_is_not_counted_as_time_to_answer(self):
         """A second try that must wait its turn still has its time."""
@@ -576,6 +619,13 @@ class TestNames:
             answers(model_at(server, api_key_env="MY_KEY"), question())
         assert server.asked[0].headers["Authorization"] == "Bearer planted-key-1234"
 
+    def test_a_key_that_no_request_can_carry(self, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1234\n")
+        MODELS.make("openai:x").check()  # a line break at its end is none of it
+        monkeypatch.setenv("OPENAI_API_KEY", "plantéd\nkey-1234")
+        with pytest.raises(ModelError, match="OPENAI_API_KEY holds characters that no key has"):
+            MODELS.make("openai:x").check()
+
     def test_no_key(self, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "x")
         with pytest.raises(ModelError, match="export NO_SUCH_KEY"):
@@ -590,7 +640,10 @@ class TestNames:
         ("name", "message"),
         [
             ("openai:", "names no model"),
-            ("openai:x?base_url=localhost:8000", "http://HOST/PATH"),
+            (
+                "openai:x?base_url=localhost:8000/v1",
+                "base_url=localhost:8000/v1 is not allowed.*http://HOST/PATH",
+            ),
             ("openai:x?base_url=ftp://localhost/v1", "http://HOST/PATH"),
             ("openai:x?base_url=http://me:hunter2@localhost/v1", "api_key_env"),
             ("openai:x?base_url=http://[::1/v1", "not an address"),
@@ -804,6 +857,8 @@ class TestEndpoint:
         assert set(found.predictions["prediction"]) == {"star"}
         assert found.predictions["ranking"][0] == ["star", "ring"]
         assert found.metrics["cost"] == pytest.approx(5 * 1.2 / 1000)
+        again = snellen.open_run(rescore(Store(), found.id, {"normalise": "tokens"}))
+        assert again.metrics["cost"] == found.metrics["cost"]
         assert tagger.asked[0].headers["Authorization"] == "Key planted-key-5678"
 
     def test_bytes_as_they_are(self, workspace):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen.datasets.base import Dataset, Selection, select
+from snellen.engine.completing import complete
 from snellen.engine.examiner import Examination, Progress, incompatibility
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.models.base import Budget, Limits, Model
@@ -101,6 +99,8 @@ class Plan:
         limits = self._limits()
         #: The run that is under way, or was when this was interrupted; None where it cannot be resumed.
         self.current: str | None = None
+        #: What was examined so far; the last one may have been stopped, or interrupted.
+        self.runs: list[Run] = []
         if self.batch_size is not None and self.batch_size < 1:
             raise BadOption(f"--batch-size {self.batch_size} is not allowed; allowed: 1 or more.")
         if not isinstance(self.seed, int):
@@ -159,9 +159,11 @@ class Plan:
         self._pairs, self._selections = pairs, selections
 
     def _limits(self) -> Limits:
-        for name, value in (("--max-cost", self.max_cost), ("--max-concurrency", self.max_concurrency)):
-            if value is not None and not 0 < value < math.inf:
-                raise BadOption(f"{name} {value:g} is not allowed; allowed: above 0.")
+        cost, most = self.max_cost, self.max_concurrency
+        if cost is not None and not (isinstance(cost, int | float) and 0 < cost < math.inf):
+            raise BadOption(f"--max-cost {cost} is not allowed; allowed: a number above 0.")
+        if most is not None and not (isinstance(most, int) and most > 0):
+            raise BadOption(f"--max-concurrency {most} is not allowed; allowed: a whole number above 0.")
         budget = None if self.max_cost is None else Budget(self.max_cost)
         return Limits(self.max_concurrency, budget)
 
@@ -183,7 +185,7 @@ class Plan:
         store = self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
         fingerprints = [selection.fingerprint() for selection in self._selections]
         nonce = store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
-        runs = []
+        self.runs = []
         for model, protocols in self._pairs:
             for selection, fingerprint in zip(self._selections, fingerprints, strict=True):
                 for title, protocol in protocols:
@@ -201,10 +203,12 @@ class Plan:
                         plan=self._recipe(model, selection, title),
                     )
                     self.current = examination.run if examination.plan is not None else None
-                    _complete(examination.examine(_bind(watch, examination)))
-                    runs.append(Run(store, examination.run))
+                    try:
+                        complete(examination.examine(_bind(watch, examination)))
+                    finally:
+                        self.runs.append(Run(store, examination.run))
             model.close()
-        return runs
+        return self.runs
 
     @property
     def workspace_name(self) -> str | None:
@@ -302,37 +306,6 @@ def _what_works(model: Model) -> str:
         if getattr(entry.factory, "kind", None) in model.kinds:
             names.append(scheme)
     return f"Protocols that {model.name} can answer: {', '.join(names)}. {model.hint}"
-
-
-def _complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, in a thread of its own where an event loop runs already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
-    done: Future[T] = Future()
-
-    def target() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            done.set_result(loop.run_until_complete(task))
-        except BaseException as error:
-            done.set_exception(error)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    try:
-        return done.result()
-    except KeyboardInterrupt:  # stop the examination, not only the waiting for it
-        loop.call_soon_threadsafe(task.cancel)
-        raise
-    finally:
-        thread.join()
 
 
 def run(

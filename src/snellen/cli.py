@@ -186,14 +186,19 @@ def _carry_out(
         raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
     if output_path is not None:
         writable(output_path)
-    runs = _examine(plan, quiet=quiet)
+    stopped = _examine(plan, quiet=quiet)
+    runs = [run for run in plan.runs if run.metrics.get("n")]
     if output_path is not None:
         for run in runs:
             run.write(output_path)
     if as_json:
         _print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
-    else:
+    elif runs:
         _print_leaderboard(runs)
+    if stopped is not None:
+        typer.echo(f"Error: {redact(str(stopped))}\nWhat was answered is kept.", err=True)
+        _tell_how_to_go_on(plan)
+        raise typer.Exit(1)
     for run in runs:
         if failed := run.metrics["outcomes"]["error"]:
             typer.echo(
@@ -220,7 +225,8 @@ def _failed_share(run: Run) -> float:
     return float(figures["outcomes"]["error"] / figures["n"])
 
 
-def _examine(plan: Plan, *, quiet: bool) -> list[Run]:
+def _examine(plan: Plan, *, quiet: bool) -> Stopped | None:
+    """Carry a plan out; what stopped it, if something did."""
     from snellen.report.progress import progress
 
     for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
@@ -228,21 +234,29 @@ def _examine(plan: Plan, *, quiet: bool) -> list[Run]:
             typer.echo(line, err=True)
     try:
         with progress(quiet=quiet) as watch:
-            return plan.examine(watch)
+            plan.examine(watch)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What was answered is kept; the same command goes on.", err=True)
-        _tell_how_to_resume(plan)
+        typer.echo("\nInterrupted. What was answered is kept.", err=True)
+        _tell_how_to_go_on(plan)
         raise typer.Exit(130) from None
     except Stopped as error:
-        typer.echo(f"Error: {redact(str(error))}\nWhat was answered is kept.", err=True)
-        _tell_how_to_resume(plan)
-        raise typer.Exit(1) from None
+        return error
+    return None
 
 
-def _tell_how_to_resume(plan: Plan) -> None:
+def _tell_how_to_go_on(plan: Plan) -> None:
+    # With --fresh, what is finished would be examined anew once more.
+    same = "" if plan.fresh else "The same command goes on with all of it. "
     if plan.current is not None:
-        where = "" if plan.workspace_name is None else f" --workspace {shlex.quote(plan.workspace_name)}"
-        typer.echo(f"Go on: snellen resume {plan.current}{where}", err=True)
+        options = {
+            "--workspace": plan.workspace_name,
+            "--max-cost": plan.max_cost,
+            "--max-concurrency": plan.max_concurrency,
+        }
+        told = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
+        same += f"Go on: snellen resume {plan.current}{told}"
+    if same:
+        typer.echo(same, err=True)
 
 
 def _print_leaderboard(runs: list[Run]) -> None:
@@ -507,7 +521,8 @@ def demo(
         "The models are tiny, but real: they see."
     ]
     plan.skipped, skipped = [], plan.skipped
-    runs = _examine(plan, quiet=quiet)
+    _examine(plan, quiet=quiet)
+    runs = plan.runs
     _print_leaderboard(runs)
     console = _console()
     console.print(f"[dim]Not asked: {'; '.join(skipped)}.[/dim]", soft_wrap=True)

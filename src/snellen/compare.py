@@ -93,7 +93,7 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
 
 def _frame(run: Run) -> pd.DataFrame:
     if run.status != "finished":
-        raise UsageError(f"{run.id} is not finished; start its command again, then compare.")
+        raise UsageError(f"{run.id} is not finished ({run.status}); first: snellen resume {run.id}")
     frame = run.outcomes
     if frame["label"].isna().any():
         raise UsageError(f"{run.id}: samples without a truth cannot be compared by accuracy.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from snellen.datasets.base import Dataset, Row, Selection
+from snellen.engine.completing import complete
 from snellen.engine.examiner import Examination
 from snellen.errors import BadOption, UsageError
 from snellen.images import Image
@@ -52,7 +52,7 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         nonce=manifest["fresh"],
     )
     try:
-        asyncio.run(examination.examine())
+        complete(examination.examine())
     except BadOption:
         store.forget(examination.run)
         raise

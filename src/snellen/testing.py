@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import require
+from snellen.errors import SnellenError, require
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,6 +40,8 @@ class Asked:
     @property
     def text(self) -> str:
         """The texts of the last message."""
+        if not self.body["messages"]:  # of an endpoint: that is no chat
+            return ""
         content = self.body["messages"][-1]["content"]
         if isinstance(content, str):
             return content
@@ -116,6 +118,7 @@ class Server:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._ready = threading.Event()
+        self._failed: OSError | None = None
 
     @property
     def url(self) -> str:
@@ -124,8 +127,8 @@ class Server:
 
     def __enter__(self) -> Server:
         self._thread.start()
-        if not self._ready.wait(10):
-            raise RuntimeError("the server did not start")
+        if not self._ready.wait(10) or self._failed is not None:
+            raise SnellenError(f"The server did not start: {self._failed or 'it took too long'}.")
         return self
 
     def __exit__(
@@ -138,7 +141,11 @@ class Server:
         asyncio.set_event_loop(self._loop)
         self._over = asyncio.Event()
         try:
-            self._loop.run_until_complete(self._run())
+            try:
+                self._loop.run_until_complete(self._run())
+            except OSError as error:  # the port is taken
+                self._failed = error
+                self._ready.set()
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
@@ -272,9 +279,14 @@ def _main() -> Iterator[str]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, default=0)
     port = parser.parse_args().port
-    with Server(port=port) as server:
-        yield server.url
-        threading.Event().wait()
+    try:
+        with Server(port=port) as server:
+            yield server.url
+            threading.Event().wait()
+    except SnellenError as error:
+        parser.exit(1, f"Error: {error}\n")
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

@@ -341,7 +341,8 @@ def _digest(specification: Mapping[str, Any]) -> str:
 
 
 def _slug(name: str) -> str:
-    last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    rest = name.rstrip("/")
+    last = rest.rsplit("/", 1)[-1] if "/" in rest else rest.partition(":")[2] or rest
     return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:32].strip("-") or "x"
 
 

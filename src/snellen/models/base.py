@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from snellen.errors import reason_of
+from snellen.lengths import image_tokens, text_tokens
 from snellen.types import Kind, Outcome, Request, Response
 
 __all__ = ["Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
@@ -171,9 +172,12 @@ class Model(ABC):
         """How it goes, in a few words, for a line of progress; empty where there is nothing to say."""
         return ""
 
-    def calls(self, request: Request) -> int:
-        """How many prompts a request takes."""
-        return 1
+    def expects(self, request: Request) -> tuple[int, float, float]:
+        """How many prompts a request takes, about how many tokens they are, and how many at most come out."""
+        text = text_tokens(sum(len(message.text) for message in request.messages))
+        images = sum(image_tokens(image.size) for image in request.images)
+        out = request.decoding.max_tokens if request.kind is Kind.GENERATE else 1
+        return 1, text + images, out
 
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         """What so many requests of so many tokens cost in US dollars; None where that is not known."""

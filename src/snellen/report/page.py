@@ -56,7 +56,10 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
 
     for run in runs:
         if run.status != "finished" or "accuracy" not in run.metrics:
-            raise UsageError(f"{run.id} is not finished, or has no truth to report on.")
+            what = "has no truth to report on"
+            if run.status != "finished":
+                what = f"is not finished ({run.status}); go on with it: snellen resume {run.id}"
+            raise UsageError(f"{run.id} {what}.")
     places = ranks(runs)
     names = dict.fromkeys(run.data for run in runs)
     return {

@@ -29,8 +29,8 @@ def address_of(option: str, address: str) -> str:
             "Put the key into an environment variable and name it: -M api_key_env=NAME"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        shown = f"{parts.scheme}://{parts.hostname or ''}"
-        raise BadOption(f"{option}={shown}… is not allowed; allowed: http://HOST/PATH or https://HOST/PATH.")
+        shown = redact(address.partition("?")[0])
+        raise BadOption(f"{option}={shown} is not allowed; allowed: http://HOST/PATH or https://HOST/PATH.")
     return address.rstrip("/")
 
 
@@ -72,14 +72,19 @@ class Key:
     @property
     def value(self) -> str:
         """The key, or an empty text."""
-        return os.environ.get(self.variable, "")
+        return os.environ.get(self.variable, "").strip()
 
     def check(self) -> None:
-        """Refuse where there is none, and must be one.
+        """Refuse where there is none and must be one, and one that no request can carry.
 
         Raises:
             ModelError: as said.
         """
+        if not (self.value.isascii() and self.value.isprintable()):
+            raise ModelError(
+                f"The key in the environment variable {self.variable} holds characters that no key has (it "
+                "is not shown). Set it again."
+            )
         if self.needed and not self.value:
             raise ModelError(
                 f"No key: the environment variable {self.variable} is not set. "

@@ -115,6 +115,7 @@ class RemoteModel(Model):
         self.name, self.address = name, address
         self.manners, self.prices = manners, prices
         self._tokens_each = 0.0  # of a request, both ways, as measured
+        self._most_into = 0
         self._begin()
 
     @property
@@ -233,9 +234,9 @@ class RemoteModel(Model):
         backoff = wait_random_exponential(FIRST_WAIT, LONGEST_WAIT)
 
         def wait(state: RetryCallState) -> float:
+            # What a server asks for is the least: some ask for no patience at all, again and again.
             error = state.outcome.exception() if state.outcome else None
-            asked = getattr(error, "after", None)
-            return backoff(state) if asked is None else float(asked)
+            return backoff(state) + (getattr(error, "after", None) or 0.0)
 
         def late(state: RetryCallState) -> bool:
             return tries.spent() + state.upcoming_sleep > self.manners.deadline
@@ -282,7 +283,10 @@ class RemoteModel(Model):
                 spent = self._count(data, expected, reserved)
             except Failed as error:
                 spent = reserved if error.billed else 0.0
-                self._counts[str(error.status or "no answer")] += 1
+                kind = str(error.status or "no answer")
+                self._counts[kind] += 1
+                if error.again and self._counts[kind] == 1:
+                    log.info("%s: %s; trying again", self.name, error)
                 if error.status == 429:
                     self._pace.throttled(began)
                 if error.after and error.after <= self.manners.deadline:
@@ -317,8 +321,10 @@ class RemoteModel(Model):
         while True:
             if self._over.is_set():
                 raise Stopped(f"{self.name} was stopped.")
-            cost = self.prices.cost(max(into, self._tokens_each), most_out)
-            if budget.reserve(cost):
+            cost = self.prices.cost(max(into, self._most_into), most_out)
+            # The first one goes alone: how a server counts is known once it has.
+            guess = not self._counts["requests"] and budget.pending
+            if not guess and budget.reserve(cost):
                 return cost
             if not budget.pending:
                 self._give_up(Stopped(budget.refusal(cost)))
@@ -331,6 +337,7 @@ class RemoteModel(Model):
         """
         self._counts["requests"] += 1
         into, out = tokens_of(data)
+        self._most_into = max(self._most_into, into)
         if into + out:
             self._tokens.correct(into + out - expected)
             # The mean of the last ones, weighted towards the newest.

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from snellen.errors import reason_of, require
 from snellen.images import Image
+from snellen.lengths import image_tokens, text_tokens
 from snellen.models.remote.addresses import Key
 from snellen.models.remote.base import Failed, Manners, RemoteModel
 from snellen.models.remote.prices import Prices
@@ -39,9 +40,8 @@ FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 MAX_IMAGE = 4_500_000  # base64 makes it 6 MB, and Anthropic refuses more than 5 MB of bytes
 #: How many of the likeliest next tokens are asked for: the most that OpenAI gives.
 TOP = 20
-#: Characters a token, of English text; and tokens that an image is taken for until a server has told how many
-#: it counts (512 pixels a side, at GPT-4o).
-CHARACTERS, TOKENS_OF_AN_IMAGE = 4, 255
+#: Tokens of an image at low detail, at GPT-4o.
+LOW_DETAIL = 85
 #: The error codes of a request that was filtered before it reached the model.
 FILTERED = frozenset(
     {"content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed"}
@@ -248,13 +248,21 @@ class ChatModel(RemoteModel):
 
     def weight(self, payload: Payload) -> tuple[float, float]:
         text = len(str(payload.body["messages"]))
-        into = text / CHARACTERS + len(payload.images) * TOKENS_OF_AN_IMAGE
+        into = text_tokens(text) + sum(image_tokens(image.size) for image in payload.images)
         limits = [payload.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
         return into, max((float(n) for n in limits if isinstance(n, int | float)), default=0.0)
 
-    def calls(self, request: Request) -> int:
-        scored = request.kind is Kind.SCORE and self.settings.scores == "prompt"
-        return 1 + len(request.continuations) if scored else 1
+    def expects(self, request: Request) -> tuple[int, float, float]:
+        _, into, out = super().expects(request)
+        into += text_tokens(len(self.settings.system or ""))
+        if self.settings.detail == "low":
+            into += sum(LOW_DETAIL - image_tokens(image.size) for image in request.images)
+        if request.kind is Kind.GENERATE:
+            return 1, into, self.settings.max_tokens or out
+        if self.settings.scores != "prompt":
+            return 1, into, 1
+        calls = 1 + len(request.continuations)
+        return calls, calls * into + text_tokens(sum(map(len, request.continuations))), calls
 
     # ── one try ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,10 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(error := data.get("error"), Mapping):
         code = error.get("code")
         status = code if isinstance(code, int) else None
-        raise Failed(f"{code or 'error'}: {error.get('message') or error}", status)
+        raise Failed(f"{code or 'error'}: {str(error.get('message') or error)[:500]}", status)
     found = data.get("choices")
+    if not found and isinstance(said := error or data.get("detail") or data.get("message"), str):
+        raise Failed(f"an answer without choices: {said[:500]}")
     if not isinstance(found, list) or not found or not isinstance(found[0], Mapping):
         raise Failed("an answer without choices")
     return found
@@ -94,6 +97,7 @@ def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
             if isinstance(values, Mapping)
             for name, value in values.items()
             if isinstance(value, int | float) and value and math.isfinite(value)
+            if re.fullmatch(r"[a-z_]{1,80}", f"{group}{name}")
         }
         meta |= {"usage": numbers} if numbers else {}
     return {**{k: v if k == "usage" else str(v)[:200] for k, v in meta.items()}, "finish": finish}
