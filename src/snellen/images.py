@@ -69,13 +69,17 @@ class Image:
         return decode(self.data, self.name)
 
     @cached_property
+    def _known(self) -> _Known:
+        return _header(self.data, self.name)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels as they stand in the file's header; no pixel is decoded.
 
         Raises:
             ImageError: as :func:`decode`.
         """
-        return _header(self.data, self.name).size
+        return self._known.size
 
     def preview(self, side: int = 192) -> bytes:
         """A JPEG of at most ``side`` pixels a side. Pixels are not kept for it: a large JPEG is decoded at a
@@ -99,7 +103,7 @@ class Image:
         Raises:
             ImageError: as :func:`decode`.
         """
-        known = _header(self.data, self.name)
+        known = self._known
         plain = known.format in formats and known.upright and known.frames == 1
         if (
             plain

@@ -235,8 +235,8 @@ class Examination:
             yield from ((i, self.data[i]) for name, i in ids.items() if name not in known)
 
     def _prepare(self, block: Block) -> Block:
-        """Decode and hash a block's images ahead of time, and keep their previews. For a model that does not
-        look at pixels they are not kept.
+        """Read and hash a block's images ahead of time, make of them what the model needs, and keep their
+        previews (which shows that they can be decoded).
         """
         if self.rescored is not None:
             return block
@@ -244,8 +244,7 @@ class Examination:
         for position, sample in block:
             try:
                 for image in sample.images:
-                    if self.model.pixels:
-                        _ = image.pixels
+                    self.model.prepare(image)
                     if not self.store.preview_path(image.sha256).exists():
                         self.store.keep_preview(image.sha256, image.preview())
                 good.append((position, sample))

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 #: Seconds for which answers from afar wait for others to be committed with them. What is killed meanwhile was
 #: not told to anybody, and is asked again.
-LINGER = 0.005
+LINGER = 0.01
 #: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
 #: is not taken for an answer of now.
 ANSWERS = 2

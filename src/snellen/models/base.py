@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen.errors import reason_of
 from snellen.lengths import image_tokens, text_tokens
 from snellen.types import Kind, Outcome, Request, Response
 
 __all__ = ["Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
+
+if TYPE_CHECKING:
+    from snellen.images import Image
 
 T = TypeVar("T")
 
@@ -75,7 +78,6 @@ class Model(ABC):
         workers: how many blocks of samples may be under way at once.
         batch_size: how many requests, or images with all their questions, are answered together.
         remote: whether it is behind an address: its answers may cost money.
-        pixels: whether it looks at pixels, so that they are to be decoded ahead; or at bytes alone.
         hint: what a user can do where it cannot answer a protocol, in a sentence.
         limits: what a user sets for a whole command; the plan does so.
     """
@@ -86,7 +88,6 @@ class Model(ABC):
     workers: int = 1
     batch_size: int = 16
     remote: bool = False
-    pixels: bool = True
     hint: str = ""
     limits: Limits = Limits()
 
@@ -131,6 +132,14 @@ class Model(ABC):
         before it knows that it needs their answers. Known once the model is loaded.
         """
         return 1
+
+    def prepare(self, image: Image) -> None:
+        """Told in another thread of an image that will be asked about: to make of it what will be needed.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        _ = image.pixels
 
     def foresee(self, requests: Sequence[Request]) -> None:
         """Told in another thread of requests that will come soon: what can be made ready may be."""

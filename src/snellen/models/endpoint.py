@@ -9,6 +9,7 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
@@ -119,6 +120,7 @@ class Endpoint(RemoteModel):
         # Priced by the request: as if each took one token.
         prices = None if price is None else Prices(price * 1000, 0)
         self._price = price
+        self._images: WeakKeyDictionary[Image, tuple[str, bytes]] = WeakKeyDictionary()
         super().__init__(f"endpoint:{address}", address, manners, prices)
         self._query, self._paths, self._body = query, paths, body
         self._key, self._scheme, self.mapping, self.max_side = key, scheme, dict(mapping), max_side
@@ -145,6 +147,9 @@ class Endpoint(RemoteModel):
     def weight(self, payload: Any) -> tuple[float, float]:
         return 1.0, 0.0
 
+    def prepare(self, image: Image) -> None:
+        self._images[image] = image.as_sent(FORMATS, self.max_side, MAX_IMAGE)
+
     def check(self) -> None:
         if self._key is not None:
             self._key.check()
@@ -157,7 +162,7 @@ class Endpoint(RemoteModel):
         import aiohttp
 
         headers = {"Authorization": f"{self._scheme} {self._key.value}".strip()} if self._key else {}
-        connector = aiohttp.TCPConnector(limit=self.workers)
+        connector = aiohttp.TCPConnector(limit=self.most)
         unlimited = aiohttp.ClientTimeout(total=None)  # time is kept by whoever tries
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, timeout=unlimited
@@ -185,7 +190,9 @@ class Endpoint(RemoteModel):
     async def exchange(self, payload: Image) -> Mapping[str, Any]:
         import aiohttp
 
-        media, data = await asyncio.to_thread(payload.as_sent, FORMATS, self.max_side, MAX_IMAGE)
+        if payload not in self._images:
+            await asyncio.to_thread(self.prepare, payload)
+        media, data = self._images[payload]
         if self._body is not None:
             media = "application/json"
             data = self._body.replace(SLOT, base64.b64encode(data).decode()).encode()

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Requests under way at once where nobody says otherwise.
 CONCURRENCY = 128
+#: Samples that are looked up or stored meanwhile.
+SPARE = 16
 #: Seconds within which a second try comes, at a random moment; twice as many for each further one, up to
 #: LONGEST_WAIT ("full jitter").
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
@@ -108,7 +110,6 @@ class RemoteModel(Model):
     """
 
     remote = True
-    pixels = False
     batch_size = 1
 
     def __init__(self, name: str, address: str, manners: Manners, prices: Prices | None = None) -> None:
@@ -119,11 +120,16 @@ class RemoteModel(Model):
         self._begin()
 
     @property
+    def most(self) -> int:
+        """How many requests may be under way at once."""
+        return self.limits.max_concurrency or CONCURRENCY
+
+    @property
     def workers(self) -> int:  # type: ignore[override]  # an attribute of Model: here it follows the limits
-        return min(self.limits.max_concurrency or CONCURRENCY, CONCURRENCY * 8)
+        return self.most + SPARE
 
     def _begin(self) -> None:
-        self._pace = Concurrency(self.workers)
+        self._pace = Concurrency(self.most)
         self._requests = PerMinute(self.manners.requests_per_minute)
         self._tokens = PerMinute(self.manners.tokens_per_minute)
         self._over, self._settled = asyncio.Event(), asyncio.Event()

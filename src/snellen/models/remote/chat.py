@@ -124,7 +124,7 @@ class ChatModel(RemoteModel):
 
         # Followed redirects would take a key along to wherever they lead.
         transport = openai.DefaultAioHttpClient(
-            follow_redirects=False, timeout=self.manners.timeout, limits=_limits(self.workers)
+            follow_redirects=False, timeout=self.manners.timeout, limits=_limits(self.most)
         )
         async with openai.AsyncOpenAI(
             api_key=self._key.value or "none", base_url=self.address, max_retries=0, http_client=transport
@@ -222,7 +222,7 @@ class ChatModel(RemoteModel):
             image["detail"] = self.settings.detail
         return {"type": "image_url", "image_url": image}
 
-    def _encode(self, image: Image) -> None:
+    def prepare(self, image: Image) -> None:
         media, data = image.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
         self._images[image] = b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
 
@@ -232,8 +232,8 @@ class ChatModel(RemoteModel):
         """
         text = json.dumps(payload.body).encode()
         for place, image in enumerate(payload.images):
-            if image not in self._images:  # a large one may have to be shrunk, which takes a while
-                await asyncio.to_thread(self._encode, image)
+            if image not in self._images:  # nobody told of it; one that must be shrunk takes a while
+                await asyncio.to_thread(self.prepare, image)
             text = text.replace(_mark(place).encode(), self._images[image], 1)
         return text
 
