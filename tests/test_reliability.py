@@ -522,6 +522,7 @@ class TestStops:
                 cli.main()
         out, err = capsys.readouterr()
         assert "closed-set" in out  # the table of what there is
+        assert re.search(r"stopped at \d+ of 56", out)
         assert "same command" not in err
         assert "Go on: snellen resume" in err
 

@@ -132,8 +132,9 @@ def leaderboards(
 
 
 def _outcomes_of(run: Run) -> str:
-    skipped = run.metrics["skipped"]
-    return outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+    skipped, whole = run.metrics["skipped"], run.manifest["data"]["n"]
+    told = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+    return told if run.status == "finished" else f"{told} [red]stopped at {run.metrics['n']} of {whole}[/]"
 
 
 def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> int:
