@@ -17,7 +17,7 @@ from PIL import Image as pillow
 
 import snellen
 from snellen.api import Plan
-from snellen.errors import BadOption, ModelError, Stopped, Unsupported
+from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
 from snellen.models.base import Limits
 from snellen.models.openai import PROVIDERS
@@ -625,6 +625,12 @@ class TestNames:
         monkeypatch.setenv("OPENAI_API_KEY", "plantéd\nkey-1234")
         with pytest.raises(ModelError, match="OPENAI_API_KEY holds characters that no key has"):
             MODELS.make("openai:x").check()
+
+    def test_a_package_that_is_not_there(self, monkeypatch, workspace):
+        monkeypatch.setitem(__import__("sys").modules, "openai", None)
+        with Server() as server, pytest.raises(MissingExtra, match=r"pip install 'snellen\[api\]'"):
+            snellen.run(model=f"openai:x?base_url={server.url}", data="chart:shapes?n=3")
+        assert not (workspace / "snellen.db").exists()
 
     def test_no_key(self, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "x")

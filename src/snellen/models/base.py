@@ -145,10 +145,10 @@ class Model(ABC):
         """Told in another thread of requests that will come soon: what can be made ready may be."""
 
     def check(self) -> None:
-        """Refuse what can be known to fail before anything is asked: a key that is not there.
+        """Refuse what can be known to fail before anything is asked: a key or a package that is not there.
 
         Raises:
-            ModelError: as said.
+            ModelError, MissingExtra: as said.
         """
 
     def load(self) -> None:

@@ -153,8 +153,6 @@ class Endpoint(RemoteModel):
     def check(self) -> None:
         if self._key is not None:
             self._key.check()
-
-    def load(self) -> None:
         require("aiohttp", "api", "endpoint:")
 
     @asynccontextmanager

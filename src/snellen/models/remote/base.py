@@ -283,7 +283,7 @@ class RemoteModel(Model):
             else:
                 tries.waited += began - came
             left = self.manners.deadline - tries.spent()
-            spent = 0.0
+            spent = reserved  # also where this is cancelled: the server may have worked on it
             try:
                 data = await self._in_time(payload, min(self.manners.timeout, max(left, 1.0)))
                 spent = self._count(data, expected, reserved)

@@ -113,8 +113,6 @@ class ChatModel(RemoteModel):
 
     def check(self) -> None:
         self._key.check()
-
-    def load(self) -> None:
         require("openai", "api", "A model behind an address")
         require("aiohttp", "api", "A model behind an address")
 
