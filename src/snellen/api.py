@@ -136,7 +136,8 @@ class Plan:
             if limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
                 raise BadOption(
                     f"--max-cost: what {model.name} costs is not known. Say so with -M price_in= and -M "
-                    "price_out= in US dollars per million tokens, or in a prices.toml."
+                    "price_out= in US dollars per million tokens (0 for a server of your own), or in a "
+                    "prices.toml."
                 )
             models.append(model)
         #: Pairs that do not go together, in words.

@@ -214,6 +214,7 @@ def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
     from snellen.report.tables import forecasts_table
 
     found = plan.forecasts()
+    _tell_what_is_left_out(plan)
     if as_json:
         _print_json({"forecasts": [one.as_dict() for one in found], "skipped": plan.skipped})
     else:
@@ -229,9 +230,8 @@ def _examine(plan: Plan, *, quiet: bool) -> Stopped | None:
     """Carry a plan out; what stopped it, if something did."""
     from snellen.report.progress import progress
 
-    for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
-        if not quiet:
-            typer.echo(line, err=True)
+    if not quiet:
+        _tell_what_is_left_out(plan)
     try:
         with progress(quiet=quiet) as watch:
             plan.examine(watch)
@@ -242,6 +242,11 @@ def _examine(plan: Plan, *, quiet: bool) -> Stopped | None:
     except Stopped as error:
         return error
     return None
+
+
+def _tell_what_is_left_out(plan: Plan) -> None:
+    for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
+        typer.echo(line, err=True)
 
 
 def _tell_how_to_go_on(plan: Plan) -> None:
