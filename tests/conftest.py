@@ -58,6 +58,17 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return where
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once, and no key of the developer's own is used."""
+    from snellen.models.remote import base
+
+    monkeypatch.setattr(base, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(base, "LONGEST_WAIT", 0.05)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "SNELLEN_PRICES"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn figures as image files, one folder a class, four of each, of several formats and sizes."""

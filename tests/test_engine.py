@@ -166,6 +166,25 @@ class TestDriver:
                 )
             )
 
+    def test_two_faults_at_once_are_told_of_once(self, caplog):
+        """The next block cannot be made ready, and the one before it cannot be answered: one error is raised, and
+        nobody complains that the other was not looked at."""
+        import gc
+
+        def prepare(block):
+            if block[0][0]:
+                raise ImageError("broken")
+            return block
+
+        async def respond(requests):
+            await asyncio.sleep(0.1)
+            raise SnellenError("no answer")
+
+        with pytest.raises(SnellenError, match="no answer"):
+            asyncio.run(collect(samples(3), ClosedSet(rounds=1), respond, block=1, prepare=prepare))
+        gc.collect()
+        assert caplog.text == ""
+
 
 class TestMemory:
     def respond(self, store, model, requests, nonce=""):

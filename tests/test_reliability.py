@@ -23,7 +23,6 @@ from helpers import Scripted
 from snellen import cli
 from snellen.api import Filters, Plan
 from snellen.errors import BadOption, Stopped, UsageError
-from snellen.models.remote import base
 from snellen.redaction import guard, redact
 from snellen.runs import open_run
 from snellen.store import Store
@@ -33,12 +32,7 @@ DATA = "chart:shapes?n=56&size=32"
 PROTOCOL = "closed-set?rounds=3"
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(base, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(base, "LONGEST_WAIT", 0.05)
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "SNELLEN_PRICES"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def by_question(asked):
@@ -310,14 +304,14 @@ class TestDatabases:
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
         address = postgres.database()
         stores = [Store(address) for _ in range(4)]
-        rows = [Remembered(f"{i:05}", "m", {}, Response("x")) for i in range(3000)]
+        rows = [Remembered(f"{i:05}", "m", {}, Response("x")) for i in range(900)]
         failed = []
 
         def write(number):
             order = rows if number % 2 else rows[::-1]
             try:
-                for start in range(0, 3000, 500):
-                    stores[number].remember(order[start : start + 500])
+                for start in range(0, 900, 150):
+                    stores[number].remember(order[start : start + 150])
                     stores[number].remember(order)
             except Exception as error:
                 failed.append(error)

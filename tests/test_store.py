@@ -240,6 +240,17 @@ def test_a_server_that_is_not_there(address, message, tmp_path, monkeypatch):
     assert "hunter2" not in str(found.value)
 
 
+def test_a_preview_that_cannot_be_written(workspace, monkeypatch):
+    store = Store()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
+        store.keep_preview("ab" * 32, b"x")
+
+
 def test_files_are_their_owners_alone(workspace):
     store = Store()
     store.begin("r", "a" * 64, {})

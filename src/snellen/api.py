@@ -126,38 +126,28 @@ class Plan:
             for _, protocol in protocols:
                 protocol.check(selection.labels, selection.background)
             selections.append(selection)
-        models = []
         given["model"] = _list("model", self.models, Model, self.model_options)
-        for name in given["model"]:
-            model: Model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
-            model.name = redact(name) if isinstance(name, str) else model.name
-            model.batch_size = self.batch_size or model.batch_size
-            model.limits = limits
-            if limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
-                raise BadOption(
-                    f"--max-cost: what {model.name} costs is not known. Say so with -M price_in= and -M "
-                    "price_out= in US dollars per million tokens (0 for a server of your own), or in a "
-                    "prices.toml."
-                )
-            models.append(model)
-        #: Pairs that do not go together, in words.
-        self.skipped: list[str] = []
-        pairs: list[tuple[Model, list[tuple[str, Protocol]]]] = []
-        for model in models:
-            able = []
-            for title, protocol in protocols:
-                if (reason := incompatibility(model, protocol)) is None:
-                    able.append((title or protocol.name, protocol))
-                else:
-                    self.skipped.append(reason)
-            pairs.append((model, able))
-        if not any(able for _, able in pairs):
-            raise Unsupported(f"{self.skipped[0]}. {_what_works(models[0])}".rstrip())
+        models = [self._make(name, limits) for name in given["model"]]
+        self._pairs, self.skipped = _pairs(models, protocols)
         #: What was given by name, not as an object.
         self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
         #: What a user should hear before it begins.
         self.notes = [note for selection in selections for note in selection.data.notes]
-        self._pairs, self._selections = pairs, selections
+        self._selections = selections
+
+    def _make(self, name: str | Model, limits: Limits) -> Model:
+        """A model that knows what this plan says of all models."""
+        model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
+        model.name = redact(name) if isinstance(name, str) else model.name
+        model.batch_size = self.batch_size or model.batch_size
+        model.limits = limits
+        if limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
+            raise BadOption(
+                f"--max-cost: what {model.name} costs is not known. Say so with -M price_in= and -M "
+                "price_out= in US dollars per million tokens (0 for a server of your own), or in a "
+                "prices.toml."
+            )
+        return model
 
     def _limits(self) -> Limits:
         cost, most = self.max_cost, self.max_concurrency
@@ -269,6 +259,28 @@ class Plan:
             )
         filters = Filters(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
         return cls(**{**recipe, "filters": filters}, workspace=store, resumes=run, **limits)
+
+
+def _pairs(
+    models: Sequence[Model], protocols: Sequence[tuple[str, Protocol]]
+) -> tuple[list[tuple[Model, list[tuple[str, Protocol]]]], list[str]]:
+    """What each model can answer, and why it cannot the rest, in words.
+
+    Raises:
+        Unsupported: no model can answer anything.
+    """
+    found, skipped = [], []
+    for model in models:
+        able = []
+        for title, protocol in protocols:
+            if (reason := incompatibility(model, protocol)) is None:
+                able.append((title or protocol.name, protocol))
+            else:
+                skipped.append(reason)
+        found.append((model, able))
+    if not any(able for _, able in found):
+        raise Unsupported(f"{skipped[0]}. {_what_works(models[0])}".rstrip())
+    return found, skipped
 
 
 _PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}

@@ -360,12 +360,22 @@ class Store:
         return self.folder / "previews" / sha256[:2] / f"{sha256}.jpg"
 
     def keep_preview(self, sha256: str, data: bytes) -> None:
-        """Keep a preview; it appears whole or not at all."""
+        """Keep a preview; it appears whole or not at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         path = self.preview_path(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(path)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: the workspace cannot be written ({error.strerror}). What was answered "
+                "before is kept; mend the cause and run the same command again."
+            ) from error
 
 
 def _now() -> str:

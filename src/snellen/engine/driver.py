@@ -131,7 +131,10 @@ async def drive(
     with ThreadPoolExecutor(1, thread_name_prefix="snellen-prepare") as pool:
 
         def ready() -> asyncio.Future[Block | None]:
-            return loop.run_in_executor(pool, _next_block, source, block, prepare)
+            coming = loop.run_in_executor(pool, _next_block, source, block, prepare)
+            # Where a run ends otherwise, nobody comes for it, and asyncio would complain of its error.
+            coming.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return coming
 
         upcoming = ready()
 
