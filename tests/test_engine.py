@@ -167,8 +167,8 @@ class TestDriver:
             )
 
     def test_two_faults_at_once_are_told_of_once(self, caplog):
-        """The next block cannot be made ready, and the one before it cannot be answered: one error is raised, and
-        nobody complains that the other was not looked at."""
+        """The next block cannot be made ready, and the one before it cannot be answered: one error is raised,
+        and nobody complains that the other was not looked at."""
         import gc
 
         def prepare(block):
