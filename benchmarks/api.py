@@ -136,7 +136,7 @@ def with_snellen(url, folder, concurrency, workspace):
 
     # As the bare clients, at this concurrency from the first request to the last.
     find = pace.Concurrency.__init__
-    pace.Concurrency.__init__ = lambda self, most, first=16, **more: find(self, most, most, **more)  # type: ignore
+    pace.Concurrency.__init__ = lambda self, most, first=16, **more: find(self, most, most, **more)
     found = snellen.run(
         model=f"openai:none?base_url={url}",
         data=f"folder:{folder}",

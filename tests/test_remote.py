@@ -22,10 +22,10 @@ from snellen.images import Image, encode
 from snellen.models.base import Limits
 from snellen.models.openai import PROVIDERS
 from snellen.models.remote.base import Failed, Manners
-from snellen.models.remote.chat import retry_after
 from snellen.models.remote.pace import Concurrency, PerMinute
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
+from snellen.models.remote.transfer import retry_after
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
 from snellen.rescore import rescore
@@ -213,6 +213,14 @@ class TestConcurrency:
             assert len(server.asked) == 1
 
 
+def weighing(**likely):
+    """A completion that tells how likely these next tokens were."""
+    top = [{"token": token, "logprob": math.log(p)} for token, p in likely.items()]
+    data = completion("whatever")
+    data["choices"][0]["logprobs"] = {"content": [{"top_logprobs": top}]}
+    return data
+
+
 class TestReplies:
     @pytest.mark.parametrize(
         ("data", "outcome", "text", "thinking"),
@@ -286,11 +294,7 @@ class TestReplies:
         assert read_reply(data).meta["model"] == "served-2026"
 
     def test_the_likeliest_next_tokens(self):
-        top = [("Yes", 0.5), (" yes", 0.25), ("No", 0.125), ("Maybe", 0.1)]
-        data = completion("Yes")
-        data["choices"][0]["logprobs"] = {
-            "content": [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]
-        }
+        data = weighing(**{"Yes": 0.5, " yes": 0.25, "No": 0.125, "Maybe": 0.1})
         scores = next_token_scores(data, ("Yes", "yes", "No", "no"))
         assert [math.exp(s.value) for s in scores] == pytest.approx([0.5, 0.25, 0.125, 0])
         with pytest.raises(Failed, match="no logprobs"):
@@ -691,43 +695,31 @@ class TestPrices:
 
 
 class TestScores:
+    def weigh(self, answer, samples):
+        """A run that weighs yes against no, and the server that answered."""
+        with Server(answer) as server:
+            found = snellen.run(
+                model=f"openai:x?base_url={server.url}&scores=top",
+                data=f"chart:shapes?n={samples}",
+                protocol="binary?read=likelihood",
+            )
+        return found, server
+
     def test_yes_and_no_by_the_likeliest_next_tokens(self, workspace):
         """As sure as the model says it is, without reading a word."""
 
         def answer(asked):
             sure = 0.8 if "the star" in asked.text else 0.3
-            data = completion("whatever")
-            top = [("Yes", sure), ("No", 0.95 - sure), ("Perhaps", 0.05)]
-            data["choices"][0]["logprobs"] = {
-                "content": [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]
-            }
-            return data
+            return weighing(Yes=sure, No=0.95 - sure, Perhaps=0.05)
 
-        with Server(answer) as server:
-            found = snellen.run(
-                model=f"openai:x?base_url={server.url}&scores=top",
-                data="chart:shapes?n=28",
-                protocol="binary?read=likelihood",
-            )
+        found, server = self.weigh(answer, 28)
         assert found.metrics["outcomes"]["ok"] == 28
         assert set(found.predictions["prediction"]) == {"star"}
         body = server.asked[0].body
         assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
 
     def test_neither_yes_nor_no_is_no_guess(self, workspace):
-        def answer(asked):
-            data = completion("hm")
-            data["choices"][0]["logprobs"] = {
-                "content": [{"top_logprobs": [{"token": "Hm", "logprob": 0.0}]}]
-            }
-            return data
-
-        with Server(answer) as server:
-            found = snellen.run(
-                model=f"openai:x?base_url={server.url}&scores=top",
-                data="chart:shapes?n=2",
-                protocol="binary?read=likelihood",
-            )
+        found, _ = self.weigh(lambda asked: weighing(Hm=1.0), 2)
         assert found.metrics["outcomes"]["unparsed"] == 2
 
     def test_a_server_that_gives_none_stops_the_run_with_advice(self, workspace):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -158,12 +159,15 @@ class Plan:
         budget = None if self.max_cost is None else Budget(self.max_cost)
         return Limits(self.max_concurrency, budget)
 
+    @cached_property
+    def store(self) -> Store:
+        """The workspace, opened (and made) when it is first asked for."""
+        return self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
+
     @property
     def folder(self) -> Path:
         """The workspace's folder."""
-        if isinstance(self.workspace, Store):
-            return self.workspace.folder
-        return Store(self.workspace).folder
+        return self.store.folder
 
     def examine(self, watch: Watch | None = None) -> list[Run]:
         """Do it all, model by model, and return the runs.
@@ -173,7 +177,7 @@ class Plan:
         for model, protocols in self._pairs:
             if protocols:
                 model.check()
-        store = self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
+        store = self.store
         fingerprints = [selection.fingerprint() for selection in self._selections]
         nonce = store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
         self.runs = []
@@ -204,10 +208,8 @@ class Plan:
     @property
     def workspace_name(self) -> str | None:
         """What to write after ``--workspace`` to name this one again; None where it is the default."""
-        if self.workspace is None:
-            return None
-        where = (self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)).name
-        return None if where == default_workspace() else where
+        named = self.workspace is not None and self.store.name != default_workspace()
+        return self.store.name if named else None
 
     def forecasts(self) -> list[Forecast]:
         """What it will ask and cost, without asking anything."""

@@ -184,12 +184,15 @@ class Examination:
             async with self.model.connected():
                 await self._examine(watch)
         except Stopped as error:
-            manifest = {**self.store.run(self.run)["manifest"], **self._results(), "stopped": str(error)}
-            self.store.finish(self.run, self._metrics(manifest), manifest, "stopped")
+            self._finish("stopped", {"stopped": str(error)})
             raise
-        manifest = {**self.store.run(self.run)["manifest"], **self._results()}
-        manifest.pop("stopped", None)
-        self.store.finish(self.run, self._metrics(manifest), manifest)
+        self._finish("finished", {})
+
+    def _finish(self, status: str, more: Mapping[str, Any]) -> None:
+        """Store the figures of what was examined."""
+        began = {k: v for k, v in self.store.run(self.run)["manifest"].items() if k != "stopped"}
+        manifest = {**began, **self._results(began), **more}
+        self.store.finish(self.run, self._metrics(manifest), manifest, status)
 
     async def _examine(self, watch: Watcher | None) -> None:
         progress = Progress(len(self.data))
@@ -197,6 +200,7 @@ class Examination:
         # What a model finds out about itself before it can tell costs no run any speed.
         protocol = self.protocol.paced(self.model.wave) if self.protocol.several else self.protocol
 
+        # What nobody would hear is not worth asking a protocol for.
         foresees = type(self.model).foresee is not Model.foresee
 
         def prepare(block: Block) -> Block:
@@ -325,8 +329,7 @@ class Examination:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    def _results(self) -> dict[str, Any]:
-        began = self.store.run(self.run)["manifest"]
+    def _results(self, began: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "model": {**began["model"], "facts": dict(self.model.facts())},
             "data": {**began["data"], "skipped": [bad._asdict() for bad in self.skipped]},

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
@@ -17,8 +15,8 @@ from snellen.models.base import Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.addresses import Key, address_of, storable_option
 from snellen.models.remote.base import Failed, Manners, RemoteModel
-from snellen.models.remote.chat import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, retry_after
 from snellen.models.remote.prices import Prices
+from snellen.models.remote.transfer import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.registry import MODELS
 from snellen.types import Kind, Request, Response, Score
 
@@ -120,7 +118,6 @@ class Endpoint(RemoteModel):
         # Priced by the request: as if each took one token.
         prices = None if price is None else Prices(price * 1000, 0)
         self._price = price
-        self._images: WeakKeyDictionary[Image, tuple[str, bytes]] = WeakKeyDictionary()
         super().__init__(f"endpoint:{address}", address, manners, prices)
         self._query, self._paths, self._body = query, paths, body
         self._key, self._scheme, self.mapping, self.max_side = key, scheme, dict(mapping), max_side
@@ -147,8 +144,8 @@ class Endpoint(RemoteModel):
     def weight(self, payload: Any) -> tuple[float, float]:
         return 1.0, 0.0
 
-    def prepare(self, image: Image) -> None:
-        self._images[image] = image.as_sent(FORMATS, self.max_side, MAX_IMAGE)
+    def encode(self, image: Image) -> tuple[str, bytes]:
+        return image.as_sent(FORMATS, self.max_side, MAX_IMAGE)
 
     def check(self) -> None:
         if self._key is not None:
@@ -188,9 +185,7 @@ class Endpoint(RemoteModel):
     async def exchange(self, payload: Image) -> Mapping[str, Any]:
         import aiohttp
 
-        if payload not in self._images:
-            await asyncio.to_thread(self.prepare, payload)
-        media, data = self._images[payload]
+        media, data = await self.encoded(payload)
         if self._body is not None:
             media = "application/json"
             data = self._body.replace(SLOT, base64.b64encode(data).decode()).encode()
@@ -206,7 +201,4 @@ class Endpoint(RemoteModel):
         if status >= 300:
             said = text[:300].decode("utf-8", "replace").strip()
             raise Failed(f"{status} {said}", status, after=retry_after(headers))
-        try:
-            return {"found": json.loads(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}
-        except ValueError as error:
-            raise Failed(f"an answer that is no JSON: {text[:80].decode('utf-8', 'replace')!r}") from error
+        return {"found": parse(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}

@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakKeyDictionary
 
-from snellen.errors import BadOption, SnellenError, Stopped
-from snellen.models.base import Model, failure
+from snellen.errors import BadOption, SnellenError, Stopped, reason_of
+from snellen.models.base import Model
 from snellen.models.remote.pace import Concurrency, PerMinute
 from snellen.models.remote.prices import Prices
 from snellen.redaction import redact, storable
 from snellen.types import Outcome, Request, Response
+
+if TYPE_CHECKING:
+    from snellen.images import Image
 
 __all__ = ["Failed", "Manners", "RemoteModel"]
 
@@ -117,6 +121,7 @@ class RemoteModel(Model):
         self.manners, self.prices = manners, prices
         self._tokens_each = 0.0  # of a request, both ways, as measured
         self._most_into = 0
+        self._images: WeakKeyDictionary[Image, Any] = WeakKeyDictionary()
         self._begin()
 
     @property
@@ -153,6 +158,10 @@ class RemoteModel(Model):
         """
 
     @abstractmethod
+    def encode(self, image: Image) -> Any:
+        """An image as it is sent."""
+
+    @abstractmethod
     def connect(self) -> Any:
         """An asynchronous context manager in which :meth:`exchange` works."""
 
@@ -167,6 +176,15 @@ class RemoteModel(Model):
         self._begin()
         async with self.connect():
             yield
+
+    def prepare(self, image: Image) -> None:
+        self._images[image] = self.encode(image)
+
+    async def encoded(self, image: Image) -> Any:
+        """An image as it is sent; made now, in a thread, where nobody told of it before."""
+        if image not in self._images:
+            await asyncio.to_thread(self.prepare, image)
+        return self._images[image]
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
         """Each alone: it is committed as it comes."""
@@ -187,12 +205,10 @@ class RemoteModel(Model):
             raise self._cause or error from None
         except SnellenError:
             raise
-        except Failed as error:
-            reply = Response(outcome=Outcome.ERROR, reason=str(error))
-            self._failed(error)
-        except Exception as error:  # a fault of ours, or of a server that nobody foresaw
-            reply = replace(failure(error), reason=redact(failure(error).reason))
-            self._failed(Failed(reply.reason, again=False))
+        except Exception as error:  # a failure, or a fault that nobody foresaw, of ours or of a server's
+            failed = error if isinstance(error, Failed) else Failed(reason_of(error), again=False)
+            reply = Response(outcome=Outcome.ERROR, reason=str(failed))
+            self._failed(failed)
         else:
             self._in_a_row = 0
             self._answered += 1

@@ -9,11 +9,8 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import count
 from typing import Any, Literal, NamedTuple
-from weakref import WeakKeyDictionary
 
 from snellen.errors import reason_of, require
 from snellen.images import Image
@@ -28,16 +25,12 @@ from snellen.models.remote.replies import (
     prompt_tokens,
     read_reply,
 )
+from snellen.models.remote.transfer import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.redaction import redact
 from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
-__all__ = ["ChatModel", "Settings", "at_most"]
+__all__ = ["ChatModel", "Settings"]
 
-#: What an answer may hold, in bytes: a server that sends more is not answering.
-MAX_ANSWER = 8 * 2**20
-#: What every server takes (Pillow's names), and how large an image may be before it is shrunk.
-FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
-MAX_IMAGE = 4_500_000  # base64 makes it 6 MB, and Anthropic refuses more than 5 MB of bytes
 #: How many of the likeliest next tokens are asked for: the most that OpenAI gives.
 TOP = 20
 #: Tokens of an image at low detail, at GPT-4o.
@@ -81,7 +74,7 @@ def _mark(place: int) -> str:
 
 
 class ChatModel(RemoteModel):
-    """See :func:`snellen.models.remote.openai`.
+    """See :func:`snellen.models.openai.openai`.
 
     Args:
         model: as the server calls it.
@@ -105,7 +98,6 @@ class ChatModel(RemoteModel):
             self.hint = "A server of vLLM tells likelihoods: vllm:NAME, or -M scores=prompt."
         more = {"none": set(), "top": {Kind.CHOOSE}, "prompt": {Kind.CHOOSE, Kind.SCORE}}[settings.scores]
         self.kinds = frozenset({Kind.GENERATE, *more})
-        self._images: WeakKeyDictionary[Image, bytes] = WeakKeyDictionary()
 
     def identity(self) -> Mapping[str, Any]:
         settings = {k: v for k, v in vars(self.settings).items() if v not in (None, {})}
@@ -220,9 +212,9 @@ class ChatModel(RemoteModel):
             image["detail"] = self.settings.detail
         return {"type": "image_url", "image_url": image}
 
-    def prepare(self, image: Image) -> None:
+    def encode(self, image: Image) -> bytes:
         media, data = image.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
-        self._images[image] = b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
+        return b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
 
     async def _render(self, payload: Payload) -> bytes:
         """The payload as JSON. Images are put in as bytes: to encode their base64 as text, and to scan it for
@@ -230,9 +222,7 @@ class ChatModel(RemoteModel):
         """
         text = json.dumps(payload.body).encode()
         for place, image in enumerate(payload.images):
-            if image not in self._images:  # nobody told of it; one that must be shrunk takes a while
-                await asyncio.to_thread(self.prepare, image)
-            text = text.replace(_mark(place).encode(), self._images[image], 1)
+            text = text.replace(_mark(place).encode(), await self.encoded(image), 1)
         return text
 
     def _shown(self, request: Request) -> str:
@@ -294,6 +284,8 @@ class ChatModel(RemoteModel):
         except Exception as error:  # what breaks in the middle of an answer: the transport's own errors
             raise Failed(f"the answer broke off ({reason_of(error)})", billed=True) from error
         data = parse(text)
+        if not isinstance(data, dict):
+            raise Failed(f"an answer that is no JSON object: {str(data)[:80]!r}")
         choices(data)  # an answer without any is worth another try
         return data
 
@@ -331,44 +323,12 @@ def _scored(
     )
 
 
-async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
-    """All bytes of an answer.
-
-    Raises:
-        Failed: there are more.
-    """
-    data = bytearray()
-    async for chunk in chunks:
-        data += chunk
-        if len(data) > most:
-            raise Failed(f"an answer of more than {most:,} bytes", again=False, billed=True)
-    return bytes(data)
-
-
-def parse(text: bytes) -> Mapping[str, Any]:
-    """The JSON object that an answer is.
-
-    Raises:
-        Failed: it is none.
-    """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        shown = text[:80].decode("utf-8", "replace")
-        raise Failed(f"an answer that is no JSON: {shown!r}", billed=True) from error
-    if not isinstance(data, dict):
-        raise Failed(f"an answer that is no JSON object: {str(data)[:80]!r}")
-    return data
-
-
 def _refusal(error: Any) -> Failed:
     """What a status other than 200 says."""
     body: Any = error.body if isinstance(error.body, Mapping) else {}
     body = body["error"] if isinstance(body.get("error"), Mapping) else body
-    said = str(body.get("message") or body.get("detail") or error.response.text or error.message).strip()[
-        :500
-    ]
-    reason = f"{error.status_code} {said}"
+    said = str(body.get("message") or body.get("detail") or error.response.text or error.message)
+    reason = f"{error.status_code} {said.strip()[:500]}"
     if error.status_code in (301, 302, 303, 307, 308):
         where = redact(str(error.response.headers.get("location", "elsewhere")))
         said = f"{error.status_code} the server points to {where}; set that as base_url"
@@ -378,19 +338,3 @@ def _refusal(error: Any) -> Failed:
     if error.status_code == 413:
         reason += " (shrink images with -M max_side=1024)"
     return Failed(reason, error.status_code, after=retry_after(error.response.headers))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of patience that a server asks for (RFC 9110, 10.2.3: a number or a date; and milliseconds
-    in a header of OpenAI's).
-    """
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if (value := headers.get("retry-after")) is None:
-            return None
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
