@@ -66,6 +66,7 @@ class Database(ABC):
             for statement in MIGRATIONS[found]:
                 connection.execute(sa.text(statement))
             found += 1
+            metadata.create_all(connection)  # what a layout brought anew
             self.set_version(connection, found)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The tables of a workspace."""
+"""The tables of a workspace: runs and what was answered; the arena's battles and votes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ __all__ = [
     "COLUMNS",
     "MIGRATIONS",
     "SCHEMA_VERSION",
+    "answers",
+    "battles",
     "metadata",
     "predictions",
     "responses",
+    "reveals",
     "runs",
     "samples",
+    "settings",
+    "turns",
+    "votes",
 ]
 
 #: Written into the database; to be raised by whoever changes a table.
-SCHEMA_VERSION = 3
-#: What leads from each earlier layout to the one after it.
+SCHEMA_VERSION = 4
+#: What leads from each earlier layout to the one after it; tables that are missing are made besides.
 MIGRATIONS = {
     1: (
         "ALTER TABLE responses ADD COLUMN thinking TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE responses ADD COLUMN meta JSON NOT NULL DEFAULT '{}'",
     ),
     2: ("ALTER TABLE predictions ADD COLUMN scores JSON NOT NULL DEFAULT '{}'",),
+    3: (),  # the arena's tables
 }
 #: The columns of :meth:`Store.frame` that every protocol has.
 COLUMNS = (
@@ -98,3 +105,100 @@ responses = sa.Table(
     sa.Column("thinking", sa.Text, nullable=False, server_default=""),
     sa.Column("meta", sa.JSON, nullable=False, server_default="{}"),
 )
+
+#: What the whole workspace shares: the salt of voters' ids.
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+)
+battles = sa.Table(
+    "battles",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("created", sa.String, nullable=False, index=True),
+    sa.Column("voter", sa.String, nullable=False, index=True),  # a salted hash
+    sa.Column("source", sa.String, nullable=False),  # live, runs, or what it was imported from
+    sa.Column("item", sa.String, nullable=False, index=True),  # the same for all who are shown the same
+    sa.Column("left", sa.String, nullable=False),
+    sa.Column("right", sa.String, nullable=False),
+    sa.Column("propensity", sa.Float, nullable=False),  # of this pair, when it was drawn
+    sa.Column("repeats", sa.String, sa.ForeignKey("battles.id")),  # an earlier battle of the same voter
+    sa.Column("images", sa.JSON, nullable=False),  # their sha256
+    sa.Column("content", sa.JSON, nullable=False),  # sample, truth, who is right …
+    sa.Index("battles_by_pair", "left", "right"),
+)
+turns = sa.Table(
+    "turns",
+    metadata,
+    sa.Column("battle", sa.String, sa.ForeignKey("battles.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("created", sa.String, nullable=False),
+)
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("battle", sa.String, primary_key=True),
+    sa.Column("turn", sa.Integer, primary_key=True),
+    sa.Column("side", sa.String, primary_key=True),  # left or right
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("outcome", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("leak", sa.String, nullable=False),  # the words that gave away who wrote it
+    sa.Column("created", sa.String, nullable=False),
+    sa.ForeignKeyConstraint(["battle", "turn"], ["turns.battle", "turns.number"]),
+    sa.Index("answers_that_leak", "battle", sqlite_where=sa.text("leak <> ''")),
+)
+#: Votes form a chain for each battle and voter: a vote (0), an undo of it (1), another vote (2) … The
+#: database itself refuses a second vote, and to change or remove any.
+votes = sa.Table(
+    "votes",
+    metadata,
+    sa.Column("battle", sa.String, sa.ForeignKey("battles.id"), primary_key=True),
+    sa.Column("voter", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("supersedes", sa.Integer),
+    sa.Column("choice", sa.String, nullable=False),  # left, right, tie, both_bad, undo
+    sa.Column("reasons", sa.JSON, nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False),  # the last one that was seen
+    sa.Column("left", sa.String, nullable=False),
+    sa.Column("right", sa.String, nullable=False),
+    sa.Column("propensity", sa.Float, nullable=False),
+    sa.Column("created", sa.String, nullable=False),
+    sa.CheckConstraint("(number = 0 AND supersedes IS NULL) OR supersedes = number - 1", name="votes_chain"),
+    sa.CheckConstraint("(choice = 'undo') = (number % 2 = 1)", name="votes_alternate"),
+    sa.ForeignKeyConstraint(
+        ["battle", "voter", "supersedes"], ["votes.battle", "votes.voter", "votes.number"]
+    ),
+)
+reveals = sa.Table(
+    "reveals",
+    metadata,
+    sa.Column("battle", sa.String, sa.ForeignKey("battles.id"), primary_key=True),
+    sa.Column("voter", sa.String, primary_key=True),
+    sa.Column("created", sa.String, nullable=False),
+)
+
+#: What makes votes append-only, by dialect.
+_APPEND_ONLY = {
+    "sqlite": [
+        f"CREATE TRIGGER votes_no_{what.lower()} BEFORE {what} ON votes "
+        "BEGIN SELECT RAISE(ABORT, 'votes are append-only'); END"
+        for what in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION snellen_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'votes are append-only'; END $$",
+        "CREATE TRIGGER votes_append_only BEFORE UPDATE OR DELETE ON votes "
+        "FOR EACH ROW EXECUTE FUNCTION snellen_append_only()",
+    ],
+}
+
+
+@sa.event.listens_for(votes, "after_create")
+def _protect(_: sa.Table, connection: sa.Connection, **__: object) -> None:
+    for statement in _APPEND_ONLY[connection.dialect.name]:
+        connection.exec_driver_sql(statement)

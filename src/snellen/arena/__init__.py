@@ -1,0 +1,1 @@
+"""Blind votes between models: battles, votes, and the ranking that follows from them."""

@@ -1,0 +1,61 @@
+"""Answers that give away who wrote them: pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["leak"]
+
+#: Families and makers of models, as they call themselves.
+_NAMES = (
+    "chatgpt|gpt|openai|claude|anthropic|gemini|bard|gemma|deepmind|llama|llava|meta ai|mistral|pixtral|qwen|"
+    "tongyi|alibaba|internvl|internlm|smolvlm|idefics|hugging ?face|deepseek|moonshot|kimi|yi-vl|01\\.ai|phi|"
+    "copilot|molmo|ai2|grok|xai|command|cohere|aya|reka|minicpm|cogvlm|glm|zhipu|paligemma|florence|blip|"
+    "instructblip|fuyu|adept|nova|hunyuan|doubao|ernie|step"
+)
+_SELF = re.compile(
+    r"\b(?:i am|i'm|i’m|my name is|call me|i am known as|(?:assistant|model) (?:called|named))\s+(?:an? |the )?(?:\w+[ -]){0,3}?"
+    rf"(?P<name>(?:{_NAMES})\b[\w.-]*)|\bas (?P<also>(?:{_NAMES})\b[\w.-]*), i\b",
+    re.IGNORECASE,
+)
+_MADE = re.compile(
+    r"\b(?:i|me|model|assistant)\b[^.!?\n]{0,60}?\b(?:developed|created|trained|made|built|designed)\s+by\s+"
+    rf"(?:\w+[ -]){{0,2}}?(?P<also>)(?P<name>(?:{_NAMES}|google|microsoft|amazon|apple|nvidia|meta|baidu|"
+    r"tencent)\b)",
+    re.IGNORECASE,
+)
+#: Parts of players' names that say nothing of who they are.
+_COMMON = frozenset(
+    "model models vision language instruct chat base large small mini tiny preview latest test the and main "
+    "hf pico openai clip local image images photo photos shapes rounds prompt binary rank closed open world "
+    "set revision dtype temperature".split()
+)
+
+
+def leak(text: str, players: Iterable[str] = ()) -> str:
+    """The words by which an answer gives away its author, or ``""``.
+
+    It says "I am …", "as …, I" or "made by …" with the name of a family or maker of models; or it holds a
+    distinctive part of the name of one of the players (four characters or more, a digit or a hyphen among
+    them, or after "I am").
+
+    >>> leak("I am GPT-4, a large language model.")
+    'GPT-4'
+    >>> leak("A llama stands on a meadow.")
+    ''
+    """
+    for pattern in (_SELF, _MADE):
+        if (found := pattern.search(text)) is not None:
+            return found["name"] or found["also"]
+    lowered = text.lower()
+    for player in players:
+        for part in re.split(r"[:/?&=\s]", player.lower()):
+            if len(part) < 4 or part in _COMMON:
+                continue
+            part = "-".join(part.split("-")[:2])  # the family, whatever its size
+            distinct = any(c.isdigit() or c in "-_" for c in part)
+            before = "" if distinct else r"(?:i am|i'm|my name is)\s+(?:an? |the )?"
+            if (hit := re.search(rf"{before}(?<![\w-])({re.escape(part)})(?!\w)", lowered)) is not None:
+                return hit[1]
+    return ""

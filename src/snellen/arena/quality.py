@@ -1,0 +1,171 @@
+"""How far votes can be trusted: do voters agree with themselves and with each other, and do sides matter?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from snellen.errors import require
+from snellen.stats import Estimate, rate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Agreement", "Cast", "Quality", "agreement", "assess", "preferred_wrong"]
+
+
+class Cast(NamedTuple):
+    """A vote as it stands, with what it was about.
+
+    Attributes:
+        item: what it was about: the same for all who were shown the same.
+        choice: left, right, tie or both_bad.
+        repeats: the battle that it was shown again, or None.
+        right: whether left and right answers were right, where that is known.
+    """
+
+    battle: str
+    voter: str
+    item: str
+    left: str
+    right_: str
+    choice: str
+    repeats: str | None = None
+    right: tuple[bool | None, bool | None] = (None, None)
+
+    @property
+    def winner(self) -> str:
+        """The model that was preferred, or what the vote was instead."""
+        return {"left": self.left, "right": self.right_}.get(self.choice, self.choice)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What repeated battles and swapped sides show.
+
+    Attributes:
+        consistency: the share of repeated battles in which a voter said the same again; None without any.
+        repeated: how many there were.
+        left: the share of decisive votes that went to the left side; one half where sides do not matter.
+        decisive: how many those are.
+        alpha: Krippendorff's alpha (nominal) over what several voters judged: 1 is perfect agreement, 0 that
+            of chance; None where nobody judged what another did.
+        shared: how many items several judged.
+    """
+
+    consistency: Estimate | None
+    repeated: int
+    left: Estimate | None
+    decisive: int
+    alpha: float | None
+    shared: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "self_consistency": None if self.consistency is None else self.consistency.as_dict(),
+            "repeated": self.repeated,
+            "left_share": None if self.left is None else self.left.as_dict(),
+            "decisive": self.decisive,
+            "krippendorff_alpha": self.alpha,
+            "shared_items": self.shared,
+        }
+
+
+def assess(votes: Sequence[Cast]) -> Quality:
+    """Self-consistency, position bias and agreement of votes.
+
+    Source of alpha: K. Krippendorff, *Content analysis* (2018), through evalica.
+
+    Raises:
+        MissingExtra: evalica is not installed.
+    """
+    known = {(vote.battle, vote.voter): vote for vote in votes}
+    again = [
+        (vote, first)
+        for vote in votes
+        if vote.repeats is not None and (first := known.get((vote.repeats, vote.voter))) is not None
+    ]
+    same = [vote.winner == first.winner for vote, first in again]
+    decisive = [vote for vote in votes if vote.choice in ("left", "right")]
+    alpha, shared = _alpha([vote for vote in votes if vote.repeats is None])
+    return Quality(
+        rate(same, [vote.voter for vote, _ in again]) if same else None,
+        len(same),
+        rate([v.choice == "left" for v in decisive], [v.voter for v in decisive]) if decisive else None,
+        len(decisive),
+        alpha,
+        shared,
+    )
+
+
+def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
+    import pandas as pd
+
+    by_item: dict[str, dict[str, str]] = defaultdict(dict)
+    for vote in votes:
+        by_item[vote.item].setdefault(vote.voter, vote.winner)
+    shared = {item: cast for item, cast in by_item.items() if len(cast) > 1}
+    if not shared:
+        return None, 0
+    evalica: Any = require("evalica", "web", "Agreement of voters")
+    codes = {name: i for i, name in enumerate(sorted({w for cast in shared.values() for w in cast.values()}))}
+    if len(codes) == 1:  # all of one opinion, about which chance says nothing
+        return None, len(shared)
+    voters = sorted({voter for cast in shared.values() for voter in cast})
+    table = pd.DataFrame(
+        [[codes.get(shared[item].get(voter, "")) for item in shared] for voter in voters], dtype=float
+    )
+    return float(evalica.alpha(table, distance="nominal").alpha), len(shared)
+
+
+def preferred_wrong(votes: Sequence[Cast]) -> tuple[Estimate, int] | None:
+    """How often the wrong answer was preferred, of decisive votes where exactly one of the two is right."""
+    told = [
+        v for v in votes if v.choice in ("left", "right") and None not in v.right and v.right[0] != v.right[1]
+    ]
+    if not told:
+        return None
+    wrong = [not v.right[0 if v.choice == "left" else 1] for v in told]
+    return rate(wrong, [v.voter for v in told]), len(told)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's tau-b between votes' ratings and a benchmark's scores, over the models that have both."""
+
+    tau: float
+    low: float
+    high: float
+    models: int
+
+
+def agreement(
+    models: Sequence[str], ratings: Sequence[float], again: NDArray[np.float64], scores: Mapping[str, float]
+) -> Agreement | None:
+    """Whether people prefer what scores well; None for fewer than three models, or where all score alike.
+
+    The interval is over resampled votes; the benchmark's scores are taken as they are.
+
+    Source: M. G. Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945), through scipy.
+
+    Args:
+        models: of the ratings.
+        ratings: one a model.
+        again: ratings under resampled votes, [replicates, models].
+        scores: of a benchmark, by model.
+    """
+    import numpy as np
+    from scipy.stats import kendalltau
+
+    shared = [i for i, name in enumerate(models) if name in scores]
+    theirs = [scores[models[i]] for i in shared]
+    if len(shared) < 3 or len(set(theirs)) < 2:
+        return None
+    tau = float(kendalltau([ratings[i] for i in shared], theirs).statistic)
+    drawn = [float(kendalltau(row[shared], theirs).statistic) for row in again]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return Agreement(tau, min(tau, float(low)), max(tau, float(high)), len(shared))

@@ -1,0 +1,411 @@
+"""Votes to a ranking: Bradley–Terry with ties, its intervals, and how firmly the first place is held.
+
+The model is Davidson's: with strengths a and b, the first wins with a / D, they tie with 2 v √(ab) / D, where
+D = a + b + 2 v √(ab). Sources: R. A. Bradley and M. E. Terry, Biometrika 39 (1952); R. R. Davidson, "On
+extending the Bradley–Terry model to accommodate ties", JASA 65 (1970); fitted by M. E. J. Newman's iteration
+("Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023) through evalica. What is fitted
+are counts by pair, not single votes, so that a million of them take no longer than a thousand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from snellen.errors import require
+from snellen.stats import LEVEL, samples_needed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Counts = NDArray[np.int64]
+
+__all__ = ["FEW_VOTERS", "Ranking", "Standing", "Tally", "Verdict", "rank", "ranking"]
+
+#: With fewer voters, votes are drawn again rather than voters, and the intervals are theirs alone.
+FEW_VOTERS = 10
+REPLICATES = 500
+#: What every model is taken to have won, and lost, against an imagined one before any vote: so that a model
+#: that never lost has a finite strength, and all have some way to each other.
+PRIOR = 0.5
+#: Points on the customary scale: 400 for a factor of ten in strength, 1000 in the middle.
+SCALE, CENTER = 400.0, 1000.0
+
+
+class Verdict(NamedTuple):
+    """So many equal votes of one voter. ``outcome`` is left, right or tie (both bad is a tie)."""
+
+    voter: str
+    left: str
+    right: str
+    outcome: str
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Votes counted by voter, pair and outcome.
+
+    Attributes:
+        models: sorted.
+        voters: how many there are.
+        voter, pair, outcome, count: one entry for each kind of vote that a voter gave: the voter's number,
+            the pair as i · m + j with i < j < m, 0 where i won, 1 where j won, 2 for a tie, and how many.
+    """
+
+    models: tuple[str, ...]
+    voters: int
+    voter: Counts
+    pair: Counts
+    outcome: Counts
+    count: Counts
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict]) -> Tally:
+        """Count votes."""
+        import numpy as np
+
+        rows = list(verdicts)
+        models = tuple(sorted({name for row in rows for name in (row.left, row.right)}))
+        place = {name: i for i, name in enumerate(models)}
+        voters: dict[str, int] = {}
+        table = np.empty((4, len(rows)), dtype=np.int64)
+        swapped = {"left": 1, "right": 0, "tie": 2}
+        straight = {"left": 0, "right": 1, "tie": 2}
+        for column, row in enumerate(rows):
+            i, j = place[row.left], place[row.right]
+            outcome = straight[row.outcome] if i < j else swapped[row.outcome]
+            pair = min(i, j) * len(models) + max(i, j)
+            table[:, column] = (voters.setdefault(row.voter, len(voters)), pair, outcome, row.times)
+        return cls(models, len(voters), table[0], table[1], table[2], table[3])
+
+    @property
+    def votes(self) -> int:
+        """How many votes there are."""
+        return int(self.count.sum())
+
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """The kinds of votes that occur, as pair · 3 + outcome, sorted."""
+        import numpy as np
+
+        return np.unique(self.pair * 3 + self.outcome)
+
+    @cached_property
+    def column(self) -> NDArray[np.int64]:
+        """The place among :attr:`cells` of each entry."""
+        import numpy as np
+
+        return np.searchsorted(self.cells, self.pair * 3 + self.outcome).astype(np.int64)
+
+    @cached_property
+    def totals(self) -> Floats:
+        """How many votes of each kind."""
+        import numpy as np
+
+        found = np.bincount(self.column, weights=self.count, minlength=len(self.cells))
+        return found.astype(np.float64)
+
+    def resampled(self, replicates: int, seed: int) -> Floats:
+        """Counts by kind with voters (or, where they are few, votes) drawn again, [replicates, cells].
+
+        Source: C. A. Field and A. H. Welsh, "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007).
+        """
+        import numpy as np
+        from scipy.sparse import csr_array
+
+        rng = np.random.default_rng(seed)
+        if self.voters < FEW_VOTERS:
+            shares = self.totals / self.totals.sum()
+            return rng.multinomial(self.votes, shares, size=replicates).astype(np.float64)
+        by_voter = csr_array((self.count, (self.column, self.voter)), shape=(len(self.cells), self.voters))
+        found: list[Floats] = []
+        chunk = max(1, min(replicates, 5_000_000 // self.voters))
+        for start in range(0, replicates, chunk):
+            size = min(chunk, replicates - start)
+            drawn = np.empty((self.voters, size))
+            for k in range(size):
+                picked = rng.integers(self.voters, size=self.voters)
+                drawn[:, k] = np.bincount(picked, minlength=self.voters)
+            found.append(np.asarray(by_voter @ drawn).T)
+        return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One model's place.
+
+    Attributes:
+        rating: on the scale where 400 points are a factor of ten in strength and the mean is 1000.
+        low, high: its 95 % interval.
+        rank: 1 + how many models' intervals lie wholly above this one's: the best that it may be.
+        worst: how many models there are, less those whose intervals lie wholly below this one's.
+        win_rate: the share of its votes that it won, ties half.
+        needed: about how many more direct votes would part it from the next one; None for the last one, or
+            where they are so equal that no number would.
+    """
+
+    model: str
+    rating: float
+    low: float
+    high: float
+    rank: int
+    worst: int
+    votes: int
+    wins: int
+    losses: int
+    ties: int
+    win_rate: float
+    needed: int | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All places, the best first.
+
+    Attributes:
+        standings: one a model.
+        votes, voters: how many stand behind it.
+        clustered: whether voters were drawn again for the intervals (else votes were).
+        ties: Davidson's v: 0 where nothing ever ties.
+        rates: of the row's votes against the column, the share that the row won, ties half; None where the
+            two never met. In the order of the standings.
+        meetings: how many votes stand behind each.
+        flips: how many decisive votes would have had to go the other way for another model to be first, as
+            far as a greedy search finds; None where there is no second model.
+        challenger: which model that is.
+        replicates: ratings under resampled votes, [replicates, models], in the order of the standings.
+        style: what each feature of style is worth, where it was controlled for: log-odds of winning for an
+            answer that has all of it.
+    """
+
+    standings: tuple[Standing, ...]
+    votes: int
+    voters: int
+    clustered: bool
+    ties: float
+    rates: tuple[tuple[float | None, ...], ...]
+    meetings: tuple[tuple[int, ...], ...]
+    flips: int | None
+    challenger: str
+    replicates: Floats
+    style: tuple[tuple[str, float, float, float], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the replicates, as JSON."""
+        return {
+            "standings": [asdict(one) for one in self.standings],
+            **{name: getattr(self, name) for name in ("votes", "voters", "clustered", "ties")},
+            "win_rates": {
+                one.model: dict(zip((s.model for s in self.standings), row, strict=True))
+                for one, row in zip(self.standings, self.rates, strict=True)
+            },
+            "flips": self.flips,
+            "challenger": self.challenger,
+            "style": [dict(zip(("feature", "value", "low", "high"), row, strict=True)) for row in self.style],
+        }
+
+
+def _fit(models: int, cells: NDArray[np.int64], counts: Floats, ties: float = 0.5) -> tuple[Floats, float]:
+    """Log-strengths, whose mean is 0, and v."""
+    import numpy as np
+
+    evalica: Any = require("evalica", "web", "Ranking by votes")
+    kept = counts > 0
+    pair, outcome = cells[kept] // 3, cells[kept] % 3
+    # The last one is the imagined opponent.
+    everyone = list(range(models))
+    xs = [*(pair // models).tolist(), *everyone, *everyone]
+    ys = [*(pair % models).tolist(), *[models] * (2 * models)]
+    sorts = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
+    winners = [sorts[o] for o in outcome.tolist()] + [sorts[0]] * models + [sorts[1]] * models
+    weights = [*counts[kept].tolist(), *[PRIOR] * (2 * models)]
+    # Without any tie, v is 0, which the iteration only creeps towards.
+    start = ties if (outcome == 2).any() else 0.0
+    found = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
+    scores = np.log(found.scores.reindex([*everyone]).to_numpy(dtype=np.float64))
+    return scores - scores.mean(), float(found.v) if start else 0.0
+
+
+def _points(log_strengths: Floats) -> Floats:
+    points: Floats = CENTER + SCALE / math.log(10) * log_strengths
+    return points
+
+
+def rank(tally: Tally, *, replicates: int = REPLICATES, seed: int = 0) -> Ranking | None:
+    """Rank models by votes; None where there are none.
+
+    Intervals are percentiles over resampled votes: of whole voters, or, below ``FEW_VOTERS``, of votes, which
+    says how sure these voters' opinion is, not what others would say.
+
+    Raises:
+        MissingExtra: evalica is not installed.
+    """
+    import numpy as np
+
+    if not tally.votes:
+        return None
+    m = len(tally.models)
+    logs, ties = _fit(m, tally.cells, tally.totals)
+    drawn = tally.resampled(replicates, seed)
+    again = np.stack([_fit(m, tally.cells, counts, max(ties, 0.05))[0] for counts in drawn])
+    return ranking(tally, logs, ties, again)
+
+
+def ranking(
+    tally: Tally,
+    logs: Floats,
+    ties: float,
+    again: Floats,
+    style: tuple[tuple[str, float, float, float], ...] = (),
+) -> Ranking:
+    """The places that follow from log-strengths, v, and log-strengths under resampled votes."""
+    import numpy as np
+
+    m = len(tally.models)
+    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(_points(again), edges, axis=0)
+    ratings = _points(logs)
+    low, high = np.minimum(low, ratings), np.maximum(high, ratings)
+    order = sorted(range(m), key=lambda i: (-ratings[i], tally.models[i]))
+    won = _won(tally)
+    wins, losses, drawn = won[:, :, 0].sum(axis=1), won[:, :, 0].sum(axis=0), won[:, :, 1].sum(axis=1)
+    met = wins + losses + drawn
+    standings = []
+    for place, i in enumerate(order):
+        follower = order[place + 1] if place + 1 < m else None
+        standings.append(
+            Standing(
+                tally.models[i],
+                float(ratings[i]),
+                float(low[i]),
+                float(high[i]),
+                1 + int((low > high[i]).sum()),
+                m - int((high < low[i]).sum()),
+                int(met[i]),
+                int(wins[i]),
+                int(losses[i]),
+                int(drawn[i]),
+                float((wins[i] + drawn[i] / 2) / met[i]) if met[i] else math.nan,
+                None if follower is None else _needed(float(logs[i] - logs[follower]), ties),
+            )
+        )
+    meetings = won[:, :, 0] + won[:, :, 0].T + won[:, :, 1]
+    rates = tuple(
+        tuple(
+            float((won[i, j, 0] + won[i, j, 1] / 2) / meetings[i, j]) if meetings[i, j] else None
+            for j in order
+        )
+        for i in order
+    )
+    # What turns the first place is sought without regard to style, so only where style has no say.
+    flips, challenger = (None, None) if style else _flips(tally, logs, ties, order)
+    return Ranking(
+        tuple(standings),
+        tally.votes,
+        tally.voters,
+        tally.voters >= FEW_VOTERS,
+        ties,
+        rates,
+        tuple(tuple(int(meetings[i, j]) for j in order) for i in order),
+        flips,
+        "" if challenger is None else tally.models[challenger],
+        _points(again)[:, order],
+        style,
+    )
+
+
+def _won(tally: Tally) -> Floats:
+    """How often the row beat the column, and how often they tied, [models, models, 2]."""
+    import numpy as np
+
+    m = len(tally.models)
+    found = np.zeros((m, m, 2))
+    i, j, outcome = tally.cells // 3 // m, tally.cells // 3 % m, tally.cells % 3
+    for a, b, o, n in zip(i, j, outcome, tally.totals, strict=True):
+        if o == 2:
+            found[a, b, 1] += n
+            found[b, a, 1] += n
+        else:
+            found[(a, b, 0) if o == 0 else (b, a, 0)] += n
+    return found
+
+
+def _chances(gap: float, ties: float) -> tuple[float, float, float]:
+    """Of winning, losing and tying for a gap in log-strength."""
+    a, b = math.exp(gap / 2), math.exp(-gap / 2)
+    whole = a + b + 2 * ties
+    return a / whole, b / whole, 2 * ties / whole
+
+
+def _needed(gap: float, ties: float) -> int | None:
+    """Direct votes that find this gap at 5 % with 80 % power (see :func:`snellen.stats.samples_needed`)."""
+    win, loss, _ = _chances(gap, ties)
+    if win - loss < 1e-3:
+        return None
+    return samples_needed(win - loss, min(1.0, win + loss))
+
+
+def _flips(tally: Tally, logs: Floats, ties: float, order: Sequence[int]) -> tuple[int | None, int | None]:
+    """How few decisive votes, given to the other side, put another model first, and which.
+
+    Votes are turned in the order of their first-order influence on the gap, and the least number is found by
+    fitting anew. It is an upper bound: another choice might do with fewer. Compare J. Huang et al., "Dropping
+    just a handful of preferences can change top large language model rankings" (2025), who drop votes.
+    """
+    import numpy as np
+
+    m = len(tally.models)
+    first = order[0]
+    i, j, outcome = tally.cells // 3 // m, tally.cells // 3 % m, tally.cells % 3
+    information = np.eye(m) * 1e-9
+    for a, b in {(int(a), int(b)) for a, b in zip(i, j, strict=True)}:
+        win, _, tie = _chances(float(logs[a] - logs[b]), ties)
+        n = tally.totals[(i == a) & (j == b)].sum()
+        variance = win + tie / 4 - (win + tie / 2) ** 2
+        step = np.zeros(m)
+        step[[a, b]] = 1, -1
+        information += n * variance * np.outer(step, step)
+    inverse = np.linalg.pinv(information)
+    best: tuple[int, int] | None = None
+    for other in order[1:4]:  # those behind them are further away
+        gap = np.zeros(m)
+        gap[[first, other]] = 1, -1
+        pull = gap @ inverse
+        # What turning a vote of each kind takes from the gap, and the kind that it becomes.
+        sign = np.where(outcome == 0, 1.0, np.where(outcome == 1, -1.0, 0.0))
+        gain = sign * (pull[i] - pull[j])
+        places = [int(c) for c in np.argsort(-gain, kind="stable") if gain[c] > 0]
+
+        def turned(k: int, places: Sequence[int] = places) -> tuple[NDArray[np.int64], Floats]:
+            counts = dict(zip(tally.cells.tolist(), tally.totals.tolist(), strict=True))
+            for c in places:
+                take = min(k, int(tally.totals[c]))
+                cell = int(tally.cells[c])
+                counts[cell] -= take
+                mirror = cell + (1 if cell % 3 == 0 else -1)
+                counts[mirror] = counts.get(mirror, 0.0) + take
+                k -= take
+                if not k:
+                    break
+            return np.array(list(counts)), np.array(list(counts.values()))
+
+        def ousted(k: int, other: int = other) -> bool:
+            now, _ = _fit(m, *turned(k), max(ties, 0.05))
+            return bool(now[other] >= now[first])
+
+        low, high = 0, int(sum(tally.totals[c] for c in places))
+        if best is not None:
+            high = min(high, best[0])
+        if not high or not ousted(high):
+            continue
+        while high - low > 1:  # high ousts it, low does not
+            middle = (low + high) // 2
+            low, high = (low, middle) if ousted(middle) else (middle, high)
+        best = (high, other)
+    return best if best is not None else (None, None)
