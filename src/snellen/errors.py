@@ -10,7 +10,8 @@
     │   ├── Unsupported       a model that cannot answer what a protocol asks
     │   ├── DataError         a data set that is not there, is empty, or contradicts itself
     │   │   └── ImageError    an image that is missing, broken, or too large to decode
-    │   └── ModelError        a checkpoint that is not there or cannot be loaded
+    │   ├── ModelError        a checkpoint that is not there or cannot be loaded
+    │   └── Conflict          what can be done once was done already: a second vote
     ├── Stopped               a run ended before its end, with what it has: too many failures, or money
     └── StoreError            the workspace cannot be read or written
 
@@ -26,6 +27,7 @@ from types import ModuleType
 
 __all__ = [
     "BadOption",
+    "Conflict",
     "DataError",
     "ImageError",
     "MissingExtra",
@@ -76,6 +78,10 @@ class ImageError(DataError):
 
 class ModelError(UsageError):
     """A checkpoint is not there or cannot be loaded."""
+
+
+class Conflict(UsageError):
+    """What can be done only once was done already."""
 
 
 class Stopped(SnellenError):

@@ -104,6 +104,14 @@ class Run:
         with closing(self._store.sample_rows(self.id)) as rows:
             return list(islice(rows, most))
 
+    def sample(self, id: str) -> dict[str, Any]:
+        """A sample: label, images (sha256), and its content: question, choices, references …
+
+        Raises:
+            UnknownName: there is none of that id.
+        """
+        return self._store.sample_row(self.id, id)
+
     @property
     def folder(self) -> Path:
         """The folder of its workspace."""

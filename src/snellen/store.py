@@ -28,7 +28,7 @@ from snellen.types import Outcome, Prediction, Response, Sample, Score
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Finding", "Remembered", "Store", "default_workspace", "is_address"]
+__all__ = ["Finding", "Remembered", "Store", "default_workspace", "is_address", "timestamp"]
 
 T = TypeVar("T")
 
@@ -113,7 +113,12 @@ class Store:
             self.database.make()
             self.database.check()
 
-    def _do(self, work: Callable[[sa.Connection], T]) -> T:
+    def do(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do work in a transaction (see :meth:`snellen.database.Database.transact`).
+
+        Raises:
+            StoreError: the database refused.
+        """
         with self._explained():
             return self.database.transact(work)
 
@@ -135,7 +140,7 @@ class Store:
 
     def recall(self, keys: Sequence[str]) -> dict[str, Response]:
         """The responses that are remembered under these keys."""
-        return self._do(lambda connection: _recall(connection, keys))
+        return self.do(lambda connection: _recall(connection, keys))
 
     def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
         """Commit responses. One that is there already (another process was faster) stays as it is, and is
@@ -143,7 +148,7 @@ class Store:
         """
         if not rows:
             return {}
-        now = _now()
+        now = timestamp()
         # In one order everywhere: two that write the same in different orders would wait for each other.
         unique = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
         values = [{**_response_row(row), "created": now} for row in unique]
@@ -153,13 +158,13 @@ class Store:
             kept = set(connection.execute(new, values).scalars())
             return _recall(connection, [row["key"] for row in values if row["key"] not in kept])
 
-        return self._do(write)
+        return self.do(write)
 
     # ── runs ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, name: str, digest: str, manifest: Mapping[str, Any]) -> str:
         """The id of the run of this digest: the one that is there, or a new one ``name-xxxxxx``."""
-        now = _now()
+        now = timestamp()
         query = sa.select(runs.c.id).where(runs.c.digest == digest)
         row = {"digest": digest, "created": now, "updated": now, "status": "running"}
         new = self.database.insert(runs).on_conflict_do_nothing().returning(runs.c.id)
@@ -177,14 +182,14 @@ class Store:
                     return str(known)
             return None
 
-        if (found := self._do(write)) is None:
+        if (found := self.do(write)) is None:
             raise StoreError(f"{self.name}: no free id for a run of {name}.")
         return found
 
     def unfinished(self, specification: str) -> str | None:
         """The nonce of the newest fresh run of a specification that is not finished."""
         query = sa.select(runs.c.manifest).where(runs.c.status != "finished").order_by(runs.c.updated.desc())
-        for manifest in self._do(lambda connection: connection.execute(query).scalars().all()):
+        for manifest in self.do(lambda connection: connection.execute(query).scalars().all()):
             if manifest.get("specification") == specification and manifest.get("fresh"):
                 return str(manifest["fresh"])
         return None
@@ -196,7 +201,7 @@ class Store:
             predictions.c.sample.in_(ids),
             predictions.c.outcome != Outcome.ERROR,
         )
-        return self._do(lambda connection: set(connection.execute(query).scalars()))
+        return self.do(lambda connection: set(connection.execute(query).scalars()))
 
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, and how long it took; a finding replaces an older one."""
@@ -207,7 +212,9 @@ class Store:
             index_elements=["run", "sample"], set_={name: new.excluded[name] for name in replaced}
         )
         began = sa.update(runs).where(runs.c.id == run)
-        change = began.values(fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=_now())
+        change = began.values(
+            fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=timestamp()
+        )
         ordered = sorted(findings, key=lambda finding: finding.sample.id)
         about = [_sample_row(run, f) for f in ordered]
         found = [_prediction_row(run, f) for f in ordered]
@@ -218,7 +225,7 @@ class Store:
                 connection.execute(replace, found)
             connection.execute(change)
 
-        self._do(write)
+        self.do(write)
 
     def keep_scores(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
         """Commit the scores of samples, in place of those that they had."""
@@ -229,30 +236,32 @@ class Store:
         )
         rows = [{"of": name, "now": dict(scores)} for name, scores in sorted(found.items())]
         if rows:
-            self._do(lambda connection: connection.execute(change, rows))
+            self.do(lambda connection: connection.execute(change, rows))
 
     def forget(self, run: str) -> None:
         """Take back a run that came to nothing; one that is finished stays."""
         query = sa.delete(runs).where(runs.c.id == run, runs.c.status != "finished")
-        self._do(lambda connection: connection.execute(query))
+        self.do(lambda connection: connection.execute(query))
 
     def finish(
         self, run: str, metrics: Mapping[str, Any], manifest: Mapping[str, Any], status: str = "finished"
     ) -> None:
         """Commit a run's figures; ``manifest`` replaces the one it began with."""
         change = sa.update(runs).where(runs.c.id == run)
-        values = change.values(status=status, metrics=_jsonable(metrics), manifest=manifest, updated=_now())
-        self._do(lambda connection: connection.execute(values))
+        values = change.values(
+            status=status, metrics=_jsonable(metrics), manifest=manifest, updated=timestamp()
+        )
+        self.do(lambda connection: connection.execute(values))
 
     def run(self, run: str) -> dict[str, Any]:
         """A run's row, by its full id."""
         query = sa.select(runs).where(runs.c.id == run)
-        return self._do(lambda connection: dict(connection.execute(query).mappings().one()))
+        return self.do(lambda connection: dict(connection.execute(query).mappings().one()))
 
     def list_runs(self) -> list[dict[str, Any]]:
         """All runs, the newest last."""
         query = sa.select(runs).order_by(runs.c.created, runs.c.id)
-        return self._do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
+        return self.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def find(self, name: str) -> str:
         """The full id that a unique prefix, or ``@last``, stands for.
@@ -261,7 +270,7 @@ class Store:
             UnknownName: none, or several.
         """
         newest = sa.select(runs.c.id).order_by(runs.c.updated.desc())
-        ids: list[str] = self._do(lambda connection: list(connection.execute(newest).scalars()))
+        ids: list[str] = self.do(lambda connection: list(connection.execute(newest).scalars()))
         if name == "@last" and ids:
             return ids[0]
         if name in ids:
@@ -283,6 +292,18 @@ class Store:
         """Rows of a run's samples, in the order of the data set."""
         query = sa.select(samples).where(samples.c.run == run).order_by(samples.c.position)
         yield from self._stream(query)
+
+    def sample_row(self, run: str, sample: str) -> dict[str, Any]:
+        """The row of one sample.
+
+        Raises:
+            UnknownName: the run has no such sample.
+        """
+        query = sa.select(samples).where(samples.c.run == run, samples.c.id == sample)
+        found = self.do(lambda connection: connection.execute(query).mappings().one_or_none())
+        if found is None:
+            raise UnknownName(f"{run} has no sample {sample!r}.")
+        return dict(found)
 
     def findings(self, run: str) -> Generator[dict[str, Any], None, None]:
         """Rows of samples with their predictions, in the order of the data set."""
@@ -366,7 +387,7 @@ class Store:
         query = sa.select(predictions.c.responses).where(
             predictions.c.run == run, predictions.c.sample == sample
         )
-        keys = self._do(lambda connection: list(connection.execute(query).scalar_one_or_none() or []))
+        keys = self.do(lambda connection: list(connection.execute(query).scalar_one_or_none() or []))
         known = self.recall(keys)
         return [known[key] for key in keys if key in known]
 
@@ -395,7 +416,8 @@ class Store:
             ) from error
 
 
-def _now() -> str:
+def timestamp() -> str:
+    """The time, as it stands in the database."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

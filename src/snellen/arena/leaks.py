@@ -15,7 +15,8 @@ _NAMES = (
     "instructblip|fuyu|adept|nova|hunyuan|doubao|ernie|step"
 )
 _SELF = re.compile(
-    r"\b(?:i am|i'm|i’m|my name is|call me|i am known as|(?:assistant|model) (?:called|named))\s+(?:an? |the )?(?:\w+[ -]){0,3}?"
+    r"\b(?:i am|i'm|i’m|my name is|call me|i am known as|(?:assistant|model) (?:called|named))\s+"
+    r"(?:an? |the )?(?:\w+[ -]){0,3}?"
     rf"(?P<name>(?:{_NAMES})\b[\w.-]*)|\bas (?P<also>(?:{_NAMES})\b[\w.-]*), i\b",
     re.IGNORECASE,
 )
@@ -47,7 +48,7 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
     """
     for pattern in (_SELF, _MADE):
         if (found := pattern.search(text)) is not None:
-            return found["name"] or found["also"]
+            return (found["name"] or found["also"]).rstrip(".")
     lowered = text.lower()
     for player in players:
         for part in re.split(r"[:/?&=\s]", player.lower()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from random import Random
 from typing import NamedTuple
@@ -54,13 +54,25 @@ def propensities(
     return {pair: weight / whole for pair, weight in weights.items()}
 
 
-def draw(players: Sequence[str], met: Mapping[frozenset[str], int], rng: Random) -> Draw:
-    """A pair by its propensity, sides at random.
+def draw(
+    players: Sequence[str],
+    met: Mapping[frozenset[str], int],
+    rng: Random,
+    without: Collection[frozenset[str]] = (),
+) -> Draw | None:
+    """A pair by its propensity, sides at random; None where no pair is left.
+
+    Args:
+        without: pairs that have nothing left to show; the others share their chances.
 
     Raises:
         ValueError: as :func:`propensities`.
     """
-    chances = propensities(players, met)
+    chances = {p: chance for p, chance in propensities(players, met).items() if p not in without}
+    if not chances:
+        return None
+    whole = sum(chances.values())
+    chances = {pair: chance / whole for pair, chance in chances.items()}
     (pair,) = rng.choices(list(chances), weights=list(chances.values()))
     left, right = rng.sample([player for player in players if player in pair], 2)
     return Draw(left, right, chances[pair])

@@ -1,0 +1,202 @@
+"""Battles between models that answer while somebody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from snellen.arena.ballots import SIDES, Answer, Ballots, Battle, Turn
+from snellen.arena.leaks import leak
+from snellen.arena.pairing import draw
+from snellen.engine.memory import Remembering
+from snellen.errors import BadOption, Unsupported, UsageError
+from snellen.images import Image
+from snellen.models.base import Model, failure
+from snellen.types import Decoding, Kind, Message, Outcome, Request
+
+if TYPE_CHECKING:
+    from snellen.datasets.base import Selection
+
+__all__ = ["MAX_TURNS", "Live"]
+
+log = logging.getLogger(__name__)
+#: Questions that a battle takes, and characters that a question may have.
+MAX_TURNS, MAX_QUESTION = 8, 4000
+
+
+class Live:
+    """An arena of models that are asked as people ask them.
+
+    Both answers are released together: nobody sees one before the other, so that speed betrays nobody.
+
+    Args:
+        ballots: where battles are written down, at once, so that a restart goes on with them.
+        models: two or more that generate text.
+        data: where random images come from, if anywhere.
+        image_path: where the image of a hash lies (uploads, and what was drawn from the data).
+        max_tokens: of an answer.
+        seconds: for which an answer is awaited; later it counts as an error.
+
+    Raises:
+        UsageError: fewer than two models, or one that does not generate text.
+    """
+
+    source = "live"
+
+    def __init__(
+        self,
+        ballots: Ballots,
+        models: Sequence[Model],
+        *,
+        image_path: Callable[[str], Path],
+        data: Selection | None = None,
+        max_tokens: int = 512,
+        seconds: float = 300.0,
+        rng: Random | None = None,
+    ) -> None:
+        if len({model.name for model in models}) < 2:
+            raise UsageError("An arena needs at least two models: --model A --model B")
+        for model in models:
+            if Kind.GENERATE not in model.kinds or model.fixed:
+                raise Unsupported(
+                    f"{model.name} does not answer questions in words, so it cannot enter an arena. Its "
+                    "stored predictions can: snellen arena --runs RUN RUN"
+                )
+            model.check()
+        if max_tokens < 1:
+            raise BadOption(f"--max-tokens {max_tokens} is not allowed; allowed: 1 or more.")
+        self.ballots, self.data = ballots, data
+        self.models = {model.name: model for model in models}
+        self.players = tuple(sorted(self.models))
+        self.max_tokens, self.seconds = max_tokens, seconds
+        self._image_path = image_path
+        self._rng = rng or Random()
+        self._memory: dict[str, Remembering] = {}
+        self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Load the models; questions come within it."""
+        async with AsyncExitStack() as stack:
+            for name, model in self.models.items():
+                log.info("loading %s", name)
+                await asyncio.to_thread(model.load)
+                stack.callback(model.close)
+                await stack.enter_async_context(model.connected())
+                self._memory[name] = Remembering(model, self.ballots.store)
+            try:
+                yield
+            finally:
+                for task in self._under_way.values():
+                    task.cancel()
+                await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    def random_image(self) -> tuple[Image, str, str | None]:
+        """An image of the data with its sample's id and question.
+
+        Raises:
+            UsageError: there are no data.
+        """
+        if self.data is None:
+            raise UsageError("There are no data to take an image from; start the arena with --data.")
+        sample = self.data[self._rng.randrange(len(self.data))]
+        return sample.images[0], sample.id, sample.question
+
+    def begin(
+        self, voter: str, images: Sequence[str], question: str, more: Mapping[str, Any] | None = None
+    ) -> Battle:
+        """A new battle with its first question, yet unanswered.
+
+        Args:
+            images: their hashes.
+            more: what is known of them (``sample``).
+
+        Raises:
+            BadOption: the question is empty or too long.
+        """
+        question = _checked(question)
+        drawn = draw(self.players, self.ballots.met(), self._rng)
+        assert drawn is not None  # no pair is excluded
+        pair = sorted((drawn.left, drawn.right))
+        item = hashlib.sha256("\0".join([*pair, *images, question]).encode()).hexdigest()[:24]
+        turns = (Turn(0, question),)
+        battle = Battle("", voter, self.source, item, *drawn, tuple(images), dict(more or {}), turns=turns)
+        return self.ballots.keep(battle)
+
+    def ask(self, battle: Battle, question: str) -> None:
+        """Write down a further question.
+
+        Raises:
+            BadOption: it is empty or too long, or there were enough.
+            Conflict: another one waits for its answers.
+        """
+        if len(battle.turns) >= MAX_TURNS:
+            raise BadOption(f"A battle has {MAX_TURNS} questions at most. Vote now.")
+        self.ballots.ask(battle, _checked(question))
+
+    def attend(self, battle: Battle) -> None:
+        """See to it that the last question is being answered. To be called where the event loop runs; what
+        was left unanswered when a server ended is taken up again.
+        """
+        if not battle.turns or battle.answered:
+            return
+        key = (battle.id, battle.turns[-1].number)
+        if key not in self._under_way:
+            task = asyncio.create_task(self._answer(battle))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+
+    async def _answer(self, battle: Battle) -> None:
+        """Ask both, and write down both answers once both are there."""
+        turn = battle.turns[-1]
+        waiting = [side for side in SIDES if getattr(turn, side) is None]
+        answers = await asyncio.gather(*(self._one(battle, side) for side in waiting))
+        for side, answer in zip(waiting, answers, strict=True):
+            await asyncio.to_thread(self.ballots.answer, battle.id, turn.number, side, answer)
+
+    async def _one(self, battle: Battle, side: str) -> Answer:
+        name = getattr(battle, side)
+        began = time.perf_counter()
+        if name not in self._memory:
+            return Answer("", Outcome.ERROR, "this model is not in the arena any more")
+        try:
+            request = self._request(battle, side)
+            (found,) = await asyncio.wait_for(self._memory[name].respond([request]), self.seconds)
+            reply = found.response
+        except TimeoutError:
+            return Answer("", Outcome.ERROR, "no answer came in time", time.perf_counter() - began)
+        except Exception as error:  # of whatever sort: the other side's answer must not be lost with it
+            reply = failure(error)
+        if reply.outcome is Outcome.ERROR:
+            log.warning("%s failed: %s", name, reply.reason)
+        given_away = leak(reply.text, self.players)
+        return Answer(reply.text, reply.outcome, reply.reason, time.perf_counter() - began, given_away)
+
+    def _request(self, battle: Battle, side: str) -> Request:
+        """The conversation so far as this side knows it."""
+        images = [Image.from_path(self._image_path(sha256)) for sha256 in battle.images]
+        messages = []
+        for turn in battle.turns:
+            content = (*images, turn.question) if turn.number == 0 else (turn.question,)
+            messages.append(Message("user", content))
+            if (said := getattr(turn, side)) is not None:
+                messages.append(Message("assistant", (said.text,)))
+        return Request(tuple(messages), decoding=Decoding(max_tokens=self.max_tokens))
+
+
+def _checked(question: str) -> str:
+    question = question.replace("\r\n", "\n").strip()
+    if not question:
+        raise BadOption("The question is empty. Ask something about the image.")
+    if len(question) > MAX_QUESTION:
+        raise BadOption(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
+        )
+    return question

@@ -1,0 +1,201 @@
+"""Battles between finished runs: what their models answered is stored, so nothing is asked while people vote."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from snellen.arena.ballots import Answer, Ballots, Battle, Turn
+from snellen.arena.leaks import leak
+from snellen.arena.pairing import draw
+from snellen.errors import UsageError
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    from snellen.runs import Run
+
+__all__ = ["OVERLAP", "REPEAT", "Recorded", "names_of"]
+
+#: How often a voter is shown a battle of their own again, sides swapped, and how often what another voter
+#: was shown: what self-consistency and agreement are computed from.
+REPEAT, OVERLAP = 0.05, 0.25
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What one run says of a sample."""
+
+    label: str | None
+    said: str
+    outcome: str
+    images: tuple[str, ...]
+    right: bool | None
+
+
+def names_of(runs: Sequence[Run]) -> dict[str, str]:
+    """What runs are called as players, by id: the model, with the protocol or the id where that is not
+    enough to tell them apart.
+    """
+    for told in (lambda r: r.model, lambda r: f"{r.model} {r.protocol}", lambda r: f"{r.model} {r.id}"):
+        names = {run.id: told(run) for run in runs}
+        if len(set(names.values())) == len(runs):
+            break
+    return names
+
+
+class Recorded:
+    """An arena over runs.
+
+    Args:
+        ballots: where battles are written down.
+        runs: two or more finished ones on samples that they share.
+        disagreements_first: show samples first of which exactly one of the two is right.
+        repeat, overlap: see :data:`REPEAT` and :data:`OVERLAP`.
+
+    Raises:
+        UsageError: fewer than two runs, one that is not finished, or two that share no sample.
+    """
+
+    source = "runs"
+
+    def __init__(
+        self,
+        ballots: Ballots,
+        runs: Sequence[Run],
+        *,
+        disagreements_first: bool = False,
+        repeat: float = REPEAT,
+        overlap: float = OVERLAP,
+        rng: Random | None = None,
+    ) -> None:
+        if len({run.id for run in runs}) < 2:
+            raise UsageError("An arena needs at least two runs; see: snellen ls runs")
+        for run in runs:
+            if run.status != "finished":
+                raise UsageError(f"{run.id} is not finished ({run.status}); first: snellen resume {run.id}")
+        self.ballots, self.repeat, self.overlap = ballots, repeat, overlap
+        self.first = disagreements_first
+        self._rng = rng or Random()
+        self._runs = {name: run for run in runs for name in [names_of(runs)[run.id]]}
+        self.players = tuple(sorted(self._runs))
+        self._told = {name: _table(run) for name, run in self._runs.items()}
+        self._shared: dict[frozenset[str], list[str]] = {}
+        for i, a in enumerate(self.players):
+            for b in self.players[i + 1 :]:
+                if shared := self._samples(a, b):
+                    self._shared[frozenset((a, b))] = shared
+        if not self._shared:
+            raise UsageError(
+                "These runs share no samples on which both have answered, so there is nothing to compare."
+            )
+
+    def _samples(self, a: str, b: str) -> list[str]:
+        """What two runs can be compared on; where asked for, what they differ in correctness on first."""
+        mine, theirs = self._told[a], self._told[b]
+        shared = [id for id, told in mine.items() if id in theirs and theirs[id].images == told.images]
+        if self.first:
+            shared.sort(key=lambda id: mine[id].right == theirs[id].right)
+        return shared
+
+    def deal(self, voter: str) -> Battle | None:
+        """A battle for a voter, answers and all; None where they were shown everything."""
+        if self._rng.random() < self.repeat and (again := self.again(voter)) is not None:
+            return again
+        seen, dealt = self.ballots.seen(voter), self.ballots.dealt(self.source)
+        left_over = {
+            pair: [id for id in ids if self._item(pair, id) not in seen] for pair, ids in self._shared.items()
+        }
+        done = {frozenset((a, b)) for a in self.players for b in self.players if a < b}
+        done -= {pair for pair, ids in left_over.items() if ids}
+        drawn = draw(self.players, self.ballots.met(), self._rng, done)
+        if drawn is None:
+            return None
+        pair = frozenset((drawn.left, drawn.right))
+        ids = left_over[pair]
+        others = [id for id in ids if self._item(pair, id) in dealt]
+        if others and self._rng.random() < self.overlap:
+            ids = others
+        if self.first:
+            a, b = (self._told[name] for name in pair)
+            best = min(a[id].right == b[id].right for id in ids)
+            ids = [id for id in ids if (a[id].right == b[id].right) == best]
+        sample = self._rng.choice(ids)
+        return self.ballots.keep(self._battle(voter, drawn.left, drawn.right, drawn.propensity, sample))
+
+    def again(self, voter: str) -> Battle | None:
+        """An earlier battle of a voter's once more, sides swapped; None where none is old enough."""
+        known = self.ballots.earlier(voter)
+        if not known:
+            return None
+        old = self.ballots.battle(self._rng.choice(known))
+        swapped = replace(
+            old,
+            id="",
+            created="",
+            left=old.right,
+            right=old.left,
+            repeats=old.id,
+            turns=tuple(replace(turn, left=turn.right, right=turn.left) for turn in old.turns),
+            content={**old.content, "right": list(reversed(old.content.get("right") or (None, None)))},
+            vote=None,
+            revealed=False,
+        )
+        return self.ballots.keep(swapped)
+
+    def _item(self, pair: frozenset[str], sample: str) -> str:
+        runs = sorted(self._runs[name].id for name in pair)
+        return hashlib.sha256("\0".join([*runs, sample]).encode()).hexdigest()[:24]
+
+    def _battle(self, voter: str, left: str, right: str, propensity: float, sample: str) -> Battle:
+        told = [self._told[name][sample] for name in (left, right)]
+        content = {
+            "sample": sample,
+            "truth": told[0].label,
+            "right": [one.right for one in told],
+            "runs": [self._runs[name].id for name in (left, right)],
+        }
+        pair = frozenset((left, right))
+        question = self._question(left, sample)
+        turn = Turn(0, question, *(self._answer(name, sample) for name in (left, right)))
+        images = told[0].images
+        item = self._item(pair, sample)
+        return Battle("", voter, self.source, item, left, right, propensity, images, content, turns=(turn,))
+
+    def _question(self, name: str, sample: str) -> str:
+        run = self._runs[name]
+        row = run.sample(sample)
+        asked = row["content"].get("question")
+        choices = row["content"].get("choices") or ()
+        if asked:
+            return "\n".join([asked, *(f"- {choice}" for choice in choices)])
+        labels = run.manifest["data"]["labels"]
+        if run.classifies and len(labels) <= 30:
+            return f"What is in the image? One of: {', '.join(labels)}"
+        return "What is in the image?" if run.classifies else "Describe the image."
+
+    def _answer(self, name: str, sample: str) -> Answer:
+        """What a run's model said: its own words where it was asked once for a text, else its decision."""
+        told = self._told[name][sample]
+        replies = self._runs[name].replies(sample)
+        text = replies[0].text if len(replies) == 1 and replies[0].text else told.said
+        outcome = Outcome(told.outcome)
+        return Answer(text, outcome, leak=leak(text, self.players))
+
+
+def _table(run: Run) -> Mapping[str, _Told]:
+    """What a run says of each sample that it has an answer for."""
+    found = {}
+    for row in run.outcomes.to_dict("records"):
+        if row["outcome"] == Outcome.ERROR:
+            continue
+        right: bool | None = None
+        if run.classifies and row["label"] is not None:
+            right = row["prediction"] == row["label"]
+        elif (mark := row["marks"].get(run.primary)) in (0, 1):
+            right = bool(mark)
+        images = tuple(row["images"])
+        found[str(row["id"])] = _Told(row["label"], row["prediction"], row["outcome"], images, right)
+    return found
