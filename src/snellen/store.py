@@ -258,9 +258,24 @@ class Store:
         query = sa.select(runs).where(runs.c.id == run)
         return self.do(lambda connection: dict(connection.execute(query).mappings().one()))
 
-    def list_runs(self) -> list[dict[str, Any]]:
-        """All runs, the newest last."""
+    def stamps(self) -> dict[str, str]:
+        """When each run was changed last, by id, the newest run last."""
+        query = sa.select(runs.c.id, runs.c.updated).order_by(runs.c.created, runs.c.id)
+        return self.do(lambda connection: {row.id: row.updated for row in connection.execute(query)})
+
+    def list_runs(self, ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """All runs, or those of these ids, the newest last."""
         query = sa.select(runs).order_by(runs.c.created, runs.c.id)
+        if ids is not None:
+            pages = [ids[i : i + 500] for i in range(0, len(ids), 500)]
+            found = [
+                dict(row)
+                for page in pages
+                for row in self.do(
+                    lambda c, page=page: c.execute(query.where(runs.c.id.in_(page))).mappings().all()  # type: ignore[misc]
+                )
+            ]
+            return sorted(found, key=lambda row: (row["created"], row["id"]))
         return self.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def find(self, name: str) -> str:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from random import Random
 from typing import Any
 
 import sqlalchemy as sa
@@ -417,7 +418,29 @@ class Ballots:
         for id in ids:
             yield self.battle(id)
 
-    def earlier(self, voter: str, skip: int = 5) -> list[str]:
+    def again(self, voter: str, rng: Random) -> Battle | None:
+        """An earlier battle of a voter's as a new one with its sides swapped; None where none is old
+        enough.
+        """
+        known = self._earlier(voter)
+        if not known:
+            return None
+        old = self.battle(rng.choice(known))
+        swapped = replace(
+            old,
+            id="",
+            created="",
+            left=old.right,
+            right=old.left,
+            repeats=old.id,
+            turns=tuple(replace(turn, left=turn.right, right=turn.left) for turn in old.turns),
+            content={**old.content, "right": list(reversed(old.content.get("right") or (None, None)))},
+            vote=None,
+            revealed=False,
+        )
+        return self.keep(swapped)
+
+    def _earlier(self, voter: str, skip: int = 5) -> list[str]:
         """The battles that a voter voted on and that may be shown again: not the last few, none twice."""
         query = (
             _standing(votes.c.battle)

@@ -79,6 +79,8 @@ class Live:
         self._image_path = image_path
         self._rng = rng or Random()
         self._memory: dict[str, Remembering] = {}
+        #: A model in this process answers one request after the other; whoever waits holds no thread.
+        self._turns = {name: asyncio.Semaphore(16 if m.remote else 1) for name, m in self.models.items()}
         self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     @asynccontextmanager
@@ -112,7 +114,7 @@ class Live:
     def begin(
         self, voter: str, images: Sequence[str], question: str, more: Mapping[str, Any] | None = None
     ) -> Battle:
-        """A new battle with its first question, yet unanswered.
+        """Write down a new battle with its first question, yet unanswered.
 
         Args:
             images: their hashes.
@@ -168,7 +170,8 @@ class Live:
             return Answer("", Outcome.ERROR, "this model is not in the arena any more")
         try:
             request = self._request(battle, side)
-            (found,) = await asyncio.wait_for(self._memory[name].respond([request]), self.seconds)
+            async with asyncio.timeout(self.seconds), self._turns[name]:
+                (found,) = await self._memory[name].respond([request])
             reply = found.response
         except TimeoutError:
             return Answer("", Outcome.ERROR, "no answer came in time", time.perf_counter() - began)
@@ -182,9 +185,9 @@ class Live:
     def _request(self, battle: Battle, side: str) -> Request:
         """The conversation so far as this side knows it."""
         images = [Image.from_path(self._image_path(sha256)) for sha256 in battle.images]
-        messages = []
+        messages: list[Message] = []
         for turn in battle.turns:
-            content = (*images, turn.question) if turn.number == 0 else (turn.question,)
+            content = (*(images if turn.number == 0 else ()), turn.question)
             messages.append(Message("user", content))
             if (said := getattr(turn, side)) is not None:
                 messages.append(Message("assistant", (said.text,)))

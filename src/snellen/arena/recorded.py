@@ -1,10 +1,10 @@
-"""Battles between finished runs: what their models answered is stored, so nothing is asked while people vote."""
+"""Battles between finished runs: their answers are stored, so nothing is asked while people vote."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -97,12 +97,12 @@ class Recorded:
         mine, theirs = self._told[a], self._told[b]
         shared = [id for id, told in mine.items() if id in theirs and theirs[id].images == told.images]
         if self.first:
-            shared.sort(key=lambda id: mine[id].right == theirs[id].right)
+            shared.sort(key=lambda name: mine[name].right == theirs[name].right)
         return shared
 
     def deal(self, voter: str) -> Battle | None:
         """A battle for a voter, answers and all; None where they were shown everything."""
-        if self._rng.random() < self.repeat and (again := self.again(voter)) is not None:
+        if self._rng.random() < self.repeat and (again := self.ballots.again(voter, self._rng)) is not None:
             return again
         seen, dealt = self.ballots.seen(voter), self.ballots.dealt(self.source)
         left_over = {
@@ -124,26 +124,6 @@ class Recorded:
             ids = [id for id in ids if (a[id].right == b[id].right) == best]
         sample = self._rng.choice(ids)
         return self.ballots.keep(self._battle(voter, drawn.left, drawn.right, drawn.propensity, sample))
-
-    def again(self, voter: str) -> Battle | None:
-        """An earlier battle of a voter's once more, sides swapped; None where none is old enough."""
-        known = self.ballots.earlier(voter)
-        if not known:
-            return None
-        old = self.ballots.battle(self._rng.choice(known))
-        swapped = replace(
-            old,
-            id="",
-            created="",
-            left=old.right,
-            right=old.left,
-            repeats=old.id,
-            turns=tuple(replace(turn, left=turn.right, right=turn.left) for turn in old.turns),
-            content={**old.content, "right": list(reversed(old.content.get("right") or (None, None)))},
-            vote=None,
-            revealed=False,
-        )
-        return self.ballots.keep(swapped)
 
     def _item(self, pair: frozenset[str], sample: str) -> str:
         runs = sorted(self._runs[name].id for name in pair)

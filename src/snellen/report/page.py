@@ -14,6 +14,7 @@ from rich.text import Text
 from snellen.compare import ranks
 from snellen.errors import UsageError, require
 from snellen.metrics.classification import Confusion, per_class
+from snellen.report.charts import Point, scatter
 from snellen.report.tables import dollars, heading_of, number, pairs, score
 from snellen.types import Outcome
 
@@ -54,7 +55,7 @@ def html(
     pictures = {run.id: _gallery(run, run.predictions) for run in runs}
     if title is not None:
         content["title"] = title
-    return str(template.render(**content, galleries=pictures, pct=_percent, tables=tables, intro=intro))
+    return str(template.render(**content, galleries=pictures, tables=tables, intro=intro))
 
 
 def _percent(rate: float) -> str:
@@ -114,7 +115,6 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
         }
         for run in ordered
     ]
-    points, ticks = _speeds(ordered)
     ranked = any(run.id in places for run in runs)
     priced = any(run.metrics.get("cost") is not None for run in runs)
     return {
@@ -124,30 +124,18 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
         "rows": rows,
         "ranked": ranked,
         "priced": priced,
-        "points": points,
-        "ticks": ticks,
+        "speeds": _speeds(ordered),
     }
 
 
-def _speeds(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Points of the score against the logarithm of speed, and ticks at powers of ten."""
-    timed = [run for run in runs if run.metrics["items_per_second"]]
-    if len(timed) < 2:
-        return [], []
-    logs = [math.log10(run.metrics["items_per_second"]) for run in timed]
-    low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
-
-    def place(log: float) -> float:
-        return round(50 + 490 * (log - low) / max(1, high - low), 1)
-
-    points: list[dict[str, Any]] = []
-    for run, log in zip(timed, logs, strict=True):
-        x, y = place(log), round(260 - 240 * max(0.0, min(1.0, _figure(run)["value"])), 1)
-        crowd = sum(abs(p["x"] - x) < 20 and abs(p["y"] - y) < 14 for p in points)
-        name = f"{run.model} {run.protocol}"
-        points.append({"x": x, "y": y, "name": name, "left": x + 8 + 16 * crowd})
-    ticks = [{"x": place(e), "text": f"{10.0**e:g}"} for e in range(low, high + 1)]
-    return points, ticks
+def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Scores against speeds."""
+    points = [
+        Point(run.metrics["items_per_second"], 100 * _figure(run)["value"], f"{run.model} {run.protocol}")
+        for run in runs
+        if run.metrics["items_per_second"]
+    ]
+    return scatter(points, x="items per second", y=heading_of(runs[0].primary))
 
 
 def _plainly(name: str, run: Run) -> str:
@@ -198,7 +186,11 @@ def _matrix(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
     for t, name in enumerate(table.labels):
         across = [counts.get((t, p if p < len(table.labels) else -1), 0) for p in range(len(columns))]
         whole = sum(across) or 1
-        cells = [{"count": n, "share": round(n / whole, 2)} for n in across]
+        names = [*table.labels, *[""] * (len(columns) - len(table.labels))]
+        cells = [
+            {"count": n, "share": round(n / whole, 2), "name": name}
+            for n, name in zip(across, names, strict=True)
+        ]
         rows.append({"name": name, "cells": cells})
     return {"columns": columns, "rows": rows}
 

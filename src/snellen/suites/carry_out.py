@@ -12,6 +12,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from snellen.api import AtHand, Filters, Plan, Watch
+from snellen.board import averages
 from snellen.compare import compare
 from snellen.errors import DataError, Unsupported, UsageError
 from snellen.redaction import redact
@@ -88,30 +89,16 @@ class Outcome:
         return rows
 
     def averages(self) -> list[dict[str, Any]]:
-        """The average over benchmarks and the average rank, model by model; None where one is missing.
-
-        Source: the Open VLM Leaderboard (github.com/open-compass/VLMEvalKit): unweighted, of scores from 0 to
-        100; the rank among those who have a score, 1 + how many are strictly better.
+        """The average over benchmarks and the average rank, model by model (see
+        :func:`snellen.board.averages`), of scores from 0 to 100.
         """
-        if not self.suite.average:
-            return []
-        models = dict.fromkeys(d.run.model for d in self.done)
-        scores: dict[str, dict[str, float | None]] = {model: {} for model in models}
+        scores: dict[str, dict[str, float | None]] = {d.run.model: {} for d in self.done}
         for part, metric, scale in self.suite.average:
-            for model in models:
+            for model, mine in scores.items():
                 found = [d.run for d in self.done if d.part.name == part and d.run.model == model]
                 value = value_of(found[0], metric) if found else None
-                scores[model][part] = None if value is None else scale * value
-        rows = []
-        for model, mine in scores.items():
-            ranks = [
-                1 + sum((other[part] or 0) > value for other in scores.values() if other[part] is not None)
-                for part, value in mine.items()
-                if value is not None
-            ]
-            whole = None if None in mine.values() else mean(v for v in mine.values() if v is not None)
-            rows.append({"model": model, "average": whole, "rank": mean(ranks) if ranks else None, **mine})
-        return sorted(rows, key=lambda row: (row["average"] is None, -(row["average"] or 0), row["model"]))
+                mine[part] = None if value is None else scale * value
+        return [row.as_dict() for row in averages(scores)] if self.suite.average else []
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
