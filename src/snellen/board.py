@@ -15,7 +15,18 @@ from snellen.model_facts import SIZES, UNKNOWN, Book, Facts
 from snellen.runs import Run
 from snellen.store import Store
 
-__all__ = ["COLUMNS", "Average", "Board", "Entry", "Group", "Query", "averages", "pareto"]
+__all__ = [
+    "COLUMNS",
+    "Average",
+    "Board",
+    "Entry",
+    "Group",
+    "Query",
+    "averages",
+    "benchmark",
+    "grouped",
+    "pareto",
+]
 
 #: Groups of so many runs and samples are ranked by paired tests; larger ones by their intervals.
 PAIRED_RUNS, PAIRED_SAMPLES = 10, 20_000
@@ -350,7 +361,7 @@ class Board:
             self._ranks[key] = (found, True) if found else (interval_ranks(mine), False)
         return self._ranks[key]
 
-    def averaged(self, query: Query, groups: Sequence[Group]) -> list[Average]:
+    def averaged(self, groups: Sequence[Group]) -> list[Average]:
         """Models over the groups as benchmarks, in per cent. Of several runs, a model's newest counts."""
         scores: dict[str, dict[str, float | None]] = {}
         names = [benchmark(group) for group in groups]

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
     from PIL.ImageFile import ImageFile
 
-__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "decode", "encode", "preview"]
+__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "cleaned", "decode", "encode", "preview"]
 
 #: What an image file may be at most, checked before it is decoded.
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 #: Formats that are decoded, whatever a file is called.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+#: What people may upload: formats, pixels.
+UPLOADS = ("PNG", "JPEG", "MPO", "WEBP")
+UPLOAD_PIXELS = 40_000_000
 #: The EXIF tag that says how a picture is to be turned.
 ORIENTATION = 0x0112
 #: The values of that tag for pictures that lie on a side.
@@ -246,6 +249,29 @@ def encode(image: Pixels, format: str = "PNG", quality: int = 95) -> bytes:
     # Fast compression: charts are noisy, so more effort gains next to nothing.
     image.save(buffer, format, **({"compress_level": 1} if format == "PNG" else {"quality": quality}))
     return buffer.getvalue()
+
+
+def cleaned(data: bytes, name: str) -> bytes:
+    """An upload decoded and encoded again: the pixels and nothing else, no EXIF, comment or profile. A JPEG
+    stays one (quality 92), all else becomes a PNG.
+
+    Raises:
+        ImageError: as :func:`decode`; or no PNG, JPEG or WebP, or of more than ``UPLOAD_PIXELS`` pixels.
+    """
+    from PIL import Image as pillow
+
+    known = _header(data, name)
+    if known.format not in UPLOADS:
+        raise ImageError(f"{name}: {known.format} images are not taken. Allowed: PNG, JPEG, WebP.")
+    if known.size[0] * known.size[1] > UPLOAD_PIXELS:
+        raise ImageError(
+            f"{name}: {known.size[0]} x {known.size[1]} pixels; at most {UPLOAD_PIXELS:,} are taken. "
+            "Shrink the image."
+        )
+    picture = decode(data, name)
+    bare = pillow.new("RGB", picture.size)
+    bare.paste(picture)
+    return encode(bare, "JPEG", 92) if known.format in ("JPEG", "MPO") else encode(bare)
 
 
 def preview(image: Pixels, side: int = 192) -> bytes:

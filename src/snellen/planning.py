@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import Selection
+from snellen.datasets.base import Selection, select
 from snellen.engine.examiner import incompatibility
 from snellen.errors import BadOption, DataError, Unsupported, UsageError
 from snellen.metrics.scoring import Scorer
-from snellen.models.base import Limits, Model
+from snellen.models.base import Budget, Limits, Model
 from snellen.protocols.base import Protocol
-from snellen.registry import PROTOCOLS, parse_name
+from snellen.redaction import redact
+from snellen.registry import DATASETS, MODELS, PROTOCOLS, parse_name
 
-__all__ = ["Task", "Titled", "check_scorer", "fitting", "named", "pair", "refuse_unpriced", "with_options"]
+__all__ = [
+    "Task",
+    "Titled",
+    "check_scorer",
+    "fitting",
+    "live_models",
+    "named",
+    "pair",
+    "refuse_unpriced",
+    "whole",
+    "with_options",
+]
 
 #: Protocols by what a user called them, and what a model is asked about which data.
 Titled = list[tuple[str, Protocol]]
@@ -127,6 +140,36 @@ def pair(
         hint = "" if blind else f" {_what_works(models[0])}"
         raise Unsupported(f"{skipped[0]}.{hint}".rstrip())
     return found, skipped
+
+
+def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: float | None) -> list[Model]:
+    """Models to be talked with, which share a budget.
+
+    Raises:
+        UsageError: as its subclasses say.
+    """
+    if max_cost is not None and not 0 < max_cost < math.inf:
+        raise BadOption(f"--max-cost {max_cost} is not allowed; allowed: a number above 0.")
+    limits = Limits(budget=None if max_cost is None else Budget(max_cost))
+    found = []
+    for name in dict.fromkeys(names):
+        model = MODELS.make(name, options)
+        model.name, model.limits = redact(name), limits
+        refuse_unpriced(model)
+        found.append(model)
+    return found
+
+
+def whole(name: str, options: Mapping[str, Any]) -> Selection:
+    """All of a data set.
+
+    Raises:
+        UsageError: as its subclasses say; samples without an image.
+    """
+    selection = select(DATASETS.make(name, options))
+    if not selection.first().images:
+        raise DataError(f"{name} has no images (sample {selection.first().id!r}).")
+    return selection
 
 
 _PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import BadOption
+from snellen.errors import BadOption, UnknownName
 from snellen.store import Store
 from snellen.types import Outcome, Response
 
@@ -111,6 +111,30 @@ class Run:
             UnknownName: there is none of that id.
         """
         return self._store.sample_row(self.id, id)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of :attr:`predictions`, a page in memory at a time."""
+        return self._store.rows(self.id)
+
+    def findings(self) -> Iterator[dict[str, Any]]:
+        """Rows of samples with their predictions and without what was answered."""
+        return self._store.findings(self.id)
+
+    def finding(self, position: int) -> dict[str, Any]:
+        """The sample at a position of the data set, with its prediction.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        with closing(self._store.findings(self.id, position)) as rows:
+            found = next(rows, None)
+        if found is None:
+            raise UnknownName(f"{self.id} has no sample at position {position}.")
+        return found
+
+    def neighbours(self, position: int) -> tuple[int | None, int | None]:
+        """The positions of the samples before and after one."""
+        return self._store.neighbours(self.id, position)
 
     @property
     def folder(self) -> Path:

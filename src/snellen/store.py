@@ -57,8 +57,10 @@ class Finding(NamedTuple):
 
 
 def default_workspace() -> str:
-    """``$SNELLEN_WORKSPACE`` (a folder or an address), or ``./snellen-workspace``."""
-    return os.environ.get("SNELLEN_WORKSPACE") or FOLDER
+    """``$SNELLEN_DB`` (an address), ``$SNELLEN_WORKSPACE`` (a folder or an address), or
+    ``./snellen-workspace``.
+    """
+    return os.environ.get("SNELLEN_DB") or os.environ.get("SNELLEN_WORKSPACE") or FOLDER
 
 
 def is_address(where: Path | str) -> bool:
@@ -320,8 +322,8 @@ class Store:
             raise UnknownName(f"{run} has no sample {sample!r}.")
         return dict(found)
 
-    def findings(self, run: str) -> Generator[dict[str, Any], None, None]:
-        """Rows of samples with their predictions, in the order of the data set."""
+    def findings(self, run: str, position: int | None = None) -> Generator[dict[str, Any], None, None]:
+        """Rows of samples with their predictions, in the order of the data set; or the one at a position."""
         query = (
             sa.select(
                 samples.c.id,
@@ -340,7 +342,17 @@ class Store:
             .where(samples.c.run == run)
             .order_by(samples.c.position)
         )
+        if position is not None:
+            query = query.where(samples.c.position == position)
         yield from self._stream(query)
+
+    def neighbours(self, run: str, position: int) -> tuple[int | None, int | None]:
+        """The positions of the samples before and after one."""
+        here = samples.c.position
+        of_run = samples.c.run == run
+        before = sa.select(sa.func.max(here)).where(of_run, here < position)
+        after = sa.select(sa.func.min(here)).where(of_run, here > position)
+        return self.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
 
     def _stream(self, query: sa.Select[Any]) -> Generator[dict[str, Any], None, None]:
         """Rows, a page in memory at a time."""

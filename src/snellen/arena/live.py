@@ -24,7 +24,7 @@ from snellen.types import Decoding, Kind, Message, Outcome, Request
 if TYPE_CHECKING:
     from snellen.datasets.base import Selection
 
-__all__ = ["MAX_TURNS", "Live"]
+__all__ = ["MAX_QUESTION", "MAX_TURNS", "Live"]
 
 log = logging.getLogger(__name__)
 #: Questions that a battle takes, and characters that a question may have.
@@ -77,7 +77,7 @@ class Live:
         self.players = tuple(sorted(self.models))
         self.max_tokens, self.seconds = max_tokens, seconds
         self._image_path = image_path
-        self._rng = rng or Random()
+        self.rng = rng or Random()
         self._memory: dict[str, Remembering] = {}
         #: A model in this process answers one request after the other; whoever waits holds no thread.
         self._turns = {name: asyncio.Semaphore(16 if m.remote else 1) for name, m in self.models.items()}
@@ -108,8 +108,15 @@ class Live:
         """
         if self.data is None:
             raise UsageError("There are no data to take an image from; start the arena with --data.")
-        sample = self.data[self._rng.randrange(len(self.data))]
+        sample = self.data[self.rng.randrange(len(self.data))]
         return sample.images[0], sample.id, sample.question
+
+    def question_of(self, sample: str) -> str | None:
+        """What the data ask of a sample; None where they ask nothing, or there is no such sample."""
+        data = self.data
+        places = (i for i in range(len(data)) if data.id(i) == sample) if data is not None else iter(())
+        place = next(places, None)
+        return None if data is None or place is None else data[place].question
 
     def begin(
         self, voter: str, images: Sequence[str], question: str, more: Mapping[str, Any] | None = None
@@ -124,7 +131,7 @@ class Live:
             BadOption: the question is empty or too long.
         """
         question = _checked(question)
-        drawn = draw(self.players, self.ballots.met(), self._rng)
+        drawn = draw(self.players, self.ballots.met(), self.rng)
         assert drawn is not None  # no pair is excluded
         pair = sorted((drawn.left, drawn.right))
         item = hashlib.sha256("\0".join([*pair, *images, question]).encode()).hexdigest()[:24]

@@ -78,7 +78,7 @@ class Recorded:
                 raise UsageError(f"{run.id} is not finished ({run.status}); first: snellen resume {run.id}")
         self.ballots, self.repeat, self.overlap = ballots, repeat, overlap
         self.first = disagreements_first
-        self._rng = rng or Random()
+        self.rng = rng or Random()
         self._runs = {name: run for run in runs for name in [names_of(runs)[run.id]]}
         self.players = tuple(sorted(self._runs))
         self._told = {name: _table(run) for name, run in self._runs.items()}
@@ -102,7 +102,7 @@ class Recorded:
 
     def deal(self, voter: str) -> Battle | None:
         """A battle for a voter, answers and all; None where they were shown everything."""
-        if self._rng.random() < self.repeat and (again := self.ballots.again(voter, self._rng)) is not None:
+        if self.rng.random() < self.repeat and (again := self.ballots.again(voter, self.rng)) is not None:
             return again
         seen, dealt = self.ballots.seen(voter), self.ballots.dealt(self.source)
         left_over = {
@@ -110,19 +110,19 @@ class Recorded:
         }
         done = {frozenset((a, b)) for a in self.players for b in self.players if a < b}
         done -= {pair for pair, ids in left_over.items() if ids}
-        drawn = draw(self.players, self.ballots.met(), self._rng, done)
+        drawn = draw(self.players, self.ballots.met(), self.rng, done)
         if drawn is None:
             return None
         pair = frozenset((drawn.left, drawn.right))
         ids = left_over[pair]
         others = [id for id in ids if self._item(pair, id) in dealt]
-        if others and self._rng.random() < self.overlap:
+        if others and self.rng.random() < self.overlap:
             ids = others
         if self.first:
             a, b = (self._told[name] for name in pair)
             best = min(a[id].right == b[id].right for id in ids)
             ids = [id for id in ids if (a[id].right == b[id].right) == best]
-        sample = self._rng.choice(ids)
+        sample = self.rng.choice(ids)
         return self.ballots.keep(self._battle(voter, drawn.left, drawn.right, drawn.propensity, sample))
 
     def _item(self, pair: frozenset[str], sample: str) -> str:

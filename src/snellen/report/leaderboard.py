@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snellen.metrics.summary import COUNTS, RATES
-from snellen.report.tables import dollars, escape, heading_of, number, outcomes, score
+from snellen.report.tables import dollars, escape, heading_of, number, outcomes, told_of
 
 if TYPE_CHECKING:
     from snellen.runs import Run
@@ -89,10 +89,7 @@ def _scores(runs: Sequence[Run]) -> list[str]:
 
 
 def _score_of(name: str, run: Run) -> str:
-    figure = run.metrics.get(name)
-    known = (figure or {}).get("n", run.metrics["n"])
-    told = score(name, figure)
-    return told if known == run.metrics["n"] else f"{told} [dim]of {known}[/dim]"
+    return told_of(name, run.metrics)
 
 
 def _outcomes_of(run: Run) -> str:

@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from snellen.compare import ranks
 from snellen.errors import UsageError, require
 from snellen.metrics.classification import Confusion, per_class
 from snellen.report.charts import Point, scatter
-from snellen.report.tables import dollars, heading_of, number, pairs, score
+from snellen.report.tables import dollars, heading_of, number, pairs, plainly
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from snellen.runs import Run
 
-__all__ = ["html", "markdown"]
+__all__ = ["boxes_of", "environment", "html", "markdown", "markdown_table", "matrix_of"]
 
 #: Beyond so many classes a confusion matrix is too large to read; the most confused pairs stay.
 MATRIX = 40
@@ -46,11 +44,7 @@ def html(
         MissingExtra: jinja2 is not installed.
         UsageError: a run that is not finished, or without a truth.
     """
-    jinja2: Any = require("jinja2", "report", "Writing a report")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("snellen.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.get_template("report.html.jinja")
+    template = environment("Writing a report").get_template("report.html.jinja")
     content = _content(runs)
     pictures = {run.id: _gallery(run, run.predictions) for run in runs}
     if title is not None:
@@ -60,6 +54,23 @@ def html(
 
 def _percent(rate: float) -> str:
     return f"{100 * rate:.1f}"
+
+
+def environment(purpose: str, *packages: str) -> Any:
+    """Templates of reports, and of other packages, which escape what they are given.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    jinja2: Any = require("jinja2", "report", purpose)
+    loaders = [jinja2.PackageLoader(package) for package in ("snellen.report", *packages)]
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
             "model": run.model,
             "protocol": run.protocol,
             "score": _figure(run),
-            "others": [_plainly(name, run) for name in others],
+            "others": [plainly(name, run.metrics) for name in others],
             "speed": number(run.metrics["items_per_second"]),
             "cost": dollars(run.metrics.get("cost")),
             "outcomes": _outcomes(run.metrics["outcomes"]),
@@ -138,14 +149,6 @@ def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
     return scatter(points, x="items per second", y=heading_of(runs[0].primary))
 
 
-def _plainly(name: str, run: Run) -> str:
-    """A score with its interval, without any markup, and of how many samples, if not of all."""
-    figure = run.metrics.get(name)
-    known = (figure or {}).get("n", run.metrics["n"])
-    of = "" if known == run.metrics["n"] else f" of {known}"
-    return Text.from_markup(score(name, figure)).plain + of
-
-
 def _outcomes(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
 
@@ -155,7 +158,7 @@ def _section(run: Run) -> dict[str, Any]:
     shown = [name for name in run.metrics.get("scores", ()) if run.metrics.get(name)]
     return {
         "classifies": run.classifies,
-        "scores": [(heading_of(name), _plainly(name, run)) for name in shown],
+        "scores": [(heading_of(name), plainly(name, run.metrics)) for name in shown],
         "figures": [] if run.classifies else _told(run.metrics["protocol"]),
         "id": run.id,
         "model": run.model,
@@ -169,12 +172,13 @@ def _section(run: Run) -> dict[str, Any]:
         ),
         "outcomes": _outcomes(run.metrics["outcomes"]),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
-        "matrix": _matrix(truth, predicted) if truth else None,
+        "matrix": matrix_of(truth, predicted) if truth else None,
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
     }
 
 
-def _matrix(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
+def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
+    """A confusion matrix as rows of counts and of shares of their row; None where it is too large to read."""
     table = Confusion.of(truth, predicted)
     if len(table.labels) > MATRIX:
         return None
@@ -247,12 +251,12 @@ def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
         if run.classifies
         else [f"{k.replace('_', ' ')} {v:.3g}" for k, v in row["marks"].items()],
         "image": image,
-        "boxes": _boxes(row),
+        "boxes": boxes_of(row),
         "exchanges": exchanges,
     }
 
 
-def _boxes(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
+def boxes_of(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
     """True and predicted boxes, in per cent of the picture; none where nothing was to be found."""
     drawn = row.get("drawn")
     if not isinstance(drawn, dict):
@@ -281,7 +285,7 @@ def markdown(runs: Sequence[Run]) -> str:
     lines = [f"# {_plain(content['title'])}", ""]
     for board in content["boards"]:
         lines += [f"## {_plain(board['data'])}", ""]
-        lines += _table(
+        lines += markdown_table(
             [
                 "#",
                 "model",
@@ -306,7 +310,7 @@ def markdown(runs: Sequence[Run]) -> str:
     for run, section in zip(runs, content["runs"], strict=True):
         lines += [f"## {_plain(section['model'])}, {_plain(section['protocol'])}", "", f"`{run.id}`", ""]
         if not run.classifies:
-            lines += _table(
+            lines += markdown_table(
                 ["figure", "value"], [list(pair) for pair in section["scores"] + section["figures"]]
             )
             continue
@@ -314,11 +318,11 @@ def markdown(runs: Sequence[Run]) -> str:
             [row["class"], *(_percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
             for row in section["classes"]
         ]
-        lines += _table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
+        lines += markdown_table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
         confused = Confusion.of(*pairs(run.outcomes)).confused()
         if confused:
             cells = [[t, p or "(nothing)", str(n)] for t, p, n in confused]
-            lines += _table(["truth", "taken for", "times"], cells)
+            lines += markdown_table(["truth", "taken for", "times"], cells)
     return "\n".join(lines)
 
 
@@ -326,7 +330,8 @@ def _interval(figure: Mapping[str, float]) -> str:
     return f"{_percent(figure['value'])} ({_percent(figure['low'])}–{_percent(figure['high'])})"
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table, text escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
     return [*(f"| {' | '.join(map(_plain, cells))} |" for cells in lines), ""]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape as escape_markup
 from rich.table import Table
+from rich.text import Text
 
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.summary import COUNTS, RATES
@@ -36,9 +37,11 @@ __all__ = [
     "outcomes",
     "pairs",
     "percent",
+    "plainly",
     "prompt_lines",
     "runs_table",
     "score",
+    "told_of",
 ]
 
 
@@ -69,6 +72,19 @@ def score(name: str, figure: Mapping[str, Any] | None) -> str:
         return f"{whole * figure['value']:.1f}"
     low, high = (whole * end for end in ends)
     return f"{whole * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
+
+
+def told_of(name: str, figures: Mapping[str, Any]) -> str:
+    """A score with its interval, and of how many samples, if not of all."""
+    figure = figures.get(name)
+    known = (figure or {}).get("n", figures["n"])
+    told = score(name, figure)
+    return told if known == figures["n"] else f"{told} [dim]of {known}[/dim]"
+
+
+def plainly(name: str, figures: Mapping[str, Any]) -> str:
+    """The same without any markup."""
+    return Text.from_markup(told_of(name, figures)).plain
 
 
 def heading_of(name: str) -> str:
@@ -160,10 +176,7 @@ def figures_table(run: Run) -> Table:
     if not figures:
         rows.append(("figures", "none yet: start the same command again to go on"))
     shown = figures.get("scores", RATES if run.classifies else ())
-    for name in filter(figures.get, shown):
-        told = score(name, figures[name])
-        known = figures[name].get("n", figures["n"])
-        rows.append((heading_of(name), told if known == figures["n"] else f"{told} [dim]of {known}[/dim]"))
+    rows += [(heading_of(name), told_of(name, figures)) for name in shown if figures.get(name)]
     if "accuracy_bounds" in figures:
         low, high = figures["accuracy_bounds"]["low"], figures["accuracy_bounds"]["high"]
         rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))

@@ -1,0 +1,115 @@
+"""Everything that votes say, in one piece: for pages, the terminal and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from snellen.arena.ballots import Ballots
+from snellen.arena.quality import Agreement, Quality, agreement, assess, preferred_wrong
+from snellen.arena.rating import Ranking, Tally, rank
+from snellen.arena.style import difference, styled
+from snellen.stats import Estimate
+
+if TYPE_CHECKING:
+    from snellen.board import Entry
+
+__all__ = ["Results"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The ranking, and how far it can be trusted.
+
+    Attributes:
+        counts: votes in all, and of them: repeats, leaks (neither is ranked), and both bad (a tie).
+        wrong: how often the wrong answer was preferred where one alone was right, and of how many votes.
+        agreements: with the benchmarks that three models or more have a score on.
+        styled, leaked: whether style was controlled for, and whether battles with a leak were counted.
+    """
+
+    ranking: Ranking | None
+    quality: Quality
+    counts: Mapping[str, int]
+    wrong: tuple[Estimate, int] | None
+    agreements: tuple[tuple[str, Agreement], ...]
+    styled: bool
+    leaked: bool
+
+    @classmethod
+    def of(
+        cls, ballots: Ballots, *, style: bool = False, leaked: bool = False, entries: Sequence[Entry] = ()
+    ) -> Results:
+        """Read all votes of a workspace and rank by them.
+
+        Args:
+            style: control for style.
+            leaked: count battles in which a model gave itself away.
+            entries: the leaderboard's, to compare with.
+        """
+        if style:
+            found = styled(_rows(ballots, leaked=leaked))
+        else:
+            found = rank(Tally.of(ballots.verdicts(leaked=leaked)))
+        cast = ballots.cast()
+        return cls(
+            found,
+            assess(cast),
+            ballots.tally_of_failures(),
+            preferred_wrong(cast),
+            tuple(_agreements(found, entries)) if found is not None else (),
+            style,
+            leaked,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        wrong = None
+        if self.wrong is not None:
+            wrong = {**self.wrong[0].as_dict(), "votes": self.wrong[1]}
+        return {
+            "counts": dict(self.counts),
+            "ranking": None if self.ranking is None else self.ranking.as_dict(),
+            "quality": self.quality.as_dict(),
+            "preferred_wrong": wrong,
+            "agreement": {name: asdict(one) for name, one in self.agreements},
+            "style_controlled": self.styled,
+            "leaks_counted": self.leaked,
+        }
+
+
+def _rows(ballots: Ballots, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
+    """Votes one by one, with the difference in style of all that both sides said."""
+    outcomes = {"left": "left", "right": "right", "tie": "tie", "both_bad": "tie"}
+    found: list[tuple[str, str, str, str, Sequence[float]]] = []
+    for battle in ballots.voted():
+        if battle.vote is None or battle.repeats or (battle.leak and not leaked):
+            continue
+        texts = [
+            "\n".join(said.text for turn in battle.turns if (said := getattr(turn, side)) is not None)
+            for side in ("left", "right")
+        ]
+        outcome = outcomes[battle.vote.choice]
+        found.append((battle.voter, battle.left, battle.right, outcome, difference(*texts)))
+    return found
+
+
+def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, Agreement]]:
+    """Kendall's tau with each benchmark, the one with most models first."""
+    models = [one.model for one in ranking.standings]
+    ratings = [one.rating for one in ranking.standings]
+    scores: dict[tuple[str, str, str], dict[str, float]] = {}
+    for entry in entries:
+        if entry.value is None or entry.published or entry.status != "finished":
+            continue
+        mine = scores.setdefault((entry.data, entry.protocol, entry.primary), {})
+        # Players are models, or, where that is not enough, models with their protocols.
+        for name in (entry.model, f"{entry.model} {entry.protocol}"):
+            mine[name] = entry.value
+    found = []
+    for (data, protocol, primary), known in scores.items():
+        one = agreement(models, ratings, ranking.replicates, known)
+        if one is not None:
+            found.append((f"{data} · {protocol} · {primary}", one))
+    return sorted(found, key=lambda pair: (-pair[1].models, pair[0]))

@@ -1,0 +1,233 @@
+"""``view``, ``arena`` and ``votes``: what is done in the browser, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from snellen.cli.app import AsJson, MaxCost, Workspace, app, print_json, read_options, screen
+from snellen.errors import BadOption, require
+
+if TYPE_CHECKING:
+    from snellen.arena.live import Live
+    from snellen.arena.recorded import Recorded
+    from snellen.store import Store
+
+Host = Annotated[str, typer.Option(help="The address to bind; one that others reach demands a token.")]
+Port = Annotated[int, typer.Option(help="0 takes any that is free.")]
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="SNELLEN_TOKEN", help="What everybody must show. Best set as $SNELLEN_TOKEN."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A further name under which it is reached (a proxy's). Repeatable."),
+]
+Browse = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")]
+
+
+def _serve(
+    store: Store,
+    arena: Live | Recorded | None,
+    host: str,
+    port: int,
+    token: str | None,
+    names: list[str] | None,
+    browse: bool,
+) -> None:
+    from snellen.web.safety import Policy
+    from snellen.web.serve import bound, serve
+    from snellen.web.site import Site
+
+    policy = Policy(host, token, tuple(names or ()))
+    with bound(host, port) as sock:
+        serve(Site(store, policy, arena), sock, browse=browse, say=lambda text: typer.echo(text, err=True))
+
+
+def _need() -> None:
+    """Said now, not when models are loaded."""
+    for module in ("fastapi", "uvicorn", "multipart", "jinja2", "nh3", "markdown_it", "evalica"):
+        require(module, "web", "The web app")
+
+
+@app.command("view")
+def view(
+    host: Host = "127.0.0.1",
+    port: Port = 8421,
+    token: Token = None,
+    allow_host: AllowHost = None,
+    browse: Browse = False,
+    workspace: Workspace = None,
+) -> None:
+    """Open the workspace in the browser: leaderboard, runs, samples, comparisons, votes."""
+    from snellen.store import Store
+
+    _need()
+    _serve(Store(workspace, create=False), None, host, port, token, allow_host, browse)
+
+
+@app.command("arena")
+def arena_(
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="With --runs: more runs.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model that answers questions. Two or more.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A data set to take random images from.")] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="Let finished runs meet instead: --runs RUN RUN …; no model is asked."
+        ),
+    ] = None,
+    disagreements_first: Annotated[
+        bool, typer.Option("--disagreements-first", help="With --runs: begin where one alone is right.")
+    ] = False,
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
+    ] = None,
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option("-D", metavar="KEY=VALUE", help="An option of the data set. Repeatable."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
+    max_cost: MaxCost = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8421,
+    token: Token = None,
+    allow_host: AllowHost = None,
+    browse: Browse = False,
+    workspace: Workspace = None,
+) -> None:
+    """Vote blind in the browser: two anonymous models side by side, live or from finished runs."""
+    from snellen.arena.ballots import Ballots
+    from snellen.store import Store
+
+    _need()
+    wanted = [*(runs or []), *(more or [])]
+    if bool(model) == bool(runs) or (more and not runs):
+        raise BadOption(
+            "An arena is of models (--model A --model B) or of runs (--runs RUN RUN), one of the two."
+        )
+    if runs and (data or model_option or data_option or max_cost is not None):
+        raise BadOption("--runs shows stored answers: --data, -M, -D and --max-cost do not go with it.")
+    if disagreements_first and not runs:
+        raise BadOption("--disagreements-first goes with --runs.")
+    store = Store(workspace, create=not runs)
+    ballots = Ballots(store)
+    if runs:
+        from snellen.arena.recorded import Recorded
+        from snellen.runs import Run
+
+        found = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
+        recorded = Recorded(ballots, found, disagreements_first=disagreements_first)
+        _serve(store, recorded, host, port, token, allow_host, browse)
+        return
+    from snellen.arena.live import Live
+    from snellen.planning import live_models, whole
+    from snellen.web.pictures import Uploads
+
+    models = live_models(model or [], read_options("-M", model_option), max_cost)
+    live = Live(
+        ballots,
+        models,
+        image_path=Uploads(store.folder).path,
+        data=whole(data, read_options("-D", data_option)) if data else None,
+        max_tokens=max_tokens,
+    )
+    for one in models:
+        typer.echo(f"loading {one.name} …", err=True)
+        one.load()
+    _serve(store, live, host, port, token, allow_host, browse)
+
+
+votes = typer.Typer(
+    name="votes", help="What an arena's votes say: ranking, export, import.", no_args_is_help=True
+)
+app.add_typer(votes)
+
+
+@votes.command("ranking")
+def ranking(
+    style: Annotated[
+        bool, typer.Option("--style", help="Hold length, lists, bold and hedging alike.")
+    ] = False,
+    leaks: Annotated[
+        bool, typer.Option("--leaks", help="Count battles in which a model gave itself away.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank models by votes, with intervals, and say how far to trust it."""
+    from snellen.arena.ballots import Ballots
+    from snellen.arena.results import Results
+    from snellen.board import Board
+    from snellen.report.votes import lines_of, ranking_table
+    from snellen.store import Store
+
+    store = Store(workspace, create=False)
+    results = Results.of(Ballots(store), style=style, leaked=leaks, entries=Board(store).entries())
+    if as_json:
+        print_json(results.as_dict())
+        return
+    console = screen()
+    if results.ranking is None:
+        console.print("There are no votes yet that count. Begin: snellen arena --model A --model B")
+        return
+    console.print(ranking_table(results.ranking))
+    for line in lines_of(results):
+        console.print(line, soft_wrap=True)
+
+
+@votes.command("export")
+def export(
+    format: Annotated[
+        Literal["preferences", "fastchat", "dpo"],
+        typer.Option(
+            help="preferences: public human-preference data; fastchat: vote logs; dpo: pairs for TRL."
+        ),
+    ] = "preferences",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Write votes as JSON lines in a layout that others read."""
+    import json
+
+    from snellen.arena.ballots import Ballots
+    from snellen.arena.exchange import export as rows
+    from snellen.report.export import write_text
+    from snellen.store import Store
+
+    lines = [
+        json.dumps(row, ensure_ascii=False) for row in rows(Ballots(Store(workspace, create=False)), format)
+    ]
+    text = "".join(f"{line}\n" for line in lines)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        typer.echo(f"{len(lines)} votes written to {output}", err=True)
+
+
+@votes.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSON lines.")],
+    format: Annotated[
+        Literal["preferences", "fastchat"], typer.Option(help="The layout of the file.")
+    ] = "preferences",
+    workspace: Workspace = None,
+) -> None:
+    """Take votes over from elsewhere; what was taken over before is not doubled."""
+    from snellen.arena.ballots import Ballots
+    from snellen.arena.exchange import read
+    from snellen.store import Store
+
+    found = read(Ballots(Store(workspace)), file, format)
+    others = f", {found.others} lines are no votes to be counted" if found.others else ""
+    typer.echo(f"{found.votes} new votes of {found.lines} lines{others}", err=True)

@@ -1,0 +1,127 @@
+"""The application: routes, guards, and what users read when something is refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Form, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from snellen.arena.live import Live
+from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
+from snellen.redaction import redact
+from snellen.web import battles, boards, runs
+from snellen.web.safety import COOKIE, Guard
+from snellen.web.site import Site, TooFast, site_of
+
+__all__ = ["create_app"]
+
+log = logging.getLogger(__name__)
+_STATIC = {
+    "style.css": ("snellen.report", "templates/style.css", "text/css; charset=utf-8"),
+    "web.css": ("snellen.web", "static/web.css", "text/css; charset=utf-8"),
+    "snellen.js": ("snellen.web", "static/snellen.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("snellen.web", "static/icon.svg", "image/svg+xml"),
+}
+
+
+def create_app(site: Site) -> FastAPI:
+    """The web app over a workspace, and with an arena where the site has one."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if isinstance(site.arena, Live):
+            async with site.arena.open():
+                yield
+        else:
+            yield
+
+    app = FastAPI(title="Snellen", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.site = site
+    app.include_router(boards.router)
+    app.include_router(runs.router)
+    app.include_router(battles.router)
+    app.add_api_route("/static/{name}", _static, methods=["GET"])
+    app.add_api_route("/health", _health, methods=["GET"])
+    app.add_api_route("/login", _login_page, methods=["GET"], response_model=None)
+    app.add_api_route("/login", _login, methods=["POST"], response_model=None)
+    app.add_exception_handler(SnellenError, _refused)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Guard, policy=site.policy)
+    return app
+
+
+def _static(name: str) -> Response:
+    if name not in _STATIC:
+        raise HTTPException(404)
+    package, path, kind = _STATIC[name]
+    data = files(package).joinpath(path).read_bytes()
+    return Response(data, headers={"content-type": kind, "cache-control": "max-age=300"})
+
+
+def _health() -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _login_page(request: Request, next: str = "/") -> Response:
+    return site_of(request).page("login", title="Log in", next=_own(next), wrong=False)
+
+
+def _login(request: Request, token: str = Form(), next: str = Form("/")) -> Response:
+    site = site_of(request)
+    site.limit("login", request)
+    if not site.policy.is_token(token.strip()):
+        return site.page("login", 401, title="Log in", next=_own(next), wrong=True)
+    response = RedirectResponse(_own(next), 303)
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, site.policy.ticket(), httponly=True, samesite="strict", secure=secure)
+    return response
+
+
+def _own(address: str) -> str:
+    """An address within this site, or its first page."""
+    parts = urlsplit(address)
+    inside = address.startswith("/") and not address.startswith(("//", "/\\")) and "\\" not in address
+    return address if inside and not parts.netloc and address.isprintable() else "/"
+
+
+def _error(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    if "text/html" not in request.headers.get("accept", ""):
+        return PlainTextResponse(f"{message}\n", status, headers=headers)
+    page = site_of(request).page("error", status, title="This did not work", message=message)
+    page.headers.update(headers or {})
+    return page
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What Snellen refuses, in its own words, with the status that says who has to do something."""
+    more = {"retry-after": str(error.seconds)} if isinstance(error, TooFast) else None
+    sorts: list[tuple[Any, int]] = [(TooFast, 429), (Conflict, 409), (UnknownName, 404), (StoreError, 503)]
+    status = next((code for sort, code in sorts if isinstance(error, sort)), 400)
+    return _error(request, status, redact(str(error)), more)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = {404: "There is no such page.", 405: "This address does not take that."}
+    return _error(request, error.status_code, told.get(error.status_code, str(error.detail)))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = ", ".join(str(one["loc"][-1]) for one in error.errors())
+    return _error(request, 400, f"The request lacks or misspells: {fields}. Go back and try again.")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return _error(request, 500, "Something went wrong here; the server's log says what.")

@@ -1,0 +1,119 @@
+"""Images that pages show: uploads, previews, and the originals of samples where they can still be had."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from snellen.api import Filters
+from snellen.datasets.base import Selection
+from snellen.errors import ImageError, SnellenError, StoreError
+from snellen.images import Image, cleaned
+from snellen.registry import DATASETS
+from snellen.runs import Run
+from snellen.store import Store
+
+__all__ = ["MAX_UPLOAD", "Originals", "Uploads", "is_hash"]
+
+#: Bytes of an upload.
+MAX_UPLOAD = 16 * 2**20
+#: Data sets that lie on this machine: to show their images, nothing is fetched.
+_LOCAL = frozenset({"chart", "folder", "jsonl", "csv", "parquet", "tsv"})
+#: How many data sets are held open.
+_OPEN = 4
+#: The longest side of an original that is sent.
+_SIDE = 2048
+_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text is a sha256 in hex, and nothing that leads elsewhere."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+class Uploads:
+    """Uploaded images, decoded, encoded again and kept under their hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "uploads"
+
+    def path(self, sha256: str) -> Path:
+        """Where the image of a hash is kept."""
+        return self.folder / sha256[:2] / sha256
+
+    def keep(self, data: bytes, name: str = "the upload") -> str:
+        """Keep an image; its hash comes back.
+
+        Raises:
+            ImageError: too large, or no image of a kind that is taken.
+            StoreError: it cannot be written.
+        """
+        if len(data) > MAX_UPLOAD:
+            raise ImageError(f"{name}: {len(data):,} bytes; at most {MAX_UPLOAD:,} are taken. Shrink it.")
+        bare = cleaned(data, name)
+        sha256 = hashlib.sha256(bare).hexdigest()
+        path = self.path(sha256)
+        if not path.exists():
+            part = path.with_suffix(f".{threading.get_ident()}.part")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                part.write_bytes(bare)
+                part.replace(path)
+            except OSError as error:
+                raise StoreError(f"{self.folder}: cannot be written ({error.strerror}).") from error
+        return sha256
+
+
+class Originals:
+    """Samples' own images, read again from data sets that lie on this machine. What is shown must have the
+    hash that the run wrote down, so that no other file can be had this way.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._open: OrderedDict[str, Selection | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def image(self, run: str, position: int, sha256: str) -> tuple[str, bytes] | None:
+        """Media type and bytes of a sample's image, encoded for a browser; None where it cannot be had."""
+        with self._lock:
+            if run not in self._open:
+                self._open[run] = self._selection(run)
+                if len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+            selection = self._open[run]
+        if selection is None or position >= len(selection):
+            return None
+        try:
+            for image in selection[position].images:
+                if image.sha256 == sha256:
+                    return image.as_sent(_FORMATS, _SIDE)
+        except SnellenError:
+            pass  # the file went away or broke since
+        return None
+
+    def _selection(self, run: str) -> Selection | None:
+        recipe = Run(self.store, run).manifest.get("plan")
+        if recipe is None or recipe["data"][0].partition(":")[0] not in _LOCAL:
+            return None
+        filters = Filters(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
+        split = {"split": filters.split} if filters.split else {}
+        try:
+            data = DATASETS.make(recipe["data"][0], {**recipe["data_options"], **split})
+            return filters.apply(data, recipe["seed"])
+        except (SnellenError, OSError):
+            return None
+
+
+def preview(store: Store, sha256: str) -> bytes | None:
+    """The small preview of an image; None where there is none."""
+    path = store.preview_path(sha256)
+    return path.read_bytes() if path.is_file() else None
+
+
+def small(path: Path) -> bytes:
+    """A small JPEG of an uploaded image."""
+    return Image.from_path(path).preview()

@@ -1,0 +1,287 @@
+"""A run under the magnifying glass: its figures, its samples, one sample, and two runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, repeat
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from snellen.compare import compare
+from snellen.errors import BadOption, UnknownName, UsageError
+from snellen.metrics.classification import Confusion, per_class
+from snellen.report.page import boxes_of, matrix_of
+from snellen.report.tables import heading_of, pairs, plainly
+from snellen.runs import Run
+from snellen.types import Outcome
+from snellen.web.pictures import is_hash, preview, small
+from snellen.web.site import Site, site_of
+
+__all__ = ["router"]
+
+router = APIRouter()
+#: Samples of one page, and scores that are drawn as bars.
+SAMPLES, BARS = 24, 20
+
+
+def _run(site: Site, id: str) -> Run:
+    return Run(site.store, site.store.find(id))
+
+
+@router.get("/runs/{id}", response_model=None)
+def run_page(request: Request, id: str) -> Response:
+    """Figures, confusions, order bias, and the samples that the address asks for."""
+    site = site_of(request)
+    run = _run(site, id)
+    wanted = _Wanted(request.query_params)
+    truth, predicted = pairs(run.outcomes) if run.classifies else ([], [])
+    found = list(islice(_matching(run, wanted), wanted.first, wanted.first + SAMPLES + 1))
+    figures = run.metrics
+    return site.page(
+        "run",
+        title=f"{run.model}, {run.protocol}",
+        run=run,
+        figures=figures,
+        scores=[(heading_of(n), plainly(n, figures)) for n in figures.get("scores", ()) if figures.get(n)],
+        classes=sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"]))
+        if truth
+        else [],
+        matrix=matrix_of(truth, predicted) if truth else None,
+        confused=Confusion.of(truth, predicted).confused() if truth else [],
+        order=_order(figures.get("protocol", {})),
+        wanted=wanted,
+        link=lambda truth, predicted: wanted.address(truth=truth, predicted=predicted),
+        samples=[_brief(run, row) for row in found[:SAMPLES]],
+        more=len(found) > SAMPLES,
+        labels=run.manifest["data"]["labels"],
+        outcomes=list(Outcome),
+        manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    )
+
+
+class _Wanted:
+    """Which samples of a run are asked for, as it stands in the address."""
+
+    names = ("outcome", "right", "truth", "predicted", "q", "page")
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        for name in given:
+            if name not in self.names:
+                raise BadOption(f"There is no filter {name!r}; allowed: {', '.join(self.names)}.")
+        self.outcome = given.get("outcome", "")
+        if self.outcome and self.outcome not in list(Outcome):
+            raise BadOption(f"outcome={self.outcome!r} is not allowed; allowed: {', '.join(Outcome)}.")
+        self.right = given.get("right", "")
+        if self.right not in ("", "yes", "no"):
+            raise BadOption(f"right={self.right!r} is not allowed; allowed: yes, no.")
+        #: None asks for any; "" for nothing at all.
+        self.truth, self.predicted = given.get("truth"), given.get("predicted")
+        self.q = given.get("q", "").strip()
+        page = given.get("page", "1")
+        if not page.isdecimal() or not 0 < int(page) < 10**6:
+            raise BadOption(f"page={page!r} is not allowed; allowed: 1 and above.")
+        self.page = int(page)
+
+    @property
+    def first(self) -> int:
+        """How many come before this page."""
+        return SAMPLES * (self.page - 1)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked for in particular."""
+        return bool(self.outcome or self.right or self.q) or not self.truth is self.predicted is None
+
+    def address(self, **changes: Any) -> str:
+        """The part of the address that asks for these, with some of it changed."""
+        kept = {name: getattr(self, name) for name in self.names if name != "page"} | changes
+        keep_empty = ("truth", "predicted")
+        told = {k: v for k, v in kept.items() if v is not None and (v != "" or k in keep_empty)}
+        return f"?{urlencode(told)}#samples"
+
+    def keeps(self, run: Run, row: Mapping[str, Any]) -> bool:
+        """Whether a sample is one of them (what was said apart)."""
+        return (
+            (not self.outcome or row["outcome"] == self.outcome)
+            and (not self.right or (_mark(run, row) == 1) == (self.right == "yes"))
+            and (self.truth is None or (row["label"] or "") == self.truth)
+            and (self.predicted is None or row["prediction"] == self.predicted)
+        )
+
+
+def _matching(run: Run, wanted: _Wanted) -> Iterator[dict[str, Any]]:
+    """Rows of the samples that are asked for, read as far as they are needed."""
+    sought = wanted.q.lower()
+    # Answers come with rows, places with findings; both are in the order of the data set.
+    answers = (row["answers"] for row in run.rows()) if sought else repeat(())
+    for row, texts in zip(run.findings(), answers, strict=False):
+        if not wanted.keeps(run, row):
+            continue
+        if sought in "\n".join([row["id"], row["prediction"], row["reason"], *texts]).lower():
+            yield row
+
+
+def _mark(run: Run, row: Mapping[str, Any]) -> float | None:
+    """How good a prediction is, from 0 to 1; None where that is not known."""
+    if run.classifies:
+        return None if row["label"] is None else float(row["label"] == row["prediction"])
+    mark: float | None = row["marks"].get(run.primary)
+    return mark
+
+
+def _brief(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: row[name] for name in ("id", "position", "label", "prediction", "outcome", "reason")}
+    return {**kept, "mark": _mark(run, row), "image": row["images"][0] if row["images"] else None}
+
+
+def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How often each place of a list was chosen, and how often it held the truth, as shares."""
+    chosen, true = figures.get("answers_by_position"), figures.get("truths_by_position")
+    if not chosen or not sum(chosen):
+        return []
+    return [
+        {
+            "place": place + 1,
+            "count": count,
+            "share": count / sum(chosen),
+            "true": true[place] / sum(true) if true and place < len(true) and sum(true) else None,
+        }
+        for place, count in enumerate(chosen)
+    ]
+
+
+@router.get("/runs/{id}/samples/{position}", response_model=None)
+def sample_page(request: Request, id: str, position: int) -> Response:
+    """One sample: the image, every prompt and answer, how they were read, log-likelihoods, boxes."""
+    site = site_of(request)
+    run = _run(site, id)
+    row = run.finding(position)
+    sample = run.sample(row["id"])
+    details = dict(row["details"])
+    scores = details.pop("scores", None)
+    return site.page(
+        "sample",
+        title=f"Sample {row['id']}",
+        run=run,
+        row=row,
+        mark=_mark(run, row),
+        content={k: v for k, v in sample["content"].items() if k not in ("synonyms", "sizes", "regions")},
+        replies=run.replies(row["id"]),
+        exchanges=_scored(run.replies(row["id"])),
+        bars=_bars(scores) if isinstance(scores, dict) else [],
+        boxes=boxes_of(details),
+        votes=_votes(details),
+        details=json.dumps(details, indent=2, ensure_ascii=False) if details else "",
+        neighbours=run.neighbours(position),
+    )
+
+
+def _scored(replies: Sequence[Any]) -> list[list[float]]:
+    """The scores of each reply, without those that are -inf."""
+    return [[score.value for score in reply.scores] for reply in replies]
+
+
+def _bars(scores: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The best names with their scores, as shares of the range that is shown."""
+    best = sorted(scores.items(), key=lambda pair: -pair[1])[:BARS]
+    low, high = best[-1][1], best[0][1]
+    return [
+        {
+            "name": name,
+            "value": value,
+            "share": 0.05 + 0.95 * (value - low) / (high - low) if high > low else 1.0,
+        }
+        for name, value in best
+    ]
+
+
+def _votes(details: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Names with how many rounds voted for them."""
+    votes = details.get("votes")
+    if not isinstance(votes, list):
+        return []
+    return Counter("(not read)" if vote is None else str(vote) for vote in votes).most_common()
+
+
+@router.get("/runs/{id}/samples/{position}/images/{sha256}", response_model=None)
+def sample_image(request: Request, id: str, position: int, sha256: str) -> Response:
+    """A sample's image as large as it can be had: the original, or else its preview."""
+    site = site_of(request)
+    run = _run(site, id)
+    if sha256 not in run.finding(position)["images"]:
+        raise HTTPException(404)
+    found = site.originals.image(run.id, position, sha256)
+    if found is None:
+        data = preview(site.store, sha256)
+        found = None if data is None else ("image/jpeg", data)
+    return _picture(found)
+
+
+@router.get("/previews/{sha256}", response_model=None)
+def preview_image(request: Request, sha256: str) -> Response:
+    """The small preview of an image."""
+    site = site_of(request)
+    if not is_hash(sha256):
+        raise HTTPException(404)
+    data = preview(site.store, sha256)
+    if data is None and site.uploads.path(sha256).is_file():
+        data = small(site.uploads.path(sha256))
+    return _picture(None if data is None else ("image/jpeg", data))
+
+
+def _picture(found: tuple[str, bytes] | None) -> Response:
+    if found is None:
+        raise HTTPException(404, "This image is not kept.")
+    kind, data = found
+    # What stands under a hash never changes.
+    return Response(
+        data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
+    )
+
+
+@router.get("/compare", response_model=None)
+def compare_page(request: Request) -> Response:
+    """Two runs on the samples that they share, those first on which they disagree."""
+    site = site_of(request)
+    wanted = list(dict.fromkeys(request.query_params.getlist("run")))
+    if len(wanted) != 2:
+        raise BadOption(f"{len(wanted)} runs were chosen; choose two in the leaderboard to compare them.")
+    runs = [_run(site, id) for id in wanted]
+    (found,) = compare(runs, across=True)
+    page = request.query_params.get("page", "1")
+    first = SAMPLES * (max(1, int(page)) - 1) if page.isdecimal() else 0
+    rows = found.disagreements[first : first + SAMPLES]
+    asked_alike = runs[0].protocol == runs[1].protocol
+    return site.page(
+        "compare",
+        title="Side by side",
+        runs=runs,
+        found=found,
+        heading=heading_of(found.score),
+        asked_alike=asked_alike,
+        rows=[_beside(runs, row) for row in rows],
+        first=first,
+        page=first // SAMPLES + 1,
+        more=len(found.disagreements) > first + SAMPLES,
+        address=urlencode([("run", run.id) for run in runs]),
+    )
+
+
+def _beside(runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample with what each run says of it."""
+    sides = []
+    for run in runs:
+        sample = run.sample(row["id"])
+        try:
+            finding = run.finding(sample["position"])
+        except UnknownName as error:
+            raise UsageError(f"{run.id} has no prediction for {row['id']!r}.") from error
+        texts = [reply.text for reply in run.replies(row["id"]) if reply.text][:3]
+        sides.append({**_brief(run, finding), "texts": texts})
+    return {"id": row["id"], "label": row["label"], "image": sides[0]["image"], "sides": sides}

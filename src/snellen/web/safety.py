@@ -1,0 +1,250 @@
+"""Who may ask what of the web app: addresses, origins, tokens, sizes, rates, and what browsers are told."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from snellen.errors import BadOption
+
+__all__ = ["HEADERS", "Guard", "Policy", "Rates", "is_loopback"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "snellen_token"
+#: What every response says. Nothing is loaded from elsewhere, nothing inline runs, nobody frames the page.
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+#: Paths that need no token: the page that asks for it, and how it looks.
+_OPEN = ("/login", "/static/", "/health")
+_SAFE = frozenset({"GET", "HEAD"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is let in.
+
+    Args:
+        host: the address that is bound.
+        token: what everybody must show; must be there for an address that others reach.
+        hosts: further names under which it is reached (behind a reverse proxy).
+        max_body: bytes of a request.
+
+    Raises:
+        BadOption: no token for an address that others reach, or one too short to be secret.
+    """
+
+    host: str = "127.0.0.1"
+    token: str | None = None
+    hosts: tuple[str, ...] = ()
+    max_body: int = 20 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise BadOption(
+                f"--host {self.host}: others could reach this address, so it takes a token: set "
+                "$SNELLEN_TOKEN (or --token) to 16 characters or more, such as what `openssl rand -hex 16` "
+                "prints."
+            )
+        if self.token is not None and len(self.token) < 16:
+            raise BadOption("--token: too short to be secret; allowed: 16 characters or more.")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The host names that it answers to."""
+        own = {"localhost", "127.0.0.1", "[::1]", *self.hosts}
+        if self.host not in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound
+            own.add(f"[{self.host}]" if ":" in self.host else self.host)
+        return frozenset(name.lower() for name in own)
+
+    def ticket(self) -> str:
+        """What stands in the cookie of those who showed the token: not the token itself."""
+        assert self.token is not None
+        return hmac.new(self.token.encode(), b"snellen/cookie", hashlib.sha256).hexdigest()
+
+    def is_token(self, given: str) -> bool:
+        """Whether this is the token; takes as long whatever is given."""
+        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request shows the token, as ``Authorization: Bearer …`` or by the cookie."""
+        if self.token is None:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+            return True
+        ticket = cookies(headers).get(COOKIE, "")
+        return hmac.compare_digest(ticket.encode(), self.ticket().encode())
+
+    def refusal(self, method: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        """Why a request is refused whoever sends it: status and reason; None where it is not.
+
+        The ``Host`` must be one of ours (so that no other name can be rebound to this address), and what
+        changes anything must come from our own pages.
+        """
+        host = headers.get("host", "").lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+        if name not in self.names:
+            return (
+                421,
+                "This address is not served under that name. A proxy's name is added with --allow-host.",
+            )
+        site = headers.get("sec-fetch-site")
+        if method in _SAFE:
+            navigates = headers.get("sec-fetch-mode") in (None, "navigate")
+            foreign = site in ("cross-site", "same-site") and not navigates
+            return (403, "Other sites may link to this page, and no more.") if foreign else None
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host:
+            return 403, "The request comes from another site."
+        if site not in (None, "same-origin", "none"):
+            return 403, "The request comes from another site."
+        return None
+
+
+def cookies(headers: Mapping[str, str]) -> dict[str, str]:
+    """Cookies by name; none where they cannot be read."""
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        return {}
+
+
+class Guard:
+    """ASGI middleware that applies a policy before anything else sees a request."""
+
+    def __init__(self, app: App, policy: Policy) -> None:
+        self.app, self.policy = app, policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or let through with headers added and the body counted."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"{scope['type']} is not spoken here")
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = {name.lower() for name, _ in message["headers"]}
+                more = {"cache-control": "no-store", **HEADERS}
+                message["headers"] = list(message["headers"]) + [
+                    (name.encode(), value.encode())
+                    for name, value in more.items()
+                    if name.encode() not in known
+                ]
+            await send(message)
+
+        refused = self.policy.refusal(scope["method"], headers)
+        length = headers.get("content-length", "0")
+        if refused is None and (not length.isdecimal() or int(length) > self.policy.max_body):
+            refused = 413, f"At most {self.policy.max_body:,} bytes are taken. Shrink the image."
+        if refused is not None:
+            await _plain(told, *refused)
+            return
+        path = scope["path"]
+        if not self.policy.admits(headers) and not path.startswith(_OPEN):
+            if scope["method"] in _SAFE and "text/html" in headers.get("accept", ""):
+                query = scope.get("query_string", b"").decode("latin-1")
+                target = quote(f"{path}?{query}" if query else path)
+                await _plain(told, 303, "Log in first.", {"location": f"/login?next={target}"})
+            else:
+                await _plain(told, 401, "A token is needed.", {"www-authenticate": "Bearer"})
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.policy.max_body:  # a body of unknown length that does not end
+                raise _TooLarge
+            return message
+
+        try:
+            await self.app(scope, counted, told)
+        except _TooLarge:
+            await _plain(told, 413, f"At most {self.policy.max_body:,} bytes are taken.")
+
+
+class _TooLarge(Exception):
+    """A body that goes on beyond what is taken."""
+
+
+async def _plain(send: Send, status: int, text: str, more: Mapping[str, str] | None = None) -> None:
+    headers = {"content-type": "text/plain; charset=utf-8", **(more or {})}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": text.encode() + b"\n"})
+
+
+@dataclass
+class Rates:
+    """How often each voter may do what: a bucket of tokens each, filled again over time.
+
+    Attributes:
+        limits: by kind, how many at once, and how many a minute after that.
+    """
+
+    limits: Mapping[str, tuple[float, float]] = field(
+        default_factory=lambda: {
+            "ask": (20.0, 20.0),
+            "upload": (20.0, 20.0),
+            "vote": (60.0, 60.0),
+            "login": (10.0, 10.0),
+        }
+    )
+    #: Buckets that are remembered; the oldest go first.
+    most: int = 10_000
+    clock: Callable[[], float] = time.monotonic
+    _buckets: OrderedDict[tuple[str, str], tuple[float, float]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self, kind: str, who: str) -> float:
+        """Seconds that somebody must wait before doing this once more; 0 where they may now, which counts."""
+        full, per_minute = self.limits[kind]
+        with self._lock:
+            now = self.clock()
+            left, then = self._buckets.pop((kind, who), (full, now))
+            left = min(full, left + (now - then) * per_minute / 60)
+            allowed = left >= 1
+            self._buckets[kind, who] = (left - 1 if allowed else left, now)
+            if len(self._buckets) > self.most:
+                self._buckets.popitem(last=False)
+        return 0.0 if allowed else (1 - left) * 60 / per_minute

@@ -1,0 +1,81 @@
+"""Serving the app: one process, one address, until it is interrupted."""
+
+from __future__ import annotations
+
+import socket
+import webbrowser
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import BadOption, require
+
+if TYPE_CHECKING:
+    from snellen.web.site import Site
+
+__all__ = ["PORT", "bound", "serve"]
+
+PORT = 8421
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address.
+
+    Raises:
+        BadOption: it is taken, not this machine's, or no address.
+    """
+    if not 0 <= port < 65536:
+        raise BadOption(f"--port {port} is not allowed; allowed: 0 (any that is free) to 65535.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise BadOption(
+            f"--host {host} --port {port}: cannot be bound ({error.strerror or error}). Take another one: "
+            "--port 0 takes any that is free."
+        ) from error
+    return found
+
+
+def serve(
+    site: Site, sock: socket.socket, *, browse: bool = False, say: Callable[[str], None] = print
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        sock: see :func:`bound`.
+        browse: open a browser, once it answers.
+        say: told the address.
+
+    Raises:
+        MissingExtra: uvicorn is not installed.
+    """
+    uvicorn: Any = require("uvicorn", "web", "The web app")
+    from snellen.web.app import create_app
+
+    host, port = sock.getsockname()[:2]
+    shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
+    path = "/arena" if site.arena is not None else "/"
+    address = f"http://{shown}:{port}{path}"
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                say(f"{address}  (Ctrl+C ends it)")
+                if browse:
+                    webbrowser.open(address)
+
+    config = uvicorn.Config(
+        create_app(site),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        # A proxy on this machine says whether a browser speaks https.
+        proxy_headers=True,
+        forwarded_allow_ips="127.0.0.1",
+        ws="none",
+    )
+    Server(config).run([sock])

@@ -1,0 +1,118 @@
+"""What all pages share: the workspace, the arena if there is one, and how a page is made."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request  # noqa: TC002 - routes are read off annotations
+from fastapi.responses import HTMLResponse, Response
+
+from snellen.arena.ballots import Ballots
+from snellen.arena.live import Live
+from snellen.arena.recorded import Recorded
+from snellen.board import Board
+from snellen.errors import SnellenError
+from snellen.report.page import environment
+from snellen.report.tables import dollars, heading_of, number
+from snellen.store import Store
+from snellen.web.markup import markdown
+from snellen.web.pictures import Originals, Uploads
+from snellen.web.safety import Policy, Rates
+
+__all__ = ["Site", "TooFast", "site_of"]
+
+VOTER = "snellen_voter"
+
+
+class TooFast(SnellenError):
+    """Somebody asks more often than is allowed. ``seconds`` is how long to wait."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"That was often. Wait {max(1, round(seconds))} seconds, then go on.")
+        self.seconds = max(1, round(seconds))
+
+
+@dataclass
+class Site:
+    """The app's state."""
+
+    store: Store
+    policy: Policy
+    arena: Live | Recorded | None = None
+    rates: Rates = field(default_factory=Rates)
+
+    def __post_init__(self) -> None:
+        self.board = Board(self.store)
+        self.ballots = Ballots(self.store)
+        self.uploads = Uploads(self.store.folder)
+        self.originals = Originals(self.store)
+        self._templates = environment("The web app", "snellen.web")
+        self._templates.filters |= {
+            "number": number,
+            "dollars": dollars,
+            "heading": heading_of,
+            "giga": lambda count: "–" if count is None else f"{count / 1e9:.2f}",
+            "millions": _millions,
+            "day": lambda date: date[:10],
+            "markdown": markdown,
+            "part": lambda text: quote(str(text), safe=""),
+        }
+
+    def page(self, name: str, status: int = 200, **content: Any) -> HTMLResponse:
+        """A page from its template."""
+        from snellen import __version__
+
+        template = self._templates.get_template(f"{name}.html.jinja")
+        shared = {"version": __version__, "has_arena": self.arena is not None, "active": name}
+        return HTMLResponse(template.render(**{**shared, **content}), status)
+
+    def limit(self, kind: str, request: Request) -> None:
+        """Count that somebody does something.
+
+        Raises:
+            TooFast: they did it too often.
+        """
+        who = request.cookies.get(VOTER) or (request.client.host if request.client else "")
+        if seconds := self.rates.wait(kind, who):
+            raise TooFast(seconds)
+
+    def voter(self, request: Request) -> str | None:
+        """The salted id of whoever asks; None for somebody who never began a battle."""
+        secret = request.cookies.get(VOTER)
+        return self.ballots.voter(secret) if secret else None
+
+    def newcomer(self, request: Request, response: Response) -> None:
+        """Remember a voter by a cookie that only their browser holds."""
+        secret = request.state.secret
+        if request.cookies.get(VOTER) != secret:
+            response.set_cookie(
+                VOTER,
+                secret,
+                max_age=365 * 86400,
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
+            )
+
+    def enrolled(self, request: Request) -> str:
+        """The salted id of whoever asks, new or known; see :meth:`newcomer`."""
+        request.state.secret = request.cookies.get(VOTER) or secrets.token_urlsafe(24)
+        return self.ballots.voter(request.state.secret)
+
+
+def site_of(request: Request) -> Site:
+    """The state of the app that a request is for."""
+    site: Site = request.app.state.site
+    return site
+
+
+def _millions(count: float | None) -> str:
+    if count is None:
+        return "–"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(int(count))
