@@ -33,6 +33,8 @@ REPLICATES = 500
 #: What every model is taken to have won, and lost, against an imagined one before any vote: so that a model
 #: that never lost has a finite strength, and all have some way to each other.
 PRIOR = 0.5
+#: The pseudo-count that lies on each outcome when votes are drawn again.
+UNSEEN = 0.5
 #: Points on the customary scale: 400 for a factor of ten in strength, 1000 in the middle.
 SCALE, CENTER = 400.0, 1000.0
 
@@ -90,11 +92,11 @@ class Tally:
         return int(self.count.sum())
 
     @cached_property
-    def cells(self) -> NDArray[np.int64]:
-        """The kinds of votes that occur, as pair · 3 + outcome, sorted."""
+    def cells(self) -> Counts:
+        """All kinds of votes of pairs that met, as pair · 3 + outcome, sorted."""
         import numpy as np
 
-        return np.unique(self.pair * 3 + self.outcome)
+        return (np.unique(self.pair)[:, None] * 3 + np.arange(3)).ravel()
 
     @cached_property
     def column(self) -> NDArray[np.int64]:
@@ -114,17 +116,22 @@ class Tally:
     def resampled(self, replicates: int, seed: int) -> Floats:
         """Counts by kind with voters (or, where they are few, votes) drawn again, [replicates, cells].
 
-        Source: C. A. Field and A. H. Welsh, "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007).
+        What was never seen may yet happen: on every count lies a random pseudo-count, of half a vote for each
+        outcome of a model's meetings together (Jeffreys' prior), so that three wins out of three are no
+        certainty. Where votes are drawn, it is the Bayesian bootstrap. Sources: C. A. Field and A. Welsh,
+        "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007); D. B. Rubin, "The Bayesian
+        bootstrap", Ann. Statist. 9 (1981).
         """
         import numpy as np
         from scipy.sparse import csr_array
 
         rng = np.random.default_rng(seed)
+        cells = len(self.cells)
+        unseen = UNSEEN / max(1.0, 2 * cells / 3 / len(self.models))  # by the opponents that a model has met
         if self.voters < FEW_VOTERS:
-            shares = self.totals / self.totals.sum()
-            return rng.multinomial(self.votes, shares, size=replicates).astype(np.float64)
-        by_voter = csr_array((self.count, (self.column, self.voter)), shape=(len(self.cells), self.voters))
-        found: list[Floats] = []
+            return rng.gamma(self.totals + unseen, size=(replicates, cells))
+        by_voter = csr_array((self.count, (self.column, self.voter)), shape=(cells, self.voters))
+        found = rng.gamma(unseen, size=(replicates, cells))
         chunk = max(1, min(replicates, 5_000_000 // self.voters))
         for start in range(0, replicates, chunk):
             size = min(chunk, replicates - start)
@@ -132,8 +139,8 @@ class Tally:
             for k in range(size):
                 picked = rng.integers(self.voters, size=self.voters)
                 drawn[:, k] = np.bincount(picked, minlength=self.voters)
-            found.append(np.asarray(by_voter @ drawn).T)
-        return np.concatenate(found)
+            found[start : start + size] += np.asarray(by_voter @ drawn).T
+        return found
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,7 @@ def _fit(models: int, cells: NDArray[np.int64], counts: Floats, ties: float = 0.
     import numpy as np
 
     evalica: Any = require("evalica", "web", "Ranking by votes")
-    kept = counts > 0
+    kept = counts > 1e-9
     pair, outcome = cells[kept] // 3, cells[kept] % 3
     # The last one is the imagined opponent.
     everyone = list(range(models))
@@ -226,7 +233,7 @@ def _fit(models: int, cells: NDArray[np.int64], counts: Floats, ties: float = 0.
     winners = [sorts[o] for o in outcome.tolist()] + [sorts[0]] * models + [sorts[1]] * models
     weights = [*counts[kept].tolist(), *[PRIOR] * (2 * models)]
     # Without any tie, v is 0, which the iteration only creeps towards.
-    start = ties if (outcome == 2).any() else 0.0
+    start = ties if ((outcome == 2) & (counts[kept] >= 1e-3)).any() else 0.0
     found = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
     scores = np.log(found.scores.reindex([*everyone]).to_numpy(dtype=np.float64))
     return scores - scores.mean(), float(found.v) if start else 0.0
@@ -240,8 +247,8 @@ def _points(log_strengths: Floats) -> Floats:
 def rank(tally: Tally, *, replicates: int = REPLICATES, seed: int = 0) -> Ranking | None:
     """Rank models by votes; None where there are none.
 
-    Intervals are percentiles over resampled votes: of whole voters, or, below ``FEW_VOTERS``, of votes, which
-    says how sure these voters' opinion is, not what others would say.
+    Intervals are percentiles over resampled votes (see :meth:`Tally.resampled`): of whole voters, or, below
+    ``FEW_VOTERS``, of votes, which says how sure these voters' opinion is, not what others would say.
 
     Raises:
         MissingExtra: evalica is not installed.
@@ -380,23 +387,21 @@ def _flips(tally: Tally, logs: Floats, ties: float, order: Sequence[int]) -> tup
         # What turning a vote of each kind takes from the gap, and the kind that it becomes.
         sign = np.where(outcome == 0, 1.0, np.where(outcome == 1, -1.0, 0.0))
         gain = sign * (pull[i] - pull[j])
-        places = [int(c) for c in np.argsort(-gain, kind="stable") if gain[c] > 0]
+        places = [int(c) for c in np.argsort(-gain, kind="stable") if gain[c] > 0 and tally.totals[c]]
 
-        def turned(k: int, places: Sequence[int] = places) -> tuple[NDArray[np.int64], Floats]:
-            counts = dict(zip(tally.cells.tolist(), tally.totals.tolist(), strict=True))
+        def turned(k: int, places: Sequence[int] = places) -> Floats:
+            counts = tally.totals.copy()
             for c in places:
                 take = min(k, int(tally.totals[c]))
-                cell = int(tally.cells[c])
-                counts[cell] -= take
-                mirror = cell + (1 if cell % 3 == 0 else -1)
-                counts[mirror] = counts.get(mirror, 0.0) + take
+                counts[c] -= take
+                counts[c + (1 if outcome[c] == 0 else -1)] += take
                 k -= take
                 if not k:
                     break
-            return np.array(list(counts)), np.array(list(counts.values()))
+            return counts
 
         def ousted(k: int, other: int = other) -> bool:
-            now, _ = _fit(m, *turned(k), max(ties, 0.05))
+            now, _ = _fit(m, tally.cells, turned(k), max(ties, 0.05))
             return bool(now[other] >= now[first])
 
         low, high = 0, int(sum(tally.totals[c] for c in places))
