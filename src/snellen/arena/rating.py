@@ -218,7 +218,7 @@ class Ranking:
         }
 
 
-def _fit(models: int, cells: NDArray[np.int64], counts: Floats, ties: float = 0.5) -> tuple[Floats, float]:
+def _fit(models: int, cells: Counts, counts: Floats) -> tuple[Floats, float]:
     """Log-strengths, whose mean is 0, and v."""
     import numpy as np
 
@@ -232,11 +232,12 @@ def _fit(models: int, cells: NDArray[np.int64], counts: Floats, ties: float = 0.
     sorts = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
     winners = [sorts[o] for o in outcome.tolist()] + [sorts[0]] * models + [sorts[1]] * models
     weights = [*counts[kept].tolist(), *[PRIOR] * (2 * models)]
-    # Without any tie, v is 0, which the iteration only creeps towards.
-    start = ties if ((outcome == 2) & (counts[kept] >= 1e-3)).any() else 0.0
+    # v as it is where all are equally strong: a beginning near the end, and 0 without any tie.
+    tied = float(counts[kept][outcome == 2].sum())
+    start = tied / (float(counts[kept].sum()) - tied + 2 * PRIOR * models)
     found = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
     scores = np.log(found.scores.reindex([*everyone]).to_numpy(dtype=np.float64))
-    return scores - scores.mean(), float(found.v) if start else 0.0
+    return scores - scores.mean(), float(found.v)
 
 
 def _points(log_strengths: Floats) -> Floats:
@@ -260,7 +261,7 @@ def rank(tally: Tally, *, replicates: int = REPLICATES, seed: int = 0) -> Rankin
     m = len(tally.models)
     logs, ties = _fit(m, tally.cells, tally.totals)
     drawn = tally.resampled(replicates, seed)
-    again = np.stack([_fit(m, tally.cells, counts, max(ties, 0.05))[0] for counts in drawn])
+    again = np.stack([_fit(m, tally.cells, counts)[0] for counts in drawn])
     return ranking(tally, logs, ties, again)
 
 
@@ -401,7 +402,7 @@ def _flips(tally: Tally, logs: Floats, ties: float, order: Sequence[int]) -> tup
             return counts
 
         def ousted(k: int, other: int = other) -> bool:
-            now, _ = _fit(m, tally.cells, turned(k), max(ties, 0.05))
+            now, _ = _fit(m, tally.cells, turned(k))
             return bool(now[other] >= now[first])
 
         low, high = 0, int(sum(tally.totals[c] for c in places))
