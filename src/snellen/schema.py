@@ -168,7 +168,8 @@ votes = sa.Table(
     sa.Column("right", sa.String, nullable=False),
     sa.Column("propensity", sa.Float, nullable=False),
     sa.Column("created", sa.String, nullable=False),
-    sa.CheckConstraint("(number = 0 AND supersedes IS NULL) OR supersedes = number - 1", name="votes_chain"),
+    sa.CheckConstraint("(number = 0) = (supersedes IS NULL)", name="votes_begin"),
+    sa.CheckConstraint("supersedes = number - 1", name="votes_chain"),  # or null
     sa.CheckConstraint("(choice = 'undo') = (number % 2 = 1)", name="votes_alternate"),
     sa.ForeignKeyConstraint(
         ["battle", "voter", "supersedes"], ["votes.battle", "votes.voter", "votes.number"]

@@ -19,7 +19,7 @@ from snellen.engine.memory import Remembering
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
-from snellen.types import Decoding, Kind, Message, Outcome, Request
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response
 
 if TYPE_CHECKING:
     from snellen.datasets.base import Selection
@@ -29,6 +29,8 @@ __all__ = ["MAX_QUESTION", "MAX_TURNS", "Live"]
 log = logging.getLogger(__name__)
 #: Questions that a battle takes, and characters that a question may have.
 MAX_TURNS, MAX_QUESTION = 8, 4000
+#: Seconds for which answers under way are awaited when the arena closes.
+PATIENCE = 10.0
 
 
 class Live:
@@ -82,6 +84,7 @@ class Live:
         #: A model in this process answers one request after the other; whoever waits holds no thread.
         self._turns = {name: asyncio.Semaphore(16 if m.remote else 1) for name, m in self.models.items()}
         self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._late: set[asyncio.Task[Response]] = set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -96,9 +99,11 @@ class Live:
             try:
                 yield
             finally:
-                for task in self._under_way.values():
+                tasks: list[asyncio.Task[Any]] = [*self._under_way.values(), *self._late]
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+                if tasks:  # what a model is in the middle of is seen through, but not for ever
+                    await asyncio.wait(tasks, timeout=PATIENCE)
 
     def random_image(self) -> tuple[Image, str, str | None]:
         """An image of the data with its sample's id and question.
@@ -177,17 +182,26 @@ class Live:
             return Answer("", Outcome.ERROR, "this model is not in the arena any more")
         try:
             request = self._request(battle, side)
-            async with asyncio.timeout(self.seconds), self._turns[name]:
-                (found,) = await self._memory[name].respond([request])
-            reply = found.response
-        except TimeoutError:
-            return Answer("", Outcome.ERROR, "no answer came in time", time.perf_counter() - began)
+            asking = asyncio.create_task(self._ask(name, request))
+            self._late.add(asking)
+            asking.add_done_callback(self._late.discard)
+            # Whoever is late is not cut off: others may wait for the same answer, and it is remembered.
+            done, _ = await asyncio.wait({asking}, timeout=self.seconds)
+            if not done:
+                return Answer("", Outcome.ERROR, "no answer came in time", time.perf_counter() - began)
+            reply = asking.result()
         except Exception as error:  # of whatever sort: the other side's answer must not be lost with it
             reply = failure(error)
         if reply.outcome is Outcome.ERROR:
             log.warning("%s failed: %s", name, reply.reason)
         given_away = leak(reply.text, self.players)
         return Answer(reply.text, reply.outcome, reply.reason, time.perf_counter() - began, given_away)
+
+    async def _ask(self, name: str, request: Request) -> Response:
+        """One answer, by memory where it can, once it is this request's turn."""
+        async with self._turns[name]:
+            (found,) = await self._memory[name].respond([request])
+        return found.response
 
     def _request(self, battle: Battle, side: str) -> Request:
         """The conversation so far as this side knows it."""

@@ -1,0 +1,543 @@
+"""Battles and votes in both databases, battles from runs and from live models, votes in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from random import Random
+from threading import Barrier, Thread
+
+import pytest
+import sqlalchemy as sa
+
+from helpers import FAILED, Scripted
+from snellen.api import run
+from snellen.arena.ballots import Answer, Ballots, Battle, Choice, Turn
+from snellen.arena.exchange import export, read
+from snellen.arena.live import MAX_TURNS, Live
+from snellen.arena.pairing import propensities
+from snellen.arena.recorded import Recorded, names_of
+from snellen.arena.results import Results
+from snellen.errors import BadOption, Conflict, DataError, StoreError, UnknownName, Unsupported, UsageError
+from snellen.schema import votes
+from snellen.store import Store
+from snellen.types import Kind
+
+
+@pytest.fixture
+def ballots(anywhere):
+    store = Store(anywhere)
+    yield Ballots(store)
+    store.close()
+
+
+def battle(ballots: Ballots, voter: str = "me", left: str = "A", right: str = "B", **more) -> Battle:
+    said = more.pop("said", ("a cat", "a dog"))
+    turn = Turn(0, "What is it?", *(Answer(text) for text in said))
+    made = Battle("", voter, "live", more.pop("item", "item"), left, right, 0.5, turns=(turn,), **more)
+    return ballots.keep(made)
+
+
+def rows(ballots: Ballots) -> list[tuple]:
+    query = sa.select(votes.c.number, votes.c.choice, votes.c.supersedes).order_by(votes.c.number)
+    return [tuple(row) for row in ballots.store.do(lambda c: c.execute(query).all())]
+
+
+class TestVotes:
+    def test_a_battle_comes_back_as_it_was_written(self, ballots):
+        one = battle(ballots, content={"sample": "s", "right": [True, None]}, images=("ab",))
+        again = Ballots(ballots.store).battle(one.id)
+        assert (again.left, again.right, again.images, again.propensity) == ("A", "B", ("ab",), 0.5)
+        assert again.content == {"sample": "s", "right": [True, None]}
+        assert (again.turns[0].left.text, again.turns[0].right.text) == ("a cat", "a dog")
+        assert again.answered
+        assert again.vote is None
+
+    def test_a_second_vote_is_refused_and_undoing_supersedes(self, ballots):
+        one = battle(ballots)
+        voted = ballots.vote(one.id, "me", "left", ["right:missed", "right:missed", "left:refused"])
+        assert voted.vote.choice == Choice.LEFT
+        assert voted.vote.reasons == ("right:missed", "left:refused")
+        with pytest.raises(Conflict, match="already"):
+            ballots.vote(one.id, "me", "right")
+        assert ballots.undo(one.id, "me").vote is None
+        with pytest.raises(Conflict, match="no vote"):
+            ballots.undo(one.id, "me")
+        assert ballots.vote(one.id, "me", "tie").vote.choice == Choice.TIE
+        assert rows(ballots) == [(0, "left", None), (1, "undo", 0), (2, "tie", 1)]
+        assert ballots.verdicts() == [("me", "A", "B", "tie", 1)]
+
+    def test_no_undo_after_the_names_and_no_names_before_the_vote(self, ballots):
+        one = battle(ballots)
+        with pytest.raises(Conflict, match="once you have voted"):
+            ballots.reveal(one.id, "me")
+        ballots.vote(one.id, "me", "both_bad")
+        assert ballots.reveal(one.id, "me").revealed
+        assert ballots.battle(one.id).revealed
+        with pytest.raises(Conflict, match="names were shown"):
+            ballots.undo(one.id, "me")
+
+    def test_other_peoples_battles_are_not_there(self, ballots):
+        one = battle(ballots)
+        for act in (ballots.undo, ballots.reveal, lambda *a: ballots.vote(*a, "left")):
+            with pytest.raises(UnknownName, match="no battle"):
+                act(one.id, "somebody")
+        with pytest.raises(UnknownName):
+            ballots.battle("nothing")
+
+    @pytest.mark.parametrize("said", ["", "A", "undo", "left'; DROP TABLE votes;--"])
+    def test_only_the_choices(self, ballots, said):
+        with pytest.raises(BadOption, match="left, right, tie, both_bad"):
+            ballots.vote(battle(ballots).id, "me", said)
+
+    def test_only_the_reasons(self, ballots):
+        with pytest.raises(BadOption, match="left:hallucinated"):
+            ballots.vote(battle(ballots).id, "me", "left", ["left:boring"])
+
+    def test_nothing_to_vote_on_yet(self, ballots):
+        waiting = ballots.keep(Battle("", "me", "live", "i", "A", "B", 1.0, turns=(Turn(0, "?"),)))
+        failed = battle(ballots)
+        ballots.store.do(lambda c: c.execute(sa.text("UPDATE answers SET outcome = 'error'")))
+        for one in (waiting, failed):
+            with pytest.raises(Conflict, match="nothing to vote on"):
+                ballots.vote(one.id, "me", "left")
+
+    def test_the_database_itself_keeps_votes(self, ballots):
+        one = battle(ballots)
+        ballots.vote(one.id, "me", "left")
+        for statement in ("UPDATE votes SET choice = 'right'", "DELETE FROM votes"):
+            with pytest.raises(StoreError, match="append-only"):
+                ballots.store.do(lambda c, s=statement: c.execute(sa.text(s)))
+        broken = {"battle": one.id, "voter": "me", "reasons": [], "turn": 0, "left": "A", "right": "B"}
+        broken |= {"propensity": 1.0, "created": ""}
+        for number, supersedes, choice in [
+            (0, None, "left"),
+            (1, 0, "left"),
+            (1, None, "undo"),
+            (3, 2, "undo"),
+            (2, 1, "left"),
+        ]:
+            values = {**broken, "number": number, "supersedes": supersedes, "choice": choice}
+            with pytest.raises(StoreError):
+                ballots.store.do(lambda c, v=values: c.execute(sa.insert(votes), [v]))
+        assert rows(ballots) == [(0, "left", None)]
+
+    def test_of_many_at_once_one_vote_stands(self, ballots):
+        one = battle(ballots)
+        gate, ended = Barrier(8), []
+
+        def vote(choice):
+            gate.wait()
+            try:
+                ballots.vote(one.id, "me", choice)
+                ended.append("voted")
+            except Conflict:
+                ended.append("conflict")
+
+        threads = [Thread(target=vote, args=(["left", "right"][k % 2],)) for k in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(ended) == ["conflict"] * 7 + ["voted"]
+        assert len(rows(ballots)) == 1
+
+    def test_ids_of_voters_are_salted(self, ballots, tmp_path):
+        mine = ballots.voter("secret")
+        assert mine == Ballots(ballots.store).voter("secret")
+        assert mine != ballots.voter("another")
+        elsewhere = Ballots(Store(tmp_path / "other"))
+        assert elsewhere.voter("secret") != mine
+        assert "secret" not in mine
+
+    def test_what_is_ranked(self, ballots):
+        ballots.vote(battle(ballots).id, "me", "left")
+        ballots.vote(battle(ballots, "you", "B", "A").id, "you", "both_bad")
+        leaked = battle(ballots, "you", item="other")
+        ballots.answer(leaked.id, 0, "left", Answer("again"))  # what is there stays
+        ballots.vote(leaked.id, "you", "right")
+        ballots.store.do(
+            lambda c: c.execute(
+                sa.text("UPDATE answers SET leak = 'GPT' WHERE battle = :b"), {"b": leaked.id}
+            )
+        )
+        assert sorted(ballots.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
+        assert len(ballots.verdicts(leaked=True)) == 3
+        assert ballots.tally_of_failures() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1}
+        results = Results.of(ballots)
+        assert results.ranking.votes == 2
+        assert Results.of(ballots, leaked=True).ranking.votes == 3
+        assert Results.of(ballots, style=True).ranking.votes == 2
+        json.dumps(results.as_dict())
+
+    def test_repeats_swap_sides_and_do_not_count(self, ballots):
+        for k in range(8):
+            ballots.vote(battle(ballots, item=f"i{k}", content={"right": [True, False]}).id, "me", "left")
+        seen = set()
+        while (again := ballots.again("me", Random(1))) is not None:
+            old = ballots.battle(again.repeats)
+            assert (again.left, again.right) == (old.right, old.left)
+            assert again.turns[0].left.text == old.turns[0].right.text
+            assert again.content["right"] == [False, True]
+            assert again.repeats not in seen  # each but once
+            seen.add(again.repeats)
+            ballots.vote(again.id, "me", "right" if len(seen) < 3 else "left")
+        assert len(seen) == 3  # not the last five
+        assert ballots.again("stranger", Random(1)) is None
+        assert ballots.tally_of_failures()["repeats"] == 3
+        assert sum(v.times for v in ballots.verdicts()) == 8
+        quality = Results.of(ballots).quality
+        assert (quality.repeated, quality.consistency.value) == (3, pytest.approx(2 / 3))
+
+
+@pytest.fixture
+def runs(workspace):
+    """Three models that are right about other samples."""
+
+    def teller(k):
+        def script(request):
+            number = int(request.images[0].sha256[:6], 16)
+            return request.sample.label if number % 3 != k else "star" if number % 2 else "no idea at all"
+
+        return script
+
+    kwargs = {"data": "chart:shapes?n=12", "protocol": "closed-set?rounds=1"}
+    return [run(model=Scripted(teller(k), f"model-{k}"), **kwargs) for k in range(3)]
+
+
+class TestRecorded:
+    def test_battles_are_of_stored_answers(self, runs):
+        ballots = Ballots(runs[0]._store)
+        arena = Recorded(ballots, runs, repeat=0, overlap=0, rng=Random(0))
+        assert arena.players == ("model-0", "model-1", "model-2")
+        seen = set()
+        by_name = {one.model: one for one in runs}
+        while (one := arena.deal("me")) is not None:
+            assert one.answered
+            assert one.item not in seen
+            seen.add(one.item)
+            sample = one.content["sample"]
+            for side, right in zip(("left", "right"), one.content["right"], strict=True):
+                player = by_name[getattr(one, side)]
+                row = player.finding(player.sample(sample)["position"])
+                assert getattr(one.turns[0], side).text == player.replies(sample)[0].text
+                assert right == (row["prediction"] == row["label"])
+                assert one.content["truth"] == row["label"]
+            ballots.vote(one.id, "me", "left")
+        assert len(seen) == 3 * 12
+        # Counts are balanced: each pair was drawn until nothing was left of it.
+        assert set(ballots.met().values()) == {12}
+
+    def test_its_propensity_is_that_of_the_pair_when_it_was_drawn(self, runs):
+        ballots = Ballots(runs[0]._store)
+        arena = Recorded(ballots, runs, repeat=0, rng=Random(3))
+        for _ in range(9):
+            before = propensities(arena.players, ballots.met())
+            one = arena.deal("me")
+            assert one.propensity == pytest.approx(before[frozenset((one.left, one.right))])
+
+    def test_disagreements_first(self, runs):
+        arena = Recorded(
+            Ballots(runs[0]._store), runs, disagreements_first=True, repeat=0, overlap=0, rng=Random(0)
+        )
+        order = {}
+        while (one := arena.deal("me")) is not None:
+            left, right = one.content["right"]
+            order.setdefault(frozenset((one.left, one.right)), []).append(left != right)
+        assert any(any(apart) for apart in order.values())
+        for apart in order.values():
+            assert apart == sorted(apart, reverse=True)
+
+    def test_others_are_shown_the_same_now_and_then(self, runs):
+        ballots = Ballots(runs[0]._store)
+        arena = Recorded(ballots, runs, repeat=0, overlap=1.0, rng=Random(0))
+        first = {arena.deal("one").item for _ in range(5)}
+        second = [arena.deal("two").item for _ in range(5)]
+        assert len(first & set(second)) >= 3
+
+    def test_names_tell_runs_apart(self, runs, workspace):
+        assert set(names_of(runs).values()) == {"model-0", "model-1", "model-2"}
+        other = run(
+            model=Scripted(lambda r: "star", "model-0"),
+            data="chart:shapes?n=12",
+            protocol="closed-set?rounds=2",
+        )
+        names = names_of([runs[0], other])
+        assert sorted(names.values()) == ["model-0 closed-set?rounds=1", "model-0 closed-set?rounds=2"]
+
+    def test_what_cannot_be_compared(self, runs, workspace):
+        ballots = Ballots(runs[0]._store)
+        with pytest.raises(UsageError, match="at least two"):
+            Recorded(ballots, [runs[0], runs[0]])
+        other = run(
+            model=Scripted(lambda r: "star", "x"),
+            data="chart:shapes?n=12&seed=5",
+            protocol="closed-set?rounds=1",
+        )
+        with pytest.raises(UsageError, match="share no samples"):
+            Recorded(ballots, [runs[0], other])
+
+    def test_wrong_answers_and_agreement_are_told(self, runs):
+        ballots = Ballots(runs[0]._store)
+        arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
+        wrong = told = 0
+        while (one := arena.deal("me")) is not None:
+            ballots.vote(one.id, "me", "left")
+            left, right = one.content["right"]
+            told += left != right
+            wrong += right and not left
+        results = Results.of(ballots)
+        assert results.wrong[1] == told > 0
+        assert results.wrong[0].value == pytest.approx(wrong / told)
+        assert results.quality.left.value == 1.0
+
+
+class TestLive:
+    def arena(self, store, *models, **more) -> Live:
+        return Live(
+            Ballots(store), models, image_path=lambda sha256: store.folder / "one.png", rng=Random(0), **more
+        )
+
+    @pytest.fixture
+    def store(self, workspace, red):
+        store = Store(workspace)
+        red.save(store.folder / "one.png")
+        return store
+
+    async def settled(self, arena, one):
+        for _ in range(300):
+            now = arena.ballots.battle(one.id)
+            if now.answered:
+                return now
+            await asyncio.sleep(0.01)
+        raise AssertionError("no answer came")
+
+    def test_a_conversation(self, store):
+        one, two = (Scripted(lambda r, n=n: f"{n} says {len(r.messages)}", n) for n in ("one", "two"))
+        arena = self.arena(store, one, two)
+
+        async def talk():
+            async with arena.open():
+                begun = arena.begin("me", ["0" * 64], " What is it?\r\n")
+                assert not begun.answered
+                arena.attend(begun)
+                arena.attend(begun)  # twice asks once
+                first = await self.settled(arena, begun)
+                arena.ask(first, "And now?")
+                arena.attend(arena.ballots.battle(begun.id))
+                return await self.settled(arena, begun)
+
+        found = asyncio.run(talk())
+        assert [turn.question for turn in found.turns] == ["What is it?", "And now?"]
+        by_name = {found.left: "left", found.right: "right"}
+        for name in ("one", "two"):
+            said = [getattr(turn, by_name[name]).text for turn in found.turns]
+            assert said == [f"{name} says 1", f"{name} says 3"]
+        for model in (one, two):
+            assert len(model.asked) == 2
+            roles = [message.role for message in model.asked[1].messages]
+            assert roles == ["user", "assistant", "user"]
+            # Each is told its own answers, and the image once.
+            assert model.asked[1].messages[1].text == f"{model.name} says 1"
+            assert [len(m.images) for m in model.asked[1].messages] == [1, 0, 0]
+
+    def test_neither_answer_is_there_before_the_other(self, store):
+        release = asyncio.Event()
+
+        class Slow(Scripted):
+            async def respond(self, requests):
+                await release.wait()
+                return await super().respond(requests)
+
+        arena = self.arena(store, Scripted(lambda r: "quick", "quick"), Slow(lambda r: "slow", "slow"))
+
+        async def talk():
+            async with arena.open():
+                begun = arena.begin("me", ["0" * 64], "?")
+                arena.attend(begun)
+                await asyncio.sleep(0.2)
+                now = arena.ballots.battle(begun.id)
+                assert now.turns[0].left is None
+                assert now.turns[0].right is None
+                release.set()
+                return await self.settled(arena, begun)
+
+        assert asyncio.run(talk()).answered
+
+    def test_a_model_that_fails_or_is_late_ends_the_battle_and_no_other(self, store):
+        class Late(Scripted):
+            async def respond(self, requests):
+                await asyncio.sleep(2)
+                return []
+
+        for bad in (Scripted(lambda r: FAILED, "bad"), Late(lambda r: "", "bad")):
+            arena = self.arena(store, Scripted(lambda r: "fine", "good"), bad, seconds=0.3)
+
+            async def talk(arena=arena):
+                async with arena.open():
+                    begun = arena.begin("me", ["0" * 64], "?")
+                    arena.attend(begun)
+                    return await self.settled(arena, begun)
+
+            found = asyncio.run(talk())
+            assert found.failed
+            with pytest.raises(Conflict):
+                arena.ballots.vote(found.id, "me", "left")
+            assert arena.ballots.reveal(found.id, "me").revealed
+
+    def test_identity_leaks_are_marked_at_once(self, store):
+        arena = self.arena(store, Scripted(lambda r: "I am GPT-4.", "x"), Scripted(lambda r: "a cat", "y"))
+
+        async def talk():
+            async with arena.open():
+                begun = arena.begin("me", ["0" * 64], "?")
+                arena.attend(begun)
+                return await self.settled(arena, begun)
+
+        found = asyncio.run(talk())
+        assert found.leak == "GPT-4"
+        arena.ballots.vote(found.id, "me", "left")
+        assert arena.ballots.verdicts() == []
+
+    def test_what_was_left_unanswered_is_taken_up_again(self, store):
+        one, two = (Scripted(lambda r, n=n: n, n) for n in ("one", "two"))
+        begun = self.arena(store, one, two).begin("me", ["0" * 64], "?")  # and the server ends
+        arena = self.arena(store, one, two)
+
+        async def talk():
+            async with arena.open():
+                arena.attend(arena.ballots.battle(begun.id))
+                return await self.settled(arena, begun)
+
+        assert asyncio.run(talk()).answered
+
+    def test_what_is_refused(self, store):
+        one, two = (Scripted(lambda r: "x", n) for n in ("one", "two"))
+        with pytest.raises(UsageError, match="at least two models"):
+            self.arena(store, one, one)
+
+        class Scores(Scripted):
+            kinds = frozenset({Kind.SCORE})
+
+        with pytest.raises(Unsupported, match="--runs"):
+            self.arena(store, one, Scores(lambda r: "x", "clip"))
+        arena = self.arena(store, one, two)
+        for question in ("", "  \n", "x" * 5000):
+            with pytest.raises(BadOption, match="question"):
+                arena.begin("me", ["0" * 64], question)
+        with pytest.raises(UsageError, match="--data"):
+            arena.random_image()
+        full = Battle(
+            "b", "me", "live", "i", "one", "two", 1.0, turns=tuple(Turn(k, "?") for k in range(MAX_TURNS))
+        )
+        with pytest.raises(BadOption, match="Vote now"):
+            arena.ask(full, "more?")
+        waiting = arena.begin("me", ["0" * 64], "?")
+        with pytest.raises(Conflict, match="no question now"):
+            arena.ask(waiting, "more?")
+
+
+class TestExchange:
+    @pytest.fixture
+    def voted(self, ballots):
+        for k, choice in enumerate(Choice):
+            one = battle(
+                ballots, f"v{k}", said=(f"left {k}", f"right {k}"), images=("ab" * 32,), item=f"i{k}"
+            )
+            ballots.vote(one.id, f"v{k}", choice, ["left:missed"] if k == 0 else [])
+        return ballots
+
+    def test_public_preference_data(self, voted):
+        found = list(export(voted, "preferences"))
+        assert [row["winner"] for row in found] == ["model_a", "model_b", "tie", "tie (bothbad)"]
+        row = found[0]
+        assert (row["model_a"], row["model_b"], row["turn"], row["anony"]) == ("A", "B", 1, True)
+        assert row["conversation_a"] == [
+            {"role": "user", "content": "What is it?"},
+            {"role": "assistant", "content": "left 0"},
+        ]
+        assert row["reasons"] == ["left:missed"]
+        assert row["judge"] == "v0"
+
+    def test_pairs_for_dpo(self, voted):
+        found = list(export(voted, "dpo"))
+        assert len(found) == 2  # ties teach nothing
+        assert found[0]["prompt"] == [{"role": "user", "content": "What is it?"}]
+        assert found[0]["chosen"] == [{"role": "assistant", "content": "left 0"}]
+        assert found[0]["rejected"] == [{"role": "assistant", "content": "right 0"}]
+        assert found[1]["chosen"] == [{"role": "assistant", "content": "right 1"}]
+
+    @pytest.mark.parametrize("layout", ["preferences", "fastchat"])
+    def test_what_leaves_comes_back(self, voted, layout, tmp_path):
+        file = tmp_path / "votes.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in export(voted, layout)))
+        other = Ballots(Store(tmp_path / "other"))
+        assert read(other, file, layout) == (4, 4, 0)
+        assert read(other, file, layout) == (4, 0, 0)  # nothing is doubled
+        mine = [(b.left, b.right, b.vote.choice, b.turns[0].left.text) for b in voted.voted()]
+        theirs = [(b.left, b.right, b.vote.choice, b.turns[0].left.text) for b in other.voted()]
+        assert theirs == mine
+        assert not {b.voter for b in other.voted()} & {"v0", "v1", "v2", "v3"}
+        assert Results.of(other).ranking.votes == 4
+
+    def test_other_layouts_of_others(self, ballots, tmp_path):
+        lines = [
+            # arena-human-preference-55k
+            {"id": 30192, "model_a": "gpt-4", "model_b": "vicuna", "prompt": '["Hi?", "And?"]',
+             "response_a": '["Hello.", "More."]', "response_b": '["Hm.", null]',
+             "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0},
+            # conversations as JSON in a text, contents in parts
+            {"question_id": "q", "model_a": "x", "model_b": "y", "winner": "tie (bothbad)", "tstamp": 1.7e9,
+             "conversation_a": json.dumps([{"role": "user", "content": [{"type": "text", "text": "See?"}]},
+                                           {"role": "assistant", "content": "Yes."}]),
+             "conversation_b": json.dumps([{"role": "user", "content": "See?"},
+                                           {"role": "assistant", "content": "No."}])},
+        ]  # fmt: skip
+        file = tmp_path / "p.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        assert read(ballots, file, "preferences") == (2, 2, 0)
+        first, second = (
+            ballots.voted() if next(ballots.voted()).left == "gpt-4" else reversed(list(ballots.voted()))
+        )
+        assert [turn.question for turn in first.turns] == ["Hi?", "And?"]
+        assert [turn.left.text for turn in first.turns] == ["Hello.", "More."]
+        assert second.turns[0].question == "See?"
+        assert second.vote.choice == Choice.BOTH_BAD
+
+    def test_fastchats_log_holds_more_than_votes(self, ballots, tmp_path):
+        state = {"messages": [["USER", ["What?", ["image"]]], ["ASSISTANT", "A cat."]], "offset": 0}
+        lines = [
+            {"tstamp": 1.0, "type": "chat", "model": "x", "state": {}},
+            {"tstamp": 2.0, "type": "leftvote", "models": ["", ""], "ip": "10.0.0.1",
+             "states": [{**state, "model_name": name, "conv_id": name} for name in "xy"]},
+        ]  # fmt: skip
+        file = tmp_path / "log.json"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        assert read(ballots, file, "fastchat") == (2, 1, 1)
+        (one,) = ballots.voted()
+        assert (one.left, one.right, one.turns[0].question) == ("x", "y", "What?")
+        assert "10.0.0.1" not in str(one)
+
+    @pytest.mark.parametrize(
+        "line", ["{", "[]", '{"winner": "me"}', '{"model_a": "x", "model_b": "y", "winner": "z"}']
+    )
+    def test_another_layout(self, ballots, tmp_path, line):
+        file = tmp_path / "x.jsonl"
+        file.write_text(line + "\n")
+        with pytest.raises(DataError, match="line 1: not of the layout"):
+            read(ballots, file, "preferences")
+        with pytest.raises(DataError, match="cannot be read"):
+            read(ballots, tmp_path / "none.jsonl", "preferences")
+
+
+def test_a_workspace_of_the_layout_before_takes_votes(tmp_path):
+    store = Store(tmp_path / "old")
+    with store.database.engine.begin() as connection:
+        for table in ("reveals", "votes", "answers", "turns", "battles", "settings"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        connection.execute(sa.text("PRAGMA user_version = 3"))
+    store.close()
+    ballots = Ballots(Store(tmp_path / "old"))
+    ballots.vote(battle(ballots).id, "me", "left")
+    with pytest.raises(StoreError, match="append-only"):
+        ballots.store.do(lambda c: c.execute(sa.text("DELETE FROM votes")))
