@@ -48,7 +48,7 @@ def _serve(
 
 def _need() -> None:
     """Said now, not when models are loaded."""
-    for module in ("fastapi", "uvicorn", "multipart", "jinja2", "nh3", "markdown_it", "evalica"):
+    for module in ("fastapi", "uvicorn", "python_multipart", "jinja2", "nh3", "markdown_it", "evalica"):
         require(module, "web", "The web app")
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -187,7 +188,7 @@ class Guard:
             else:
                 await _plain(told, 401, "A token is needed.", {"www-authenticate": "Bearer"})
             return
-        taken = 0
+        taken, begun = 0, False
 
         async def counted() -> Message:
             nonlocal taken
@@ -197,10 +198,18 @@ class Guard:
                 raise _TooLarge
             return message
 
-        try:
-            await self.app(scope, counted, told)
-        except _TooLarge:
-            await _plain(told, 413, f"At most {self.policy.max_body:,} bytes are taken.")
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            if (
+                taken <= self.policy.max_body or begun
+            ):  # what the app says of a body cut off is not the reason
+                begun = True
+                await told(message)
+
+        with suppress(_TooLarge):
+            await self.app(scope, counted, watched)
+        if not begun:
+            await _plain(told, 413, f"At most {self.policy.max_body:,} bytes are taken. Shrink the image.")
 
 
 class _TooLarge(Exception):

@@ -1,0 +1,748 @@
+"""The web app over a real socket: pages, safety, uploads, votes of many, a server that is killed."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from random import Random
+
+import httpx
+import pytest
+from PIL import Image as pillow
+from PIL import PngImagePlugin
+
+from helpers import Scripted, text_of
+from served import browser, served
+from snellen.api import run
+from snellen.arena.ballots import Ballots
+from snellen.arena.live import Live
+from snellen.arena.recorded import Recorded
+from snellen.errors import BadOption, ImageError
+from snellen.images import cleaned
+from snellen.store import Store
+from snellen.web.markup import markdown
+from snellen.web.pictures import MAX_UPLOAD, Uploads, is_hash
+from snellen.web.safety import HEADERS, Policy, Rates, is_loopback
+from snellen.web.serve import bound
+from snellen.web.site import Site
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onfocus=alert(1) autofocus x='",
+    "</textarea><script>alert(1)</script>",
+    "</pre></details><iframe src=//evil.example></iframe>",
+    "javascript:alert(1)",
+    "[x](javascript:alert(1)) ![x](http://evil.example/x.png) <http://evil.example>",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x00<\x00script>\u202e",
+]
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+def inert(text: str) -> None:
+    """Nothing on a page runs, loads or sends anything but the site's own."""
+    allowed = {"/static/snellen.js"}
+    for tag, attributes in Tags(text).tags:
+        assert tag not in ("iframe", "object", "embed", "base", "style", "b", "u"), (tag, attributes)
+        if tag == "script":
+            assert attributes.get("src") in allowed
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, attributes)
+            assert name != "style", (tag, attributes)
+            if name in ("src", "href", "action", "formaction"):
+                assert value.startswith(("/", "#", "?")), (tag, attributes)
+                assert not value.startswith("//"), (tag, attributes)
+
+
+@pytest.fixture
+def store(workspace):
+    found = Store(workspace)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def runs(workspace, store):
+    """Two models that differ on some samples, and a third that fails in every way."""
+
+    def teller(k):
+        def script(request):
+            number = int(request.images[0].sha256[:6], 16)
+            return request.sample.label if number % 4 != k else "star" if number % 8 < 4 else "no idea"
+
+        return script
+
+    kwargs = {"data": "chart:shapes?n=40", "protocol": "closed-set?rounds=1"}
+    return [run(model=Scripted(teller(k), f"model-{k}"), **kwargs) for k in range(3)]
+
+
+def png(color="red", size=(32, 24), **more) -> bytes:
+    buffer = io.BytesIO()
+    pillow.new("RGB", size, color).save(buffer, "PNG", **more)
+    return buffer.getvalue()
+
+
+class TestPages:
+    def test_every_page_answers(self, store, runs):
+        first, second = runs[0].id, runs[1].id
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            for path in (
+                "/", "/?by=data&x=memory", "/?published=1", "/averages", "/ranking", "/ranking.json",
+                f"/runs/{first}", f"/runs/{first[:-3]}?outcome=unparsed", f"/runs/{first}?q=star&right=no",
+                f"/runs/{first}?truth=ring&predicted=star", f"/runs/{first}/samples/0",
+                f"/compare?run={first}&run={second}", f"/heatmap?run={first}&run={second}",
+                "/leaderboard.csv", "/leaderboard.json", "/leaderboard.md", "/health", "/static/web.css",
+            ):  # fmt: skip
+                reply = client.get(path)
+                assert reply.status_code == 200, path
+                for name, value in HEADERS.items():
+                    assert reply.headers[name] == value, (path, name)
+                if reply.headers["content-type"].startswith("text/html"):
+                    inert(reply.text)
+
+    @pytest.mark.parametrize(
+        ("path", "status", "told"),
+        [
+            ("/nothing", 404, "no such page"),
+            ("/runs/nobody", 404, "No run"),
+            ("/?size=huge", 400, "allowed: <4B"),
+            ("/runs/{run}?outcome=lucky", 400, "allowed: ok"),
+            ("/runs/{run}?mood=good", 400, "no filter"),
+            ("/runs/{run}/samples/9999", 404, "no sample at position"),
+            ("/runs/{run}/samples/x", 400, "position"),
+            ("/runs/{run}/samples/0/images/..%2F..%2Fetc", 404, "no such page"),
+            ("/previews/../../../etc/passwd", 404, "no such page"),
+            ("/previews/zz", 404, "no such page"),
+            ("/compare?run={run}", 400, "choose two"),
+            ("/heatmap", 400, "choose 1 to"),
+            ("/leaderboard.xlsx", 400, "allowed: csv"),
+            ("/arena", 400, "snellen arena --model"),
+            ("/ranking?style=2", 400, "allowed: 1"),
+            ("/static/../app.py", 404, ""),
+        ],
+    )
+    def test_what_is_refused_is_explained(self, store, runs, path, status, told):
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            reply = client.get(path.format(run=runs[0].id))
+            assert reply.status_code == status
+            assert told in html.unescape(reply.text)
+            assert "Traceback" not in reply.text
+            inert(reply.text)
+
+    def test_filters_and_files_say_the_same(self, store, runs):
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            page = client.get("/?q=model-1").text
+            assert "model-1" in page
+            assert "/runs/" + runs[0].id not in page
+            rows = client.get("/leaderboard.json?q=model-1").json()
+            assert [row["id"] for row in rows] == [runs[1].id]
+            assert rows[0]["value"] == runs[1].metrics["accuracy"]["value"]
+            text = client.get("/leaderboard.csv?q=model-1").text
+            assert text.count("\n") == 2
+            assert runs[1].id in text
+            assert "model-1" in client.get("/leaderboard.md?q=model-1").text
+
+    def test_a_cell_of_a_file_is_no_formula(self, store, workspace):
+        run(
+            model=Scripted(lambda r: "star", "=cmd|' /C calc'!A0"),
+            data="chart:shapes?n=4",
+            protocol="closed-set?rounds=1",
+        )
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            assert ",'=cmd" in client.get("/leaderboard.csv").text
+
+    def test_a_cell_leads_to_its_samples(self, store, runs):
+        frame = runs[0].predictions
+        wrong = frame[frame["prediction"] != frame["label"]].iloc[0]
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            page = client.get(f"/runs/{runs[0].id}").text
+            links = [
+                html.unescape(a["href"])
+                for tag, a in Tags(page).tags
+                if tag == "a" and "truth=" in (a.get("href") or "")
+            ]
+            assert links
+            reply = client.get(
+                f"/runs/{runs[0].id}", params={"truth": wrong["label"], "predicted": wrong["prediction"]}
+            )
+            shown = set(re.findall(r">(test-\d+-\d+)</a>", reply.text))
+            same = frame[(frame["label"] == wrong["label"]) & (frame["prediction"] == wrong["prediction"])]
+            assert shown == set(same["id"])
+
+    def test_samples_show_what_was_asked_and_said(self, store, runs):
+        reply = runs[0].replies(runs[0].first(1)[0]["id"])[0]
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            page = html.unescape(client.get(f"/runs/{runs[0].id}/samples/0").text)
+            assert reply.text in page
+            found = client.get(f"/runs/{runs[0].id}?q=no idea").text
+            count = sum("no idea" in row["answers"] for row in runs[0].rows())
+            assert len(re.findall(r"<div class=\"card\">", found)) == min(count, 24)
+
+    def test_originals_are_shown_where_they_still_lie_there(self, store, workspace, photos):
+        import shutil
+
+        copy = workspace.parent / "photos"
+        shutil.copytree(photos, copy)
+        one = run(
+            model=Scripted(lambda r: "star", "m"), data=f"folder:{copy}", protocol="closed-set?rounds=1"
+        )
+        row = next(row for row in one.findings() if row["id"].endswith(".bmp"))
+        path = f"/runs/{one.id}/samples/{row['position']}/images/{row['images'][0]}"
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            whole = client.get(path)
+            assert pillow.open(io.BytesIO(whole.content)).size[0] == 120
+            assert whole.headers["content-type"] in ("image/png", "image/jpeg", "image/webp")
+        # Another file under the name is not the sample's.
+        for file in copy.rglob("*.bmp"):
+            pillow.new("RGB", (500, 500)).save(file)
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            small = client.get(path)
+            assert small.headers["content-type"] == "image/jpeg"
+            assert pillow.open(io.BytesIO(small.content)).size != (500, 500)
+            assert client.get(path[:-64] + "0" * 64).status_code == 404
+
+    def test_an_empty_workspace(self, store):
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            assert "snellen demo" in client.get("/").text
+            assert "no votes yet" in client.get("/ranking").text
+
+
+class TestSafety:
+    def test_text_of_others_is_inert(self, store, workspace):
+        folder = workspace.parent / "odd"
+        for i in range(3):
+            for j, payload in enumerate(PAYLOADS[:4]):
+                name = re.sub(r"[/\x00]", "", payload)
+                path = folder / f"class {i} {name}" / f"{j}{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pillow.new("RGB", (20, 20), (i * 80, j * 60, 9)).save(path)
+
+        def script(request):
+            number = int(request.images[0].sha256[:4], 16)
+            names = text_of(request).partition("{")[2].partition("}")[0].split(", ")
+            return (
+                names[0] + PAYLOADS[number % len(PAYLOADS)]
+                if number % 3
+                else PAYLOADS[number % len(PAYLOADS)]
+            )
+
+        kwargs = {"data": f"folder:{folder}", "data_options": {"names": "raw"}}
+        kwargs["protocol"] = "closed-set?rounds=1&prompt=<script>alert(2)</script> {names}"
+        found = [run(model=Scripted(script, PAYLOADS[k]), **kwargs) for k in range(2)]
+        (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicence = "<script>alert(3)</script>"\n')
+        arena = Recorded(Ballots(store), found, repeat=0, rng=Random(0))
+        with served(Site(store, Policy(), arena)) as address, browser(address) as client:
+            pages = ["/", "/?by=data", "/averages", f"/compare?run={found[0].id}&run={found[1].id}"]
+            pages += [f"/heatmap?run={one.id}" for one in found]
+            for one in found:
+                pages += [f"/runs/{one.id}"]
+                pages += [f"/runs/{one.id}/samples/{k}" for k in range(12)]
+            for payload in PAYLOADS:
+                pages.append(f"/?{httpx.QueryParams({'q': payload})}")
+                pages.append(f"/runs/{found[0].id}?{httpx.QueryParams({'q': payload, 'truth': payload})}")
+                pages.append(f"/?{httpx.QueryParams({'sort': payload})}")
+            for page in pages:
+                reply = client.get(page)
+                assert reply.status_code in (200, 400), page
+                inert(reply.text)
+            for _ in range(8):
+                battle = client.post("/arena")
+                inert(battle.text)
+                assert client.post(f"{battle.url.path}/votes", data={"choice": "left"}).status_code == 200
+                inert(client.post(f"{battle.url.path}/reveal").text)
+            inert(client.get("/ranking").text)
+
+    @pytest.mark.parametrize("payload", PAYLOADS)
+    def test_markdown_of_models(self, payload):
+        made = markdown(f"# {payload}\n- {payload}\n`{payload}`\n\n{payload}")
+        inert(made)
+        assert not {tag for tag, _ in Tags(made).tags} & {"script", "img", "svg", "a", "textarea"}
+        assert not any(attributes for _, attributes in Tags(made).tags)
+
+    def test_markdown_reads_well(self):
+        made = markdown("**bold** and `code`\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n1. one")
+        for tag in ("<strong>bold</strong>", "<code>code</code>", "<td>1</td>", "<li>one</li>"):
+            assert tag in made
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"host": "evil.example"}, 421),
+            ({"host": "127.0.0.1.evil.example"}, 421),
+            ({"host": "localhost"}, 200),
+            ({"host": "LOCALHOST:99"}, 200),
+            ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403),
+            ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, 200),
+            ({"sec-fetch-site": "same-origin"}, 200),
+        ],
+    )
+    def test_who_may_look(self, store, headers, status):
+        with served(Site(store, Policy())) as address:
+            assert httpx.get(f"{address}/health", headers=headers).status_code == status
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"origin": "http://evil.example"}, 403),
+            ({"origin": "null"}, 403),
+            ({"sec-fetch-site": "cross-site"}, 403),
+            ({"sec-fetch-site": "same-site"}, 403),
+            ({"origin": "{address}", "sec-fetch-site": "cross-site"}, 403),
+            ({"origin": "{address}"}, 303),
+            ({}, 303),
+        ],
+    )
+    def test_who_may_change_anything(self, store, runs, headers, status):
+        arena = Recorded(Ballots(store), runs)
+        with served(Site(store, Policy(), arena)) as address:
+            told = {name: value.format(address=address) for name, value in headers.items()}
+            assert httpx.post(f"{address}/arena", headers=told).status_code == status
+
+    def test_a_token_is_asked_for(self, store, runs):
+        token = "a secret of sixteen or more"
+        with served(Site(store, Policy(token=token))) as address, browser(address) as client:
+            assert httpx.get(f"{address}/leaderboard.json").status_code == 401
+            assert httpx.get(f"{address}/", headers={"authorization": "Bearer wrong"}).status_code == 401
+            assert httpx.get(f"{address}/", headers={"authorization": f"Bearer {token}"}).status_code == 200
+            page = client.get("/averages?q=x")
+            assert page.url.path == "/login"
+            assert client.post("/login", data={"token": "wrong"}).status_code == 401
+            inside = client.post("/login", data={"token": token, "next": "/averages?q=x"})
+            assert (inside.url.path, inside.status_code) == ("/averages", 200)
+            cookie = inside.history[0].headers["set-cookie"]
+            for part in ("HttpOnly", "SameSite=strict"):
+                assert part in cookie
+            assert token not in cookie
+            assert client.get("/leaderboard.json").status_code == 200
+
+    @pytest.mark.parametrize(
+        "next", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:x", "\\\\x"]
+    )
+    def test_logging_in_leads_nowhere_else(self, store, next):
+        token = "a secret of sixteen or more"
+        with served(Site(store, Policy(token=token))) as address:
+            reply = httpx.post(f"{address}/login", data={"token": token, "next": next})
+            assert reply.headers["location"] == "/"
+
+    def test_an_address_that_others_reach_takes_a_token(self):
+        for host in ("0.0.0.0", "192.168.0.5", "::", "example.com"):
+            with pytest.raises(BadOption, match="SNELLEN_TOKEN"):
+                Policy(host)
+            Policy(host, "x" * 16)
+        with pytest.raises(BadOption, match="16 characters"):
+            Policy("0.0.0.0", "short")
+        assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "10.0.0.1")] == [
+            True,
+            True,
+            True,
+            False,
+        ]
+
+    def test_a_proxys_name_is_added(self, store):
+        policy = Policy(hosts=("arena.example.com",))
+        with served(Site(store, policy)) as address:
+            headers = {"host": "arena.example.com"}
+            assert httpx.get(f"{address}/health", headers=headers).status_code == 200
+
+    def test_bodies_have_an_end(self, store, runs):
+        policy = Policy(max_body=100_000)
+        with served(Site(store, policy, Recorded(Ballots(store), runs))) as address:
+            whole = httpx.post(f"{address}/arena", content=b"x" * 200_000)
+            assert whole.status_code == 413
+
+            def drops():
+                for _ in range(50):
+                    yield b"x" * 10_000
+
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            assert httpx.post(f"{address}/arena", content=drops(), headers=headers).status_code == 413
+
+    def test_rates(self):
+        now = [0.0]
+        rates = Rates({"ask": (2, 60)}, clock=lambda: now[0])
+        assert [rates.wait("ask", "me") for _ in range(2)] == [0, 0]
+        assert rates.wait("ask", "me") == pytest.approx(1.0)
+        assert rates.wait("ask", "you") == 0
+        now[0] = 1.0
+        assert rates.wait("ask", "me") == 0
+        assert rates.wait("ask", "me") > 0
+
+    def test_too_often(self, store, runs):
+        site = Site(store, Policy(), Recorded(Ballots(store), runs), Rates({"ask": (2, 1), "vote": (9, 9)}))
+        with served(site) as address, browser(address) as client:
+            seen = [client.post("/arena") for _ in range(5)]
+            assert [reply.status_code for reply in seen][-1] == 429
+            assert int(seen[-1].headers["retry-after"]) >= 1
+            assert "Wait" in seen[-1].text
+
+    def test_a_port_that_is_taken(self):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            with pytest.raises(BadOption, match="--port 0"):
+                bound("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(BadOption, match="65535"):
+            bound("127.0.0.1", 70000)
+
+
+class TestUploads:
+    def test_what_cameras_write_is_dropped(self):
+        exif = pillow.Exif()
+        exif[0x010E] = "my home address"
+        exif[0x0112] = 6
+        buffer = io.BytesIO()
+        pillow.new("RGB", (40, 20), "red").save(
+            buffer, "JPEG", exif=exif, comment=b"a comment", icc_profile=b"profile" * 30
+        )
+        assert b"my home address" in buffer.getvalue()
+        bare = cleaned(buffer.getvalue(), "x")
+        for word in (b"home", b"comment", b"profile", b"Exif"):
+            assert word not in bare
+        assert pillow.open(io.BytesIO(bare)).size == (20, 40)  # upright
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Author", "my name")
+        bare = cleaned(png(pnginfo=text), "x")
+        assert b"my name" not in bare
+        assert pillow.open(io.BytesIO(bare)).getpixel((0, 0)) == (255, 0, 0)
+
+    def test_bytes_behind_the_picture_do_not_stay(self):
+        assert b"<script>" not in cleaned(png() + b"<script>alert(1)</script>", "x")
+
+    @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
+    def test_formats_that_are_not_taken(self, kind):
+        buffer = io.BytesIO()
+        pillow.new("RGB", (5, 5)).save(buffer, kind)
+        with pytest.raises(ImageError, match="PNG, JPEG, WebP"):
+            cleaned(buffer.getvalue(), "x")
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"GIF89a", b"<svg onload=alert(1)>", b"\x89PNG\r\n\x1a\n" + b"x" * 99]
+    )
+    def test_no_images(self, data):
+        with pytest.raises(ImageError):
+            cleaned(data, "x")
+
+    def test_bombs_are_refused_before_they_are_decoded(self, tmp_path):
+        import struct
+        import zlib
+
+        def chunk(kind, body):
+            return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+        header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+        bomb = (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+            + chunk(b"IEND", b"")
+        )
+        with pytest.raises(ImageError, match="at most"):
+            cleaned(bomb, "x")
+        with pytest.raises(ImageError, match="at most"):
+            Uploads(tmp_path).keep(b"\0" * (MAX_UPLOAD + 1))
+
+    def test_kept_under_the_hash(self, tmp_path):
+        uploads = Uploads(tmp_path)
+        one = uploads.keep(png())
+        assert is_hash(one)
+        assert uploads.keep(png()) == one
+        assert uploads.keep(png("blue")) != one
+        assert not is_hash("../" + one[3:])
+        assert not is_hash(one + "\n")
+
+
+@pytest.fixture
+def live(store):
+    def script(request):
+        return f"**{len(request.messages)}** {request.images[0].size}"
+
+    models = [Scripted(script, "secret-one"), Scripted(script, "secret-two")]
+    arena = Live(Ballots(store), models, image_path=Uploads(store.folder).path, rng=Random(0))
+    return Site(store, Policy(), arena)
+
+
+def waited(client: httpx.Client, address: str) -> httpx.Response:
+    for _ in range(100):
+        if client.get(f"{address}/state").json()["answered"]:
+            return client.get(address)
+        time.sleep(0.05)
+    raise AssertionError("no answer came")
+
+
+class TestArena:
+    def test_upload_ask_vote_undo_reveal(self, live):
+        with served(live) as address, browser(address) as client:
+            reply = client.post(
+                "/arena",
+                data={"question": "What <b>is</b> it?"},
+                files={"file": ("x.png", png(), "image/png")},
+            )
+            path = reply.url.path
+            assert path.startswith("/arena/battles/")
+            page = waited(client, path).text
+            assert "<strong>1</strong> (32, 24)" in page
+            assert "secret" not in page
+            inert(page)
+            assert client.get(f"{path}/image").headers["content-type"] == "image/png"
+            assert client.post(f"{path}/reveal").status_code == 409
+            more = client.post(f"{path}/turns", data={"question": "And now?"})
+            assert more.status_code == 200
+            assert "<strong>3</strong>" in waited(client, path).text
+            voted = client.post(f"{path}/votes", data={"choice": "left", "reason": ["right:missed"]})
+            assert "Your vote: <strong>A is better</strong> (B missed)" in voted.text
+            assert "secret" not in voted.text
+            assert client.post(f"{path}/votes", data={"choice": "right"}).status_code == 409
+            assert "Who does better?" in client.post(f"{path}/undo").text
+            assert client.post(f"{path}/undo").status_code == 409
+            assert client.post(f"{path}/votes", data={"choice": "tie"}).status_code == 200
+            revealed = client.post(f"{path}/reveal").text
+            assert "secret-one" in revealed
+            assert "secret-two" in revealed
+            assert client.post(f"{path}/undo").status_code == 409
+            ranking = client.get("/ranking").text
+            assert "1 votes of 1 person" in ranking
+            with browser(address) as stranger:
+                assert stranger.get(path).status_code == 404
+                assert stranger.get(f"{path}/image").status_code == 404
+                assert stranger.post(f"{path}/votes", data={"choice": "left"}).status_code == 404
+
+    def test_the_voters_cookie(self, live):
+        with served(live) as address, browser(address) as client:
+            assert "set-cookie" not in client.get("/arena").headers
+            reply = client.post(
+                "/arena", data={"question": "?"}, files={"file": ("x.png", png(), "image/png")}
+            )
+            cookie = reply.history[0].headers["set-cookie"]
+            assert "HttpOnly" in cookie
+            assert "SameSite=strict" in cookie
+            secret = client.cookies["snellen_voter"]
+            (battle,) = live.ballots.store.do(lambda c: c.exec_driver_sql("SELECT voter FROM battles").all())
+            assert battle[0] == live.ballots.voter(secret)
+            assert secret not in battle[0]
+
+    @pytest.mark.parametrize(
+        ("form", "file", "told"),
+        [
+            ({"question": ""}, ("x.png", png(), "image/png"), "question is empty"),
+            ({"question": "x" * 5000}, ("x.png", png(), "image/png"), "at most 4,000"),
+            ({"question": "?"}, None, "There is no image"),
+            ({"question": "?", "image": "0" * 64}, None, "There is no image"),
+            ({"question": "?", "image": "../../etc/passwd"}, None, "There is no image"),
+            ({"question": "?", "image": "http://example.com/x.png"}, None, "There is no image"),
+            ({"question": "?"}, ("x.svg", b"<svg/>", "image/svg+xml"), "not an image"),
+            ({"question": "?"}, ("x.png", b"", "image/png"), "empty"),
+        ],
+    )
+    def test_what_is_refused(self, live, form, file, told):
+        with served(live) as address, browser(address) as client:
+            reply = client.post("/arena", data=form, files={"file": file} if file else None)
+            assert reply.status_code == 400
+            assert told in html.unescape(reply.text)
+
+    def test_a_random_image(self, store):
+        from snellen.planning import whole
+
+        models = [Scripted(lambda r: "a", n) for n in ("one", "two")]
+        uploads = Uploads(store.folder)
+        arena = Live(
+            Ballots(store), models, image_path=uploads.path, data=whole("chart:shapes?n=5", {}), rng=Random(0)
+        )
+        with served(Site(store, Policy(), arena)) as address, browser(address) as client:
+            page = client.post("/arena/random")
+            image = page.url.params["image"]
+            assert "What type of object is in this photo?" in page.text
+            picture = client.get(f"/arena/images/{image}")
+            assert picture.headers["content-type"] == "image/png"
+            assert picture.headers["x-content-type-options"] == "nosniff"
+            begun = client.post(
+                "/arena", data={"question": "?", "image": image, "sample": page.url.params["sample"]}
+            )
+            assert begun.url.path.startswith("/arena/battles/")
+
+    def test_nothing_is_left(self, store, runs):
+        with (
+            served(Site(store, Policy(), Recorded(Ballots(store), runs[:2], repeat=0))) as address,
+            browser(address) as client,
+        ):
+            client.headers["x-test"] = "1"
+            for _ in range(20):
+                client.post("/arena")
+            assert client.post("/arena").status_code in (200, 429)
+
+    def test_fifty_voters_at_once_lose_and_double_nothing(self, postgres, monkeypatch, tmp_path):
+        monkeypatch.setenv("SNELLEN_FILES", str(tmp_path / "files"))
+        store = Store(postgres.database())
+        models = [Scripted(lambda r, k=k: r.sample.label if k else "star", f"m{k}") for k in range(3)]
+        found = [
+            run(model=m, data="chart:shapes?n=30", protocol="closed-set?rounds=1", workspace=store)
+            for m in models
+        ]
+        site = Site(
+            store,
+            Policy(),
+            Recorded(Ballots(store), found, repeat=0),
+            Rates({"ask": (999, 999), "vote": (999, 999)}),
+        )
+
+        def vote(address):
+            ended = []
+            with browser(address) as client:
+                for k in range(4):
+                    path = client.post("/arena").url.path
+                    choice = ["left", "right", "tie", "both_bad"][k]
+                    with ThreadPoolExecutor(2) as twice:  # an impatient finger
+                        sent = [
+                            twice.submit(client.post, f"{path}/votes", data={"choice": choice})
+                            for _ in range(2)
+                        ]
+                        ended.append(sorted(one.result().status_code for one in sent))
+            return ended
+
+        with served(site) as address, ThreadPoolExecutor(50) as pool:
+            done = [one for voter in pool.map(vote, [address] * 50) for one in voter]
+        assert done == [[200, 409]] * 200
+        verdicts = site.ballots.verdicts()
+        assert sum(v.times for v in verdicts) == 200
+        assert len({v.voter for v in verdicts}) == 50
+        assert site.ballots.tally_of_failures() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50}
+
+    def test_a_server_that_is_killed_in_mid_battle(self, store, runs, workspace):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [
+            sys.executable,
+            "-m",
+            "snellen.cli",
+            "arena",
+            "--port",
+            str(port),
+            "--runs",
+            runs[0].id,
+            runs[1].id,
+        ]
+        address = f"http://127.0.0.1:{port}"
+
+        def start():
+            process = subprocess.Popen(command, env={**os.environ, "SNELLEN_WORKSPACE": str(workspace)})
+            for _ in range(200):
+                try:
+                    httpx.get(f"{address}/health")
+                    return process
+                except httpx.TransportError:
+                    assert process.poll() is None
+                    time.sleep(0.1)
+            raise AssertionError("it does not answer")
+
+        process = start()
+        try:
+            with browser(address) as client:
+                begun = client.post("/arena").url.path
+                voted = client.post("/arena").url.path
+                client.post(f"{voted}/votes", data={"choice": "left"})
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                process = start()
+                assert "Who does better?" in client.get(begun).text
+                assert client.post(f"{begun}/votes", data={"choice": "right"}).status_code == 200
+                assert client.post(f"{voted}/votes", data={"choice": "right"}).status_code == 409
+                assert "Your vote" in client.get(voted).text
+        finally:
+            process.kill()
+            process.wait()
+
+
+class TestCommands:
+    @pytest.fixture
+    def snellen(self, workspace, monkeypatch, capsys):
+        from snellen import cli
+
+        def call(*arguments):
+            monkeypatch.setattr("sys.argv", ["snellen", *map(str, arguments)])
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+            return int(stop.value.code or 0), *capsys.readouterr()
+
+        return call
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (["view"], "no workspace here"),
+            (["arena"], "--model A --model B"),
+            (["arena", "--model", "pico:llava"], "at least two models"),
+            (["arena", "--model", "pico:llava", "--model", "pico:clip"], "--runs"),
+            (["arena", "--model", "pico:llava", "--runs", "x"], "one of the two"),
+            (["arena", "--runs", "x"], "no workspace here"),
+            (
+                ["arena", "--model", "pico:llava", "--model", "pico:llava-skewed", "--disagreements-first"],
+                "--runs",
+            ),
+            (["votes", "ranking"], "no workspace here"),
+            (["votes", "import", "nothing.jsonl"], "cannot be read"),
+        ],
+    )
+    def test_what_is_refused(self, snellen, arguments, told):
+        code, _, err = snellen(*arguments)
+        assert code == 2
+        assert told in err
+        assert "Traceback" not in err
+
+    def test_an_address_that_others_reach(self, snellen, store):
+        code, _, err = snellen("view", "--host", "0.0.0.0", "--port", 0)
+        assert (code, "SNELLEN_TOKEN" in err) == (2, True)
+
+    def test_votes_out_and_in(self, snellen, store, runs, tmp_path):
+        ballots = Ballots(store)
+        arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
+        for k in range(30):
+            ballots.vote(arena.deal(f"v{k % 12}").id, f"v{k % 12}", ["left", "right", "tie"][k % 3])
+        code, out, _ = snellen("votes", "ranking")
+        assert code == 0
+        assert "30 votes of 12" in out
+        document = json.loads(snellen("votes", "ranking", "--json")[1])
+        assert document["ranking"]["votes"] == 30
+        assert "Kendall" in out
+        file = tmp_path / "votes.jsonl"
+        assert snellen("votes", "export", "-o", file)[0] == 0
+        assert len(file.read_text().splitlines()) == 30
+        assert snellen("votes", "export", "--format", "dpo")[1].count("\n") == 20
+        code, _, err = snellen("votes", "import", file, "--workspace", tmp_path / "other")
+        assert (code, "30 new votes" in err) == (0, True)
+        assert snellen("votes", "ranking", "--style", "--workspace", tmp_path / "other")[0] == 0
+
+    def test_no_votes(self, snellen, store):
+        assert "no votes yet" in snellen("votes", "ranking")[1]
+
+
+def test_the_database_may_be_named_apart(postgres, monkeypatch, tmp_path):
+    from snellen.store import default_workspace
+
+    monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path))
+    assert default_workspace() == str(tmp_path)
+    address = postgres.database()
+    monkeypatch.setenv("SNELLEN_DB", address)
+    monkeypatch.setenv("SNELLEN_FILES", str(tmp_path / "files"))
+    assert default_workspace() == address
+    assert Ballots(Store()).verdicts() == []
