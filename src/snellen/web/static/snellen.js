@@ -14,6 +14,17 @@ if (waiting) {
   setTimeout(look, 400);
 }
 
+// Addresses hold what was chosen, and nothing else.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "get") return;
+  for (const field of event.target.elements) {
+    if (field.name && field.value === "") { field.disabled = true; field.dataset.empty = "yes"; }
+  }
+});
+addEventListener("pageshow", () => {
+  for (const field of document.querySelectorAll("[data-empty]")) { field.disabled = false; delete field.dataset.empty; }
+});
+
 // Nothing is sent twice.
 document.addEventListener("submit", (event) => {
   const form = event.target;

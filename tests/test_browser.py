@@ -1,0 +1,374 @@
+"""The pages in a real Chromium: what people do, by mouse and by keyboard, and what a checker says of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from helpers import Scripted
+from served import served
+from snellen.api import AtHand, Filters, Plan, run
+from snellen.arena.ballots import Ballots
+from snellen.arena.live import Live
+from snellen.arena.recorded import Recorded
+from snellen.datasets.shapes import draw, figure
+from snellen.planning import live_models, whole
+from snellen.runs import Run
+from snellen.store import Store
+from snellen.web.pictures import Uploads
+from snellen.web.safety import Policy, Rates
+from snellen.web.site import Site
+
+CHROMIUM = os.environ.get("SNELLEN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A Chromium that is on this machine (playwright's own is not fetched)."""
+    if CHROMIUM is None:
+        if os.environ.get("SNELLEN_NEEDS_CHROMIUM"):
+            pytest.fail("there is no Chromium here")
+        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+    ]
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The built-in models on the built-in chart."""
+    found = Store(tmp_path_factory.mktemp("browser") / "workspace")
+    hand = AtHand()
+    Plan(
+        ["pico:llava", "pico:llava-skewed", "pico:clip"],
+        ["chart:shapes"],
+        ["closed-set?rounds=2", "rank"],
+        filters=Filters(limit=56),
+        workspace=found,
+        at_hand=hand,
+    ).examine()
+    for model in hand.models.values():
+        model.close()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def address(store: Store) -> Iterator[str]:
+    """A site with a live arena of the built-in models."""
+    models = live_models(["pico:llava", "pico:llava-skewed"], {}, None)
+    arena = Live(
+        Ballots(store),
+        models,
+        image_path=Uploads(store.folder).path,
+        data=whole("chart:shapes", {}),
+        max_tokens=16,
+    )
+    rates = Rates(dict.fromkeys(Rates().limits, (999, 999)))
+    with served(Site(store, Policy(), arena, rates)) as found:
+        yield found
+
+
+class Watched:
+    """A page of which everything is noticed that it should not do."""
+
+    def __init__(self, browser: Browser, address: str, **context) -> None:
+        self.context = browser.new_context(base_url=address, **context)
+        self.page: Page = self.context.new_page()
+        self.elsewhere: list[str] = []
+        self.said: list[str] = []
+        self.context.on(
+            "request", lambda r: None if r.url.startswith(address) else self.elsewhere.append(r.url)
+        )
+        self.page.on(
+            "console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on(
+            "dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss())
+        )
+
+    def close(self) -> None:
+        """Nothing was asked of other hosts, and nothing went wrong."""
+        self.context.close()
+        assert self.elsewhere == []
+        assert self.said == []
+
+
+@pytest.fixture
+def watched(chromium: Browser, address: str) -> Iterator[Watched]:
+    found = Watched(chromium, address, viewport={"width": 1280, "height": 900})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def page(watched: Watched) -> Page:
+    return watched.page
+
+
+def run_of(store: Store, text: str) -> Run:
+    return next(Run(store, row["id"]) for row in store.list_runs() if row["id"].startswith(text))
+
+
+def test_filters_stand_in_the_address(page):
+    page.goto("/")
+    assert page.get_by_role("heading", name="Leaderboard").is_visible()
+    tables = page.locator("table.board")
+    assert tables.count() == 2
+    page.get_by_text("Protocol", exact=False).locator("xpath=ancestor-or-self::summary").first.click()
+    page.get_by_role("checkbox", name="rank").first.check()
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**protocol=rank**")
+    assert "q=" not in page.url  # what was not chosen is not in the address
+    assert tables.count() == 1
+    assert page.get_by_role("row").count() == 4
+    page.get_by_role("searchbox", name="Search").fill("skewed")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=skewed**")
+    assert page.get_by_role("row").count() == 2
+    page.get_by_role("link", name="All", exact=True).click()
+    page.wait_for_url("**/")
+    assert tables.count() == 2
+
+
+def test_a_click_on_a_heading_sorts(page):
+    page.goto("/?protocol=rank")
+    names = page.locator("tbody th")
+    first = names.all_inner_texts()
+    page.get_by_role("link", name="accuracy % ↓").click()
+    assert page.locator("th[aria-sort=ascending]").count() == 1
+    assert names.all_inner_texts() == first[::-1] or names.all_inner_texts() != first
+    page.get_by_role("link", name="model").click()
+    assert names.all_inner_texts() == sorted(first)
+
+
+def test_from_a_cell_to_its_samples_to_one_of_them(page, store):
+    one = run_of(store, "llava-skewed-closed")
+    page.goto(f"/runs/{one.id}")
+    link = page.locator("table.matrix td a[aria-label*=' taken for ']").filter(has_text="1").last
+    words = link.get_attribute("aria-label")
+    count, _, rest = words.partition(" of ")
+    truth, _, said = rest.partition(" taken for ")
+    link.click()
+    cards = page.locator("#samples ~ .gallery .card")
+    assert cards.count() == int(count)
+    for text in cards.all_inner_texts():
+        assert f"truth: {truth}" in text
+        assert f"says: {said}" in text
+    cards.first.get_by_role("link").last.click()
+    assert page.get_by_text("Prompts and answers").is_visible()
+    picture = page.locator(".picture img").first
+    assert picture.evaluate("image => image.naturalWidth") == 96  # the original, not only its preview
+    before = picture.bounding_box()["width"]
+    page.keyboard.press("z")
+    assert picture.bounding_box()["width"] > 2 * before
+    here = page.url
+    page.keyboard.press("j")
+    page.wait_for_url(lambda url: url != here)
+
+
+def test_two_runs_side_by_side(page, store):
+    page.goto("/?by=data")
+    compare = page.get_by_role("button", name="Compare two")
+    assert compare.is_disabled()
+    page.get_by_role("checkbox", name="choose pico:llava, closed-set?rounds=2").check()
+    assert compare.is_disabled()
+    page.get_by_role("checkbox", name="choose pico:llava-skewed, closed-set?rounds=2").check()
+    compare.click()
+    assert "points" in page.locator("main").inner_text()
+    frames = [
+        run_of(store, name).outcomes.set_index("id") for name in ("llava-closed", "llava-skewed-closed")
+    ]
+    right = [frame["prediction"] == frame["label"] for frame in frames]
+    apart = int((right[0] != right[1]).sum())
+    assert page.get_by_role("heading", name=f"disagree ({apart})").is_visible()
+    shared = page.url
+    page.goto("/averages")
+    page.goto(shared)  # a view is shared by its address
+    assert page.get_by_role("heading", name=f"disagree ({apart})").is_visible()
+
+
+def test_upload_vote_reveal_ranking(page, tmp_path: Path):
+    picture = tmp_path / "mine.png"
+    draw(figure("browser", "star"), pixels=96).save(picture)
+    page.goto("/arena")
+    page.set_input_files("input[type=file]", picture)
+    page.get_by_role("textbox", name="Question").fill("What type of object is in this photo?")
+    page.get_by_role("button", name="Ask both").click()
+    page.wait_for_selector(".votes")
+    assert "pico" not in page.locator("main").inner_text()
+    assert page.locator(".said").count() == 2
+    page.get_by_text("Why?").click()
+    page.get_by_role("group", name="What was wrong with B").get_by_label("missed").check()
+    page.get_by_role("button", name="A is better").click()
+    page.wait_for_selector("text=(B missed)")
+    page.get_by_role("button", name="Take the vote back").click()
+    page.get_by_role("button", name="A tie").click()
+    page.get_by_role("button", name="Show the names").click()
+    page.wait_for_selector(".names")
+    told = page.locator(".names").inner_text()
+    assert "pico:llava" in told
+    assert "pico:llava-skewed" in told
+    page.get_by_role("link", name="Ranking", exact=True).click()
+    assert page.locator("table.board tbody tr").count() == 2
+
+
+def test_by_keyboard_alone(page):
+    page.goto("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.goto("/arena")
+
+    def reach(name: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if name in (page.evaluate("document.activeElement.innerText") or ""):
+                return
+        raise AssertionError(f"{name} cannot be reached")
+
+    reach("Take a random image")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**image=**")
+    assert page.evaluate("document.activeElement.name") == "question"
+    reach("Ask both")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".votes")
+    page.keyboard.press("2")
+    page.wait_for_selector("text=Your vote")
+    page.keyboard.press("u")
+    page.wait_for_selector(".votes")
+    reach("A tie")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Your vote")
+    page.keyboard.press("Enter")  # the next step has the focus
+    page.wait_for_selector(".names")
+    page.keyboard.press("n")
+    page.wait_for_url("**/arena")
+
+
+def test_more_than_one_question(page):
+    page.goto("/arena")
+    page.get_by_role("button", name="Take a random image").click()
+    page.get_by_role("button", name="Ask both").click()
+    page.wait_for_selector(".votes")
+    page.get_by_text("Ask both something more").click()
+    page.get_by_role("textbox", name="Question").fill("Describe the image.")
+    page.get_by_role("button", name="Ask both").click()
+    page.wait_for_selector(".votes")
+    assert page.locator(".said").count() == 4
+
+
+def test_without_scripts(chromium, address):
+    one = Watched(chromium, address, java_script_enabled=False)
+    page = one.page
+    page.goto("/arena")
+    page.get_by_role("button", name="Take a random image").click()
+    page.get_by_role("button", name="Ask both").click()
+    page.wait_for_selector(".votes", timeout=20_000)  # the page loads itself again
+    page.get_by_role("button", name="B is better").click()
+    page.get_by_role("button", name="Show the names").click()
+    page.wait_for_selector(".names")
+    page.goto("/?by=data")
+    assert page.get_by_role("button", name="Compare two").is_enabled()
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def every(store) -> list[str]:
+    """An address of every sort of page."""
+    one, other, third = (run_of(store, name) for name in ("llava-closed", "clip-rank", "llava-skewed-closed"))
+    return [
+        "/", "/?by=data&published=1", "/averages", "/ranking", "/arena", "/nothing", "/login",
+        f"/runs/{one.id}", f"/runs/{one.id}/samples/0", f"/runs/{other.id}/samples/1",
+        f"/compare?run={one.id}&run={third.id}", f"/heatmap?run={one.id}&run={other.id}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 390)]
+)
+def test_accessible_in_every_light_and_width(chromium, address, every, scheme, width):
+    watched = Watched(chromium, address, viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = watched.page
+    pages = [*every]
+    page.goto("/arena")
+    page.get_by_role("button", name="Take a random image").click()
+    pages.append(page.url.removeprefix(address))
+    page.get_by_role("button", name="Ask both").click()
+    page.wait_for_selector(".votes")
+    pages.append(page.url.removeprefix(address))
+    for path in pages:
+        page.goto(path)
+        if watched.said and path == "/nothing":
+            watched.said.clear()  # a browser remarks upon the 404 that was asked for
+        found = Axe().run(page).response["violations"]
+        told = [(path, one["id"], [node["html"][:200] for node in one["nodes"]][:3]) for one in found]
+        assert told == []
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, (path, wide)
+    watched.close()
+
+
+def test_payloads_stay_inert(chromium, tmp_path):
+    """In names, answers and questions; a dialog, an error or a request elsewhere would be noticed."""
+    from test_web import PAYLOADS
+
+    store = Store(tmp_path / "workspace")
+    kwargs = {"data": "chart:shapes?n=20", "protocol": "closed-set?rounds=1", "workspace": store}
+
+    def said(request):
+        return PAYLOADS[int(request.images[0].sha256[:4], 16) % len(PAYLOADS)]
+
+    runs = [run(model=Scripted(said, PAYLOADS[k]), **kwargs) for k in range(2)]
+    recorded = Recorded(Ballots(store), runs, repeat=0, rng=Random(0))
+    with served(Site(store, Policy(), recorded)) as address:
+        one = Watched(chromium, address)
+        for path in [
+            "/",
+            "/averages",
+            *(f"/runs/{runs[0].id}/samples/{k}" for k in range(10)),
+            f"/runs/{runs[1].id}",
+        ]:
+            one.page.goto(path)
+        one.page.goto("/arena")
+        one.page.get_by_role("button", name="Start").click()
+        one.page.wait_for_selector(".votes")
+        for _ in range(6):
+            one.page.keyboard.press("1")
+            one.page.wait_for_selector("text=Your vote")
+            one.page.keyboard.press("r")
+            one.page.wait_for_selector(".names")
+            one.page.keyboard.press("n")
+            one.page.wait_for_selector(".votes")
+        one.page.goto("/ranking")
+        assert one.page.locator("table.board tbody tr").count() == 2
+        one.close()
+    models = [Scripted(said, name) for name in "xy"]
+    live = Live(Ballots(store), models, image_path=Uploads(store.folder).path)
+    with served(Site(store, Policy(), live)) as address:
+        one = Watched(chromium, address)
+        picture = tmp_path / "'\"><img src=x onerror=alert(1)>.png"
+        draw(figure("browser", "ring"), pixels=96).save(picture)
+        for payload in PAYLOADS[:5]:
+            one.page.goto("/arena")
+            one.page.set_input_files("input[type=file]", picture)
+            one.page.get_by_role("textbox", name="Question").fill(payload)
+            one.page.get_by_role("button", name="Ask both").click()
+            one.page.wait_for_selector(".votes")
+            assert one.page.locator(".asked").inner_text() == payload
+        one.close()
