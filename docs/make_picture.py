@@ -1,23 +1,34 @@
-"""Draw the README's and the docs' pictures from a demo of now: its table as SVG, its report as a screenshot
-(where Chromium is installed), and a card of the eye test.
+"""Draw the README's and the docs' pictures from a demo of now: its table as SVG, its report and the pages of
+the web app as screenshots (where Chromium is installed), and a card of the eye test.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from random import Random
 
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from snellen.acuity import draw_card, examine
 from snellen.api import Filters, Plan
+from snellen.arena.ballots import Ballots
+from snellen.arena.recorded import Recorded
 from snellen.compare import ranks
 from snellen.models.pico import NAMES
 from snellen.report import page
 from snellen.report.leaderboard import leaderboards
+from snellen.runs import Run
+from snellen.store import Store
+from snellen.web.safety import Policy
+from snellen.web.site import Site
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from served import served
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH = 132
@@ -60,6 +71,82 @@ def screenshot(report: Path, picture: Path) -> None:
     print(f"written: {picture}")
 
 
+def vote(store: Store, runs: list[Run], voters: int = 14, each: int = 22) -> Recorded:
+    """Simulated people, who prefer the right answer nine times in ten, and mostly say tie without one."""
+    ballots, rng = Ballots(store), Random(0)
+    arena = Recorded(ballots, runs, rng=rng)
+    for k in range(voters):
+        for _ in range(each):
+            battle = arena.deal(f"simulated {k}")
+            if battle is None:
+                break
+            left, right = battle.content["right"]
+            choice = "tie" if left else "both_bad"
+            if left != right:
+                choice = "left" if left == (rng.random() < 0.9) else "right"
+            elif rng.random() < 0.2:
+                choice = rng.choice(["left", "right"])
+            ballots.vote(battle.id, f"simulated {k}", choice)
+    return arena
+
+
+def pages(workspace: Path, runs: list[Run]) -> None:
+    """The web app's pages, as PNG."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        print("left as they are: the web app's pages (no Chromium here)")
+        return
+    from playwright.sync_api import sync_playwright
+
+    store = Store(workspace)
+    by_name = {f"{run.model} {run.protocol}": run.id for run in runs}
+    full, skewed = by_name["pico:llava closed-set"], by_name["pico:llava-skewed closed-set"]
+    arena = vote(store, runs)
+    shots = {
+        "web-leaderboard": ("/?by=data", 1280, 940, "light"),
+        "web-run": (f"/runs/{skewed}", 1280, 1150, "light"),
+        "web-sample": (f"/runs/{by_name['pico:llava rank']}/samples/3", 1280, 980, "dark"),
+        "web-compare": (f"/compare?run={full}&run={skewed}", 1280, 900, "light"),
+        "web-averages": ("/averages", 1280, 520, "light"),
+        "web-classes": (
+            f"/heatmap?run={full}&run={skewed}&run={by_name['pico:clip rank']}",
+            900,
+            900,
+            "light",
+        ),
+        "web-ranking": ("/ranking", 1280, 1180, "light"),
+        "web-phone": ("/", 390, 844, "dark"),
+    }
+    with served(Site(store, Policy(), arena)) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+
+        def shoot(name: str, page: object) -> None:
+            page.screenshot(path=IMAGES / f"{name}.png")  # type: ignore[attr-defined]
+            print(f"written: {IMAGES / name}.png")
+
+        for name, (path, width, height, scheme) in shots.items():
+            page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.goto(address + path)
+            page.wait_for_load_state("networkidle")
+            shoot(name, page)
+            page.close()
+        page = chromium.new_page(viewport={"width": 1100, "height": 760})
+        page.goto(f"{address}/arena")
+        shoot("web-arena", page)
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_selector(".votes")
+        page.wait_for_load_state("networkidle")
+        shoot("web-battle", page)
+        page.keyboard.press("1")
+        page.wait_for_selector("text=Your vote")
+        page.keyboard.press("r")
+        page.wait_for_selector(".names")
+        page.wait_for_load_state("networkidle")
+        shoot("web-revealed", page)
+        chromium.close()
+    store.close()
+
+
 def main() -> None:
     """Examine and draw."""
     with tempfile.TemporaryDirectory() as workspace:
@@ -75,6 +162,7 @@ def main() -> None:
         report = Path(workspace) / "report.html"
         report.write_text(page.html(runs), encoding="utf-8")
         screenshot(report, IMAGES / "report.png")
+        pages(Path(workspace), runs)
     frame = FRAME.replace("{background}", "#{:02x}{:02x}{:02x}".format(*MONOKAI.background_color))
     with Path("/dev/null").open("w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, highlight=False)
