@@ -163,7 +163,7 @@ class TestVotes:
         )
         assert sorted(ballots.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
         assert len(ballots.verdicts(leaked=True)) == 3
-        assert ballots.tally_of_failures() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1}
+        assert ballots.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1}
         results = Results.of(ballots)
         assert results.ranking.votes == 2
         assert Results.of(ballots, leaked=True).ranking.votes == 3
@@ -184,7 +184,7 @@ class TestVotes:
             ballots.vote(again.id, "me", "right" if len(seen) < 3 else "left")
         assert len(seen) == 3  # not the last five
         assert ballots.again("stranger", Random(1)) is None
-        assert ballots.tally_of_failures()["repeats"] == 3
+        assert ballots.counts()["repeats"] == 3
         assert sum(v.times for v in ballots.verdicts()) == 8
         quality = Results.of(ballots).quality
         assert (quality.repeated, quality.consistency.value) == (3, pytest.approx(2 / 3))

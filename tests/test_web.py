@@ -504,7 +504,7 @@ class TestArena:
             assert "<strong>1</strong> (32, 24)" in page
             assert "secret" not in page
             inert(page)
-            assert client.get(f"{path}/image").headers["content-type"] == "image/png"
+            assert client.get(f"{path}/images/1").headers["content-type"] == "image/png"
             assert client.post(f"{path}/reveal").status_code == 409
             more = client.post(f"{path}/turns", data={"question": "And now?"})
             assert more.status_code == 200
@@ -524,7 +524,7 @@ class TestArena:
             assert "1 votes of 1 person" in ranking
             with browser(address) as stranger:
                 assert stranger.get(path).status_code == 404
-                assert stranger.get(f"{path}/image").status_code == 404
+                assert stranger.get(f"{path}/images/1").status_code == 404
                 assert stranger.post(f"{path}/votes", data={"choice": "left"}).status_code == 404
 
     def test_the_voters_cookie(self, live):
@@ -626,7 +626,7 @@ class TestArena:
         verdicts = site.ballots.verdicts()
         assert sum(v.times for v in verdicts) == 200
         assert len({v.voter for v in verdicts}) == 50
-        assert site.ballots.tally_of_failures() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50}
+        assert site.ballots.counts() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50}
 
     def test_a_server_that_is_killed_in_mid_battle(self, store, runs, workspace):
         with socket.socket() as free:

@@ -37,6 +37,8 @@ class Choice(StrEnum):
 
 
 UNDO = "undo"
+#: Where battles come from that were dealt here.
+DEALT = ("live", "runs")
 #: How each counts in a ranking.
 _OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
 
@@ -148,9 +150,11 @@ class Ballots:
     # ── battles ─────────────────────────────────────────────────────────────────────────────────────
 
     def met(self) -> dict[frozenset[str], int]:
-        """How often each pair was dealt."""
-        query = sa.select(battles.c.left, battles.c.right, sa.func.count()).group_by(
-            battles.c.left, battles.c.right
+        """How often each pair was dealt here (what was imported was not)."""
+        query = (
+            sa.select(battles.c.left, battles.c.right, sa.func.count())
+            .where(battles.c.source.in_(DEALT))
+            .group_by(battles.c.left, battles.c.right)
         )
         found: dict[frozenset[str], int] = {}
         for left, right, count in self.store.do(lambda c: c.execute(query).all()):
@@ -207,37 +211,35 @@ class Ballots:
         Raises:
             UnknownName: there is none, or it is somebody else's.
         """
-
-        def read(connection: sa.Connection) -> Battle | None:
-            row = connection.execute(sa.select(battles).where(battles.c.id == id)).mappings().one_or_none()
-            if row is None or (voter is not None and row["voter"] != voter):
-                return None
-            said: dict[tuple[int, str], Answer] = {}
-            for one in connection.execute(sa.select(answers).where(answers.c.battle == id)).mappings():
-                said[one["turn"], one["side"]] = Answer(
-                    one["text"], Outcome(one["outcome"]), one["reason"], one["seconds"], one["leak"]
-                )
-            query = sa.select(turns).where(turns.c.battle == id).order_by(turns.c.number)
-            asked = [
-                Turn(t["number"], t["question"], *(said.get((t["number"], side)) for side in SIDES))
-                for t in connection.execute(query).mappings()
-            ]
-            last = _last_vote(connection, id, row["voter"])
-            told = sa.select(reveals.c.created).where(reveals.c.battle == id, reveals.c.voter == row["voter"])
-            revealed = connection.execute(told).first() is not None
-            vote = None
-            if last is not None and last["choice"] != UNDO:
-                vote = Vote(Choice(last["choice"]), tuple(last["reasons"]), last["turn"], last["created"])
-            known = {name: row[name] for name in ("voter", "source", "item", "left", "right", "propensity")}
-            more = {name: row[name] for name in ("content", "repeats", "created")}
-            images = tuple(row["images"])
-            return Battle(
-                id, **known, **more, images=images, turns=tuple(asked), vote=vote, revealed=revealed
-            )
-
-        if (found := self.store.do(read)) is None:
+        found = next(iter(self.battles([id])), None)
+        if found is None or (voter is not None and found.voter != voter):
             raise UnknownName(f"There is no battle {id!r} of yours. Begin one: /arena")
         return found
+
+    def battles(self, ids: Sequence[str]) -> list[Battle]:
+        """Battles as they stand, in the order of these ids; those that are not there are left out."""
+
+        def read(connection: sa.Connection) -> list[Battle]:
+            def rows(table: sa.Table, key: sa.Column[Any], *order: sa.Column[Any]) -> list[Any]:
+                query = sa.select(table).where(key.in_(ids)).order_by(*order)
+                return list(connection.execute(query).mappings())
+
+            known = {row["id"]: row for row in rows(battles, battles.c.id)}
+            said = {(r["battle"], r["turn"], r["side"]): _answer(r) for r in rows(answers, answers.c.battle)}
+            asked: dict[str, list[Turn]] = {}
+            for row in rows(turns, turns.c.battle, turns.c.battle, turns.c.number):
+                sides = (said.get((row["battle"], row["number"], side)) for side in SIDES)
+                asked.setdefault(row["battle"], []).append(Turn(row["number"], row["question"], *sides))
+            # In the order of the chain: the last link is the one that stands.
+            last = {(r["battle"], r["voter"]): r for r in rows(votes, votes.c.battle, votes.c.number)}
+            told = {(row["battle"], row["voter"]) for row in rows(reveals, reveals.c.battle)}
+            return [
+                _battle(row, asked.get(id, []), last.get((id, row["voter"])), (id, row["voter"]) in told)
+                for id in ids
+                if (row := known.get(id)) is not None
+            ]
+
+        return self.store.do(read)
 
     def ask(self, battle: Battle, question: str) -> int:
         """Write down the next question of a battle; its number comes back.
@@ -377,8 +379,14 @@ class Ballots:
         rows = self.store.do(lambda c: c.execute(query).all())
         return [Verdict(v, left, right, _OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
 
-    def tally_of_failures(self) -> dict[str, int]:
-        """How many votes there are in all, and how many of them do not count in the ranking, and why."""
+    def stamp(self) -> tuple[int, str]:
+        """What changes when anybody votes: how many lines there are, and when the last one was added."""
+        query = sa.select(sa.func.count(), sa.func.max(votes.c.created))
+        count, last = self.store.do(lambda c: c.execute(query).one())
+        return int(count), str(last)
+
+    def counts(self) -> dict[str, int]:
+        """How many votes there are, and of them: repeats and leaks, which are not ranked, and both bad."""
         every = _standing(sa.func.count())
         queries = {
             "votes": every,
@@ -415,8 +423,8 @@ class Ballots:
         """All battles with a vote, the oldest first, a page in memory at a time."""
         query = _standing(votes.c.battle).order_by(votes.c.created, votes.c.battle)
         ids = list(self.store.do(lambda c: c.execute(query).scalars().all()))
-        for id in ids:
-            yield self.battle(id)
+        for start in range(0, len(ids), 500):
+            yield from self.battles(ids[start : start + 500])
 
     def again(self, voter: str, rng: Random) -> Battle | None:
         """An earlier battle of a voter's as a new one with its sides swapped; None where none is old
@@ -474,6 +482,20 @@ def _standing(*columns: Any) -> sa.Select[Any]:
 
 def _leaks() -> sa.Exists:
     return sa.exists().where(answers.c.battle == votes.c.battle, answers.c.leak != "")
+
+
+def _battle(row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, told: bool) -> Battle:
+    """A battle from its row, its turns, the last link of its votes, and whether the names were shown."""
+    vote = None
+    if last is not None and last["choice"] != UNDO:
+        vote = Vote(Choice(last["choice"]), tuple(last["reasons"]), last["turn"], last["created"])
+    names = ("id", "voter", "source", "item", "left", "right", "propensity", "content", "repeats", "created")
+    known = {name: row[name] for name in names}
+    return Battle(**known, images=tuple(row["images"]), turns=tuple(asked), vote=vote, revealed=told)
+
+
+def _answer(row: Mapping[Any, Any]) -> Answer:
+    return Answer(row["text"], Outcome(row["outcome"]), row["reason"], row["seconds"], row["leak"])
 
 
 def _last_vote(connection: sa.Connection, battle: str, voter: str) -> Mapping[Any, Any] | None:

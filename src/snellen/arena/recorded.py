@@ -82,23 +82,22 @@ class Recorded:
         self._runs = {name: run for run in runs for name in [names_of(runs)[run.id]]}
         self.players = tuple(sorted(self._runs))
         self._told = {name: _table(run) for name, run in self._runs.items()}
-        self._shared: dict[frozenset[str], list[str]] = {}
+        #: What each pair can show: samples by the id of the item.
+        self._shared: dict[frozenset[str], dict[str, str]] = {}
         for i, a in enumerate(self.players):
             for b in self.players[i + 1 :]:
+                pair = frozenset((a, b))
                 if shared := self._samples(a, b):
-                    self._shared[frozenset((a, b))] = shared
+                    self._shared[pair] = {self._item(pair, sample): sample for sample in shared}
         if not self._shared:
             raise UsageError(
                 "These runs share no samples on which both have answered, so there is nothing to compare."
             )
 
     def _samples(self, a: str, b: str) -> list[str]:
-        """What two runs can be compared on; where asked for, what they differ in correctness on first."""
+        """What two runs can be compared on."""
         mine, theirs = self._told[a], self._told[b]
-        shared = [id for id, told in mine.items() if id in theirs and theirs[id].images == told.images]
-        if self.first:
-            shared.sort(key=lambda name: mine[name].right == theirs[name].right)
-        return shared
+        return [id for id, told in mine.items() if id in theirs and theirs[id].images == told.images]
 
     def deal(self, voter: str) -> Battle | None:
         """A battle for a voter, answers and all; None where they were shown everything."""
@@ -106,30 +105,37 @@ class Recorded:
             return again
         seen, dealt = self.ballots.seen(voter), self.ballots.dealt(self.source)
         left_over = {
-            pair: [id for id in ids if self._item(pair, id) not in seen] for pair, ids in self._shared.items()
+            pair: [item for item in shared if item not in seen] for pair, shared in self._shared.items()
         }
         done = {frozenset((a, b)) for a in self.players for b in self.players if a < b}
-        done -= {pair for pair, ids in left_over.items() if ids}
+        done -= {pair for pair, items in left_over.items() if items}
         drawn = draw(self.players, self.ballots.met(), self.rng, done)
         if drawn is None:
             return None
         pair = frozenset((drawn.left, drawn.right))
-        ids = left_over[pair]
-        others = [id for id in ids if self._item(pair, id) in dealt]
+        items = left_over[pair]
+        others = [item for item in items if item in dealt]
         if others and self.rng.random() < self.overlap:
-            ids = others
+            items = others
         if self.first:
-            a, b = (self._told[name] for name in pair)
-            best = min(a[id].right == b[id].right for id in ids)
-            ids = [id for id in ids if (a[id].right == b[id].right) == best]
-        sample = self.rng.choice(ids)
-        return self.ballots.keep(self._battle(voter, drawn.left, drawn.right, drawn.propensity, sample))
+            apart = [item for item in items if self._apart(pair, self._shared[pair][item])]
+            items = apart or items
+        item = self.rng.choice(items)
+        battle = self._battle(voter, drawn.left, drawn.right, drawn.propensity, item)
+        return self.ballots.keep(battle)
+
+    def _apart(self, pair: frozenset[str], sample: str) -> bool:
+        """Whether exactly one of two is right about a sample."""
+        a, b = (self._told[name][sample].right for name in pair)
+        return a != b
 
     def _item(self, pair: frozenset[str], sample: str) -> str:
         runs = sorted(self._runs[name].id for name in pair)
         return hashlib.sha256("\0".join([*runs, sample]).encode()).hexdigest()[:24]
 
-    def _battle(self, voter: str, left: str, right: str, propensity: float, sample: str) -> Battle:
+    def _battle(self, voter: str, left: str, right: str, propensity: float, item: str) -> Battle:
+        pair = frozenset((left, right))
+        sample = self._shared[pair][item]
         told = [self._told[name][sample] for name in (left, right)]
         content = {
             "sample": sample,
@@ -137,11 +143,9 @@ class Recorded:
             "right": [one.right for one in told],
             "runs": [self._runs[name].id for name in (left, right)],
         }
-        pair = frozenset((left, right))
         question = self._question(left, sample)
         turn = Turn(0, question, *(self._answer(name, sample) for name in (left, right)))
         images = told[0].images
-        item = self._item(pair, sample)
         return Battle("", voter, self.source, item, left, right, propensity, images, content, turns=(turn,))
 
     def _question(self, name: str, sample: str) -> str:

@@ -56,7 +56,7 @@ class Results:
         return cls(
             found,
             assess(cast),
-            ballots.tally_of_failures(),
+            ballots.counts(),
             preferred_wrong(cast),
             tuple(_agreements(found, entries)) if found is not None else (),
             style,

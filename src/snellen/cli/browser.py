@@ -9,6 +9,7 @@ import typer
 
 from snellen.cli.app import AsJson, MaxCost, Workspace, app, print_json, read_options, screen
 from snellen.errors import BadOption, require
+from snellen.redaction import guard
 
 if TYPE_CHECKING:
     from snellen.arena.live import Live
@@ -41,6 +42,8 @@ def _serve(
     from snellen.web.serve import bound, serve
     from snellen.web.site import Site
 
+    if token:
+        guard(token)
     policy = Policy(host, token, tuple(names or ()))
     with bound(host, port) as sock:
         serve(Site(store, policy, arena), sock, browse=browse, say=lambda text: typer.echo(text, err=True))

@@ -195,14 +195,14 @@ def arena_image(request: Request, sha256: str) -> Response:
     )
 
 
-@router.get("/arena/battles/{id}/image", response_model=None)
-def battle_image(request: Request, id: str) -> Response:
-    """The image of a battle, as large as it can be had."""
+@router.get("/arena/battles/{id}/images/{number}", response_model=None)
+def battle_image(request: Request, id: str, number: int) -> Response:
+    """An image of a battle, as large as it can be had."""
     site = site_of(request)
     battle = site.ballots.battle(id, site.voter(request) or "")
-    if not battle.images:
-        raise HTTPException(404, "This battle is about no image.")
-    sha256, runs = battle.images[0], battle.content.get("runs")
+    if not 0 < number <= len(battle.images):
+        raise HTTPException(404, "This battle has no such image.")
+    sha256, runs = battle.images[number - 1], battle.content.get("runs")
     if runs:
         position = site.store.sample_row(runs[0], battle.content["sample"])["position"]
         found = site.originals.image(runs[0], position, sha256)
@@ -258,7 +258,7 @@ def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response
     for name, value in (("style", style), ("leaks", leaks)):
         if value not in ("", "1"):
             raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or nothing.")
-    results = Results.of(site.ballots, style=bool(style), leaked=bool(leaks), entries=site.board.entries())
+    results = site.results(style=bool(style), leaked=bool(leaks))
     return site.page(
         "ranking",
         title="Ranking",
@@ -290,6 +290,6 @@ def _scale(results: Results) -> dict[str, Any]:
 def ranking_json(request: Request, style: str = "", leaks: str = "") -> Response:
     """The same as JSON."""
     site = site_of(request)
-    results = Results.of(site.ballots, style=bool(style), leaked=bool(leaks), entries=site.board.entries())
+    results = site.results(style=bool(style), leaked=bool(leaks))
     text = json.dumps(results.as_dict(), indent=1, ensure_ascii=False)
     return Response(text, headers={"content-type": "application/json; charset=utf-8"})

@@ -51,7 +51,10 @@ def leaderboard(request: Request) -> Response:
     for group, rows in shown:
         places, paired = site.board.ranks(group)
         tied = Counter(places.values())
-        boards.append({"group": group, "rows": rows, "ranks": places, "tied": tied, "paired": paired})
+        suites = dict.fromkeys(suite for entry in rows for suite in entry.suites)
+        boards.append(
+            {"group": group, "rows": rows, "ranks": places, "tied": tied, "paired": paired, "suites": suites}
+        )
     return site.page(
         "leaderboard",
         title="Leaderboard",

@@ -228,7 +228,7 @@ class Rates:
     """How often each voter may do what: a bucket of tokens each, filled again over time.
 
     Attributes:
-        limits: by kind, how many at once, and how many a minute after that.
+        limits: by kind, how many at once, and how many a minute after that; what has none is free.
     """
 
     limits: Mapping[str, tuple[float, float]] = field(
@@ -237,6 +237,7 @@ class Rates:
             "upload": (20.0, 20.0),
             "vote": (60.0, 60.0),
             "login": (10.0, 10.0),
+            "all": (600.0, 600.0),
         }
     )
     #: Buckets that are remembered; the oldest go first.
@@ -247,6 +248,8 @@ class Rates:
 
     def wait(self, kind: str, who: str) -> float:
         """Seconds that somebody must wait before doing this once more; 0 where they may now, which counts."""
+        if kind not in self.limits:
+            return 0.0
         full, per_minute = self.limits[kind]
         with self._lock:
             now = self.clock()

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 from snellen.arena.ballots import Ballots
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
+from snellen.arena.results import Results
 from snellen.board import Board
 from snellen.errors import SnellenError
 from snellen.report.page import environment
@@ -49,6 +50,7 @@ class Site:
         self.ballots = Ballots(self.store)
         self.uploads = Uploads(self.store.folder)
         self.originals = Originals(self.store)
+        self._results: dict[tuple[bool, bool], tuple[Any, Results]] = {}
         self._templates = environment("The web app", "snellen.web")
         self._templates.filters |= {
             "number": number,
@@ -75,9 +77,20 @@ class Site:
         Raises:
             TooFast: they did it too often.
         """
-        who = request.cookies.get(VOTER) or (request.client.host if request.client else "")
-        if seconds := self.rates.wait(kind, who):
-            raise TooFast(seconds)
+        host = request.client.host if request.client else ""
+        # A cookie costs nothing, so all that comes from one address has a bound of its own.
+        for sort, who in ((kind, request.cookies.get(VOTER) or host), ("all", host)):
+            if seconds := self.rates.wait(sort, who):
+                raise TooFast(seconds)
+
+    def results(self, *, style: bool, leaked: bool) -> Results:
+        """What votes say, worked out anew when there are other votes or runs."""
+        stamp = (self.ballots.stamp(), tuple(self.store.stamps().values()))
+        known = self._results.get((style, leaked))
+        if known is None or known[0] != stamp:
+            found = Results.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
+            known = self._results[style, leaked] = (stamp, found)
+        return known[1]
 
     def voter(self, request: Request) -> str | None:
         """The salted id of whoever asks; None for somebody who never began a battle."""
