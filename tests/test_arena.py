@@ -94,6 +94,12 @@ class TestPairs:
         ("As a next step, I would look closer.", ""),
         ("The car was made by Apple.", ""),
         ("I see a phi and a sigma.", ""),
+        ("I'm going through this step by step.", ""),
+        ("I am in Florence.", ""),
+        ("I am at your command.", ""),
+        ("This laptop model was made by Apple.", ""),
+        ("I am Nova.", "Nova"),
+        ("I am an AI assistant called Qwen2-VL", "Qwen2-VL"),
         ("", ""),
     ],
 )
@@ -234,10 +240,29 @@ class TestRanking:
         assert [s.model for s in found.standings] == ["A", "B", "C"]
         assert all(math.isfinite(s.rating) for s in found.standings)
 
-    def test_models_that_never_met(self):
-        found = rank(Tally.of([Verdict("v", "A", "B", "left", 5), Verdict("v", "C", "D", "left", 5)]))
-        assert {s.model for s in found.standings} == set("ABCD")
-        assert all(math.isfinite(s.rating) for s in found.standings)
+    def test_models_that_never_met_are_not_compared(self):
+        rows = [Verdict("v", "A", "B", "left", 900), Verdict("v", "A", "B", "right", 100)]
+        rows += [Verdict("v", "C", "D", "left", 500), Verdict("v", "C", "D", "right", 500)]
+        found = rank(Tally.of(rows))
+        assert found.groups == 2
+        places = {s.model: (s.group == found.standings[0].group, s.rank, s.worst) for s in found.standings}
+        assert (places["A"][1:], places["B"][1:]) == ((1, 1), (2, 2))
+        assert (places["C"][1:], places["D"][1:]) == ((1, 2), (1, 2))
+        assert places["A"][0] == places["B"][0] != places["C"][0]
+        assert found.flips is None
+        assert [s.needed is None for s in found.standings].count(True) >= 2
+        # As if the others were not there.
+        alone = rank(Tally.of(rows[:2]))
+        assert [s.rating for s in found.standings if s.model in "AB"] == pytest.approx(
+            [s.rating for s in alone.standings], abs=0.5
+        )
+
+    def test_few_votes_are_no_certainty_with_style_either(self):
+        rows = [("me", "A", "B", "left", (0.1 * k, 0, 0, 0)) for k in range(3)]
+        found = styled(rows)
+        assert {s.rank for s in found.standings} == {1}
+        assert found.standings[0].high - found.standings[0].low > 100
+        assert [name for name, *_ in found.style] == ["length"]  # the others never differ
 
     def test_only_ties(self):
         found = rank(Tally.of([Verdict("v", "A", "B", "tie", 10)]))
@@ -357,3 +382,6 @@ class TestQuality:
         assert one.models == 3
         assert agreement(models, ratings, found.replicates, {"A": 1, "B": 0}) is None
         assert agreement(models, ratings, found.replicates, dict.fromkeys("ABC", 0.5)) is None
+        ties = rank(Tally.of([Verdict("v", a, b, "tie", 5) for a, b in ("AB", "BC", "AC")]))
+        alike = [s.rating for s in ties.standings]
+        assert agreement([*"ABC"], alike, ties.replicates, {"A": 1, "B": 2, "C": 3}) is None

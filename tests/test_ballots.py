@@ -38,6 +38,12 @@ def battle(ballots: Ballots, voter: str = "me", left: str = "A", right: str = "B
     return ballots.keep(made)
 
 
+def vote(ballots: Ballots, one: Battle, choice: str) -> None:
+    """Vote and see the names, so that the vote counts at once."""
+    ballots.vote(one.id, one.voter, choice)
+    ballots.reveal(one.id, one.voter)
+
+
 def rows(ballots: Ballots) -> list[tuple]:
     query = sa.select(votes.c.number, votes.c.choice, votes.c.supersedes).order_by(votes.c.number)
     return [tuple(row) for row in ballots.store.do(lambda c: c.execute(query).all())]
@@ -65,6 +71,9 @@ class TestVotes:
             ballots.undo(one.id, "me")
         assert ballots.vote(one.id, "me", "tie").vote.choice == Choice.TIE
         assert rows(ballots) == [(0, "left", None), (1, "undo", 0), (2, "tie", 1)]
+        assert ballots.verdicts() == []  # nobody is told by a ranking what is still hidden
+        assert ballots.counts()["open"] == 1
+        ballots.reveal(one.id, "me")
         assert ballots.verdicts() == [("me", "A", "B", "tie", 1)]
 
     def test_no_undo_after_the_names_and_no_names_before_the_vote(self, ballots):
@@ -111,7 +120,6 @@ class TestVotes:
         broken = {"battle": one.id, "voter": "me", "reasons": [], "turn": 0, "left": "A", "right": "B"}
         broken |= {"propensity": 1.0, "created": ""}
         for number, supersedes, choice in [
-            (0, None, "left"),
             (1, 0, "left"),
             (1, None, "undo"),
             (3, 2, "undo"),
@@ -120,6 +128,29 @@ class TestVotes:
             values = {**broken, "number": number, "supersedes": supersedes, "choice": choice}
             with pytest.raises(StoreError):
                 ballots.store.do(lambda c, v=values: c.execute(sa.insert(votes), [v]))
+        replace = "INSERT OR REPLACE INTO votes SELECT * FROM votes"
+        empty = "TRUNCATE votes"
+        if ballots.store.database.name.startswith("postgresql"):
+            with pytest.raises(StoreError, match="append-only"):
+                ballots.store.do(lambda c: c.execute(sa.text(empty)))
+        else:
+            changed = replace.replace(
+                "*",
+                "battle, voter, number, supersedes, 'right', reasons, turn, "
+                + '"left", "right", propensity, created',
+            )
+            ballots.store.do(lambda c: c.execute(sa.text(changed)))
+        assert rows(ballots) == [(0, "left", None)]
+
+    def test_names_that_are_known_allow_no_other_vote(self, ballots, monkeypatch):
+        """Also where they are shown between the look at a battle and the line that is written."""
+        one = battle(ballots)
+        ballots.vote(one.id, "me", "left")
+        seen = ballots.battle(one.id, "me")
+        ballots.reveal(one.id, "me")
+        monkeypatch.setattr(ballots, "battle", lambda *_: seen)
+        with pytest.raises(Conflict, match="names were shown"):
+            ballots.undo(one.id, "me")
         assert rows(ballots) == [(0, "left", None)]
 
     def test_of_many_at_once_one_vote_stands(self, ballots):
@@ -151,11 +182,11 @@ class TestVotes:
         assert "secret" not in mine
 
     def test_what_is_ranked(self, ballots):
-        ballots.vote(battle(ballots).id, "me", "left")
-        ballots.vote(battle(ballots, "you", "B", "A").id, "you", "both_bad")
+        vote(ballots, battle(ballots), "left")
+        vote(ballots, battle(ballots, "you", "B", "A"), "both_bad")
         leaked = battle(ballots, "you", item="other")
         ballots.answer(leaked.id, 0, "left", Answer("again"))  # what is there stays
-        ballots.vote(leaked.id, "you", "right")
+        vote(ballots, leaked, "right")
         ballots.store.do(
             lambda c: c.execute(
                 sa.text("UPDATE answers SET leak = 'GPT' WHERE battle = :b"), {"b": leaked.id}
@@ -163,7 +194,7 @@ class TestVotes:
         )
         assert sorted(ballots.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
         assert len(ballots.verdicts(leaked=True)) == 3
-        assert ballots.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1}
+        assert ballots.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1, "open": 0}
         results = Results.of(ballots)
         assert results.ranking.votes == 2
         assert Results.of(ballots, leaked=True).ranking.votes == 3
@@ -172,7 +203,7 @@ class TestVotes:
 
     def test_repeats_swap_sides_and_do_not_count(self, ballots):
         for k in range(8):
-            ballots.vote(battle(ballots, item=f"i{k}", content={"right": [True, False]}).id, "me", "left")
+            vote(ballots, battle(ballots, item=f"i{k}", content={"right": [True, False]}), "left")
         seen = set()
         while (again := ballots.again("me", Random(1))) is not None:
             old = ballots.battle(again.repeats)
@@ -181,7 +212,7 @@ class TestVotes:
             assert again.content["right"] == [False, True]
             assert again.repeats not in seen  # each but once
             seen.add(again.repeats)
-            ballots.vote(again.id, "me", "right" if len(seen) < 3 else "left")
+            vote(ballots, again, "right" if len(seen) < 3 else "left")
         assert len(seen) == 3  # not the last five
         assert ballots.again("stranger", Random(1)) is None
         assert ballots.counts()["repeats"] == 3
@@ -209,9 +240,9 @@ class TestRecorded:
     def test_battles_are_of_stored_answers(self, runs):
         ballots = Ballots(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, overlap=0, rng=Random(0))
-        assert arena.players == ("model-0", "model-1", "model-2")
+        assert arena.players == tuple(f"model-{k} closed-set?rounds=1" for k in range(3))
         seen = set()
-        by_name = {one.model: one for one in runs}
+        by_name = {f"{one.model} {one.protocol}": one for one in runs}
         while (one := arena.deal("me")) is not None:
             assert one.answered
             assert one.item not in seen
@@ -223,7 +254,7 @@ class TestRecorded:
                 assert getattr(one.turns[0], side).text == player.replies(sample)[0].text
                 assert right == (row["prediction"] == row["label"])
                 assert one.content["truth"] == row["label"]
-            ballots.vote(one.id, "me", "left")
+            vote(ballots, one, "left")
         assert len(seen) == 3 * 12
         # Counts are balanced: each pair was drawn until nothing was left of it.
         assert set(ballots.met().values()) == {12}
@@ -234,29 +265,46 @@ class TestRecorded:
         for _ in range(9):
             before = propensities(arena.players, ballots.met())
             one = arena.deal("me")
+            vote(ballots, one, "tie")
             assert one.propensity == pytest.approx(before[frozenset((one.left, one.right))])
 
     def test_disagreements_first(self, runs):
         arena = Recorded(
             Ballots(runs[0]._store), runs, disagreements_first=True, repeat=0, overlap=0, rng=Random(0)
         )
-        order = {}
+        order = []
         while (one := arena.deal("me")) is not None:
             left, right = one.content["right"]
-            order.setdefault(frozenset((one.left, one.right)), []).append(left != right)
-        assert any(any(apart) for apart in order.values())
-        for apart in order.values():
-            assert apart == sorted(apart, reverse=True)
+            order.append(left != right)
+            vote(arena.ballots, one, "tie")
+        assert any(order)
+        assert order == sorted(order, reverse=True)  # whichever pair they are of
+
+    def test_a_battle_without_a_vote_is_dealt_again(self, runs):
+        ballots = Ballots(runs[0]._store)
+        arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
+        one = arena.deal("me")
+        assert arena.deal("me").id == one.id
+        assert arena.deal("you").id != one.id
+        ballots.vote(one.id, "me", "left")
+        assert arena.deal("me").id != one.id
 
     def test_others_are_shown_the_same_now_and_then(self, runs):
         ballots = Ballots(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, overlap=1.0, rng=Random(0))
-        first = {arena.deal("one").item for _ in range(5)}
-        second = [arena.deal("two").item for _ in range(5)]
+
+        def five(voter):
+            for _ in range(5):
+                one = arena.deal(voter)
+                vote(ballots, one, "tie")
+                yield one.item
+
+        first, second = set(five("one")), list(five("two"))
         assert len(first & set(second)) >= 3
 
     def test_names_tell_runs_apart(self, runs, workspace):
-        assert set(names_of(runs).values()) == {"model-0", "model-1", "model-2"}
+        assert set(names_of(runs).values()) == {f"model-{k} closed-set?rounds=1" for k in range(3)}
+        assert names_of(runs[:1]) == {runs[0].id: "model-0 closed-set?rounds=1"}  # whoever else is there
         other = run(
             model=Scripted(lambda r: "star", "model-0"),
             data="chart:shapes?n=12",
@@ -282,7 +330,7 @@ class TestRecorded:
         arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
         wrong = told = 0
         while (one := arena.deal("me")) is not None:
-            ballots.vote(one.id, "me", "left")
+            vote(ballots, one, "left")
             left, right = one.content["right"]
             told += left != right
             wrong += right and not left
@@ -396,8 +444,9 @@ class TestLive:
 
         found = asyncio.run(talk())
         assert found.leak == "GPT-4"
-        arena.ballots.vote(found.id, "me", "left")
+        vote(arena.ballots, found, "left")
         assert arena.ballots.verdicts() == []
+        assert len(arena.ballots.verdicts(leaked=True)) == 1
 
     def test_what_was_left_unanswered_is_taken_up_again(self, store):
         one, two = (Scripted(lambda r, n=n: n, n) for n in ("one", "two"))
@@ -445,6 +494,7 @@ class TestExchange:
                 ballots, f"v{k}", said=(f"left {k}", f"right {k}"), images=("ab" * 32,), item=f"i{k}"
             )
             ballots.vote(one.id, f"v{k}", choice, ["left:missed"] if k == 0 else [])
+            ballots.reveal(one.id, f"v{k}")
         return ballots
 
     def test_public_preference_data(self, voted):
@@ -479,6 +529,63 @@ class TestExchange:
         assert theirs == mine
         assert not {b.voter for b in other.voted()} & {"v0", "v1", "v2", "v3"}
         assert Results.of(other).ranking.votes == 4
+        # The other layout of the same votes, and one's own export, bring nothing new.
+        again = tmp_path / "again.jsonl"
+        twin = {"preferences": "fastchat", "fastchat": "preferences"}[layout]
+        again.write_text("".join(json.dumps(row) + "\n" for row in export(voted, twin)))
+        assert read(other, again, twin) == (4, 0, 0)
+        assert read(voted, file, layout) == (4, 0, 0)
+        assert len(voted.cast()) == 4
+
+    def test_several_judges_of_one_question_are_of_one_item(self, ballots, tmp_path):
+        row = {"question_id": "q", "model_a": "x", "model_b": "y", "conversation_a": [], "conversation_b": []}
+        lines = [{**row, "judge": judge, "winner": w} for judge, w in [("p", "model_a"), ("q", "model_b")]]
+        lines += [{**row, "question_id": f"q{k}", "judge": "p", "winner": "tie"} for k in range(5)]
+        file = tmp_path / "p.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        assert read(ballots, file, "preferences") == (7, 7, 0)
+        assert sorted(b.vote.choice for b in ballots.voted()) == ["left", "right", *["tie"] * 5]
+        plain, held = Results.of(ballots), Results.of(ballots, style=True)
+        assert plain.quality.shared == 1
+        assert [s.wins for s in plain.ranking.standings] == [s.wins for s in held.ranking.standings] == [1, 1]
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"right": True}, {"right": [True]}, {"right": {"a": 1}}, {"right": ["yes", "no"]},
+            {"propensity": -3}, {"propensity": 7}, {"tstamp": 1e300}, {"tstamp": "soon"},
+        ],
+    )  # fmt: skip
+    def test_what_would_break_a_ranking_is_refused(self, ballots, tmp_path, more):
+        row = {"question_id": "q", "model_a": "x", "model_b": "y", "conversation_a": [], "conversation_b": []}
+        file = tmp_path / "p.jsonl"
+        file.write_text(json.dumps({**row, "winner": "tie", **more}))
+        with pytest.raises(DataError, match="line 1"):
+            read(ballots, file, "preferences")
+        assert Results.of(ballots).ranking is None
+
+    def test_texts_that_databases_do_not_take(self, ballots, tmp_path):
+        said = [{"role": "user", "content": "a\0b"}, {"role": "assistant", "content": "c\ud83d"}]
+        row = {"question_id": "q\ud83d", "model_a": "x\0", "model_b": "y", "winner": "tie", "tstamp": 1.7e12}
+        file = tmp_path / "p.jsonl"
+        file.write_text(json.dumps({**row, "conversation_a": said, "conversation_b": said}))
+        assert read(ballots, file, "preferences") == (1, 1, 0)
+        (one,) = ballots.voted()
+        assert one.vote.created.startswith("2023")
+        assert "\0" not in one.turns[0].question
+
+    def test_images_leave_as_files(self, runs, tmp_path):
+        from snellen.web.pictures import Album
+
+        ballots = Ballots(runs[0]._store)
+        vote(ballots, Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me"), "left")
+        album = Album(runs[0]._store, tmp_path / "images")
+        (row,) = export(ballots, "dpo", album)
+        (path,) = row["images"]
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            assert picture.size == (96, 96)
 
     def test_other_layouts_of_others(self, ballots, tmp_path):
         lines = [
@@ -538,6 +645,6 @@ def test_a_workspace_of_the_layout_before_takes_votes(tmp_path):
         connection.execute(sa.text("PRAGMA user_version = 3"))
     store.close()
     ballots = Ballots(Store(tmp_path / "old"))
-    ballots.vote(battle(ballots).id, "me", "left")
+    vote(ballots, battle(ballots), "left")
     with pytest.raises(StoreError, match="append-only"):
         ballots.store.do(lambda c: c.execute(sa.text("DELETE FROM votes")))

@@ -58,8 +58,8 @@ class TestQuery:
             ([("size", "huge")], "<4B"),
             ([("sort", "luck")], "score"),
             ([("open", "yes")], "proprietary"),
-            ([("page", "0")], "1 and above"),
-            ([("page", "x")], "1 and above"),
+            ([("page", "0")], "1 to 999999"),
+            ([("page", "x")], "1 to 999999"),
             ([("x", "luck")], "speed"),
         ],
     )
@@ -211,6 +211,15 @@ class TestFacts:
         assert book.of("openai:gpt-4o", {}) == Facts(None, False, "proprietary", "openai")
         assert book.of("openai:Qwen/Qwen2-VL-2B?base_url=http://localhost:1/v1", {}).open is None
         assert book.of("scripted", {}).open is None
+        served = {"model": {"identity": {"address": "http://localhost:8000/v1"}}}
+        assert Book().of("openai:gpt-4o", served).open is None  # an option apart from the name said where
+        for name in (
+            "hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            "hf:org/Mixtral-8x7B",
+            "a?b=c&d",
+            "hf:~no/x",
+        ):
+            assert Book().of(name, {}).parameters is None
 
     def test_what_its_files_say(self, tmp_path):
         config = {"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"},
@@ -236,6 +245,9 @@ class TestFacts:
             ('["x"]\nopen = "yes"', "true or false"),
             ('["x"]\nparameters = "7B"', "a number"),
             ('["x"]\nparameters = true', "a number"),
+            ('["x"]\nparameters = inf', "how many"),
+            ('["x"]\nparameters = nan', "how many"),
+            ('["x"]\nparameters = -1', "how many"),
             ("x = 3", "no table"),
             ("[", "cannot be read"),
         ],
@@ -307,12 +319,32 @@ class TestBoard:
     def test_averages_show_what_is_missing(self, runs, workspace):
         run(model=Scripted(lambda r: "star", "m9"), data="chart:shapes?n=8", protocol="closed-set?rounds=1")
         board = Board(Store(workspace))
-        rows = board.averaged(board.select(Query()))
+        names, rows = board.averaged(board.select(Query()))
+        assert len(names) == 2
         by_model = {row.model: row for row in rows}
         assert by_model["m9"].missing == 0
         assert by_model["m2"].missing == 1
         assert by_model["m2"].average is None
         assert by_model["m2"].rank is not None
+
+    def test_other_samples_are_another_benchmark(self, workspace):
+        for classes, model in (("star,ring", "a"), ("circle,square", "b")):
+            run(model=Scripted(lambda r: r.sample.label, model), data="chart:shapes?n=56", classes=[classes])
+        board = Board(Store(workspace))
+        names, rows = board.averaged(board.select(Query()))
+        assert len(set(names)) == 2
+        assert {(row.model, row.missing) for row in rows} == {("a", 1), ("b", 1)}
+
+    def test_what_has_not_ended_counts_nowhere(self, runs, workspace):
+        def stop(request):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(model=Scripted(stop, "x"), data="chart:shapes?n=9", protocol="closed-set?rounds=1")
+        board = Board(Store(workspace))
+        names, rows = board.averaged(board.select(Query()))
+        assert len(names) == 1
+        assert all(row.missing == 0 for row in rows)
 
 
 def test_published_figures_are_those_of_the_suites():

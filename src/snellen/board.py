@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from snellen.compare import ranks as paired_ranks
 from snellen.errors import BadOption, did_you_mean
+from snellen.metrics.summary import COUNTS, RANGES
 from snellen.model_facts import SIZES, UNKNOWN, Book, Facts
 from snellen.runs import Run
 from snellen.store import Store
@@ -73,6 +74,17 @@ class Entry:
         facts = {f.name: getattr(self.facts, f.name) for f in fields(Facts)}
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("facts", "scores")}
         return {**kept, "outcomes": dict(self.outcomes), "suites": list(self.suites), **facts}
+
+
+def page_of(text: str) -> int:
+    """The number of a page.
+
+    Raises:
+        BadOption: it is none.
+    """
+    if not text.isascii() or not text.isdecimal() or len(text) > 6 or not int(text):
+        raise BadOption(f"page={text[:20]!r} is not allowed; allowed: 1 to 999999.")
+    return int(text)
 
 
 #: What can be sorted by: the address's word, and the value (None goes last).
@@ -152,9 +164,7 @@ class Query:
             if isinstance(defaults[key], tuple):
                 found[key] = (*found.get(key, ()), value)
             elif key == "page":
-                if not value.isdecimal() or not 0 < int(value) < 10**6:
-                    raise BadOption(f"page={value!r} is not allowed; allowed: 1 and above.")
-                found[key] = int(value)
+                found[key] = page_of(value)
             else:
                 found[key] = value not in ("0", "no", "false") if key == "published" else value
         return cls(**found)
@@ -245,10 +255,11 @@ def grouped(entries: Sequence[Entry], query: Query) -> list[Group]:
         mine = [other for other in found if other[:3] == key[:3] and other[3]]
         if mine:
             found[max(mine, key=lambda k: max(e.n for e in found[k]))] += found.pop(key)
-    return [
-        Group(*key, tuple(query.ordered(found[key])))
-        for key in sorted(found, key=lambda k: (k[0], k[1], k[2], -max(e.n for e in found[k]), k[3]))
-    ]
+    # What can be compared comes before what stands alone.
+    order = sorted(
+        found, key=lambda k: (len(found[k]) < 2, k[0], k[1], k[2], -max(e.n for e in found[k]), k[3])
+    )
+    return [Group(*key, tuple(query.ordered(found[key]))) for key in order]
 
 
 def interval_ranks(entries: Sequence[Entry]) -> dict[str, int]:
@@ -361,16 +372,29 @@ class Board:
             self._ranks[key] = (found, True) if found else (interval_ranks(mine), False)
         return self._ranks[key]
 
-    def averaged(self, groups: Sequence[Group]) -> list[Average]:
-        """Models over the groups as benchmarks, in per cent. Of several runs, a model's newest counts."""
+    def averaged(self, groups: Sequence[Group]) -> tuple[list[str], list[Average]]:
+        """The names of groups as benchmarks, and models over them, in per cent. Of several runs, a model's
+        newest counts; runs that have not ended count nowhere; scores that are no shares are no benchmark.
+        """
+        shares = [g for g in groups if RANGES.get(g.primary, (0.0, 1.0))[1] <= 1 and g.primary not in COUNTS]
+        kept = [group for group in shares if any(map(_ended, group.entries))]
+        told = [benchmark(group) for group in kept]
+        # Other samples of one name are another benchmark.
+        names = [
+            f"{name} ({group.fingerprint[:6]})" if told.count(name) > 1 else name
+            for group, name in zip(kept, told, strict=True)
+        ]
         scores: dict[str, dict[str, float | None]] = {}
-        names = [benchmark(group) for group in groups]
-        for group, name in zip(groups, names, strict=True):
-            for entry in sorted(group.entries, key=lambda e: e.date):
+        for group, name in zip(kept, names, strict=True):
+            for entry in sorted(filter(_ended, group.entries), key=lambda e: e.date):
                 mine = scores.setdefault(entry.model, dict.fromkeys(names))
-                if entry.value is not None and entry.status == "finished":
-                    mine[name] = 100 * entry.value
-        return averages(scores)
+                mine[name] = 100 * (entry.value or 0.0)
+        return names, averages(scores)
+
+
+def _ended(entry: Entry) -> bool:
+    """Whether an entry has a score that is final."""
+    return entry.value is not None and entry.status == "finished"
 
 
 def benchmark(group: Group) -> str:

@@ -25,7 +25,7 @@ MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 #: What people may upload: formats, pixels.
 UPLOADS = ("PNG", "JPEG", "MPO", "WEBP")
-UPLOAD_PIXELS = 40_000_000
+UPLOAD_PIXELS = 24_000_000
 #: The EXIF tag that says how a picture is to be turned.
 ORIENTATION = 0x0112
 #: The values of that tag for pictures that lie on a side.

@@ -98,7 +98,7 @@ class Book:
         """
         bare = name.partition("?")[0]
         if name not in self._known:
-            found = _from_name(name)
+            found = _from_name(name, manifest)
             checkpoint = _folder(name, manifest)
             if checkpoint is not None:
                 told: dict[str, Any] = {**_from_config(checkpoint), **_from_card(checkpoint)}
@@ -132,22 +132,33 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             ):
                 wanted = {"parameters": "a number", "open": "true or false"}.get(key, "a text")
                 raise BadOption(f"{path}: {name}: {key} is {wanted}; found {value!r}.")
+        if not 0 < table.get("parameters", 1) < 1e15:
+            raise BadOption(f"{path}: {name}: parameters is how many there are; found {table['parameters']}.")
         if "parameters" in table:
             table["parameters"] = int(table["parameters"])
     return found
 
 
-def _from_name(name: str) -> Facts:
+def _parsed(name: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, rest and options of a name, whoever gave it."""
+    with suppress(BadOption):
+        return parse_name(name)
+    return name, "", {}
+
+
+def _from_name(name: str, manifest: Mapping[str, Any]) -> Facts:
     """What the scheme and the name say: ``7B`` in it, who serves it."""
-    scheme, rest, options = parse_name(name) if "?" not in name or "=" in name else (name, "", {})
+    scheme, rest, options = _parsed(name)
     last = rest.rstrip("/").rsplit("/", 1)[-1]
-    size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", last, re.IGNORECASE)
+    # A part of its own: no 8x7B, and not what it was trained on.
+    size = re.search(r"(?:^|[-_])(\d+(?:\.\d+)?)([bm])(?=$|[-_.])", last, re.IGNORECASE)
     parameters = None
     if size is not None:
         parameters = int(float(size[1]) * (1e9 if size[2].lower() == "b" else 1e6))
     if scheme in ("hf", "clip", "classifier", "pico"):
         return Facts(parameters, True, family=re.split(r"[-_.\d]", last.lower())[0])
-    if scheme == "openai" and "base_url" not in options:
+    known = manifest.get("model", {}).get("identity", {}).get("address", "//api.openai.com")
+    if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
         # Behind OpenAI's own address: nobody else has the weights.
         return Facts(None, False, "proprietary", family="openai")
     return Facts(parameters, None, family=scheme)
@@ -155,15 +166,15 @@ def _from_name(name: str) -> Facts:
 
 def _folder(name: str, manifest: Mapping[str, Any]) -> Path | None:
     """The folder of a checkpoint's files on this machine, or None."""
-    scheme, rest, _ = parse_name(name) if "?" not in name or "=" in name else (name, "", {})
+    scheme, rest, _ = _parsed(name)
     if scheme == "pico":
         folder = Path(__file__).parent / "models" / "pico" / "weights" / rest
         return folder if (folder / "config.json").is_file() else None
     if scheme not in ("hf", "clip", "classifier") or not rest:
         return None
-    if (Path(rest).expanduser() / "config.json").is_file():
-        return Path(rest).expanduser()
-    with suppress(ImportError, ValueError, OSError):
+    with suppress(ImportError, ValueError, OSError, RuntimeError):
+        if (Path(rest).expanduser() / "config.json").is_file():
+            return Path(rest).expanduser()
         from huggingface_hub import try_to_load_from_cache
 
         revision = manifest.get("model", {}).get("identity", {}).get("revision")

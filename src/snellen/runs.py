@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import BadOption, UnknownName
+from snellen.registry import PROTOCOLS
 from snellen.store import Store
 from snellen.types import Outcome, Response
 
@@ -62,8 +63,13 @@ class Run:
 
     @property
     def classifies(self) -> bool:
-        """Whether it predicts classes, so that there are confusions and figures class by class."""
-        return "macro_f1" in self.metrics
+        """Whether it predicts classes, so that there are confusions and figures class by class. Known by its
+        figures, or, while there are none, by its protocol.
+        """
+        if self.metrics:
+            return "macro_f1" in self.metrics
+        entry = PROTOCOLS.entries.get(self.manifest["protocol"]["name"])
+        return bool(getattr(entry and entry.factory, "classifies", False))
 
     @property
     def model(self) -> str:
@@ -115,6 +121,10 @@ class Run:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of :attr:`predictions`, a page in memory at a time."""
         return self._store.rows(self.id)
+
+    def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
+        """Rows of samples with their predictions, each with the responses behind it."""
+        return self._store.answered(self.id)
 
     def findings(self) -> Iterator[dict[str, Any]]:
         """Rows of samples with their predictions and without what was answered."""

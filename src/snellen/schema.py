@@ -150,7 +150,12 @@ answers = sa.Table(
     sa.Column("leak", sa.String, nullable=False),  # the words that gave away who wrote it
     sa.Column("created", sa.String, nullable=False),
     sa.ForeignKeyConstraint(["battle", "turn"], ["turns.battle", "turns.number"]),
-    sa.Index("answers_that_leak", "battle", sqlite_where=sa.text("leak <> ''")),
+    sa.Index(
+        "answers_that_leak",
+        "battle",
+        sqlite_where=sa.text("leak <> ''"),
+        postgresql_where=sa.text("leak <> ''"),
+    ),
 )
 #: Votes form a chain for each battle and voter: a vote (0), an undo of it (1), another vote (2) … The
 #: database itself refuses a second vote, and to change or remove any.
@@ -171,6 +176,7 @@ votes = sa.Table(
     sa.CheckConstraint("(number = 0) = (supersedes IS NULL)", name="votes_begin"),
     sa.CheckConstraint("supersedes = number - 1", name="votes_chain"),  # or null
     sa.CheckConstraint("(choice = 'undo') = (number % 2 = 1)", name="votes_alternate"),
+    sa.CheckConstraint("choice IN ('left', 'right', 'tie', 'both_bad', 'undo')", name="votes_choices"),
     sa.ForeignKeyConstraint(
         ["battle", "voter", "supersedes"], ["votes.battle", "votes.voter", "votes.number"]
     ),
@@ -189,12 +195,19 @@ _APPEND_ONLY = {
         f"CREATE TRIGGER votes_no_{what.lower()} BEFORE {what} ON votes "
         "BEGIN SELECT RAISE(ABORT, 'votes are append-only'); END"
         for what in ("UPDATE", "DELETE")
+    ]
+    # REPLACE deletes without a trigger: what is there already is left alone before that.
+    + [
+        "CREATE TRIGGER votes_no_replace BEFORE INSERT ON votes WHEN EXISTS (SELECT 1 FROM votes WHERE "
+        "battle = NEW.battle AND voter = NEW.voter AND number = NEW.number) BEGIN SELECT RAISE(IGNORE); END"
     ],
     "postgresql": [
         "CREATE OR REPLACE FUNCTION snellen_append_only() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'votes are append-only'; END $$",
         "CREATE TRIGGER votes_append_only BEFORE UPDATE OR DELETE ON votes "
         "FOR EACH ROW EXECUTE FUNCTION snellen_append_only()",
+        "CREATE TRIGGER votes_no_truncate BEFORE TRUNCATE ON votes "
+        "FOR EACH STATEMENT EXECUTE FUNCTION snellen_append_only()",
     ],
 }
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -375,39 +376,32 @@ class Store:
 
     def rows(self, run: str) -> Iterator[dict[str, Any]]:
         """The rows of :meth:`frame`, a page in memory at a time."""
-        page: list[dict[str, Any]] = []
-        for finding in self.findings(run):
-            page.append(finding)
-            if len(page) == 200:
-                yield from self._with_answers(page)
-                page = []
-        yield from self._with_answers(page)
-
-    def _with_answers(self, page: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        known = self.recall([key for row in page for key in row["responses"]])
-        rows = []
-        for row in page:
-            replies = [known[key] for key in row["responses"] if key in known]
-            rows.append(
-                {
-                    "id": row["id"],
-                    "label": row["label"],
-                    "prediction": row["prediction"],
-                    "outcome": row["outcome"],
-                    "reason": row["reason"],
-                    "answers": [reply.text for reply in replies if not reply.scores],
-                    "questions": row["questions"],
-                    "ranking": row["ranking"],
-                    "latencies": [reply.latency for reply in replies],
-                    "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
-                    "completion_tokens": sum(reply.completion_tokens for reply in replies),
-                    "images": row["images"],
-                    "marks": row["marks"],
-                }
+        for row, replies in self.answered(run):
+            yield {
+                "id": row["id"],
+                "label": row["label"],
+                "prediction": row["prediction"],
+                "outcome": row["outcome"],
+                "reason": row["reason"],
+                "answers": [reply.text for reply in replies if not reply.scores],
+                "questions": row["questions"],
+                "ranking": row["ranking"],
+                "latencies": [reply.latency for reply in replies],
+                "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
+                "completion_tokens": sum(reply.completion_tokens for reply in replies),
+                "images": row["images"],
+                "marks": row["marks"],
                 # A protocol's detail never takes the place of a column.
-                | {k if k not in COLUMNS else f"details_{k}": v for k, v in row["details"].items()}
-            )
-        return rows
+                **{k if k not in COLUMNS else f"details_{k}": v for k, v in row["details"].items()},
+            }
+
+    def answered(self, run: str) -> Iterator[tuple[dict[str, Any], list[Response]]]:
+        """Findings with the responses behind them, a page in memory at a time."""
+        findings = self.findings(run)
+        while page := list(islice(findings, 200)):
+            known = self.recall([key for row in page for key in row["responses"]])
+            for row in page:
+                yield row, [known[key] for key in row["responses"] if key in known]
 
     def replies(self, run: str, sample: str) -> list[Response]:
         """The responses behind one sample's prediction, in the order of asking."""

@@ -7,6 +7,7 @@ import hmac
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from snellen.arena.quality import Cast
 from snellen.arena.rating import Verdict
 from snellen.errors import BadOption, Conflict, UnknownName
+from snellen.redaction import storable
 from snellen.schema import answers, battles, reveals, settings, turns, votes
 from snellen.store import Store, timestamp
 from snellen.types import Outcome
@@ -39,6 +41,9 @@ class Choice(StrEnum):
 UNDO = "undo"
 #: Where battles come from that were dealt here.
 DEALT = ("live", "runs")
+#: Seconds after which a vote counts although its voter was not shown the names. Before that, a ranking that
+#: changed would tell them.
+SETTLED = 600.0
 #: How each counts in a ranking.
 _OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
 
@@ -161,6 +166,17 @@ class Ballots:
             pair = frozenset((left, right))
             found[pair] = found.get(pair, 0) + count
         return found
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these battles are there."""
+        query = sa.select(battles.c.id).where(battles.c.id.in_(ids))
+        return set(self.store.do(lambda c: c.execute(query).scalars().all()))
+
+    def unvoted(self, voter: str, source: str) -> list[str]:
+        """A voter's battles without any vote, the newest first."""
+        cast = sa.exists().where(votes.c.battle == battles.c.id)
+        query = sa.select(battles.c.id).where(battles.c.voter == voter, battles.c.source == source, ~cast)
+        return list(self.store.do(lambda c: c.execute(query.order_by(battles.c.created.desc())).scalars()))
 
     def seen(self, voter: str) -> set[str]:
         """The items that a voter was dealt."""
@@ -302,6 +318,7 @@ class Ballots:
         insert = self.store.database.insert(votes).on_conflict_do_nothing().returning(votes.c.number)
 
         def write(connection: sa.Connection) -> bool:
+            _lock(connection, battle)
             last = _last_vote(connection, battle.id, battle.voter)
             stands = last is not None and last["choice"] != UNDO
             if stands is not (choice == UNDO):
@@ -318,7 +335,13 @@ class Ballots:
                 **{name: getattr(battle, name) for name in ("left", "right", "propensity")},
                 "created": timestamp(),
             }
-            return connection.execute(insert, [row]).first() is not None
+            if connection.execute(insert, [row]).first() is None:
+                return False
+            # Read once the row is written, so that no reveal can come between: names that are known allow
+            # neither an undo nor a vote.
+            if _revealed(connection, battle):
+                raise Conflict("The names were shown, so the vote stands.")
+            return True
 
         if not self.store.do(write):
             what = "There is no vote to take back." if choice == UNDO else "You voted on this battle already."
@@ -332,11 +355,17 @@ class Ballots:
             Conflict: there is no vote yet.
         """
         battle = self.battle(id, voter)
-        if battle.vote is None and not battle.failed:
-            raise Conflict("Names are shown once you have voted.")
         row = {"battle": id, "voter": voter, "created": timestamp()}
         new = self.store.database.insert(reveals).on_conflict_do_nothing()
-        self.store.do(lambda c: c.execute(new, [row]))
+
+        def write(connection: sa.Connection) -> None:
+            _lock(connection, battle)
+            connection.execute(new, [row])
+            last = _last_vote(connection, id, voter)
+            if (last is None or last["choice"] == UNDO) and not battle.failed:
+                raise Conflict("Names are shown once you have voted.")
+
+        self.store.do(write)
         return replace(battle, revealed=True)
 
     def import_votes(self, cast: Sequence[tuple[Battle, Vote]]) -> int:
@@ -371,7 +400,7 @@ class Ballots:
         """
         query = (
             _standing(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
-            .where(battles.c.repeats.is_(None))
+            .where(battles.c.repeats.is_(None), _settled())
             .group_by(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice)
         )
         if not leaked:
@@ -386,13 +415,14 @@ class Ballots:
         return int(count), str(last)
 
     def counts(self) -> dict[str, int]:
-        """How many votes there are, and of them: repeats and leaks, which are not ranked, and both bad."""
+        """How many votes there are, and of them: repeats, leaks and open ones (not ranked), and both bad."""
         every = _standing(sa.func.count())
         queries = {
             "votes": every,
             "repeats": every.where(battles.c.repeats.is_not(None)),
             "leaks": every.where(battles.c.repeats.is_(None), _leaks()),
             "both_bad": every.where(votes.c.choice == Choice.BOTH_BAD),
+            "open": every.where(~_settled()),
         }
         return self.store.do(lambda c: {k: int(c.execute(q).scalar_one()) for k, q in queries.items()})
 
@@ -403,7 +433,7 @@ class Ballots:
             votes.c.battle, votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *columns
         )
         found = []
-        for row in self.store.do(lambda c: c.execute(query).mappings().all()):
+        for row in self.store.do(lambda c: c.execute(query.where(_settled())).mappings().all()):
             right = row["content"].get("right") or (None, None)
             found.append(
                 Cast(
@@ -420,8 +450,8 @@ class Ballots:
         return found
 
     def voted(self) -> Iterator[Battle]:
-        """All battles with a vote, the oldest first, a page in memory at a time."""
-        query = _standing(votes.c.battle).order_by(votes.c.created, votes.c.battle)
+        """All battles with a vote that counts, the oldest first, a page in memory at a time."""
+        query = _standing(votes.c.battle).where(_settled()).order_by(votes.c.created, votes.c.battle)
         ids = list(self.store.do(lambda c: c.execute(query).scalars().all()))
         for start in range(0, len(ids), 500):
             yield from self.battles(ids[start : start + 500])
@@ -430,7 +460,7 @@ class Ballots:
         """An earlier battle of a voter's as a new one with its sides swapped; None where none is old
         enough.
         """
-        known = self._earlier(voter)
+        known = self.earlier(voter)
         if not known:
             return None
         old = self.battle(rng.choice(known))
@@ -448,7 +478,7 @@ class Ballots:
         )
         return self.keep(swapped)
 
-    def _earlier(self, voter: str, skip: int = 5) -> list[str]:
+    def earlier(self, voter: str, skip: int = 5) -> list[str]:
         """The battles that a voter voted on and that may be shown again: not the last few, none twice."""
         query = (
             _standing(votes.c.battle)
@@ -480,6 +510,13 @@ def _standing(*columns: Any) -> sa.Select[Any]:
     )
 
 
+def _settled() -> sa.ColumnElement[bool]:
+    """Whether a vote's names are known to its voter, or were never hidden, or it is old enough."""
+    shown = sa.exists().where(reveals.c.battle == votes.c.battle, reveals.c.voter == votes.c.voter)
+    then = (datetime.now(UTC) - timedelta(seconds=SETTLED)).isoformat(timespec="microseconds")
+    return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < then)
+
+
 def _leaks() -> sa.Exists:
     return sa.exists().where(answers.c.battle == votes.c.battle, answers.c.leak != "")
 
@@ -498,6 +535,16 @@ def _answer(row: Mapping[Any, Any]) -> Answer:
     return Answer(row["text"], Outcome(row["outcome"]), row["reason"], row["seconds"], row["leak"])
 
 
+def _lock(connection: sa.Connection, battle: Battle) -> None:
+    """Let one transaction at a time decide about a battle (SQLite has one writer anyway)."""
+    connection.execute(sa.select(battles.c.id).where(battles.c.id == battle.id).with_for_update())
+
+
+def _revealed(connection: sa.Connection, battle: Battle) -> bool:
+    of = (reveals.c.battle == battle.id, reveals.c.voter == battle.voter)
+    return connection.execute(sa.select(reveals.c.battle).where(*of)).first() is not None
+
+
 def _last_vote(connection: sa.Connection, battle: str, voter: str) -> Mapping[Any, Any] | None:
     query = sa.select(votes).where(votes.c.battle == battle, votes.c.voter == voter)
     return connection.execute(query.order_by(votes.c.number.desc()).limit(1)).mappings().one_or_none()
@@ -510,11 +557,17 @@ def _battle_row(battle: Battle) -> dict[str, Any]:
 
 
 def _turn_row(battle: Battle, turn: Turn) -> dict[str, Any]:
-    return {"battle": battle.id, "number": turn.number, "question": turn.question, "created": timestamp()}
+    return {
+        "battle": battle.id,
+        "number": turn.number,
+        "question": storable(turn.question),
+        "created": timestamp(),
+    }
 
 
 def _answer_row(battle: str, turn: int, side: str, answer: Answer) -> dict[str, Any]:
     names = ("text", "reason", "seconds", "leak")
     said = {name: getattr(answer, name) for name in names}
+    said |= {name: storable(said[name]) for name in ("text", "reason", "leak")}
     known = {"battle": battle, "turn": turn, "side": side, "outcome": str(answer.outcome)}
     return {**known, **said, "created": timestamp()}

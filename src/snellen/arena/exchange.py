@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from snellen.arena.ballots import SIDES, Answer, Ballots, Battle, Choice, Turn, Vote
 from snellen.arena.leaks import leak
 from snellen.errors import DataError
+from snellen.redaction import storable
 
 __all__ = ["EXPORTS", "IMPORTS", "Imported", "export", "read"]
 
@@ -43,20 +44,28 @@ class Imported(NamedTuple):
     others: int
 
 
-def export(ballots: Ballots, layout: str) -> Iterator[dict[str, Any]]:
-    """Votes as they stand, one row each, the oldest first.
+def export(
+    ballots: Ballots, layout: str, picture: Callable[[Battle, str], str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Votes that count, one row each, the oldest first.
 
     Pairs for DPO are of decisive votes alone, without repeated battles and without those in which a model
     gave itself away.
+
+    Args:
+        picture: what stands for an image, from its battle and hash; by default the hash.
     """
     for battle in ballots.voted():
         assert battle.vote is not None  # as they were asked for
+        if layout == "dpo" and (battle.vote.choice not in SIDES or battle.repeats or battle.leak):
+            continue
+        shown = [sha256 if picture is None else picture(battle, sha256) for sha256 in battle.images]
         if layout == "preferences":
-            yield _preference(battle, battle.vote)
+            yield {**_preference(battle, battle.vote), "images": shown}
         elif layout == "fastchat":
-            yield _fastchat(battle, battle.vote)
-        elif battle.vote.choice in SIDES and not battle.repeats and not battle.leak:
-            yield _pair(battle, battle.vote)
+            yield {**_fastchat(battle, battle.vote), "images": shown}
+        else:
+            yield {**_pair(battle, battle.vote), "images": shown}
 
 
 def _conversation(battle: Battle, side: str) -> list[dict[str, str]]:
@@ -80,7 +89,6 @@ def _preference(battle: Battle, vote: Vote) -> dict[str, Any]:
         "turn": len(battle.turns),
         "anony": True,
         "tstamp": _seconds(vote.created),
-        "images": list(battle.images),
         "reasons": list(vote.reasons),
         "propensity": battle.propensity,
         "repeats": battle.repeats,
@@ -109,8 +117,7 @@ def _fastchat(battle: Battle, vote: Vote) -> dict[str, Any]:
 def _pair(battle: Battle, vote: Vote) -> dict[str, Any]:
     better, worse = SIDES if vote.choice == "left" else reversed(SIDES)
     chosen, rejected = _conversation(battle, better), _conversation(battle, worse)
-    images = list(battle.images)
-    return {"prompt": chosen[:1], "chosen": chosen[1:], "rejected": rejected[1:], "images": images}
+    return {"prompt": chosen[:1], "chosen": chosen[1:], "rejected": rejected[1:]}
 
 
 def _seconds(created: str) -> float:
@@ -122,12 +129,12 @@ def _seconds(created: str) -> float:
 def read(ballots: Ballots, path: Path, layout: str) -> Imported:
     """Take votes over from a file of JSON lines. What was taken over before is not doubled.
 
-    Voters' names and addresses become salted ids; images are not in these files.
+    Voters' names and addresses become salted ids; images are not in these files. Votes of battles that were
+    fought in this very workspace are left alone.
 
     Raises:
         DataError: the file cannot be read, or a line is not of this layout.
     """
-    source = f"import:{layout}"
     page: list[tuple[Battle, Vote]] = []
     lines = new = others = 0
     make = {"preferences": _from_preference, "fastchat": _from_fastchat}[layout]
@@ -137,30 +144,36 @@ def read(ballots: Ballots, path: Path, layout: str) -> Imported:
                 if not line.strip():
                     continue
                 lines += 1
-                where = f"{path}, line {number}"
                 try:
-                    row = json.loads(line)
-                    made = make(ballots, row, source)
-                except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                    made = make(ballots, json.loads(line))
+                except (ValueError, KeyError, TypeError, LookupError, AttributeError, OverflowError) as error:
+                    other = next(one for one in IMPORTS if one != layout)
                     raise DataError(
-                        f"{where}: not of the layout {layout!r} ({type(error).__name__}: {error}). Layouts "
-                        f"that are read: {', '.join(IMPORTS)}."
+                        f"{path}, line {number}: not of the layout {layout!r} ({type(error).__name__}: "
+                        f"{error}). Perhaps it is of the other: --format {other}. {new} votes before it are "
+                        "taken over."
                     ) from error
                 if made is None:
                     others += 1
                     continue
                 page.append(made)
                 if len(page) == 1000:
-                    new += ballots.import_votes(page)
+                    new += ballots.import_votes(_foreign(ballots, page))
                     page = []
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
-    return Imported(lines, new + ballots.import_votes(page), others)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read ({reason}).") from error
+    return Imported(lines, new + ballots.import_votes(_foreign(ballots, page)), others)
+
+
+def _foreign(ballots: Ballots, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:
+    """Those whose battles were not fought here: one's own export, read again, brings nothing new."""
+    own = ballots.known([str(battle.content["from"]) for battle, _ in page])
+    return [(battle, vote) for battle, vote in page if battle.content["from"] not in own]
 
 
 def _made(
     ballots: Ballots,
-    source: str,
     key: str,
     models: tuple[str, str],
     choice: Choice,
@@ -169,32 +182,61 @@ def _made(
     seconds: float,
     more: Mapping[str, Any],
 ) -> tuple[Battle, Vote]:
-    """A battle and its vote from what all layouts hold; conversations are texts, questions first."""
-    created = datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else ""
-    digest = hashlib.sha256(f"{source}\0{key}".encode()).hexdigest()[:16]
+    """A battle and its vote from what all layouts hold; conversations are texts, questions first. Of several
+    judges of one question, each has a battle of their own, about the same item.
+    """
+    seconds = seconds / 1000 if seconds > 1e11 else seconds  # some write milliseconds
+    created = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds") if seconds else ""
+    digest = hashlib.sha256("\0".join([key, *models, judge]).encode("utf-8", "replace")).hexdigest()
     turns = []
     for number in range(max(len(c) for c in conversations) // 2):
         said = [c[2 * number + 1] if len(c) > 2 * number + 1 else "" for c in conversations]
         left, right = (Answer(text, leak=leak(text, models)) for text in said)
-        turns.append(Turn(number, (conversations[0] or conversations[1])[2 * number], left, right))
-    text = "\0".join([*sorted(models), *(turns[0].question if turns else digest)])
+        longer = max(conversations, key=len)
+        turns.append(Turn(number, longer[2 * number], left, right))
+    item = str(more.get("item") or hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24])
     battle = Battle(
-        digest,
-        ballots.voter(f"{source}\0{judge or key}"),
-        source,
-        str(more.get("item") or hashlib.sha256(text.encode()).hexdigest()[:24]),
-        *models,
-        float(more.get("propensity") or 0.0),
+        digest[:16],
+        ballots.voter(f"import\0{judge or digest}"),
+        "import",
+        storable(item),
+        storable(models[0]),
+        storable(models[1]),
+        _share(more.get("propensity")),
         tuple(image for image in more.get("images") or () if isinstance(image, str)),
-        {name: more[name] for name in ("truth", "right") if more.get(name) is not None},
+        {"from": storable(key), "truth": more.get("truth"), "right": _right(more.get("right"))},
         created=created,
         turns=tuple(turns),
     )
-    reasons = tuple(str(reason) for reason in more.get("reasons") or ())
+    reasons = tuple(storable(str(reason)) for reason in more.get("reasons") or ())
     return battle, Vote(choice, reasons, max(0, len(turns) - 1), created)
 
 
-def _from_preference(ballots: Ballots, row: Mapping[str, Any], source: str) -> tuple[Battle, Vote] | None:
+def _share(value: Any) -> float:
+    """A propensity; 0 where there is none.
+
+    Raises:
+        ValueError: no number from 0 to 1.
+    """
+    found = float(value or 0)
+    if not 0 <= found <= 1:
+        raise ValueError(f"propensity is {value!r}; it is a number from 0 to 1")
+    return found
+
+
+def _right(value: Any) -> list[bool | None]:
+    """Whether both sides are right, as far as it is told.
+
+    Raises:
+        ValueError: something else.
+    """
+    found = [None, None] if value is None else value
+    if not isinstance(found, list) or len(found) != 2 or not all(x in (True, False, None) for x in found):
+        raise ValueError(f"right is {value!r}; it is two of true, false and null")
+    return found
+
+
+def _from_preference(ballots: Ballots, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     if "winner_model_a" in row:  # the layout of 55k
         flags = [int(row[name]) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
         choice = [Choice.LEFT, Choice.RIGHT, Choice.TIE][flags.index(1)]
@@ -215,10 +257,10 @@ def _from_preference(ballots: Ballots, row: Mapping[str, Any], source: str) -> t
     key = str(row.get("question_id") or row.get("id") or json.dumps(row, sort_keys=True))
     judge = str(row.get("judge") or row.get("judge_hash") or "")
     models, both = (row["model_a"], row["model_b"]), (conversations[0], conversations[1])
-    return _made(ballots, source, key, models, choice, judge, both, float(row.get("tstamp") or 0), row)
+    return _made(ballots, key, models, choice, judge, both, float(row.get("tstamp") or 0), row)
 
 
-def _from_fastchat(ballots: Ballots, row: Mapping[str, Any], source: str) -> tuple[Battle, Vote] | None:
+def _from_fastchat(ballots: Ballots, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     choices = {told: choice for choice, told in _TYPES.items()}
     if row["type"] not in choices:
         return None  # a chat, a regeneration …: no vote
@@ -230,10 +272,13 @@ def _from_fastchat(ballots: Ballots, row: Mapping[str, Any], source: str) -> tup
         [_text(text) for _, text in state["messages"][int(state.get("offset") or 0) :] if text is not None]
         for state in (left, right)
     ]
-    key = f"{left.get('conv_id')}-{right.get('conv_id')}-{row['tstamp']}"
+    ids = [str(state.get("conv_id") or "") for state in (left, right)]
+    own = {id.removesuffix(f"-{side}") for id, side in zip(ids, SIDES, strict=True)}
+    # Two ids of our own making name the battle; others are the conversations', and know no battle.
+    key = own.pop() if len(own) == 1 and ids[0] != ids[1] else "-".join([*ids, str(row["tstamp"])])
     seconds, judge = float(row["tstamp"]), str(row.get("ip") or "")
     both, models = (conversations[0], conversations[1]), (names[0], names[1])
-    return _made(ballots, source, key, models, choices[row["type"]], judge, both, seconds, {})
+    return _made(ballots, key, models, choices[row["type"]], judge, both, seconds, {})
 
 
 def _list(value: Any) -> list[Any]:

@@ -9,21 +9,24 @@ __all__ = ["leak"]
 
 #: Families and makers of models, as they call themselves.
 _NAMES = (
-    "chatgpt|gpt|openai|claude|anthropic|gemini|bard|gemma|deepmind|llama|llava|meta ai|mistral|pixtral|qwen|"
-    "tongyi|alibaba|internvl|internlm|smolvlm|idefics|hugging ?face|deepseek|moonshot|kimi|yi-vl|01\\.ai|phi|"
-    "copilot|molmo|ai2|grok|xai|command|cohere|aya|reka|minicpm|cogvlm|glm|zhipu|paligemma|florence|blip|"
-    "instructblip|fuyu|adept|nova|hunyuan|doubao|ernie|step"
+    "chatgpt|gpt|openai|claude|anthropic|gemini|gemma|deepmind|llama|llava|meta ai|mistral|pixtral|qwen|"
+    "tongyi|alibaba|internvl|internlm|smolvlm|idefics|hugging ?face|deepseek|moonshot|kimi|yi-vl|01\\.ai|"
+    "copilot|molmo|ai2|grok|xai|cohere|reka|minicpm|cogvlm|glm|zhipu|paligemma|instructblip|fuyu|hunyuan|doubao"
 )
+#: Those that are words or people's names too: taken for names only as such.
+_WORDS = "Bard|Phi|Command|Aya|Florence|BLIP|Adept|Nova|Ernie|ERNIE|Step"
+_MAKERS = f"{_NAMES}|google|microsoft|amazon|apple|nvidia|meta|baidu|tencent"
 _SELF = re.compile(
-    r"\b(?:i am|i'm|i’m|my name is|call me|i am known as|(?:assistant|model) (?:called|named))\s+"
-    r"(?:an? |the )?(?:\w+[ -]){0,3}?"
-    rf"(?P<name>(?:{_NAMES})\b[\w.-]*)|\bas (?P<also>(?:{_NAMES})\b[\w.-]*), i\b",
-    re.IGNORECASE,
+    r"(?i:\b(?:i am|i['’]m|my name is|call me|(?:assistant|model) (?:called|named))\s+(?:an? |the )?"
+    r"(?:(?:ai|large|vision|visual|multimodal|language|model|assistant|chatbot|called|named|from|by)[ -])"
+    r"{0,6})"
+    rf"(?P<name>(?i:(?:{_NAMES})(?![a-z])[\w.-]*)|(?:{_WORDS})(?=[-.,!?]|\s*$|\s\d)[\w.-]*)"
+    rf"|(?i:\bas (?P<also>(?:{_NAMES})(?![a-z])[\w.-]*), i\b)"
 )
 _MADE = re.compile(
-    r"\b(?:i|me|model|assistant)\b[^.!?\n]{0,60}?\b(?:developed|created|trained|made|built|designed)\s+by\s+"
-    rf"(?:\w+[ -]){{0,2}}?(?P<also>)(?P<name>(?:{_NAMES}|google|microsoft|amazon|apple|nvidia|meta|baidu|"
-    r"tencent)\b)",
+    r"\bi(?: am|['’]m| was| have been)\b[^.!?\n]{0,60}?\b"
+    r"(?:developed|created|trained|made|built|designed)\s+by\s+"
+    rf"(?:\w+[ -]){{0,2}}?(?P<also>)(?P<name>(?:{_MAKERS})\b)",
     re.IGNORECASE,
 )
 #: Parts of players' names that say nothing of who they are.

@@ -19,7 +19,8 @@ from snellen.engine.memory import Remembering
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
-from snellen.types import Decoding, Kind, Message, Outcome, Request, Response
+from snellen.redaction import storable
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:
     from snellen.datasets.base import Selection
@@ -116,12 +117,12 @@ class Live:
         sample = self.data[self.rng.randrange(len(self.data))]
         return sample.images[0], sample.id, sample.question
 
-    def question_of(self, sample: str) -> str | None:
-        """What the data ask of a sample; None where they ask nothing, or there is no such sample."""
+    def sample(self, id: str) -> Sample | None:
+        """A sample of the data; None where there are none, or no such."""
         data = self.data
-        places = (i for i in range(len(data)) if data.id(i) == sample) if data is not None else iter(())
+        places = (i for i in range(len(data)) if data.id(i) == id) if data is not None else iter(())
         place = next(places, None)
-        return None if data is None or place is None else data[place].question
+        return None if data is None or place is None else data[place]
 
     def begin(
         self, voter: str, images: Sequence[str], question: str, more: Mapping[str, Any] | None = None
@@ -223,4 +224,4 @@ def _checked(question: str) -> str:
         raise BadOption(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
         )
-    return question
+    return storable(question)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from snellen.errors import require
+from snellen.arena.rating import FEW_VOTERS
 from snellen.stats import Estimate, rate
 
 if TYPE_CHECKING:
@@ -78,10 +78,9 @@ class Quality:
 def assess(votes: Sequence[Cast]) -> Quality:
     """Self-consistency, position bias and agreement of votes.
 
-    Source of alpha: K. Krippendorff, *Content analysis* (2018), through evalica.
+    Intervals count voters, or votes where there are fewer than ``FEW_VOTERS``.
 
-    Raises:
-        MissingExtra: evalica is not installed.
+    Source of alpha: K. Krippendorff, *Content analysis: an introduction to its methodology* (2018), ch. 12.
     """
     known = {(vote.battle, vote.voter): vote for vote in votes}
     again = [
@@ -93,33 +92,36 @@ def assess(votes: Sequence[Cast]) -> Quality:
     decisive = [vote for vote in votes if vote.choice in ("left", "right")]
     alpha, shared = _alpha([vote for vote in votes if vote.repeats is None])
     return Quality(
-        rate(same, [vote.voter for vote, _ in again]) if same else None,
+        rate(same, _clusters([vote for vote, _ in again])) if same else None,
         len(same),
-        rate([v.choice == "left" for v in decisive], [v.voter for v in decisive]) if decisive else None,
+        rate([v.choice == "left" for v in decisive], _clusters(decisive)) if decisive else None,
         len(decisive),
         alpha,
         shared,
     )
 
 
-def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
-    import pandas as pd
+def _clusters(votes: Sequence[Cast]) -> list[str]:
+    """What votes hang together by: their voters, or, where those are few, nothing."""
+    several = len({vote.voter for vote in votes}) >= FEW_VOTERS
+    return [vote.voter if several else vote.battle for vote in votes]
 
+
+def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
+    """Nominal alpha by counts of each item: a table of voters by items would be empty but for a few cells."""
     by_item: dict[str, dict[str, str]] = defaultdict(dict)
     for vote in votes:
         by_item[vote.item].setdefault(vote.voter, vote.winner)
-    shared = {item: cast for item, cast in by_item.items() if len(cast) > 1}
-    if not shared:
-        return None, 0
-    evalica: Any = require("evalica", "web", "Agreement of voters")
-    codes = {name: i for i, name in enumerate(sorted({w for cast in shared.values() for w in cast.values()}))}
-    if len(codes) == 1:  # all of one opinion, about which chance says nothing
+    shared = [Counter(cast.values()) for cast in by_item.values() if len(cast) > 1]
+    totals: Counter[str] = sum(shared, Counter())
+    n = totals.total()
+    expected = n**2 - sum(count**2 for count in totals.values())
+    if not expected:  # none, or all of one opinion, about which chance says nothing
         return None, len(shared)
-    voters = sorted({voter for cast in shared.values() for voter in cast})
-    table = pd.DataFrame(
-        [[codes.get(shared[item].get(voter, "")) for item in shared] for voter in voters], dtype=float
+    apart = sum(
+        (m**2 - sum(c**2 for c in cast.values())) / (m - 1) for cast in shared for m in [cast.total()]
     )
-    return float(evalica.alpha(table, distance="nominal").alpha), len(shared)
+    return 1 - (n - 1) * apart / expected, len(shared)
 
 
 def preferred_wrong(votes: Sequence[Cast]) -> tuple[Estimate, int] | None:
@@ -130,7 +132,7 @@ def preferred_wrong(votes: Sequence[Cast]) -> tuple[Estimate, int] | None:
     if not told:
         return None
     wrong = [not v.right[0 if v.choice == "left" else 1] for v in told]
-    return rate(wrong, [v.voter for v in told]), len(told)
+    return rate(wrong, _clusters(told)), len(told)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Agreement:
 def agreement(
     models: Sequence[str], ratings: Sequence[float], again: NDArray[np.float64], scores: Mapping[str, float]
 ) -> Agreement | None:
-    """Whether people prefer what scores well; None for fewer than three models, or where all score alike.
+    """Whether people prefer what scores well; None for fewer than three models, or where all are alike.
 
     The interval is over resampled votes; the benchmark's scores are taken as they are.
 
@@ -161,11 +163,15 @@ def agreement(
     import numpy as np
     from scipy.stats import kendalltau
 
+    if len(set(ratings)) < 2:
+        return None
     shared = [i for i, name in enumerate(models) if name in scores]
     theirs = [scores[models[i]] for i in shared]
     if len(shared) < 3 or len(set(theirs)) < 2:
         return None
     tau = float(kendalltau([ratings[i] for i in shared], theirs).statistic)
+    if not np.isfinite(tau):  # all ratings alike
+        return None
     drawn = [float(kendalltau(row[shared], theirs).statistic) for row in again]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Agreement(tau, min(tau, float(low)), max(tau, float(high)), len(shared))

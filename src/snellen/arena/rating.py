@@ -155,6 +155,8 @@ class Standing:
         win_rate: the share of its votes that it won, ties half.
         needed: about how many more direct votes would part it from the next one; None for the last one, or
             where they are so equal that no number would.
+        group: models of one group met each other, directly or through others; those of two never did, and
+            nothing is known of who is better. Ratings, ranks and ``needed`` hold within a group.
     """
 
     model: str
@@ -169,6 +171,7 @@ class Standing:
     ties: int
     win_rate: float
     needed: int | None
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,16 @@ class Ranking:
     replicates: Floats
     style: tuple[tuple[str, float, float, float], ...] = ()
 
+    @property
+    def groups(self) -> int:
+        """How many groups of models there are that never met."""
+        return 1 + max(one.group for one in self.standings)
+
     def as_dict(self) -> dict[str, Any]:
         """All but the replicates, as JSON."""
         return {
             "standings": [asdict(one) for one in self.standings],
-            **{name: getattr(self, name) for name in ("votes", "voters", "clustered", "ties")},
+            **{name: getattr(self, name) for name in ("votes", "voters", "clustered", "ties", "groups")},
             "win_rates": {
                 one.model: dict(zip((s.model for s in self.standings), row, strict=True))
                 for one, row in zip(self.standings, self.rates, strict=True)
@@ -271,36 +279,44 @@ def ranking(
     ties: float,
     again: Floats,
     style: tuple[tuple[str, float, float, float], ...] = (),
+    *,
+    styled: bool = False,
 ) -> Ranking:
     """The places that follow from log-strengths, v, and log-strengths under resampled votes."""
     import numpy as np
 
     m = len(tally.models)
-    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low, high = np.quantile(_points(again), edges, axis=0)
+    won = _won(tally)
+    group = _groups(won)
+    for k in range(group.max() + 1):  # votes say nothing of how two groups stand to each other
+        mine = group == k
+        logs[mine] -= logs[mine].mean()
+        again[:, mine] -= again[:, mine].mean(axis=1, keepdims=True)
+    low, high = np.quantile(_points(again), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     ratings = _points(logs)
     low, high = np.minimum(low, ratings), np.maximum(high, ratings)
-    order = sorted(range(m), key=lambda i: (-ratings[i], tally.models[i]))
-    won = _won(tally)
+    order = sorted(range(m), key=lambda i: (group[i], -ratings[i], tally.models[i]))
     wins, losses, drawn = won[:, :, 0].sum(axis=1), won[:, :, 0].sum(axis=0), won[:, :, 1].sum(axis=1)
     met = wins + losses + drawn
     standings = []
     for place, i in enumerate(order):
-        follower = order[place + 1] if place + 1 < m else None
+        mine = group == group[i]
+        follower = order[place + 1] if place + 1 < m and mine[order[place + 1]] else None
         standings.append(
             Standing(
                 tally.models[i],
                 float(ratings[i]),
                 float(low[i]),
                 float(high[i]),
-                1 + int((low > high[i]).sum()),
-                m - int((high < low[i]).sum()),
+                1 + int((low[mine] > high[i]).sum()),
+                int(mine.sum() - (high[mine] < low[i]).sum()),
                 int(met[i]),
                 int(wins[i]),
                 int(losses[i]),
                 int(drawn[i]),
                 float((wins[i] + drawn[i] / 2) / met[i]) if met[i] else math.nan,
                 None if follower is None else _needed(float(logs[i] - logs[follower]), ties),
+                int(group[i]),
             )
         )
     meetings = won[:, :, 0] + won[:, :, 0].T + won[:, :, 1]
@@ -311,8 +327,10 @@ def ranking(
         )
         for i in order
     )
-    # What turns the first place is sought without regard to style, so only where style has no say.
-    flips, challenger = (None, None) if style else _flips(tally, logs, ties, order)
+    # What turns the first place is sought without regard to style, so only where style has no say; and where
+    # there is one first place.
+    alone = not styled and not group.any()
+    flips, challenger = _flips(tally, logs, ties, order) if alone else (None, None)
     return Ranking(
         tuple(standings),
         tally.votes,
@@ -342,6 +360,18 @@ def _won(tally: Tally) -> Floats:
         else:
             found[(a, b, 0) if o == 0 else (b, a, 0)] += n
     return found
+
+
+def _groups(won: Floats) -> Counts:
+    """The number of each model's group of those that met, the largest group first."""
+    import numpy as np
+    from scipy.sparse.csgraph import connected_components
+
+    count, found = connected_components(won.sum(axis=2) > 0, directed=False)
+    sizes = np.bincount(found, minlength=count)
+    places = np.empty(count, dtype=np.int64)
+    places[np.argsort(-sizes, kind="stable")] = np.arange(count)
+    return places[found]
 
 
 def _chances(gap: float, ties: float) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -36,14 +37,12 @@ class _Told:
 
 
 def names_of(runs: Sequence[Run]) -> dict[str, str]:
-    """What runs are called as players, by id: the model, with the protocol or the id where that is not
-    enough to tell them apart.
+    """What runs are called as players, by id: model and protocol, so that a run is called the same whoever
+    else is there; with the end of the id where that is not enough to tell them apart.
     """
-    for told in (lambda r: r.model, lambda r: f"{r.model} {r.protocol}", lambda r: f"{r.model} {r.id}"):
-        names = {run.id: told(run) for run in runs}
-        if len(set(names.values())) == len(runs):
-            break
-    return names
+    names = {run.id: f"{run.model} {run.protocol}" for run in runs}
+    twice = {name for name, times in Counter(names.values()).items() if times > 1}
+    return {id: f"{name} {id[-6:]}" if name in twice else name for id, name in names.items()}
 
 
 class Recorded:
@@ -100,13 +99,24 @@ class Recorded:
         return [id for id, told in mine.items() if id in theirs and theirs[id].images == told.images]
 
     def deal(self, voter: str) -> Battle | None:
-        """A battle for a voter, answers and all; None where they were shown everything."""
+        """A battle for a voter, answers and all: the one that they left without a vote, or a new one; None
+        where they were shown everything.
+        """
+        for id in self.ballots.unvoted(voter, self.source)[:1]:
+            waiting = self.ballots.battle(id)
+            if {waiting.left, waiting.right} <= set(self.players):
+                return waiting
         if self.rng.random() < self.repeat and (again := self.ballots.again(voter, self.rng)) is not None:
             return again
         seen, dealt = self.ballots.seen(voter), self.ballots.dealt(self.source)
         left_over = {
             pair: [item for item in shared if item not in seen] for pair, shared in self._shared.items()
         }
+        if self.first:
+            apart = {
+                p: [i for i in items if self._apart(p, self._shared[p][i])] for p, items in left_over.items()
+            }
+            left_over = apart if any(apart.values()) else left_over
         done = {frozenset((a, b)) for a in self.players for b in self.players if a < b}
         done -= {pair for pair, items in left_over.items() if items}
         drawn = draw(self.players, self.ballots.met(), self.rng, done)
@@ -117,9 +127,6 @@ class Recorded:
         others = [item for item in items if item in dealt]
         if others and self.rng.random() < self.overlap:
             items = others
-        if self.first:
-            apart = [item for item in items if self._apart(pair, self._shared[pair][item])]
-            items = apart or items
         item = self.rng.choice(items)
         battle = self._battle(voter, drawn.left, drawn.right, drawn.propensity, item)
         return self.ballots.keep(battle)
@@ -166,7 +173,7 @@ class Recorded:
         replies = self._runs[name].replies(sample)
         text = replies[0].text if len(replies) == 1 and replies[0].text else told.said
         outcome = Outcome(told.outcome)
-        return Answer(text, outcome, leak=leak(text, self.players))
+        return Answer(text, outcome, leak=leak(text, {run.model for run in self._runs.values()}))
 
 
 def _table(run: Run) -> Mapping[str, _Told]:

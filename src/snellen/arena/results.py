@@ -99,16 +99,16 @@ def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, A
     """Kendall's tau with each benchmark, the one with most models first."""
     models = [one.model for one in ranking.standings]
     ratings = [one.rating for one in ranking.standings]
-    scores: dict[tuple[str, str, str], dict[str, float]] = {}
+    scores: dict[tuple[str, ...], dict[str, float]] = {}
     for entry in entries:
         if entry.value is None or entry.published or entry.status != "finished":
             continue
-        mine = scores.setdefault((entry.data, entry.protocol, entry.primary), {})
+        mine = scores.setdefault((entry.data, entry.protocol, entry.primary, entry.fingerprint), {})
         # Players are models, or, where that is not enough, models with their protocols.
         for name in (entry.model, f"{entry.model} {entry.protocol}"):
             mine[name] = entry.value
     found = []
-    for (data, protocol, primary), known in scores.items():
+    for (data, protocol, primary, _), known in scores.items():
         one = agreement(models, ratings, ranking.replicates, known)
         if one is not None:
             found.append((f"{data} · {protocol} · {primary}", one))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.rating import FEW_VOTERS, Ranking, Tally, Verdict, ranking
+from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, Tally, Verdict, ranking
 from snellen.errors import require
 from snellen.stats import LEVEL
 
@@ -61,7 +61,9 @@ def styled(
     """Rank models by votes as if they all wrote in one style.
 
     Bradley–Terry as a logistic regression (scikit-learn) with the differences in style as further variables;
-    a tie is half a win and half a loss.
+    a tie is half a win and half a loss. As in :func:`snellen.arena.rating.rank`, each model has won and lost
+    ``PRIOR`` against an imagined one, and each resample has random pseudo-counts. A feature that never
+    differs is left out.
 
     Args:
         rows: one a vote: voter, left, right, outcome, and the differences in style, left less right.
@@ -74,42 +76,48 @@ def styled(
     import numpy as np
 
     linear: Any = require("sklearn.linear_model", "web", "Controlling for style")
-    tally = Tally.of(Verdict(*row[:4]) for row in rows)
     if not rows:
         return None
+    tally = Tally.of(Verdict(*row[:4]) for row in rows)
+    m, n = len(tally.models), len(rows)
     place = {name: i for i, name in enumerate(tally.models)}
-    m, n = len(place), len(rows)
-    design = np.zeros((n, m + len(names)))
-    for k, (_, left, right, _, style) in enumerate(rows):
-        design[k, place[left]] += 1
-        design[k, place[right]] -= 1
-        design[k, m:] = style
+    styles = np.array([row[4] for row in rows], dtype=np.float64)
+    kept = [k for k in range(len(names)) if np.ptp(styles[:, k]) > 0]
+    pairs = [(int(p) // m, int(p) % m) for p in np.unique(tally.pair)]
+    # Votes, then each model against the imagined one (the last), then each pair that met once more.
+    games = [(place[left], place[right]) for _, left, right, _, _ in rows]
+    games += [(i, m) for i in range(m)] + pairs
+    design = np.zeros((len(games), m + 1 + len(kept)))
+    design[range(len(games)), [i for i, _ in games]] += 1
+    design[range(len(games)), [j for _, j in games]] -= 1
+    design[:n, m + 1 :] = styles[:, kept]
     share = np.array([{"left": 1.0, "right": 0.0, "tie": 0.5}[row[3]] for row in rows])
     voters: dict[str, int] = {}
     who = np.array([voters.setdefault(row[0], len(voters)) for row in rows])
+    unseen = UNSEEN / max(1.0, 2 * len(pairs) / m)
 
-    def fitted(weight: Floats) -> Floats:
-        model = linear.LogisticRegression(C=100.0, fit_intercept=False, max_iter=1000)
-        # One of each outcome at weight 0 keeps both in play, whatever was drawn.
-        both = np.concatenate([design, design])
-        labels = np.repeat([1, 0], n)
-        found: Floats = model.fit(both, labels, np.concatenate([weight * share, weight * (1 - share)])).coef_[
-            0
-        ]
-        found[:m] -= found[:m].mean()
-        return found
+    def fitted(weight: Floats, pseudo: Floats) -> Floats:
+        """Log-strengths and effects of style; ``pseudo`` holds wins, losses and ties of each pair."""
+        extra = [pseudo[:, 0] + pseudo[:, 2] / 2, pseudo[:, 1] + pseudo[:, 2] / 2]
+        wins = np.concatenate([weight * share, np.full(m, PRIOR), extra[0]])
+        losses = np.concatenate([weight * (1 - share), np.full(m, PRIOR), extra[1]])
+        model = linear.LogisticRegression(C=1e4, fit_intercept=False, max_iter=1000)
+        both, labels = np.concatenate([design, design]), np.repeat([1, 0], len(games))
+        found: Floats = model.fit(both, labels, np.concatenate([wins, losses])).coef_[0]
+        return np.concatenate([found[:m] - found[:m].mean(), found[m + 1 :]])
 
     rng = np.random.default_rng(seed)
     again = []
     for _ in range(replicates):
         if len(voters) < FEW_VOTERS:
-            weight = np.bincount(rng.integers(n, size=n), minlength=n)
+            weight = rng.gamma(1.0, size=n)
         else:
-            weight = np.bincount(rng.integers(len(voters), size=len(voters)), minlength=len(voters))[who]
-        again.append(fitted(weight.astype(float)))
-    found, drawn = fitted(np.ones(n)), np.stack(again)
-    low, high = np.quantile(drawn[:, m:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+            drawn = rng.integers(len(voters), size=len(voters))
+            weight = np.bincount(drawn, minlength=len(voters))[who].astype(np.float64)
+        again.append(fitted(weight, rng.gamma(unseen, size=(len(pairs), 3))))
+    found, all_drawn = fitted(np.ones(n), np.zeros((len(pairs), 3))), np.stack(again)
+    low, high = np.quantile(all_drawn[:, m:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     effects = tuple(
-        (name, float(found[m + k]), float(low[k]), float(high[k])) for k, name in enumerate(names)
+        (names[k], float(found[m + c]), float(low[c]), float(high[c])) for c, k in enumerate(kept)
     )
-    return ranking(tally, found[:m], 0.0, drawn[:, :m], effects)
+    return ranking(tally, found[:m], 0.0, all_drawn[:, :m], effects, styled=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,15 +31,11 @@ AllowHost = Annotated[
 Browse = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")]
 
 
-def _serve(
-    store: Store,
-    arena: Live | Recorded | None,
-    host: str,
-    port: int,
-    token: str | None,
-    names: list[str] | None,
-    browse: bool,
-) -> None:
+@contextmanager
+def _door(
+    host: str, port: int, token: str | None, names: list[str] | None, browse: bool
+) -> Iterator[Callable[[Store, Live | Recorded | None], None]]:
+    """What serves a workspace. The address is bound, and what is wrong with it said, before models load."""
     from snellen.web.safety import Policy
     from snellen.web.serve import bound, serve
     from snellen.web.site import Site
@@ -46,7 +44,9 @@ def _serve(
         guard(token)
     policy = Policy(host, token, tuple(names or ()))
     with bound(host, port) as sock:
-        serve(Site(store, policy, arena), sock, browse=browse, say=lambda text: typer.echo(text, err=True))
+        yield lambda store, arena: serve(
+            Site(store, policy, arena), sock, browse=browse, say=lambda text: typer.echo(text, err=True)
+        )
 
 
 def _need() -> None:
@@ -68,7 +68,9 @@ def view(
     from snellen.store import Store
 
     _need()
-    _serve(Store(workspace, create=False), None, host, port, token, allow_host, browse)
+    store = Store(workspace, create=False)
+    with _door(host, port, token, allow_host, browse) as serve:
+        serve(store, None)
 
 
 @app.command("arena")
@@ -122,30 +124,30 @@ def arena_(
         raise BadOption("--disagreements-first goes with --runs.")
     store = Store(workspace, create=not runs)
     ballots = Ballots(store)
-    if runs:
-        from snellen.arena.recorded import Recorded
-        from snellen.runs import Run
+    with _door(host, port, token, allow_host, browse) as serve:
+        if runs:
+            from snellen.arena.recorded import Recorded
+            from snellen.runs import Run
 
-        found = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
-        recorded = Recorded(ballots, found, disagreements_first=disagreements_first)
-        _serve(store, recorded, host, port, token, allow_host, browse)
-        return
-    from snellen.arena.live import Live
-    from snellen.planning import live_models, whole
-    from snellen.web.pictures import Uploads
+            found = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
+            serve(store, Recorded(ballots, found, disagreements_first=disagreements_first))
+            return
+        from snellen.arena.live import Live
+        from snellen.planning import live_models, whole
+        from snellen.web.pictures import Uploads
 
-    models = live_models(model or [], read_options("-M", model_option), max_cost)
-    live = Live(
-        ballots,
-        models,
-        image_path=Uploads(store.folder).path,
-        data=whole(data, read_options("-D", data_option)) if data else None,
-        max_tokens=max_tokens,
-    )
-    for one in models:
-        typer.echo(f"loading {one.name} …", err=True)
-        one.load()
-    _serve(store, live, host, port, token, allow_host, browse)
+        models = live_models(model or [], read_options("-M", model_option), max_cost)
+        live = Live(
+            ballots,
+            models,
+            image_path=Uploads(store.folder).path,
+            data=whole(data, read_options("-D", data_option)) if data else None,
+            max_tokens=max_tokens,
+        )
+        for one in models:
+            typer.echo(f"loading {one.name} …", err=True)
+            one.load()
+        serve(store, live)
 
 
 votes = typer.Typer(
@@ -197,6 +199,10 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the images here, and their paths in place of their hashes."),
+    ] = None,
     workspace: Workspace = None,
 ) -> None:
     """Write votes as JSON lines in a layout that others read."""
@@ -206,16 +212,21 @@ def export(
     from snellen.arena.exchange import export as rows
     from snellen.report.export import write_text
     from snellen.store import Store
+    from snellen.web.pictures import Album
 
-    lines = [
-        json.dumps(row, ensure_ascii=False) for row in rows(Ballots(Store(workspace, create=False)), format)
-    ]
+    store = Store(workspace, create=False)
+    ballots = Ballots(store)
+    album = Album(store, images) if images is not None else None
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows(ballots, format, album)]
     text = "".join(f"{line}\n" for line in lines)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_text(output, text)
-        typer.echo(f"{len(lines)} votes written to {output}", err=True)
+    known = ballots.counts()["votes"]
+    left = f"; {known - len(lines)} others are left out" if known > len(lines) else ""
+    where = f"written to {output}" if output is not None else "written"
+    typer.echo(f"{len(lines)} votes {where}{left}", err=True)
 
 
 @votes.command("import")

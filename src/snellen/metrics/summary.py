@@ -16,7 +16,7 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     from snellen.protocols.base import Protocol
 
-__all__ = ["COUNTS", "RATES", "cluster_of", "summarise"]
+__all__ = ["COUNTS", "RANGES", "RATES", "cluster_of", "summarise"]
 
 #: The figures of classification that have an interval.
 RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")

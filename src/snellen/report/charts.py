@@ -30,11 +30,11 @@ class Point:
 def _ticks(low: float, high: float, *, log: bool) -> list[float]:
     """Round numbers that span a range."""
     if log:
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high) + 1e-9) + 1)
+        decades = range(math.floor(math.log10(low / 1.1)), math.ceil(math.log10(1.1 * high)) + 1)
         wide = len(decades) > 3
         steps = [f * 10.0**e for e in decades for f in ((1,) if wide else (1, 2, 5))]
-        first = max(i for i, step in enumerate(steps) if step <= low * (1 + 1e-9))
-        last = min((i for i, step in enumerate(steps) if step >= high), default=len(steps) - 1)
+        first = max(i for i, step in enumerate(steps) if step <= low / 1.1 or i == 0)
+        last = min((i for i, step in enumerate(steps) if step >= 1.1 * high), default=len(steps) - 1)
         return steps[first : max(last, first + 1) + 1]
     step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
     step *= next(f for f in (0.2, 0.5, 1, 2) if (high - low) / (f * step) <= 6)

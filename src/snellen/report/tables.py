@@ -90,7 +90,8 @@ def plainly(name: str, figures: Mapping[str, Any]) -> str:
 def heading_of(name: str) -> str:
     """What a score is called in a table."""
     words = name.replace("_", " ").replace("f1", "F1").replace("top5", "top-5")
-    return words if name in COUNTS else f"{words} %"
+    # CIDEr is told in hundredths, as it is everywhere, but is no share of anything.
+    return words if name in COUNTS or name == "cider" else f"{words} %"
 
 
 def number(value: float | None) -> str:

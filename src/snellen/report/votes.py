@@ -20,13 +20,14 @@ def ranking_table(ranking: Ranking) -> Table:
         table.add_column(name, justify="left" if name == "model" else "right")
     for one in ranking.standings:
         place = str(one.rank) if one.rank == one.worst else f"{one.rank}–{one.worst}"
+        place += f" [dim]{chr(ord('A') + one.group % 26)}[/dim]" if ranking.groups > 1 else ""
         rating = f"{one.rating:.0f} [dim]{one.low:.0f}–{one.high:.0f}[/dim]"
         record = f"{one.wins} / {one.losses} / {one.ties}"
         table.add_row(place, escape(one.model), rating, percent(one.win_rate), record, number(one.needed))
     over = "people" if ranking.clustered else "votes, so of these people alone"
     table.caption = (
-        f"{ranking.votes} votes of {ranking.voters}. Bradley–Terry with ties: 400 points are odds of ten to "
-        f"one. Intervals are over {over}. Both bad counts as a tie."
+        f"{ranking.votes} votes of {ranking.voters} people. Bradley–Terry with ties: 400 points are odds of "
+        f"ten to one. Intervals are over {over}. Both bad counts as a tie."
     )
     table.caption_justify = "left"
     return table
@@ -35,6 +36,13 @@ def ranking_table(ranking: Ranking) -> Table:
 def lines_of(results: Results) -> Iterator[str]:
     """How far to trust it, line by line."""
     ranking, quality, counts = results.ranking, results.quality, results.counts
+    if ranking is not None and ranking.groups > 1:
+        yield (
+            f"[yellow]{ranking.groups} groups (A, B …) never met[/]: ratings and ranks hold within a group "
+            "alone."
+        )
+    if counts["open"]:
+        yield f"{counts['open']} votes do not count yet: their voters have not seen the names (10 minutes)."
     if ranking is not None and ranking.flips:
         yield f"Had {ranking.flips} votes gone the other way, {escape(ranking.challenger)} would be first."
     for name, value, low, high in ranking.style if ranking is not None else ():

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Form, Request
 from fastapi.exceptions import RequestValidationError
@@ -32,8 +31,10 @@ _STATIC = {
 }
 
 
-def create_app(site: Site) -> FastAPI:
-    """The web app over a workspace, and with an arena where the site has one."""
+def create_app(site: Site) -> Guard:
+    """The web app over a workspace, and with an arena where the site has one. The guard stands outermost, so
+    that no response leaves without what it adds.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -56,8 +57,7 @@ def create_app(site: Site) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Guard, policy=site.policy)
-    return app
+    return Guard(app, site.policy)
 
 
 def _static(name: str) -> Response:
@@ -89,15 +89,15 @@ def _login(request: Request, token: str = Form(), next: str = Form("/")) -> Resp
 
 def _own(address: str) -> str:
     """An address within this site, or its first page."""
-    parts = urlsplit(address)
-    inside = address.startswith("/") and not address.startswith(("//", "/\\")) and "\\" not in address
-    return address if inside and not parts.netloc and address.isprintable() else "/"
+    inside = address.startswith("/") and not address.startswith("//") and "\\" not in address
+    return address if inside and address.isprintable() else "/"
 
 
 def _error(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     if "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse(f"{message}\n", status, headers=headers)
-    page = site_of(request).page("error", status, title="This did not work", message=message)
+    again = "/arena" if request.url.path.startswith("/arena") and status != 404 else "/"
+    page = site_of(request).page("error", status, title="This did not work", message=message, again=again)
     page.headers.update(headers or {})
     return page
 

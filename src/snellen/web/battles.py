@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Form, Request, UploadFile
@@ -17,13 +18,14 @@ from snellen.arena.recorded import Recorded
 from snellen.arena.results import Results
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.types import Outcome
-from snellen.web.pictures import MAX_UPLOAD, is_hash, preview
+from snellen.web.pictures import MAX_UPLOAD, PNG, is_hash, preview
 from snellen.web.site import Site, site_of
 
 __all__ = ["router"]
 
 router = APIRouter()
-_BEGIN = "/arena"
+#: What stands under a hash never changes.
+_KEPT = "private, max-age=86400, immutable"
 
 
 def _arena(site: Site) -> Live | Recorded:
@@ -43,10 +45,21 @@ def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
     if image and not (is_hash(image) and site.uploads.path(image).is_file()):
         raise HTTPException(404, "This image is not kept.")
     question = ""
-    if image and sample and isinstance(arena, Live) and arena.data is not None:
-        question = arena.question_of(sample) or ""
+    if image and sample and isinstance(arena, Live) and (found := arena.sample(sample)) is not None:
+        question = found.question or ""
+    return _begin_page(request, image=image, sample=sample, question=question)
+
+
+def _begin_page(
+    request: Request, status: int = 200, *, image: str, sample: str, question: str, told: str = ""
+) -> Response:
+    """Where a battle begins, with what was typed already, and what was wrong with it."""
+    site = site_of(request)
+    arena = _arena(site)
+    voter = site.voter(request)
     return site.page(
         "arena",
+        status,
         title="Arena",
         live=isinstance(arena, Live),
         players=len(arena.players),
@@ -54,9 +67,10 @@ def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
         image=image,
         sample=sample,
         question=question,
+        told=told,
+        again=bool(voter and site.ballots.earlier(voter)),
         max_upload=MAX_UPLOAD,
         max_question=MAX_QUESTION,
-        rules=True,
     )
 
 
@@ -86,7 +100,8 @@ async def begin(
     """Begin a battle."""
     site = site_of(request)
     arena = _arena(site)
-    site.limit("ask", request)
+    # No model is asked for stored answers.
+    site.limit("vote" if isinstance(arena, Recorded) else "ask", request)
     voter = await run_in_threadpool(site.enrolled, request)
     if isinstance(arena, Recorded):
         battle = await run_in_threadpool(arena.deal, voter)
@@ -95,13 +110,27 @@ async def begin(
             site.newcomer(request, page)
             return page
     else:
-        sha256 = await _image(site, request, image, file)
-        more = {"sample": sample} if sample else {}
-        battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
+        known = image if is_hash(image) and site.uploads.path(image).is_file() else ""
+        try:
+            sha256 = await _image(site, request, known, file)
+            more = await run_in_threadpool(_about, arena, sample if sha256 == known else "")
+            battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
+        except (ImageError, BadOption) as error:
+            typed = {"image": known, "sample": sample, "question": question}
+            return await run_in_threadpool(partial(_begin_page, request, 400, told=str(error), **typed))
         arena.attend(battle)
     response = RedirectResponse(f"/arena/battles/{battle.id}", 303)
     site.newcomer(request, response)
     return response
+
+
+def _about(arena: Live, sample: str) -> dict[str, Any]:
+    """What the data know of a sample."""
+    found = arena.sample(sample) if sample else None
+    if found is None:
+        return {}
+    truth = found.label or " / ".join(found.references)
+    return {"sample": sample, **({"truth": truth} if truth else {})}
 
 
 async def _image(site: Site, request: Request, known: str, file: UploadFile | None) -> str:
@@ -114,7 +143,7 @@ async def _image(site: Site, request: Request, known: str, file: UploadFile | No
         site.limit("upload", request)
         data = await file.read(MAX_UPLOAD + 1)
         return await run_in_threadpool(site.uploads.keep, data, "the upload")
-    if known and is_hash(known) and site.uploads.path(known).is_file():
+    if known:
         return known
     raise ImageError("There is no image. Choose a PNG, JPEG or WebP file, or take a random image.")
 
@@ -124,7 +153,7 @@ def again(request: Request) -> Response:
     """Judge an earlier battle once more, sides swapped."""
     site = site_of(request)
     arena = _arena(site)
-    site.limit("ask", request)
+    site.limit("vote", request)
     voter = site.voter(request)
     battle = site.ballots.again(voter, arena.rng) if voter else None
     if battle is None:
@@ -159,6 +188,7 @@ def _show(site: Site, battle: Battle) -> Response:
         answered=battle.answered,
         failed=battle.failed,
         live=live,
+        has_data=live and isinstance(site.arena, Live) and site.arena.data is not None,
         takes_more=live and battle.vote is None and not battle.failed and len(battle.turns) < MAX_TURNS,
         reasons=REASONS,
         choices={
@@ -175,7 +205,9 @@ def _show(site: Site, battle: Battle) -> Response:
 @router.get("/arena/battles/{id}/state", response_model=None)
 async def battle_state(request: Request, id: str) -> Response:
     """Whether both have answered: what a page that waits asks."""
-    _, _, battle = await _mine(request, id)
+    site, _, battle = await _mine(request, id)
+    if isinstance(site.arena, Live):
+        site.arena.attend(battle)
     return JSONResponse({"answered": battle.answered})
 
 
@@ -189,10 +221,8 @@ def arena_image(request: Request, sha256: str) -> Response:
     data = path.read_bytes() if path.is_file() else preview(site.store, sha256)
     if data is None:
         raise HTTPException(404, "This image is not kept.")
-    kind = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
-    return Response(
-        data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
-    )
+    kind = "image/png" if data.startswith(PNG) else "image/jpeg"
+    return Response(data, headers={"content-type": kind, "cache-control": _KEPT})
 
 
 @router.get("/arena/battles/{id}/images/{number}", response_model=None)
@@ -202,14 +232,9 @@ def battle_image(request: Request, id: str, number: int) -> Response:
     battle = site.ballots.battle(id, site.voter(request) or "")
     if not 0 < number <= len(battle.images):
         raise HTTPException(404, "This battle has no such image.")
-    sha256, runs = battle.images[number - 1], battle.content.get("runs")
-    if runs:
-        position = site.store.sample_row(runs[0], battle.content["sample"])["position"]
-        found = site.originals.image(runs[0], position, sha256)
-        if found is not None:
-            return Response(
-                found[1], headers={"content-type": found[0], "cache-control": "private, max-age=86400"}
-            )
+    sha256 = battle.images[number - 1]
+    if (found := site.originals.of_battle(battle, sha256)) is not None:
+        return Response(found[1], headers={"content-type": found[0], "cache-control": _KEPT})
     return arena_image(request, sha256)
 
 

@@ -39,6 +39,17 @@ def _query(request: Request) -> Query:
     return Query.of(request.query_params.multi_items())
 
 
+#: Columns that are there only where some run has something to say.
+_SOMETIMES: dict[str, Callable[[Entry], Any]] = {
+    "licence": lambda e: e.facts.licence,
+    "vision": lambda e: e.facts.vision,
+    "language": lambda e: e.facts.language,
+    "open": lambda e: e.facts.open is not None,
+    "parameters": lambda e: e.facts.parameters,
+    "cost": lambda e: e.cost is not None,
+}
+
+
 @router.get("/", response_model=None)
 def leaderboard(request: Request) -> Response:
     """Runs in tables, filtered and sorted as the address says."""
@@ -63,11 +74,12 @@ def leaderboard(request: Request) -> Response:
         charts=[chart for group, _ in shown if (chart := _chart(group, query.x))][:CHARTS],
         sweeps=_sweeps(seen)[:CHARTS],
         facets=_facets(entries),
-        total=len(seen),
+        total=sum(not entry.published for entry in seen),
         runs=sum(not entry.published for entry in entries),
         pages=-(-sum(len(group.entries) for group in groups) // ROWS),
         axes=_AXES,
         facts_file=site.store.folder / "models.toml",
+        shown={name: any(map(has, seen)) for name, has in _SOMETIMES.items()},
     )
 
 
@@ -155,15 +167,10 @@ def averages(request: Request) -> Response:
     """Models over benchmarks: average score, average rank, and what is missing."""
     site, query = site_of(request), _query(request)
     entries = site.board.entries()
-    groups = grouped([entry for entry in entries if query.keeps(entry)], query)
-    names = [benchmark(group) for group in groups]
+    names, rows = site.board.averaged(grouped([e for e in entries if query.keeps(e)], query))
+    runs = any(not entry.published for entry in entries)
     return site.page(
-        "averages",
-        title="Averages",
-        query=query,
-        rows=site.board.averaged(groups),
-        names=names,
-        facets=_facets(entries),
+        "averages", title="Averages", query=query, rows=rows, names=names, runs=runs, facets=_facets(entries)
     )
 
 

@@ -21,7 +21,7 @@ def _parser() -> Any:
     return (
         module.MarkdownIt("commonmark", {"html": False, "breaks": True})
         .enable("table")
-        .disable(["image", "link", "autolink"])
+        .disable(["image", "link", "autolink", "reference"])
     )
 
 

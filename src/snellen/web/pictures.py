@@ -9,15 +9,18 @@ from collections import OrderedDict
 from pathlib import Path
 
 from snellen.api import Filters
+from snellen.arena.ballots import Battle
 from snellen.datasets.base import Selection
-from snellen.errors import ImageError, SnellenError, StoreError
-from snellen.images import Image, cleaned
+from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
+from snellen.images import cleaned
 from snellen.registry import DATASETS
 from snellen.runs import Run
 from snellen.store import Store
 
-__all__ = ["MAX_UPLOAD", "Originals", "Uploads", "is_hash"]
+__all__ = ["MAX_UPLOAD", "PNG", "Album", "Originals", "Uploads", "is_hash"]
 
+#: How a PNG begins.
+PNG = b"\x89PNG"
 #: Bytes of an upload.
 MAX_UPLOAD = 16 * 2**20
 #: Data sets that lie on this machine: to show their images, nothing is fetched.
@@ -27,6 +30,8 @@ _OPEN = 4
 #: The longest side of an original that is sent.
 _SIDE = 2048
 _FORMATS = ("PNG", "JPEG", "WEBP")
+#: A large picture takes hundreds of megabytes while it is decoded, so few are at once.
+_DECODING = threading.BoundedSemaphore(2)
 
 
 def is_hash(text: str) -> bool:
@@ -53,7 +58,8 @@ class Uploads:
         """
         if len(data) > MAX_UPLOAD:
             raise ImageError(f"{name}: {len(data):,} bytes; at most {MAX_UPLOAD:,} are taken. Shrink it.")
-        bare = cleaned(data, name)
+        with _DECODING:
+            bare = cleaned(data, name)
         sha256 = hashlib.sha256(bare).hexdigest()
         path = self.path(sha256)
         if not path.exists():
@@ -76,6 +82,17 @@ class Originals:
         self.store = store
         self._open: OrderedDict[str, Selection | None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def of_battle(self, battle: Battle, sha256: str) -> tuple[str, bytes] | None:
+        """Media type and bytes of an image of a battle between runs, as :meth:`image`."""
+        runs, sample = battle.content.get("runs"), battle.content.get("sample")
+        if not runs or sample is None:
+            return None
+        try:
+            position = self.store.sample_row(runs[0], sample)["position"]
+        except UnknownName:  # the run is in another workspace
+            return None
+        return self.image(runs[0], position, sha256)
 
     def image(self, run: str, position: int, sha256: str) -> tuple[str, bytes] | None:
         """Media type and bytes of a sample's image, encoded for a browser; None where it cannot be had."""
@@ -108,12 +125,40 @@ class Originals:
             return None
 
 
+class Album:
+    """Images of battles as files, for those who take votes elsewhere.
+
+    Args:
+        folder: made when it is not there.
+    """
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._uploads, self._originals = Uploads(store.folder), Originals(store)
+        self._store, self.folder = store, folder
+
+    def __call__(self, battle: Battle, sha256: str) -> str:
+        """Write an image, as large as it can be had, and return its path; empty where it is not kept.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        path = self._uploads.path(sha256)
+        found = ("", path.read_bytes()) if path.is_file() else self._originals.of_battle(battle, sha256)
+        data = found[1] if found is not None else preview(self._store, sha256)
+        if data is None:
+            return ""
+        target = self.folder / f"{sha256}.{'png' if data.startswith(PNG) else 'jpg'}"
+        if data[8:12] == b"WEBP":
+            target = target.with_suffix(".webp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        except OSError as error:
+            raise StoreError(f"{target}: cannot be written ({error.strerror}).") from error
+        return str(target)
+
+
 def preview(store: Store, sha256: str) -> bytes | None:
     """The small preview of an image; None where there is none."""
     path = store.preview_path(sha256)
     return path.read_bytes() if path.is_file() else None
-
-
-def small(path: Path) -> bytes:
-    """A small JPEG of an uploaded image."""
-    return Image.from_path(path).preview()

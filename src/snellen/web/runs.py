@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, repeat
-from typing import Any
+from itertools import islice
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from snellen.board import page_of
 from snellen.compare import compare
 from snellen.errors import BadOption, UnknownName, UsageError
 from snellen.metrics.classification import Confusion, per_class
 from snellen.report.page import boxes_of, matrix_of
 from snellen.report.tables import heading_of, pairs, plainly
 from snellen.runs import Run
+from snellen.stats import Estimate
 from snellen.types import Outcome
-from snellen.web.pictures import is_hash, preview, small
+from snellen.web.pictures import is_hash, preview
 from snellen.web.site import Site, site_of
 
 __all__ = ["router"]
 
 router = APIRouter()
+#: A place in a data set, as far as databases count.
+Position = Annotated[int, Path(ge=0, lt=2**31)]
 #: Samples of one page, and scores that are drawn as bars.
 SAMPLES, BARS = 24, 20
 
@@ -83,10 +87,7 @@ class _Wanted:
         #: None asks for any; "" for nothing at all.
         self.truth, self.predicted = given.get("truth"), given.get("predicted")
         self.q = given.get("q", "").strip()
-        page = given.get("page", "1")
-        if not page.isdecimal() or not 0 < int(page) < 10**6:
-            raise BadOption(f"page={page!r} is not allowed; allowed: 1 and above.")
-        self.page = int(page)
+        self.page = page_of(given.get("page", "1"))
 
     @property
     def first(self) -> int:
@@ -105,11 +106,15 @@ class _Wanted:
         told = {k: v for k, v in kept.items() if v is not None and (v != "" or k in keep_empty)}
         return f"?{urlencode(told)}#samples"
 
+    def _is_right(self, mark: float | None) -> bool:
+        """Whether a mark is as it is asked for; of what is not known, neither is so."""
+        return mark is not None and (mark == 1 if self.right == "yes" else mark <= 0)
+
     def keeps(self, run: Run, row: Mapping[str, Any]) -> bool:
         """Whether a sample is one of them (what was said apart)."""
         return (
             (not self.outcome or row["outcome"] == self.outcome)
-            and (not self.right or (_mark(run, row) == 1) == (self.right == "yes"))
+            and (not self.right or self._is_right(_mark(run, row)))
             and (self.truth is None or (row["label"] or "") == self.truth)
             and (self.predicted is None or row["prediction"] == self.predicted)
         )
@@ -118,11 +123,11 @@ class _Wanted:
 def _matching(run: Run, wanted: _Wanted) -> Iterator[dict[str, Any]]:
     """Rows of the samples that are asked for, read as far as they are needed."""
     sought = wanted.q.lower()
-    # Answers come with rows, places with findings; both are in the order of the data set.
-    answers = (row["answers"] for row in run.rows()) if sought else repeat(())
-    for row, texts in zip(run.findings(), answers, strict=False):
+    pages = run.answered() if sought else ((row, ()) for row in run.findings())
+    for row, replies in pages:
         if not wanted.keeps(run, row):
             continue
+        texts = [reply.text for reply in replies]
         if sought in "\n".join([row["id"], row["prediction"], row["reason"], *texts]).lower():
             yield row
 
@@ -142,6 +147,7 @@ def _brief(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How often each place of a list was chosen, and how often it held the truth, as shares."""
+    # Without a bias, places are chosen as often as they are right; or all alike, where that is by chance.
     chosen, true = figures.get("answers_by_position"), figures.get("truths_by_position")
     if not chosen or not sum(chosen):
         return []
@@ -150,14 +156,15 @@ def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
             "place": place + 1,
             "count": count,
             "share": count / sum(chosen),
-            "true": true[place] / sum(true) if true and place < len(true) and sum(true) else None,
+            "true": true[place] / sum(true) if true and place < len(true) and sum(true) else 1 / len(chosen),
+            "known": bool(true),
         }
         for place, count in enumerate(chosen)
     ]
 
 
 @router.get("/runs/{id}/samples/{position}", response_model=None)
-def sample_page(request: Request, id: str, position: int) -> Response:
+def sample_page(request: Request, id: str, position: Position) -> Response:
     """One sample: the image, every prompt and answer, how they were read, log-likelihoods, boxes."""
     site = site_of(request)
     run = _run(site, id)
@@ -210,7 +217,7 @@ def _votes(details: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 @router.get("/runs/{id}/samples/{position}/images/{sha256}", response_model=None)
-def sample_image(request: Request, id: str, position: int, sha256: str) -> Response:
+def sample_image(request: Request, id: str, position: Position, sha256: str) -> Response:
     """A sample's image as large as it can be had: the original, or else its preview."""
     site = site_of(request)
     run = _run(site, id)
@@ -230,8 +237,6 @@ def preview_image(request: Request, sha256: str) -> Response:
     if not is_hash(sha256):
         raise HTTPException(404)
     data = preview(site.store, sha256)
-    if data is None and site.uploads.path(sha256).is_file():
-        data = small(site.uploads.path(sha256))
     return _picture(None if data is None else ("image/jpeg", data))
 
 
@@ -254,8 +259,7 @@ def compare_page(request: Request) -> Response:
         raise BadOption(f"{len(wanted)} runs were chosen; choose two in the leaderboard to compare them.")
     runs = [_run(site, id) for id in wanted]
     (found,) = compare(runs, across=True)
-    page = request.query_params.get("page", "1")
-    first = SAMPLES * (max(1, int(page)) - 1) if page.isdecimal() else 0
+    first = SAMPLES * (page_of(request.query_params.get("page", "1")) - 1)
     rows = found.disagreements[first : first + SAMPLES]
     asked_alike = runs[0].protocol == runs[1].protocol
     return site.page(
@@ -265,12 +269,19 @@ def compare_page(request: Request) -> Response:
         found=found,
         heading=heading_of(found.score),
         asked_alike=asked_alike,
+        scale=_scale(found.result.difference),
         rows=[_beside(runs, row) for row in rows],
         first=first,
         page=first // SAMPLES + 1,
         more=len(found.disagreements) > first + SAMPLES,
         address=urlencode([("run", run.id) for run in runs]),
     )
+
+
+def _scale(gap: Estimate) -> int:
+    """Points at the ends of a line that holds an interval."""
+    most = 100 * max(abs(gap.low), abs(gap.high), abs(gap.value))
+    return next((step for step in (5, 10, 20, 50) if most <= step), 100)
 
 
 def _beside(runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import socket
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
+
+from starlette.requests import cookie_parser
 
 from snellen.errors import BadOption
 
@@ -56,6 +57,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is let in.
@@ -73,7 +82,7 @@ class Policy:
     host: str = "127.0.0.1"
     token: str | None = None
     hosts: tuple[str, ...] = ()
-    max_body: int = 20 * 2**20
+    max_body: int = 17 * 2**20
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -89,9 +98,18 @@ class Policy:
     def names(self) -> frozenset[str]:
         """The host names that it answers to."""
         own = {"localhost", "127.0.0.1", "[::1]", *self.hosts}
-        if self.host not in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound
+        if self._everywhere:
+            own.add(socket.gethostname())
+        else:
             own.add(f"[{self.host}]" if ":" in self.host else self.host)
         return frozenset(name.lower() for name in own)
+
+    @property
+    def _everywhere(self) -> bool:
+        """Whether all addresses of this machine are bound: they may be asked for as such, since only a name
+        can be bound to another address.
+        """
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
     def ticket(self) -> str:
         """What stands in the cookie of those who showed the token: not the token itself."""
@@ -131,7 +149,7 @@ class Policy:
             foreign = site in ("cross-site", "same-site") and not navigates
             return (403, "Other sites may link to this page, and no more.") if foreign else None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and origin.lower().partition("://")[2] != host:
             return 403, "The request comes from another site."
         if site not in (None, "same-origin", "none"):
             return 403, "The request comes from another site."
@@ -139,11 +157,8 @@ class Policy:
 
 
 def cookies(headers: Mapping[str, str]) -> dict[str, str]:
-    """Cookies by name; none where they cannot be read."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
+    """Cookies by name, whatever else other apps of this machine have put beside them."""
+    return cookie_parser(headers.get("cookie", ""))
 
 
 class Guard:
@@ -175,7 +190,7 @@ class Guard:
         refused = self.policy.refusal(scope["method"], headers)
         length = headers.get("content-length", "0")
         if refused is None and (not length.isdecimal() or int(length) > self.policy.max_body):
-            refused = 413, f"At most {self.policy.max_body:,} bytes are taken. Shrink the image."
+            refused = 413, self._too_large
         if refused is not None:
             await _plain(told, *refused)
             return
@@ -206,10 +221,19 @@ class Guard:
                 begun = True
                 await told(message)
 
-        with suppress(_TooLarge):
+        try:
             await self.app(scope, counted, watched)
+        except _TooLarge:
+            pass
+        except Exception:
+            if not begun:  # else it is logged, and the page that says so is on its way
+                raise
         if not begun:
-            await _plain(told, 413, f"At most {self.policy.max_body:,} bytes are taken. Shrink the image.")
+            await _plain(told, 413, self._too_large)
+
+    @property
+    def _too_large(self) -> str:
+        return f"At most {self.policy.max_body / 2**20:.0f} MiB are taken. Go back and take a smaller image."
 
 
 class _TooLarge(Exception):
@@ -237,7 +261,7 @@ class Rates:
             "upload": (20.0, 20.0),
             "vote": (60.0, 60.0),
             "login": (10.0, 10.0),
-            "all": (600.0, 600.0),
+            "all": (300.0, 300.0),
         }
     )
     #: Buckets that are remembered; the oldest go first.

@@ -56,7 +56,7 @@ def serve(
     from snellen.web.app import create_app
 
     host, port = sock.getsockname()[:2]
-    shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
     path = "/arena" if site.arena is not None else "/"
     address = f"http://{shown}:{port}{path}"
 

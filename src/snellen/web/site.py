@@ -32,8 +32,9 @@ class TooFast(SnellenError):
     """Somebody asks more often than is allowed. ``seconds`` is how long to wait."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"That was often. Wait {max(1, round(seconds))} seconds, then go on.")
         self.seconds = max(1, round(seconds))
+        told = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
+        super().__init__(f"That was often. Wait {told}, then go on.")
 
 
 @dataclass
@@ -78,8 +79,10 @@ class Site:
             TooFast: they did it too often.
         """
         host = request.client.host if request.client else ""
-        # A cookie costs nothing, so all that comes from one address has a bound of its own.
-        for sort, who in ((kind, request.cookies.get(VOTER) or host), ("all", host)):
+        # A cookie costs nothing, so all that comes from one address has a bound of its own; and before
+        # somebody is let in, there is nothing but the address.
+        voter = host if kind == "login" else request.cookies.get(VOTER) or host
+        for sort, who in ((kind, voter), ("all", host)):
             if seconds := self.rates.wait(sort, who):
                 raise TooFast(seconds)
 

@@ -34,36 +34,67 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
-// A picture as large as it is.
+// A picture as large as it is: by its button, or by a click on it, which stays where it was clicked.
 for (const button of document.querySelectorAll("button.zoom")) {
   const picture = document.getElementById(button.getAttribute("aria-controls"));
+  const image = picture.querySelector("img");
   button.hidden = false;
-  const turn = () => {
+  const turn = (event) => {
+    const place = image.getBoundingClientRect();
+    const x = event?.offsetX !== undefined && event.target === image ? event.offsetX / place.width : 0.5;
+    const y = event?.offsetY !== undefined && event.target === image ? event.offsetY / place.height : 0.5;
     const large = picture.classList.toggle("zoomed");
     button.setAttribute("aria-pressed", String(large));
+    if (large) {
+      picture.scrollLeft = image.clientWidth * x - picture.clientWidth / 2;
+      picture.scrollTop = image.clientHeight * y - picture.clientHeight / 2;
+    }
   };
-  button.addEventListener("click", turn);
+  button.addEventListener("click", () => turn());
+  image.addEventListener("click", turn);
+}
+
+// A file that is too large is not sent.
+for (const field of document.querySelectorAll("input[type=file][data-max]")) {
+  field.addEventListener("change", () => {
+    const most = Number(field.dataset.max);
+    const large = field.files.length && field.files[0].size > most;
+    field.setCustomValidity(large ? `At most ${Math.floor(most / 1048576)} MiB are taken.` : "");
+    field.reportValidity();
+  });
+}
+
+// Ctrl+Enter sends what is written.
+for (const field of document.querySelectorAll("textarea[data-send]")) {
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); field.form.requestSubmit(); }
+  });
 }
 
 // One key for each button that names one, unless somebody is writing.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select")) return;
+  if (event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select")) return;
   const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (target && !target.disabled) { event.preventDefault(); target.click(); }
 });
 
-// Two runs to compare: no more can be chosen, and the button says what is missing.
+// Two runs of the same samples to compare; the bar says how many are ticked.
 const compare = document.querySelector("form[data-compare]");
 if (compare) {
   const buttons = [...compare.querySelectorAll("button[data-needs]")];
   const boxes = [...document.querySelectorAll("input[name=run]")];
+  const said = compare.querySelector("[data-count]");
   const count = () => {
-    const chosen = boxes.filter((box) => box.checked).length;
+    const chosen = boxes.filter((box) => box.checked);
+    const alike = new Set(chosen.map((box) => box.dataset.samples)).size < 2;
     for (const button of buttons) {
       const [low, high] = button.dataset.needs.split("-").map(Number);
-      button.disabled = chosen < low || chosen > high;
+      button.disabled = chosen.length < low || chosen.length > high || (high === 2 && !alike);
     }
+    if (said && chosen.length) {
+      said.textContent = `${chosen.length} ticked` + (alike ? "." : ": of other samples, so not to be compared.");
+    } else if (said) { said.textContent = "Tick runs in the tables."; }
   };
   for (const box of boxes) box.addEventListener("change", count);
   addEventListener("pageshow", count);
