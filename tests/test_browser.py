@@ -257,8 +257,12 @@ def test_by_keyboard_alone(page):
     page.wait_for_selector("text=Your vote")
     page.keyboard.press("Enter")  # the next step has the focus
     page.wait_for_selector(".names")
+    here = page.url
     page.keyboard.press("n")
-    page.wait_for_url("**/arena")
+    page.wait_for_url("**image=**")
+    assert page.url != here
+    page.keyboard.press("Control+Enter")  # the question has the focus
+    page.wait_for_selector(".votes")
 
 
 def test_more_than_one_question(page):

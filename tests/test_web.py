@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from pathlib import Path
 from random import Random
 
 import httpx
@@ -29,6 +30,7 @@ from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.errors import BadOption, ImageError
 from snellen.images import cleaned
+from snellen.runs import open_run
 from snellen.store import Store
 from snellen.web.markup import markdown
 from snellen.web.pictures import MAX_UPLOAD, Uploads, is_hash
@@ -196,7 +198,7 @@ class TestPages:
             page = html.unescape(client.get(f"/runs/{runs[0].id}/samples/0").text)
             assert reply.text in page
             found = client.get(f"/runs/{runs[0].id}?q=no idea").text
-            count = sum("no idea" in row["answers"] for row in runs[0].rows())
+            count = sum("no idea" in answers for answers in runs[0].predictions["answers"])
             assert len(re.findall(r"<div class=\"card\">", found)) == min(count, 24)
 
     def test_originals_are_shown_where_they_still_lie_there(self, store, workspace, photos):
@@ -221,6 +223,70 @@ class TestPages:
             assert small.headers["content-type"] == "image/jpeg"
             assert pillow.open(io.BytesIO(small.content)).size != (500, 500)
             assert client.get(path[:-64] + "0" * 64).status_code == 404
+
+    def test_runs_of_every_protocol_and_state(self, store, workspace):
+        rows = [
+            {"image": f"{k}.png", "question": "Is it red?", "answer": "yes", "caption": "a red square",
+             "choices": ["red", "blue"], "right": "A"}
+            for k in range(4)
+        ]  # fmt: skip
+        folder = workspace.parent / "table"
+        folder.mkdir()
+        for k, row in enumerate(rows):
+            pillow.new("RGB", (30, 30), (200 + k, 0, 0)).save(folder / row["image"])
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = []
+        for protocol, columns in {
+            "caption?metrics=overlap": {"reference": "caption"},
+            "vqa": {"question": "question", "reference": "answer"},
+            "yes-no": {"question": "question", "answer": "answer"},
+            "multiple-choice?circular=true": {
+                "question": "question",
+                "choices": "choices",
+                "answer": "right",
+            },
+        }.items():
+            data = f"jsonl:{folder / 'rows.jsonl'}"
+            model = Scripted(lambda r: "a red square, yes, A", protocol)
+            found.append(run(model=model, data=data, data_options=columns, protocol=protocol))
+
+        answered = []
+
+        def stops(request):
+            if len(answered) > 3:
+                raise KeyboardInterrupt
+            answered.append(request)
+            return request.sample.label
+
+        with pytest.raises(KeyboardInterrupt):
+            run(
+                model=Scripted(stops, "stopped", batch_size=1),
+                data="chart:shapes?n=9",
+                protocol="closed-set?rounds=1",
+            )
+        found.append(open_run())
+        assert found[-1].status != "finished"
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            for one in found:
+                for path in (
+                    f"/runs/{one.id}",
+                    f"/runs/{one.id}?right=no&q=red",
+                    f"/runs/{one.id}/samples/0",
+                ):
+                    reply = client.get(path)
+                    assert reply.status_code == 200, (path, reply.text[-500:])
+                    inert(reply.text)
+            stopped = found[-1].id
+            assert len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=yes").text)) == 4
+            assert len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=no").text)) == 0
+            for path in (
+                "/",
+                "/?by=data",
+                "/averages",
+                "/leaderboard.md",
+                f"/compare?run={found[0].id}&run={stopped}",
+            ):
+                assert client.get(path).status_code in (200, 400)
 
     def test_an_empty_workspace(self, store):
         with served(Site(store, Policy())) as address, browser(address) as client:
@@ -359,6 +425,60 @@ class TestSafety:
             False,
         ]
 
+    def test_an_address_may_be_asked_for_as_such_where_all_are_bound(self, store):
+        token = {"authorization": f"Bearer {'x' * 16}"}
+        with served(Site(store, Policy("0.0.0.0", "x" * 16))) as address:
+            for host, status in (("192.0.2.7:8421", 200), (socket.gethostname(), 200), ("evil.example", 421)):
+                assert httpx.get(f"{address}/health", headers={"host": host, **token}).status_code == status
+            refused = httpx.get(f"{address}/", headers={"host": "arena.example.com"})
+            assert "--allow-host arena.example.com" in refused.text
+
+    def test_other_apps_cookies_do_not_matter(self, store):
+        token = "a secret of sixteen or more"
+        policy = Policy(token=token)
+        with served(Site(store, policy)) as address:
+            for other in ('theme={"dark":true}', "a b", "x[0]=1", "=", ";;"):
+                headers = {"cookie": f"{other}; snellen_token={policy.ticket()}"}
+                assert httpx.get(f"{address}/leaderboard.json", headers=headers).status_code == 200
+
+    def test_tokens_are_not_tried_at_leisure(self, store):
+        with served(Site(store, Policy(token="a secret of sixteen or more"))) as address:
+            seen = [
+                httpx.post(
+                    f"{address}/login", data={"token": "x"}, headers={"cookie": f"snellen_voter={k}"}
+                ).status_code
+                for k in range(14)
+            ]
+            assert seen[-1] == 429
+
+    @pytest.mark.parametrize(
+        ("path", "headers"),
+        [
+            ("/login?next=//[", {}),
+            ("/login?next=http://[", {}),
+            ("/?page=" + "9" * 5000, {}),
+            ("/runs/x/samples/" + "9" * 30, {}),
+            ("/compare?run=a&run=b&page=" + "9" * 5000, {}),
+            ("/", {"origin": "http://["}),
+            ("/", {"cookie": "\x7f=;;"}),
+        ],
+    )
+    def test_odd_requests_break_nothing(self, store, path, headers):
+        with served(Site(store, Policy())) as address:
+            assert httpx.get(address + path, headers=headers).status_code in (200, 400, 404)
+            assert httpx.post(address + "/arena", headers=headers | {"origin": "http://["}).status_code == 403
+
+    def test_what_breaks_says_no_more_than_that(self, store, monkeypatch):
+        site = Site(store, Policy())
+        monkeypatch.setattr(site.board, "entries", lambda: 1 / 0)
+        with served(site) as address, browser(address) as client:
+            reply = client.get("/")
+            assert reply.status_code == 500
+            assert "server's log" in html.unescape(reply.text)
+            assert "ZeroDivision" not in reply.text
+            for name, value in HEADERS.items():
+                assert reply.headers[name] == value
+
     def test_a_proxys_name_is_added(self, store):
         policy = Policy(hosts=("arena.example.com",))
         with served(Site(store, policy)) as address:
@@ -389,7 +509,7 @@ class TestSafety:
         assert rates.wait("ask", "me") > 0
 
     def test_too_often(self, store, runs):
-        site = Site(store, Policy(), Recorded(Ballots(store), runs), Rates({"ask": (2, 1), "vote": (9, 9)}))
+        site = Site(store, Policy(), Recorded(Ballots(store), runs), Rates({"vote": (2, 1)}))
         with served(site) as address, browser(address) as client:
             seen = [client.post("/arena") for _ in range(5)]
             assert [reply.status_code for reply in seen][-1] == 429
@@ -510,6 +630,7 @@ class TestArena:
             assert more.status_code == 200
             assert "<strong>3</strong>" in waited(client, path).text
             voted = client.post(f"{path}/votes", data={"choice": "left", "reason": ["right:missed"]})
+            assert "no votes yet" in client.get("/ranking").text  # which would give the names away
             assert "Your vote: <strong>A is better</strong> (B missed)" in voted.text
             assert "secret" not in voted.text
             assert client.post(f"{path}/votes", data={"choice": "right"}).status_code == 409
@@ -559,6 +680,7 @@ class TestArena:
             reply = client.post("/arena", data=form, files={"file": file} if file else None)
             assert reply.status_code == 400
             assert told in html.unescape(reply.text)
+            assert f">{form['question']}</textarea>" in reply.text  # what was typed stays
 
     def test_a_random_image(self, store):
         from snellen.planning import whole
@@ -586,7 +708,9 @@ class TestArena:
         arena = Recorded(Ballots(store), found, repeat=0)
         with served(Site(store, Policy(), arena)) as address, browser(address) as client:
             for _ in range(3):
-                assert "Who does better?" in client.post("/arena").text
+                battle = client.post("/arena")
+                assert "Who does better?" in battle.text
+                client.post(f"{battle.url.path}/votes", data={"choice": "tie"})
             assert "Nothing left to judge" in client.post("/arena").text
             with browser(address) as another:
                 assert "Who does better?" in another.post("/arena").text
@@ -618,6 +742,7 @@ class TestArena:
                             for _ in range(2)
                         ]
                         ended.append(sorted(one.result().status_code for one in sent))
+                    client.post(f"{path}/reveal")
             return ended
 
         with served(site) as address, ThreadPoolExecutor(50) as pool:
@@ -626,7 +751,7 @@ class TestArena:
         verdicts = site.ballots.verdicts()
         assert sum(v.times for v in verdicts) == 200
         assert len({v.voter for v in verdicts}) == 50
-        assert site.ballots.counts() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50}
+        assert site.ballots.counts() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50, "open": 0}
 
     def test_a_server_that_is_killed_in_mid_battle(self, store, runs, workspace):
         with socket.socket() as free:
@@ -659,9 +784,9 @@ class TestArena:
         process = start()
         try:
             with browser(address) as client:
-                begun = client.post("/arena").url.path
                 voted = client.post("/arena").url.path
                 client.post(f"{voted}/votes", data={"choice": "left"})
+                begun = client.post("/arena").url.path
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 process = start()
@@ -718,17 +843,22 @@ class TestCommands:
         ballots = Ballots(store)
         arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
         for k in range(30):
-            ballots.vote(arena.deal(f"v{k % 12}").id, f"v{k % 12}", ["left", "right", "tie"][k % 3])
+            one = arena.deal(f"v{k % 12}")
+            ballots.vote(one.id, one.voter, ["left", "right", "tie"][k % 3])
+            ballots.reveal(one.id, one.voter)
         code, out, _ = snellen("votes", "ranking")
         assert code == 0
-        assert "30 votes of 12" in out
+        assert "30 votes of 12 people" in out
         document = json.loads(snellen("votes", "ranking", "--json")[1])
         assert document["ranking"]["votes"] == 30
         assert "Kendall" in out
         file = tmp_path / "votes.jsonl"
         assert snellen("votes", "export", "-o", file)[0] == 0
         assert len(file.read_text().splitlines()) == 30
-        assert snellen("votes", "export", "--format", "dpo")[1].count("\n") == 20
+        code, out, err = snellen("votes", "export", "--format", "dpo", "--images", tmp_path / "images")
+        assert (out.count("\n"), "10 others are left out" in err) == (20, True)
+        assert all(Path(json.loads(line)["images"][0]).is_file() for line in out.splitlines())
+        assert "0 new votes" in snellen("votes", "import", file)[2]  # one's own
         code, _, err = snellen("votes", "import", file, "--workspace", tmp_path / "other")
         assert (code, "30 new votes" in err) == (0, True)
         assert snellen("votes", "ranking", "--style", "--workspace", tmp_path / "other")[0] == 0

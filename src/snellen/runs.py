@@ -118,10 +118,6 @@ class Run:
         """
         return self._store.sample_row(self.id, id)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of :attr:`predictions`, a page in memory at a time."""
-        return self._store.rows(self.id)
-
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Rows of samples with their predictions, each with the responses behind it."""
         return self._store.answered(self.id)

@@ -138,10 +138,10 @@ class Policy:
         """
         host = headers.get("host", "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        if name not in self.names:
-            return (
-                421,
-                "This address is not served under that name. A proxy's name is added with --allow-host.",
+        if name not in self.names and not (self._everywhere and _is_address(name)):
+            return 421, (
+                f"This server does not answer to {name[:100]!r}. If that is its name, start it with: "
+                f"--allow-host {name[:100]}"
             )
         site = headers.get("sec-fetch-site")
         if method in _SAFE:
