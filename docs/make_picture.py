@@ -87,6 +87,7 @@ def vote(store: Store, runs: list[Run], voters: int = 14, each: int = 22) -> Rec
             elif rng.random() < 0.2:
                 choice = rng.choice(["left", "right"])
             ballots.vote(battle.id, f"simulated {k}", choice)
+            ballots.reveal(battle.id, f"simulated {k}")
     return arena
 
 
