@@ -46,6 +46,8 @@ class Kind(StrEnum):
     #: What a protocol needs where its SCORE requests offer a few short answers that their first token tells
     #: apart (yes and no, letters): a server that gives the likeliest next tokens can do that much.
     CHOOSE = "choose"
+    #: What a protocol needs whose GENERATE requests have continuations: a text that is one of them.
+    CONSTRAIN = "constrain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ class Request:
     messages: tuple[Message, ...]
     kind: Kind = Kind.GENERATE
     decoding: Decoding = field(default_factory=Decoding)
-    continuations: tuple[str, ...] = ()  #: of a SCORE request
+    #: Of a SCORE request what is scored; of a GENERATE request, where there are some, all that may be said.
+    continuations: tuple[str, ...] = ()
     #: What the request is about. The engine sets it, for models that answer from the data (replay:); no
     #: part of the question, so no part of what it is remembered by.
     sample: Sample | None = field(default=None, compare=False, repr=False)

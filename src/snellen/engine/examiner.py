@@ -72,7 +72,7 @@ Watcher = Callable[[Progress], None]
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
     """Why a model cannot answer a protocol, or None where it can."""
     if protocol.needs not in model.kinds:
-        told = model.kinds - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
+        told = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
         can = " and ".join(sorted(told))
         return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.needs}"
     if protocol.reorders and model.fixed:

@@ -199,6 +199,7 @@ def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> 
 
 def offered(sample: Sample, offer: int | None, seed: int) -> Sample:
     """The sample with so many of its labels on offer: the true one and others at random, in their own order.
+    The others of a smaller offer are among those of a larger one, so that a curve over offers is not noise.
     All of them where there are no more, or where the true one is not known.
 
     Source: Zhang et al., arXiv 2405.18415, "label set size".
@@ -206,8 +207,8 @@ def offered(sample: Sample, offer: int | None, seed: int) -> Sample:
     if offer is None or offer >= len(sample.labels) or sample.label is None:
         return sample
     others = [name for name in sample.labels if name != sample.label]
-    rng = random.Random(f"snellen/offer/{seed}/{sample.id}")
-    kept = {sample.label, *rng.sample(others, offer - 1)}
+    random.Random(f"snellen/offer/{seed}/{sample.id}").shuffle(others)
+    kept = {sample.label, *others[: offer - 1]}
     return replace(sample, labels=tuple(name for name in sample.labels if name in kept))
 
 

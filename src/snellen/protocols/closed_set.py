@@ -26,7 +26,7 @@ from snellen.protocols.base import (
     worst,
 )
 from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Prediction, Sample
+from snellen.types import Examination, Kind, Prediction, Sample
 
 __all__ = ["ClosedSet"]
 
@@ -38,7 +38,8 @@ class ClosedSet(Protocol):
 
     Options: ``offer``: how many names are offered, the true one and others at random (all of them by
     default; with fewer, chance is higher); ``rounds``; ``order`` (shuffled by seed, sample and round, or
-    fixed); ``prompt`` with ``{names}`` (and ``{question}``, the sample's own); ``max_tokens``; ``seed``.
+    fixed); ``prompt`` with ``{names}`` (and ``{question}``, the sample's own); ``constrained=true``: the
+    model can say nothing but one of the names (local models); ``max_tokens``; ``seed``.
 
     The class with most votes wins; among equals the one that was named in the earliest round, and the
     details say ``tie``. A round whose answer cannot be read casts no vote; where no round casts one,
@@ -50,6 +51,7 @@ class ClosedSet(Protocol):
     rounds: int = 5
     order: Literal["shuffled", "fixed"] = "shuffled"
     prompt: str = CLOSED_SET
+    constrained: bool = False
     max_tokens: int = 32
     seed: int = 0
 
@@ -58,6 +60,10 @@ class ClosedSet(Protocol):
         positive("rounds", self.rounds)
         positive("max_tokens", self.max_tokens)
         slots("prompt", self.prompt, "names")
+
+    @property
+    def needs(self) -> Kind:
+        return Kind.CONSTRAIN if self.constrained else Kind.GENERATE
 
     @property
     def several(self) -> bool:
@@ -77,6 +83,7 @@ class ClosedSet(Protocol):
                 sample.images,
                 fill(self.prompt, names=", ".join(names), question=sample.question or ""),
                 max_tokens=self.max_tokens,
+                continuations=tuple(names) if self.constrained else (),
             )
             for names in lists
         ]

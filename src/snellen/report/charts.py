@@ -62,7 +62,13 @@ class _Axis:
 
 
 def scatter(
-    points: Sequence[Point], *, x: str, y: str, log: bool = True, small: bool = False
+    points: Sequence[Point],
+    *,
+    x: str,
+    y: str,
+    log: bool = True,
+    small: bool = False,
+    pareto_line: bool = True,
 ) -> dict[str, Any] | None:
     """Marks with their Pareto line: those that no other beats on both counts. None for fewer than two.
 
@@ -70,6 +76,7 @@ def scatter(
         points: y from 0 to 100, x above 0 where it is logarithmic.
         x, y: what the axes are called.
         small: whether a small x is better.
+        pareto_line: whether x is something to be had, so that a line of the best makes sense.
     """
     known = [p for p in points if math.isfinite(p.x) and (p.x > 0 or not log)]
     if len(known) < 2:
@@ -87,7 +94,8 @@ def scatter(
     line = " ".join(f"{marks[i]['x']},{marks[i]['y']}" for i in best)
     return {
         "marks": marks,
-        "line": line if len(best) > 1 else "",
+        "line": line if len(best) > 1 and pareto_line else "",
+        "better": pareto_line,
         "best": [marks[i]["number"] for i in best],
         "across": across.told(),
         "up": up.told(),
@@ -107,7 +115,14 @@ def curves(series: Mapping[str, Sequence[Point]], *, x: str, y: str) -> dict[str
     lines = []
     for number, (name, points) in enumerate(kept.items(), 1):
         places = [(across.place(p.x), up.place(max(0.0, min(100.0, p.y)))) for p in points]
+        spans = [
+            (across.place(p.x), up.place(p.low), up.place(p.high))
+            for p in points
+            if p.low is not None and p.high is not None
+        ]
         drawn = " ".join(f"{a},{b}" for a, b in places)
         told = ", ".join(f"{p.x:g}: {p.y:.1f}" for p in points)
-        lines.append({"name": name, "number": number, "line": drawn, "places": places, "told": told})
+        lines.append(
+            {"name": name, "number": number, "line": drawn, "places": places, "spans": spans, "told": told}
+        )
     return {"lines": lines, "across": across.told(), "up": up.told(), "x": x, "y": y}

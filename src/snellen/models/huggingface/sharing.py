@@ -144,7 +144,9 @@ class Sharing:
         """
         found: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
-            if request.decoding.temperature == 0 or request.kind is Kind.SCORE:
+            # A draw has a seed of its own, and what may be said differs from request to request.
+            alone = request.decoding.temperature > 0 or bool(request.continuations)
+            if request.kind is Kind.SCORE or not alone:
                 images = tuple(image.sha256 for image in request.images)
                 found.setdefault((request.kind, request.decoding, images), []).append(place)
         return [

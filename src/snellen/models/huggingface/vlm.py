@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["VisionLanguageModel"]
 
 
+#: Marks a whole name in a trie of tokens.
+END = -1
 #: How many questions about an image are asked at once where that costs little more than one.
 WAVE = 32
 
@@ -234,15 +236,53 @@ class VisionLanguageModel(CheckpointModel):
             import torch
 
             torch.manual_seed(decoding.draw)
-        output = self._model.generate(**inputs, generation_config=config)
+        start = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        allowed = self._allowed(rows, config, start)
+        output = self._model.generate(**inputs, generation_config=config, prefix_allowed_tokens_fn=allowed)
         # Encoder-decoders give the answer after one token of their own, decoders after the prompt.
-        encoder_decoder = self._model.config.is_encoder_decoder
-        new = output[:, 1 if encoder_decoder else inputs["input_ids"].shape[1] :]
+        new = output[:, start:]
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [
             self.response(ids, length, config, row.prompt)
             for row, ids, length in zip(rows, new.tolist(), prompts, strict=True)
         ]
+
+    def _allowed(
+        self, rows: Sequence[Row], config: Any, start: int
+    ) -> Callable[[int, Any], list[int]] | None:
+        """Which tokens may come next in each row: along a trie of what may be said, and then an end. None
+        where anything may.
+        """
+        if not any(row.request.continuations for row in rows):
+            return None
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        tries = [self._trie(row) for row in rows]
+
+        def allowed(row: int, ids: Any) -> list[int]:
+            branch: dict[int, Any] | None = tries[row]
+            for token in ids[start:].tolist():
+                branch = branch.get(token) if branch else None
+            # Beyond a whole name there is nothing but the end.
+            return [*(t for t in branch if t != END), *(ends if END in branch else [])] if branch else ends
+
+        return allowed
+
+    def _trie(self, row: Row) -> dict[int, Any]:
+        """The tokens of what may be said in a row's answer, as they follow its prompt."""
+        prompt = self.tokens(row.prompt)
+        root: dict[int, Any] = {}
+        for name in row.request.continuations:
+            text = self._chat.continuation(row.request.messages, name)
+            whole = self.tokens(row.prompt + text)
+            path = whole[len(prompt) :]
+            if whole[: len(prompt)] != prompt:  # the two would be read otherwise together
+                with self._words:
+                    path = self._tokenizer(text, add_special_tokens=False).input_ids
+            branch = root
+            for token in path:
+                branch = branch.setdefault(token, {})
+            branch[END] = {}
+        return root
 
     def generation_config(self, decoding: Decoding) -> Any:
         """A fresh one: of the checkpoint's own, only the special tokens are taken."""

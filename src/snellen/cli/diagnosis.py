@@ -1,0 +1,98 @@
+"""``diagnose``: why a model fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from snellen.cli.app import AsJson, Quiet, Workspace, app, print_json, read_options, screen
+from snellen.redaction import redact
+
+
+@app.command("diagnose")
+def diagnose_(
+    model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
+    data: Annotated[str, typer.Option(help="A data set with classes, such as folder:./photos.")],
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PART,…", help="These parts only. Repeatable.")
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A model to set it beside: clip:…, classifier:… Repeatable."),
+    ] = None,
+    train_split: Annotated[str | None, typer.Option(help="The split that probes are fitted on.")] = None,
+    captions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Texts that the model was trained on: .jsonl, .json, .parquet, .txt."
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A wording of your own for the open question. Repeatable.")
+    ] = None,
+    layers: Annotated[Literal["last", "all"], typer.Option(help="Whose hidden states are probed.")] = "last",
+    limit: Annotated[int | None, typer.Option(help="The first N samples only.")] = None,
+    model_option: Annotated[
+        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
+    ] = None,
+    data_option: Annotated[
+        list[str] | None, typer.Option("-D", metavar="KEY=VALUE", help="An option of the data. Repeatable.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The report. In the workspace.")
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Why it fails: labels, prompts, order, decoding, features, training; one report, a verdict in words.
+
+    Parts: gap, sweep, prompts, order, cot, decoding, probe, exposure, size, confusions.
+    """
+    from snellen.api import Filters
+    from snellen.diagnose.diagnosis import chosen, diagnose, references_of
+    from snellen.diagnose.part import Case
+    from snellen.report.progress import progress
+    from snellen.report.tables import escape
+    from snellen.store import Store
+
+    chosen(only or [])  # what is misspelt is said at once
+    store = Store(workspace)
+    with progress(quiet=quiet) as watch:
+        case = Case(
+            model,
+            data,
+            store,
+            reference or references_of(model),
+            train_split,
+            captions or (),
+            prompt or (),
+            layers,
+            Filters(limit=limit),
+            read_options("-D", data_option),
+            read_options("-M", model_option),
+            batch_size=batch_size,
+            watch=watch,
+        )
+        try:
+            found = diagnose(case, only or [])
+        finally:
+            case.close()
+    slug = "".join(c if c.isalnum() else "-" for c in redact(model)).strip("-")
+    output = output or store.folder / f"diagnosis-{slug}.html"
+    found.write(output)
+    if as_json:
+        print_json({**found.as_dict(), "report": str(output)})
+        return
+    console = screen()
+    for one in found.findings:
+        like = {True: " [green]As in the study.[/]", False: " [yellow]Unlike in the study.[/]", None: ""}[
+            one.shows
+        ]
+        console.print(f"[bold]{one.title}[/]: {escape(one.verdict)}{like}", soft_wrap=True)
+    for name, reason in (found.left_out | found.missing).items():
+        console.print(f"[dim]Left out, {escape(name)}: {escape(reason)}[/]", soft_wrap=True)
+    console.print(f"With figures: {output}", soft_wrap=True)

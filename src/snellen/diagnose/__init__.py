@@ -1,0 +1,1 @@
+"""Why a model fails at classification: labels, prompts, decoding, features, training; one part each."""

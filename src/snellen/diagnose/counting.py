@@ -1,0 +1,122 @@
+"""How often names occur in texts: millions of texts, thousands of names, one pass."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import DataError, require
+
+__all__ = ["count", "texts"]
+
+ENDINGS = (".jsonl", ".json", ".parquet", ".txt")
+
+
+def count(names: Mapping[str, Sequence[str]], lines: Iterable[str]) -> tuple[Counter[str], int]:
+    """In how many texts each class occurs, by any of its names, as whole words whatever their case; and how
+    many texts there are. A plural in -s or -es counts.
+
+    Aho–Corasick (A. V. Aho and M. J. Corasick, CACM 18, 1975, through pyahocorasick) finds all names in one
+    pass over each text, however many they are.
+
+    Args:
+        names: for each class, what it is called.
+
+    Raises:
+        MissingExtra: pyahocorasick is not installed.
+    """
+    ahocorasick: Any = require("ahocorasick", "diagnose", "Counting names in captions")
+    automaton = ahocorasick.Automaton()
+    owners: dict[str, set[str]] = {}
+    for owner, known in names.items():
+        for name in {owner, *known}:
+            word = _plain(name)
+            for form in (word, f"{word}s", f"{word}es"):
+                owners.setdefault(f" {form} ", set()).add(owner)
+    for word, found in owners.items():
+        if word.strip():
+            automaton.add_word(word, tuple(found))
+    automaton.make_automaton()
+    counted: Counter[str] = Counter()
+    number = 0
+    for line in lines:
+        number += 1
+        seen = {owner for _, found in automaton.iter(f" {_plain(line)} ") for owner in found}
+        counted.update(seen)
+    return counted, number
+
+
+_BREAKS = re.compile(r"[\W_]+")
+
+
+def _plain(text: str) -> str:
+    """Words in lower case with one blank between them, so that a blank is a word's boundary."""
+    return _BREAKS.sub(" ", text.lower()).strip()
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The texts of a file, one an image or conversation, without holding the file.
+
+    JSON lines and parquet: every string of a row (lists and turns of conversations within it), together;
+    JSON: a list of such rows, as LLaVA's instructions are; text: a line each.
+
+    Raises:
+        DataError: it is not there, has another ending, or is not of its ending's layout.
+    """
+    if path.suffix not in ENDINGS:
+        raise DataError(f"{path}: captions are read from {', '.join(ENDINGS)}.")
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet(path)
+            return
+        with path.open(encoding="utf-8") as file:
+            if path.suffix == ".txt":
+                yield from (line for line in file if line.strip())
+            elif path.suffix == ".json":
+                rows = json.load(file)
+                if not isinstance(rows, list):
+                    raise DataError(f"{path}: a list of rows is expected; found {type(rows).__name__}.")
+                yield from map(_words, rows)
+            else:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        try:
+                            yield _words(json.loads(line))
+                        except ValueError as error:
+                            raise DataError(f"{path}, line {number}: no JSON ({error}).") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not of the layout that its ending says ({error}).") from error
+
+
+def _parquet(path: Path) -> Iterator[str]:
+    parquet: Any = require("pyarrow.parquet", "local", "Reading parquet")
+    try:
+        file = parquet.ParquetFile(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: no parquet file ({error}).") from error
+    for batch in file.iter_batches(batch_size=10_000):
+        for row in batch.to_pylist():
+            yield _words(row)
+
+
+#: What names a row rather than tells of it.
+_NAMES = frozenset(
+    {"id", "image", "images", "model", "stage", "figure", "path", "url", "file_name", "from", "role"}
+)
+
+
+def _words(value: Any) -> str:
+    """All strings within a row, apart by a full stop."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return " . ".join(_words(v) for k, v in value.items() if k not in _NAMES)
+    if isinstance(value, list | tuple):
+        return " . ".join(map(_words, value))
+    return ""

@@ -1,0 +1,122 @@
+"""A diagnosis: parts in their order, a verdict in plain sentences, a report."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from snellen.diagnose.part import Case, Finding, LeftOut, Part
+from snellen.errors import UnknownName, did_you_mean
+
+__all__ = ["Diagnosis", "diagnose", "parts", "references_of"]
+
+
+@cache
+def parts() -> dict[str, Part]:
+    """All parts by name, in their order."""
+    package = import_module("snellen.diagnose.parts")
+    modules = (import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
+    found: list[Part] = [module.PART for module in modules]
+    return {part.name: part for part in sorted(found, key=lambda part: part.order)}
+
+
+@dataclass
+class Diagnosis:
+    """What came of it.
+
+    Attributes:
+        left_out: parts that could not look, and why.
+        missing: models that could not be asked, and why.
+    """
+
+    model: str
+    data: str
+    n: int
+    findings: list[Finding] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def claims(self) -> tuple[int, int]:
+        """How many of the study's findings are shown here, and of how many that are looked at."""
+        known = [one.shows for one in self.findings if one.shows is not None]
+        return sum(known), len(known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "n": self.n,
+            "findings": [one.as_dict() for one in self.findings],
+            "left_out": self.left_out,
+            "missing": self.missing,
+        }
+
+    def html(self) -> str:
+        """One self-contained page.
+
+        Raises:
+            MissingExtra: jinja2 is not installed.
+        """
+        from datetime import UTC, datetime
+
+        from snellen import __version__
+        from snellen.report.page import environment
+
+        template = environment("Writing a report").get_template("diagnosis.html.jinja")
+        date = datetime.now(UTC).strftime("%d %B %Y")
+        return str(template.render(diagnosis=self, version=__version__, date=date))
+
+    def write(self, path: Path) -> None:
+        """Write the page."""
+        from snellen.report.export import write_text
+
+        write_text(path, self.html())
+
+
+def chosen(only: Sequence[str] = ()) -> list[Part]:
+    """Parts by their names; all without any.
+
+    Raises:
+        UnknownName: no such part.
+    """
+    known = parts()
+    names = [name.strip() for item in only for name in item.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"Unknown part {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    return [part for name, part in known.items() if not names or name in names]
+
+
+def references_of(model: str) -> tuple[str, ...]:
+    """What a model is set beside where nobody says: the built-in CLIP and classifier, if it is built in."""
+    return ("pico:clip", "pico:classifier") if model.startswith("pico:") else ()
+
+
+def diagnose(case: Case, only: Sequence[str] = (), watch: Callable[[Part], None] | None = None) -> Diagnosis:
+    """Look at a case, part by part. What was examined before is not examined again.
+
+    Args:
+        only: names of parts.
+        watch: told of each part before it begins.
+
+    Raises:
+        UnknownName: no such part.
+        UsageError: what was asked for cannot be done as asked.
+    """
+    found = Diagnosis(case.model, case.data, len(case.selection))
+    for part in chosen(only):
+        if watch is not None:
+            watch(part)
+        try:
+            found.findings.append(part.examine(case))
+        except LeftOut as reason:
+            found.left_out[part.name] = str(reason)
+    found.missing = dict(case.missing)
+    return found

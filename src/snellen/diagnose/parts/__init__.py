@@ -1,0 +1,1 @@
+"""What can be diagnosed, one part a file; a file with a ``PART`` is all that another part takes."""

@@ -1,0 +1,52 @@
+"""Does the wording matter?"""
+
+from __future__ import annotations
+
+from statistics import pstdev
+from urllib.parse import quote
+
+from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, told
+from snellen.prompts import OPEN_WORLD
+
+
+class Prompts(Part):
+    """The study's four wordings and any others, against what chance over images alone would do.
+
+    Source: Zhang et al., arXiv 2405.18415, "prompt variation".
+    """
+
+    name, order = "prompts", 30
+    about = "wordings of the question, against the interval over images"
+
+    def examine(self, case: Case) -> Finding:
+        """One open-world run for each wording."""
+        wordings = list(dict.fromkeys([*OPEN_WORLD, *case.prompts]))
+        runs = {text: case.run(f"open-world?prompt={quote(text, safe=' ?.,')}") for text in wordings}
+        rates = {text: estimate_of(run) for text, run in runs.items()}
+        values = [100 * rate.value for rate in rates.values()]
+        spread, half = pstdev(values), max(50 * (rate.high - rate.low) for rate in rates.values())
+        pairs = [(a, b) for i, a in enumerate(wordings) for b in wordings[i + 1 :]]
+        apart = [(a, b) for a, b in pairs if case.difference(runs[a], runs[b]).result.p * len(pairs) < 0.05]
+        little = not apart
+        verdict = (
+            f"Over {len(wordings)} wordings accuracy goes from {min(values):.1f} to {max(values):.1f} % "
+            f"(standard deviation {spread:.1f} points), where the images alone leave ± {half:.1f}: the "
+            "wording "
+            + ("matters little." if little else f"matters ({len(apart)} of {len(pairs)} pairs are parted).")
+        )
+        rows = tuple(
+            (text, told(rates[text]), f"{run.metrics['outcomes']['ok']} of {run.metrics['n']}")
+            for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
+        )
+        note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."
+        table = Table(("wording", "accuracy (95 %)", "understood"), rows, note)
+        figures = {
+            "accuracy": {text: rate.as_dict() for text, rate in rates.items()},
+            "standard_deviation": spread / 100,
+            "pairs_parted": len(apart),
+        }
+        ids = tuple(run.id for run in runs.values())
+        return Finding(self.name, "Wordings", verdict, "", (table,), (), figures, ids, little)
+
+
+PART = Prompts()
