@@ -19,6 +19,8 @@ from snellen.api import Filters, Plan
 from snellen.arena.ballots import Ballots
 from snellen.arena.recorded import Recorded
 from snellen.compare import ranks
+from snellen.diagnose.diagnosis import diagnose
+from snellen.diagnose.part import Case
 from snellen.models.pico import NAMES
 from snellen.report import page
 from snellen.report.leaderboard import leaderboards
@@ -172,6 +174,12 @@ def main() -> None:
         path = IMAGES / "leaderboard.svg"
         console.save_svg(str(path), title="snellen", code_format=frame, theme=MONOKAI, unique_id="snellen")
     print(f"written: {path}")
+    with tempfile.TemporaryDirectory() as workspace:
+        case = Case("pico:llava-skewed", "chart:shapes", Store(workspace), ("pico:clip", "pico:classifier"))
+        diagnosis = Path(workspace) / "diagnosis.html"
+        diagnose(case).write(diagnosis)
+        case.close()
+        screenshot(diagnosis, IMAGES / "diagnosis.png")
     with tempfile.TemporaryDirectory() as workspace:
         draw_card("pico:llava", examine("pico:llava", workspace=workspace), IMAGES / "eye-test.png")
 

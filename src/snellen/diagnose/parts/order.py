@@ -49,9 +49,9 @@ class Order(Part):
         apart = worst.high < best.low
         verdict = (
             f"Shuffled names instead of fixed ones change accuracy by {points(gap.result.difference)}; by "
-            f"the place of the true name it goes from {told(worst)} to {told(best)}. A vote of {ROUNDS} rounds "
-            f"gives {told(estimate_of(voted))} after {told(estimate_of(case.closed))} for one. Order matters "
-            + ("here." if apart or gap.real else "little.")
+            f"the place of the true name it goes from {told(worst)} to {told(best)}. A vote of {ROUNDS} "
+            f"rounds gives {told(estimate_of(voted))} after {told(estimate_of(case.closed))} for one. Order "
+            f"matters {'here' if apart or gap.real else 'little'}."
         )
         places = Table(
             ("true name stands in", "accuracy of the first round", "samples"),

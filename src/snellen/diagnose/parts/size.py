@@ -13,7 +13,7 @@ QUARTERS = ("the smallest quarter", "the second", "the third", "the largest quar
 
 
 class Size(Part):
-    """Accuracy by how large the thing is: as the data say (``size``), by its box, or by the image's pixels."""
+    """Accuracy by how large the thing is: as the data say (``size``), its box, or the image's pixels."""
 
     name, order = "size", 85
     about = "accuracy by the size of the object or of the image"

@@ -1,0 +1,370 @@
+"""Diagnosis: counting against brute force, features against the model, parts against the runs behind them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+import tiny
+from helpers import Scripted, picture, sample
+from snellen.api import Filters
+from snellen.compare import compare
+from snellen.diagnose.counting import count, texts
+from snellen.diagnose.diagnosis import chosen, diagnose, parts
+from snellen.diagnose.part import Case
+from snellen.errors import DataError, UnknownName, Unsupported, UsageError
+from snellen.metrics.classification import per_class
+from snellen.models.huggingface.features import features
+from snellen.protocols.base import ask, offered
+from snellen.registry import MODELS
+from snellen.runs import open_run
+from snellen.store import Store
+from snellen.types import Kind
+
+NAMES = ["star", "polar bear", "bear", "ring", "half-moon"]
+
+
+def brute(names: dict[str, list[str]], lines: list[str]) -> dict[str, int]:
+    """One regular expression for each name, as one would write it first."""
+    found = {}
+    for owner, known in names.items():
+        forms = [re.sub(r"[\W_]+", " ", name.lower()).strip() for name in {owner, *known}]
+        pattern = re.compile("|".join(rf"(?<!\S){re.escape(form)}(?:s|es)?(?!\S)" for form in forms))
+        found[owner] = sum(
+            bool(pattern.search(re.sub(r"[\W_]+", " ", line.lower()).strip())) for line in lines
+        )
+    return found
+
+
+class TestCounting:
+    @given(
+        st.lists(
+            st.lists(
+                st.sampled_from(
+                    [
+                        "star",
+                        "stars",
+                        "a",
+                        "polar",
+                        "bear",
+                        "Bears,",
+                        "ring",
+                        "rings.",
+                        "string",
+                        "half-moon",
+                        "half",
+                        "moon",
+                        "boxes",
+                    ]
+                ),
+                max_size=8,
+            ).map(" ".join),
+            max_size=12,
+        )
+    )
+    def test_as_one_expression_for_each_name_would(self, lines):
+        names = {name: [] for name in NAMES} | {"cube": ["box", "dice"]}
+        counted, total = count(names, lines)
+        assert total == len(lines)
+        assert {name: counted[name] for name in names} == brute(names, lines)
+
+    def test_by_hand(self):
+        lines = ["A POLAR BEAR.", "two polar-bears", "a string of stars", "unstarred", "an asterisk"]
+        counted, _ = count({"star": ["asterisk"], "bear": [], "polar bear": []}, lines)
+        assert counted == {"star": 2, "bear": 2, "polar bear": 2}
+
+    def test_layouts(self, tmp_path):
+        llava = [
+            {
+                "id": "1",
+                "image": "star.jpg",
+                "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A ring."}],
+            }
+        ]
+        (tmp_path / "a.json").write_text(json.dumps(llava))
+        (tmp_path / "b.jsonl").write_text(
+            '{"caption": "a star", "url": "http://ring"}\n\n["x", {"text": "y"}]\n'
+        )
+        (tmp_path / "c.txt").write_text("one line\n\nanother\n")
+        pd.DataFrame({"caption": ["a key", "a cup"], "n": [1, 2]}).to_parquet(tmp_path / "d.parquet")
+        assert list(texts(tmp_path / "a.json")) == ["What? . A ring."]
+        assert list(texts(tmp_path / "b.jsonl")) == ["a star", "x . y"]
+        assert list(texts(tmp_path / "c.txt")) == ["one line\n", "another\n"]
+        assert [text.split(" . ")[0] for text in texts(tmp_path / "d.parquet")] == ["a key", "a cup"]
+
+    @pytest.mark.parametrize(
+        ("name", "text", "told"),
+        [
+            ("a.csv", "x", "are read from"),
+            ("a.json", "{}", "a list of rows"),
+            ("a.json", "[", "not of the layout"),
+            ("a.jsonl", "{\n", "line 1"),
+            ("a.parquet", "x", "no parquet"),
+            ("missing.txt", None, "cannot be read"),
+        ],
+    )
+    def test_another_layout(self, tmp_path, name, text, told):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=told):
+            list(texts(tmp_path / name))
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 99))
+def test_a_smaller_offer_is_among_a_larger_one(few, many, seed):
+    few, many = sorted((few, many))
+    one = sample([f"n{i}" for i in range(10)], "n3")
+    small, large = (set(offered(one, n, seed).labels) for n in (few, many))
+    assert small <= large
+    assert "n3" in small
+    assert len(small) == few
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tiny.save(name, tmp_path_factory.mktemp("tiny") / name)
+        return made[name]
+
+    return make
+
+
+class TestModels:
+    @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "smolvlm", "idefics3", "gemma3"])
+    def test_nothing_but_names_can_be_said(self, checkpoint, name):
+        if name not in tiny.ARCHITECTURES:
+            pytest.skip(f"no tiny {name}")
+        model = MODELS.make(f"hf:{checkpoint(name)}?device=cpu")
+        assert Kind.CONSTRAIN in model.kinds
+        names = ("star", "starfish", "ring", "a polar bear")
+        requests = [
+            ask([picture(color)], "What is it?", continuations=names) for color in ("red", "blue", "green")
+        ]
+        free = [ask([picture("red")], "What is it?")]
+        said = [reply.text.strip() for reply in model.answer(requests)]
+        assert set(said) <= set(names)
+        assert model.answer(free)[0].text.strip() not in names  # random weights say anything else
+        # One alone is said as among others.
+        assert [model.answer([request])[0].text.strip() for request in requests] == said
+        model.close()
+
+    def test_who_cannot_is_refused(self, workspace):
+        import snellen
+
+        class Free(Scripted):
+            kinds = frozenset({Kind.GENERATE})
+
+        with pytest.raises(Unsupported, match="constrain"):
+            snellen.run(
+                model=Free(lambda r: "x"), data="chart:shapes?n=4", protocol="closed-set?constrained=true"
+            )
+
+    @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "smolvlm"])
+    def test_features_are_the_models_own(self, checkpoint, name):
+        import torch
+
+        model = MODELS.make(f"hf:{checkpoint(name)}?device=cpu")
+        request = ask([picture("red")], "What is it?")
+        (found,) = features(model, [request], "all")
+        with torch.inference_mode():
+            inputs = model.on_device(model.process(model.prompt(request.messages), request.images))
+            states = model.decoder(**inputs, output_hidden_states=True).hidden_states
+        last = len(states) - 1
+        assert torch.equal(found[f"layer {last}, last token"], states[-1][0, -1].float())
+        assert torch.allclose(found["layer 0, mean"], states[0][0].float().mean(0))
+        assert {"vision tower", "projector"} <= set(found)
+        (only,) = features(model, [request])
+        assert {k for k in only if k.startswith("layer")} == {
+            f"layer {last}, last token",
+            f"layer {last}, mean",
+        }
+        model.close()
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("diagnosis") / "workspace")
+    found = Case(
+        "pico:llava-skewed",
+        "chart:shapes",
+        store,
+        ("pico:clip", "pico:classifier"),
+        filters=Filters(limit=84),
+    )
+    yield found
+    found.close()
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def diagnosis(case):
+    return diagnose(case)
+
+
+class TestDiagnosis:
+    def test_every_part_finds_something(self, diagnosis):
+        assert [one.part for one in diagnosis.findings] == list(parts())
+        assert diagnosis.left_out == {}
+        json.dumps(diagnosis.as_dict())
+
+    def finding(self, diagnosis, name):
+        return next(one for one in diagnosis.findings if one.part == name)
+
+    def test_the_studys_findings_in_small(self, diagnosis):
+        """Of this model, which was taught so; what is not shown is said to be."""
+        assert self.finding(diagnosis, "gap").shows
+        assert self.finding(diagnosis, "probe").shows
+        exposure = self.finding(diagnosis, "exposure")
+        assert exposure.shows
+        assert exposure.figures["spearman"]["low"] > 0
+        probe = self.finding(diagnosis, "probe").figures["rare"]
+        assert probe["probe"] > probe["generated"] + 0.1
+
+    def test_the_gap_is_that_of_a_comparison(self, diagnosis, case):
+        found = self.finding(diagnosis, "gap")
+        best = found.figures["best_reference"]
+        runs = {
+            r.model: r for r in (open_run(id, case.store.folder) for id in found.runs) if r.protocol == "rank"
+        }
+        (one,) = compare([case.closed, runs[best]], across=True)
+        assert found.figures["difference"]["closed-set, one round"] == one.result.difference.as_dict()
+        assert f"{100 * case.closed.metrics['accuracy']['value']:.1f} %" in str(found.tables)
+
+    def test_the_correlation_is_scipys(self, diagnosis, case):
+        found = self.finding(diagnosis, "exposure").figures
+        frame = case.closed.outcomes
+        recall = {
+            r["class"]: r["recall"]
+            for r in per_class(frame["label"].tolist(), frame["prediction"].tolist())
+            if r["support"]
+        }
+        names = sorted(recall)
+        expected = spearmanr([found["counts"][n] for n in names], [recall[n] for n in names]).statistic
+        assert found["spearman"]["value"] == pytest.approx(expected)
+
+    def test_places_and_rounds_are_recounted(self, diagnosis, case):
+        found = self.finding(diagnosis, "order").figures
+        voted = open_run(self.finding(diagnosis, "order").runs[1], case.store.folder)
+        frame = voted.predictions
+        assert found["by_rounds"][5] == pytest.approx((frame["prediction"] == frame["label"]).mean())
+        first = frame["votes"].str[0] == frame["label"]
+        assert found["by_rounds"][1] == pytest.approx(first.mean())
+
+    def test_the_sweep_ends_at_all_names(self, diagnosis, case):
+        found = self.finding(diagnosis, "sweep")
+        mine = found.figures["pico:llava-skewed"]
+        assert list(mine) == [2, 5, 10, 20, 25, 28]
+        assert mine[28]["value"] == case.closed.metrics["accuracy"]["value"]
+        assert found.charts[0]["kind"] == "curves"
+
+    def test_nothing_is_asked_twice(self, diagnosis, case):
+        def answers():
+            return case.store.do(lambda c: c.exec_driver_sql("SELECT count(*) FROM responses").scalar())
+
+        before, files = answers(), sorted((case.store.folder / "features").rglob("*.npy"))
+        stamps = [path.stat().st_mtime_ns for path in files]
+        again = diagnose(case)
+        assert answers() == before
+        assert [path.stat().st_mtime_ns for path in files] == stamps
+        assert [one.verdict for one in again.findings] == [one.verdict for one in diagnosis.findings]
+
+    def test_the_report(self, diagnosis, tmp_path):
+        diagnosis.write(tmp_path / "d.html")
+        text = (tmp_path / "d.html").read_text()
+        assert "default-src 'none'" in text
+        for one in diagnosis.findings:
+            assert one.title in text
+        assert "<script" not in text
+
+    def test_parts_by_name(self):
+        assert [part.name for part in chosen(["cot,gap"])] == ["gap", "cot"]
+        with pytest.raises(UnknownName, match="Did you mean 'sweep'"):
+            chosen(["swep"])
+
+
+class TestWhatIsMissing:
+    def test_no_training_split(self, workspace, photos):
+        case = Case("pico:llava", f"folder:{photos}", Store(workspace), filters=Filters(limit=10))
+        found = diagnose(case, ["probe", "exposure", "gap"])
+        case.close()
+        assert "--train-split" in found.left_out["probe"]
+        assert "--reference" in found.left_out["gap"]
+
+    def test_a_training_split_that_is_the_test(self, workspace):
+        case = Case("pico:llava", "chart:shapes", Store(workspace), train="test", filters=Filters(limit=28))
+        with pytest.raises(DataError, match="tested on what it was fitted on"):
+            diagnose(case, ["probe"])
+        case.close()
+
+    def test_a_model_that_tells_nothing_but_text(self, workspace, monkeypatch):
+        class Free(Scripted):
+            kinds = frozenset({Kind.GENERATE})
+
+        MODELS.register("free")(lambda rest: Free(lambda r: "star", "free:x"))
+        try:
+            case = Case("free:x", "chart:shapes", Store(workspace), filters=Filters(limit=56))
+            found = diagnose(case, ["decoding", "probe", "exposure", "confusions"])
+        finally:
+            MODELS._entries.pop("free")
+        assert set(found.left_out) == {"decoding", "probe", "exposure"}
+        assert "likelihoods" in found.left_out["decoding"]
+        assert "--captions" in found.left_out["exposure"]
+
+    def test_one_class_or_none(self, workspace, tmp_path):
+        with pytest.raises(UsageError):
+            Case("pico:llava", "chart:shapes?ask=color", Store(workspace), filters=Filters(classes=["star"]))
+
+    def test_captions_of_ones_own(self, workspace, tmp_path):
+        file = tmp_path / "captions.txt"
+        file.write_text(
+            "".join(f"a {kind}\n" * n for n, kind in enumerate(["star", "ring", "heart", "key"], 1))
+        )
+        case = Case(
+            "pico:llava", "chart:shapes", Store(workspace), captions=[file], filters=Filters(limit=56)
+        )
+        found = diagnose(case, ["exposure"]).findings[0]
+        case.close()
+        assert {k: v for k, v in found.figures["counts"].items() if v} == {
+            "star": 1,
+            "ring": 2,
+            "heart": 3,
+            "key": 4,
+        }
+        assert "captions.txt" in found.verdict
+
+
+def test_the_command(workspace, monkeypatch, capsys, tmp_path):
+    from snellen import cli
+
+    def snellen(*arguments):
+        monkeypatch.setattr("sys.argv", ["snellen", "diagnose", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    given = ["pico:llava-skewed", "--data", "chart:shapes", "--limit", 28, "--quiet"]
+    code, out, _ = snellen(*given, "--only", "cot,confusions", "-o", tmp_path / "r.html")
+    assert code == 0
+    assert "Chain of thought" in out
+    assert (tmp_path / "r.html").is_file()
+    document = json.loads(snellen(*given, "--only", "cot", "--json")[1])
+    assert [one["part"] for one in document["findings"]] == ["cot"]
+    assert Path(document["report"]).is_file()
+    for arguments, told in (
+        (["--only", "nothing"], "Known: gap"),
+        (["--only", "exposure", "--captions", tmp_path / "none.txt"], "cannot be read"),
+        (["--only", "probe", "--train-split", "nowhere"], "cannot be read"),
+    ):
+        code, out, err = snellen(*given, *arguments)
+        assert told in out + err
+        assert "Traceback" not in err
