@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from snellen.datasets.base import Selection
 from snellen.errors import DataError, UsageError
 from snellen.models.base import Model
 from snellen.runs import Run
-from snellen.stats import Estimate
+from snellen.stats import Estimate, holm
 from snellen.store import Store
 from snellen.types import Kind
 
@@ -172,6 +172,14 @@ class Case:
         """One run less another on the same images."""
         (found,) = compare([one, other], across=True)
         return found
+
+    def differences(self, runs: Mapping[str, Run], base: Run) -> dict[str, Comparison]:
+        """Each run less one and the same, with p adjusted for how many there are (Holm)."""
+        found = {title: self.difference(run, base) for title, run in runs.items()}
+        adjusted = holm([one.result.p for one in found.values()])
+        return {
+            title: replace(one, p_adjusted=p) for (title, one), p in zip(found.items(), adjusted, strict=True)
+        }
 
     def close(self) -> None:
         """Give back what models took."""
