@@ -74,8 +74,8 @@ class Gap(Part):
         table = Table(
             ("asked", "accuracy (95 %)", "understood", f"less {best.model}", "parted"),
             tuple(rows),
-            "Paired on the same images; parted is whether the difference is significant at 5 %, for all of them "
-            "together (Holm). What was not understood counts as wrong.",
+            "Paired on the same images; parted is whether the difference is significant at 5 %, for all of "
+            "them together (Holm). What was not understood counts as wrong.",
         )
         figures = {
             "accuracy": {title: estimate_of(run).as_dict() for title, run in (own | beside).items()},
