@@ -76,7 +76,8 @@ class Probe(Part):
         rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
         verdict = (
             f"A probe on the last hidden state is right about {told(found[best])} of the images, the answer "
-            f"that it generates about {told(estimate_of(case.closed))}: {points(gap.difference)}. {rare_verdict}"
+            f"that it generates about {told(estimate_of(case.closed))}: {points(gap.difference)}. "
+            + rare_verdict
             + (
                 "The information is there and is not decoded."
                 if real
