@@ -175,7 +175,7 @@ class TestModels:
 
         model = MODELS.make(f"hf:{checkpoint(name)}?device=cpu")
         request = ask([picture("red")], "What is it?")
-        (found,) = features(model, [request], "all")
+        found = features(model, request, "all")
         with torch.inference_mode():
             inputs = model.on_device(model.process(model.prompt(request.messages), request.images))
             states = model.decoder(**inputs, output_hidden_states=True).hidden_states
@@ -183,7 +183,7 @@ class TestModels:
         assert torch.equal(found[f"layer {last}, last token"], states[-1][0, -1].float())
         assert torch.allclose(found["layer 0, mean"], states[0][0].float().mean(0))
         assert {"vision tower", "projector"} <= set(found)
-        (only,) = features(model, [request])
+        only = features(model, request)
         assert {k for k in only if k.startswith("layer")} == {
             f"layer {last}, last token",
             f"layer {last}, mean",
@@ -301,10 +301,44 @@ class TestWhatIsMissing:
         assert "--reference" in found.left_out["gap"]
 
     def test_a_training_split_that_is_the_test(self, workspace):
-        case = Case("pico:llava", "chart:shapes", Store(workspace), train="test", filters=Filters(limit=28))
-        with pytest.raises(DataError, match="tested on what it was fitted on"):
-            diagnose(case, ["probe"])
+        data = {"n": 28}
+        case = Case("pico:llava", "chart:shapes", Store(workspace), train="test", data_options=data)
+        found = diagnose(case, ["probe", "confusions"])
         case.close()
+        assert "among those that are tested" in found.left_out["probe"]
+        assert [one.part for one in found.findings] == ["confusions"]  # the others are not lost
+
+    def test_what_breaks_takes_nothing_along(self, workspace, monkeypatch):
+        from snellen.diagnose.parts.size import Size
+
+        monkeypatch.setattr(Size, "examine", lambda *_: 1 / 0)
+        case = Case("pico:llava", "chart:shapes", Store(workspace), filters=Filters(limit=28))
+        found = diagnose(case, ["size", "confusions"])
+        case.close()
+        assert "ZeroDivisionError" in found.left_out["size"]
+        assert len(found.findings) == 1
+
+    def test_a_model_that_guesses_confirms_nothing(self, workspace):
+        """Of noise nothing can be known, and no claim follows from that."""
+        import random
+
+        from PIL import Image
+
+        rng = random.Random(0)
+        for split in ("train", "test"):
+            for name in ("star", "ring", "heart", "key"):
+                for k in range(6):
+                    path = workspace.parent / "noise" / split / name / f"{k}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)).save(path)
+        data = f"folder:{workspace.parent / 'noise'}"
+        case = Case("pico:llava", data, Store(workspace), train="train", filters=Filters(split="test"))
+        found = diagnose(case, ["prompts", "order", "cot", "probe"])
+        case.close()
+        assert found.left_out == {}
+        assert {one.part: one.shows for one in found.findings} == dict.fromkeys(
+            ("prompts", "order", "cot", "probe")
+        )
 
     def test_a_model_that_tells_nothing_but_text(self, workspace, monkeypatch):
         class Free(Scripted):

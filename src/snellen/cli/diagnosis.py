@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from snellen.cli.app import AsJson, Quiet, Workspace, app, print_json, read_options, screen
+from snellen.cli.app import (
+    AsJson,
+    MaxConcurrency,
+    MaxCost,
+    Quiet,
+    Workspace,
+    app,
+    print_json,
+    read_options,
+    screen,
+)
 from snellen.redaction import redact
 
 
@@ -34,6 +44,11 @@ def diagnose_(
     ] = None,
     layers: Annotated[Literal["last", "all"], typer.Option(help="Whose hidden states are probed.")] = "last",
     limit: Annotated[int | None, typer.Option(help="The first N samples only.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
+    ] = False,
+    max_cost: MaxCost = None,
+    max_concurrency: MaxConcurrency = None,
     model_option: Annotated[
         list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
     ] = None,
@@ -53,7 +68,7 @@ def diagnose_(
     Parts: gap, sweep, prompts, order, cot, decoding, probe, exposure, size, confusions.
     """
     from snellen.api import Filters
-    from snellen.diagnose.diagnosis import chosen, diagnose, references_of
+    from snellen.diagnose.diagnosis import Diagnosis, chosen, diagnose, references_of
     from snellen.diagnose.part import Case
     from snellen.report.progress import progress
     from snellen.report.tables import escape
@@ -71,19 +86,24 @@ def diagnose_(
             captions or (),
             prompt or (),
             layers,
-            Filters(limit=limit),
+            Filters(limit=limit, skip_bad=skip_bad),
             read_options("-D", data_option),
             read_options("-M", model_option),
             batch_size=batch_size,
             watch=watch,
+            max_cost=max_cost,
+            max_concurrency=max_concurrency,
         )
+        found = Diagnosis(redact(model), redact(data), len(case.selection))
+        words = [redact(model), redact(data), *(name for item in only or [] for name in item.split(","))]
+        slug = "-".join("".join(c if c.isalnum() else "-" for c in word).strip("-")[-60:] for word in words)
+        output = output or store.folder / f"diagnosis-{slug[:200]}.html"
         try:
-            found = diagnose(case, only or [])
-        finally:
+            diagnose(case, only or [], into=found)
+        finally:  # also of what was found before it was stopped
             case.close()
-    slug = "".join(c if c.isalnum() else "-" for c in redact(model)).strip("-")
-    output = output or store.folder / f"diagnosis-{slug}.html"
-    found.write(output)
+            if found.findings or found.left_out:
+                found.write(output)
     if as_json:
         print_json({**found.as_dict(), "report": str(output)})
         return

@@ -18,7 +18,7 @@ ENDINGS = (".jsonl", ".json", ".parquet", ".txt")
 
 def count(names: Mapping[str, Sequence[str]], lines: Iterable[str]) -> tuple[Counter[str], int]:
     """In how many texts each class occurs, by any of its names, as whole words whatever their case; and how
-    many texts there are. A plural in -s or -es counts.
+    many texts there are. A plural in -s, -es or -ies counts.
 
     Aho–Corasick (A. V. Aho and M. J. Corasick, CACM 18, 1975, through pyahocorasick) finds all names in one
     pass over each text, however many they are.
@@ -35,7 +35,8 @@ def count(names: Mapping[str, Sequence[str]], lines: Iterable[str]) -> tuple[Cou
     for owner, known in names.items():
         for name in {owner, *known}:
             word = _plain(name)
-            for form in (word, f"{word}s", f"{word}es"):
+            plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+            for form in (word, plural, f"{word}s", f"{word}es"):
                 owners.setdefault(f" {form} ", set()).add(owner)
     for word, found in owners.items():
         if word.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from snellen.diagnose.part import Case, Finding, LeftOut, Part
-from snellen.errors import UnknownName, did_you_mean
+from snellen.errors import SnellenError, UnknownName, UsageError, did_you_mean, reason_of
 
 __all__ = ["Diagnosis", "diagnose", "parts", "references_of"]
+
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -99,24 +103,36 @@ def references_of(model: str) -> tuple[str, ...]:
     return ("pico:clip", "pico:classifier") if model.startswith("pico:") else ()
 
 
-def diagnose(case: Case, only: Sequence[str] = (), watch: Callable[[Part], None] | None = None) -> Diagnosis:
-    """Look at a case, part by part. What was examined before is not examined again.
+def diagnose(
+    case: Case,
+    only: Sequence[str] = (),
+    watch: Callable[[Part], None] | None = None,
+    into: Diagnosis | None = None,
+) -> Diagnosis:
+    """Look at a case, part by part. What was examined before is not examined again. A part that fails is left
+    out, with the reason, and takes no other along.
 
     Args:
         only: names of parts.
         watch: told of each part before it begins.
+        into: where findings go as they come, so that they are there if this is interrupted.
 
     Raises:
         UnknownName: no such part.
-        UsageError: what was asked for cannot be done as asked.
+        Stopped: a model gave up, or the budget is used up.
     """
-    found = Diagnosis(case.model, case.data, len(case.selection))
+    found = into if into is not None else Diagnosis(case.model, case.data, len(case.selection))
     for part in chosen(only):
         if watch is not None:
             watch(part)
         try:
             found.findings.append(part.examine(case))
-        except LeftOut as reason:
-            found.left_out[part.name] = str(reason)
-    found.missing = dict(case.missing)
+        except (LeftOut, UsageError) as reason:
+            found.left_out[part.name] = str(reason).rstrip(".")
+        except SnellenError:
+            raise
+        except Exception as error:
+            log.exception("%s", part.name)
+            found.left_out[part.name] = reason_of(error)
+        found.missing = dict(case.missing)
     return found

@@ -19,7 +19,10 @@ from snellen.stats import Estimate, holm
 from snellen.store import Store
 from snellen.types import Kind
 
-__all__ = ["Case", "Finding", "LeftOut", "Part", "Table", "estimate_of", "points", "told"]
+__all__ = ["MARGIN", "Case", "Finding", "LeftOut", "Part", "Table", "estimate_of", "little", "points", "told"]
+
+#: A difference matters little if its interval lies within so much: 5 points.
+MARGIN = 0.05
 
 
 class LeftOut(Exception):
@@ -98,6 +101,8 @@ class Case:
     seed: int = 0
     batch_size: int | None = None
     watch: Watch | None = None
+    max_cost: float | None = None
+    max_concurrency: int | None = None
     hand: AtHand = field(default_factory=AtHand)
 
     def __post_init__(self) -> None:
@@ -112,6 +117,13 @@ class Case:
     def labels(self) -> tuple[str, ...]:
         """The class names."""
         return self.selection.labels
+
+    @property
+    def guesses(self) -> bool:
+        """Whether its closed-set answers are no better than guessing, as far as these images show: then it
+        says nothing that wordings, orders or thoughts do not change them.
+        """
+        return estimate_of(self.closed).low <= 1 / len(self.labels)
 
     @property
     def scores(self) -> bool:
@@ -145,6 +157,8 @@ class Case:
             self.seed,
             self.batch_size,
             self.store,
+            max_cost=self.max_cost,
+            max_concurrency=self.max_concurrency,
             at_hand=self.hand,
         )
 
@@ -207,6 +221,18 @@ def estimate_of(run: Run) -> Estimate:
     """The accuracy of a run."""
     figure = run.metrics["accuracy"]
     return Estimate(figure["value"], figure["low"], figure["high"])
+
+
+def little(gap: Estimate, *, real: bool) -> bool | None:
+    """Whether a difference matters little: True where its interval lies within ``MARGIN``, False where it is
+    significant beyond that, None where these images do not tell.
+
+    >>> little(Estimate(0.01, -0.02, 0.04), real=False), little(Estimate(0.01, -0.1, 0.12), real=False)
+    (True, None)
+    """
+    if gap.low >= -MARGIN and gap.high <= MARGIN:
+        return True
+    return False if real else None
 
 
 def told(figure: Estimate) -> str:

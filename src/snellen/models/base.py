@@ -221,7 +221,8 @@ class LocalModel(Model):
         """Answer requests of one group (see :meth:`group`) as one batch."""
 
     def group(self, request: Request) -> Hashable:
-        return (request.kind, request.decoding, len(request.images))
+        constrained = request.kind is Kind.GENERATE and bool(request.continuations)
+        return (request.kind, request.decoding, len(request.images), constrained)
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         return await asyncio.to_thread(self._respond, requests)

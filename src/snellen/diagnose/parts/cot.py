@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, points, told
+from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, little, points, told
 
 
 class ChainOfThought(Part):
@@ -21,11 +21,12 @@ class ChainOfThought(Part):
         n = plain.metrics["n"]
         tokens = [run.metrics["completion_tokens"] / n for run in (plain, thought)]
         lost = n - thought.metrics["outcomes"]["ok"]
-        helps = gap.real and gap.result.difference.value > 0
+        shows = None if case.guesses else little(gap.result.difference, real=gap.real)
+        what = "helps." if gap.result.difference.value > 0 else "harms."
         verdict = (
             f"A chain of thought changes accuracy by {points(gap.result.difference)}, for {tokens[1]:.0f} "
             f"tokens an answer instead of {tokens[0]:.0f}; {lost} of {n} such answers could not be read. It "
-            + ("helps." if helps else "harms." if gap.real else "matters little.")
+            + {True: "matters little.", False: what, None: "has no effect that these images tell."}[shows]
         )
         rows = tuple(
             (title, told(estimate_of(run)), f"{run.metrics['outcomes']['ok']} of {n}", f"{each:.1f}")
@@ -42,7 +43,7 @@ class ChainOfThought(Part):
             (),
             figures,
             (plain.id, thought.id),
-            not helps,
+            shows,
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from snellen.diagnose.part import Case, Finding, LeftOut, Part, Table, estimate_of, points, told
 
+#: Beyond so many likelihoods it is left out.
+SCORED = 500_000
 #: Likelihoods, by how they are normalised for the length of a name.
 WAYS = {
     "log-likelihood": "rank",
@@ -26,6 +28,11 @@ class Decoding(Part):
         """A run for each normalisation, where the model tells likelihoods."""
         if not case.scores:
             raise LeftOut(f"{case.model} does not tell likelihoods of names")
+        if len(case.labels) * len(case.selection) > SCORED:
+            raise LeftOut(
+                f"{len(case.labels)} names for each of {len(case.selection)} images are more than {SCORED:,} "
+                "likelihoods: take fewer with --limit"
+            )
         runs = {title: case.run(protocol) for title, protocol in WAYS.items()}
         runs["generated, nothing but names possible"] = case.run("closed-set?rounds=1&constrained=true")
         gaps = case.differences(runs, case.closed)

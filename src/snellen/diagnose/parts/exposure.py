@@ -41,12 +41,14 @@ class Exposure(Part):
             raise LeftOut(
                 f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts say nothing"
             )
+        if len({r for _, _, r, _ in rows}) < 2:
+            raise LeftOut("all classes have one recall, which no exposure explains")
         spearman, pearson = _correlations([n for _, n, _, _ in rows], [r for _, _, r, _ in rows])
-        shows = spearman[1] > 0
+        shows = True if spearman[1] > 0 else False if spearman[2] < 0 else None
         verdict = (
             f"Over {len(rows)} classes and {total:,} texts ({source}), exposure and recall have a Spearman "
             f"correlation of {spearman[0]:.2f} ({spearman[1]:.2f} to {spearman[2]:.2f}): "
-            + ("what was seen more often is known better." if shows else "not shown by these images.")
+            + ("what was seen more often is known better." if shows else "these images do not show it.")
         )
         bins = []
         for low, high in zip(BINS, (*BINS[1:], math.inf), strict=True):

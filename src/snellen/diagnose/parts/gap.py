@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from snellen.diagnose.part import Case, Finding, LeftOut, Part, Table, estimate_of, points, told
+from snellen.diagnose.part import MARGIN, Case, Finding, LeftOut, Part, Table, estimate_of, points, told
 from snellen.errors import UsageError
 from snellen.runs import Run
 
 #: Beyond so many classes, a yes/no question for each of them is left out.
 BINARY = 60
+#: Beyond so many scored names, likelihoods are left out.
+SCORED = 500_000
 
 
 class Gap(Part):
@@ -25,7 +27,7 @@ class Gap(Part):
         wanted = {"open-world": "open-world"}
         if len(case.labels) <= BINARY:
             wanted["binary"] = "binary"
-        if case.scores:
+        if case.scores and len(case.labels) * len(case.selection) <= SCORED:
             wanted["rank (log-likelihood)"] = "rank"
         for title, protocol in wanted.items():
             try:
@@ -60,6 +62,7 @@ class Gap(Part):
         gap = gaps[first].result.difference
         behind = all(one.real and one.result.difference.value < 0 for one in gaps.values())
         some = any(one.real and one.result.difference.value < 0 for one in gaps.values())
+        level = gap.low >= -MARGIN
         verdict = (
             f"At its best ({first}) {case.model} is right about {told(estimate_of(own[first]))} of the "
             f"images, {best.model} about {told(estimate_of(best))}: {points(gap)}. "
@@ -68,7 +71,9 @@ class Gap(Part):
                 if behind
                 else "It stays behind under some protocols, not under all."
                 if some
-                else "It is not behind."
+                else "It is not behind by more than 5 points."
+                if level
+                else "These images do not tell whether it is behind."
             )
         )
         table = Table(
@@ -83,7 +88,15 @@ class Gap(Part):
             "best_reference": best.model,
         }
         runs = tuple(run.id for run in (*own.values(), *beside.values()))
-        return Finding(self.name, "The gap", verdict, tables=(table,), figures=figures, runs=runs, shows=some)
+        return Finding(
+            self.name,
+            "The gap",
+            verdict,
+            tables=(table,),
+            figures=figures,
+            runs=runs,
+            shows=True if some else False if level else None,
+        )
 
 
 PART = Gap()

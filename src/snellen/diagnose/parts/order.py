@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, points, told
+from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, little, points, told
 from snellen.protocols.base import shuffled
 from snellen.stats import wilson
 from snellen.types import Sample
@@ -47,11 +47,16 @@ class Order(Part):
         by_place = [wilson(right[p], asked[p]) for p in range(PARTS) if asked[p]]
         worst, best = min(by_place, key=lambda e: e.value), max(by_place, key=lambda e: e.value)
         apart = worst.high < best.low
+        shows = False if apart else None if case.guesses else little(gap.result.difference, real=gap.real)
         verdict = (
             f"Shuffled names instead of fixed ones change accuracy by {points(gap.result.difference)}; by "
             f"the place of the true name it goes from {told(worst)} to {told(best)}. A vote of {ROUNDS} "
             f"rounds gives {told(estimate_of(voted))} after {told(estimate_of(case.closed))} for one. Order "
-            f"matters {'here' if apart or gap.real else 'little'}."
+            + {
+                True: "matters little.",
+                False: "matters here.",
+                None: "has no effect that these images tell.",
+            }[shows]
         )
         places = Table(
             ("true name stands in", "accuracy of the first round", "samples"),
@@ -75,7 +80,6 @@ class Order(Part):
             "by_rounds": {r: wins[r] / len(rows) for r in range(1, ROUNDS + 1)},
         }
         ids = (fixed.id, voted.id, case.closed.id)
-        shows = not (apart or gap.real)
         return Finding(self.name, "Order of names", verdict, "", (places, rounds_), (), figures, ids, shows)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen.api import Filters
 from snellen.datasets.base import Selection
-from snellen.diagnose.part import Case, Finding, LeftOut, Part, Table, estimate_of, points, told
+from snellen.diagnose.part import Case, Finding, LeftOut, Part, Table, estimate_of, little, points, told
 from snellen.errors import DataError, UsageError, require
 from snellen.metrics.summary import cluster_of
 from snellen.prompts import OPEN_WORLD
@@ -18,6 +22,7 @@ from snellen.protocols.base import ask
 from snellen.registry import DATASETS
 from snellen.report.charts import Point, curves
 from snellen.stats import Estimate, paired, rate
+from snellen.types import Outcome
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +31,10 @@ if TYPE_CHECKING:
 STRENGTHS, FOLDS = (0.01, 0.1, 1.0, 10.0, 100.0), 3
 #: Samples of the training split, at most.
 TRAINED_ON = 5000
+#: From so many on an MLP is fitted too; on fewer it learns nothing.
+ENOUGH = 1000
+
+log = logging.getLogger(__name__)
 
 
 class Probe(Part):
@@ -49,20 +58,23 @@ class Probe(Part):
 
         if not isinstance(case.subject, VisionLanguageModel):
             raise LeftOut(f"{case.model} does not show its hidden states")
-        train = self._train(case)
-        sets = {"train": train, "test": case.selection}
-        held = {name: _features(case, selection, case.layers) for name, selection in sets.items()}
-        labels = {
-            name: [selection[i].label for i in range(len(selection))] for name, selection in sets.items()
-        }
         said = {row["id"]: row for row in case.closed.outcomes.to_dict("records")}
-        ids = [case.selection.id(i) for i in range(len(case.selection))]
+        tested = [i for i in range(len(case.selection)) if case.selection.id(i) in said]
+        train, dropped = self._train(case)
+        places = {"train": (train, _readable(train)), "test": (case.selection, tested)}
+        labels = {name: [s.data.row(s.indices[i]).label for i in kept] for name, (s, kept) in places.items()}
+        few = min(Counter(labels["train"]).values(), default=0)
+        if few < 2 or set(labels["train"]) < set(labels["test"]):
+            raise LeftOut("the training split has classes with fewer than two images that can be read")
+        held = {name: _features(case, s, kept, case.layers) for name, (s, kept) in places.items()}
+        ids = [case.selection.id(i) for i in tested]
         generated = [float(said[id]["prediction"] == said[id]["label"]) for id in ids]
         clusters = [cluster_of(said[id]["images"], id) for id in ids]
+        sorts = ("linear", "MLP") if len(labels["train"]) >= ENOUGH else ("linear",)
         found: dict[str, Estimate] = {}
         right: dict[str, list[float]] = {}
         for name in held["train"]:
-            for sort in ("linear", "MLP") if name.endswith("last token") else ("linear",):
+            for sort in sorts if name.endswith("last token") else sorts[:1]:
                 title = f"{name}, {sort}"
                 right[title] = _fit(
                     held["train"][name], labels["train"], held["test"][name], labels["test"], sort
@@ -72,61 +84,70 @@ class Probe(Part):
         last = max(int(t.split(",")[0].removeprefix("layer ")) for t in found if t.startswith("layer"))
         best = f"layer {last}, last token, linear"
         gap = paired(right[best], generated, clusters)
-        real = gap.p < 0.05 and gap.difference.value > 0
+        # What a model of no use to anybody would reach: always the commonest class.
+        guess = max(Counter(labels["test"]).values()) / len(ids)
+        sees = found[best].low > guess
+        unread = sum(said[id]["outcome"] != Outcome.OK for id in ids)
+        level = little(gap.difference, real=gap.p < 0.05)
+        shows: bool | None = None
+        if sees and gap.p < 0.05 and gap.difference.value > 0:
+            shows, what = True, "The information is there and is not decoded."
+        elif not sees:
+            what = "The probe is not above guessing, so these features, or so few images, tell nothing."
+        elif level is True or gap.difference.value < 0:
+            shows, what = False, "The probe finds no more than is said."
+        else:
+            what = "Whether it finds more than is said, these images do not tell."
+        what += f" {unread} of the {len(ids)} generated answers could not be read." if unread else ""
         rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
         verdict = (
             f"A probe on the last hidden state is right about {told(found[best])} of the images, the answer "
             f"that it generates about {told(estimate_of(case.closed))}: {points(gap.difference)}. "
             + rare_verdict
-            + (
-                "The information is there and is not decoded."
-                if real
-                else "The probe finds no more than is said."
-            )
+            + what
         )
         rows = [("generated (closed set)", told(estimate_of(case.closed)))]
         rows += [(title, told(one)) for title, one in sorted(found.items(), key=lambda item: -item[1].value)]
         table = Table(
             ("decided by", "accuracy (95 %)"),
             tuple(rows),
-            f"Fitted on {len(train)} samples of the training split, tested on the same {len(ids)} images. A "
-            "probe is fitted on this task, the model is not: it shows what its features hold, not what it "
-            "could say.",
+            f"Fitted on {len(labels['train'])} samples of the training split"
+            + (f" ({dropped} that are tested were left out)" if dropped else "")
+            + f", tested on the same {len(ids)} images. Always saying the commonest class gives "
+            f"{100 * guess:.1f} %. A probe is fitted on this task, the model is not: it shows what its "
+            "features hold, not what it could say.",
         )
         figures = {
             "accuracy": {title: one.as_dict() for title, one in found.items()},
             "difference": gap.difference.as_dict(),
             "p": gap.p,
             "rare": rare,
-            "trained_on": len(train),
+            "trained_on": len(labels["train"]),
+            "guessing": guess,
         }
         charts = self._by_depth(found)
-        return Finding(self.name, "Probe", verdict, "", (table,), charts, figures, (case.closed.id,), real)
+        return Finding(self.name, "Probe", verdict, "", (table,), charts, figures, (case.closed.id,), shows)
 
-    def _train(self, case: Case) -> Selection:
-        split = case.train or ("train" if case.data.partition("?")[0].startswith("chart:") else None)
+    def _train(self, case: Case) -> tuple[Selection, int]:
+        """Some of each class of the training split without what is tested, and how many that was."""
+        chart = case.data.startswith("chart:")
+        split = case.train or ("train" if chart else None)
         if split is None:
             raise LeftOut("there is no training split to fit it on. Name one: --train-split NAME")
-        more = {"n": min(TRAINED_ON, 40 * len(case.labels))} if case.data.startswith("chart:") else {}
+        each = max(2, min(40, TRAINED_ON // len(case.labels)))
+        more = {"n": each * len(case.labels)} if chart else {}
+        wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_bad=True)
         try:
             data = DATASETS.make(case.data, {**more, **case.data_options, "split": split})
+            found = wanted.apply(data, case.seed)
         except UsageError as error:
             raise LeftOut(f"the split {split!r} cannot be read ({error})") from error
-        wanted = replace(
-            case.filters, limit=None, split=None, classes=case.labels, num_classes=None, shuffle=True
-        )
-        found = wanted.apply(data, case.seed)
-        found = Selection(found.data, found.indices[:TRAINED_ON], found.labels, found.filters, found.skip_bad)
         known = {case.selection.data.digest(i) for i in case.selection.indices}
-        both = sum(found.data.digest(i) in known for i in found.indices)
-        if both:
-            raise DataError(
-                f"{both} of {len(found)} samples of the split {split!r} are among those that are tested: the "
-                "probe would be tested on what it was fitted on. Name another --train-split."
-            )
-        if len({found.data.row(i).label for i in found.indices}) < len(case.labels):
-            raise LeftOut(f"the split {split!r} does not hold all {len(case.labels)} classes")
-        return found
+        kept = [i for i in found.indices if found.data.digest(i) not in known]
+        dropped = len(found.indices) - len(kept)
+        if not kept:
+            raise LeftOut(f"all samples of the split {split!r} are among those that are tested")
+        return Selection(found.data, kept, found.labels, found.filters, skip_bad=True), dropped
 
     def _rare(
         self, case: Case, truth: list[Any], probe: list[float], generated: list[float]
@@ -157,38 +178,54 @@ class Probe(Part):
         return () if drawn is None else ({"kind": "curves", **drawn},)
 
 
-def _features(case: Case, selection: Selection, layers: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Features of all samples by name, [samples, width] each, memory-mapped; computed where missing."""
+def _readable(selection: Selection) -> list[int]:
+    """The places of samples whose image can be read."""
+    found = []
+    for i in range(len(selection)):
+        try:
+            if selection[i].images[0].size:
+                found.append(i)
+        except (DataError, IndexError):
+            log.info("%s: left out, as its image cannot be read", selection.id(i))
+    return found
+
+
+def _features(
+    case: Case, selection: Selection, places: Sequence[int], layers: str
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Features of samples by name, [samples, width] each, memory-mapped; computed where they are not there.
+    They appear whole or not at all.
+    """
     import numpy as np
 
     from snellen.models.huggingface.features import features
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
     assert isinstance(case.subject, VisionLanguageModel)
-    key = json.dumps(
-        [dict(case.subject.identity()), selection.fingerprint(), OPEN_WORLD[0], layers], sort_keys=True
-    )
+    digests = [selection.data.digest(selection.indices[i]) for i in places]
+    key = json.dumps([dict(case.subject.identity()), digests, OPEN_WORLD[0], layers], sort_keys=True)
     folder = case.store.folder / "features" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    index = folder / "index.json"
-    if not index.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        files: dict[str, Any] = {}
-        requests = (ask(sample.images, OPEN_WORLD[0]) for sample in selection)
-        for place, request in enumerate(requests):
-            (found,) = features(case.subject, [request], layers)
-            for number, (name, value) in enumerate(found.items()):
-                if name not in files:
-                    files[name] = np.lib.format.open_memmap(
-                        folder / f"{number}.npy", "w+", np.float32, (len(selection), len(value))
-                    )
-                files[name][place] = value.numpy()
-        for one in files.values():
-            one.flush()
-        part = index.with_suffix(".part")
-        part.write_text(json.dumps(list(files)))
-        part.replace(index)  # from now on they are whole
-    names = json.loads(index.read_text())
-    return {name: np.load(Path(folder / f"{i}.npy"), mmap_mode="r") for i, name in enumerate(names)}
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
+        try:
+            files: dict[str, Any] = {}
+            for row, place in enumerate(places):
+                request = ask(selection[place].images, OPEN_WORLD[0])
+                for name, value in features(case.subject, request, layers).items():
+                    if name not in files:
+                        path, shape = part / f"{len(files)}.npy", (len(places), len(value))
+                        files[name] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+                    files[name][row] = value.numpy()
+            for one in files.values():
+                one.flush()
+            (part / "index.json").write_text(json.dumps(list(files)))
+            if not folder.exists():  # another process may have been faster
+                part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    names = json.loads((folder / "index.json").read_text())
+    return {name: np.load(folder / f"{i}.npy", mmap_mode="r") for i, name in enumerate(names)}
 
 
 def _fit(

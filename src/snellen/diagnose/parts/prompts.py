@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import pstdev
 from urllib.parse import quote
 
-from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, told
+from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, little, told
 from snellen.prompts import OPEN_WORLD
 
 
@@ -26,13 +26,19 @@ class Prompts(Part):
         values = [100 * rate.value for rate in rates.values()]
         spread, half = pstdev(values), max(50 * (rate.high - rate.low) for rate in rates.values())
         pairs = [(a, b) for i, a in enumerate(wordings) for b in wordings[i + 1 :]]
-        apart = [(a, b) for a, b in pairs if case.difference(runs[a], runs[b]).result.p * len(pairs) < 0.05]
-        little = not apart
+        gaps = {pair: case.difference(runs[pair[0]], runs[pair[1]]).result for pair in pairs}
+        apart = [pair for pair, gap in gaps.items() if gap.p * len(pairs) < 0.05]
+        each = [little(gap.difference, real=pair in apart) for pair, gap in gaps.items()]
+        shows = None if case.guesses else False if False in each else True if all(each) else None
         verdict = (
             f"Over {len(wordings)} wordings accuracy goes from {min(values):.1f} to {max(values):.1f} % "
             f"(standard deviation {spread:.1f} points), where the images alone leave ± {half:.1f}: the "
             "wording "
-            + ("matters little." if little else f"matters ({len(apart)} of {len(pairs)} pairs are parted).")
+            + {
+                True: "matters little.",
+                False: f"matters ({len(apart)} of {len(pairs)} pairs are parted).",
+                None: "has no effect that these images tell.",
+            }[shows]
         )
         rows = tuple(
             (text, told(rates[text]), f"{run.metrics['outcomes']['ok']} of {run.metrics['n']}")
@@ -46,7 +52,7 @@ class Prompts(Part):
             "pairs_parted": len(apart),
         }
         ids = tuple(run.id for run in runs.values())
-        return Finding(self.name, "Wordings", verdict, "", (table,), (), figures, ids, little)
+        return Finding(self.name, "Wordings", verdict, "", (table,), (), figures, ids, shows)
 
 
 PART = Prompts()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, told
+from snellen.diagnose.part import Case, Finding, Part, Table, estimate_of, points, told
 from snellen.errors import UsageError
+from snellen.metrics.summary import cluster_of
 from snellen.report.charts import Point, curves
 from snellen.runs import Run
+from snellen.stats import Paired, paired
 
 #: As the study's label-set sizes, and those of the vendor's sweep.
 SIZES = (2, 5, 10, 20, 25, 50, 75, 100, 150, 200)
@@ -83,17 +85,42 @@ class Sweep(Part):
         best = max(others, key=lambda name: estimate_of(lines[name][all_]).value)
         gaps = {n: case.difference(lines[best][n], mine[n]) for n in (few, all_)}
         small, large = (100 * gaps[n].result.difference.value for n in (few, all_))
-        narrower = abs(small) < abs(large)
-        closed = not gaps[few].real
-        told_ = "fewer names narrow the gap" if narrower else "fewer names do not narrow the gap"
-        end = (
-            " and close it, as far as these images show"
-            if narrower and closed
-            else " and do not close it"
-            if narrower
-            else ""
-        )
-        return f"{begun} {best} is ahead by {small:+.1f} and {large:+.1f} points: {told_}{end}.", narrower
+        change = _change(lines[best], mine, few, all_)
+        corrected = _change(lines[best], mine, few, all_, corrected=True)
+        narrower = None if change.p >= 0.05 else change.difference.value < 0
+        what = {
+            True: "fewer names narrow the gap"
+            + ("" if gaps[few].real else ", so far that none is left to see"),
+            False: "fewer names widen the gap",
+            None: "whether fewer names narrow the gap, these images do not tell",
+        }[narrower]
+        return (
+            f"{begun} {best} is ahead by {small:+.1f} and {large:+.1f} points, a change by "
+            f"{points(change.difference)} (less what guessing gives, {points(corrected.difference)}): {what}."
+        ), narrower
+
+
+def _change(
+    ahead: dict[int, Run], mine: dict[int, Run], few: int, all_: int, *, corrected: bool = False
+) -> Paired:
+    """The lead among few names less that among all, on the same images; perhaps as shares of what is beyond
+    guessing.
+    """
+    marks: dict[int, dict[str, float]] = {}
+    clusters: dict[str, int] = {}
+    for n in (few, all_):
+        scale = n / (n - 1) if corrected else 1.0  # what guessing gives cancels in a difference
+        right = [
+            {row["id"]: scale * (row["prediction"] == row["label"]) for row in run.findings()}
+            for run in (ahead[n], mine[n])
+        ]
+        marks[n] = {id: value - right[1][id] for id, value in right[0].items() if id in right[1]}
+    for row in mine[all_].findings():
+        clusters[row["id"]] = cluster_of(row["images"], row["id"])
+    ids = [id for id in marks[all_] if id in marks[few]]
+    return paired(
+        [marks[few][id] for id in ids], [marks[all_][id] for id in ids], [clusters[id] for id in ids]
+    )
 
 
 def _point(n: int, run: Run) -> Point:

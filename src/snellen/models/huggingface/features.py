@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from snellen.errors import Unsupported
 from snellen.models.huggingface.vlm import Row, VisionLanguageModel
 from snellen.types import Request
 
@@ -21,39 +22,39 @@ PLACES = {
 }
 
 
-def features(
-    model: VisionLanguageModel, requests: Sequence[Request], layers: str = "last"
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Features of each request's prompt, read off one forward pass a batch.
+def features(model: VisionLanguageModel, request: Request, layers: str = "last") -> dict[str, torch.Tensor]:
+    """Features of a request's prompt, read off one forward pass: name → [width], float32.
 
-    ``layer K, last token`` and ``layer K, mean`` (over the prompt's tokens) for the last layer, or for
-    all with ``layers="all"``; and, where the architecture has them under a known name, the means over the
-    outputs of the vision tower and of the projector.
+    ``layer K, last token`` and ``layer K, mean`` (over the prompt's tokens) for the last layer, or for all
+    with ``layers="all"``; and, where the architecture has them under a known name, the means over the outputs
+    of the vision tower and of the projector.
 
     Args:
-        requests: each with one image.
+        request: with one image.
 
-    Yields:
-        name → [width], float32, one mapping a request.
+    Raises:
+        Unsupported: the architecture gives no hidden states.
     """
     import torch
 
     model.load()
-    for request in requests:
-        row = Row(request, model.prompt(request.messages))
-        with torch.inference_mode(), _watched(model.decoder) as seen:
-            inputs = model.on_device(model.process(row.prompt, request.images))
-            output = model.decoder(**inputs, output_hidden_states=True)
-        states = output.hidden_states
-        found: dict[str, torch.Tensor] = {}
-        kept = range(len(states)) if layers == "all" else [len(states) - 1]
-        for k in kept:
-            state = states[k][0].float()
-            found[f"layer {k}, last token"] = state[-1]
-            found[f"layer {k}, mean"] = state.mean(0)
-        for name, value in seen.items():
-            found[name] = value.float().flatten(0, -2).mean(0)
-        yield {name: value.cpu() for name, value in found.items()}
+    row = Row(request, model.prompt(request.messages))
+    with torch.inference_mode(), _watched(model.decoder) as seen:
+        inputs = model.on_device(model.process(row.prompt, request.images))
+        output = model.decoder(**inputs, output_hidden_states=True)
+    inner = getattr(output, "language_model_outputs", output)
+    states = getattr(inner, "hidden_states", None) or getattr(inner, "decoder_hidden_states", None)
+    if not states:
+        raise Unsupported(
+            f"{model.name}: {model.architecture} gives no hidden states, so it cannot be probed."
+        )
+    found: dict[str, torch.Tensor] = {}
+    for k in range(len(states)) if layers == "all" else [len(states) - 1]:
+        state = states[k][0].float()
+        found[f"layer {k}, last token"] = state[-1].cpu()
+        found[f"layer {k}, mean"] = state.mean(0).cpu()
+    means = {name: value.float().flatten(0, -2).mean(0).cpu() for name, value in seen.items()}
+    return found | means
 
 
 @contextmanager

@@ -257,8 +257,11 @@ class VisionLanguageModel(CheckpointModel):
             return None
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         tries = [self._trie(row) for row in rows]
+        free = list(range(self._model.config.get_text_config(decoder=True).vocab_size))
 
         def allowed(row: int, ids: Any) -> list[int]:
+            if not rows[row].request.continuations:
+                return free
             branch: dict[int, Any] | None = tries[row]
             for token in ids[start:].tolist():
                 branch = branch.get(token) if branch else None
