@@ -350,7 +350,7 @@ class TestDatabases:
         script = (
             "import resource, signal, sys\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (180_000, 180_000))\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (260_000, 260_000))\n"
             "from snellen import cli\n"
             "cli.main()\n"
         )
