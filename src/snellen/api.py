@@ -41,6 +41,11 @@ class Filters:
     split: str | None = None
     skip_bad: bool = False
 
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> Filters:
+        """The filters that a run's manifest holds."""
+        return cls(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
+
     def apply(self, data: Dataset, seed: int) -> Selection:
         """The selection of a data set."""
         return select(
@@ -316,8 +321,7 @@ class Plan:
                 f"{run} was begun with objects of Python's own, or by rescoring, so how is not written "
                 "down: do again what began it; what was answered is not asked again."
             )
-        filters = Filters(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
-        return cls(**{**recipe, "filters": filters}, workspace=store, resumes=run, **limits)
+        return cls(**{**recipe, "filters": Filters.of(recipe)}, workspace=store, resumes=run, **limits)
 
 
 def _bind(watch: Watch | None, examination: Examination) -> Callable[[Progress], None] | None:

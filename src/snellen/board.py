@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -354,7 +355,7 @@ class Board:
             for row in self.store.list_runs(changed if len(changed) < len(stamps) else None):
                 entry = _entry(Run(self.store, row["id"], row), self._book)
                 self._entries[row["id"]] = (row["updated"], entry)
-            return [self._entries[id][1] for id in stamps if id in self._entries] + list(published())
+            return [self._entries[id][1] for id in stamps if id in self._entries] + [*published()]
 
     def select(self, query: Query) -> list[Group]:
         """What a query shows, in groups."""
@@ -362,9 +363,7 @@ class Board:
 
     def ranks(self, group: Group) -> tuple[dict[str, int], bool]:
         """Ranks by run, and whether paired tests stand behind them (or else intervals)."""
-        mine = [
-            e for e in group.entries if not e.published and e.status == "finished" and e.value is not None
-        ]
+        mine = [e for e in group.entries if not e.published and _ended(e)]
         key = tuple((e.id, self._entries[e.id][0]) for e in mine if e.id in self._entries)
         if key not in self._ranks:
             small = len(mine) <= PAIRED_RUNS and sum(e.n for e in mine) <= PAIRED_SAMPLES
@@ -432,16 +431,12 @@ def _entry(run: Run, book: Book) -> Entry:
     )
 
 
-_PARTS: list[tuple[str, Any]] = []
-
-
-def _parts() -> list[tuple[str, Any]]:
+@cache
+def _parts() -> tuple[tuple[str, Any], ...]:
     """All suites' parts, with the names of their suites."""
-    if not _PARTS:
-        from snellen.suites.suite import find, names
+    from snellen.suites.suite import find, names
 
-        _PARTS.extend((name, part) for name in names() for part in find(name).parts)
-    return _PARTS
+    return tuple((name, part) for name in names() for part in find(name).parts)
 
 
 def _suites_of(data: str, protocol: str) -> tuple[str, ...]:
@@ -457,18 +452,16 @@ def _suites_of(data: str, protocol: str) -> tuple[str, ...]:
     )
 
 
-_PUBLISHED: list[Entry] = []
-
-
-def published() -> Sequence[Entry]:
+@cache
+def published() -> tuple[Entry, ...]:
     """Figures that studies published, as the suites hold them."""
-    if not _PUBLISHED:
-        for suite, part in _parts():
-            if part.published is None:
-                continue
-            for data in part.data:
-                _PUBLISHED.extend(_published(suite, part, data, row) for row in part.published.rows)
-    return _PUBLISHED
+    return tuple(
+        _published(suite, part, data, row)
+        for suite, part in _parts()
+        if part.published is not None
+        for data in part.data
+        for row in part.published.rows
+    )
 
 
 #: Published figures that are no scores.

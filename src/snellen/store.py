@@ -270,14 +270,8 @@ class Store:
         """All runs, or those of these ids, the newest last."""
         query = sa.select(runs).order_by(runs.c.created, runs.c.id)
         if ids is not None:
-            pages = [ids[i : i + 500] for i in range(0, len(ids), 500)]
-            found = [
-                dict(row)
-                for page in pages
-                for row in self.do(
-                    lambda c, page=page: c.execute(query.where(runs.c.id.in_(page))).mappings().all()  # type: ignore[misc]
-                )
-            ]
+            pages = [query.where(runs.c.id.in_(ids[i : i + 500])) for i in range(0, len(ids), 500)]
+            found = self.do(lambda c: [dict(row) for page in pages for row in c.execute(page).mappings()])
             return sorted(found, key=lambda row: (row["created"], row["id"]))
         return self.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 

@@ -22,7 +22,7 @@ from snellen.schema import answers, battles, reveals, settings, turns, votes
 from snellen.store import Store, timestamp
 from snellen.types import Outcome
 
-__all__ = ["REASONS", "SIDES", "Answer", "Ballots", "Battle", "Choice", "Turn", "Vote"]
+__all__ = ["OUTCOMES", "REASONS", "SIDES", "Answer", "Ballots", "Battle", "Choice", "Turn", "Vote"]
 
 SIDES = ("left", "right")
 #: What a voter may say was wrong with an answer.
@@ -45,7 +45,7 @@ DEALT = ("live", "runs")
 #: changed would tell them.
 SETTLED = 600.0
 #: How each counts in a ranking.
-_OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
+OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
 
 
 @dataclass(frozen=True)
@@ -406,7 +406,7 @@ class Ballots:
         if not leaked:
             query = query.where(~_leaks())
         rows = self.store.do(lambda c: c.execute(query).all())
-        return [Verdict(v, left, right, _OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
+        return [Verdict(v, left, right, OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
 
     def stamp(self) -> tuple[int, str]:
         """What changes when anybody votes: how many lines there are, and when the last one was added."""

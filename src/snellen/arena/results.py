@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.ballots import Ballots
+from snellen.arena.ballots import OUTCOMES, Ballots
 from snellen.arena.quality import Agreement, Quality, agreement, assess, preferred_wrong
 from snellen.arena.rating import Ranking, Tally, rank
 from snellen.arena.style import difference, styled
@@ -81,7 +81,6 @@ class Results:
 
 def _rows(ballots: Ballots, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
     """Votes one by one, with the difference in style of all that both sides said."""
-    outcomes = {"left": "left", "right": "right", "tie": "tie", "both_bad": "tie"}
     found: list[tuple[str, str, str, str, Sequence[float]]] = []
     for battle in ballots.voted():
         if battle.vote is None or battle.repeats or (battle.leak and not leaked):
@@ -90,7 +89,7 @@ def _rows(ballots: Ballots, *, leaked: bool) -> list[tuple[str, str, str, str, S
             "\n".join(said.text for turn in battle.turns if (said := getattr(turn, side)) is not None)
             for side in ("left", "right")
         ]
-        outcome = outcomes[battle.vote.choice]
+        outcome = OUTCOMES[battle.vote.choice]
         found.append((battle.voter, battle.left, battle.right, outcome, difference(*texts)))
     return found
 

@@ -80,6 +80,15 @@ def print_leaderboard(runs: list[Run]) -> None:
     console.print(f"Look closer: snellen show {runs[-1].id}", style="dim", soft_wrap=True)
 
 
+def slug(text: str) -> str:
+    """A name as part of a file's name: letters, digits and hyphens.
+
+    >>> slug("hf:org/Name?x=1")
+    'hf-org-Name-x-1'
+    """
+    return "".join(c if c.isalnum() else "-" for c in text).strip("-")
+
+
 def read_options(flag: str, given: list[str] | None) -> dict[str, str]:
     """``KEY=VALUE`` items as a mapping.
 

@@ -17,6 +17,7 @@ from snellen.cli.app import (
     print_json,
     read_options,
     screen,
+    slug,
 )
 from snellen.redaction import redact
 
@@ -96,8 +97,8 @@ def diagnose_(
         )
         found = Diagnosis(redact(model), redact(data), len(case.selection))
         words = [redact(model), redact(data), *(name for item in only or [] for name in item.split(","))]
-        slug = "-".join("".join(c if c.isalnum() else "-" for c in word).strip("-")[-60:] for word in words)
-        output = output or store.folder / f"diagnosis-{slug[:200]}.html"
+        told = "-".join(slug(word)[-60:] for word in words)
+        output = output or store.folder / f"diagnosis-{told[:200]}.html"
         try:
             diagnose(case, only or [], into=found)
         finally:  # also of what was found before it was stopped

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snellen.cli.app import AsJson, MaxCost, Quiet, Workspace, app, print_json, read_options, screen
+from snellen.cli.app import AsJson, MaxCost, Quiet, Workspace, app, print_json, read_options, screen, slug
 from snellen.errors import BadOption, Stopped, require
 from snellen.redaction import redact
 
@@ -50,8 +50,7 @@ def acuity_(
             watch=watch,
         )
     if output is None:
-        slug = "".join(c if c.isalnum() else "-" for c in redact(model)).strip("-")
-        output = readings[0].run.folder / f"eye-test-{slug}.png"
+        output = readings[0].run.folder / f"eye-test-{slug(redact(model))}.png"
     draw_card(redact(model), readings, output)
     if as_json:
         print_json(

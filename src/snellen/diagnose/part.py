@@ -19,10 +19,24 @@ from snellen.stats import Estimate, holm
 from snellen.store import Store
 from snellen.types import Kind
 
-__all__ = ["MARGIN", "Case", "Finding", "LeftOut", "Part", "Table", "estimate_of", "little", "points", "told"]
+__all__ = [
+    "MARGIN",
+    "SCORED",
+    "Case",
+    "Finding",
+    "LeftOut",
+    "Part",
+    "Table",
+    "estimate_of",
+    "little",
+    "points",
+    "told",
+]
 
 #: A difference matters little if its interval lies within so much: 5 points.
 MARGIN = 0.05
+#: Beyond so many likelihoods of names, they are left out.
+SCORED = 500_000
 
 
 class LeftOut(Exception):
@@ -106,10 +120,9 @@ class Case:
     hand: AtHand = field(default_factory=AtHand)
 
     def __post_init__(self) -> None:
-        plan = self._plan(self.model, "closed-set?rounds=1", self.filters)
+        self._plan(self.model, "closed-set?rounds=1", self.filters)  # refuses what cannot be asked
         self.subject: Model = self.hand.models[self.model]
         self.selection: Selection = next(iter(self.hand.selections.values()))
-        del plan
         if len(self.selection.labels) < 2:
             raise DataError(f"{self.data} has no classes, and a diagnosis is of classification.")
 
@@ -167,12 +180,12 @@ class Case:
         """The model's answers to a closed set of all names, asked once: what most parts begin with."""
         return self.run("closed-set?rounds=1")
 
-    def beside(self, protocol: str = "rank", **more: Any) -> dict[str, Run]:
-        """The references' runs by model; those that cannot be asked are left out."""
+    def beside(self) -> dict[str, Run]:
+        """The references' ranks of names, by model; those that cannot be asked are left out."""
         found = {}
         for name in self.references:
             try:
-                found[name] = self.run(protocol, model=name, **more)
+                found[name] = self.run("rank", model=name)
             except UsageError as error:
                 self.missing[name] = str(error)
         return found
@@ -206,7 +219,6 @@ class Part(ABC):
 
     name: ClassVar[str]
     order: ClassVar[int]
-    about: ClassVar[str]  #: in one line, for lists
 
     @abstractmethod
     def examine(self, case: Case) -> Finding:

@@ -19,13 +19,11 @@ from snellen.arena.results import Results
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.types import Outcome
 from snellen.web.pictures import MAX_UPLOAD, PNG, is_hash, preview
-from snellen.web.site import Site, site_of
+from snellen.web.site import Site, picture, site_of
 
 __all__ = ["router"]
 
 router = APIRouter()
-#: What stands under a hash never changes.
-_KEPT = "private, max-age=86400, immutable"
 
 
 def _arena(site: Site) -> Live | Recorded:
@@ -82,8 +80,8 @@ def random_image(request: Request) -> Response:
     if not isinstance(arena, Live):
         raise UsageError("This arena shows stored answers; press Start.")
     site.limit("upload", request)
-    picture, sample, _ = arena.random_image()
-    sha256 = site.uploads.keep(picture.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
+    found, sample, _ = arena.random_image()
+    sha256 = site.uploads.keep(found.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
     return RedirectResponse(
         str(request.url_for("arena_page").include_query_params(image=sha256, sample=sample)), 303
     )
@@ -219,10 +217,8 @@ def arena_image(request: Request, sha256: str) -> Response:
         raise HTTPException(404)
     path = site.uploads.path(sha256)
     data = path.read_bytes() if path.is_file() else preview(site.store, sha256)
-    if data is None:
-        raise HTTPException(404, "This image is not kept.")
-    kind = "image/png" if data.startswith(PNG) else "image/jpeg"
-    return Response(data, headers={"content-type": kind, "cache-control": _KEPT})
+    kind = "image/png" if data is not None and data.startswith(PNG) else "image/jpeg"
+    return picture(None if data is None else (kind, data))
 
 
 @router.get("/arena/battles/{id}/images/{number}", response_model=None)
@@ -234,7 +230,7 @@ def battle_image(request: Request, id: str, number: int) -> Response:
         raise HTTPException(404, "This battle has no such image.")
     sha256 = battle.images[number - 1]
     if (found := site.originals.of_battle(battle, sha256)) is not None:
-        return Response(found[1], headers={"content-type": found[0], "cache-control": _KEPT})
+        return picture(found)
     return arena_image(request, sha256)
 
 

@@ -116,7 +116,7 @@ class Originals:
         recipe = Run(self.store, run).manifest.get("plan")
         if recipe is None or recipe["data"][0].partition(":")[0] not in _LOCAL:
             return None
-        filters = Filters(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
+        filters = Filters.of(recipe)
         split = {"split": filters.split} if filters.split else {}
         try:
             data = DATASETS.make(recipe["data"][0], {**recipe["data_options"], **split})

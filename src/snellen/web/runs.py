@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import Response  # noqa: TC002 - routes are read off annotations
 from starlette.exceptions import HTTPException
 
 from snellen.board import page_of
@@ -23,7 +23,7 @@ from snellen.runs import Run
 from snellen.stats import Estimate
 from snellen.types import Outcome
 from snellen.web.pictures import is_hash, preview
-from snellen.web.site import Site, site_of
+from snellen.web.site import Site, picture, site_of
 
 __all__ = ["router"]
 
@@ -227,7 +227,7 @@ def sample_image(request: Request, id: str, position: Position, sha256: str) -> 
     if found is None:
         data = preview(site.store, sha256)
         found = None if data is None else ("image/jpeg", data)
-    return _picture(found)
+    return picture(found)
 
 
 @router.get("/previews/{sha256}", response_model=None)
@@ -237,17 +237,7 @@ def preview_image(request: Request, sha256: str) -> Response:
     if not is_hash(sha256):
         raise HTTPException(404)
     data = preview(site.store, sha256)
-    return _picture(None if data is None else ("image/jpeg", data))
-
-
-def _picture(found: tuple[str, bytes] | None) -> Response:
-    if found is None:
-        raise HTTPException(404, "This image is not kept.")
-    kind, data = found
-    # What stands under a hash never changes.
-    return Response(
-        data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
-    )
+    return picture(None if data is None else ("image/jpeg", data))
 
 
 @router.get("/compare", response_model=None)

@@ -12,9 +12,7 @@ from snellen.errors import BadOption, require
 if TYPE_CHECKING:
     from snellen.web.site import Site
 
-__all__ = ["PORT", "bound", "serve"]
-
-PORT = 8421
+__all__ = ["bound", "serve"]
 
 
 def bound(host: str, port: int) -> socket.socket:

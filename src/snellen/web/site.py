@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from fastapi import Request  # noqa: TC002 - routes are read off annotations
 from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
 
 from snellen.arena.ballots import Ballots
 from snellen.arena.live import Live
@@ -23,7 +24,7 @@ from snellen.web.markup import markdown
 from snellen.web.pictures import Originals, Uploads
 from snellen.web.safety import Policy, Rates
 
-__all__ = ["Site", "TooFast", "site_of"]
+__all__ = ["Site", "TooFast", "picture", "site_of"]
 
 VOTER = "snellen_voter"
 
@@ -117,6 +118,20 @@ class Site:
         """The salted id of whoever asks, new or known; see :meth:`newcomer`."""
         request.state.secret = request.cookies.get(VOTER) or secrets.token_urlsafe(24)
         return self.ballots.voter(request.state.secret)
+
+
+def picture(found: tuple[str, bytes] | None) -> Response:
+    """An image of a media type, which a browser may keep: what stands under a hash never changes.
+
+    Raises:
+        HTTPException: there is none.
+    """
+    if found is None:
+        raise HTTPException(404, "This image is not kept.")
+    kind, data = found
+    return Response(
+        data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
+    )
 
 
 def site_of(request: Request) -> Site:

@@ -13,7 +13,6 @@ class Confusions(Part):
     """The pairs that are confused most, and whether in both directions; the classes that are found least."""
 
     name, order = "confusions", 90
-    about = "the most confused pairs of classes"
 
     def examine(self, case: Case) -> Finding:
         """From the closed-set run."""

@@ -12,7 +12,6 @@ class ChainOfThought(Part):
     """
 
     name, order = "cot", 50
-    about = "with and without chain of thought, and its cost in tokens"
 
     def examine(self, case: Case) -> Finding:
         """Two open-world runs."""

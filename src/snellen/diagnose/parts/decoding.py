@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from snellen.diagnose.part import Case, Finding, LeftOut, Part, Table, estimate_of, points, told
+from snellen.diagnose.part import SCORED, Case, Finding, LeftOut, Part, Table, estimate_of, points, told
 
-#: Beyond so many likelihoods it is left out.
-SCORED = 500_000
 #: Likelihoods, by how they are normalised for the length of a name.
 WAYS = {
     "log-likelihood": "rank",
@@ -22,7 +20,6 @@ class Decoding(Part):
     """
 
     name, order = "decoding", 60
-    about = "generated names against the likelihood of names"
 
     def examine(self, case: Case) -> Finding:
         """A run for each normalisation, where the model tells likelihoods."""

@@ -25,7 +25,6 @@ class Exposure(Part):
     """
 
     name, order = "exposure", 80
-    about = "how often each class name was seen in training, against accuracy"
 
     def examine(self, case: Case) -> Finding:
         """Count, correlate, bin."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from snellen.diagnose.part import MARGIN, Case, Finding, LeftOut, Part, Table, estimate_of, points, told
+from snellen.diagnose.part import (
+    MARGIN,
+    SCORED,
+    Case,
+    Finding,
+    LeftOut,
+    Part,
+    Table,
+    estimate_of,
+    points,
+    told,
+)
 from snellen.errors import UsageError
 from snellen.runs import Run
 
 #: Beyond so many classes, a yes/no question for each of them is left out.
 BINARY = 60
-#: Beyond so many scored names, likelihoods are left out.
-SCORED = 500_000
 
 
 class Gap(Part):
@@ -19,7 +28,6 @@ class Gap(Part):
     """
 
     name, order = "gap", 10
-    about = "open-world, closed-set, binary and rank beside a CLIP-type model and a classifier"
 
     def examine(self, case: Case) -> Finding:
         """Runs under each protocol, and paired differences with the best reference."""

@@ -20,7 +20,6 @@ class Order(Part):
     """
 
     name, order = "order", 40
-    about = "fixed against shuffled names, accuracy by place, votes over rounds"
 
     def examine(self, case: Case) -> Finding:
         """A run with fixed order, and one of five shuffled rounds."""

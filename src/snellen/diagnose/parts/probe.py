@@ -50,7 +50,6 @@ class Probe(Part):
     """
 
     name, order = "probe", 70
-    about = "a classifier on hidden states, beside the generated answer"
 
     def examine(self, case: Case) -> Finding:
         """Fit on the training split, test beside generation."""

@@ -16,7 +16,6 @@ class Prompts(Part):
     """
 
     name, order = "prompts", 30
-    about = "wordings of the question, against the interval over images"
 
     def examine(self, case: Case) -> Finding:
         """One open-world run for each wording."""

@@ -16,7 +16,6 @@ class Size(Part):
     """Accuracy by how large the thing is: as the data say (``size``), its box, or the image's pixels."""
 
     name, order = "size", 85
-    about = "accuracy by the size of the object or of the image"
 
     def examine(self, case: Case) -> Finding:
         """Group the closed-set run's samples."""

@@ -22,7 +22,6 @@ class Sweep(Part):
     """
 
     name, order = "sweep", 20
-    about = "accuracy against the number of class names offered"
 
     def examine(self, case: Case) -> Finding:
         """One run for each number, of the model and the references; and of the images of N classes alone."""
