@@ -99,7 +99,7 @@ def pages(workspace: Path, runs: list[Run]) -> None:
     if browser is None:
         print("left as they are: the web app's pages (no Chromium here)")
         return
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Page, sync_playwright
 
     store = Store(workspace)
     by_name = {f"{run.model} {run.protocol}": run.id for run in runs}
@@ -123,8 +123,8 @@ def pages(workspace: Path, runs: list[Run]) -> None:
     with served(Site(store, Policy(), arena)) as address, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
 
-        def shoot(name: str, page: object) -> None:
-            page.screenshot(path=IMAGES / f"{name}.png")  # type: ignore[attr-defined]
+        def shoot(name: str, page: Page) -> None:
+            page.screenshot(path=IMAGES / f"{name}.png")
             print(f"written: {IMAGES / name}.png")
 
         for name, (path, width, height, scheme) in shots.items():

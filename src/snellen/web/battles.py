@@ -247,7 +247,7 @@ async def further(request: Request, id: str, question: str = Form("")) -> Respon
 
 
 @router.post("/arena/battles/{id}/votes", response_model=None)
-def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = Form([])) -> Response:  # noqa: B008
+def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = Form([])) -> Response:  # noqa: B008 - read, not called
     """Vote; the names come later, so that a vote can still be taken back."""
     site = site_of(request)
     site.limit("vote", request)

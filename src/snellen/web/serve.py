@@ -54,11 +54,13 @@ def serve(
     from snellen.web.app import create_app
 
     host, port = sock.getsockname()[:2]
-    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
+    shown = f"[{host}]" if ":" in host else host
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound
+        shown = socket.gethostname()
     path = "/arena" if site.arena is not None else "/"
     address = f"http://{shown}:{port}{path}"
 
-    class Server(uvicorn.Server):  # type: ignore[misc]
+    class Server(uvicorn.Server):  # type: ignore[misc] # loaded when it is needed, so of no known type
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
