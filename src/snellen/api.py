@@ -159,7 +159,8 @@ class Plan:
         self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
         #: What a user should hear before it begins.
         self.notes = [note for selection in selections for note in selection.data.notes]
-        self._selections = selections
+        #: What is examined of each data set.
+        self.selections = selections
 
     def _select(self, name: str | Dataset, options: Mapping[str, Any], few: Mapping[str, Any]) -> Selection:
         """What is examined of a data set."""
@@ -235,7 +236,7 @@ class Plan:
                 for scorer in protocol.suited(model).scorers():
                     check_scorer(scorer, model.limits)
         store = self.store
-        for selection in self._selections:
+        for selection in self.selections:
             selection.fingerprint()
         nonce = store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
         self.runs = []

@@ -81,6 +81,7 @@ class Sample:
     references: tuple[str, ...] = ()  #: true answers or captions in free text
     regions: tuple[Region, ...] = ()  #: what is to be found, and where it is
     meta: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[Message, ...] = ()  #: a whole conversation, to be taught
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,8 +80,13 @@ class Checkpoint:
             require("peft", "tune", f"adapter={adapter}")
         if quantization != "none":
             require("bitsandbytes", "quantization", f"quantization={quantization}")
-        more = (adapter, quantization)
         folder = Path(path).expanduser()
+        if path and (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists():
+            base, commit = _base_of(folder, adapter)
+            require("peft", "tune", f"The adapter {path}")
+            options = (commit or revision, dtype, device, attn, trust_remote_code, str(folder), quantization)
+            return cls.find(name, base, *options)
+        more = (adapter, quantization)
         if path and folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise ModelError(
@@ -161,15 +167,34 @@ class Checkpoint:
         return (model if self.quantization != "none" else model.to(self.device)).eval()
 
     def _merged(self, model: Any) -> Any:
-        """The model with its adapter merged into its weights."""
+        """The model with its adapter merged into its weights.
+
+        Raises:
+            ModelError: it was made for another model.
+        """
         from peft import PeftModel
 
+        self._refuse_another_base()
         try:
             return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         except Exception as error:
             raise ModelError(
                 f"adapter={self.adapter}: cannot be merged into {self.name} ({reason_of(error)})."
             ) from error
+
+    def _refuse_another_base(self) -> None:
+        """Adapters that say on which weights they were made are not put on others."""
+        import yaml
+
+        manifest = Path(self.adapter or "").expanduser() / "tuning.yaml"
+        if not manifest.is_file():
+            return
+        made_on = (yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}).get("base", {}).get("revision")
+        if made_on is not None and made_on != self.revision:
+            raise ModelError(
+                f"{self.adapter}: this adapter was made on other weights ({made_on[:19]}…) than {self.path} has "
+                f"({self.revision[:19]}…). Name the model that it was made on, or tune this one."
+            )
 
     def load_processor(self, auto_class: Any) -> Any:
         """The checkpoint's processor (or image processor, or tokenizer).
@@ -197,6 +222,29 @@ class Checkpoint:
             ) from error
 
 
+def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
+    """The checkpoint that an adapter belongs to, and its revision.
+
+    Raises:
+        BadOption: another adapter is asked for on top of it.
+        ModelError: the adapter does not say; or it says a model that is not the one it was made on.
+    """
+    if adapter is not None:
+        raise BadOption(f"{folder} is an adapter itself, so adapter={adapter!r} is not allowed; merge it first.")
+    try:
+        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base, commit = said["base_model_name_or_path"], said.get("revision")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: its adapter_config.json names no base model ({reason_of(error)}).") from error
+    if not base:
+        raise ModelError(f"{folder}: its adapter_config.json names no base model.")
+    if base.startswith("pico:"):
+        from snellen.models.pico import WEIGHTS
+
+        base = str(WEIGHTS / base.removeprefix("pico:"))
+    return base, commit
+
+
 def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> str:
     """The commit that a Hub id and revision stand for now; from the local cache where offline."""
     from transformers.utils.hub import cached_file, extract_commit_hash
@@ -218,7 +266,9 @@ def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> s
 
 def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
+    # Beside an adapter lie checkpoints of its training, and what it was merged into.
+    adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
+    for file in sorted(folder.glob("*") if adapter else folder.rglob("*")):
         if file.is_file() and file.suffix in _HASHED:
             digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
             with file.open("rb") as stream:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -89,18 +90,36 @@ class VisionLanguageModel(CheckpointModel):
     _matmul = ""
 
     def load_parts(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
         model = self.checkpoint.load(AutoModelForImageTextToText)
-        # generate() fills what a call leaves open from the model's own defaults (penalties, beams,
-        # forbidden words): they are put aside, so that greedy is greedy.
-        self._special, model.generation_config = model.generation_config, GenerationConfig()
         processor = self.checkpoint.load_processor(AutoProcessor)
-        self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._chat = ChatRenderer(processor)
+        self._take(model, processor)
         if model.device.type == "cpu" and str(model.dtype) == "torch.float32":
             self._matmul = take_fastest_route()
         return processor, model
+
+    def _take(self, model: Any, processor: Any) -> None:
+        from transformers import GenerationConfig
+
+        # generate() fills what a call leaves open from the model's own defaults (penalties, beams,
+        # forbidden words): they are put aside, so that greedy is greedy.
+        self._special, model.generation_config = model.generation_config, GenerationConfig()
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._chat = ChatRenderer(processor)
+
+    @contextmanager
+    def borrowing(self, model: Any, processor: Any) -> Iterator[None]:
+        """Answer by a model that somebody else holds and is training, for a while; it is left as it was."""
+        own, training = model.generation_config, model.training
+        self._processor, self._model = processor, model.eval()
+        self._take(model, processor)
+        try:
+            yield
+        finally:
+            self._sharing.clear()
+            self._model, model.generation_config = None, own
+            model.train(training)
 
     def close(self) -> None:
         self._sharing.clear()

@@ -1,0 +1,167 @@
+"""``tune`` and ``build``: mend a model, or put one together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from snellen.cli.app import AsJson, Quiet, Workspace, app, print_json, read_options, screen
+
+
+@app.command("tune")
+def tune_(
+    model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
+    data: Annotated[str, typer.Option(help="What it is tested on; its training split is learnt from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where what comes of it lies.")],
+    recipe: Annotated[
+        str, typer.Option(help="lora, qlora, projector, decoder, two-stage, full, head.")
+    ] = "lora",
+    train: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Learn from another data set than its training split.")
+    ] = None,
+    train_split: Annotated[str | None, typer.Option(help="The training split's name.")] = None,
+    hold_out: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Test on this share, learn from the rest.")
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA[@WEIGHT]", help="Learn from this too: so many examples for each of the data's."
+        ),
+    ] = None,
+    general: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DATA", help="A task that it must not forget: examined too. Repeatable."),
+    ] = None,
+    teach: Annotated[
+        Literal["both", "open", "names"],
+        typer.Option(help="Teach classes by open questions, by lists of names, or both."),
+    ] = "both",
+    oversample: Annotated[
+        list[str] | None, typer.Option(metavar="rare|hard", help="What comes more often. Repeatable.")
+    ] = None,
+    leaks: Annotated[
+        Literal["refuse", "drop", "allow"],
+        typer.Option(help="What is done about training images that are tested."),
+    ] = "refuse",
+    training_option: Annotated[
+        list[str] | None,
+        typer.Option("-T", metavar="KEY=VALUE", help="An option of TRL's SFTConfig. Repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Options of TRL's SFTConfig as YAML.")
+    ] = None,
+    lora_option: Annotated[
+        list[str] | None,
+        typer.Option("-L", metavar="KEY=VALUE", help="An option of PEFT's LoraConfig: r, lora_alpha …"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Test on the first N samples only.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Learn from N samples only, drawn at random.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Also write the model with its adapter merged in, to DIR/merged.")
+    ] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Push it to the Hugging Face Hub, privately.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Push it for everybody to see.")] = False,
+    model_option: Annotated[
+        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
+    ] = None,
+    data_option: Annotated[
+        list[str] | None, typer.Option("-D", metavar="KEY=VALUE", help="An option of the data. Repeatable.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
+    seed: Annotated[int, typer.Option(help="Of parting, drawing and training.")] = 0,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a model on your images, and show what it gained and lost: the same samples before and after.
+
+    Given again, the command goes on from the last checkpoint. Several GPUs: accelerate launch -m snellen tune …
+    """
+    from snellen.api import Filters
+    from snellen.report.progress import progress
+    from snellen.report.training import training
+    from snellen.store import Store
+    from snellen.tune.publish import check_address, publish
+    from snellen.tune.stages import read_settings
+    from snellen.tune.tuning import Tuning
+
+    if push_to_hub is not None:
+        check_address(push_to_hub)
+    settings = read_settings(read_options("-T", training_option), config)
+    with training(quiet=quiet) as watch, progress(quiet=quiet) as watch_examination:
+        tuning = Tuning(
+            model,
+            data,
+            output,
+            train,
+            train_split,
+            hold_out,
+            recipe,
+            mix or (),
+            general or (),
+            teach,
+            [name for item in oversample or () for name in item.split(",")],
+            leaks,
+            settings,
+            _numbers(read_options("-L", lora_option)),
+            read_options("-M", model_option),
+            read_options("-D", data_option),
+            Filters(limit=limit, skip_bad=skip_bad),
+            train_limit,
+            merge,
+            batch_size,
+            seed,
+            Store(workspace),
+            watch,
+            watch_examination,
+        )
+        found = tuning.carry_out()
+    if found is None:  # one of several processes, and not the first
+        return
+    address = publish(output, push_to_hub, public=public) if push_to_hub is not None else None
+    if as_json:
+        print_json({**found.as_dict(), **({"address": address} if address else {})})
+        return
+    _show(found, address)
+
+
+def _numbers(given: Mapping[str, str]) -> dict[str, object]:
+    import yaml
+
+    return {key: yaml.safe_load(value) for key, value in given.items()}
+
+
+def _show(found: object, address: str | None) -> None:
+    """The table of before and after, and what to do next."""
+    from rich.table import Table
+
+    from snellen.report.tables import escape
+    from snellen.tune.tuning import Tuned
+
+    assert isinstance(found, Tuned)
+    console = screen()
+    table = Table(title="Before and after, on the same samples", title_justify="left")
+    for heading in ("task", "score", "before %", "after %", "difference in points (95 %)", ""):
+        table.add_column(heading, justify="left" if heading in ("task", "score", "") else "right")
+    colors = {"better": "green", "worse": "red", "no difference shown": "dim"}
+    for one in [*found.results, *([found.weakest] if found.weakest else [])]:
+        *told, verdict = one.told
+        table.add_row(escape(one.task), one.score, *told, f"[{colors[verdict]}]{verdict}[/]")
+    console.print(table)
+    for note in found.notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
+    console.print(f"It lies in {found.folder}: README.md, curves.png, tuning.yaml.", soft_wrap=True)
+    if address:
+        console.print(f"Pushed to {address}", soft_wrap=True)
+    first = found.results[0]
+    console.print(f"Look closer: snellen compare {first.first} {first.second} --across", style="dim", soft_wrap=True)
+    console.print(f"Talk to it: snellen chat {found.model} --image FILE", style="dim", soft_wrap=True)

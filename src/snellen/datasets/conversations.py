@@ -1,0 +1,161 @@
+"""Conversations about images, for teaching: chat messages, and the layout of LLaVA-Instruct."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from snellen.datasets.base import Dataset, Row
+from snellen.datasets.records import JsonLines
+from snellen.datasets.table import open_image
+from snellen.errors import DataError
+from snellen.images import Image
+from snellen.registry import DATASETS
+from snellen.types import Message, Sample
+
+__all__ = ["Conversations", "conversations"]
+
+#: Who speaks, as either layout calls them.
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+MARK = "<image>"
+
+
+@DATASETS.register("conversations", example="conversations:FILE")
+def conversations(path: str, *, images: str | None = None, allow_outside: bool = False) -> Conversations:
+    """Conversations to be taught: ``messages`` and ``images`` a JSON line, or LLaVA-Instruct's JSON.
+
+    Of the first, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH, …]}``, a
+    content being a text (``<image>`` in it, or else the beginning, is where images stand) or a list of parts
+    of type text and image. Of the second, the file is a list of ``{"image": PATH, "conversations":
+    [{"from": "human", "value": …}, {"from": "gpt", …}]}``. Either may be without an image.
+
+    Options: ``images``, the folder that image paths start from (the file's own); ``allow_outside=true``:
+    they may lead out of it.
+
+    Raises:
+        DataError: no such file, or a row of another layout.
+    """
+    file = Path(path).expanduser()
+    root = Path(images).expanduser() if images is not None else file.parent
+    return Conversations(f"conversations:{path}", _rows(file), root, allow_outside)
+
+
+def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
+    """The rows of a list in JSON, or of JSON lines."""
+    if not file.is_file():
+        raise DataError(f"{file}: no such file.")
+    with file.open("rb") as stream:
+        first = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if first != b"[":
+        lines = JsonLines(file)
+        return list(lines.scan(lines.columns))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON ({error}).") from error
+    if not all(isinstance(row, dict) for row in found):
+        raise DataError(f"{file}: expected a list of objects, as LLaVA-Instruct's.")
+    rows: Sequence[Mapping[str, Any]] = found
+    return rows
+
+
+class Conversations(Dataset):
+    """See :func:`conversations`. A sample's ``turns`` hold all of it; its question and reference are the first
+    of each, so that it can be examined too.
+    """
+
+    protocol = "instruct"
+    labels = ()
+
+    def __init__(self, name: str, rows: Sequence[Mapping[str, Any]], root: Path, outside: bool) -> None:
+        self.name, self._rows, self._root, self._outside = name, rows, root, outside
+        if not rows:
+            raise DataError(f"{name}: no rows.")
+        self._turns(0)  # a file of another layout is said at once
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> Row:
+        return Row(f"{index}", None)
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        turns = self._turns(index)
+        asked = next(turn for turn in turns if turn.role == "user")
+        said = next(turn for turn in turns if turn.role == "assistant")
+        images = tuple(chain.from_iterable(turn.images for turn in turns))
+        return Sample(
+            self.row(index).id,
+            images,
+            question=asked.text,
+            references=(said.text,),
+            turns=turns,
+        )
+
+    def digest(self, index: int) -> str:
+        digest = hashlib.sha256(json.dumps(self._rows[index], sort_keys=True, default=repr).encode())
+        for turn in self._turns(index):
+            for image in turn.images:
+                digest.update(image.sha256.encode())
+        return digest.hexdigest()
+
+    def _turns(self, index: int) -> tuple[Message, ...]:
+        row = self._rows[index]
+        where = f"{self.name}, row {index}"
+        turns = row.get("messages", row.get("conversations"))
+        if not isinstance(turns, list) or not turns:
+            raise DataError(
+                f"{where}: neither messages nor conversations. Its keys: {', '.join(map(str, row))}. A row is "
+                '{"messages": [{"role": …, "content": …}], "images": [PATH]}, or LLaVA-Instruct\'s.'
+            )
+        cells = row.get("images", row.get("image"))
+        cells = cells if isinstance(cells, list) else [] if cells is None else [cells]
+        images = [open_image(cell, where, self._root, self._outside) for cell in cells]
+        left = iter(images)
+        found = [self._message(turn, left, where) for turn in turns]
+        unplaced = tuple(left)
+        if unplaced:  # nothing says where: before the first question
+            first = next((i for i, turn in enumerate(found) if turn.role == "user"), None)
+            if first is None:
+                raise DataError(f"{where}: nobody asks anything.")
+            found[first] = Message("user", (*unplaced, *found[first].content))
+        roles = [turn.role for turn in found if turn.role != "system"]
+        if roles[:2] != ["user", "assistant"] or any(a == b for a, b in zip(roles, roles[1:], strict=False)):
+            raise DataError(f"{where}: user and assistant do not take turns ({', '.join(roles) or 'nobody'}).")
+        return tuple(found)
+
+    def _message(self, turn: Any, left: Iterator[Image], where: str) -> Message:
+        said = turn if isinstance(turn, Mapping) else {}
+        role = ROLES.get(str(said.get("role", said.get("from"))))
+        content = said.get("content", said.get("value"))
+        if role is None or not isinstance(content, str | list):
+            raise DataError(f"{where}: a turn is a role and a content, not {str(turn)[:60]!r}.")
+        parts: list[str | Image] = []
+        for piece in [content] if isinstance(content, str) else content:
+            kind = piece.get("type") if isinstance(piece, Mapping) else "text"
+            text = piece.get("text") if isinstance(piece, Mapping) else piece
+            if kind == "image":
+                parts.append(self._next(left, where))
+            elif kind == "text" and isinstance(text, str):
+                for number, rest in enumerate(text.split(MARK)):
+                    parts += [self._next(left, where)] if number else []
+                    parts += [rest.strip("\n")] if rest.strip("\n") else []
+            else:
+                raise DataError(f"{where}: a part is a text or an image, not {str(piece)[:60]!r}.")
+        return Message(role, tuple(parts))  # type: ignore[arg-type]
+
+    def _next(self, left: Iterator[Image], where: str) -> Image:
+        found = next(left, None)
+        if found is None:
+            raise DataError(f"{where}: more places for images than images.")
+        return found

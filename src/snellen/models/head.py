@@ -1,0 +1,100 @@
+"""A classification head on the features of a vision-language model, as ``snellen tune --recipe head`` writes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import ModelError
+from snellen.models.base import LocalModel
+from snellen.models.classifier import match
+from snellen.protocols.base import ask
+from snellen.registry import MODELS
+from snellen.types import Kind, Request, Response, Score
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+__all__ = ["CONFIG", "WEIGHTS", "Head", "head"]
+
+#: The files of a head.
+CONFIG, WEIGHTS = "head.json", "head.safetensors"
+
+
+@MODELS.register("head", example="head:FOLDER")
+def head(folder: str, *, device: str = "auto") -> Head:
+    """A classification head that was fitted on a model's features: ranks the classes that it was taught.
+
+    Options: ``device`` of the model beneath.
+
+    Raises:
+        ModelError: no such folder, or the model beneath is not there.
+    """
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+    path = Path(folder).expanduser()
+    try:
+        facts = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        weights = (path / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder or '(nothing)'}: no head lies there ({error}). One is made with: snellen tune MODEL --recipe "
+            "head --data DATA -o FOLDER"
+        ) from error
+    base = MODELS.make(facts["base"], {**facts["options"], "device": device})
+    if not isinstance(base, VisionLanguageModel):
+        raise ModelError(f"{folder}: {facts['base']} has no hidden states for a head to sit on.")
+    return Head(base, facts, weights)
+
+
+class Head(LocalModel):
+    """See :func:`head`. A class's score is its log-probability; one that was not taught has -inf."""
+
+    kinds = frozenset({Kind.SCORE})
+    text_only = False
+
+    def __init__(self, base: VisionLanguageModel, facts: Mapping[str, Any], weights: bytes) -> None:
+        self.base, self._facts, self._bytes = base, facts, weights
+        self._arrays: Any = None
+
+    def identity(self) -> Mapping[str, Any]:
+        digest = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode() + self._bytes)
+        return {"kind": "head", "base": dict(self.base.identity()), "head": digest.hexdigest()}
+
+    def load(self) -> None:
+        if self._arrays is None:
+            from safetensors.numpy import load
+
+            self.base.load()
+            self._arrays = load(self._bytes)
+
+    def facts(self) -> Mapping[str, Any]:
+        return self.base.facts()
+
+    def close(self) -> None:
+        self._arrays = None
+        self.base.close()
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        self.load()
+        return [self._rank(request) for request in requests]
+
+    def _rank(self, request: Request) -> Response:
+        import numpy as np
+
+        from snellen.models.huggingface.features import features
+
+        found = features(self.base, ask(request.images[-1:], self._facts["prompt"]))
+        name = next(key for key in found if key.endswith(self._facts["place"]))
+        held = self._arrays
+        seen = (found[name].numpy() - held["mean"]) / held["scale"]
+        logits = (held["weight"] @ seen + held["bias"]).astype(float)
+        logits -= np.logaddexp.reduce(logits)
+        own = dict(enumerate(self._facts["labels"]))
+        ids = match(request.continuations, own, {})
+        values = [float(np.logaddexp.reduce(logits[i])) if i else -math.inf for i in ids]
+        return Response(scores=tuple(map(Score, values)))

@@ -1,0 +1,211 @@
+"""What is written about a tuned model: the figure of its training, its card, results as the Hub reads them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import require
+from snellen.stats import Paired
+from snellen.tune.recipes import Recipe
+
+__all__ = ["Result", "draw_curves", "write_card"]
+
+#: The name of the model on its own card, which is written before it has an address.
+UNNAMED = "this model"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A task before and after, on the same samples.
+
+    Attributes:
+        score: what is compared, such as accuracy.
+        first, second: ids of the runs before and after.
+        before, after: the scores.
+        paired: after less before.
+        classes: where the samples are those of some classes.
+    """
+
+    task: str
+    score: str
+    first: str
+    second: str
+    before: float
+    after: float
+    paired: Paired
+    classes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, or ``no difference shown``."""
+        gap = self.paired.difference
+        return "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference shown"
+
+    @property
+    def told(self) -> tuple[str, str, str, str]:
+        """Before, after, the difference with its interval, the verdict; shares in per cent."""
+        gap = self.paired.difference
+        return (
+            f"{100 * self.before:.1f}",
+            f"{100 * self.after:.1f}",
+            f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})",
+            self.verdict,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "task": self.task,
+            "score": self.score,
+            "before": self.before,
+            "after": self.after,
+            "runs": [self.first, self.second],
+            "verdict": self.verdict,
+            **self.paired.as_dict(),
+            **({"classes": list(self.classes)} if self.classes else {}),
+        }
+
+
+def curves(log: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[tuple[list[float], list[float]]]:
+    """Steps and values of what was logged under a key, stage by stage, steps counted through.
+
+    >>> curves({"a": [{"loss": 2, "step": 1}, {"loss": 1, "step": 2}], "b": [{"loss": 0, "step": 1}]}, "loss")
+    [([1, 2], [2, 1]), ([3], [0])]
+    """
+    found, start = [], 0
+    for rows in log.values():
+        points = [(start + row["step"], row[key]) for row in rows if key in row]
+        if points:
+            found.append(([x for x, _ in points], [y for _, y in points]))
+        start += max((row["step"] for row in rows if "step" in row), default=0)
+    return found
+
+
+def draw_curves(log: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Loss (in training, and on what was kept apart) and held-out accuracy against the step, as a PNG."""
+    if not any(log.values()):
+        return
+    require("matplotlib", "report", "The figure of a training")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [
+        ("loss", (("loss", "training", "#8a8f98"), ("eval_loss", "kept apart", "#0b62a4"))),
+        ("accuracy %", (("held_out_accuracy", "kept apart, closed set", "#0b62a4"),)),
+    ]
+    panels = [(label, lines) for label, lines in shown if any(curves(log, key) for key, _, _ in lines)]
+    figure = Figure(figsize=(4.6 * len(panels), 3.2), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    for place, (label, lines) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for key, name, color in lines:
+            for turn, (steps, values) in enumerate(curves(log, key)):
+                scaled = [100 * v for v in values] if label.startswith("accuracy") else values
+                axes.plot(
+                    steps, scaled, marker=".", color=color, linewidth=1.4, label=name if turn == 0 else None
+                )
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25)
+        if label.startswith("accuracy"):
+            axes.set_ylim(0, 102)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def write_card(
+    folder: Path,
+    *,
+    base: str,
+    recipe: Recipe | None,
+    results: Sequence[Result],
+    weakest: Result | None,
+    facts: Mapping[str, Any],
+    notes: Sequence[str],
+    model: str,
+) -> None:
+    """Write ``README.md`` with its metadata, and ``.eval_results/*.yaml`` for data sets of the Hub.
+
+    The Hub takes results in ``.eval_results/`` for data sets that lie there alone; all are in the card's
+    ``model-index``.
+
+    Source: https://huggingface.co/docs/hub/eval-results and …/model-cards.
+    """
+    from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    adapter = recipe is not None and recipe.adapter
+    data = ModelCardData(
+        base_model=None if base.startswith(("pico:", "/", ".")) else base,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="image-text-to-text" if recipe is not None else "zero-shot-image-classification",
+        tags=["snellen", *(["lora"] if adapter else [])],
+        model_name=UNNAMED,
+        eval_results=[
+            EvalResult(
+                task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
+                dataset_type=_hub_name(one.task) or "own",
+                dataset_name=one.task,
+                metric_type=one.score,
+                metric_value=round(100 * one.after, 2),
+            )
+            for one in results
+        ],
+    )
+    rows = [*results, *([weakest] if weakest else [])]
+    table = ["| task | score | before % | after % | difference in points (95 %) | |", "|---|---|---|---|---|---|"]
+    table += [f"| {_cell(one.task)} | {one.score} | {' | '.join(one.told)} |" for one in rows]
+    text = [
+        "---",
+        data.to_yaml(),
+        "---",
+        "",
+        f"# {_cell(base)}, tuned",
+        "",
+        f"Fine-tuned with Snellen: {recipe.about if recipe else 'all weights of a dual encoder'}. "
+        f"{facts['trained']:,} of {facts['parameters']:,} numbers were trained.",
+        "",
+        "## What it gained, and what it lost",
+        "",
+        *table,
+        "",
+        "Before and after are on the same samples, none of which was learnt from unless a note below says so; "
+        "differences are paired, their intervals clustered by image.",
+    ]
+    if weakest:
+        text += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
+    if (folder / "curves.png").exists():
+        text += ["", "![loss and accuracy by step](curves.png)"]
+    text += ["", "## What it learnt from", ""]
+    text += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
+    if notes:
+        text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
+    text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
+    (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
+    by_file: dict[str, list[Any]] = {}
+    for one in results:
+        name = _hub_name(one.task)
+        if name is not None:
+            entry = EvalResultEntry(name, "default", round(100 * one.after, 2), date=today, notes=one.task)
+            by_file.setdefault(name.replace("/", "_"), []).append(entry)
+    for file, entries in by_file.items():
+        (folder / ".eval_results").mkdir(exist_ok=True)
+        import yaml
+
+        body = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+        (folder / ".eval_results" / f"{file}.yaml").write_text(body, encoding="utf-8")
+
+
+def _hub_name(task: str) -> str | None:
+    """The Hub's id of a task's data set, if it lies there."""
+    name = task.partition(",")[0].partition("?")[0]
+    return name.removeprefix("hub:") if name.startswith("hub:") else None
+
+
+def _cell(text: str) -> str:
+    """Text that stays text in Markdown."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

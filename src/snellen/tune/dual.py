@@ -1,0 +1,117 @@
+"""Fine-tuning of dual encoders (CLIP, SigLIP) on classes: a baseline beside the vision-language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.base import Selection
+from snellen.errors import require
+from snellen.tune.stages import Watch, carry_out, settings
+from snellen.tune.teaching import Taught
+
+if TYPE_CHECKING:
+    from snellen.models.dual_encoder import DualEncoder
+
+__all__ = ["tune_dual_encoder"]
+
+#: As full fine-tuning of a VLM.
+LEARNING_RATE = 1e-5
+
+
+def tune_dual_encoder(
+    model: DualEncoder,
+    train: Selection,
+    held: Selection | None,
+    *,
+    out: Path,
+    given: Mapping[str, Any],
+    seed: int,
+    watch: Watch | None = None,
+) -> Taught:
+    """Cross-entropy over the scaled cosines of an image with the captions of all classes; all weights learn.
+
+    Source: the loss that Goyal et al., "Finetune like you pretrain" (arXiv 2212.00638), compare theirs with.
+
+    Raises:
+        Stopped, BadOption: as :func:`~snellen.tune.stages.carry_out`.
+    """
+    require("trl", "tune", "Fine-tuning")
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModel, AutoProcessor, Trainer, set_seed
+
+    set_seed(seed)
+    network = model.checkpoint.load(AutoModel).float()
+    processor = model.checkpoint.load_processor(AutoProcessor)
+    padding = "max_length" if network.config.model_type.startswith("siglip") else True
+    texts = processor.tokenizer(
+        [model.templates[0].replace("{}", name) for name in train.labels],
+        padding=padding,
+        truncation=True,
+        max_length=network.config.get_text_config().max_position_embeddings,
+        return_tensors="pt",
+    ).to(network.device)
+    numbers = {name: i for i, name in enumerate(train.labels)}
+
+    class Classifying(torch.nn.Module):
+        """The dual encoder as a classifier over the captions of the classes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, pixel_values: Any, labels: Any) -> dict[str, Any]:
+            image = _unit(self.inner.get_image_features(pixel_values=pixel_values))
+            text = _unit(self.inner.get_text_features(**texts))
+            logits = self.inner.logit_scale.exp() * image @ text.T
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    def _unit(found: Any) -> Any:
+        vectors = getattr(found, "pooler_output", found)
+        return vectors / vectors.norm(dim=-1, keepdim=True)
+
+    def rows(selection: Selection) -> Any:
+        def batch(asked: dict[str, list[int]]) -> dict[str, Any]:
+            samples = [selection[place] for place in asked["place"]]
+            pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
+            return {"pixel_values": pixels["pixel_values"], "labels": [numbers[s.label or ""] for s in samples]}
+
+        return Dataset.from_dict({"place": list(range(len(selection)))}).with_transform(batch)
+
+    parameters = sum(p.numel() for p in network.parameters())
+    folder = out / "checkpoints" / "full"
+    config = settings(
+        given,
+        folder=folder,
+        examples=len(train),
+        parameters=parameters,
+        learning_rate=LEARNING_RATE,
+        share=1.0,
+        seed=seed,
+        device=network.device,
+        watched=held is not None,
+    )
+    config.gradient_checkpointing = False  # the wrapper has no such switch
+    wrapped = Classifying()
+
+    def right(prediction: Any) -> dict[str, float]:
+        said = prediction.predictions.argmax(-1)
+        return {"held_out_accuracy": float((said == prediction.label_ids).mean())}
+
+    log = carry_out(
+        Trainer,
+        folder,
+        "full",
+        watch,
+        model=wrapped,
+        args=config,
+        train_dataset=rows(train),
+        eval_dataset=None if held is None else rows(held),
+        compute_metrics=right,
+    )
+    network.save_pretrained(out)
+    processor.save_pretrained(out)
+    renamed = [{key.replace("eval_held_out", "held_out"): value for key, value in row.items()} for row in log]
+    return Taught({"full": renamed}, parameters, parameters)

@@ -1,0 +1,119 @@
+"""What a sample teaches: a conversation and the answer to be learnt. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from snellen.images import Image
+from snellen.parsing.choices import LETTERS
+from snellen.prompts import CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, SHORT_ANSWER, YES_NO, fill
+from snellen.protocols.base import ask
+from snellen.types import Message, Sample
+
+__all__ = ["Ask", "Example", "examples"]
+
+#: Which questions teach a class: without the names, with them, or both.
+Ask = Literal["both", "open", "names"]
+#: Lists of all names are asked up to so many; of longer sets, and in every other question, some.
+WHOLE, SOME = 50, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing to be learnt: what is asked, and the answer, on which alone the loss is."""
+
+    messages: tuple[Message, ...]
+    answer: str
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All images, in order."""
+        return tuple(image for message in self.messages for image in message.images)
+
+
+def examples(
+    sample: Sample,
+    protocol: str | None,
+    options: Mapping[str, Any],
+    *,
+    teach: Ask = "both",
+    confused: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Example]:
+    """What a sample teaches, by what its data set is for; empty where the truth is not known.
+
+    A conversation: each of the assistant's turns. A question with options: the letter. A question with
+    references, or a caption: the first reference. A class: its name, asked for openly in one of the study's
+    four wordings, and out of a list of names in random order (all of them up to 50 in half of the cases, else
+    up to 20 with the true one).
+
+    Args:
+        protocol, options: how the data set's authors examine it (``Dataset.protocol``); answers are
+            taught as they ask for them.
+        teach: of a class, which of the questions.
+        confused: names that are to be in a list that is not whole: hard negatives.
+        seed: of wordings and lists.
+
+    Source: Zhang et al., arXiv 2405.18415, section "improving": classification data as questions.
+    """
+    if sample.turns:
+        return [
+            Example(sample.turns[:i], turn.text)
+            for i, turn in enumerate(sample.turns)
+            if turn.role == "assistant"
+        ]
+    if sample.choices:
+        return _lettered(sample)
+    classifies = protocol in (None, "closed-set") and sample.label is not None
+    if not classifies:
+        return _told(sample, protocol, options)
+    assert sample.label is not None
+    rng = random.Random(f"snellen/teach/{seed}/{sample.id}")
+    found = []
+    if teach != "names":
+        found.append(_example(sample, rng.choice(OPEN_WORLD), sample.label))
+    if teach != "open":
+        found.append(
+            _example(sample, fill(CLOSED_SET, names=", ".join(_names(sample, confused, rng))), sample.label)
+        )
+    return found
+
+
+def _example(sample: Sample, text: str, answer: str) -> Example:
+    return Example(ask(sample.images, text).messages, answer)
+
+
+def _lettered(sample: Sample) -> list[Example]:
+    if len(sample.answers) != 1:
+        return []
+    rows = [f"{letter}. {text}" for letter, text in zip(LETTERS, sample.choices, strict=False)]
+    text = fill(MULTIPLE_CHOICE, question=sample.question or "", options="\n".join(rows))
+    return [_example(sample, text, LETTERS[sample.answers[0]])]
+
+
+def _told(sample: Sample, protocol: str | None, options: Mapping[str, Any]) -> list[Example]:
+    if not sample.references or not sample.references[0].strip():
+        return []
+    question = sample.question or ""
+    if protocol == "caption" or not question:
+        prompt = CAPTION
+    else:
+        prompt = {"yes-no": YES_NO, "instruct": "{question}"}.get(protocol or "", SHORT_ANSWER)
+    text = fill(str(options.get("prompt", prompt)), question=question)
+    return [_example(sample, text, sample.references[0].strip())]
+
+
+def _names(sample: Sample, confused: Sequence[str], rng: random.Random) -> list[str]:
+    """The names on offer, in random order, with the true one."""
+    others = [name for name in sample.labels if name != sample.label]
+    if len(sample.labels) > WHOLE or rng.random() < 0.5:
+        count = rng.randint(1, max(1, min(SOME, len(sample.labels)) - 1))
+        hard = [name for name in confused if name in others][:count]
+        rest = [name for name in others if name not in hard]
+        others = hard + rng.sample(rest, min(len(rest), count - len(hard)))
+    names = [str(sample.label), *others]
+    rng.shuffle(names)
+    return names

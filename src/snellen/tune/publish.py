@@ -1,0 +1,60 @@
+"""A tuned model to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
+
+__all__ = ["check_address", "publish"]
+
+#: What stays at home.
+LEFT = ["checkpoints/*", "*.part"]
+
+
+def check_address(name: str) -> None:
+    """Refuse what is no ``ORG/NAME``, before anything is trained.
+
+    Raises:
+        BadOption: as said.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        if name.count("/") != 1:
+            raise HFValidationError("it needs an owner and a name")
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise BadOption(f"--push-to-hub {name!r} is not allowed ({error}); allowed: ORG/NAME.") from error
+
+
+def publish(folder: Path, name: str, *, public: bool = False) -> str:
+    """Push a folder to a model repository, which is made, privately, where it is not there.
+
+    The key is that of ``hf auth login`` or ``$HF_TOKEN``.
+
+    Returns:
+        the address of the repository.
+
+    Raises:
+        UsageError: no key, or one that may not write there.
+        Stopped: the Hub cannot be reached.
+    """
+    require("huggingface_hub", "local", "Pushing to the Hub")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    again = f"The model lies in {folder}; push it later with: hf upload {name} {folder}"
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=not public, exist_ok=True)
+        api.upload_folder(
+            repo_id=name, folder_path=folder, ignore_patterns=LEFT, commit_message="Tuned with Snellen"
+        )
+    except (LocalTokenNotFoundError, HfHubHTTPError) as error:
+        raise UsageError(
+            f"--push-to-hub {name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. {again}"
+        ) from error
+    except (OSError, OfflineModeIsEnabled) as error:
+        raise Stopped(f"--push-to-hub {name}: the Hub cannot be reached ({reason_of(error)}). {again}") from error
+    return str(address)

@@ -1,0 +1,593 @@
+"""A tuning from beginning to end: what is learnt, whether it helped, and what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from snellen._version import __version__
+from snellen.api import AtHand, Filters, Plan
+from snellen.api import Watch as ExaminationWatch
+from snellen.compare import Comparison, compare
+from snellen.datasets.base import Dataset, Selection
+from snellen.errors import BadOption, DataError, UsageError, Unsupported
+from snellen.metrics.summary import cluster_of
+from snellen.models.base import Model
+from snellen.redaction import redact
+from snellen.registry import MODELS
+from snellen.runs import Run
+from snellen.stats import Paired, paired
+from snellen.store import Store
+from snellen.tune.card import Result, draw_curves, write_card
+from snellen.tune.examples import Ask
+from snellen.tune.leakage import Leaks, leaks
+from snellen.tune.recipes import named_recipe
+from snellen.tune.sources import Lessons, Part, Source, apart, hold_out, mixed
+from snellen.tune.stages import Watch
+from snellen.tune.teaching import Taught, check_teachable
+
+__all__ = ["MANIFEST", "Tuned", "Tuning"]
+
+#: Says how a folder came about. Not JSON: a checkpoint is known by a hash of its JSON and weights.
+MANIFEST = "tuning.yaml"
+#: Training images on which it is looked for what the model gets wrong, where those are to come more often.
+LOOKED = 500
+#: Options of the model that hold for what comes of it too.
+CARRIED = ("device", "dtype", "attn", "quantization")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of a tuning.
+
+    Attributes:
+        model: the name to examine or talk to it by.
+        results: before and after on the same samples, one for each task.
+        weakest: the same for the third of classes that the model found least on images apart from the test.
+        notes: what a user should hear.
+    """
+
+    model: str
+    folder: Path
+    results: tuple[Result, ...]
+    weakest: Result | None
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "model": self.model,
+            "folder": str(self.folder),
+            "results": [one.as_dict() for one in self.results],
+            "weakest": None if self.weakest is None else self.weakest.as_dict(),
+            **self.facts,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass
+class Tuning:
+    """A model, what it is to learn, and how. Done twice, it goes on where it was stopped.
+
+    Args:
+        model: ``hf:``, ``pico:``: a vision-language model; ``clip:``, ``pico:clip``: a dual encoder.
+        data: what it is tested on; its training split, or one of the next three, is learnt from.
+        out: the folder of what comes of it.
+        train: another data set to learn from; ``train_split``: the split's name (``train``); ``hold_out``: the share
+            of ``data`` that is tested, the rest being learnt from.
+        recipe: see :data:`snellen.tune.recipes.RECIPES`; of a dual encoder, all weights learn.
+        mix: further data sets to learn from, ``DATA`` or ``DATA@WEIGHT``: so many examples for each of
+            the first's.
+        general: data sets that it is examined on besides, as their authors do: what it must not forget.
+        teach: which questions teach a class.
+        oversample: ``rare``: classes with few images come more often; ``hard``: images that the model
+            gets wrong come three times, and lists of names hold what it takes their class for.
+        leaks: what is done about training images that are tested: refuse, drop them, allow.
+        settings: options of TRL's SFTConfig; ``lora``: of PEFT's LoraConfig.
+        filters: what of ``data`` is tested.
+        train_limit: learn from the first so many samples of each class… of the training set in random order.
+        merge: also write the model with its adapter merged in.
+
+    Raises:
+        UsageError: as its subclasses say, before anything is loaded.
+    """
+
+    model: str
+    data: str
+    out: Path
+    train: str | None = None
+    train_split: str | None = None
+    hold_out: float | None = None
+    recipe: str = "lora"
+    mix: Sequence[str] = ()
+    general: Sequence[str] = ()
+    teach: Ask = "both"
+    oversample: Sequence[str] = ()
+    leaks: Literal["refuse", "drop", "allow"] = "refuse"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    filters: Filters = field(default_factory=Filters)
+    train_limit: int | None = None
+    merge: bool = False
+    batch_size: int | None = None
+    seed: int = 0
+    workspace: Store | Path | str | None = None
+    watch: Watch | None = None
+    watch_examination: ExaminationWatch | None = None
+
+    def __post_init__(self) -> None:
+        from snellen.models.dual_encoder import DualEncoder
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        for one in self.oversample:
+            if one not in ("rare", "hard"):
+                raise BadOption(f"--oversample {one!r} is not allowed; allowed: rare, hard.")
+        self._recipe = named_recipe(self.recipe)
+        self._alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+        self._leads = int(os.environ.get("RANK", "0")) == 0
+        if "hard" in self.oversample and not self._alone:
+            raise BadOption("--oversample hard examines the model first, which one process does: run it in one.")
+        self.notes: list[str] = []
+        self._subject: Model = MODELS.make(self.model, self.model_options)
+        self._dual = isinstance(self._subject, DualEncoder)
+        if isinstance(self._subject, VisionLanguageModel):
+            check_teachable(self._subject)
+        elif not self._dual:
+            raise Unsupported(
+                f"{self.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; what is behind an "
+                "address is tuned by whoever runs it."
+            )
+        if self._dual and self.recipe not in ("lora", "full"):
+            raise BadOption(f"--recipe {self.recipe} is for vision-language models; a dual encoder is tuned whole.")
+        checkpoint = self._subject.checkpoint  # type: ignore[attr-defined]
+        if checkpoint.adapter is not None:
+            raise Unsupported(
+                f"{self.model} is an adapter on another model already. Merge it first (snellen tune … --merge) and "
+                "tune hf:FOLDER/merged."
+            )
+        #: Where, in the words of the model's name, it lies.
+        self._base = self.model if self.model.startswith("pico:") else checkpoint.path
+        learnt, tested = hold_out(
+            self.data,
+            self.data_options,
+            train=self.train,
+            split=self.train_split,
+            share=self.hold_out,
+            seed=self.seed,
+        )
+        self._hand = AtHand()
+        self._tested: Dataset | str = tested
+        self._test_plan = self._plan(self.model, tested, self._protocols(), examined=self.filters)
+        self._test: Selection = next(iter(self._test_plan.selections))
+        self._general_plans = [
+            self._plan(self.model, name, (), examined=Filters()) for name in self._general_names()
+        ]
+        wanted = Filters(shuffle=True, limit=self.train_limit, skip_bad=self.filters.skip_bad)
+        classes = self._test.labels if set(self._test.labels) < set(learnt.labels) else ()
+        wanted = Filters(**{**wanted.__dict__, "classes": classes})
+        self._learnt = wanted.apply(learnt, self.seed)
+        self._learnt.name = learnt.name
+        if learnt.labels and self._test.labels:
+            unseen = [name for name in self._test.labels if name not in learnt.labels]
+            if unseen:
+                self.notes.append(
+                    f"{len(unseen)} classes that are tested have no training images: {', '.join(unseen[:5])}"
+                    f"{' …' if len(unseen) > 5 else ''}."
+                )
+        if self._classless and (self._dual or self.recipe == "head"):
+            raise DataError(f"{learnt.name} has no classes, and a classifier is taught them.")
+        self._sources = [Source(self._learnt, 1.0, self.teach, self.seed)]
+        self._sources += [mixed(name, self.teach, self.seed) for name in self.mix]
+
+    @property
+    def _classless(self) -> bool:
+        return not self._learnt.labels
+
+    def _protocols(self) -> tuple[str, ...]:
+        """What the model is examined by, before."""
+        if self._dual:
+            return ("rank",)
+        made = self._tested_labels
+        return ("closed-set?rounds=1", "open-world") if made else ()
+
+    @cached_property
+    def _tested_labels(self) -> tuple[str, ...]:
+        from snellen.registry import DATASETS
+
+        if isinstance(self._tested, str):
+            found = DATASETS.make(self._tested, self.data_options)
+        else:
+            found = self._tested
+        own = found.protocol not in (None, "closed-set")
+        return () if own else found.labels
+
+    def _general_names(self) -> Sequence[str]:
+        if self._dual or self.recipe == "head":
+            if self.general:
+                raise BadOption("--general is for models that answer questions; this recipe leaves a classifier.")
+            return ()
+        if not self.general and self.data.partition("?")[0] == "chart:shapes":
+            return ("chart:shapes?ask=color",)
+        if not self.general:
+            self.notes.append(
+                "Whether it forgot anything is not known: name a task that it must keep with --general DATA, and "
+                "let it learn from such data too with --mix DATA@0.5."
+            )
+        return tuple(self.general)
+
+    def _plan(self, model: str, data: Any, protocols: Sequence[str], *, examined: Filters) -> Plan:
+        options = self.model_options if model == self.model else self._carried
+        return Plan(
+            [model],
+            [data],
+            protocols,
+            options,
+            self.data_options if data == self.data else {},
+            {},
+            examined,
+            self.seed,
+            self.batch_size,
+            self.workspace,
+            at_hand=self._hand,
+        )
+
+    @cached_property
+    def _carried(self) -> dict[str, Any]:
+        """Options of the model that hold for what comes of it too."""
+        allowed = ("device",) if self.recipe == "head" else CARRIED
+        found = {key: value for key, value in self.model_options.items() if key in allowed}
+        from snellen.registry import parse_name
+
+        _, _, own = parse_name(self.model)
+        return {**found, **{key: value for key, value in own.items() if key in allowed}}
+
+    @property
+    def tuned_name(self) -> str:
+        """The model that comes of it, by name."""
+        scheme = "clip" if self._dual else "head" if self.recipe == "head" else "hf"
+        return f"{scheme}:{self.out}"
+
+    # ── from beginning to end ───────────────────────────────────────────────────────────────────────
+
+    def carry_out(self) -> Tuned | None:
+        """Check, examine, train, examine again, write down.
+
+        Returns:
+            what came of it; None in all processes but the first of several.
+
+        Raises:
+            DataError: what is tested was learnt from, or an image cannot be read.
+            UsageError: the folder holds something else.
+            Stopped: memory, or the disk, was too small.
+        """
+        began = time.time()
+        spoilt = self._look_for_leaks()
+        kept = frozenset() if self._classless else apart(self._sources[0], self.seed)
+        kept -= spoilt
+        self._begin()
+        before: list[Run] = []
+        try:
+            weak = self._weakest(kept) if self._alone and kept and not self._dual else None
+            if self._alone:
+                before = self._examine_all(self.model)
+            lessons = self._lessons(kept | spoilt)
+            taught = self._train(lessons, kept, spoilt)
+            if not self._leads:
+                return None
+            if not self._alone:
+                weak = self._weakest(kept) if kept and not self._dual else None
+                before = self._examine_all(self.model)
+            self._close()
+            after = self._examine_all(self.tuned_name)
+        finally:
+            self._close()
+        results = tuple(self._result(a, b) for a, b in zip(before, after, strict=True))
+        weakest = self._of_classes(before, after, weak) if weak else None
+        facts = self._facts(lessons, taught, kept)
+        draw_curves(taught.log, self.out / "curves.png")
+        if self.merge:
+            self._merge()
+        found = Tuned(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
+        self._write(facts, found, seconds=time.time() - began)
+        write_card(
+            self.out,
+            base=self._base,
+            recipe=self._recipe if not self._dual else None,
+            results=results,
+            weakest=weakest,
+            facts=facts,
+            notes=self.notes,
+            model=self.tuned_name,
+        )
+        return found
+
+    def _look_for_leaks(self) -> frozenset[int]:
+        """Refuse, drop or allow what is both learnt from and tested.
+
+        Returns:
+            places of the first source that are not to be learnt from.
+        """
+        tested = [self._test, *(next(iter(plan.selections)) for plan in self._general_plans)]
+        found: Leaks = leaks([one.selection for one in self._sources], tested)
+        if found.identical:
+            pairs = ", ".join(f"{a} = {b}" for a, b in found.identical[:3])
+            more = f" … {len(found.identical)} in all" if len(found.identical) > 3 else ""
+            told = f"images that are tested stand among those that are learnt from ({pairs}{more})"
+            if self.leaks == "refuse":
+                raise DataError(
+                    f"{self._learnt.name}: {told}. A test on what was learnt tells nothing. Leave them out of the "
+                    "training with --leaks drop, name another training set, or, if it is meant: --leaks allow"
+                )
+            what = "left out" if self.leaks == "drop" else "learnt from all the same, so the test flatters"
+            self.notes.append(f"{len(found.identical)} {told}: {what}.")
+        if found.near:
+            pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in found.near[:5])
+            self.notes.append(
+                f"{len(found.near)} training images look nearly like one that is tested, by a perceptual hash "
+                f"({pairs}{' …' if len(found.near) > 5 else ''}). They were learnt from; look at them."
+            )
+        for source, unread in zip(self._sources, found.unread, strict=True):
+            if unread:
+                self.notes.append(f"{source.selection.name}: {len(unread)} images cannot be read and are left out.")
+        dropped = [same if self.leaks == "drop" else set[int]() for same in found.places]
+        for number, source in enumerate(self._sources[1:], 1):
+            gone = dropped[number] | found.unread[number]
+            rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
+            one = source.selection
+            source.selection = Selection(one.data, rest, one.labels, one.filters, one.skip_bad)
+        return frozenset(dropped[0] | found.unread[0])
+
+    def _begin(self) -> None:
+        """Make the folder, or go on in it.
+
+        Raises:
+            UsageError: it holds something else.
+        """
+        manifest = self.out / MANIFEST
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"-o {self.out}: a file; a folder is needed.")
+        if manifest.is_file():
+            held = yaml.safe_load(manifest.read_text(encoding="utf-8"))
+            if held.get("specification") != self._specification:
+                raise UsageError(
+                    f"-o {self.out} holds another tuning ({held.get('model')} on {held.get('data')}, recipe "
+                    f"{held.get('recipe')}, begun with other options or data). Name another folder, or remove this one."
+                )
+            return
+        if self.out.is_dir() and any(self.out.iterdir()):
+            raise UsageError(f"-o {self.out}: not empty, and no tuning. Name a new folder.")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._write({}, None)
+
+    @cached_property
+    def _specification(self) -> str:
+        """A hash of all that can change what comes of it."""
+        told = {
+            "version": 1,
+            "model": self._subject.identity(),
+            "learnt": [[s.selection.fingerprint(), s.weight] for s in self._sources],
+            "tested": self._test.fingerprint(),
+            "recipe": self.recipe,
+            "teach": self.teach,
+            "oversample": sorted(self.oversample),
+            "leaks": self.leaks,
+            "settings": dict(self.settings),
+            "lora": dict(self.lora),
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _examine_all(self, model: str) -> list[Run]:
+        """The model on what is tested, and on general tasks."""
+        if model == self.model:
+            plans = [self._test_plan, *self._general_plans]
+        else:
+            protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols()
+            plans = [self._plan(model, self._tested, protocols, examined=self.filters)]
+            plans += [self._plan(model, name, (), examined=Filters()) for name in self._general_names_quietly()]
+        found = [run for plan in plans for run in plan.examine(self.watch_examination)]
+        if self.recipe == "head" and model == self.model:
+            return found[:1]
+        return found
+
+    def _general_names_quietly(self) -> list[str]:
+        return [str(next(iter(plan.selections)).name) for plan in self._general_plans]
+
+    def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
+        """The third of classes that the model finds least on images that are neither learnt from nor tested."""
+        seen = Part(self._learnt.data, [self._learnt.indices[i] for i in sorted(kept)], "kept apart")
+        (run,) = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters()).examine(
+            self.watch_examination
+        )
+        frame = run.outcomes
+        recall = (frame["prediction"] == frame["label"]).groupby(frame["label"]).mean()
+        order = sorted(recall.index, key=lambda name: (recall[name], name))
+        return tuple(order[: max(1, len(order) // 3)])
+
+    def _lessons(self, without: frozenset[int]) -> Lessons:
+        first = self._sources[0]
+        if "hard" in self.oversample:
+            looked = [i for i in range(len(self._learnt)) if i not in without][:LOOKED]
+            seen = Part(self._learnt.data, [self._learnt.indices[i] for i in looked], "looked at")
+            (run,) = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters()).examine(
+                self.watch_examination
+            )
+            frame = run.outcomes
+            wrong = frame[frame["prediction"] != frame["label"]]
+            names = set(wrong["id"])
+            first.wrong = frozenset(i for i in looked if self._learnt.id(i) in names)
+            taken = wrong[wrong["prediction"].isin(self._learnt.labels)]
+            first.confused = {
+                str(label): tuple(rows["prediction"].value_counts().index)
+                for label, rows in taken.groupby("label")
+            }
+        if self._dual or self.recipe == "head":
+            return Lessons([Source(self._learnt, 1.0, "open", self.seed)], without=without, seed=self.seed)
+        return Lessons(
+            self._sources, rare="rare" in self.oversample, without=without, seed=self.seed
+        )
+
+    def _train(self, lessons: Lessons, kept: frozenset[int], spoilt: frozenset[int]) -> Taught:
+        """The training, unless it is done; what it left is in the manifest."""
+        held = yaml.safe_load((self.out / MANIFEST).read_text(encoding="utf-8"))
+        if "log" in held:
+            return Taught(held["log"], held["trained"], held["parameters"])
+        self._close()
+        without = kept | spoilt
+        seen = Selection(
+            self._learnt.data,
+            [self._learnt.indices[i] for i in sorted(kept)],
+            self._learnt.labels,
+        )
+        taught = self._teach(lessons, seen if kept else None, without)
+        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
+        if self._leads:
+            log = {stage: [dict(row) for row in rows] for stage, rows in taught.log.items()}
+            done = {"log": log, "trained": taught.trained, "parameters": taught.parameters}
+            self._write(done, None)
+        return taught
+
+    def _teach(self, lessons: Lessons, seen: Selection | None, without: frozenset[int]) -> Taught:
+        from snellen.models.dual_encoder import DualEncoder
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+        from snellen.tune.dual import tune_dual_encoder
+        from snellen.tune.head import fit_head
+        from snellen.tune.teaching import teach
+
+        subject = self._subject
+        if isinstance(subject, DualEncoder):
+            learnt = [i for place, i in enumerate(self._learnt.indices) if place not in without]
+            part = Selection(self._learnt.data, learnt, self._learnt.labels)
+            return tune_dual_encoder(
+                subject, part, seen, out=self.out, given=self.settings, seed=self.seed, watch=self.watch
+            )
+        assert isinstance(subject, VisionLanguageModel)
+        if self.recipe == "head":
+            try:
+                learnt_numbers = fit_head(
+                    subject,
+                    self._learnt,
+                    without,
+                    out=self.out,
+                    base=self.model,
+                    options=self.model_options,
+                    watch=self.watch,
+                )
+                return Taught({}, learnt_numbers, int(subject.facts()["parameters"]))
+            finally:
+                subject.close()
+        watched = None
+        if seen is not None:
+            watched = Lessons([Source(seen, 1.0, self.teach, self.seed)], seed=self.seed)
+        return teach(
+            subject,
+            self._recipe,
+            lessons,
+            watched,
+            seen,
+            out=self.out,
+            given=self.settings,
+            lora=self.lora,
+            base=self._base,
+            seed=self.seed,
+            watch=self.watch,
+        )
+
+    def _close(self) -> None:
+        for model in self._hand.models.values():
+            model.close()
+
+    # ── what came of it ─────────────────────────────────────────────────────────────────────────────
+
+    def _result(self, before: Run, after: Run) -> Result:
+        (found,) = compare([after, before], across=True)
+        title = f"{after.manifest['data']['name']}, {before.manifest['protocol']['name']}"
+        if before.manifest["protocol"]["name"] != after.manifest["protocol"]["name"]:
+            title += f" → {after.manifest['protocol']['name']}"
+        return Result(title, found.score, before.id, after.id, _headline(before), _headline(after), found.result)
+
+    def _of_classes(self, before: Sequence[Run], after: Sequence[Run], classes: tuple[str, ...]) -> Result | None:
+        """Before and after on the samples of some classes, in the first task."""
+        one, other = before[0].outcomes.set_index("id"), after[0].outcomes.set_index("id")
+        one = one[one["label"].isin(classes)]
+        if len(one) < 2:
+            return None
+        other = other.loc[one.index]
+        right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (one, other)]
+        clusters = [cluster_of(images, name) for name, images in zip(one.index, one["images"], strict=True)]
+        found: Paired = paired(right[1], right[0], clusters)
+        title = f"the {len(classes)} classes that it found least before"
+        means = [sum(marks) / len(marks) for marks in right]
+        return Result(title, "accuracy", before[0].id, after[0].id, means[0], means[1], found, classes)
+
+    def _facts(self, lessons: Lessons, taught: Taught, kept: frozenset[int]) -> dict[str, Any]:
+        return {
+            "examples": dict(zip([s.selection.name for s in lessons.sources], lessons.counts, strict=False)),
+            "kept_apart": len(kept),
+            "trained": taught.trained,
+            "parameters": taught.parameters,
+        }
+
+    def _write(self, facts: Mapping[str, Any], found: Tuned | None, seconds: float | None = None) -> None:
+        """The manifest: how the folder came about."""
+        path = self.out / MANIFEST
+        held = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        told: dict[str, Any] = {
+            **held,
+            "snellen": __version__,
+            "specification": self._specification,
+            "model": redact(self.model),
+            "base": dict(self._subject.identity()),
+            "data": redact(self.data),
+            "learnt_from": [redact(s.selection.name) for s in self._sources],
+            "recipe": "full" if self._dual else self.recipe,
+            "teach": self.teach,
+            "oversample": list(self.oversample),
+            "leaks": self.leaks,
+            "settings": dict(self.settings),
+            "lora": dict(self.lora),
+            "seed": self.seed,
+            **facts,
+        }
+        if found is not None:
+            told |= {"finished": True, "results": [one.as_dict() for one in found.results]}
+            told |= {"seconds": round(seconds or 0.0, 1), "notes": list(found.notes)}
+        part = path.with_suffix(".part")
+        part.write_text(yaml.safe_dump(_plain(told), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        part.replace(path)
+
+    def _merge(self) -> None:
+        """Write the model with its adapter merged into its weights."""
+        if not self._recipe.adapter or self._dual or (self.out / "merged" / "config.json").exists():
+            return
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        made = MODELS.make(self.tuned_name, {k: v for k, v in self._carried.items() if k == "device"})
+        assert isinstance(made, VisionLanguageModel)
+        made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(self.out / "merged")
+        made.checkpoint.load_processor(AutoProcessor).save_pretrained(self.out / "merged")
+
+
+def _headline(run: Run) -> float:
+    figure = run.metrics[run.primary]
+    return float(figure["value"])
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has, so that YAML writes nothing of Python's own."""
+    return json.loads(json.dumps(value, default=str))
