@@ -14,9 +14,6 @@ from snellen.tune.recipes import Recipe
 
 __all__ = ["Result", "draw_curves", "write_card"]
 
-#: The name of the model on its own card, which is written before it has an address.
-UNNAMED = "this model"
-
 
 @dataclass(frozen=True)
 class Result:
@@ -144,13 +141,14 @@ def write_card(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="image-text-to-text" if recipe is not None else "zero-shot-image-classification",
         tags=["snellen", *(["lora"] if adapter else [])],
-        model_name=UNNAMED,
+        model_name=f"{base.rpartition('/')[2]}-tuned",
         eval_results=[
             EvalResult(
                 task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
                 dataset_type=_hub_name(one.task) or "own",
-                dataset_name=one.task,
+                dataset_name=one.task.partition(",")[0],
                 metric_type=one.score,
+                metric_name=f"{one.score}, {one.task.partition(', ')[2]}",
                 metric_value=round(100 * one.after, 2),
             )
             for one in results

@@ -26,6 +26,7 @@ SMALL = 10_000_000
 #: Steps that a training takes at least where nothing else is said, and how often it is looked at.
 STEPS, LOOKS = 100, 10
 #: What this package decides, and where a user says it instead.
+CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 DECIDED = {"output_dir": "-o", "push_to_hub": "--push-to-hub", "hub_model_id": "--push-to-hub", "seed": "--seed"}
 
 
@@ -56,6 +57,8 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
         trl: Any = require("trl", "tune", "Fine-tuning")
         known = [one.name for one in dataclasses.fields(trl.SFTConfig)]
         for key in found:
+            if key in CHECKPOINTING:
+                continue
             if key in DECIDED:
                 raise BadOption(f"-T {key}= is not allowed: {DECIDED[key]} says it.")
             if key not in known:
@@ -105,13 +108,17 @@ def settings(
 
     on_gpu = device.type == "cuda"
     small = parameters < SMALL
+    # transformers calls it so from 5.20 on; a user may call it either way.
+    fields = {one.name for one in dataclasses.fields(SFTConfig)}
+    saving = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
+    given = {saving if key in CHECKPOINTING else key: value for key, value in given.items()}
     usual: dict[str, Any] = {
         "per_device_train_batch_size": 32 if small else 8,
         "per_device_eval_batch_size": 32 if small else 8,
         "learning_rate": learning_rate * (10 if small else 1),
         "lr_scheduler_type": "cosine",
         "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-        "gradient_checkpointing": on_gpu and not small,
+        saving: on_gpu and not small,
         "max_length": None,
         "report_to": "none",
         "disable_tqdm": True,

@@ -151,11 +151,14 @@ def teach(
         network = trainer.model
         if peft_config is not None:
             trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    saved: dict[str, Any] = {}
     if peft_config is not None:
         for one in network.peft_config.values():
             one.base_model_name_or_path, one.revision = base, checkpoint.pinned
+        # Else peft looks for the base model's vocabulary, under its name, to see whether it grew.
+        saved["save_embedding_layers"] = False
     if trainer.is_world_process_zero():
-        network.save_pretrained(out)
+        network.save_pretrained(out, **saved)
         processor.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()
     del network, trainer
