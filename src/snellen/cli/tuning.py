@@ -165,3 +165,47 @@ def _show(found: object, address: str | None) -> None:
     first = found.results[0]
     console.print(f"Look closer: snellen compare {first.first} {first.second} --across", style="dim", soft_wrap=True)
     console.print(f"Talk to it: snellen chat {found.model} --image FILE", style="dim", soft_wrap=True)
+
+
+@app.command("build")
+def build_(
+    language: Annotated[str, typer.Option(metavar="MODEL", help="The decoder: hf:ORG/NAME, hf:FOLDER.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where it is written.")],
+    vision: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The encoder: CLIP, SigLIP, ViT, DINOv2. Without: pixels, as Fuyu."),
+    ] = None,
+    layer: Annotated[int, typer.Option(help="Which of the encoder's hidden states the projector sees.")] = -2,
+    select: Annotated[
+        Literal["auto", "default", "full"], typer.Option(help="default leaves the class token out.")
+    ] = "auto",
+    image_size: Annotated[int, typer.Option(help="Pixels a side, where there is no encoder.")] = 224,
+    patch: Annotated[int, typer.Option(help="Pixels a side of a patch, where there is no encoder.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the projector's first weights.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Put a vision-language model together: an encoder, a decoder, and between them a projector to be trained."""
+    from snellen.tune.build import build
+
+    found = build(
+        language,
+        output,
+        vision=vision,
+        layer=layer,
+        select=select,
+        image_size=image_size,
+        patch=patch,
+        seed=seed,
+    )
+    if as_json:
+        print_json(found.as_dict())
+        return
+    console = screen()
+    for name, count in found.parameters.items():
+        told = ", untrained" if name == "projector" else ""
+        console.print(f"{name}: {count:,} parameters{told}")
+    template = {"decoder": "the decoder's own", "plain": "plain (USER: … ASSISTANT: …): the decoder had none"}
+    console.print(f"An image takes {found.tokens} tokens. Chat template: {template[found.template]}.")
+    console.print(
+        f"Teach it: snellen tune hf:{found.folder} --recipe two-stage --data DATA -o TUNED", style="dim", soft_wrap=True
+    )

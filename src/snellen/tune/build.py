@@ -1,0 +1,302 @@
+"""A vision-language model put together from parts: LLaVA's architecture around any encoder and any decoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from snellen.errors import BadOption, ModelError, UsageError, Unsupported, reason_of
+from snellen.registry import parse_name
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.checkpoint import Checkpoint
+
+__all__ = ["Built", "build"]
+
+IMAGE = "<image>"
+#: Where a decoder has no chat template: the form in which LLaVA-1.5's decoder (Vicuna) was taught.
+PLAIN = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{{ message['content'] + '\\n' }}"
+    "{%- elif message['role'] == 'user' -%}{{ 'USER: ' + message['content'] + '\\n' }}"
+    "{%- else -%}{{ 'ASSISTANT: ' + message['content'] + eos_token + '\\n' }}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
+)
+#: Makes plain texts of contents in parts, for a template that knows texts alone.
+FLATTEN = (
+    "{%- set flat = namespace(turns=[]) -%}"
+    "{%- for message in messages -%}"
+    "{%- set told = namespace(text='') -%}"
+    "{%- if message['content'] is string -%}{%- set told.text = message['content'] -%}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- set told.text = told.text + ('<image>\\n' if part['type'] == 'image' else part['text']) -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{%- set flat.turns = flat.turns + [{'role': message['role'], 'content': told.text}] -%}"
+    "{%- endfor -%}"
+    "{%- set messages = flat.turns -%}"
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was put together.
+
+    Attributes:
+        parameters: by part; the projector's are untrained.
+        tokens: how many an image takes.
+        template: ``decoder`` where the chat template is the decoder's own, ``plain`` where it had none.
+    """
+
+    folder: Path
+    parameters: Mapping[str, int]
+    tokens: int
+    template: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "folder": str(self.folder),
+            "parameters": dict(self.parameters),
+            "image_tokens": self.tokens,
+            "chat_template": self.template,
+        }
+
+
+def build(
+    language: str,
+    out: Path,
+    *,
+    vision: str | None = None,
+    layer: int = -2,
+    select: Literal["auto", "default", "full"] = "auto",
+    image_size: int = 224,
+    patch: int = 16,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Built:
+    """Join an encoder and a decoder by an untrained projector (two layers, as LLaVA-1.5's) and write them in
+    the ordinary format, with the processor and a chat template in which images have their place.
+
+    Without an encoder the patches' very pixels are projected into the decoder, as Fuyu's are. (Fuyu marks the ends of rows; here the decoder learns them.)
+
+    Args:
+        language, vision: ``hf:ORG/NAME``, ``hf:FOLDER`` or a name without a scheme; of a vision-language model or a
+            dual encoder, its half is taken. ``pico:clip`` and ``pico:llava`` for trying it out.
+        layer: which of the encoder's hidden states the projector sees.
+        select: ``default`` leaves out the class token, ``full`` takes all; auto: default where there is one.
+        image_size, patch: pixels a side, where there is no encoder.
+
+    Raises:
+        UsageError: the folder is not empty.
+        ModelError: a checkpoint that is not there or cannot be loaded.
+        Unsupported: an encoder that gives no patches, or a decoder that is none.
+
+    Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi et al., "Fuyu-8B"
+    (adept.ai/blog/fuyu-8b, 2023).
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"-o {out}: not empty. Name a new folder.")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"-o {out}: a file; a folder is needed.")
+    if vision is None and (patch < 1 or image_size % patch):
+        raise BadOption(f"--patch {patch} does not divide --image-size {image_size}.")
+    # Found before either is loaded.
+    decoder_checkpoint = _checkpoint(language, device)
+    vision_checkpoint = None if vision is None else _checkpoint(vision, device)
+    import torch
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, set_seed
+
+    set_seed(seed)
+    tower, images = _pixels(image_size, patch) if vision_checkpoint is None else _tower(vision_checkpoint)
+    decoder, head, tokenizer = _decoder(decoder_checkpoint)
+    if vision_checkpoint is None:
+        layer, select = -2, "full"
+    size, patch_size = _side(tower.config.image_size), _side(tower.config.patch_size)
+    given = _tokens(tower, size)
+    patches = (size // patch_size) ** 2
+    extra = given - patches
+    if extra < 0:
+        raise Unsupported(
+            f"{vision}: gives {given} vectors for an image of {patches} patches; an encoder is needed that gives one for "
+            "each: CLIP, SigLIP, ViT, DINOv2."
+        )
+    if select == "auto":
+        select = "default" if extra else "full"
+    depth = tower.config.num_hidden_layers
+    if not -depth - 1 <= layer <= depth:
+        raise BadOption(f"--layer {layer} is not allowed; {vision} has {depth} layers.")
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
+    mark = tokenizer.convert_tokens_to_ids(IMAGE)
+    config = LlavaConfig(
+        vision_config=tower.config.to_dict(),
+        text_config=decoder.config.to_dict(),
+        image_token_index=mark,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=select,
+        image_seq_length=given - (1 if select == "default" else 0),
+        tie_word_embeddings=head is None,
+    )
+    try:
+        model = LlavaForConditionalGeneration(config)
+        model.model.vision_tower.load_state_dict(tower.state_dict())
+        model.model.language_model.load_state_dict(decoder.state_dict())
+        if head is not None:
+            model.lm_head.load_state_dict(head.state_dict())
+        else:
+            model.tie_weights()
+    except RuntimeError as error:
+        raise Unsupported(
+            f"{language} and {vision}: cannot be put together as a LLaVA ({reason_of(error)})."
+        ) from error
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    settings: Any = model.generation_config
+    settings.eos_token_id, settings.bos_token_id = tokenizer.eos_token_id, tokenizer.bos_token_id
+    settings.pad_token_id = tokenizer.pad_token_id
+    processor, template = _processor(images, tokenizer, patch_size, select, extra)
+    with torch.no_grad():
+        model.save_pretrained(out)
+    processor.save_pretrained(out)
+    parts = {
+        "vision tower": model.model.vision_tower,
+        "projector": model.model.multi_modal_projector,
+        "decoder": model.model.language_model,
+    }
+    counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    return Built(out, counted, config.image_seq_length, template)
+
+
+def _checkpoint(name: str, device: str) -> Checkpoint:
+    from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.pico import WEIGHTS
+
+    scheme, rest, options = parse_name(name)
+    if options:
+        raise BadOption(f"{name}: options are not allowed here.")
+    if scheme == "pico" and (WEIGHTS / rest).is_dir():
+        return Checkpoint.find(name, str(WEIGHTS / rest), device=device)
+    path = rest if scheme in ("hf", "clip", "classifier") and rest else name
+    return Checkpoint.find(name, path, device=device)
+
+
+def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """An encoder's model, or a dual encoder's or vision-language model's half of one, and its image processor."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    config = checkpoint.config()
+    own = getattr(config, "vision_config", config)
+    images = checkpoint.load_processor(AutoImageProcessor)
+    if own is config:
+        tower = checkpoint.load(AutoModel)
+    else:
+        # The class that transformers makes of such a configuration reads its weights out of the whole.
+        made = type(AutoModel.from_config(AutoConfig.for_model(**own.to_dict())))
+        tower = _quietly(checkpoint, made)
+    for wanted in ("patch_size", "image_size", "num_hidden_layers"):
+        if not hasattr(tower.config, wanted):
+            raise Unsupported(
+                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, SigLIP, ViT, DINOv2."
+            )
+    return tower, images
+
+
+def _quietly(checkpoint: Checkpoint, made: Any) -> Any:
+    """A part of a checkpoint; that the rest is not used need not be said."""
+    log = logging.getLogger("transformers.modeling_utils")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return checkpoint.load(made)
+    finally:
+        log.setLevel(level)
+
+
+def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
+    """A decoder without its head, the head (None where it is tied to the embeddings), the tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+
+    config = checkpoint.config()
+    text = config.get_text_config(decoder=True)
+    whole = text is not config
+    try:
+        model = checkpoint.load(AutoModelForImageTextToText if whole else AutoModelForCausalLM)
+    except ModelError as error:
+        raise ModelError(f"{checkpoint.name}: no decoder that writes text ({error})") from error
+    decoder = model.model.language_model if whole else model.base_model
+    head = model.get_output_embeddings()
+    tied = head is None or head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    tokenizer = checkpoint.load_processor(AutoTokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return decoder, None if tied else head, tokenizer
+
+
+def _pixels(size: int, patch: int) -> tuple[Any, Any]:
+    """A tower that hands on the pixels of each patch, and its image processor.
+
+    Of a tower without layers transformers gives no hidden states; this one has a single layer, and what goes
+    into it is looked at, not what comes out.
+    """
+    import torch
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    width = 3 * patch * patch
+    config = SiglipVisionConfig(
+        hidden_size=width,
+        intermediate_size=1,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        image_size=size,
+        patch_size=patch,
+        vision_use_head=False,
+    )
+    tower: Any = SiglipVisionModel(config)
+    with torch.no_grad():
+        for path, parameter in tower.named_parameters():
+            if "patch_embedding.weight" in path:
+                parameter.copy_(torch.eye(width).reshape(width, 3, patch, patch))
+            elif "embedding" in path:
+                parameter.zero_()
+    square = {"height": size, "width": size}
+    return tower, SiglipImageProcessorPil(size=square, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, list | tuple) else value)
+
+
+def _tokens(tower: Any, size: int) -> int:
+    """How many vectors a tower gives for an image."""
+    import torch
+
+    with torch.inference_mode():
+        seen = tower(torch.zeros(1, 3, size, size, device=tower.device, dtype=tower.dtype), output_hidden_states=True)
+    return int(seen.hidden_states[-1].shape[1])
+
+
+def _processor(images: Any, tokenizer: Any, patch: int, select: str, extra: int) -> tuple[Any, str]:
+    """The processor with its chat template, and whose that is."""
+    from transformers import LlavaProcessor
+
+    own = tokenizer.chat_template
+    tokenizer.image_token, tokenizer.padding_side = IMAGE, "left"
+    tokenizer.init_kwargs["image_token"] = IMAGE
+    template = FLATTEN + (own or PLAIN)
+    if own and IMAGE in own:  # of a vision-language model, which knows images already
+        template = own
+    tokenizer.chat_template = None
+    processor = LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy=select,
+        num_additional_image_tokens=extra,
+        chat_template=template,
+        image_token=IMAGE,
+    )
+    return processor, "decoder" if own else "plain"
