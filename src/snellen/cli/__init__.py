@@ -6,12 +6,12 @@ import sys
 
 import typer
 
-from snellen.cli import browser, diagnosis, examine, look, studies, tuning
+from snellen.cli import browser, chat, diagnosis, examine, look, studies, tuning
 from snellen.cli.app import app
 from snellen.errors import SnellenError, UsageError
 from snellen.redaction import redact
 
-__all__ = ["app", "browser", "diagnosis", "examine", "look", "main", "studies", "tuning"]
+__all__ = ["app", "browser", "chat", "diagnosis", "examine", "look", "main", "studies", "tuning"]
 
 
 def main() -> None:

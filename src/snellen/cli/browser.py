@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from snellen.cli.app import AsJson, MaxCost, Workspace, app, print_json, read_options, screen
 from snellen.errors import BadOption, require
 from snellen.redaction import guard
-
-if TYPE_CHECKING:
-    from snellen.arena.live import Live
-    from snellen.arena.recorded import Recorded
-    from snellen.store import Store
 
 Host = Annotated[str, typer.Option(help="The address to bind; one that others reach demands a token.")]
 Port = Annotated[int, typer.Option(help="0 takes any that is free.")]
@@ -34,7 +29,7 @@ Browse = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser."
 @contextmanager
 def _door(
     host: str, port: int, token: str | None, names: list[str] | None, browse: bool
-) -> Iterator[Callable[[Store, Live | Recorded | None], None]]:
+) -> Iterator[Callable[..., None]]:
     """What serves a workspace. The address is bound, and what is wrong with it said, before models load."""
     from snellen.web.safety import Policy
     from snellen.web.serve import bound, serve
@@ -44,8 +39,11 @@ def _door(
         guard(token)
     policy = Policy(host, token, tuple(names or ()))
     with bound(host, port) as sock:
-        yield lambda store, arena: serve(
-            Site(store, policy, arena), sock, browse=browse, say=lambda text: typer.echo(text, err=True)
+        yield lambda store, arena, play=None: serve(
+            Site(store, policy, arena, play=play),
+            sock,
+            browse=browse,
+            say=lambda text: typer.echo(text, err=True),
         )
 
 
@@ -71,6 +69,41 @@ def view(
     store = Store(workspace, create=False)
     with _door(host, port, token, allow_host, browse) as serve:
         serve(store, None)
+
+
+@app.command("play")
+def play_(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="A model, or several side by side.")
+    ],
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
+    max_cost: MaxCost = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8421,
+    token: Token = None,
+    allow_host: AllowHost = None,
+    browse: Browse = False,
+    workspace: Workspace = None,
+) -> None:
+    """Talk with a model about an image in the browser; with several, a tuned one beside the original, say."""
+    from snellen.planning import live_models
+    from snellen.playground import Playground
+    from snellen.store import Store
+    from snellen.web.pictures import Uploads
+
+    _need()
+    store = Store(workspace)
+    with _door(host, port, token, allow_host, browse) as serve:
+        found = live_models(models, read_options("-M", model_option), max_cost)
+        playground = Playground(found, image_path=Uploads(store.folder).path, max_tokens=max_tokens)
+        for one in found:
+            typer.echo(f"loading {one.name} …", err=True)
+            one.load()
+        serve(store, None, playground)
 
 
 @app.command("arena")

@@ -15,7 +15,9 @@ from snellen.cli.app import AsJson, Quiet, Workspace, app, print_json, read_opti
 def tune_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
     data: Annotated[str, typer.Option(help="What it is tested on; its training split is learnt from.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where what comes of it lies.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Where what comes of it lies.")
+    ],
     recipe: Annotated[
         str, typer.Option(help="lora, qlora, projector, decoder, two-stage, full, head.")
     ] = "lora",
@@ -59,7 +61,9 @@ def tune_(
         typer.Option("-L", metavar="KEY=VALUE", help="An option of PEFT's LoraConfig: r, lora_alpha …"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Test on the first N samples only.")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Learn from N samples only, drawn at random.")] = None,
+    train_limit: Annotated[
+        int | None, typer.Option(help="Learn from N samples only, drawn at random.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
     ] = False,
@@ -84,7 +88,8 @@ def tune_(
 ) -> None:
     """Fine-tune a model on your images, and show what it gained and lost: the same samples before and after.
 
-    Given again, the command goes on from the last checkpoint. Several GPUs: accelerate launch -m snellen tune …
+    Given again, the command goes on from the last checkpoint. Several GPUs: accelerate launch -m snellen
+    tune …
     """
     from snellen.api import Filters
     from snellen.report.progress import progress
@@ -163,7 +168,9 @@ def _show(found: object, address: str | None) -> None:
     if address:
         console.print(f"Pushed to {address}", soft_wrap=True)
     first = found.results[0]
-    console.print(f"Look closer: snellen compare {first.first} {first.second} --across", style="dim", soft_wrap=True)
+    console.print(
+        f"Look closer: snellen compare {first.first} {first.second} --across", style="dim", soft_wrap=True
+    )
     console.print(f"Talk to it: snellen chat {found.model} --image FILE", style="dim", soft_wrap=True)
 
 
@@ -173,7 +180,9 @@ def build_(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where it is written.")],
     vision: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="The encoder: CLIP, SigLIP, ViT, DINOv2. Without: pixels, as Fuyu."),
+        typer.Option(
+            metavar="MODEL", help="The encoder: CLIP, SigLIP, ViT, DINOv2. Without: pixels, as Fuyu."
+        ),
     ] = None,
     layer: Annotated[int, typer.Option(help="Which of the encoder's hidden states the projector sees.")] = -2,
     select: Annotated[
@@ -184,7 +193,9 @@ def build_(
     seed: Annotated[int, typer.Option(help="Of the projector's first weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Put a vision-language model together: an encoder, a decoder, and between them a projector to be trained."""
+    """Put a vision-language model together: an encoder, a decoder, and between them a projector to be
+    trained.
+    """
     from snellen.tune.build import build
 
     found = build(
@@ -207,5 +218,7 @@ def build_(
     template = {"decoder": "the decoder's own", "plain": "plain (USER: … ASSISTANT: …): the decoder had none"}
     console.print(f"An image takes {found.tokens} tokens. Chat template: {template[found.template]}.")
     console.print(
-        f"Teach it: snellen tune hf:{found.folder} --recipe two-stage --data DATA -o TUNED", style="dim", soft_wrap=True
+        f"Teach it: snellen tune hf:{found.folder} --recipe two-stage --data DATA -o TUNED",
+        style="dim",
+        soft_wrap=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
 
 
 class Conversations(Dataset):
-    """See :func:`conversations`. A sample's ``turns`` hold all of it; its question and reference are the first
+    """See :func:`conversations`. A sample's ``turns`` hold all of it; its question and reference are the
+    first
     of each, so that it can be examined too.
     """
 
@@ -115,7 +116,8 @@ class Conversations(Dataset):
         turns = row.get("messages", row.get("conversations"))
         if not isinstance(turns, list) or not turns:
             raise DataError(
-                f"{where}: neither messages nor conversations. Its keys: {', '.join(map(str, row))}. A row is "
+                f"{where}: neither messages nor conversations. Its keys: {', '.join(map(str, row))}. A "
+                "row is "
                 '{"messages": [{"role": …, "content": …}], "images": [PATH]}, or LLaVA-Instruct\'s.'
             )
         cells = row.get("images", row.get("image"))
@@ -130,8 +132,10 @@ class Conversations(Dataset):
                 raise DataError(f"{where}: nobody asks anything.")
             found[first] = Message("user", (*unplaced, *found[first].content))
         roles = [turn.role for turn in found if turn.role != "system"]
-        if roles[:2] != ["user", "assistant"] or any(a == b for a, b in zip(roles, roles[1:], strict=False)):
-            raise DataError(f"{where}: user and assistant do not take turns ({', '.join(roles) or 'nobody'}).")
+        if roles[:2] != ["user", "assistant"] or any(a == b for a, b in pairwise(roles)):
+            raise DataError(
+                f"{where}: user and assistant do not take turns ({', '.join(roles) or 'nobody'})."
+            )
         return tuple(found)
 
     def _message(self, turn: Any, left: Iterator[Image], where: str) -> Message:

@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from snellen.engine.completing import complete
 from snellen.errors import reason_of
 from snellen.lengths import image_tokens, text_tokens
 from snellen.types import Kind, Outcome, Request, Response, Sample
@@ -105,6 +106,21 @@ class Model(ABC):
     @abstractmethod
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Answer, in order. What cannot be answered comes back with the outcome ERROR."""
+
+    def stream(self, request: Request) -> Generator[str, None, Response]:
+        """Answer one request to generate piece by piece, for somebody who watches; the whole is returned
+        at the
+        end. What cannot tell pieces gives all at once. Closed early, it stops generating.
+        """
+
+        async def once() -> list[Response]:
+            async with self.connected():
+                return await self.respond([request])
+
+        (found,) = complete(once())
+        if found.text:
+            yield found.text
+        return found
 
     def context(self, request: Request) -> Mapping[str, Any]:
         """What, besides the request and the identity, can change the answer, as JSON."""

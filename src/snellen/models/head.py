@@ -1,4 +1,6 @@
-"""A classification head on the features of a vision-language model, as ``snellen tune --recipe head`` writes it."""
+"""A classification head on the features of a vision-language model, as ``snellen tune --recipe head``
+writes it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def head(folder: str, *, device: str = "auto") -> Head:
         weights = (path / WEIGHTS).read_bytes()
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder or '(nothing)'}: no head lies there ({error}). One is made with: snellen tune MODEL --recipe "
+            f"{folder or '(nothing)'}: no head lies there ({error}). One is made with: snellen tune "
+            "MODEL --recipe "
             "head --data DATA -o FOLDER"
         ) from error
     base = MODELS.make(facts["base"], {**facts["options"], "device": device})

@@ -26,7 +26,9 @@ TOLD = {
 
 @contextmanager
 def training(*, quiet: bool = False) -> Iterator[Watch | None]:
-    """Give a watcher that tells how a training goes: losses and accuracy as they come, and else how far it is."""
+    """Give a watcher that tells how a training goes: losses and accuracy as they come, and else how far it
+    is.
+    """
     if quiet:
         yield None
         return

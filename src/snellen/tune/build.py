@@ -1,4 +1,6 @@
-"""A vision-language model put together from parts: LLaVA's architecture around any encoder and any decoder."""
+"""A vision-language model put together from parts: LLaVA's architecture around any encoder and any
+decoder.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from snellen.errors import BadOption, ModelError, UsageError, Unsupported, reason_of
+from snellen.errors import BadOption, ModelError, Unsupported, UsageError, reason_of
 from snellen.registry import parse_name
 
 if TYPE_CHECKING:
@@ -81,10 +83,12 @@ def build(
     """Join an encoder and a decoder by an untrained projector (two layers, as LLaVA-1.5's) and write them in
     the ordinary format, with the processor and a chat template in which images have their place.
 
-    Without an encoder the patches' very pixels are projected into the decoder, as Fuyu's are. (Fuyu marks the ends of rows; here the decoder learns them.)
+    Without an encoder the patches' very pixels are projected into the decoder, as Fuyu's are. (Fuyu marks
+    the ends of rows; here the decoder learns them.)
 
     Args:
-        language, vision: ``hf:ORG/NAME``, ``hf:FOLDER`` or a name without a scheme; of a vision-language model or a
+        language, vision: ``hf:ORG/NAME``, ``hf:FOLDER`` or a name without a scheme; of a vision-language
+        model or a
             dual encoder, its half is taken. ``pico:clip`` and ``pico:llava`` for trying it out.
         layer: which of the encoder's hidden states the projector sees.
         select: ``default`` leaves out the class token, ``full`` takes all; auto: default where there is one.
@@ -95,8 +99,8 @@ def build(
         ModelError: a checkpoint that is not there or cannot be loaded.
         Unsupported: an encoder that gives no patches, or a decoder that is none.
 
-    Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi et al., "Fuyu-8B"
-    (adept.ai/blog/fuyu-8b, 2023).
+    Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi
+    et al., "Fuyu-8B" (adept.ai/blog/fuyu-8b, 2023).
     """
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"-o {out}: not empty. Name a new folder.")
@@ -121,7 +125,8 @@ def build(
     extra = given - patches
     if extra < 0:
         raise Unsupported(
-            f"{vision}: gives {given} vectors for an image of {patches} patches; an encoder is needed that gives one for "
+            f"{vision}: gives {given} vectors for an image of {patches} patches; an encoder is needed "
+            "that gives one for "
             "each: CLIP, SigLIP, ViT, DINOv2."
         )
     if select == "auto":
@@ -184,7 +189,9 @@ def _checkpoint(name: str, device: str) -> Checkpoint:
 
 
 def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """An encoder's model, or a dual encoder's or vision-language model's half of one, and its image processor."""
+    """An encoder's model, or a dual encoder's or vision-language model's half of one, and its image
+    processor.
+    """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     config = checkpoint.config()
@@ -199,7 +206,8 @@ def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
     for wanted in ("patch_size", "image_size", "num_hidden_layers"):
         if not hasattr(tower.config, wanted):
             raise Unsupported(
-                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, SigLIP, ViT, DINOv2."
+                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, "
+                "SigLIP, ViT, DINOv2."
             )
     return tower, images
 
@@ -275,7 +283,9 @@ def _tokens(tower: Any, size: int) -> int:
     import torch
 
     with torch.inference_mode():
-        seen = tower(torch.zeros(1, 3, size, size, device=tower.device, dtype=tower.dtype), output_hidden_states=True)
+        seen = tower(
+            torch.zeros(1, 3, size, size, device=tower.device, dtype=tower.dtype), output_hidden_states=True
+        )
     return int(seen.hidden_states[-1].shape[1])
 
 

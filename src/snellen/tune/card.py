@@ -1,4 +1,6 @@
-"""What is written about a tuned model: the figure of its training, its card, results as the Hub reads them."""
+"""What is written about a tuned model: the figure of its training, its card, results as the Hub reads
+them.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +157,10 @@ def write_card(
         ],
     )
     rows = [*results, *([weakest] if weakest else [])]
-    table = ["| task | score | before % | after % | difference in points (95 %) | |", "|---|---|---|---|---|---|"]
+    table = [
+        "| task | score | before % | after % | difference in points (95 %) | |",
+        "|---|---|---|---|---|---|",
+    ]
     table += [f"| {_cell(one.task)} | {one.score} | {' | '.join(one.told)} |" for one in rows]
     text = [
         "---",
@@ -171,7 +176,8 @@ def write_card(
         "",
         *table,
         "",
-        "Before and after are on the same samples, none of which was learnt from unless a note below says so; "
+        "Before and after are on the same samples, none of which was learnt from unless a note below "
+        "says so; "
         "differences are paired, their intervals clustered by image.",
     ]
     if weakest:

@@ -76,7 +76,10 @@ def tune_dual_encoder(
         def batch(asked: dict[str, list[int]]) -> dict[str, Any]:
             samples = [selection[place] for place in asked["place"]]
             pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
-            return {"pixel_values": pixels["pixel_values"], "labels": [numbers[s.label or ""] for s in samples]}
+            return {
+                "pixel_values": pixels["pixel_values"],
+                "labels": [numbers[s.label or ""] for s in samples],
+            }
 
         return Dataset.from_dict({"place": list(range(len(selection)))}).with_transform(batch)
 

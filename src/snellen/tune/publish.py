@@ -56,5 +56,7 @@ def publish(folder: Path, name: str, *, public: bool = False) -> str:
             f"--push-to-hub {name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. {again}"
         ) from error
     except (OSError, OfflineModeIsEnabled) as error:
-        raise Stopped(f"--push-to-hub {name}: the Hub cannot be reached ({reason_of(error)}). {again}") from error
+        raise Stopped(
+            f"--push-to-hub {name}: the Hub cannot be reached ({reason_of(error)}). {again}"
+        ) from error
     return str(address)

@@ -51,7 +51,8 @@ class Recipe:
 PROJECTOR = Stage("projector", frozenset({"projector"}), 1e-3)
 DECODER = Stage("decoder", frozenset({"projector", "decoder"}), 2e-5)
 
-#: LoRA: Hu et al., arXiv 2106.09685; QLoRA: Dettmers et al., arXiv 2305.14314; the two stages and their learning
+#: LoRA: Hu et al., arXiv 2106.09685; QLoRA: Dettmers et al., arXiv 2305.14314; the two stages and their
+#: learning
 #: rates: Liu et al., "Visual Instruction Tuning" (arXiv 2304.08485), appendix C.
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
@@ -101,7 +102,7 @@ _PARTS = {
 def part_of(path: str) -> str:
     """Which part a parameter or module belongs to, by its path.
 
-    >>> part_of("model.visual.merger.mlp.0.weight"), part_of("model.vision_tower.x"), part_of("lm_head.weight")
+    >>> part_of("model.visual.merger.mlp.0.weight"), part_of("model.vision_tower.x"), part_of("lm_head.w")
     ('projector', 'vision tower', 'decoder')
     """
     return next((part for part, pattern in _PARTS.items() if pattern.match(path)), "decoder")

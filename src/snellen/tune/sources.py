@@ -108,7 +108,8 @@ def hold_out(
         return DATASETS.make(name, {**more, **plain, "split": wanted}), name
     except UsageError as error:
         raise DataError(
-            f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another data set "
+            f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another "
+            "data set "
             "with --train, or keep a part of this one for the test: --hold-out 0.2"
         ) from error
 
@@ -181,7 +182,12 @@ class Lessons(Sequence[Example]):
     """
 
     def __init__(
-        self, sources: Sequence[Source], *, rare: bool = False, without: frozenset[int] = frozenset(), seed: int = 0
+        self,
+        sources: Sequence[Source],
+        *,
+        rare: bool = False,
+        without: frozenset[int] = frozenset(),
+        seed: int = 0,
     ) -> None:
         self.sources = list(sources)
         rng = random.Random(f"snellen/lessons/{seed}")
@@ -201,7 +207,9 @@ class Lessons(Sequence[Example]):
             self._items += dealt
             self.counts.append(count)
 
-    def _more(self, items: Sequence[tuple[int, int, int]], rng: random.Random) -> Iterator[tuple[int, int, int]]:
+    def _more(
+        self, items: Sequence[tuple[int, int, int]], rng: random.Random
+    ) -> Iterator[tuple[int, int, int]]:
         """Further turns of the items of rare classes."""
         source = self.sources[0]
         by_class: dict[str | None, list[tuple[int, int, int]]] = {}
@@ -236,7 +244,8 @@ def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tupl
             found += [(place, k) for k in range(len(source.examples(place)))]
     if not found:
         raise DataError(
-            f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with answers, no "
+            f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with "
+            "answers, no "
             "captions, no conversations."
         )
     return found

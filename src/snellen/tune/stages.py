@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,15 @@ Watch = Callable[[str, int, int, Mapping[str, float]], None]
 SMALL = 10_000_000
 #: Steps that a training takes at least where nothing else is said, and how often it is looked at.
 STEPS, LOOKS = 100, 10
-#: What this package decides, and where a user says it instead.
+#: Old and new name of one option.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
-DECIDED = {"output_dir": "-o", "push_to_hub": "--push-to-hub", "hub_model_id": "--push-to-hub", "seed": "--seed"}
+#: What this package decides, and where a user says it instead.
+DECIDED = {
+    "output_dir": "-o",
+    "push_to_hub": "--push-to-hub",
+    "hub_model_id": "--push-to-hub",
+    "seed": "--seed",
+}
 
 
 def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def settings(
         BadOption: trl refuses.
     """
     import torch
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     on_gpu = device.type == "cuda"
     small = parameters < SMALL
@@ -172,7 +179,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def carry_out(
-    trainer_class: Any, folder: Path, stage: str, watch: Watch | None, callbacks: Sequence[Any] = (), **how: Any
+    trainer_class: Any,
+    folder: Path,
+    stage: str,
+    watch: Watch | None,
+    callbacks: Sequence[Any] = (),
+    **how: Any,
 ) -> list[dict[str, Any]]:
     """Train, from the last whole checkpoint on if there is one, and return what was logged.
 
@@ -183,7 +195,7 @@ def carry_out(
     Raises:
         Stopped: the disk is full, or memory too small; checkpoints that were written stay.
     """
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     class Careful(trainer_class):  # type: ignore[misc]
         """Says what to do where a checkpoint cannot be written."""
@@ -199,7 +211,7 @@ def carry_out(
                     "this disk and give the same command again: it goes on from there."
                 ) from error
 
-    class Told(TrainerCallback):
+    class Told(TrainerCallback):  # type: ignore[misc]
         """Passes on what is logged."""
 
         def on_log(self, _: Any, state: Any, __: Any, logs: Any = None, **___: Any) -> None:
@@ -213,11 +225,12 @@ def carry_out(
 
     start = last_checkpoint(folder)
     try:
-        trainer = Careful(callbacks=[*callbacks, Told()], **how)
-        from transformers import PrinterCallback
-
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        with warnings.catch_warnings():
+            # peft asks transformers by an old name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            trainer = Careful(callbacks=[*callbacks, Told()], **how)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
     except Exception as error:
         if not _no_memory(error):
             raise

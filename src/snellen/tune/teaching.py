@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Taught", "check_teachable", "teach"]
 
-#: TRL joins a prompt and its answer after the processor has made tensors of each; these processors need an image
+#: TRL joins a prompt and its answer after the processor has made tensors of each; these processors need an
+#: image
 #: with every text, or make what depends on the joint length.
 UNTEACHABLE = NEED_IMAGE | UNPADDED | {"mllama"}
 
@@ -53,8 +54,10 @@ def check_teachable(model: VisionLanguageModel) -> None:
     config = model.checkpoint.config()
     if config.model_type in UNTEACHABLE or config.is_encoder_decoder:
         raise Unsupported(
-            f"{model.name}: {config.model_type} cannot be fine-tuned here, since TRL cannot join its prompts and "
-            "answers. Decoders with a chat template can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, Gemma 3 …"
+            f"{model.name}: {config.model_type} cannot be fine-tuned here, since TRL cannot join its "
+            "prompts and "
+            "answers. Decoders with a chat template can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, "
+            "Gemma 3 …"
         )
 
 
@@ -86,10 +89,10 @@ def teach(
     """
     require("trl", "tune", "Fine-tuning")
     import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+    from trl.trainer.sft_trainer import SFTTrainer
 
     from snellen.models.huggingface.vlm import VisionLanguageModel
-    from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
-    from trl import SFTTrainer
 
     set_seed(seed)
     checkpoint = _for_training(model.checkpoint, recipe)
@@ -230,7 +233,7 @@ def _asking(
     """A callback that asks the model in training, whenever it is evaluated."""
     from transformers import TrainerCallback
 
-    class Asking(TrainerCallback):
+    class Asking(TrainerCallback):  # type: ignore[misc]
         def on_evaluate(self, _: Any, state: Any, __: Any, model: Any = None, **___: Any) -> None:
             network = model.get_base_model() if hasattr(model, "get_base_model") else model
             with subject.borrowing(network, processor):

@@ -18,9 +18,9 @@ import yaml
 from snellen._version import __version__
 from snellen.api import AtHand, Filters, Plan
 from snellen.api import Watch as ExaminationWatch
-from snellen.compare import Comparison, compare
+from snellen.compare import compare
 from snellen.datasets.base import Dataset, Selection
-from snellen.errors import BadOption, DataError, UsageError, Unsupported
+from snellen.errors import BadOption, DataError, Unsupported, UsageError
 from snellen.metrics.summary import cluster_of
 from snellen.models.base import Model
 from snellen.redaction import redact
@@ -84,7 +84,8 @@ class Tuning:
         model: ``hf:``, ``pico:``: a vision-language model; ``clip:``, ``pico:clip``: a dual encoder.
         data: what it is tested on; its training split, or one of the next three, is learnt from.
         out: the folder of what comes of it.
-        train: another data set to learn from; ``train_split``: the split's name (``train``); ``hold_out``: the share
+        train: another data set to learn from; ``train_split``: the split's name (``train``); ``hold_out``:
+        the share
             of ``data`` that is tested, the rest being learnt from.
         recipe: see :data:`snellen.tune.recipes.RECIPES`; of a dual encoder, all weights learn.
         mix: further data sets to learn from, ``DATA`` or ``DATA@WEIGHT``: so many examples for each of
@@ -139,7 +140,9 @@ class Tuning:
         self._alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self._leads = int(os.environ.get("RANK", "0")) == 0
         if "hard" in self.oversample and not self._alone:
-            raise BadOption("--oversample hard examines the model first, which one process does: run it in one.")
+            raise BadOption(
+                "--oversample hard examines the model first, which one process does: run it in one."
+            )
         self.notes: list[str] = []
         self._subject: Model = MODELS.make(self.model, self.model_options)
         self._dual = isinstance(self._subject, DualEncoder)
@@ -147,15 +150,19 @@ class Tuning:
             check_teachable(self._subject)
         elif not self._dual:
             raise Unsupported(
-                f"{self.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; what is behind an "
+                f"{self.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; "
+                "what is behind an "
                 "address is tuned by whoever runs it."
             )
         if self._dual and self.recipe not in ("lora", "full"):
-            raise BadOption(f"--recipe {self.recipe} is for vision-language models; a dual encoder is tuned whole.")
+            raise BadOption(
+                f"--recipe {self.recipe} is for vision-language models; a dual encoder is tuned whole."
+            )
         checkpoint = self._subject.checkpoint  # type: ignore[attr-defined]
         if checkpoint.adapter is not None:
             raise Unsupported(
-                f"{self.model} is an adapter on another model already. Merge it first (snellen tune … --merge) and "
+                f"{self.model} is an adapter on another model already. Merge it first (snellen tune … "
+                "--merge) and "
                 "tune hf:FOLDER/merged."
             )
         #: Where, in the words of the model's name, it lies.
@@ -217,13 +224,16 @@ class Tuning:
     def _general_names(self) -> Sequence[str]:
         if self._dual or self.recipe == "head":
             if self.general:
-                raise BadOption("--general is for models that answer questions; this recipe leaves a classifier.")
+                raise BadOption(
+                    "--general is for models that answer questions; this recipe leaves a classifier."
+                )
             return ()
         if not self.general and self.data.partition("?")[0] == "chart:shapes":
             return ("chart:shapes?ask=color",)
         if not self.general:
             self.notes.append(
-                "Whether it forgot anything is not known: name a task that it must keep with --general DATA, and "
+                "Whether it forgot anything is not known: name a task that it must keep with "
+                "--general DATA, and "
                 "let it learn from such data too with --mix DATA@0.5."
             )
         return tuple(self.general)
@@ -328,7 +338,8 @@ class Tuning:
             told = f"images that are tested stand among those that are learnt from ({pairs}{more})"
             if self.leaks == "refuse":
                 raise DataError(
-                    f"{self._learnt.name}: {told}. A test on what was learnt tells nothing. Leave them out of the "
+                    f"{self._learnt.name}: {told}. A test on what was learnt tells nothing. Leave them "
+                    "out of the "
                     "training with --leaks drop, name another training set, or, if it is meant: --leaks allow"
                 )
             what = "left out" if self.leaks == "drop" else "learnt from all the same, so the test flatters"
@@ -336,12 +347,15 @@ class Tuning:
         if found.near:
             pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in found.near[:5])
             self.notes.append(
-                f"{len(found.near)} training images look nearly like one that is tested, by a perceptual hash "
+                f"{len(found.near)} training images look nearly like one that is tested, by a "
+                "perceptual hash "
                 f"({pairs}{' …' if len(found.near) > 5 else ''}). They were learnt from; look at them."
             )
         for source, unread in zip(self._sources, found.unread, strict=True):
             if unread:
-                self.notes.append(f"{source.selection.name}: {len(unread)} images cannot be read and are left out.")
+                self.notes.append(
+                    f"{source.selection.name}: {len(unread)} images cannot be read and are left out."
+                )
         dropped = [same if self.leaks == "drop" else set[int]() for same in found.places]
         for number, source in enumerate(self._sources[1:], 1):
             gone = dropped[number] | found.unread[number]
@@ -364,7 +378,8 @@ class Tuning:
             if held.get("specification") != self._specification:
                 raise UsageError(
                     f"-o {self.out} holds another tuning ({held.get('model')} on {held.get('data')}, recipe "
-                    f"{held.get('recipe')}, begun with other options or data). Name another folder, or remove this one."
+                    f"{held.get('recipe')}, begun with other options or data). Name another folder, or "
+                    "remove this one."
                 )
             return
         if self.out.is_dir() and any(self.out.iterdir()):
@@ -397,7 +412,9 @@ class Tuning:
         else:
             protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols()
             plans = [self._plan(model, self._tested, protocols, examined=self.filters)]
-            plans += [self._plan(model, name, (), examined=Filters()) for name in self._general_names_quietly()]
+            plans += [
+                self._plan(model, name, (), examined=Filters()) for name in self._general_names_quietly()
+            ]
         found = [run for plan in plans for run in plan.examine(self.watch_examination)]
         if self.recipe == "head" and model == self.model:
             return found[:1]
@@ -407,7 +424,9 @@ class Tuning:
         return [str(next(iter(plan.selections)).name) for plan in self._general_plans]
 
     def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
-        """The third of classes that the model finds least on images that are neither learnt from nor tested."""
+        """The third of classes that the model finds least on images that are neither learnt from nor
+        tested.
+        """
         seen = Part(self._learnt.data, [self._learnt.indices[i] for i in sorted(kept)], "kept apart")
         (run,) = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters()).examine(
             self.watch_examination
@@ -436,9 +455,7 @@ class Tuning:
             }
         if self._dual or self.recipe == "head":
             return Lessons([Source(self._learnt, 1.0, "open", self.seed)], without=without, seed=self.seed)
-        return Lessons(
-            self._sources, rare="rare" in self.oversample, without=without, seed=self.seed
-        )
+        return Lessons(self._sources, rare="rare" in self.oversample, without=without, seed=self.seed)
 
     def _train(self, lessons: Lessons, kept: frozenset[int], spoilt: frozenset[int]) -> Taught:
         """The training, unless it is done; what it left is in the manifest."""
@@ -517,9 +534,13 @@ class Tuning:
         title = f"{after.manifest['data']['name']}, {before.manifest['protocol']['name']}"
         if before.manifest["protocol"]["name"] != after.manifest["protocol"]["name"]:
             title += f" → {after.manifest['protocol']['name']}"
-        return Result(title, found.score, before.id, after.id, _headline(before), _headline(after), found.result)
+        return Result(
+            title, found.score, before.id, after.id, _headline(before), _headline(after), found.result
+        )
 
-    def _of_classes(self, before: Sequence[Run], after: Sequence[Run], classes: tuple[str, ...]) -> Result | None:
+    def _of_classes(
+        self, before: Sequence[Run], after: Sequence[Run], classes: tuple[str, ...]
+    ) -> Result | None:
         """Before and after on the samples of some classes, in the first task."""
         one, other = before[0].outcomes.set_index("id"), after[0].outcomes.set_index("id")
         one = one[one["label"].isin(classes)]

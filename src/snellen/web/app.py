@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
 from snellen.redaction import redact
-from snellen.web import battles, boards, runs
+from snellen.web import battles, boards, play, runs
 from snellen.web.safety import COOKIE, Guard
 from snellen.web.site import Site, TooFast, site_of
 
@@ -38,10 +38,11 @@ def create_app(site: Site) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if isinstance(site.arena, Live):
-            async with site.arena.open():
-                yield
-        else:
+        async with AsyncExitStack() as stack:
+            if isinstance(site.arena, Live):
+                await stack.enter_async_context(site.arena.open())
+            if site.play is not None:
+                stack.enter_context(site.play.open())
             yield
 
     app = FastAPI(title="Snellen", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
@@ -49,6 +50,7 @@ def create_app(site: Site) -> Guard:
     app.include_router(boards.router)
     app.include_router(runs.router)
     app.include_router(battles.router)
+    app.include_router(play.router)
     app.add_api_route("/static/{name}", _static, methods=["GET"])
     app.add_api_route("/health", _health, methods=["GET"])
     app.add_api_route("/login", _login_page, methods=["GET"], response_model=None)

@@ -57,7 +57,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound
         shown = socket.gethostname()
-    path = "/arena" if site.arena is not None else "/"
+    path = "/play" if site.play is not None else "/arena" if site.arena is not None else "/"
     address = f"http://{shown}:{port}{path}"
 
     class Server(uvicorn.Server):  # type: ignore[misc] # loaded when it is needed, so of no known type

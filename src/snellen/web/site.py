@@ -17,6 +17,7 @@ from snellen.arena.recorded import Recorded
 from snellen.arena.results import Results
 from snellen.board import Board
 from snellen.errors import SnellenError
+from snellen.playground import Playground
 from snellen.report.page import environment
 from snellen.report.tables import dollars, heading_of, number
 from snellen.store import Store
@@ -46,6 +47,7 @@ class Site:
     policy: Policy
     arena: Live | Recorded | None = None
     rates: Rates = field(default_factory=Rates)
+    play: Playground | None = None
 
     def __post_init__(self) -> None:
         self.board = Board(self.store)
@@ -70,7 +72,8 @@ class Site:
         from snellen import __version__
 
         template = self._templates.get_template(f"{name}.html.jinja")
-        shared = {"version": __version__, "has_arena": self.arena is not None, "active": name}
+        shared = {"version": __version__, "active": name}
+        shared |= {"has_arena": self.arena is not None, "has_play": self.play is not None}
         return HTMLResponse(template.render(**{**shared, **content}), status)
 
     def limit(self, kind: str, request: Request) -> None:

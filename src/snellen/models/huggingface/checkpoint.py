@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,7 +177,10 @@ class Checkpoint:
 
         self._refuse_another_base()
         try:
-            return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
+            with warnings.catch_warnings():
+                # peft asks transformers by an old name
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         except Exception as error:
             raise ModelError(
                 f"adapter={self.adapter}: cannot be merged into {self.name} ({reason_of(error)})."
@@ -192,7 +196,8 @@ class Checkpoint:
         made_on = (yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}).get("base", {}).get("revision")
         if made_on is not None and made_on != self.revision:
             raise ModelError(
-                f"{self.adapter}: this adapter was made on other weights ({made_on[:19]}…) than {self.path} has "
+                f"{self.adapter}: this adapter was made on other weights ({made_on[:19]}…) than "
+                f"{self.path} has "
                 f"({self.revision[:19]}…). Name the model that it was made on, or tune this one."
             )
 
@@ -230,12 +235,16 @@ def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
         ModelError: the adapter does not say; or it says a model that is not the one it was made on.
     """
     if adapter is not None:
-        raise BadOption(f"{folder} is an adapter itself, so adapter={adapter!r} is not allowed; merge it first.")
+        raise BadOption(
+            f"{folder} is an adapter itself, so adapter={adapter!r} is not allowed; merge it first."
+        )
     try:
         said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         base, commit = said["base_model_name_or_path"], said.get("revision")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: its adapter_config.json names no base model ({reason_of(error)}).") from error
+        raise ModelError(
+            f"{folder}: its adapter_config.json names no base model ({reason_of(error)})."
+        ) from error
     if not base:
         raise ModelError(f"{folder}: its adapter_config.json names no base model.")
     if base.startswith("pico:"):

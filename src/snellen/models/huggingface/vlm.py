@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from snellen.models.base import failure
 from snellen.models.huggingface import PrefixMode
 from snellen.models.huggingface.architectures import (
     BOXES,
@@ -265,6 +266,56 @@ class VisionLanguageModel(CheckpointModel):
             self.response(ids, length, config, row.prompt)
             for row, ids, length in zip(rows, new.tolist(), prompts, strict=True)
         ]
+
+    def stream(self, request: Request) -> Generator[str, None, Response]:
+        import torch
+        from transformers import StoppingCriteria, TextIteratorStreamer
+
+        self.load()
+        stopped = threading.Event()
+
+        class Stopping(StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, ids: Any, scores: Any, **_: Any) -> Any:
+                return torch.full((ids.shape[0],), stopped.is_set(), device=ids.device)
+
+        row = Row(request, self.prompt(request.messages))
+        config = self.generation_config(request.decoding)
+        pieces = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        made: list[Any] = []
+
+        def generate() -> None:
+            try:
+                with torch.inference_mode():
+                    inputs = self._inputs([row], padding_side="left")
+                    if request.decoding.temperature > 0:
+                        torch.manual_seed(request.decoding.draw)
+                    made.append(int(inputs["attention_mask"].sum()))
+                    start = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+                    output = self._model.generate(
+                        **inputs, generation_config=config, streamer=pieces, stopping_criteria=[Stopping()]
+                    )
+                    made.append(output[0, start:].tolist())
+            except Exception as error:
+                made.append(error)
+            finally:
+                pieces.end()
+
+        with self._lock:
+            thread = threading.Thread(target=generate, daemon=True)
+            thread.start()
+            try:
+                begun = False
+                for piece in pieces:
+                    text = piece if begun else piece.lstrip()
+                    begun = begun or bool(text)
+                    if text:
+                        yield text
+            finally:
+                stopped.set()
+                thread.join()
+        if isinstance(made[-1], Exception):
+            return failure(made[-1])
+        return self.response(made[1], made[0], config, row.prompt)
 
     def _allowed(
         self, rows: Sequence[Row], config: Any, start: int

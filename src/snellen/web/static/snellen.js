@@ -14,6 +14,27 @@ if (waiting) {
   setTimeout(look, 400);
 }
 
+// Answers appear as they are written; once all are there, the page shows them as they are meant to look.
+const streams = [...document.querySelectorAll("[data-stream]")];
+if (streams.length) {
+  const read = async (place) => {
+    const reply = await fetch(place.dataset.stream);
+    if (!reply.ok) throw new Error(reply.statusText);
+    const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      text += value.replaceAll("\u200b", "");
+      if (text) place.textContent = text;
+    }
+  };
+  Promise.all(streams.map(read)).then(
+    () => location.reload(),
+    () => { for (const place of streams) place.textContent += " (the connection broke off; load this page again)"; },
+  );
+}
+
 // Addresses hold what was chosen, and nothing else.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "get") return;

@@ -1,0 +1,135 @@
+"""``chat``: talk with a model about an image, in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snellen.cli.app import MaxCost, app, read_options
+
+if TYPE_CHECKING:
+    from snellen.images import Image
+    from snellen.models.base import Model
+
+#: What can be typed besides questions.
+COMMANDS = "/image FILE: another image · /forget: begin again · /quit"
+
+
+@app.command("chat")
+def chat_(
+    model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME, hf:TUNED or pico:llava.")],
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="What is talked about.")] = None,
+    beside: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A second model, asked the same.")
+    ] = None,
+    ask: Annotated[
+        list[str] | None, typer.Option(metavar="QUESTION", help="Ask this and end. Repeatable.")
+    ] = None,
+    model_option: Annotated[
+        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
+    max_cost: MaxCost = None,
+) -> None:
+    """Talk with a model about an image; answers appear as they are written. In the browser: snellen play
+    MODEL.
+    """
+    from snellen.errors import BadOption, SnellenError
+    from snellen.planning import live_models
+    from snellen.playground import check_talker
+
+    if max_tokens < 1:
+        raise BadOption(f"--max-tokens {max_tokens} is not allowed; allowed: 1 or more.")
+    shown = _opened(image) if image is not None else None
+    names = [model, *([beside] if beside else [])]
+    models = live_models(names, read_options("-M", model_option), max_cost)
+    for one in models:
+        check_talker(one)
+    talk = _Talk(models, shown, max_tokens)
+    for one in models:
+        typer.echo(f"loading {one.name} …", err=True)
+        one.load()
+    try:
+        if ask:
+            for question in ask:
+                talk.ask(question)
+            return
+        if sys.stdin.isatty():
+            typer.echo(f"Ask. {COMMANDS}", err=True)
+        while (line := _line()) is not None and line != "/quit":
+            command, _, rest = line.partition(" ")
+            try:
+                if command == "/image":
+                    talk = _Talk(models, _opened(Path(rest.strip()).expanduser()), max_tokens)
+                elif line == "/forget":
+                    talk = _Talk(models, talk.image, max_tokens)
+                elif line.startswith("/"):
+                    typer.echo(COMMANDS, err=True)
+                elif line.strip():
+                    talk.ask(line)
+            except SnellenError as error:  # a talk goes on after a misspelt name
+                typer.echo(f"Error: {error}", err=True)
+    finally:
+        for one in models:
+            one.close()
+
+
+class _Talk:
+    """What was said so far, to each model."""
+
+    def __init__(self, models: list[Model], image: Image | None, max_tokens: int) -> None:
+        self.models, self.image, self.max_tokens = models, image, max_tokens
+        self.said: list[list[tuple[str, str]]] = [[] for _ in models]
+
+    def ask(self, question: str) -> None:
+        """Ask all, and print their answers as they come."""
+        from snellen.playground import continued
+        from snellen.types import Outcome
+
+        images = [self.image] if self.image is not None else []
+        for model, said in zip(self.models, self.said, strict=True):
+            if len(self.models) > 1:
+                typer.secho(f"{model.name}:", bold=True)
+            stream = model.stream(continued(images, said, question, self.max_tokens))
+            try:
+                while True:
+                    typer.echo(_harmless(next(stream)), nl=False)
+            except StopIteration as end:
+                reply = end.value
+            except KeyboardInterrupt:
+                stream.close()
+                typer.echo("\n(stopped)")
+                return
+            typer.echo()
+            if reply.outcome is not Outcome.OK:
+                typer.echo(f"({reply.outcome}: {_harmless(reply.reason)})", err=True)
+            said.append((question, reply.text))
+
+
+def _opened(path: Path) -> Image:
+    """An image that can be read.
+
+    Raises:
+        ImageError: it cannot.
+    """
+    from snellen.images import Image
+
+    found = Image.from_path(path)
+    _ = found.pixels
+    return found
+
+
+def _line() -> str | None:
+    """What is typed next; None at the end."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except (EOFError, KeyboardInterrupt):
+        return None
+
+
+def _harmless(text: str) -> str:
+    """Text of a model without control characters, which a terminal obeys."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,137 @@
+"""The playground's pages: ask one model, or one beside another, and see answers as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from snellen.errors import BadOption, Conflict, ImageError, UsageError
+from snellen.playground import MAX_QUESTION, MAX_TURNS, Playground
+from snellen.types import Outcome
+from snellen.web.pictures import MAX_UPLOAD, is_hash
+from snellen.web.site import Site, picture, site_of
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+
+def _play(site: Site) -> Playground:
+    if site.play is None:
+        raise UsageError("There is no model to talk with here. Start it with one: snellen play MODEL")
+    return site.play
+
+
+def _page(
+    request: Request, status: int = 200, *, image: str = "", question: str = "", told: str = ""
+) -> Response:
+    site = site_of(request)
+    play = _play(site)
+    return site.page(
+        "play",
+        status,
+        title="Play",
+        names=play.names,
+        talk=None,
+        image=image,
+        question=question,
+        told=told,
+        max_upload=MAX_UPLOAD,
+        max_question=MAX_QUESTION,
+    )
+
+
+@router.get("/play", response_model=None)
+def play_page(request: Request) -> Response:
+    """Where a talk begins."""
+    return _page(request)
+
+
+@router.post("/play", response_model=None)
+async def begin(
+    request: Request, question: str = Form(""), image: str = Form(""), file: UploadFile | None = None
+) -> Response:
+    """Begin a talk, about an image or none."""
+    site = site_of(request)
+    play = _play(site)
+    site.limit("ask", request)
+    known = [image] if is_hash(image) and site.uploads.path(image).is_file() else []
+    try:
+        if file is not None and file.filename:
+            site.limit("upload", request)
+            data = await file.read(MAX_UPLOAD + 1)
+            known = [await run_in_threadpool(site.uploads.keep, data, "the upload")]
+        talk = await run_in_threadpool(play.begin, known, question)
+    except (ImageError, BadOption) as error:
+        told = str(error)
+        return await run_in_threadpool(
+            lambda: _page(request, 400, image=known[0] if known else "", question=question, told=told)
+        )
+    return RedirectResponse(f"/play/{talk.id}", 303)
+
+
+@router.get("/play/{id}", response_model=None)
+def talk_page(request: Request, id: str) -> Response:
+    """A talk as it stands."""
+    site = site_of(request)
+    play = _play(site)
+    talk = play.talk(id)
+    return site.page(
+        "play",
+        title="Play",
+        names=play.names,
+        talk=talk,
+        told="",
+        image=talk.images[0] if talk.images else "",
+        question="",
+        done=all(turn.done for turn in talk.turns),
+        takes_more=len(talk.turns) < MAX_TURNS,
+        ok=Outcome.OK,
+        max_upload=MAX_UPLOAD,
+        max_question=MAX_QUESTION,
+    )
+
+
+@router.post("/play/{id}", response_model=None)
+def ask(request: Request, id: str, question: str = Form("")) -> Response:
+    """Ask something more."""
+    site = site_of(request)
+    play = _play(site)
+    site.limit("ask", request)
+    talk = play.talk(id)
+    with suppress(Conflict):  # sent twice: the page shows what is coming
+        play.ask(talk, question)
+    return RedirectResponse(f"/play/{id}", 303)
+
+
+@router.get("/play/{id}/image", response_model=None)
+def image(request: Request, id: str) -> Response:
+    """The image of a talk."""
+    site = site_of(request)
+    talk = _play(site).talk(id)
+    if not talk.images:
+        raise HTTPException(404, "This talk has no image.")
+    path = site.uploads.path(talk.images[0])
+    data = path.read_bytes() if path.is_file() else b""
+    kinds = {b"\x89PNG": "image/png", b"RIFF": "image/webp"}
+    return picture((kinds.get(data[:4], "image/jpeg"), data) if data else None)
+
+
+@router.get("/play/{id}/answers/{turn}/{model}", response_model=None)
+def answer(request: Request, id: str, turn: int, model: int) -> Response:
+    """An answer as plain text, as it comes."""
+    talk = _play(site_of(request)).talk(id)
+    if not (0 <= turn < len(talk.turns) and 0 <= model < len(talk.turns[turn].answers)):
+        raise HTTPException(404, "There is no such answer.")
+    growing = talk.turns[turn].answers[model]
+
+    def pieces() -> Iterator[str]:
+        # An empty piece would end a response; a zero-width space shows whether anybody still listens.
+        yield from (piece or "\u200b" for piece in growing.watch())
+
+    return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8")
