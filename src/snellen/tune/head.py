@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,9 @@ def fit_head(
     search = searching.GridSearchCV(
         linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))
     )
-    fitted = search.fit((seen - mean) / scale, labels).best_estimator_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
+        fitted = search.fit((seen - mean) / scale, labels).best_estimator_
     weight, bias = fitted.coef_, fitted.intercept_
     if len(fitted.classes_) == 2:  # scikit-learn keeps the second of two alone
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

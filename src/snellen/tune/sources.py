@@ -10,7 +10,7 @@ from typing import Any
 
 from snellen.datasets.base import Dataset, Row, Selection, select
 from snellen.errors import BadOption, DataError, UsageError
-from snellen.registry import DATASETS
+from snellen.registry import DATASETS, parse_name
 from snellen.tune.examples import Ask, Example, examples
 from snellen.types import Sample
 
@@ -99,13 +99,13 @@ def hold_out(
     if share is not None:
         return parted(DATASETS.make(name, options), share, seed)
     wanted = split or "train"
-    more: dict[str, Any] = {}
-    if name.startswith("chart:"):
-        classes = len(DATASETS.make(name, options).labels)
-        more = {"n": DRAWN * classes}
-    plain = {key: value for key, value in options.items() if key != "split"}
+    scheme, rest, own = parse_name(name)
+    data = DATASETS.make(name, options)  # what is wrong with it is no matter of splits
+    # As many pictures are drawn to learn from as are wanted; how many are tested says nothing of it.
+    more = {"n": DRAWN * len(data.labels)} if scheme == "chart" else {}
     try:
-        return DATASETS.make(name, {**more, **plain, "split": wanted}), name
+        plain = {**own, **options, **more, "split": wanted}
+        return DATASETS.make(f"{scheme}:{rest}", plain), name
     except UsageError as error:
         raise DataError(
             f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another "

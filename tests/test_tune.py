@@ -1,0 +1,831 @@
+"""Fine-tuning: what is taught, by whom it is seen, that it helps, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import tiny
+from helpers import picture, sample
+from snellen.api import run
+from snellen.cli import app, main
+from snellen.datasets.base import select
+from snellen.datasets.shapes import KINDS, draw, figure
+from snellen.errors import BadOption, DataError, ModelError, Stopped, Unsupported, UsageError
+from snellen.models.huggingface.chat import ChatRenderer
+from snellen.models.huggingface.vlm import VisionLanguageModel
+from snellen.prompts import CAPTION, MULTIPLE_CHOICE, SHORT_ANSWER, fill
+from snellen.registry import DATASETS, MODELS
+from snellen.store import Store
+from snellen.tune.examples import SOME, WHOLE, examples
+from snellen.tune.leakage import leaks
+from snellen.tune.recipes import RECIPES, adapters, freeze, part_of
+from snellen.tune.sources import Lessons, Part, Source, apart, mixed, parted
+from snellen.tune.stages import last_checkpoint, read_settings
+from snellen.tune.teaching import _renderer, _rows
+from snellen.tune.tuning import MANIFEST, Tuning
+
+runner = CliRunner()
+#: Architectures of each sort of projector and placing of images.
+FAMILIES = ("llava", "qwen2_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl", "gemma3")
+
+
+class TestExamples:
+    def test_a_class(self):
+        open_, named = examples(sample(["cat", "dog"], "dog"), None, {})
+        assert open_.answer == named.answer == "dog"
+        assert "cat" not in open_.messages[0].text
+        assert "{" in named.messages[0].text
+        assert [image.sha256 for image in open_.images] == [image.sha256 for image in named.images]
+        assert len(examples(sample(["cat", "dog"], "dog"), None, {}, teach="open")) == 1
+        assert examples(sample(["cat", "dog"]), None, {}) == []  # whose class nobody knows
+
+    @given(st.integers(2, 120), st.integers(0, 50), st.data())
+    def test_lists_of_names(self, count, seed, data):
+        names = [f"n{i}" for i in range(count)]
+        label = data.draw(st.sampled_from(names))
+        confused = data.draw(st.lists(st.sampled_from(names), max_size=3, unique=True))
+        (one,) = examples(
+            sample(names, label, id=f"s{seed}"), None, {}, teach="names", confused=confused, seed=seed
+        )
+        text = one.messages[0].text
+        offered = text[text.index("{") + 1 : text.index("}")].split(", ")
+        assert len(set(offered)) == len(offered)
+        assert label in offered
+        assert set(offered) <= set(names)
+        assert 2 <= len(offered) <= (count if count <= WHOLE else SOME)
+        hard = [name for name in confused if name != label]
+        if hard:  # of a list that has room for anything wrong, what is confused comes first
+            assert set(offered) & set(hard)
+
+    def test_other_tasks_are_taught_as_they_are_asked(self):
+        letter = sample([], question="Which?", choices=("red", "blue"), answers=(1,))
+        (one,) = examples(letter, "multiple-choice", {})
+        assert one.answer == "B"
+        assert one.messages[0].text == fill(MULTIPLE_CHOICE, question="Which?", options="A. red\nB. blue")
+        told = sample([], question="What color?", references=("red", "scarlet"))
+        (one,) = examples(told, "vqa", {})
+        assert (one.messages[0].text, one.answer) == (fill(SHORT_ANSWER, question="What color?"), "red")
+        (one,) = examples(told, "vqa", {"prompt": "{question}"})
+        assert one.messages[0].text == "What color?"
+        (one,) = examples(sample([], question="x", references=("A cat.",)), "caption", {})
+        assert (one.messages[0].text, one.answer) == (CAPTION, "A cat.")
+        assert examples(sample([], question="What?"), "vqa", {}) == []
+        assert examples(sample([], question="?", choices=("a", "b", "c"), answers=(0, 1)), None, {}) == []
+
+    def test_the_prompt_is_that_of_the_examination(self):
+        """What is taught of a class is asked in the very words of the protocols."""
+        one = select(DATASETS.make("chart:shapes?ask=color"))[0]
+        data = DATASETS.make("chart:shapes?ask=color")
+        from snellen.registry import PROTOCOLS
+
+        protocol = PROTOCOLS.make("vqa", data.protocol_options)
+        asked = next(protocol.examine(one))[0].messages[0].text
+        (taught,) = examples(one, data.protocol, data.protocol_options)
+        assert taught.messages[0].text == asked
+
+
+class TestConversations:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for name in ("a.png", "b.png"):
+            draw(figure(name, "star"), 48).save(tmp_path / name)
+        return tmp_path
+
+    def load(self, folder: Path, rows, name: str = "c.json", lines: bool = False):
+        text = "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows)
+        (folder / name).write_text(text)
+        return DATASETS.make(f"conversations:{folder / name}")
+
+    def test_both_layouts(self, folder):
+        llava = {
+            "id": "1",
+            "image": "a.png",
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat?"},
+                {"from": "gpt", "value": "A star."},
+                {"from": "human", "value": "Sure?"},
+                {"from": "gpt", "value": "Yes."},
+            ],
+        }
+        chat = {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "text", "text": "Compare"}, {"type": "image"}]},
+                {"role": "assistant", "content": "Alike."},
+            ],
+            "images": ["a.png"],
+        }
+        one = self.load(folder, [llava]).sample(0, (), None)
+        assert [turn.role for turn in one.turns] == ["user", "assistant"] * 2
+        assert len(one.images) == 1
+        assert one.question == "What?"
+        first, second = examples(one, "instruct", {})
+        assert (first.answer, second.answer) == ("A star.", "Yes.")
+        assert len(second.messages) == 3
+        assert len(second.images) == 1
+        two = self.load(folder, [chat], "d.jsonl", lines=True).sample(0, (), None)
+        assert [type(part).__name__ for part in two.turns[1].content] == ["str", "Image"]
+        plain = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]}
+        assert self.load(folder, [plain]).sample(0, (), None).images == ()
+        unplaced = {**plain, "images": ["a.png", "b.png"]}
+        assert len(self.load(folder, [unplaced]).sample(0, (), None).turns[0].images) == 2
+
+    @pytest.mark.parametrize(
+        ("row", "said"),
+        [
+            ({"text": "x"}, "neither messages nor conversations"),
+            ({"messages": [{"role": "user", "content": "x"}]}, "do not take turns"),
+            ({"messages": [{"role": "ghost", "content": "x"}]}, "a role and a content"),
+            ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a text or an image"),
+            ({"messages": [{"role": "user", "content": "<image>"}]}, "more places for images"),
+            ({"messages": [{"role": "assistant", "content": "x"}], "images": ["a.png"]}, "nobody asks"),
+            ({"messages": []}, "neither messages"),
+        ],
+    )
+    def test_what_is_of_another_layout(self, folder, row, said):
+        with pytest.raises(DataError, match=said):
+            self.load(folder, [row])
+
+    def test_no_path_leads_out(self, folder):
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+        data = self.load(folder, [{"messages": turns, "images": ["../../x.png"]}])
+        with pytest.raises(DataError, match="leads out"):
+            _ = data.sample(0, (), None).images[0].pixels
+
+    def test_not_json(self, folder):
+        (folder / "x.json").write_text("[{")
+        with pytest.raises(DataError, match="not JSON"):
+            DATASETS.make(f"conversations:{folder / 'x.json'}")
+
+
+class TestSources:
+    @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+    def test_parted(self, photos, share):
+        data = DATASETS.make(f"folder:{photos}")
+        learnt, tested = parted(data, share, 0)
+        ids = [{part.row(i).id for i in range(len(part))} for part in (learnt, tested)]
+        assert not ids[0] & ids[1]
+        assert len(ids[0] | ids[1]) == len(data)
+        for part in (learnt, tested):  # every class on both sides
+            assert {part.row(i).label for i in range(len(part))} == set(data.labels)
+        again = parted(data, share, 0)[1]
+        assert [again.row(i) for i in range(len(again))] == [tested.row(i) for i in range(len(tested))]
+        other = parted(data, share, 1)[1]
+        assert ids[1] != {other.row(i).id for i in range(len(other))} or share == 0.9
+
+    def test_copies_stay_together(self, tmp_path):
+        for kind in ("star", "ring"):
+            (tmp_path / kind).mkdir()
+            for i in range(6):
+                draw(figure(f"{kind}{i // 2}", kind), 48).save(tmp_path / kind / f"{i}.png")
+        learnt, tested = parted(DATASETS.make(f"folder:{tmp_path}"), 0.4, 3)
+        digests = [{part.digest(i) for i in range(len(part))} for part in (learnt, tested)]
+        assert not digests[0] & digests[1]
+
+    def test_one_image_cannot_be_parted(self, tmp_path):
+        for kind in ("star", "ring"):
+            (tmp_path / kind).mkdir()
+            draw(figure(kind, kind), 48).save(tmp_path / kind / "0.png")
+        with pytest.raises(DataError, match="single image"):
+            parted(DATASETS.make(f"folder:{tmp_path}"), 0.5, 0)
+        with pytest.raises(BadOption, match="between 0 and 1"):
+            parted(DATASETS.make(f"folder:{tmp_path}"), 1.0, 0)
+
+    def test_a_mixture_by_weight(self):
+        first = Source(select(DATASETS.make("chart:shapes?n=56")))
+        half = mixed("chart:shapes?ask=color&n=10@0.5", "both", 0)
+        assert half.weight == 0.5
+        lessons = Lessons([first, half])
+        assert lessons.counts == [112, 56]  # of ten, several times
+        assert {one.answer for one in (lessons[i] for i in range(112, 168))} <= set(
+            "red orange yellow green blue purple black brown white gray pink cyan".split()
+        )
+        with pytest.raises(BadOption, match="weight"):
+            mixed("chart:shapes@0", "both", 0)
+
+    def test_rare_classes_come_as_often(self):
+        data = DATASETS.make("chart:shapes?n=280")
+        many = [i for i in range(280) if data.row(i).label != "star"]
+        few = [i for i in range(280) if data.row(i).label == "star"][:2]
+        source = Source(select(Part(data, [*few, *many], "x")), teach="open")
+        assert Lessons([source]).classes()["star"] == 2
+        counted = Lessons([source], rare=True).classes()
+        assert counted["star"] == counted["ring"] == 10
+
+    def test_hard_ones_come_three_times(self):
+        source = Source(select(DATASETS.make("chart:shapes?n=28")), teach="open", wrong=frozenset({3, 5}))
+        lessons = Lessons([source])
+        assert len(lessons) == 28 + 4
+
+    def test_what_is_kept_apart(self):
+        source = Source(select(DATASETS.make("chart:shapes?n=560")))
+        kept = apart(source, 0)
+        assert len(kept) == 56
+        counted = [source.label(i) for i in kept]
+        assert all(counted.count(name) == 2 for name in KINDS)
+        assert not apart(Source(select(DATASETS.make("chart:shapes?n=84"))), 0)  # too few to tell anything
+        taught = Lessons([source], without=kept)
+        assert len(taught) == 2 * (560 - 56)
+
+    def test_nothing_to_learn(self, tmp_path):
+        (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.png", "question": "Why?"}) + "\n")
+        with pytest.raises(DataError, match="nothing can be learnt"):
+            Lessons([Source(select(DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}?question=question")))])
+
+
+class TestLeaks:
+    @pytest.fixture
+    def both(self, tmp_path: Path) -> tuple[Path, Path]:
+        folders = tmp_path / "learnt", tmp_path / "tested"
+        for folder, key in zip(folders, "lt", strict=True):
+            for kind in ("star", "ring"):
+                (folder / kind).mkdir(parents=True)
+                for i in range(3):
+                    noise = np.random.default_rng(abs(hash((key, kind, i))) % 2**32)
+                    pixels = noise.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                    from PIL import Image
+
+                    Image.fromarray(pixels).resize((64, 64), 0).save(folder / kind / f"{key}{i}.png")
+        return folders
+
+    def look(self, both):
+        return leaks(*([select(DATASETS.make(f"folder:{one}"))] for one in both))
+
+    def test_of_every_sort(self, both):
+        from PIL import Image
+
+        learnt, tested = both
+        assert self.look(both).identical == []
+        assert self.look(both).near == []
+        shutil.copy(tested / "star" / "t0.png", learnt / "ring" / "copy.png")
+        with Image.open(tested / "star" / "t1.png") as one:
+            one.save(learnt / "star" / "again.bmp")  # other bytes, the same pixels
+        with Image.open(tested / "ring" / "t2.png") as one:
+            one.resize((80, 80)).save(learnt / "ring" / "near.jpg", quality=70)
+        found = self.look(both)
+        assert set(found.identical) == {("ring/copy.png", "star/t0.png"), ("star/again.bmp", "star/t1.png")}
+        assert [row[:2] for row in found.near] == [("ring/near.jpg", "ring/t2.png")]
+        assert len(found.places[0]) == 2
+
+    def test_they_are_refused_or_dropped(self, both, tmp_path):
+        learnt, tested = both
+        shutil.copy(tested / "star" / "t0.png", learnt / "star" / "copy.png")
+        common = {"model": "pico:llava", "data": f"folder:{tested}", "train": f"folder:{learnt}"}
+        store = Store(tmp_path / "ws")
+        with pytest.raises(DataError, match="--leaks drop"):
+            Tuning(**common, out=tmp_path / "out", workspace=store).carry_out()
+        assert not (tmp_path / "out").exists()
+        dropped = Tuning(**common, out=tmp_path / "out", workspace=store, leaks="drop")
+        spoilt = dropped._look_for_leaks()
+        assert [dropped._learnt.id(place) for place in spoilt] == ["star/copy.png"]
+        assert "left out" in dropped.notes[-1]
+
+    def test_the_same_split_is_refused(self, photos, tmp_path):
+        tuning = Tuning(
+            "pico:llava", f"folder:{photos}", tmp_path / "out", train=f"folder:{photos}", workspace=tmp_path
+        )
+        with pytest.raises(DataError, match="20 in all"):
+            tuning.carry_out()
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_parts_of_real_architectures(self, family):
+        model, _ = tiny.ARCHITECTURES[family]()
+        parts = {part_of(path) for path, _ in model.named_parameters()}
+        assert parts == {"vision tower", "projector", "decoder"}
+        total = sum(p.numel() for p in model.parameters())
+        counted = {part: freeze(model, {part}) for part in parts}
+        assert sum(counted.values()) == total
+        assert all(counted.values())
+        freeze(model, {"projector"})
+        assert all(p.requires_grad == (part_of(n) == "projector") for n, p in model.named_parameters())
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_adapters_lie_in_the_decoder(self, family):
+        from peft import get_peft_model
+
+        model, _ = tiny.ARCHITECTURES[family]()
+        made = get_peft_model(model, adapters(model, {"r": 4}))
+        names = [name for name, p in made.named_parameters() if p.requires_grad]
+        assert names
+        assert {part_of(name) for name in names} == {"decoder"}
+        assert not any("lm_head" in name for name in names)
+
+    def test_no_projector(self):
+        model, _ = tiny.ARCHITECTURES["llava"]()
+        with pytest.raises(Unsupported, match="no projector"):
+            freeze(model.model.language_model, {"projector"})
+
+    def test_options(self, tmp_path):
+        assert read_settings({"learning_rate": "1e-4", "max_steps": "5"}) == {
+            "learning_rate": 1e-4,
+            "max_steps": 5,
+        }
+        file = tmp_path / "c.yaml"
+        file.write_text("max_steps: 7\nlearning_rate: 1e-3\n")
+        assert read_settings({"max_steps": "9"}, file) == {"max_steps": 9, "learning_rate": 1e-3}
+        with pytest.raises(BadOption, match="Did you mean 'learning_rate'"):
+            read_settings({"learning_rat": "1"})
+        with pytest.raises(BadOption, match="-o"):
+            read_settings({"output_dir": "x"})
+        with pytest.raises(BadOption, match="lora"):
+            Tuning("pico:llava", "chart:shapes", tmp_path / "o", recipe="loraa", workspace=tmp_path)
+        model, _ = tiny.ARCHITECTURES["llava"]()
+        with pytest.raises(BadOption, match="LoRA"):
+            adapters(model, {"rank": 4})
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def checkpoint(request, tmp_path_factory) -> Path:
+    return tiny.save(request.param, tmp_path_factory.mktemp(request.param), scale=1.0)
+
+
+class TestTeaching:
+    def test_the_loss_is_on_the_answer_alone(self, checkpoint):
+        """Prompts are token by token those of examinations; the labels are the answer and its end."""
+        from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+        model = MODELS.make(f"hf:{checkpoint}?prefix=off")
+        assert isinstance(model, VisionLanguageModel)
+        model.load()
+        source = Source(select(DATASETS.make("chart:shapes?n=3")), teach="open")
+        lessons = Lessons([source])
+        rows = _rows(lessons, _renderer(model._processor))
+        batch = DataCollatorForVisionLanguageModeling(model._processor, completion_only_loss=True)(
+            [rows[i] for i in range(3)]
+        )
+        tokenizer = model._tokenizer
+        for i in range(3):
+            example = lessons[i]
+            labels, ids = batch["labels"][i], batch["input_ids"][i]
+            taught = labels[labels != -100]
+            assert tokenizer.decode(taught, skip_special_tokens=True).strip() == example.answer
+            assert int(taught[-1]) == tokenizer.eos_token_id
+            asked = model.process(model.prompt(example.messages), example.images)["input_ids"][0]
+            first = int((labels != -100).nonzero()[0])
+            assert ids[:first].tolist() == asked.tolist()
+        model.close()
+
+    def test_rows_without_an_image_among_others(self, checkpoint, tmp_path):
+        """They are learnt in one batch with the others, and the loss falls."""
+        rows = []
+        for i in range(6):
+            draw(figure(f"{i}", "star"), 48).save(tmp_path / f"{i}.png")
+            turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "dog"}]
+            rows.append({"messages": turns, **({"images": [f"{i}.png"]} if i % 3 else {})})
+        (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        photos = tmp_path / "photos"
+        for kind in ("cat", "dog"):
+            (photos / kind).mkdir(parents=True)
+            for i in range(4):
+                draw(figure(f"{kind}/{i}", "ring"), 48).save(photos / kind / f"{i}.png")
+        found = Tuning(
+            f"hf:{checkpoint}",
+            f"folder:{photos}",
+            tmp_path / "out",
+            train=f"conversations:{tmp_path / 'c.jsonl'}",
+            settings={"max_steps": 12, "per_device_train_batch_size": 3, "learning_rate": 1e-2},
+            workspace=tmp_path / "ws",
+        ).carry_out()
+        held = yaml.safe_load((tmp_path / "out" / MANIFEST).read_text())
+        losses = [row["loss"] for row in held["log"]["lora"] if "loss" in row]
+        assert losses[-1] < 0.9 * losses[0]
+        assert found.results[0].after >= 0
+        assert set(found.facts["examples"].values()) == {6}
+
+    def test_what_cannot_be_taught(self, tmp_path):
+        folder = tiny.save("blip_2", tmp_path / "m")
+        with pytest.raises(Unsupported, match="cannot be fine-tuned"):
+            Tuning(f"hf:{folder}", "chart:shapes", tmp_path / "o", workspace=tmp_path)
+        with pytest.raises(Unsupported, match="whoever runs it"):
+            Tuning("openai:gpt-4o", "chart:shapes", tmp_path / "o", workspace=tmp_path)
+
+
+def short(out: Path, workspace: Path, **more) -> Tuning:
+    """A tuning of seconds."""
+    more = {"settings": {"max_steps": 6, "save_steps": 2}, "train_limit": 112, **more}
+    return Tuning(
+        more.pop("model", "pico:llava-skewed"), "chart:shapes?n=56", out, workspace=workspace, **more
+    )
+
+
+class TestTuning:
+    def test_it_mends_rare_classes(self, tmp_path):
+        """In small what docs/tuning.md reports: a gain that no chance makes, and colors are not forgotten."""
+        found = Tuning(
+            "pico:llava-skewed",
+            "chart:shapes",
+            tmp_path / "out",
+            settings={"max_steps": 45},
+            workspace=tmp_path / "ws",
+        ).carry_out()
+        closed, open_, color = found.results
+        assert closed.verdict == open_.verdict == "better"
+        assert closed.paired.difference.low > 0
+        assert color.verdict == "no difference shown"
+        assert color.before > 0.9
+        assert color.after > 0.9
+        assert found.weakest.paired.difference.low > 0.05
+        # The figures are those of the runs.
+        store = Store(tmp_path / "ws")
+        from snellen.runs import Run
+
+        one, other = (Run(store, id) for id in (closed.first, closed.second))
+        assert other.metrics["accuracy"]["value"] == closed.after
+        assert (one.outcomes["id"] == other.outcomes["id"]).all()
+        right = [(r.outcomes["prediction"] == r.outcomes["label"]).mean() for r in (one, other)]
+        assert closed.paired.difference.value == pytest.approx(right[1] - right[0])
+        held = yaml.safe_load((tmp_path / "out" / MANIFEST).read_text())
+        accuracies = [row for row in held["log"]["lora"] if "held_out_accuracy" in row]
+        assert accuracies[0]["step"] == 0
+        assert accuracies[-1]["held_out_accuracy"] > accuracies[0]["held_out_accuracy"]
+        assert held["finished"]
+        assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+        assert not (tmp_path / "out" / "checkpoints").exists()
+
+    @pytest.mark.parametrize("recipe", ["projector", "decoder", "two-stage", "full", "lora"])
+    def test_only_what_a_recipe_names_changes(self, tmp_path, recipe):
+        from snellen.models.pico import WEIGHTS
+
+        out = tmp_path / "out"
+        found = short(out, tmp_path / "ws", recipe=recipe, merge=True).carry_out()
+        old = load_file(WEIGHTS / "llava-skewed" / "model.safetensors")
+        new = load_file((out / "merged" if recipe == "lora" else out) / "model.safetensors")
+        changed = {part_of(key) for key in old if not torch.equal(old[key].float(), new[key].float())}
+        wanted = {"lora": {"decoder"}, "projector": {"projector"}, "full": {"projector", "decoder"}}
+        wanted["full"] |= {"vision tower"}
+        assert changed == wanted.get(recipe, {"projector", "decoder"})
+        assert 0 < found.facts["trained"] <= found.facts["parameters"]
+        held = yaml.safe_load((out / MANIFEST).read_text())
+        assert list(held["log"]) == [stage.name for stage in RECIPES[recipe].stages]
+        if recipe == "lora":  # merged or not, it answers the same
+            runs = [
+                run(model=f"hf:{folder}", data="chart:shapes?n=28", workspace=tmp_path / "ws")
+                for folder in (out, out / "merged")
+            ]
+            assert runs[0].outcomes["prediction"].tolist() == runs[1].outcomes["prediction"].tolist()
+
+    def test_a_head(self, tmp_path):
+        out = tmp_path / "out"
+        found = short(out, tmp_path / "ws", recipe="head", train_limit=336).carry_out()
+        assert found.model == f"head:{out}"
+        assert found.results[0].after > 0.6
+        assert len(found.results) == 1
+        # The scores are those of scikit-learn's own model on the same features.
+        from snellen.models.huggingface.features import features
+        from snellen.prompts import OPEN_WORLD
+        from snellen.protocols.base import ask
+        from snellen.types import Kind, Request
+
+        head = MODELS.make(found.model)
+        one = select(DATASETS.make("chart:shapes?n=28"))[5]
+        request = Request(ask(one.images, "?").messages, Kind.SCORE, continuations=KINDS)
+        head.load()
+        scores = [s.value for s in head.answer([request])[0].scores]
+        assert np.logaddexp.reduce(scores) == pytest.approx(0, abs=1e-5)
+        held = load_file(out / "head.safetensors")
+        seen = features(head.base, ask(one.images, OPEN_WORLD[0]))
+        last = next(v for k, v in seen.items() if k.endswith("last token"))
+        logits = held["weight"] @ ((last - held["mean"]) / held["scale"]) + held["bias"]
+        names = json.loads((out / "head.json").read_text())["labels"]
+        expected = torch.log_softmax(logits.double(), 0)
+        assert scores == pytest.approx([float(expected[names.index(k)]) for k in KINDS], abs=1e-4)
+        with pytest.raises(ModelError, match="no head lies there"):
+            MODELS.make(f"head:{tmp_path}")
+
+    def test_a_dual_encoder(self, tmp_path):
+        out = tmp_path / "out"
+        found = short(out, tmp_path / "ws", model="pico:clip").carry_out()
+        assert found.model == f"clip:{out}"
+        assert found.results[0].task.endswith("rank")
+        held = yaml.safe_load((out / MANIFEST).read_text())
+        assert any("held_out_accuracy" in row for row in held["log"]["full"]) == bool(held["kept_apart"])
+        with pytest.raises(BadOption, match="dual encoder"):
+            short(tmp_path / "o", tmp_path / "ws", model="pico:clip", recipe="head")
+
+    def test_rare_and_hard_ones_come_more_often(self, tmp_path):
+        tuning = short(tmp_path / "out", tmp_path / "ws", oversample=["hard", "rare"])
+        found = tuning.carry_out()
+        source = tuning._sources[0]
+        assert source.wrong
+        assert all(name in KINDS for names in source.confused.values() for name in names)
+        assert found.facts["examples"]["chart:shapes"] > 2 * (112 - found.facts["kept_apart"])
+
+    def test_done_twice_it_is_done_once(self, tmp_path):
+        out = tmp_path / "out"
+        first = short(out, tmp_path / "ws").carry_out()
+        weights = (out / "adapter_model.safetensors").stat().st_mtime_ns
+        again = short(out, tmp_path / "ws").carry_out()
+        assert (out / "adapter_model.safetensors").stat().st_mtime_ns == weights
+        assert again.results == first.results
+        with pytest.raises(UsageError, match="another tuning"):
+            short(out, tmp_path / "ws", seed=1).carry_out()
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "x").write_text("")
+        with pytest.raises(UsageError, match="not empty"):
+            short(tmp_path / "full", tmp_path / "ws").carry_out()
+
+    def test_it_changes_nothing_of_the_model_itself(self, tmp_path):
+        before = MODELS.make("pico:llava-skewed").identity()
+        short(tmp_path / "out", tmp_path / "ws", recipe="full").carry_out()
+        assert MODELS.make("pico:llava-skewed").identity() == before
+
+    def test_the_card(self, tmp_path):
+        from huggingface_hub import ModelCard
+
+        out = tmp_path / "out"
+        found = short(out, tmp_path / "ws").carry_out()
+        card = ModelCard.load(out / "README.md")
+        results = {one.metric_name: one.metric_value for one in card.data.eval_results}
+        assert results["accuracy, closed-set"] == round(100 * found.results[0].after, 2)
+        assert card.data.library_name == "peft"
+        assert found.results[0].told[2] in card.text
+        assert str(tmp_path) not in (out / "adapter_config.json").read_text()
+        assert not (out / ".eval_results").exists()
+
+    def test_results_for_the_hub(self, tmp_path):
+        from dataclasses import replace
+
+        from huggingface_hub import parse_eval_result_entries
+
+        from snellen.tune.card import write_card
+
+        found = short(tmp_path / "out", tmp_path / "ws").carry_out()
+        result = replace(found.results[0], task="hub:org/data?split=test, closed-set")
+        facts = {"trained": 1, "parameters": 2, "examples": {"x": 3}}
+        write_card(
+            tmp_path,
+            base="org/base",
+            recipe=RECIPES["lora"],
+            results=[result],
+            weakest=None,
+            facts=facts,
+            notes=[],
+            model="hf:x",
+        )
+        (entry,) = parse_eval_result_entries(
+            yaml.safe_load((tmp_path / ".eval_results" / "org_data.yaml").read_text())
+        )
+        assert (entry.dataset_id, entry.value) == ("org/data", round(100 * result.after, 2))
+
+    def test_an_adapter_of_another_base(self, tmp_path):
+        out = tmp_path / "out"
+        short(out, tmp_path / "ws").carry_out()
+        other = MODELS.make(f"hf:{tiny.save('llava', tmp_path / 'm')}?adapter={out}")
+        with pytest.raises(ModelError, match="other weights"):
+            other.load()
+        config = json.loads((out / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(tmp_path / "m")
+        (out / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match="other weights"):
+            MODELS.make(f"hf:{out}").load()
+        del config["base_model_name_or_path"]
+        (out / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match="names no base"):
+            MODELS.make(f"hf:{out}")
+        with pytest.raises(Unsupported, match="Merge it first"):
+            short(out, tmp_path / "ws", model=f"pico:llava-skewed?adapter={out}") if False else Tuning(
+                f"hf:{tmp_path / 'm'}?adapter={out}", "chart:shapes", tmp_path / "o", workspace=tmp_path
+            )
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from snellen.tune import Tuning
+Tuning("pico:llava-skewed", "chart:shapes?n=56", Path(sys.argv[1]), workspace=sys.argv[2], train_limit=112,
+       settings={"max_steps": 40, "save_steps": 4, "per_device_train_batch_size": 8}).carry_out()
+"""
+
+
+class TestInterrupted:
+    def start(self, out: Path, workspace: Path) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(out), str(workspace)], stderr=subprocess.DEVNULL
+        )
+
+    def test_killed_it_goes_on(self, tmp_path):
+        """Killed in the middle, it ends with the very weights of one that was not."""
+        out = tmp_path / "out"
+        process = self.start(out, tmp_path / "ws")
+        folder = out / "checkpoints" / "lora"
+        try:
+            for _ in range(1200):
+                if (folder / "checkpoint-8" / "trainer_state.json").exists():
+                    break
+                time.sleep(0.05)
+                assert process.poll() is None
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert not (out / "adapter_model.safetensors").exists()
+        torso = folder / "checkpoint-36"  # killed in the middle of a write
+        torso.mkdir()
+        (torso / "adapter_model.safetensors").write_bytes(b"x")
+        assert self.start(out, tmp_path / "ws").wait(120) == 0
+        assert self.start(tmp_path / "whole", tmp_path / "ws").wait(120) == 0
+        one, other = (load_file(f / "adapter_model.safetensors") for f in (out, tmp_path / "whole"))
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            torch.testing.assert_close(value, other[key], rtol=1e-4, atol=1e-5)
+
+    def test_a_torso_is_no_checkpoint(self, tmp_path):
+        for number, text in ((2, "{}"), (10, "{}"), (20, '{"tru')):
+            (tmp_path / f"checkpoint-{number}").mkdir()
+            (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text(text)
+        (tmp_path / "checkpoint-30").mkdir()
+        assert last_checkpoint(tmp_path).name == "checkpoint-10"
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
+        assert last_checkpoint(tmp_path / "nowhere") is None
+
+    def test_a_full_disk_keeps_the_last_checkpoint(self, tmp_path, monkeypatch):
+        from transformers import Trainer
+
+        real, calls = Trainer._save_rng_state, []
+
+        def full(self, folder):
+            calls.append(folder)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(self, folder)
+
+        monkeypatch.setattr(Trainer, "_save_rng_state", full)
+        with pytest.raises(Stopped, match="No space left") as caught:
+            short(tmp_path / "out", tmp_path / "ws").carry_out()
+        assert "checkpoint-2 is kept" in str(caught.value)
+        assert "same command again" in str(caught.value)
+        # With room it goes on from there.
+        monkeypatch.setattr(Trainer, "_save_rng_state", real)
+        steps = []
+
+        def watch(stage, step, of, known):
+            steps.extend([] if known else [step])
+
+        short(tmp_path / "out", tmp_path / "ws", watch=watch).carry_out()
+        assert steps == [3, 4, 5, 6]
+
+    def test_a_real_full_disk(self, tmp_path):
+        script = (
+            "import resource, signal\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))\n"
+            "from snellen import cli\n"
+            "cli.main()\n"
+        )
+        given = "tune pico:llava-skewed --data chart:shapes?n=28 --train-limit 56 --recipe full --quiet"
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", script, *given.split(), "-o", str(tmp_path / "out")),
+                *("--workspace", str(tmp_path / "ws")),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "A checkpoint cannot be written" in done.stderr
+        assert "Make room" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_too_little_memory(self, tmp_path, monkeypatch):
+        from transformers import LlamaModel
+
+        real = LlamaModel.forward
+
+        def hungry(self, *args, **kwargs):
+            if self.training:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaModel, "forward", hungry)
+        with pytest.raises(Stopped, match="per_device_train_batch_size=1"):
+            short(tmp_path / "out", tmp_path / "ws").carry_out()
+
+
+class TestCommand:
+    def call(self, *words: str) -> tuple[int, str]:
+        found = runner.invoke(app, ["tune", *words])
+        said = found.output + (str(found.exception) if found.exception else "")
+        return found.exit_code, said
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["pico:llava", "--data", "folder:{photos}", "-o", "{tmp}/o"], "--hold-out 0.2"),
+            (["pico:llava", "--data", "jsonl:{tmp}/x.jsonl", "-o", "{tmp}/o"], "no such file"),
+            (["pico:llava", "--data", "folder:{one}", "-o", "{tmp}/o", "--hold-out", "0.5"], "at least two"),
+            (["pico:llava", "--data", "folder:{bad}", "-o", "{tmp}/o", "--hold-out", "0.5"], "not an image"),
+            (["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "-T", "steps=3"], "no such option"),
+            (["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "--push-to-hub", "x"], "ORG/NAME"),
+            (
+                [
+                    "pico:llava",
+                    "--data",
+                    "chart:shapes",
+                    "-o",
+                    "{tmp}/o",
+                    "--train-split",
+                    "train",
+                    "--hold-out",
+                    "1",
+                ],
+                "one of --train",
+            ),
+            (["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "--oversample", "x"], "rare, hard"),
+            (["pico:classifier", "--data", "chart:shapes", "-o", "{tmp}/o"], "cannot be fine-tuned"),
+            (
+                ["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "--mix", "chart:shapes@x"],
+                "shapes@x",
+            ),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, words, said, photos, tmp_path):
+        for kind, names in {"one": ["star"], "bad": ["star", "ring"]}.items():
+            for name in names:
+                (tmp_path / kind / name).mkdir(parents=True)
+                for i in range(3):
+                    draw(figure(f"{name}{i}", name), 48).save(tmp_path / kind / name / f"{i}.png")
+        (tmp_path / "bad" / "star" / "broken.png").write_bytes(b"no image")
+        places = {"photos": photos, "tmp": tmp_path, "one": tmp_path / "one", "bad": tmp_path / "bad"}
+        words = [word.format(**places) for word in words]
+        code, told = self.call(*words, "--workspace", str(tmp_path / "ws"))
+        assert code != 0
+        assert said in told
+        assert not (tmp_path / "o" / "adapter_model.safetensors").exists()
+
+    def test_skip_bad(self, photos, tmp_path):
+        folder = tmp_path / "photos"
+        shutil.copytree(photos, folder)
+        (folder / "star" / "broken.png").write_bytes(b"no image")
+        code, told = self.call(
+            *f"pico:llava --data folder:{folder} --hold-out 0.5 -o {tmp_path / 'o'} --skip-bad".split(),
+            *f"-T max_steps=2 --quiet --workspace {tmp_path / 'ws'} --json".split(),
+        )
+        assert code == 0, told
+        document = json.loads(told)
+        assert document["results"][0]["task"].startswith(f"folder:{folder} (held out)")
+        assert any("nothing is known" in note or "forgot" in note for note in document["notes"])
+
+    def test_several_processes(self, tmp_path):
+        """One of them examines and writes; all of them learn."""
+        words = "tune pico:llava-skewed --data chart:shapes?n=56 --train-limit 112 -T max_steps=3 --json"
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
+                *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+                *("--main_process_port", str(random.randint(20000, 60000)), "-m", "snellen", *words.split()),
+                *("-o", str(tmp_path / "out"), "--workspace", str(tmp_path / "ws")),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env=env,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        document = json.loads(done.stdout[done.stdout.index("{") :])
+        assert len(document["results"]) == 3
+        assert len(Store(tmp_path / "ws").list_runs()) == 6 + bool(document["kept_apart"])
+
+
+def test_help_names_what_there_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["snellen", "tune", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().out
+    for recipe in RECIPES:
+        assert recipe in told
+
+
+def test_a_lesson_ends_where_the_template_ends_it(tmp_path):
+    """Exactly one end, whatever the template writes after an answer."""
+    folder = tiny.save("qwen2_vl", tmp_path)
+    model = MODELS.make(f"hf:{folder}")
+    model.load()
+    chat = ChatRenderer(model._processor)
+    one = examples(sample(["a", "b"], "a"), None, {}, teach="open")[0]
+    prompt, completion = chat.lesson(one.messages, one.answer)
+    assert completion.count("</s>") == 1
+    assert completion.endswith("</s>")
+    assert prompt.endswith("assistant:")
+    _ = picture
+    model.close()
