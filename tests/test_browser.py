@@ -20,6 +20,7 @@ from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.datasets.shapes import draw, figure
 from snellen.planning import live_models, whole
+from snellen.playground import Playground
 from snellen.runs import Run
 from snellen.store import Store
 from snellen.web.pictures import Uploads
@@ -331,6 +332,49 @@ def test_accessible_in_every_light_and_width(chromium, address, every, scheme, w
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, (path, wide)
     watched.close()
+
+
+def test_play(chromium, tmp_path: Path):
+    """Upload, ask, see both answers as they are written, ask on; accessible on the way."""
+    store = Store(tmp_path / "workspace")
+    models = live_models(["pico:llava", "pico:llava-skewed"], {}, None)
+    play = Playground(models, image_path=Uploads(store.folder).path, max_tokens=16)
+    picture = tmp_path / "mine.png"
+    draw(figure("browser", "star"), pixels=96).save(picture)
+    with served(Site(store, Policy(), play=play)) as address:
+        one = Watched(chromium, address, viewport={"width": 390, "height": 844}, color_scheme="dark")
+        page = one.page
+        page.goto("/")
+        page.get_by_role("link", name="Play", exact=True).click()
+        page.set_input_files("input[type=file]", picture)
+        page.get_by_role("textbox", name="Question").fill("What type of object is in this photo?")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_url("**/play/*")
+        said = page.locator(".said")
+        expect(said).to_have_count(2)
+        expect(page.locator("[data-stream]")).to_have_count(0)  # both are there, and the page is whole
+        expect(said.first).to_contain_text("star")
+        expect(page.locator("figure img")).to_have_js_property("naturalWidth", 96)
+        expect(page.get_by_role("textbox", name="Question")).to_be_focused()
+        page.keyboard.type("What color is the object?")
+        page.keyboard.press("Control+Enter")
+        expect(said).to_have_count(4)
+        expect(page.locator("[data-stream]")).to_have_count(0)
+        assert Axe().run(page).response["violations"] == []
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
+        page.get_by_role("button", name="Ask the first question again").click()
+        expect(said).to_have_count(2)
+        page.get_by_role("link", name="Another image").click()
+        page.wait_for_url("**/play")
+        assert Axe().run(page).response["violations"] == []
+        one.close()
+        still = Watched(chromium, address, java_script_enabled=False)
+        still.page.goto("/play")
+        still.page.get_by_role("textbox", name="Question").fill("Describe the image.")
+        still.page.get_by_role("button", name="Ask").click()
+        expect(still.page.get_by_role("button", name="Ask")).to_be_visible()  # the page loads itself again
+        still.close()
 
 
 def test_payloads_stay_inert(chromium, tmp_path):

@@ -153,9 +153,11 @@ def build(
             model.lm_head.load_state_dict(head.state_dict())
         else:
             model.tie_weights()
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise Unsupported(
-            f"{language} and {vision}: cannot be put together as a LLaVA ({reason_of(error)})."
+            f"{language} and {vision or 'no encoder'}: cannot be put together as a LLaVA "
+            f"({reason_of(error)}). "
+            "Decoders of Llama's kind can: Llama, Qwen, Mistral, Gemma, SmolLM …"
         ) from error
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -196,6 +198,13 @@ def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
     config = checkpoint.config()
     own = getattr(config, "vision_config", config)
+    for wanted in ("patch_size", "image_size", "num_hidden_layers"):
+        if not hasattr(own, wanted):
+            raise Unsupported(
+                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, "
+                "SigLIP, ViT, "
+                "DINOv2."
+            )
     images = checkpoint.load_processor(AutoImageProcessor)
     if own is config:
         tower = checkpoint.load(AutoModel)
@@ -203,12 +212,6 @@ def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
         # The class that transformers makes of such a configuration reads its weights out of the whole.
         made = type(AutoModel.from_config(AutoConfig.for_model(**own.to_dict())))
         tower = _quietly(checkpoint, made)
-    for wanted in ("patch_size", "image_size", "num_hidden_layers"):
-        if not hasattr(tower.config, wanted):
-            raise Unsupported(
-                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, "
-                "SigLIP, ViT, DINOv2."
-            )
     return tower, images
 
 
