@@ -87,7 +87,7 @@ OTHERS = [line for line in commands() if not line.startswith("snellen run")]
 #: What asks the Hub, or stands for a run of the reader's own.
 ELSEWHERE = ("--hub", "RUN", "snellen report", "mine.yaml", "snellen suite run charts")
 #: What serves until it is interrupted (see test_web).
-SERVES = ("snellen view", "snellen arena")
+SERVES = ("snellen view", "snellen arena", "snellen play")
 
 
 def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
@@ -101,6 +101,8 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
     lines = [f"{line} {few}" if line.startswith("snellen acuity") else line for line in lines]
     some = f"--limit 28 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]
+    quick = f"--train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
+    lines = [f"{line} {quick}" if line.startswith("snellen tune") else line for line in lines]
     assert len(lines) > 8
     snellen.run(
         model="pico:clip", data="chart:shapes", protocol="rank", limit=28, workspace=tmp_path / "elsewhere"

@@ -1,0 +1,175 @@
+"""Tunes the built-in model in every way, tests all on the same images, and writes docs/tuning-report.md.
+
+    python docs/make_tuning.py [--keep FOLDER]
+
+Takes about 20 minutes of one core. With ``--keep`` what is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from snellen.api import run
+from snellen.metrics.summary import cluster_of
+from snellen.models.pico.lessons import counts
+from snellen.runs import Run
+from snellen.stats import paired, rate
+from snellen.tune import Tuned, Tuning
+from snellen.tune.build import build
+from snellen.tune.tuning import MANIFEST
+
+HERE = Path(__file__).parent
+MODEL, TEST = "pico:llava-skewed", "chart:shapes?n=560"
+COLOR = "chart:shapes?ask=color&split=train&n=1680"
+#: The ten classes of which the model saw least while it was trained: known beforehand, not chosen by results.
+RARE = sorted(counts(skewed=True), key=counts(skewed=True).__getitem__)[:10]
+WAYS: dict[str, tuple[str, dict[str, object]]] = {
+    "lora": ("LoRA: open questions and lists of names", {}),
+    "open": ("LoRA: open questions alone", {"teach": "open"}),
+    "names": ("LoRA: lists of names alone", {"teach": "names"}),
+    "mix": ("LoRA: with colors, one for four", {"mix": (f"{COLOR}@0.25",)}),
+    "projector": ("the projector alone", {"recipe": "projector"}),
+    "decoder": ("projector and decoder", {"recipe": "decoder"}),
+    "full": ("all weights", {"recipe": "full"}),
+    "head": ("a classification head on frozen features", {"recipe": "head"}),
+}
+
+
+def told(one: Run, names: Sequence[str] = ()) -> str:
+    """Accuracy with its interval, of some classes or all."""
+    frame = one.outcomes
+    frame = frame[frame["label"].isin(names)] if names else frame
+    right = (frame["prediction"] == frame["label"]).tolist()
+    found = rate(right, [cluster_of(i, n) for n, i in zip(frame["id"], frame["images"], strict=True)])
+    return f"{100 * found.value:.1f} ({100 * found.low:.1f}–{100 * found.high:.1f})"
+
+
+def gained(one: Run, other: Run, names: Sequence[str] = ()) -> str:
+    """The paired difference, one less other."""
+    a, b = (frame.set_index("id") for frame in (one.outcomes, other.outcomes))
+    if names:
+        a = a[a["label"].isin(names)]
+    b = b.loc[a.index]
+    marks = [
+        (frame["prediction"] == frame["label"]).astype(float).tolist()
+        if one.classifies
+        else [marks[one.primary] for marks in frame["marks"]]
+        for frame in (a, b)
+    ]
+    clusters = [cluster_of(i, n) for n, i in zip(a.index, a["images"], strict=True)]
+    gap = paired(*marks, clusters).difference
+    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+
+
+def main() -> None:
+    """Tune, test, write."""
+    keep = Path(sys.argv[sys.argv.index("--keep") + 1]) if "--keep" in sys.argv else None
+    top = keep or Path(tempfile.mkdtemp())
+    workspace = top / "workspace"
+
+    def ask(model: str, data: str = TEST, protocol: str | None = None) -> Run:
+        return run(model=model, data=data, protocol=protocol, workspace=workspace)
+
+    def tune(name: str, model: str, **more: object) -> Tuned:
+        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+        made = Tuning(model, TEST, top / name, workspace=workspace, **more)  # type: ignore[arg-type]
+        found = made.carry_out()
+        assert found is not None
+        return found
+
+    color = "chart:shapes?ask=color&n=560"
+    base = {"names": ask(MODEL, protocol="closed-set?rounds=1"), "open": ask(MODEL, protocol="open-world")}
+    base_color = ask(MODEL, color)
+    rows = [
+        f"| not tuned | – | {told(base['names'])} | {told(base['open'])} | {told(base['open'], RARE)} | – | "
+        f"{100 * base_color.metrics['exact_match']['value']:.1f} | – |"
+    ]
+    seconds: dict[str, float] = {}
+    for name, (title, more) in WAYS.items():
+        found = tune(name, MODEL, **more)
+        held = yaml.safe_load((top / name / MANIFEST).read_text())
+        seconds[name] = held["seconds"]
+        if more.get("recipe") == "head":
+            ranked = ask(found.model, protocol="rank")
+            cells = ["–", told(ranked), told(ranked, RARE), gained(ranked, base["open"], RARE), "–", "–"]
+        else:
+            named, opened, colored = (
+                ask(found.model, protocol="closed-set?rounds=1"),
+                ask(found.model, protocol="open-world"),
+                ask(found.model, color),
+            )
+            cells = [told(named), told(opened), told(opened, RARE), gained(opened, base["open"], RARE)]
+            cells += [f"{100 * colored.metrics['exact_match']['value']:.1f}", gained(colored, base_color)]
+        share = f"{held['trained']:,}"
+        rows.append(f"| {title} | {share} | {' | '.join(cells)} |")
+    dual = tune("clip", "pico:clip")
+    ranked, before = ask(dual.model, protocol="rank"), ask("pico:clip", protocol="rank")
+    if not (top / "built").exists():
+        build("pico:llava", top / "built", vision="pico:clip", layer=-1, select="full")
+        shutil.rmtree(top / "pixels", ignore_errors=True)
+        build("pico:llava", top / "pixels", image_size=48, patch=12)
+    built = tune("built-tuned", f"hf:{top / 'built'}", recipe="two-stage", mix=(f"{COLOR}@0.5",))
+    pixels = tune("pixels-tuned", f"hf:{top / 'pixels'}", recipe="two-stage", mix=(f"{COLOR}@0.5",))
+    parts = []
+    for title, one, blind in (
+        ("CLIP tower and decoder", built, f"hf:{top / 'built'}"),
+        ("no tower: pixels into the decoder", pixels, f"hf:{top / 'pixels'}"),
+    ):
+        after = [ask(one.model, protocol=p) for p in ("closed-set?rounds=1", "open-world")]
+        first = ask(blind, protocol="open-world")
+        shade = ask(one.model, color).metrics["exact_match"]["value"]
+        parts.append(f"| {title} | {told(first)} | {told(after[1])} | {told(after[0])} | {100 * shade:.1f} |")
+    shutil.copy(top / "lora" / "curves.png", HERE / "images" / "tuning.png")
+    text = f"""# Tuning: a report
+
+Written by `python docs/make_tuning.py` on {time.strftime("%Y-%m-%d")}: {platform.machine()}, one core, no GPU;
+{sum(seconds.values()) / 60:.0f} minutes for the table below, examinations included.
+
+`pico:llava-skewed` was trained on 12,000 figures of 28 kinds, the commonest 100 times as often as the rarest. Here it is tuned on
+60 drawn figures of each kind, in several ways, and tested on the same 560 others. The ten *rare* kinds are those that it had seen
+least in its first training ({", ".join(RARE)}): they are known beforehand and not chosen by any result. Differences are paired,
+with 95 % intervals; one seed each, so what differs between two ways by a few points may differ otherwise with another seed.
+
+| what learns | numbers | with names % | openly % | openly, rare kinds % | gain on rare kinds, points | color % | color, points |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+"With names" is `closed-set?rounds=1`, "openly" is `open-world`, "color" a question that none of them but one was taught.
+The head answers by `rank`, out of all 28 names, and nothing else.
+
+![Loss and held-out accuracy by step, of the first way](images/tuning.png)
+
+CLIP (`pico:clip`, all weights) went from {told(before)} to {told(ranked)} % by `rank`: {gained(ranked, before)} points.
+
+## What the study claims, and what is seen here
+
+Zhang et al. (arXiv 2405.18415) find that a VLM that learns from classification data reaches the classifier, with either objective (the
+name as text, or a head), and that other abilities stay where other data is mixed in. Here the classifier (`pico:classifier`, `rank`) is right about
+{told(ask("pico:classifier", protocol="rank"))} %, of the rare kinds about {told(ask("pico:classifier", protocol="rank"), RARE)} %: the rows above
+stand beside that. Where an interval holds zero, these images do not tell.
+
+## From parts
+
+`snellen build` joined the encoder of `pico:clip`, or none, with the decoder of `pico:llava` by an untrained projector; `--recipe two-stage`
+taught it with one color question for two of the others.
+
+| what is joined | openly, untrained % | openly % | with names % | color % |
+|---|---|---|---|---|
+{chr(10).join(parts)}
+"""
+    (HERE / "tuning-report.md").write_text(text, encoding="utf-8")
+    print(text)
+    if keep is None:
+        shutil.rmtree(top)
+
+
+if __name__ == "__main__":
+    main()
