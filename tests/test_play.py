@@ -329,7 +329,19 @@ class FakeHub(BaseHTTPRequestHandler):
         self._json({})
 
     def do_GET(self):
-        self._json({"id": "org/name", "sha": "0" * 40, "siblings": []})
+        if self.headers.get("authorization") != "Bearer hf_right":
+            self._json({"error": "Invalid username or password."}, 401)
+            return
+        self._json(
+            {
+                "name": "me",
+                "type": "user",
+                "private": self.state.get("private", True),
+                "id": "org/name",
+                "sha": "0" * 40,
+                "siblings": [],
+            }
+        )
 
 
 @pytest.fixture
@@ -393,7 +405,18 @@ class TestPush:
         assert done.stdout.startswith("Stopped"), done.stdout + done.stderr
         assert "cannot be reached" in done.stdout
 
-    def test_names(self):
+    def test_what_everybody_sees_is_left_alone(self, hub, folder, tmp_path):
+        address, state = hub
+        state["private"] = False
+        done = self.push(address, tmp_path, "hf_right")
+        assert done.stdout.startswith("UsageError"), done.stdout + done.stderr
+        assert "everybody sees it" in done.stdout
+        assert "commit" not in state
+
+    def test_names(self, monkeypatch):
+        import huggingface_hub
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "whoami", lambda self: {"name": "me"})
         check_address("org/name")
         for wrong in ("name", "a/b/c", "org/na me", "/x"):
             with pytest.raises(UsageError, match="ORG/NAME"):

@@ -39,8 +39,9 @@ from snellen.tune.leakage import leaks
 from snellen.tune.recipes import RECIPES, adapters, freeze, part_of
 from snellen.tune.sources import Lessons, Part, Source, apart, mixed, parted
 from snellen.tune.stages import last_checkpoint, read_settings
-from snellen.tune.teaching import _renderer, _rows
+from snellen.tune.teaching import Collator, rows_of
 from snellen.tune.tuning import MANIFEST, Tuning
+from snellen.types import Kind, Request
 
 runner = CliRunner()
 #: Architectures of each sort of projector and placing of images.
@@ -190,6 +191,31 @@ class TestSources:
         assert [again.row(i) for i in range(len(again))] == [tested.row(i) for i in range(len(tested))]
         other = parted(data, share, 1)[1]
         assert ids[1] != {other.row(i).id for i in range(len(other))} or share == 0.9
+
+    def test_questions_about_an_image_stay_together(self, photos, tmp_path):
+        rows = [
+            {"image": str(path), "question": f"{q}?", "answer": "yes"}
+            for path in sorted(photos.rglob("*.png"))
+            for q in "abc"
+        ]
+        (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        data = DATASETS.make(
+            f"jsonl:{tmp_path / 'x.jsonl'}",
+            {"question": "question", "reference": "answer", "allow_outside": True},
+        )
+        learnt, tested = parted(data, 0.4, 0)
+        seen = [
+            {part.sample(i, (), None).images[0].sha256 for i in range(len(part))} for part in (learnt, tested)
+        ]
+        assert not seen[0] & seen[1]
+        assert len(tested) == 6
+
+    def test_a_mixture_takes_the_training_split(self, tmp_path, photos):
+        assert mixed("chart:shapes@0.5", "both", 0).selection.data.split == "train"
+        for split in ("train", "test"):
+            shutil.copytree(photos, tmp_path / split)
+        found = mixed(f"folder:{tmp_path}", "both", 0).selection
+        assert str(found.data.root).endswith("train")
 
     def test_copies_stay_together(self, tmp_path):
         for kind in ("star", "ring"):
@@ -362,17 +388,14 @@ def checkpoint(request, tmp_path_factory) -> Path:
 class TestTeaching:
     def test_the_loss_is_on_the_answer_alone(self, checkpoint):
         """Prompts are token by token those of examinations; the labels are the answer and its end."""
-        from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
         model = MODELS.make(f"hf:{checkpoint}?prefix=off")
         assert isinstance(model, VisionLanguageModel)
         model.load()
         source = Source(select(DATASETS.make("chart:shapes?n=3")), teach="open")
         lessons = Lessons([source])
-        rows = _rows(lessons, _renderer(model._processor))
-        batch = DataCollatorForVisionLanguageModeling(model._processor, completion_only_loss=True)(
-            [rows[i] for i in range(3)]
-        )
+        collator = Collator(model._processor)
+        rows = rows_of(lessons, collator)
+        batch = collator([rows[i] for i in range(3)])
         tokenizer = model._tokenizer
         for i in range(3):
             example = lessons[i]
@@ -383,7 +406,55 @@ class TestTeaching:
             asked = model.process(model.prompt(example.messages), example.images)["input_ids"][0]
             first = int((labels != -100).nonzero()[0])
             assert ids[:first].tolist() == asked.tolist()
+            # And the answer's tokens are those that its likelihood is made of.
+            request = Request(example.messages, Kind.SCORE, continuations=(example.answer,))
+            (tail,), _ = model.tails(request, model.prompt(example.messages))
+            assert taught[: len(tail)].tolist() == tail
         model.close()
+
+    @pytest.mark.parametrize("first", ["prepend", "metaspace"])
+    def test_tokenizers_that_begin_a_text_with_a_mark(self, first, tmp_path):
+        """As Llama's do: an answer that is read apart would begin with a mark too many."""
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=False))
+        if first == "prepend":
+            inner.normalizer = normalizers.Sequence(
+                [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+            )
+        else:
+            inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        inner.decoder = decoders.Metaspace()
+        special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+        inner.train_from_iterator(["USER: What? a dog ASSISTANT: dog dog dog"] * 30, trainer)
+        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=inner,
+            pad_token="<pad>",
+            bos_token="<s>",
+            eos_token="</s>",
+            unk_token="<unk>",
+            chat_template="{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} "
+            "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}",
+        )
+
+        class Processor:
+            def __call__(self, text, images=None, **how):
+                return tokenizer(text, **how)
+
+        Processor.tokenizer = tokenizer
+        Processor.chat_template = None
+        collator = Collator(Processor())
+        one = examples(sample(["a", "dog"], "dog"), None, {}, teach="open")[0]
+        row = {**collator.render(one), "images": []}
+        labels = collator([row])["labels"][0]
+        taught = labels[labels != -100].tolist()
+        whole = tokenizer(row["prompt"] + " dog").input_ids
+        bare = tokenizer(row["prompt"]).input_ids
+        assert taught == [*whole[len(bare) :], tokenizer.eos_token_id]
+        assert taught[:-1] == [tokenizer.convert_tokens_to_ids("\u2581dog")]
 
     def test_rows_without_an_image_among_others(self, checkpoint, tmp_path):
         """They are learnt in one batch with the others, and the loss falls."""
@@ -428,6 +499,21 @@ def short(out: Path, workspace: Path, **more) -> Tuning:
     )
 
 
+def half(folder: Path) -> Path:
+    """The built-in skewed model in half precision."""
+    from snellen.models.pico import WEIGHTS
+
+    out = folder / "half"
+    if not out.exists():
+        from safetensors.torch import save_file
+
+        shutil.copytree(WEIGHTS / "llava-skewed", out)
+        weights = load_file(out / "model.safetensors")
+        cut = {key: value.to(torch.bfloat16) for key, value in weights.items()}
+        save_file(cut, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
 class TestTuning:
     def test_it_mends_rare_classes(self, tmp_path):
         """In small what docs/tuning.md reports: a gain that no chance makes, and colors are not forgotten."""
@@ -467,7 +553,7 @@ class TestTuning:
         from snellen.models.pico import WEIGHTS
 
         out = tmp_path / "out"
-        found = short(out, tmp_path / "ws", recipe=recipe, merge=True).carry_out()
+        found = short(out, tmp_path / "ws", recipe=recipe, merge=recipe == "lora").carry_out()
         old = load_file(WEIGHTS / "llava-skewed" / "model.safetensors")
         new = load_file((out / "merged" if recipe == "lora" else out) / "model.safetensors")
         changed = {part_of(key) for key in old if not torch.equal(old[key].float(), new[key].float())}
@@ -486,7 +572,7 @@ class TestTuning:
 
     def test_a_head(self, tmp_path):
         out = tmp_path / "out"
-        found = short(out, tmp_path / "ws", recipe="head", train_limit=336).carry_out()
+        found = short(out, tmp_path / "ws", recipe="head", train_limit=336, settings={}).carry_out()
         assert found.model == f"head:{out}"
         assert found.results[0].after > 0.6
         assert len(found.results) == 1
@@ -520,7 +606,7 @@ class TestTuning:
         held = yaml.safe_load((out / MANIFEST).read_text())
         assert any("held_out_accuracy" in row for row in held["log"]["full"]) == bool(held["kept_apart"])
         with pytest.raises(BadOption, match="dual encoder"):
-            short(tmp_path / "o", tmp_path / "ws", model="pico:clip", recipe="head")
+            short(tmp_path / "o", tmp_path / "ws", model="pico:clip", recipe="head", settings={})
 
     def test_rare_and_hard_ones_come_more_often(self, tmp_path):
         tuning = short(tmp_path / "out", tmp_path / "ws", oversample=["hard", "rare"])
@@ -543,6 +629,42 @@ class TestTuning:
         (tmp_path / "full" / "x").write_text("")
         with pytest.raises(UsageError, match="not empty"):
             short(tmp_path / "full", tmp_path / "ws").carry_out()
+
+    def test_a_folder_in_which_nothing_was_learnt_is_taken_over(self, tmp_path, monkeypatch):
+        from snellen.tune import teaching
+
+        def broken(*_, **__):
+            raise RuntimeError("out of luck")
+
+        real = teaching.carry_out
+        monkeypatch.setattr(teaching, "carry_out", broken)
+        with pytest.raises(Unsupported, match="out of luck"):
+            short(tmp_path / "out", tmp_path / "ws").carry_out()
+        monkeypatch.setattr(teaching, "carry_out", real)
+        assert short(tmp_path / "out", tmp_path / "ws", seed=1).carry_out()
+
+    def test_in_half_precision(self, tmp_path):
+        """As on a GPU: what learns does so in full precision, what is asked meanwhile is no error, and
+        what is
+        kept is of the precision that it came in.
+        """
+        for recipe, settings in (("projector", {"bf16": True}), ("decoder", {})):
+            out = tmp_path / recipe
+            found = short(
+                out,
+                tmp_path / "ws",
+                recipe=recipe,
+                model=f"hf:{half(tmp_path)}?dtype=bfloat16",
+                settings={"max_steps": 4, **settings},
+                train_limit=336,
+            ).carry_out()
+            held = yaml.safe_load((out / MANIFEST).read_text())
+            shares = [row["held_out_accuracy"] for row in held["log"][recipe] if "held_out_accuracy" in row]
+            assert min(shares) > 0.3
+            assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {
+                torch.bfloat16
+            }
+            assert found.results[0].after > 0.3
 
     def test_it_changes_nothing_of_the_model_itself(self, tmp_path):
         before = MODELS.make("pico:llava-skewed").identity()
@@ -575,6 +697,8 @@ class TestTuning:
         write_card(
             tmp_path,
             base="org/base",
+            on_hub="org/base",
+            whole=True,
             recipe=RECIPES["lora"],
             results=[result],
             weakest=None,
@@ -603,9 +727,47 @@ class TestTuning:
         with pytest.raises(ModelError, match="names no base"):
             MODELS.make(f"hf:{out}")
         with pytest.raises(Unsupported, match="Merge it first"):
-            short(out, tmp_path / "ws", model=f"pico:llava-skewed?adapter={out}") if False else Tuning(
-                f"hf:{tmp_path / 'm'}?adapter={out}", "chart:shapes", tmp_path / "o", workspace=tmp_path
-            )
+            Tuning(f"hf:{tmp_path / 'm'}?adapter={out}", "chart:shapes", tmp_path / "o", workspace=tmp_path)
+
+    def test_an_adapter_is_found_wherever_it_lies(self, tmp_path, monkeypatch):
+        """Its base by a path that holds from everywhere; named both, the base may lie elsewhere."""
+        from snellen.models.pico import WEIGHTS
+
+        shutil.copytree(WEIGHTS / "llava-skewed", tmp_path / "base")
+        monkeypatch.chdir(tmp_path)
+        short(Path("out"), tmp_path / "ws", model="hf:base").carry_out()
+        card = (tmp_path / "out" / "README.md").read_text()
+        assert "base_model" not in card
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        shutil.move(tmp_path / "out", "moved")
+        MODELS.make("hf:moved").load()
+        shutil.move(tmp_path / "base", tmp_path / "other")
+        with pytest.raises(ModelError, match="adapter=moved"):
+            MODELS.make("hf:moved")
+        MODELS.make("hf:../other?adapter=moved").load()
+
+    def test_a_head_runs_no_code_of_its_folder(self, tmp_path):
+        out = tmp_path / "out"
+        short(out, tmp_path / "ws", recipe="head", train_limit=336, settings={}).carry_out()
+        facts = json.loads((out / "head.json").read_text())
+        evil = tmp_path / "evil"
+        evil.mkdir()
+        (evil / "config.json").write_text(
+            json.dumps({"auto_map": {"AutoConfig": "evil.Evil"}, "model_type": "evil"})
+        )
+        (evil / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write('x')\nclass Evil: pass\n")
+        for base, options in (
+            (f"hf:{evil}", {"trust_remote_code": True}),
+            (f"hf:{evil}?trust_remote_code=true", {}),
+        ):
+            (out / "head.json").write_text(json.dumps({**facts, "base": base, "options": options}))
+            with pytest.raises(ModelError):
+                MODELS.make(f"head:{out}")
+        assert not (tmp_path / "ran").exists()
+        (out / "head.json").write_text(json.dumps({**facts, "base": "pico:llava"}))
+        with pytest.raises(ModelError, match="other weights"):
+            MODELS.make(f"head:{out}")
 
 
 SCRIPT = """
@@ -613,21 +775,23 @@ import sys
 from pathlib import Path
 from snellen.tune import Tuning
 Tuning("pico:llava-skewed", "chart:shapes?n=56", Path(sys.argv[1]), workspace=sys.argv[2], train_limit=112,
+       recipe=sys.argv[3],
        settings={"max_steps": 40, "save_steps": 4, "per_device_train_batch_size": 8}).carry_out()
 """
 
 
 class TestInterrupted:
-    def start(self, out: Path, workspace: Path) -> subprocess.Popen:
+    def start(self, out: Path, workspace: Path, recipe: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(out), str(workspace)], stderr=subprocess.DEVNULL
+            [sys.executable, "-c", SCRIPT, str(out), str(workspace), recipe], stderr=subprocess.DEVNULL
         )
 
-    def test_killed_it_goes_on(self, tmp_path):
+    @pytest.mark.parametrize("recipe", ["lora", "full"])
+    def test_killed_it_goes_on(self, tmp_path, recipe):
         """Killed in the middle, it ends with the very weights of one that was not."""
         out = tmp_path / "out"
-        process = self.start(out, tmp_path / "ws")
-        folder = out / "checkpoints" / "lora"
+        process = self.start(out, tmp_path / "ws", recipe)
+        folder = out / "checkpoints" / recipe
         try:
             for _ in range(1200):
                 if (folder / "checkpoint-8" / "trainer_state.json").exists():
@@ -637,16 +801,59 @@ class TestInterrupted:
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert not (out / "adapter_model.safetensors").exists()
+        name = "adapter_model.safetensors" if recipe == "lora" else "model.safetensors"
+        assert not (out / name).exists()
         torso = folder / "checkpoint-36"  # killed in the middle of a write
         torso.mkdir()
         (torso / "adapter_model.safetensors").write_bytes(b"x")
-        assert self.start(out, tmp_path / "ws").wait(120) == 0
-        assert self.start(tmp_path / "whole", tmp_path / "ws").wait(120) == 0
-        one, other = (load_file(f / "adapter_model.safetensors") for f in (out, tmp_path / "whole"))
+        assert self.start(out, tmp_path / "ws", recipe).wait(120) == 0
+        assert self.start(tmp_path / "whole", tmp_path / "ws", recipe).wait(120) == 0
+        one, other = (load_file(f / name) for f in (out, tmp_path / "whole"))
         assert one.keys() == other.keys()
         for key, value in one.items():
             torch.testing.assert_close(value, other[key], rtol=1e-4, atol=1e-5)
+
+    def test_an_ended_stage_is_not_gone_on_with(self, tmp_path, monkeypatch):
+        """Killed in the second stage, in the middle of an epoch of the first: the first takes no step
+        more.
+        """
+        from snellen.tune import teaching
+
+        how = {"recipe": "two-stage", "settings": {"max_steps": 10}, "seed": 3}
+        whole = short(tmp_path / "whole", tmp_path / "ws", **how).carry_out()
+        real = teaching.carry_out
+
+        def killed(trainer, folder, stage, *args, **kwargs):
+            if stage == "decoder":
+                raise KeyboardInterrupt
+            return real(trainer, folder, stage, *args, **kwargs)
+
+        monkeypatch.setattr(teaching, "carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            short(tmp_path / "out", tmp_path / "ws", **how).carry_out()
+        monkeypatch.setattr(teaching, "carry_out", real)
+        short(tmp_path / "out", tmp_path / "ws", **how).carry_out()
+        one, other = (load_file(tmp_path / f / "model.safetensors") for f in ("out", "whole"))
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+        held = yaml.safe_load((tmp_path / "out" / MANIFEST).read_text())
+        assert max(row["step"] for row in held["log"]["projector"]) == 3
+        assert whole.facts["effective"]["projector"]["steps"] == 3
+
+    def test_asked_to_stop_it_keeps_what_it_has(self, tmp_path):
+        """Ctrl+C once: the step is ended, a checkpoint written; the same command goes on from there."""
+
+        def interrupt(stage, step, of, known):
+            if step == 3 and not known:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        how = {"settings": {"max_steps": 6, "save_steps": 500}}
+        with pytest.raises(Stopped, match="after step [34] of 6"):
+            short(tmp_path / "out", tmp_path / "ws", **how, watch=interrupt).carry_out()
+        steps = []
+        watch = lambda stage, step, of, known: steps.extend([] if known else [step])  # noqa: E731
+        short(tmp_path / "out", tmp_path / "ws", **how, watch=watch).carry_out()
+        assert steps[-1] == 6
+        assert steps[0] in (4, 5)
 
     def test_a_torso_is_no_checkpoint(self, tmp_path):
         for number, text in ((2, "{}"), (10, "{}"), (20, '{"tru')):
@@ -751,6 +958,31 @@ class TestCommand:
                 "one of --train",
             ),
             (["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "--oversample", "x"], "rare, hard"),
+            ("pico:llava --data chart:shapes -o {tmp}/o -T learning_rate=abc".split(), "a number"),
+            (
+                "pico:llava --data chart:shapes -o {tmp}/o -T per_device_train_batch_size=0".split(),
+                "1 or more",
+            ),
+            ("pico:llava --data chart:shapes -o {tmp}/o -T hub_token=x".split(), "--push-to-hub"),
+            ("pico:llava --data chart:shapes -o {tmp}/o -L r=abc".split(), "whole number"),
+            ("pico:llava --data chart:shapes -o {tmp}/o -L nope=3".split(), "-L nope"),
+            ("pico:llava --data chart:shapes -o {tmp}/o -L target_modules=[a".split(), "YAML"),
+            ("pico:llava --data chart:shapes -o {tmp}/o --recipe full -L r=4".split(), "no adapters"),
+            (
+                "pico:llava --data chart:shapes -o {tmp}/o --recipe full --merge".split(),
+                "no adapter to merge",
+            ),
+            (
+                "pico:llava --data chart:shapes -o {tmp}/o --recipe head --mix chart:shapes".split(),
+                "--mix does",
+            ),
+            ("pico:llava --data chart:shapes -o {tmp}/o --train-limit 0".split(), "--train-limit 0"),
+            ("pico:llava --data chart:shapes -o {tmp}/o --public".split(), "--push-to-hub"),
+            ("pico:llava --data folder:{split} -o {tmp}/o --hold-out 0.2".split(), "split of its own"),
+            (
+                "pico:llava --data folder:{one2} --train folder:{one2} -o {tmp}/o --leaks drop".split(),
+                "all of them",
+            ),
             (["pico:classifier", "--data", "chart:shapes", "-o", "{tmp}/o"], "cannot be fine-tuned"),
             (
                 ["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "--mix", "chart:shapes@x"],
@@ -765,7 +997,10 @@ class TestCommand:
                 for i in range(3):
                     draw(figure(f"{name}{i}", name), 48).save(tmp_path / kind / name / f"{i}.png")
         (tmp_path / "bad" / "star" / "broken.png").write_bytes(b"no image")
+        for split in ("train", "test"):
+            shutil.copytree(photos, tmp_path / "split" / split)
         places = {"photos": photos, "tmp": tmp_path, "one": tmp_path / "one", "bad": tmp_path / "bad"}
+        places |= {"split": tmp_path / "split", "one2": photos}
         words = [word.format(**places) for word in words]
         code, told = self.call(*words, "--workspace", str(tmp_path / "ws"))
         assert code != 0

@@ -138,7 +138,8 @@ class Image:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():  # a pipe would be waited for, a device read for ever
-            raise ImageError(f"{path}: cannot be read (no such file).")
+            what = "a folder, not an image" if path.is_dir() else "no such file"
+            raise ImageError(f"{path}: cannot be read ({what}).")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

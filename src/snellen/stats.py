@@ -244,6 +244,11 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
     sign-flip permutation test over cluster sums (exact up to 2^13 flips, or else 10,000 seeded ones); else
     that of the clustered t.
 
+    Where all samples differ by the same (by nothing, say), their spread says nothing of the error; of
+    right and wrong, half
+    a sample is then added to each cell of the two-by-two table (Agresti and Min, "Simple improved confidence
+    intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
+
     Raises:
         ValueError: no samples, or not as many of one as of the other.
     """
@@ -267,6 +272,11 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
         test, p = "clustered-t", float(2 * t.sf(abs(center) / error, groups - 1))
     quantiles = float(t.ppf((1 + LEVEL) / 2, max(1, groups - 1)) + t.ppf(POWER, max(1, groups - 1)))
     low, high = center - spread, center + spread
+    if binary and error == 0:
+        gained, lost = (((center == side) * groups + 0.5) / (groups + 2) for side in (1, -1))
+        error = math.sqrt((gained + lost - (gained - lost) ** 2) / (groups + 2))
+        spread = float(t.ppf((1 + LEVEL) / 2, max(1, groups - 1))) * error
+        low, high = min(center, gained - lost - spread), max(center, gained - lost + spread)
     if binary:
         low, high = max(-1.0, low), min(1.0, high)
     estimate = Estimate(center, low, high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,10 +54,15 @@ def chat_(
         typer.echo(f"loading {one.name} …", err=True)
         one.load()
     try:
-        if ask:
+        if ask is not None:
             for question in ask:
-                talk.ask(question)
+                if not question.strip():
+                    raise BadOption("--ask: the question is empty.")
+                if not talk.ask(question):
+                    raise typer.Exit(1)
             return
+        with suppress(AttributeError):  # what is typed need not be text
+            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         if sys.stdin.isatty():
             typer.echo(f"Ask. {COMMANDS}", err=True)
         while (line := _line()) is not None and line != "/quit":
@@ -84,12 +90,13 @@ class _Talk:
         self.models, self.image, self.max_tokens = models, image, max_tokens
         self.said: list[list[tuple[str, str]]] = [[] for _ in models]
 
-    def ask(self, question: str) -> None:
-        """Ask all, and print their answers as they come."""
+    def ask(self, question: str) -> bool:
+        """Ask all, and print their answers as they come; whether all answered."""
         from snellen.playground import continued
         from snellen.types import Outcome
 
         images = [self.image] if self.image is not None else []
+        well = True
         for model, said in zip(self.models, self.said, strict=True):
             if len(self.models) > 1:
                 typer.secho(f"{model.name}:", bold=True)
@@ -102,11 +109,13 @@ class _Talk:
             except KeyboardInterrupt:
                 stream.close()
                 typer.echo("\n(stopped)")
-                return
-            typer.echo()
+                return False
+            typer.echo("" if reply.text or reply.outcome is not Outcome.OK else "(an empty answer)")
+            well = well and reply.outcome is not Outcome.ERROR
             if reply.outcome is not Outcome.OK:
                 typer.echo(f"({reply.outcome}: {_harmless(reply.reason)})", err=True)
             said.append((question, reply.text))
+        return well
 
 
 def _opened(path: Path) -> Image:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from snellen.cli.app import AsJson, Quiet, Workspace, app, print_json, read_options, screen
+from snellen.errors import BadOption
 
 
 @app.command("tune")
@@ -99,6 +100,8 @@ def tune_(
     from snellen.tune.stages import read_settings
     from snellen.tune.tuning import Tuning
 
+    if public and push_to_hub is None:
+        raise BadOption("--public goes with --push-to-hub.")
     if push_to_hub is not None:
         check_address(push_to_hub)
     settings = read_settings(read_options("-T", training_option), config)
@@ -117,7 +120,7 @@ def tune_(
             [name for item in oversample or () for name in item.split(",")],
             leaks,
             settings,
-            _numbers(read_options("-L", lora_option)),
+            _values("-L", read_options("-L", lora_option)),
             read_options("-M", model_option),
             read_options("-D", data_option),
             Filters(limit=limit, skip_bad=skip_bad),
@@ -132,20 +135,37 @@ def tune_(
         found = tuning.carry_out()
     if found is None:  # one of several processes, and not the first
         return
-    address = publish(output, push_to_hub, public=public) if push_to_hub is not None else None
-    if as_json:
-        print_json({**found.as_dict(), **({"address": address} if address else {})})
+    if as_json and push_to_hub is None:
+        print_json(found.as_dict())
         return
-    _show(found, address)
+    if not as_json:
+        _show(found)
+    if push_to_hub is not None:  # whatever comes of it, the figures are there
+        address = publish(output, push_to_hub, public=public)
+        if as_json:
+            print_json({**found.as_dict(), "address": address})
+        else:
+            screen().print(f"Pushed to {address}", soft_wrap=True)
 
 
-def _numbers(given: Mapping[str, str]) -> dict[str, object]:
+def _values(flag: str, given: Mapping[str, str]) -> dict[str, object]:
+    """Values as in YAML.
+
+    Raises:
+        BadOption: one is not.
+    """
     import yaml
 
-    return {key: yaml.safe_load(value) for key, value in given.items()}
+    found = {}
+    for key, text in given.items():
+        try:
+            found[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadOption(f"{flag} {key}={text!r} is not allowed; a value as in YAML is.") from error
+    return found
 
 
-def _show(found: object, address: str | None) -> None:
+def _show(found: object) -> None:
     """The table of before and after, and what to do next."""
     from rich.table import Table
 
@@ -155,23 +175,23 @@ def _show(found: object, address: str | None) -> None:
     assert isinstance(found, Tuned)
     console = screen()
     table = Table(title="Before and after, on the same samples", title_justify="left")
-    for heading in ("task", "score", "before %", "after %", "difference in points (95 %)", ""):
+    for heading in ("task", "score", "samples", "before %", "after %", "difference in points (95 %)", ""):
         table.add_column(heading, justify="left" if heading in ("task", "score", "") else "right")
     colors = {"better": "green", "worse": "red", "no difference shown": "dim"}
     for one in [*found.results, *([found.weakest] if found.weakest else [])]:
-        *told, verdict = one.told
-        table.add_row(escape(one.task), one.score, *told, f"[{colors[verdict]}]{verdict}[/]")
+        *told, sentence = one.told
+        color = colors[one.verdict]
+        table.add_row(escape(one.task), one.score, str(one.paired.n), *told, f"[{color}]{sentence}[/]")
     console.print(table)
     for note in found.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
-    console.print(f"It lies in {found.folder}: README.md, curves.png, tuning.yaml.", soft_wrap=True)
-    if address:
-        console.print(f"Pushed to {address}", soft_wrap=True)
+    console.print(f"It lies in {found.folder}, with its card: README.md.", soft_wrap=True)
     first = found.results[0]
     console.print(
         f"Look closer: snellen compare {first.first} {first.second} --across", style="dim", soft_wrap=True
     )
-    console.print(f"Talk to it: snellen chat {found.model} --image FILE", style="dim", soft_wrap=True)
+    use = "chat {} --image FILE" if found.model.startswith("hf:") else "run --model {} --data DATA"
+    console.print(f"Use it: snellen {use.format(found.model)}", style="dim", soft_wrap=True)
 
 
 @app.command("build")
@@ -188,8 +208,12 @@ def build_(
     select: Annotated[
         Literal["auto", "default", "full"], typer.Option(help="default leaves the class token out.")
     ] = "auto",
-    image_size: Annotated[int, typer.Option(help="Pixels a side, where there is no encoder.")] = 224,
-    patch: Annotated[int, typer.Option(help="Pixels a side of a patch, where there is no encoder.")] = 16,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side, where there is no encoder. [dim]224[/dim]")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(help="Pixels a side of a patch, where there is no encoder. [dim]16[/dim]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the projector's first weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -214,6 +238,8 @@ def build_(
     console = screen()
     for name, count in found.parameters.items():
         told = ", untrained" if name == "projector" else ""
+        if name == "vision tower" and vision is None:
+            told = ", of which only the pixels of each patch are handed on"
         console.print(f"{name}: {count:,} parameters{told}")
     template = {"decoder": "the decoder's own", "plain": "plain (USER: … ASSISTANT: …): the decoder had none"}
     console.print(f"An image takes {found.tokens} tokens. Chat template: {template[found.template]}.")

@@ -15,7 +15,7 @@ from snellen.errors import ModelError
 from snellen.models.base import LocalModel
 from snellen.models.classifier import match
 from snellen.protocols.base import ask
-from snellen.registry import MODELS
+from snellen.registry import MODELS, parse_name
 from snellen.types import Kind, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -25,13 +25,17 @@ __all__ = ["CONFIG", "WEIGHTS", "Head", "head"]
 
 #: The files of a head.
 CONFIG, WEIGHTS = "head.json", "head.safetensors"
+#: Options of the model beneath that a folder may name.
+KEPT = ("revision", "dtype", "attn", "quantization")
 
 
 @MODELS.register("head", example="head:FOLDER")
-def head(folder: str, *, device: str = "auto") -> Head:
+def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) -> Head:
     """A classification head that was fitted on a model's features: ranks the classes that it was taught.
 
-    Options: ``device`` of the model beneath.
+    Options: ``device`` of the model beneath; ``trust_remote_code=true`` runs code that comes with it:
+    never because
+    the folder says so.
 
     Raises:
         ModelError: no such folder, or the model beneath is not there.
@@ -48,9 +52,21 @@ def head(folder: str, *, device: str = "auto") -> Head:
             "MODEL --recipe "
             "head --data DATA -o FOLDER"
         ) from error
-    base = MODELS.make(facts["base"], {**facts["options"], "device": device})
+    scheme, rest, own = parse_name(str(facts["base"]))
+    if scheme not in ("hf", "pico"):
+        raise ModelError(f"{folder}: a head sits on hf: or pico: models, not on {facts['base']!r}.")
+    kept = {key: value for key, value in {**own, **facts["options"]}.items() if key in KEPT}
+    more = {"trust_remote_code": True} if trust_remote_code else {}
+    base = MODELS.make(f"{scheme}:{rest}", {**kept, **more, "device": device})
     if not isinstance(base, VisionLanguageModel):
         raise ModelError(f"{folder}: {facts['base']} has no hidden states for a head to sit on.")
+    if base.checkpoint.revision != facts["revision"]:
+        raise ModelError(
+            f"{folder}: this head was fitted on other weights ({facts['revision'][:19]}…) than "
+            f"{facts['base']} has "
+            f"now ({base.checkpoint.revision[:19]}…). Fit it again: snellen tune {facts['base']} "
+            "--recipe head"
+        )
     return Head(base, facts, weights)
 
 

@@ -36,6 +36,14 @@ def training(*, quiet: bool = False) -> Iterator[Watch | None]:
 
     def watch(stage: str, step: int, steps: int, known: Mapping[str, float]) -> None:
         nonlocal last
+        if "epochs" in known:
+            print(
+                f"{stage}: {known['examples']:.0f} examples, {steps} steps of {known['batch']:.0f} = "
+                f"{known['epochs']:g} epochs, learning rate {known['learning_rate']:g}",
+                file=sys.stderr,
+                flush=True,
+            )
+            return
         told = [words.format(known[key]) for key, words in TOLD.items() if key in known]
         now = time.monotonic()
         if told or now - last >= INTERVAL:

@@ -75,8 +75,8 @@ def build(
     vision: str | None = None,
     layer: int = -2,
     select: Literal["auto", "default", "full"] = "auto",
-    image_size: int = 224,
-    patch: int = 16,
+    image_size: int | None = None,
+    patch: int | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Built:
@@ -92,7 +92,7 @@ def build(
             dual encoder, its half is taken. ``pico:clip`` and ``pico:llava`` for trying it out.
         layer: which of the encoder's hidden states the projector sees.
         select: ``default`` leaves out the class token, ``full`` takes all; auto: default where there is one.
-        image_size, patch: pixels a side, where there is no encoder.
+        image_size, patch: pixels a side, where there is no encoder (224, 16).
 
     Raises:
         UsageError: the folder is not empty.
@@ -106,8 +106,13 @@ def build(
         raise UsageError(f"-o {out}: not empty. Name a new folder.")
     if out.exists() and not out.is_dir():
         raise UsageError(f"-o {out}: a file; a folder is needed.")
-    if vision is None and (patch < 1 or image_size % patch):
-        raise BadOption(f"--patch {patch} does not divide --image-size {image_size}.")
+    if vision is not None and (image_size or patch):
+        raise BadOption("--image-size and --patch are for models without --vision; an encoder has its own.")
+    if vision is None and (layer != -2 or select != "auto"):
+        raise BadOption("--layer and --select are of an encoder, and there is no --vision.")
+    side, cell = image_size or 224, patch or 16
+    if vision is None and (cell < 1 or side % cell):
+        raise BadOption(f"--patch {cell} does not divide --image-size {side}.")
     # Found before either is loaded.
     decoder_checkpoint = _checkpoint(language, device)
     vision_checkpoint = None if vision is None else _checkpoint(vision, device)
@@ -115,7 +120,7 @@ def build(
     from transformers import LlavaConfig, LlavaForConditionalGeneration, set_seed
 
     set_seed(seed)
-    tower, images = _pixels(image_size, patch) if vision_checkpoint is None else _tower(vision_checkpoint)
+    tower, images = _pixels(side, cell) if vision_checkpoint is None else _tower(vision_checkpoint)
     decoder, head, tokenizer = _decoder(decoder_checkpoint)
     if vision_checkpoint is None:
         layer, select = -2, "full"

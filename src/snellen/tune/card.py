@@ -52,8 +52,18 @@ class Result:
             f"{100 * self.before:.1f}",
             f"{100 * self.after:.1f}",
             f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})",
-            self.verdict,
+            self.sentence,
         )
+
+    @property
+    def sentence(self) -> str:
+        """The verdict, with what so many samples could have shown."""
+        found = self.paired
+        if self.verdict != "no difference shown":
+            return self.verdict
+        if not found.only_first and not found.only_second:
+            return f"the same on all {found.n}"
+        return f"not parted: {found.n} samples show {100 * found.detectable:.0f} points or more"
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
@@ -120,6 +130,8 @@ def write_card(
     folder: Path,
     *,
     base: str,
+    on_hub: str | None,
+    whole: bool,
     recipe: Recipe | None,
     results: Sequence[Result],
     weakest: Result | None,
@@ -128,6 +140,10 @@ def write_card(
     model: str,
 ) -> None:
     """Write ``README.md`` with its metadata, and ``.eval_results/*.yaml`` for data sets of the Hub.
+
+    Args:
+        on_hub: the base model's id on the Hub, if it lies there.
+        whole: whether all of the data was tested: only that is a result of a benchmark.
 
     The Hub takes results in ``.eval_results/`` for data sets that lie there alone; all are in the card's
     ``model-index``.
@@ -139,7 +155,7 @@ def write_card(
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     adapter = recipe is not None and recipe.adapter
     data = ModelCardData(
-        base_model=None if base.startswith(("pico:", "/", ".")) else base,
+        base_model=on_hub,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="image-text-to-text" if recipe is not None else "zero-shot-image-classification",
         tags=["snellen", *(["lora"] if adapter else [])],
@@ -158,10 +174,12 @@ def write_card(
     )
     rows = [*results, *([weakest] if weakest else [])]
     table = [
-        "| task | score | before % | after % | difference in points (95 %) | |",
-        "|---|---|---|---|---|---|",
+        "| task | score | samples | before % | after % | difference in points (95 %) | |",
+        "|---|---|---|---|---|---|---|",
     ]
-    table += [f"| {_cell(one.task)} | {one.score} | {' | '.join(one.told)} |" for one in rows]
+    table += [
+        f"| {_cell(one.task)} | {one.score} | {one.paired.n} | {' | '.join(one.told)} |" for one in rows
+    ]
     text = [
         "---",
         data.to_yaml(),
@@ -183,16 +201,22 @@ def write_card(
     if weakest:
         text += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
     if (folder / "curves.png").exists():
-        text += ["", "![loss and accuracy by step](curves.png)"]
+        text += ["", "![the training by step](curves.png)"]
     text += ["", "## What it learnt from", ""]
     text += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
+    text += [
+        f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, "
+        "learning rate "
+        f"{how['learning_rate']:g}"
+        for stage, how in facts.get("effective", {}).items()
+    ]
     if notes:
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
     text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
     (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
     by_file: dict[str, list[Any]] = {}
     for one in results:
-        name = _hub_name(one.task)
+        name = _hub_name(one.task) if whole else None
         if name is not None:
             entry = EvalResultEntry(name, "default", round(100 * one.after, 2), date=today, notes=one.task)
             by_file.setdefault(name.replace("/", "_"), []).append(entry)
@@ -206,8 +230,8 @@ def write_card(
 
 def _hub_name(task: str) -> str | None:
     """The Hub's id of a task's data set, if it lies there."""
-    name = task.partition(",")[0].partition("?")[0]
-    return name.removeprefix("hub:") if name.startswith("hub:") else None
+    name = task.partition(",")[0].partition("?")[0].partition(" (")[0]
+    return name.removeprefix("hub:").partition("@")[0] if name.startswith("hub:") else None
 
 
 def _cell(text: str) -> str:

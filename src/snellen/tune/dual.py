@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
 from snellen.errors import require
-from snellen.tune.stages import Watch, carry_out, settings
+from snellen.tune.stages import Watch, carry_out, in_effect, room, settings
 from snellen.tune.teaching import Taught
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def tune_dual_encoder(
     from transformers import AutoModel, AutoProcessor, Trainer, set_seed
 
     set_seed(seed)
-    network = model.checkpoint.load(AutoModel).float()
+    network = model.checkpoint.load(AutoModel)
+    dtype, network = network.dtype, network.float()
     processor = model.checkpoint.load_processor(AutoProcessor)
     padding = "max_length" if network.config.model_type.startswith("siglip") else True
     texts = processor.tokenizer(
@@ -98,6 +100,9 @@ def tune_dual_encoder(
     )
     config.gradient_checkpointing = False  # the wrapper has no such switch
     wrapped = Classifying()
+    effective = in_effect(config, len(train))
+    if watch is not None:
+        watch("full", 0, config.max_steps, effective)
 
     def right(prediction: Any) -> dict[str, float]:
         said = prediction.predictions.argmax(-1)
@@ -114,7 +119,9 @@ def tune_dual_encoder(
         eval_dataset=None if held is None else rows(held),
         compute_metrics=right,
     )
-    network.save_pretrained(out)
-    processor.save_pretrained(out)
+    if int(os.environ.get("RANK", "0")) == 0:
+        with room(out):
+            network.to(dtype).save_pretrained(out)
+            processor.save_pretrained(out)
     renamed = [{key.replace("eval_held_out", "held_out"): value for key, value in row.items()} for row in log]
-    return Taught({"full": renamed}, parameters, parameters)
+    return Taught({"full": renamed}, parameters, parameters, {"full": effective})

@@ -85,6 +85,7 @@ def fit_head(
     save_file({key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}, out / WEIGHTS)
     facts = {
         "base": base,
+        "revision": model.checkpoint.revision,
         "options": dict(options),
         "prompt": OPEN_WORLD[0],
         "place": "last token",

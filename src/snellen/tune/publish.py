@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
@@ -9,15 +11,19 @@ from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
 __all__ = ["check_address", "publish"]
 
 #: What stays at home.
-LEFT = ["checkpoints/*", "*.part"]
+LEFT = ["checkpoints/*", "*.part", "*.part/*"]
 
 
 def check_address(name: str) -> None:
-    """Refuse what is no ``ORG/NAME``, before anything is trained.
+    """Refuse what is no ``ORG/NAME``, and a Hub that cannot be reached or does not know the user, before
+    anything is trained.
 
     Raises:
-        BadOption: as said.
+        BadOption: no such name can be.
+        UsageError: no key, or a wrong one.
+        Stopped: the Hub cannot be reached.
     """
+    from huggingface_hub import HfApi
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -26,6 +32,8 @@ def check_address(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise BadOption(f"--push-to-hub {name!r} is not allowed ({error}); allowed: ORG/NAME.") from error
+    with _told(name, "Nothing was trained yet."):
+        HfApi().whoami()
 
 
 def publish(folder: Path, name: str, *, public: bool = False) -> str:
@@ -37,26 +45,42 @@ def publish(folder: Path, name: str, *, public: bool = False) -> str:
         the address of the repository.
 
     Raises:
-        UsageError: no key, or one that may not write there.
+        UsageError: no key, or one that may not write there; or the repository is there and everybody sees it,
+            which was not asked for.
         Stopped: the Hub cannot be reached.
     """
     require("huggingface_hub", "local", "Pushing to the Hub")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    again = f"The model lies in {folder}; push it later with: hf upload {name} {folder}"
     api = HfApi()
-    try:
+    with _told(name, f"The model lies in {folder}; push it later with: hf upload {name} {folder}"):
         address = api.create_repo(name, private=not public, exist_ok=True)
+        if not public and api.repo_info(name).private is not True:
+            raise UsageError(
+                f"--push-to-hub {name}: this repository is there already and everybody sees it. If that is "
+                "meant, add: --public"
+            )
         api.upload_folder(
             repo_id=name, folder_path=folder, ignore_patterns=LEFT, commit_message="Tuned with Snellen"
         )
+    return str(address)
+
+
+@contextmanager
+def _told(name: str, further: str) -> Iterator[None]:
+    """What the Hub's client raises, as errors of our own."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    try:
+        yield
+    except UsageError:
+        raise
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         raise UsageError(
-            f"--push-to-hub {name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. {again}"
+            f"--push-to-hub {name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. "
+            f"{further}"
         ) from error
-    except Exception as error:  # of whichever transport the Hub's client stands on; or it is offline
+    except Exception as error:  # of whichever transport its client stands on; or it is offline
         raise Stopped(
-            f"--push-to-hub {name}: the Hub cannot be reached ({reason_of(error)}). {again}"
+            f"--push-to-hub {name}: the Hub cannot be reached ({reason_of(error)}). {further}"
         ) from error
-    return str(address)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snellen.errors import BadOption, Unsupported, did_you_mean
+from snellen.errors import BadOption, Unsupported, did_you_mean, require
 from snellen.models.huggingface.features import PLACES
 
 __all__ = ["RECIPES", "Recipe", "Stage", "named_recipe", "part_of"]
@@ -130,6 +131,28 @@ def freeze(model: Any, trains: Iterable[str]) -> int:
             "Recipes that do without: lora, full."
         )
     return left
+
+
+def check_lora(options: Mapping[str, Any]) -> None:
+    """Refuse options that LoraConfig does not have, or values that it does not take, before anything is
+    loaded.
+
+    Raises:
+        BadOption: as said.
+        MissingExtra: peft is not installed.
+    """
+    peft: Any = require("peft", "tune", "Fine-tuning")
+    known = [one.name for one in dataclasses.fields(peft.LoraConfig)]
+    for key, value in options.items():
+        if key not in known:
+            raise BadOption(
+                f"-L {key}: peft's LoraConfig has no such option.{did_you_mean(key, known)} Often wanted: r, "
+                "lora_alpha, lora_dropout, target_modules."
+            )
+        if key in ("r", "lora_alpha") and not (isinstance(value, int) and value > 0):
+            raise BadOption(f"-L {key}={value!r} is not allowed; allowed: a whole number above 0.")
+        if key == "lora_dropout" and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise BadOption(f"-L {key}={value!r} is not allowed; allowed: from 0 to below 1.")
 
 
 def adapters(model: Any, options: Mapping[str, Any]) -> Any:

@@ -50,31 +50,57 @@ class Part(Dataset):
 def parted(data: Dataset, share: float, seed: int) -> tuple[Part, Part]:
     """A data set parted in two at random, class by class: to be learnt from, and to be tested on.
 
-    Items of one content stay together.
+    Items with an image in common stay together.
 
     Raises:
         BadOption: a share that is not between 0 and 1.
-        DataError: too few items for a class to be on both sides.
+        DataError: too few items for a class to be on both sides; an image that cannot be read.
     """
     if not 0 < share < 1:
         raise BadOption(f"--hold-out {share} is not allowed; allowed: between 0 and 1, such as 0.2.")
-    groups: dict[str | None, dict[str, list[int]]] = {}
-    for i in range(len(data)):
-        groups.setdefault(data.row(i).label, {}).setdefault(data.digest(i), []).append(i)
+    groups: dict[str | None, list[list[int]]] = {}
+    for members in _together(data):
+        groups.setdefault(data.row(members[0]).label, []).append(members)
     rng = random.Random(f"snellen/hold-out/{seed}")
     tested: set[int] = set()
     for label, contents in groups.items():
         if len(contents) < 2:
+            what = f"{label!r} has a single image" if label else "there is a single image"
             raise DataError(
-                f"{data.name}: {label!r} has a single image, which cannot be both learnt from and tested on. "
-                "Add images, or leave the class out."
+                f"{data.name}: {what}, which cannot be both learnt from and tested on. Add images, or "
+                "leave the "
+                "class out."
             )
-        keys = sorted(contents)
-        rng.shuffle(keys)
-        for key in keys[: min(len(keys) - 1, max(1, round(share * len(keys))))]:
-            tested.update(contents[key])
+        rng.shuffle(contents)
+        for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
+            tested.update(members)
     rest = [i for i in range(len(data)) if i not in tested]
     return Part(data, rest, "training part"), Part(data, sorted(tested), "held out")
+
+
+def _together(data: Dataset) -> list[list[int]]:
+    """Items by what they share: those with an image in common, and of those without images equal ones."""
+    owner = list(range(len(data)))
+
+    def root(i: int) -> int:
+        while owner[i] != i:
+            owner[i] = owner[owner[i]]
+            i = owner[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i in range(len(data)):
+        unread = False
+        try:
+            hashes = [image.sha256 for image in data.sample(i, data.labels, data.background).images]
+        except DataError:
+            hashes, unread = [], True  # said, or left out, when it is looked at
+        for one in hashes or [f"item {i}" if unread else data.digest(i)]:
+            owner[root(i)] = root(first.setdefault(one, i))
+    found: dict[int, list[int]] = {}
+    for i in range(len(data)):
+        found.setdefault(root(i), []).append(i)
+    return list(found.values())
 
 
 def hold_out(
@@ -97,7 +123,14 @@ def hold_out(
     if train is not None:
         return DATASETS.make(train), name
     if share is not None:
-        return parted(DATASETS.make(name, options), share, seed)
+        made = DATASETS.make(name, options)
+        if (learnt := _own_split(name, options)) is not None:
+            raise BadOption(
+                f"--hold-out {share}: {name} has a training split of its own ({len(learnt)} samples). Leave "
+                "--hold-out away to learn from that one; to part one split all the same, name it: -D "
+                "split=NAME"
+            )
+        return parted(made, share, seed)
     wanted = split or "train"
     scheme, rest, own = parse_name(name)
     data = DATASETS.make(name, options)  # what is wrong with it is no matter of splits
@@ -112,6 +145,17 @@ def hold_out(
             "data set "
             "with --train, or keep a part of this one for the test: --hold-out 0.2"
         ) from error
+
+
+def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
+    """The training split of a data set whose split nobody named; None where there is none."""
+    scheme, rest, own = parse_name(name)
+    if scheme == "chart" or "split" in {**own, **options}:
+        return None
+    try:
+        return DATASETS.make(f"{scheme}:{rest}", {**own, **options, "split": "train"})
+    except UsageError:
+        return None
 
 
 @dataclass
@@ -148,8 +192,10 @@ class Source:
         return self.selection.data.row(self.selection.indices[place]).label
 
 
-def mixed(name: str, teach: Ask, seed: int) -> Source:
-    """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``.
+def mixed(name: str, teach: Ask, seed: int, *, skip_bad: bool = False) -> Source:
+    """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
+    unless
+    another is named.
 
     Raises:
         BadOption: the weight is no number above 0.
@@ -165,7 +211,14 @@ def mixed(name: str, teach: Ask, seed: int) -> Source:
     if not 0 < weight <= 100:
         raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
     data = DATASETS.make(head)
-    return Source(select(data), weight, teach, seed)
+    scheme, _, own = parse_name(head)
+    if scheme == "chart" and "split" not in own:
+        data = DATASETS.make(head, {"split": "train"})
+    elif (learnt := _own_split(head, {})) is not None:
+        data = learnt
+    selection = select(data, skip_bad=skip_bad)
+    selection.name = head
+    return Source(selection, weight, teach, seed)
 
 
 class Lessons(Sequence[Example]):
@@ -191,6 +244,13 @@ class Lessons(Sequence[Example]):
     ) -> None:
         self.sources = list(sources)
         rng = random.Random(f"snellen/lessons/{seed}")
+        if len(without) >= len(self.sources[0].selection):
+            raise DataError(
+                f"{self.sources[0].selection.name}: no sample is left to learn from: all of them are "
+                "tested too, or "
+                "cannot be read. Name another training set with --train, or keep a part for the test: "
+                "--hold-out 0.2"
+            )
         first = [(0, place, k) for place, k in _offered(self.sources[0], without)]
         if rare:
             first += list(self._more(first, rng))

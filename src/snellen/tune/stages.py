@@ -6,8 +6,13 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import sys
+import threading
+import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +31,18 @@ Watch = Callable[[str, int, int, Mapping[str, float]], None]
 SMALL = 10_000_000
 #: Steps that a training takes at least where nothing else is said, and how often it is looked at.
 STEPS, LOOKS = 100, 10
+#: Epochs at most, where nothing else is said: of few images the same ones would be learnt by heart.
+EPOCHS = 10
+#: The least that some options may be.
+LEAST = {
+    "max_steps": 1,
+    "num_train_epochs": 0.001,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "save_steps": 1,
+    "learning_rate": 0.0,
+}
 #: Old and new name of one option.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 #: What this package decides, and where a user says it instead.
@@ -47,6 +64,7 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
     import yaml
 
     found: dict[str, Any] = {}
+    flags: dict[str, str] = {}
     if file is not None:
         try:
             read = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -55,26 +73,56 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
         if not isinstance(read, dict):
             raise BadOption(f"--config {file}: expected keys and values, such as learning_rate: 1.0e-4.")
         found |= {str(key): _number(value) for key, value in read.items()}
+        flags = dict.fromkeys(found, f"--config {file}:")
     for key, value in given.items():
         try:
-            found[key] = _number(yaml.safe_load(value))
+            found[key], flags[key] = _number(yaml.safe_load(value)), "-T"
         except yaml.YAMLError as error:
             raise BadOption(f"-T {key}={value!r} is not allowed; a value as in YAML is.") from error
     if found:
         trl: Any = require("trl", "tune", "Fine-tuning")
-        known = [one.name for one in dataclasses.fields(trl.SFTConfig)]
-        for key in found:
-            if key in CHECKPOINTING:
-                continue
+        hints = typing.get_type_hints(trl.SFTConfig)
+        if found.get("max_steps") == -1:  # as TRL writes "not given"
+            del found["max_steps"]
+        for key, value in found.items():
+            flag = flags[key]
+            if key.startswith("hub_"):
+                raise BadOption(f"{flag} {key} is not allowed: --push-to-hub says it.")
             if key in DECIDED:
-                raise BadOption(f"-T {key}= is not allowed: {DECIDED[key]} says it.")
-            if key not in known:
+                raise BadOption(f"{flag} {key} is not allowed: {DECIDED[key]} says it.")
+            if key not in hints and key not in CHECKPOINTING:
                 raise BadOption(
-                    f"-T {key}: trl's SFTConfig has no such option.{did_you_mean(key, known)} Often wanted: "
+                    f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} "
+                    "Often wanted: "
                     "learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
                     "gradient_accumulation_steps."
                 )
+            found[key] = _fitting(f"{flag} {key}", value, hints.get(key))
+            least = LEAST.get(key)
+            if least is not None and not found[key] >= least:
+                raise BadOption(f"{flag} {key}={value!r} is not allowed; allowed: {least} or more.")
     return found
+
+
+def _fitting(where: str, value: Any, hint: Any) -> Any:
+    """A value as its plain type says; where the type is not plain, as it stands.
+
+    Raises:
+        BadOption: it does not fit.
+    """
+    kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
+    if value is None or not kinds or any(kind not in (bool, int, float, str) for kind in kinds):
+        return value
+    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if int not in kinds else value
+    if int in kinds and isinstance(value, float) and value.is_integer() and float not in kinds:
+        return int(value)
+    if type(value) in kinds:
+        return value
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise BadOption(
+        f"{where}={value!r} is not allowed; allowed: {' or '.join(words[kind] for kind in kinds)}."
+    )
 
 
 def _number(value: Any) -> Any:
@@ -102,7 +150,7 @@ def settings(
     """TRL's ``SFTConfig`` for a stage: what a user gives, over what suits the model and the machine.
 
     Args:
-        examples: how many there are; of short ones the epochs are so many that it takes 100 steps.
+        examples: how many there are; of few, the epochs are so many that it takes 100 steps, but ten at most.
         parameters: of the model.
         share: of all steps that fall to this stage.
         watched: whether there is something to evaluate on.
@@ -140,7 +188,7 @@ def settings(
     rows *= int(os.environ.get("WORLD_SIZE", "1"))
     epoch = max(1, -(-examples // max(1, rows)))
     if "max_steps" not in given:
-        epochs = given.get("num_train_epochs", max(1, -(-STEPS // epoch)))
+        epochs = given.get("num_train_epochs", min(EPOCHS, max(1, -(-STEPS // epoch))))
         merged["max_steps"] = max(1, round(epochs * epoch))
     merged["max_steps"] = max(1, round(share * merged["max_steps"]))
     merged.pop("num_train_epochs", None)
@@ -157,6 +205,20 @@ def settings(
         return SFTConfig(output_dir=str(folder), seed=seed, **{**timed, **merged})
     except (TypeError, ValueError, OSError) as error:
         raise BadOption(f"-T: trl refuses this configuration ({reason_of(error)}).") from error
+
+
+def in_effect(config: Any, examples: int) -> dict[str, float]:
+    """What a stage's training is, in numbers."""
+    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    rows *= int(os.environ.get("WORLD_SIZE", "1"))
+    return {
+        "examples": examples,
+        "steps": config.max_steps,
+        "batch": rows,
+        "epochs": round(config.max_steps * rows / examples, 2),
+        "learning_rate": config.learning_rate,
+        "bf16": float(config.bf16),
+    }
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -195,10 +257,21 @@ def carry_out(
     Raises:
         Stopped: the disk is full, or memory too small; checkpoints that were written stay.
     """
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
     class Careful(trainer_class):  # type: ignore[misc]
         """Says what to do where a checkpoint cannot be written."""
+
+        def _load_from_checkpoint(self, path: str, model: Any = None) -> None:
+            network = self.model if model is None else model
+            if not isinstance(network, PreTrainedModel):
+                super()._load_from_checkpoint(path, model)
+                return
+            # A checkpoint has the names that are saved, which need not be those of the modules: the
+            # trainer would
+            # leave out what it does not find, without a word.
+            kept = type(network).from_pretrained(path, dtype="auto")
+            network.load_state_dict(kept.state_dict())
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             try:
@@ -211,25 +284,34 @@ def carry_out(
                     "this disk and give the same command again: it goes on from there."
                 ) from error
 
+    asked = _Interrupt()
+
     class Told(TrainerCallback):  # type: ignore[misc]
-        """Passes on what is logged."""
+        """Passes on what is logged, and stops after this step where somebody wants it to stop."""
 
         def on_log(self, _: Any, state: Any, __: Any, logs: Any = None, **___: Any) -> None:
             if watch is not None and state.is_world_process_zero:
                 numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, int | float)}
                 watch(stage, state.global_step, state.max_steps, numbers)
 
-        def on_step_end(self, _: Any, state: Any, __: Any, **___: Any) -> None:
+        def on_step_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
             if watch is not None and state.is_world_process_zero:
                 watch(stage, state.global_step, state.max_steps, {})
+            if asked.set:
+                control.should_save = control.should_training_stop = True
 
     start = last_checkpoint(folder)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), asked:
             # peft asks transformers by an old name
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             trainer = Careful(callbacks=[*callbacks, Told()], **how)
             trainer.remove_callback(PrinterCallback)
+            done = json.loads((start / "trainer_state.json").read_text()) if start else {}
+            if start and done["global_step"] >= trainer.args.max_steps:
+                trainer._load_from_checkpoint(str(start))  # ended before: to go on would be another step
+                ended: list[dict[str, Any]] = done["log_history"]
+                return ended
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     except Exception as error:
         if not _no_memory(error):
@@ -240,8 +322,55 @@ def carry_out(
             "-T gradient_checkpointing=true, --recipe lora, --recipe qlora. Checkpoints that were written "
             f"are kept in {folder}."
         ) from error
-    log: list[dict[str, Any]] = trainer.state.log_history
+    state = trainer.state
+    if asked.set and state.global_step < state.max_steps:
+        raise Stopped(
+            f"Stopped after step {state.global_step} of {state.max_steps}. The same command goes on "
+            "from there."
+        )
+    log: list[dict[str, Any]] = state.log_history
     return log
+
+
+class _Interrupt:
+    """Ctrl+C once: to be noticed when it suits; twice: as ever. In a thread of its own, as ever at once."""
+
+    def __init__(self) -> None:
+        self.set = False
+
+    def __enter__(self) -> _Interrupt:
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        self.set = True
+        print("Stopping after this step; what is learnt is kept. Ctrl+C again: at once.", file=sys.stderr)
+        signal.signal(signal.SIGINT, self._before)
+
+
+@contextmanager
+def room(folder: Path) -> Iterator[None]:
+    """Where something is written for good: a full disk becomes a sentence.
+
+    Raises:
+        Stopped: it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise Stopped(
+            f"{folder}: cannot be written ({reason_of(error)}). Make room on this disk and give the "
+            "same command "
+            "again: what was learnt is kept in its checkpoints."
+        ) from error
 
 
 def _no_memory(error: BaseException) -> bool:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
-from snellen.engine.completing import complete
 from snellen.errors import Unsupported, reason_of, require
 from snellen.models.huggingface.architectures import NEED_IMAGE, UNPADDED
 from snellen.models.huggingface.chat import ChatRenderer
+from snellen.models.huggingface.forest import common
 from snellen.protocols.closed_set import ClosedSet
 from snellen.tune.examples import Example
 from snellen.tune.recipes import Recipe, adapters, freeze
 from snellen.tune.sources import Lessons
-from snellen.tune.stages import Watch, carry_out, settings
+from snellen.tune.stages import Watch, carry_out, in_effect, room, settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ class Taught:
     Attributes:
         log: of each stage by name, what was logged.
         trained: how many numbers could change; of ``parameters``.
+        effective: of each stage, what the training was: steps, epochs, batch, learning rate, precision.
     """
 
     log: Mapping[str, list[dict[str, Any]]]
     trained: int
     parameters: int
+    effective: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_teachable(model: VisionLanguageModel) -> None:
@@ -98,21 +101,20 @@ def teach(
     checkpoint = _for_training(model.checkpoint, recipe)
     network = checkpoint.load(AutoModelForImageTextToText)
     processor = checkpoint.load_processor(AutoProcessor)
-    device = network.device
+    device, dtype = network.device, network.dtype
     subject = VisionLanguageModel(checkpoint, "off")
     parameters = sum(p.numel() for p in network.parameters())
     peft_config = adapters(network, lora) if recipe.adapter else None
-    render = _renderer(processor)
+    collator = Collator(processor)
     log: dict[str, list[dict[str, Any]]] = {}
+    effective: dict[str, Any] = {}
     trained = 0
     trainer: Any = None
     for stage in recipe.stages:
         folder = out / "checkpoints" / stage.name
+        set_seed(seed)  # a stage begins alike, whether the one before it was trained now or earlier
         if peft_config is None:
             trained = freeze(network, stage.trains)
-            for parameter in network.parameters():
-                if parameter.requires_grad:  # what learns does so in full precision
-                    parameter.data = parameter.data.float()
         config = settings(
             given,
             folder=folder,
@@ -124,6 +126,17 @@ def teach(
             device=device,
             watched=watched is not None,
         )
+
+        effective[stage.name] = in_effect(config, len(lessons))
+        if watch is not None:
+            watch(stage.name, 0, config.max_steps, effective[stage.name])
+
+        # What learns does so in full precision; the rest goes along where it is mixed, else it has to be
+        # alike.
+        mixes = config.bf16 or config.fp16
+        for parameter in network.parameters() if peft_config is None else ():
+            if parameter.requires_grad or not mixes:
+                parameter.data = parameter.data.float()
 
         class Kept(SFTTrainer):  # type: ignore[misc, unused-ignore]
             """Lets the stage have the model that the trainer made of its own."""
@@ -142,12 +155,13 @@ def teach(
                 [] if seen is None else [_asking(subject, processor, seen, stage.name, watch)],
                 model=network,
                 args=config,
-                train_dataset=_rows(lessons, render),
-                eval_dataset=None if watched is None else _rows(watched, render),
+                train_dataset=rows_of(lessons, collator),
+                eval_dataset=None if watched is None else rows_of(watched, collator),
+                data_collator=collator,
                 processing_class=processor,
                 peft_config=peft_config,
             )
-        except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+        except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
             raise Unsupported(
                 f"{model.name}: the training refused this model or these data ({reason_of(error)})."
             ) from error
@@ -161,48 +175,86 @@ def teach(
         # Else peft looks for the base model's vocabulary, under its name, to see whether it grew.
         saved["save_embedding_layers"] = False
     if trainer.is_world_process_zero():
-        network.save_pretrained(out, **saved)
-        processor.save_pretrained(out)
+        with room(out):
+            (network if recipe.adapter else network.to(dtype)).save_pretrained(out, **saved)
+            processor.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()
     del network, trainer
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Taught(log, trained, parameters)
+    return Taught(log, trained, parameters, effective)
 
 
 def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
-    """The checkpoint as it is to be loaded: in 4 bits, where the recipe says so."""
-    from dataclasses import replace
-
+    """The checkpoint as it is to be loaded: in 4 bits, where the recipe says so; on the GPU of this
+    process.
+    """
+    device = checkpoint.device
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     if recipe.quantized:
         require("bitsandbytes", "quantization", f"The recipe {recipe.name}")
-        if not checkpoint.device.startswith("cuda"):
+        if not device.startswith("cuda"):
             raise Unsupported("The recipe qlora needs a GPU. On a CPU: --recipe lora")
-        return replace(checkpoint, quantization="4bit")
-    return checkpoint
+        return replace(checkpoint, device=device, quantization="4bit-nf4")
+    return replace(checkpoint, device=device)
 
 
-def _renderer(processor: Any) -> Callable[[Example], dict[str, Any]]:
-    """An example as a row that TRL's collator takes: the loss is on the completion alone."""
-    chat = ChatRenderer(processor)
+class Collator:
+    """Rows to a batch in which the answers alone are learnt.
 
-    def render(example: Example) -> dict[str, Any]:
-        prompt, completion = chat.lesson(example.messages, example.answer)
+    Prompt and answer are read as one text, as log-likelihoods are: a tokenizer may join them, or begin a
+    text of its own with a
+    mark, so that an answer that is read apart would be taught in other tokens than those in which a model
+    says it. (TRL's own
+    collator reads them apart.)
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._chat = ChatRenderer(processor)
+
+    def render(self, example: Example) -> dict[str, Any]:
+        """An example as a row."""
+        prompt, completion = self._chat.lesson(example.messages, example.answer)
         return {
             "images": [image.pixels for image in example.images],
             "prompt": prompt,
             "completion": completion,
         }
 
-    return render
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        """The processor's tensors with ``labels``: -100 but for the answers' tokens."""
+        import torch
+
+        special = self._chat.adds_special_tokens(rows[0]["prompt"])
+        images = [row["images"] for row in rows]
+        batch = self._processor(
+            text=[row["prompt"] + row["completion"] for row in rows],
+            images=images if any(images) else None,
+            padding=True,
+            padding_side="right",
+            add_special_tokens=special,
+            return_tensors="pt",
+        )
+        ids, lengths = batch["input_ids"], batch["attention_mask"].sum(1).tolist()
+        labels = torch.full_like(ids, -100)
+        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            texts = [row["prompt"], row["prompt"] + row["completion"]]
+            begun, whole = self._tokenizer(texts, add_special_tokens=special).input_ids
+            taught = len(whole) - common([begun, whole])
+            labels[place, length - taught : length] = ids[place, length - taught : length]
+        batch["labels"] = labels
+        return batch
 
 
-def _rows(lessons: Sequence[Example], render: Callable[[Example], dict[str, Any]]) -> Any:
+def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
     """Lessons as a data set of the datasets library, whose images are read when they are asked for."""
     from datasets import Dataset
 
     def batch(rows: dict[str, list[int]]) -> dict[str, list[Any]]:
-        made = [render(lessons[place]) for place in rows["place"]]
+        made = [collator.render(lessons[place]) for place in rows["place"]]
         return {key: [row[key] for row in made] for key in ("images", "prompt", "completion")}
 
     return Dataset.from_dict({"place": list(range(len(lessons)))}).with_transform(batch)
@@ -217,7 +269,8 @@ def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
     for start in range(0, len(seen), model.batch_size):
         samples = [seen[place] for place in range(start, min(start + model.batch_size, len(seen)))]
         begun = [protocol.examine(sample) for sample in samples]
-        replies = complete(model.respond([request for one in begun for request in next(one)]))
+        # In this thread: whether precisions are mixed is a matter of threads. What fails is no wrong answer.
+        replies = model.answer([request for one in begun for request in next(one)])
         for one, sample, reply in zip(begun, samples, replies, strict=True):
             try:
                 one.send([reply])
@@ -231,12 +284,15 @@ def _asking(
     subject: VisionLanguageModel, processor: Any, seen: Selection, stage: str, watch: Watch | None
 ) -> Any:
     """A callback that asks the model in training, whenever it is evaluated."""
+    import torch
     from transformers import TrainerCallback
 
     class Asking(TrainerCallback):  # type: ignore[misc]
-        def on_evaluate(self, _: Any, state: Any, __: Any, model: Any = None, **___: Any) -> None:
+        def on_evaluate(self, args: Any, state: Any, _: Any, model: Any = None, **__: Any) -> None:
             network = model.get_base_model() if hasattr(model, "get_base_model") else model
-            with subject.borrowing(network, processor):
+            mixed = torch.bfloat16 if args.bf16 else torch.float16
+            mixes = torch.autocast(network.device.type, mixed, enabled=args.bf16 or args.fp16)
+            with subject.borrowing(network, processor), mixes:
                 share = accuracy(subject, seen)
             state.log_history.append({"held_out_accuracy": share, "step": state.global_step})
             if watch is not None and state.is_world_process_zero:

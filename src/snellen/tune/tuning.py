@@ -31,9 +31,9 @@ from snellen.store import Store
 from snellen.tune.card import Result, draw_curves, write_card
 from snellen.tune.examples import Ask
 from snellen.tune.leakage import Leaks, leaks
-from snellen.tune.recipes import named_recipe
+from snellen.tune.recipes import check_lora, named_recipe
 from snellen.tune.sources import Lessons, Part, Source, apart, hold_out, mixed
-from snellen.tune.stages import Watch
+from snellen.tune.stages import Watch, room
 from snellen.tune.teaching import Taught, check_teachable
 
 __all__ = ["MANIFEST", "Tuned", "Tuning"]
@@ -133,6 +133,7 @@ class Tuning:
         from snellen.models.dual_encoder import DualEncoder
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
+        self._refuse_options()
         for one in self.oversample:
             if one not in ("rare", "hard"):
                 raise BadOption(f"--oversample {one!r} is not allowed; allowed: rare, hard.")
@@ -154,6 +155,9 @@ class Tuning:
                 "what is behind an "
                 "address is tuned by whoever runs it."
             )
+        if self._dual:
+            more = {"-L": self.lora, "--merge": self.merge, **self._instructing}
+            self._refuse_beside("a dual encoder", more)
         if self._dual and self.recipe not in ("lora", "full"):
             raise BadOption(
                 f"--recipe {self.recipe} is for vision-language models; a dual encoder is tuned whole."
@@ -165,8 +169,12 @@ class Tuning:
                 "--merge) and "
                 "tune hf:FOLDER/merged."
             )
-        #: Where, in the words of the model's name, it lies.
+        #: What an adapter is to say that it belongs to: found from wherever it is used.
         self._base = self.model if self.model.startswith("pico:") else checkpoint.path
+        if checkpoint.local and not self.model.startswith("pico:"):
+            self._base = str(Path(checkpoint.path).resolve())
+        #: The Hub's id of it, if it lies there.
+        self._base_on_hub = None if checkpoint.local else checkpoint.path
         learnt, tested = hold_out(
             self.data,
             self.data_options,
@@ -197,7 +205,43 @@ class Tuning:
         if self._classless and (self._dual or self.recipe == "head"):
             raise DataError(f"{learnt.name} has no classes, and a classifier is taught them.")
         self._sources = [Source(self._learnt, 1.0, self.teach, self.seed)]
-        self._sources += [mixed(name, self.teach, self.seed) for name in self.mix]
+        skip = self.filters.skip_bad
+        self._sources += [mixed(name, self.teach, self.seed, skip_bad=skip) for name in self.mix]
+
+    def _refuse_options(self) -> None:
+        """Refuse what a recipe would not look at, and what is known to be wrong before anything is loaded.
+
+        Raises:
+            BadOption: as said.
+        """
+        recipe = named_recipe(self.recipe)
+        check_lora(self.lora)
+        if self.lora and not recipe.adapter:
+            raise BadOption(f"-L: the recipe {self.recipe} trains no adapters; lora and qlora do.")
+        if self.merge and not recipe.adapter:
+            raise BadOption(
+                f"--merge: the recipe {self.recipe} leaves no adapter to merge; lora and qlora do."
+            )
+        if self.train_limit is not None and self.train_limit < 1:
+            raise BadOption(f"--train-limit {self.train_limit} is not allowed; allowed: 1 or more.")
+        if self.recipe == "head":
+            self._refuse_beside("--recipe head", {"-T or --config": self.settings, **self._instructing})
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise BadOption("--recipe head is fitted in one process; start it without accelerate.")
+
+    @property
+    def _instructing(self) -> dict[str, Any]:
+        """Options that say what a model in words is taught."""
+        given = {"--mix": self.mix, "--oversample": self.oversample, "--general": self.general}
+        return {**given, "--teach": self.teach != "both"}
+
+    @staticmethod
+    def _refuse_beside(what: str, options: Mapping[str, Any]) -> None:
+        for name, value in options.items():
+            if value:
+                raise BadOption(
+                    f"{name} does not go with {what}, which leaves a classifier of the data's classes."
+                )
 
     @property
     def _classless(self) -> bool:
@@ -223,10 +267,6 @@ class Tuning:
 
     def _general_names(self) -> Sequence[str]:
         if self._dual or self.recipe == "head":
-            if self.general:
-                raise BadOption(
-                    "--general is for models that answer questions; this recipe leaves a classifier."
-                )
             return ()
         if not self.general and self.data.partition("?")[0] == "chart:shapes":
             return ("chart:shapes?ask=color",)
@@ -258,6 +298,7 @@ class Tuning:
     def _carried(self) -> dict[str, Any]:
         """Options of the model that hold for what comes of it too."""
         allowed = ("device",) if self.recipe == "head" else CARRIED
+        allowed = (*allowed, "trust_remote_code") if not self._dual else allowed
         found = {key: value for key, value in self.model_options.items() if key in allowed}
         from snellen.registry import parse_name
 
@@ -284,7 +325,12 @@ class Tuning:
             Stopped: memory, or the disk, was too small.
         """
         began = time.time()
-        spoilt = self._look_for_leaks()
+        spoilt: frozenset[int] = frozenset()
+        if self._held("finished") and self._held("specification") == self._specification:
+            self.notes = list(self._held("notes") or self.notes)  # all was looked at then
+            spoilt = frozenset(self._held("spoilt") or ())
+        else:
+            spoilt = self._look_for_leaks()
         kept = frozenset() if self._classless else apart(self._sources[0], self.seed)
         kept -= spoilt
         self._begin()
@@ -314,7 +360,9 @@ class Tuning:
         self._write(facts, found, seconds=time.time() - began)
         write_card(
             self.out,
-            base=self._base,
+            base=self._base_on_hub or self.model,
+            on_hub=self._base_on_hub,
+            whole=not self.hold_out and not self.filters.limit,
             recipe=self._recipe if not self._dual else None,
             results=results,
             weakest=weakest,
@@ -323,6 +371,14 @@ class Tuning:
             model=self.tuned_name,
         )
         return found
+
+    def _held(self, key: str) -> Any:
+        """What the folder's manifest says, if there is one."""
+        path = self.out / MANIFEST
+        if not path.is_file():
+            return None
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return found.get(key) if isinstance(found, dict) else None
 
     def _look_for_leaks(self) -> frozenset[int]:
         """Refuse, drop or allow what is both learnt from and tested.
@@ -337,8 +393,13 @@ class Tuning:
             more = f" … {len(found.identical)} in all" if len(found.identical) > 3 else ""
             told = f"images that are tested stand among those that are learnt from ({pairs}{more})"
             if self.leaks == "refuse":
+                at_fault = ", ".join(
+                    source.selection.name
+                    for source, same in zip(self._sources, found.places, strict=True)
+                    if same
+                )
                 raise DataError(
-                    f"{self._learnt.name}: {told}. A test on what was learnt tells nothing. Leave them "
+                    f"{at_fault}: {told}. A test on what was learnt tells nothing. Leave them "
                     "out of the "
                     "training with --leaks drop, name another training set, or, if it is meant: --leaks allow"
                 )
@@ -373,8 +434,16 @@ class Tuning:
         manifest = self.out / MANIFEST
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f"-o {self.out}: a file; a folder is needed.")
+        if not self._leads:
+            return
         if manifest.is_file():
             held = yaml.safe_load(manifest.read_text(encoding="utf-8"))
+            begun = "log" in held or any((self.out / "checkpoints").glob("*/checkpoint-*"))
+            if held.get("specification") != self._specification and not begun:
+                shutil.rmtree(self.out)  # nothing was learnt yet, so nothing is lost
+                self.out.mkdir(parents=True)
+                self._write({}, None)
+                return
             if held.get("specification") != self._specification:
                 raise UsageError(
                     f"-o {self.out} holds another tuning ({held.get('model')} on {held.get('data')}, recipe "
@@ -459,9 +528,9 @@ class Tuning:
 
     def _train(self, lessons: Lessons, kept: frozenset[int], spoilt: frozenset[int]) -> Taught:
         """The training, unless it is done; what it left is in the manifest."""
-        held = yaml.safe_load((self.out / MANIFEST).read_text(encoding="utf-8"))
-        if "log" in held:
-            return Taught(held["log"], held["trained"], held["parameters"])
+        if self._held("log") is not None:
+            kept_of_it = (self._held(key) for key in ("log", "trained", "parameters", "effective"))
+            return Taught(*kept_of_it)
         self._close()
         without = kept | spoilt
         seen = Selection(
@@ -470,11 +539,16 @@ class Tuning:
             self._learnt.labels,
         )
         taught = self._teach(lessons, seen if kept else None, without)
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         if self._leads:
             log = {stage: [dict(row) for row in rows] for stage, rows in taught.log.items()}
-            done = {"log": log, "trained": taught.trained, "parameters": taught.parameters}
-            self._write(done, None)
+            done = {
+                "log": log,
+                "trained": taught.trained,
+                "parameters": taught.parameters,
+                "effective": dict(taught.effective),
+            }
+            self._write({**done, "spoilt": sorted(spoilt)}, None)
+            shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         return taught
 
     def _teach(self, lessons: Lessons, seen: Selection | None, without: frozenset[int]) -> Taught:
@@ -560,6 +634,7 @@ class Tuning:
             "kept_apart": len(kept),
             "trained": taught.trained,
             "parameters": taught.parameters,
+            "effective": dict(taught.effective),
         }
 
     def _write(self, facts: Mapping[str, Any], found: Tuned | None, seconds: float | None = None) -> None:
@@ -578,7 +653,9 @@ class Tuning:
             "teach": self.teach,
             "oversample": list(self.oversample),
             "leaks": self.leaks,
-            "settings": dict(self.settings),
+            "settings": {
+                key: redact(str(v)) if isinstance(v, str) else v for key, v in self.settings.items()
+            },
             "lora": dict(self.lora),
             "seed": self.seed,
             **facts,
@@ -592,16 +669,21 @@ class Tuning:
 
     def _merge(self) -> None:
         """Write the model with its adapter merged into its weights."""
-        if not self._recipe.adapter or self._dual or (self.out / "merged" / "config.json").exists():
+        if (self.out / "merged").is_dir():
             return
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
-        made = MODELS.make(self.tuned_name, {k: v for k, v in self._carried.items() if k == "device"})
+        options = {k: v for k, v in self._carried.items() if k in ("device", "trust_remote_code")}
+        made = MODELS.make(self.tuned_name, options)
         assert isinstance(made, VisionLanguageModel)
-        made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(self.out / "merged")
-        made.checkpoint.load_processor(AutoProcessor).save_pretrained(self.out / "merged")
+        part = self.out / "merged.part"
+        shutil.rmtree(part, ignore_errors=True)
+        with room(part):
+            made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(part)
+            made.checkpoint.load_processor(AutoProcessor).save_pretrained(part)
+            part.rename(self.out / "merged")
 
 
 def _headline(run: Run) -> float:

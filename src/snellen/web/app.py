@@ -98,7 +98,9 @@ def _own(address: str) -> str:
 def _error(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     if "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse(f"{message}\n", status, headers=headers)
-    again = "/arena" if request.url.path.startswith("/arena") and status != 404 else "/"
+    path = request.url.path
+    again = "/play" if path.startswith("/play") else "/"
+    again = "/arena" if path.startswith("/arena") and status != 404 else again
     page = site_of(request).page("error", status, title="This did not work", message=message, again=again)
     page.headers.update(headers or {})
     return page

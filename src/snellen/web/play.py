@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from snellen.errors import BadOption, Conflict, ImageError, UsageError
-from snellen.playground import MAX_QUESTION, MAX_TURNS, Playground
+from snellen.playground import MAX_QUESTION, MAX_TURNS, Playground, Talk
 from snellen.types import Outcome
 from snellen.web.pictures import MAX_UPLOAD, is_hash
 from snellen.web.site import Site, picture, site_of
@@ -79,16 +79,19 @@ async def begin(
 def talk_page(request: Request, id: str) -> Response:
     """A talk as it stands."""
     site = site_of(request)
-    play = _play(site)
-    talk = play.talk(id)
+    return _talk_page(site, _play(site).talk(id))
+
+
+def _talk_page(site: Site, talk: Talk, status: int = 200, *, question: str = "", told: str = "") -> Response:
     return site.page(
         "play",
+        status,
         title="Play",
-        names=play.names,
+        names=_play(site).names,
         talk=talk,
-        told="",
+        told=told,
         image=talk.images[0] if talk.images else "",
-        question="",
+        question=question,
         done=all(turn.done for turn in talk.turns),
         takes_more=len(talk.turns) < MAX_TURNS,
         ok=Outcome.OK,
@@ -104,8 +107,11 @@ def ask(request: Request, id: str, question: str = Form("")) -> Response:
     play = _play(site)
     site.limit("ask", request)
     talk = play.talk(id)
-    with suppress(Conflict):  # sent twice: the page shows what is coming
-        play.ask(talk, question)
+    try:
+        with suppress(Conflict):  # sent twice: the page shows what is coming
+            play.ask(talk, question)
+    except BadOption as error:
+        return _talk_page(site, talk, 400, question=question, told=str(error))
     return RedirectResponse(f"/play/{id}", 303)
 
 

@@ -43,21 +43,14 @@ class ChatRenderer:
         return (" " if begun else self.separator) + text
 
     def lesson(self, messages: Sequence[Message], answer: str) -> tuple[str, str]:
-        """A prompt and the answer to be taught, as texts: with all special tokens, up to the one that ends
-        the answer.
-        """
-        prompt = self.prompt(messages)
-        begin = str(self._tokenizer.bos_token or "") if self.adds_special_tokens(prompt) else ""
-        probe = self._tokenizer("").input_ids  # some tokenizers have such a token and never write it
-        if not probe or probe[0] != self._tokenizer.bos_token_id:
-            begin = ""
+        """A prompt, and what is to be taught to follow it: the answer with the token that ends it."""
         end = str(self._tokenizer.eos_token or "")
         after = ""
         if self._has_template:
             turns = [*messages, Message("assistant", (_MARK,))]
             after = self._render(turns, add_generation_prompt=False).partition(_MARK)[2]
         tail = after[: after.index(end) + len(end)] if end and end in after else after.rstrip() + end
-        return begin + prompt, self.continuation(messages, answer) + tail
+        return self.prompt(messages), self.continuation(messages, answer) + tail
 
     def adds_special_tokens(self, prompt: str) -> bool:
         """Whether the tokenizer is still to add its own, as transformers decides it: not where the

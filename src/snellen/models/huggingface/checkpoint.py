@@ -86,7 +86,14 @@ class Checkpoint:
             base, commit = _base_of(folder, adapter)
             require("peft", "tune", f"The adapter {path}")
             options = (commit or revision, dtype, device, attn, trust_remote_code, str(folder), quantization)
-            return cls.find(name, base, *options)
+            try:
+                return cls.find(name, base, *options)
+            except ModelError as error:
+                raise ModelError(
+                    f"{path} is an adapter on {base}, which is not to be had ({error}) If that lies "
+                    "elsewhere "
+                    f"now, name both: hf:BASE?adapter={path}"
+                ) from error
         more = (adapter, quantization)
         if path and folder.is_dir():
             if not (folder / "config.json").is_file():
@@ -158,9 +165,20 @@ class Checkpoint:
         if self.attn != "auto":
             options["attn_implementation"] = self.attn
         if self.quantization != "none":
+            import torch
             from transformers import BitsAndBytesConfig
 
-            options["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{self.quantization}": True})
+            # As QLoRA has it (Dettmers et al., arXiv 2305.14314): normal floats, quantised twice.
+            nf4 = {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": True,
+                "bnb_4bit_compute_dtype": torch.bfloat16,
+            }
+            plain = {f"load_in_{self.quantization}": True}
+            options["quantization_config"] = BitsAndBytesConfig(
+                **(nf4 if self.quantization == "4bit-nf4" else plain)
+            )
             options["device_map"] = self.device
         model = self._pretrained(auto_class.from_pretrained, "model", **options)
         if self.adapter is not None:
@@ -251,7 +269,8 @@ def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
         from snellen.models.pico import WEIGHTS
 
         base = str(WEIGHTS / base.removeprefix("pico:"))
-    return base, commit
+    beside = folder / base
+    return (str(beside) if beside.is_dir() else base), commit
 
 
 def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> str:
