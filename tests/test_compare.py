@@ -298,3 +298,32 @@ def test_the_command_line(workspace, monkeypatch, capsys):
         code, _, err = snellen(*arguments)
         assert (code, "is not allowed" in err) == (2, True)
     assert snellen("compare", "llava-open")[0] == 2
+
+
+class TestWhereAllSamplesAreAlike:
+    """The spread of samples that all differ by the same says nothing of the error."""
+
+    @pytest.mark.parametrize("n", [1, 2, 5, 40, 1000])
+    @pytest.mark.parametrize("side", [-1, 0, 1])
+    def test_the_interval_has_a_width(self, n, side):
+        first, second = [float(side > 0)] * n, [float(side < 0)] * n
+        found = paired(first, second, list(range(n)))
+        gap = found.difference
+        assert gap.value == side
+        assert gap.low <= side <= gap.high
+        assert gap.low < gap.high
+        assert n == 1 or found.detectable > 0
+        # Agresti and Min's estimate lies within it: half a sample more in each cell.
+        assert gap.low <= side * n / (n + 2) <= gap.high
+        wider = paired(first[: n // 2 + 1], second[: n // 2 + 1], list(range(n // 2 + 1))).difference
+        assert wider.high - wider.low >= gap.high - gap.low - 1e-12
+
+    def test_it_covers(self):
+        """Of pairs that seldom differ, 95 % intervals hold the true difference about as often as they say."""
+        rng = np.random.default_rng(0)
+        held = 0
+        for _ in range(400):
+            draws = rng.choice([1, -1, 0], p=[0.03, 0.01, 0.96], size=30)
+            found = paired((draws == 1).astype(float), (draws == -1).astype(float), list(range(30)))
+            held += found.difference.low <= 0.02 <= found.difference.high
+        assert held >= 0.9 * 400

@@ -45,7 +45,7 @@ from snellen.types import Kind, Request
 
 runner = CliRunner()
 #: Architectures of each sort of projector and placing of images.
-FAMILIES = ("llava", "qwen2_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl", "gemma3")
+FAMILIES = ("llava", "qwen2_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl", "gemma3", "mllama")
 
 
 class TestExamples:

@@ -61,6 +61,8 @@ class Result:
         found = self.paired
         if self.verdict != "no difference shown":
             return self.verdict
+        if found.n == 1:
+            return "one sample tells nothing"
         if not found.only_first and not found.only_second:
             return f"the same on all {found.n}"
         return f"not parted: {found.n} samples show {100 * found.detectable:.0f} points or more"

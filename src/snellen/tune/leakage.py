@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
@@ -83,20 +86,38 @@ def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
 
 
 def _look(selection: Selection, into: _Looked) -> None:
+    # Decoding lets other threads run.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        places = range(len(selection))
+        for start in range(0, len(selection), CHUNK):
+            chunk = places[start : start + CHUNK]
+            for place, found in zip(chunk, pool.map(partial(_hashes, selection), chunk), strict=True):
+                if found is None:
+                    into.unread.add(place)
+                for exact, perceptual in found or ():
+                    into.exact.append(exact)
+                    into.perceptual.append(perceptual)
+                    into.ids.append(selection.id(place))
+                    into.places.append(place)
+
+
+def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int]] | None:
+    """Of each image of a sample: hashes of its file and of its pixels, and a perceptual one. None where
+    one cannot
+    be read, and that is to be passed over.
+    """
     import imagehash
 
-    for place in range(len(selection)):
-        try:
-            for image in selection[place].images:
-                body = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
-                into.exact.append((image.sha256, body))
-                into.perceptual.append(int(str(imagehash.phash(image.pixels)), 16))
-                into.ids.append(selection.id(place))
-                into.places.append(place)
-        except DataError:
-            if not selection.skip_bad:
-                raise
-            into.unread.add(place)
+    found = []
+    try:
+        for image in selection[place].images:
+            pixels = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
+            found.append(((image.sha256, pixels), int(str(imagehash.phash(image.pixels)), 16)))
+    except DataError:
+        if not selection.skip_bad:
+            raise
+        return None
+    return found
 
 
 def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[str, str, int]]:
@@ -105,12 +126,21 @@ def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[str, st
     if not shown.perceptual or not looked.perceptual:
         return []
     mine, theirs = (np.array(one.perceptual, dtype=np.uint64) for one in (looked, shown))
-    found = []
+    found: list[tuple[str, str, int]] = []
     for start in range(0, len(mine), CHUNK):
-        apart: np.ndarray[Any, Any] = np.bitwise_count(mine[start : start + CHUNK, None] ^ theirs[None, :])
-        nearest = apart.argmin(1)
-        for row, column in enumerate(nearest):
-            distance = int(apart[row, column])
-            if distance <= NEAR and looked.places[start + row] not in same:
-                found.append((looked.ids[start + row], shown.ids[int(column)], distance))
+        rows = mine[start : start + CHUNK]
+        best, where = np.full(len(rows), 65), np.zeros(len(rows), dtype=int)
+        for other in range(0, len(theirs), CHUNK):
+            apart: np.ndarray[Any, Any] = np.bitwise_count(
+                rows[:, None] ^ theirs[None, other : other + CHUNK]
+            )
+            nearest = apart.argmin(1)
+            distance = apart[np.arange(len(rows)), nearest]
+            closer = distance < best
+            best[closer], where[closer] = distance[closer], nearest[closer] + other
+        found += [
+            (looked.ids[start + row], shown.ids[int(where[row])], int(best[row]))
+            for row in np.flatnonzero(best <= NEAR).tolist()
+            if looked.places[start + row] not in same
+        ]
     return found

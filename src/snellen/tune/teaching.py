@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Taught", "check_teachable", "teach"]
 
-#: TRL joins a prompt and its answer after the processor has made tensors of each; these processors need an
-#: image
-#: with every text, or make what depends on the joint length.
-UNTEACHABLE = NEED_IMAGE | UNPADDED | {"mllama"}
+#: PaliGemma's prompts see ahead, which a batch of prompts with their answers does not; the others have a
+#: Q-Former, an
+#: encoder of texts or positions of their own, which TRL's loss passes by.
+UNTEACHABLE = NEED_IMAGE | UNPADDED
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,9 @@ def check_teachable(model: VisionLanguageModel) -> None:
     config = model.checkpoint.config()
     if config.model_type in UNTEACHABLE or config.is_encoder_decoder:
         raise Unsupported(
-            f"{model.name}: {config.model_type} cannot be fine-tuned here, since TRL cannot join its "
-            "prompts and "
-            "answers. Decoders with a chat template can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, "
-            "Gemma 3 …"
+            f"{model.name}: {config.model_type} cannot be fine-tuned here. Decoders that read images "
+            "among their "
+            "tokens can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, Gemma 3, Mllama …"
         )
 
 
