@@ -109,9 +109,6 @@ def pages(workspace: Path, runs: list[Run]) -> None:
     by_name = {f"{run.model} {run.protocol}": run.id for run in runs}
     full, skewed = by_name["pico:llava closed-set"], by_name["pico:llava-skewed closed-set"]
     arena = vote(store, runs)
-    play = Playground(
-        live_models(["pico:llava-skewed", "pico:llava"], {}, None), image_path=Uploads(workspace).path
-    )
     shots = {
         "web-leaderboard": ("/?by=data", 1280, 940, "light"),
         "web-run": (f"/runs/{skewed}", 1280, 1150, "light"),
@@ -127,7 +124,7 @@ def pages(workspace: Path, runs: list[Run]) -> None:
         "web-ranking": ("/ranking", 1280, 1180, "light"),
         "web-phone": ("/", 390, 844, "dark"),
     }
-    with served(Site(store, Policy(), arena, play=play)) as address, sync_playwright() as playwright:
+    with served(Site(store, Policy(), arena)) as address, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
 
         def shoot(name: str, page: Page) -> None:
@@ -141,15 +138,6 @@ def pages(workspace: Path, runs: list[Run]) -> None:
             shoot(name, page)
             page.close()
         page = chromium.new_page(viewport={"width": 1100, "height": 760})
-        page.goto(f"{address}/play")
-        figure_file = workspace / "figure.png"
-        draw(figure("docs/play", "bolt"), 384).save(figure_file)
-        page.set_input_files("input[type=file]", figure_file)
-        page.get_by_role("textbox", name="Question").fill("What type of object is in this photo?")
-        page.get_by_role("button", name="Ask").click()
-        page.wait_for_selector("text=tokens")
-        page.wait_for_load_state("networkidle")
-        shoot("web-play", page)
         page.goto(f"{address}/arena")
         shoot("web-arena", page)
         page.get_by_role("button", name="Start").click()
@@ -162,6 +150,22 @@ def pages(workspace: Path, runs: list[Run]) -> None:
         page.wait_for_selector(".names")
         page.wait_for_load_state("networkidle")
         shoot("web-revealed", page)
+        chromium.close()
+    play = Playground(
+        live_models(["pico:llava-skewed", "pico:llava"], {}, None), image_path=Uploads(workspace).path
+    )
+    with served(Site(store, Policy(), play=play)) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1100, "height": 1000})
+        page.goto(f"{address}/play")
+        figure_file = workspace / "figure.png"
+        draw(figure("docs/play", "semicircle"), 384).save(figure_file)
+        page.set_input_files("input[type=file]", figure_file)
+        page.get_by_role("textbox", name="Question").fill("What type of object is in this photo?")
+        page.get_by_role("button", name="Ask").click()
+        page.wait_for_selector("text=tokens")
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=IMAGES / "web-play.png")
         chromium.close()
     store.close()
 
