@@ -400,3 +400,25 @@ def test_the_command(workspace, monkeypatch, capsys, tmp_path):
         code, out, err = snellen(*given, *arguments)
         assert told in out + err
         assert "Traceback" not in err
+
+
+def test_confusions_within_a_sort(tmp_path):
+    """Of names that share a word it is told how many confusions are among them."""
+    from PIL import Image
+
+    for name in ("polar_bear", "brown_bear", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            color = (hash(name) % 200, 40 * i, 90)
+            Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / name / f"{i}.png")
+    case = Case("pico:llava", f"folder:{tmp_path / 'photos'}", Store(tmp_path / "ws"))
+    said = iter(["polar bear"] * 8 + ["cat"] * 4)
+    case.hand.models["pico:llava"] = case.subject = Scripted(
+        lambda request: next(said), "pico:llava", batch_size=12
+    )
+    found = diagnose(case, ["confusions"])
+    figures = found.findings[0].figures
+    truths = [case.selection[i].label for i in range(8)]
+    assert figures["siblings"] == sum(label == "brown bear" for label in truths)
+    assert "share a word" in found.findings[0].verdict
+    assert "share a word" in found.findings[0].tables[0].headings

@@ -15,9 +15,20 @@ from pathlib import Path
 from snellen.errors import BadOption, Conflict, UnknownName, Unsupported
 from snellen.images import Image
 from snellen.models.base import Model, failure
+from snellen.redaction import storable
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response
 
-__all__ = ["MAX_QUESTION", "MAX_TURNS", "Growing", "Playground", "Talk", "Turn", "check_talker", "continued"]
+__all__ = [
+    "MAX_QUESTION",
+    "MAX_TURNS",
+    "Growing",
+    "Playground",
+    "Talk",
+    "Turn",
+    "check_talker",
+    "checked",
+    "continued",
+]
 
 log = logging.getLogger(__name__)
 #: Questions that a talk takes, characters that one may have, and talks that are kept.
@@ -36,6 +47,22 @@ def check_talker(model: Model) -> None:
             f"{model.name} does not answer questions in words, so there is nothing to talk with."
         )
     model.check()
+
+
+def checked(question: str) -> str:
+    """A question as it is asked.
+
+    Raises:
+        BadOption: it is empty or too long.
+    """
+    question = question.replace("\r\n", "\n").strip()
+    if not question:
+        raise BadOption("The question is empty. Ask something about the image.")
+    if len(question) > MAX_QUESTION:
+        raise BadOption(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
+        )
+    return storable(question)
 
 
 def continued(
@@ -203,13 +230,7 @@ class Playground:
             BadOption: the question is empty or too long, or there were enough.
             Conflict: an answer is still coming.
         """
-        question = question.replace("\r\n", "\n").strip()
-        if not question:
-            raise BadOption("The question is empty. Ask something.")
-        if len(question) > MAX_QUESTION:
-            raise BadOption(
-                f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
-            )
+        question = checked(question)
         with self._lock:
             if talk.turns and not talk.turns[-1].done:
                 raise Conflict("An answer is still coming. Wait for it.")

@@ -19,17 +19,17 @@ from snellen.engine.memory import Remembering
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
-from snellen.redaction import storable
+from snellen.playground import checked
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:
     from snellen.datasets.base import Selection
 
-__all__ = ["MAX_QUESTION", "MAX_TURNS", "Live"]
+__all__ = ["MAX_TURNS", "Live"]
 
 log = logging.getLogger(__name__)
-#: Questions that a battle takes, and characters that a question may have.
-MAX_TURNS, MAX_QUESTION = 8, 4000
+#: Questions that a battle takes.
+MAX_TURNS = 8
 #: Seconds for which answers under way are awaited when the arena closes.
 PATIENCE = 10.0
 
@@ -136,7 +136,7 @@ class Live:
         Raises:
             BadOption: the question is empty or too long.
         """
-        question = _checked(question)
+        question = checked(question)
         drawn = draw(self.players, self.ballots.met(), self.rng)
         assert drawn is not None  # no pair is excluded
         pair = sorted((drawn.left, drawn.right))
@@ -154,7 +154,7 @@ class Live:
         """
         if len(battle.turns) >= MAX_TURNS:
             raise BadOption(f"A battle has {MAX_TURNS} questions at most. Vote now.")
-        self.ballots.ask(battle, _checked(question))
+        self.ballots.ask(battle, checked(question))
 
     def attend(self, battle: Battle) -> None:
         """See to it that the last question is being answered. To be called where the event loop runs; what
@@ -214,14 +214,3 @@ class Live:
             if (said := getattr(turn, side)) is not None:
                 messages.append(Message("assistant", (said.text,)))
         return Request(tuple(messages), decoding=Decoding(max_tokens=self.max_tokens))
-
-
-def _checked(question: str) -> str:
-    question = question.replace("\r\n", "\n").strip()
-    if not question:
-        raise BadOption("The question is empty. Ask something about the image.")
-    if len(question) > MAX_QUESTION:
-        raise BadOption(
-            f"The question has {len(question):,} characters; at most {MAX_QUESTION:,} are allowed."
-        )
-    return storable(question)

@@ -44,6 +44,14 @@ MaxFailures = Annotated[
     float,
     typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),
 ]
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("-D", metavar="KEY=VALUE", help="An option of every data set. Repeatable."),
+]
 OutputPath = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Also write results JSON and a JSON line a sample here."),

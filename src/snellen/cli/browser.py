@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from snellen.cli.app import AsJson, MaxCost, Workspace, app, print_json, read_options, screen
+from snellen.cli.app import (
+    AsJson,
+    DataOptions,
+    MaxCost,
+    ModelOptions,
+    Workspace,
+    app,
+    print_json,
+    read_options,
+    screen,
+)
 from snellen.errors import BadOption, require
 from snellen.redaction import guard
 
@@ -76,10 +86,7 @@ def play_(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="A model, or several side by side.")
     ],
-    model_option: Annotated[
-        list[str] | None,
-        typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
-    ] = None,
+    model_option: ModelOptions = None,
     max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
     max_cost: MaxCost = None,
     host: Host = "127.0.0.1",
@@ -124,14 +131,8 @@ def arena_(
     disagreements_first: Annotated[
         bool, typer.Option("--disagreements-first", help="With --runs: begin where one alone is right.")
     ] = False,
-    model_option: Annotated[
-        list[str] | None,
-        typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
-    ] = None,
-    data_option: Annotated[
-        list[str] | None,
-        typer.Option("-D", metavar="KEY=VALUE", help="An option of the data set. Repeatable."),
-    ] = None,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
     max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
     max_cost: MaxCost = None,
     host: Host = "127.0.0.1",

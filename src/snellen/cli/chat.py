@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snellen.cli.app import MaxCost, app, read_options
+from snellen.cli.app import MaxCost, ModelOptions, app, read_options
 
 if TYPE_CHECKING:
     from snellen.images import Image
@@ -29,9 +29,7 @@ def chat_(
     ask: Annotated[
         list[str] | None, typer.Option(metavar="QUESTION", help="Ask this and end. Repeatable.")
     ] = None,
-    model_option: Annotated[
-        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
-    ] = None,
+    model_option: ModelOptions = None,
     max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
     max_cost: MaxCost = None,
 ) -> None:

@@ -9,8 +9,10 @@ import typer
 
 from snellen.cli.app import (
     AsJson,
+    DataOptions,
     MaxConcurrency,
     MaxCost,
+    ModelOptions,
     Quiet,
     Workspace,
     app,
@@ -50,12 +52,8 @@ def diagnose_(
     ] = False,
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,
-    model_option: Annotated[
-        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
-    ] = None,
-    data_option: Annotated[
-        list[str] | None, typer.Option("-D", metavar="KEY=VALUE", help="An option of the data. Repeatable.")
-    ] = None,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
     batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The report. In the workspace.")

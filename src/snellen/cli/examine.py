@@ -12,9 +12,11 @@ import typer
 
 from snellen.cli.app import (
     AsJson,
+    DataOptions,
     MaxConcurrency,
     MaxCost,
     MaxFailures,
+    ModelOptions,
     OutputPath,
     Quiet,
     Workspace,
@@ -43,14 +45,8 @@ def run_(
             "closed-set[/dim]"
         ),
     ] = None,
-    model_option: Annotated[
-        list[str] | None,
-        typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
-    ] = None,
-    data_option: Annotated[
-        list[str] | None,
-        typer.Option("-D", metavar="KEY=VALUE", help="An option of every data set. Repeatable."),
-    ] = None,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
     protocol_option: Annotated[
         list[str] | None,
         typer.Option("-P", metavar="KEY=VALUE", help="An option of every protocol. Repeatable."),

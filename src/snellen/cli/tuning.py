@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from snellen.cli.app import AsJson, Quiet, Workspace, app, print_json, read_options, screen
+from snellen.cli.app import (
+    AsJson,
+    DataOptions,
+    ModelOptions,
+    Quiet,
+    Workspace,
+    app,
+    print_json,
+    read_options,
+    screen,
+)
 from snellen.errors import BadOption
 
 
@@ -75,12 +85,8 @@ def tune_(
         str | None, typer.Option(metavar="ORG/NAME", help="Push it to the Hugging Face Hub, privately.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Push it for everybody to see.")] = False,
-    model_option: Annotated[
-        list[str] | None, typer.Option("-M", metavar="KEY=VALUE", help="An option of the model. Repeatable.")
-    ] = None,
-    data_option: Annotated[
-        list[str] | None, typer.Option("-D", metavar="KEY=VALUE", help="An option of the data. Repeatable.")
-    ] = None,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
     batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
     seed: Annotated[int, typer.Option(help="Of parting, drawing and training.")] = 0,
     workspace: Workspace = None,

@@ -12,11 +12,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from snellen.arena.ballots import REASONS, SIDES, Battle, Choice
-from snellen.arena.live import MAX_QUESTION, MAX_TURNS, Live
+from snellen.arena.live import MAX_TURNS, Live
 from snellen.arena.rating import FEW_VOTERS
 from snellen.arena.recorded import Recorded
 from snellen.arena.results import Results
 from snellen.errors import BadOption, ImageError, UsageError
+from snellen.playground import MAX_QUESTION
 from snellen.types import Outcome
 from snellen.web.pictures import MAX_UPLOAD, PNG, is_hash, preview
 from snellen.web.site import Site, picture, site_of
