@@ -422,3 +422,34 @@ def test_confusions_within_a_sort(tmp_path):
     assert figures["siblings"] == sum(label == "brown bear" for label in truths)
     assert "share a word" in found.findings[0].verdict
     assert "share a word" in found.findings[0].tables[0].headings
+
+
+def test_features_go_on_where_they_were(tmp_path):
+    """Interrupted in the middle, only what is missing is computed; the rows are those of one go."""
+    from snellen.models.huggingface import features as module
+
+    model = MODELS.make("pico:llava")
+    selection = Case("pico:llava", "chart:shapes?n=56", Store(tmp_path / "ws")).selection
+    places = list(range(56))
+    whole = module.stored(model, selection, places, "What?", tmp_path / "whole")
+    real, asked = module.features, []
+
+    def stops(*args, **kwargs):
+        asked.append(1)
+        if len(asked) == 30:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    module.features = stops
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            module.stored(model, selection, places, "What?", tmp_path / "part")
+        found = module.stored(model, selection, places, "What?", tmp_path / "part")
+    finally:
+        module.features = real
+    assert len(asked) == 30 + 36  # twenty of them were counted
+    assert found.keys() == whole.keys()
+    for name, rows in whole.items():
+        assert (rows == found[name]).all()
+    assert [path.suffix for path in (tmp_path / "part").iterdir()] == [""]
+    model.close()

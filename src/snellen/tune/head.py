@@ -12,7 +12,6 @@ from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
 from snellen.models.head import CONFIG, WEIGHTS
 from snellen.prompts import OPEN_WORLD
-from snellen.protocols.base import ask
 from snellen.tune.stages import Watch
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ def fit_head(
     out: Path,
     base: str,
     options: Mapping[str, Any],
+    top: Path,
     watch: Watch | None = None,
 ) -> int:
     """Fit a linear head by cross-entropy on the hidden state of the prompt's last token in the last layer,
@@ -40,6 +40,7 @@ def fit_head(
     Args:
         without: places that are not learnt from.
         base: the name of the model that it sits on; ``options``: of that model.
+        top: where features are kept, so that an interrupted fit begins with them.
 
     Returns:
         how many numbers were learnt.
@@ -53,7 +54,7 @@ def fit_head(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from snellen.models.huggingface.features import features
+    from snellen.models.huggingface.features import stored
 
     linear: Any = require("sklearn.linear_model", "tune", "A classification head")
     searching: Any = require("sklearn.model_selection", "tune", "A classification head")
@@ -62,14 +63,15 @@ def fit_head(
     few = min(labels.count(name) for name in train.labels)
     if few < 2:
         raise DataError(f"{train.name}: every class needs two images to learn from; one has {few}.")
-    rows = []
-    for number, place in enumerate(places, 1):
-        found = features(model, ask(train[place].images, OPEN_WORLD[0]))
-        name = next(key for key in found if key.endswith("last token"))
-        rows.append(found[name].numpy())
-        if watch is not None and (number % 20 == 0 or number == len(places)):
-            watch("features", number, len(places), {})
-    seen = np.stack(rows)
+    held = stored(
+        model,
+        train,
+        places,
+        OPEN_WORLD[0],
+        top,
+        watch=None if watch is None else lambda step, steps: watch("features", step, steps, {}),
+    )
+    seen = np.asarray(next(rows for name, rows in held.items() if name.endswith("last token")))
     mean, scale = seen.mean(0), seen.std(0) + 1e-6
     search = searching.GridSearchCV(
         linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))

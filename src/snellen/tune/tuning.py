@@ -575,6 +575,7 @@ class Tuning:
                     out=self.out,
                     base=self.model,
                     options=self.model_options,
+                    top=self._test_plan.folder / "features",
                     watch=self.watch,
                 )
                 return Taught({}, learnt_numbers, int(subject.facts()["parameters"]))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from snellen.api import Filters
@@ -18,7 +13,6 @@ from snellen.diagnose.part import Case, Finding, LeftOut, Part, Table, estimate_
 from snellen.errors import DataError, UsageError, require
 from snellen.metrics.summary import cluster_of
 from snellen.prompts import OPEN_WORLD
-from snellen.protocols.base import ask
 from snellen.registry import DATASETS
 from snellen.report.charts import Point, curves
 from snellen.stats import Estimate, paired, rate
@@ -44,7 +38,7 @@ class Probe(Part):
     Features are those of the prompt "What type of object is in this photo?": hidden states at the last token
     and their mean over tokens, and the means of the vision tower's and the projector's outputs. They are
     written to memory-mapped files as they come, so that they need not fit into memory, and are not computed
-    twice.
+    twice, nor again when it was interrupted.
 
     Source: Zhang et al., arXiv 2405.18415, "probing".
     """
@@ -53,6 +47,7 @@ class Probe(Part):
 
     def examine(self, case: Case) -> Finding:
         """Fit on the training split, test beside generation."""
+        from snellen.models.huggingface.features import stored
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
         if not isinstance(case.subject, VisionLanguageModel):
@@ -65,7 +60,11 @@ class Probe(Part):
         few = min(Counter(labels["train"]).values(), default=0)
         if few < 2 or set(labels["train"]) < set(labels["test"]):
             raise LeftOut("the training split has classes with fewer than two images that can be read")
-        held = {name: _features(case, s, kept, case.layers) for name, (s, kept) in places.items()}
+        top = case.store.folder / "features"
+        held = {
+            name: stored(case.subject, selection, kept, OPEN_WORLD[0], top, case.layers)
+            for name, (selection, kept) in places.items()
+        }
         ids = [case.selection.id(i) for i in tested]
         generated = [float(said[id]["prediction"] == said[id]["label"]) for id in ids]
         clusters = [cluster_of(said[id]["images"], id) for id in ids]
@@ -187,44 +186,6 @@ def _readable(selection: Selection) -> list[int]:
         except (DataError, IndexError):
             log.info("%s: left out, as its image cannot be read", selection.id(i))
     return found
-
-
-def _features(
-    case: Case, selection: Selection, places: Sequence[int], layers: str
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Features of samples by name, [samples, width] each, memory-mapped; computed where they are not there.
-    They appear whole or not at all.
-    """
-    import numpy as np
-
-    from snellen.models.huggingface.features import features
-    from snellen.models.huggingface.vlm import VisionLanguageModel
-
-    assert isinstance(case.subject, VisionLanguageModel)
-    digests = [selection.data.digest(selection.indices[i]) for i in places]
-    key = json.dumps([dict(case.subject.identity()), digests, OPEN_WORLD[0], layers], sort_keys=True)
-    folder = case.store.folder / "features" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
-        try:
-            files: dict[str, Any] = {}
-            for row, place in enumerate(places):
-                request = ask(selection[place].images, OPEN_WORLD[0])
-                for name, value in features(case.subject, request, layers).items():
-                    if name not in files:
-                        path, shape = part / f"{len(files)}.npy", (len(places), len(value))
-                        files[name] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                    files[name][row] = value.numpy()
-            for one in files.values():
-                one.flush()
-            (part / "index.json").write_text(json.dumps(list(files)))
-            if not folder.exists():  # another process may have been faster
-                part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    names = json.loads((folder / "index.json").read_text())
-    return {name: np.load(folder / f"{i}.npy", mmap_mode="r") for i, name in enumerate(names)}
 
 
 def _fit(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import Unsupported
+from snellen.datasets.base import Selection
+from snellen.errors import StoreError, Unsupported
 from snellen.models.huggingface.vlm import Row, VisionLanguageModel
+from snellen.protocols.base import ask
 from snellen.types import Request
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-__all__ = ["PLACES", "features"]
+__all__ = ["PLACES", "features", "stored"]
+
+#: What features are called, in a folder of them; and after how many rows they are counted.
+INDEX, OFTEN = "index.json", 20
 
 #: What the parts are called, by what the architectures of transformers call their modules.
 PLACES = {
@@ -55,6 +64,81 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
         found[f"layer {k}, mean"] = state.mean(0).cpu()
     means = {name: value.float().flatten(0, -2).mean(0).cpu() for name, value in seen.items()}
     return found | means
+
+
+def stored(
+    model: VisionLanguageModel,
+    selection: Selection,
+    places: Sequence[int],
+    prompt: str,
+    top: Path,
+    layers: str = "last",
+    watch: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Features of samples by name, [samples, width] each, float32, memory-mapped in a folder below
+    ``top``; only
+    what is not there is computed. Interrupted, it goes on where it was.
+
+    Args:
+        places: of the samples in their selection.
+        watch: told how many there are of how many.
+
+    Raises:
+        Unsupported: as :func:`features`.
+        ImageError: an image that cannot be read.
+        StoreError: they cannot be written.
+    """
+    import numpy as np
+
+    digests = [selection.data.digest(selection.indices[i]) for i in places]
+    key = json.dumps([dict(model.identity()), digests, prompt, layers], sort_keys=True)
+    folder = top / hashlib.sha256(key.encode()).hexdigest()[:24]
+    part = folder.with_suffix(".part")
+    try:
+        if not folder.exists():
+            part.mkdir(parents=True, exist_ok=True)
+            _fill(part, model, selection, places, prompt, layers, watch)
+            with suppress(OSError):  # another process may have been faster
+                part.rename(folder)
+        names = json.loads((folder / INDEX).read_text())
+    except OSError as error:
+        raise StoreError(f"{folder}: features cannot be written ({error.strerror}).") from error
+    return {name: np.load(folder / f"{i}.npy", mmap_mode="r") for i, name in enumerate(names)}
+
+
+def _fill(
+    part: Path,
+    model: VisionLanguageModel,
+    selection: Selection,
+    places: Sequence[int],
+    prompt: str,
+    layers: str,
+    watch: Callable[[int, int], None] | None,
+) -> None:
+    """Compute the rows that are not there yet. A count is written behind rows that are on the disk."""
+    import numpy as np
+
+    count, index = part / "done", part / INDEX
+    done = int(count.read_text() or 0) if count.exists() and index.exists() else 0
+    names: list[str] = json.loads(index.read_text()) if done else []
+    files = [np.lib.format.open_memmap(part / f"{i}.npy", "r+") for i in range(len(names))]
+    for row in range(done, len(places)):
+        found = features(model, ask(selection[places[row]].images, prompt), layers)
+        if not names:
+            names = list(found)
+            index.write_text(json.dumps(names))
+            files = [
+                np.lib.format.open_memmap(part / f"{i}.npy", "w+", np.float32, (len(places), len(value)))
+                for i, value in enumerate(found.values())
+            ]
+        for file, name in zip(files, names, strict=True):
+            file[row] = found[name].numpy()
+        if (row + 1) % OFTEN == 0 or row + 1 == len(places):
+            for file in files:
+                file.flush()
+            count.write_text(str(row + 1))
+            if watch is not None:
+                watch(row + 1, len(places))
 
 
 @contextmanager
