@@ -131,7 +131,7 @@ def main() -> None:
     text = f"""# Tuning: a report
 
 Written by `python docs/make_tuning.py` on {time.strftime("%Y-%m-%d")}: {platform.machine()}, one core, no GPU;
-{sum(seconds.values()) / 60:.0f} minutes for the table below, examinations included.
+the table below took {sum(seconds.values()) / 60:.0f} minutes beside other work, examinations included.
 
 `pico:llava-skewed` was trained on 12,000 figures of 28 kinds, the commonest 100 times as often as the rarest. Here it is tuned on
 60 drawn figures of each kind, in several ways, and tested on the same 560 others. The ten *rare* kinds are those that it had seen
@@ -154,12 +154,13 @@ CLIP (`pico:clip`, all weights) went from {told(before)} to {told(ranked)} % by 
 Zhang et al. (arXiv 2405.18415) find that a VLM that learns from classification data reaches the classifier, with either objective (the
 name as text, or a head), and that other abilities stay where other data is mixed in. Here the classifier (`pico:classifier`, `rank`) is right about
 {told(ask("pico:classifier", protocol="rank"))} %, of the rare kinds about {told(ask("pico:classifier", protocol="rank"), RARE)} %: the rows above
-stand beside that. Where an interval holds zero, these images do not tell.
+stand beside that. Where an interval holds zero, these images do not tell. What the projector alone learns is paid for elsewhere: look at its colors.
 
 ## From parts
 
 `snellen build` joined the encoder of `pico:clip`, or none, with the decoder of `pico:llava` by an untrained projector; `--recipe two-stage`
-taught it with one color question for two of the others.
+taught it with one color question for two of the others. Without a tower all of seeing has to be learnt from these 1,680 pictures, which is
+what such models take millions for.
 
 | what is joined | openly, untrained % | openly % | with names % | color % |
 |---|---|---|---|---|

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ from snellen.cli.app import (
     screen,
 )
 from snellen.errors import BadOption
+
+if TYPE_CHECKING:
+    from snellen.runs import Run
 
 
 @app.command("ls")
@@ -199,29 +202,72 @@ def plan_(
 
 @app.command("export")
 def export(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
+    ],
     format: Annotated[
-        Literal["jsonl", "csv", "parquet"] | None,
-        typer.Option(help="jsonl, csv or parquet. By default what the file's ending says."),
+        Literal["jsonl", "csv", "parquet", "lm-eval", "inspect", "hub", "latex", "markdown"] | None,
+        typer.Option(
+            help="One row a sample: jsonl, csv, parquet. Other tools' layouts: lm-eval, inspect, hub. "
+            "Tables of runs: latex, markdown. By default what the file's ending says."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="A file; of lm-eval and hub, a folder."),
     ] = None,
     workspace: Workspace = None,
 ) -> None:
-    """Write one row a sample: id, label, prediction, outcome, answers and more."""
-    from snellen.report.export import FORMATS, rows_as_text, write_rows
+    """Write runs for others to read: samples, tables with intervals, the layouts of other tools."""
+    from snellen.report.export import ENDINGS, write_text
     from snellen.runs import open_run
 
     if format is None:
-        ending = output.suffix.lstrip(".").lower() if output else "jsonl"
-        matching = [known for known in FORMATS if known == ending]
-        if not matching:
+        ending = output.suffix.lower() if output else ".jsonl"
+        if ending not in ENDINGS:
             raise BadOption(
-                f"-o {output}: the ending does not say which format; add --format {', '.join(FORMATS)}."
+                f"-o {output}: the ending does not say which format; add --format "
+                f"{', '.join(ENDINGS.values())}, lm-eval, inspect or hub."
             )
-        format = matching[0]
-    frame = open_run(run, workspace).predictions
+        format = ENDINGS[ending]
+    found = [open_run(name, workspace) for name in runs]
+    if format in ("latex", "markdown"):
+        from snellen.exchange import tables
+
+        text = tables.latex(found) if format == "latex" else tables.markdown(found)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            write_text(output, text)
+        return
+    if len(found) > 1 and format != "hub":
+        raise BadOption(f"--format {format} is of one run; several go into latex, markdown and hub.")
+    if format == "jsonl" or format == "csv" or format == "parquet":
+        _samples(found[0], format, output)
+        return
+    if output is None:
+        raise BadOption(f"--format {format} takes a place: -o PATH")
+    if format == "inspect":
+        from snellen.exchange import inspect_log
+
+        written = inspect_log.write(found[0], output)
+    elif format == "lm-eval":
+        from snellen.exchange import harness
+
+        written = harness.write(found[0], output)
+    else:
+        from snellen.exchange import hub
+
+        written = hub.write(found, output)
+    for path in written:
+        typer.echo(f"written: {path}", err=True)
+
+
+def _samples(run: Run, format: Literal["jsonl", "csv", "parquet"], output: Path | None) -> None:
+    """One row a sample, to a file or the screen."""
+    from snellen.report.export import rows_as_text, write_rows
+
+    frame = run.predictions
     if output is None:
         typer.echo(rows_as_text(frame, format), nl=False)
     else:

@@ -14,10 +14,17 @@ from snellen.errors import BadOption, StoreError, require
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "Format", "rows_as_text", "write_rows", "write_text"]
+__all__ = ["ENDINGS", "Format", "rows_as_text", "write_rows", "write_text"]
 
 Format = Literal["jsonl", "csv", "parquet"]
-FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
+#: What a file's ending says.
+ENDINGS: dict[str, Literal["jsonl", "csv", "parquet", "latex", "markdown"]] = {
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".tex": "latex",
+    ".md": "markdown",
+}
 
 
 def rows_as_text(frame: pd.DataFrame, format: Format) -> str:

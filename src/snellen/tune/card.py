@@ -4,13 +4,13 @@ them.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snellen.errors import require
+from snellen.exchange.hub import Figure, model_index, write_entries
 from snellen.stats import Paired
 from snellen.tune.recipes import Recipe
 
@@ -37,6 +37,16 @@ class Result:
     after: float
     paired: Paired
     classes: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        return self.task.rpartition(", ")[0] or self.task
+
+    @property
+    def protocol(self) -> str:
+        """How it was asked."""
+        return self.task.rpartition(", ")[2]
 
     @property
     def verdict(self) -> str:
@@ -152,9 +162,9 @@ def write_card(
 
     Source: https://huggingface.co/docs/hub/eval-results and …/model-cards.
     """
-    from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+    from huggingface_hub import ModelCardData
 
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    figures = [Figure(one.data, one.protocol, one.score, round(100 * one.after, 2)) for one in results]
     adapter = recipe is not None and recipe.adapter
     data = ModelCardData(
         base_model=on_hub,
@@ -162,17 +172,7 @@ def write_card(
         pipeline_tag="image-text-to-text" if recipe is not None else "zero-shot-image-classification",
         tags=["snellen", *(["lora"] if adapter else [])],
         model_name=f"{base.rpartition('/')[2]}-tuned",
-        eval_results=[
-            EvalResult(
-                task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
-                dataset_type=_hub_name(one.task) or "own",
-                dataset_name=one.task.partition(",")[0],
-                metric_type=one.score,
-                metric_name=f"{one.score}, {one.task.partition(', ')[2]}",
-                metric_value=round(100 * one.after, 2),
-            )
-            for one in results
-        ],
+        eval_results=model_index(figures),
     )
     rows = [*results, *([weakest] if weakest else [])]
     table = [
@@ -216,24 +216,8 @@ def write_card(
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
     text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
     (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
-    by_file: dict[str, list[Any]] = {}
-    for one in results:
-        name = _hub_name(one.task) if whole else None
-        if name is not None:
-            entry = EvalResultEntry(name, "default", round(100 * one.after, 2), date=today, notes=one.task)
-            by_file.setdefault(name.replace("/", "_"), []).append(entry)
-    for file, entries in by_file.items():
-        (folder / ".eval_results").mkdir(exist_ok=True)
-        import yaml
-
-        body = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
-        (folder / ".eval_results" / f"{file}.yaml").write_text(body, encoding="utf-8")
-
-
-def _hub_name(task: str) -> str | None:
-    """The Hub's id of a task's data set, if it lies there."""
-    name = task.partition(",")[0].partition("?")[0].partition(" (")[0]
-    return name.removeprefix("hub:").partition("@")[0] if name.startswith("hub:") else None
+    if whole:
+        write_entries(folder, figures)
 
 
 def _cell(text: str) -> str:

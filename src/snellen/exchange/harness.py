@@ -1,0 +1,103 @@
+"""The layout of lm-evaluation-harness and LMMs-Eval: a results JSON, and a JSON line a sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from snellen._version import __version__
+from snellen.exchange.rows import Answered, answered, higher_is_better, scores_of, task_of
+from snellen.report.export import write_text
+from snellen.runs import Run
+
+__all__ = ["results", "sample", "write"]
+
+#: Their name for what is ours.
+NAMES = {"accuracy": "acc", "macro_f1": "f1_macro", "weighted_f1": "f1_weighted"}
+
+
+def write(run: Run, folder: Path) -> list[Path]:
+    """Write ``results_DATE.json`` and ``samples_TASK_DATE.jsonl``.
+
+    Source: https://github.com/EleutherAI/lm-evaluation-harness, ``--log_samples --output_path``.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    stamp = str(run.manifest.get("started", "")).replace(":", "-")[:19] or "undated"
+    one, other = folder / f"results_{stamp}.json", folder / f"samples_{task_of(run)}_{stamp}.jsonl"
+    write_text(one, json.dumps(results(run), indent=2, ensure_ascii=False) + "\n")
+    lines = (json.dumps(sample(row), ensure_ascii=False) for row in answered(run))
+    write_text(other, "".join(f"{line}\n" for line in lines))
+    return [one, other]
+
+
+def results(run: Run) -> dict[str, Any]:
+    """The results document. A standard error is half of our interval over 1.96."""
+    task, manifest = task_of(run), run.manifest
+    scores: dict[str, Any] = {"alias": task}
+    for name, (value, error) in scores_of(run).items():
+        scores[f"{NAMES.get(name, name)},none"] = value
+        scores[f"{NAMES.get(name, name)}_stderr,none"] = error
+    n = run.metrics.get("n", 0)
+    better = {NAMES.get(name, name): higher_is_better(name) for name in scores_of(run)}
+    return {
+        "results": {task: scores},
+        "group_subtasks": {task: []},
+        "configs": {
+            task: {
+                "task": task,
+                "dataset_path": run.data,
+                "output_type": "generate_until",
+                "num_fewshot": 0,
+                "metadata": {"protocol": manifest["protocol"], "outcomes": run.metrics.get("outcomes")},
+            }
+        },
+        "versions": {task: manifest["snellen"]},
+        "n-shot": {task: 0},
+        "higher_is_better": {task: better},
+        "n-samples": {task: {"original": n, "effective": n}},
+        "config": {
+            "model": run.model,
+            "model_args": manifest["model"]["identity"],
+            "batch_size": manifest["batch_size"],
+            "random_seed": manifest["seed"],
+        },
+        "model_name": run.model,
+        "snellen_version": __version__,
+    }
+
+
+def sample(row: Answered) -> dict[str, Any]:
+    """A line of the samples."""
+    prompts = [reply.prompt for reply in row.replies]
+    target = row.target[0] if len(row.target) == 1 else list(row.target)
+    doc = {"id": row.id, **{k: v for k, v in row.content.items() if v and k != "sizes"}}
+    names = {NAMES.get(name, name): value for name, value in row.marks.items()}
+    return {
+        "doc_id": row.position,
+        "doc": doc,
+        "target": target,
+        "arguments": {f"gen_args_{i}": {"arg_0": prompt} for i, prompt in enumerate(prompts)},
+        "resps": [[_said(reply)] for reply in row.replies],
+        "filtered_resps": [row.prediction],
+        "filter": "none",
+        "metrics": list(names),
+        "doc_hash": _hash(doc),
+        "prompt_hash": _hash(prompts),
+        "target_hash": _hash(target),
+        "outcome": str(row.outcome),
+        "reason": row.reason,
+        **names,
+    }
+
+
+def _said(reply: Any) -> Any:
+    return [score.value for score in reply.scores] if reply.scores else reply.text
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""Results as the Hugging Face Hub reads them: ``.eval_results/*.yaml``, and a card's ``model-index``."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snellen.metrics.summary import COUNTS
+from snellen.report.export import write_text
+from snellen.runs import Run
+
+__all__ = ["Figure", "figure_of", "model_index", "on_hub", "write", "write_entries"]
+
+
+class Figure(NamedTuple):
+    """A result: of which data set by which protocol, and what, in per cent where it is a share."""
+
+    data: str
+    protocol: str
+    score: str
+    value: float
+
+
+def figure_of(run: Run) -> Figure | None:
+    """A run's primary figure; None where it has none."""
+    found = run.headline
+    if found is None:
+        return None
+    times = 1 if run.primary in COUNTS else 100
+    return Figure(run.data, run.protocol, run.primary, round(times * found["value"], 2))
+
+
+def on_hub(data: str) -> str | None:
+    """The Hub's id of a data set, if it lies there.
+
+    >>> on_hub("hub:org/name@test?image=x"), on_hub("chart:shapes")
+    ('org/name', None)
+    """
+    name = data.partition("?")[0].partition(" (")[0]
+    return name.removeprefix("hub:").partition("@")[0] if name.startswith("hub:") else None
+
+
+def model_index(figures: Sequence[Figure]) -> list[Any]:
+    """Figures as huggingface_hub's ``EvalResult``, for a card's metadata."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
+            dataset_type=on_hub(one.data) or "own",
+            dataset_name=one.data,
+            metric_type=one.score,
+            metric_name=f"{one.score}, {one.protocol}",
+            metric_value=one.value,
+        )
+        for one in figures
+    ]
+
+
+def write_entries(folder: Path, figures: Sequence[Figure]) -> list[Path]:
+    """Write ``.eval_results/ORG_NAME.yaml`` for the data sets that lie on the Hub; it takes no others.
+
+    Source: https://huggingface.co/docs/hub/eval-results.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    by_data: dict[str, list[Any]] = {}
+    for one in figures:
+        name = on_hub(one.data)
+        if name is not None:
+            notes = f"{one.score}, {one.protocol}"
+            by_data.setdefault(name, []).append(
+                EvalResultEntry(name, "default", one.value, date=today, notes=notes)
+            )
+    paths = []
+    for name, entries in by_data.items():
+        path = folder / ".eval_results" / f"{name.replace('/', '_')}.yaml"
+        told = eval_result_entries_to_yaml(entries)
+        write_text(path, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+        paths.append(path)
+    return paths
+
+
+def write(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Write what a model's repository takes: ``.eval_results/``, and ``model-index.yaml`` to be put into
+    its card.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    from huggingface_hub import ModelCardData
+
+    figures = [one for one in map(figure_of, runs) if one is not None]
+    name = runs[0].model.rpartition("/")[2].rpartition(":")[2]
+    data = ModelCardData(model_name=name, eval_results=model_index(figures))
+    path = folder / "model-index.yaml"
+    write_text(path, data.to_yaml() + "\n")
+    whole = [one for one, run in zip(figures, runs, strict=False) if not run.manifest["data"]["filters"]]
+    return [path, *write_entries(folder, whole)]

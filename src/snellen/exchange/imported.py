@@ -1,0 +1,307 @@
+"""Results of LMMs-Eval and VLMEvalKit as runs: their stored answers, read by our parsers."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snellen.api import run
+from snellen.datasets.base import Dataset, Row
+from snellen.errors import DataError, reason_of, require
+from snellen.models.replay import Replay
+from snellen.parsing.choices import LETTERS
+from snellen.protocols.base import Protocol
+from snellen.registry import PROTOCOLS
+from snellen.runs import Run
+from snellen.store import Store
+from snellen.types import Sample
+
+__all__ = ["Import", "Result", "import_results", "read_results"]
+
+ANSWER = "answer of the model"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored answer.
+
+    Attributes:
+        choices, answers: the options and the places of the right ones, where there are some.
+        references: true answers in free text.
+        said: what the model answered.
+        score: what the other tool made of it: 1, 0 or between; None where it does not say.
+    """
+
+    id: str
+    question: str
+    said: str
+    choices: tuple[str, ...] = ()
+    answers: tuple[int, ...] = ()
+    references: tuple[str, ...] = ()
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Import:
+    """What was imported.
+
+    Attributes:
+        run: the run that it is now.
+        theirs: the other tool's mean score over what it scored; None where it scored nothing.
+        changed: ids of samples that it and we judge differently, with its score and ours.
+    """
+
+    run: Run
+    theirs: float | None
+    changed: tuple[tuple[str, float, float], ...]
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read a file of results: LMMs-Eval's ``*_samples_*.jsonl``, VLMEvalKit's ``*.xlsx``, ``.tsv`` or
+    ``.csv``.
+
+    Sources: https://github.com/EvolvingLMMs-Lab/lmms-eval (``--log_samples``),
+    https://github.com/open-compass/VLMEvalKit (columns ``index``, ``question``, ``A`` …, ``answer``,
+    ``prediction``,
+    ``hit``).
+
+    Raises:
+        DataError: no such file, or of another layout.
+        MissingExtra: openpyxl is not installed, which ``.xlsx`` takes.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file.")
+    if path.suffix == ".jsonl":
+        found = list(_lmms(path))
+    elif path.suffix in (".xlsx", ".tsv", ".csv"):
+        found = list(_vlmevalkit(path))
+    else:
+        raise DataError(
+            f"{path}: neither LMMs-Eval's samples (.jsonl) nor VLMEvalKit's predictions (.xlsx, .tsv, .csv)."
+        )
+    if not found:
+        raise DataError(f"{path}: no rows.")
+    seen: set[str] = set()
+    for one in found:
+        if one.id in seen:
+            raise DataError(f"{path}: two rows have the id {one.id!r}.")
+        seen.add(one.id)
+    return found
+
+
+def _lmms(path: Path) -> Iterator[Result]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            answered = row["filtered_resps"] if row.get("filtered_resps") else row["resps"]
+            id_, target = str(row["doc_id"]), row["target"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}, line {number}: not a sample of LMMs-Eval ({reason_of(error)}); expected "
+                "doc_id, target and "
+                "resps."
+            ) from error
+        doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
+        choices = _options(doc)
+        right = _place(target, choices)
+        truths = [str(one) for one in (target if isinstance(target, list) else [target])]
+        yield Result(
+            id_,
+            str(doc.get("question") or row.get("input") or _prompt(row)),
+            _first(answered),
+            choices,
+            () if right is None else (right,),
+            (choices[right],) if right is not None else tuple(truths),
+            _score(row),
+        )
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    """The prompt, where it stands among the arguments."""
+    found: Any = row.get("arguments")
+    while isinstance(found, Mapping | list) and found:
+        found = next(iter(found.values())) if isinstance(found, Mapping) else found[0]
+    return str(found or "")
+
+
+def _first(value: Any) -> str:
+    while isinstance(value, list) and value:
+        value = value[0]
+    return "" if isinstance(value, list) or value is None else str(value)
+
+
+def _score(row: Mapping[str, Any]) -> float | None:
+    """What the harness made of it: the first of its metrics that is a number, or a mapping that says
+    whether it
+    is right.
+    """
+    known = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "input", "filter"}
+    names = row.get("metrics")
+    for key in names if isinstance(names, list) else [k for k in row if k not in known]:
+        value = row.get(key)
+        if isinstance(value, bool | int | float):
+            return float(value)
+        if isinstance(value, Mapping):
+            for inner in ("score", "accuracy", "is_correct", "correct"):
+                if isinstance(value.get(inner), bool | int | float):
+                    return float(value[inner])
+            if {"pred", "answer"} <= set(value):
+                return float(value["pred"] == value["answer"])
+    return None
+
+
+def _options(doc: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options of a row: a list (perhaps written as one), or columns A, B, C …"""
+    for key in ("choices", "options"):
+        value = doc.get(key)
+        if isinstance(value, str) and value.strip().startswith("["):
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                continue
+        if isinstance(value, list) and value:
+            return tuple(map(str, value))
+    found = []
+    for letter in LETTERS:
+        value = doc.get(letter)
+        if value is None or str(value).strip() in ("", "nan"):
+            break
+        found.append(str(value))
+    return tuple(found)
+
+
+def _place(target: Any, choices: Sequence[str]) -> int | None:
+    """The place of the right option: by letter, by text, or by number."""
+    if not choices:
+        return None
+    said = str(target).strip()
+    bare = said.strip("().")
+    if len(bare) == 1 and bare.upper() in LETTERS[: len(choices)]:
+        return LETTERS.index(bare.upper())
+    if said in choices:
+        return list(choices).index(said)
+    return int(said) if said.isdecimal() and int(said) < len(choices) else None
+
+
+def _vlmevalkit(path: Path) -> Iterator[Result]:
+    import pandas as pd
+
+    try:
+        if path.suffix == ".xlsx":
+            require("openpyxl", "exchange", "Reading .xlsx")
+            table = pd.read_excel(path, dtype=str, keep_default_na=False)
+        else:
+            table = pd.read_csv(
+                path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False
+            )
+    except (ValueError, OSError, KeyError, pd.errors.ParserError) as error:
+        raise DataError(f"{path}: cannot be read as a table ({reason_of(error)}).") from error
+    lacks = [name for name in ("index", "prediction", "answer") if name not in table.columns]
+    if lacks:
+        raise DataError(
+            f"{path}: not VLMEvalKit's predictions: no column {', '.join(lacks)}. Its columns: "
+            f"{', '.join(map(str, table.columns))}."
+        )
+    for row in table.to_dict("records"):
+        choices = _options({str(key): value for key, value in row.items()})
+        right = _place(row["answer"], choices)
+        hit = str(row.get("hit", "")).strip()
+        yield Result(
+            row["index"],
+            str(row.get("question", "")),
+            row["prediction"],
+            choices,
+            () if right is None else (right,),
+            (choices[right],) if right is not None else (row["answer"],),
+            float(hit) if hit.replace(".", "", 1).isdecimal() else None,
+        )
+
+
+class _Results(Dataset):
+    """Stored answers as a data set. Their images are not in the files; the answers are in ``meta``."""
+
+    labels = ()
+
+    def __init__(self, name: str, results: Sequence[Result]) -> None:
+        self.name, self._results = name, results
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def row(self, index: int) -> Row:
+        return Row(self._results[index].id, None)
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        one = self._results[index]
+        return Sample(
+            one.id,
+            question=one.question,
+            choices=one.choices,
+            answers=one.answers,
+            references=one.references,
+            meta={ANSWER: one.said},
+        )
+
+    def digest(self, index: int) -> str:
+        one = self._results[index]
+        told = [one.question, one.choices, one.answers, one.references]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def import_results(
+    path: Path,
+    *,
+    model: str,
+    workspace: Store | Path | str | None = None,
+    protocol: str | Protocol | None = None,
+) -> Import:
+    """Read a file of results into a run of the workspace; the model is not called.
+
+    Answers are read anew by the protocol: by default ``multiple-choice`` where all rows have options,
+    ``yes-no``
+    where all truths are yes or no, else ``vqa``. So an answer that the other tool could not read and
+    filled in at random is
+    ``unparsed`` here.
+
+    Args:
+        model: what the run is to call the model.
+
+    Raises:
+        DataError, MissingExtra: as :func:`read_results`.
+        UsageError: a protocol that does not fit.
+    """
+    results = read_results(path)
+    if protocol is None:
+        protocol = _fitting(results)
+    made = PROTOCOLS.make(protocol) if isinstance(protocol, str) else protocol
+    replay = Replay(ANSWER)
+    replay.name = model
+    found = run(
+        model=replay,
+        data=_Results(f"import:{path.name}", results),
+        protocol=made,
+        workspace=workspace,
+    )
+    theirs = [one.score for one in results if one.score is not None]
+    ours = {row["id"]: row["marks"].get(found.primary) for row in found.findings()}
+    changed = tuple(
+        (one.id, one.score, mine)
+        for one in results
+        if one.score is not None and (mine := ours.get(one.id)) is not None and mine != one.score
+    )
+    return Import(found, sum(theirs) / len(theirs) if theirs else None, changed)
+
+
+def _fitting(results: Sequence[Result]) -> str:
+    if all(one.choices and one.answers for one in results):
+        return "multiple-choice"
+    if all({text.strip().lower() for text in one.references} <= {"yes", "no"} for one in results):
+        return "yes-no"
+    return "vqa"

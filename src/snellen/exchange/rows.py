@@ -1,0 +1,88 @@
+"""What every layout is made of: a run's samples, with what was asked and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snellen.metrics.summary import RANGES
+from snellen.runs import Run
+from snellen.types import Outcome, Response
+
+__all__ = ["Answered", "answered", "scores_of", "task_of"]
+
+#: Half of a 95 % interval is so many standard errors.
+NORMAL = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A sample of a run.
+
+    Attributes:
+        target: the truth: the class, or the references.
+        replies: what the model answered, in the order of asking.
+        marks: its scores; of a classification, ``accuracy``: 1 where it is right, else 0.
+    """
+
+    position: int
+    id: str
+    content: Mapping[str, Any]
+    target: tuple[str, ...]
+    replies: Sequence[Response]
+    prediction: str
+    outcome: Outcome
+    reason: str
+    marks: Mapping[str, float]
+
+
+def answered(run: Run) -> Iterator[Answered]:
+    """A run's samples, one by one."""
+    classifies = run.classifies
+    for row, replies in run.answered():
+        content = run.sample(row["id"])["content"]
+        label = row["label"]
+        marks = dict(row["marks"])
+        if classifies and label is not None:
+            marks = {"accuracy": float(row["prediction"] == label), **marks}
+        references = tuple(content.get("references") or ())
+        target = (label,) if classifies and label is not None else references or ((label,) if label else ())
+        yield Answered(
+            row["position"],
+            row["id"],
+            content,
+            target,
+            replies,
+            row["prediction"] or "",
+            Outcome(row["outcome"]),
+            row["reason"] or "",
+            marks,
+        )
+
+
+def scores_of(run: Run) -> dict[str, tuple[float, float]]:
+    """Each figure that has an interval, with its standard error: half of the interval over 1.96."""
+    found = {}
+    for name, figure in run.metrics.items():
+        if isinstance(figure, Mapping) and {"value", "low", "high"} <= set(figure):
+            error = (figure["high"] - figure["low"]) / (2 * NORMAL)
+            found[name] = (float(figure["value"]), float(error))
+    return found
+
+
+def task_of(run: Run) -> str:
+    """A run's task as one word: data set and protocol.
+
+    >>> from types import SimpleNamespace
+    >>> task_of(SimpleNamespace(data="folder:./a b", protocol="closed-set?rounds=1"))
+    'folder_a_b-closed-set_rounds_1'
+    """
+    text = f"{run.data}-{run.protocol}"
+    words = "".join(c if c.isalnum() or c == "-" else " " for c in text).split()
+    return "_".join(words).replace("_-", "-").replace("-_", "-")
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether a score is to be high: all are but lengths."""
+    return name != "words" or name not in RANGES

@@ -1,0 +1,69 @@
+"""Runs as a table with intervals for a paper or a page: LaTeX, Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from snellen.metrics.summary import COUNTS
+from snellen.runs import Run
+
+__all__ = ["latex", "markdown"]
+
+HEADINGS = ("model", "data", "protocol", "score", "value", "95 %", "samples", "unread")
+#: What LaTeX would take for its own.
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+}
+
+
+def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for run in runs:
+        figure = run.headline
+        times = 1 if run.primary in COUNTS else 100
+        outcomes = run.metrics.get("outcomes", {})
+        unread = sum(count for name, count in outcomes.items() if name != "ok")
+        cells = ("–", "–")
+        if figure is not None:
+            low, high = times * figure["low"], times * figure["high"]
+            cells = (f"{times * figure['value']:.1f}", f"{low:.1f}–{high:.1f}")
+        found.append(
+            (
+                run.model,
+                run.data,
+                run.protocol,
+                run.primary,
+                *cells,
+                str(run.metrics.get("n", 0)),
+                str(unread),
+            )
+        )
+    return found
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """A table of runs in Markdown. Shares are in per cent; "unread" counts every outcome that is not ok."""
+    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *_rows(runs)]
+    cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def latex(runs: Sequence[Run]) -> str:
+    """A table of runs in LaTeX, for the package booktabs."""
+
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join("".join(ESCAPES.get(c, c) for c in cell) for cell in cells) + r" \\"
+
+    lines = [r"\begin{tabular}{llllrlrr}", r"\toprule", row(HEADINGS), r"\midrule"]
+    lines += [row(cells) for cells in _rows(runs)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
