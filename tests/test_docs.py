@@ -87,6 +87,8 @@ OTHERS = [line for line in commands() if not line.startswith("snellen run")]
 #: What asks the Hub, or stands for a run of the reader's own.
 ELSEWHERE = ("--hub", "RUN", "snellen report", "mine.yaml", "snellen suite run charts")
 #: What serves until it is interrupted (see test_web).
+#: What takes a file of the reader's own.
+TAKES = ("snellen import", "--image")
 SERVES = ("snellen view", "snellen arena", "snellen play")
 
 
@@ -95,7 +97,9 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     for model, protocol in (("llava", "closed-set"), ("llava-skewed", "closed-set"), ("clip", "rank")):
         snellen.run(model=f"pico:{model}", data="chart:shapes", protocol=protocol, limit=28)
-    lines = [line for line in OTHERS if not any(word in line for word in (*ELSEWHERE, *AFAR, *SERVES))]
+    lines = [
+        line for line in OTHERS if not any(word in line for word in (*ELSEWHERE, *AFAR, *SERVES, *TAKES))
+    ]
     # Fewer pictures than a reader would take, and none of their runs among those that lines name.
     few = f"-n 8 --workspace {tmp_path / 'eyes'}"
     lines = [f"{line} {few}" if line.startswith("snellen acuity") else line for line in lines]

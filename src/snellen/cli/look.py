@@ -273,3 +273,44 @@ def _samples(run: Run, format: Literal["jsonl", "csv", "parquet"], output: Path 
     else:
         write_rows(frame, format, output)
         typer.echo(f"{len(frame)} rows written to {output}", err=True)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv)."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="What the model is to be called.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="How the answers are read. multiple-choice, yes-no or vqa, by what they are."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take results of another tool as a run: its stored answers, read by our parsers; no model is called."""
+    from snellen.exchange.imported import import_results
+    from snellen.store import Store
+
+    found = import_results(file, model=model, workspace=Store(workspace), protocol=protocol)
+    if as_json:
+        changed = [{"id": id, "theirs": theirs, "ours": ours} for id, theirs, ours in found.changed]
+        print_json({**found.run.as_dict(), "theirs": found.theirs, "changed": changed})
+        return
+    print_leaderboard([found.run])
+    console, n = screen(), found.run.metrics["n"]
+    if found.theirs is None:
+        console.print("The file says nothing of scores, so there is nothing to compare with.")
+        return
+    figure = found.run.headline
+    ours = "none" if figure is None else f"{100 * figure['value']:.1f} %"
+    console.print(f"Theirs: {100 * found.theirs:.1f} %. Ours, of the same answers: {ours}.", soft_wrap=True)
+    if found.changed:
+        some = ", ".join(f"{id} ({theirs:g} → {ours:g})" for id, theirs, ours in found.changed[:8])
+        more = " …" if len(found.changed) > 8 else ""
+        console.print(
+            f"{len(found.changed)} of {n} answers are judged otherwise: {some}{more}", soft_wrap=True
+        )

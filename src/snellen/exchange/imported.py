@@ -224,6 +224,19 @@ def _vlmevalkit(path: Path) -> Iterator[Result]:
         )
 
 
+class _Imported(Replay):
+    """A model that is known by its name and its answers."""
+
+    def __init__(self, name: str, results: Sequence[Result]) -> None:
+        super().__init__(ANSWER)
+        self.name = name
+        told = json.dumps([[one.id, one.said] for one in results])
+        self._answers = hashlib.sha256(told.encode()).hexdigest()
+
+    def identity(self) -> Mapping[str, Any]:
+        return {**super().identity(), "imported": self.name, "answers": self._answers}
+
+
 class _Results(Dataset):
     """Stored answers as a data set. Their images are not in the files; the answers are in ``meta``."""
 
@@ -281,8 +294,7 @@ def import_results(
     if protocol is None:
         protocol = _fitting(results)
     made = PROTOCOLS.make(protocol) if isinstance(protocol, str) else protocol
-    replay = Replay(ANSWER)
-    replay.name = model
+    replay = _Imported(model, results)
     found = run(
         model=replay,
         data=_Results(f"import:{path.name}", results),
