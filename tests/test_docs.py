@@ -88,7 +88,7 @@ OTHERS = [line for line in commands() if not line.startswith("snellen run")]
 ELSEWHERE = ("--hub", "RUN", "snellen report", "mine.yaml", "snellen suite run charts")
 #: What serves until it is interrupted (see test_web).
 #: What takes a file of the reader's own.
-TAKES = ("snellen import", "--image")
+TAKES = ("snellen import", "snellen push", "--image")
 SERVES = ("snellen view", "snellen arena", "snellen play")
 
 

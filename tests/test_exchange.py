@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +15,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from fakehub import environment, fake_hub
 from helpers import REFUSED, Scripted
 from snellen.api import run
 from snellen.cli import app
+from snellen.datasets.shapes import KINDS
 from snellen.errors import BadOption, DataError
-from snellen.exchange import harness, hub, inspect_log, tables
+from snellen.exchange import harness, hub, inspect_log, predictions, tables
 from snellen.exchange.imported import import_results, read_results
 from snellen.exchange.rows import answered, scores_of
 from snellen.runs import Run
@@ -319,3 +323,46 @@ class TestImported:
         found = import_results(samples, model="again", workspace=tmp_path / "ws", protocol="vqa")
         assert found.run.headline["value"] == runs["color"].headline["value"]
         assert found.changed == ()
+
+
+class TestPush:
+    def push(
+        self, address: str, home: Path, runs: dict[str, Run], *words: str
+    ) -> subprocess.CompletedProcess[str]:
+        ids = [runs[name].id for name in ("closed", "rank")]
+        workspace = str(runs["closed"].folder)
+        return subprocess.run(
+            [sys.executable, "-m", "snellen", "push", *ids, "--workspace", workspace, *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment(address, home, "hf_right"),
+        )
+
+    def test_what_arrives(self, runs, tmp_path):
+        with fake_hub() as (address, state):
+            done = self.push(address, tmp_path, runs, "--to", "hub:org/name")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("org/name")
+        assert state["created"]["type"] == "dataset"
+        assert state["created"]["visibility"] == "private"
+        frames = [pd.read_parquet(io.BytesIO(data)) for data in state["lfs"].values()]
+        assert sorted(map(len, frames)) == [28, 56]
+        paths = {row["value"]["path"] for row in state["commit"] if row["key"] in ("file", "lfsFile")}
+        assert {f"data/{runs['closed'].id}.parquet", f"results/{runs['rank'].id}.json", "README.md"} <= paths
+
+    def test_the_data_set_can_be_loaded(self, runs, tmp_path):
+        from datasets import load_dataset
+
+        predictions.write([runs["closed"], runs["rank"]], tmp_path)
+        found = load_dataset(str(tmp_path), runs["rank"].id, split="train")
+        assert found.num_rows == 28
+        assert set(found["prediction"]) <= set(KINDS)
+        assert (
+            f"{100 * runs['rank'].metrics['accuracy']['value']:.1f}" in (tmp_path / "README.md").read_text()
+        )
+
+    def test_another_target(self, runs, tmp_path):
+        done = self.push("http://127.0.0.1:9", tmp_path, runs, "--to", "s3:x")
+        assert done.returncode == 2
+        assert "hub:ORG/DATASET" in done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import sys
@@ -11,21 +9,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fakehub import environment, fake_hub
 from helpers import Scripted
 from served import browser, served
 from snellen.cli import app
 from snellen.datasets.shapes import draw, figure
 from snellen.errors import BadOption, Conflict, ImageError, UnknownName, Unsupported, UsageError
+from snellen.exchange.publish import check_address
 from snellen.playground import MAX_TURNS, MOST, Growing, Playground, continued
 from snellen.registry import MODELS
 from snellen.store import Store
-from snellen.tune.publish import check_address
 from snellen.types import Outcome, Response
 from snellen.web.pictures import Uploads
 from snellen.web.safety import Policy, Rates
@@ -266,102 +264,16 @@ class TestPages:
             process.communicate(timeout=20)
 
 
-class FakeHub(BaseHTTPRequestHandler):
-    """What of the Hub's protocol an upload needs."""
-
-    state: dict
-
-    def _json(self, document, status=200):
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-    def _body(self) -> bytes:
-        if self.headers.get("transfer-encoding") == "chunked":
-            found = b""
-            while size := int(self.rfile.readline(), 16):
-                found += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return found
-        return self.rfile.read(int(self.headers.get("content-length", 0)))
-
-    def do_POST(self):
-        body = self._body()
-        here = f"http://{self.headers['host']}"
-        self.state["keys"].add(self.headers.get("authorization"))
-        if self.headers.get("authorization") != "Bearer hf_right":
-            return self._json({"error": "Invalid username or password."}, 401)
-        if self.path == "/api/repos/create":
-            self.state["created"] = json.loads(body)
-            return self._json({"url": f"{here}/org/name", "name": "org/name", "id": "1"})
-        if "/preupload/" in self.path:
-            files = [
-                {
-                    "path": one["path"],
-                    "uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular",
-                    "shouldIgnore": False,
-                }
-                for one in json.loads(body)["files"]
-            ]
-            return self._json({"files": files})
-        if self.path.endswith("/info/lfs/objects/batch"):
-            objects = [
-                {**one, "actions": {"upload": {"href": f"{here}/lfs/{one['oid']}"}}}
-                for one in json.loads(body)["objects"]
-            ]
-            return self._json({"transfer": "basic", "objects": objects})
-        if "/commit/" in self.path:
-            self.state["commit"] = [json.loads(line) for line in body.decode().splitlines()]
-            return self._json(
-                {"success": True, "commitOid": "c" * 40, "commitUrl": f"{here}/org/name/commit/c"}
-            )
-        return self._json({})
-
-    def do_PUT(self):
-        self.state["lfs"][self.path.rpartition("/")[2]] = self._body()
-        self._json({})
-
-    def do_GET(self):
-        if self.headers.get("authorization") != "Bearer hf_right":
-            self._json({"error": "Invalid username or password."}, 401)
-            return
-        self._json(
-            {
-                "name": "me",
-                "type": "user",
-                "private": self.state.get("private", True),
-                "id": "org/name",
-                "sha": "0" * 40,
-                "siblings": [],
-            }
-        )
-
-
 @pytest.fixture
 def hub() -> Iterator[tuple[str, dict]]:
-    state: dict = {"lfs": {}, "keys": set()}
-    handler = type("Handler", (FakeHub,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", state
-    server.shutdown()
-    server.server_close()
+    with fake_hub() as found:
+        yield found
 
 
 class TestPush:
     def push(self, address: str, tmp_path: Path, key: str | None) -> subprocess.CompletedProcess[str]:
-        env = {k: v for k, v in os.environ.items() if k != "HF_TOKEN"}
-        env |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-        env |= {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        env |= {"HF_TOKEN": key} if key else {}
-        script = "from pathlib import Path; import sys; from snellen.tune.publish import publish\n"
+        env = environment(address, tmp_path, key)
+        script = "from pathlib import Path; import sys; from snellen.exchange.publish import publish\n"
         script += "from snellen.errors import SnellenError\n"
         script += "try: print(publish(Path(sys.argv[1]), 'org/name'))\n"
         script += "except SnellenError as error: print(type(error).__name__, error)\n"

@@ -314,3 +314,20 @@ def import_(
         console.print(
             f"{len(found.changed)} of {n} answers are judged otherwise: {some}{more}", soft_wrap=True
         )
+
+
+@app.command("push")
+def push_(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
+    ],
+    to: Annotated[str, typer.Option(metavar="hub:ORG/DATASET", help="Where they go.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Publish predictions as a data set of the Hub, with a card: privately, and without images."""
+    from snellen.exchange.predictions import push
+    from snellen.runs import open_run
+
+    found = [open_run(name, workspace) for name in runs]
+    typer.echo(push(found, to, public=public))

@@ -99,10 +99,10 @@ def tune_(
     tune …
     """
     from snellen.api import Filters
+    from snellen.exchange.publish import check_address, publish
     from snellen.report.progress import progress
     from snellen.report.training import training
     from snellen.store import Store
-    from snellen.tune.publish import check_address, publish
     from snellen.tune.stages import read_settings
     from snellen.tune.tuning import Tuning
 

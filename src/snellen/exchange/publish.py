@@ -1,10 +1,11 @@
-"""A tuned model to the Hugging Face Hub."""
+"""Models and predictions to the Hugging Face Hub: privately, unless it is said otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
 
@@ -16,7 +17,7 @@ LEFT = ["checkpoints/*", "*.part", "*.part/*"]
 
 def check_address(name: str) -> None:
     """Refuse what is no ``ORG/NAME``, and a Hub that cannot be reached or does not know the user, before
-    anything is trained.
+    anything is done for it.
 
     Raises:
         BadOption: no such name can be.
@@ -31,13 +32,23 @@ def check_address(name: str) -> None:
             raise HFValidationError("it needs an owner and a name")
         validate_repo_id(name)
     except HFValidationError as error:
-        raise BadOption(f"--push-to-hub {name!r} is not allowed ({error}); allowed: ORG/NAME.") from error
-    with _told(name, "Nothing was trained yet."):
+        raise BadOption(f"{name!r} is no name on the Hub ({error}); allowed: ORG/NAME.") from error
+    with _told(name, "Nothing was done yet."):
         HfApi().whoami()
 
 
-def publish(folder: Path, name: str, *, public: bool = False) -> str:
-    """Push a folder to a model repository, which is made, privately, where it is not there.
+def publish(
+    folder: Path,
+    name: str,
+    *,
+    public: bool = False,
+    kind: Literal["model", "dataset"] = "model",
+    further: str = "",
+) -> str:
+    """Push a folder to a repository, which is made, privately, where it is not there.
+
+    Args:
+        further: what a user can do where it fails, in a sentence.
 
     The key is that of ``hf auth login`` or ``$HF_TOKEN``.
 
@@ -53,15 +64,19 @@ def publish(folder: Path, name: str, *, public: bool = False) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    with _told(name, f"The model lies in {folder}; push it later with: hf upload {name} {folder}"):
-        address = api.create_repo(name, private=not public, exist_ok=True)
-        if not public and api.repo_info(name).private is not True:
+    with _told(name, further or f"It lies in {folder}; push it later with: hf upload {name} {folder}"):
+        address = api.create_repo(name, private=not public, exist_ok=True, repo_type=kind)
+        if not public and api.repo_info(name, repo_type=kind).private is not True:
             raise UsageError(
-                f"--push-to-hub {name}: this repository is there already and everybody sees it. If that is "
+                f"{name}: this repository is there already and everybody sees it. If that is "
                 "meant, add: --public"
             )
         api.upload_folder(
-            repo_id=name, folder_path=folder, ignore_patterns=LEFT, commit_message="Tuned with Snellen"
+            repo_id=name,
+            folder_path=folder,
+            repo_type=kind,
+            ignore_patterns=LEFT,
+            commit_message="From Snellen",
         )
     return str(address)
 
@@ -77,10 +92,7 @@ def _told(name: str, further: str) -> Iterator[None]:
         raise
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         raise UsageError(
-            f"--push-to-hub {name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. "
-            f"{further}"
+            f"{name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. {further}"
         ) from error
     except Exception as error:  # of whichever transport its client stands on; or it is offline
-        raise Stopped(
-            f"--push-to-hub {name}: the Hub cannot be reached ({reason_of(error)}). {further}"
-        ) from error
+        raise Stopped(f"{name}: the Hub cannot be reached ({reason_of(error)}). {further}") from error

@@ -1,0 +1,74 @@
+"""Predictions of runs as a data set that others can load."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from snellen.errors import BadOption
+from snellen.exchange import tables
+from snellen.exchange.publish import check_address, publish
+from snellen.report.export import write_rows, write_text
+from snellen.runs import Run
+
+__all__ = ["push", "write"]
+
+
+def write(runs: Sequence[Run], folder: Path) -> None:
+    """Write a data set: a parquet file and a results JSON for each run, and a card with their figures.
+
+    Images are not in it: they are known by their hash alone.
+
+    Raises:
+        StoreError: it cannot be written.
+        MissingExtra: pyarrow is not installed.
+    """
+    import yaml
+
+    for run in runs:
+        write_rows(run.predictions, "parquet", folder / "data" / f"{run.id}.parquet")
+        results = {**run.as_dict(), "manifest": run.manifest}
+        write_text(
+            folder / "results" / f"{run.id}.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+        )
+    front = {
+        "tags": ["snellen", "vision-language-models", "evaluation"],
+        "configs": [{"config_name": run.id, "data_files": f"data/{run.id}.parquet"} for run in runs],
+    }
+    card = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).rstrip(),
+        "---",
+        "",
+        "# Predictions",
+        "",
+        "What models answered, sample by sample: prediction, outcome and every response with its "
+        "prompt. Images are named by the",
+        "sha256 of their file and are not included; whoever has the data set has them.",
+        "",
+        tables.markdown(runs),
+        "Written by Snellen. Shares are in per cent with 95 % intervals; unread are answers that are no "
+        "prediction.",
+        "",
+    ]
+    write_text(folder / "README.md", "\n".join(card))
+
+
+def push(runs: Sequence[Run], target: str, *, public: bool = False) -> str:
+    """Push predictions to ``hub:ORG/DATASET``, privately unless ``public``; its address comes back.
+
+    Raises:
+        BadOption: another target, or no such name can be.
+        UsageError, Stopped: as :func:`~snellen.exchange.publish.publish`.
+    """
+    scheme, _, name = target.partition(":")
+    if scheme != "hub" or not name:
+        raise BadOption(f"--to {target} is not allowed; allowed: hub:ORG/DATASET.")
+    check_address(name)
+    with tempfile.TemporaryDirectory() as folder:
+        write(runs, Path(folder))
+        return publish(
+            Path(folder), name, public=public, kind="dataset", further="The runs stay in the workspace."
+        )
