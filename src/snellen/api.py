@@ -22,6 +22,7 @@ from snellen.runs import Run
 from snellen.store import Store, default_workspace
 
 if TYPE_CHECKING:
+    from snellen.engine.replicas import Engine
     from snellen.forecast import Forecast
 
 __all__ = ["AtHand", "Filters", "Plan", "run"]
@@ -117,6 +118,8 @@ class Plan:
     known_options: Mapping[str, Any] = field(default_factory=dict)
     #: What several plans share.
     at_hand: AtHand | None = None
+    #: Where copies of models run that are named and run here; None for this process.
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         limits = self._limits()
@@ -194,7 +197,12 @@ class Plan:
         """A model that knows what this plan says of all models."""
         if isinstance(name, str) and self.at_hand is not None and name in self.at_hand.models:
             return self.at_hand.models[name]
-        model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
+        if isinstance(name, str) and self.engine is not None:
+            from snellen.engine.replicas import Replicated
+
+            model: Model = Replicated(name, self.model_options, self.engine, self.batch_size)
+        else:
+            model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
         model.name = redact(name) if isinstance(name, str) else model.name
         model.batch_size = self.batch_size or model.batch_size
         model.limits = limits

@@ -76,6 +76,19 @@ def run_(
         bool, typer.Option("--dry-run", help="Print what would be asked, and cost, and ask nothing.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray|ray://HOST:PORT", help="Let copies of the models answer side by side, by Ray."
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="With --engine: how many copies. One a GPU, or a core where there is none."),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float | None, typer.Option(help="With --engine: GPUs of each copy, or a part of one.")
+    ] = None,
     workspace: Workspace = None,
     output_path: OutputPath = None,
     as_json: AsJson = False,
@@ -86,7 +99,10 @@ def run_(
     Started again, it asks only what is missing.
     """
     from snellen.api import Filters, Plan
+    from snellen.engine.replicas import Engine
 
+    if engine is None and (replicas is not None or gpus_per_replica is not None):
+        raise BadOption("--replicas and --gpus-per-replica go with --engine ray.")
     filters = Filters(
         classes=tuple(classes or ()),
         num_classes=num_classes,
@@ -110,6 +126,7 @@ def run_(
         fresh,
         max_cost,
         max_concurrency,
+        engine=None if engine is None else Engine.read(engine, replicas, gpus_per_replica),
     )
     if dry_run:
         _print_forecasts(plan, as_json=as_json)
