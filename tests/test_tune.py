@@ -380,6 +380,10 @@ class TestRecipes:
             adapters(model, {"rank": 4})
 
 
+#: Those that are taught for real; the others are rendered and parted.
+TAUGHT = ("llava", "qwen2_vl", "idefics3", "smolvlm", "mllama")
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def checkpoint(request, tmp_path_factory) -> Path:
     return tiny.save(request.param, tmp_path_factory.mktemp(request.param), scale=1.0)
@@ -456,8 +460,10 @@ class TestTeaching:
         assert taught == [*whole[len(bare) :], tokenizer.eos_token_id]
         assert taught[:-1] == [tokenizer.convert_tokens_to_ids("\u2581dog")]
 
-    def test_rows_without_an_image_among_others(self, checkpoint, tmp_path):
+    @pytest.mark.parametrize("family", TAUGHT)
+    def test_rows_without_an_image_among_others(self, family, tmp_path):
         """They are learnt in one batch with the others, and the loss falls."""
+        checkpoint = tiny.save(family, tmp_path / "model", scale=1.0)
         rows = []
         for i in range(6):
             draw(figure(f"{i}", "star"), 48).save(tmp_path / f"{i}.png")
@@ -548,7 +554,7 @@ class TestTuning:
         assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
         assert not (tmp_path / "out" / "checkpoints").exists()
 
-    @pytest.mark.parametrize("recipe", ["projector", "decoder", "two-stage", "full", "lora"])
+    @pytest.mark.parametrize("recipe", ["projector", "two-stage", "full", "lora"])
     def test_only_what_a_recipe_names_changes(self, tmp_path, recipe):
         from snellen.models.pico import WEIGHTS
 
@@ -648,7 +654,7 @@ class TestTuning:
         what is
         kept is of the precision that it came in.
         """
-        for recipe, settings in (("projector", {"bf16": True}), ("decoder", {})):
+        for recipe, settings in (("projector", {"bf16": True}),):
             out = tmp_path / recipe
             found = short(
                 out,
@@ -786,9 +792,11 @@ class TestInterrupted:
             [sys.executable, "-c", SCRIPT, str(out), str(workspace), recipe], stderr=subprocess.DEVNULL
         )
 
-    @pytest.mark.parametrize("recipe", ["lora", "full"])
-    def test_killed_it_goes_on(self, tmp_path, recipe):
-        """Killed in the middle, it ends with the very weights of one that was not."""
+    def test_killed_it_goes_on(self, tmp_path):
+        """Killed in the middle, it ends with the very weights of one that was not. (All weights: names in a
+        checkpoint's file are not those of the modules.)
+        """
+        recipe = "full"
         out = tmp_path / "out"
         process = self.start(out, tmp_path / "ws", recipe)
         folder = out / "checkpoints" / recipe

@@ -266,6 +266,8 @@ class TestPages:
             )
         found.append(open_run())
         assert found[-1].status != "finished"
+        stored = len(list(found[-1].findings()))
+        assert stored in (3, 4)  # the last one answered may have been on its way
         with served(Site(store, Policy())) as address, browser(address) as client:
             for one in found:
                 for path in (
@@ -277,7 +279,10 @@ class TestPages:
                     assert reply.status_code == 200, (path, reply.text[-500:])
                     inert(reply.text)
             stopped = found[-1].id
-            assert len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=yes").text)) == 4
+            assert (
+                len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=yes").text))
+                == stored
+            )
             assert len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=no").text)) == 0
             for path in (
                 "/",

@@ -5,90 +5,15 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snellen.errors import require
 from snellen.exchange.hub import Figure, model_index, write_entries
-from snellen.stats import Paired
 from snellen.tune.recipes import Recipe
+from snellen.tune.results import Result
 
-__all__ = ["Result", "draw_curves", "write_card"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A task before and after, on the same samples.
-
-    Attributes:
-        score: what is compared, such as accuracy.
-        first, second: ids of the runs before and after.
-        before, after: the scores.
-        paired: after less before.
-        classes: where the samples are those of some classes.
-    """
-
-    task: str
-    score: str
-    first: str
-    second: str
-    before: float
-    after: float
-    paired: Paired
-    classes: tuple[str, ...] = ()
-
-    @property
-    def data(self) -> str:
-        """The data set's name."""
-        return self.task.rpartition(", ")[0] or self.task
-
-    @property
-    def protocol(self) -> str:
-        """How it was asked."""
-        return self.task.rpartition(", ")[2]
-
-    @property
-    def verdict(self) -> str:
-        """``better``, ``worse``, or ``no difference shown``."""
-        gap = self.paired.difference
-        return "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference shown"
-
-    @property
-    def told(self) -> tuple[str, str, str, str]:
-        """Before, after, the difference with its interval, the verdict; shares in per cent."""
-        gap = self.paired.difference
-        return (
-            f"{100 * self.before:.1f}",
-            f"{100 * self.after:.1f}",
-            f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})",
-            self.sentence,
-        )
-
-    @property
-    def sentence(self) -> str:
-        """The verdict, with what so many samples could have shown."""
-        found = self.paired
-        if self.verdict != "no difference shown":
-            return self.verdict
-        if found.n == 1:
-            return "one sample tells nothing"
-        if not found.only_first and not found.only_second:
-            return f"the same on all {found.n}"
-        return f"not parted: {found.n} samples show {100 * found.detectable:.0f} points or more"
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
-        return {
-            "task": self.task,
-            "score": self.score,
-            "before": self.before,
-            "after": self.after,
-            "runs": [self.first, self.second],
-            "verdict": self.verdict,
-            **self.paired.as_dict(),
-            **({"classes": list(self.classes)} if self.classes else {}),
-        }
+__all__ = ["draw_curves", "write_card"]
 
 
 def curves(log: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[tuple[list[float], list[float]]]:

@@ -13,33 +13,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from snellen._version import __version__
 from snellen.api import AtHand, Filters, Plan
 from snellen.api import Watch as ExaminationWatch
-from snellen.compare import compare
 from snellen.datasets.base import Dataset, Selection
-from snellen.errors import BadOption, DataError, Unsupported, UsageError
-from snellen.metrics.summary import cluster_of
+from snellen.errors import BadOption, DataError, Unsupported
 from snellen.models.base import Model
 from snellen.redaction import redact
 from snellen.registry import MODELS
 from snellen.runs import Run
-from snellen.stats import Paired, paired
 from snellen.store import Store
-from snellen.tune.card import Result, draw_curves, write_card
+from snellen.tune.card import draw_curves, write_card
 from snellen.tune.examples import Ask
 from snellen.tune.leakage import Leaks, leaks
 from snellen.tune.recipes import check_lora, named_recipe
+from snellen.tune.record import MANIFEST, Record
+from snellen.tune.results import Result, of_classes, result_of
 from snellen.tune.sources import Lessons, Part, Source, apart, hold_out, mixed
 from snellen.tune.stages import Watch, room
 from snellen.tune.teaching import Taught, check_teachable
 
 __all__ = ["MANIFEST", "Tuned", "Tuning"]
 
-#: Says how a folder came about. Not JSON: a checkpoint is known by a hash of its JSON and weights.
-MANIFEST = "tuning.yaml"
 #: Training images on which it is looked for what the model gets wrong, where those are to come more often.
 LOOKED = 500
 #: Options of the model that hold for what comes of it too.
@@ -326,14 +321,16 @@ class Tuning:
         """
         began = time.time()
         spoilt: frozenset[int] = frozenset()
-        if self._held("finished") and self._held("specification") == self._specification:
-            self.notes = list(self._held("notes") or self.notes)  # all was looked at then
-            spoilt = frozenset(self._held("spoilt") or ())
+        held = self._record.held()
+        if held.get("finished"):
+            self.notes = list(held["notes"])  # all was looked at then
+            spoilt = frozenset(held["spoilt"])
         else:
             spoilt = self._look_for_leaks()
         kept = frozenset() if self._classless else apart(self._sources[0], self.seed)
         kept -= spoilt
-        self._begin()
+        if self._leads:
+            self._record.begin()
         before: list[Run] = []
         try:
             weak = self._weakest(kept) if self._alone and kept and not self._dual else None
@@ -350,14 +347,22 @@ class Tuning:
             after = self._examine_all(self.tuned_name)
         finally:
             self._close()
-        results = tuple(self._result(a, b) for a, b in zip(before, after, strict=True))
-        weakest = self._of_classes(before, after, weak) if weak else None
+        results = tuple(result_of(a, b) for a, b in zip(before, after, strict=True))
+        weakest = of_classes(before[0], after[0], weak) if weak else None
         facts = self._facts(lessons, taught, kept)
         draw_curves(taught.log, self.out / "curves.png")
         if self.merge:
             self._merge()
         found = Tuned(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
-        self._write(facts, found, seconds=time.time() - began)
+        self._record.add(
+            {
+                **facts,
+                "finished": True,
+                "results": [one.as_dict() for one in results],
+                "seconds": round(time.time() - began, 1),
+                "notes": self.notes,
+            }
+        )
         write_card(
             self.out,
             base=self._base_on_hub or self.model,
@@ -371,14 +376,6 @@ class Tuning:
             model=self.tuned_name,
         )
         return found
-
-    def _held(self, key: str) -> Any:
-        """What the folder's manifest says, if there is one."""
-        path = self.out / MANIFEST
-        if not path.is_file():
-            return None
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return found.get(key) if isinstance(found, dict) else None
 
     def _look_for_leaks(self) -> frozenset[int]:
         """Refuse, drop or allow what is both learnt from and tested.
@@ -425,37 +422,6 @@ class Tuning:
             source.selection = Selection(one.data, rest, one.labels, one.filters, one.skip_bad)
         return frozenset(dropped[0] | found.unread[0])
 
-    def _begin(self) -> None:
-        """Make the folder, or go on in it.
-
-        Raises:
-            UsageError: it holds something else.
-        """
-        manifest = self.out / MANIFEST
-        if self.out.exists() and not self.out.is_dir():
-            raise UsageError(f"-o {self.out}: a file; a folder is needed.")
-        if not self._leads:
-            return
-        if manifest.is_file():
-            held = yaml.safe_load(manifest.read_text(encoding="utf-8"))
-            begun = "log" in held or any((self.out / "checkpoints").glob("*/checkpoint-*"))
-            if held.get("specification") != self._specification and not begun:
-                shutil.rmtree(self.out)  # nothing was learnt yet, so nothing is lost
-                self.out.mkdir(parents=True)
-                self._write({}, None)
-                return
-            if held.get("specification") != self._specification:
-                raise UsageError(
-                    f"-o {self.out} holds another tuning ({held.get('model')} on {held.get('data')}, recipe "
-                    f"{held.get('recipe')}, begun with other options or data). Name another folder, or "
-                    "remove this one."
-                )
-            return
-        if self.out.is_dir() and any(self.out.iterdir()):
-            raise UsageError(f"-o {self.out}: not empty, and no tuning. Name a new folder.")
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._write({}, None)
-
     @cached_property
     def _specification(self) -> str:
         """A hash of all that can change what comes of it."""
@@ -473,6 +439,26 @@ class Tuning:
             "seed": self.seed,
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+    @cached_property
+    def _record(self) -> Record:
+        """The folder's manifest."""
+        settings = {k: redact(v) if isinstance(v, str) else v for k, v in self.settings.items()}
+        about = {
+            "snellen": __version__,
+            "model": redact(self.model),
+            "base": dict(self._subject.identity()),
+            "data": redact(self.data),
+            "learnt_from": [redact(source.selection.name) for source in self._sources],
+            "recipe": "full" if self._dual else self.recipe,
+            "teach": self.teach,
+            "oversample": list(self.oversample),
+            "leaks": self.leaks,
+            "settings": settings,
+            "lora": dict(self.lora),
+            "seed": self.seed,
+        }
+        return Record(self.out, self._specification, about)
 
     def _examine_all(self, model: str) -> list[Run]:
         """The model on what is tested, and on general tasks."""
@@ -528,9 +514,9 @@ class Tuning:
 
     def _train(self, lessons: Lessons, kept: frozenset[int], spoilt: frozenset[int]) -> Taught:
         """The training, unless it is done; what it left is in the manifest."""
-        if self._held("log") is not None:
-            kept_of_it = (self._held(key) for key in ("log", "trained", "parameters", "effective"))
-            return Taught(*kept_of_it)
+        held = self._record.held()
+        if "log" in held:
+            return Taught(held["log"], held["trained"], held["parameters"], held["effective"])
         self._close()
         without = kept | spoilt
         seen = Selection(
@@ -547,7 +533,7 @@ class Tuning:
                 "parameters": taught.parameters,
                 "effective": dict(taught.effective),
             }
-            self._write({**done, "spoilt": sorted(spoilt)}, None)
+            self._record.add({**done, "spoilt": sorted(spoilt)})
             shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         return taught
 
@@ -604,31 +590,6 @@ class Tuning:
 
     # ── what came of it ─────────────────────────────────────────────────────────────────────────────
 
-    def _result(self, before: Run, after: Run) -> Result:
-        (found,) = compare([after, before], across=True)
-        title = f"{after.manifest['data']['name']}, {before.manifest['protocol']['name']}"
-        if before.manifest["protocol"]["name"] != after.manifest["protocol"]["name"]:
-            title += f" → {after.manifest['protocol']['name']}"
-        return Result(
-            title, found.score, before.id, after.id, _headline(before), _headline(after), found.result
-        )
-
-    def _of_classes(
-        self, before: Sequence[Run], after: Sequence[Run], classes: tuple[str, ...]
-    ) -> Result | None:
-        """Before and after on the samples of some classes, in the first task."""
-        one, other = before[0].outcomes.set_index("id"), after[0].outcomes.set_index("id")
-        one = one[one["label"].isin(classes)]
-        if len(one) < 2:
-            return None
-        other = other.loc[one.index]
-        right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (one, other)]
-        clusters = [cluster_of(images, name) for name, images in zip(one.index, one["images"], strict=True)]
-        found: Paired = paired(right[1], right[0], clusters)
-        title = f"the {len(classes)} classes that it found least before"
-        means = [sum(marks) / len(marks) for marks in right]
-        return Result(title, "accuracy", before[0].id, after[0].id, means[0], means[1], found, classes)
-
     def _facts(self, lessons: Lessons, taught: Taught, kept: frozenset[int]) -> dict[str, Any]:
         return {
             "examples": dict(zip([s.selection.name for s in lessons.sources], lessons.counts, strict=False)),
@@ -637,36 +598,6 @@ class Tuning:
             "parameters": taught.parameters,
             "effective": dict(taught.effective),
         }
-
-    def _write(self, facts: Mapping[str, Any], found: Tuned | None, seconds: float | None = None) -> None:
-        """The manifest: how the folder came about."""
-        path = self.out / MANIFEST
-        held = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        told: dict[str, Any] = {
-            **held,
-            "snellen": __version__,
-            "specification": self._specification,
-            "model": redact(self.model),
-            "base": dict(self._subject.identity()),
-            "data": redact(self.data),
-            "learnt_from": [redact(s.selection.name) for s in self._sources],
-            "recipe": "full" if self._dual else self.recipe,
-            "teach": self.teach,
-            "oversample": list(self.oversample),
-            "leaks": self.leaks,
-            "settings": {
-                key: redact(str(v)) if isinstance(v, str) else v for key, v in self.settings.items()
-            },
-            "lora": dict(self.lora),
-            "seed": self.seed,
-            **facts,
-        }
-        if found is not None:
-            told |= {"finished": True, "results": [one.as_dict() for one in found.results]}
-            told |= {"seconds": round(seconds or 0.0, 1), "notes": list(found.notes)}
-        part = path.with_suffix(".part")
-        part.write_text(yaml.safe_dump(_plain(told), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        part.replace(path)
 
     def _merge(self) -> None:
         """Write the model with its adapter merged into its weights."""
@@ -685,13 +616,3 @@ class Tuning:
             made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(part)
             made.checkpoint.load_processor(AutoProcessor).save_pretrained(part)
             part.rename(self.out / "merged")
-
-
-def _headline(run: Run) -> float:
-    figure = run.metrics[run.primary]
-    return float(figure["value"])
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON has, so that YAML writes nothing of Python's own."""
-    return json.loads(json.dumps(value, default=str))
