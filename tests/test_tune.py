@@ -900,11 +900,9 @@ class TestInterrupted:
 
     def test_a_real_full_disk(self, tmp_path):
         script = (
-            "import resource, signal\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))\n"
-            "from snellen import cli\n"
-            "cli.main()\n"
+            "import resource, signal\nsignal.signal(signal.SIGXFSZ, "
+            "signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))\nfrom "
+            "snellen import cli\ncli.main()\n"
         )
         given = "tune pico:llava-skewed --data chart:shapes?n=28 --train-limit 56 --recipe full --quiet"
         done = subprocess.run(

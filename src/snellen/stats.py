@@ -244,10 +244,9 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
     sign-flip permutation test over cluster sums (exact up to 2^13 flips, or else 10,000 seeded ones); else
     that of the clustered t.
 
-    Where all samples differ by the same (by nothing, say), their spread says nothing of the error; of
-    right and wrong, half
-    a sample is then added to each cell of the two-by-two table (Agresti and Min, "Simple improved confidence
-    intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
+    Where all samples differ by the same (by nothing, say), their spread says nothing of the error; of right
+    and wrong, half a sample is then added to each cell of the two-by-two table (Agresti and Min, "Simple
+    improved confidence intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
 
     Raises:
         ValueError: no samples, or not as many of one as of the other.

@@ -95,8 +95,8 @@ def tune_(
 ) -> None:
     """Fine-tune a model on your images, and show what it gained and lost: the same samples before and after.
 
-    Given again, the command goes on from the last checkpoint. Several GPUs: accelerate launch -m snellen
-    tune …
+    Given again, the command goes on from the last checkpoint. Several GPUs:
+    accelerate launch -m snellen tune …
     """
     from snellen.api import Filters
     from snellen.exchange.publish import check_address, publish

@@ -71,8 +71,7 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
 
 class Conversations(Dataset):
     """See :func:`conversations`. A sample's ``turns`` hold all of it; its question and reference are the
-    first
-    of each, so that it can be examined too.
+    first of each, so that it can be examined too.
     """
 
     protocol = "instruct"

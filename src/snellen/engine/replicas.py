@@ -119,9 +119,9 @@ class Replicated(Model):
 
     The one process that drives the protocols reads the data, stores what comes back and sends what is to
     be asked,
-    at most two blocks a replica ahead. A replica that dies is started again by Ray, and what it was asked
-    is asked again; a
-    batch that it dies of twice is halved, down to the request that is at fault, which ends as an error.
+    at most two blocks a replica ahead. A replica that dies is started again by Ray, and what it was asked is
+    asked again; a batch that it dies of twice is halved, down to the request that is at fault, which ends as
+    an error.
 
     Args:
         name, options: of the model, as :data:`snellen.registry.MODELS` takes them: every replica makes its
@@ -139,9 +139,8 @@ class Replicated(Model):
         self._inner = MODELS.make(name, options)
         if not isinstance(self._inner, LocalModel):
             raise Unsupported(
-                f"--engine ray is for models that run here; {name} does not. What is behind an address "
-                "is asked side by "
-                "side already: --max-concurrency"
+                f"--engine ray is for models that run here; {name} does not. What is behind an address is "
+                "asked side by side already: --max-concurrency"
             )
         self._make = (name, dict(options), batch_size)
         self._engine = engine

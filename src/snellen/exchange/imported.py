@@ -104,9 +104,8 @@ def _lmms(path: Path) -> Iterator[Result]:
             id_, target = str(row["doc_id"]), row["target"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path}, line {number}: not a sample of LMMs-Eval ({reason_of(error)}); expected "
-                "doc_id, target and "
-                "resps."
+                f"{path}, line {number}: not a sample of LMMs-Eval ({reason_of(error)}); expected doc_id, "
+                "target and resps."
             ) from error
         doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
         choices = _options(doc)
@@ -138,9 +137,8 @@ def _first(value: Any) -> str:
 
 
 def _score(row: Mapping[str, Any]) -> float | None:
-    """What the harness made of it: the first of its metrics that is a number, or a mapping that says
-    whether it
-    is right.
+    """What the harness made of it: the first of its metrics that is a number, or a mapping that says whether
+    it is right.
     """
     known = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "input", "filter"}
     names = row.get("metrics")
@@ -278,10 +276,8 @@ def import_results(
     """Read a file of results into a run of the workspace; the model is not called.
 
     Answers are read anew by the protocol: by default ``multiple-choice`` where all rows have options,
-    ``yes-no``
-    where all truths are yes or no, else ``vqa``. So an answer that the other tool could not read and
-    filled in at random is
-    ``unparsed`` here.
+    ``yes-no`` where all truths are yes or no, else ``vqa``. So an answer that the other tool could not read
+    and filled in at random is ``unparsed`` here.
 
     Args:
         model: what the run is to call the model.

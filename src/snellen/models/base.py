@@ -108,9 +108,8 @@ class Model(ABC):
         """Answer, in order. What cannot be answered comes back with the outcome ERROR."""
 
     def stream(self, request: Request) -> Generator[str, None, Response]:
-        """Answer one request to generate piece by piece, for somebody who watches; the whole is returned
-        at the
-        end. What cannot tell pieces gives all at once. Closed early, it stops generating.
+        """Answer one request to generate piece by piece, for somebody who watches; the whole is returned at
+        the end. What cannot tell pieces gives all at once. Closed early, it stops generating.
         """
 
         async def once() -> list[Response]:

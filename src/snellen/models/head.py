@@ -33,9 +33,8 @@ KEPT = ("revision", "dtype", "attn", "quantization")
 def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) -> Head:
     """A classification head that was fitted on a model's features: ranks the classes that it was taught.
 
-    Options: ``device`` of the model beneath; ``trust_remote_code=true`` runs code that comes with it:
-    never because
-    the folder says so.
+    Options: ``device`` of the model beneath; ``trust_remote_code=true`` runs code that comes with it: never
+    because the folder says so.
 
     Raises:
         ModelError: no such folder, or the model beneath is not there.
@@ -48,9 +47,8 @@ def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) 
         weights = (path / WEIGHTS).read_bytes()
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder or '(nothing)'}: no head lies there ({error}). One is made with: snellen tune "
-            "MODEL --recipe "
-            "head --data DATA -o FOLDER"
+            f"{folder or '(nothing)'}: no head lies there ({error}). One is made with: snellen tune MODEL "
+            "--recipe head --data DATA -o FOLDER"
         ) from error
     scheme, rest, own = parse_name(str(facts["base"]))
     if scheme not in ("hf", "pico"):
@@ -63,9 +61,8 @@ def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) 
     if base.checkpoint.revision != facts["revision"]:
         raise ModelError(
             f"{folder}: this head was fitted on other weights ({facts['revision'][:19]}…) than "
-            f"{facts['base']} has "
-            f"now ({base.checkpoint.revision[:19]}…). Fit it again: snellen tune {facts['base']} "
-            "--recipe head"
+            f"{facts['base']} has now ({base.checkpoint.revision[:19]}…). Fit it again: snellen tune "
+            f"{facts['base']} --recipe head"
         )
     return Head(base, facts, weights)
 

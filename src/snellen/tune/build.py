@@ -21,12 +21,10 @@ __all__ = ["Built", "build"]
 IMAGE = "<image>"
 #: Where a decoder has no chat template: the form in which LLaVA-1.5's decoder (Vicuna) was taught.
 PLAIN = (
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}{{ message['content'] + '\\n' }}"
-    "{%- elif message['role'] == 'user' -%}{{ 'USER: ' + message['content'] + '\\n' }}"
-    "{%- else -%}{{ 'ASSISTANT: ' + message['content'] + eos_token + '\\n' }}{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
+    "{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{ message['content'] + '\\n' "
+    "}}{%- elif message['role'] == 'user' -%}{{ 'USER: ' + message['content'] + '\\n' }}{%- else -%}{{ "
+    "'ASSISTANT: ' + message['content'] + eos_token + '\\n' "
+    "}}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
 )
 #: Makes plain texts of contents in parts, for a template that knows texts alone.
 FLATTEN = (
@@ -88,8 +86,7 @@ def build(
 
     Args:
         language, vision: ``hf:ORG/NAME``, ``hf:FOLDER`` or a name without a scheme; of a vision-language
-        model or a
-            dual encoder, its half is taken. ``pico:clip`` and ``pico:llava`` for trying it out.
+            model or a dual encoder, its half is taken. ``pico:clip`` and ``pico:llava`` for trying it out.
         layer: which of the encoder's hidden states the projector sees.
         select: ``default`` leaves out the class token, ``full`` takes all; auto: default where there is one.
         image_size, patch: pixels a side, where there is no encoder (224, 16).
@@ -130,9 +127,8 @@ def build(
     extra = given - patches
     if extra < 0:
         raise Unsupported(
-            f"{vision}: gives {given} vectors for an image of {patches} patches; an encoder is needed "
-            "that gives one for "
-            "each: CLIP, SigLIP, ViT, DINOv2."
+            f"{vision}: gives {given} vectors for an image of {patches} patches; an encoder is needed that "
+            "gives one for each: CLIP, SigLIP, ViT, DINOv2."
         )
     if select == "auto":
         select = "default" if extra else "full"
@@ -161,8 +157,7 @@ def build(
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise Unsupported(
             f"{language} and {vision or 'no encoder'}: cannot be put together as a LLaVA "
-            f"({reason_of(error)}). "
-            "Decoders of Llama's kind can: Llama, Qwen, Mistral, Gemma, SmolLM …"
+            f"({reason_of(error)}). Decoders of Llama's kind can: Llama, Qwen, Mistral, Gemma, SmolLM …"
         ) from error
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -206,9 +201,8 @@ def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
     for wanted in ("patch_size", "image_size", "num_hidden_layers"):
         if not hasattr(own, wanted):
             raise Unsupported(
-                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, "
-                "SigLIP, ViT, "
-                "DINOv2."
+                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, SigLIP, "
+                "ViT, DINOv2."
             )
     images = checkpoint.load_processor(AutoImageProcessor)
     if own is config:

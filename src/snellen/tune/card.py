@@ -121,9 +121,8 @@ def write_card(
         "",
         *table,
         "",
-        "Before and after are on the same samples, none of which was learnt from unless a note below "
-        "says so; "
-        "differences are paired, their intervals clustered by image.",
+        "Before and after are on the same samples, none of which was learnt from unless a note below says "
+        "so; differences are paired, their intervals clustered by image.",
     ]
     if weakest:
         text += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
@@ -132,9 +131,8 @@ def write_card(
     text += ["", "## What it learnt from", ""]
     text += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
     text += [
-        f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, "
-        "learning rate "
-        f"{how['learning_rate']:g}"
+        f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, learning "
+        f"rate {how['learning_rate']:g}"
         for stage, how in facts.get("effective", {}).items()
     ]
     if notes:

@@ -102,9 +102,8 @@ def _look(selection: Selection, into: _Looked) -> None:
 
 
 def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int]] | None:
-    """Of each image of a sample: hashes of its file and of its pixels, and a perceptual one. None where
-    one cannot
-    be read, and that is to be passed over.
+    """Of each image of a sample: hashes of its file and of its pixels, and a perceptual one. None where one
+    cannot be read, and that is to be passed over.
     """
     import imagehash
 

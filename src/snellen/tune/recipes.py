@@ -53,8 +53,7 @@ PROJECTOR = Stage("projector", frozenset({"projector"}), 1e-3)
 DECODER = Stage("decoder", frozenset({"projector", "decoder"}), 2e-5)
 
 #: LoRA: Hu et al., arXiv 2106.09685; QLoRA: Dettmers et al., arXiv 2305.14314; the two stages and their
-#: learning
-#: rates: Liu et al., "Visual Instruction Tuning" (arXiv 2304.08485), appendix C.
+#: learning rates: Liu et al., "Visual Instruction Tuning" (arXiv 2304.08485), appendix C.
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (

@@ -58,11 +58,9 @@ class Record:
         if there:
             if "log" in there or any((self.folder / "checkpoints").glob("*/checkpoint-*")):
                 raise UsageError(
-                    f"-o {self.folder} holds another tuning ({there.get('model')} on "
-                    f"{there.get('data')}, recipe "
-                    f"{there.get('recipe')}, begun with other options or data). Name another folder, "
-                    "or remove this "
-                    "one."
+                    f"-o {self.folder} holds another tuning ({there.get('model')} on {there.get('data')}, "
+                    f"recipe {there.get('recipe')}, begun with other options or data). Name another folder, "
+                    "or remove this one."
                 )
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             self._path.unlink()

@@ -67,9 +67,8 @@ def parted(data: Dataset, share: float, seed: int) -> tuple[Part, Part]:
         if len(contents) < 2:
             what = f"{label!r} has a single image" if label else "there is a single image"
             raise DataError(
-                f"{data.name}: {what}, which cannot be both learnt from and tested on. Add images, or "
-                "leave the "
-                "class out."
+                f"{data.name}: {what}, which cannot be both learnt from and tested on. Add images, or leave "
+                "the class out."
             )
         rng.shuffle(contents)
         for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
@@ -141,9 +140,8 @@ def hold_out(
         return DATASETS.make(f"{scheme}:{rest}", plain), name
     except UsageError as error:
         raise DataError(
-            f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another "
-            "data set "
-            "with --train, or keep a part of this one for the test: --hold-out 0.2"
+            f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another data "
+            "set with --train, or keep a part of this one for the test: --hold-out 0.2"
         ) from error
 
 
@@ -194,8 +192,7 @@ class Source:
 
 def mixed(name: str, teach: Ask, seed: int, *, skip_bad: bool = False) -> Source:
     """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
-    unless
-    another is named.
+    unless another is named.
 
     Raises:
         BadOption: the weight is no number above 0.
@@ -246,10 +243,9 @@ class Lessons(Sequence[Example]):
         rng = random.Random(f"snellen/lessons/{seed}")
         if len(without) >= len(self.sources[0].selection):
             raise DataError(
-                f"{self.sources[0].selection.name}: no sample is left to learn from: all of them are "
-                "tested too, or "
-                "cannot be read. Name another training set with --train, or keep a part for the test: "
-                "--hold-out 0.2"
+                f"{self.sources[0].selection.name}: no sample is left to learn from: all of them are tested "
+                "too, or cannot be read. Name another training set with --train, or keep a part for the "
+                "test: --hold-out 0.2"
             )
         first = [(0, place, k) for place, k in _offered(self.sources[0], without)]
         if rare:
@@ -304,9 +300,8 @@ def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tupl
             found += [(place, k) for k in range(len(source.examples(place)))]
     if not found:
         raise DataError(
-            f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with "
-            "answers, no "
-            "captions, no conversations."
+            f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with answers, "
+            "no captions, no conversations."
         )
     return found
 

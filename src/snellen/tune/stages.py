@@ -92,9 +92,8 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
                 raise BadOption(f"{flag} {key} is not allowed: {DECIDED[key]} says it.")
             if key not in hints and key not in CHECKPOINTING:
                 raise BadOption(
-                    f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} "
-                    "Often wanted: "
-                    "learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
+                    f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} Often "
+                    "wanted: learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
                     "gradient_accumulation_steps."
                 )
             found[key] = _fitting(f"{flag} {key}", value, hints.get(key))
@@ -267,9 +266,8 @@ def carry_out(
             if not isinstance(network, PreTrainedModel):
                 super()._load_from_checkpoint(path, model)
                 return
-            # A checkpoint has the names that are saved, which need not be those of the modules: the
-            # trainer would
-            # leave out what it does not find, without a word.
+            # A checkpoint has the names that are saved, which need not be those of the modules: the trainer
+            # would leave out what it does not find, without a word.
             kept = type(network).from_pretrained(path, dtype="auto")
             network.load_state_dict(kept.state_dict())
 
@@ -367,9 +365,8 @@ def room(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise Stopped(
-            f"{folder}: cannot be written ({reason_of(error)}). Make room on this disk and give the "
-            "same command "
-            "again: what was learnt is kept in its checkpoints."
+            f"{folder}: cannot be written ({reason_of(error)}). Make room on this disk and give the same "
+            "command again: what was learnt is kept in its checkpoints."
         ) from error
 
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Taught", "check_teachable", "teach"]
 
 #: PaliGemma's prompts see ahead, which a batch of prompts with their answers does not; the others have a
-#: Q-Former, an
-#: encoder of texts or positions of their own, which TRL's loss passes by.
+#: Q-Former, an encoder of texts or positions of their own, which TRL's loss passes by.
 UNTEACHABLE = NEED_IMAGE | UNPADDED
 
 
@@ -57,9 +56,8 @@ def check_teachable(model: VisionLanguageModel) -> None:
     config = model.checkpoint.config()
     if config.model_type in UNTEACHABLE or config.is_encoder_decoder:
         raise Unsupported(
-            f"{model.name}: {config.model_type} cannot be fine-tuned here. Decoders that read images "
-            "among their "
-            "tokens can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, Gemma 3, Mllama …"
+            f"{model.name}: {config.model_type} cannot be fine-tuned here. Decoders that read images among "
+            "their tokens can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, Gemma 3, Mllama …"
         )
 
 
@@ -202,11 +200,9 @@ def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
 class Collator:
     """Rows to a batch in which the answers alone are learnt.
 
-    Prompt and answer are read as one text, as log-likelihoods are: a tokenizer may join them, or begin a
-    text of its own with a
-    mark, so that an answer that is read apart would be taught in other tokens than those in which a model
-    says it. (TRL's own
-    collator reads them apart.)
+    Prompt and answer are read as one text, as log-likelihoods are: a tokenizer may join them, or begin a text
+    of its own with a mark, so that an answer that is read apart would be taught in other tokens than those in
+    which a model says it. (TRL's own collator reads them apart.)
     """
 
     def __init__(self, processor: Any) -> None:

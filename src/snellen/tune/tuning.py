@@ -79,9 +79,8 @@ class Tuning:
         model: ``hf:``, ``pico:``: a vision-language model; ``clip:``, ``pico:clip``: a dual encoder.
         data: what it is tested on; its training split, or one of the next three, is learnt from.
         out: the folder of what comes of it.
-        train: another data set to learn from; ``train_split``: the split's name (``train``); ``hold_out``:
-        the share
-            of ``data`` that is tested, the rest being learnt from.
+        train: another data set to learn from; ``train_split``: the split's name (``train``);
+            ``hold_out``: the share of ``data`` that is tested, the rest being learnt from.
         recipe: see :data:`snellen.tune.recipes.RECIPES`; of a dual encoder, all weights learn.
         mix: further data sets to learn from, ``DATA`` or ``DATA@WEIGHT``: so many examples for each of
             the first's.
@@ -146,9 +145,8 @@ class Tuning:
             check_teachable(self._subject)
         elif not self._dual:
             raise Unsupported(
-                f"{self.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; "
-                "what is behind an "
-                "address is tuned by whoever runs it."
+                f"{self.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; what is "
+                "behind an address is tuned by whoever runs it."
             )
         if self._dual:
             more = {"-L": self.lora, "--merge": self.merge, **self._instructing}
@@ -161,8 +159,7 @@ class Tuning:
         if checkpoint.adapter is not None:
             raise Unsupported(
                 f"{self.model} is an adapter on another model already. Merge it first (snellen tune … "
-                "--merge) and "
-                "tune hf:FOLDER/merged."
+                "--merge) and tune hf:FOLDER/merged."
             )
         #: What an adapter is to say that it belongs to: found from wherever it is used.
         self._base = self.model if self.model.startswith("pico:") else checkpoint.path
@@ -267,9 +264,8 @@ class Tuning:
             return ("chart:shapes?ask=color",)
         if not self.general:
             self.notes.append(
-                "Whether it forgot anything is not known: name a task that it must keep with "
-                "--general DATA, and "
-                "let it learn from such data too with --mix DATA@0.5."
+                "Whether it forgot anything is not known: name a task that it must keep with --general "
+                "DATA, and let it learn from such data too with --mix DATA@0.5."
             )
         return tuple(self.general)
 
@@ -396,18 +392,17 @@ class Tuning:
                     if same
                 )
                 raise DataError(
-                    f"{at_fault}: {told}. A test on what was learnt tells nothing. Leave them "
-                    "out of the "
-                    "training with --leaks drop, name another training set, or, if it is meant: --leaks allow"
+                    f"{at_fault}: {told}. A test on what was learnt tells nothing. Leave them out of the "
+                    "training with --leaks drop, name another training set, or, if it is meant: --leaks "
+                    "allow"
                 )
             what = "left out" if self.leaks == "drop" else "learnt from all the same, so the test flatters"
             self.notes.append(f"{len(found.identical)} {told}: {what}.")
         if found.near:
             pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in found.near[:5])
             self.notes.append(
-                f"{len(found.near)} training images look nearly like one that is tested, by a "
-                "perceptual hash "
-                f"({pairs}{' …' if len(found.near) > 5 else ''}). They were learnt from; look at them."
+                f"{len(found.near)} training images look nearly like one that is tested, by a perceptual "
+                f"hash ({pairs}{' …' if len(found.near) > 5 else ''}). They were learnt from; look at them."
             )
         for source, unread in zip(self._sources, found.unread, strict=True):
             if unread:

@@ -91,8 +91,7 @@ class Checkpoint:
             except ModelError as error:
                 raise ModelError(
                     f"{path} is an adapter on {base}, which is not to be had ({error}) If that lies "
-                    "elsewhere "
-                    f"now, name both: hf:BASE?adapter={path}"
+                    f"elsewhere now, name both: hf:BASE?adapter={path}"
                 ) from error
         more = (adapter, quantization)
         if path and folder.is_dir():
@@ -214,9 +213,8 @@ class Checkpoint:
         made_on = (yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}).get("base", {}).get("revision")
         if made_on is not None and made_on != self.revision:
             raise ModelError(
-                f"{self.adapter}: this adapter was made on other weights ({made_on[:19]}…) than "
-                f"{self.path} has "
-                f"({self.revision[:19]}…). Name the model that it was made on, or tune this one."
+                f"{self.adapter}: this adapter was made on other weights ({made_on[:19]}…) than {self.path} "
+                f"has ({self.revision[:19]}…). Name the model that it was made on, or tune this one."
             )
 
     def load_processor(self, auto_class: Any) -> Any:

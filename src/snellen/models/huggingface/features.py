@@ -75,9 +75,8 @@ def stored(
     layers: str = "last",
     watch: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Features of samples by name, [samples, width] each, float32, memory-mapped in a folder below
-    ``top``; only
-    what is not there is computed. Interrupted, it goes on where it was.
+    """Features of samples by name, [samples, width] each, float32, memory-mapped in a folder below ``top``;
+    only what is not there is computed. Interrupted, it goes on where it was.
 
     Args:
         places: of the samples in their selection.
