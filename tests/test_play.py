@@ -85,9 +85,9 @@ class TestTerminal:
         assert isinstance(runner.invoke(app, ["chat", *words]).exception, error)
 
     def test_a_terminal_is_not_obeyed_to_a_model(self, monkeypatch):
-        from snellen.cli.chat import _harmless
+        from snellen.report.tables import harmless
 
-        assert _harmless("a\x1b[31mb\r\n\tc\x07") == "a\ufffd[31mb\ufffd\n\tc\ufffd"
+        assert harmless("a\x1b[31mb\r\n\tc\x07", "\n\t") == "a\ufffd[31mb\ufffd\n\tc\ufffd"
 
     def test_what_was_said_is_told_again(self):
         request = continued([], [("a?", "A."), ("b?", "")], "c?", 9)

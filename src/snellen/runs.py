@@ -110,6 +110,10 @@ class Run:
         with closing(self._store.sample_rows(self.id)) as rows:
             return list(islice(rows, most))
 
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """All samples in the order of the data set, as :meth:`sample`."""
+        return self._store.sample_rows(self.id)
+
     def sample(self, id: str) -> dict[str, Any]:
         """A sample: label, images (sha256), and its content: question, choices, references …
 

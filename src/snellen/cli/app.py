@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from snellen.errors import BadOption
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from snellen.models.base import Model
     from snellen.runs import Run
 
 app = typer.Typer(
@@ -75,6 +77,13 @@ def _main(
     ] = False,
 ) -> None:
     pass
+
+
+def load(models: Sequence[Model]) -> None:
+    """Load models that somebody waits for, and say so."""
+    for one in models:
+        typer.echo(f"loading {one.name} …", err=True)
+        one.load()
 
 
 def print_leaderboard(runs: list[Run]) -> None:

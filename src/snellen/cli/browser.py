@@ -16,6 +16,7 @@ from snellen.cli.app import (
     ModelOptions,
     Workspace,
     app,
+    load,
     print_json,
     read_options,
     screen,
@@ -107,9 +108,7 @@ def play_(
     with _door(host, port, token, allow_host, browse) as serve:
         found = live_models(models, read_options("-M", model_option), max_cost)
         playground = Playground(found, image_path=Uploads(store.folder).path, max_tokens=max_tokens)
-        for one in found:
-            typer.echo(f"loading {one.name} …", err=True)
-            one.load()
+        load(found)
         serve(store, None, playground)
 
 
@@ -178,9 +177,7 @@ def arena_(
             data=whole(data, read_options("-D", data_option)) if data else None,
             max_tokens=max_tokens,
         )
-        for one in models:
-            typer.echo(f"loading {one.name} …", err=True)
-            one.load()
+        load(models)
         serve(store, live)
 
 

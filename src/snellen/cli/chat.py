@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snellen.cli.app import MaxCost, ModelOptions, app, read_options
+from snellen.cli.app import MaxCost, ModelOptions, app, load, read_options
 
 if TYPE_CHECKING:
     from snellen.images import Image
@@ -48,9 +48,7 @@ def chat_(
     for one in models:
         check_talker(one)
     talk = _Talk(models, shown, max_tokens)
-    for one in models:
-        typer.echo(f"loading {one.name} …", err=True)
-        one.load()
+    load(models)
     try:
         if ask is not None:
             for question in ask:
@@ -60,7 +58,7 @@ def chat_(
                     raise typer.Exit(1)
             return
         with suppress(AttributeError):  # what is typed need not be text
-            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr] # a test's input has none
         if sys.stdin.isatty():
             typer.echo(f"Ask. {COMMANDS}", err=True)
         while (line := _line()) is not None and line != "/quit":
@@ -91,6 +89,7 @@ class _Talk:
     def ask(self, question: str) -> bool:
         """Ask all, and print their answers as they come; whether all answered."""
         from snellen.playground import continued
+        from snellen.report.tables import harmless
         from snellen.types import Outcome
 
         images = [self.image] if self.image is not None else []
@@ -101,7 +100,7 @@ class _Talk:
             stream = model.stream(continued(images, said, question, self.max_tokens))
             try:
                 while True:
-                    typer.echo(_harmless(next(stream)), nl=False)
+                    typer.echo(harmless(next(stream), "\n\t"), nl=False)
             except StopIteration as end:
                 reply = end.value
             except KeyboardInterrupt:
@@ -111,7 +110,7 @@ class _Talk:
             typer.echo("" if reply.text or reply.outcome is not Outcome.OK else "(an empty answer)")
             well = well and reply.outcome is not Outcome.ERROR
             if reply.outcome is not Outcome.OK:
-                typer.echo(f"({reply.outcome}: {_harmless(reply.reason)})", err=True)
+                typer.echo(f"({reply.outcome}: {harmless(reply.reason)})", err=True)
             said.append((question, reply.text))
         return well
 
@@ -135,8 +134,3 @@ def _line() -> str | None:
         return input("> " if sys.stdin.isatty() else "")
     except (EOFError, KeyboardInterrupt):
         return None
-
-
-def _harmless(text: str) -> str:
-    """Text of a model without control characters, which a terminal obeys."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

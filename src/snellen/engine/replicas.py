@@ -153,7 +153,6 @@ class Replicated(Model):
         self._wave = 1
         self._began = False
         self._deaths = 0
-        self.workers = AHEAD * (engine.replicas or 1)
 
     def identity(self) -> Mapping[str, Any]:
         return self._inner.identity()

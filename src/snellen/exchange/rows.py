@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snellen.metrics.summary import RANGES
+from snellen.metrics.summary import COUNTS
 from snellen.runs import Run
 from snellen.types import Outcome, Response
 
@@ -40,8 +40,10 @@ class Answered:
 def answered(run: Run) -> Iterator[Answered]:
     """A run's samples, one by one."""
     classifies = run.classifies
+    # Both in the order of the data set; some samples may have no prediction yet.
+    samples = run.samples()
     for row, replies in run.answered():
-        content = run.sample(row["id"])["content"]
+        content = next(one["content"] for one in samples if one["position"] == row["position"])
         label = row["label"]
         marks = dict(row["marks"])
         if classifies and label is not None:
@@ -85,4 +87,4 @@ def task_of(run: Run) -> str:
 
 def higher_is_better(name: str) -> bool:
     """Whether a score is to be high: all are but lengths."""
-    return name != "words" or name not in RANGES
+    return name not in COUNTS

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-__all__ = ["DualEncoder", "clip"]
+__all__ = ["DualEncoder", "clip", "unit"]
 
 #: The 80 templates of Radford et al. for ImageNet (arXiv 2103.00020, sec. 3.1.4), one a line.
 IMAGENET = """\
@@ -189,7 +189,7 @@ class DualEncoder(CheckpointModel):
         pixels = [request.images[-1].pixels for request in requests]
         inputs = self._processor.image_processor(pixels, return_tensors="pt")
         inputs = inputs.to(self._model.device, self._model.dtype)
-        images = _unit(self._model.get_image_features(**inputs))
+        images = unit(self._model.get_image_features(**inputs))
         cosines = (images @ texts.T).double().tolist()
         return [Response(scores=tuple(map(Score, row))) for row in cosines]
 
@@ -223,11 +223,11 @@ class DualEncoder(CheckpointModel):
                 max_length=self._model.config.get_text_config().max_position_embeddings,
                 return_tensors="pt",
             ).to(self._model.device)
-            chunks.append(_unit(self._model.get_text_features(**inputs)))
+            chunks.append(unit(self._model.get_text_features(**inputs)))
         return torch.cat(chunks)
 
 
-def _unit(features: Any) -> torch.Tensor:
+def unit(features: Any) -> torch.Tensor:
     """Features (or an output that holds them) made unit vectors."""
     vectors: torch.Tensor = getattr(features, "pooler_output", features)
     unit: torch.Tensor = vectors / vectors.norm(dim=-1, keepdim=True)

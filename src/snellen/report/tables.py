@@ -32,6 +32,7 @@ __all__ = [
     "failures_table",
     "figures_table",
     "forecasts_table",
+    "harmless",
     "heading_of",
     "number",
     "outcomes",
@@ -46,10 +47,17 @@ __all__ = [
 
 
 def escape(text: str) -> str:
-    """Text of others made safe to print: no markup, and no control characters, which a terminal obeys."""
-    return escape_markup(
-        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    )
+    """Text of others made safe to print: no markup, and no control characters."""
+    return escape_markup(harmless(text))
+
+
+def harmless(text: str, kept: str = "\n") -> str:
+    r"""Text of others without control characters, which a terminal obeys, but for those that are kept.
+
+    >>> harmless("a\x1b[31m\n")
+    'a\ufffd[31m\n'
+    """
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def percent(figure: Mapping[str, float] | float | None) -> str:

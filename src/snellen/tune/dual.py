@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
 from snellen.errors import require
-from snellen.tune.stages import Watch, carry_out, in_effect, room, settings
+from snellen.tune.stages import Watch, by_place, carry_out, in_effect, room, settings
 from snellen.tune.teaching import Taught
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def tune_dual_encoder(
     """
     require("trl", "tune", "Fine-tuning")
     import torch
-    from datasets import Dataset
     from transformers import AutoModel, AutoProcessor, Trainer, set_seed
+
+    from snellen.models.dual_encoder import unit
 
     set_seed(seed)
     network = model.checkpoint.load(AutoModel)
@@ -65,25 +66,21 @@ def tune_dual_encoder(
             self.inner = network
 
         def forward(self, pixel_values: Any, labels: Any) -> dict[str, Any]:
-            image = _unit(self.inner.get_image_features(pixel_values=pixel_values))
-            text = _unit(self.inner.get_text_features(**texts))
+            image = unit(self.inner.get_image_features(pixel_values=pixel_values))
+            text = unit(self.inner.get_text_features(**texts))
             logits = self.inner.logit_scale.exp() * image @ text.T
             return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
 
-    def _unit(found: Any) -> Any:
-        vectors = getattr(found, "pooler_output", found)
-        return vectors / vectors.norm(dim=-1, keepdim=True)
-
     def rows(selection: Selection) -> Any:
-        def batch(asked: dict[str, list[int]]) -> dict[str, Any]:
-            samples = [selection[place] for place in asked["place"]]
+        def batch(places: Sequence[int]) -> dict[str, Any]:
+            samples = [selection[place] for place in places]
             pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
             return {
                 "pixel_values": pixels["pixel_values"],
                 "labels": [numbers[s.label or ""] for s in samples],
             }
 
-        return Dataset.from_dict({"place": list(range(len(selection)))}).with_transform(batch)
+        return by_place(len(selection), batch)
 
     parameters = sum(p.numel() for p in network.parameters())
     folder = out / "checkpoints" / "full"
@@ -100,15 +97,12 @@ def tune_dual_encoder(
     )
     config.gradient_checkpointing = False  # the wrapper has no such switch
     wrapped = Classifying()
-    effective = in_effect(config, len(train))
-    if watch is not None:
-        watch("full", 0, config.max_steps, effective)
 
     def right(prediction: Any) -> dict[str, float]:
         said = prediction.predictions.argmax(-1)
         return {"held_out_accuracy": float((said == prediction.label_ids).mean())}
 
-    log = carry_out(
+    trainer = carry_out(
         Trainer,
         folder,
         "full",
@@ -123,5 +117,8 @@ def tune_dual_encoder(
         with room(out):
             network.to(dtype).save_pretrained(out)
             processor.save_pretrained(out)
-    renamed = [{key.replace("eval_held_out", "held_out"): value for key, value in row.items()} for row in log]
-    return Taught({"full": renamed}, parameters, parameters, {"full": effective})
+    log = [
+        {key.replace("eval_held_out", "held_out"): value for key, value in row.items()}
+        for row in trainer.state.log_history
+    ]
+    return Taught({"full": log}, parameters, parameters, {"full": in_effect(config, len(train))})

@@ -40,6 +40,42 @@ class Leaks:
     places: list[set[int]] = field(default_factory=list)
     unread: list[set[int]] = field(default_factory=list)
 
+    def refusal(self, names: Sequence[str]) -> str:
+        """Why nothing is trained.
+
+        Args:
+            names: of the sources.
+        """
+        at_fault = ", ".join(name for name, same in zip(names, self.places, strict=True) if same)
+        return (
+            f"{at_fault}: {self._identical}. A test on what was learnt tells nothing. Leave them out of the "
+            "training with --leaks drop, name another training set, or, if it is meant: --leaks allow"
+        )
+
+    def notes(self, names: Sequence[str], *, dropped: bool) -> list[str]:
+        """What a user should hear, where something is trained all the same."""
+        found = []
+        if self.identical:
+            what = "left out" if dropped else "learnt from all the same, so the test flatters"
+            found.append(f"{len(self.identical)} {self._identical}: {what}.")
+        if self.near:
+            pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in self.near[:5])
+            found.append(
+                f"{len(self.near)} training images look nearly like one that is tested, by a perceptual hash "
+                f"({pairs}{' …' if len(self.near) > 5 else ''}). They were learnt from; look at them."
+            )
+        return found + [
+            f"{name}: {len(unread)} images cannot be read and are left out."
+            for name, unread in zip(names, self.unread, strict=True)
+            if unread
+        ]
+
+    @property
+    def _identical(self) -> str:
+        pairs = ", ".join(f"{a} = {b}" for a, b in self.identical[:3])
+        more = f" … {len(self.identical)} in all" if len(self.identical) > 3 else ""
+        return f"images that are tested stand among those that are learnt from ({pairs}{more})"
+
 
 @dataclass
 class _Looked:

@@ -110,8 +110,8 @@ def hold_out(
     split: str | None,
     share: float | None,
     seed: int,
-) -> tuple[Dataset, Dataset | str]:
-    """What to learn from, and what to test on: the data set as it is named, or a part of it.
+) -> tuple[Dataset, Dataset]:
+    """What to learn from, and what to test on: the data set, or a part of it.
 
     Raises:
         DataError: there is no such split.
@@ -119,25 +119,23 @@ def hold_out(
     """
     if sum(given is not None for given in (train, split, share)) > 1:
         raise BadOption("Give one of --train, --train-split and --hold-out.")
+    data = DATASETS.make(name, options)
     if train is not None:
-        return DATASETS.make(train), name
+        return DATASETS.make(train), data
+    drawn = name.startswith("chart:")
     if share is not None:
-        made = DATASETS.make(name, options)
-        if (learnt := _own_split(name, options)) is not None:
+        if not drawn and (learnt := _own_split(name, options)) is not None:
             raise BadOption(
                 f"--hold-out {share}: {name} has a training split of its own ({len(learnt)} samples). Leave "
                 "--hold-out away to learn from that one; to part one split all the same, name it: -D "
                 "split=NAME"
             )
-        return parted(made, share, seed)
+        return parted(data, share, seed)
     wanted = split or "train"
-    scheme, rest, own = parse_name(name)
-    data = DATASETS.make(name, options)  # what is wrong with it is no matter of splits
     # As many pictures are drawn to learn from as are wanted; how many are tested says nothing of it.
-    more = {"n": DRAWN * len(data.labels)} if scheme == "chart" else {}
+    more = {"n": DRAWN * len(data.labels)} if drawn else {}
     try:
-        plain = {**own, **options, **more, "split": wanted}
-        return DATASETS.make(f"{scheme}:{rest}", plain), name
+        return _split(name, {**options, **more}, wanted), data
     except UsageError as error:
         raise DataError(
             f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another data "
@@ -145,13 +143,22 @@ def hold_out(
         ) from error
 
 
+def _split(name: str, options: Mapping[str, Any], split: str) -> Dataset:
+    """A split of a data set, whatever its name says of splits.
+
+    Raises:
+        UsageError: there is none, or no such.
+    """
+    scheme, rest, own = parse_name(name)
+    return DATASETS.make(f"{scheme}:{rest}", {**own, **options, "split": split})
+
+
 def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
     """The training split of a data set whose split nobody named; None where there is none."""
-    scheme, rest, own = parse_name(name)
-    if scheme == "chart" or "split" in {**own, **options}:
+    if "split" in {**parse_name(name)[2], **options}:
         return None
     try:
-        return DATASETS.make(f"{scheme}:{rest}", {**own, **options, "split": "train"})
+        return _split(name, options, "train")
     except UsageError:
         return None
 
@@ -207,13 +214,7 @@ def mixed(name: str, teach: Ask, seed: int, *, skip_bad: bool = False) -> Source
         head = name
     if not 0 < weight <= 100:
         raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
-    data = DATASETS.make(head)
-    scheme, _, own = parse_name(head)
-    if scheme == "chart" and "split" not in own:
-        data = DATASETS.make(head, {"split": "train"})
-    elif (learnt := _own_split(head, {})) is not None:
-        data = learnt
-    selection = select(data, skip_bad=skip_bad)
+    selection = select(_own_split(head, {}) or DATASETS.make(head), skip_bad=skip_bad)
     selection.name = head
     return Source(selection, weight, teach, seed)
 

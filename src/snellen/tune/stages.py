@@ -21,7 +21,16 @@ from snellen.errors import BadOption, Stopped, did_you_mean, reason_of, require
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Watch", "carry_out", "last_checkpoint", "read_settings", "settings"]
+__all__ = [
+    "Watch",
+    "by_place",
+    "carry_out",
+    "in_effect",
+    "last_checkpoint",
+    "read_settings",
+    "room",
+    "settings",
+]
 
 #: Told of the stage, the step, the steps in all, and what is known at this step: ``loss``,
 #: ``eval_loss``, ``held_out_accuracy``.
@@ -43,6 +52,8 @@ LEAST = {
     "save_steps": 1,
     "learning_rate": 0.0,
 }
+#: What the trainer writes last into a checkpoint.
+STATE = "trainer_state.json"
 #: Old and new name of one option.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 #: What this package decides, and where a user says it instead.
@@ -206,6 +217,14 @@ def settings(
         raise BadOption(f"-T: trl refuses this configuration ({reason_of(error)}).") from error
 
 
+def by_place(count: int, batch: Callable[[Sequence[int]], dict[str, Any]]) -> Any:
+    """A data set of the datasets library whose columns are made of places when they are asked for."""
+    from datasets import Dataset
+
+    places = Dataset.from_dict({"place": list(range(count))})
+    return places.with_transform(lambda asked: batch(asked["place"]))
+
+
 def in_effect(config: Any, examples: int) -> dict[str, float]:
     """What a stage's training is, in numbers."""
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -223,7 +242,7 @@ def in_effect(config: Any, examples: int) -> dict[str, float]:
 def last_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that was written to its end; what comes after it is taken away.
 
-    The trainer writes ``trainer_state.json`` last, so a checkpoint without a whole one is a torso.
+    The trainer writes its state last, so a checkpoint without a whole one is a torso.
     """
     numbered = []
     for path in folder.glob("checkpoint-*"):
@@ -232,7 +251,7 @@ def last_checkpoint(folder: Path) -> Path | None:
             numbered.append((int(number), path))
     for _, path in sorted(numbered, reverse=True):
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            json.loads((path / STATE).read_text(encoding="utf-8"))
             return path
         except (OSError, ValueError):
             shutil.rmtree(path, ignore_errors=True)
@@ -246,8 +265,9 @@ def carry_out(
     watch: Watch | None,
     callbacks: Sequence[Any] = (),
     **how: Any,
-) -> list[dict[str, Any]]:
-    """Train, from the last whole checkpoint on if there is one, and return what was logged.
+) -> Any:
+    """Train, from the last whole checkpoint on if there is one, and return the trainer, whose ``state`` holds
+    what was logged.
 
     Args:
         trainer_class: transformers' Trainer or a subclass.
@@ -256,8 +276,9 @@ def carry_out(
     Raises:
         Stopped: the disk is full, or memory too small; checkpoints that were written stay.
     """
-    from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+    from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
 
+    # What is loaded when it is needed is of no known type.
     class Careful(trainer_class):  # type: ignore[misc]
         """Says what to do where a checkpoint cannot be written."""
 
@@ -284,7 +305,7 @@ def carry_out(
 
     asked = _Interrupt()
 
-    class Told(TrainerCallback):  # type: ignore[misc]
+    class Told(TrainerCallback):  # type: ignore[misc] # as above
         """Passes on what is logged, and stops after this step where somebody wants it to stop."""
 
         def on_log(self, _: Any, state: Any, __: Any, logs: Any = None, **___: Any) -> None:
@@ -298,6 +319,9 @@ def carry_out(
             if asked.set:
                 control.should_save = control.should_training_stop = True
 
+    if watch is not None:
+        config = how["args"]
+        watch(stage, 0, config.max_steps, in_effect(config, len(how["train_dataset"])))
     start = last_checkpoint(folder)
     try:
         with warnings.catch_warnings(), asked:
@@ -305,11 +329,11 @@ def carry_out(
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             trainer = Careful(callbacks=[*callbacks, Told()], **how)
             trainer.remove_callback(PrinterCallback)
-            done = json.loads((start / "trainer_state.json").read_text()) if start else {}
-            if start and done["global_step"] >= trainer.args.max_steps:
+            done = TrainerState.load_from_json(str(start / STATE)) if start else TrainerState()
+            if start and done.global_step >= trainer.args.max_steps:
                 trainer._load_from_checkpoint(str(start))  # ended before: to go on would be another step
-                ended: list[dict[str, Any]] = done["log_history"]
-                return ended
+                trainer.state = done
+                return trainer
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     except Exception as error:
         if not _no_memory(error):
@@ -326,8 +350,7 @@ def carry_out(
             f"Stopped after step {state.global_step} of {state.max_steps}. The same command goes on "
             "from there."
         )
-    log: list[dict[str, Any]] = state.log_history
-    return log
+    return trainer
 
 
 class _Interrupt:

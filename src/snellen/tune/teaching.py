@@ -17,7 +17,7 @@ from snellen.protocols.closed_set import ClosedSet
 from snellen.tune.examples import Example
 from snellen.tune.recipes import Recipe, adapters, freeze
 from snellen.tune.sources import Lessons
-from snellen.tune.stages import Watch, carry_out, in_effect, room, settings
+from snellen.tune.stages import Watch, by_place, carry_out, in_effect, room, settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:
@@ -125,9 +125,6 @@ def teach(
         )
 
         effective[stage.name] = in_effect(config, len(lessons))
-        if watch is not None:
-            watch(stage.name, 0, config.max_steps, effective[stage.name])
-
         # What learns does so in full precision; the rest goes along where it is mixed, else it has to be
         # alike.
         mixes = config.bf16 or config.fp16
@@ -135,17 +132,9 @@ def teach(
             if parameter.requires_grad or not mixes:
                 parameter.data = parameter.data.float()
 
-        class Kept(SFTTrainer):  # type: ignore[misc, unused-ignore]
-            """Lets the stage have the model that the trainer made of its own."""
-
-            def __init__(self, **how: Any) -> None:
-                nonlocal trainer
-                super().__init__(**how)
-                trainer = self
-
         try:
-            log[stage.name] = carry_out(
-                Kept,
+            trainer = carry_out(
+                SFTTrainer,
                 folder,
                 stage.name,
                 watch,
@@ -158,11 +147,12 @@ def teach(
                 processing_class=processor,
                 peft_config=peft_config,
             )
+        # What processors, models and TRL raise where they do not go together, or an image is odd.
         except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
             raise Unsupported(
                 f"{model.name}: the training refused this model or these data ({reason_of(error)})."
             ) from error
-        network = trainer.model
+        network, log[stage.name] = trainer.model, trainer.state.log_history
         if peft_config is not None:
             trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     saved: dict[str, Any] = {}
@@ -246,13 +236,12 @@ class Collator:
 
 def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
     """Lessons as a data set of the datasets library, whose images are read when they are asked for."""
-    from datasets import Dataset
 
-    def batch(rows: dict[str, list[int]]) -> dict[str, list[Any]]:
-        made = [collator.render(lessons[place]) for place in rows["place"]]
+    def batch(places: Sequence[int]) -> dict[str, list[Any]]:
+        made = [collator.render(lessons[place]) for place in places]
         return {key: [row[key] for row in made] for key in ("images", "prompt", "completion")}
 
-    return Dataset.from_dict({"place": list(range(len(lessons)))}).with_transform(batch)
+    return by_place(len(lessons), batch)
 
 
 def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
@@ -282,7 +271,7 @@ def _asking(
     import torch
     from transformers import TrainerCallback
 
-    class Asking(TrainerCallback):  # type: ignore[misc]
+    class Asking(TrainerCallback):  # type: ignore[misc] # loaded when needed, so of no known type
         def on_evaluate(self, args: Any, state: Any, _: Any, model: Any = None, **__: Any) -> None:
             network = model.get_base_model() if hasattr(model, "get_base_model") else model
             mixed = torch.bfloat16 if args.bf16 else torch.float16

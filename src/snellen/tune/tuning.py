@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from snellen._version import __version__
 from snellen.api import AtHand, Filters, Plan
@@ -20,18 +20,21 @@ from snellen.datasets.base import Dataset, Selection
 from snellen.errors import BadOption, DataError, Unsupported
 from snellen.models.base import Model
 from snellen.redaction import redact
-from snellen.registry import MODELS
+from snellen.registry import MODELS, parse_name
 from snellen.runs import Run
 from snellen.store import Store
 from snellen.tune.card import draw_curves, write_card
 from snellen.tune.examples import Ask
-from snellen.tune.leakage import Leaks, leaks
+from snellen.tune.leakage import leaks
 from snellen.tune.recipes import check_lora, named_recipe
 from snellen.tune.record import MANIFEST, Record
 from snellen.tune.results import Result, of_classes, result_of
 from snellen.tune.sources import Lessons, Part, Source, apart, hold_out, mixed
 from snellen.tune.stages import Watch, room
 from snellen.tune.teaching import Taught, check_teachable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["MANIFEST", "Tuned", "Tuning"]
 
@@ -155,7 +158,7 @@ class Tuning:
             raise BadOption(
                 f"--recipe {self.recipe} is for vision-language models; a dual encoder is tuned whole."
             )
-        checkpoint = self._subject.checkpoint  # type: ignore[attr-defined]
+        checkpoint = self._subject.checkpoint  # type: ignore[attr-defined] # both sorts that are left have one
         if checkpoint.adapter is not None:
             raise Unsupported(
                 f"{self.model} is an adapter on another model already. Merge it first (snellen tune … "
@@ -176,12 +179,19 @@ class Tuning:
             seed=self.seed,
         )
         self._hand = AtHand()
-        self._tested: Dataset | str = tested
-        self._test_plan = self._plan(self.model, tested, self._protocols(), examined=self.filters)
+        #: A part of a data set has no name that it could be made by again.
+        self._tested: Dataset | str = tested if isinstance(tested, Part) else self.data
+        #: How the model is examined before; as the data set's authors do, where that is no classification.
+        self._protocols: tuple[str, ...] = ()
+        if self._dual:
+            self._protocols = ("rank",)
+        elif tested.labels and tested.protocol in (None, "closed-set"):
+            asked = ("closed-set?rounds=1", "open-world")  # a head is set beside the first alone
+            self._protocols = asked[:1] if self.recipe == "head" else asked
+        self._test_plan = self._plan(self.model, self._tested, self._protocols, examined=self.filters)
         self._test: Selection = next(iter(self._test_plan.selections))
-        self._general_plans = [
-            self._plan(self.model, name, (), examined=Filters()) for name in self._general_names()
-        ]
+        self._general = self._general_names()
+        self._general_plans = [self._general_plan(self.model, name) for name in self._general]
         wanted = Filters(shuffle=True, limit=self.train_limit, skip_bad=self.filters.skip_bad)
         classes = self._test.labels if set(self._test.labels) < set(learnt.labels) else ()
         wanted = Filters(**{**wanted.__dict__, "classes": classes})
@@ -239,24 +249,6 @@ class Tuning:
     def _classless(self) -> bool:
         return not self._learnt.labels
 
-    def _protocols(self) -> tuple[str, ...]:
-        """What the model is examined by, before."""
-        if self._dual:
-            return ("rank",)
-        made = self._tested_labels
-        return ("closed-set?rounds=1", "open-world") if made else ()
-
-    @cached_property
-    def _tested_labels(self) -> tuple[str, ...]:
-        from snellen.registry import DATASETS
-
-        if isinstance(self._tested, str):
-            found = DATASETS.make(self._tested, self.data_options)
-        else:
-            found = self._tested
-        own = found.protocol not in (None, "closed-set")
-        return () if own else found.labels
-
     def _general_names(self) -> Sequence[str]:
         if self._dual or self.recipe == "head":
             return ()
@@ -291,8 +283,6 @@ class Tuning:
         allowed = ("device",) if self.recipe == "head" else CARRIED
         allowed = (*allowed, "trust_remote_code") if not self._dual else allowed
         found = {key: value for key, value in self.model_options.items() if key in allowed}
-        from snellen.registry import parse_name
-
         _, _, own = parse_name(self.model)
         return {**found, **{key: value for key, value in own.items() if key in allowed}}
 
@@ -380,35 +370,11 @@ class Tuning:
             places of the first source that are not to be learnt from.
         """
         tested = [self._test, *(next(iter(plan.selections)) for plan in self._general_plans)]
-        found: Leaks = leaks([one.selection for one in self._sources], tested)
-        if found.identical:
-            pairs = ", ".join(f"{a} = {b}" for a, b in found.identical[:3])
-            more = f" … {len(found.identical)} in all" if len(found.identical) > 3 else ""
-            told = f"images that are tested stand among those that are learnt from ({pairs}{more})"
-            if self.leaks == "refuse":
-                at_fault = ", ".join(
-                    source.selection.name
-                    for source, same in zip(self._sources, found.places, strict=True)
-                    if same
-                )
-                raise DataError(
-                    f"{at_fault}: {told}. A test on what was learnt tells nothing. Leave them out of the "
-                    "training with --leaks drop, name another training set, or, if it is meant: --leaks "
-                    "allow"
-                )
-            what = "left out" if self.leaks == "drop" else "learnt from all the same, so the test flatters"
-            self.notes.append(f"{len(found.identical)} {told}: {what}.")
-        if found.near:
-            pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in found.near[:5])
-            self.notes.append(
-                f"{len(found.near)} training images look nearly like one that is tested, by a perceptual "
-                f"hash ({pairs}{' …' if len(found.near) > 5 else ''}). They were learnt from; look at them."
-            )
-        for source, unread in zip(self._sources, found.unread, strict=True):
-            if unread:
-                self.notes.append(
-                    f"{source.selection.name}: {len(unread)} images cannot be read and are left out."
-                )
+        found = leaks([one.selection for one in self._sources], tested)
+        names = [source.selection.name for source in self._sources]
+        if found.identical and self.leaks == "refuse":
+            raise DataError(found.refusal(names))
+        self.notes += found.notes(names, dropped=self.leaks == "drop")
         dropped = [same if self.leaks == "drop" else set[int]() for same in found.places]
         for number, source in enumerate(self._sources[1:], 1):
             gone = dropped[number] | found.unread[number]
@@ -460,28 +426,27 @@ class Tuning:
         if model == self.model:
             plans = [self._test_plan, *self._general_plans]
         else:
-            protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols()
+            protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols
             plans = [self._plan(model, self._tested, protocols, examined=self.filters)]
-            plans += [
-                self._plan(model, name, (), examined=Filters()) for name in self._general_names_quietly()
-            ]
-        found = [run for plan in plans for run in plan.examine(self.watch_examination)]
-        if self.recipe == "head" and model == self.model:
-            return found[:1]
-        return found
+            plans += [self._general_plan(model, name) for name in self._general]
+        return [run for plan in plans for run in plan.examine(self.watch_examination)]
 
-    def _general_names_quietly(self) -> list[str]:
-        return [str(next(iter(plan.selections)).name) for plan in self._general_plans]
+    def _general_plan(self, model: str, name: str) -> Plan:
+        """A model on a general task, as its authors examine."""
+        return self._plan(model, name, (), examined=Filters())
+
+    def _closed(self, places: Sequence[int], what: str) -> pd.DataFrame:
+        """What the model says of some of the training samples, out of all names."""
+        seen = Part(self._learnt.data, [self._learnt.indices[i] for i in places], what)
+        plan = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters())
+        (run,) = plan.examine(self.watch_examination)
+        return run.outcomes
 
     def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
         """The third of classes that the model finds least on images that are neither learnt from nor
         tested.
         """
-        seen = Part(self._learnt.data, [self._learnt.indices[i] for i in sorted(kept)], "kept apart")
-        (run,) = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters()).examine(
-            self.watch_examination
-        )
-        frame = run.outcomes
+        frame = self._closed(sorted(kept), "kept apart")
         recall = (frame["prediction"] == frame["label"]).groupby(frame["label"]).mean()
         order = sorted(recall.index, key=lambda name: (recall[name], name))
         return tuple(order[: max(1, len(order) // 3)])
@@ -490,11 +455,7 @@ class Tuning:
         first = self._sources[0]
         if "hard" in self.oversample:
             looked = [i for i in range(len(self._learnt)) if i not in without][:LOOKED]
-            seen = Part(self._learnt.data, [self._learnt.indices[i] for i in looked], "looked at")
-            (run,) = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters()).examine(
-                self.watch_examination
-            )
-            frame = run.outcomes
+            frame = self._closed(looked, "looked at")
             wrong = frame[frame["prediction"] != frame["label"]]
             names = set(wrong["id"])
             first.wrong = frozenset(i for i in looked if self._learnt.id(i) in names)

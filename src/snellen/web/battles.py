@@ -19,7 +19,7 @@ from snellen.arena.results import Results
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.playground import MAX_QUESTION
 from snellen.types import Outcome
-from snellen.web.pictures import MAX_UPLOAD, PNG, is_hash, preview
+from snellen.web.pictures import MAX_UPLOAD, is_hash, preview
 from snellen.web.site import Site, picture, site_of
 
 __all__ = ["router"]
@@ -41,7 +41,7 @@ def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
     """Where a battle begins: an image and a question, or a stored one."""
     site = site_of(request)
     arena = _arena(site)
-    if image and not (is_hash(image) and site.uploads.path(image).is_file()):
+    if image and not site.uploads.has(image):
         raise HTTPException(404, "This image is not kept.")
     question = ""
     if image and sample and isinstance(arena, Live) and (found := arena.sample(sample)) is not None:
@@ -109,7 +109,7 @@ async def begin(
             site.newcomer(request, page)
             return page
     else:
-        known = image if is_hash(image) and site.uploads.path(image).is_file() else ""
+        known = image if site.uploads.has(image) else ""
         try:
             sha256 = await _image(site, request, known, file)
             more = await run_in_threadpool(_about, arena, sample if sha256 == known else "")
@@ -138,12 +138,8 @@ async def _image(site: Site, request: Request, known: str, file: UploadFile | No
     Raises:
         ImageError: it is none, or too large.
     """
-    if file is not None and file.filename:
-        site.limit("upload", request)
-        data = await file.read(MAX_UPLOAD + 1)
-        return await run_in_threadpool(site.uploads.keep, data, "the upload")
-    if known:
-        return known
+    if found := await site.uploaded(request, file) or known:
+        return found
     raise ImageError("There is no image. Choose a PNG, JPEG or WebP file, or take a random image.")
 
 
@@ -216,10 +212,9 @@ def arena_image(request: Request, sha256: str) -> Response:
     site = site_of(request)
     if not is_hash(sha256):
         raise HTTPException(404)
-    path = site.uploads.path(sha256)
-    data = path.read_bytes() if path.is_file() else preview(site.store, sha256)
-    kind = "image/png" if data is not None and data.startswith(PNG) else "image/jpeg"
-    return picture(None if data is None else (kind, data))
+    if (found := site.uploads.read(sha256)) is None and (small := preview(site.store, sha256)) is not None:
+        found = ("image/jpeg", small)
+    return picture(found)
 
 
 @router.get("/arena/battles/{id}/images/{number}", response_model=None)

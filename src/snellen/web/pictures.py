@@ -49,6 +49,19 @@ class Uploads:
         """Where the image of a hash is kept."""
         return self.folder / sha256[:2] / sha256
 
+    def has(self, sha256: str) -> bool:
+        """Whether this is the hash of an image that is kept."""
+        return is_hash(sha256) and self.path(sha256).is_file()
+
+    def read(self, sha256: str) -> tuple[str, bytes] | None:
+        """Media type and bytes of an image; None where it is not kept. They are PNG or JPEG: see
+        :func:`snellen.images.cleaned`.
+        """
+        if not self.has(sha256):
+            return None
+        data = self.path(sha256).read_bytes()
+        return ("image/png" if data.startswith(PNG) else "image/jpeg"), data
+
     def keep(self, data: bytes, name: str = "the upload") -> str:
         """Keep an image; its hash comes back.
 
@@ -142,8 +155,7 @@ class Album:
         Raises:
             StoreError: it cannot be written.
         """
-        path = self._uploads.path(sha256)
-        found = ("", path.read_bytes()) if path.is_file() else self._originals.of_battle(battle, sha256)
+        found = self._uploads.read(sha256) or self._originals.of_battle(battle, sha256)
         data = found[1] if found is not None else preview(self._store, sha256)
         if data is None:
             return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from snellen.errors import BadOption, Conflict, ImageError, UsageError
 from snellen.playground import MAX_QUESTION, MAX_TURNS, Playground, Talk
 from snellen.types import Outcome
-from snellen.web.pictures import MAX_UPLOAD, is_hash
+from snellen.web.pictures import MAX_UPLOAD
 from snellen.web.site import Site, picture, site_of
 
 __all__ = ["router"]
@@ -60,18 +61,13 @@ async def begin(
     site = site_of(request)
     play = _play(site)
     site.limit("ask", request)
-    known = [image] if is_hash(image) and site.uploads.path(image).is_file() else []
+    known = image if site.uploads.has(image) else ""
     try:
-        if file is not None and file.filename:
-            site.limit("upload", request)
-            data = await file.read(MAX_UPLOAD + 1)
-            known = [await run_in_threadpool(site.uploads.keep, data, "the upload")]
-        talk = await run_in_threadpool(play.begin, known, question)
+        known = await site.uploaded(request, file) or known
+        talk = await run_in_threadpool(play.begin, [known] if known else [], question)
     except (ImageError, BadOption) as error:
-        told = str(error)
-        return await run_in_threadpool(
-            lambda: _page(request, 400, image=known[0] if known else "", question=question, told=told)
-        )
+        typed = {"image": known, "question": question, "told": str(error)}
+        return await run_in_threadpool(partial(_page, request, 400, **typed))
     return RedirectResponse(f"/play/{talk.id}", 303)
 
 
@@ -122,10 +118,7 @@ def image(request: Request, id: str) -> Response:
     talk = _play(site).talk(id)
     if not talk.images:
         raise HTTPException(404, "This talk has no image.")
-    path = site.uploads.path(talk.images[0])
-    data = path.read_bytes() if path.is_file() else b""
-    kinds = {b"\x89PNG": "image/png", b"RIFF": "image/webp"}
-    return picture((kinds.get(data[:4], "image/jpeg"), data) if data else None)
+    return picture(site.uploads.read(talk.images[0]))
 
 
 @router.get("/play/{id}/answers/{turn}/{model}", response_model=None)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import Request  # noqa: TC002 - routes are read off annotations
+from fastapi import Request, UploadFile  # noqa: TC002 - routes are read off annotations
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
@@ -22,7 +23,7 @@ from snellen.report.page import environment
 from snellen.report.tables import dollars, heading_of, number
 from snellen.store import Store
 from snellen.web.markup import markdown
-from snellen.web.pictures import Originals, Uploads
+from snellen.web.pictures import MAX_UPLOAD, Originals, Uploads
 from snellen.web.safety import Policy, Rates
 
 __all__ = ["Site", "TooFast", "picture", "site_of"]
@@ -89,6 +90,19 @@ class Site:
         for sort, who in ((kind, voter), ("all", host)):
             if seconds := self.rates.wait(sort, who):
                 raise TooFast(seconds)
+
+    async def uploaded(self, request: Request, file: UploadFile | None) -> str | None:
+        """The hash of the image that a form brings; None where it brings none.
+
+        Raises:
+            ImageError: it is none, or too large.
+            TooFast: as :meth:`limit`.
+        """
+        if file is None or not file.filename:
+            return None
+        self.limit("upload", request)
+        data = await file.read(MAX_UPLOAD + 1)
+        return await run_in_threadpool(self.uploads.keep, data, "the upload")
 
     def results(self, *, style: bool, leaked: bool) -> Results:
         """What votes say, worked out anew when there are other votes or runs."""
