@@ -79,7 +79,8 @@ def fill(where, count):
     from snellen.datasets.base import select
     from snellen.engine.examiner import Examination
     from snellen.engine.memory import describe, key_of
-    from snellen.store import Finding, Remembered, Store
+    from snellen.store import Store
+    from snellen.stored import Finding, Remembered
     from snellen.types import Prediction, Response
 
     store = Store(where)

@@ -1,176 +1,409 @@
-"""Many copies of a model by Ray: the same answers, and nothing lost when copies die."""
+"""Many copies of a model by Ray: the same answers, and nothing lost when copies, or who sent them, die."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import threading
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as arrow
 import pytest
 from typer.testing import CliRunner
 
-from snellen.api import run
+from snellen.api import Plan, run
 from snellen.cli import app
-from snellen.engine.completing import complete
-from snellen.engine.replicas import Engine, Replicated, portable
-from snellen.errors import BadOption, ModelError, Unsupported
-from snellen.protocols.base import ask
-from snellen.registry import DATASETS, MODELS
-from snellen.runs import Run
-from snellen.types import Outcome, Request, Response
+from snellen.engine.crew import Crew, Engine
+from snellen.errors import BadOption, DataError, ModelError, Unsupported, UsageError
+from snellen.models.pico import NAMES
+from snellen.registry import DATASETS, MODELS, PROTOCOLS
+from snellen.rescore import rescore
+from snellen.runs import Run, open_run
+from snellen.shards import Shards, parquet_url, shard_size
+from snellen.store import Store
+from snellen.types import Outcome
 
 ray = pytest.importorskip("ray")
 runner = CliRunner()
+# Ray Data copies its own settings, old names and all.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+HERE = Path(__file__).parent
+TWO = Engine(replicas=2)
+#: Figures that hold how long something took, or how much memory.
+OF_THE_MACHINE = {"latency_median", "latency_p95", "items_per_second", "peak_rss_bytes"}
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory) -> Path:
+    """A folder with a package that brings a model of its own, for whoever has it on its path."""
+    folder = tmp_path_factory.mktemp("plugin")
+    shutil.copy(HERE / "deadly.py", folder)
+    about = folder / "deadly-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[snellen.models]\ndeadly = deadly:deadly\n")
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
+def cluster(plugin):
     """A cluster on this machine, for all tests of this page."""
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    patch.setenv("PYTHONPATH", str(plugin))
+    patch.syspath_prepend(str(plugin))
+    import deadly  # noqa: F401  it registers itself
+
     try:
-        start()
+        ray.init(
+            num_cpus=4,  # replicas of several tests side by side
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=200 * 2**20,
+        )
     except Exception as error:  # a machine without shared memory, say
         pytest.skip(f"Ray does not start here: {error}")
     yield
     ray.shutdown()
     MODELS._entries.pop("deadly", None)
+    patch.undo()
 
 
-def start() -> None:
-    ray.init(
-        num_cpus=4,  # replicas of several tests side by side
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=200 * 2**20,
-        runtime_env={
-            "env_vars": {"PYTHONPATH": str(Path(__file__).parent)},
-            "worker_process_setup_hook": "deadly.known",
-        },
-    )
+def rows_of(found: Run) -> list[dict[str, Any]]:
+    """Everything that was predicted and answered, without how long it took."""
+    return [{k: v for k, v in row.items() if k != "latencies"} for row in found._store.rows(found.id)]
 
 
-@pytest.fixture(scope="module")
-def llavas(cluster) -> Iterator[Replicated]:
-    """Two copies of the built-in model, started once."""
-    model = Replicated("pico:llava", {}, Engine(replicas=2), batch_size=8)
-    close = model.close
-    model.close = lambda: None  # type: ignore[method-assign]
-    model.load()
-    yield model
-    close()
+def figures_of(found: Run) -> dict[str, Any]:
+    return {key: value for key, value in found.metrics.items() if key not in OF_THE_MACHINE}
 
 
-async def answers(model: Replicated, requests: list[Request]) -> list[Response]:
-    async with model.connected():
-        return list(await model.respond(requests))
+def pids(workspace: Path) -> set[int]:
+    """Of the replicas, which have a log each."""
+    return {int(path.stem.rpartition("-")[2]) for path in workspace.glob("logs/*/*.log")}
 
 
-def pids(model: Replicated) -> list[int]:
-    return [about[2] for about in ray.get([one.about.remote() for one in model._actors])]
+def until(found, seconds: float = 60):
+    """Wait until there is what is looked for."""
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return value
 
 
-def rows_of(found: Run) -> list[list[Any]]:
-    kept = ("id", "label", "prediction", "outcome", "details", "ranking", "marks", "images")
-    return [[row[key] for key in kept] for row in sorted(found.findings(), key=lambda row: row["position"])]
+def together(name: str, folder: Path, data: list[str], protocols: list[str], **more: Any) -> list[Run]:
+    """Runs by two replicas, which are those of one process."""
+    how = {"known_options": {"metrics": "overlap", "rounds": 2}}
+    here = Plan([name], data, protocols, **how, workspace=folder / "here").examine()
+    there = Plan([name], data, protocols, **how, workspace=folder / "there", engine=TWO, **more).examine()
+    assert [one.id for one in here] == [one.id for one in there]
+    for one, other in zip(here, there, strict=True):
+        assert rows_of(one) == rows_of(other)
+        assert figures_of(one) == figures_of(other)
+        assert other.manifest["model"]["facts"]["replicas"] in (1, 2)
+        assert sum(replica["samples"] for replica in other.manifest["replicas"]) >= other.metrics["n"]
+    return there
 
 
-def test_the_same_as_one_process(llavas, tmp_path):
-    """Sample by sample: predictions, texts, figures; it is the same run, so one goes on with the other's."""
-    how = {"data": "chart:shapes?n=56", "protocol": "closed-set?rounds=2"}
-    one = run(model="pico:llava", **how, workspace=tmp_path / "one")
-    other = run(model=llavas, **how, workspace=tmp_path / "many")
-    assert one.id == other.id
-    assert rows_of(one) == rows_of(other)
-    texts = [
-        {
-            row["id"]: [(reply.text, reply.prompt_tokens) for reply in replies]
-            for row, replies in found.answered()
-        }
-        for found in (one, other)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_and_protocol_as_in_one_process(name, tmp_path):
+    """Sample by sample: predictions, texts, figures. It is the same run, so one knows the other's."""
+    data = ["chart:shapes?n=28"]
+    if name.startswith("llava"):
+        data += [f"chart:shapes?n=6&ask={ask}" for ask in ("caption", "multiple-choice", "color")]
+    found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries])
+    assert {one.manifest["protocol"]["name"] for one in found} >= {"rank"}
+    assert found[-1].metrics["n"]
+    again = Plan([f"pico:{name}"], data[:1], ["rank"], workspace=tmp_path / "there").examine()
+    assert again[0].manifest["finished"] in {one.manifest["finished"] for one in found}  # as it was
+
+
+def test_in_parquet_as_in_one_process(tmp_path):
+    sink = f"parquet:{tmp_path}/shards"
+    together("pico:llava", tmp_path, ["chart:shapes?n=40"], ["closed-set", "rank", "caption"], sink=sink)
+
+
+@pytest.fixture
+def questions(tmp_path) -> str:
+    """Sixty-four questions about one picture."""
+    return asked_about(tmp_path, [f"What {i}?" for i in range(64)])
+
+
+def asked_about(folder: Path, texts: list[str]) -> str:
+    picture = DATASETS.make("chart:shapes?n=1")
+    (folder / "one.png").write_bytes(picture.sample(0, picture.labels, None).images[0].data)
+    rows = [
+        {"id": f"q{i}", "image": "one.png", "question": text, "answer": "star"}
+        for i, text in enumerate(texts)
     ]
-    assert texts[0] == texts[1]
-    for figure in ("accuracy", "macro_f1", "outcomes", "requests", "prompt_tokens"):
-        assert one.metrics[figure] == other.metrics[figure]
-    assert other.manifest["model"]["facts"]["replicas"] == 2
-    again = run(model="pico:llava", **how, workspace=tmp_path / "many")
-    assert again.manifest["finished"] == other.manifest["finished"]  # it came back as it was
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"jsonl:{folder}/questions.jsonl?question=question&reference=answer"
 
 
-def test_a_killed_replica_loses_nothing(llavas, tmp_path):
-    """A worker killed in the middle: its batch is asked again, by another process, and nothing is doubled."""
-    how = {"data": "chart:shapes?n=140", "protocol": "closed-set?rounds=3"}
-    whole = run(model="pico:llava", **how, workspace=tmp_path / "whole")
-    victim = pids(llavas)[0]
-    killed = threading.Timer(0.5, os.kill, (victim, signal.SIGKILL))
-    killed.start()
-    found = run(model=llavas, **how, workspace=tmp_path / "killed")
-    killed.join()
-    assert victim not in pids(llavas)
-    assert found.metrics["outcomes"]["error"] == 0
-    assert rows_of(found) == rows_of(whole)
+def test_a_killed_replica_loses_nothing(questions, tmp_path):
+    """A worker killed in the middle: others go on, and at most what it had under way is asked again."""
+    victims: list[int] = []
+
+    def kill(examination, progress):
+        if not victims:
+            victims.append(min(pids(tmp_path / "ws")))
+            os.kill(victims[0], signal.SIGKILL)
+
+    log = tmp_path / "asked"
+    found = run(
+        model=f"deadly:star?log={log}&pause=0.1",
+        data=questions,
+        protocol="vqa",
+        batch_size=4,
+        workspace=tmp_path / "ws",
+        engine=TWO,
+        watch=kill,
+    )
+    assert len(pids(tmp_path / "ws")) == 3  # another came in its place
+    assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
+    asked = Counter(log.read_text().splitlines())
+    assert set(asked) == {f"What {i}?" for i in range(64)}
+    assert max(asked.values()) <= 2
+    assert sum(asked.values()) <= 64 + 4  # the batch that was under way
 
 
-def test_what_a_model_raises_is_told(llavas):
-    (reply,) = complete(answers(llavas, [Request(ask([], "x " * 9000).messages)]))
-    assert reply.outcome is Outcome.ERROR
-    assert "context" in reply.reason
+@pytest.mark.parametrize("sink", [[], ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])
+def test_a_killed_command_goes_on(sink, questions, tmp_path):
+    """Killed and started again, it asks for nothing that was stored."""
+    words = f"run --model deadly:star?log={tmp_path}/asked&pause=0.25 --data {questions} --protocol vqa "
+    words += "--engine ray --replicas 2 --quiet --batch-size 4 --workspace ws"
+    command = [sys.executable, "-m", "snellen", *words.split(), *sink]
+    address = ray.get_runtime_context().gcs_address
+    where = {"cwd": tmp_path, "env": {**os.environ, "RAY_ADDRESS": address}}
+
+    def stored() -> set[str]:
+        """Ids of samples that are examined."""
+        if sink:
+            files = list(tmp_path.glob("shards/*/*.parquet"))
+            tables = [arrow.dataset(file).to_table(columns=["id"]) for file in files]
+            return {id for table in tables for id in table.column("id").to_pylist()}
+        if not (tmp_path / "ws/snellen.db").exists():
+            return set()
+        with sqlite3.connect(tmp_path / "ws/snellen.db", timeout=30) as database:
+            try:
+                return {id for (id,) in database.execute("SELECT sample FROM predictions").fetchall()}
+            except sqlite3.OperationalError:  # no tables yet
+                return set()
+
+    with subprocess.Popen(command, **where) as started:
+        try:
+            until(lambda: len(stored()) >= 16, 40)
+        finally:
+            started.kill()
+    gone = pids(tmp_path / "ws")
+    assert gone
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in gone))  # the cluster ends them
+    before = stored()
+    assert 16 <= len(before) < 64
+    (tmp_path / "asked").write_text("")
+    done = subprocess.run(command, **where, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert not {text for text in asked if f"q{text[5:-1]}" in before}
+    found = open_run(workspace=tmp_path / "ws")
+    assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
+    assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
 
 
-def test_a_poisoned_sample_ends_as_an_error_alone(tmp_path):
-    """A request that kills whoever is asked it, tried a bounded number of times; all others are answered."""
-    import deadly
+@pytest.mark.parametrize("sink", [None, "parquet:{}/shards"], ids=["workspace", "parquet"])
+def test_a_poisoned_sample_ends_as_an_error_alone(sink, tmp_path):
+    """What kills whoever is asked it is tried a bounded number of times; all others are answered."""
+    questions = asked_about(tmp_path, ["bang" if i == 5 else f"What {i}?" for i in range(10)])
+    log = tmp_path / "asked"
+    found = run(
+        model=f"deadly:star?log={log}",
+        data=questions,
+        protocol="vqa",
+        workspace=tmp_path / "ws",
+        batch_size=8,
+        engine=Engine(replicas=1),
+        sink=sink and sink.format(tmp_path),
+    )
+    assert found.metrics["outcomes"] == {"ok": 9, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
+    (bad,) = [row for row in found.findings() if row["outcome"] == Outcome.ERROR]
+    assert bad["id"] == "q5"
+    assert "2 replicas died" in bad["reason"]
+    asked = log.read_text().split("\n")[:-1]
+    assert asked.count("bang") == 3  # with others, and twice alone
+    assert all(asked.count(f"What {i}?") <= 2 for i in range(10))
+    assert found.metrics["n"] == 10
 
-    assert deadly.known() is None
-    data = DATASETS.make("chart:shapes?n=8")
-    samples = [data.sample(i, data.labels, None) for i in range(8)]
-    model = Replicated("deadly:star", {}, Engine(replicas=1))
-    model.load()
-    requests = [Request(ask(s.images, "bang" if i == 5 else "What?").messages) for i, s in enumerate(samples)]
 
-    replies = complete(answers(model, requests))
-    model.close()
-    assert [reply.outcome for reply in replies] == [Outcome.ERROR if i == 5 else Outcome.OK for i in range(8)]
-    assert "died" in replies[5].reason.lower() or "Actor" in replies[5].reason
+def test_a_model_that_kills_who_loads_it_is_given_up(questions, tmp_path):
+    with pytest.raises(ModelError, match="3 replicas died while they loaded"):
+        run(
+            model="deadly:star?loads=false",
+            data=questions,
+            protocol="vqa",
+            workspace=tmp_path / "ws",
+            engine=Engine(replicas=1),
+        )
 
 
-def test_requests_travel_without_what_they_do_not_need():
-    data = DATASETS.make("chart:shapes?n=1")
-    one = data.sample(0, data.labels, None)
-    asked = [Request(ask(one.images, f"{i}?").messages, sample=one) for i in range(40)]
-    sent = portable(asked)
-    assert sent == [Request(r.messages) for r in sent]
-    assert [r.messages[0].text for r in sent] == [r.messages[0].text for r in asked]
-    assert {r.images[0].sha256 for r in sent} == {one.images[0].sha256}
-    import ray.cloudpickle as pickling
+def test_what_a_replica_raises_is_told(questions, tmp_path):
+    """Data that a node does not see, and images that cannot be read, as one process tells of them."""
+    folder = tmp_path
+    lines = (folder / "questions.jsonl").read_text().splitlines()
+    broken = [json.dumps({**json.loads(line), "image": "two.png"}) for line in lines[:2]]
+    (folder / "two.png").write_bytes((folder / "one.png").read_bytes()[:60])
+    (folder / "bad.jsonl").write_text("\n".join([*broken, *lines[2:5]]))
+    how = {
+        "model": "deadly:star",
+        "data": f"jsonl:{folder}/bad.jsonl?question=question&reference=answer",
+        "protocol": "vqa",
+    }
+    with pytest.raises(DataError, match="line 1: a broken image .*--skip-bad"):
+        run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1))
+    found = run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1), skip_bad=True)
+    assert found.metrics["n"] == 3
+    assert found.metrics["skipped"] == 2
+    assert [bad["where"] for bad in found.manifest["data"]["skipped"]] == ["q0", "q1"]
 
-    assert len(pickling.dumps(sent)) < 2 * len(one.images[0].data) + 20_000  # the image once
+
+def test_a_run_in_parquet_is_read_like_any_other(tmp_path):
+    """Shown, compared, rescored, gone on with; and read by other tools as it is."""
+    how = {"model": "pico:llava", "data": "chart:shapes?n=40", "protocol": "closed-set?rounds=1"}
+    one = run(**how, workspace=tmp_path / "one")
+    sink = f"parquet:{tmp_path}/shards"
+    found = run(**how, workspace=tmp_path / "ws", engine=TWO, sink=sink)
+    rows = list(one.findings())
+    assert [row["id"] for row in found.findings()] == [row["id"] for row in rows]
+    assert found.sample(rows[20]["id"])["content"] == one.sample(rows[20]["id"])["content"]
+    assert [reply.text for reply in found.replies(rows[20]["id"])] == [
+        reply.text for reply in one.replies(rows[20]["id"])
+    ]
+    assert found.finding(17)["id"] == rows[17]["id"]
+    assert [found.neighbours(i) for i in (0, 16, 39)] == [(None, 1), (15, 17), (38, None)]
+    assert list(found.samples())[3]["label"] == rows[3]["label"]
+    with pytest.raises(UsageError, match="no sample 'x'"):
+        found.sample("x")
+    table = arrow.dataset(tmp_path / "shards" / found.id, format="parquet").to_table(columns=["outcome"])
+    assert table.column("outcome").to_pylist() == ["ok"] * 40
+    shown = runner.invoke(app, ["show", "@last", "--workspace", str(tmp_path / "ws")])
+    assert shown.exit_code == 0, shown.output
+
+    store = Store(tmp_path / "ws")
+    again = Run(store, rescore(store, found.id))
+    assert figures_of(again)["accuracy"] == found.metrics["accuracy"]
+    assert rows_of(again) == rows_of(found)
+    store.do(lambda connection: connection.exec_driver_sql("UPDATE runs SET status = 'running'"))
+    with pytest.raises(UsageError, match="begun with --sink"):
+        run(**how, workspace=store)
+    whole = runner.invoke(app, f"resume {found.id} --workspace {tmp_path}/ws".split())
+    assert "--sink" in str(whole.exception)
+    assert "--engine ray" in str(whole.exception)
+
+
+def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    shards = Shards(str(tmp_path), "run")
+    row = {
+        "id": "a",
+        "position": 0,
+        "label": "x",
+        "images": [],
+        "content": {},
+        "prediction": "x",
+        "outcome": "ok",
+        "reason": "",
+        "questions": 1,
+        "ranking": [],
+        "details": {"k": [1.5, None]},
+        "responses": [],
+        "marks": {"exact_match": 1.0},
+        "replies": [],
+    }
+    shards.write(shards.name(0, 8), [row])
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(UsageError.__base__, match="cannot be written .*no space left"):
+        shards.write(shards.name(0, 8), [{**row, "label": "y"}])
+    assert [found["label"] for found in shards.rows()] == ["x"]
+    assert list(shards.rows()) == [row]
+    monkeypatch.undo()
+    shards.keep_scores({"a": {"cider": 2.0}, "b": {"cider": 1.0}})
+    assert next(shards.rows())["marks"] == {"cider": 2.0}
+
+
+def test_shards_in_a_store_of_objects():
+    """Whatever fsspec reads; here, one in memory."""
+    shards = Shards("memory://bucket/runs", "run")
+    assert shards.names() == []
+    row = {
+        "id": "a",
+        "position": 3,
+        "label": None,
+        "images": ["f" * 64],
+        "content": {"question": "?"},
+        "prediction": "",
+        "outcome": "error",
+        "reason": "r",
+        "questions": 0,
+        "ranking": ["b", "a"],
+        "details": {},
+        "responses": [],
+        "marks": {},
+        "replies": [],
+    }
+    shards.write(shards.name(0, 8), [row])
+    assert list(shards.rows()) == [row]
+    assert parquet_url("parquet:memory://bucket/runs") == "memory://bucket/runs"
+
+
+@pytest.mark.parametrize(("n", "batch"), [(1, 16), (33, 16), (5_000, 7), (50_000, 16), (10_000_000, 3)])
+def test_shards_are_whole_batches_and_not_too_many(n, batch):
+    size = shard_size(n, batch)
+    assert size % batch == 0
+    assert size >= batch
+    assert -(-n // size) <= 10_000
 
 
 def test_refusals(tmp_path):
+    how = {"data": "chart:shapes?n=28", "workspace": tmp_path}
     with pytest.raises(Unsupported, match="--max-concurrency"):
-        Replicated("openai:gpt-4o", {}, Engine())
+        run(model="openai:gpt-4o", **how, engine=TWO)
+    with pytest.raises(Unsupported, match="by their names"):
+        run(model=MODELS.make("pico:clip"), **how, engine=TWO)
+    with pytest.raises(BadOption, match="goes with --engine"):
+        run(model="pico:clip", **how, sink="parquet:here")
+    with pytest.raises(BadOption, match="parquet:URL"):
+        run(model="pico:clip", **how, engine=TWO, sink="csv:here")
+    with pytest.raises(BadOption, match="cannot be used"):
+        run(model="pico:clip", **how, engine=TWO, sink="parquet:nowhere://x")
     with pytest.raises(BadOption, match="ray://HOST"):
         Engine.read("spark")
     with pytest.raises(BadOption, match="--replicas 0"):
         Engine(replicas=0)
-    with pytest.raises(ModelError, match="room for 4"):
-        Replicated("pico:llava", {}, Engine(replicas=9)).load()
+    with pytest.raises(BadOption, match="0.5"):
+        Engine(gpus=-1)
     words = "run --model pico:llava --data chart:shapes --replicas 2".split()
     assert "go with --engine" in str(runner.invoke(app, words).exception)
+    crew = Crew(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    crew._began = True  # on this machine there is no room that may come
+    with pytest.raises(BadOption, match="1 to 4"):
+        crew._count({"num_cpus": 1, "num_gpus": 0})
 
 
 def test_the_command(tmp_path):
-    """A dual encoder by rank, as users start it."""
+    """A dual encoder by rank, as users start it; and a second start that asks nobody."""
     words = "run --model pico:clip --data chart:shapes?n=28 --protocol rank --json --quiet"
-    words += " --engine ray --replicas 2"
-    done = runner.invoke(app, [*words.split(), "--workspace", str(tmp_path / "many")])
+    words += f" --engine ray --replicas 2 --workspace {tmp_path}"
+    done = runner.invoke(app, words.split())
     assert done.exit_code == 0, done.output
-    (found,) = json.loads(done.stdout)["runs"] if "runs" in done.stdout else json.loads(done.stdout)
-    one = run(model="pico:clip", data="chart:shapes?n=28", protocol="rank", workspace=tmp_path / "one")
-    assert found["id"] == one.id
-    assert found["metrics"]["accuracy"] == one.metrics["accuracy"]
+    (found,) = json.loads(done.stdout)["runs"]
+    began = time.monotonic()
+    again = runner.invoke(app, words.split())
+    assert json.loads(again.stdout)["runs"] == [found]
+    assert time.monotonic() - began < 60

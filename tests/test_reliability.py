@@ -298,7 +298,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
 
 class TestDatabases:
     def test_two_that_write_the_same_in_different_orders(self, postgres, tmp_path, monkeypatch):
-        from snellen.store import Remembered
+        from snellen.stored import Remembered
         from snellen.types import Response
 
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))

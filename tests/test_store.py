@@ -11,7 +11,8 @@ import pytest
 
 from helpers import sample
 from snellen.errors import SnellenError, StoreError, UnknownName
-from snellen.store import Finding, Remembered, Store, default_workspace
+from snellen.store import Store, default_workspace
+from snellen.stored import Finding, Remembered
 from snellen.types import Outcome, Prediction, Response, Score
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,10 +19,11 @@ from snellen.protocols.base import Protocol
 from snellen.redaction import redact
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
 from snellen.runs import Run
+from snellen.shards import parquet_url
 from snellen.store import Store, default_workspace
 
 if TYPE_CHECKING:
-    from snellen.engine.replicas import Engine
+    from snellen.engine.crew import Crew, Engine
     from snellen.forecast import Forecast
 
 __all__ = ["AtHand", "Filters", "Plan", "run"]
@@ -59,6 +60,26 @@ class Filters:
             seed=seed,
             skip_bad=self.skip_bad,
         )
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a data set that was named is made, in whatever process.
+
+    Args:
+        few: how many rows are enough to read, where nothing else picks.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    few: Mapping[str, Any]
+    filters: Filters
+    seed: int
+
+    def __call__(self) -> Selection:
+        selection = self.filters.apply(DATASETS.make(self.name, self.options, **self.few), self.seed)
+        selection.name = self.name
+        return selection
 
 
 #: Told of each examination and its progress.
@@ -118,13 +139,20 @@ class Plan:
     known_options: Mapping[str, Any] = field(default_factory=dict)
     #: What several plans share.
     at_hand: AtHand | None = None
-    #: Where copies of models run that are named and run here; None for this process.
+    #: Where copies of the models run; None for this process.
     engine: Engine | None = None
+    #: ``parquet:URL``: where copies write predictions and answers, instead of the workspace.
+    sink: str | None = None
 
     def __post_init__(self) -> None:
         limits = self._limits()
         #: The run that is under way, or was when this was interrupted; None where it cannot be resumed.
         self.current: str | None = None
+        #: What makes the data sets that were named.
+        self._sources: dict[str, Source] = {}
+        if self.sink is not None and self.engine is None:
+            raise BadOption(f"--sink {self.sink} goes with --engine ray.")
+        self._sink = None if self.sink is None else parquet_url(self.sink)
         #: What was examined so far; the last one may have been stopped, or interrupted.
         self.runs: list[Run] = []
         if self.batch_size is not None and self.batch_size < 1:
@@ -172,8 +200,8 @@ class Plan:
         key = repr((name, sorted(options.items()), self.filters, self.seed))
         if self.at_hand is not None and key in self.at_hand.selections:
             return self.at_hand.selections[key]
-        selection = self.filters.apply(DATASETS.make(name, options, **few), self.seed)
-        selection.name = name
+        self._sources[name] = Source(name, options, few, self.filters, self.seed)
+        selection = self._sources[name]()
         if self.at_hand is not None:
             self.at_hand.selections[key] = selection
         return selection
@@ -197,12 +225,9 @@ class Plan:
         """A model that knows what this plan says of all models."""
         if isinstance(name, str) and self.at_hand is not None and name in self.at_hand.models:
             return self.at_hand.models[name]
-        if isinstance(name, str) and self.engine is not None:
-            from snellen.engine.replicas import Replicated
-
-            model: Model = Replicated(name, self.model_options, self.engine, self.batch_size)
-        else:
-            model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
+        model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
+        if self.engine is not None:
+            self.engine.check(model, name)
         model.name = redact(name) if isinstance(name, str) else model.name
         model.batch_size = self.batch_size or model.batch_size
         model.limits = limits
@@ -246,31 +271,63 @@ class Plan:
         store = self.store
         for selection in self.selections:
             selection.fingerprint()
-        nonce = store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
         self.runs = []
         for model, tasks in self._pairs:
-            for selection, title, protocol in tasks:
-                examination = Examination(
-                    model,
-                    selection,
-                    protocol,
-                    store,
-                    seed=self.seed,
-                    fresh=self.fresh,
-                    fingerprint=selection.fingerprint(),
-                    title=redact(with_options(title, self.protocol_options)),
-                    nonce=nonce,
-                    expect=self.resumes,
-                    plan=self._recipe(model, selection, title),
-                )
-                self.current = examination.run if examination.plan is not None else None
-                try:
-                    complete(examination.examine(_bind(watch, examination)))
-                finally:
-                    self.runs.append(Run(store, examination.run))
+            examinations: Iterable[Examination] = (self._examination(model, *task) for task in tasks)
+            crew = None
+            if self.engine is not None:
+                examinations = list(examinations)
+                crew = self._crew(model, examinations)
+            try:
+                for examination in examinations:
+                    self.current = examination.run if examination.plan is not None else None
+                    try:
+                        complete(examination.examine(_bind(watch, examination)))
+                    finally:
+                        self.runs.append(Run(store, examination.run))
+            finally:
+                if crew is not None:
+                    crew.close()
             if self.at_hand is None:
                 model.close()
         return self.runs
+
+    def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Examination:
+        """One examination of this plan, to be done."""
+        nonce = self.store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
+        return Examination(
+            model,
+            selection,
+            protocol,
+            self.store,
+            seed=self.seed,
+            fresh=self.fresh,
+            fingerprint=selection.fingerprint(),
+            title=redact(with_options(title, self.protocol_options)),
+            nonce=nonce,
+            expect=self.resumes,
+            plan=self._recipe(model, selection, title),
+            sink=self._sink,
+        )
+
+    def _crew(self, model: Model, examinations: Sequence[Examination]) -> Crew | None:
+        """The copies of a model that examine what is not finished, at work already."""
+        from snellen.engine.crew import Crew, Duty
+
+        assert self.engine is not None
+        duties = []
+        for one in (one for one in examinations if not one.finished):
+            source = self._sources.get(one.data.name) or partial(_same, one.data)
+            duties.append(Duty(one.run, source, one.protocol, len(one.data), one.nonce, one.sink))
+        if not duties:
+            return None
+        name = next(name for name in self._names["model"] if redact(name) == model.name)
+        crew = Crew(self.engine, model, name, self.model_options, self.store)
+        model.check()
+        crew.begin(duties)
+        for one in examinations:
+            one.crew = crew
+        return crew
 
     @property
     def workspace_name(self) -> str | None:
@@ -318,7 +375,7 @@ class Plan:
 
         Args:
             run: its full id.
-            limits: ``max_cost``, ``max_concurrency``.
+            limits: ``max_cost``, ``max_concurrency``, ``engine``.
 
         Raises:
             UsageError: the run was begun from Python with objects, by an earlier version, or by rescoring.
@@ -330,7 +387,13 @@ class Plan:
                 f"{run} was begun with objects of Python's own, or by rescoring, so how is not written "
                 "down: do again what began it; what was answered is not asked again."
             )
+        if (sink := manifest.get("sink")) is not None:
+            recipe = {**recipe, "sink": f"parquet:{sink['url']}"}
         return cls(**{**recipe, "filters": Filters.of(recipe)}, workspace=store, resumes=run, **limits)
+
+
+def _same(selection: Selection) -> Selection:
+    return selection
 
 
 def _bind(watch: Watch | None, examination: Examination) -> Callable[[Progress], None] | None:
@@ -358,6 +421,8 @@ def run(
     fresh: bool = False,
     max_cost: float | None = None,
     max_concurrency: int | None = None,
+    engine: Engine | None = None,
+    sink: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Examine one model under one protocol (or the data set's own) on one data set.
@@ -393,6 +458,8 @@ def run(
         fresh,
         max_cost,
         max_concurrency,
+        engine=engine,
+        sink=sink,
     )
     (found,) = plan.examine(watch)
     return found

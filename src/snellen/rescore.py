@@ -43,6 +43,7 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         check_scorer(scorer, Limits())
     told = "&".join(f"{key}={value}" for key, value in (options or {}).items())
     data = _Stored(store, run, manifest)
+    _take_over(store, run)
     examination = Examination(
         _Silent(manifest),
         Selection(data, range(len(data)), data.labels),
@@ -60,6 +61,14 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         store.forget(examination.run)
         raise
     return examination.run
+
+
+def _take_over(store: Store, run: str) -> None:
+    """Have the store remember answers that lie in Parquet files."""
+    shards = store.shards(run)
+    rows = shards.answers() if shards is not None else iter(())
+    while page := list(islice(rows, 500)):
+        store.remember(page)
 
 
 class _Silent(Model):

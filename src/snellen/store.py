@@ -8,15 +8,13 @@ stays, whatever happens next.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -24,37 +22,21 @@ from snellen.database import Database, Postgres, Sqlite
 from snellen.errors import BadOption, StoreError, UnknownName, did_you_mean
 from snellen.redaction import redact
 from snellen.schema import COLUMNS, predictions, responses, runs, samples
-from snellen.types import Outcome, Prediction, Response, Sample, Score
+from snellen.shards import Shards, replies_of
+from snellen.stored import Finding, Remembered, Written, response_of, response_row, written
+from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Finding", "Remembered", "Store", "default_workspace", "is_address", "timestamp"]
+    from snellen.images import Image
+
+__all__ = ["Store", "default_workspace", "is_address", "timestamp"]
 
 T = TypeVar("T")
 
 
 FOLDER = "snellen-workspace"
-
-
-class Remembered(NamedTuple):
-    """A response on its way into the memory."""
-
-    key: str
-    model: str
-    request: Mapping[str, Any]
-    response: Response
-
-
-class Finding(NamedTuple):
-    """What came of one sample."""
-
-    position: int
-    sample: Sample
-    prediction: Prediction
-    keys: Sequence[str]
-    scores: Mapping[str, float] = {}
-    truth: str | None = None
 
 
 def default_workspace() -> str:
@@ -110,6 +92,9 @@ class Store:
                 "Choose another folder with --workspace."
             ) from error
         self.database: Database = Postgres(str(where)) if address else Sqlite(path)
+        self._sinks: dict[str, Shards | None] = {}
+        #: What opens the same workspace again.
+        self.where = str(where) if address else str(self.folder.resolve())
         #: What the workspace is called in messages.
         self.name = self.database.name if address else str(self.folder)
         with self._explained():
@@ -154,7 +139,7 @@ class Store:
         now = timestamp()
         # In one order everywhere: two that write the same in different orders would wait for each other.
         unique = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
-        values = [{**_response_row(row), "created": now} for row in unique]
+        values = [{**response_row(row), "created": now} for row in unique]
         new = self.database.insert(responses).on_conflict_do_nothing().returning(responses.c.key)
 
         def write(connection: sa.Connection) -> dict[str, Response]:
@@ -197,6 +182,13 @@ class Store:
                 return str(manifest["fresh"])
         return None
 
+    def shards(self, run: str) -> Shards | None:
+        """Where a run's samples, predictions and answers lie that are not in the database."""
+        if run not in self._sinks:
+            sink = self.run(run)["manifest"].get("sink")
+            self._sinks[run] = None if sink is None else Shards(sink["url"], run)
+        return self._sinks[run]
+
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:
         """Which of these samples have a prediction already (one with an error does not count)."""
         query = sa.select(predictions.c.sample).where(
@@ -208,6 +200,10 @@ class Store:
 
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, and how long it took; a finding replaces an older one."""
+        self.write(run, written(run, findings), fresh=fresh, seconds=seconds)
+
+    def write(self, run: str, rows: Written, *, fresh: int = 0, seconds: float = 0.0) -> None:
+        """Commit what came of some samples, as rows (see :meth:`record`)."""
         insert = self.database.insert
         new = insert(predictions)
         replaced = [c.name for c in predictions.columns if not c.primary_key]
@@ -218,20 +214,20 @@ class Store:
         change = began.values(
             fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=timestamp()
         )
-        ordered = sorted(findings, key=lambda finding: finding.sample.id)
-        about = [_sample_row(run, f) for f in ordered]
-        found = [_prediction_row(run, f) for f in ordered]
 
         def write(connection: sa.Connection) -> None:
-            if findings:
-                connection.execute(insert(samples).on_conflict_do_nothing(), about)
-                connection.execute(replace, found)
+            if rows.samples:
+                connection.execute(insert(samples).on_conflict_do_nothing(), rows.samples)
+                connection.execute(replace, rows.predictions)
             connection.execute(change)
 
         self.do(write)
 
     def keep_scores(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
         """Commit the scores of samples, in place of those that they had."""
+        if (shards := self.shards(run)) is not None:
+            shards.keep_scores(found)
+            return
         change = (
             sa.update(predictions)
             .where(predictions.c.run == run, predictions.c.sample == sa.bindparam("of"))
@@ -302,6 +298,9 @@ class Store:
 
     def sample_rows(self, run: str) -> Generator[dict[str, Any], None, None]:
         """Rows of a run's samples, in the order of the data set."""
+        if (shards := self.shards(run)) is not None:
+            yield from shards.samples()
+            return
         query = sa.select(samples).where(samples.c.run == run).order_by(samples.c.position)
         yield from self._stream(query)
 
@@ -311,6 +310,8 @@ class Store:
         Raises:
             UnknownName: the run has no such sample.
         """
+        if (shards := self.shards(run)) is not None:
+            return shards.sample(sample)
         query = sa.select(samples).where(samples.c.run == run, samples.c.id == sample)
         found = self.do(lambda connection: connection.execute(query).mappings().one_or_none())
         if found is None:
@@ -319,6 +320,9 @@ class Store:
 
     def findings(self, run: str, position: int | None = None) -> Generator[dict[str, Any], None, None]:
         """Rows of samples with their predictions, in the order of the data set; or the one at a position."""
+        if (shards := self.shards(run)) is not None:
+            yield from shards.findings(position)
+            return
         query = (
             sa.select(
                 samples.c.id,
@@ -343,6 +347,8 @@ class Store:
 
     def neighbours(self, run: str, position: int) -> tuple[int | None, int | None]:
         """The positions of the samples before and after one."""
+        if (shards := self.shards(run)) is not None:
+            return shards.neighbours(position)
         here = samples.c.position
         of_run = samples.c.run == run
         before = sa.select(sa.func.max(here)).where(of_run, here < position)
@@ -391,6 +397,10 @@ class Store:
 
     def answered(self, run: str) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Findings with the responses behind them, a page in memory at a time."""
+        if (shards := self.shards(run)) is not None:
+            for whole in shards.rows():
+                yield whole, replies_of(whole)
+            return
         findings = self.findings(run)
         while page := list(islice(findings, 200)):
             known = self.recall([key for row in page for key in row["responses"]])
@@ -399,6 +409,8 @@ class Store:
 
     def replies(self, run: str, sample: str) -> list[Response]:
         """The responses behind one sample's prediction, in the order of asking."""
+        if (shards := self.shards(run)) is not None:
+            return shards.replies(sample)
         query = sa.select(predictions.c.responses).where(
             predictions.c.run == run, predictions.c.sample == sample
         )
@@ -411,6 +423,17 @@ class Store:
     def preview_path(self, sha256: str) -> Path:
         """Where the preview of the image of this hash is kept."""
         return self.folder / "previews" / sha256[:2] / f"{sha256}.jpg"
+
+    def keep_previews(self, images: Sequence[Image]) -> None:
+        """Keep previews of those images that have none yet.
+
+        Raises:
+            ImageError: one cannot be decoded.
+            StoreError: one cannot be written.
+        """
+        for image in images:
+            if not self.preview_path(image.sha256).exists():
+                self.keep_preview(image.sha256, image.preview())
 
     def keep_preview(self, sha256: str, data: bytes) -> None:
         """Keep a preview; it appears whole or not at all.
@@ -436,29 +459,6 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _content(sample: Sample) -> dict[str, Any]:
-    """What reading a stored answer again may need, as JSON (what is none of it is shown as text)."""
-    content = {
-        "background": sample.background,
-        "synonyms": {key: list(names) for key, names in sample.synonyms.items()},
-        "question": sample.question,
-        "choices": list(sample.choices),
-        "answers": list(sample.answers),
-        "references": list(sample.references),
-        "regions": [asdict(region) for region in sample.regions],
-        # Where a region lies is told by the size of the image alone, once the image is gone.
-        "sizes": [image.size for image in sample.images] if sample.regions else [],
-        "meta": dict(sample.meta),
-    }
-    kept = {key: value for key, value in content.items() if value}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return plain
-
-
-def _finite(value: float) -> float | None:
-    return None if value == -math.inf else value
-
-
 def _jsonable(value: Any) -> Any:
     """The value with NaN as None: JSON has no word for it."""
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
@@ -469,66 +469,5 @@ def _recall(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Respons
     for start in range(0, len(keys), 500):
         query = sa.select(responses).where(responses.c.key.in_(keys[start : start + 500]))
         for row in connection.execute(query).mappings():
-            found[row["key"]] = _response(row)
+            found[row["key"]] = response_of(row)
     return found
-
-
-def _response_row(row: Remembered) -> dict[str, Any]:
-    reply = row.response
-    return {
-        "key": row.key,
-        "model": row.model,
-        "request": row.request,
-        "prompt": reply.prompt,
-        "text": reply.text,
-        "scores": [[_finite(s.value), s.tokens] for s in reply.scores],
-        "outcome": reply.outcome,
-        "reason": reply.reason,
-        "latency": reply.latency,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "thinking": reply.thinking,
-        "meta": dict(reply.meta),
-    }
-
-
-def _response(row: Mapping[Any, Any]) -> Response:
-    return Response(
-        row["text"],
-        tuple(Score(-math.inf if value is None else value, n) for value, n in row["scores"]),
-        Outcome(row["outcome"]),
-        row["reason"],
-        row["latency"],
-        row["prompt_tokens"],
-        row["completion_tokens"],
-        row["prompt"],
-        row["thinking"],
-        row["meta"],
-    )
-
-
-def _sample_row(run: str, finding: Finding) -> dict[str, Any]:
-    return {
-        "run": run,
-        "id": finding.sample.id,
-        "position": finding.position,
-        "label": finding.sample.label if finding.truth is None else finding.truth,
-        "images": [image.sha256 for image in finding.sample.images],
-        "content": _content(finding.sample),
-    }
-
-
-def _prediction_row(run: str, finding: Finding) -> dict[str, Any]:
-    prediction = finding.prediction
-    return {
-        "run": run,
-        "sample": finding.sample.id,
-        "label": prediction.label,
-        "outcome": prediction.outcome,
-        "reason": prediction.reason,
-        "questions": prediction.questions,
-        "ranking": list(prediction.ranking),
-        "details": dict(prediction.details),
-        "responses": list(finding.keys),
-        "scores": dict(finding.scores),
-    }

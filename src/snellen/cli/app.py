@@ -14,6 +14,7 @@ from snellen.errors import BadOption
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from snellen.engine.crew import Engine
     from snellen.models.base import Model
     from snellen.runs import Run
 
@@ -45,6 +46,21 @@ MaxConcurrency = Annotated[
 MaxFailures = Annotated[
     float,
     typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),
+]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ray|ray://HOST:PORT",
+        help="Let copies of the models answer side by side, by Ray.",
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(help="With --engine: how many copies. [dim]One a GPU, or a core where there is none[/dim]"),
+]
+GpusPerReplica = Annotated[
+    float | None, typer.Option(help="With --engine: GPUs of each copy, or a part of one.")
 ]
 ModelOptions = Annotated[
     list[str] | None,
@@ -130,6 +146,21 @@ def screen() -> Console:
         console.width = 160
     console.width = max(console.width, 80)
     return console
+
+
+def read_engine(name: str | None, replicas: int | None, gpus: float | None) -> Engine | None:
+    """The engine that options name; None where they name none.
+
+    Raises:
+        BadOption: options that go with an engine, without one; or of values that cannot be.
+    """
+    from snellen.engine.crew import Engine
+
+    if name is not None:
+        return Engine.read(name, replicas, gpus)
+    if replicas is not None or gpus is not None:
+        raise BadOption("--replicas and --gpus-per-replica go with --engine ray.")
+    return None
 
 
 def print_json(document: Any) -> None:

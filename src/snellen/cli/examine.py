@@ -13,16 +13,20 @@ import typer
 from snellen.cli.app import (
     AsJson,
     DataOptions,
+    EngineName,
+    GpusPerReplica,
     MaxConcurrency,
     MaxCost,
     MaxFailures,
     ModelOptions,
     OutputPath,
     Quiet,
+    Replicas,
     Workspace,
     app,
     print_json,
     print_leaderboard,
+    read_engine,
     read_options,
     screen,
 )
@@ -76,18 +80,16 @@ def run_(
         bool, typer.Option("--dry-run", help="Print what would be asked, and cost, and ask nothing.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")] = False,
-    engine: Annotated[
+    engine: EngineName = None,
+    replicas: Replicas = None,
+    gpus_per_replica: GpusPerReplica = None,
+    sink: Annotated[
         str | None,
         typer.Option(
-            metavar="ray|ray://HOST:PORT", help="Let copies of the models answer side by side, by Ray."
+            metavar="parquet:URL",
+            help="With --engine: copies write predictions and answers into Parquet files here (a folder, "
+            "s3://…, gs://…), not into the workspace.",
         ),
-    ] = None,
-    replicas: Annotated[
-        int | None,
-        typer.Option(help="With --engine: how many copies. One a GPU, or a core where there is none."),
-    ] = None,
-    gpus_per_replica: Annotated[
-        float | None, typer.Option(help="With --engine: GPUs of each copy, or a part of one.")
     ] = None,
     workspace: Workspace = None,
     output_path: OutputPath = None,
@@ -99,10 +101,7 @@ def run_(
     Started again, it asks only what is missing.
     """
     from snellen.api import Filters, Plan
-    from snellen.engine.replicas import Engine
 
-    if engine is None and (replicas is not None or gpus_per_replica is not None):
-        raise BadOption("--replicas and --gpus-per-replica go with --engine ray.")
     filters = Filters(
         classes=tuple(classes or ()),
         num_classes=num_classes,
@@ -126,7 +125,8 @@ def run_(
         fresh,
         max_cost,
         max_concurrency,
-        engine=None if engine is None else Engine.read(engine, replicas, gpus_per_replica),
+        engine=read_engine(engine, replicas, gpus_per_replica),
+        sink=sink,
     )
     if dry_run:
         _print_forecasts(plan, as_json=as_json)
@@ -140,6 +140,9 @@ def resume(
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,
     max_failures: MaxFailures = 0.0,
+    engine: EngineName = None,
+    replicas: Replicas = None,
+    gpus_per_replica: GpusPerReplica = None,
     workspace: Workspace = None,
     output_path: OutputPath = None,
     as_json: AsJson = False,
@@ -150,7 +153,13 @@ def resume(
     from snellen.store import Store
 
     store = Store(workspace, create=False)
-    plan = Plan.resuming(store, store.find(run), max_cost=max_cost, max_concurrency=max_concurrency)
+    plan = Plan.resuming(
+        store,
+        store.find(run),
+        max_cost=max_cost,
+        max_concurrency=max_concurrency,
+        engine=read_engine(engine, replicas, gpus_per_replica),
+    )
     _carry_out(plan, max_failures, output_path, as_json=as_json, quiet=quiet)
 
 
@@ -262,6 +271,9 @@ def tell_how_to_go_on(plan: Plan) -> None:
             "--workspace": plan.workspace_name,
             "--max-cost": plan.max_cost,
             "--max-concurrency": plan.max_concurrency,
+            "--engine": plan.engine and plan.engine.name,
+            "--replicas": plan.engine and plan.engine.replicas,
+            "--gpus-per-replica": plan.engine and plan.engine.gpus,
         }
         told = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
         same += f"Go on: snellen resume {plan.current}{told}"

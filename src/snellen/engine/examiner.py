@@ -7,29 +7,29 @@ import hashlib
 import json
 import logging
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Bad, Selection
-from snellen.engine.driver import Block, Examined, drive, first_waves
 from snellen.engine.machine import git_hash, hardware, peak_rss, versions
 from snellen.engine.memory import Remembering
-from snellen.errors import DataError, ImageError, Stopped, Unsupported, UsageError
+from snellen.engine.work import Tally, Work, readable
+from snellen.errors import Stopped, Unsupported, UsageError
 from snellen.metrics.scoring import Predicted
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
-from snellen.store import Finding, Store
-from snellen.types import Kind, Outcome, Prediction, Request, Response, Sample
+from snellen.shards import shard_size
+from snellen.store import Store
+from snellen.types import Kind, Outcome, Request, Response, Sample
 
-#: Seconds in which samples from afar gather to be stored together; what they were answered is stored before.
-GATHER = 0.02
+if TYPE_CHECKING:
+    from snellen.engine.crew import Crew
 
 __all__ = ["Examination", "Progress", "incompatibility"]
 
@@ -38,32 +38,32 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """How far an examination is; told after each block."""
+    """How far an examination is; told after each block.
+
+    Attributes:
+        total: how many samples there are.
+        tally: what came of them so far.
+        status: what the model says of how it goes.
+    """
 
     total: int
-    known: int = 0  # examined before
-    now: int = 0  # examined now
-    labelled: int = 0
-    right: float = 0.0
-    fresh: int = 0
-    seconds: float = 0.0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    status: str = ""  # what the model says of how it goes
+    tally: Tally = field(default_factory=Tally)
+    status: str = ""
 
     @property
     def done(self) -> int:
-        """Samples that have been examined."""
-        return self.known + self.now
+        """Samples that have been examined, now or before."""
+        return self.tally.known + self.tally.n
 
     @property
     def accuracy(self) -> float | None:
         """Or whatever the protocol's score is, of the samples examined now; None before the first."""
-        return self.right / self.labelled if self.labelled else None
+        return self.tally.right / self.tally.labelled if self.tally.labelled else None
 
     @property
     def items_per_second(self) -> float | None:
         """Of samples that asked the model; None where none did."""
-        return self.fresh / self.seconds if self.fresh and self.seconds else None
+        return self.tally.fresh / self.tally.seconds if self.tally.fresh and self.tally.seconds else None
 
 
 Watcher = Callable[[Progress], None]
@@ -95,6 +95,7 @@ class Examination:
         title: how the user named the protocol, options and all.
         rescored: the run whose answers are read again; no image is looked at.
         nonce: of the fresh run whose answers those are.
+        sink: the folder of Parquet files that predictions and answers go into, if not into the store.
 
     Raises:
         Unsupported: the model cannot answer what the protocol asks.
@@ -117,6 +118,7 @@ class Examination:
         nonce: str | None = None,
         expect: str | None = None,
         plan: Mapping[str, Any] | None = None,
+        sink: str | None = None,
     ) -> None:
         if (reason := incompatibility(model, protocol)) is not None:
             raise Unsupported(f"{reason}.")
@@ -144,12 +146,35 @@ class Examination:
             nonce = (store.unfinished(base) or datetime.now(UTC).isoformat()) if fresh else ""
         self.nonce = nonce
         self.base, self.plan = base, plan
+        #: Who examines in this one's place, if somebody does.
+        self.crew: Crew | None = None
         #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
         self.scoring_cost: float | None = None
         digest = _digest({**self.spec, "nonce": self.nonce})
         if expect is not None and store.run(expect)["digest"] != digest:
             raise UsageError(self._what_changed(expect))
+        #: Where predictions and answers go, and how many samples make a file; None for the store.
+        self.sink: dict[str, Any] | None = None
+        if sink is not None:
+            self.sink = {"url": sink, "size": shard_size(len(data), model.batch_size)}
         self.run = store.begin(self._slug(), digest, self.manifest())
+        self._keep_sink()
+
+    def _keep_sink(self) -> None:
+        """Take over the shards that the run was begun with.
+
+        Raises:
+            UsageError: it was begun with another sink, or with none.
+        """
+        row = self.store.run(self.run)
+        began = row["manifest"].get("sink")
+        if row["status"] != "finished" and (began or {}).get("url") != (self.sink or {}).get("url"):
+            there = f"--sink parquet:{began['url']}" if began else "no --sink"
+            raise UsageError(
+                f"{self.run} was begun with {there}, where its answers are: go on with that, or begin "
+                "another with --fresh"
+            )
+        self.sink = began
 
     def _slug(self) -> str:
         """model-protocol-data, in letters, digits and hyphens."""
@@ -194,10 +219,13 @@ class Examination:
             self.store.record(self.run, [])  # it is the last one now
             return
         self.protocol.prepare()
-        self.model.load()
         try:
-            async with self.model.connected():
+            if self.crew is not None:
                 await self._examine(watch)
+            else:
+                self.model.load()
+                async with self.model.connected():
+                    await self._examine(watch)
             overall = await self._score()
         except Stopped as error:
             self._finish("stopped", {"stopped": str(error)}, {})
@@ -250,108 +278,41 @@ class Examination:
 
     async def _examine(self, watch: Watcher | None) -> None:
         progress = Progress(len(self.data))
-        memory = Remembering(self.model, self.store, self.nonce)
-        # What a model finds out about itself before it can tell costs no run any speed.
-        protocol = self.protocol.paced(self.model.wave) if self.protocol.several else self.protocol
-
-        # What nobody would hear is not worth asking a protocol for.
-        foresees = type(self.model).foresee is not Model.foresee
-
-        def prepare(block: Block) -> Block:
-            good = self._prepare(block)
-            if foresees and memory.asking:
-                self.model.foresee(first_waves(good, protocol))
-            return good
-
-        blocks = drive(
-            self._missing(progress),
-            protocol,
-            memory.respond,
-            workers=self.model.workers,
-            block=self.model.batch_size,
-            prepare=prepare,
-        )
-        began = time.perf_counter()
-        async with aclosing(blocks):  # so that what is under way is awaited while connections are open
-            async for block in blocks:
-                now = time.perf_counter()
-                # In a thread, so that a database far away holds up no answer.
-                await asyncio.to_thread(self._record, block, progress, now - began)
-                began = now
-                progress.status = self.model.status()
+        tallies = self._here(progress.tally) if self.crew is None else self.crew.examine(self.run)
+        who = self.model if self.crew is None else self.crew
+        async with aclosing(tallies):
+            async for tally in tallies:
+                progress.tally.add(tally)
+                progress.status = who.status()
                 if watch is not None:
                     watch(progress)
-                if self.model.remote:
-                    await asyncio.sleep(GATHER)
+        if self.crew is not None:
+            self.skipped += self.crew.skipped[self.run]
 
-    def _missing(self, progress: Progress) -> Iterator[tuple[int, Sample]]:
+    async def _here(self, progress: Tally) -> AsyncGenerator[Tally]:
+        """Examine what is missing in this process."""
+        work = Work(
+            self.model,
+            self.protocol,
+            self.store,
+            self.run,
+            nonce=self.nonce,
+            skip_bad=self.data.skip_bad,
+            looks=self.rescored is None,
+        )
+        work.skipped = self.skipped
+        async with aclosing(work.examine(self._missing(progress))) as tallies:
+            async for tally in tallies:
+                yield tally
+
+    def _missing(self, progress: Tally) -> Iterator[tuple[int, Sample]]:
         """Positions and samples without a prediction, looked up a page at a time."""
         for start in range(0, len(self.data), 500):
             ids = {self.data.id(i): i for i in range(start, min(start + 500, len(self.data)))}
             known = self.store.examined(self.run, list(ids))
             progress.known += len(known)
-            for name, i in ids.items():
-                if name in known:
-                    continue
-                try:
-                    yield i, self.data[i]
-                except DataError as error:
-                    if not self.data.skip_bad:
-                        raise
-                    self.skipped.append(Bad(name, str(error)))
-
-    def _prepare(self, block: Block) -> Block:
-        """Read and hash a block's images ahead of time, make of them what the model needs, and keep their
-        previews (which shows that they can be decoded).
-        """
-        if self.rescored is not None:
-            return block
-        good = []
-        for position, sample in block:
-            try:
-                for image in sample.images:
-                    self.model.prepare(image)
-                    if not self.store.preview_path(image.sha256).exists():
-                        self.store.keep_preview(image.sha256, image.preview())
-                good.append((position, sample))
-            except ImageError as error:
-                if not self.data.skip_bad:
-                    raise ImageError(f"{error} Or leave bad images out with --skip-bad") from error
-                self.skipped.append(Bad(sample.id, str(error)))
-        return good
-
-    def _record(self, block: list[Examined], progress: Progress, seconds: float) -> None:
-        fresh = sum(
-            any(answer.fresh for answer in item.answers) and item.prediction.outcome is not Outcome.ERROR
-            for item in block
-        )
-        scores = [self.protocol.marks(item.sample, item.prediction) for item in block]
-        findings = [
-            Finding(
-                item.position,
-                item.sample,
-                _with_more(item.prediction, self.protocol.about(item.sample), item.sample),
-                [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR],
-                scored,
-                self.protocol.truth(item.sample),
-            )
-            for item, scored in zip(block, scores, strict=True)
-        ]
-        # A block that came from memory alone says nothing of the model's speed.
-        seconds = seconds if fresh else 0.0
-        self.store.record(self.run, findings, fresh=fresh, seconds=seconds)
-        progress.now += len(block)
-        progress.fresh += fresh
-        progress.seconds += seconds
-        for item, scored in zip(block, scores, strict=True):
-            outcome = item.prediction.outcome
-            progress.outcomes[outcome] = progress.outcomes.get(outcome, 0) + 1
-            if self.protocol.classifies and item.sample.label is not None:
-                progress.labelled += 1
-                progress.right += item.prediction.label == item.sample.label
-            elif (value := scored.get(self.protocol.primary)) is not None:
-                progress.labelled += 1
-                progress.right += value
+            wanted = (i for name, i in ids.items() if name not in known)
+            yield from readable(self.data, wanted, self.skipped)
 
     def _metrics(self, manifest: Mapping[str, Any], overall: Mapping[str, Any]) -> dict[str, Any]:
         row = self.store.run(self.run)
@@ -371,6 +332,9 @@ class Examination:
             "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
             "parameters": facts.get("parameters"),
         }
+
+    def _facts(self) -> Mapping[str, Any]:
+        return self.model.facts() if self.crew is None else self.crew.facts()
 
     def manifest(self) -> dict[str, Any]:
         """All that is needed to do the examination again."""
@@ -393,6 +357,7 @@ class Examination:
             "fresh": self.nonce,
             "specification": self.base,
             "rescored": self.rescored,
+            "sink": self.sink,
             "batch_size": self.model.batch_size,
             "plan": dict(self.plan) if self.plan is not None else None,
             "versions": versions(),
@@ -402,21 +367,18 @@ class Examination:
         }
 
     def _results(self, began: Mapping[str, Any]) -> dict[str, Any]:
+        crew = self.crew
         return {
-            "model": {**began["model"], "facts": dict(self.model.facts())},
+            "model": {**began["model"], "facts": dict(self._facts())},
             "data": {**began["data"], "skipped": [bad._asdict() for bad in self.skipped]},
-            "hardware": {**hardware(), "peak_rss_bytes": peak_rss()},
+            "hardware": {
+                **hardware(),
+                "peak_rss_bytes": peak_rss(),
+                **(crew.hardware() if crew else {}),
+            },
+            **({"replicas": crew.replicas()} if crew else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def _with_more(prediction: Prediction, about: Mapping[str, Any], sample: Sample) -> Prediction:
-    """The prediction with what figures need of its sample, also where no answer came."""
-    category = sample.meta.get("category")
-    more = {"category": str(category)} if category is not None else {}
-    if not more and not about:
-        return prediction
-    return replace(prediction, details={**about, **more, **prediction.details})
 
 
 def _digest(specification: Mapping[str, Any]) -> str:

@@ -9,16 +9,16 @@ import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from snellen.engine.driver import Answer
 from snellen.errors import ModelError, SnellenError, Stopped
 from snellen.models.base import Model, failure
 from snellen.redaction import storable
-from snellen.store import Remembered, Store
+from snellen.stored import Remembered
 from snellen.types import Decoding, Kind, Outcome, Request, Response
 
-__all__ = ["ANSWERS", "Remembering", "describe", "key_of"]
+__all__ = ["ANSWERS", "Memory", "Remembering", "describe", "key_of"]
 
 Item = TypeVar("Item")
 
@@ -60,6 +60,16 @@ def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], nonce: str =
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
+class Memory(Protocol):
+    """Where answers are kept. A :class:`~snellen.store.Store` is one."""
+
+    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+        """The answers that are remembered under these keys."""
+
+    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+        """Commit answers; those that were there already stay as they are, and are returned."""
+
+
 class Remembering:
     """A model behind a store.
 
@@ -70,7 +80,7 @@ class Remembering:
         nonce: makes the keys differ from all others: nothing is recalled from other runs.
     """
 
-    def __init__(self, model: Model, store: Store, nonce: str = "") -> None:
+    def __init__(self, model: Model, store: Memory, nonce: str = "") -> None:
         self._model, self._nonce = model, nonce
         self._identity = model.identity()
         linger = LINGER if model.remote else 0.0

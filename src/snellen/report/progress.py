@@ -56,7 +56,7 @@ def _status(state: Progress) -> str:
     if state.accuracy is not None:
         parts.append(f"accuracy {100 * state.accuracy:.1f} %")
     parts += [state.status] if state.status else []
-    parts += [f"{count} {outcome}" for outcome, count in sorted(state.outcomes.items())]
+    parts += [f"{count} {outcome}" for outcome, count in sorted(state.tally.outcomes.items())]
     return ", ".join(parts)
 
 

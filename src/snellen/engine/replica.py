@@ -1,0 +1,370 @@
+"""What runs in the processes of Ray: replicas that examine shards, and the one that writes for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.base import Bad, Selection
+from snellen.engine.machine import hardware, peak_rss
+from snellen.engine.work import Tally, Work, readable
+from snellen.errors import DataError, ModelError, SnellenError, Stopped, reason_of
+from snellen.images import Image
+from snellen.registry import MODELS
+from snellen.shards import Shard, Shards
+from snellen.store import Store
+from snellen.stored import Finding, Remembered, Written, written
+from snellen.types import Outcome, Prediction, Response, Sample
+
+if TYPE_CHECKING:
+    from snellen.engine.crew import Duty
+
+__all__ = ["Desk", "Replica"]
+
+#: How often a sample may be the only one under way when its replica dies, before it ends as an error.
+TRIES = 2
+#: Seconds after which a shard that is not done is written: so much is lost, at most, with a replica.
+EVERY = 60.0
+#: How many replicas may die while they load the model.
+LOADS = 3
+
+
+class Desk:
+    """The one writer, and what must be known of all replicas: what each of them has under way. An actor
+    beside the process that started the run.
+
+    Args:
+        where: what opens the workspace.
+        folder: of previews and logs.
+        replicas: how many there are.
+    """
+
+    def __init__(self, where: str, folder: str, replicas: int) -> None:
+        os.environ["SNELLEN_FILES"] = folder
+        self._store = Store(where)
+        self._folder, self._replicas = Path(folder), replicas
+        self._lock = threading.Lock()
+        #: How often samples were begun, with others and alone, and not ended.
+        self._together: Counter[tuple[str, str]] = Counter()
+        self._alone: Counter[tuple[str, str]] = Counter()
+        self._given_up: set[tuple[str, str]] = set()
+        self._loading = 0
+        self._stopped = False
+        self._day = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+    def recall(self, keys: list[str]) -> dict[str, Response]:
+        """See :meth:`snellen.store.Store.recall`."""
+        return self._store.recall(keys)
+
+    def remember(self, rows: list[Remembered]) -> dict[str, Response]:
+        """See :meth:`snellen.store.Store.remember`."""
+        return self._store.remember(rows)
+
+    def examined(self, run: str, ids: list[str]) -> set[str]:
+        """See :meth:`snellen.store.Store.examined`."""
+        return self._store.examined(run, ids)
+
+    def write(self, run: str, rows: Written) -> None:
+        """Commit what came of some samples; they are not under way any more."""
+        self._store.write(run, rows)
+        self.ended(run, [row["id"] for row in rows.samples])
+
+    def without_preview(self, hashes: list[str]) -> list[str]:
+        """Those images that have no preview yet."""
+        return [sha256 for sha256 in hashes if not self._store.preview_path(sha256).exists()]
+
+    def keep_previews(self, previews: Mapping[str, bytes]) -> None:
+        """Keep previews of images by their hash."""
+        for sha256, data in previews.items():
+            self._store.keep_preview(sha256, data)
+
+    def begin(self, run: str, ids: list[str]) -> dict[str, tuple[int, int] | None]:
+        """Note that samples are begun; how often each was before, with others and alone, and never ended:
+        whoever was at it died. None for one that was given up.
+
+        Raises:
+            Stopped: nothing more is to be begun.
+        """
+        if self._stopped:
+            raise Stopped("It was stopped.")
+        with self._lock:
+            before = {
+                id: None if (run, id) in self._given_up else (self._together[run, id], self._alone[run, id])
+                for id in ids
+            }
+            (self._alone if len(ids) == 1 else self._together).update((run, id) for id in ids)
+        return before
+
+    def ended(self, run: str, ids: list[str]) -> None:
+        """Note that samples are not under way any more."""
+        with self._lock:
+            for id in ids:
+                self._together.pop((run, id), None)
+                self._alone.pop((run, id), None)
+
+    def give_up(self, run: str, id: str) -> None:
+        """Note that a sample was recorded as an error: those that follow leave it alone."""
+        self._given_up.add((run, id))
+
+    def loading(self) -> None:
+        """Note that a replica loads the model.
+
+        Raises:
+            ModelError: too many died of it.
+        """
+        with self._lock:
+            self._loading += 1
+            if self._loading > self._replicas + LOADS:
+                raise ModelError(
+                    f"--engine ray: {LOADS} replicas died while they loaded the model. Is there room for one "
+                    "in memory? What they wrote last stands in Ray's logs: ray logs"
+                )
+
+    def loaded(self) -> None:
+        """Note that one has loaded it."""
+        with self._lock:
+            self._loading -= 1
+
+    def log(self, name: str, text: str) -> None:
+        """Write a line into a replica's log."""
+        folder = self._folder / "logs" / self._day
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.log").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+
+
+def _got(reference: Any) -> Any:
+    """What the desk answers.
+
+    Raises:
+        SnellenError: what it raised.
+    """
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        raise cause if isinstance(cause, SnellenError) else SnellenError(reason_of(error)) from error
+
+
+class _AtDesk:
+    """A ledger (see :class:`snellen.engine.work.Ledger`) that the desk keeps."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+
+    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+        known: dict[str, Response] = _got(self._desk.recall.remote(list(keys)))
+        return known
+
+    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+        known: dict[str, Response] = _got(self._desk.remember.remote(list(rows)))
+        return known
+
+    def examined(self, run: str, ids: Sequence[str]) -> set[str]:
+        known: set[str] = _got(self._desk.examined.remote(run, list(ids)))
+        return known
+
+    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+        """Seconds are counted by who knows of all replicas."""
+        _got(self._desk.write.remote(run, written(run, findings)))
+
+    def flush(self) -> None:
+        """All is written at once."""
+
+    def keep_previews(self, images: Sequence[Image]) -> None:
+        by_hash = {image.sha256: image for image in images}
+        if lacking := _got(self._desk.without_preview.remote(list(by_hash))):
+            _got(self._desk.keep_previews.remote({sha256: by_hash[sha256].preview() for sha256 in lacking}))
+
+
+class _InShard:
+    """A ledger that is a file of its own; images get no previews."""
+
+    def __init__(self, shard: Shard, desk: Any) -> None:
+        self._shard, self._desk = shard, desk
+        self.recall, self.remember = shard.recall, shard.remember
+
+    def examined(self, run: str, ids: Sequence[str]) -> set[str]:
+        return self._shard.examined(ids)
+
+    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+        rows = written(run, findings)
+        self._shard.record(rows)
+        self._shard.write(EVERY)
+        _got(self._desk.ended.remote(run, [row["id"] for row in rows.samples]))
+
+    def flush(self) -> None:
+        """Write what is not written."""
+        self._shard.write()
+
+    def keep_previews(self, images: Sequence[Image]) -> None:
+        """None are kept."""
+
+
+class _Log(logging.Handler):
+    """Sends what is logged to the desk."""
+
+    def __init__(self, desk: Any, name: str) -> None:
+        super().__init__(logging.INFO)
+        self._desk, self._replica = desk, name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(Exception):
+            self._desk.log.remote(self._replica, f"{record.levelname} {self.format(record)}")
+
+
+class Replica:
+    """A copy of the model, asked about shard after shard. What Ray Data makes an actor pool of; it comes back
+    with a report of each, also where it failed.
+    """
+
+    def __init__(
+        self, desk: Any, make: tuple[str, Mapping[str, Any], int], duties: Sequence[Duty], folder: str
+    ) -> None:
+        with suppress(OSError):
+            os.chdir(folder)  # relative paths are meant from there
+        self._desk, self._make, self._duties = desk, make, duties
+        self._data: dict[int, Selection] = {}
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._log = logging.getLogger("snellen")
+        self._log.addHandler(_Log(desk, self.name))
+        self._log.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").addHandler(_Log(desk, self.name))
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
+        """Examine one shard."""
+        place, start, stop = (int(batch[name][0]) for name in ("duty", "start", "stop"))
+        duty = self._duties[place]
+        report: dict[str, Any] = {"run": duty.run, "failure": None}
+        try:
+            self.model  # noqa: B018  loaded when it is first asked for, and not counted as asking
+            report["began"] = time.time()
+            tally, skipped = asyncio.run(self._examine(place, start, stop))
+            report |= {"tally": {**vars(tally), "outcomes": dict(tally.outcomes)}, "ended": time.time()}
+            report |= {"facts": dict(self.model.facts()), "replica": self._about(), "skipped": skipped}
+        except Exception as error:
+            if not isinstance(error, SnellenError):
+                self._log.error("%s", traceback.format_exc())
+            known = isinstance(error, SnellenError)
+            report["failure"] = [type(error).__name__, str(error) if known else reason_of(error)]
+        return {"report": [json.dumps(report)]}
+
+    @cached_property
+    def model(self) -> Any:
+        """The loaded model.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        _got(self._desk.loading.remote())
+        name, options, batch_size = self._make
+        model = MODELS.make(name, options)
+        model.batch_size = batch_size
+        self._log.info("loading %s", name)
+        try:
+            model.load()
+        finally:
+            _got(self._desk.loaded.remote())
+        self._log.info("loaded")
+        return model
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "peak_gpu_bytes": self.model.facts().get("peak_gpu_bytes"),
+            "hardware": {**hardware(), "peak_rss_bytes": peak_rss()},
+        }
+
+    def _selection(self, place: int) -> Selection:
+        if place not in self._data:
+            duty = self._duties[place]
+            found = duty.data()
+            if len(found) != duty.n:
+                raise DataError(
+                    f"{found.name}: {self.name} finds {len(found)} samples, and there are {duty.n} where the "
+                    "run was started. Every node must see the same data."
+                )
+            duty.protocol.prepare()
+            self._data[place] = found
+        return self._data[place]
+
+    async def _examine(self, place: int, start: int, stop: int) -> tuple[Tally, list[Bad]]:
+        duty, data = self._duties[place], self._selection(place)
+        ledger: _AtDesk | _InShard = _AtDesk(self._desk)
+        if duty.sink is not None:
+            ledger = _InShard(Shard(Shards(duty.sink["url"], duty.run), start, stop), self._desk)
+        work = Work(self.model, duty.protocol, ledger, duty.run, nonce=duty.nonce, skip_bad=data.skip_bad)
+        total, suspects = Tally(), list[int]()
+        async with self.model.connected():
+            samples = self._unsuspected(work, data, range(start, stop), suspects, total)
+            await self._count(work, samples, total)
+            for position in suspects:
+                await asyncio.to_thread(ledger.flush)  # what may come kills
+                await self._count(work, self._alone(work, data, position, total), total)
+        await asyncio.to_thread(ledger.flush)
+        self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(total))
+        return total, work.skipped
+
+    async def _count(self, work: Work, samples: Iterable[tuple[int, Sample]], total: Tally) -> None:
+        async with aclosing(work.examine(samples)) as tallies:
+            async for tally in tallies:
+                total.add(tally)
+
+    def _unsuspected(
+        self, work: Work, data: Selection, positions: range, suspects: list[int], total: Tally
+    ) -> Iterator[tuple[int, Sample]]:
+        """The samples that are missing. Those that were under way when a replica died are put aside."""
+        size = self.model.batch_size
+        for first in range(positions.start, positions.stop, size):
+            ids = {data.id(i): i for i in range(first, min(first + size, positions.stop))}
+            known = work.ledger.examined(work.run, list(ids))
+            total.known += len(known)
+            if not (todo := [id for id in ids if id not in known]):
+                continue
+            before = _got(self._desk.begin.remote(work.run, todo))
+            suspects += [ids[id] for id in todo if any(before[id] or ())]
+            yield from readable(data, (ids[id] for id in todo if before[id] == (0, 0)), work.skipped)
+
+    def _alone(
+        self, work: Work, data: Selection, position: int, total: Tally
+    ) -> Iterator[tuple[int, Sample]]:
+        """A sample by itself, unless it was so when replicas died: then it is recorded as an error."""
+        id = data.id(position)
+        _, died = _got(self._desk.begin.remote(work.run, [id]))[id]
+        if died < TRIES:
+            yield from readable(data, [position], work.skipped)
+            return
+        self._log.error("%s: %s is given up: %d replicas died of it", work.run, id, died)
+        bare = Sample(id, labels=data.labels, background=data.background)
+        sample = data[position] if died == TRIES else bare  # perhaps reading it is what kills
+        reason = f"{TRIES} replicas died while they examined this sample alone"
+        lost = Prediction(id, outcome=Outcome.ERROR, reason=reason)
+        work.ledger.record(work.run, [Finding(position, sample, lost, [], truth=work.protocol.truth(sample))])
+        _got(self._desk.give_up.remote(work.run, id))
+        total.add(Tally(1, outcomes=Counter({str(Outcome.ERROR): 1})))
+
+
+def _told(tally: Tally) -> str:
+    """A tally in words."""
+    parts = [f"{n} {outcome}" for outcome, n in sorted(tally.outcomes.items())]
+    return ", ".join([*parts, f"{tally.known} examined before"] if tally.known else parts)

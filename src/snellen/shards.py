@@ -1,0 +1,334 @@
+"""A run's samples, predictions and answers in Parquet files of their own, for runs that no database should
+hold: a shard is written whole or not at all, by whoever examined it, and read a page at a time.
+
+``URL/RUN/000000000000-000000000256.parquet`` holds the samples at the positions 0 to 255 of the data set, in
+order, one row each. Other tools read them as they are: ``SELECT outcome, count(*) FROM 'URL/RUN/*.parquet'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import BadOption, StoreError, UnknownName, reason_of, require
+from snellen.redaction import redact
+from snellen.stored import Remembered, Written, response_of, response_row
+from snellen.types import Outcome, Response
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Shard", "Shards", "parquet_url", "replies_of", "shard_size"]
+
+#: Shards at least, so that no replica waits long for the last one.
+SHARDS = 32
+#: Batches that a shard has at most, since what is told of it is told once it is done …
+BATCHES = 16
+#: … unless there would be more shards than Ray Data handles with ease.
+MOST = 10_000
+#: Rows of a file that are in memory at once.
+PAGE = 500
+#: Columns of a sample that are kept as JSON, as their keys differ from data set to data set.
+_JSON = ("content", "details", "marks")
+
+
+def shard_size(n: int, batch: int) -> int:
+    """How many of ``n`` samples make a shard: whole batches.
+
+    >>> shard_size(300, 16), shard_size(50_000, 16), shard_size(10_000_000, 16)
+    (16, 256, 1008)
+    """
+    wanted = min(n / SHARDS, batch * BATCHES)
+    return max(1, ceil(max(wanted, n / MOST) / batch)) * batch
+
+
+def parquet_url(sink: str) -> str:
+    """The folder that ``parquet:URL`` names, an absolute one where it is on this machine.
+
+    Raises:
+        BadOption: it names none, or in a scheme that is not known here.
+        MissingExtra: a package that it needs is not installed.
+    """
+    scheme, _, url = sink.partition(":")
+    if scheme != "parquet" or not url:
+        raise BadOption(
+            f"--sink {sink!r} is not allowed; allowed: parquet:URL, such as parquet:./shards or "
+            "parquet:s3://BUCKET/FOLDER."
+        )
+    require("pyarrow", "ray", "--sink")
+    fsspec: Any = require("fsspec", "ray", "--sink")
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise BadOption(f"--sink {sink!r} cannot be used ({reason_of(error)}).") from error
+    return str(Path(path).resolve()) if "file" in _protocols(files) else url
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, texts = pa.string(), pa.list_(pa.string())
+    reply = pa.struct(
+        {
+            **dict.fromkeys(("key", "model", "request", "prompt", "text", "scores"), text),
+            **dict.fromkeys(("outcome", "reason", "thinking", "meta"), text),
+            **{name: pa.int64() for name in ("prompt_tokens", "completion_tokens")},
+            "latency": pa.float64(),
+        }
+    )
+    return pa.schema(
+        {
+            "id": text,
+            "position": pa.int64(),
+            "label": text,
+            "images": texts,
+            "content": text,
+            "prediction": text,
+            "outcome": text,
+            "reason": text,
+            "questions": pa.int64(),
+            "ranking": texts,
+            "details": text,
+            "responses": texts,
+            "marks": text,
+            "replies": pa.list_(reply),
+        }
+    )
+
+
+class Shards:
+    """The shards of a run.
+
+    Args:
+        url: the folder above that of the run, as fsspec names it: a path, ``s3://…``, ``gs://…``.
+        run: whose they are.
+
+    Raises:
+        MissingExtra: pyarrow, or what reads such an address, is not installed.
+    """
+
+    def __init__(self, url: str, run: str) -> None:
+        require("pyarrow", "ray", "A run in Parquet files")
+        fsspec: Any = require("fsspec", "ray", "A run in Parquet files")
+        self.url, self.run = url, run
+        self._files, path = fsspec.core.url_to_fs(url)
+        self._folder = f"{path.rstrip('/')}/{run}"
+
+    @cached_property
+    def _local(self) -> bool:
+        return "file" in _protocols(self._files)
+
+    def names(self) -> list[str]:
+        """The shards that there are, in the order of the data set."""
+        with self._explained("read"):
+            if not self._files.exists(self._folder):
+                return []
+            found = self._files.ls(self._folder, detail=False)
+        return sorted(name.rsplit("/", 1)[-1] for name in found if name.endswith(".parquet"))
+
+    @staticmethod
+    def name(start: int, stop: int) -> str:
+        """What the shard of these positions is called."""
+        return f"{start:012d}-{stop:012d}.parquet"
+
+    def write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a shard; it appears whole, or stays as it was.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pylist(
+            [{**row, **{key: json.dumps(row[key]) for key in _JSON}} for row in rows],
+            schema=_schema(),
+        )
+        buffer = BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        path = f"{self._folder}/{name}"
+        with self._explained("written"):
+            self._files.makedirs(self._folder, exist_ok=True)
+            # Object stores show a file once it is whole; a file system shows what is being written.
+            if self._local:
+                part = f"{path}.{os.getpid()}.part"
+                self._files.pipe_file(part, buffer.getvalue())
+                Path(part).replace(path)
+            else:
+                self._files.pipe_file(path, buffer.getvalue())
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of a shard, a page in memory at a time."""
+        import pyarrow.parquet as pq
+
+        with self._explained("read"), self._files.open(f"{self._folder}/{name}", "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(PAGE, columns=columns and list(columns)):
+                for row in batch.to_pylist():
+                    yield {**row, **{key: json.loads(row[key]) for key in _JSON if key in row}}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All rows with the answers behind them, in the order of the data set."""
+        for name in self.names():
+            yield from self.read(name)
+
+    def answers(self) -> Iterator[Remembered]:
+        """All answers, to be remembered."""
+        for row in self.rows():
+            for reply in row["replies"]:
+                yield Remembered(reply["key"], reply["model"], json.loads(reply["request"]), _reply(reply))
+
+    # ── what a store asks of a run ──────────────────────────────────────────────────────────────────
+
+    def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
+        """Rows without the answers, in the order of the data set; or the one at a position."""
+        columns = [name for name in _schema().names if name not in ("content", "replies")]
+        for name in self.names():
+            start, stop = map(int, name.partition(".")[0].split("-"))
+            if position is None or start <= position < stop:
+                rows = self.read(name, columns)
+                yield from (row for row in rows if position is None or row["position"] == position)
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Rows of the samples alone."""
+        for name in self.names():
+            for row in self.read(name, ["id", "position", "label", "images", "content"]):
+                yield {"run": self.run, **row}
+
+    def sample(self, id: str) -> dict[str, Any]:
+        """The row of one sample.
+
+        Raises:
+            UnknownName: there is none of that id.
+        """
+        if (found := self._of(id)) is None:
+            raise UnknownName(f"{self.run} has no sample {id!r}.")
+        return {"run": self.run, **{k: found[k] for k in ("id", "position", "label", "images", "content")}}
+
+    def replies(self, id: str) -> list[Response]:
+        """The answers behind one sample's prediction, in the order of asking."""
+        found = self._of(id)
+        return [] if found is None else replies_of(found)
+
+    def _of(self, id: str) -> dict[str, Any] | None:
+        """The whole row of a sample: ids alone are read until it is found."""
+        for name in self.names():
+            if any(row["id"] == id for row in self.read(name, ["id"])):
+                return next(row for row in self.read(name) if row["id"] == id)
+        return None
+
+    def neighbours(self, position: int) -> tuple[int | None, int | None]:
+        """The positions of the samples before and after one."""
+        before = None
+        for name in self.names():
+            for row in self.read(name, ["position"]):
+                if row["position"] > position:
+                    return before, row["position"]
+                if row["position"] < position:
+                    before = row["position"]
+        return before, None
+
+    def keep_scores(self, found: Mapping[str, Mapping[str, float]]) -> None:
+        """Put the scores of samples in place of those that they had, shard by shard."""
+        for name in self.names():
+            rows = list(self.read(name))
+            if any(row["id"] in found for row in rows):
+                self.write(name, [{**row, "marks": dict(found.get(row["id"], row["marks"]))} for row in rows])
+
+    def _explained(self, what: str) -> _Explained:
+        return _Explained(f"{redact(self.url)}: the shards of {self.run} cannot be {what}")
+
+
+class _Explained:
+    """Whatever a file system raises, as one of ours."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Exception):
+            told = f"{self.what} ({reason_of(error)}). What was written before is kept; mend the cause and "
+            raise StoreError(f"{told}run the same command again.") from error
+
+
+class Shard:
+    """A ledger (see :class:`snellen.engine.work.Ledger`) in memory, of the samples of one shard, begun with
+    what its file holds.
+    """
+
+    def __init__(self, shards: Shards, start: int, stop: int) -> None:
+        self._shards, self._name = shards, shards.name(start, stop)
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._written = time.monotonic()
+        self._news = False
+        for row in shards.read(self._name) if self._name in shards.names() else ():
+            self._answers |= {reply["key"]: reply for reply in row["replies"]}
+            self._rows[row["id"]] = row
+
+    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+        return {key: _reply(self._answers[key]) for key in keys if key in self._answers}
+
+    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+        kept = {row.key: _reply(self._answers[row.key]) for row in rows if row.key in self._answers}
+        for row in rows:
+            if row.key not in kept:
+                told = response_row(row)
+                self._answers[row.key] = {**told, **{k: json.dumps(told[k]) for k in _REPLY_JSON}}
+        return kept
+
+    def examined(self, ids: Sequence[str]) -> set[str]:
+        """Which of these samples have a prediction already (one with an error does not count)."""
+        return {id for id in ids if id in self._rows and self._rows[id]["outcome"] != Outcome.ERROR}
+
+    def record(self, rows: Written) -> None:
+        """Take in what came of some samples."""
+        self._news = True
+        about = {row["id"]: row for row in rows.samples}
+        for row in rows.predictions:
+            sample = about[row["sample"]]
+            self._rows[row["sample"]] = {
+                **{name: sample[name] for name in ("id", "position", "label", "images", "content")},
+                **{name: row[name] for name in ("outcome", "reason", "questions", "ranking", "details")},
+                "prediction": row["label"],
+                "marks": row["scores"],
+                "responses": row["responses"],
+                "replies": [self._answers[key] for key in dict.fromkeys(row["responses"])],
+            }
+
+    def write(self, after: float = 0.0) -> None:
+        """Put everything into the file, if there is anything new, and it was last done so many seconds ago.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self._news and time.monotonic() - self._written >= after:
+            rows = sorted(self._rows.values(), key=lambda row: row["position"])
+            self._shards.write(self._name, rows)
+            self._written, self._news = time.monotonic(), False
+
+
+_REPLY_JSON = ("request", "scores", "meta")
+
+
+def _reply(row: Mapping[str, Any]) -> Response:
+    return response_of({**row, **{key: json.loads(row[key]) for key in _REPLY_JSON}})
+
+
+def replies_of(row: Mapping[str, Any]) -> list[Response]:
+    """The answers behind the prediction of a row, in the order of asking."""
+    known = {reply["key"]: _reply(reply) for reply in row["replies"]}
+    return [known[key] for key in row["responses"] if key in known]
