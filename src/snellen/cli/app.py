@@ -62,6 +62,10 @@ Replicas = Annotated[
 GpusPerReplica = Annotated[
     float | None, typer.Option(help="With --engine: GPUs of each copy, or a part of one.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="wandb|mlflow|trackio", help="Also send figures to a tracker. Repeatable."),
+]
 ModelOptions = Annotated[
     list[str] | None,
     typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),

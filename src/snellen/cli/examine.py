@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,7 @@ from snellen.cli.app import (
     OutputPath,
     Quiet,
     Replicas,
+    Track,
     Workspace,
     app,
     print_json,
@@ -91,6 +92,7 @@ def run_(
             "s3://…, gs://…), not into the workspace.",
         ),
     ] = None,
+    track: Track = None,
     workspace: Workspace = None,
     output_path: OutputPath = None,
     as_json: AsJson = False,
@@ -131,7 +133,7 @@ def run_(
     if dry_run:
         _print_forecasts(plan, as_json=as_json)
         return
-    _carry_out(plan, max_failures, output_path, as_json=as_json, quiet=quiet)
+    _carry_out(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
 
 
 @app.command("resume")
@@ -143,6 +145,7 @@ def resume(
     engine: EngineName = None,
     replicas: Replicas = None,
     gpus_per_replica: GpusPerReplica = None,
+    track: Track = None,
     workspace: Workspace = None,
     output_path: OutputPath = None,
     as_json: AsJson = False,
@@ -160,15 +163,24 @@ def resume(
         max_concurrency=max_concurrency,
         engine=read_engine(engine, replicas, gpus_per_replica),
     )
-    _carry_out(plan, max_failures, output_path, as_json=as_json, quiet=quiet)
+    _carry_out(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
 
 
 def _carry_out(
-    plan: Plan, max_failures: float, output_path: Path | None, *, as_json: bool, quiet: bool
+    plan: Plan,
+    max_failures: float,
+    output_path: Path | None,
+    trackers: Sequence[str],
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Examine, and show what came of it."""
+    from snellen.report.tracking import track, tracker
     from snellen.runs import writable
 
+    for name in trackers:
+        tracker(name)
     if not 0 <= max_failures <= 1:
         raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
     if output_path is not None:
@@ -182,6 +194,9 @@ def _carry_out(
         print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
     elif runs:
         print_leaderboard(runs)
+    for name in trackers:
+        for run in runs:
+            track(name, run)
     if stopped is not None:
         typer.echo(f"Error: {redact(str(stopped))}\nWhat was answered is kept.", err=True)
         tell_how_to_go_on(plan)
