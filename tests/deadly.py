@@ -13,7 +13,9 @@ from snellen.types import Response
 
 @MODELS.register("deadly", example="deadly:WORD")
 def deadly(word: str, *, log: str | None = None, loads: bool = True, pause: float = 0.0) -> Deadly:
-    """Says a word, or dies."""
+    """Says a word, or dies. Options: ``log`` (a file for what was asked), ``loads`` (false: dies then),
+    ``pause`` (seconds a batch).
+    """
     return Deadly(word, log, loads, pause)
 
 

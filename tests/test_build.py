@@ -127,7 +127,7 @@ def test_it_can_be_examined_and_learns(tmp_path):
         "chart:shapes?n=112",
         tmp_path / "out",
         recipe="two-stage",
-        settings={"max_steps": 45},
+        settings={"max_steps": 45, "eval_steps": 45},
         workspace=tmp_path / "ws",
     ).carry_out()
     assert found.results[0].paired.difference.low > 0.1

@@ -330,6 +330,16 @@ class TestCheckpoint:
             with pytest.raises(BadOption, match="no GPU"):
                 MODELS.make(f"hf:{folder}?device=cuda")
 
+    def test_layers_spread_by_accelerate(self, tmp_path):
+        """On a CPU alone they all come to lie there; nothing that is answered changes, nor who it is."""
+        folder = tiny.save("llava", tmp_path, scale=1.0)
+        spread, whole = MODELS.make(f"hf:{folder}?device_map=auto"), MODELS.make(f"hf:{folder}")
+        spread.load()
+        assert spread.decoder.hf_device_map == {"": "cpu"}
+        assert spread.identity() == whole.identity()
+        told = [[reply.text for reply in answers(model, questions()[:2], 2)] for model in (spread, whole)]
+        assert told[0] == told[1]
+
     def test_half_precision(self, tmp_path):
         folder = tiny.save("llava", tmp_path, scale=1.0)
         rough = MODELS.make(f"hf:{folder}?dtype=bfloat16")

@@ -527,7 +527,7 @@ class TestTuning:
             "pico:llava-skewed",
             "chart:shapes",
             tmp_path / "out",
-            settings={"max_steps": 45},
+            settings={"max_steps": 45, "eval_steps": 22},
             workspace=tmp_path / "ws",
         ).carry_out()
         closed, open_, color = found.results

@@ -73,10 +73,6 @@ class Desk:
         """See :meth:`snellen.store.Store.remember`."""
         return self._store.remember(rows)
 
-    def examined(self, run: str, ids: list[str]) -> set[str]:
-        """See :meth:`snellen.store.Store.examined`."""
-        return self._store.examined(run, ids)
-
     def write(self, run: str, rows: Written) -> None:
         """Commit what came of some samples; they are not under way any more."""
         self._store.write(run, rows)
@@ -91,7 +87,7 @@ class Desk:
         for sha256, data in previews.items():
             self._store.keep_preview(sha256, data)
 
-    def begin(self, run: str, ids: list[str]) -> dict[str, tuple[int, int] | None]:
+    def begin(self, run: str, ids: list[str], alone: bool = False) -> dict[str, tuple[int, int] | None]:
         """Note that samples are begun; how often each was before, with others and alone, and never ended:
         whoever was at it died. None for one that was given up.
 
@@ -105,8 +101,13 @@ class Desk:
                 id: None if (run, id) in self._given_up else (self._together[run, id], self._alone[run, id])
                 for id in ids
             }
-            (self._alone if len(ids) == 1 else self._together).update((run, id) for id in ids)
+            (self._alone if alone else self._together).update((run, id) for id in ids)
         return before
+
+    def begin_missing(self, run: str, ids: list[str]) -> dict[str, tuple[int, int] | None]:
+        """Note that those of some samples are begun that have no prediction (see :meth:`begin`)."""
+        known = self._store.examined(run, ids)
+        return self.begin(run, [id for id in ids if id not in known])
 
     def ended(self, run: str, ids: list[str]) -> None:
         """Note that samples are not under way any more."""
@@ -179,9 +180,10 @@ class _AtDesk:
         known: dict[str, Response] = _got(self._desk.remember.remote(list(rows)))
         return known
 
-    def examined(self, run: str, ids: Sequence[str]) -> set[str]:
-        known: set[str] = _got(self._desk.examined.remote(run, list(ids)))
-        return known
+    def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        """See :meth:`Desk.begin_missing`."""
+        before: Mapping[str, tuple[int, int] | None] = _got(self._desk.begin_missing.remote(run, list(ids)))
+        return before
 
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Seconds are counted by who knows of all replicas."""
@@ -192,6 +194,8 @@ class _AtDesk:
 
     def keep_previews(self, images: Sequence[Image]) -> None:
         by_hash = {image.sha256: image for image in images}
+        if not by_hash:
+            return
         if lacking := _got(self._desk.without_preview.remote(list(by_hash))):
             _got(self._desk.keep_previews.remote({sha256: by_hash[sha256].preview() for sha256 in lacking}))
 
@@ -203,8 +207,12 @@ class _InShard:
         self._shard, self._desk = shard, desk
         self.recall, self.remember = shard.recall, shard.remember
 
-    def examined(self, run: str, ids: Sequence[str]) -> set[str]:
-        return self._shard.examined(ids)
+    def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        """See :meth:`Desk.begin_missing`."""
+        known = self._shard.examined(ids)
+        todo = [id for id in ids if id not in known]
+        before: Mapping[str, tuple[int, int] | None] = _got(self._desk.begin.remote(run, todo))
+        return before
 
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         rows = written(run, findings)
@@ -316,7 +324,7 @@ class Replica:
         work = Work(self.model, duty.protocol, ledger, duty.run, nonce=duty.nonce, skip_bad=data.skip_bad)
         total, suspects = Tally(), list[int]()
         async with self.model.connected():
-            samples = self._unsuspected(work, data, range(start, stop), suspects, total)
+            samples = self._unsuspected(work, ledger, data, range(start, stop), suspects, total)
             await self._count(work, samples, total)
             for position in suspects:
                 await asyncio.to_thread(ledger.flush)  # what may come kills
@@ -331,26 +339,30 @@ class Replica:
                 total.add(tally)
 
     def _unsuspected(
-        self, work: Work, data: Selection, positions: range, suspects: list[int], total: Tally
+        self,
+        work: Work,
+        ledger: _AtDesk | _InShard,
+        data: Selection,
+        positions: range,
+        suspects: list[int],
+        total: Tally,
     ) -> Iterator[tuple[int, Sample]]:
         """The samples that are missing. Those that were under way when a replica died are put aside."""
         size = self.model.batch_size
         for first in range(positions.start, positions.stop, size):
             ids = {data.id(i): i for i in range(first, min(first + size, positions.stop))}
-            known = work.ledger.examined(work.run, list(ids))
-            total.known += len(known)
-            if not (todo := [id for id in ids if id not in known]):
-                continue
-            before = _got(self._desk.begin.remote(work.run, todo))
-            suspects += [ids[id] for id in todo if any(before[id] or ())]
-            yield from readable(data, (ids[id] for id in todo if before[id] == (0, 0)), work.skipped)
+            before = ledger.begin(work.run, list(ids))
+            total.known += len(ids) - len(before)
+            suspects += [ids[id] for id, died in before.items() if any(died or ())]
+            fine = (ids[id] for id, died in before.items() if died == (0, 0))
+            yield from readable(data, fine, work.skipped)
 
     def _alone(
         self, work: Work, data: Selection, position: int, total: Tally
     ) -> Iterator[tuple[int, Sample]]:
         """A sample by itself, unless it was so when replicas died: then it is recorded as an error."""
         id = data.id(position)
-        _, died = _got(self._desk.begin.remote(work.run, [id]))[id]
+        _, died = _got(self._desk.begin.remote(work.run, [id], alone=True))[id]
         if died < TRIES:
             yield from readable(data, [position], work.skipped)
             return

@@ -29,9 +29,6 @@ GATHER = 0.02
 class Ledger(Memory, Protocol):
     """Where answers and findings are kept. A :class:`~snellen.store.Store` is one."""
 
-    def examined(self, run: str, ids: Sequence[str]) -> set[str]:
-        """Which of these samples have a prediction already (one with an error does not count)."""
-
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, and how long it took."""
 

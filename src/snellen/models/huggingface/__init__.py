@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from snellen.errors import require
 from snellen.registry import MODELS
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def hf(
     revision: str | None = None,
     dtype: Dtype = "auto",
     device: str = "auto",
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none",
     attn: Attention = "auto",
     adapter: str | None = None,
     quantization: Literal["none", "8bit", "4bit"] = "none",
@@ -34,7 +37,8 @@ def hf(
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU);
-    ``device`` (auto: a GPU if there is one); ``attn`` implementation; ``adapter``, a PEFT adapter (folder or
+    ``device`` (auto: a GPU if there is one); ``device_map``, by which accelerate spreads the layers over all
+    GPUs that there are; ``attn`` implementation; ``adapter``, a PEFT adapter (folder or
     Hub id) that is merged in; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code that
     comes with the checkpoint; ``prefix``, whether questions about an image share its computation (auto: where
     a self-check finds that no answer changes; on: or refuse); ``cache_budget``, how much memory that may take
@@ -60,4 +64,7 @@ def hf(
         adapter,
         quantization,
     )
+    if device_map != "none":
+        require("accelerate", "tune", f"device_map={device_map}")
+        found = replace(found, device_map=device_map)
     return VisionLanguageModel(found, prefix, budget)

@@ -42,6 +42,8 @@ class Checkpoint:
     trust_remote_code: bool
     adapter: str | None = None
     quantization: str = "none"
+    #: How accelerate spreads the layers over devices; None for all of them on one.
+    device_map: str | None = None
 
     @classmethod
     def find(
@@ -179,10 +181,12 @@ class Checkpoint:
                 **(nf4 if self.quantization == "4bit-nf4" else plain)
             )
             options["device_map"] = self.device
+        if self.device_map is not None:
+            options["device_map"] = self.device_map
         model = self._pretrained(auto_class.from_pretrained, "model", **options)
         if self.adapter is not None:
             model = self._merged(model)
-        return (model if self.quantization != "none" else model.to(self.device)).eval()
+        return (model if "device_map" in options else model.to(self.device)).eval()
 
     def _merged(self, model: Any) -> Any:
         """The model with its adapter merged into its weights.
