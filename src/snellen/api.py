@@ -23,7 +23,7 @@ from snellen.shards import parquet_url
 from snellen.store import Store, default_workspace
 
 if TYPE_CHECKING:
-    from snellen.engine.crew import Crew, Engine
+    from snellen.engine.crew import Crew, Duty, Engine
     from snellen.forecast import Forecast
 
 __all__ = ["AtHand", "Filters", "Plan", "run"]
@@ -312,22 +312,27 @@ class Plan:
 
     def _crew(self, model: Model, examinations: Sequence[Examination]) -> Crew | None:
         """The copies of a model that examine what is not finished, at work already."""
-        from snellen.engine.crew import Crew, Duty
+        from snellen.engine.crew import Crew
 
         assert self.engine is not None
-        duties = []
-        for one in (one for one in examinations if not one.finished):
-            source = self._sources.get(one.data.name) or partial(_same, one.data)
-            duties.append(Duty(one.run, source, one.protocol, len(one.data), one.nonce, one.sink))
-        if not duties:
+        todo = {one.run: one for one in examinations if not one.finished}
+        if not todo:
             return None
         name = next(name for name in self._names["model"] if redact(name) == model.name)
         crew = Crew(self.engine, model, name, self.model_options, self.store)
-        model.check()
-        crew.begin(duties)
-        for one in examinations:
-            one.crew = crew
+        crew.begin([self._duty(one) for one in todo.values()])
+        for run, one in todo.items():
+            one.crew = crew.shares[run]
         return crew
+
+    def _duty(self, one: Examination) -> Duty:
+        """An examination as other processes are told of it."""
+        from snellen.engine.crew import Duty
+
+        source = self._sources.get(one.data.name) or partial(_same, one.data)
+        n = len(one.data)
+        ids = {place: one.data.id(place) for place in range(0, n, max(1, n // 50))}
+        return Duty(one.run, source, one.protocol, n, ids, one.nonce, one.sink)
 
     @property
     def workspace_name(self) -> str | None:
@@ -388,7 +393,12 @@ class Plan:
                 "down: do again what began it; what was answered is not asked again."
             )
         if (sink := manifest.get("sink")) is not None:
-            recipe = {**recipe, "sink": f"parquet:{sink['url']}"}
+            if limits.get("engine") is None:
+                raise UsageError(
+                    f"{run} has its answers in {sink}, where copies of the model wrote them. Go on with: "
+                    f"snellen resume {run} --engine ray"
+                )
+            recipe = {**recipe, "sink": f"parquet:{sink}"}
         return cls(**{**recipe, "filters": Filters.of(recipe)}, workspace=store, resumes=run, **limits)
 
 

@@ -25,7 +25,7 @@ from snellen.types import Outcome, Response
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Shard", "Shards", "parquet_url", "replies_of", "shard_size"]
+__all__ = ["Shard", "Shards", "file_size", "parquet_url", "replies_of", "shard_size"]
 
 #: Shards at least, so that no replica waits long for the last one.
 SHARDS = 32
@@ -49,6 +49,11 @@ def shard_size(n: int, batch: int) -> int:
     return max(1, ceil(max(wanted, n / MOST) / batch)) * batch
 
 
+def file_size(n: int) -> int:
+    """How many of ``n`` samples lie in a file: whoever writes it, since others may go on."""
+    return shard_size(n, 16)
+
+
 def parquet_url(sink: str) -> str:
     """The folder that ``parquet:URL`` names, an absolute one where it is on this machine.
 
@@ -61,6 +66,11 @@ def parquet_url(sink: str) -> str:
         raise BadOption(
             f"--sink {sink!r} is not allowed; allowed: parquet:URL, such as parquet:./shards or "
             "parquet:s3://BUCKET/FOLDER."
+        )
+    if redact(url) != url:
+        raise BadOption(
+            f"--sink parquet:{redact(url)} is not allowed: keys do not belong into an address. Give them as "
+            "the storage's own client takes them, by its variables or files."
         )
     require("pyarrow", "ray", "--sink")
     fsspec: Any = require("fsspec", "ray", "--sink")
@@ -129,9 +139,16 @@ class Shards:
     def _local(self) -> bool:
         return "file" in _protocols(self._files)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a shard of this name."""
+        with self._explained("read"):
+            self._files.invalidate_cache()  # others write here too
+            return bool(self._files.exists(f"{self._folder}/{name}"))
+
     def names(self) -> list[str]:
         """The shards that there are, in the order of the data set."""
         with self._explained("read"):
+            self._files.invalidate_cache()  # others write here too
             if not self._files.exists(self._folder):
                 return []
             found = self._files.ls(self._folder, detail=False)
@@ -275,7 +292,7 @@ class Shard:
         self._rows: dict[str, dict[str, Any]] = {}
         self._written = time.monotonic()
         self._news = False
-        for row in shards.read(self._name) if self._name in shards.names() else ():
+        for row in shards.read(self._name) if shards.has(self._name) else ():
             self._answers |= {reply["key"]: reply for reply in row["replies"]}
             self._rows[row["id"]] = row
 

@@ -174,11 +174,12 @@ class Store:
             raise StoreError(f"{self.name}: no free id for a run of {name}.")
         return found
 
-    def unfinished(self, specification: str) -> str | None:
-        """The nonce of the newest fresh run of a specification that is not finished."""
+    def unfinished(self, specification: str, sink: str | None = None) -> str | None:
+        """The nonce of the newest fresh run of a specification, and a sink, that is not finished."""
         query = sa.select(runs.c.manifest).where(runs.c.status != "finished").order_by(runs.c.updated.desc())
         for manifest in self.do(lambda connection: connection.execute(query).scalars().all()):
-            if manifest.get("specification") == specification and manifest.get("fresh"):
+            same = manifest.get("specification") == specification and manifest.get("sink") == sink
+            if same and manifest.get("fresh"):
                 return str(manifest["fresh"])
         return None
 
@@ -186,7 +187,7 @@ class Store:
         """Where a run's samples, predictions and answers lie that are not in the database."""
         if run not in self._sinks:
             sink = self.run(run)["manifest"].get("sink")
-            self._sinks[run] = None if sink is None else Shards(sink["url"], run)
+            self._sinks[run] = None if sink is None else Shards(sink, run)
         return self._sinks[run]
 
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:

@@ -31,7 +31,7 @@ from snellen.cli.app import (
     read_options,
     screen,
 )
-from snellen.errors import BadOption, Stopped
+from snellen.errors import BadOption, SnellenError, Stopped
 from snellen.redaction import redact
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _carry_out(
     quiet: bool,
 ) -> None:
     """Examine, and show what came of it."""
-    from snellen.report.tracking import track, tracker
+    from snellen.report.tracking import tracker
     from snellen.runs import writable
 
     for name in trackers:
@@ -194,9 +194,7 @@ def _carry_out(
         print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
     elif runs:
         print_leaderboard(runs)
-    for name in trackers:
-        for run in runs:
-            track(name, run)
+    untold = _tell(trackers, runs)
     if stopped is not None:
         typer.echo(f"Error: {redact(str(stopped))}\nWhat was answered is kept.", err=True)
         tell_how_to_go_on(plan)
@@ -210,8 +208,23 @@ def _carry_out(
                 f"{run.first_error()}\nAsk them again: snellen resume {run.id}",
                 err=True,
             )
-    if any(_failed_share(run) > max_failures for run in runs):
+    if untold or any(_failed_share(run) > max_failures for run in runs):
         raise typer.Exit(1)
+
+
+def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
+    """Send figures to trackers; whether one could not be told."""
+    from snellen.report.tracking import track
+
+    failed = False
+    for name in trackers:
+        for run in runs:
+            try:
+                track(name, run)
+            except SnellenError as error:
+                typer.echo(f"Error: {redact(str(error))}", err=True)
+                failed = True
+    return failed
 
 
 def _unscored(run: Run) -> Iterator[str]:

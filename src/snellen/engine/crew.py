@@ -14,11 +14,11 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +29,17 @@ from snellen.engine.work import Tally
 from snellen.errors import BadOption, ModelError, SnellenError, Unsupported, reason_of, require
 from snellen.models.base import LocalModel, Model
 from snellen.protocols.base import Protocol
-from snellen.shards import shard_size
+from snellen.shards import file_size, shard_size
 
 if TYPE_CHECKING:
     from snellen.store import Store
 
 #: Seconds in which replicas that are told to stop may end what they have under way.
-GRACE = 5.0
+GRACE = 30.0
 
-__all__ = ["Crew", "Duty", "Engine"]
+__all__ = ["Crew", "Duty", "Engine", "Share", "Spans"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Engine:
         """As a user names it."""
         return self.address or "ray"
 
+    @property
+    def where(self) -> str | None:
+        """The address of a cluster, where one is named."""
+        return self.address or os.environ.get("RAY_ADDRESS")
+
     def check(self, model: Model, name: object) -> None:
         """Refuse a model of which no copies can be made.
 
@@ -89,7 +96,7 @@ class Engine:
             MissingExtra: ray is not installed.
             Unsupported: it is behind an address, or an object of Python's own.
         """
-        require("ray", "ray", "--engine ray")
+        _ray()
         if not isinstance(model, LocalModel):
             raise Unsupported(
                 f"--engine ray is for models that run here; {model.name} does not. What is behind an address "
@@ -106,19 +113,16 @@ class Engine:
         """
         # What Ray's core writes to standard error, its own logs hold as well.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # What still asks after Ray was ended is to fail, and not to start it again.
-        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-        ray: Any = require("ray", "ray", "--engine ray")
+        ray = _ray()
         require("ray.data", "ray", "--engine ray")
         if ray.is_initialized():
             return False
-        where = self.address or os.environ.get("RAY_ADDRESS")
         try:
             with _hushed():
-                ray.init(where, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+                ray.init(self.where, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
         except Exception as error:
             raise ModelError(
-                f"--engine ray: Ray cannot be {'reached at ' + where if where else 'started'} "
+                f"--engine ray: Ray cannot be {'reached at ' + self.where if self.where else 'started'} "
                 f"({reason_of(error)})."
             ) from error
         return True
@@ -145,19 +149,40 @@ class Duty:
     Args:
         data: makes the samples; called in each replica.
         n: how many they are.
-        sink: where Parquet files go that answers go into, and how many samples make one; None for the writer.
+        ids: of some of them, by position, by which a node knows that it sees the same.
+        sink: the folder of Parquet files that answers go into; None for the writer.
     """
 
     run: str
     data: Callable[[], Selection]
     protocol: Protocol
     n: int
+    ids: Mapping[int, str]
     nonce: str = ""
-    sink: Mapping[str, Any] | None = None
+    sink: str | None = None
+
+
+class Spans:
+    """Stretches of time, which may overlap."""
+
+    def __init__(self) -> None:
+        self._apart: list[tuple[float, float]] = []
+
+    def add(self, began: float, ended: float) -> float:
+        """Take in a stretch; how much of it (seconds) no other had covered.
+
+        >>> spans = Spans()
+        >>> [spans.add(*stretch) for stretch in [(90, 95), (0, 100), (50, 60), (99, 101)]]
+        [5, 95, 0, 1]
+        """
+        within = [span for span in self._apart if span[1] >= began and span[0] <= ended]
+        whole = (min([began, *(b for b, _ in within)]), max([ended, *(e for _, e in within)]))
+        self._apart = sorted({*self._apart} - {*within} | {whole})
+        return whole[1] - whole[0] - sum(e - b for b, e in within)
 
 
 @dataclass
-class _Known:
+class _Replica:
     """What is known of a replica."""
 
     samples: int = 0
@@ -165,8 +190,84 @@ class _Known:
     about: dict[str, Any] = field(default_factory=dict)
 
 
+class Share:
+    """What a crew does for one run.
+
+    Attributes:
+        skipped: what was left out of its data.
+    """
+
+    def __init__(self, crew: Crew, run: str) -> None:
+        self._crew, self.run = crew, run
+        self.left = 0
+        self.reports: deque[dict[str, Any]] = deque()
+        self.skipped: list[Bad] = []
+        self._replicas: dict[str, _Replica] = {}
+        self._facts: dict[str, Any] = {}
+
+    async def examine(self) -> AsyncGenerator[Tally]:
+        """What comes of the run's samples, shard by shard.
+
+        Raises:
+            SnellenError: what a replica could not go on after.
+        """
+        busy = Spans()
+        while self.left:
+            if not self.reports:
+                await self._crew.listen()
+                continue
+            report = self.reports.popleft()
+            self.left -= 1
+            if report["failure"] is not None:
+                kind, message = report["failure"]
+                raise getattr(errors, kind, ModelError)(message)
+            told = report["tally"]
+            tally = Tally(**{**told, "outcomes": Counter(told["outcomes"])})
+            # What several did at the same time took its time once.
+            tally.seconds = busy.add(report["began"], report["ended"]) if tally.fresh else 0.0
+            self.skipped += [Bad(*bad) for bad in report["skipped"]]
+            replica = self._replicas.setdefault(report["replica"]["name"], _Replica())
+            replica.samples += tally.n
+            replica.errors += tally.outcomes["error"]
+            replica.about, self._facts = report["replica"], report["facts"]
+            await asyncio.to_thread(self._crew.record, self.run, tally)
+            yield tally
+
+    def status(self) -> str:
+        """How it goes, in a few words: replicas, the memory of GPUs, and failures by replica."""
+        told = [f"{len(self._replicas)} replica{'s' * (len(self._replicas) != 1)}"]
+        if held := sum(self._peaks("peak_gpu_bytes")):
+            told.append(f"{held / 2**30:.1f} GiB of GPU memory")
+        told += [f"{one.errors} failed on {name}" for name, one in self._replicas.items() if one.errors]
+        return ", ".join(told)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Of the loaded model, with the most GPU memory that any replica held; and how many there were."""
+        peak = max(self._peaks("peak_gpu_bytes"), default=None)
+        return {**self._facts, "peak_gpu_bytes": peak, "replicas": len(self._replicas)} if self._facts else {}
+
+    def hardware(self) -> dict[str, Any]:
+        """Of a replica's machine, with the most memory that any replica held."""
+        for one in self._replicas.values():
+            return {
+                **one.about["hardware"],
+                "peak_rss_bytes": max(self._peaks("peak_rss_bytes"), default=None),
+            }
+        return {}
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Where each replica was, and what it did."""
+        return [
+            {"name": name, "samples": one.samples, "errors": one.errors}
+            for name, one in sorted(self._replicas.items())
+        ]
+
+    def _peaks(self, name: str) -> list[int]:
+        return [peak for one in self._replicas.values() if (peak := one.about[name])]
+
+
 class Crew:
-    """Replicas of a model, and what they are to do.
+    """Replicas of a model, at work on several runs.
 
     Args:
         model: the model, not loaded; the replicas make theirs by ``name`` and ``options``.
@@ -178,37 +279,31 @@ class Crew:
     ) -> None:
         self._engine, self._model, self._store = engine, model, store
         self._make = (name, dict(options), model.batch_size)
-        self._duties: list[Duty] = []
         self._reports: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-        self._waiting: dict[str, deque[dict[str, Any]]] = {}
-        self._left: dict[str, int] = {}
-        self._known: dict[str, _Known] = {}
-        self._facts: dict[str, Any] = {}
         self._desk: Any = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._began = False
-        #: What was left out of each run's data.
-        self.skipped: dict[str, list[Bad]] = {}
+        #: By run.
+        self.shares: dict[str, Share] = {}
 
     def begin(self, duties: Sequence[Duty]) -> None:
         """Start Ray, if it does not run, and have the replicas start with the first shards.
 
         Raises:
-            ModelError: Ray cannot be reached, or has no room.
+            BadOption: there is no room for so many replicas.
+            ModelError: Ray cannot be reached.
         """
-        import ray
-
-        self._duties = list(duties)
         self._began = self._engine.join()
+        ray = _ray()
         try:
             each = self._resources()
             count = self._count(each)
-            self._desk = self._place(ray.remote(Desk)).remote(
-                self._store.where, str(self._store.folder.resolve()), count
-            )
-            shards = list(self._shards(count))
-            self._thread = threading.Thread(target=self._work, args=(shards, each, count), daemon=True)
+            folder = str(self._store.folder.resolve())
+            self._desk = self._place(ray.remote(Desk)).remote(self._store.where, folder, count)
+            self.shares = {duty.run: Share(self, duty.run) for duty in duties}
+            work = (duties, list(self._shards(duties)), each, count)
+            self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
         except SnellenError:
             self.close()
@@ -217,49 +312,44 @@ class Crew:
             self.close()
             raise ModelError(f"--engine ray: the replicas cannot be started ({reason_of(error)}).") from error
 
-    def _shards(self, replicas: int) -> Iterator[dict[str, int]]:
-        for place, duty in enumerate(self._duties):
-            size = duty.sink["size"] if duty.sink else shard_size(duty.n, self._model.batch_size)
-            starts = range(0, duty.n, size)
-            self._left[duty.run] = len(starts)
-            self._waiting[duty.run] = deque()
-            self.skipped[duty.run] = []
-            for start in starts:
+    def _shards(self, duties: Sequence[Duty]) -> Iterator[dict[str, int]]:
+        for place, duty in enumerate(duties):
+            size = file_size(duty.n) if duty.sink else shard_size(duty.n, self._model.batch_size)
+            for start in range(0, duty.n, size):
+                self.shares[duty.run].left += 1
                 yield {"duty": place, "start": start, "stop": min(start + size, duty.n)}
 
     def _resources(self) -> dict[str, float]:
-        import ray
-
         gpus = self._engine.gpus
         if gpus is None:
-            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+            gpus = 1.0 if _ray().cluster_resources().get("GPU", 0) else 0.0
         return {"num_cpus": 1, "num_gpus": gpus}
 
     def _count(self, each: Mapping[str, float]) -> int:
         """How many replicas there are to be: as many as fit, unless it is said. A cluster may grow."""
-        import ray
-
-        there = ray.cluster_resources()
-        fits = int(there.get("CPU", 1))
-        if each["num_gpus"]:
-            fits = min(fits, int(there.get("GPU", 0) / each["num_gpus"]))
+        there = _ray().cluster_resources()
+        cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
+        fits = min(cores, int(gpus / each["num_gpus"])) if each["num_gpus"] else cores
         wanted = self._engine.replicas or max(1, fits)
-        if wanted > fits and self._began and not (self._engine.address or os.environ.get("RAY_ADDRESS")):
-            raise BadOption(
-                f"--replicas {wanted} is not allowed; allowed: 1 to {fits}, for which there is room."
-            )
+        if wanted <= fits:
+            return wanted
+        room = f"{cores} cores and {gpus:g} GPUs are there, which is room for {fits}"
+        room += f" of {each['num_gpus']:g} GPUs" if each["num_gpus"] else ""
+        if self._began and not self._engine.where:
+            raise BadOption(f"--engine ray: {wanted} replicas are asked for; {room}.")
+        log.info("--engine ray: %d replicas are asked for; %s. The others wait for more.", wanted, room)
         return wanted
 
     def _place(self, actor: Any) -> Any:
         """The writer beside this process, whose folder it writes."""
-        import ray
+        ray = _ray()
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         if ray.util.client.ray.is_connected():
             if self._store.where == str(self._store.folder.resolve()):
                 raise BadOption(
-                    f"--engine {self._engine.address}: the workspace {self._store.name} is a folder of this "
+                    f"--engine {self._engine.name}: the workspace {self._store.name} is a folder of this "
                     "machine, which the cluster cannot write. Name a database (--workspace "
                     "postgresql://USER@HOST/NAME), or run this on a node of the cluster (--engine ray)."
                 )
@@ -268,22 +358,27 @@ class Crew:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
         return actor.options(**options, max_concurrency=4)
 
-    def _work(self, shards: Sequence[Mapping[str, int]], each: Mapping[str, float], count: int) -> None:
+    def _work(
+        self,
+        duties: Sequence[Duty],
+        shards: Sequence[Mapping[str, int]],
+        each: Mapping[str, float],
+        count: int,
+    ) -> None:
         """Have Ray Data give the shards to the replicas. In a thread, since it waits."""
         try:
-            import ray.data
-
-            context = ray.data.DataContext.get_current()
+            data: Any = require("ray.data", "ray", "--engine ray")
+            context = data.DataContext.get_current()
             context.enable_progress_bars = context.print_on_execution_start = False
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             # One block a shard; handed over from here, since tasks that read would want cores that replicas
             # have taken.
-            todo = ray.data.from_items(list(shards), override_num_blocks=len(shards))
+            todo = data.from_items(list(shards), override_num_blocks=len(shards))
             done = todo.map_batches(
                 Replica,
-                fn_constructor_args=(self._desk, self._make, self._duties, str(Path.cwd())),
+                fn_constructor_args=(self._desk, self._make, duties, str(Path.cwd())),
                 batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=count),
+                compute=data.ActorPoolStrategy(size=count),
                 **each,
             )
             for row in done.iter_rows():
@@ -294,95 +389,59 @@ class Crew:
         except BaseException as error:
             self._reports.put(error)
 
-    async def examine(self, run: str) -> AsyncGenerator[Tally]:
-        """What comes of a run's samples, shard by shard.
+    async def listen(self) -> None:
+        """Wait for a report, and give it to the run that it is of.
 
         Raises:
-            SnellenError: what a replica could not go on after.
+            ModelError: Ray failed.
         """
-        covered = 0.0
-        while self._left[run] or self._waiting[run]:
-            report = self._waiting[run].popleft() if self._waiting[run] else await self._next()
-            if report["run"] != run:
-                self._waiting[report["run"]].append(report)
-                continue
-            told = report["tally"]
-            tally = Tally(**{**told, "outcomes": Counter(told["outcomes"])})
-            # What several did at the same time took its time once.
-            if tally.fresh:
-                tally.seconds = max(0.0, report["ended"] - max(report["began"], covered))
-                covered = max(covered, report["ended"])
-            took = partial(self._store.record, run, [], fresh=tally.fresh, seconds=tally.seconds)
-            await asyncio.to_thread(took)
-            yield tally
+        try:
+            report = await asyncio.to_thread(self._reports.get, timeout=0.5)
+        except queue.Empty:
+            return
+        if report is None:
+            raise ModelError("--engine ray: Ray ended before all shards were examined.")
+        if isinstance(report, BaseException):
+            raise ModelError(f"--engine ray: {reason_of(report)}") from report
+        self.shares[report["run"]].reports.append(report)
 
-    async def _next(self) -> dict[str, Any]:
-        """The next report, of whatever run."""
-        while True:
-            try:
-                report = await asyncio.to_thread(self._reports.get, timeout=0.5)
-            except queue.Empty:
-                continue
-            if report is None:
-                raise ModelError("--engine ray: Ray ended before all shards were examined.")
-            if isinstance(report, BaseException):
-                raise ModelError(f"--engine ray: {reason_of(report)}") from report
-            if report["failure"] is not None:
-                kind, message = report["failure"]
-                raise getattr(errors, kind, ModelError)(message)
-            self._left[report["run"]] -= 1
-            self.skipped[report["run"]] += [Bad(*bad) for bad in report["skipped"]]
-            known = self._known.setdefault(report["replica"]["name"], _Known())
-            known.samples += report["tally"]["n"]
-            known.errors += report["tally"]["outcomes"].get("error", 0)
-            known.about = report["replica"]
-            self._facts = report["facts"]
-            return report
-
-    def status(self) -> str:
-        """How it goes, in a few words: replicas, the memory of GPUs, and failures by replica."""
-        told = [f"{len(self._known)} replica{'s' * (len(self._known) != 1)}"]
-        if held := sum(known.about.get("peak_gpu_bytes") or 0 for known in self._known.values()):
-            told.append(f"{held / 2**30:.1f} GiB of GPU memory")
-        told += [f"{known.errors} failed on {name}" for name, known in self._known.items() if known.errors]
-        return ", ".join(told)
-
-    def facts(self) -> Mapping[str, Any]:
-        """Of the loaded model, with the most memory that any replica held; and how many there were."""
-        if not self._facts:
-            return {}
-        peaks = [known.about.get("peak_gpu_bytes") or 0 for known in self._known.values()]
-        return {
-            **self._facts,
-            **({"peak_gpu_bytes": max(peaks)} if any(peaks) else {}),
-            "replicas": len(self._known),
-        }
-
-    def hardware(self) -> dict[str, Any]:
-        """Of a replica's machine, with the most memory that any replica held."""
-        about = [known.about for known in self._known.values()]
-        if not about:
-            return {}
-        peaks = [one["hardware"].get("peak_rss_bytes") or 0 for one in about]
-        return {**about[0]["hardware"], "peak_rss_bytes": max(peaks) or None}
-
-    def replicas(self) -> list[dict[str, Any]]:
-        """Where each replica was, and what it did."""
-        return [
-            {"name": name, "samples": known.samples, "errors": known.errors}
-            for name, known in sorted(self._known.items())
-        ]
+    def record(self, run: str, tally: Tally) -> None:
+        """Note how long samples took; what came of them is stored."""
+        self._store.record(run, [], fresh=tally.fresh, seconds=tally.seconds)
 
     def close(self) -> None:
-        """Have the replicas stop, and end Ray where it was started for them."""
-        import ray
+        """Have the replicas end what they have under way, so that it is kept; and end Ray where it was
+        started for them.
+        """
+        ray = _ray()
+        try:
+            if self._desk is not None and ray.is_initialized() and self._thread is not None:
+                self._await_the_last(ray)
+        finally:
+            self._stopping.set()
+            self._desk = self._thread = None
+            if self._began:
+                ray.shutdown()
+                self._began = False
 
-        self._stopping.set()
-        if self._desk is not None and ray.is_initialized():
-            self._desk.stop.remote()
-        if self._thread is not None:
-            self._thread.join(GRACE)
-        self._desk = self._thread = None
-        if self._began:
-            ray.shutdown()
-            self._began = False
+    def _await_the_last(self, ray: Any) -> None:
+        """Begin nothing more, and wait for what is under way: a second interrupt waits for nothing."""
+        assert self._thread is not None
+        ends = time.monotonic() + GRACE
+        with suppress(ray.exceptions.RayError):
+            ray.get(self._desk.stop.remote(), timeout=GRACE)
+            while self._thread.is_alive() and time.monotonic() < ends:
+                if not ray.get(self._desk.busy.remote(), timeout=GRACE):
+                    self._stopping.set()
+                self._thread.join(0.2)
+
+
+def _ray() -> Any:
+    """Ray, which must not be started again by what still asks it after it was ended.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    # Ray reads this when it is imported.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    return require("ray", "ray", "--engine ray")

@@ -24,12 +24,11 @@ from snellen.metrics.scoring import Predicted
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
-from snellen.shards import shard_size
 from snellen.store import Store
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:
-    from snellen.engine.crew import Crew
+    from snellen.engine.crew import Share
 
 __all__ = ["Examination", "Progress", "incompatibility"]
 
@@ -143,20 +142,18 @@ class Examination:
         base = _digest(self.spec)
         # A fresh run that was interrupted is gone on with; only a finished one makes room for another.
         if nonce is None:
-            nonce = (store.unfinished(base) or datetime.now(UTC).isoformat()) if fresh else ""
+            nonce = (store.unfinished(base, sink) or datetime.now(UTC).isoformat()) if fresh else ""
         self.nonce = nonce
         self.base, self.plan = base, plan
         #: Who examines in this one's place, if somebody does.
-        self.crew: Crew | None = None
+        self.crew: Share | None = None
         #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
         self.scoring_cost: float | None = None
         digest = _digest({**self.spec, "nonce": self.nonce})
         if expect is not None and store.run(expect)["digest"] != digest:
             raise UsageError(self._what_changed(expect))
-        #: Where predictions and answers go, and how many samples make a file; None for the store.
-        self.sink: dict[str, Any] | None = None
-        if sink is not None:
-            self.sink = {"url": sink, "size": shard_size(len(data), model.batch_size)}
+        #: The folder that predictions and answers go into; None for the store.
+        self.sink = sink
         self.run = store.begin(self._slug(), digest, self.manifest())
         self._keep_sink()
 
@@ -166,10 +163,9 @@ class Examination:
         Raises:
             UsageError: it was begun with another sink, or with none.
         """
-        row = self.store.run(self.run)
-        began = row["manifest"].get("sink")
-        if row["status"] != "finished" and (began or {}).get("url") != (self.sink or {}).get("url"):
-            there = f"--sink parquet:{began['url']}" if began else "no --sink"
+        began = self.store.run(self.run)["manifest"].get("sink")
+        if not self.finished and began != self.sink:
+            there = f"--sink parquet:{began}" if began else "no --sink"
             raise UsageError(
                 f"{self.run} was begun with {there}, where its answers are: go on with that, or begin "
                 "another with --fresh"
@@ -278,7 +274,7 @@ class Examination:
 
     async def _examine(self, watch: Watcher | None) -> None:
         progress = Progress(len(self.data))
-        tallies = self._here(progress.tally) if self.crew is None else self.crew.examine(self.run)
+        tallies = self._here(progress.tally) if self.crew is None else self.crew.examine()
         who = self.model if self.crew is None else self.crew
         async with aclosing(tallies):
             async for tally in tallies:
@@ -287,7 +283,7 @@ class Examination:
                 if watch is not None:
                     watch(progress)
         if self.crew is not None:
-            self.skipped += self.crew.skipped[self.run]
+            self.skipped += self.crew.skipped
 
     async def _here(self, progress: Tally) -> AsyncGenerator[Tally]:
         """Examine what is missing in this process."""

@@ -23,16 +23,19 @@ from snellen.engine.machine import hardware, peak_rss
 from snellen.engine.work import Tally, Work, readable
 from snellen.errors import DataError, ModelError, SnellenError, Stopped, reason_of
 from snellen.images import Image
+from snellen.redaction import redact
 from snellen.registry import MODELS
 from snellen.shards import Shard, Shards
 from snellen.store import Store
 from snellen.stored import Finding, Remembered, Written, written
-from snellen.types import Outcome, Prediction, Response, Sample
+from snellen.types import Response, Sample
 
 if TYPE_CHECKING:
     from snellen.engine.crew import Duty
 
 __all__ = ["Desk", "Replica"]
+
+log = logging.getLogger(__name__)
 
 #: How often a sample may be the only one under way when its replica dies, before it ends as an error.
 TRIES = 2
@@ -61,6 +64,7 @@ class Desk:
         self._together: Counter[tuple[str, str]] = Counter()
         self._alone: Counter[tuple[str, str]] = Counter()
         self._given_up: set[tuple[str, str]] = set()
+        self._busy: set[str] = set()
         self._loading = 0
         self._stopped = False
         self._day = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -128,7 +132,7 @@ class Desk:
         """
         with self._lock:
             self._loading += 1
-            if self._loading > self._replicas + LOADS:
+            if self._loading >= self._replicas + LOADS:
                 raise ModelError(
                     f"--engine ray: {LOADS} replicas died while they loaded the model. Is there room for one "
                     "in memory? What they wrote last stands in Ray's logs: ray logs"
@@ -140,11 +144,29 @@ class Desk:
             self._loading -= 1
 
     def log(self, name: str, text: str) -> None:
-        """Write a line into a replica's log."""
+        """Write a line into a replica's log, without what looks like a secret."""
         folder = self._folder / "logs" / self._day
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{name}.log").open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {redact(text)}\n")
+
+    def enter(self, name: str) -> None:
+        """Note that a replica begins a shard.
+
+        Raises:
+            Stopped: nothing more is to be begun.
+        """
+        if self._stopped:
+            raise Stopped("It was stopped.")
+        self._busy.add(name)
+
+    def leave(self, name: str) -> None:
+        """Note that a replica has ended a shard."""
+        self._busy.discard(name)
+
+    def busy(self) -> bool:
+        """Whether any replica is at a shard, or died at one."""
+        return bool(self._busy)
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -265,9 +287,13 @@ class Replica:
         duty = self._duties[place]
         report: dict[str, Any] = {"run": duty.run, "failure": None}
         try:
-            self.model  # noqa: B018  loaded when it is first asked for, and not counted as asking
-            report["began"] = time.time()
-            tally, skipped = asyncio.run(self._examine(place, start, stop))
+            _got(self._desk.enter.remote(self.name))
+            try:
+                self.model  # noqa: B018  loaded when it is first asked for, which is not counted as asking
+                report["began"] = time.time()
+                tally, skipped = asyncio.run(self._examine(place, start, stop))
+            finally:
+                _got(self._desk.leave.remote(self.name))
             report |= {"tally": {**vars(tally), "outcomes": dict(tally.outcomes)}, "ended": time.time()}
             report |= {"facts": dict(self.model.facts()), "replica": self._about(), "skipped": skipped}
         except Exception as error:
@@ -287,7 +313,7 @@ class Replica:
         _got(self._desk.loading.remote())
         name, options, batch_size = self._make
         model = MODELS.make(name, options)
-        model.batch_size = batch_size
+        model.name, model.batch_size = redact(name), batch_size
         self._log.info("loading %s", name)
         try:
             model.load()
@@ -300,17 +326,18 @@ class Replica:
         return {
             "name": self.name,
             "peak_gpu_bytes": self.model.facts().get("peak_gpu_bytes"),
-            "hardware": {**hardware(), "peak_rss_bytes": peak_rss()},
+            "peak_rss_bytes": peak_rss(),
+            "hardware": hardware(),
         }
 
     def _selection(self, place: int) -> Selection:
         if place not in self._data:
             duty = self._duties[place]
             found = duty.data()
-            if len(found) != duty.n:
+            if len(found) != duty.n or any(found.id(place) != id for place, id in duty.ids.items()):
                 raise DataError(
-                    f"{found.name}: {self.name} finds {len(found)} samples, and there are {duty.n} where the "
-                    "run was started. Every node must see the same data."
+                    f"{found.name}: {self.name} finds {len(found)} samples, and they are not the {duty.n} "
+                    "that there are where the run was started. Every node must see the same data."
                 )
             duty.protocol.prepare()
             self._data[place] = found
@@ -320,60 +347,93 @@ class Replica:
         duty, data = self._duties[place], self._selection(place)
         ledger: _AtDesk | _InShard = _AtDesk(self._desk)
         if duty.sink is not None:
-            ledger = _InShard(Shard(Shards(duty.sink["url"], duty.run), start, stop), self._desk)
-        work = Work(self.model, duty.protocol, ledger, duty.run, nonce=duty.nonce, skip_bad=data.skip_bad)
-        total, suspects = Tally(), list[int]()
-        async with self.model.connected():
-            samples = self._unsuspected(work, ledger, data, range(start, stop), suspects, total)
-            await self._count(work, samples, total)
-            for position in suspects:
-                await asyncio.to_thread(ledger.flush)  # what may come kills
-                await self._count(work, self._alone(work, data, position, total), total)
-        await asyncio.to_thread(ledger.flush)
-        self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(total))
-        return total, work.skipped
+            ledger = _InShard(Shard(Shards(duty.sink, duty.run), start, stop), self._desk)
+        found = _Shard(self._desk, ledger, data)
+        work = Work(
+            self.model,
+            duty.protocol,
+            ledger,
+            duty.run,
+            nonce=duty.nonce,
+            skip_bad=data.skip_bad,
+        )
+        try:
+            async with self.model.connected():
+                await found.count(work, found.unsuspected(work, range(start, stop)))
+                for position in found.suspects:
+                    await asyncio.to_thread(ledger.flush)  # what may come kills
+                    await found.count(work, found.alone(work, position))
+        finally:
+            await asyncio.to_thread(ledger.flush)
+        self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(found.tally))
+        if found.stopped:
+            raise Stopped("It was stopped.")
+        return found.tally, work.skipped
 
-    async def _count(self, work: Work, samples: Iterable[tuple[int, Sample]], total: Tally) -> None:
+
+class _Shard:
+    """How far a replica is with a shard, and what it must be careful with."""
+
+    def __init__(self, desk: Any, ledger: _AtDesk | _InShard, data: Selection) -> None:
+        self._desk, self._ledger, self._data = desk, ledger, data
+        self.tally = Tally()
+        #: Positions of samples that were under way when a replica died.
+        self.suspects: list[int] = []
+        #: Whether nothing more is to be begun.
+        self.stopped = False
+        self._skipped = 0
+
+    async def count(self, work: Work, samples: Iterable[tuple[int, Sample]]) -> None:
+        """Examine samples, and count them."""
         async with aclosing(work.examine(samples)) as tallies:
             async for tally in tallies:
-                total.add(tally)
+                self.tally.add(tally)
+        self._skip(work)
 
-    def _unsuspected(
-        self,
-        work: Work,
-        ledger: _AtDesk | _InShard,
-        data: Selection,
-        positions: range,
-        suspects: list[int],
-        total: Tally,
-    ) -> Iterator[tuple[int, Sample]]:
+    def unsuspected(self, work: Work, positions: range) -> Iterator[tuple[int, Sample]]:
         """The samples that are missing. Those that were under way when a replica died are put aside."""
-        size = self.model.batch_size
+        size = work.model.batch_size
         for first in range(positions.start, positions.stop, size):
-            ids = {data.id(i): i for i in range(first, min(first + size, positions.stop))}
-            before = ledger.begin(work.run, list(ids))
-            total.known += len(ids) - len(before)
-            suspects += [ids[id] for id, died in before.items() if any(died or ())]
+            self._skip(work)
+            ids = {self._data.id(i): i for i in range(first, min(first + size, positions.stop))}
+            try:
+                before = self._ledger.begin(work.run, list(ids))
+            except Stopped:
+                self.stopped = True  # what is under way is ended
+                return
+            given_up = sum(died is None for died in before.values())
+            self.tally.known += len(ids) - len(before) + given_up
+            self.suspects += [ids[id] for id, died in before.items() if any(died or ())]
             fine = (ids[id] for id, died in before.items() if died == (0, 0))
-            yield from readable(data, fine, work.skipped)
+            yield from readable(self._data, fine, work.skipped)
 
-    def _alone(
-        self, work: Work, data: Selection, position: int, total: Tally
-    ) -> Iterator[tuple[int, Sample]]:
+    def alone(self, work: Work, position: int) -> Iterator[tuple[int, Sample]]:
         """A sample by itself, unless it was so when replicas died: then it is recorded as an error."""
-        id = data.id(position)
-        _, died = _got(self._desk.begin.remote(work.run, [id], alone=True))[id]
-        if died < TRIES:
-            yield from readable(data, [position], work.skipped)
+        id = self._data.id(position)
+        try:
+            _, died = _got(self._desk.begin.remote(work.run, [id], alone=True))[id]
+        except Stopped:
+            self.stopped = True
             return
-        self._log.error("%s: %s is given up: %d replicas died of it", work.run, id, died)
-        bare = Sample(id, labels=data.labels, background=data.background)
-        sample = data[position] if died == TRIES else bare  # perhaps reading it is what kills
-        reason = f"{TRIES} replicas died while they examined this sample alone"
-        lost = Prediction(id, outcome=Outcome.ERROR, reason=reason)
-        work.ledger.record(work.run, [Finding(position, sample, lost, [], truth=work.protocol.truth(sample))])
-        _got(self._desk.give_up.remote(work.run, id))
-        total.add(Tally(1, outcomes=Counter({str(Outcome.ERROR): 1})))
+        if died < TRIES:
+            yield from readable(self._data, [position], work.skipped)
+            return
+        if died == TRIES:
+            sample = next((one for _, one in readable(self._data, [position], work.skipped)), None)
+        else:  # reading it is what kills, it seems
+            label = self._data.data.row(self._data.indices[position]).label
+            sample = Sample(id, label=label, labels=self._data.labels, background=self._data.background)
+        if sample is not None:
+            log.error("%s: %s is given up: %d replicas died of it", work.run, id, died)
+            reason = f"{TRIES} replicas died while they examined this sample alone"
+            self.tally.add(work.give_up(position, sample, reason))
+            _got(self._desk.give_up.remote(work.run, id))
+
+    def _skip(self, work: Work) -> None:
+        """What was left out is not under way."""
+        if new := work.skipped[self._skipped :]:
+            self._skipped += len(new)
+            _got(self._desk.ended.remote(work.run, [bad.where for bad in new]))
 
 
 def _told(tally: Tally) -> str:

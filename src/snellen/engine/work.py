@@ -138,6 +138,11 @@ class Work:
             self.model.foresee(first_waves(good, self.protocol))
         return good
 
+    def give_up(self, position: int, sample: Sample, reason: str) -> Tally:
+        """Record a sample, which is not asked about, as an error."""
+        lost = Prediction(sample.id, outcome=Outcome.ERROR, reason=reason)
+        return self._record([Examined(position, sample, lost, ())], 0.0)
+
     def _record(self, block: Sequence[Examined], seconds: float) -> Tally:
         tally = Tally(len(block))
         findings = []

@@ -64,9 +64,12 @@ def _mlflow(run: Run) -> None:
     mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
     found = mlflow.search_runs(filter_string=f"tags.snellen = '{run.id}'", output_format="list")
     known = found[0].info.run_id if found else None
-    with mlflow.start_run(run_id=known, run_name=run.id, tags={"snellen": run.id}, log_system_metrics=False):
-        if known is None:  # what was said once cannot be said otherwise there
-            mlflow.log_params(settings(run))
+    about = settings(run)
+    tags = {"snellen": run.id, "status": about.pop("status")}
+    with mlflow.start_run(run_id=known, run_name=run.id, tags=tags, log_system_metrics=False):
+        # What was said once cannot be said otherwise there.
+        said = found[0].data.params if found else {}
+        mlflow.log_params({k: v for k, v in about.items() if k not in said and v is not None})
         mlflow.log_metrics(figures(run))
         mlflow.log_dict(run.manifest, "manifest.json")
 
