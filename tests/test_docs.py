@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import typer.main
+import yaml
 
 import snellen
 from snellen import cli
@@ -209,3 +211,22 @@ def test_every_public_name_is_there_and_explained():
         value = getattr(snellen, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert value.__doc__, name
+
+
+def test_the_page_on_scale_is_right_in_itself():
+    """Its manifest, its script and the commands in them can be read; its sums are those of its tokens."""
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    manifest = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, flags=re.S)[0])
+    assert manifest["kind"] == "RayJob"
+    (script,) = re.findall(r"```bash\n(.*?)```", text, flags=re.S)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    within = re.findall("snellen run.*", script.replace("\\\n", " "))[0]
+    for line in (manifest["spec"]["entrypoint"], within):
+        typer.main.get_command(cli.app).commands["run"].make_context("run", shlex.split(line)[2:])
+    rows = re.findall(r"\| ([\d,.]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| (\d+) \| (\d+) \|", text)
+    assert len(rows) == 6
+    for _, once, apart, hours, dollars, worse in rows:
+        taken, more = (float(n.replace(",", "")) * 14e9 * 50_000 / 400e12 / 3600 for n in (once, apart))
+        assert float(hours) == round(taken, 1)
+        assert int(dollars) == pytest.approx(taken * 2.5, abs=0.51)
+        assert int(worse) == pytest.approx(more * 2.5, abs=0.51)

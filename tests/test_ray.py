@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,38 @@ def test_a_killed_replica_loses_nothing(questions, tmp_path):
     assert set(asked) == {f"What {i}?" for i in range(64)}
     assert max(asked.values()) <= 2
     assert sum(asked.values()) <= 64 + 4  # the batch that was under way
+
+
+def test_a_killed_writer_is_started_again(questions, tmp_path):
+    """What it had not stored is told it again; nothing is lost or doubled."""
+
+    def writers():
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if path.read_bytes().startswith(b"ray::Desk"):
+                    found.append(int(path.parent.name))
+        return found
+
+    killed: list[int] = []
+
+    def kill(examination, progress):
+        if not killed:
+            killed.extend(writers())
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = run(
+        model="deadly:star?pause=0.1",
+        data=questions,
+        protocol="vqa",
+        batch_size=4,
+        workspace=tmp_path / "ws",
+        engine=TWO,
+        watch=kill,
+    )
+    assert len(killed) == 1
+    assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
+    assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
 
 
 @pytest.mark.parametrize("sink", [[], ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])
@@ -364,7 +397,7 @@ def test_shards_in_a_store_of_objects():
 
 @pytest.mark.parametrize(("n", "batch"), [(1, 16), (33, 16), (5_000, 7), (50_000, 16), (10_000_000, 3)])
 def test_shards_are_whole_batches_and_not_too_many(n, batch):
-    size = shard_size(n, batch)
+    size = shard_size(n, batch, 3)
     assert size % batch == 0
     assert size >= batch
     assert -(-n // size) <= 10_000

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Shard", "Shards", "file_size", "parquet_url", "replies_of", "shard_size"]
 
-#: Shards at least, so that no replica waits long for the last one.
-SHARDS = 32
+#: Shards for each replica at least, so that none waits long for the last one.
+SHARDS = 8
 #: Batches that a shard has at most, since what is told of it is told once it is done …
 BATCHES = 16
 #: … unless there would be more shards than Ray Data handles with ease.
@@ -39,19 +39,19 @@ PAGE = 500
 _JSON = ("content", "details", "marks")
 
 
-def shard_size(n: int, batch: int) -> int:
+def shard_size(n: int, batch: int, replicas: int) -> int:
     """How many of ``n`` samples make a shard: whole batches.
 
-    >>> shard_size(300, 16), shard_size(50_000, 16), shard_size(10_000_000, 16)
+    >>> shard_size(300, 16, 4), shard_size(50_000, 16, 4), shard_size(10_000_000, 16, 4)
     (16, 256, 1008)
     """
-    wanted = min(n / SHARDS, batch * BATCHES)
+    wanted = min(n / (SHARDS * replicas), batch * BATCHES)
     return max(1, ceil(max(wanted, n / MOST) / batch)) * batch
 
 
 def file_size(n: int) -> int:
     """How many of ``n`` samples lie in a file: whoever writes it, since others may go on."""
-    return shard_size(n, 16)
+    return shard_size(n, 16, 4)
 
 
 def parquet_url(sink: str) -> str:

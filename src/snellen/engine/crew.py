@@ -302,7 +302,7 @@ class Crew:
             folder = str(self._store.folder.resolve())
             self._desk = self._place(ray.remote(Desk)).remote(self._store.where, folder, count)
             self.shares = {duty.run: Share(self, duty.run) for duty in duties}
-            work = (duties, list(self._shards(duties)), each, count)
+            work = (duties, list(self._shards(duties, count)), each, count)
             self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
         except SnellenError:
@@ -312,9 +312,10 @@ class Crew:
             self.close()
             raise ModelError(f"--engine ray: the replicas cannot be started ({reason_of(error)}).") from error
 
-    def _shards(self, duties: Sequence[Duty]) -> Iterator[dict[str, int]]:
+    def _shards(self, duties: Sequence[Duty], replicas: int) -> Iterator[dict[str, int]]:
         for place, duty in enumerate(duties):
-            size = file_size(duty.n) if duty.sink else shard_size(duty.n, self._model.batch_size)
+            batch = self._model.batch_size
+            size = file_size(duty.n) if duty.sink else shard_size(duty.n, batch, replicas)
             for start in range(0, duty.n, size):
                 self.shares[duty.run].left += 1
                 yield {"duty": place, "start": start, "stop": min(start + size, duty.n)}
