@@ -334,11 +334,21 @@ class TestCheckpoint:
         """On a CPU alone they all come to lie there; nothing that is answered changes, nor who it is."""
         folder = tiny.save("llava", tmp_path, scale=1.0)
         spread, whole = MODELS.make(f"hf:{folder}?device_map=auto"), MODELS.make(f"hf:{folder}")
-        spread.load()
-        assert spread.decoder.hf_device_map == {"": "cpu"}
         assert spread.identity() == whole.identity()
         told = [[reply.text for reply in answers(model, questions()[:2], 2)] for model in (spread, whole)]
         assert told[0] == told[1]
+        with pytest.raises(BadOption, match="do not go together"):
+            MODELS.make(f"hf:{folder}?device_map=auto&device=cpu")
+
+        class Auto:
+            """Takes note of what transformers is told."""
+
+            @staticmethod
+            def from_pretrained(path, **options):
+                assert options["device_map"] == "auto"
+                return whole.decoder
+
+        assert spread.checkpoint.load(Auto) is whole.decoder
 
     def test_half_precision(self, tmp_path):
         folder = tiny.save("llava", tmp_path, scale=1.0)

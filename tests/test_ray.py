@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -11,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from snellen.api import Plan, run
+from snellen.api import Filters, Plan, Source, run
 from snellen.cli import app
-from snellen.engine.crew import Crew, Engine, Spans
-from snellen.errors import BadOption, DataError, ModelError, Unsupported, UsageError
+from snellen.engine.crew import Crew, Duty, Engine, Spans
+from snellen.engine.replica import Desk, Recipe, Replica
+from snellen.errors import BadOption, DataError, ModelError, StoreError, Unsupported, UsageError
 from snellen.models.pico import NAMES
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
 from snellen.rescore import rescore
@@ -62,7 +64,8 @@ def cluster(plugin):
     patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     patch.setenv("PYTHONPATH", str(plugin))
     patch.syspath_prepend(str(plugin))
-    import deadly  # noqa: F401  it registers itself
+    if "deadly" not in MODELS.entries:
+        importlib.reload(importlib.import_module("deadly"))  # it registers itself
 
     ray.init(
         num_cpus=4,  # replicas of several tests side by side
@@ -179,20 +182,14 @@ def test_a_killed_replica_loses_nothing(questions, tmp_path):
 
 def test_a_killed_writer_is_started_again(questions, tmp_path):
     """What it had not stored is told it again; nothing is lost or doubled."""
-
-    def writers():
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                if path.read_bytes().startswith(b"ray::Desk"):
-                    found.append(int(path.parent.name))
-        return found
+    from ray._private import state
 
     killed: list[int] = []
 
     def kill(examination, progress):
         if not killed:
-            killed.extend(writers())
+            alive = [one for one in state.actors().values() if one["State"] == "ALIVE"]
+            killed.extend(one["Pid"] for one in alive if one["ActorClassName"] == "Desk")
             os.kill(killed[0], signal.SIGKILL)
 
     found = run(
@@ -308,7 +305,7 @@ def test_what_a_replica_raises_is_told(questions, tmp_path):
     assert [bad["where"] for bad in found.manifest["data"]["skipped"]] == ["q0", "q1"]
 
 
-def test_a_run_in_parquet_is_read_like_any_other(tmp_path):
+def test_a_run_in_parquet_is_read_like_any_other(tmp_path, monkeypatch):
     """Shown, compared, rescored, gone on with; and read by other tools as it is."""
     how = {"model": "pico:llava", "data": "chart:shapes?n=40", "protocol": "closed-set?rounds=1"}
     one = run(**how, workspace=tmp_path / "one")
@@ -335,6 +332,11 @@ def test_a_run_in_parquet_is_read_like_any_other(tmp_path):
     assert figures_of(again)["accuracy"] == found.metrics["accuracy"]
     assert rows_of(again) == rows_of(found)
     store.do(lambda connection: connection.exec_driver_sql("UPDATE runs SET status = 'running'"))
+    names = Shards.names
+    monkeypatch.setattr(Shards, "names", lambda self: names(self)[1:])  # one is on a disk elsewhere
+    with pytest.raises(StoreError, match="1 of 3 shards .* all nodes see"):
+        run(**how, workspace=store, engine=TWO, sink=sink)
+    monkeypatch.undo()
     with pytest.raises(UsageError, match="begun with --sink"):
         run(**how, workspace=store)
     whole = runner.invoke(app, f"resume {found.id} --workspace {tmp_path}/ws".split())
@@ -361,7 +363,7 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     }
     shards.write(shards.name(0, 8), [row])
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(UsageError.__base__, match="cannot be written .*no space left"):
+    with pytest.raises(StoreError, match="cannot be written .*no space left"):
         shards.write(shards.name(0, 8), [{**row, "label": "y"}])
     assert [found["label"] for found in shards.rows()] == ["x"]
     assert list(shards.rows()) == [row]
@@ -425,7 +427,7 @@ def test_refusals(tmp_path):
     assert "go with --engine" in str(runner.invoke(app, words).exception)
     crew = Crew(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
     assert crew._count({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
-    crew._began = True
+    crew._engine.alone = True
     with pytest.raises(BadOption, match="9 replicas are asked for; 4 cores"):
         crew._count({"num_cpus": 1, "num_gpus": 0})
     with pytest.raises(BadOption, match=r"0 GPUs are there, which is room for 0 of 0.5 GPUs"):
@@ -441,6 +443,50 @@ def test_what_several_did_at_once_took_its_time_once(stretches):
     seconds = {second for began, length in stretches for second in range(began, began + length)}
     assert sum(found) == len(seconds)
     assert min(found, default=0) >= 0
+
+
+@pytest.fixture
+def told(questions, tmp_path):
+    """What a replica reports that is made here, on another node as it were."""
+    store = Store(tmp_path / "ws")
+    desk = ray.remote(Desk).remote(store.where, str(store.folder))
+    source = Source(questions, {}, {}, Filters(), 0)
+
+    def report(recipe: Recipe, **more: Any) -> dict[str, Any]:
+        duty = Duty("run", source, PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more})
+        found = Replica(desk, recipe, [duty], str(tmp_path))
+        batch = {"duty": [0], "start": [0], "stop": [0]}
+        return json.loads(found(batch)["report"][0])
+
+    level = logging.getLogger("snellen").level
+    where = Path.cwd()
+    yield report
+    os.chdir(where)
+    logging.captureWarnings(False)
+    for name in ("snellen", "py.warnings"):
+        logging.getLogger(name).handlers = []
+    logging.getLogger("snellen").setLevel(level)
+    ray.kill(desk)
+
+
+def test_another_model_or_other_data_are_refused(told):
+    """Every node must see what the one sees where the run was started."""
+    recipe = Recipe("deadly:star", {}, 8, {"deadly": "star"})
+    assert told(recipe)["failure"] is None
+    kind, message = told(recipe._replace(identity={"deadly": "moon"}))["failure"]
+    assert kind == "ModelError"
+    assert "deadly: star instead of moon" in message
+    for more in ({"n": 65}, {"ids": {3: "q4"}}):
+        kind, message = told(recipe, **more)["failure"]
+        assert kind == "DataError"
+        assert "Every node must see the same data" in message
+
+
+def test_an_error_of_nobody_s_names_the_log(told):
+    kind, message = told(Recipe("deadly:star", {"log": 3}, 8, {}))["failure"]
+    assert kind == "BadOption"
+    kind, message = told(Recipe("deadly:star", {}, None, {"deadly": "star"}))["failure"]  # type: ignore[arg-type]
+    assert "logs/*/" in message
 
 
 def test_several_runs_one_of_which_fails(questions, tmp_path):

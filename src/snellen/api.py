@@ -393,7 +393,7 @@ class Plan:
                 "down: do again what began it; what was answered is not asked again."
             )
         if (sink := manifest.get("sink")) is not None:
-            if limits.get("engine") is None:
+            if limits.get("engine") is None and store.run(run)["status"] != "finished":
                 raise UsageError(
                     f"{run} has its answers in {sink}, where copies of the model wrote them. Go on with: "
                     f"snellen resume {run} --engine ray"

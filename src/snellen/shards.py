@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import BadOption, StoreError, UnknownName, reason_of, require
+from snellen.errors import BadOption, MissingExtra, StoreError, UnknownName, reason_of, require
 from snellen.redaction import redact
 from snellen.stored import Remembered, Written, response_of, response_row
 from snellen.types import Outcome, Response
@@ -58,7 +58,7 @@ def parquet_url(sink: str) -> str:
     """The folder that ``parquet:URL`` names, an absolute one where it is on this machine.
 
     Raises:
-        BadOption: it names none, or in a scheme that is not known here.
+        BadOption: it names none, or one in a scheme that is not known here, or holds a key.
         MissingExtra: a package that it needs is not installed.
     """
     scheme, _, url = sink.partition(":")
@@ -72,13 +72,29 @@ def parquet_url(sink: str) -> str:
             f"--sink parquet:{redact(url)} is not allowed: keys do not belong into an address. Give them as "
             "the storage's own client takes them, by its variables or files."
         )
-    require("pyarrow", "ray", "--sink")
-    fsspec: Any = require("fsspec", "ray", "--sink")
+    files, path = _opened(url)
+    return str(Path(path).resolve()) if "file" in _protocols(files) else url
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system that an address is in, and the path there.
+
+    Raises:
+        BadOption: an address of no known kind.
+        MissingExtra: a package that it needs is not installed.
+    """
+    require("pyarrow", "ray", "A run in Parquet files")
+    fsspec: Any = require("fsspec", "ray", "A run in Parquet files")
     try:
         files, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise BadOption(f"--sink {sink!r} cannot be used ({reason_of(error)}).") from error
-    return str(Path(path).resolve()) if "file" in _protocols(files) else url
+    except ImportError as error:
+        raise MissingExtra(
+            f"{redact(url)} needs a package that is not installed ({reason_of(error)}). Install it with: pip "
+            "install s3fs (for s3://), or gcsfs (for gs://)"
+        ) from error
+    except ValueError as error:
+        raise BadOption(f"{redact(url)} cannot be used ({reason_of(error)}).") from error
+    return files, str(path)
 
 
 def _protocols(files: Any) -> tuple[str, ...]:
@@ -129,10 +145,8 @@ class Shards:
     """
 
     def __init__(self, url: str, run: str) -> None:
-        require("pyarrow", "ray", "A run in Parquet files")
-        fsspec: Any = require("fsspec", "ray", "A run in Parquet files")
         self.url, self.run = url, run
-        self._files, path = fsspec.core.url_to_fs(url)
+        self._files, path = _opened(url)
         self._folder = f"{path.rstrip('/')}/{run}"
 
     @cached_property
@@ -325,6 +339,11 @@ class Shard:
                 "responses": row["responses"],
                 "replies": [self._answers[key] for key in dict.fromkeys(row["responses"])],
             }
+
+    @property
+    def file(self) -> str | None:
+        """What its file is called; None while there is nothing in it."""
+        return self._name if self._rows else None
 
     def write(self, after: float = 0.0) -> None:
         """Put everything into the file, if there is anything new, and it was last done so many seconds ago.

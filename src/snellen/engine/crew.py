@@ -2,8 +2,8 @@
 
 Ray Data hands out shards of the data set to an actor pool of replicas, and gives those of a replica that
 died to others. Each replica makes the model and the data set anew from their names, reads the samples of its
-shards itself, and examines them as one process would (:class:`~snellen.engine.work.Work`), so no image ever
-passes between processes. What is answered goes to the one writer, or into a file for each shard.
+shards itself, and examines them as one process would (:class:`~snellen.engine.work.Work`), so no image but
+its preview passes between processes. What is answered goes to the one writer, or into a file for each shard.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from snellen import errors
 from snellen.datasets.base import Bad, Selection
-from snellen.engine.replica import Desk, Replica
+from snellen.engine.replica import Desk, Recipe, Replica
 from snellen.engine.work import Tally
 from snellen.errors import BadOption, ModelError, SnellenError, Unsupported, reason_of, require
 from snellen.models.base import LocalModel, Model
@@ -42,13 +42,13 @@ __all__ = ["Crew", "Duty", "Engine", "Share", "Spans"]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Engine:
     """Where a model's copies run.
 
     Args:
-        address: of a Ray cluster (``ray://HOST:10001``, ``auto``); None starts Ray on this machine, or joins
-            the cluster that ``$RAY_ADDRESS`` names.
+        address: of a Ray cluster (``ray://HOST:10001``, ``auto``); None joins the cluster that
+            ``$RAY_ADDRESS`` names, or that runs on this machine, or else starts Ray here.
         replicas: how many; None for one a GPU, or one a processor core where there are none.
         gpus: of each replica, which may be a part of one.
 
@@ -59,6 +59,8 @@ class Engine:
     address: str | None = None
     replicas: int | None = None
     gpus: float | None = None
+    #: Whether Ray was started here, for this alone, so that no more machines will come.
+    alone: bool = field(default=False, init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.replicas is not None and self.replicas < 1:
@@ -106,7 +108,7 @@ class Engine:
             raise Unsupported(f"An engine makes copies of models by their names; {name!r} is an object.")
 
     def join(self) -> bool:
-        """Join the cluster, or start Ray on this machine; whether it was started, and is to be ended.
+        """Join the cluster, or start Ray on this machine: whether it is to be left again, or ended.
 
         Raises:
             ModelError: it cannot be.
@@ -117,9 +119,16 @@ class Engine:
         require("ray.data", "ray", "--engine ray")
         if ray.is_initialized():
             return False
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             with _hushed():
-                ray.init(self.where, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+                try:
+                    ray.init(self.where or "auto", **quiet)
+                except ConnectionError:
+                    if self.where:
+                        raise
+                    ray.init("local", include_dashboard=False, **quiet)
+                    self.alone = True
         except Exception as error:
             raise ModelError(
                 f"--engine ray: Ray cannot be {'reached at ' + self.where if self.where else 'started'} "
@@ -202,6 +211,8 @@ class Share:
         self.left = 0
         self.reports: deque[dict[str, Any]] = deque()
         self.skipped: list[Bad] = []
+        #: What the shards' files are called.
+        self.files: set[str] = set()
         self._replicas: dict[str, _Replica] = {}
         self._facts: dict[str, Any] = {}
 
@@ -230,6 +241,7 @@ class Share:
             replica.samples += tally.n
             replica.errors += tally.outcomes["error"]
             replica.about, self._facts = report["replica"], report["facts"]
+            self.files |= {report["file"]} - {None}
             await asyncio.to_thread(self._crew.record, self.run, tally)
             yield tally
 
@@ -278,7 +290,8 @@ class Crew:
         self, engine: Engine, model: Model, name: str, options: Mapping[str, Any], store: Store
     ) -> None:
         self._engine, self._model, self._store = engine, model, store
-        self._make = (name, dict(options), model.batch_size)
+        same = json.loads(json.dumps(model.identity()))
+        self._make = Recipe(name, dict(options), model.batch_size, same)
         self._reports: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
         self._desk: Any = None
         self._stopping = threading.Event()
@@ -300,16 +313,15 @@ class Crew:
             each = self._resources()
             count = self._count(each)
             folder = str(self._store.folder.resolve())
-            self._desk = self._place(ray.remote(Desk)).remote(self._store.where, folder, count)
+            self._desk = self._place(ray.remote(Desk)).remote(self._store.where, folder)
             self.shares = {duty.run: Share(self, duty.run) for duty in duties}
             work = (duties, list(self._shards(duties, count)), each, count)
             self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
-        except SnellenError:
+        except BaseException as error:
             self.close()
-            raise
-        except Exception as error:
-            self.close()
+            if isinstance(error, SnellenError) or not isinstance(error, Exception):
+                raise
             raise ModelError(f"--engine ray: the replicas cannot be started ({reason_of(error)}).") from error
 
     def _shards(self, duties: Sequence[Duty], replicas: int) -> Iterator[dict[str, int]]:
@@ -336,7 +348,7 @@ class Crew:
             return wanted
         room = f"{cores} cores and {gpus:g} GPUs are there, which is room for {fits}"
         room += f" of {each['num_gpus']:g} GPUs" if each["num_gpus"] else ""
-        if self._began and not self._engine.where:
+        if self._engine.alone:
             raise BadOption(f"--engine ray: {wanted} replicas are asked for; {room}.")
         log.info("--engine ray: %d replicas are asked for; %s. The others wait for more.", wanted, room)
         return wanted
@@ -420,6 +432,8 @@ class Crew:
                 self._await_the_last(ray)
         finally:
             self._stopping.set()
+            if self._desk is not None and ray.is_initialized():
+                ray.kill(self._desk)
             self._desk = self._thread = None
             if self._began:
                 ray.shutdown()
@@ -428,6 +442,8 @@ class Crew:
     def _await_the_last(self, ray: Any) -> None:
         """Begin nothing more, and wait for what is under way: a second interrupt waits for nothing."""
         assert self._thread is not None
+        if any(share.left for share in self.shares.values()):
+            log.info("ending what is under way; interrupted again, it waits for nothing")
         ends = time.monotonic() + GRACE
         with suppress(ray.exceptions.RayError):
             ray.get(self._desk.stop.remote(), timeout=GRACE)

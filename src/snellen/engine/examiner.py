@@ -19,11 +19,12 @@ from snellen.datasets.base import Bad, Selection
 from snellen.engine.machine import git_hash, hardware, peak_rss, versions
 from snellen.engine.memory import Remembering
 from snellen.engine.work import Tally, Work, readable
-from snellen.errors import Stopped, Unsupported, UsageError
+from snellen.errors import Stopped, StoreError, Unsupported, UsageError
 from snellen.metrics.scoring import Predicted
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
+from snellen.redaction import redact
 from snellen.store import Store
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
@@ -284,6 +285,12 @@ class Examination:
                     watch(progress)
         if self.crew is not None:
             self.skipped += self.crew.skipped
+            shards, written = self.store.shards(self.run), self.crew.files
+            if shards is not None and (missing := written - set(shards.names())):
+                raise StoreError(
+                    f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are not "
+                    "here. A folder must be one that all nodes see; or name a bucket (s3://…, gs://…)."
+                )
 
     async def _here(self, progress: Tally) -> AsyncGenerator[Tally]:
         """Examine what is missing in this process."""

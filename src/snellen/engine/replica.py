@@ -16,7 +16,7 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen.datasets.base import Bad, Selection
 from snellen.engine.machine import hardware, peak_rss
@@ -33,9 +33,23 @@ from snellen.types import Response, Sample
 if TYPE_CHECKING:
     from snellen.engine.crew import Duty
 
-__all__ = ["Desk", "Replica"]
+__all__ = ["Desk", "Recipe", "Replica"]
 
 log = logging.getLogger(__name__)
+
+
+class Recipe(NamedTuple):
+    """What a replica makes its model of.
+
+    Args:
+        identity: of the model where the run was started.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    batch_size: int
+    identity: Mapping[str, Any]
+
 
 #: How often a sample may be the only one under way when its replica dies, before it ends as an error.
 TRIES = 2
@@ -52,20 +66,20 @@ class Desk:
     Args:
         where: what opens the workspace.
         folder: of previews and logs.
-        replicas: how many there are.
     """
 
-    def __init__(self, where: str, folder: str, replicas: int) -> None:
+    def __init__(self, where: str, folder: str) -> None:
         os.environ["SNELLEN_FILES"] = folder
         self._store = Store(where)
-        self._folder, self._replicas = Path(folder), replicas
+        self._folder = Path(folder)
         self._lock = threading.Lock()
         #: How often samples were begun, with others and alone, and not ended.
         self._together: Counter[tuple[str, str]] = Counter()
         self._alone: Counter[tuple[str, str]] = Counter()
         self._given_up: set[tuple[str, str]] = set()
-        self._busy: set[str] = set()
-        self._loading = 0
+        #: Shards that replicas are at, and how often each actor began to load the model in vain.
+        self._busy: set[tuple[str, int]] = set()
+        self._loads: Counter[str] = Counter()
         self._stopped = False
         self._day = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
@@ -124,24 +138,27 @@ class Desk:
         """Note that a sample was recorded as an error: those that follow leave it alone."""
         self._given_up.add((run, id))
 
-    def loading(self) -> None:
-        """Note that a replica loads the model.
+    def loading(self, actor: str) -> None:
+        """Note that a replica loads the model: an actor of Ray's, which keeps its id when it begins anew.
 
         Raises:
             ModelError: too many died of it.
         """
         with self._lock:
-            self._loading += 1
-            if self._loading >= self._replicas + LOADS:
-                raise ModelError(
-                    f"--engine ray: {LOADS} replicas died while they loaded the model. Is there room for one "
-                    "in memory? What they wrote last stands in Ray's logs: ray logs"
-                )
+            # Whoever else began last may be at it still.
+            died = sum(begun - (other != actor) for other, begun in self._loads.items())
+            self._loads[actor] += died < LOADS
+        if died >= LOADS:
+            raise ModelError(
+                f"--engine ray: {died} replicas died while they loaded the model. Is there memory for as "
+                "many? Try fewer: --replicas 1. What they wrote last stands in /tmp/ray/session_latest/logs "
+                "of their node."
+            )
 
-    def loaded(self) -> None:
-        """Note that one has loaded it."""
+    def loaded(self, actor: str) -> None:
+        """Note that one has loaded it, or said why it cannot."""
         with self._lock:
-            self._loading -= 1
+            self._loads.pop(actor, None)
 
     def log(self, name: str, text: str) -> None:
         """Write a line into a replica's log, without what looks like a secret."""
@@ -150,22 +167,23 @@ class Desk:
         with (folder / f"{name}.log").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {redact(text)}\n")
 
-    def enter(self, name: str) -> None:
-        """Note that a replica begins a shard.
+    def enter(self, run: str, start: int) -> None:
+        """Note that a replica is at a shard.
 
         Raises:
             Stopped: nothing more is to be begun.
         """
         if self._stopped:
+            self._busy.discard((run, start))  # whoever was at it died
             raise Stopped("It was stopped.")
-        self._busy.add(name)
+        self._busy.add((run, start))
 
-    def leave(self, name: str) -> None:
-        """Note that a replica has ended a shard."""
-        self._busy.discard(name)
+    def leave(self, run: str, start: int) -> None:
+        """Note that a replica is done with a shard."""
+        self._busy.discard((run, start))
 
     def busy(self) -> bool:
-        """Whether any replica is at a shard, or died at one."""
+        """Whether any replica is at a shard."""
         return bool(self._busy)
 
     def stop(self) -> None:
@@ -183,9 +201,12 @@ def _got(reference: Any) -> Any:
 
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
-        raise cause if isinstance(cause, SnellenError) else SnellenError(reason_of(error)) from error
+        if isinstance(cause, SnellenError):
+            raise cause from error
+        told = str(error).strip().splitlines()[-1:]  # the first lines say where, the last what
+        raise SnellenError(f"--engine ray: the writer failed ({' '.join(told)[:300]}).") from error
 
 
 class _AtDesk:
@@ -210,6 +231,9 @@ class _AtDesk:
     def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Seconds are counted by who knows of all replicas."""
         _got(self._desk.write.remote(run, written(run, findings)))
+
+    #: It is in none.
+    file = None
 
     def flush(self) -> None:
         """All is written at once."""
@@ -242,6 +266,11 @@ class _InShard:
         self._shard.write(EVERY)
         _got(self._desk.ended.remote(run, [row["id"] for row in rows.samples]))
 
+    @property
+    def file(self) -> str | None:
+        """What the shard's file is called; None while there is nothing in it."""
+        return self._shard.file
+
     def flush(self) -> None:
         """Write what is not written."""
         self._shard.write()
@@ -267,9 +296,7 @@ class Replica:
     with a report of each, also where it failed.
     """
 
-    def __init__(
-        self, desk: Any, make: tuple[str, Mapping[str, Any], int], duties: Sequence[Duty], folder: str
-    ) -> None:
+    def __init__(self, desk: Any, make: Recipe, duties: Sequence[Duty], folder: str) -> None:
         with suppress(OSError):
             os.chdir(folder)  # relative paths are meant from there
         self._desk, self._make, self._duties = desk, make, duties
@@ -287,20 +314,22 @@ class Replica:
         duty = self._duties[place]
         report: dict[str, Any] = {"run": duty.run, "failure": None}
         try:
-            _got(self._desk.enter.remote(self.name))
+            _got(self._desk.enter.remote(duty.run, start))
             try:
-                self.model  # noqa: B018  loaded when it is first asked for, which is not counted as asking
+                # Made when they are first asked for, which is not counted as asking the model.
+                model, data = self.model, self._selection(place)
                 report["began"] = time.time()
-                tally, skipped = asyncio.run(self._examine(place, start, stop))
+                tally, skipped, report["file"] = asyncio.run(self._examine(model, duty, data, start, stop))
             finally:
-                _got(self._desk.leave.remote(self.name))
+                _got(self._desk.leave.remote(duty.run, start))
             report |= {"tally": {**vars(tally), "outcomes": dict(tally.outcomes)}, "ended": time.time()}
             report |= {"facts": dict(self.model.facts()), "replica": self._about(), "skipped": skipped}
         except Exception as error:
+            told = str(error)
             if not isinstance(error, SnellenError):
                 self._log.error("%s", traceback.format_exc())
-            known = isinstance(error, SnellenError)
-            report["failure"] = [type(error).__name__, str(error) if known else reason_of(error)]
+                told = f"{self.name}: {reason_of(error)}. More in the workspace's logs/*/{self.name}.log"
+            report["failure"] = [type(error).__name__, told]
         return {"report": [json.dumps(report)]}
 
     @cached_property
@@ -310,15 +339,30 @@ class Replica:
         Raises:
             ModelError: it cannot be loaded.
         """
-        _got(self._desk.loading.remote())
-        name, options, batch_size = self._make
-        model = MODELS.make(name, options)
-        model.name, model.batch_size = redact(name), batch_size
-        self._log.info("loading %s", name)
+        import ray
+
+        actor = ray.get_runtime_context().get_actor_id()
+        _got(self._desk.loading.remote(actor))
         try:
+            recipe = self._make
+            model = MODELS.make(recipe.name, recipe.options)
+            model.name, model.batch_size = redact(recipe.name), recipe.batch_size
+            here = json.loads(json.dumps(model.identity()))
+            if here != recipe.identity:
+                other = [
+                    f"{key}: {here.get(key)} instead of {value}"
+                    for key, value in recipe.identity.items()
+                    if here.get(key) != value
+                ]
+                raise ModelError(
+                    f"{model.name}: on {self.name} it is another model than where the run was started "
+                    f"({', '.join(other)}). Every node needs the same packages and weights; where some have "
+                    "no GPU, say what differs, such as -M dtype=bfloat16."
+                )
+            self._log.info("loading %s", model.name)
             model.load()
         finally:
-            _got(self._desk.loaded.remote())
+            _got(self._desk.loaded.remote(actor))
         self._log.info("loaded")
         return model
 
@@ -343,14 +387,16 @@ class Replica:
             self._data[place] = found
         return self._data[place]
 
-    async def _examine(self, place: int, start: int, stop: int) -> tuple[Tally, list[Bad]]:
-        duty, data = self._duties[place], self._selection(place)
+    async def _examine(
+        self, model: Any, duty: Duty, data: Selection, start: int, stop: int
+    ) -> tuple[Tally, list[Bad], str | None]:
+        """What came of a shard, what was left out, and the file that it is in, if it is in one."""
         ledger: _AtDesk | _InShard = _AtDesk(self._desk)
         if duty.sink is not None:
             ledger = _InShard(Shard(Shards(duty.sink, duty.run), start, stop), self._desk)
         found = _Shard(self._desk, ledger, data)
         work = Work(
-            self.model,
+            model,
             duty.protocol,
             ledger,
             duty.run,
@@ -358,7 +404,7 @@ class Replica:
             skip_bad=data.skip_bad,
         )
         try:
-            async with self.model.connected():
+            async with model.connected():
                 await found.count(work, found.unsuspected(work, range(start, stop)))
                 for position in found.suspects:
                     await asyncio.to_thread(ledger.flush)  # what may come kills
@@ -368,7 +414,7 @@ class Replica:
         self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(found.tally))
         if found.stopped:
             raise Stopped("It was stopped.")
-        return found.tally, work.skipped
+        return found.tally, work.skipped, ledger.file
 
 
 class _Shard:

@@ -100,9 +100,8 @@ def tracker(name: str) -> Callable[[Run], None]:
     try:
         require(name, name, "--track")
     except MissingExtra as error:
-        package = "mlflow-skinny" if name == "mlflow" else name
         raise MissingExtra(
-            f"--track {name} needs its client, which is not installed. Install it with: pip install {package}"
+            f"--track {name} needs its client, which is not installed. Install it with: pip install {name}"
         ) from error
     return TRACKERS[name]
 
@@ -120,6 +119,6 @@ def track(name: str, run: Run) -> None:
             send(run)
     except Exception as error:
         raise SnellenError(
-            f"--track {name}: the figures of {run.id} could not be sent ({reason_of(error)}). They are kept; "
-            "the same command sends them again."
+            f"--track {name}: the figures of {run.id} could not be sent ({reason_of(error)}). They are kept. "
+            f"Send them again: snellen resume {run.id} --track {name}"
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from snellen.errors import require
+from snellen.errors import BadOption, require
 from snellen.registry import MODELS
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def hf(
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU);
     ``device`` (auto: a GPU if there is one); ``device_map``, by which accelerate spreads the layers over all
-    GPUs that there are; ``attn`` implementation; ``adapter``, a PEFT adapter (folder or
-    Hub id) that is merged in; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code that
-    comes with the checkpoint; ``prefix``, whether questions about an image share its computation (auto: where
-    a self-check finds that no answer changes; on: or refuse); ``cache_budget``, how much memory that may take
-    (auto, or such as 2GB).
+    GPUs that there are, and beyond them into the memory of the machine, which is slow; ``attn``
+    implementation; ``adapter``, a PEFT adapter (folder or Hub id) that is merged in; ``quantization`` with
+    bitsandbytes; ``trust_remote_code=true`` runs code that comes with the checkpoint; ``prefix``, whether
+    questions about an image share its computation (auto: where a self-check finds that no answer changes;
+    on: or refuse); ``cache_budget``, how much memory that may take (auto, or such as 2GB).
 
     Raises:
         MissingExtra: transformers or torch is not installed.
@@ -65,6 +65,8 @@ def hf(
         quantization,
     )
     if device_map != "none":
+        if device != "auto":
+            raise BadOption(f"device={device} and device_map={device_map} do not go together; name one.")
         require("accelerate", "tune", f"device_map={device_map}")
         found = replace(found, device_map=device_map)
     return VisionLanguageModel(found, prefix, budget)

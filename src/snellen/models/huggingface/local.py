@@ -29,10 +29,10 @@ class CheckpointModel(LocalModel):
     def load(self) -> None:
         if self._model is None:
             self._processor, self._model = self.load_parts()
-            if self._model.device.type == "cuda":
+            for gpu in self._gpus():
                 import torch
 
-                torch.cuda.reset_peak_memory_stats(self._model.device)
+                torch.cuda.reset_peak_memory_stats(gpu)
 
     def close(self) -> None:
         if self._model is not None:
@@ -44,8 +44,12 @@ class CheckpointModel(LocalModel):
 
                 torch.cuda.empty_cache()
 
+    def _gpus(self) -> list[Any]:
+        """Those that the model lies on."""
+        return sorted({p.device for p in self._model.parameters() if p.device.type == "cuda"}, key=str)
+
     def facts(self) -> Mapping[str, Any]:
-        """Parameters, architecture, device and precision, and the GPU's peak so far."""
+        """Parameters, architecture, device and precision, and the peak of its GPUs together so far."""
         if self._model is None:
             return {}
         import torch
@@ -57,5 +61,5 @@ class CheckpointModel(LocalModel):
             "architecture": type(model).__name__,
             "device": torch.cuda.get_device_name(model.device) if on_gpu else str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "peak_gpu_bytes": torch.cuda.max_memory_allocated(model.device) if on_gpu else None,
+            "peak_gpu_bytes": sum(map(torch.cuda.max_memory_allocated, self._gpus())) if on_gpu else None,
         }
