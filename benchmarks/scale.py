@@ -7,6 +7,7 @@
 - ``writer [postgresql://…]``: models that only wait stand for 100 replicas (a few processes, each with many
   blocks of 16 samples under way), faster and faster, until answers are stored more slowly than they come:
   into SQLite, PostgreSQL (if its address is given) and Parquet.
+- ``lost``: a cluster of two nodes, a replica each, one of which is ended in the middle; not run unless named.
 """
 
 from __future__ import annotations
@@ -143,6 +144,38 @@ def writer(top, address=None):
             print(f"{told}: {offered:.0f} samples/s given, {got:.0f} taken in", flush=True)
 
 
+def lost(top):
+    """A node that goes away."""
+    import threading
+
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from snellen.engine.crew import Engine
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ended = []
+
+    def watch(_, progress):
+        if progress.tally.n >= 100 and not ended:
+            ended.append(time.perf_counter())
+            threading.Thread(
+                target=cluster.remove_node, args=(node,), kwargs={"allow_graceful": False}
+            ).start()
+
+    how = {"model": "pico:llava", "data": "chart:shapes?n=800", "protocol": "closed-set"}
+    found = examine(top, "lost", engine=Engine(replicas=2), watch=watch, **how)
+    took = time.perf_counter() - ended[0]
+    print(f"{found.metrics['outcomes']}, {took:.0f} s after a node of two was lost", flush=True)
+    whole = examine(top, "whole", **how)
+    print("the same predictions:", list(found.outcomes["prediction"]) == list(whole.outcomes["prediction"]))
+    ray.shutdown()
+    cluster.shutdown()
+
+
 def main(parts, *rest):
     """The parts that are named."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
@@ -151,7 +184,7 @@ def main(parts, *rest):
         begin()
         for part in parts:
             began = time.perf_counter()
-            {"throughput": throughput, "overhead": overhead, "writer": writer}[part](top, *rest)
+            {"throughput": throughput, "overhead": overhead, "writer": writer, "lost": lost}[part](top, *rest)
             print(f"({part}: {time.perf_counter() - began:.0f} s)", flush=True)
 
 

@@ -549,12 +549,19 @@ def test_interrupted_it_keeps_what_was_answered(sink, questions, tmp_path):
 
 
 def test_the_command(tmp_path, monkeypatch):
-    """A dual encoder by rank, as users start it; and a second start that asks nobody."""
-    words = "run --model pico:clip --data chart:shapes?n=28 --protocol rank --json --quiet"
-    words += f" --engine ray --replicas 2 --workspace {tmp_path}"
+    """As users start it: results alone on standard output, whatever dies; and a second start asks nobody."""
+    questions = asked_about(tmp_path, ["bang" if i == 5 else f"What {i}?" for i in range(10)])
+    words = f"run --model deadly:star --data {questions} --protocol vqa --json --quiet --max-failures 1"
+    words += f" --engine ray --replicas 2 --batch-size 4 --workspace {tmp_path}/ws"
     done = runner.invoke(app, words.split())
     assert done.exit_code == 0, done.output
     (found,) = json.loads(done.stdout)["runs"]
+    assert found["metrics"]["outcomes"]["error"] == 1
+    assert "ended in an error" in done.stderr
+    store = Store(tmp_path / "ws")
+    store.do(lambda connection: connection.exec_driver_sql("UPDATE predictions SET outcome = 'ok'"))
+    figures = {**found["metrics"], "outcomes": {**found["metrics"]["outcomes"], "error": 0}}
+    store.finish(found["id"], figures, store.run(found["id"])["manifest"])
     monkeypatch.setattr(Crew, "begin", lambda *_: pytest.fail("nothing is left to be done"))
     again = runner.invoke(app, words.split())
-    assert json.loads(again.stdout)["runs"] == [found]
+    assert json.loads(again.stdout)["runs"] == [{**found, "metrics": figures}]

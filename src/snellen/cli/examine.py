@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -273,7 +274,8 @@ def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:
     if not quiet:
         tell_what_is_left_out(plan)
     try:
-        with progress(quiet=quiet) as watch:
+        # Ray tells of replicas that died where results are to be.
+        with redirect_stdout(sys.stderr), progress(quiet=quiet) as watch:
             plan.examine(watch)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. What was answered is kept.", err=True)

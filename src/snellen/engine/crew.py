@@ -349,7 +349,8 @@ class Crew:
         room = f"{cores} cores and {gpus:g} GPUs are there, which is room for {fits}"
         room += f" of {each['num_gpus']:g} GPUs" if each["num_gpus"] else ""
         if self._engine.alone:
-            raise BadOption(f"--engine ray: {wanted} replicas are asked for; {room}.")
+            less = f"--replicas {fits}" if fits else "--gpus-per-replica 0, to run on the processor"
+            raise BadOption(f"--engine ray: {wanted} replicas are asked for; {room}. Ask for less: {less}")
         log.info("--engine ray: %d replicas are asked for; %s. The others wait for more.", wanted, room)
         return wanted
 
