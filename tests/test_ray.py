@@ -103,11 +103,13 @@ def until(found, seconds: float = 60):
     return value
 
 
-def together(name: str, folder: Path, data: list[str], protocols: list[str], **more: Any) -> list[Run]:
+def together(
+    name: str, folder: Path, data: list[str], protocols: list[str], sink: str | None = None, **known: Any
+) -> list[Run]:
     """Runs by two replicas, which are those of one process."""
-    how = {"known_options": {"metrics": "overlap", "rounds": 2}}
+    how = {"known_options": {"metrics": "overlap", "rounds": 2, **known}}
     here = Plan([name], data, protocols, **how, workspace=folder / "here").examine()
-    there = Plan([name], data, protocols, **how, workspace=folder / "there", engine=TWO, **more).examine()
+    there = Plan([name], data, protocols, **how, workspace=folder / "there", engine=TWO, sink=sink).examine()
     assert [one.id for one in here] == [one.id for one in there]
     for one, other in zip(here, there, strict=True):
         assert rows_of(one) == rows_of(other)
@@ -118,14 +120,18 @@ def together(name: str, folder: Path, data: list[str], protocols: list[str], **m
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_model_and_protocol_as_in_one_process(name, tmp_path):
+def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
     """Sample by sample: predictions, texts, figures. It is the same run, so one knows the other's."""
     data = ["chart:shapes?n=28"]
     if name.startswith("llava"):
         data += [f"chart:shapes?n=6&ask={ask}" for ask in ("caption", "multiple-choice", "color")]
-    found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries])
-    assert {one.manifest["protocol"]["name"] for one in found} >= {"rank"}
-    assert found[-1].metrics["n"]
+        data += [asked_about(tmp_path, ["Is it a star?", "Is it red?"], answer="yes")]
+        more = {"choices": ["star", "moon"], "right": "A", "why": "it has points"}
+        columns = "question=question&choices=choices&answer=right&rationale=why"
+        data += [asked_about(tmp_path / "choices", ["What?", "Which?"], columns, **more)]
+    found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries], embedding=minilm)
+    asked = {one.manifest["protocol"]["name"] for one in found}
+    assert asked == (set(PROTOCOLS.entries) if name.startswith("llava") else {"rank"})
     again = Plan([f"pico:{name}"], data[:1], ["rank"], workspace=tmp_path / "there").examine()
     assert again[0].manifest["finished"] in {one.manifest["finished"] for one in found}  # as it was
 
@@ -141,16 +147,17 @@ def questions(tmp_path) -> str:
     return asked_about(tmp_path, [f"What {i}?" for i in range(64)])
 
 
-def asked_about(folder: Path, texts: list[str]) -> str:
+def asked_about(
+    folder: Path, texts: list[str], columns: str = "question=question&reference=answer", **about: Any
+) -> str:
+    """Questions about one picture, each with the same answer."""
     folder.mkdir(exist_ok=True)
     picture = DATASETS.make("chart:shapes?n=1")
     (folder / "one.png").write_bytes(picture.sample(0, picture.labels, None).images[0].data)
-    rows = [
-        {"id": f"q{i}", "image": "one.png", "question": text, "answer": "star"}
-        for i, text in enumerate(texts)
-    ]
+    about = {"image": "one.png", "answer": "star", **about}
+    rows = [{"id": f"q{i}", "question": text, **about} for i, text in enumerate(texts)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return f"jsonl:{folder}/questions.jsonl?question=question&reference=answer"
+    return f"jsonl:{folder}/questions.jsonl?{columns}"
 
 
 def test_a_killed_replica_loses_nothing(questions, tmp_path):
