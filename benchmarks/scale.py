@@ -46,7 +46,7 @@ class Waiting(LocalModel):
         return [told] * len(requests)
 
     def answer(self, requests):
-        raise NotImplementedError
+        raise NotImplementedError  # respond, above, is all that is asked
 '''
 #: Blocks under way at once, as many as replicas would have, and the processes that they are spread over.
 REPLICAS, PROCESSES = 100, 4

@@ -160,6 +160,12 @@ def asked_about(
     return f"jsonl:{folder}/questions.jsonl?{columns}"
 
 
+def slowly(model: str, questions: str, folder: Path, watch: Any) -> Run:
+    """A run of two replicas that somebody meddles with."""
+    how = {"data": questions, "protocol": "vqa", "batch_size": 4, "engine": TWO}
+    return run(model=model, workspace=folder / "ws", watch=watch, **how)
+
+
 def test_a_killed_replica_loses_nothing(questions, tmp_path):
     """A worker killed in the middle: others go on, and at most what it had under way is asked again."""
     victims: list[int] = []
@@ -170,15 +176,7 @@ def test_a_killed_replica_loses_nothing(questions, tmp_path):
             os.kill(victims[0], signal.SIGKILL)
 
     log = tmp_path / "asked"
-    found = run(
-        model=f"deadly:star?log={log}&pause=0.1",
-        data=questions,
-        protocol="vqa",
-        batch_size=4,
-        workspace=tmp_path / "ws",
-        engine=TWO,
-        watch=kill,
-    )
+    found = slowly(f"deadly:star?log={log}&pause=0.1", questions, tmp_path, kill)
     assert len(pids(tmp_path / "ws")) == 3  # another came in its place
     assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
     asked = Counter(log.read_text().splitlines())
@@ -199,15 +197,7 @@ def test_a_killed_writer_is_started_again(questions, tmp_path):
             killed.extend(one["Pid"] for one in alive if one["ActorClassName"] == "Desk")
             os.kill(killed[0], signal.SIGKILL)
 
-    found = run(
-        model="deadly:star?pause=0.1",
-        data=questions,
-        protocol="vqa",
-        batch_size=4,
-        workspace=tmp_path / "ws",
-        engine=TWO,
-        watch=kill,
-    )
+    found = slowly("deadly:star?pause=0.1", questions, tmp_path, kill)
     assert len(killed) == 1
     assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
     assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
@@ -457,7 +447,7 @@ def told(questions, tmp_path):
     """What a replica reports that is made here, on another node as it were."""
     store = Store(tmp_path / "ws")
     desk = ray.remote(Desk).remote(store.where, str(store.folder))
-    source = Source(questions, {}, {}, Filters(), 0)
+    source = Source(questions, {}, Filters(), 0)
 
     def report(recipe: Recipe, **more: Any) -> dict[str, Any]:
         duty = Duty("run", source, PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more})
@@ -492,7 +482,7 @@ def test_another_model_or_other_data_are_refused(told):
 def test_an_error_of_nobody_s_names_the_log(told):
     kind, message = told(Recipe("deadly:star", {"log": 3}, 8, {}))["failure"]
     assert kind == "BadOption"
-    kind, message = told(Recipe("deadly:star", {}, None, {"deadly": "star"}))["failure"]  # type: ignore[arg-type]
+    kind, message = told(Recipe("deadly:star", {}, None, {"deadly": "star"}))["failure"]  # no size
     assert "logs/*/" in message
 
 

@@ -72,9 +72,9 @@ class Source:
 
     name: str
     options: Mapping[str, Any]
-    few: Mapping[str, Any]
     filters: Filters
     seed: int
+    few: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> Selection:
         selection = self.filters.apply(DATASETS.make(self.name, self.options, **self.few), self.seed)
@@ -200,7 +200,7 @@ class Plan:
         key = repr((name, sorted(options.items()), self.filters, self.seed))
         if self.at_hand is not None and key in self.at_hand.selections:
             return self.at_hand.selections[key]
-        self._sources[name] = Source(name, options, few, self.filters, self.seed)
+        self._sources[name] = Source(name, options, self.filters, self.seed, few)
         selection = self._sources[name]()
         if self.at_hand is not None:
             self.at_hand.selections[key] = selection

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from contextlib import contextmanager
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -35,8 +35,11 @@ BATCHES = 16
 MOST = 10_000
 #: Rows of a file that are in memory at once.
 PAGE = 500
-#: Columns of a sample that are kept as JSON, as their keys differ from data set to data set.
+#: Columns of a sample itself.
+_SAMPLE = ("id", "position", "label", "images", "content")
+#: Columns of a row, and of an answer, that are kept as JSON, as their keys differ from data set to data set.
 _JSON = ("content", "details", "marks")
+_REPLY_JSON = ("request", "scores", "meta")
 
 
 def shard_size(n: int, batch: int, replicas: int) -> int:
@@ -73,7 +76,7 @@ def parquet_url(sink: str) -> str:
             "the storage's own client takes them, by its variables or files."
         )
     files, path = _opened(url)
-    return str(Path(path).resolve()) if "file" in _protocols(files) else url
+    return str(Path(path).resolve()) if _is_here(files) else url
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -97,8 +100,19 @@ def _opened(url: str) -> tuple[Any, str]:
     return files, str(path)
 
 
-def _protocols(files: Any) -> tuple[str, ...]:
-    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+def _is_here(files: Any) -> bool:
+    """Whether a file system is that of this machine."""
+    return "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol)
+
+
+def _packed(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The row with these columns as JSON."""
+    return {**row, **{name: json.dumps(row[name]) for name in names}}
+
+
+def _unpacked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The row with those of these columns that it has read from JSON."""
+    return {**row, **{name: json.loads(row[name]) for name in names if name in row}}
 
 
 def _schema() -> pa.Schema:
@@ -149,10 +163,6 @@ class Shards:
         self._files, path = _opened(url)
         self._folder = f"{path.rstrip('/')}/{run}"
 
-    @cached_property
-    def _local(self) -> bool:
-        return "file" in _protocols(self._files)
-
     def has(self, name: str) -> bool:
         """Whether there is a shard of this name."""
         with self._explained("read"):
@@ -182,17 +192,14 @@ class Shards:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.Table.from_pylist(
-            [{**row, **{key: json.dumps(row[key]) for key in _JSON}} for row in rows],
-            schema=_schema(),
-        )
+        table = pa.Table.from_pylist([_packed(row, _JSON) for row in rows], schema=_schema())
         buffer = BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         path = f"{self._folder}/{name}"
         with self._explained("written"):
             self._files.makedirs(self._folder, exist_ok=True)
             # Object stores show a file once it is whole; a file system shows what is being written.
-            if self._local:
+            if _is_here(self._files):
                 part = f"{path}.{os.getpid()}.part"
                 self._files.pipe_file(part, buffer.getvalue())
                 Path(part).replace(path)
@@ -206,7 +213,7 @@ class Shards:
         with self._explained("read"), self._files.open(f"{self._folder}/{name}", "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(PAGE, columns=columns and list(columns)):
                 for row in batch.to_pylist():
-                    yield {**row, **{key: json.loads(row[key]) for key in _JSON if key in row}}
+                    yield _unpacked(row, _JSON)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All rows with the answers behind them, in the order of the data set."""
@@ -216,8 +223,9 @@ class Shards:
     def answers(self) -> Iterator[Remembered]:
         """All answers, to be remembered."""
         for row in self.rows():
-            for reply in row["replies"]:
-                yield Remembered(reply["key"], reply["model"], json.loads(reply["request"]), _reply(reply))
+            for packed in row["replies"]:
+                reply = _unpacked(packed, _REPLY_JSON)
+                yield Remembered(reply["key"], reply["model"], reply["request"], response_of(reply))
 
     # ── what a store asks of a run ──────────────────────────────────────────────────────────────────
 
@@ -233,7 +241,7 @@ class Shards:
     def samples(self) -> Iterator[dict[str, Any]]:
         """Rows of the samples alone."""
         for name in self.names():
-            for row in self.read(name, ["id", "position", "label", "images", "content"]):
+            for row in self.read(name, _SAMPLE):
                 yield {"run": self.run, **row}
 
     def sample(self, id: str) -> dict[str, Any]:
@@ -244,7 +252,7 @@ class Shards:
         """
         if (found := self._of(id)) is None:
             raise UnknownName(f"{self.run} has no sample {id!r}.")
-        return {"run": self.run, **{k: found[k] for k in ("id", "position", "label", "images", "content")}}
+        return {"run": self.run, **{name: found[name] for name in _SAMPLE}}
 
     def replies(self, id: str) -> list[Response]:
         """The answers behind one sample's prediction, in the order of asking."""
@@ -276,23 +284,16 @@ class Shards:
             if any(row["id"] in found for row in rows):
                 self.write(name, [{**row, "marks": dict(found.get(row["id"], row["marks"]))} for row in rows])
 
-    def _explained(self, what: str) -> _Explained:
-        return _Explained(f"{redact(self.url)}: the shards of {self.run} cannot be {what}")
-
-
-class _Explained:
-    """Whatever a file system raises, as one of ours."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception):
-            told = f"{self.what} ({reason_of(error)}). What was written before is kept; mend the cause and "
-            raise StoreError(f"{told}run the same command again.") from error
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Whatever a file system raises, as one of ours."""
+        try:
+            yield
+        except Exception as error:
+            raise StoreError(
+                f"{redact(self.url)}: the shards of {self.run} cannot be {what} ({reason_of(error)}). What "
+                "was written before is kept; mend the cause and run the same command again."
+            ) from error
 
 
 class Shard:
@@ -317,8 +318,7 @@ class Shard:
         kept = {row.key: _reply(self._answers[row.key]) for row in rows if row.key in self._answers}
         for row in rows:
             if row.key not in kept:
-                told = response_row(row)
-                self._answers[row.key] = {**told, **{k: json.dumps(told[k]) for k in _REPLY_JSON}}
+                self._answers[row.key] = _packed(response_row(row), _REPLY_JSON)
         return kept
 
     def examined(self, ids: Sequence[str]) -> set[str]:
@@ -332,7 +332,7 @@ class Shard:
         for row in rows.predictions:
             sample = about[row["sample"]]
             self._rows[row["sample"]] = {
-                **{name: sample[name] for name in ("id", "position", "label", "images", "content")},
+                **{name: sample[name] for name in _SAMPLE},
                 **{name: row[name] for name in ("outcome", "reason", "questions", "ranking", "details")},
                 "prediction": row["label"],
                 "marks": row["scores"],
@@ -357,11 +357,8 @@ class Shard:
             self._written, self._news = time.monotonic(), False
 
 
-_REPLY_JSON = ("request", "scores", "meta")
-
-
 def _reply(row: Mapping[str, Any]) -> Response:
-    return response_of({**row, **{key: json.loads(row[key]) for key in _REPLY_JSON}})
+    return response_of(_unpacked(row, _REPLY_JSON))
 
 
 def replies_of(row: Mapping[str, Any]) -> list[Response]:

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from snellen import errors
 from snellen.datasets.base import Bad, Selection
-from snellen.engine.replica import Desk, Recipe, Replica
+from snellen.engine.replica import Desk, Recipe, Replica, identity_of
 from snellen.engine.work import Tally
 from snellen.errors import BadOption, ModelError, SnellenError, Unsupported, reason_of, require
 from snellen.models.base import LocalModel, Model
 from snellen.protocols.base import Protocol
 from snellen.shards import file_size, shard_size
+from snellen.store import is_address
 
 if TYPE_CHECKING:
     from snellen.store import Store
@@ -260,12 +261,10 @@ class Share:
 
     def hardware(self) -> dict[str, Any]:
         """Of a replica's machine, with the most memory that any replica held."""
-        for one in self._replicas.values():
-            return {
-                **one.about["hardware"],
-                "peak_rss_bytes": max(self._peaks("peak_rss_bytes"), default=None),
-            }
-        return {}
+        if not self._replicas:
+            return {}
+        first = next(iter(self._replicas.values()))
+        return {**first.about["hardware"], "peak_rss_bytes": max(self._peaks("peak_rss_bytes"), default=None)}
 
     def replicas(self) -> list[dict[str, Any]]:
         """Where each replica was, and what it did."""
@@ -290,8 +289,7 @@ class Crew:
         self, engine: Engine, model: Model, name: str, options: Mapping[str, Any], store: Store
     ) -> None:
         self._engine, self._model, self._store = engine, model, store
-        same = json.loads(json.dumps(model.identity()))
-        self._make = Recipe(name, dict(options), model.batch_size, same)
+        self._make = Recipe(name, dict(options), model.batch_size, identity_of(model))
         self._reports: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
         self._desk: Any = None
         self._stopping = threading.Event()
@@ -361,7 +359,7 @@ class Crew:
 
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         if ray.util.client.ray.is_connected():
-            if self._store.where == str(self._store.folder.resolve()):
+            if not is_address(self._store.where):
                 raise BadOption(
                     f"--engine {self._engine.name}: the workspace {self._store.name} is a folder of this "
                     "machine, which the cluster cannot write. Name a database (--workspace "

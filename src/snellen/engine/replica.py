@@ -23,6 +23,7 @@ from snellen.engine.machine import hardware, peak_rss
 from snellen.engine.work import Tally, Work, readable
 from snellen.errors import DataError, ModelError, SnellenError, Stopped, reason_of
 from snellen.images import Image
+from snellen.models.base import Model
 from snellen.redaction import redact
 from snellen.registry import MODELS
 from snellen.shards import Shard, Shards
@@ -33,7 +34,7 @@ from snellen.types import Response, Sample
 if TYPE_CHECKING:
     from snellen.engine.crew import Duty
 
-__all__ = ["Desk", "Recipe", "Replica"]
+__all__ = ["Desk", "Recipe", "Replica", "identity_of"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,12 @@ class Recipe(NamedTuple):
     options: Mapping[str, Any]
     batch_size: int
     identity: Mapping[str, Any]
+
+
+def identity_of(model: Model) -> dict[str, Any]:
+    """A model's identity as other processes tell it."""
+    plain: dict[str, Any] = json.loads(json.dumps(model.identity()))
+    return plain
 
 
 #: How often a sample may be the only one under way when its replica dies, before it ends as an error.
@@ -347,7 +354,7 @@ class Replica:
             recipe = self._make
             model = MODELS.make(recipe.name, recipe.options)
             model.name, model.batch_size = redact(recipe.name), recipe.batch_size
-            here = json.loads(json.dumps(model.identity()))
+            here = identity_of(model)
             if here != recipe.identity:
                 other = [
                     f"{key}: {here.get(key)} instead of {value}"

@@ -305,7 +305,7 @@ def carry_out(
 
     asked = _Interrupt()
 
-    class Told(TrainerCallback):  # type: ignore[misc] # as above
+    class Told(TrainerCallback):  # type: ignore[misc] # of no known type: loaded when needed
         """Passes on what is logged, and stops after this step where somebody wants it to stop."""
 
         def on_log(self, _: Any, state: Any, __: Any, logs: Any = None, **___: Any) -> None:

@@ -8,12 +8,11 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from snellen.api import Filters
+from snellen.api import Filters, Source
 from snellen.arena.ballots import Battle
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
 from snellen.images import cleaned
-from snellen.registry import DATASETS
 from snellen.runs import Run
 from snellen.store import Store
 
@@ -132,8 +131,8 @@ class Originals:
         filters = Filters.of(recipe)
         split = {"split": filters.split} if filters.split else {}
         try:
-            data = DATASETS.make(recipe["data"][0], {**recipe["data_options"], **split})
-            return filters.apply(data, recipe["seed"])
+            options = {**recipe["data_options"], **split}
+            return Source(recipe["data"][0], options, filters, recipe["seed"])()
         except (SnellenError, OSError):
             return None
 
