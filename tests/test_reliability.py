@@ -272,6 +272,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
 
     from snellen.datasets.base import select
     from snellen.engine import examiner
+    from snellen.models.base import Limits
     from snellen.registry import DATASETS, MODELS, PROTOCOLS
 
     async def slow(asked):
@@ -279,8 +280,10 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
         return by_question(asked)
 
     async def go(server, workspace):
+        model = MODELS.make(of(server))
+        model.limits = Limits(max_concurrency=8)  # so not all is asked before the first is stored
         exam = examiner.Examination(
-            MODELS.make(of(server)), select(DATASETS.make(DATA)), PROTOCOLS.make(PROTOCOL), Store(workspace)
+            model, select(DATASETS.make(DATA)), PROTOCOLS.make(PROTOCOL), Store(workspace)
         )
         seen = asyncio.Event()
         task = asyncio.create_task(exam.examine(lambda progress: seen.set()))

@@ -50,10 +50,11 @@ def test_mlflow(found, tmp_path, monkeypatch):
 
 
 def test_wandb(found, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     track("wandb", found)
+    wandb.teardown()  # its process, which writes the file, has ended
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert found.id in file.name
     told = summary_of(file)
