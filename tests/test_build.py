@@ -124,10 +124,11 @@ def test_it_can_be_examined_and_learns(tmp_path):
     assert blind.metrics["accuracy"]["value"] < 0.3
     found = Tuning(
         f"hf:{out}",
-        "chart:shapes?n=112",
+        "chart:shapes?n=56",
         tmp_path / "out",
-        recipe="two-stage",
-        settings={"max_steps": 45, "eval_steps": 45},
+        recipe="projector",
+        train_limit=560,
+        settings={"max_steps": 45, "eval_steps": 45, "per_device_train_batch_size": 16},
         workspace=tmp_path / "ws",
     ).carry_out()
     assert found.results[0].paired.difference.low > 0.1
