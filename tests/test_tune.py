@@ -612,6 +612,12 @@ class TestTuning:
         assert scores == pytest.approx([float(expected[names.index(k)]) for k in KINDS], abs=1e-4)
         with pytest.raises(ModelError, match="no head lies there"):
             MODELS.make(f"head:{tmp_path}")
+        # Where all that it needs is known already, nothing else comes out.
+        again = short(tmp_path / "again", ws, recipe="head", train_limit=336, settings={}).carry_out()
+        assert {**again.facts, "effective": None} == {**found.facts, "effective": None}
+        assert all(
+            torch.equal(v, held[k]) for k, v in load_file(tmp_path / "again" / "head.safetensors").items()
+        )
 
     def test_a_dual_encoder(self, tmp_path, ws):
         out = tmp_path / "out"

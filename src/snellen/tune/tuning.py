@@ -520,6 +520,7 @@ class Tuning:
                     top=self._test_plan.folder / "features",
                     watch=self.watch,
                 )
+                subject.load()  # what it sees may have been known from another time
                 return Taught({}, learnt_numbers, int(subject.facts()["parameters"]))
             finally:
                 subject.close()
