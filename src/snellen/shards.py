@@ -25,7 +25,7 @@ from snellen.types import Outcome, Response
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Shard", "Shards", "file_size", "parquet_url", "replies_of", "shard_size"]
+__all__ = ["Shard", "Shards", "file_size", "parquet_url", "shard_size"]
 
 #: Shards for each replica at least, so that none waits long for the last one.
 SHARDS = 8
@@ -227,7 +227,7 @@ class Shards:
                 reply = _unpacked(packed, _REPLY_JSON)
                 yield Remembered(reply["key"], reply["model"], reply["request"], response_of(reply))
 
-    # ── what a store asks of a run ──────────────────────────────────────────────────────────────────
+    # ── what a store asks of a run (see snellen.records.Records) ────────────────────────────────────
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
         """Rows without the answers, in the order of the data set; or the one at a position."""
@@ -254,10 +254,15 @@ class Shards:
             raise UnknownName(f"{self.run} has no sample {id!r}.")
         return {"run": self.run, **{name: found[name] for name in _SAMPLE}}
 
+    def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
+        """Whole rows with the answers behind them."""
+        for row in self.rows():
+            yield row, _replies_of(row)
+
     def replies(self, id: str) -> list[Response]:
         """The answers behind one sample's prediction, in the order of asking."""
         found = self._of(id)
-        return [] if found is None else replies_of(found)
+        return [] if found is None else _replies_of(found)
 
     def _of(self, id: str) -> dict[str, Any] | None:
         """The whole row of a sample: ids alone are read until it is found."""
@@ -361,7 +366,7 @@ def _reply(row: Mapping[str, Any]) -> Response:
     return response_of(_unpacked(row, _REPLY_JSON))
 
 
-def replies_of(row: Mapping[str, Any]) -> list[Response]:
+def _replies_of(row: Mapping[str, Any]) -> list[Response]:
     """The answers behind the prediction of a row, in the order of asking."""
     known = {reply["key"]: _reply(reply) for reply in row["replies"]}
     return [known[key] for key in row["responses"] if key in known]

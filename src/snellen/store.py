@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +19,10 @@ import sqlalchemy as sa
 
 from snellen.database import Database, Postgres, Sqlite
 from snellen.errors import BadOption, StoreError, UnknownName, did_you_mean
+from snellen.records import Records, Tables
 from snellen.redaction import redact
 from snellen.schema import COLUMNS, predictions, responses, runs, samples
-from snellen.shards import Shards, replies_of
+from snellen.shards import Shards
 from snellen.stored import Finding, Remembered, Written, response_of, response_row, written
 from snellen.types import Outcome, Response
 
@@ -226,17 +226,7 @@ class Store:
 
     def keep_scores(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
         """Commit the scores of samples, in place of those that they had."""
-        if (shards := self.shards(run)) is not None:
-            shards.keep_scores(found)
-            return
-        change = (
-            sa.update(predictions)
-            .where(predictions.c.run == run, predictions.c.sample == sa.bindparam("of"))
-            .values(scores=sa.bindparam("now"))
-        )
-        rows = [{"of": name, "now": dict(scores)} for name, scores in sorted(found.items())]
-        if rows:
-            self.do(lambda connection: connection.execute(change, rows))
+        self.records(run).keep_scores(found)
 
     def forget(self, run: str) -> None:
         """Take back a run that came to nothing; one that is finished stays."""
@@ -297,13 +287,15 @@ class Store:
             f"No run {name!r} in {self.name}.{did_you_mean(name, ids)} {known} See: snellen ls runs"
         )
 
+    # ── what a run holds ────────────────────────────────────────────────────────────────────────────
+
+    def records(self, run: str) -> Records:
+        """A run's samples with what came of them, wherever they lie."""
+        return self.shards(run) or Tables(self, run)
+
     def sample_rows(self, run: str) -> Generator[dict[str, Any], None, None]:
         """Rows of a run's samples, in the order of the data set."""
-        if (shards := self.shards(run)) is not None:
-            yield from shards.samples()
-            return
-        query = sa.select(samples).where(samples.c.run == run).order_by(samples.c.position)
-        yield from self._stream(query)
+        yield from self.records(run).samples()
 
     def sample_row(self, run: str, sample: str) -> dict[str, Any]:
         """The row of one sample.
@@ -311,53 +303,22 @@ class Store:
         Raises:
             UnknownName: the run has no such sample.
         """
-        if (shards := self.shards(run)) is not None:
-            return shards.sample(sample)
-        query = sa.select(samples).where(samples.c.run == run, samples.c.id == sample)
-        found = self.do(lambda connection: connection.execute(query).mappings().one_or_none())
-        if found is None:
-            raise UnknownName(f"{run} has no sample {sample!r}.")
-        return dict(found)
+        return self.records(run).sample(sample)
 
     def findings(self, run: str, position: int | None = None) -> Generator[dict[str, Any], None, None]:
         """Rows of samples with their predictions, in the order of the data set; or the one at a position."""
-        if (shards := self.shards(run)) is not None:
-            yield from shards.findings(position)
-            return
-        query = (
-            sa.select(
-                samples.c.id,
-                samples.c.position,
-                samples.c.label,
-                samples.c.images,
-                predictions.c.label.label("prediction"),
-                *[predictions.c[name] for name in ("outcome", "reason", "questions")],
-                *[predictions.c[name] for name in ("ranking", "details", "responses")],
-                predictions.c.scores.label("marks"),
-            )
-            .join(
-                predictions,
-                (predictions.c.run == samples.c.run) & (predictions.c.sample == samples.c.id),
-            )
-            .where(samples.c.run == run)
-            .order_by(samples.c.position)
-        )
-        if position is not None:
-            query = query.where(samples.c.position == position)
-        yield from self._stream(query)
+        yield from self.records(run).findings(position)
 
     def neighbours(self, run: str, position: int) -> tuple[int | None, int | None]:
         """The positions of the samples before and after one."""
-        if (shards := self.shards(run)) is not None:
-            return shards.neighbours(position)
-        here = samples.c.position
-        of_run = samples.c.run == run
-        before = sa.select(sa.func.max(here)).where(of_run, here < position)
-        after = sa.select(sa.func.min(here)).where(of_run, here > position)
-        return self.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
+        return self.records(run).neighbours(position)
 
-    def _stream(self, query: sa.Select[Any]) -> Generator[dict[str, Any], None, None]:
-        """Rows, a page in memory at a time."""
+    def stream(self, query: sa.Select[Any]) -> Generator[dict[str, Any], None, None]:
+        """Rows, a page in memory at a time.
+
+        Raises:
+            StoreError: the database refused.
+        """
         with (
             self._explained(),
             self.database.engine.connect() as connection,
@@ -398,26 +359,11 @@ class Store:
 
     def answered(self, run: str) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Findings with the responses behind them, a page in memory at a time."""
-        if (shards := self.shards(run)) is not None:
-            for whole in shards.rows():
-                yield whole, replies_of(whole)
-            return
-        findings = self.findings(run)
-        while page := list(islice(findings, 200)):
-            known = self.recall([key for row in page for key in row["responses"]])
-            for row in page:
-                yield row, [known[key] for key in row["responses"] if key in known]
+        yield from self.records(run).answered()
 
     def replies(self, run: str, sample: str) -> list[Response]:
         """The responses behind one sample's prediction, in the order of asking."""
-        if (shards := self.shards(run)) is not None:
-            return shards.replies(sample)
-        query = sa.select(predictions.c.responses).where(
-            predictions.c.run == run, predictions.c.sample == sample
-        )
-        keys = self.do(lambda connection: list(connection.execute(query).scalar_one_or_none() or []))
-        known = self.recall(keys)
-        return [known[key] for key in keys if key in known]
+        return self.records(run).replies(sample)
 
     # ── previews ────────────────────────────────────────────────────────────────────────────────────
 
