@@ -29,11 +29,11 @@ from snellen.arena.ballots import Ballots
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.errors import BadOption, ImageError
-from snellen.images import cleaned
+from snellen.images import cleaned, is_hash
 from snellen.runs import open_run
 from snellen.store import Store
 from snellen.web.markup import markdown
-from snellen.web.pictures import MAX_UPLOAD, Uploads, is_hash
+from snellen.web.pictures import MAX_UPLOAD, Uploads
 from snellen.web.safety import HEADERS, Policy, Rates, is_loopback
 from snellen.web.serve import bound
 from snellen.web.site import Site

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
     from PIL.ImageFile import ImageFile
 
-__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "Image", "cleaned", "decode", "encode", "preview"]
+__all__ = [
+    "EXTENSIONS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Image",
+    "cleaned",
+    "decode",
+    "encode",
+    "is_hash",
+    "preview",
+]
 
 #: What an image file may be at most, checked before it is decoded.
 MAX_BYTES = 64 * 2**20
@@ -273,6 +284,11 @@ def cleaned(data: bytes, name: str) -> bytes:
     bare = pillow.new("RGB", picture.size)
     bare.paste(picture)
     return encode(bare, "JPEG", 92) if known.format in ("JPEG", "MPO") else encode(bare)
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text is a sha256 in hex, and nothing that leads elsewhere."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def preview(image: Pixels, side: int = 192) -> bytes:

@@ -408,11 +408,14 @@ class Ballots:
         rows = self.store.do(lambda c: c.execute(query).all())
         return [Verdict(v, left, right, OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
 
-    def stamp(self) -> tuple[int, str]:
-        """What changes when anybody votes: how many lines there are, and when the last one was added."""
-        query = sa.select(sa.func.count(), sa.func.max(votes.c.created))
-        count, last = self.store.do(lambda c: c.execute(query).one())
-        return int(count), str(last)
+    def stamp(self) -> tuple[Any, ...]:
+        """What changes when other votes count: how many lines there are, when the last one was added, how
+        many are not old enough to count by their age, and how many reveals there are.
+        """
+        young = sa.case((votes.c.created >= _settled_before(), 1), else_=0)
+        query = sa.select(sa.func.count(), sa.func.max(votes.c.created), sa.func.sum(young))
+        shown = sa.select(sa.func.count()).select_from(reveals)
+        return self.store.do(lambda c: (*c.execute(query).one(), c.execute(shown).scalar_one()))
 
     def counts(self) -> dict[str, int]:
         """How many votes there are, and of them: repeats, leaks and open ones (not ranked), and both bad."""
@@ -513,8 +516,12 @@ def _standing(*columns: Any) -> sa.Select[Any]:
 def _settled() -> sa.ColumnElement[bool]:
     """Whether a vote's names are known to its voter, or were never hidden, or it is old enough."""
     shown = sa.exists().where(reveals.c.battle == votes.c.battle, reveals.c.voter == votes.c.voter)
-    then = (datetime.now(UTC) - timedelta(seconds=SETTLED)).isoformat(timespec="microseconds")
-    return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < then)
+    return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < _settled_before())
+
+
+def _settled_before() -> str:
+    """The time before which a vote is old enough."""
+    return (datetime.now(UTC) - timedelta(seconds=SETTLED)).isoformat(timespec="microseconds")
 
 
 def _leaks() -> sa.Exists:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from snellen.arena.ballots import SIDES, Answer, Ballots, Battle, Choice, Turn, Vote
 from snellen.arena.leaks import leak
 from snellen.errors import DataError
+from snellen.images import is_hash
 from snellen.redaction import storable
 
 __all__ = ["EXPORTS", "IMPORTS", "Imported", "export", "read"]
@@ -50,7 +51,7 @@ def export(
     """Votes that count, one row each, the oldest first.
 
     Pairs for DPO are of decisive votes alone, without repeated battles and without those in which a model
-    gave itself away.
+    gave itself away; FastChat's logs, too, have no word for a battle that repeats another.
 
     Args:
         picture: what stands for an image, from its battle and hash; by default the hash.
@@ -58,6 +59,8 @@ def export(
     for battle in ballots.voted():
         assert battle.vote is not None  # as they were asked for
         if layout == "dpo" and (battle.vote.choice not in SIDES or battle.repeats or battle.leak):
+            continue
+        if layout == "fastchat" and battle.repeats:
             continue
         shown = [sha256 if picture is None else picture(battle, sha256) for sha256 in battle.images]
         if layout == "preferences":
@@ -203,7 +206,7 @@ def _made(
         storable(models[0]),
         storable(models[1]),
         _share(more.get("propensity")),
-        tuple(image for image in more.get("images") or () if isinstance(image, str)),
+        tuple(image for image in more.get("images") or () if is_hash(str(image))),
         {"from": storable(key), "truth": more.get("truth"), "right": _right(more.get("right"))},
         created=created,
         turns=tuple(turns),

@@ -23,8 +23,14 @@ _SELF = re.compile(
     rf"(?P<name>(?i:(?:{_NAMES})(?![a-z])[\w.-]*)|(?:{_WORDS})(?=[-.,!?]|\s*$|\s\d)[\w.-]*)"
     rf"|(?i:\bas (?P<also>(?:{_NAMES})(?![a-z])[\w.-]*), i\b)"
 )
+#: What stands between "I am" and "made by" where somebody speaks of themselves, and not of what they see.
+_SELVES = (
+    "an?|ai|artificial|intelligence|large|vision|visual|multimodal|multi|modal|language|neural|network|model|"
+    "llm|vlm|assistant|helpful|virtual|chat|chatbot|bot|system|program|that|which|is|was|has|been|not|just|"
+    "and|human|person|but|proudly|originally|developed|created|trained|made|built|designed"
+)
 _MADE = re.compile(
-    r"\bi(?: am|['’]m| was| have been)\b[^.!?\n]{0,60}?\b"
+    rf"\bi(?: am|['’]m| was| have been)\s+(?:\w+,\s+)?(?:(?:{_SELVES})\b[\s,-]+){{0,12}}"
     r"(?:developed|created|trained|made|built|designed)\s+by\s+"
     rf"(?:\w+[ -]){{0,2}}?(?P<also>)(?P<name>(?:{_MAKERS})\b)",
     re.IGNORECASE,
@@ -54,7 +60,7 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
             return (found["name"] or found["also"]).rstrip(".")
     lowered = text.lower()
     for player in players:
-        for part in re.split(r"[:/?&=\s]", player.lower()):
+        for part in _parts(player.lower()):
             if len(part) < 4 or part in _COMMON:
                 continue
             part = "-".join(part.split("-")[:2])  # the family, whatever its size
@@ -63,3 +69,12 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
             if (hit := re.search(rf"{before}(?<![\w-])({re.escape(part)})(?!\w)", lowered)) is not None:
                 return hit[1]
     return ""
+
+
+def _parts(player: str) -> list[str]:
+    """The words of a player's name; of a folder's path, its last component alone names the model."""
+    scheme, colon, rest = player.partition(":")
+    path, mark, options = rest.partition("?")
+    if colon and path.startswith(("/", ".", "~")):
+        rest = path.rstrip("/").rpartition("/")[2] + mark + options
+    return re.split(r"[:/?&=\s]", scheme + colon + rest)

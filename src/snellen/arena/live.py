@@ -110,12 +110,15 @@ class Live:
         """An image of the data with its sample's id and question.
 
         Raises:
-            UsageError: there are no data.
+            UsageError: there are no data, or none of a hundred samples has an image.
         """
         if self.data is None:
             raise UsageError("There are no data to take an image from; start the arena with --data.")
-        sample = self.data[self.rng.randrange(len(self.data))]
-        return sample.images[0], sample.id, sample.question
+        for _ in range(100):
+            sample = self.data[self.rng.randrange(len(self.data))]
+            if sample.images:
+                return sample.images[0], sample.id, sample.question
+        raise UsageError(f"{self.data.name}: of a hundred samples, none has an image. Upload one.")
 
     def sample(self, id: str) -> Sample | None:
         """A sample of the data; None where there are none, or no such."""
@@ -149,9 +152,11 @@ class Live:
         """Write down a further question.
 
         Raises:
-            BadOption: it is empty or too long, or there were enough.
+            BadOption: it is empty or too long, or there were enough, or the battle repeats another.
             Conflict: another one waits for its answers.
         """
+        if battle.repeats:
+            raise BadOption("This battle was fought before; it is only to be judged again. Vote now.")
         if len(battle.turns) >= MAX_TURNS:
             raise BadOption(f"A battle has {MAX_TURNS} questions at most. Vote now.")
         self.ballots.ask(battle, checked(question))

@@ -108,10 +108,16 @@ def _clusters(votes: Sequence[Cast]) -> list[str]:
 
 
 def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
-    """Nominal alpha by counts of each item: a table of voters by items would be empty but for a few cells."""
-    by_item: dict[str, dict[str, str]] = defaultdict(dict)
+    """Nominal alpha by counts of each item: a table of voters by items would be empty but for a few cells.
+
+    What was said is told relative to the pair: models' names as categories would count as agreement that
+    nobody prefers a model that was not shown.
+    """
+    by_item: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for vote in votes:
-        by_item[vote.item].setdefault(vote.voter, vote.winner)
+        pair = sorted((vote.left, vote.right_))
+        said = ("first", "second")[pair.index(vote.winner)] if vote.winner in pair else vote.choice
+        by_item[vote.item, *pair].setdefault(vote.voter, said)
     shared = [Counter(cast.values()) for cast in by_item.values() if len(cast) > 1]
     totals: Counter[str] = sum(shared, Counter())
     n = totals.total()
@@ -126,9 +132,8 @@ def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
 
 def preferred_wrong(votes: Sequence[Cast]) -> tuple[Estimate, int] | None:
     """How often the wrong answer was preferred, of decisive votes where exactly one of the two is right."""
-    told = [
-        v for v in votes if v.choice in ("left", "right") and None not in v.right and v.right[0] != v.right[1]
-    ]
+    once = [vote for vote in votes if vote.repeats is None and vote.choice in ("left", "right")]
+    told = [v for v in once if None not in v.right and v.right[0] != v.right[1]]
     if not told:
         return None
     wrong = [not v.right[0 if v.choice == "left" else 1] for v in told]

@@ -95,20 +95,25 @@ def _rows(ballots: Ballots, *, leaked: bool) -> list[tuple[str, str, str, str, S
 
 
 def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, Agreement]]:
-    """Kendall's tau with each benchmark, the one with most models first."""
-    models = [one.model for one in ranking.standings]
-    ratings = [one.rating for one in ranking.standings]
+    """Kendall's tau with each benchmark, the one with most models first; apart for groups of models that
+    never met, since votes say nothing of how they stand to each other.
+    """
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     for entry in entries:
         if entry.value is None or entry.published or entry.status != "finished":
             continue
-        mine = scores.setdefault((entry.data, entry.protocol, entry.primary, entry.fingerprint), {})
         # Players are models, or, where that is not enough, models with their protocols.
-        for name in (entry.model, f"{entry.model} {entry.protocol}"):
-            mine[name] = entry.value
+        for name, protocol in ((entry.model, entry.protocol), (f"{entry.model} {entry.protocol}", "")):
+            key = (entry.data, protocol, entry.primary, entry.fingerprint)
+            scores.setdefault(key, {})[name] = entry.value
     found = []
-    for (data, protocol, primary, _), known in scores.items():
-        one = agreement(models, ratings, ranking.replicates, known)
-        if one is not None:
-            found.append((f"{data} · {protocol} · {primary}", one))
+    for group in range(ranking.groups):
+        places = [i for i, one in enumerate(ranking.standings) if one.group == group]
+        models = [ranking.standings[i].model for i in places]
+        ratings = [ranking.standings[i].rating for i in places]
+        for (data, protocol, primary, _), known in scores.items():
+            one = agreement(models, ratings, ranking.replicates[:, places], known)
+            if one is not None:
+                of = f"group {group + 1}" if ranking.groups > 1 else ""
+                found.append((" · ".join(filter(None, (data, protocol, primary, of))), one))
     return sorted(found, key=lambda pair: (-pair[1].models, pair[0]))

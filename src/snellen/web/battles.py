@@ -17,9 +17,10 @@ from snellen.arena.rating import FEW_VOTERS
 from snellen.arena.recorded import Recorded
 from snellen.arena.results import Results
 from snellen.errors import BadOption, ImageError, UsageError
+from snellen.images import is_hash
 from snellen.playground import MAX_QUESTION
 from snellen.types import Outcome
-from snellen.web.pictures import MAX_UPLOAD, is_hash, preview
+from snellen.web.pictures import MAX_UPLOAD, preview
 from snellen.web.site import Site, picture, site_of
 
 __all__ = ["router"]
@@ -112,7 +113,8 @@ async def begin(
         known = image if site.uploads.has(image) else ""
         try:
             sha256 = await _image(site, request, known, file)
-            more = await run_in_threadpool(_about, arena, sample if sha256 == known else "")
+            known, sample = sha256, sample if sha256 == known else ""  # what came is not sent twice
+            more = await run_in_threadpool(_about, arena, sample)
             battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
         except (ImageError, BadOption) as error:
             typed = {"image": known, "sample": sample, "question": question}
@@ -184,7 +186,11 @@ def _show(site: Site, battle: Battle) -> Response:
         failed=battle.failed,
         live=live,
         has_data=live and isinstance(site.arena, Live) and site.arena.data is not None,
-        takes_more=live and battle.vote is None and not battle.failed and len(battle.turns) < MAX_TURNS,
+        takes_more=live
+        and battle.vote is None
+        and not battle.failed
+        and not battle.repeats
+        and len(battle.turns) < MAX_TURNS,
         reasons=REASONS,
         choices={
             Choice.LEFT: "A is better",
@@ -272,10 +278,7 @@ def reveal(request: Request, id: str) -> Response:
 def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response:
     """What the votes say."""
     site = site_of(request)
-    for name, value in (("style", style), ("leaks", leaks)):
-        if value not in ("", "1"):
-            raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or nothing.")
-    results = site.results(style=bool(style), leaked=bool(leaks))
+    results = _results(site, style, leaks)
     return site.page(
         "ranking",
         title="Ranking",
@@ -287,6 +290,18 @@ def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response
         few=FEW_VOTERS,
         scale=_scale(results),
     )
+
+
+def _results(site: Site, style: str, leaks: str) -> Results:
+    """What votes say, as an address asks.
+
+    Raises:
+        BadOption: it asks otherwise.
+    """
+    for name, value in (("style", style), ("leaks", leaks)):
+        if value not in ("", "1"):
+            raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or nothing.")
+    return site.results(style=bool(style), leaked=bool(leaks))
 
 
 def _scale(results: Results) -> dict[str, Any]:
@@ -306,7 +321,6 @@ def _scale(results: Results) -> dict[str, Any]:
 @router.get("/ranking.json", response_model=None)
 def ranking_json(request: Request, style: str = "", leaks: str = "") -> Response:
     """The same as JSON."""
-    site = site_of(request)
-    results = site.results(style=bool(style), leaked=bool(leaks))
+    results = _results(site_of(request), style, leaks)
     text = json.dumps(results.as_dict(), indent=1, ensure_ascii=False)
     return Response(text, headers={"content-type": "application/json; charset=utf-8"})

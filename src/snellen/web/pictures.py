@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -12,11 +11,11 @@ from snellen.api import Filters, Source
 from snellen.arena.ballots import Battle
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
-from snellen.images import cleaned
+from snellen.images import cleaned, is_hash
 from snellen.runs import Run
 from snellen.store import Store
 
-__all__ = ["MAX_UPLOAD", "PNG", "Album", "Originals", "Uploads", "is_hash"]
+__all__ = ["MAX_UPLOAD", "PNG", "Album", "Originals", "Uploads"]
 
 #: How a PNG begins.
 PNG = b"\x89PNG"
@@ -31,11 +30,6 @@ _SIDE = 2048
 _FORMATS = ("PNG", "JPEG", "WEBP")
 #: A large picture takes hundreds of megabytes while it is decoded, so few are at once.
 _DECODING = threading.BoundedSemaphore(2)
-
-
-def is_hash(text: str) -> bool:
-    """Whether a text is a sha256 in hex, and nothing that leads elsewhere."""
-    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 class Uploads:
@@ -154,6 +148,8 @@ class Album:
         Raises:
             StoreError: it cannot be written.
         """
+        if not is_hash(sha256):  # of votes from elsewhere, which name a file by what they like
+            return ""
         found = self._uploads.read(sha256) or self._originals.of_battle(battle, sha256)
         data = found[1] if found is not None else preview(self._store, sha256)
         if data is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
@@ -20,6 +21,8 @@ from snellen.web.site import Site, picture, site_of
 __all__ = ["router"]
 
 router = APIRouter()
+#: How many may wait for pieces of answers at once; what is one too many waits for another to end.
+WATCHERS = CapacityLimiter(200)
 
 
 def _play(site: Site) -> Playground:
@@ -129,8 +132,11 @@ def answer(request: Request, id: str, turn: int, model: int) -> Response:
         raise HTTPException(404, "There is no such answer.")
     growing = talk.turns[turn].answers[model]
 
-    def pieces() -> Iterator[str]:
-        # An empty piece would end a response; a zero-width space shows whether anybody still listens.
-        yield from (piece or "\u200b" for piece in growing.watch())
+    async def pieces() -> AsyncIterator[str]:
+        watching = growing.watch()
+        # Whoever waits for an answer holds a thread, and must not hold one that pages are made in.
+        while (piece := await to_thread.run_sync(next, watching, None, limiter=WATCHERS)) is not None:
+            # An empty piece would end a response; a zero-width space shows whether anybody still listens.
+            yield piece or "\u200b"
 
     return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8")

@@ -16,13 +16,14 @@ from starlette.exceptions import HTTPException
 from snellen.board import page_of
 from snellen.compare import compare
 from snellen.errors import BadOption, UnknownName, UsageError
+from snellen.images import is_hash
 from snellen.metrics.classification import Confusion, per_class
 from snellen.report.page import boxes_of, matrix_of
 from snellen.report.tables import heading_of, pairs, plainly
 from snellen.runs import Run
 from snellen.stats import Estimate
 from snellen.types import Outcome
-from snellen.web.pictures import is_hash, preview
+from snellen.web.pictures import preview
 from snellen.web.site import Site, picture, site_of
 
 __all__ = ["router"]

@@ -28,6 +28,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
+        found.listen()  # else another may bind it too, while models are loaded
     except OSError as error:
         found.close()
         raise BadOption(
