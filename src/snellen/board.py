@@ -43,7 +43,8 @@ class Entry:
         value, low, high: the primary score, None where there is none.
         n, classes: how many samples, and class names on offer.
         scores: all scores by name, with their intervals.
-        speed: items per second. memory: at its peak, in bytes, of the GPU or else of the process.
+        speed: items per second. memory: at its peak, in bytes, of the GPU or else of the process; None for
+            models behind an address.
         published: where the figure was published; empty for a run.
     """
 
@@ -421,7 +422,9 @@ def _entry(run: Run, book: Book) -> Entry:
         run.status,
         {name: figures[name] for name in names if figures.get(name)},
         figures.get("items_per_second"),
-        figures.get("peak_gpu_bytes") or figures.get("peak_rss_bytes"),
+        # What a model behind an address takes is not what asking it takes.
+        figures.get("peak_gpu_bytes")
+        or (None if "address" in manifest["model"].get("facts", {}) else figures.get("peak_rss_bytes")),
         figures.get("cost"),
         figures.get("outcomes", {}),
         figures.get("skipped", 0),

@@ -16,7 +16,7 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     from snellen.protocols.base import Protocol
 
-__all__ = ["COUNTS", "RANGES", "RATES", "cluster_of", "summarise"]
+__all__ = ["COUNTS", "RANGES", "RATES", "cluster_of", "most", "summarise"]
 
 #: The figures of classification that have an interval.
 RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
@@ -35,6 +35,15 @@ RANGES = {
 CATEGORIES = 200
 #: Scores that are shown as they are; all others in per cent.
 COUNTS = frozenset({"words"})
+
+
+def most(name: str) -> float:
+    """What a score is at most.
+
+    >>> most("accuracy"), most("cider")
+    (1.0, 10.0)
+    """
+    return RANGES.get(name, (0.0, 1.0))[1]
 
 
 def cluster_of(images: Sequence[str], sample: str) -> int:

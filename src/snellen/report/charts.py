@@ -69,11 +69,12 @@ def scatter(
     log: bool = True,
     small: bool = False,
     pareto_line: bool = True,
+    top: float = 100.0,
 ) -> dict[str, Any] | None:
     """Marks with their Pareto line: those that no other beats on both counts. None for fewer than two.
 
     Args:
-        points: y from 0 to 100, x above 0 where it is logarithmic.
+        points: y from 0 to ``top``, x above 0 where it is logarithmic.
         x, y: what the axes are called.
         small: whether a small x is better.
         pareto_line: whether x is something to be had, so that a line of the best makes sense.
@@ -82,11 +83,11 @@ def scatter(
     if len(known) < 2:
         return None
     across = _Axis([p.x for p in known], LEFT, RIGHT, log=log)
-    up = _Axis([0.0, 100.0], BOTTOM, TOP)
+    up = _Axis([0.0, top], BOTTOM, TOP)
     best = pareto([(p.x, p.y) for p in known], small=small)
     marks: list[dict[str, Any]] = []
     for number, point in enumerate(known, 1):
-        at = (across.place(point.x), up.place(max(0.0, min(100.0, point.y))))
+        at = (across.place(point.x), up.place(max(0.0, min(top, point.y))))
         crowd = sum(abs(m["x"] - at[0]) < 20 and abs(m["y"] - at[1]) < 14 for m in marks)
         mark = {"x": at[0], "y": at[1], "number": number, "name": point.name, "href": point.href}
         ends = [None if end is None else up.place(end) for end in (point.low, point.high)]
@@ -105,16 +106,18 @@ def scatter(
     }
 
 
-def curves(series: Mapping[str, Sequence[Point]], *, x: str, y: str) -> dict[str, Any] | None:
+def curves(
+    series: Mapping[str, Sequence[Point]], *, x: str, y: str, top: float = 100.0
+) -> dict[str, Any] | None:
     """Lines, one a name; None where none has two points."""
     kept = {name: sorted(points, key=lambda p: p.x) for name, points in series.items() if len(points) > 1}
     if not kept:
         return None
     across = _Axis([p.x for points in kept.values() for p in points], LEFT, RIGHT)
-    up = _Axis([0.0, 100.0], BOTTOM, TOP)
+    up = _Axis([0.0, top], BOTTOM, TOP)
     lines = []
     for number, (name, points) in enumerate(kept.items(), 1):
-        places = [(across.place(p.x), up.place(max(0.0, min(100.0, p.y)))) for p in points]
+        places = [(across.place(p.x), up.place(max(0.0, min(top, p.y)))) for p in points]
         spans = [
             (across.place(p.x), up.place(p.low), up.place(p.high))
             for p in points

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from snellen.compare import ranks
 from snellen.errors import UsageError, require
 from snellen.metrics.classification import Confusion, per_class
+from snellen.metrics.summary import most
 from snellen.report.charts import Point, scatter
 from snellen.report.tables import dollars, heading_of, number, pairs, plainly
 from snellen.types import Outcome
@@ -131,6 +132,7 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
     return {
         "data": ordered[0].data,
         "heading": heading_of(ordered[0].primary),
+        "top": most(ordered[0].primary),
         "others": [heading_of(name) for name in others],
         "rows": rows,
         "ranked": ranked,
@@ -146,7 +148,8 @@ def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
         for run in runs
         if run.metrics["items_per_second"]
     ]
-    return scatter(points, x="items per second", y=heading_of(runs[0].primary))
+    primary = runs[0].primary
+    return scatter(points, x="items per second", y=heading_of(primary), top=100 * most(primary))
 
 
 def _outcomes(counts: Mapping[str, int]) -> str:

@@ -6,27 +6,28 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from snellen.board import Entry, Group, Query, benchmark, grouped
+from snellen.board import Entry, Group, Query, benchmark, grouped, pareto
 from snellen.errors import BadOption, UsageError
 from snellen.metrics.classification import per_class
+from snellen.metrics.summary import most
 from snellen.model_facts import SIZES, UNKNOWN
 from snellen.report.charts import Point, curves, scatter
 from snellen.report.page import markdown_table
-from snellen.report.tables import heading_of, number, pairs
+from snellen.report.tables import dollars, heading_of, number, pairs
 from snellen.runs import Run
 from snellen.web.site import site_of
 
 __all__ = ["router"]
 
 router = APIRouter()
-#: Rows of one page, charts on it, and models or classes of a heat map.
-ROWS, CHARTS, MODELS, CLASSES = 200, 4, 20, 60
+#: Rows of one page, charts on it, marks of a chart, and models or classes of a heat map.
+ROWS, CHARTS, MARKS, MODELS, CLASSES = 200, 4, 40, 20, 60
 #: What scores are drawn against.
 _AXES: dict[str, tuple[str, Callable[[Entry], float | None], bool]] = {
     "speed": ("items per second", lambda e: e.speed, False),
@@ -58,22 +59,34 @@ def leaderboard(request: Request) -> Response:
     seen = [entry for entry in entries if query.keeps(entry)]
     groups = grouped(seen, query)
     shown = _paged(groups, query.page)
+    # Ranks are of all that can be compared, whatever is filtered.
+    whole = {_key(group): group for group in grouped(entries, query)}
     boards = []
     for group, rows in shown:
-        places, paired = site.board.ranks(group)
+        places, paired = site.board.ranks(whole.get(_key(group), group))
         tied = Counter(places.values())
         suites = dict.fromkeys(suite for entry in rows for suite in entry.suites)
         boards.append(
-            {"group": group, "rows": rows, "ranks": places, "tied": tied, "paired": paired, "suites": suites}
+            {
+                "group": group,
+                "rows": rows,
+                "ranks": places,
+                "tied": tied,
+                "paired": paired,
+                "suites": suites,
+                "top": most(group.primary),
+            }
         )
+    charts = [chart for group, _ in shown if (chart := _chart(group, query.x))]
     return site.page(
         "leaderboard",
         title="Leaderboard",
         query=query,
         boards=boards,
-        charts=[chart for group, _ in shown if (chart := _chart(group, query.x))][:CHARTS],
+        charts=charts[:CHARTS],
+        charts_left_out=len(charts[CHARTS:]),
         sweeps=_sweeps(seen)[:CHARTS],
-        facets=_facets(entries),
+        facets=_facets(entries, query),
         total=sum(not entry.published for entry in seen),
         runs=sum(not entry.published for entry in entries),
         pages=-(-sum(len(group.entries) for group in groups) // ROWS),
@@ -108,11 +121,25 @@ def _chart(group: Group, axis: str) -> dict[str, Any] | None:
             _percent(e.high),
             f"/runs/{e.id}" if e.id else "",
         )
-        for e in group.entries[:40]
+        for e in group.entries
         if e.value is not None and (x := value(e))
     ]
-    drawn = scatter(points, x=label, y=heading_of(group.primary), small=small)
-    return None if drawn is None else {"title": benchmark(group), **drawn}
+    kept = _best(points, small=small)
+    top = 100 * most(group.primary)
+    drawn = scatter(kept, x=label, y=heading_of(group.primary), small=small, top=top)
+    left_out = len(points) - len(kept)
+    return None if drawn is None else {"title": benchmark(group), "left_out": left_out, **drawn}
+
+
+def _best(points: Sequence[Point], *, small: bool) -> list[Point]:
+    """As many as a chart has room for, in their order: all that no other beats, then by score."""
+    best = pareto([(point.x, point.y) for point in points], small=small)
+    others = sorted({*range(len(points))} - {*best}, key=lambda i: -points[i].y)
+    return [points[i] for i in sorted([*best, *others][:MARKS])]
+
+
+def _key(group: Group) -> tuple[str, str, str, str]:
+    return group.data, group.protocol, group.primary, group.fingerprint
 
 
 def _percent(value: float | None) -> float | None:
@@ -136,14 +163,16 @@ def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     found = []
     for (data, primary), lines in sorted(by_data.items()):
         several = {name: list(points.values()) for name, points in lines.items() if len(points) > 1}
-        drawn = curves(several, x="number of class names on offer", y=heading_of(primary))
+        top = 100 * most(primary)
+        drawn = curves(several, x="number of class names on offer", y=heading_of(primary), top=top)
         if drawn is not None:
             found.append({"title": data, **drawn})
     return found
 
 
-def _facets(entries: Sequence[Entry]) -> dict[str, list[tuple[str, int]]]:
-    """What can be filtered by, with how many entries there are of each."""
+def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str, int]]]:
+    """What can be filtered by, with how many entries there are of each that can be shown."""
+    entries = [entry for entry in entries if query.published or not entry.published]
     readers: dict[str, Callable[[Entry], str]] = {
         "data": lambda e: e.data,
         "protocol": lambda e: e.protocol,
@@ -170,7 +199,13 @@ def averages(request: Request) -> Response:
     names, rows = site.board.averaged(grouped([e for e in entries if query.keeps(e)], query))
     runs = any(not entry.published for entry in entries)
     return site.page(
-        "averages", title="Averages", query=query, rows=rows, names=names, runs=runs, facets=_facets(entries)
+        "averages",
+        title="Averages",
+        query=query,
+        rows=rows,
+        names=names,
+        runs=runs,
+        facets=_facets(entries, query),
     )
 
 
@@ -185,7 +220,11 @@ def heatmap(request: Request) -> Response:
     for run in found:
         if not run.classifies:
             raise UsageError(f"{run.id} does not predict classes, so it has no figures class by class.")
-    by_run = [{row["class"]: row for row in per_class(*pairs(run.outcomes))} for run in found]
+    by_run = [
+        # A class that was only said has no recall.
+        {row["class"]: row for row in per_class(*pairs(run.outcomes)) if row["support"]}
+        for run in found
+    ]
     names = sorted({name for rows in by_run for name in rows})
 
     def mean(name: str) -> float:
@@ -194,7 +233,14 @@ def heatmap(request: Request) -> Response:
 
     ordered = sorted(names, key=lambda name: (mean(name), name))[:CLASSES]
     rows = [{"name": name, "cells": [rows.get(name) for rows in by_run]} for name in ordered]
-    return site.page("heatmap", title="Classes", runs=found, rows=rows, left_out=len(names) - len(ordered))
+    return site.page(
+        "heatmap",
+        title="Classes",
+        runs=found,
+        rows=rows,
+        left_out=len(names) - len(ordered),
+        several=len({run.manifest["data"]["fingerprint"] for run in found}) > 1,
+    )
 
 
 @router.get("/leaderboard.{format}", response_model=None)
@@ -204,8 +250,12 @@ def download(request: Request, format: str) -> Response:
     makers = {"csv": _as_csv, "json": _as_json, "md": _as_markdown}
     if format not in makers:
         raise BadOption(f"leaderboard.{format} is not written; allowed: {', '.join(makers)}.")
-    groups = site.board.select(query)
-    text = makers[format](groups)
+    whole = {_key(group): group for group in grouped(site.board.entries(), query)}
+    ranked = []
+    for group in site.board.select(query):
+        places, _ = site.board.ranks(whole.get(_key(group), group))
+        ranked.append((group, places))
+    text = makers[format](ranked)
     kinds = {"csv": "text/csv", "json": "application/json", "md": "text/markdown"}
     headers = {
         "content-type": f"{kinds[format]}; charset=utf-8",
@@ -214,15 +264,23 @@ def download(request: Request, format: str) -> Response:
     return Response(text, headers=headers)
 
 
-def _flat(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    return [entry.as_dict() for group in groups for entry in group.entries]
+#: Groups with the ranks of their runs.
+Ranked = Sequence[tuple[Group, Mapping[str, int]]]
 
 
-def _as_json(groups: Sequence[Group]) -> str:
+def _flat(groups: Ranked) -> list[dict[str, Any]]:
+    return [
+        {**entry.as_dict(), "rank": places.get(entry.id)}
+        for group, places in groups
+        for entry in group.entries
+    ]
+
+
+def _as_json(groups: Ranked) -> str:
     return json.dumps(_flat(groups), indent=1, ensure_ascii=False)
 
 
-def _as_csv(groups: Sequence[Group]) -> str:
+def _as_csv(groups: Ranked) -> str:
     rows = _flat(groups)
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -243,19 +301,27 @@ def _harmless(value: Any) -> Any:
     )
 
 
-def _as_markdown(groups: Sequence[Group]) -> str:
+def _as_markdown(groups: Ranked) -> str:
     lines: list[str] = []
-    for group in groups:
+    for group, places in groups:
         lines += [f"## {' '.join(markdown_table([benchmark(group)], [])[0].strip('| ').split())}", ""]
-        headings = ["model", "protocol", heading_of(group.primary), "items/s", "n", "outcomes", "published"]
+        headings = ["#", "model", "protocol", heading_of(group.primary), "outcomes", "n", "items/s"]
+        headings += ["memory GB", "cost $", "parameters", "weights", "licence", "date", "published"]
         cells = [
             [
+                str(places.get(e.id, "–")),
                 e.model,
                 e.protocol,
                 _interval(e),
-                number(e.speed),
-                str(e.n or ""),
                 ", ".join(f"{n} {name}" for name, n in e.outcomes.items() if n),
+                str(e.n or ""),
+                number(e.speed),
+                "–" if e.memory is None else f"{e.memory / 1e9:.2f}",
+                dollars(e.cost),
+                "–" if e.facts.parameters is None else f"{e.facts.parameters:,.0f}",
+                "–" if e.facts.open is None else "open" if e.facts.open else "proprietary",
+                e.facts.licence or "–",
+                e.date[:10],
                 e.published,
             ]
             for e in group.entries

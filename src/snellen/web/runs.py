@@ -272,7 +272,7 @@ def compare_page(request: Request) -> Response:
 def _scale(gap: Estimate) -> int:
     """Points at the ends of a line that holds an interval."""
     most = 100 * max(abs(gap.low), abs(gap.high), abs(gap.value))
-    return next((step for step in (5, 10, 20, 50) if most <= step), 100)
+    return next((step for step in (5, 10, 20, 50, 100, 200, 500) if most <= step), 1000)
 
 
 def _beside(runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ if (streams.length) {
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "get") return;
   for (const field of event.target.elements) {
-    if (field.name && field.value === "") { field.disabled = true; field.dataset.empty = "yes"; }
+    if (field.name && field.value === "" && !("keep" in field.dataset)) { field.disabled = true; field.dataset.empty = "yes"; }
   }
 });
 addEventListener("pageshow", () => {
