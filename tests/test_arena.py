@@ -99,6 +99,11 @@ class TestPairs:
         ("I am at your command.", ""),
         ("This laptop model was made by Apple.", ""),
         ("I am Nova.", "Nova"),
+        ("I am looking at a phone made by Apple.", ""),
+        ("I'm seeing a laptop that was designed by Apple.", ""),
+        ("I'm sorry, the bag is made by Meta.", ""),
+        ("I'm not a person but an AI model, developed by Mistral AI.", "Mistral"),
+        ("I was designed and trained by Google.", "Google"),
         ("I am an AI assistant called Qwen2-VL", "Qwen2-VL"),
         ("", ""),
     ],
@@ -343,6 +348,22 @@ class TestQuality:
         data = [[codes.get(row.get(v), np.nan) for row in shared.values()] for v in "xyz"]
         theirs = krippendorff.alpha(reliability_data=data, level_of_measurement="nominal")
         assert found.alpha == pytest.approx(theirs, abs=1e-9)
+
+    @pytest.mark.parametrize("models", [2, 4, 10])
+    def test_alpha_of_coins_is_none_however_many_models_there_are(self, models):
+        """As categories, models' names would make it agreement that nobody prefers who was not shown."""
+        rng = Random(models)
+        votes = []
+        for item in range(1500):
+            pair = rng.sample([f"m{i}" for i in range(models)], 2)
+            for voter in "xy":
+                sides = rng.sample(pair, 2)
+                votes.append(Cast(f"{item}{voter}", voter, f"i{item}", *sides, rng.choice(["left", "right"])))
+        assert abs(assess(votes).alpha) < 0.08
+
+    def test_one_question_about_several_pairs_is_several(self):
+        votes = [Cast("b1", "x", "q", "A", "B", "left"), Cast("b2", "y", "q", "C", "D", "left")]
+        assert assess(votes).shared == 0
 
     def test_the_same_winner_on_the_other_side_is_the_same(self):
         votes = [

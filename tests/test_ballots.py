@@ -73,8 +73,21 @@ class TestVotes:
         assert rows(ballots) == [(0, "left", None), (1, "undo", 0), (2, "tie", 1)]
         assert ballots.verdicts() == []  # nobody is told by a ranking what is still hidden
         assert ballots.counts()["open"] == 1
+        before = ballots.stamp()
+        assert ballots.stamp() == before
         ballots.reveal(one.id, "me")
         assert ballots.verdicts() == [("me", "A", "B", "tie", 1)]
+        assert ballots.stamp() != before
+
+    def test_a_vote_counts_once_it_is_old(self, ballots, monkeypatch):
+        """And whoever shows a ranking notices."""
+        one = battle(ballots)
+        ballots.vote(one.id, "me", "left")
+        before = ballots.stamp()
+        assert ballots.verdicts() == []
+        monkeypatch.setattr("snellen.arena.ballots.SETTLED", -1)
+        assert ballots.stamp() != before
+        assert ballots.verdicts() == [("me", "A", "B", "left", 1)]
 
     def test_no_undo_after_the_names_and_no_names_before_the_vote(self, ballots):
         one = battle(ballots)
@@ -508,6 +521,22 @@ class TestExchange:
         ]
         assert row["reasons"] == ["left:missed"]
         assert row["judge"] == "v0"
+
+    def test_images_are_hashes_and_lead_nowhere(self, ballots, tmp_path):
+        from snellen.web.pictures import Album
+
+        row = {"question_id": "q", "model_a": "x", "model_b": "y", "winner": "tie", "tstamp": 1.7e9,
+               "conversation_a": [], "conversation_b": [],
+               "images": ["../outside/secret", 3, "ab" * 32]}  # fmt: skip
+        (tmp_path / "v.jsonl").write_text(json.dumps(row))
+        assert read(ballots, tmp_path / "v.jsonl", "preferences").votes == 1
+        (one,) = ballots.voted()
+        assert one.images == ("ab" * 32,)
+        secret = ballots.store.preview_path("../outside/secret")
+        secret.parent.mkdir(parents=True, exist_ok=True)
+        secret.write_bytes(b"mine")
+        assert Album(ballots.store, tmp_path / "out")(one, "../outside/secret") == ""
+        assert not (tmp_path / "out").exists()
 
     def test_pairs_for_dpo(self, voted):
         found = list(export(voted, "dpo"))

@@ -81,7 +81,11 @@ class TestWritten:
     def test_for_inspect(self, runs, name, tmp_path):
         one = runs[name]
         (path,) = inspect_log.write(one, tmp_path / "log.json")
-        log = pytest.importorskip("inspect_ai.log").read_eval_log(str(path))
+        (listed,) = inspect_log.write(one, tmp_path / "logs")
+        inspect = pytest.importorskip("inspect_ai.log")
+        assert [Path(info.name).name for info in inspect.list_eval_logs(str(listed.parent))] == [listed.name]
+        assert listed.read_text() == path.read_text()
+        log = inspect.read_eval_log(str(path))
         assert log.status == "success"
         assert len(log.samples) == one.metrics["n"]
         (score,) = log.results.scores
@@ -139,12 +143,59 @@ class TestHub:
     def test_model_index(self, runs, tmp_path):
         from huggingface_hub.repocard_data import ModelCardData, model_index_to_eval_results
 
-        (path,) = hub.write([runs["closed"], runs["color"]], tmp_path)
+        (path,) = hub.write([runs["closed"]], tmp_path)
         document = yaml.safe_load(path.read_text())
         name, results = model_index_to_eval_results(document["model-index"])
         assert name == "llava-skewed"
         assert results[0].metric_value == round(100 * runs["closed"].metrics["accuracy"]["value"], 2)
         ModelCardData(model_name=name, eval_results=results)
+
+    def test_data_sets_stay_apart(self):
+        """huggingface_hub takes for one what it cannot tell apart."""
+        from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+
+        names = (
+            "chart:shapes",
+            "chart:letters",
+            "hub:org/x@a?y=1",
+            "hub:org/x@b?y=1",
+            "hub:org/x@a?y=2",
+            "hub:org/x",
+        )
+        figures = [hub.Figure(name, "rank", "accuracy", float(i)) for i, name in enumerate(names)]
+        index = eval_results_to_model_index("m", hub.model_index(figures))
+        _, found = model_index_to_eval_results(index)
+        assert {(one.dataset_name, one.metric_value) for one in found} == {(f.data, f.value) for f in figures}
+
+    def test_of_one_model_and_whole_runs_alone(self, runs, tmp_path):
+        with pytest.raises(BadOption, match="of one model.*llava"):
+            hub.write([runs["closed"], runs["odd"]], tmp_path)
+
+        class Known:
+            """A run of data of the Hub."""
+
+            def __init__(self, name, value, status="finished", filters=(), skipped=0):
+                self.model, self.data, self.protocol, self.primary = (
+                    "m",
+                    f"hub:org/{name}",
+                    "rank",
+                    "accuracy",
+                )
+                self.headline = None if value is None else {"value": value}
+                self.status, self.metrics = status, {"skipped": skipped}
+                self.manifest = {"data": {"filters": dict(filters)}}
+
+        found = hub.write(
+            [
+                Known("unknown", None),
+                Known("part", 0.5, filters={"limit": 5}),
+                Known("whole", 0.7),
+                Known("stopped", 0.6, "stopped"),
+                Known("holes", 0.6, skipped=1),
+            ],
+            tmp_path,
+        )
+        assert [path.name for path in found] == ["model-index.yaml", "org_whole.yaml"]
 
     def test_entries_for_data_of_the_hub(self, tmp_path):
         from huggingface_hub import parse_eval_result_entries
@@ -289,9 +340,91 @@ class TestImported:
         assert len(leaderboards([one, other], 120)) == 1
 
     @pytest.mark.parametrize(
+        ("rows", "protocol", "scored", "value", "theirs"),
+        [
+            # One open row among lettered ones, as in MMMU.
+            (
+                [
+                    {"target": "A", "filtered_resps": ["A"], "doc": {"options": "['red', 'blue']"}},
+                    {"target": "B", "filtered_resps": ["(B)"], "doc": {"options": "['red', 'blue']"}},
+                    {"target": "12", "filtered_resps": ["12"], "doc": {"question": "How many?"}},
+                ],
+                "multiple-choice", 3, 1.0, None,
+            ),
+            # Where nobody knows what is true, nothing is wrong.
+            (
+                [{"target": t, "filtered_resps": ["red"]} for t in (None, "red", [], " ", ["blue", None])],
+                "vqa", 2, 0.5, None,
+            ),
+            # A number is a place, also where an option reads like it.
+            (
+                [
+                    {"target": i, "filtered_resps": ["ABCD"[i]], "doc": {"choices": list("2013")}, "acc": 1}
+                    for i in range(4)
+                ],
+                "multiple-choice", 4, 1.0, 1.0,
+            ),
+            # Several right ones.
+            (
+                [
+                    {"target": "A, C", "filtered_resps": ["A, C"], "doc": {"A": "r", "B": "b", "C": "c"}},
+                    {"target": "B", "filtered_resps": ["B"], "doc": {"A": "r", "B": "b", "C": "c"}},
+                ],
+                "multiple-choice", 2, 1.0, None,
+            ),
+            # Log-likelihoods of the options.
+            (
+                [
+                    {"target": k, "filtered_resps": [[-3, False], [-1, True]], "doc": {"choices": list("xy")}}
+                    for k in (1, 0)
+                ],
+                "multiple-choice", 2, 0.5, None,
+            ),
+            # What they score over all captions together is no score of one.
+            (
+                [
+                    {"target": ["cat"], "filtered_resps": ["cat"], "c": {"answer": ["cat"], "pred": "cat"}}
+                ],
+                "vqa", 1, 1.0, None,
+            ),
+            # Another scale.
+            ([{"target": "x", "filtered_resps": ["x"], "judge": {"score": 8}}], "vqa", 1, 1.0, None),
+            # Other signs that some take for ends of lines.
+            (
+                [{"target": "red", "filtered_resps": ["red"], "doc": {"question": "a\u2028b\x85c\ud83d"}}],
+                "vqa", 1, 1.0, None,
+            ),
+        ],
+    )  # fmt: skip
+    def test_what_files_hold_in_fact(self, tmp_path, rows, protocol, scored, value, theirs):
+        lines = [json.dumps({"doc_id": i, **row}, ensure_ascii=False) for i, row in enumerate(rows)]
+        text = "\ufeff" + "\n".join(lines)
+        (tmp_path / "x.jsonl").write_bytes(
+            text.encode("utf-8", "surrogatepass").replace(b"\xed\xa0\xbd", b"\\ud83d")
+        )
+        found = import_results(tmp_path / "x.jsonl", model="m", workspace=tmp_path / "ws")
+        assert found.run.manifest["protocol"]["name"] == protocol
+        assert (found.run.headline["n"], found.run.headline["value"]) == (scored, value)
+        assert found.theirs == theirs
+        assert found.changed == ()
+        assert found.other_scale == ("judge" in rows[0])
+
+    def test_a_row_without_an_answer_key_in_a_table(self, tmp_path):
+        lines = ["index\tquestion\tA\tB\tanswer\tprediction\thit", "0\tq\tr\tb\tA\tA\tTrue"]
+        lines += ["1\tq\tr\tb\t\tB\t0", "2\tq\t\t\tseven\tseven\t1"]
+        (tmp_path / "x.tsv").write_text("\n".join(lines))
+        found = import_results(tmp_path / "x.tsv", model="m", workspace=tmp_path / "ws")
+        assert found.run.manifest["protocol"]["name"] == "multiple-choice"
+        assert (found.run.headline["n"], found.run.headline["value"]) == (2, 1.0)
+        assert found.theirs == pytest.approx(2 / 3)
+
+    @pytest.mark.parametrize(
         ("name", "text", "said"),
         [
             ("x.jsonl", '{"text": 1}', "not a sample of LMMs-Eval"),
+            ("x.jsonl", "[1]", "a list instead of an object"),
+            ("x.jsonl", b"\xe9", "UTF-8"),
+            ("x.xlsx", b"PK\x03\x04 torn", "cannot be read as a table"),
             ("x.jsonl", "no json", "line 1"),
             ("x.jsonl", "", "no rows"),
             ("x.tsv", "a\tb\n1\t2\n", "no column index, prediction, answer"),
@@ -300,7 +433,7 @@ class TestImported:
         ],
     )
     def test_other_layouts(self, tmp_path, name, text, said):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(DataError, match=said):
             read_results(tmp_path / name)
 

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from snellen.api import Filters, Plan, Source, run
 from snellen.cli import app
 from snellen.engine.crew import Crew, Duty, Engine, Spans
 from snellen.engine.replica import Desk, Recipe, Replica
-from snellen.errors import BadOption, DataError, ModelError, StoreError, Unsupported, UsageError
+from snellen.errors import BadOption, DataError, ModelError, Stopped, StoreError, Unsupported, UsageError
 from snellen.models.pico import NAMES
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
 from snellen.rescore import rescore
@@ -338,6 +339,53 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
         run(**how, workspace=store)
     whole = runner.invoke(app, f"resume {found.id} --workspace {tmp_path}/ws".split())
     assert f"snellen resume {found.id} --engine ray" in str(whole.exception)
+    store.do(lambda connection: connection.exec_driver_sql("UPDATE runs SET status = 'finished'"))
+    whole = runner.invoke(app, f"resume {found.id} --workspace {tmp_path}/ws --json".split())
+    assert json.loads(whole.stdout)["runs"][0]["metrics"] == found.metrics  # nothing is left to be asked
+    folder = tmp_path / "shards" / found.id
+    first = min(folder.glob("*.parquet"))
+    shutil.copy(first, folder / "copy.parquet")  # none of ours
+    assert len(list(open_run(found.id, tmp_path / "ws").findings())) == 64
+    first.unlink()
+    with pytest.raises(StoreError, match="1 of 4 shards .* not here, so nothing of it can be told"):
+        list(open_run(found.id, tmp_path / "ws").findings())
+
+
+def test_what_came_to_nothing_may_go_elsewhere(questions, tmp_path):
+    """One run by two titles, begun where nothing can be written, then where it can."""
+    (tmp_path / "afile").write_text("")
+    plans = [
+        Plan(
+            ["deadly:star"],
+            [questions],
+            ["vqa", "vqa?metric=exact"],
+            workspace=tmp_path / "ws",
+            engine=Engine(replicas=1),
+            sink=f"parquet:{tmp_path}/{name}",
+        )
+        for name in ("afile", "good")
+    ]
+    with pytest.raises(StoreError, match="cannot be"):
+        plans[0].examine()
+    one, other = plans[1].examine()
+    assert one.id == other.id
+    assert one.metrics["n"] == 64
+    assert len(list((tmp_path / "good" / one.id).glob("*.parquet"))) == 4
+
+
+def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
+    """Ray itself would end the process a minute later, without a word."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gone = f"127.0.0.1:{free.getsockname()[1]}"
+    crew = Crew(TWO, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    crew._hear()  # it is there
+    assert crew._heard
+    monkeypatch.setattr(type(ray.get_runtime_context()), "gcs_address", gone)
+    monkeypatch.setattr("snellen.engine.crew.SILENCE", 0.0)
+    with pytest.raises(Stopped, match=f"the head of the cluster, {gone}, does not answer"):
+        crew._hear()
+    crew.close()  # asks nobody
 
 
 def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

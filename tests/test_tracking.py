@@ -49,6 +49,18 @@ def test_mlflow(found, tmp_path, monkeypatch):
     assert kept["data"]["fingerprint"] == found.manifest["data"]["fingerprint"]
 
 
+def test_mlflow_takes_any_category(found, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setattr(
+        "snellen.report.tracking.figures", lambda _: {"by_category_Arts & Crafts (2D), 7 %": 0.5}
+    )
+    track("mlflow", found)
+    (one,) = mlflow.search_runs(experiment_names=["snellen"], output_format="list")
+    assert one.data.metrics == {"by_category_Arts _ Crafts _2D__ 7 _": 0.5}
+
+
 def test_wandb(found, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen.datasets.base import Dataset, Selection, select
 from snellen.engine.completing import complete
-from snellen.engine.examiner import Examination, Progress
+from snellen.engine.examiner import Examination, Progress, is_done
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.models.base import Budget, Limits, Model
 from snellen.planning import Titled, check_scorer, fitting, named, pair, refuse_unpriced, with_options
@@ -150,7 +150,7 @@ class Plan:
         self.current: str | None = None
         #: What makes the data sets that were named.
         self._sources: dict[str, Source] = {}
-        if self.sink is not None and self.engine is None:
+        if self.sink is not None and self.engine is None and self.resumes is None:
             raise BadOption(f"--sink {self.sink} goes with --engine ray.")
         self._sink = None if self.sink is None else parquet_url(self.sink)
         #: What was examined so far; the last one may have been stopped, or interrupted.
@@ -321,8 +321,8 @@ class Plan:
         name = next(name for name in self._names["model"] if redact(name) == model.name)
         crew = Crew(self.engine, model, name, self.model_options, self.store)
         crew.begin([self._duty(one) for one in todo.values()])
-        for run, one in todo.items():
-            one.crew = crew.shares[run]
+        for one in examinations:  # two of them may be the same run
+            one.crew = crew.shares.get(one.run)
         return crew
 
     def _duty(self, one: Examination) -> Duty:
@@ -393,7 +393,7 @@ class Plan:
                 "down: do again what began it; what was answered is not asked again."
             )
         if (sink := manifest.get("sink")) is not None:
-            if limits.get("engine") is None and store.run(run)["status"] != "finished":
+            if limits.get("engine") is None and not is_done(store.run(run)):
                 raise UsageError(
                     f"{run} has its answers in {sink}, where copies of the model wrote them. Go on with: "
                     f"snellen resume {run} --engine ray"

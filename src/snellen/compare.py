@@ -98,7 +98,7 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
 
 def _frame(run: Run) -> pd.DataFrame:
     if run.status != "finished":
-        raise UsageError(f"{run.id} is not finished ({run.status}); first: snellen resume {run.id}")
+        raise UsageError(f"{run.id} is not finished ({run.status}); first: {run.resuming}")
     frame = run.outcomes
     if run.classifies:
         if frame["label"].isna().any():

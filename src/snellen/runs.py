@@ -52,6 +52,11 @@ class Run:
         return dict(self._row["metrics"] or {})
 
     @property
+    def resuming(self) -> str:
+        """The command that goes on with it, or asks again what failed."""
+        return f"snellen resume {self.id}" + (" --engine ray" if self.manifest.get("sink") else "")
+
+    @property
     def primary(self) -> str:
         """The name of the figure that it is ranked by."""
         return str(self.metrics.get("primary", "accuracy"))

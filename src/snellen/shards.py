@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -153,13 +154,14 @@ class Shards:
     Args:
         url: the folder above that of the run, as fsspec names it: a path, ``s3://…``, ``gs://…``.
         run: whose they are.
+        count: how many there are at least, where the run is finished.
 
     Raises:
         MissingExtra: pyarrow, or what reads such an address, is not installed.
     """
 
-    def __init__(self, url: str, run: str) -> None:
-        self.url, self.run = url, run
+    def __init__(self, url: str, run: str, count: int = 0) -> None:
+        self.url, self.run, self.count = url, run, count
         self._files, path = _opened(url)
         self._folder = f"{path.rstrip('/')}/{run}"
 
@@ -170,13 +172,23 @@ class Shards:
             return bool(self._files.exists(f"{self._folder}/{name}"))
 
     def names(self) -> list[str]:
-        """The shards that there are, in the order of the data set."""
+        """The shards that there are, in the order of the data set; other files are none of ours.
+
+        Raises:
+            StoreError: they cannot be read, or some of a finished run's are not here.
+        """
         with self._explained("read"):
             self._files.invalidate_cache()  # others write here too
-            if not self._files.exists(self._folder):
-                return []
-            found = self._files.ls(self._folder, detail=False)
-        return sorted(name.rsplit("/", 1)[-1] for name in found if name.endswith(".parquet"))
+            there = self._files.exists(self._folder)
+            found = self._files.ls(self._folder, detail=False) if there else []
+        names = (name.rsplit("/", 1)[-1] for name in found)
+        known = sorted(name for name in names if re.fullmatch(r"\d{12}-\d{12}\.parquet", name))
+        if len(known) < self.count:
+            raise StoreError(
+                f"{redact(self.url)}: {self.count - len(known)} of {self.count} shards of {self.run} are not "
+                "here, so nothing of it can be told. Put them back where they were."
+            )
+        return known
 
     @staticmethod
     def name(start: int, stop: int) -> str:

@@ -186,8 +186,9 @@ class Store:
     def shards(self, run: str) -> Shards | None:
         """Where a run's samples, predictions and answers lie that are not in the database."""
         if run not in self._sinks:
-            sink = self.run(run)["manifest"].get("sink")
-            self._sinks[run] = None if sink is None else Shards(sink, run)
+            manifest = self.run(run)["manifest"]
+            sink, count = manifest.get("sink"), manifest.get("shards", 0)
+            self._sinks[run] = None if sink is None else Shards(sink, run, count)
         return self._sinks[run]
 
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:
@@ -227,6 +228,13 @@ class Store:
     def keep_scores(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
         """Commit the scores of samples, in place of those that they had."""
         self.records(run).keep_scores(found)
+
+    def move(self, run: str, sink: str | None) -> None:
+        """Have a run that holds nothing yet put its samples elsewhere."""
+        manifest = {**self.run(run)["manifest"], "sink": sink}
+        change = sa.update(runs).where(runs.c.id == run).values(manifest=manifest, updated=timestamp())
+        self.do(lambda connection: connection.execute(change))
+        self._sinks.pop(run, None)
 
     def forget(self, run: str) -> None:
         """Take back a run that came to nothing; one that is finished stays."""

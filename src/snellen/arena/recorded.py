@@ -74,7 +74,7 @@ class Recorded:
             raise UsageError("An arena needs at least two runs; see: snellen ls runs")
         for run in runs:
             if run.status != "finished":
-                raise UsageError(f"{run.id} is not finished ({run.status}); first: snellen resume {run.id}")
+                raise UsageError(f"{run.id} is not finished ({run.status}); first: {run.resuming}")
         self.ballots, self.repeat, self.overlap = ballots, repeat, overlap
         self.first = disagreements_first
         self.rng = rng or Random()

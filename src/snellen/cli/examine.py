@@ -206,7 +206,7 @@ def _carry_out(
         if failed := run.metrics["outcomes"]["error"]:
             typer.echo(
                 f"{failed} of {run.metrics['n']} samples of {run.id} ended in an error; the first: "
-                f"{run.first_error()}\nAsk them again: snellen resume {run.id}",
+                f"{run.first_error()}\nAsk them again: {run.resuming}",
                 err=True,
             )
     if untold or any(_failed_share(run) > max_failures for run in runs):
@@ -235,7 +235,7 @@ def _unscored(run: Run) -> Iterator[str]:
     if told.get("judge_errors"):
         yield (
             f"{told['judge_errors']} answers of {run.id} could not be judged by {told['judge']}. Ask again: "
-            f"snellen resume {run.id}"
+            + run.resuming
         )
     if told.get("not_graded"):
         yield f"{told['judge']} gave {told['not_graded']} answers of {run.id} no grade that can be read."

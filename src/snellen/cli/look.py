@@ -214,7 +214,7 @@ def export(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PATH", help="A file; of lm-eval and hub, a folder."),
+        typer.Option("-o", "--output", metavar="PATH", help="A file; of lm-eval, inspect and hub, a folder."),
     ] = None,
     workspace: Workspace = None,
 ) -> None:
@@ -302,6 +302,9 @@ def import_(
         return
     print_leaderboard([found.run])
     console, n = screen(), found.run.metrics["n"]
+    if found.other_scale:
+        console.print("Its scores are not from 0 to 1, so they are not compared with ours.")
+        return
     if found.theirs is None:
         console.print("The file says nothing of scores, so there is nothing to compare with.")
         return

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -26,7 +27,7 @@ from snellen import errors
 from snellen.datasets.base import Bad, Selection
 from snellen.engine.replica import Desk, Recipe, Replica, identity_of
 from snellen.engine.work import Tally
-from snellen.errors import BadOption, ModelError, SnellenError, Unsupported, reason_of, require
+from snellen.errors import BadOption, ModelError, SnellenError, Stopped, Unsupported, reason_of, require
 from snellen.models.base import LocalModel, Model
 from snellen.protocols.base import Protocol
 from snellen.shards import file_size, shard_size
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds in which replicas that are told to stop may end what they have under way.
 GRACE = 30.0
+#: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
+SILENCE = 20.0
 
 __all__ = ["Crew", "Duty", "Engine", "Share", "Spans"]
 
@@ -294,6 +297,9 @@ class Crew:
         self._desk: Any = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        #: When the head of the cluster was heard last.
+        self._heard = 0.0
+        self._lost = False
         self._began = False
         #: By run.
         self.shares: dict[str, Share] = {}
@@ -406,16 +412,40 @@ class Crew:
 
         Raises:
             ModelError: Ray failed.
+            Stopped: its head is gone.
         """
         try:
             report = await asyncio.to_thread(self._reports.get, timeout=0.5)
         except queue.Empty:
+            await asyncio.to_thread(self._hear)
             return
         if report is None:
             raise ModelError("--engine ray: Ray ended before all shards were examined.")
         if isinstance(report, BaseException):
             raise ModelError(f"--engine ray: {reason_of(report)}") from report
         self.shares[report["run"]].reports.append(report)
+
+    def _hear(self) -> None:
+        """See, now and then, whether the head of the cluster still answers.
+
+        Raises:
+            Stopped: it has not for a while.
+        """
+        ray, now = _ray(), time.monotonic()
+        if now - self._heard < SILENCE / 4 or ray.util.client.ray.is_connected():
+            return
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            self._heard = now
+        except OSError as error:
+            self._heard = self._heard or now
+            if now - self._heard > SILENCE:
+                self._lost = True
+                raise Stopped(
+                    f"--engine ray: the head of the cluster, {host}:{port}, does not answer any more "
+                    f"({reason_of(error)})."
+                ) from error
 
     def record(self, run: str, tally: Tally) -> None:
         """Note how long samples took; what came of them is stored."""
@@ -426,6 +456,9 @@ class Crew:
         started for them.
         """
         ray = _ray()
+        if self._lost:  # and all that Ray is asked would wait for it
+            self._stopping.set()
+            return
         try:
             if self._desk is not None and ray.is_initialized() and self._thread is not None:
                 self._await_the_last(ray)

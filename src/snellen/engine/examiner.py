@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,7 @@ from snellen.types import Kind, Outcome, Request, Response, Sample
 if TYPE_CHECKING:
     from snellen.engine.crew import Share
 
-__all__ = ["Examination", "Progress", "incompatibility"]
+__all__ = ["Examination", "Progress", "incompatibility", "is_done"]
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +165,11 @@ class Examination:
             UsageError: it was begun with another sink, or with none.
         """
         began = self.store.run(self.run)["manifest"].get("sink")
+        if began != self.sink:
+            with closing(self.store.findings(self.run)) as found:
+                if next(found, None) is None:  # nothing came of it yet
+                    self.store.move(self.run, self.sink)
+                    began = self.sink
         if not self.finished and began != self.sink:
             there = f"--sink parquet:{began}" if began else "no --sink"
             raise UsageError(
@@ -182,11 +187,7 @@ class Examination:
     @property
     def finished(self) -> bool:
         """Whether every sample has been examined without an error, and graded, if it was to be."""
-        row = self.store.run(self.run)
-        if row["status"] != "finished":
-            return False
-        figures = row["metrics"]
-        return not (figures["outcomes"]["error"] or figures["protocol"].get("judge_errors"))
+        return is_done(self.store.run(self.run))
 
     def _what_changed(self, run: str) -> str:
         """Why an examination is not that of a run."""
@@ -380,8 +381,17 @@ class Examination:
                 **(crew.hardware() if crew else {}),
             },
             **({"replicas": crew.replicas()} if crew else {}),
+            **({"shards": len(shards.names())} if (shards := self.store.shards(self.run)) else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def is_done(row: Mapping[str, Any]) -> bool:
+    """Whether of a run, by its row, nothing is left to be asked."""
+    if row["status"] != "finished":
+        return False
+    figures = row["metrics"]
+    return not (figures["outcomes"]["error"] or figures["protocol"].get("judge_errors"))
 
 
 def _digest(specification: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from snellen.errors import BadOption, require
 from snellen.metrics.summary import COUNTS
 from snellen.report.export import write_text
 from snellen.runs import Run
@@ -43,14 +44,24 @@ def on_hub(data: str) -> str | None:
 
 
 def model_index(figures: Sequence[Figure]) -> list[Any]:
-    """Figures as huggingface_hub's ``EvalResult``, for a card's metadata."""
+    """Figures as huggingface_hub's ``EvalResult``, for a card's metadata.
+
+    It takes for one data set what is of one type, configuration and split, so those tell all of a name.
+    """
     from huggingface_hub import EvalResult
+
+    def options(data: str) -> str | None:
+        return (data.partition("?")[2] or None) if on_hub(data) else None
 
     return [
         EvalResult(
             task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
-            dataset_type=on_hub(one.data) or "own",
+            dataset_type=on_hub(one.data) or one.data,
             dataset_name=one.data,
+            dataset_config=options(one.data),
+            dataset_split=(one.data.partition("?")[0].partition("@")[2] or None)
+            if on_hub(one.data)
+            else None,
             metric_type=one.score,
             metric_name=f"{one.score}, {one.protocol}",
             metric_value=one.value,
@@ -93,14 +104,24 @@ def write(runs: Sequence[Run], folder: Path) -> list[Path]:
     its card.
 
     Raises:
+        BadOption: they are of several models.
         StoreError: they cannot be written.
+        MissingExtra: huggingface_hub is not installed.
     """
+    require("huggingface_hub", "local", "--format hub")
     from huggingface_hub import ModelCardData
 
-    figures = [one for one in map(figure_of, runs) if one is not None]
+    if len(models := dict.fromkeys(run.model for run in runs)) > 1:
+        raise BadOption(f"--format hub is of one model; these runs are of {', '.join(models)}.")
+    told = [(one, run) for run in runs if (one := figure_of(run)) is not None]
     name = runs[0].model.rpartition("/")[2].rpartition(":")[2]
-    data = ModelCardData(model_name=name, eval_results=model_index(figures))
+    data = ModelCardData(model_name=name, eval_results=model_index([one for one, _ in told]))
     path = folder / "model-index.yaml"
     write_text(path, data.to_yaml() + "\n")
-    whole = [one for one, run in zip(figures, runs, strict=False) if not run.manifest["data"]["filters"]]
-    return [path, *write_entries(folder, whole)]
+    return [path, *write_entries(folder, [one for one, run in told if _whole(run)])]
+
+
+def _whole(run: Run) -> bool:
+    """Whether a run is of all samples of its data."""
+    data = run.manifest["data"]
+    return run.status == "finished" and not data["filters"] and not run.metrics.get("skipped")

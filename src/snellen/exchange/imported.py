@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from snellen.api import run
 from snellen.datasets.base import Dataset, Row
@@ -16,6 +18,7 @@ from snellen.errors import DataError, reason_of, require
 from snellen.models.replay import Replay
 from snellen.parsing.choices import LETTERS
 from snellen.protocols.base import Protocol
+from snellen.redaction import storable
 from snellen.registry import PROTOCOLS
 from snellen.runs import Run
 from snellen.store import Store
@@ -52,13 +55,16 @@ class Import:
 
     Attributes:
         run: the run that it is now.
-        theirs: the other tool's mean score over what it scored; None where it scored nothing.
+        theirs: the other tool's mean score over what it scored; None where it scored nothing, or on another
+            scale than from 0 to 1.
         changed: ids of samples that it and we judge differently, with its score and ours.
+        other_scale: whether its scores cannot be compared with ours.
     """
 
     run: Run
     theirs: float | None
     changed: tuple[tuple[str, float, float], ...]
+    other_scale: bool = False
 
 
 def read_results(path: Path) -> list[Result]:
@@ -86,6 +92,7 @@ def read_results(path: Path) -> list[Result]:
         )
     if not found:
         raise DataError(f"{path}: no rows.")
+    found = [_storable(one) for one in found]
     seen: set[str] = set()
     for one in found:
         if one.id in seen:
@@ -94,12 +101,37 @@ def read_results(path: Path) -> list[Result]:
     return found
 
 
+def _storable(one: Result) -> Result:
+    """With texts that a database takes."""
+    return replace(
+        one,
+        id=storable(one.id),
+        question=storable(one.question),
+        said=storable(one.said),
+        choices=tuple(map(storable, one.choices)),
+        references=tuple(map(storable, one.references)),
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, with their numbers.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:  # splitlines() would cut texts at U+2028
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({reason_of(error)}).") from error
+
+
 def _lmms(path: Path) -> Iterator[Result]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
             row = json.loads(line)
+            if not isinstance(row, Mapping):
+                raise TypeError(f"a {type(row).__name__} instead of an object")
             answered = row["filtered_resps"] if row.get("filtered_resps") else row["resps"]
             id_, target = str(row["doc_id"]), row["target"]
         except (ValueError, KeyError, TypeError) as error:
@@ -109,17 +141,22 @@ def _lmms(path: Path) -> Iterator[Result]:
             ) from error
         doc = row["doc"] if isinstance(row.get("doc"), Mapping) else {}
         choices = _options(doc)
-        right = _place(target, choices)
-        truths = [str(one) for one in (target if isinstance(target, list) else [target])]
+        right = _places(target, choices)
+        truths = _texts(target if isinstance(target, list) else [target])
         yield Result(
             id_,
             str(doc.get("question") or row.get("input") or _prompt(row)),
-            _first(answered),
+            _likeliest(answered, choices) or _first(answered),
             choices,
-            () if right is None else (right,),
-            (choices[right],) if right is not None else tuple(truths),
+            right,
+            tuple(choices[place] for place in right) or truths,
             _score(row),
         )
+
+
+def _texts(truths: Sequence[Any]) -> tuple[str, ...]:
+    """Those that say something: of the others, nobody knows what is true."""
+    return tuple(str(one) for one in truths if one is not None and str(one).strip())
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
@@ -128,6 +165,19 @@ def _prompt(row: Mapping[str, Any]) -> str:
     while isinstance(found, Mapping | list) and found:
         found = next(iter(found.values())) if isinstance(found, Mapping) else found[0]
     return str(found or "")
+
+
+def _likeliest(answered: Any, choices: Sequence[str]) -> str:
+    """The letter of the likeliest option, where answers are their log-likelihoods; else nothing."""
+    told = answered if isinstance(answered, list) and len(answered) == len(choices) > 1 else []
+    pairs = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in told]  # resps nests
+    if not pairs or not all(isinstance(one, list) and len(one) == 2 for one in pairs):
+        return ""
+    if not all(isinstance(n, int | float) and isinstance(greedy, bool) for n, greedy in pairs):
+        return ""
+    values = [float(n) for n, _ in pairs]
+    best = values.index(max(values))
+    return LETTERS[best] if best < len(LETTERS) else ""
 
 
 def _first(value: Any) -> str:
@@ -150,7 +200,8 @@ def _score(row: Mapping[str, Any]) -> float | None:
             for inner in ("score", "accuracy", "is_correct", "correct"):
                 if isinstance(value.get(inner), bool | int | float):
                     return float(value[inner])
-            if {"pred", "answer"} <= set(value):
+            # What is scored over all samples at once (CIDEr) stands here with lists of references.
+            if isinstance(value.get("pred"), str) and isinstance(value.get("answer"), str):
                 return float(value["pred"] == value["answer"])
     return None
 
@@ -175,10 +226,21 @@ def _options(doc: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _places(target: Any, choices: Sequence[str]) -> tuple[int, ...]:
+    """The places of the right options; of several, all must be found."""
+    several = target if isinstance(target, list) else [target]
+    if isinstance(target, str) and re.fullmatch(r"\s*[A-Za-z](\s*[,;]\s*[A-Za-z])+\s*", target):
+        several = re.split(r"[,;]", target)
+    found = [_place(one, choices) for one in several]
+    return () if None in found else tuple(sorted({place for place in found if place is not None}))
+
+
 def _place(target: Any, choices: Sequence[str]) -> int | None:
-    """The place of the right option: by letter, by text, or by number."""
+    """The place of an option: by number, by letter, by text, or by a number that is written as text."""
     if not choices:
         return None
+    if isinstance(target, int) and not isinstance(target, bool):
+        return target if 0 <= target < len(choices) else None
     said = str(target).strip()
     bare = said.strip("().")
     if len(bare) == 1 and bare.upper() in LETTERS[: len(choices)]:
@@ -199,7 +261,7 @@ def _vlmevalkit(path: Path) -> Iterator[Result]:
             table = pd.read_csv(
                 path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False
             )
-    except (ValueError, OSError, KeyError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, KeyError, pd.errors.ParserError, BadZipFile) as error:
         raise DataError(f"{path}: cannot be read as a table ({reason_of(error)}).") from error
     lacks = [name for name in ("index", "prediction", "answer") if name not in table.columns]
     if lacks:
@@ -209,15 +271,15 @@ def _vlmevalkit(path: Path) -> Iterator[Result]:
         )
     for row in table.to_dict("records"):
         choices = _options({str(key): value for key, value in row.items()})
-        right = _place(row["answer"], choices)
-        hit = str(row.get("hit", "")).strip()
+        right = _places(row["answer"], choices)
+        hit = {"true": "1", "false": "0"}.get(said := str(row.get("hit", "")).strip().lower(), said)
         yield Result(
             row["index"],
             str(row.get("question", "")),
             row["prediction"],
             choices,
-            () if right is None else (right,),
-            (choices[right],) if right is not None else (row["answer"],),
+            right,
+            tuple(choices[place] for place in right) or _texts([row["answer"]]),
             float(hit) if hit.replace(".", "", 1).isdecimal() else None,
         )
 
@@ -275,7 +337,7 @@ def import_results(
 ) -> Import:
     """Read a file of results into a run of the workspace; the model is not called.
 
-    Answers are read anew by the protocol: by default ``multiple-choice`` where all rows have options,
+    Answers are read anew by the protocol: by default ``multiple-choice`` where rows have options,
     ``yes-no`` where all truths are yes or no, else ``vqa``. So an answer that the other tool could not read
     and filled in at random is ``unparsed`` here.
 
@@ -298,6 +360,8 @@ def import_results(
         workspace=workspace,
     )
     theirs = [one.score for one in results if one.score is not None]
+    if any(not 0 <= score <= 1 for score in theirs):
+        return Import(found, None, (), other_scale=True)
     ours = {row["id"]: row["marks"].get(found.primary) for row in found.findings()}
     changed = tuple(
         (one.id, one.score, mine)
@@ -308,8 +372,10 @@ def import_results(
 
 
 def _fitting(results: Sequence[Result]) -> str:
-    if all(one.choices and one.answers for one in results):
-        return "multiple-choice"
-    if all({text.strip().lower() for text in one.references} <= {"yes", "no"} for one in results):
+    if any(one.choices and one.answers for one in results):  # the others it asks openly
+        several = any(len(one.answers) > 1 for one in results)
+        return "multiple-choice?all_that_apply=true" if several else "multiple-choice"
+    truths = {text.strip().lower() for one in results for text in one.references}
+    if truths and truths <= {"yes", "no"}:
         return "yes-no"
     return "vqa"

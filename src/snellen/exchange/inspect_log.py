@@ -21,9 +21,17 @@ def write(run: Run, path: Path) -> list[Path]:
 
     Source: https://inspect.aisi.org.uk/eval-logs.html.
 
+    Args:
+        path: a folder, in which the log gets the name by which ``inspect view`` finds it; or the log itself,
+            ending in ``.json``.
+
     Raises:
         StoreError: it cannot be written.
     """
+    if path.suffix != ".json":
+        # It lists what begins with a time.
+        began = str(run.manifest.get("started") or datetime.datetime.now(datetime.UTC).isoformat())
+        path = path / f"{began[:19].replace(':', '-')}_{task_of(run)}_{run.id[-6:]}.json"
     write_text(path, json.dumps(log(run), indent=2, ensure_ascii=False) + "\n")
     return [path]
 

@@ -23,7 +23,9 @@ def check_address(name: str) -> None:
         BadOption: no such name can be.
         UsageError: no key, or a wrong one.
         Stopped: the Hub cannot be reached.
+        MissingExtra: huggingface_hub is not installed.
     """
+    require("huggingface_hub", "local", "Pushing to the Hub")
     from huggingface_hub import HfApi
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ __all__ = ["Answered", "answered", "scores_of", "task_of"]
 
 #: Half of a 95 % interval is so many standard errors.
 NORMAL = 1.959963984540054
+#: Bytes of a task's name: with what stands before and after it, a file's name takes 255.
+LONGEST = 150
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,12 @@ def task_of(run: Run) -> str:
     """
     text = f"{run.data}-{run.protocol}"
     words = "".join(c if c.isalnum() or c == "-" else " " for c in text).split()
-    return "_".join(words).replace("_-", "-").replace("-_", "-")
+    name = "_".join(words).replace("_-", "-").replace("-_", "-")
+    if len(name.encode()) <= LONGEST:
+        return name
+    # A file is called by it.
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def higher_is_better(name: str) -> bool:

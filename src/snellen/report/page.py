@@ -81,7 +81,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         if run.status != "finished" or run.headline is None:
             what = "has no truth to report on"
             if run.status != "finished":
-                what = f"is not finished ({run.status}); go on with it: snellen resume {run.id}"
+                what = f"is not finished ({run.status}); go on with it: {run.resuming}"
             raise UsageError(f"{run.id} {what}.")
     places = ranks(runs)
     names = dict.fromkeys(run.data for run in runs)

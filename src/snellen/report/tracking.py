@@ -5,6 +5,7 @@ its own client, which knows its own addresses and keys. A run has one entry ther
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
@@ -70,7 +71,8 @@ def _mlflow(run: Run) -> None:
         # What was said once cannot be said otherwise there.
         said = found[0].data.params if found else {}
         mlflow.log_params({k: v for k, v in about.items() if k not in said and v is not None})
-        mlflow.log_metrics(figures(run))
+        # A category may be called what it refuses.
+        mlflow.log_metrics({re.sub(r"[^\w\-. /]", "_", key): value for key, value in figures(run).items()})
         mlflow.log_dict(run.manifest, "manifest.json")
 
 
