@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
@@ -25,7 +26,7 @@ from PIL import PngImagePlugin
 from helpers import Scripted, text_of
 from served import browser, served
 from snellen.api import run
-from snellen.arena.ballots import Ballots
+from snellen.arena.ballots import Ballots, Battle, Turn
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.errors import BadOption, ImageError
@@ -164,6 +165,66 @@ class TestPages:
             assert text.count("\n") == 2
             assert runs[1].id in text
             assert "model-1" in client.get("/leaderboard.md?q=model-1").text
+
+    def test_ranks_are_of_all_that_can_be_compared(self, store, workspace):
+        """Whatever is filtered; and in files as on the page."""
+        for name, wrong in (("model-a", 0), ("model-b", 3), ("model-c", 9)):
+            told = lambda r, wrong=wrong: r.sample.label if r.images[0].sha256[0] > f"{wrong:x}" else "star"  # noqa: E731
+            run(model=Scripted(told, name), data="chart:shapes?n=120", protocol="closed-set?rounds=1")
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            ranks = {row["model"]: row["rank"] for row in client.get("/leaderboard.json").json()}
+            assert ranks["model-a"] == 1
+            assert ranks["model-c"] == 3
+            (row,) = client.get("/leaderboard.json?q=model-c").json()
+            assert row["rank"] == 3
+
+    def test_filters_offer_what_there_is(self, store, runs):
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            assert "caltech256" not in client.get("/").text
+            assert "caltech256" in client.get("/?published=1").text
+
+    def test_scores_that_are_no_shares_have_their_own_scale(self, store, workspace):
+        for name, text in (("good", "a red star"), ("bad", "a thing")):
+            told = lambda r, text=text: r.sample.references[0] if text[2] == "r" else text  # noqa: E731
+            run(
+                model=Scripted(told, name),
+                data="chart:shapes?n=8&ask=caption",
+                protocol="caption?metrics=overlap",
+            )
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            page = client.get("/").text
+            places = [float(a["cx"]) for tag, a in Tags(page).tags if tag == "circle"]
+            assert places
+            assert all(0 <= place <= 560 for place in places)
+            (whisker,) = re.findall(r'aria-label="(1000\.0[^"]*)"', page)
+            assert "per cent" not in whisker
+            ids = [one["id"] for one in client.get("/leaderboard.json").json()]
+            line = client.get(f"/compare?run={ids[0]}&run={ids[1]}").text
+            ends = [float(a["cx"]) for tag, a in Tags(line).tags if tag == "circle"]
+            assert all(20 <= end <= 540 for end in ends)
+
+    def test_classes_that_were_only_said_have_no_recall(self, store, workspace):
+        found = run(
+            model=Scripted(lambda r: "cloud", "m"), data="chart:shapes?n=28", protocol="closed-set", limit=3
+        )
+        said = run(
+            model=Scripted(lambda r: "cloud", "m"), data="chart:shapes?n=28", protocol="closed-set", limit=4
+        )
+        with served(Site(store, Policy())) as address, browser(address) as client:
+            page = client.get(f"/heatmap?run={found.id}").text
+            rows = set(re.findall(r'class="side" scope="row">([^<]*)<', page))
+            assert rows == set(found.outcomes["label"])
+            assert "different samples" not in page
+            assert "different samples" in client.get(f"/heatmap?run={found.id}&run={said.id}").text
+
+    def test_a_chart_keeps_what_no_other_beats(self):
+        from snellen.report.charts import Point
+        from snellen.web.boards import MARKS, _best
+
+        points = [Point(1.0 + i, float(i % 50), f"m{i}") for i in range(60)]
+        kept = _best([Point(500.0, 1.0, "fast"), *points, Point(0.5, 99.0, "best")], small=False)
+        assert len(kept) == MARKS
+        assert {"fast", "best"} <= {one.name for one in kept}
 
     def test_a_cell_of_a_file_is_no_formula(self, store, workspace):
         run(
@@ -529,6 +590,9 @@ class TestSafety:
                 bound("127.0.0.1", other.getsockname()[1])
         with pytest.raises(BadOption, match="65535"):
             bound("127.0.0.1", 70000)
+        # Also while the one that has it is not serving yet.
+        with bound("127.0.0.1", 0) as mine, pytest.raises(BadOption, match="cannot be bound"):
+            bound("127.0.0.1", mine.getsockname()[1])
 
 
 class TestUploads:
@@ -616,6 +680,23 @@ def waited(client: httpx.Client, address: str) -> httpx.Response:
 
 
 class TestArena:
+    def test_what_was_sent_is_not_sent_twice(self, live):
+        """A question that is missing costs no upload."""
+        with served(live) as address, browser(address) as client:
+            files = {"file": ("x.png", png(), "image/png")}
+            reply = client.post("/arena", data={"question": " "}, files=files)
+            assert reply.status_code == 400
+            (known,) = [a["value"] for tag, a in Tags(reply.text).tags if a.get("name") == "image"]
+            again = client.post("/arena", data={"question": "What?", "image": known})
+            assert again.url.path.startswith("/arena/battles/")
+
+    def test_a_battle_that_repeats_another_is_only_judged(self, live):
+        old = live.ballots.keep(
+            Battle("", "me", "live", "i", "secret-one", "secret-two", 1.0, turns=(Turn(0, "?"),))
+        )
+        with pytest.raises(BadOption, match="only to be judged again"):
+            live.arena.ask(replace(old, repeats="b"), "And now?")
+
     def test_upload_ask_vote_undo_reveal(self, live):
         with served(live) as address, browser(address) as client:
             reply = client.post(
