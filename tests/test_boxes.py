@@ -176,3 +176,22 @@ def test_average_precision_by_hand(capsys):
     assert average_precision([[]], [[]]) == {}
     assert capsys.readouterr().out == ""
     assert np.isfinite(list(figures.values())).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog: [10, 10, 50, 50]",
+        "1. **dog**: [10, 10, 50, 50]",
+        "- dog: [10, 10, 50, 50]",
+        "[{'bbox_2d': [10, 10, 50, 50], 'label': 'dog'}]",
+        '[{"bbox_2d": [10, 10, 50, 50], "label": "dog"},]',
+        '{"objects": [{"bbox_2d": [10, 10, 50, 50], "label": "dog"}]}',
+        '{"dog": [[10, 10, 50, 50]]}',
+        '{"dog": [10, 10, 50, 50]}',
+        '[{"bbox": [10, 10, 50, 50], "category": "dog"}]',
+    ],
+)
+def test_names_of_boxes_as_models_write_them(text):
+    (box,) = parse_boxes(text, "pixels", (100, 100))
+    assert box.name == "dog"

@@ -260,3 +260,70 @@ def test_no_short_answer(text, outcome):
 )
 def test_what_speaks_of_others_declines_nothing(text):
     assert not is_refusal(text)
+
+
+COLORS = ("red", "blue", "green", "yellow")
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("A. red B. blue C. green D. yellow", None),
+        ("A. red or B. blue", None),
+        ("A. red? No. B. blue", None),
+        ("A. red is not the answer, B. blue is.", None),
+        ("A. red is incorrect.", None),
+        ("A: incorrect", None),
+        ("A. red. The image shows a red car, not a blue one.", "red"),
+        ("A. red because B. blue is wrong", "red"),
+        ("The answer is B, not A", "blue"),
+        ("(B), not (A)", "blue"),
+        ("Choose D", "yellow"),
+        ("Of course: C", "green"),
+        ("B?", "blue"),
+        ("答案：B。因为是", "blue"),
+        ("正确的选项是C", "green"),
+        ("The answer to this question is C.", "green"),
+        ('The answer is "blue".', "blue"),
+        ("It is not red, green, or yellow.", None),
+    ],
+)
+def test_what_else_models_write(text, chosen):
+    found = parse_choice(text, COLORS)
+    assert (None if isinstance(found, ParseFailure) else COLORS[found]) == chosen
+
+
+@pytest.mark.parametrize("text", ["A. red, C. green", "(A) red and (C) green", "A. red; C. green"])
+def test_letters_with_their_texts_where_several_may_be_right(text):
+    assert parse_choices(text, COLORS) == (0, 2)
+
+
+@pytest.mark.parametrize("text", ["B. A", "(B) A", "The answer is B. A"])
+def test_options_that_are_letters(text):
+    assert parse_choice(text, ("B", "A", "D", "C")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("There is no one in the room.", None),
+        ("The room has no furniture.", None),
+        ("Yes, there is no one in the room.", 0),
+        ("Yes, because there's no cat", 0),
+        ("No.", 1),
+        ("A. Yes", 0),
+    ],
+)
+def test_no_is_not_always_an_answer(text, chosen):
+    found = parse_choice(text, ("Yes", "No"))
+    assert (None if isinstance(found, ParseFailure) else found) == chosen
+
+
+def test_what_was_cut_off_had_not_been_answered():
+    text = (
+        "To find the color, let us describe the image. In the foreground there is a red car, and above it the"
+    )
+    found = parse_choice(text, COLORS, truncated=True)
+    assert isinstance(found, ParseFailure)
+    assert found.outcome is Outcome.TRUNCATED
+    assert parse_choice("It is red. The reason is that the", COLORS, truncated=True) == 0

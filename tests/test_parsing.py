@@ -8,7 +8,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from snellen.parsing import ParseFailure, parse_label, parse_yes_no, strip_thinking, tokens
+from snellen.parsing import (
+    ParseFailure,
+    is_refusal,
+    parse_label,
+    parse_short,
+    parse_yes_no,
+    strip_thinking,
+    tokens,
+)
 from snellen.types import Outcome
 
 ANIMALS = ("cat", "dog", "car", "car tyre", "polar bear", "bear", "T-shirt", "jack-o'-lantern", "starfish")
@@ -407,3 +415,63 @@ def test_an_answer_that_goes_round_and_round_is_read_in_no_time(text) -> None:
         parse_label(text * repeats, ("cat", "dog"))
         parse_yes_no(text * repeats)
     assert isinstance(parse_label("cat " * 10**5, ("cat", "dog")), ParseFailure)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("The image does not show a cat, a dog, or a horse.", None),
+        ("There is no cat, dog, or bird in the picture.", None),
+        ("The image does not contain a cat, dog, or horse. It contains a ship.", "ship"),
+        ("The picture fails to show a dog", None),
+        ("Anything but a dog", None),
+        ("the cat is clearly not in the picture", None),
+        ("Dog? Not at all.", None),
+        ("The animal isnt a dog", None),
+        ("The answer to what this is: a dog", "dog"),
+    ],
+)
+def test_denials_of_many_sorts(text, label):
+    found = parse_label(text, ("cat", "dog", "horse", "bird", "ship"))
+    assert (None if isinstance(found, ParseFailure) else found) == label
+
+
+@pytest.mark.parametrize("text", ["cat, fish", "Cat. Fish.", "cat and fish"])
+def test_names_apart_are_no_name_run_together(text):
+    assert isinstance(parse_label(text, ("cat", "fish", "catfish")), ParseFailure)
+    assert parse_label("cat fish", ("cat", "fish", "catfish")) == "catfish"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer to this question is 7.", "7"),
+        ("The answer for this chart is 42%", "42%"),
+        ('The answer is "red".', "red"),
+        ("The answer is 'red'.", "red"),
+        ('Answer: "STOP"', "STOP"),
+        ('The final answer is **"42"**.', "42"),
+        ("**red**.", "red"),
+        ("The answer is \u201cred\u201d.", "red"),
+        ('{"answer": 7}', "7"),
+        ('{"answer": "red"}', "red"),
+        ("The answer isn't given", "The answer isn't given"),
+        ("We are sorry for the delay", "We are sorry for the delay"),
+    ],
+)
+def test_short_answers_in_any_dressing(text, answer):
+    assert parse_short(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ('A shop window with a sign that reads "We\'re sorry, we are closed".', False),
+        ("In this photo we cannot see the man's face, only his back.", False),
+        ("I'm sorry, but I can't help with that.", True),
+        ("Unfortunately, we cannot identify it.", True),
+        ("Based on the image, I cannot determine it.", True),
+    ],
+)
+def test_who_refuses(text, refused):
+    assert is_refusal(text) is refused

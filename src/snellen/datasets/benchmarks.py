@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -55,7 +56,8 @@ class Benchmark:
     where: Mapping[str, Any] = field(default_factory=dict)
     classes: int | None = None
     background: str | None = None
-    names: Literal["clean"] | None = None
+    names: Literal["clean", "listed"] | None = None
+    drop: str | None = None
     note: str = ""
 
     @classmethod
@@ -124,13 +126,23 @@ class Benchmark:
                     f"{self.name}: the column {column!r} ({role}) is not in {where}; its columns: "
                     f"{', '.join(found.rows.columns)}.{hint}"
                 )
-        given = [_clean(name) for name in found.names(columns.label)] if self.names == "clean" else None
+        given, synonyms = self._names(found.names(columns.label))
         table = table_of(found, self.name, columns, names=given, where=self.where)
+        if self.drop is not None:
+            short = {label: re.sub(self.drop, "", label) for label in table.labels}
+            synonyms = {label: (name,) for label, name in short.items() if name not in table.labels}
+        table.synonyms = synonyms
         if self.background in table.labels:
             table.background = self.background
         table.protocol, table.protocol_options = self.protocol, dict(self.options)
         table.notes = (*table.notes, f"{self.title}: {where}", *([self.note] if self.note else []))
         return table
+
+    def _names(self, raw: Sequence[str]) -> tuple[list[str] | None, dict[str, tuple[str, ...]]]:
+        """What classes are to be called, and their other names."""
+        if self.names == "clean":
+            return [_clean(name) for name in raw], {}
+        return listed(raw) if self.names == "listed" else (None, {})
 
     def _load(
         self, path: str | None, split: str | None, revision: str | None, config: str | None, limit: int | None
@@ -204,6 +216,25 @@ def _has(folder: Path, split: str | None) -> bool:
         return split in datasets.get_dataset_split_names(str(folder))
     except Exception:  # whatever is wrong with it, loading it will say
         return True
+
+
+def listed(raw: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """Names of classes that are lists of synonyms: the first that no other class has, and the others of that
+    sort by it.
+
+    >>> listed(["tench, Tinca tinca", "crane", "maillot", "maillot, tank suit"])
+    (['tench', 'crane', 'maillot', 'tank suit'], {'tench': ('Tinca tinca',)})
+    """
+    parts = [[part.strip() for part in name.split(",")] for name in raw]
+    owners = Counter(form for some in parts for form in {part.casefold() for part in some})
+    names, synonyms = [], {}
+    for name, some in zip(raw, parts, strict=True):
+        own = [part for part in some if owners[part.casefold()] == 1]
+        first = own[0] if own else name
+        names.append(first)
+        if rest := tuple(part for part in own if part != first):
+            synonyms[first] = rest
+    return names, synonyms
 
 
 def _clean(name: str) -> str:

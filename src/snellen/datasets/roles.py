@@ -169,7 +169,7 @@ class Columns:
             return {letter: text for letter, text in found.items() if text not in ("", "nan")}
         if not self.choices or self.choices == (self.question,):
             return None
-        listed = [text.strip() for text in values_at(record, self.choices[0], gaps=True)]
+        listed = [text.strip() for text in values_at(record, self.choices[0], gaps=True, numbers=True)]
         if len(listed) > len(LETTERS):
             raise DataError(f"{len(listed)} options; at most {len(LETTERS)} can be lettered.")
         # One that is empty has a letter all the same, by which the right one may be named.
@@ -250,9 +250,11 @@ def _at(record: Any, path: str) -> Any:
     return [_at(one, rest) for one in value] if isinstance(value, list) else _at(value, rest)
 
 
-def values_at(record: Mapping[str, Any], path: str, *, gaps: bool = False) -> list[str]:
-    """The texts that a cell holds: one, a list of them, or the text of a list of texts. Nulls are left out,
-    or, with ``gaps``, stand as empty texts in their places.
+def values_at(
+    record: Mapping[str, Any], path: str, *, gaps: bool = False, numbers: bool = False
+) -> list[str]:
+    """The texts that a cell holds: one, a list of them, or the text of a list of texts (with ``numbers``, of
+    numbers too). Nulls are left out, or, with ``gaps``, stand as empty texts in their places.
 
     Raises:
         DataError: keys and values, where texts are expected.
@@ -263,8 +265,9 @@ def values_at(record: Mapping[str, Any], path: str, *, gaps: bool = False) -> li
     value = _at(record, path)
     if isinstance(value, str) and value.strip().startswith("["):
         listed = _literal(value)
-        # Numbers in brackets are an answer of their own.
-        if listed is not None and all(isinstance(one, str) for one in listed):
+        # Numbers in brackets are an answer of their own, but no list of options.
+        kinds = (str, int, float) if numbers else str
+        if listed is not None and all(isinstance(one, kinds) for one in listed):
             value = listed
     many = value if isinstance(value, list | tuple) else [] if value is None else [value]
     for one in many:

@@ -137,7 +137,8 @@ _NAME = re.compile(
 def _named(before: str) -> str:
     """The name that ends the text before a box; empty where there is none."""
     found = _NAME.search(before[-300:])
-    return (found[1] or found[2] or "").strip() if found else ""
+    name = (found[1] or found[2] or "") if found else ""
+    return re.sub(r"^\s*\d{1,3}[.)]\s+", "", name).strip(" \t:*_-\"'`{#")
 
 
 def _numbers(text: str, outlines: bool) -> Regions:
@@ -158,21 +159,45 @@ def _numbers(text: str, outlines: bool) -> Regions:
 
 def _json(text: str) -> list[tuple[list[float], str]] | None:
     """Objects with a box and a label, or lists of numbers; None where the text is not JSON."""
-    items = _documents(text)
+    items = _documents(text) or _documents(_repaired(text))
     if items is None:
         return None
     found = []
-    for item, name in items:
+    for item, name in (one for whole, before in items for one in _within(whole, before)):
         if isinstance(item, dict):
-            keys = ("bbox_2d", "box_2d", "bbox", "box", "polygon", "points")
-            name = str(item.get("label", item.get("name", name)))
-            item = next((item[key] for key in keys if key in item), None)
+            name = next((str(item[key]) for key in _NAMES if key in item), name)
+            item = next((item[key] for key in _BOXES if key in item), None)
         if isinstance(item, list) and all(isinstance(pair, list) for pair in item):
             item = [value for pair in item for value in pair]  # corners as pairs
         if not isinstance(item, list) or not all(_is_number(value) for value in item):
             return None
         found.append(([float(value) for value in item], name))
     return found
+
+
+_BOXES = ("bbox_2d", "box_2d", "bbox", "box", "polygon", "points")
+_NAMES = ("label", "name", "category", "class", "object")
+
+
+def _repaired(text: str) -> str:
+    """JSON as it should be of what many write: with single quotes, or with a comma too many."""
+    text = text if '"' in text else text.replace("'", '"')
+    return re.sub(r",(\s*[\]}])", r"\1", text)
+
+
+def _within(item: Any, name: str) -> Iterator[tuple[Any, str]]:
+    """The items of an object that is a wrapper of them, or boxes by name: ``{"dog": [[1, 2, 3, 4]]}``."""
+    if not isinstance(item, dict) or any(key in item for key in _BOXES):
+        yield item, name
+        return
+    for key, value in item.items():
+        if isinstance(value, list) and value and all(map(_is_number, value)):
+            yield value, key
+        elif isinstance(value, list) and all(isinstance(one, list | dict) for one in value):
+            yield from ((one, key if isinstance(one, list) else name) for one in value)
+        else:
+            yield item, name
+            return
 
 
 def _documents(text: str) -> list[tuple[Any, str]] | None:

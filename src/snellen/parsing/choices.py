@@ -8,7 +8,17 @@ import unicodedata
 from collections.abc import Sequence
 
 from snellen.parsing.labels import parse_label
-from snellen.parsing.text import LONGEST, ParseFailure, failure, marked_text, plain, tokens
+from snellen.parsing.text import (
+    LONGEST,
+    ParseFailure,
+    failure,
+    marked_text,
+    normalise,
+    plain,
+    tokenise,
+    tokens,
+)
+from snellen.parsing.yes_no import parse_yes_no
 
 __all__ = ["LETTERS", "parse_choice", "parse_choices"]
 
@@ -47,18 +57,21 @@ def parse_choices(
 
 #: What may stand around letters, and words that may stand before them. All patterns are read in one pass:
 #: none nests a repetition in another.
-_DRESSING = str.maketrans(dict.fromkeys("()[]{}<>\"'*_`$#.,:;!&+/“”‘’。，、：-–—", " "))
+_DRESSING = str.maketrans(dict.fromkeys("()[]{}<>\"'*_`$#.,:;!?&+/“”‘’。，、：-–—", " "))
 _BEFORE = frozenset(
     "the answer answers option options choice choices letter letters is are correct right best final both "
-    "and definitely likely probably most clearly therefore thus so hence assistant".split()
+    "and definitely likely probably most clearly therefore thus so hence assistant choose pick select ans "
+    "sure certainly of course".split()
 )
 #: Where what is said of an answer ends and what is said for or against others begins.
-_AFTER = re.compile(r"\b(?:rather than|instead of|and not|but not|because|since)\b", re.I)
+_AFTER = re.compile(
+    r"(?i:\b(?:rather than|instead of|and not|but not|because|since)\b)|,\s*not\s+(?=[(\[*\"']{0,4}[A-Z]\b)"
+)
 _NOT_BUT = re.compile(
     r"\bnot\b[^.;!?\n]{0,40}\bbut\s+(?:it is\s+|rather\s+|option\s+)?[(\[*\"']{0,4}([A-Z])\b"
 )
 #: A capital that begins a text and is parted from what follows: "B. circle", "(B) circle", "B - circle".
-_BEGINS = re.compile(r"[(\[*\"'`$#\s-]{0,8}([A-Z])(?:[)\]*\"'`$:.,]{1,6}\s*|\s+[-–—]\s+|\s*$)(.*)", re.S)
+_BEGINS = re.compile(r"[(\[*_\"'`$#\s-]{0,8}([A-Z])(?:[)\]*\"'`$:.,]{1,6}\s*|\s+[-–—]\s+|\s*$)(.*)", re.S)
 #: What makes a sentence of it: "(A) is wrong", "A. can be ruled out".
 _VERB = re.compile(
     r"(?:is|was|are|seems|looks|can|could|cannot|does|has|would|may|might|shows|says|represents)\b", re.I
@@ -66,6 +79,12 @@ _VERB = re.compile(
 _NEGATIVE = re.compile(
     r"\b(?:not|never|neither|nor|cannot|wrong|incorrect|false|eliminat\w*|exclud\w*|rul(?:e|ed|ing)|least|worst|"
     r"except|unlike|unless|all but|than|instead|if|either|or)\b|n['’]t\b",
+    re.I,
+)
+#: What takes an option back, right behind it.
+_TAKEN_BACK = re.compile(
+    r"\W{0,4}(?:(?:is|was|are)\s+(?:\w+ly\s+)?(?:not|incorrect|wrong|false)\b|(?:incorrect|wrong|false)\b)"
+    r"|\W{0,4}\?\W{0,4}no\b",
     re.I,
 )
 _FOR = re.compile(
@@ -120,6 +139,9 @@ class _Reader:
         said = self._said(" \n".join(lines))
         if said is not None:
             return said
+        if truncated:  # what a first sentence says was said; what came later was on the way to an answer
+            first = re.match(r".{1,400}?[.!?\n](?=\s|$)", text, re.S)
+            return self._by_text(first[0] if first else "", text, truncated)
         return self._by_text(text, text, truncated)
 
     def _exact(self, text: str) -> tuple[int, ...] | None:
@@ -154,6 +176,8 @@ class _Reader:
         if (contrary := _NOT_BUT.search(text)) is not None:
             return self._place(contrary[1])
         head = _AFTER.split(text, maxsplit=1)[0]
+        if (verbatim := self._verbatim(head)) is not None:
+            return verbatim
         letters = _letters(head)
         if letters:
             places = [LETTERS.index(letter) for letter in letters]
@@ -167,11 +191,19 @@ class _Reader:
             return None
         place = LETTERS.index(begins[1])
         rest = begins[2].strip()
+        own = self._is(rest, place)
+        behind = self._behind(rest, place) if own else rest
+        if _TAKEN_BACK.match(behind) or _TAKEN_BACK.match(text[len(head) :] if own and not behind else ""):
+            return None
+        if more := self._listed(behind, place) if own else set():
+            if self.several:
+                return tuple(sorted({place, *more}))
+            return ParseFailure("names several options")
         others = {LETTERS.index(letter) for letter in _loose(rest)} - {place}
-        if others & set(range(len(self.options))) and not self._is(rest, place):
+        if others & set(range(len(self.options))) and not own:
             return ParseFailure("names several options")
         said = parse_label(rest, self.distinct)
-        if isinstance(said, str) and self.options.index(said) != place and not self._is(rest, place):
+        if isinstance(said, str) and self.options.index(said) != place and not own:
             return ParseFailure(f"the letter {begins[1]}, and the text of another option")
         return (place,)
 
@@ -179,6 +211,30 @@ class _Reader:
         """Whether a text begins with that of an option."""
         wanted = tokens(self.options[place])
         return bool(wanted) and tokens(rest)[: len(wanted)] == wanted
+
+    def _verbatim(self, text: str) -> tuple[int, ...] | None:
+        """The option whose letter and whole text this is; its text may be a letter itself."""
+        begins = _BEGINS.fullmatch(_undressed(text))
+        place = LETTERS.index(begins[1]) if begins is not None else len(self.options)
+        if begins is None or place >= len(self.options):
+            return None
+        wanted = tokens(self.options[place])
+        return (place,) if wanted and tokens(begins[2]) == wanted else None
+
+    def _behind(self, rest: str, place: int) -> str:
+        """What follows an option's text, with which a text begins."""
+        words = tokenise(normalise(rest))[: len(tokens(self.options[place]))]
+        return normalise(rest)[words[-1].end :]
+
+    def _listed(self, text: str, place: int) -> set[int]:
+        """The other options that a normalised text names by letter and text: "b. blue", "(c) green"."""
+        found = set()
+        for other, option in enumerate(self.options[: len(LETTERS)]):
+            wanted = r"\W+".join(map(re.escape, tokens(option)))
+            letter = LETTERS[other].lower()
+            if other != place and wanted and re.search(rf"(?<!\w){letter}\b[)\].:*\s-]+{wanted}\b", text):
+                found.add(other)
+        return found
 
     def _place(self, letter: str) -> Read:
         place = LETTERS.index(letter)
@@ -211,7 +267,7 @@ class _Reader:
 
     def _by_text(self, within: str, text: str, truncated: bool) -> tuple[int, ...] | ParseFailure:
         """The option whose text an answer names, as class names are found."""
-        said = parse_label(within, self.distinct, truncated=truncated)
+        said = self._named(within, truncated)
         if isinstance(said, str):
             place = self.options.index(said)
             others = {LETTERS.index(letter) for letter in (*_loose(within), *_AN_OPTION.findall(within))}
@@ -223,6 +279,19 @@ class _Reader:
         if said.reason.startswith("names several"):
             return failure(text, truncated, "names several options")
         return failure(text, truncated, "names no option")
+
+    def _named(self, text: str, truncated: bool) -> str | ParseFailure:
+        """The one option that a text names. Yes and no are read as such: in "there is no one", no is no
+        answer.
+        """
+        polar = {word: option for option in self.distinct for word in [" ".join(tokens(option))]}
+        if not {"yes", "no"} <= set(polar):
+            return parse_label(text, self.distinct, truncated=truncated)
+        said = parse_yes_no(text, truncated=truncated)
+        if not isinstance(said, ParseFailure):
+            return polar["yes" if said else "no"]
+        others = [option for word, option in polar.items() if word not in ("yes", "no")]
+        return parse_label(text, others, truncated=truncated) if others else said
 
 
 def _undressed(text: str) -> str:

@@ -137,12 +137,12 @@ class _Vocabulary:
         for i, token in enumerate(words):
             for form in self.by_first.get(token.word, ()):
                 run = words[i : i + len(form)]
-                if tuple(t.word for t in run) == form and self._together(normal, run):
+                if tuple(t.word for t in run) == form and self.together(normal, run):
                     found.append(Mention(i, i + len(form) - 1, frozenset(self.forms[form])))
             for parts in range(1, 4):
                 run = words[i : i + parts]
                 owners = self.squeezed.get("".join(t.word for t in run))
-                if len(run) == parts and owners and self._together(normal, run):
+                if len(run) == parts and owners and self.together(normal, run):
                     found.append(Mention(i, i + parts - 1, frozenset(owners)))
         free = bytearray(b"\1" * len(words))
         taken: list[Mention] = []
@@ -154,7 +154,7 @@ class _Vocabulary:
         whole = [m for m in taken if not _within_compound(normal, words, m)]
         return sorted(whole, key=lambda m: m.first)
 
-    def _together(self, normal: str, run: list[Token]) -> bool:
+    def together(self, normal: str, run: list[Token]) -> bool:
         """Nothing between the words that would part them; a full stop may follow an abbreviation."""
         gaps = ((a.word, normal[a.end : b.start]) for a, b in pairwise(run))
         return all(set(g.replace(".", "") if len(w) <= 2 else g) <= self.gaps for w, g in gaps)
@@ -192,10 +192,16 @@ def _vocabulary(labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, .
 # ── negation ────────────────────────────────────────────────────────────────────────────────────────
 
 _CUES = frozenset(
-    "not no never neither nor without except excluding unlike lack lacks lacking hardly absence mistaken "
-    "confused".split()
+    "not no never neither nor without except excluding unlike lack lacks lacking fails hardly absence "
+    "mistaken confused".split()
 )
-_CUE_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
+_CUE_PAIRS = {
+    ("anything", "but"),
+    ("rather", "than"),
+    ("instead", "of"),
+    ("other", "than"),
+    ("opposed", "to"),
+}
 #: Sayings in which a cue does not negate.
 _SAYINGS = {
     ("no", "doubt"),
@@ -221,12 +227,13 @@ def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[
         follows = words[i + 1].word if i + 1 < len(words) else ""
         gap = normal[words[i - 1].end : token.start] if i else ""
         if ends_clause(gap) or (token.word in _TURNS and i not in within):
-            negative = negative and gap.strip() == "," and lists[i]
+            # The last of a list stands after its "or".
+            negative = negative and gap.strip() == "," and (lists[i] or token.word in ("or", "nor"))
         if i not in within:
             after = words[i - 1].word if i else ""
             pair = (after, token.word) in _CUE_PAIRS and words[max(0, i - 2)].word not in ("none", "no")
             cue = token.word in _CUES or pair
-            saying = (token.word, follows) in _SAYINGS
+            saying = (token.word, follows) in _SAYINGS and i + 1 not in within
             negative = negative or (cue and not saying)
         if negative:
             negated_from.add(i)
@@ -244,16 +251,17 @@ def _list_ends(normal: str, words: list[Token]) -> list[bool]:
 
 
 def _denied(normal: str, words: list[Token], mention: Mention) -> bool:
-    """ "The cat is not there", "cat: no"."""
-    rest = words[mention.last + 1 : mention.last + 3]
+    """ "The cat is not there", "the cat is clearly not there", "cat: no", "Cat? Not at all."."""
+    rest = [word.word for word in words[mention.last + 1 : mention.last + 4]]
     if not rest:
         return False
-    gap = normal[words[mention.last].end : rest[0].start]
-    if rest[0].word in ("no", "false"):
+    gap = normal[words[mention.last].end : words[mention.last + 1].start]
+    if rest[0] in ("no", "false") or rest[:2] == ["not", "at"]:
         return bool(re.search(r"[:?=]|\s[-\u2013\u2014]\s", gap))
-    if ends_clause(gap) or len(rest) < 2:
+    if ends_clause(gap) or rest[0] not in _VERBS:
         return False
-    return rest[0].word in _VERBS and rest[1].word in ("not", "absent", "never")
+    after = rest[2:] if len(rest) > 2 and rest[1].endswith("ly") else rest[1:]
+    return bool(after) and after[0] in ("not", "absent", "never", "incorrect", "wrong")
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +306,9 @@ def parse_label(
     if cut and words[-1].end == len(normal):  # the last word may be half a word
         words = words[:-1]
     if not truncated:
-        whole = vocabulary.exact.get(_squeeze(text)) or vocabulary.squeezed.get(_bare(words))
+        whole = vocabulary.exact.get(_squeeze(text))
+        if not whole and vocabulary.together(normal, words):
+            whole = vocabulary.squeezed.get(_bare(words))
         if whole and len(whole) == 1:
             return next(iter(whole))
     mentions = vocabulary.mentions(normal, words)

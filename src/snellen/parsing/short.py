@@ -36,8 +36,31 @@ def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
 
 
 def _bare(text: str) -> str:
-    """Without what emphasises or quotes the whole of it."""
+    """Without what emphasises or quotes the whole of it, a full stop behind that, and JSON's end around it.
+
+    >>> _bare('**"42"**.'), _bare('"red"}'), _bare('"a" and "b"'), _bare("It is red.")
+    ('42', 'red', '"a" and "b"', 'It is red.')
+    """
     text = text.strip()
-    while len(text) > 1 and text[0] == text[-1] and text[0] in "*`$\"'":
-        text = text[1:-1].strip()
-    return text.strip("*")
+    if text.count("}") > text.count("{"):
+        text = text.rstrip("} \n")
+    bare = text
+    while (shorter := _unwrapped(bare.strip())) != bare:
+        bare = shorter
+    return bare.strip("*")
+
+
+#: What stands around a text as a whole.
+_PAIRS = ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_"), ("`", "`"), ("$", "$"), ('"', '"'), ("'", "'")
+_QUOTES = ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("«", "»"), ("\u201e", "\u201c")
+
+
+def _unwrapped(text: str) -> str:
+    """Without the outermost pair, and a full stop behind it; as it is where there is none."""
+    inner = text.removesuffix(".")
+    for begin, end in (*_PAIRS, *_QUOTES):
+        if len(inner) > len(begin + end) and inner.startswith(begin) and inner.endswith(end):
+            found = inner[len(begin) : -len(end)]
+            if begin not in found and end not in found:
+                return found
+    return text

@@ -103,6 +103,7 @@ def normalise(text: str) -> str:
     """One form for letters that look or sound the same: NFKC, case folded, "isn't" as "is not"."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = re.sub(r"[\u2018\u2019\u02bc`´]", "'", text)
+    text = re.sub(r"\b(is|are|was|were|do|does|did|has|have|could|would|should)nt\b", r"\1 not", text)
     return re.sub(r"n't\b", " not", re.sub(r"\bcan't\b|\bcannot\b", "can not", text))
 
 
@@ -129,16 +130,23 @@ def tokens(text: str) -> tuple[str, ...]:
 
 
 _REFUSAL = re.compile(
-    r"\b(?:i|we)(?: am|'m| are|'re) (?:sorry|unable|not able)\b|^\W*(?:sorry|unable to (?:assist|help|answer|"
-    r"identify|determine|view|see|process))\b|\b(?:i|we) (?:can ?not|could not|will not|won't|must decline|"
-    r"decline)\b.{0,40}?\b(?:assist|help|answer|identify|determine|provide|comply|process|view|see|tell|describe|"
-    r"recogni[sz]e|analy[sz]e|classify)\b|\bas an ai\b|\bi do not have the ability\b"
+    r"\bi(?: am|'m) (?:sorry|unable|not able)\b"
+    r"|(?:^|[.!?,\n])\s*we(?: are|'re) (?:sorry\b(?! for\b)|unable\b|not able\b)"
+    r"|^\W*(?:sorry|unable to (?:assist|help|answer|identify|determine|view|see|process))\b"
+    # Whoever says "we" in the middle of a sentence may tell of what a picture shows.
+    r"|(?:\bi|(?:^|[.!?,\n])\s*we) (?:can ?not|could not|will not|won't|must decline|decline)\b.{0,40}?"
+    r"\b(?:assist|help|answer|identify|determine|provide|comply|process|view|see|tell|describe|recogni[sz]e|"
+    r"analy[sz]e|classify)\b|\bas an ai\b|\bi do not have the ability\b"
 )
+
+
+#: What somebody else says, on a sign, say.
+_QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|\u201c[^\u201d\n]{0,300}\u201d")
 
 
 def is_refusal(text: str) -> bool:
     """Whether the text declines to answer ("I'm sorry, but I can't …")."""
-    return bool(_REFUSAL.search(normalise(text)))
+    return bool(_REFUSAL.search(_QUOTED.sub(" ", normalise(text))))
 
 
 def failure(text: str, truncated: bool, reason: str) -> ParseFailure:
@@ -162,9 +170,10 @@ def ends_clause(gap: str) -> bool:
 
 _MARKER = re.compile(
     r"\b(?P<final>(?:final|correct|right)\s+)?(?:answers?|option|choice)['\"*_]*"
-    r"(?:\s+(?:to|for|of)\s[^.:\n]{0,80}?)?\s*(?:is|are|would be|must be|should be|:|=)"
-    r"['\"*_:]*\s*(?:that\s)?"
+    r"(?:\s+(?:to|for|of)\s[^.:\n]{0,80}?)?"
+    r"(?:\s*[:=]|\s+(?:is|are|would be|must be|should be)\b(?!n['’]t))[*_:]*\s*(?:that\s)?"
     r"|(?P<box>\\boxed\s*\{)|(?P<tag><answer>)|答案\s*(?:是|为|:|：)\s*|选择?(?=\s*[a-z]\b)"
+    r"|选项\s*(?:是|为|:|：)?\s*(?=[a-z]\b)"
 )
 #: What takes a marker back, in the words before it.
 _AGAINST = re.compile(
@@ -173,7 +182,7 @@ _AGAINST = re.compile(
 #: Of an answer that marks without end, so many are read: the last ones.
 MARKERS = 20
 #: Where a marked stretch ends; the full stop of an abbreviation ("St. Bernard") ends nothing.
-_STRETCH_END = re.compile(r"\n|(?<!\b[^\W\d])(?<!\b[^\W\d]{2})[.!?](?=\s|$)")
+_STRETCH_END = re.compile(r"\n|。|(?<!\b[^\W\d])(?<!\b[^\W\d]{2})[.!?](?=\s|$)")
 
 
 def _spans(normal: str) -> list[tuple[int, int]]:
@@ -187,7 +196,7 @@ def _spans(normal: str) -> list[tuple[int, int]]:
     spans: list[tuple[re.Match[str], int, int]] = []
     for place, marker in enumerate(found):
         following = found[place + 1] if place + 1 < len(found) else None
-        start = marker.end() + len(normal[marker.end() :]) - len(normal[marker.end() :].lstrip(" \n\t*_:\"'"))
+        start = marker.end() + len(normal[marker.end() :]) - len(normal[marker.end() :].lstrip(" \n\t:"))
         end = _end(normal, marker, start)
         if following is not None and following.end() <= end:
             if not re.search(r"[.!?]\s", normal[start : following.start()]):

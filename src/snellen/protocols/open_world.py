@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from snellen.errors import BadOption
 from snellen.metrics.similarity import MINILM, embedder
 from snellen.parsing import ParseFailure, strip_thinking
+from snellen.parsing.text import marked_text
 from snellen.prompts import COT, OPEN_WORLD, fill
 from snellen.protocols.base import Protocol, ask, failed, positive, read_label, slots
 from snellen.registry import PROTOCOLS
@@ -63,6 +64,8 @@ class OpenWorld(Protocol):
         text = self.prompt + (" " + fill(COT, what="the name") if self.cot else "")
         (reply,) = yield [ask(sample.images, text, max_tokens=limit)]
         answer = read_label(reply, sample)
+        if self.cot and reply.outcome is Outcome.TRUNCATED and not marked_text(strip_thinking(reply.text)):
+            answer = ParseFailure("cut off on the way to an answer", Outcome.TRUNCATED)
         if isinstance(answer, str):
             return Prediction(sample.id, answer, questions=1, details={"mapped_by": "words"})
         if self.map == "words" or answer.outcome is Outcome.REFUSED:

@@ -26,7 +26,8 @@ __all__ = ["YesNo"]
 class YesNo(Protocol):
     """Ask questions that are answered by yes or no: accuracy, F1 of yes, and accuracy+ of pairs.
 
-    Options: ``prompt`` with ``{question}``; ``max_tokens``.
+    Options: ``prompt`` with ``{question}``; ``max_tokens``; ``singles=true``: a question that stands alone is
+    a pair as well (HallusionBench's accuracy by figure).
 
     Where the data set says which questions belong together (``pair``), accuracy+ is the share of pairs of
     which every question is answered rightly, and ``mme_score`` the sum of accuracy and accuracy+ in points
@@ -37,6 +38,7 @@ class YesNo(Protocol):
     classifies: ClassVar[bool] = False
     prompt: str = YES_NO
     max_tokens: int = 16
+    singles: bool = False
 
     def __post_init__(self) -> None:
         slots("prompt", self.prompt, "question")
@@ -91,17 +93,18 @@ class YesNo(Protocol):
             "recall": hits / true if true else 0.0,
             "yes_ratio": yes / len(known),
         }
-        return figures | _of_pairs([row for row in known if row.get("pair") is not None])
+        paired = [row for row in known if row.get("pair") is not None]
+        return figures | _of_pairs(paired, least=1 if self.singles else 2)
 
 
-def _of_pairs(rows: list[Mapping[str, Any]]) -> dict[str, float]:
-    """Accuracy+ over all pairs, and MME's score: a pair belongs to one category. A question whose others were
-    not asked (by ``--limit``, say) is no pair, and is counted apart.
+def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
+    """Accuracy+ over all pairs, and MME's score: a pair belongs to one category. Of fewer questions than
+    ``least`` (where others were not asked, by ``--limit``, say) it is none, and is counted apart.
     """
     groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:
         groups[str(row.get("category", "")), str(row["pair"])].append(row.get("said") == row["true"])
-    whole = {key: answers for key, answers in groups.items() if len(answers) > 1}
+    whole = {key: answers for key, answers in groups.items() if len(answers) >= least}
     if not whole:
         return {"incomplete_pairs": len(groups)} if groups else {}
     categories: dict[str, dict[str, list[bool]]] = defaultdict(dict)
