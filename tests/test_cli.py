@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 
@@ -205,7 +206,9 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
         (("show", "nothing"), ["no workspace here"]),
         (("export", "@last"), ["no workspace here"]),
         (("ls", "everything"), ["'models', 'datasets', 'protocols', 'runs'"]),
-        (("ls", "runs", "--hub"), ["no workspace"]),
+        (("ls", "runs", "--hub"), ["--hub goes with models, not with runs"]),
+            (("ls", "runs", "--limit", "1"), ["--limit goes with --hub"]),
+            (("show", "@last", "--prompts", "-1"), ["x>=1"]),
         (("ls", "protocols", "--hub"), ["--hub goes with models"]),
         (("ls", "models", "--search", "x"), ["--search goes with --hub"]),
         ((*R, "--protocol", "open-world?prompt="), ["an empty prompt asks nothing"]),
@@ -258,6 +261,36 @@ def test_bad_images_can_be_left_out(snellen, photos, tmp_path):
     assert (code, "star/9.png" in err, "--skip-bad" in err) == (2, True, True)
     code, out, _ = snellen(*arguments, "--skip-bad")
     assert (code, "1 skipped" in out) == (0, True)
+
+
+def test_what_is_skipped_is_told_everywhere(snellen, photos, tmp_path):
+    import shutil
+
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "star" / "9.png").write_bytes(b"broken")
+    how = ("--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{folder}", "--skip-bad")
+    assert snellen("run", *how, "--dry-run")[0] == 0
+    assert snellen("run", *how, "--quiet")[0] == 0
+    for words in (("show", "@last"), ("ls", "runs"), ("report", "@last", "--format", "markdown")):
+        assert "1 skipped" in snellen(*words)[1]
+
+
+def test_commands_that_are_told_can_be_pasted(snellen, tmp_path, monkeypatch):
+    from snellen.models.classifier import Classifier
+
+    def fail(self, requests):
+        raise RuntimeError("the card fell off the bus")
+
+    monkeypatch.setattr(Classifier, "_classify", fail)
+    where = tmp_path / "my ws"
+    _, out, err = snellen(*R, "--quiet", "--workspace", where)
+    look = out.rpartition("Look closer: snellen ")[2].strip()
+    assert snellen(*shlex.split(look))[0] == 0
+    monkeypatch.undo()
+    monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path / "ws"))
+    again = err.rpartition("Ask them again: snellen ")[2].strip()
+    assert snellen(*shlex.split(again), "--quiet")[0] == 0
 
 
 def test_what_models_write_does_not_drive_the_terminal(snellen, monkeypatch):

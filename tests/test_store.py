@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sqlite3
 import stat
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 
 from helpers import sample
-from snellen.errors import SnellenError, StoreError, UnknownName
+from snellen.errors import BadOption, SnellenError, StoreError, UnknownName
 from snellen.store import Store, default_workspace
 from snellen.stored import Finding, Remembered
 from snellen.types import Outcome, Prediction, Response, Score
@@ -263,3 +264,26 @@ def test_files_are_their_owners_alone(workspace):
         private = stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
         assert private or stat.S_IMODE(workspace.stat().st_mode) == 0o700
     assert stat.S_IMODE((workspace / "snellen.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["q?b", "w%25", "a#b", "mit Leer zeichen", "ü"])
+def test_a_workspace_may_be_called_anything(tmp_path, name):
+    """And what is written lies in it."""
+    store = Store(tmp_path / name)
+    store.begin("run", "digest", {"model": "m"})
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert (tmp_path / name / "snellen.db").stat().st_size > 0
+    again = Store(tmp_path / name, create=False)
+    assert [row["digest"] for row in again.list_runs()] == ["digest"]
+    assert shlex.split(again.option) == ["--workspace", str(tmp_path / name)]
+    again.close()
+
+
+def test_home_and_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store("~/ws").folder == tmp_path / "ws"
+    with pytest.raises(BadOption, match="--workspace ''"):
+        Store("")
+    monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path / "ws"))
+    assert Store().option == ""

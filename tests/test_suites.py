@@ -186,6 +186,28 @@ def test_the_charts_have_the_scores_that_were_committed(workspace, monkeypatch, 
     assert "the same" in capsys.readouterr().out
 
 
+def test_an_option_that_no_protocol_has(workspace, monkeypatch, capsys):
+    for more in ((), ("--dry-run",)):
+        assert command("run", "charts", "-P", "rouns=3", *more, monkeypatch=monkeypatch) == 2
+        assert "Did you mean 'rounds'" in capsys.readouterr().err
+
+
+def test_what_failed_is_told(workspace, monkeypatch, capsys):
+    """It counts as no answer, and the exit code says so."""
+    from snellen.models.classifier import Classifier
+
+    def fail(self, requests):
+        raise RuntimeError("the card fell off the bus")
+
+    monkeypatch.setattr(Classifier, "_classify", fail)
+    words = ("run", "charts", "--model", "pico:classifier", "--limit", "4", "--quiet")
+    assert command(*words, monkeypatch=monkeypatch) == 1
+    told = capsys.readouterr().err
+    assert "4 of 4 samples of" in told
+    assert "the card fell off the bus" in told
+    assert "start the same command again" in told
+
+
 def test_the_classification_study_on_a_tiny_copy(workspace, copies, monkeypatch, capsys):
     write_copy("caltech256", copies)
     assert command(

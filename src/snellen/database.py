@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -100,9 +101,12 @@ class Sqlite(Database):
             path.touch(mode=0o600)
         # Without a log beside it, a database that may only be read is one that nobody writes.
         log = path.with_name(f"{path.name}-wal")
-        alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
-        where = f"file:{path}?mode=ro{alone}&uri=true" if self._readonly else str(path)
-        self.engine = sa.create_engine(f"sqlite:///{where}", connect_args={"timeout": 60})
+        alone = {} if log.exists() and log.stat().st_size else {"immutable": "1"}
+        where = sa.URL.create("sqlite", database=str(path))
+        if self._readonly:
+            query = {"uri": "true", "mode": "ro", **alone}
+            where = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
+        self.engine = sa.create_engine(where, connect_args={"timeout": 60})
         sa.event.listen(self.engine, "connect", _configure)
 
     def version(self, connection: sa.Connection) -> int:

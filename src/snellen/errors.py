@@ -30,6 +30,7 @@ __all__ = [
     "Conflict",
     "DataError",
     "ImageError",
+    "Interrupted",
     "MissingExtra",
     "ModelError",
     "SnellenError",
@@ -86,6 +87,10 @@ class Conflict(UsageError):
 
 class Stopped(SnellenError):
     """A run ended before its end. What was answered is kept, and the run can be gone on with."""
+
+
+class Interrupted(Stopped):
+    """A user ended it before its end."""
 
 
 class StoreError(SnellenError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from snellen.datasets.base import Selection
+from snellen.errors import DataError
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.types import Request, Response, Sample, Score
@@ -52,13 +54,22 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
     """
     places = range(0, len(data), max(1, len(data) // PROBED))
     least, most = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    read = 0
     for place in places:
-        waves = _waves(protocol, data[place])
-        for totals, requests in ((least, waves[0]), (most, [r for wave in waves for r in wave])):
-            for request in requests:
-                for i, part in enumerate(model.expects(request)):
+        try:
+            waves = _waves(protocol, data[place])
+            first, whole = waves[0], chain.from_iterable(waves)
+            expected = [[model.expects(request) for request in some] for some in (first, whole)]
+        except DataError:
+            if not data.skip_bad:
+                raise
+            continue
+        read += 1
+        for totals, parts in zip((least, most), expected, strict=True):
+            for one in parts:
+                for i, part in enumerate(one):
                     totals[i] += part
-    scale = len(data) / len(places)
+    scale = len(data) / max(1, read)
     return _foretold(model, data, title, [x * scale for x in least], [x * scale for x in most])
 
 
@@ -69,7 +80,12 @@ def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Fo
     for scorer in protocol.scorers():
         most, asked = [0.0, 0.0, 0.0], None
         for place in places:
-            sample = data[place]
+            try:
+                sample = data[place]
+            except DataError:
+                if not data.skip_bad:
+                    raise
+                continue
             answers = [r.decoding.max_tokens for wave in _waves(protocol, sample) for r in wave]
             requests: Sequence[Request] = ()
             if (foreseen := scorer.foresee(sample, "word " * max(answers, default=1))) is not None:

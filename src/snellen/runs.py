@@ -54,7 +54,13 @@ class Run:
     @property
     def resuming(self) -> str:
         """The command that goes on with it, or asks again what failed."""
-        return f"snellen resume {self.id}" + (" --engine ray" if self.manifest.get("sink") else "")
+        engine = " --engine ray" if self.manifest.get("sink") else ""
+        return f"snellen resume {self.id}{engine}{self.where}"
+
+    @property
+    def where(self) -> str:
+        """What a command takes besides to find its workspace."""
+        return self._store.option
 
     @property
     def primary(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -77,7 +78,12 @@ class Store:
     def __init__(self, where: Path | str | None = None, *, create: bool = True) -> None:
         where = where if where is not None else default_workspace()
         address = is_address(where)
-        self.folder = Path(os.environ.get("SNELLEN_FILES") or FOLDER) if address else Path(where)
+        if not str(where):
+            raise BadOption(
+                "--workspace '' is not allowed; allowed: a folder, or postgresql://USER@HOST/NAME."
+            )
+        files = os.environ.get("SNELLEN_FILES") or FOLDER
+        self.folder = Path(files if address else where).expanduser()
         path = self.folder / "snellen.db"
         if not create and not address and not path.exists():
             raise UnknownName(
@@ -100,6 +106,14 @@ class Store:
         with self._explained():
             self.database.make()
             self.database.check()
+
+    @property
+    def option(self) -> str:
+        """What a command takes besides to find this workspace: nothing where it is the usual one."""
+        usual = default_workspace()
+        if self.where == (usual if is_address(usual) else str(Path(usual).expanduser().resolve())):
+            return ""
+        return f" --workspace {shlex.quote(self.name)}"
 
     def do(self, work: Callable[[sa.Connection], T]) -> T:
         """Do work in a transaction (see :meth:`snellen.database.Database.transact`).

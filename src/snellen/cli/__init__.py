@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
 from snellen.cli import browser, chat, diagnosis, examine, look, studies, tuning
 from snellen.cli.app import app
-from snellen.errors import SnellenError, UsageError
+from snellen.errors import Interrupted, SnellenError, UsageError
 from snellen.redaction import redact
 
 __all__ = ["app", "browser", "chat", "diagnosis", "examine", "look", "main", "studies", "tuning"]
@@ -16,8 +17,10 @@ __all__ = ["app", "browser", "chat", "diagnosis", "examine", "look", "main", "st
 
 def main() -> None:
     """Run the command line; errors of Snellen's own become one message and an exit code."""
+    # Pillow's remark on an image that is refused anyway.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         app()
     except SnellenError as error:
         typer.echo(f"Error: {redact(str(error))}", err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, UsageError) else 130 if isinstance(error, Interrupted) else 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,31 @@ def print_leaderboard(runs: list[Run]) -> None:
     console = screen()
     for table in leaderboards(runs, console.width, ranks(runs)):
         console.print(table)
-    console.print(f"Look closer: snellen show {runs[-1].id}", style="dim", soft_wrap=True)
+    console.print(f"Look closer: snellen show {runs[-1].id}{runs[-1].where}", style="dim", soft_wrap=True)
+
+
+def tell_errors(runs: Iterable[Run], again: str = "") -> bool:
+    """Say of which runs samples ended in an error, and how to ask them again; whether there are any."""
+    failed = False
+    for run in runs:
+        if count := run.metrics.get("outcomes", {}).get("error"):
+            failed = True
+            typer.echo(
+                f"{count} of {run.metrics['n']} samples of {run.id} ended in an error; the first: "
+                f"{run.first_error()}\nAsk them again: {again or run.resuming}",
+                err=True,
+            )
+    return failed
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Where Ctrl-C loses nothing, and the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. What was answered is kept; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
 
 
 def slug(text: str) -> str:

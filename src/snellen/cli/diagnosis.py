@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,12 +16,17 @@ from snellen.cli.app import (
     Quiet,
     Workspace,
     app,
+    interruptible,
     print_json,
     read_options,
     screen,
     slug,
+    tell_errors,
 )
 from snellen.redaction import redact
+
+if TYPE_CHECKING:
+    from snellen.diagnose.diagnosis import Diagnosis
 
 
 @app.command("diagnose")
@@ -70,12 +75,12 @@ def diagnose_(
     from snellen.diagnose.diagnosis import Diagnosis, chosen, diagnose, references_of
     from snellen.diagnose.part import Case
     from snellen.report.progress import progress
-    from snellen.report.tables import escape
+    from snellen.runs import Run
     from snellen.store import Store
 
     chosen(only or [])  # what is misspelt is said at once
     store = Store(workspace)
-    with progress(quiet=quiet) as watch:
+    with interruptible(), progress(quiet=quiet) as watch:
         case = Case(
             model,
             data,
@@ -105,7 +110,17 @@ def diagnose_(
                 found.write(output)
     if as_json:
         print_json({**found.as_dict(), "report": str(output)})
-        return
+    else:
+        _print(found, output)
+    ids = dict.fromkeys(id for one in found.findings for id in one.runs)
+    if tell_errors((Run(store, id) for id in ids), "start the same command again"):
+        raise typer.Exit(1)
+
+
+def _print(found: Diagnosis, output: Path) -> None:
+    """Each finding in a line."""
+    from snellen.report.tables import escape
+
     console = screen()
     for one in found.findings:
         like = {True: " [green]As in the study.[/]", False: " [yellow]Unlike in the study.[/]", None: ""}[

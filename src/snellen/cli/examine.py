@@ -31,6 +31,7 @@ from snellen.cli.app import (
     read_engine,
     read_options,
     screen,
+    tell_errors,
 )
 from snellen.errors import BadOption, SnellenError, Stopped
 from snellen.redaction import redact
@@ -202,13 +203,7 @@ def _carry_out(
         raise typer.Exit(1)
     for line in (line for run in runs for line in _unscored(run)):
         typer.echo(line, err=True)
-    for run in runs:
-        if failed := run.metrics["outcomes"]["error"]:
-            typer.echo(
-                f"{failed} of {run.metrics['n']} samples of {run.id} ended in an error; the first: "
-                f"{run.first_error()}\nAsk them again: {run.resuming}",
-                err=True,
-            )
+    tell_errors(runs)
     if untold or any(_failed_share(run) > max_failures for run in runs):
         raise typer.Exit(1)
 

@@ -29,13 +29,19 @@ def ls(
         bool, typer.Option("--hub", help="With models: image-text-to-text models of the Hub.")
     ] = False,
     search: Annotated[str | None, typer.Option(help="With --hub: what names must hold.")] = None,
-    limit: Annotated[int, typer.Option(help="With --hub: how many.")] = 20,
+    limit: Annotated[int | None, typer.Option(help="With --hub: how many. [dim]20[/dim]")] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """List what there is: models, data sets, protocols (with their options), or runs."""
     from snellen.report import listings
 
+    if hub and what != "models":
+        raise BadOption(f"--hub goes with models, not with {what}: snellen ls models --hub")
+    if search is not None and not hub:
+        raise BadOption(f"--search goes with --hub: snellen ls models --hub --search {search}")
+    if limit is not None and not hub:
+        raise BadOption("--limit goes with --hub: snellen ls models --hub --limit 20")
     if what == "runs":
         from snellen.report.tables import runs_table
         from snellen.runs import list_runs
@@ -46,11 +52,7 @@ def ls(
         else:
             screen().print(runs_table(runs))
         return
-    if hub and what != "models":
-        raise BadOption(f"--hub goes with models, not with {what}: snellen ls models --hub")
-    if search is not None and not hub:
-        raise BadOption(f"--search goes with --hub: snellen ls models --hub --search {search}")
-    rows = listings.hub_models(search, limit) if hub else listings.schemes(what)
+    rows = listings.hub_models(search, 20 if limit is None else limit) if hub else listings.schemes(what)
     benchmarks = listings.catalogue() if what == "datasets" else []
     if as_json:
         print_json([*rows, *benchmarks])
@@ -65,7 +67,7 @@ def show(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
     prompts: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Show the prompts of the first N samples as they were sent."),
+        typer.Option(metavar="N", min=1, help="Show the prompts of the first N samples as they were sent."),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
@@ -76,6 +78,8 @@ def show(
     from snellen.runs import open_run
 
     found = open_run(run, workspace)
+    if prompts is not None and as_json:
+        raise BadOption("--prompts goes without --json; all prompts as JSON: snellen export --format lm-eval")
     if prompts is not None:
         for line in tables.prompt_lines(found, prompts):
             screen().print(line, soft_wrap=True)

@@ -7,9 +7,24 @@ from typing import Annotated
 
 import typer
 
-from snellen.cli.app import AsJson, MaxCost, Quiet, Workspace, app, print_json, read_options, screen, slug
+from snellen.cli.app import (
+    AsJson,
+    MaxCost,
+    Quiet,
+    Workspace,
+    app,
+    interruptible,
+    print_json,
+    read_options,
+    screen,
+    slug,
+    tell_errors,
+)
 from snellen.errors import BadOption, Stopped, require
 from snellen.redaction import redact
+
+#: How to ask again what failed in one of many examinations.
+AGAIN = "start the same command again"
 
 
 @app.command("acuity")
@@ -35,11 +50,14 @@ def acuity_(
     from snellen.acuity import CHARTS, draw_card, examine
     from snellen.report import tables
     from snellen.report.progress import progress
+    from snellen.runs import writable
 
     require("matplotlib", "report", "Drawing the card")  # said now, not when all has been asked
     if output is not None and output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise BadOption(f"-o {output}: allowed endings: .png, .svg, .pdf.")
-    with progress(quiet=quiet) as watch:
+    if output is not None:
+        writable(output.parent)
+    with interruptible(), progress(quiet=quiet) as watch:
         readings = examine(
             model,
             charts=chart or CHARTS,
@@ -56,9 +74,11 @@ def acuity_(
         print_json(
             {"model": redact(model), "charts": [one.as_dict() for one in readings], "card": str(output)}
         )
-        return
-    screen().print(tables.card_table(redact(model), readings))
-    screen().print(f"The card: {output}", soft_wrap=True)
+    else:
+        screen().print(tables.card_table(redact(model), readings))
+        screen().print(f"The card: {output}", soft_wrap=True)
+    if tell_errors([one.run for one in readings], AGAIN):
+        raise typer.Exit(1)
 
 
 suite_app = typer.Typer(
@@ -139,16 +159,21 @@ def suite_run(
     suite = find(name)
     require("jinja2", "report", "Writing the report")  # said now, not when all has been asked
     if dry_run:
-        found, left_out = forecast(suite, model or (), limit=limit, workspace=workspace)
+        options = read_options("-P", protocol_option)
+        found, left_out = forecast(
+            suite, model or (), limit=limit, workspace=workspace, max_cost=max_cost, options=options
+        )
         _tell_left_out(left_out)
         if as_json:
             rows = [{"part": part, **one.as_dict()} for part, one in found]
             print_json({"forecasts": rows, "left_out": left_out})
         elif found:
             screen().print(forecasts_table([one for _, one in found]))
+        if left_out:
+            raise typer.Exit(1)
         return
     try:
-        with progress(quiet=quiet) as watch:
+        with interruptible(), progress(quiet=quiet) as watch:
             outcome = carry_out(
                 suite,
                 model or (),
@@ -158,9 +183,6 @@ def suite_run(
                 options=read_options("-P", protocol_option),
                 watch=watch,
             )
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What was answered is kept; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
     except Stopped as error:
         typer.echo(f"Error: {redact(str(error))}\nThe same command goes on.", err=True)
         raise typer.Exit(1) from None
@@ -174,7 +196,8 @@ def suite_run(
             screen().print(table)
         screen().print(f"The report: {output}", soft_wrap=True)
     _tell_left_out(outcome.left_out)
-    if outcome.left_out:
+    failed = tell_errors(outcome.runs, AGAIN)
+    if outcome.left_out or failed:
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -111,6 +112,7 @@ def tune_(
     if push_to_hub is not None:
         check_address(push_to_hub)
     settings = read_settings(read_options("-T", training_option), config)
+    store = Store(workspace)
     with training(quiet=quiet) as watch, progress(quiet=quiet) as watch_examination:
         tuning = Tuning(
             model,
@@ -134,7 +136,7 @@ def tune_(
             merge,
             batch_size,
             seed,
-            Store(workspace),
+            store,
             watch,
             watch_examination,
         )
@@ -145,7 +147,7 @@ def tune_(
         print_json(found.as_dict())
         return
     if not as_json:
-        _show(found)
+        _show(found, store.option)
     if push_to_hub is not None:  # whatever comes of it, the figures are there
         address = publish(output, push_to_hub, public=public)
         if as_json:
@@ -171,7 +173,7 @@ def _values(flag: str, given: Mapping[str, str]) -> dict[str, object]:
     return found
 
 
-def _show(found: object) -> None:
+def _show(found: object, where: str) -> None:
     """The table of before and after, and what to do next."""
     from rich.table import Table
 
@@ -194,10 +196,13 @@ def _show(found: object) -> None:
     console.print(f"It lies in {found.folder}, with its card: README.md.", soft_wrap=True)
     first = found.results[0]
     console.print(
-        f"Look closer: snellen compare {first.first} {first.second} --across", style="dim", soft_wrap=True
+        f"Look closer: snellen compare {first.first} {first.second} --across{where}",
+        style="dim",
+        soft_wrap=True,
     )
     use = "chat {} --image FILE" if found.model.startswith("hf:") else "run --model {} --data DATA"
-    console.print(f"Use it: snellen {use.format(found.model)}", style="dim", soft_wrap=True)
+    named = shlex.quote(found.model)
+    console.print(f"Use it: snellen {use.format(named)}", style="dim", soft_wrap=True)
 
 
 @app.command("build")
@@ -250,7 +255,7 @@ def build_(
     template = {"decoder": "the decoder's own", "plain": "plain (USER: … ASSISTANT: …): the decoder had none"}
     console.print(f"An image takes {found.tokens} tokens. Chat template: {template[found.template]}.")
     console.print(
-        f"Teach it: snellen tune hf:{found.folder} --recipe two-stage --data DATA -o TUNED",
+        f"Teach it: snellen tune {shlex.quote(f'hf:{found.folder}')} --recipe two-stage --data DATA -o TUNED",
         style="dim",
         soft_wrap=True,
     )

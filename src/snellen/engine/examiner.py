@@ -323,6 +323,8 @@ class Examination:
         details = (finding["details"] for finding in self.store.findings(self.run))
         figures = summarise(self.store.rows(self.run), details, self.protocol)
         speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
+        if self.model.fixed:  # reading answers that were written before is no speed
+            speed = None
         facts = manifest["model"].get("facts", {})
         tokens = figures["prompt_tokens"], figures["completion_tokens"]
         figures["protocol"] |= overall

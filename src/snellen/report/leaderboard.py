@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snellen.metrics.summary import COUNTS, RATES
-from snellen.report.tables import dollars, escape, heading_of, number, outcomes, told_of
+from snellen.report.tables import dollars, escape, heading_of, number, outcomes_of, told_of
 
 if TYPE_CHECKING:
     from snellen.runs import Run
@@ -59,7 +59,7 @@ def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _
         "questions": lambda run: number(run.metrics["questions"]),
         "items/s": lambda run: number(run.metrics["items_per_second"]),
         "cost $": lambda run: dollars(run.metrics.get("cost")),
-        "outcomes": _outcomes_of,
+        "outcomes": outcomes_of,
     }
     if not any(run.metrics.get("cost") is not None for run in runs):
         del columns["cost $"]
@@ -90,12 +90,6 @@ def _scores(runs: Sequence[Run]) -> list[str]:
 
 def _score_of(name: str, run: Run) -> str:
     return told_of(name, run.metrics)
-
-
-def _outcomes_of(run: Run) -> str:
-    skipped, whole = run.metrics["skipped"], run.manifest["data"]["n"]
-    told = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
-    return told if run.status == "finished" else f"{told} [red]stopped at {run.metrics['n']} of {whole}[/]"
 
 
 def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> int:

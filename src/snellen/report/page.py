@@ -123,7 +123,7 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
             "others": [plainly(name, run.metrics) for name in others],
             "speed": number(run.metrics["items_per_second"]),
             "cost": dollars(run.metrics.get("cost")),
-            "outcomes": _outcomes(run.metrics["outcomes"]),
+            "outcomes": _outcomes(run),
         }
         for run in ordered
     ]
@@ -152,7 +152,8 @@ def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
     return scatter(points, x="items per second", y=heading_of(primary), top=100 * most(primary))
 
 
-def _outcomes(counts: Mapping[str, int]) -> str:
+def _outcomes(run: Run) -> str:
+    counts = {**run.metrics["outcomes"], "skipped": run.metrics.get("skipped") or 0}
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
 
 
@@ -173,7 +174,7 @@ def _section(run: Run) -> dict[str, Any]:
         "categories": sorted(
             (one["value"], name, one["n"]) for name, one in run.metrics.get("by_category", {}).items()
         ),
-        "outcomes": _outcomes(run.metrics["outcomes"]),
+        "outcomes": _outcomes(run),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
         "matrix": matrix_of(truth, predicted) if truth else None,
         "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),

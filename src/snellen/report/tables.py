@@ -126,6 +126,13 @@ def outcomes(counts: Mapping[str, int]) -> str:
     )
 
 
+def outcomes_of(run: Run) -> str:
+    """The outcomes of a run that has figures, what was skipped, and where it stopped."""
+    skipped, whole = run.metrics.get("skipped"), run.manifest["data"]["n"]
+    told = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+    return told if run.status == "finished" else f"{told} [red]stopped at {run.metrics['n']} of {whole}[/]"
+
+
 def runs_table(runs: Iterable[Run]) -> Table:
     """All runs of a workspace, the newest last."""
     table = Table(header_style="bold")
@@ -139,7 +146,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
             run.status,
             str(run.manifest["data"]["n"]),
             f"{run.primary} {score(run.primary, run.headline)}" if run.headline else "–",
-            outcomes(figures["outcomes"]) if figures else "",
+            outcomes_of(run) if figures else "",
             str(run.manifest["started"]).replace("T", " ")[:16],
         )
     return table
@@ -191,7 +198,7 @@ def figures_table(run: Run) -> Table:
         rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
     if figures:
         rows += [
-            ("outcomes", outcomes(figures["outcomes"])),
+            ("outcomes", outcomes_of(run)),
             ("questions", number(figures["questions"])),
             ("items/s", number(figures["items_per_second"])),
             ("latency, median / p95 (s)", _pair(figures, "latency_median", "latency_p95")),
@@ -242,7 +249,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     table = Table(header_style="bold", title=names.replace("_", " "), title_justify="left")
     for heading in ("first", "second", "difference (points)", "only first / second better", "p", "verdict"):
         words = heading in ("first", "second", "verdict")
-        table.add_column(heading, justify="left" if words else "right")
+        # The ends of ids tell runs apart.
+        folds: Literal["fold", "ellipsis"] = "fold" if heading in ("first", "second") else "ellipsis"
+        table.add_column(heading, justify="left" if words else "right", overflow=folds)
     for one in comparisons:
         result = one.result
         gap = result.difference

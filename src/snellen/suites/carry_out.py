@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from snellen.api import AtHand, Filters, Plan, Watch
 from snellen.board import averages
 from snellen.compare import compare
-from snellen.errors import DataError, Unsupported, UsageError
+from snellen.errors import BadOption, DataError, Unsupported, UsageError, did_you_mean
 from snellen.redaction import redact
+from snellen.registry import PROTOCOLS
 from snellen.runs import Run
 from snellen.stats import LEVEL, holm
 from snellen.store import Store
@@ -329,15 +330,41 @@ def _told(part: Part, model: str, left_out: list[str]) -> Iterator[None]:
             left_out.append(message)
 
 
+def _check_options(suite: Suite, options: Mapping[str, Any]) -> None:
+    """Refuse an option that no protocol can have.
+
+    Raises:
+        BadOption: there is one.
+    """
+    known = {name for entry in PROTOCOLS.entries.values() for name in entry.options}
+    for key in options:
+        if key not in known:
+            raise BadOption(
+                f"-P {key}: no protocol of the suite {suite.name!r} has such an option."
+                f"{did_you_mean(key, known)}"
+            )
+
+
 def forecast(
-    suite: Suite, models: Sequence[str] = (), *, limit: int | None = None, workspace: Any = None
+    suite: Suite,
+    models: Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    workspace: Any = None,
+    max_cost: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[list[tuple[str, Forecast]], list[str]]:
-    """What a suite will ask and cost, part by part, and what it will leave out. Nothing is asked."""
+    """What a suite will ask and cost, part by part, and what it will leave out. Nothing is asked.
+
+    Raises:
+        BadOption: an option that no protocol has.
+    """
     check_limit(limit)
+    _check_options(suite, options or {})
     left_out: list[str] = []
     found = []
-    hand = AtHand()
-    for part, _, model, make in _plans(suite, models, limit, workspace=workspace, at_hand=hand):
+    common = {"workspace": workspace, "max_cost": max_cost, "at_hand": AtHand()}
+    for part, _, model, make in _plans(suite, models, limit, **common, known_options=options or {}):
         with _told(part, model, left_out):
             plan = make()
             found += [(part.name, one) for one in plan.forecasts()]
@@ -362,10 +389,12 @@ def carry_out(
         options: of every protocol that has them (a judge).
 
     Raises:
+        BadOption: an option that no protocol has.
         DataError: nothing at all could be examined.
         Stopped: a model gave up, or the budget is used up; what was answered is kept.
     """
     check_limit(limit)
+    _check_options(suite, options or {})
     found = Outcome(suite, limited=limit is not None)
     # One store, and one budget, for all of it.
     store = workspace if isinstance(workspace, Store) else Store(workspace)

@@ -115,6 +115,9 @@ class Suite:
         """
         found = read_mapping(path, "suite")
         where = str(path)
+        for key in ("parts", "claims", "reference", "average"):
+            if not isinstance(found.get(key, []), list):
+                raise DataError(f"{where}: {key} is a list; found {found[key]!r}.")
         parts = [_part(one, f"{where}, part {i}") for i, one in enumerate(found.pop("parts", []), 1)]
         claims = [_claim(one, f"{where}, claim {i}") for i, one in enumerate(found.pop("claims", []), 1)]
         rows = {

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import BadOption, Stopped, did_you_mean, reason_of, require
+from snellen.errors import BadOption, Interrupted, Stopped, did_you_mean, reason_of, require
 
 if TYPE_CHECKING:
     import torch
@@ -346,7 +346,7 @@ def carry_out(
         ) from error
     state = trainer.state
     if asked.set and state.global_step < state.max_steps:
-        raise Stopped(
+        raise Interrupted(
             f"Stopped after step {state.global_step} of {state.max_steps}. The same command goes on "
             "from there."
         )
