@@ -208,7 +208,7 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
         (("ls", "everything"), ["'models', 'datasets', 'protocols', 'runs'"]),
         (("ls", "runs", "--hub"), ["--hub goes with models, not with runs"]),
             (("ls", "runs", "--limit", "1"), ["--limit goes with --hub"]),
-            (("show", "@last", "--prompts", "-1"), ["x>=1"]),
+            (("show", "@last", "--prompts", "-1"), ["greater than or equal to 1"]),
         (("ls", "protocols", "--hub"), ["--hub goes with models"]),
         (("ls", "models", "--search", "x"), ["--search goes with --hub"]),
         ((*R, "--protocol", "open-world?prompt="), ["an empty prompt asks nothing"]),

@@ -106,7 +106,11 @@ class Protocol(ABC):
             DataError: it cannot.
         """
         if self.classifies and not labels:
-            raise DataError(f"The protocol {self.name!r} needs class names; this data set has none.")
+            raise DataError(
+                f"The protocol {self.name!r} needs class names; this data set has none. Name their column with "
+                "-D label=COLUMN; or name another protocol, and what it asks by (-D question=, -D choices=, "
+                "-D reference=): snellen ls protocols"
+            )
 
     def lacks(self, sample: Sample) -> str | None:
         """What a sample lacks to be asked about, in words; None where it lacks nothing. A data set is judged
