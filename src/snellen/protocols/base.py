@@ -107,7 +107,7 @@ class Protocol(ABC):
         """
         if self.classifies and not labels:
             raise DataError(
-                f"The protocol {self.name!r} needs class names; this data set has none. Name their column with "
+                f"The protocol {self.name!r} needs class names; this data set has none. Name their column: "
                 "-D label=COLUMN; or name another protocol, and what it asks by (-D question=, -D choices=, "
                 "-D reference=): snellen ls protocols"
             )
