@@ -298,3 +298,20 @@ def test_tables_take_the_roles_as_options(tmp_path, workspace, photos):
     assert run.metrics["outcomes"][Outcome.OK] == 1
     with pytest.raises(BadOption, match="choices='z'.*no such column"):
         DATASETS.make(f"jsonl:{tmp_path}/q.jsonl?choices=z")
+
+
+def test_names_that_list_synonyms():
+    """As in ImageNet: a short name is shown, and any of them is understood."""
+    from snellen.datasets.benchmarks import listed
+    from snellen.parsing import parse_label
+
+    raw = ["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane2", "tabby, tabby cat", "cat"]
+    names, synonyms = listed(raw)
+    assert names == ["tench", "goldfish", "crane", "crane2", "tabby", "cat"]
+    for text, label in (
+        ("The object in this photo is a tench, a freshwater fish.", "tench"),
+        ("tinca tinca", "tench"),
+        ("A tabby cat.", "tabby"),
+        ("crane", "crane"),
+    ):
+        assert parse_label(text, names, synonyms) == label
