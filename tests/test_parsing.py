@@ -436,6 +436,11 @@ def test_denials_of_many_sorts(text, label):
     assert (None if isinstance(found, ParseFailure) else found) == label
 
 
+@pytest.mark.parametrize(("open_", "close"), [("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>")])
+def test_tags_of_other_families(open_, close):
+    assert parse_label(f"{open_}A cat? No.{close} A dog.", ("cat", "dog")) == "dog"
+
+
 @pytest.mark.parametrize("text", ["cat, fish", "Cat. Fish.", "cat and fish"])
 def test_names_apart_are_no_name_run_together(text):
     assert isinstance(parse_label(text, ("cat", "fish", "catfish")), ParseFailure)

@@ -63,6 +63,12 @@ class TestRescore:
         found = run(model=Scripted(script), data="chart:shapes?n=28", protocol="rank")
         new = open_run(rescore(Store(), found.id, {"normalise": "bytes"}))
         assert set(found.predictions["prediction"]) != set(new.predictions["prediction"])
+        assert new.manifest["protocol"]["title"] == "rank?normalise=bytes"
+
+    def test_it_is_called_as_what_it_reads(self, workspace):
+        found = run(model=Scripted(lambda _: "star"), data="chart:shapes?n=6", protocol="closed-set?rounds=3")
+        again = open_run(rescore(Store(), found.id))
+        assert again.manifest["protocol"]["title"] == again.protocol == "closed-set?rounds=3"
 
     def test_what_was_never_asked_is_refused_and_leaves_nothing(self, workspace):
         found = self.examine(babble)

@@ -13,7 +13,7 @@ from snellen.errors import BadOption, UsageError
 from snellen.images import Image
 from snellen.models.base import Limits, Model
 from snellen.models.remote.prices import Prices
-from snellen.planning import check_scorer
+from snellen.planning import check_scorer, with_options
 from snellen.registry import PROTOCOLS
 from snellen.store import Store
 from snellen.types import Region, Request, Response, Sample
@@ -41,7 +41,6 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
     protocol = PROTOCOLS.make(name, {**made, **(options or {})})
     for scorer in protocol.scorers():
         check_scorer(scorer, Limits())
-    told = "&".join(f"{key}={value}" for key, value in (options or {}).items())
     data = _Stored(store, run, manifest)
     _take_over(store, run)
     examination = Examination(
@@ -51,7 +50,7 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         store,
         seed=manifest["seed"],
         fingerprint=manifest["data"]["fingerprint"],
-        title=f"{name}?{told}" if told else name,
+        title=with_options(manifest["protocol"].get("title") or name, options or {}),
         rescored=run,
         nonce=manifest["fresh"],
     )

@@ -66,7 +66,8 @@ def split_thinking(text: str) -> tuple[str, str]:
     ('a cat? no.', ' dog')
     """
     text = text.replace("◁", "<").replace("▷", ">")  # as Kimi-VL writes its tags
-    tag = r"(?:think|thinking|thought|reasoning|scratchpad)"
+    text = re.sub(r"\[(/?THINK)\]", r"<\1>", text)  # and Magistral
+    tag = r"(?:think|seed:think|thinking|thought|reasoning|scratchpad)"
     thoughts: list[str] = []
 
     def keep(found: re.Match[str]) -> str:

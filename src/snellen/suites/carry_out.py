@@ -224,6 +224,9 @@ def _verdict(claim: Claim, done: Sequence[Done]) -> tuple[str, str]:
     pairs = list(_best_pairs(lower, higher))
     if not pairs:
         return "nothing to compare was examined", "open"
+    failed = sum(run.metrics["outcomes"]["error"] for pair in pairs for run in pair)
+    if failed:
+        return f"{failed} samples of the runs ended in an error, so it is not decided", "open"
     if claim.spread is not None:
         return _of_spread(_selected(claim.spread, done), pairs)
     try:
