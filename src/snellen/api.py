@@ -20,7 +20,7 @@ from snellen.redaction import redact
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
 from snellen.runs import Run
 from snellen.shards import parquet_url
-from snellen.store import Store, default_workspace
+from snellen.store import Store
 
 if TYPE_CHECKING:
     from snellen.engine.crew import Crew, Duty, Engine
@@ -333,12 +333,6 @@ class Plan:
         n = len(one.data)
         ids = {place: one.data.id(place) for place in range(0, n, max(1, n // 50))}
         return Duty(one.run, source, one.protocol, n, ids, one.nonce, one.sink)
-
-    @property
-    def workspace_name(self) -> str | None:
-        """What to write after ``--workspace`` to name this one again; None where it is the default."""
-        named = self.workspace is not None and self.store.name != default_workspace()
-        return self.store.name if named else None
 
     def forecasts(self) -> list[Forecast]:
         """What it will ask and cost, without asking anything."""

@@ -58,9 +58,9 @@ def export(
     """
     for battle in ballots.voted():
         assert battle.vote is not None  # as they were asked for
-        if layout == "dpo" and (battle.vote.choice not in SIDES or battle.repeats or battle.leak):
+        if layout != "preferences" and battle.repeats:
             continue
-        if layout == "fastchat" and battle.repeats:
+        if layout == "dpo" and (battle.vote.choice not in SIDES or battle.leak):
             continue
         shown = [sha256 if picture is None else picture(battle, sha256) for sha256 in battle.images]
         if layout == "preferences":

@@ -118,6 +118,10 @@ def print_leaderboard(runs: list[Run]) -> None:
     console.print(f"Look closer: snellen show {runs[-1].id}{runs[-1].where}", style="dim", soft_wrap=True)
 
 
+#: How to ask again what failed in one of many examinations.
+AGAIN = "start the same command again"
+
+
 def tell_errors(runs: Iterable[Run], again: str = "") -> bool:
     """Say of which runs samples ended in an error, and how to ask them again; whether there are any."""
     failed = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from snellen.cli.app import (
+    AGAIN,
     AsJson,
     DataOptions,
     MaxConcurrency,
@@ -113,7 +114,7 @@ def diagnose_(
     else:
         _print(found, output)
     ids = dict.fromkeys(id for one in found.findings for id in one.runs)
-    if tell_errors((Run(store, id) for id in ids), "start the same command again"):
+    if tell_errors((Run(store, id) for id in ids), AGAIN):
         raise typer.Exit(1)
 
 

@@ -293,7 +293,6 @@ def tell_how_to_go_on(plan: Plan) -> None:
     same = "" if plan.fresh else "The same command goes on with all of it. "
     if plan.current is not None:
         options = {
-            "--workspace": plan.workspace_name,
             "--max-cost": plan.max_cost,
             "--max-concurrency": plan.max_concurrency,
             "--engine": plan.engine and plan.engine.name,
@@ -301,7 +300,7 @@ def tell_how_to_go_on(plan: Plan) -> None:
             "--gpus-per-replica": plan.engine and plan.engine.gpus,
         }
         told = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
-        same += f"Go on: snellen resume {plan.current}{told}"
+        same += f"Go on: snellen resume {plan.current}{plan.store.option}{told}"
     if same:
         typer.echo(same, err=True)
 

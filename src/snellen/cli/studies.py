@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from snellen.cli.app import (
+    AGAIN,
     AsJson,
     MaxCost,
     Quiet,
@@ -22,9 +23,6 @@ from snellen.cli.app import (
 )
 from snellen.errors import BadOption, Stopped, require
 from snellen.redaction import redact
-
-#: How to ask again what failed in one of many examinations.
-AGAIN = "start the same command again"
 
 
 @app.command("acuity")

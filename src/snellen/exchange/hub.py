@@ -50,24 +50,23 @@ def model_index(figures: Sequence[Figure]) -> list[Any]:
     """
     from huggingface_hub import EvalResult
 
-    def options(data: str) -> str | None:
-        return (data.partition("?")[2] or None) if on_hub(data) else None
-
-    return [
-        EvalResult(
-            task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
-            dataset_type=on_hub(one.data) or one.data,
-            dataset_name=one.data,
-            dataset_config=options(one.data),
-            dataset_split=(one.data.partition("?")[0].partition("@")[2] or None)
-            if on_hub(one.data)
-            else None,
-            metric_type=one.score,
-            metric_name=f"{one.score}, {one.protocol}",
-            metric_value=one.value,
+    found = []
+    for one in figures:
+        name, _, options = one.data.partition("?")
+        id_, split = on_hub(one.data), name.partition("@")[2]
+        found.append(
+            EvalResult(
+                task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
+                dataset_type=id_ or one.data,
+                dataset_name=one.data,
+                dataset_config=(options or None) if id_ else None,
+                dataset_split=(split or None) if id_ else None,
+                metric_type=one.score,
+                metric_name=f"{one.score}, {one.protocol}",
+                metric_value=one.value,
+            )
         )
-        for one in figures
-    ]
+    return found
 
 
 def write_entries(folder: Path, figures: Sequence[Figure]) -> list[Path]:

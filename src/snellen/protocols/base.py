@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from snellen.errors import BadOption, DataError
 from snellen.images import Image
 from snellen.parsing import ParseFailure, is_refusal, parse_label, parse_short, parse_yes_no, strip_thinking
+from snellen.parsing.text import marked_text
 from snellen.redaction import redact
 from snellen.types import (
     Decoding,
@@ -46,6 +47,7 @@ __all__ = [
     "refusal",
     "shuffled",
     "slots",
+    "unanswered",
     "worst",
 ]
 
@@ -221,6 +223,15 @@ def refusal(reply: Response) -> ParseFailure | None:
     if reply.outcome is not Outcome.REFUSED:
         return None
     return ParseFailure(reply.reason or "refusal", Outcome.REFUSED)
+
+
+def unanswered(reply: Response) -> ParseFailure | None:
+    """Of a chain of thought: whether it was cut off before it marked an answer, so that all it says was said
+    on the way.
+    """
+    if reply.outcome is not Outcome.TRUNCATED or marked_text(strip_thinking(reply.text)):
+        return None
+    return ParseFailure("cut off on the way to an answer", Outcome.TRUNCATED)
 
 
 def read_label(reply: Response, sample: Sample) -> str | ParseFailure:

@@ -17,9 +17,8 @@ from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption, DataError
 from snellen.metrics.answers import open_match
-from snellen.parsing import ParseFailure, parse_choice, parse_choices, strip_thinking
+from snellen.parsing import ParseFailure, parse_choice, parse_choices
 from snellen.parsing.choices import LETTERS
-from snellen.parsing.text import marked_text
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
 from snellen.protocols.base import (
     Normalise,
@@ -31,6 +30,7 @@ from snellen.protocols.base import (
     read_short,
     refusal,
     slots,
+    unanswered,
     worst,
 )
 from snellen.registry import PROTOCOLS
@@ -220,9 +220,9 @@ class MultipleChoice(Protocol):
             return (values.index(best),)
         if (refused := refusal(reply)) is not None:
             return refused
+        if self.cot and (nothing := unanswered(reply)) is not None:
+            return nothing
         cut = reply.outcome is Outcome.TRUNCATED
-        if cut and self.cot and not marked_text(strip_thinking(reply.text)):
-            return ParseFailure("cut off on the way to an answer", Outcome.TRUNCATED)
         if self.all_that_apply:
             return parse_choices(reply.text, options, truncated=cut)
         found = parse_choice(reply.text, options, truncated=cut)

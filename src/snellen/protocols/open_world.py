@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Literal
 from snellen.errors import BadOption
 from snellen.metrics.similarity import MINILM, embedder
 from snellen.parsing import ParseFailure, strip_thinking
-from snellen.parsing.text import marked_text
 from snellen.prompts import COT, OPEN_WORLD, fill
-from snellen.protocols.base import Protocol, ask, failed, positive, read_label, slots
+from snellen.protocols.base import Protocol, ask, failed, positive, read_label, slots, unanswered
 from snellen.registry import PROTOCOLS
 from snellen.types import Examination, Outcome, Prediction, Sample
 
@@ -63,9 +62,9 @@ class OpenWorld(Protocol):
         limit = self.max_tokens or (512 if self.cot else 64)
         text = self.prompt + (" " + fill(COT, what="the name") if self.cot else "")
         (reply,) = yield [ask(sample.images, text, max_tokens=limit)]
-        answer = read_label(reply, sample)
-        if self.cot and reply.outcome is Outcome.TRUNCATED and not marked_text(strip_thinking(reply.text)):
-            answer = ParseFailure("cut off on the way to an answer", Outcome.TRUNCATED)
+        answer: str | ParseFailure | None = unanswered(reply) if self.cot else None
+        if answer is None:
+            answer = read_label(reply, sample)
         if isinstance(answer, str):
             return Prediction(sample.id, answer, questions=1, details={"mapped_by": "words"})
         if self.map == "words" or answer.outcome is Outcome.REFUSED:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from snellen.metrics.summary import COUNTS, most
+from snellen.metrics.summary import COUNTS
 from snellen.report import page
-from snellen.report.tables import escape
+from snellen.report.tables import escape, heading_of
 from snellen.suites.carry_out import UNSCALED, Outcome, Row
 from snellen.suites.suite import Suite
 
@@ -48,8 +48,7 @@ def _rows(title: str, rows: Sequence[Row], varies: str, note: str, *, published:
 
 
 def _heading(name: str) -> str:
-    words = name.replace("_", " ").replace("f1", "F1").replace("gpu gb", "GPU GB")
-    return words if name in UNSCALED or name in COUNTS or most(name) > 1 else f"{words} %"
+    return name.replace("_", " ").replace("gpu gb", "GPU GB") if name in UNSCALED else heading_of(name)
 
 
 def _tables(outcome: Outcome) -> Iterator[Told]:

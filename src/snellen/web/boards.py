@@ -21,7 +21,7 @@ from snellen.report.charts import Point, curves, scatter
 from snellen.report.page import markdown_table
 from snellen.report.tables import dollars, heading_of, number, pairs
 from snellen.runs import Run
-from snellen.web.site import site_of
+from snellen.web.site import Site, site_of
 
 __all__ = ["router"]
 
@@ -59,11 +59,10 @@ def leaderboard(request: Request) -> Response:
     seen = [entry for entry in entries if query.keeps(entry)]
     groups = grouped(seen, query)
     shown = _paged(groups, query.page)
-    # Ranks are of all that can be compared, whatever is filtered.
-    whole = {_key(group): group for group in grouped(entries, query)}
+    ranks = _ranks(site, entries, query)
     boards = []
     for group, rows in shown:
-        places, paired = site.board.ranks(whole.get(_key(group), group))
+        places, paired = ranks(group)
         tied = Counter(places.values())
         suites = dict.fromkeys(suite for entry in rows for suite in entry.suites)
         boards.append(
@@ -138,8 +137,18 @@ def _best(points: Sequence[Point], *, small: bool) -> list[Point]:
     return [points[i] for i in sorted([*best, *others][:MARKS])]
 
 
-def _key(group: Group) -> tuple[str, str, str, str]:
-    return group.data, group.protocol, group.primary, group.fingerprint
+def _ranks(
+    site: Site, entries: Sequence[Entry], query: Query
+) -> Callable[[Group], tuple[dict[str, int], bool]]:
+    """Ranks of a group's runs among all that can be compared, whatever is filtered (see
+    :meth:`snellen.board.Board.ranks`).
+    """
+
+    def key(group: Group) -> tuple[str, str, str, str]:
+        return group.data, group.protocol, group.primary, group.fingerprint
+
+    whole = {key(group): group for group in grouped(entries, query)}
+    return lambda group: site.board.ranks(whole.get(key(group), group))
 
 
 def _percent(value: float | None) -> float | None:
@@ -250,12 +259,8 @@ def download(request: Request, format: str) -> Response:
     makers = {"csv": _as_csv, "json": _as_json, "md": _as_markdown}
     if format not in makers:
         raise BadOption(f"leaderboard.{format} is not written; allowed: {', '.join(makers)}.")
-    whole = {_key(group): group for group in grouped(site.board.entries(), query)}
-    ranked = []
-    for group in site.board.select(query):
-        places, _ = site.board.ranks(whole.get(_key(group), group))
-        ranked.append((group, places))
-    text = makers[format](ranked)
+    ranks = _ranks(site, site.board.entries(), query)
+    text = makers[format]([(group, ranks(group)[0]) for group in site.board.select(query)])
     kinds = {"csv": "text/csv", "json": "application/json", "md": "text/markdown"}
     headers = {
         "content-type": f"{kinds[format]}; charset=utf-8",
