@@ -13,10 +13,11 @@ from helpers import REFUSED, converse, sample, text_of
 from snellen.errors import BadOption, DataError
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
+from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.protocols.open_world import OpenWorld
 from snellen.protocols.rank import Rank
 from snellen.registry import PROTOCOLS
-from snellen.types import Kind, Outcome, Response, Score
+from snellen.types import Kind, Outcome, Response, Sample, Score
 
 LABELS = ("cat", "dog", "bird", "fish")
 
@@ -311,3 +312,17 @@ def test_a_data_set_without_class_names_is_refused(name):
 def test_options_that_make_no_sense_are_refused(make, message):
     with pytest.raises(BadOption, match=message):
         make()
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_chain_of_thought_that_was_cut_off_is_no_answer(marked):
+    """Unless it had marked one: what it says on the way names much."""
+    text = "It is typical of a dog. However, looking at its whiskers and its"
+    reply = Response(f"The answer is dog.\n{text}" if marked else text, outcome=Outcome.TRUNCATED)
+    about = {"labels": ("cat", "dog"), "question": "What?", "choices": ("cat", "dog")}
+    for protocol in (OpenWorld(cot=True), MultipleChoice(cot=True)):
+        exam = protocol.examine(Sample("a", **about))
+        next(exam)
+        with pytest.raises(StopIteration) as end:
+            exam.send([reply])
+        assert end.value.value.outcome is (Outcome.OK if marked else Outcome.TRUNCATED)

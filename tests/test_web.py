@@ -169,7 +169,11 @@ class TestPages:
     def test_ranks_are_of_all_that_can_be_compared(self, store, workspace):
         """Whatever is filtered; and in files as on the page."""
         for name, wrong in (("model-a", 0), ("model-b", 3), ("model-c", 9)):
-            told = lambda r, wrong=wrong: r.sample.label if r.images[0].sha256[0] > f"{wrong:x}" else "star"  # noqa: E731
+
+            def told(request, wrong=wrong):
+                hit = request.images[0].sha256[0] > f"{wrong:x}"
+                return request.sample.label if hit else "star"
+
             run(model=Scripted(told, name), data="chart:shapes?n=120", protocol="closed-set?rounds=1")
         with served(Site(store, Policy())) as address, browser(address) as client:
             ranks = {row["model"]: row["rank"] for row in client.get("/leaderboard.json").json()}
@@ -185,7 +189,10 @@ class TestPages:
 
     def test_scores_that_are_no_shares_have_their_own_scale(self, store, workspace):
         for name, text in (("good", "a red star"), ("bad", "a thing")):
-            told = lambda r, text=text: r.sample.references[0] if text[2] == "r" else text  # noqa: E731
+
+            def told(request, text=text):
+                return request.sample.references[0] if text[2] == "r" else text
+
             run(
                 model=Scripted(told, name),
                 data="chart:shapes?n=8&ask=caption",
