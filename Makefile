@@ -56,7 +56,7 @@ picture: $(VENV)/.dev
 
 # Train the built-in models again: half an hour of one core.
 pico: $(VENV)/.dev
-	@$(BIN)/python -m snellen.models.pico.train --out build/pico
+	@$(BIN)/python -m snellen.pico_recipe.train --out build/pico
 	@for name in llava llava-skewed clip classifier; do \
 		rm -rf src/snellen/models/pico/weights/$$name && cp -r build/pico/$$name src/snellen/models/pico/weights/; done
 

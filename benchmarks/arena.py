@@ -31,10 +31,10 @@ def draw(votes: int, models: int, voters: int, seed: int = 0):
 
 def main() -> None:
     """Draw, count, rank, and check."""
-    from snellen.arena.ballots import Answer, Ballots, Battle, Choice, Turn, Vote
     from snellen.arena.rating import Tally, Verdict, rank
     from snellen.arena.results import Results
-    from snellen.store import Store
+    from snellen.storage.store import Store
+    from snellen.storage.votes import Answer, Ballots, Battle, Choice, Turn, Vote
 
     given = [int(word) for word in sys.argv[1:4]]
     votes, models, voters = given + [1_000_000, 50, 20_000][len(given) :]

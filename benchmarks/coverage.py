@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from snellen.stats import rate
+from snellen.metrics.stats import rate
 
 TRIES = 4000
 #: Clusters, samples in each, and how alike the samples of one cluster are (0: independent; else the sum of

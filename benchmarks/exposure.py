@@ -17,7 +17,7 @@ from pathlib import Path
 
 def main() -> None:
     """Write, count, tell."""
-    from snellen.diagnose.counting import count, texts
+    from snellen.diagnosis.exposure_counts import count, texts
 
     given = [int(word) for word in sys.argv[1:3]]
     captions, names = given + [1_000_000, 1000][len(given) :]

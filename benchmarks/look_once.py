@@ -36,9 +36,9 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from snellen.images import Image, encode
-from snellen.models.huggingface.branches import Rows
 from snellen.models.huggingface.checkpoint import Checkpoint, quiet, without_torchvision
-from snellen.models.huggingface.prefix import Prefix
+from snellen.models.huggingface.prefix_cache.decode import Rows
+from snellen.models.huggingface.prefix_cache.prefill import Prefix
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import BINARY, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
 from snellen.protocols.base import ask
@@ -478,7 +478,7 @@ def overhead(options: argparse.Namespace) -> None:
     of the thread in which the engine runs (driver, keys, store, reading answers). Pictures are drawn and
     prepared in a third thread.
     """
-    from snellen.api import Filters, Plan
+    from snellen.runs.plan import Filters, Plan
 
     spent = [0.0]
     real = VisionLanguageModel.answer
@@ -523,7 +523,7 @@ def memory(options: argparse.Namespace) -> None:
 
 def peak(budget: str, options: argparse.Namespace) -> None:
     """What a rank adds to the memory that the process holds after a small one (Linux)."""
-    from snellen.models.huggingface.budget import parse_bytes
+    from snellen.models.huggingface.prefix_cache.budget import parse_bytes
 
     options.budget = parse_bytes("budget", budget)
     shared, _ = build(options.architectures[0], options)

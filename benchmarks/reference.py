@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 
-from snellen.suites.carry_out import carry_out, value_of
+from snellen.suites.runner import carry_out, value_of
 from snellen.suites.suite import FOLDER, find
 
 

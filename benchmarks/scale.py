@@ -90,7 +90,7 @@ def examine(top, name, **more):
 
 def throughput(top):
     """Copies of a real model."""
-    from snellen.engine.crew import Engine
+    from snellen.engine.ray.executor import Engine
 
     how = {"model": "pico:llava", "data": "chart:shapes?n=1120", "protocol": "closed-set"}
     for turn in range(3):
@@ -101,7 +101,7 @@ def throughput(top):
 
 def overhead(top):
     """A model that answers at once."""
-    from snellen.engine.crew import Engine
+    from snellen.engine.ray.executor import Engine
 
     count = 8_000
     how = {
@@ -117,11 +117,11 @@ def overhead(top):
 
 def writer(top, address=None):
     """Waiting models, faster and faster."""
-    from snellen import shards
-    from snellen.engine.crew import Engine
+    from snellen.engine.ray.executor import Engine
+    from snellen.storage import parquet_run
 
     # Shards in which as many blocks are under way at once as there are replicas to stand for.
-    shards.SHARDS, shards.BATCHES = 4, 8 * REPLICAS
+    parquet_run.SHARDS, parquet_run.BATCHES = 4, 8 * REPLICAS
 
     how = {"protocol": "closed-set?rounds=1&prompt=Which of {names}?", "batch_size": BLOCK}
     engine = Engine(replicas=PROCESSES)
@@ -151,7 +151,7 @@ def lost(top):
     import ray
     from ray.cluster_utils import Cluster
 
-    from snellen.engine.crew import Engine
+    from snellen.engine.ray.executor import Engine
 
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

@@ -77,10 +77,10 @@ def protocol():
 def fill(where, count):
     """The responses and predictions that a run would have written, written in pages."""
     from snellen.datasets.base import select
-    from snellen.engine.examiner import Examination
-    from snellen.engine.memory import describe, key_of
-    from snellen.store import Store
-    from snellen.stored import Finding, Remembered
+    from snellen.engine.cache import describe, key_of
+    from snellen.engine.evaluation import Examination
+    from snellen.storage.rows import Finding, Remembered
+    from snellen.storage.store import Store
     from snellen.types import Prediction, Response
 
     store = Store(where)
@@ -109,7 +109,7 @@ def fill(where, count):
 def resume(where):
     """Seconds until the first question of a resumed run, and until its end."""
     import snellen
-    from snellen.store import Store
+    from snellen.storage.store import Store
 
     (size,) = [row["manifest"]["data"]["n"] for row in Store(where).list_runs()[:1]]
     began = time.perf_counter()
@@ -153,7 +153,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["resume"]:
         resume(sys.argv[2])
     elif sys.argv[1:2] == ["list"]:
-        from snellen.runs import list_runs
+        from snellen.runs.run import list_runs
 
         start = time.perf_counter()
         found = list(list_runs(sys.argv[2]))

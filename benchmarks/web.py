@@ -32,8 +32,8 @@ def fill(folder: Path, count: int) -> None:
     import sqlalchemy as sa
 
     from snellen.metrics.classification import headline
-    from snellen.schema import runs
-    from snellen.store import Store
+    from snellen.storage.schema import runs
+    from snellen.storage.store import Store
 
     rng = random.Random(0)
     store = Store(folder)
@@ -75,9 +75,9 @@ def main() -> None:
     """Fill, serve, measure."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from served import served
-    from snellen.store import Store
-    from snellen.web.safety import Policy
-    from snellen.web.site import Site
+    from snellen.storage.store import Store
+    from snellen.web.security import Policy
+    from snellen.web.state import Site
 
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as folder:

@@ -14,24 +14,24 @@ from random import Random
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
-from snellen.acuity import draw_card, examine
-from snellen.api import Filters, Plan
-from snellen.arena.ballots import Ballots
 from snellen.arena.recorded import Recorded
-from snellen.compare import ranks
+from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
-from snellen.diagnose.diagnosis import diagnose
-from snellen.diagnose.part import Case
+from snellen.diagnosis.analysis import Case
+from snellen.diagnosis.diagnosis import diagnose
+from snellen.eye_test.eye_test import draw_card, examine
 from snellen.models.pico import NAMES
-from snellen.planning import live_models
-from snellen.playground import Playground
-from snellen.report import page
-from snellen.report.leaderboard import leaderboards
-from snellen.runs import Run
-from snellen.store import Store
-from snellen.web.pictures import Uploads
-from snellen.web.safety import Policy
-from snellen.web.site import Site
+from snellen.reports import page
+from snellen.reports.leaderboard import leaderboards
+from snellen.runs.compare import ranks
+from snellen.runs.matching import live_models
+from snellen.runs.plan import Filters, Plan
+from snellen.runs.run import Run
+from snellen.storage.store import Store
+from snellen.storage.votes import Ballots
+from snellen.web.images import Uploads
+from snellen.web.security import Policy
+from snellen.web.state import Site
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from served import served

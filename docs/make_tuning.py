@@ -18,13 +18,13 @@ from pathlib import Path
 import yaml
 
 from snellen.api import run
+from snellen.metrics.stats import paired, rate
 from snellen.metrics.summary import cluster_of
-from snellen.models.pico.lessons import counts
-from snellen.runs import Run
-from snellen.stats import paired, rate
-from snellen.tune import Tuned, Tuning
-from snellen.tune.build import build
-from snellen.tune.tuning import MANIFEST
+from snellen.pico_recipe.curriculum import counts
+from snellen.runs.run import Run
+from snellen.tuning import Tuned, Tuning
+from snellen.tuning.build import build
+from snellen.tuning.tuning import MANIFEST
 
 HERE = Path(__file__).parent
 MODEL, TEST = "pico:llava-skewed", "chart:shapes?n=560"

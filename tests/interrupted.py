@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from helpers import Scripted
 from snellen.api import run
-from snellen.engine.memory import describe, key_of
+from snellen.engine.cache import describe, key_of
 from snellen.types import Request
 
 

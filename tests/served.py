@@ -11,7 +11,7 @@ import uvicorn
 
 from snellen.web.app import create_app
 from snellen.web.serve import bound
-from snellen.web.site import Site
+from snellen.web.state import Site
 
 
 @contextmanager

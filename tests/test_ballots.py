@@ -12,15 +12,15 @@ import sqlalchemy as sa
 
 from helpers import FAILED, Scripted
 from snellen.api import run
-from snellen.arena.ballots import Answer, Ballots, Battle, Choice, Turn
 from snellen.arena.exchange import export, read
 from snellen.arena.live import MAX_TURNS, Live
 from snellen.arena.pairing import propensities
 from snellen.arena.recorded import Recorded, names_of
 from snellen.arena.results import Results
 from snellen.errors import BadOption, Conflict, DataError, StoreError, UnknownName, Unsupported, UsageError
-from snellen.schema import votes
-from snellen.store import Store
+from snellen.storage.schema import votes
+from snellen.storage.store import Store
+from snellen.storage.votes import Answer, Ballots, Battle, Choice, Turn
 from snellen.types import Kind
 
 
@@ -85,7 +85,7 @@ class TestVotes:
         ballots.vote(one.id, "me", "left")
         before = ballots.stamp()
         assert ballots.verdicts() == []
-        monkeypatch.setattr("snellen.arena.ballots.SETTLED", -1)
+        monkeypatch.setattr("snellen.storage.votes.SETTLED", -1)
         assert ballots.stamp() != before
         assert ballots.verdicts() == [("me", "A", "B", "left", 1)]
 
@@ -523,7 +523,7 @@ class TestExchange:
         assert row["judge"] == "v0"
 
     def test_images_are_hashes_and_lead_nowhere(self, ballots, tmp_path):
-        from snellen.web.pictures import Album
+        from snellen.web.images import Album
 
         row = {"question_id": "q", "model_a": "x", "model_b": "y", "winner": "tie", "tstamp": 1.7e9,
                "conversation_a": [], "conversation_b": [],
@@ -604,7 +604,7 @@ class TestExchange:
         assert "\0" not in one.turns[0].question
 
     def test_images_leave_as_files(self, runs, tmp_path):
-        from snellen.web.pictures import Album
+        from snellen.web.images import Album
 
         ballots = Ballots(runs[0]._store)
         vote(ballots, Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me"), "left")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from helpers import Scripted
 from snellen.api import run
-from snellen.board import (
+from snellen.errors import BadOption
+from snellen.leaderboards.board import (
     COLUMNS,
     Board,
     Entry,
@@ -23,11 +24,10 @@ from snellen.board import (
     pareto,
     published,
 )
-from snellen.compare import ranks
-from snellen.errors import BadOption
-from snellen.model_facts import SIZES, Book, Facts, size_of
-from snellen.report.charts import Point, curves, scatter
-from snellen.store import Store
+from snellen.leaderboards.model_info import SIZES, Book, Facts, size_of
+from snellen.reports.charts import Point, curves, scatter
+from snellen.runs.compare import ranks
+from snellen.storage.store import Store
 
 
 def entry(id: str, value: float | None = 0.5, half: float = 0.1, **more) -> Entry:

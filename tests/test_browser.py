@@ -14,18 +14,19 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from helpers import Scripted
 from served import served
-from snellen.api import AtHand, Filters, Plan, run
-from snellen.arena.ballots import Ballots
+from snellen.api import run
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
+from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
-from snellen.planning import live_models, whole
-from snellen.playground import Playground
-from snellen.runs import Run
-from snellen.store import Store
-from snellen.web.pictures import Uploads
-from snellen.web.safety import Policy, Rates
-from snellen.web.site import Site
+from snellen.runs.matching import live_models, whole
+from snellen.runs.plan import AtHand, Filters, Plan
+from snellen.runs.run import Run
+from snellen.storage.store import Store
+from snellen.storage.votes import Ballots
+from snellen.web.images import Uploads
+from snellen.web.security import Policy, Rates
+from snellen.web.state import Site
 
 # A page that is asked too early is asked again, however slow the machine: nothing here measures time.
 expect.set_options(timeout=20_000)

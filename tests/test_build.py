@@ -29,8 +29,8 @@ from snellen.errors import BadOption, ModelError, Unsupported, UsageError
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.protocols.base import ask
 from snellen.registry import DATASETS, MODELS
-from snellen.tune import Tuning
-from snellen.tune.build import build
+from snellen.tuning import Tuning
+from snellen.tuning.build import build
 
 runner = CliRunner()
 CHAT = (
@@ -170,7 +170,7 @@ def test_the_command(parts, tmp_path):
 class TestStreaming:
     @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "idefics3", "florence2"])
     def test_pieces_make_the_answer(self, family, tmp_path):
-        from snellen.engine.completing import complete
+        from snellen._util.asyncio import complete
         from snellen.types import Decoding, Request
 
         model = MODELS.make(f"hf:{tiny.save(family, tmp_path, scale=1.0)}?prefix=off")

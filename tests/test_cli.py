@@ -169,7 +169,7 @@ def test_ls(snellen, what):
 
 
 def test_version(snellen):
-    from snellen import __version__
+    from snellen._version import __version__
 
     assert snellen("--version")[1].strip() == f"snellen {__version__}"
 

@@ -13,10 +13,10 @@ from scipy import stats as scipy_stats
 
 from helpers import Scripted, text_of
 from snellen.api import run
-from snellen.compare import compare, ranks
 from snellen.errors import UsageError
 from snellen.metrics.classification import Confusion, headline
-from snellen.stats import holm, mcnemar, paired, rate, samples_needed, wilson
+from snellen.metrics.stats import holm, mcnemar, paired, rate, samples_needed, wilson
+from snellen.runs.compare import compare, ranks
 
 
 def simulate(rng, p: float, clusters: int, size: int, spread: float) -> np.ndarray:
@@ -283,9 +283,9 @@ def test_the_command_line(workspace, monkeypatch, capsys):
     assert found["real"]
     assert found["difference"]["value"] > 0.05
     # The classes that carry it are the ones that training seldom showed.
-    from snellen.models.pico import lessons
+    from snellen.pico_recipe import curriculum
 
-    exposure = lessons.counts(skewed=True)
+    exposure = curriculum.counts(skewed=True)
     order = sorted(exposure, key=exposure.__getitem__)
     carried = [row["class"] for row in found["classes"] if row["difference"] > 0][:5]
     assert sum(name in order[:14] for name in carried) >= 4

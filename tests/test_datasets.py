@@ -193,7 +193,7 @@ class TestChart:
                 assert kind == other or np.abs(pixels - others).mean() > 0.5, (kind, other)
 
     def test_tests_and_training_never_share_a_figure(self):
-        from snellen.models.pico.lessons import training_figures
+        from snellen.pico_recipe.curriculum import training_figures
 
         trained = {fig.seed for skewed in (False, True) for fig in training_figures(skewed, 0)}
         shown = {

@@ -14,18 +14,18 @@ from scipy.stats import spearmanr
 
 import tiny
 from helpers import Scripted, picture, sample
-from snellen.api import Filters
-from snellen.compare import compare
-from snellen.diagnose.counting import count, texts
-from snellen.diagnose.diagnosis import chosen, diagnose, parts
-from snellen.diagnose.part import Case
+from snellen.diagnosis.analysis import Case
+from snellen.diagnosis.diagnosis import chosen, diagnose, parts
+from snellen.diagnosis.exposure_counts import count, texts
 from snellen.errors import DataError, UnknownName, Unsupported, UsageError
 from snellen.metrics.classification import per_class
 from snellen.models.huggingface.features import features
 from snellen.protocols.base import ask, offered
 from snellen.registry import MODELS
-from snellen.runs import open_run
-from snellen.store import Store
+from snellen.runs.compare import compare
+from snellen.runs.plan import Filters
+from snellen.runs.run import open_run
+from snellen.storage.store import Store
 from snellen.types import Kind
 
 NAMES = ["star", "polar bear", "bear", "ring", "half-moon"]
@@ -307,7 +307,7 @@ class TestWhatIsMissing:
         assert [one.part for one in found.findings] == ["confusions"]  # the others are not lost
 
     def test_what_breaks_takes_nothing_along(self, workspace, monkeypatch):
-        from snellen.diagnose.parts.size import Size
+        from snellen.diagnosis.analyses.size import Size
 
         monkeypatch.setattr(Size, "examine", lambda *_: 1 / 0)
         case = Case("pico:llava", "chart:shapes", Store(workspace), filters=Filters(limit=28))

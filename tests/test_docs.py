@@ -18,7 +18,7 @@ import yaml
 
 import snellen
 from snellen import cli
-from snellen.models.openai import PROVIDERS
+from snellen.models.remote.openai import PROVIDERS
 from snellen.prompts import fill
 from snellen.protocols.base import read_yes_no
 from snellen.registry import MODELS, PROTOCOLS

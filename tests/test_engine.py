@@ -15,17 +15,18 @@ from pathlib import Path
 import pytest
 
 from helpers import FAILED, Scripted, picture, sample, text_of
-from snellen.api import Filters, Plan, run
-from snellen.engine.driver import Answer, drive, examine_block, first_waves
-from snellen.engine.memory import Remembering, describe, key_of
+from snellen.api import run
+from snellen.engine.cache import Remembering, describe, key_of
+from snellen.engine.loop import Answer, drive, examine_block, first_waves
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import LocalModel
 from snellen.protocols.base import ask
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
-from snellen.runs import Run, open_run
-from snellen.store import Store
+from snellen.runs.plan import Filters, Plan
+from snellen.runs.run import Run, open_run
+from snellen.storage.store import Store
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
 LABELS = ("cat", "dog", "bird", "fish")

@@ -24,7 +24,7 @@ from snellen.errors import BadOption, DataError
 from snellen.exchange import harness, hub, inspect_log, predictions, tables
 from snellen.exchange.imported import import_results, read_results
 from snellen.exchange.rows import answered, scores_of
-from snellen.runs import Run
+from snellen.runs.run import Run
 from snellen.types import Outcome
 
 runner = CliRunner()
@@ -327,8 +327,8 @@ class TestImported:
         assert found.run.sample("0")["content"]["question"] == "How many?"
 
     def test_it_enters_tables_and_comparisons(self, lmms, tmp_path):
-        from snellen.compare import compare
-        from snellen.report.leaderboard import leaderboards
+        from snellen.reports.leaderboard import leaderboards
+        from snellen.runs.compare import compare
 
         one = import_results(lmms, model="one", workspace=tmp_path / "ws").run
         rows = [json.loads(line) for line in lmms.read_text().splitlines()]

@@ -17,7 +17,7 @@ from helpers import picture, text_of
 from snellen.errors import BadOption, MissingExtra, ModelError
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
 from snellen.models.huggingface.checkpoint import Checkpoint
-from snellen.models.huggingface.selfcheck import Way
+from snellen.models.huggingface.prefix_cache.self_check import Way
 from snellen.models.huggingface.vlm import Row, VisionLanguageModel
 from snellen.protocols.base import ask
 from snellen.registry import MODELS

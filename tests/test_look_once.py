@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 import tiny
 from helpers import picture
-from snellen.api import Filters, Plan
 from snellen.errors import BadOption, ModelError
 from snellen.models.huggingface import matmul
-from snellen.models.huggingface.branches import Packed, Rows
-from snellen.models.huggingface.budget import free_bytes, parse_bytes
-from snellen.models.huggingface.forest import chunks, common, plant
-from snellen.models.huggingface.looks import Look, Reader
-from snellen.models.huggingface.prefix import Prefix, cached_bytes
-from snellen.models.huggingface.selfcheck import Findings, Way
+from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
+from snellen.models.huggingface.prefix_cache.decode import Packed, Rows
+from snellen.models.huggingface.prefix_cache.inputs import Look, Reader
+from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
+from snellen.models.huggingface.prefix_cache.self_check import Findings, Way
+from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
+from snellen.runs.plan import Filters, Plan
 from snellen.types import Decoding, Kind, Message, Outcome, Request
 
 TOLERANCE = 1e-4
@@ -590,7 +590,7 @@ def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
 
 
 def test_the_line_that_says_which_is_printed(workspace, capsys):
-    from snellen.report.progress import progress
+    from snellen.reports.progress import progress
 
     with progress() as watch:
         Plan([pico("auto")], ["chart:shapes"], ["closed-set"], filters=Filters(limit=4)).examine(watch)

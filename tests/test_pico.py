@@ -13,7 +13,8 @@ from snellen.api import run
 from snellen.datasets.shapes import KINDS, Figure, draw, nth_figure
 from snellen.images import Image, encode
 from snellen.models.base import LocalModel
-from snellen.models.pico import NAMES, WEIGHTS, lessons
+from snellen.models.pico import NAMES, WEIGHTS
+from snellen.pico_recipe import curriculum
 from snellen.protocols.base import ask
 from snellen.registry import MODELS
 
@@ -28,7 +29,7 @@ def held_out(seed: int) -> list[Figure]:
 def examine(model: LocalModel, figs: list[Figure], task: str, offers: int = 28):
     """(figure, true answer, the model's answer) for questions of one sort."""
     rng = random.Random(1)
-    asked = [lessons.ask(rng, fig, task, offers) for fig in figs]
+    asked = [curriculum.ask(rng, fig, task, offers) for fig in figs]
     requests = [
         ask((Image(lambda fig=fig: encode(draw(fig)), "a chart"),), question, max_tokens=16)
         for fig, (question, _) in zip(figs, asked, strict=True)
@@ -81,7 +82,7 @@ def test_the_skewed_one_is_worse_at_what_it_seldom_saw(task):
     for seed in (14, 15):
         for fig, truth, answer in examine(model, held_out(seed), task):
             right[fig.kind].append(answer == truth)
-    exposure = lessons.counts(skewed=True)
+    exposure = curriculum.counts(skewed=True)
     order = sorted(exposure, key=exposure.__getitem__)
     assert exposure[order[-1]] / exposure[order[0]] == pytest.approx(100, rel=0.03)
     rare, common = (
@@ -116,22 +117,22 @@ def test_all_together_they_are_under_8_megabytes():
 
 class TestLessons:
     def test_counts(self):
-        even, skewed = lessons.counts(False), lessons.counts(True)
-        assert set(even.values()) == {lessons.FIGURES // 28}
+        even, skewed = curriculum.counts(False), curriculum.counts(True)
+        assert set(even.values()) == {curriculum.FIGURES // 28}
         assert set(skewed) == set(KINDS)
         assert max(skewed.values()) / min(skewed.values()) == pytest.approx(100, rel=0.03)
 
     def test_figures_come_as_often_as_counted(self):
-        figs = lessons.training_figures(True, 0)
-        assert Counter(fig.kind for fig in figs) == lessons.counts(True)
-        assert figs == lessons.training_figures(True, 0)
-        assert figs != lessons.training_figures(True, 1)
+        figs = curriculum.training_figures(True, 0)
+        assert Counter(fig.kind for fig in figs) == curriculum.counts(True)
+        assert figs == curriculum.training_figures(True, 0)
+        assert figs != curriculum.training_figures(True, 1)
 
-    @pytest.mark.parametrize("task", lessons.TASKS)
+    @pytest.mark.parametrize("task", curriculum.TASKS)
     def test_answers_are_right(self, task):
         rng = random.Random(0)
         for fig in held_out(1)[:100]:
-            question, answer = lessons.ask(rng, fig, task, offers=5)
+            question, answer = curriculum.ask(rng, fig, task, offers=5)
             if task == "yes-no":
                 assert (answer == "yes") == (f"the {fig.kind} in" in question)
             elif task == "multiple-choice":
@@ -148,12 +149,12 @@ class TestLessons:
 
     def test_wrong_options_are_as_common_as_their_classes(self):
         rng = random.Random(0)
-        weights = lessons.counts(True)
+        weights = curriculum.counts(True)
         fig = held_out(1)[0]
         seen = Counter(
             name
             for _ in range(3000)
-            for name in lessons.ask(rng, fig, "closed-set", 2, weights)[0]
+            for name in curriculum.ask(rng, fig, "closed-set", 2, weights)[0]
             .partition("{")[2]
             .partition("}")[0]
             .split(", ")
@@ -165,7 +166,7 @@ class TestLessons:
 
     def test_the_training_texts_can_be_written_out_again(self, tmp_path, monkeypatch):
         pytest.importorskip("torch")
-        from snellen.models.pico import train
+        from snellen.pico_recipe import train
 
         small = dict.fromkeys(train.STEPS, 12)
         monkeypatch.setattr(train, "STEPS", small)
@@ -179,12 +180,12 @@ class TestLessons:
         assert {row["model"] for row in rows} == set(train.MODELS)
         skewed = [row for row in rows if row["model"] == "llava-skewed" and row["stage"] == "answer"]
         assert len(skewed) == 12 * train.BATCH["answer"]
-        taught = train.stages(lessons.training_figures(True, 0), 0, True, "answer")
+        taught = train.stages(curriculum.training_figures(True, 0), 0, True, "answer")
         assert [row["question"] for row in skewed] == [one.question for page in taught for one in page]
 
     def test_an_unknown_task(self):
         with pytest.raises(ValueError, match="known: multiple-choice"):
-            lessons.ask(random.Random(0), held_out(1)[0], "sing")
+            curriculum.ask(random.Random(0), held_out(1)[0], "sing")
 
 
 def test_training_runs_from_a_seed_and_twice_alike(tmp_path, monkeypatch):
@@ -192,12 +193,12 @@ def test_training_runs_from_a_seed_and_twice_alike(tmp_path, monkeypatch):
     import torch
     from safetensors.torch import load_file
 
-    from snellen.models.pico import train
+    from snellen.pico_recipe import train
 
     threads = torch.get_num_threads()
     monkeypatch.setattr(train, "STEPS", dict.fromkeys(train.STEPS, 2))
-    monkeypatch.setattr(lessons, "FIGURES", 56)
-    monkeypatch.setattr(lessons, "FIGURES_SKEWED", 60)
+    monkeypatch.setattr(curriculum, "FIGURES", 56)
+    monkeypatch.setattr(curriculum, "FIGURES_SKEWED", 60)
     monkeypatch.setattr(train, "BATCH", dict.fromkeys(train.BATCH, 8))
     weights = []
     for i in range(2):

@@ -17,17 +17,17 @@ from typer.testing import CliRunner
 from fakehub import environment, fake_hub
 from helpers import Scripted
 from served import browser, served
+from snellen.chat.conversation import MAX_TURNS, MOST, Growing, Playground, continued
 from snellen.cli import app
 from snellen.datasets.shapes import draw, figure
 from snellen.errors import BadOption, Conflict, ImageError, UnknownName, Unsupported, UsageError
 from snellen.exchange.publish import check_address
-from snellen.playground import MAX_TURNS, MOST, Growing, Playground, continued
 from snellen.registry import MODELS
-from snellen.store import Store
+from snellen.storage.store import Store
 from snellen.types import Outcome, Response
-from snellen.web.pictures import Uploads
-from snellen.web.safety import Policy, Rates
-from snellen.web.site import Site
+from snellen.web.images import Uploads
+from snellen.web.security import Policy, Rates
+from snellen.web.state import Site
 
 runner = CliRunner()
 
@@ -85,7 +85,7 @@ class TestTerminal:
         assert isinstance(runner.invoke(app, ["chat", *words]).exception, error)
 
     def test_a_terminal_is_not_obeyed_to_a_model(self, monkeypatch):
-        from snellen.report.tables import harmless
+        from snellen.reports.tables import harmless
 
         assert harmless("a\x1b[31mb\r\n\tc\x07", "\n\t") == "a\ufffd[31mb\ufffd\n\tc\ufffd"
 

@@ -23,17 +23,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from snellen.api import Filters, Plan, Source, run
+from snellen.api import run
 from snellen.cli import app
-from snellen.engine.crew import Crew, Duty, Engine, Spans
-from snellen.engine.replica import Desk, Recipe, Replica
+from snellen.engine.ray.executor import Crew, Duty, Engine, Spans
+from snellen.engine.ray.worker import Desk, Recipe, Replica
 from snellen.errors import BadOption, DataError, ModelError, Stopped, StoreError, Unsupported, UsageError
 from snellen.models.pico import NAMES
 from snellen.registry import DATASETS, MODELS, PROTOCOLS
-from snellen.rescore import rescore
-from snellen.runs import Run, open_run
-from snellen.shards import Shards, parquet_url, shard_size
-from snellen.store import Store
+from snellen.runs.plan import Filters, Plan, Source
+from snellen.runs.rescore import rescore
+from snellen.runs.run import Run, open_run
+from snellen.storage.parquet_run import Shards, parquet_url, shard_size
+from snellen.storage.store import Store
 from snellen.types import Outcome
 
 ray = pytest.importorskip("ray")
@@ -382,7 +383,7 @@ def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
     crew._hear()  # it is there
     assert crew._heard
     monkeypatch.setattr(type(ray.get_runtime_context()), "gcs_address", gone)
-    monkeypatch.setattr("snellen.engine.crew.SILENCE", 0.0)
+    monkeypatch.setattr("snellen.engine.ray.executor.SILENCE", 0.0)
     with pytest.raises(Stopped, match=f"the head of the cluster, {gone}, does not answer"):
         crew._hear()
     crew.close()  # asks nobody

@@ -21,11 +21,11 @@ import pytest
 import snellen
 from helpers import Scripted
 from snellen import cli
-from snellen.api import Filters, Plan
+from snellen._util.redaction import guard, redact
 from snellen.errors import BadOption, Stopped, UsageError
-from snellen.redaction import guard, redact
-from snellen.runs import open_run
-from snellen.store import Store
+from snellen.runs.plan import Filters, Plan
+from snellen.runs.run import open_run
+from snellen.storage.store import Store
 from snellen.testing import Server, completion, fault, first_name
 
 DATA = "chart:shapes?n=56&size=32"
@@ -72,7 +72,7 @@ def remembered(workspace):
     if not (Path(workspace) / "snellen.db").exists():
         return set()
     store = Store(workspace)
-    from snellen.schema import responses
+    from snellen.storage.schema import responses
 
     with store.database.engine.connect() as connection:
         rows = connection.execute(responses.select()).mappings().all()
@@ -271,7 +271,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
     import asyncio
 
     from snellen.datasets.base import select
-    from snellen.engine import examiner
+    from snellen.engine import evaluation
     from snellen.models.base import Limits
     from snellen.registry import DATASETS, MODELS, PROTOCOLS
 
@@ -282,7 +282,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
     async def go(server, workspace):
         model = MODELS.make(of(server))
         model.limits = Limits(max_concurrency=8)  # so not all is asked before the first is stored
-        exam = examiner.Examination(
+        exam = evaluation.Examination(
             model, select(DATASETS.make(DATA)), PROTOCOLS.make(PROTOCOL), Store(workspace)
         )
         seen = asyncio.Event()
@@ -301,7 +301,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
 
 class TestDatabases:
     def test_two_that_write_the_same_in_different_orders(self, postgres, tmp_path, monkeypatch):
-        from snellen.stored import Remembered
+        from snellen.storage.rows import Remembered
         from snellen.types import Response
 
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
@@ -705,7 +705,7 @@ class TestSecrets:
         def fail(*_, **__):
             raise BadOption(f"no such thing as {self.KEY} at https://me:{self.KEY}@example.com/v1")
 
-        monkeypatch.setattr("snellen.api.Plan.__post_init__", fail)
+        monkeypatch.setattr("snellen.runs.plan.Plan.__post_init__", fail)
         monkeypatch.setattr("sys.argv", ["snellen", "run", "--model", "x", "--data", "y", "--protocol", "z"])
         with pytest.raises(SystemExit) as stop:
             cli.main()

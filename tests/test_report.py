@@ -11,8 +11,8 @@ from PIL import Image as pillow
 from helpers import Scripted, text_of
 from snellen.api import run
 from snellen.errors import UsageError
-from snellen.report import page
-from snellen.runs import open_run
+from snellen.reports import page
+from snellen.runs.run import open_run
 
 PAYLOADS = [
     "<script>alert(1)</script>",

@@ -9,9 +9,9 @@ import pytest
 from helpers import Scripted, text_of
 from snellen.api import run
 from snellen.errors import BadOption, Unsupported, UsageError
-from snellen.rescore import rescore
-from snellen.runs import open_run
-from snellen.store import Store
+from snellen.runs.rescore import rescore
+from snellen.runs.run import open_run
+from snellen.storage.store import Store
 
 
 def babble(request):

@@ -15,15 +15,15 @@ import snellen
 from helpers import Scripted, sample
 from snellen.datasets.chart import chart
 from snellen.errors import BadOption, ModelError
-from snellen.metrics.judge import Judge, parse_grade
-from snellen.metrics.overlap import Overlap
-from snellen.metrics.scoring import Predicted
-from snellen.metrics.similarity import Similarity, study_figures
+from snellen.metrics.stats import mean
 from snellen.registry import MODELS
-from snellen.rescore import rescore
-from snellen.runs import open_run
-from snellen.stats import mean
-from snellen.store import Store
+from snellen.runs.rescore import rescore
+from snellen.runs.run import open_run
+from snellen.scorers.base import Predicted
+from snellen.scorers.judge import Judge, parse_grade
+from snellen.scorers.overlap import Overlap
+from snellen.scorers.similarity import Similarity, study_figures
+from snellen.storage.store import Store
 from snellen.types import Kind, Outcome, Response
 
 
@@ -295,7 +295,7 @@ class TestJudge:
         assert run.metrics["scoring_cost"] == pytest.approx(0.06)
 
     def test_is_foreseen(self, judge, workspace):
-        from snellen.api import Plan
+        from snellen.runs.plan import Plan
 
         plan = Plan(["pico:llava"], ["chart:shapes?ask=color&n=10"], ["vqa?judge=judge:x"])
         asked, judged = plan.forecasts()

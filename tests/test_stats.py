@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from snellen.metrics.classification import Confusion, headline, per_class
-from snellen.stats import Estimate, bootstrap, wilson
+from snellen.metrics.stats import Estimate, bootstrap, wilson
 
 CLASSES = ["a", "b", "c", "d"]
 

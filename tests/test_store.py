@@ -12,8 +12,8 @@ import pytest
 
 from helpers import sample
 from snellen.errors import BadOption, SnellenError, StoreError, UnknownName
-from snellen.store import Store, default_workspace
-from snellen.stored import Finding, Remembered
+from snellen.storage.rows import Finding, Remembered
+from snellen.storage.store import Store, default_workspace
 from snellen.types import Outcome, Prediction, Response, Score
 
 
@@ -134,7 +134,7 @@ def test_processes_that_begin_a_workspace_at_once(anywhere):
     import subprocess
     import sys
 
-    code = "from snellen.store import Store\nprint(Store().begin('r', 'a' * 64, {}))"
+    code = "from snellen.storage.store import Store\nprint(Store().begin('r', 'a' * 64, {}))"
     command = [sys.executable, "-c", code]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
     results = [process.communicate(timeout=60) for process in running]
@@ -237,7 +237,7 @@ def test_a_foreign_database_of_a_server_is_refused(postgres, tmp_path, monkeypat
 )
 def test_a_server_that_is_not_there(address, message, tmp_path, monkeypatch):
     monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
-    monkeypatch.setattr("snellen.database.PATIENCE", 1)
+    monkeypatch.setattr("snellen.storage.backends.PATIENCE", 1)
     with pytest.raises(SnellenError, match=message) as found:
         Store(address)
     assert "hunter2" not in str(found.value)

@@ -14,8 +14,8 @@ from helpers import Scripted
 from snellen import cli
 from snellen.errors import DataError, UnknownName
 from snellen.registry import MODELS
-from snellen.report.suites import outcome_tables, suite_page
-from snellen.suites.carry_out import carry_out, forecast, value_of
+from snellen.reports.suites import outcome_tables, suite_page
+from snellen.suites.runner import carry_out, forecast, value_of
 from snellen.suites.suite import FOLDER, Suite, find, names
 
 
@@ -35,16 +35,16 @@ def copies(tmp_path, monkeypatch):
 @pytest.fixture
 def here(monkeypatch, minilm):
     """The embedding model that is at hand instead of the one on the Hub."""
-    from snellen.metrics.similarity import embedder
+    from snellen.scorers.similarity import embedder
 
     embedder.cache_clear()
-    monkeypatch.setattr("snellen.metrics.similarity.Embedder.__init__", _local(minilm))
+    monkeypatch.setattr("snellen.scorers.similarity.Embedder.__init__", _local(minilm))
     yield
     embedder.cache_clear()
 
 
 def _local(folder):
-    from snellen.metrics.similarity import Embedder
+    from snellen.scorers.similarity import Embedder
 
     made = Embedder.__init__
 
@@ -413,7 +413,7 @@ def test_a_claim_that_cannot_be_compared_is_open_and_the_report_stands(workspace
 def test_averages_by_hand(workspace, monkeypatch):
     from types import SimpleNamespace
 
-    from snellen.suites.carry_out import Done, Outcome
+    from snellen.suites.runner import Done, Outcome
     from snellen.suites.suite import Part
 
     suite = Suite(
@@ -525,7 +525,7 @@ def test_one_budget_for_all_parts(workspace):
     found, left_out = forecast(find("charts"), ["pico:llava"], limit=2)
     assert not left_out
     assert found
-    from snellen.api import AtHand, Plan
+    from snellen.runs.plan import AtHand, Plan
 
     hand = AtHand()
     for _ in range(2):

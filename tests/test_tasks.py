@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import snellen
 from helpers import REFUSED, Scripted, converse, picture, sample, text_of
-from snellen.compare import compare
 from snellen.errors import BadOption, DataError
 from snellen.parsing.choices import LETTERS
 from snellen.protocols.caption import Caption
@@ -21,9 +20,10 @@ from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.protocols.rationale import Rationale
 from snellen.protocols.vqa import VQA
 from snellen.protocols.yes_no import YesNo
-from snellen.rescore import rescore
-from snellen.runs import open_run
-from snellen.store import Store
+from snellen.runs.compare import compare
+from snellen.runs.rescore import rescore
+from snellen.runs.run import open_run
+from snellen.storage.store import Store
 from snellen.types import Outcome, Prediction, Region, Response, Sample
 
 OPTIONS = ("a star", "a circle", "a ring", "a moon")
@@ -164,7 +164,7 @@ class TestCircular:
         assert needed <= len(asked) <= min(count, -(-needed // wave) * wave)
 
     def test_a_dry_run_foresees_all_rotations(self, workspace):
-        from snellen.api import Plan
+        from snellen.runs.plan import Plan
 
         data = "chart:shapes?ask=multiple-choice&n=28"
         (found,) = Plan(["pico:llava"], [data], ["multiple-choice?circular=true"]).forecasts()
@@ -384,7 +384,7 @@ class TestGrounding:
         )
         assert run.metrics["acc_50"]["value"] == 1
         assert run.primary == "acc_50"
-        from snellen.report import page
+        from snellen.reports import page
 
         html = page.html([run])
         assert '<rect class="true"' in html
@@ -446,8 +446,8 @@ def test_runs_by_score_are_ranked_and_compared(workspace):
     assert one.result.difference.value > 0
     assert one.result.win_rate > 0.9
     assert one.classes == []
-    from snellen.report import page
-    from snellen.report.leaderboard import leaderboards
+    from snellen.reports import page
+    from snellen.reports.leaderboard import leaderboards
 
     assert "cider" in leaderboards(runs)[0].columns[2].header
     html = page.html(runs)
@@ -472,7 +472,7 @@ def test_categories_are_told_apart(workspace, tmp_path, capsys):
     assert run.metrics["by_category"] == {"big": {"value": 0.5, "n": 2}, "small": {"value": 1.0, "n": 2}}
     from rich.console import Console
 
-    from snellen.report.tables import category_table
+    from snellen.reports.tables import category_table
 
     Console().print(category_table(run))
     assert "big" in capsys.readouterr().out
@@ -616,7 +616,7 @@ class TestRows:
 
 
 def test_pairs_that_do_not_go_together_are_left_out_and_said_so(workspace, capsys, monkeypatch):
-    from snellen.api import Plan
+    from snellen.runs.plan import Plan
 
     plan = Plan(
         [Scripted(lambda r: "yes")],
@@ -696,7 +696,7 @@ def test_a_bad_first_row_can_be_left_out_too(tmp_path, workspace):
 
 
 def test_the_report_of_rank_shows_its_scores(workspace):
-    from snellen.report import page
+    from snellen.reports import page
 
     run = snellen.run(model="pico:clip", data="chart:shapes", protocol="rank", limit=2)
     best = run.predictions["ranking"][0][0]

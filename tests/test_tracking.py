@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from snellen.api import run
 from snellen.cli import app
 from snellen.errors import BadOption, MissingExtra, SnellenError
-from snellen.report.tracking import TRACKERS, figures, settings, track, tracker
+from snellen.reports.tracking import TRACKERS, figures, settings, track, tracker
 
 runner = CliRunner()
 
@@ -54,7 +54,7 @@ def test_mlflow_takes_any_category(found, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setattr(
-        "snellen.report.tracking.figures", lambda _: {"by_category_Arts & Crafts (2D), 7 %": 0.5}
+        "snellen.reports.tracking.figures", lambda _: {"by_category_Arts & Crafts (2D), 7 %": 0.5}
     )
     track("mlflow", found)
     (one,) = mlflow.search_runs(experiment_names=["snellen"], output_format="list")

@@ -33,14 +33,14 @@ from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import CAPTION, MULTIPLE_CHOICE, SHORT_ANSWER, fill
 from snellen.registry import DATASETS, MODELS
-from snellen.store import Store
-from snellen.tune.examples import SOME, WHOLE, examples
-from snellen.tune.leakage import leaks
-from snellen.tune.recipes import RECIPES, adapters, freeze, part_of
-from snellen.tune.sources import Lessons, Part, Source, apart, mixed, parted
-from snellen.tune.stages import last_checkpoint, read_settings
-from snellen.tune.teaching import Collator, rows_of
-from snellen.tune.tuning import MANIFEST, Tuning
+from snellen.storage.store import Store
+from snellen.tuning.examples import SOME, WHOLE, examples
+from snellen.tuning.leakage import leaks
+from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
+from snellen.tuning.sft import Collator, rows_of
+from snellen.tuning.sources import Lessons, Part, Source, apart, mixed, parted
+from snellen.tuning.trainer import last_checkpoint, read_settings
+from snellen.tuning.tuning import MANIFEST, Tuning
 from snellen.types import Kind, Request
 
 runner = CliRunner()
@@ -548,7 +548,7 @@ class TestTuning:
         assert found.weakest.paired.difference.low > 0
         # The figures are those of the runs.
         store = Store(ws)
-        from snellen.runs import Run
+        from snellen.runs.run import Run
 
         one, other = (Run(store, id) for id in (closed.first, closed.second))
         assert other.metrics["accuracy"]["value"] == closed.after
@@ -652,16 +652,16 @@ class TestTuning:
             short(tmp_path / "full", ws).carry_out()
 
     def test_a_folder_in_which_nothing_was_learnt_is_taken_over(self, tmp_path, ws, monkeypatch):
-        from snellen.tune import teaching
+        from snellen.tuning import sft
 
         def broken(*_, **__):
             raise RuntimeError("out of luck")
 
-        real = teaching.carry_out
-        monkeypatch.setattr(teaching, "carry_out", broken)
+        real = sft.carry_out
+        monkeypatch.setattr(sft, "carry_out", broken)
         with pytest.raises(Unsupported, match="out of luck"):
             short(tmp_path / "out", ws).carry_out()
-        monkeypatch.setattr(teaching, "carry_out", real)
+        monkeypatch.setattr(sft, "carry_out", real)
         assert short(tmp_path / "out", ws, seed=1).carry_out()
 
     def test_in_half_precision(self, tmp_path, ws):
@@ -710,7 +710,7 @@ class TestTuning:
 
         from huggingface_hub import parse_eval_result_entries
 
-        from snellen.tune.card import write_card
+        from snellen.tuning.card import write_card
 
         found = short(tmp_path / "out", ws).carry_out()
         result = replace(found.results[0], task="hub:org/data?split=test, closed-set")
@@ -833,21 +833,21 @@ class TestInterrupted:
         """Killed in the second stage, in the middle of an epoch of the first: the first takes no step
         more.
         """
-        from snellen.tune import teaching
+        from snellen.tuning import sft
 
         how = {"recipe": "two-stage", "settings": {"max_steps": 10}, "seed": 3}
         whole = short(tmp_path / "whole", ws, **how).carry_out()
-        real = teaching.carry_out
+        real = sft.carry_out
 
         def killed(trainer, folder, stage, *args, **kwargs):
             if stage == "decoder":
                 raise KeyboardInterrupt
             return real(trainer, folder, stage, *args, **kwargs)
 
-        monkeypatch.setattr(teaching, "carry_out", killed)
+        monkeypatch.setattr(sft, "carry_out", killed)
         with pytest.raises(KeyboardInterrupt):
             short(tmp_path / "out", ws, **how).carry_out()
-        monkeypatch.setattr(teaching, "carry_out", real)
+        monkeypatch.setattr(sft, "carry_out", real)
         short(tmp_path / "out", ws, **how).carry_out()
         one, other = (load_file(tmp_path / f / "model.safetensors") for f in ("out", "whole"))
         assert all(torch.equal(value, other[key]) for key, value in one.items())

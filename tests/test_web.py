@@ -26,18 +26,18 @@ from PIL import PngImagePlugin
 from helpers import Scripted, text_of
 from served import browser, served
 from snellen.api import run
-from snellen.arena.ballots import Ballots, Battle, Turn
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.errors import BadOption, ImageError
 from snellen.images import cleaned, is_hash
-from snellen.runs import open_run
-from snellen.store import Store
-from snellen.web.markup import markdown
-from snellen.web.pictures import MAX_UPLOAD, Uploads
-from snellen.web.safety import HEADERS, Policy, Rates, is_loopback
+from snellen.runs.run import open_run
+from snellen.storage.store import Store
+from snellen.storage.votes import Ballots, Battle, Turn
+from snellen.web.images import MAX_UPLOAD, Uploads
+from snellen.web.markdown import markdown
+from snellen.web.security import HEADERS, Policy, Rates, is_loopback
 from snellen.web.serve import bound
-from snellen.web.site import Site
+from snellen.web.state import Site
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -225,8 +225,8 @@ class TestPages:
             assert "different samples" in client.get(f"/heatmap?run={found.id}&run={said.id}").text
 
     def test_a_chart_keeps_what_no_other_beats(self):
-        from snellen.report.charts import Point
-        from snellen.web.boards import MARKS, _best
+        from snellen.reports.charts import Point
+        from snellen.web.leaderboard import MARKS, _best
 
         points = [Point(1.0 + i, float(i % 50), f"m{i}") for i in range(60)]
         kept = _best([Point(500.0, 1.0, "fast"), *points, Point(0.5, 99.0, "best")], small=False)
@@ -776,7 +776,7 @@ class TestArena:
             assert f">{form['question']}</textarea>" in reply.text  # what was typed stays
 
     def test_a_random_image(self, store):
-        from snellen.planning import whole
+        from snellen.runs.matching import whole
 
         models = [Scripted(lambda r: "a", n) for n in ("one", "two")]
         uploads = Uploads(store.folder)
@@ -961,7 +961,7 @@ class TestCommands:
 
 
 def test_the_database_may_be_named_apart(postgres, monkeypatch, tmp_path):
-    from snellen.store import default_workspace
+    from snellen.storage.store import default_workspace
 
     monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path))
     assert default_workspace() == str(tmp_path)

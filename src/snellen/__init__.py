@@ -5,15 +5,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from snellen._version import __version__
+
 if TYPE_CHECKING:
-    from snellen.api import Filters, Plan, run
+    from snellen.api import run
     from snellen.datasets.base import Dataset
     from snellen.errors import SnellenError, Stopped, UsageError
     from snellen.images import Image
     from snellen.models.base import LocalModel, Model
     from snellen.protocols.base import Protocol, ask
     from snellen.registry import DATASETS, MODELS, PROTOCOLS
-    from snellen.runs import Run, list_runs, open_run
+    from snellen.runs.plan import Filters, Plan
+    from snellen.runs.run import Run, list_runs, open_run
     from snellen.types import (
         Decoding,
         Examination,
@@ -60,8 +63,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "snellen.api": ("Filters", "Plan", "run"),
-    "snellen.runs": ("Run", "list_runs", "open_run"),
+    "snellen.api": ("run",),
+    "snellen.runs.plan": ("Filters", "Plan"),
+    "snellen.runs.run": ("Run", "list_runs", "open_run"),
     "snellen.datasets.base": ("Dataset",),
     "snellen.errors": ("SnellenError", "Stopped", "UsageError"),
     "snellen.images": ("Image",),
@@ -85,10 +89,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Public names are loaded when they are first used: importing snellen costs nothing."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("snellen")
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(import_module(home), name)

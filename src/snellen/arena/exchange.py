@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snellen.arena.ballots import SIDES, Answer, Ballots, Battle, Choice, Turn, Vote
+from snellen._util.redaction import storable
 from snellen.arena.leaks import leak
 from snellen.errors import DataError
 from snellen.images import is_hash
-from snellen.redaction import storable
+from snellen.storage.votes import SIDES, Answer, Ballots, Battle, Choice, Turn, Vote
 
 __all__ = ["EXPORTS", "IMPORTS", "Imported", "export", "read"]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.ballots import SIDES, Answer, Ballots, Battle, Turn
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import draw
-from snellen.engine.memory import Remembering
+from snellen.chat.conversation import checked
+from snellen.engine.cache import Remembering
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
-from snellen.playground import checked
+from snellen.storage.votes import SIDES, Answer, Ballots, Battle, Turn
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen.arena.rating import FEW_VOTERS
-from snellen.stats import Estimate, rate
+from snellen.metrics.stats import Estimate, rate
 
 if TYPE_CHECKING:
     import numpy as np

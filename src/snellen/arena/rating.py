@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen.errors import require
-from snellen.stats import LEVEL, samples_needed
+from snellen.metrics.stats import LEVEL, samples_needed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -382,7 +382,10 @@ def _chances(gap: float, ties: float) -> tuple[float, float, float]:
 
 
 def _needed(gap: float, ties: float) -> int | None:
-    """Direct votes that find this gap at 5 % with 80 % power (see :func:`snellen.stats.samples_needed`)."""
+    """Direct votes that find this gap at 5 % with 80 % power.
+
+    See :func:`snellen.metrics.stats.samples_needed`.
+    """
     win, loss, _ = _chances(gap, ties)
     if win - loss < 1e-3:
         return None

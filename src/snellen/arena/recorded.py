@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from snellen.arena.ballots import Answer, Ballots, Battle, Turn
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import draw
 from snellen.errors import UsageError
+from snellen.storage.votes import Answer, Ballots, Battle, Turn
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
-    from snellen.runs import Run
+    from snellen.runs.run import Run
 
 __all__ = ["OVERLAP", "REPEAT", "Recorded", "names_of"]
 

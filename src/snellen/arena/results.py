@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.ballots import OUTCOMES, Ballots
 from snellen.arena.quality import Agreement, Quality, agreement, assess, preferred_wrong
 from snellen.arena.rating import Ranking, Tally, rank
 from snellen.arena.style import difference, styled
-from snellen.stats import Estimate
+from snellen.metrics.stats import Estimate
+from snellen.storage.votes import OUTCOMES, Ballots
 
 if TYPE_CHECKING:
-    from snellen.board import Entry
+    from snellen.leaderboards.board import Entry
 
 __all__ = ["Results"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, Tally, Verdict, ranking
 from snellen.errors import require
-from snellen.stats import LEVEL
+from snellen.metrics.stats import LEVEL
 
 if TYPE_CHECKING:
     from snellen.arena.rating import Floats

@@ -7,12 +7,12 @@ import warnings
 
 import typer
 
-from snellen.cli import browser, chat, diagnosis, examine, look, studies, tuning
+from snellen._util.redaction import redact
+from snellen.cli import browser, chat, diagnosis, evaluate, inspect, studies, tuning
 from snellen.cli.app import app
 from snellen.errors import Interrupted, SnellenError, UsageError
-from snellen.redaction import redact
 
-__all__ = ["app", "browser", "chat", "diagnosis", "examine", "look", "main", "studies", "tuning"]
+__all__ = ["app", "browser", "chat", "diagnosis", "evaluate", "inspect", "main", "studies", "tuning"]
 
 
 def main() -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snellen._version import __version__
 from snellen.errors import BadOption
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snellen.engine.crew import Engine
+    from snellen.engine.ray.executor import Engine
     from snellen.models.base import Model
-    from snellen.runs import Run
+    from snellen.runs.run import Run
 
 app = typer.Typer(
     name="snellen",
@@ -85,8 +86,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from snellen import __version__
-
         typer.echo(f"snellen {__version__}")
         raise typer.Exit
 
@@ -109,8 +108,8 @@ def load(models: Sequence[Model]) -> None:
 
 def print_leaderboard(runs: list[Run]) -> None:
     """The table of runs, and how to look closer."""
-    from snellen.compare import ranks
-    from snellen.report.leaderboard import leaderboards
+    from snellen.reports.leaderboard import leaderboards
+    from snellen.runs.compare import ranks
 
     console = screen()
     for table in leaderboards(runs, console.width, ranks(runs)):
@@ -187,7 +186,7 @@ def read_engine(name: str | None, replicas: int | None, gpus: float | None) -> E
     Raises:
         BadOption: options that go with an engine, without one; or of values that cannot be.
     """
-    from snellen.engine.crew import Engine
+    from snellen.engine.ray.executor import Engine
 
     if name is not None:
         return Engine.read(name, replicas, gpus)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from snellen._util.redaction import guard
 from snellen.cli.app import (
     AsJson,
     DataOptions,
@@ -22,7 +23,6 @@ from snellen.cli.app import (
     screen,
 )
 from snellen.errors import BadOption, require
-from snellen.redaction import guard
 
 Host = Annotated[str, typer.Option(help="The address to bind; one that others reach demands a token.")]
 Port = Annotated[int, typer.Option(help="0 takes any that is free.")]
@@ -42,9 +42,9 @@ def _door(
     host: str, port: int, token: str | None, names: list[str] | None, browse: bool
 ) -> Iterator[Callable[..., None]]:
     """What serves a workspace. The address is bound, and what is wrong with it said, before models load."""
-    from snellen.web.safety import Policy
+    from snellen.web.security import Policy
     from snellen.web.serve import bound, serve
-    from snellen.web.site import Site
+    from snellen.web.state import Site
 
     if token:
         guard(token)
@@ -74,7 +74,7 @@ def view(
     workspace: Workspace = None,
 ) -> None:
     """Open the workspace in the browser: leaderboard, runs, samples, comparisons, votes."""
-    from snellen.store import Store
+    from snellen.storage.store import Store
 
     _need()
     store = Store(workspace, create=False)
@@ -98,10 +98,10 @@ def play_(
     workspace: Workspace = None,
 ) -> None:
     """Talk with a model about an image in the browser; with several, a tuned one beside the original, say."""
-    from snellen.planning import live_models
-    from snellen.playground import Playground
-    from snellen.store import Store
-    from snellen.web.pictures import Uploads
+    from snellen.chat.conversation import Playground
+    from snellen.runs.matching import live_models
+    from snellen.storage.store import Store
+    from snellen.web.images import Uploads
 
     _need()
     store = Store(workspace)
@@ -142,8 +142,8 @@ def arena_(
     workspace: Workspace = None,
 ) -> None:
     """Vote blind in the browser: two anonymous models side by side, live or from finished runs."""
-    from snellen.arena.ballots import Ballots
-    from snellen.store import Store
+    from snellen.storage.store import Store
+    from snellen.storage.votes import Ballots
 
     _need()
     wanted = [*(runs or []), *(more or [])]
@@ -160,14 +160,14 @@ def arena_(
     with _door(host, port, token, allow_host, browse) as serve:
         if runs:
             from snellen.arena.recorded import Recorded
-            from snellen.runs import Run
+            from snellen.runs.run import Run
 
             found = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
             serve(store, Recorded(ballots, found, disagreements_first=disagreements_first))
             return
         from snellen.arena.live import Live
-        from snellen.planning import live_models, whole
-        from snellen.web.pictures import Uploads
+        from snellen.runs.matching import live_models, whole
+        from snellen.web.images import Uploads
 
         models = live_models(model or [], read_options("-M", model_option), max_cost)
         live = Live(
@@ -199,11 +199,11 @@ def ranking(
     as_json: AsJson = False,
 ) -> None:
     """Rank models by votes, with intervals, and say how far to trust it."""
-    from snellen.arena.ballots import Ballots
     from snellen.arena.results import Results
-    from snellen.board import Board
-    from snellen.report.votes import lines_of, ranking_table
-    from snellen.store import Store
+    from snellen.leaderboards.board import Board
+    from snellen.reports.votes import lines_of, ranking_table
+    from snellen.storage.store import Store
+    from snellen.storage.votes import Ballots
 
     store = Store(workspace, create=False)
     results = Results.of(Ballots(store), style=style, leaked=leaks, entries=Board(store).entries())
@@ -239,11 +239,11 @@ def export(
     """Write votes as JSON lines in a layout that others read."""
     import json
 
-    from snellen.arena.ballots import Ballots
     from snellen.arena.exchange import export as rows
-    from snellen.report.export import write_text
-    from snellen.store import Store
-    from snellen.web.pictures import Album
+    from snellen.exchange.export import write_text
+    from snellen.storage.store import Store
+    from snellen.storage.votes import Ballots
+    from snellen.web.images import Album
 
     store = Store(workspace, create=False)
     ballots = Ballots(store)
@@ -269,9 +269,9 @@ def import_(
     workspace: Workspace = None,
 ) -> None:
     """Take votes over from elsewhere; what was taken over before is not doubled."""
-    from snellen.arena.ballots import Ballots
     from snellen.arena.exchange import read
-    from snellen.store import Store
+    from snellen.storage.store import Store
+    from snellen.storage.votes import Ballots
 
     found = read(Ballots(Store(workspace)), file, format)
     others = f", {found.others} lines are no votes to be counted" if found.others else ""

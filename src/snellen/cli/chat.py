@@ -36,9 +36,9 @@ def chat_(
     """Talk with a model about an image; answers appear as they are written. In the browser: snellen play
     MODEL.
     """
+    from snellen.chat.conversation import check_talker
     from snellen.errors import BadOption, SnellenError
-    from snellen.planning import live_models
-    from snellen.playground import check_talker
+    from snellen.runs.matching import live_models
 
     if max_tokens < 1:
         raise BadOption(f"--max-tokens {max_tokens} is not allowed; allowed: 1 or more.")
@@ -88,8 +88,8 @@ class _Talk:
 
     def ask(self, question: str) -> bool:
         """Ask all, and print their answers as they come; whether all answered."""
-        from snellen.playground import continued
-        from snellen.report.tables import harmless
+        from snellen.chat.conversation import continued
+        from snellen.reports.tables import harmless
         from snellen.types import Outcome
 
         images = [self.image] if self.image is not None else []

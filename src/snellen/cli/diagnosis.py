@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
     AsJson,
@@ -24,10 +25,9 @@ from snellen.cli.app import (
     slug,
     tell_errors,
 )
-from snellen.redaction import redact
 
 if TYPE_CHECKING:
-    from snellen.diagnose.diagnosis import Diagnosis
+    from snellen.diagnosis.diagnosis import Diagnosis
 
 
 @app.command("diagnose")
@@ -72,12 +72,12 @@ def diagnose_(
 
     Parts: gap, sweep, prompts, order, cot, decoding, probe, exposure, size, confusions.
     """
-    from snellen.api import Filters
-    from snellen.diagnose.diagnosis import Diagnosis, chosen, diagnose, references_of
-    from snellen.diagnose.part import Case
-    from snellen.report.progress import progress
-    from snellen.runs import Run
-    from snellen.store import Store
+    from snellen.diagnosis.analysis import Case
+    from snellen.diagnosis.diagnosis import Diagnosis, chosen, diagnose, references_of
+    from snellen.reports.progress import progress
+    from snellen.runs.plan import Filters
+    from snellen.runs.run import Run
+    from snellen.storage.store import Store
 
     chosen(only or [])  # what is misspelt is said at once
     store = Store(workspace)
@@ -120,7 +120,7 @@ def diagnose_(
 
 def _print(found: Diagnosis, output: Path) -> None:
     """Each finding in a line."""
-    from snellen.report.tables import escape
+    from snellen.reports.tables import escape
 
     console = screen()
     for one in found.findings:

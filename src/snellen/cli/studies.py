@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
     AsJson,
@@ -22,7 +23,6 @@ from snellen.cli.app import (
     tell_errors,
 )
 from snellen.errors import BadOption, Stopped, require
-from snellen.redaction import redact
 
 
 @app.command("acuity")
@@ -45,10 +45,10 @@ def acuity_(
     quiet: Quiet = False,
 ) -> None:
     """The eye test: how small, faint, crowded … may it be? Fits a curve to each chart and draws the card."""
-    from snellen.acuity import CHARTS, draw_card, examine
-    from snellen.report import tables
-    from snellen.report.progress import progress
-    from snellen.runs import writable
+    from snellen.eye_test.eye_test import CHARTS, draw_card, examine
+    from snellen.reports import tables
+    from snellen.reports.progress import progress
+    from snellen.runs.run import writable
 
     require("matplotlib", "report", "Drawing the card")  # said now, not when all has been asked
     if output is not None and output.suffix.lower() not in (".png", ".svg", ".pdf"):
@@ -90,7 +90,7 @@ SuiteName = Annotated[str, typer.Argument(help="A suite, or a file of its form: 
 @suite_app.command("ls")
 def suite_ls(as_json: AsJson = False) -> None:
     """List the suites."""
-    from snellen.report.listings import as_table
+    from snellen.reports.listings import as_table
     from snellen.suites.suite import find, names
 
     rows = [
@@ -113,7 +113,7 @@ def suite_show(name: SuiteName, as_json: AsJson = False) -> None:
     """Show a suite: its parts, models, published figures and claims."""
     from dataclasses import asdict
 
-    from snellen.report.suites import suite_tables
+    from snellen.reports.suites import suite_tables
     from snellen.suites.suite import find
 
     suite = find(name)
@@ -147,11 +147,11 @@ def suite_run(
     quiet: Quiet = False,
 ) -> None:
     """Carry a suite out. Started again, it asks only what is missing; one report stands at the end."""
-    from snellen.report.export import write_text
-    from snellen.report.progress import progress
-    from snellen.report.suites import outcome_tables, suite_page
-    from snellen.report.tables import forecasts_table
-    from snellen.suites.carry_out import carry_out, forecast
+    from snellen.exchange.export import write_text
+    from snellen.reports.progress import progress
+    from snellen.reports.suites import outcome_tables, suite_page
+    from snellen.reports.tables import forecasts_table
+    from snellen.suites.runner import carry_out, forecast
     from snellen.suites.suite import find
 
     suite = find(name)

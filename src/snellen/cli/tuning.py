@@ -99,13 +99,13 @@ def tune_(
     Given again, the command goes on from the last checkpoint. Several GPUs:
     accelerate launch -m snellen tune …
     """
-    from snellen.api import Filters
     from snellen.exchange.publish import check_address, publish
-    from snellen.report.progress import progress
-    from snellen.report.training import training
-    from snellen.store import Store
-    from snellen.tune.stages import read_settings
-    from snellen.tune.tuning import Tuning
+    from snellen.reports.progress import progress
+    from snellen.reports.training import training
+    from snellen.runs.plan import Filters
+    from snellen.storage.store import Store
+    from snellen.tuning.trainer import read_settings
+    from snellen.tuning.tuning import Tuning
 
     if public and push_to_hub is None:
         raise BadOption("--public goes with --push-to-hub.")
@@ -177,8 +177,8 @@ def _show(found: object, where: str) -> None:
     """The table of before and after, and what to do next."""
     from rich.table import Table
 
-    from snellen.report.tables import escape
-    from snellen.tune.tuning import Tuned
+    from snellen.reports.tables import escape
+    from snellen.tuning.tuning import Tuned
 
     assert isinstance(found, Tuned)
     console = screen()
@@ -231,7 +231,7 @@ def build_(
     """Put a vision-language model together: an encoder, a decoder, and between them a projector to be
     trained.
     """
-    from snellen.tune.build import build
+    from snellen.tuning.build import build
 
     found = build(
         language,

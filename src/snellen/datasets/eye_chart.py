@@ -1,7 +1,7 @@
 """The eye test: charts that grow harder level by level, drawn without a font and without a download.
 
 Each asks one thing (how small, how faint, how crowded may it be?), at eight levels that a psychometric curve
-is fitted to (:mod:`snellen.metrics.psychometric`). Sources: Snellen (1862) and Bailey and Lovie (1976) for
+is fitted to (:mod:`snellen.eye_test.psychometric`). Sources: Snellen (1862) and Bailey and Lovie (1976) for
 letters of falling size, Pelli and Robson (1988) for contrast, Bouma (1970) for crowding, Taylor (1978) for
 the tumbling E, as doctors and psychologists use them with people.
 """

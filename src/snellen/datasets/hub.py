@@ -10,11 +10,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from snellen._util.hub import settle
+from snellen.datasets.columns import Columns, takes_columns
 from snellen.datasets.records import Record, Records
-from snellen.datasets.roles import Columns, takes_columns
 from snellen.datasets.table import Table
 from snellen.errors import DataError, reason_of, require
-from snellen.hub import settle
 from snellen.registry import DATASETS
 
 __all__ = ["Loaded", "hub", "load", "table_of"]

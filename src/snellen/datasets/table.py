@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import Bad, Dataset, Row
+from snellen.datasets.columns import Columns, Parts, items_of, satisfies, takes_columns
 from snellen.datasets.records import Delimited, JsonLines, Parquet, Records
-from snellen.datasets.roles import Columns, Parts, items_of, satisfies, takes_columns
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
 from snellen.registry import DATASETS
@@ -58,7 +58,7 @@ class Table(Dataset):
 
     Args:
         names: class names by number, for labels that are numbers (ClassLabel features).
-        where: only the rows whose columns have these values (see :func:`snellen.datasets.roles.satisfies`).
+        where: only the rows whose columns have these values (see :func:`snellen.datasets.columns.satisfies`).
         pictures: columns that hold images, besides those that are looked at.
         root: the folder that relative image paths start from.
     """

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from snellen._version import __version__
+from snellen.exchange.export import write_text
 from snellen.exchange.rows import Answered, answered, higher_is_better, scores_of, task_of
-from snellen.report.export import write_text
-from snellen.runs import Run
+from snellen.runs.run import Run
 
 __all__ = ["results", "sample", "write"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snellen.errors import BadOption, require
+from snellen.exchange.export import write_text
 from snellen.metrics.summary import COUNTS
-from snellen.report.export import write_text
-from snellen.runs import Run
+from snellen.runs.run import Run
 
 __all__ = ["Figure", "figure_of", "model_index", "on_hub", "write", "write_entries"]
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+from snellen._util.redaction import storable
 from snellen.api import run
 from snellen.datasets.base import Dataset, Row
 from snellen.errors import DataError, reason_of, require
 from snellen.models.replay import Replay
 from snellen.parsing.choices import LETTERS
 from snellen.protocols.base import Protocol
-from snellen.redaction import storable
 from snellen.registry import PROTOCOLS
-from snellen.runs import Run
-from snellen.store import Store
+from snellen.runs.run import Run
+from snellen.storage.store import Store
 from snellen.types import Sample
 
 __all__ = ["Import", "Result", "import_results", "read_results"]

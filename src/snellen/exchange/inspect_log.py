@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from snellen._version import __version__
+from snellen.exchange.export import write_text
 from snellen.exchange.rows import Answered, answered, scores_of, task_of
-from snellen.report.export import write_text
-from snellen.runs import Run
+from snellen.runs.run import Run
 from snellen.types import Outcome
 
 __all__ = ["log", "write"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from snellen.errors import BadOption
 from snellen.exchange import tables
+from snellen.exchange.export import write_rows, write_text
 from snellen.exchange.publish import check_address, publish
-from snellen.report.export import write_rows, write_text
-from snellen.runs import Run
+from snellen.runs.run import Run
 
 __all__ = ["push", "write"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snellen.metrics.summary import COUNTS
-from snellen.runs import Run
+from snellen.runs.run import Run
 from snellen.types import Outcome, Response
 
 __all__ = ["Answered", "answered", "scores_of", "task_of"]

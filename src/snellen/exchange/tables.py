@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from snellen.metrics.summary import COUNTS
-from snellen.runs import Run
+from snellen.runs.run import Run
 
 __all__ = ["latex", "markdown"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.stats import Estimate, bootstrap, rate
+from snellen.metrics.stats import Estimate, bootstrap, rate
 
 if TYPE_CHECKING:
     import numpy as np

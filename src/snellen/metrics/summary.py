@@ -10,7 +10,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from snellen.metrics.classification import headline
-from snellen.stats import mean
+from snellen.metrics.stats import mean
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def summarise(
     the primary score if the samples without the outcome ok all had the least, and if they all had the most.
 
     Args:
-        rows: see :meth:`snellen.store.Store.rows`; read once, and of each only a few numbers are held.
+        rows: see :meth:`snellen.storage.store.Store.rows`; read once, only a few numbers of each are held.
         details: of the predictions, read once.
         protocol: sums up its own details.
     """

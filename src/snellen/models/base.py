@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snellen.engine.completing import complete
+from snellen._util.asyncio import complete
+from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of
-from snellen.lengths import image_tokens, text_tokens
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
 __all__ = ["Budget", "Limits", "LocalModel", "Model", "batches", "failure"]

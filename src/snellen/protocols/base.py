@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError
 from snellen.images import Image
 from snellen.parsing import ParseFailure, is_refusal, parse_label, parse_short, parse_yes_no, strip_thinking
 from snellen.parsing.text import marked_text
-from snellen.redaction import redact
 from snellen.types import (
     Decoding,
     Examination,
@@ -28,8 +28,8 @@ from snellen.types import (
 )
 
 if TYPE_CHECKING:
-    from snellen.metrics.scoring import Scorer
     from snellen.models.base import Model
+    from snellen.scorers.base import Scorer
 
 __all__ = [
     "Normalise",
@@ -158,7 +158,7 @@ class Protocol(ABC):
         return {}
 
     def scorers(self) -> Sequence[Scorer]:
-        """What else is to score the predictions, once all are there (see :mod:`snellen.metrics.scoring`)."""
+        """What else is to score the predictions, once all are there (see :mod:`snellen.scorers.base`)."""
         return ()
 
     def options(self) -> dict[str, Any]:

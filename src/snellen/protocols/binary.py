@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from snellen.metrics.stats import log_sum
 from snellen.parsing import ParseFailure
 from snellen.prompts import BINARY, fill
 from snellen.protocols.base import (
@@ -23,7 +24,6 @@ from snellen.protocols.base import (
     worst,
 )
 from snellen.registry import PROTOCOLS
-from snellen.stats import log_sum
 from snellen.types import Examination, Kind, Prediction, Request, Response, Sample
 
 __all__ = ["Binary"]

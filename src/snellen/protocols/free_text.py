@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from snellen.errors import BadOption
-from snellen.metrics.clipscore import ClipScore
-from snellen.metrics.judge import Judge
-from snellen.metrics.overlap import Overlap
-from snellen.metrics.scoring import Scorer
-from snellen.metrics.similarity import MINILM, Similarity
+from snellen.scorers.base import Scorer
+from snellen.scorers.clipscore import ClipScore
+from snellen.scorers.judge import Judge
+from snellen.scorers.overlap import Overlap
+from snellen.scorers.similarity import MINILM, Similarity
 from snellen.types import Prediction, Sample
 
 __all__ = ["Compared"]

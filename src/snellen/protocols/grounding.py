@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen.errors import BadOption
-from snellen.metrics.detection import AveragePrecision, iou, mask_iou, matched, reaches, same
-from snellen.metrics.scoring import Scorer
 from snellen.parsing.boxes import FORMATS, BoxFormat, Found, parse_boxes
 from snellen.parsing.text import ParseFailure
 from snellen.prompts import fill
 from snellen.protocols.base import Protocol, ask, failed, positive, refusal, slots
 from snellen.registry import PROTOCOLS
+from snellen.scorers.base import Scorer
+from snellen.scorers.detection import AveragePrecision, iou, mask_iou, matched, reaches, same
 from snellen.types import Examination, Outcome, Prediction, Sample
 
 if TYPE_CHECKING:

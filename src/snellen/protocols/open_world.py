@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption
-from snellen.metrics.similarity import MINILM, embedder
 from snellen.parsing import ParseFailure, strip_thinking
 from snellen.prompts import COT, OPEN_WORLD, fill
 from snellen.protocols.base import Protocol, ask, failed, positive, read_label, slots, unanswered
 from snellen.registry import PROTOCOLS
+from snellen.scorers.similarity import MINILM, embedder
 from snellen.types import Examination, Outcome, Prediction, Sample
 
 __all__ = ["OpenWorld"]

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from snellen.metrics.scoring import Predicted, Scorer
-from snellen.metrics.similarity import MINILM, Similarity
 from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.choices import LETTERS
 from snellen.prompts import ANSWER_AND_REASON, fill
 from snellen.protocols.base import Protocol, ask, failed, free_text, positive, slots
 from snellen.registry import PROTOCOLS
+from snellen.scorers.base import Predicted, Scorer
+from snellen.scorers.similarity import MINILM, Similarity
 from snellen.types import Examination, Outcome, Prediction, Sample
 
 __all__ = ["Rationale"]

@@ -12,12 +12,12 @@ from typing import ClassVar, Literal
 
 from snellen.errors import require
 from snellen.metrics.answers import METRICS, anls, exact_match
-from snellen.metrics.judge import Judge
-from snellen.metrics.scoring import Scorer
 from snellen.parsing import ParseFailure
 from snellen.prompts import SHORT_ANSWER, fill
 from snellen.protocols.base import Protocol, ask, failed, positive, read_short, slots
 from snellen.registry import PROTOCOLS
+from snellen.scorers.base import Scorer
+from snellen.scorers.judge import Judge
 from snellen.types import Examination, Prediction, Sample
 
 __all__ = ["VQA"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from snellen.api import Filters
+from snellen._util.yaml import read_mapping, refuse_unknown
 from snellen.errors import BadOption, DataError, UnknownName, did_you_mean
-from snellen.yaml_files import read_mapping, refuse_unknown
+from snellen.runs.plan import Filters
 
 __all__ = ["FOLDER", "Claim", "Part", "Published", "Select", "Suite", "find", "names"]
 

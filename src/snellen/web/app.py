@@ -13,18 +13,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from snellen._util.redaction import redact
 from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
-from snellen.redaction import redact
-from snellen.web import battles, boards, play, runs
-from snellen.web.safety import COOKIE, Guard
-from snellen.web.site import Site, TooFast, site_of
+from snellen.web import arena, leaderboard, play, runs
+from snellen.web.security import COOKIE, Guard
+from snellen.web.state import Site, TooFast, site_of
 
 __all__ = ["create_app"]
 
 log = logging.getLogger(__name__)
 _STATIC = {
-    "style.css": ("snellen.report", "templates/style.css", "text/css; charset=utf-8"),
+    "style.css": ("snellen.reports", "templates/style.css", "text/css; charset=utf-8"),
     "web.css": ("snellen.web", "static/web.css", "text/css; charset=utf-8"),
     "snellen.js": ("snellen.web", "static/snellen.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("snellen.web", "static/icon.svg", "image/svg+xml"),
@@ -47,9 +47,9 @@ def create_app(site: Site) -> Guard:
 
     app = FastAPI(title="Snellen", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.site = site
-    app.include_router(boards.router)
+    app.include_router(leaderboard.router)
     app.include_router(runs.router)
-    app.include_router(battles.router)
+    app.include_router(arena.router)
     app.include_router(play.router)
     app.add_api_route("/static/{name}", _static, methods=["GET"])
     app.add_api_route("/health", _health, methods=["GET"])

@@ -12,11 +12,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from snellen.chat.conversation import MAX_QUESTION, MAX_TURNS, Playground, Talk
 from snellen.errors import BadOption, Conflict, ImageError, UsageError
-from snellen.playground import MAX_QUESTION, MAX_TURNS, Playground, Talk
 from snellen.types import Outcome
-from snellen.web.pictures import MAX_UPLOAD
-from snellen.web.site import Site, picture, site_of
+from snellen.web.images import MAX_UPLOAD
+from snellen.web.state import Site, picture, site_of
 
 __all__ = ["router"]
 

@@ -13,18 +13,18 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response  # noqa: TC002 - routes are read off annotations
 from starlette.exceptions import HTTPException
 
-from snellen.board import page_of
-from snellen.compare import compare
 from snellen.errors import BadOption, UnknownName, UsageError
 from snellen.images import is_hash
+from snellen.leaderboards.board import page_of
 from snellen.metrics.classification import Confusion, per_class
-from snellen.report.page import boxes_of, matrix_of
-from snellen.report.tables import heading_of, pairs, plainly
-from snellen.runs import Run
-from snellen.stats import Estimate
+from snellen.metrics.stats import Estimate
+from snellen.reports.page import boxes_of, matrix_of
+from snellen.reports.tables import heading_of, pairs, plainly
+from snellen.runs.compare import compare
+from snellen.runs.run import Run
 from snellen.types import Outcome
-from snellen.web.pictures import preview
-from snellen.web.site import Site, picture, site_of
+from snellen.web.images import preview
+from snellen.web.state import Site, picture, site_of
 
 __all__ = ["router"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from snellen.errors import BadOption, require
 
 if TYPE_CHECKING:
-    from snellen.web.site import Site
+    from snellen.web.state import Site
 
 __all__ = ["bound", "serve"]
 

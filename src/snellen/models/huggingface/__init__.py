@@ -6,17 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from snellen.errors import BadOption, require
+from snellen.models.huggingface.options import Attention, Dtype, PrefixMode
 from snellen.registry import MODELS
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-__all__ = ["PrefixMode", "hf"]
-
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
-#: Whether questions about an image share its computation.
-PrefixMode = Literal["auto", "on", "off"]
+__all__ = ["hf"]
 
 
 @MODELS.register("hf", example="hf:ORG/NAME or hf:FOLDER")
@@ -48,8 +44,8 @@ def hf(
         MissingExtra: transformers or torch is not installed.
         ModelError: no such checkpoint.
     """
-    from snellen.models.huggingface.budget import parse_bytes
     from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.prefix_cache.budget import parse_bytes
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
     budget = parse_bytes("hf?cache_budget", cache_budget)

@@ -13,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from snellen._util.hub import settle
 from snellen.errors import BadOption, ModelError, reason_of, require
-from snellen.hub import settle
+from snellen.models.pico.files import WEIGHTS
 
 __all__ = ["Checkpoint"]
 
@@ -268,8 +269,6 @@ def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
     if not base:
         raise ModelError(f"{folder}: its adapter_config.json names no base model.")
     if base.startswith("pico:"):
-        from snellen.models.pico import WEIGHTS
-
         base = str(WEIGHTS / base.removeprefix("pico:"))
     beside = folder / base
     return (str(beside) if beside.is_dir() else base), commit

@@ -11,7 +11,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from snellen.models.base import failure
-from snellen.models.huggingface import PrefixMode
 from snellen.models.huggingface.architectures import (
     BOXES,
     NEED_IMAGE,
@@ -21,14 +20,15 @@ from snellen.models.huggingface.architectures import (
     PREFIX_LM,
     UNPADDED,
 )
+from snellen.models.huggingface.base import CheckpointModel
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.checkpoint import Checkpoint
-from snellen.models.huggingface.forest import common
-from snellen.models.huggingface.local import CheckpointModel
 from snellen.models.huggingface.matmul import take_fastest_route
-from snellen.models.huggingface.prefix import keep
-from snellen.models.huggingface.selfcheck import BRANCHES, Way
-from snellen.models.huggingface.sharing import Sharing, encoded_once
+from snellen.models.huggingface.options import PrefixMode
+from snellen.models.huggingface.prefix_cache.prefill import keep
+from snellen.models.huggingface.prefix_cache.self_check import BRANCHES, Way
+from snellen.models.huggingface.prefix_cache.strategy import Sharing, encoded_once
+from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class VisionLanguageModel(CheckpointModel):
     depends on its batch.
 
     Several questions about an image share its encoding and what their prompts begin with, where a
-    self-check finds that this changes no answer (:mod:`~snellen.models.huggingface.sharing`).
+    self-check finds that this changes no answer (:mod:`~snellen.models.huggingface.prefix_cache.strategy`).
     """
 
     def __init__(

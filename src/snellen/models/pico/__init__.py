@@ -1,18 +1,14 @@
-"""The built-in models: real, tiny, trained from scratch by :mod:`snellen.models.pico.train`."""
+"""The built-in models: real, tiny, trained from scratch by :mod:`snellen.pico_recipe.train`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from snellen.errors import UnknownName, did_you_mean
 from snellen.models.base import Model
-from snellen.models.huggingface import PrefixMode
+from snellen.models.huggingface.options import PrefixMode
+from snellen.models.pico.files import NAMES, WEIGHTS
 from snellen.registry import MODELS
 
-__all__ = ["NAMES", "pico"]
-
-NAMES = ("llava", "llava-skewed", "clip", "classifier")
-WEIGHTS = Path(__file__).parent / "weights"
+__all__ = ["NAMES", "WEIGHTS", "pico"]
 
 
 @MODELS.register("pico", example="pico:llava, pico:llava-skewed, pico:clip, pico:classifier")

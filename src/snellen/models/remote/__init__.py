@@ -1,1 +1,5 @@
-"""What models behind an address share: tries, pace, money, and the chat protocol."""
+"""Models behind an endpoint: providers, retries, rate limits, and the chat protocol."""
+
+from snellen.models.remote import endpoint, openai
+
+__all__ = ["endpoint", "openai"]

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary
 
+from snellen._util.redaction import redact, storable
 from snellen.errors import BadOption, SnellenError, Stopped, reason_of
 from snellen.models.base import Model
-from snellen.models.remote.pace import Concurrency, PerMinute
 from snellen.models.remote.prices import Prices
-from snellen.redaction import redact, storable
+from snellen.models.remote.rate import Concurrency, PerMinute
 from snellen.types import Outcome, Request, Response
 
 if TYPE_CHECKING:

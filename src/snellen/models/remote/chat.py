@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
+from snellen._util.redaction import redact
+from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of, require
 from snellen.images import Image
-from snellen.lengths import image_tokens, text_tokens
-from snellen.models.remote.addresses import Key
 from snellen.models.remote.base import Failed, Manners, RemoteModel
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.replies import (
@@ -25,8 +25,8 @@ from snellen.models.remote.replies import (
     prompt_tokens,
     read_reply,
 )
-from snellen.models.remote.transfer import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
-from snellen.redaction import redact
+from snellen.models.remote.urls import Key
+from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
 __all__ = ["ChatModel", "Settings"]
@@ -74,7 +74,7 @@ def _mark(place: int) -> str:
 
 
 class ChatModel(RemoteModel):
-    """See :func:`snellen.models.openai.openai`.
+    """See :func:`snellen.models.remote.openai.openai`.
 
     Args:
         model: as the server calls it.

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from snellen.metrics.stats import log_sum
 from snellen.models.remote.base import Failed, tokens_of
 from snellen.parsing import split_thinking
-from snellen.stats import log_sum
 from snellen.types import Outcome, Response, Score
 
 __all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply"]

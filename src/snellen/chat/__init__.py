@@ -1,0 +1,1 @@
+"""Conversations with one or several models about images."""

@@ -1,0 +1,360 @@
+"""``run``, ``resume``, ``demo``: examinations."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snellen._util.redaction import redact
+from snellen.cli.app import (
+    AsJson,
+    DataOptions,
+    EngineName,
+    GpusPerReplica,
+    MaxConcurrency,
+    MaxCost,
+    MaxFailures,
+    ModelOptions,
+    OutputPath,
+    Quiet,
+    Replicas,
+    Track,
+    Workspace,
+    app,
+    print_json,
+    print_leaderboard,
+    read_engine,
+    read_options,
+    screen,
+    tell_errors,
+)
+from snellen.errors import BadOption, SnellenError, Stopped
+
+if TYPE_CHECKING:
+    from snellen.runs.plan import Plan
+    from snellen.runs.run import Run
+
+
+@app.command("run")
+def run_(
+    model: Annotated[list[str], typer.Option(help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.")],
+    data: Annotated[list[str], typer.Option(help="A data set, such as folder:./photos. Repeatable.")],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A protocol, such as closed-set or rank. Repeatable. [dim]As the data set's authors ask, or "
+            "closed-set[/dim]"
+        ),
+    ] = None,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
+    protocol_option: Annotated[
+        list[str] | None,
+        typer.Option("-P", metavar="KEY=VALUE", help="An option of every protocol. Repeatable."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Examine the first N samples only.")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(help="Examine these classes only, separated by commas. Repeatable.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Examine a random subset of N classes (by --seed).")
+    ] = None,
+    per_class: Annotated[int | None, typer.Option(help="Examine the first N samples of each class.")] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle samples (by --seed).")] = False,
+    split: Annotated[str | None, typer.Option(help="A split of the data set.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and list it in the run.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of shuffling, class subsets and protocols.")] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="How many requests, or images with all their questions, are answered together."),
+    ] = None,
+    max_cost: MaxCost = None,
+    max_concurrency: MaxConcurrency = None,
+    max_failures: MaxFailures = 0.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be asked, and cost, and ask nothing.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")] = False,
+    engine: EngineName = None,
+    replicas: Replicas = None,
+    gpus_per_replica: GpusPerReplica = None,
+    sink: Annotated[
+        str | None,
+        typer.Option(
+            metavar="parquet:URL",
+            help="With --engine: copies write predictions and answers into Parquet files here (a folder, "
+            "s3://…, gs://…), not into the workspace.",
+        ),
+    ] = None,
+    track: Track = None,
+    workspace: Workspace = None,
+    output_path: OutputPath = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Examine every model under every protocol on every data set, and print the table.
+
+    Started again, it asks only what is missing.
+    """
+    from snellen.runs.plan import Filters, Plan
+
+    filters = Filters(
+        classes=tuple(classes or ()),
+        num_classes=num_classes,
+        per_class=per_class,
+        shuffle=shuffle,
+        limit=limit,
+        split=split,
+        skip_bad=skip_bad,
+    )
+    plan = Plan(
+        model,
+        data,
+        protocol or (),
+        read_options("-M", model_option),
+        read_options("-D", data_option),
+        read_options("-P", protocol_option),
+        filters,
+        seed,
+        batch_size,
+        workspace,
+        fresh,
+        max_cost,
+        max_concurrency,
+        engine=read_engine(engine, replicas, gpus_per_replica),
+        sink=sink,
+    )
+    if dry_run:
+        _print_forecasts(plan, as_json=as_json)
+        return
+    _carry_out(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
+
+
+@app.command("resume")
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")] = "@last",
+    max_cost: MaxCost = None,
+    max_concurrency: MaxConcurrency = None,
+    max_failures: MaxFailures = 0.0,
+    engine: EngineName = None,
+    replicas: Replicas = None,
+    gpus_per_replica: GpusPerReplica = None,
+    track: Track = None,
+    workspace: Workspace = None,
+    output_path: OutputPath = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run that was interrupted, stopped, or has errors: only what is missing is asked."""
+    from snellen.runs.plan import Plan
+    from snellen.storage.store import Store
+
+    store = Store(workspace, create=False)
+    plan = Plan.resuming(
+        store,
+        store.find(run),
+        max_cost=max_cost,
+        max_concurrency=max_concurrency,
+        engine=read_engine(engine, replicas, gpus_per_replica),
+    )
+    _carry_out(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
+
+
+def _carry_out(
+    plan: Plan,
+    max_failures: float,
+    output_path: Path | None,
+    trackers: Sequence[str],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Examine, and show what came of it."""
+    from snellen.reports.tracking import tracker
+    from snellen.runs.run import writable
+
+    for name in trackers:
+        tracker(name)
+    if not 0 <= max_failures <= 1:
+        raise BadOption(f"--max-failures {max_failures} is not allowed; allowed: 0 to 1.")
+    if output_path is not None:
+        writable(output_path)
+    stopped = carry_out_plan(plan, quiet=quiet)
+    runs = [run for run in plan.runs if run.metrics.get("n")]
+    if output_path is not None:
+        for run in runs:
+            run.write(output_path)
+    if as_json:
+        print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
+    elif runs:
+        print_leaderboard(runs)
+    untold = _tell(trackers, runs)
+    if stopped is not None:
+        typer.echo(f"Error: {redact(str(stopped))}\nWhat was answered is kept.", err=True)
+        tell_how_to_go_on(plan)
+        raise typer.Exit(1)
+    for line in (line for run in runs for line in _unscored(run)):
+        typer.echo(line, err=True)
+    tell_errors(runs)
+    if untold or any(_failed_share(run) > max_failures for run in runs):
+        raise typer.Exit(1)
+
+
+def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
+    """Send figures to trackers; whether one could not be told."""
+    from snellen.reports.tracking import track
+
+    failed = False
+    for name in trackers:
+        for run in runs:
+            try:
+                track(name, run)
+            except SnellenError as error:
+                typer.echo(f"Error: {redact(str(error))}", err=True)
+                failed = True
+    return failed
+
+
+def _unscored(run: Run) -> Iterator[str]:
+    """What of a run has no score, and why, in words."""
+    figures = run.metrics
+    told = figures.get("protocol", {})
+    if told.get("judge_errors"):
+        yield (
+            f"{told['judge_errors']} answers of {run.id} could not be judged by {told['judge']}. Ask again: "
+            + run.resuming
+        )
+    if told.get("not_graded"):
+        yield f"{told['judge']} gave {told['not_graded']} answers of {run.id} no grade that can be read."
+    if not run.classifies:
+        known = (run.headline or {}).get("n", 0)
+        if known < figures["n"] and run.primary != "judge":
+            unknown = figures["n"] - known
+            yield (
+                f"{unknown} of {figures['n']} samples of {run.id} have no truth that can be read, and no "
+                f"{run.primary}."
+            )
+
+
+def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
+    from snellen.reports.tables import forecasts_table
+
+    found = plan.forecasts()
+    tell_what_is_left_out(plan)
+    if as_json:
+        print_json({"forecasts": [one.as_dict() for one in found], "skipped": plan.skipped})
+    else:
+        screen().print(forecasts_table(found))
+
+
+def _failed_share(run: Run) -> float:
+    """Of samples that ended in an error, or that a judge failed to grade."""
+    figures = run.metrics
+    failed = max(figures["outcomes"]["error"], figures["protocol"].get("judge_errors", 0))
+    return float(failed / figures["n"])
+
+
+def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:
+    """Carry a plan out; what stopped it, if something did."""
+    from snellen.reports.progress import progress
+
+    if not quiet:
+        tell_what_is_left_out(plan)
+    try:
+        # Ray tells of replicas that died where results are to be.
+        with redirect_stdout(sys.stderr), progress(quiet=quiet) as watch:
+            plan.examine(watch)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. What was answered is kept.", err=True)
+        tell_how_to_go_on(plan)
+        raise typer.Exit(130) from None
+    except Stopped as error:
+        return error
+    return None
+
+
+def tell_what_is_left_out(plan: Plan) -> None:
+    """What a user should hear before it begins."""
+    for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
+        typer.echo(line, err=True)
+
+
+def tell_how_to_go_on(plan: Plan) -> None:
+    """The command that goes on with what was interrupted."""
+    # With --fresh, what is finished would be examined anew once more.
+    same = "" if plan.fresh else "The same command goes on with all of it. "
+    if plan.current is not None:
+        options = {
+            "--max-cost": plan.max_cost,
+            "--max-concurrency": plan.max_concurrency,
+            "--engine": plan.engine and plan.engine.name,
+            "--replicas": plan.engine and plan.engine.replicas,
+            "--gpus-per-replica": plan.engine and plan.engine.gpus,
+        }
+        told = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
+        same += f"Go on: snellen resume {plan.current}{plan.store.option}{told}"
+    if same:
+        typer.echo(same, err=True)
+
+
+@app.command("demo")
+def demo(
+    workspace: Workspace = None,
+    quiet: Quiet = False,
+) -> None:
+    """Examine the built-in models on the built-in chart: offline, without a GPU, in a minute."""
+    from snellen.exchange.export import write_text
+    from snellen.models.pico import NAMES
+    from snellen.reports import page
+    from snellen.runs.plan import Filters, Plan
+
+    plan = Plan(
+        [f"pico:{name}" for name in NAMES],
+        ["chart:shapes"],
+        ["closed-set", "binary", "rank"],
+        filters=Filters(limit=DEMO_SAMPLES),
+        workspace=workspace,
+    )
+    plan.notes = [
+        f"{len(NAMES)} built-in models, {DEMO_SAMPLES} drawn pictures of 28 classes, 3 protocols. "
+        "The models are tiny, but real: they see."
+    ]
+    plan.skipped, skipped = [], plan.skipped
+    carry_out_plan(plan, quiet=quiet)
+    runs = plan.runs
+    print_leaderboard(runs)
+    console = screen()
+    console.print(f"[dim]Not asked: {'; '.join(skipped)}.[/dim]", soft_wrap=True)
+    report = plan.folder / "report.html"
+    write_text(report, page.html(runs))
+    console.print(f"With pictures, confusions and samples: {report}", soft_wrap=True)
+    console.print(
+        f"\nNow your own images, one folder a class{_activation()}:\n"
+        "  snellen run --model hf:HuggingFaceTB/SmolVLM-500M-Instruct "
+        "--data folder:./photos --protocol closed-set\n"
+        "and without a download, to see how it goes:\n"
+        "  snellen run --model pico:clip --data folder:./photos --protocol rank\n"
+        "More: snellen ls models, snellen ls datasets, snellen ls protocols, snellen show @last",
+        soft_wrap=True,
+    )
+
+
+def _activation() -> str:
+    """How to get at the command, where it is not at hand in the shell."""
+    import shutil
+
+    if shutil.which("snellen"):
+        return ""
+    return f" (first: source {Path(sys.executable).parent / 'activate'})"
+
+
+#: Five pictures of each of the 28 classes.
+DEMO_SAMPLES = 140

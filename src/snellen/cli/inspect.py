@@ -1,0 +1,340 @@
+"""What was examined, and what there is: ``ls``, ``show``, ``report``, ``compare``, ``export`` …"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from snellen.cli.app import (
+    AsJson,
+    Workspace,
+    app,
+    print_json,
+    print_leaderboard,
+    read_options,
+    screen,
+)
+from snellen.errors import BadOption
+
+if TYPE_CHECKING:
+    from snellen.runs.run import Run
+
+
+@app.command("ls")
+def ls(
+    what: Annotated[Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")],
+    hub: Annotated[
+        bool, typer.Option("--hub", help="With models: image-text-to-text models of the Hub.")
+    ] = False,
+    search: Annotated[str | None, typer.Option(help="With --hub: what names must hold.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --hub: how many. [dim]20[/dim]")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is: models, data sets, protocols (with their options), or runs."""
+    from snellen.reports import listings
+
+    if hub and what != "models":
+        raise BadOption(f"--hub goes with models, not with {what}: snellen ls models --hub")
+    if search is not None and not hub:
+        raise BadOption(f"--search goes with --hub: snellen ls models --hub --search {search}")
+    if limit is not None and not hub:
+        raise BadOption("--limit goes with --hub: snellen ls models --hub --limit 20")
+    if what == "runs":
+        from snellen.reports.tables import runs_table
+        from snellen.runs.run import list_runs
+
+        runs = list(list_runs(workspace))
+        if as_json:
+            print_json([run.as_dict() for run in runs])
+        else:
+            screen().print(runs_table(runs))
+        return
+    rows = listings.hub_models(search, 20 if limit is None else limit) if hub else listings.schemes(what)
+    benchmarks = listings.catalogue() if what == "datasets" else []
+    if as_json:
+        print_json([*rows, *benchmarks])
+        return
+    screen().print(listings.as_table(listings.brief(rows)))
+    if benchmarks:
+        screen().print(listings.as_catalogue(benchmarks))
+
+
+@app.command("show")
+def show(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    prompts: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Show the prompts of the first N samples as they were sent."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: figures, classes, the most confused pairs, examples of each failure."""
+    from snellen.metrics.classification import per_class
+    from snellen.reports import tables
+    from snellen.runs.run import open_run
+
+    found = open_run(run, workspace)
+    if prompts is not None and as_json:
+        raise BadOption("--prompts goes without --json; all prompts as JSON: snellen export --format lm-eval")
+    if prompts is not None:
+        for line in tables.prompt_lines(found, prompts):
+            screen().print(line, soft_wrap=True)
+        return
+    frame = found.predictions
+    labelled = found.classifies and len(frame)
+    if as_json:
+        classes = per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
+        print_json({**found.as_dict(), "classes": classes, "manifest": found.manifest})
+        return
+    console = screen()
+    console.print(tables.figures_table(found))
+    if (categories := tables.category_table(found)) is not None:
+        console.print(categories)
+    if labelled:
+        console.print(tables.class_table(frame))
+        console.print(tables.confusion_table(frame))
+    if len(frame) and (failures := tables.failures_table(frame)):
+        console.print(failures)
+
+
+@app.command("report")
+def report_(
+    runs: Annotated[list[str], typer.Argument(help="Runs: ids, unique prefixes, or @last.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+    ] = None,
+    format: Annotated[
+        Literal["html", "markdown"] | None,
+        typer.Option(help="html or markdown. By default markdown for FILE.md, else html."),
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Write a report: leaderboard, classes, confusions, right and wrong samples, manifests."""
+    from snellen.exchange.export import write_text
+    from snellen.reports import page
+    from snellen.runs.run import open_run
+
+    found = [open_run(run, workspace) for run in runs]
+    plain = format == "markdown" or (format is None and output is not None and output.suffix == ".md")
+    text = page.markdown(found) if plain else page.html(found)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_text(output, text)
+        typer.echo(f"written: {output}", err=True)
+
+
+@app.command("rescore")
+def rescore_(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    protocol_option: Annotated[
+        list[str] | None,
+        typer.Option("-P", metavar="KEY=VALUE", help="A protocol option that is to differ. Repeatable."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read and score stored answers again by other rules; the model is not called, the old run stays."""
+    from snellen.runs.rescore import rescore
+    from snellen.runs.run import Run
+    from snellen.storage.store import Store
+
+    store = Store(workspace, create=False)
+    old = store.find(run)
+    new = rescore(store, old, read_options("-P", protocol_option))
+    runs = [Run(store, old), Run(store, new)]
+    if as_json:
+        print_json([one.as_dict() for one in runs])
+    else:
+        print_leaderboard(runs)
+
+
+@app.command("compare")
+def compare_(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs: ids, unique prefixes, or @last.")],
+    across: Annotated[
+        bool, typer.Option("--across", help="Also across protocols, prompts and other protocol options.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is the difference real? Runs side by side on the samples that they share."""
+    from snellen.reports import tables
+    from snellen.runs.compare import compare
+    from snellen.runs.run import open_run
+
+    found = compare([open_run(run, workspace) for run in runs], across=across)
+    if as_json:
+        print_json([one.as_dict() for one in found])
+        return
+    console = screen()
+    console.print(tables.comparison_table(found))
+    if len(found) == 1:
+        for table in tables.disagreement_tables(found[0]):
+            console.print(table)
+
+
+@app.command("plan")
+def plan_(
+    difference: Annotated[float, typer.Option(help="The difference in accuracy to be found, in points.")],
+    discordant: Annotated[
+        float, typer.Option(help="Samples that one model alone gets right, in per cent.")
+    ] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """How many images does it take to find a difference (at 5 %, with 80 % power)?"""
+    from snellen.metrics.stats import samples_needed
+
+    if not 0 < difference <= discordant <= 100:
+        raise BadOption(
+            f"--difference {difference} --discordant {discordant} is not allowed: the difference must be "
+            "above 0, at most as large as the share of discordant samples, and that at most 100."
+        )
+    n = samples_needed(difference / 100, discordant / 100)
+    if as_json:
+        print_json({"difference": difference, "discordant": discordant, "samples": n})
+    else:
+        typer.echo(
+            f"{n:,} images: with {discordant:g} % of them right under one model alone, a difference of "
+            f"{difference:g} points is then found in 8 of 10 tries."
+        )
+
+
+@app.command("export")
+def export(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
+    ],
+    format: Annotated[
+        Literal["jsonl", "csv", "parquet", "lm-eval", "inspect", "hub", "latex", "markdown"] | None,
+        typer.Option(
+            help="One row a sample: jsonl, csv, parquet. Other tools' layouts: lm-eval, inspect, hub. "
+            "Tables of runs: latex, markdown. By default what the file's ending says."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="A file; of lm-eval, inspect and hub, a folder."),
+    ] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Write runs for others to read: samples, tables with intervals, the layouts of other tools."""
+    from snellen.exchange.export import ENDINGS, write_text
+    from snellen.runs.run import open_run
+
+    if format is None:
+        ending = output.suffix.lower() if output else ".jsonl"
+        if ending not in ENDINGS:
+            raise BadOption(
+                f"-o {output}: the ending does not say which format; add --format "
+                f"{', '.join(ENDINGS.values())}, lm-eval, inspect or hub."
+            )
+        format = ENDINGS[ending]
+    found = [open_run(name, workspace) for name in runs]
+    if format in ("latex", "markdown"):
+        from snellen.exchange import tables
+
+        text = tables.latex(found) if format == "latex" else tables.markdown(found)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            write_text(output, text)
+        return
+    if len(found) > 1 and format != "hub":
+        raise BadOption(f"--format {format} is of one run; several go into latex, markdown and hub.")
+    if format == "jsonl" or format == "csv" or format == "parquet":
+        _samples(found[0], format, output)
+        return
+    if output is None:
+        raise BadOption(f"--format {format} takes a place: -o PATH")
+    if format == "inspect":
+        from snellen.exchange import inspect_log
+
+        written = inspect_log.write(found[0], output)
+    elif format == "lm-eval":
+        from snellen.exchange import harness
+
+        written = harness.write(found[0], output)
+    else:
+        from snellen.exchange import hub
+
+        written = hub.write(found, output)
+    for path in written:
+        typer.echo(f"written: {path}", err=True)
+
+
+def _samples(run: Run, format: Literal["jsonl", "csv", "parquet"], output: Path | None) -> None:
+    """One row a sample, to a file or the screen."""
+    from snellen.exchange.export import rows_as_text, write_rows
+
+    frame = run.predictions
+    if output is None:
+        typer.echo(rows_as_text(frame, format), nl=False)
+    else:
+        write_rows(frame, format, output)
+        typer.echo(f"{len(frame)} rows written to {output}", err=True)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv)."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="What the model is to be called.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="How the answers are read. multiple-choice, yes-no or vqa, by what they are."),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take results of another tool as a run: its stored answers, read by our parsers; no model is called."""
+    from snellen.exchange.imported import import_results
+    from snellen.storage.store import Store
+
+    found = import_results(file, model=model, workspace=Store(workspace), protocol=protocol)
+    if as_json:
+        changed = [{"id": id, "theirs": theirs, "ours": ours} for id, theirs, ours in found.changed]
+        print_json({**found.run.as_dict(), "theirs": found.theirs, "changed": changed})
+        return
+    print_leaderboard([found.run])
+    console, n = screen(), found.run.metrics["n"]
+    if found.other_scale:
+        console.print("Its scores are not from 0 to 1, so they are not compared with ours.")
+        return
+    if found.theirs is None:
+        console.print("The file says nothing of scores, so there is nothing to compare with.")
+        return
+    figure = found.run.headline
+    ours = "none" if figure is None else f"{100 * figure['value']:.1f} %"
+    console.print(f"Theirs: {100 * found.theirs:.1f} %. Ours, of the same answers: {ours}.", soft_wrap=True)
+    if found.changed:
+        some = ", ".join(f"{id} ({theirs:g} → {ours:g})" for id, theirs, ours in found.changed[:8])
+        more = " …" if len(found.changed) > 8 else ""
+        console.print(
+            f"{len(found.changed)} of {n} answers are judged otherwise: {some}{more}", soft_wrap=True
+        )
+
+
+@app.command("push")
+def push_(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
+    ],
+    to: Annotated[str, typer.Option(metavar="hub:ORG/DATASET", help="Where they go.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Publish predictions as a data set of the Hub, with a card: privately, and without images."""
+    from snellen.exchange.predictions import push
+    from snellen.runs.run import open_run
+
+    found = [open_run(name, workspace) for name in runs]
+    typer.echo(push(found, to, public=public))

@@ -1,0 +1,74 @@
+"""What is taken for what?"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from snellen.diagnosis.analysis import Case, Finding, Part, Table
+from snellen.metrics.classification import Confusion, per_class
+from snellen.parsing import tokens
+from snellen.reports.tables import pairs
+
+MOST = 15
+
+
+def siblings(one: str, other: str) -> bool:
+    """Whether two names share a word, as those of one sort often do; a hierarchy of classes is not at hand.
+
+    >>> siblings("polar bear", "Brown bears"), siblings("polar bear", "teddy-bear"), siblings("cat", "dog")
+    (False, True, False)
+    """
+    return bool(set(tokens(one)) & set(tokens(other)))
+
+
+class Confusions(Part):
+    """The pairs that are confused most, whether in both directions and whether of one sort; the classes that
+    are found least.
+    """
+
+    name, order = "confusions", 90
+
+    def examine(self, case: Case) -> Finding:
+        """From the closed-set run."""
+        truth, said = pairs(case.closed.outcomes)
+        wrong = sum(t != s and s != "" for t, s in zip(truth, said, strict=True))
+        unread = sum(s == "" for s in said)
+        found = Confusion.of(truth, said).confused(MOST)
+        known = {(t, s): n for t, s, n in Confusion.of(truth, said).confused(10**6)}
+        sorts = any(siblings(a, b) for a, b in combinations(case.labels, 2))
+        rows = tuple(
+            (t, s or "(nothing)", str(n), str(known.get((s, t), 0)))
+            + (("yes" if siblings(t, s) else "no",) if sorts else ())
+            for t, s, n in found
+        )
+        kin = sum(n for (t, s), n in known.items() if siblings(t, s))
+        worst = sorted(per_class(truth, said), key=lambda row: (row["recall"], row["class"]))[:MOST]
+        within = sum(n for t, s, n in found[:5] if s)
+        verdict = (
+            f"{wrong} of {len(truth)} images are taken for another class and {unread} for none; the five "
+            f"most frequent confusions make {within} of them"
+            + (f", and {kin} are of classes whose names share a word. " if sorts else ". ")
+            + "Found least: "
+            + ", ".join(f"{row['class']} ({100 * row['recall']:.0f} %)" for row in worst[:3])
+            + "."
+        )
+        tables = (
+            Table(
+                ("truth", "taken for", "times", "the other way round", *(["share a word"] if sorts else [])),
+                rows,
+            ),
+            Table(
+                ("class", "recall", "samples"),
+                tuple((row["class"], f"{100 * row['recall']:.0f} %", str(row["support"])) for row in worst),
+            ),
+        )
+        figures = {
+            "confused": [list(row) for row in found],
+            "wrong": wrong,
+            "unread": unread,
+            "siblings": kin if sorts else None,
+        }
+        return Finding(self.name, "Confusions", verdict, "", tables, (), figures, (case.closed.id,))
+
+
+PART = Confusions()

@@ -1,0 +1,62 @@
+"""Does it know more than it says? Generated names against likelihoods, and against nothing but names."""
+
+from __future__ import annotations
+
+from snellen.diagnosis.analysis import SCORED, Case, Finding, LeftOut, Part, Table, estimate_of, points, told
+
+#: Likelihoods, by how they are normalised for the length of a name.
+WAYS = {
+    "log-likelihood": "rank",
+    "per token": "rank?normalise=tokens",
+    "per byte": "rank?normalise=bytes",
+    "less that without the image (PMI)": "rank?pmi=true",
+}
+
+
+class Decoding(Part):
+    """The name that is generated against the likeliest one.
+
+    Source: Zhang et al., arXiv 2405.18415, "probabilistic inference".
+    """
+
+    name, order = "decoding", 60
+
+    def examine(self, case: Case) -> Finding:
+        """A run for each normalisation, where the model tells likelihoods."""
+        if not case.scores:
+            raise LeftOut(f"{case.model} does not tell likelihoods of names")
+        if len(case.labels) * len(case.selection) > SCORED:
+            raise LeftOut(
+                f"{len(case.labels)} names for each of {len(case.selection)} images are more than {SCORED:,} "
+                "likelihoods: take fewer with --limit"
+            )
+        runs = {title: case.run(protocol) for title, protocol in WAYS.items()}
+        runs["generated, nothing but names possible"] = case.run("closed-set?rounds=1&constrained=true")
+        gaps = case.differences(runs, case.closed)
+        best = max(runs, key=lambda title: estimate_of(runs[title]).value)
+        gap = gaps[best]
+        verdict = (
+            f"Deciding otherwise ({best}) gives {told(estimate_of(runs[best]))}, generating freely from the "
+            f"list {told(estimate_of(case.closed))}: {points(gap.result.difference)}. "
+            + (
+                "The model knows more than it says when it is free."
+                if gap.real and gap.result.difference.value > 0
+                else "That brings nothing that these images show."
+            )
+        )
+        rows = [("generated from the list", told(estimate_of(case.closed)), "–")]
+        rows += [(t, told(estimate_of(run)), points(gaps[t].result.difference)) for t, run in runs.items()]
+        table = Table(
+            ("decided by", "accuracy (95 %)", "less generated"),
+            tuple(rows),
+            "Paired on the same images, p by Holm.",
+        )
+        figures = {
+            "accuracy": {title: estimate_of(run).as_dict() for title, run in runs.items()},
+            "difference": {title: one.result.difference.as_dict() for title, one in gaps.items()},
+        }
+        ids = (case.closed.id, *(run.id for run in runs.values()))
+        return Finding(self.name, "Decoding", verdict, "", (table,), (), figures, ids)
+
+
+PART = Decoding()

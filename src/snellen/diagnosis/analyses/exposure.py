@@ -1,0 +1,146 @@
+"""Is a class known the better, the more often it was seen in training?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import chain
+
+from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part, Table
+from snellen.diagnosis.exposure_counts import count, texts
+from snellen.metrics.classification import per_class
+from snellen.metrics.stats import LEVEL
+from snellen.reports.charts import Point, scatter
+from snellen.reports.tables import pairs
+
+#: As the study bins exposure.
+BINS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 1000, 10_000, 100_000)
+REPLICATES = 2000
+
+
+class Exposure(Part):
+    """How often each class name occurs in what the model was trained on, against its recall.
+
+    Source: Zhang et al., arXiv 2405.18415, "data": class exposure and accuracy.
+    """
+
+    name, order = "exposure", 80
+
+    def examine(self, case: Case) -> Finding:
+        """Count, correlate, bin."""
+        lines, source = self._lines(case)
+        known = {label: case.selection.data.synonyms.get(label, ()) for label in case.labels}
+        counted, total = count(known, lines)
+        truth, said = pairs(case.closed.outcomes)
+        recall = {
+            row["class"]: (row["recall"], row["support"]) for row in per_class(truth, said) if row["support"]
+        }
+        rows = [(name, counted[name], *recall[name]) for name in case.labels if name in recall]
+        if len(rows) < 4 or len({n for _, n, _, _ in rows}) < 2:
+            raise LeftOut(
+                f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts say nothing"
+            )
+        if len({r for _, _, r, _ in rows}) < 2:
+            raise LeftOut("all classes have one recall, which no exposure explains")
+        spearman, pearson = _correlations([n for _, n, _, _ in rows], [r for _, _, r, _ in rows])
+        shows = True if spearman[1] > 0 else False if spearman[2] < 0 else None
+        verdict = (
+            f"Over {len(rows)} classes and {total:,} texts ({source}), exposure and recall have a Spearman "
+            f"correlation of {spearman[0]:.2f} ({spearman[1]:.2f} to {spearman[2]:.2f}): "
+            + ("what was seen more often is known better." if shows else "these images do not show it.")
+        )
+        bins = []
+        for low, high in zip(BINS, (*BINS[1:], math.inf), strict=True):
+            some = [(r, s) for _, n, r, s in rows if low <= n < high]
+            if some:
+                mean = sum(r * s for r, s in some) / sum(s for _, s in some)
+                name = f"{low:,}–{high - 1:,}" if high < math.inf else f"{low:,} and more"
+                bins.append((name, str(len(some)), f"{100 * mean:.1f} %"))
+        below = _below(rows)
+        tables = (
+            Table(("texts that name the class", "classes", "recall"), tuple(bins), "Bins as in the study."),
+            Table(
+                ("class", "texts", "recall", "expected"),
+                tuple(
+                    (name, f"{n:,}", f"{100 * r:.0f} %", f"{100 * e:.0f} %") for name, n, r, e in below[:10]
+                ),
+                "Furthest below what its exposure lets expect (a line through recall against log exposure).",
+            ),
+        )
+        chart = scatter(
+            [Point(n + 1, 100 * r, f"{name} ({n:,})") for name, n, r, _ in rows],
+            x="texts that name the class, plus one",
+            y="recall %",
+            pareto_line=False,
+        )
+        figures = {
+            "counts": {name: n for name, n, _, _ in rows},
+            "texts": total,
+            "spearman": dict(zip(("value", "low", "high"), spearman, strict=True)),
+            "pearson_of_log": dict(zip(("value", "low", "high"), pearson, strict=True)),
+        }
+        charts = () if chart is None else ({"kind": "scatter", **chart},)
+        about = (
+            f"Pearson's correlation with log(1 + exposure) is {pearson[0]:.2f} ({pearson[1]:.2f} to "
+            f"{pearson[2]:.2f}); intervals over classes. A correlation is no cause: rare classes may be hard "
+            "ones."
+        )
+        return Finding(
+            self.name, "Exposure", verdict, about, tables, charts, figures, (case.closed.id,), shows
+        )
+
+    def _lines(self, case: Case) -> tuple[Iterator[str], str]:
+        if case.captions:
+            return chain.from_iterable(map(texts, case.captions)), ", ".join(p.name for p in case.captions)
+        if case.model.startswith("pico:llava"):
+            return _pico(skewed="skewed" in case.model), "the lessons that it was taught from images"
+        raise LeftOut("what the model was trained on is not known here. Name its captions: --captions FILE")
+
+
+def _pico(*, skewed: bool) -> Iterator[str]:
+    """What a built-in LLaVA was asked and told about images, as its training wrote it."""
+    from snellen.pico_recipe.curriculum import training_figures
+    from snellen.pico_recipe.train import stages
+
+    for page in stages(training_figures(skewed, 0), 0, skewed, "answer"):
+        for lesson in page:
+            yield f"{lesson.question} . {lesson.answer}"
+
+
+def _correlations(
+    exposure: list[int], recall: list[float]
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Spearman's, and Pearson's with log(1 + exposure), each with its bootstrap interval over classes."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    x, y = np.log1p(exposure), np.asarray(recall)
+    rng = np.random.default_rng(0)
+
+    def correlation(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else math.nan
+
+    found = []
+    for of in (rankdata, np.asarray):
+        value = correlation(of(x), of(y))
+        drawn = []
+        for _ in range(REPLICATES):
+            pick = rng.integers(len(x), size=len(x))
+            drawn.append(correlation(of(x[pick]), of(y[pick])))
+        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found.append((value, float(low), float(high)))
+    return found[0], found[1]
+
+
+def _below(rows: list[tuple[str, int, float, int]]) -> list[tuple[str, int, float, float]]:
+    """Classes with their expected recall, the furthest below it first."""
+    import numpy as np
+
+    x, y = np.log1p([n for _, n, _, _ in rows]), np.array([r for _, _, r, _ in rows])
+    slope, start = np.polyfit(x, y, 1)
+    expected = np.clip(start + slope * x, 0, 1)
+    found = [(name, n, r, float(e)) for (name, n, r, _), e in zip(rows, expected, strict=True)]
+    return sorted(found, key=lambda row: row[2] - row[3])
+
+
+PART = Exposure()

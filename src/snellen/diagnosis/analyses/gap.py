@@ -1,0 +1,110 @@
+"""How far is it behind models that only classify?"""
+
+from __future__ import annotations
+
+from snellen.diagnosis.analysis import (
+    MARGIN,
+    SCORED,
+    Case,
+    Finding,
+    LeftOut,
+    Part,
+    Table,
+    estimate_of,
+    points,
+    told,
+)
+from snellen.errors import UsageError
+from snellen.runs.run import Run
+
+#: Beyond so many classes, a yes/no question for each of them is left out.
+BINARY = 60
+
+
+class Gap(Part):
+    """The model under every protocol beside its references, on the same images.
+
+    Source: Zhang et al., arXiv 2405.18415, table 1: open- and closed-world accuracy against CLIP.
+    """
+
+    name, order = "gap", 10
+
+    def examine(self, case: Case) -> Finding:
+        """Runs under each protocol, and paired differences with the best reference."""
+        own: dict[str, Run] = {"closed-set, one round": case.closed}
+        wanted = {"open-world": "open-world"}
+        if len(case.labels) <= BINARY:
+            wanted["binary"] = "binary"
+        if case.scores and len(case.labels) * len(case.selection) <= SCORED:
+            wanted["rank (log-likelihood)"] = "rank"
+        for title, protocol in wanted.items():
+            try:
+                own[title] = case.run(protocol)
+            except UsageError as error:
+                case.missing[title] = str(error)
+        beside = case.beside()
+        if not beside:
+            reasons = "; ".join(case.missing.values()) or "none was named"
+            raise LeftOut(f"no other model to compare with ({reasons}). Name some: --reference clip:ORG/NAME")
+        best = max(beside.values(), key=lambda run: estimate_of(run).value)
+        rows = []
+        gaps = case.differences(own, best)
+        for title, run in own.items():
+            one = gaps[title]
+            parted = "yes" if one.real else "no"
+            ok = run.metrics["outcomes"]["ok"]
+            rows.append(
+                (
+                    title,
+                    told(estimate_of(run)),
+                    f"{ok} of {run.metrics['n']}",
+                    points(one.result.difference),
+                    parted,
+                )
+            )
+        rows += [
+            (name, told(estimate_of(run)), f"{run.metrics['outcomes']['ok']} of {run.metrics['n']}", "–", "–")
+            for name, run in beside.items()
+        ]
+        first = max(own, key=lambda title: estimate_of(own[title]).value)
+        gap = gaps[first].result.difference
+        behind = all(one.real and one.result.difference.value < 0 for one in gaps.values())
+        some = any(one.real and one.result.difference.value < 0 for one in gaps.values())
+        level = gap.low >= -MARGIN
+        verdict = (
+            f"At its best ({first}) {case.model} is right about {told(estimate_of(own[first]))} of the "
+            f"images, {best.model} about {told(estimate_of(best))}: {points(gap)}. "
+            + (
+                "It stays behind under every protocol."
+                if behind
+                else "It stays behind under some protocols, not under all."
+                if some
+                else "It is not behind by more than 5 points."
+                if level
+                else "These images do not tell whether it is behind."
+            )
+        )
+        table = Table(
+            ("asked", "accuracy (95 %)", "understood", f"less {best.model}", "parted"),
+            tuple(rows),
+            "Paired on the same images; parted is whether the difference is significant at 5 %, for all of "
+            "them together (Holm). What was not understood counts as wrong.",
+        )
+        figures = {
+            "accuracy": {title: estimate_of(run).as_dict() for title, run in (own | beside).items()},
+            "difference": {title: one.result.difference.as_dict() for title, one in gaps.items()},
+            "best_reference": best.model,
+        }
+        runs = tuple(run.id for run in (*own.values(), *beside.values()))
+        return Finding(
+            self.name,
+            "The gap",
+            verdict,
+            tables=(table,),
+            figures=figures,
+            runs=runs,
+            shows=True if some else False if level else None,
+        )
+
+
+PART = Gap()

@@ -1,0 +1,215 @@
+"""Is the information there, although it is not said? Classifiers on the model's own features."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.base import Selection
+from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part, Table, estimate_of, little, points, told
+from snellen.errors import DataError, UsageError, require
+from snellen.metrics.stats import Estimate, paired, rate
+from snellen.metrics.summary import cluster_of
+from snellen.prompts import OPEN_WORLD
+from snellen.registry import DATASETS
+from snellen.reports.charts import Point, curves
+from snellen.runs.plan import Filters
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Strengths of regularisation that cross-validation chooses among, and its folds.
+STRENGTHS, FOLDS = (0.01, 0.1, 1.0, 10.0, 100.0), 3
+#: Samples of the training split, at most.
+TRAINED_ON = 5000
+#: From so many on an MLP is fitted too; on fewer it learns nothing.
+ENOUGH = 1000
+
+log = logging.getLogger(__name__)
+
+
+class Probe(Part):
+    """Logistic regression and a small MLP on frozen features, tested on the images that the model was asked
+    about.
+
+    Features are those of the prompt "What type of object is in this photo?": hidden states at the last token
+    and their mean over tokens, and the means of the vision tower's and the projector's outputs. They are
+    written to memory-mapped files as they come, so that they need not fit into memory, and are not computed
+    twice, nor again when it was interrupted.
+
+    Source: Zhang et al., arXiv 2405.18415, "probing".
+    """
+
+    name, order = "probe", 70
+
+    def examine(self, case: Case) -> Finding:
+        """Fit on the training split, test beside generation."""
+        from snellen.models.huggingface.features import stored
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        if not isinstance(case.subject, VisionLanguageModel):
+            raise LeftOut(f"{case.model} does not show its hidden states")
+        said = {row["id"]: row for row in case.closed.outcomes.to_dict("records")}
+        tested = [i for i in range(len(case.selection)) if case.selection.id(i) in said]
+        train, dropped = self._train(case)
+        places = {"train": (train, _readable(train)), "test": (case.selection, tested)}
+        labels = {name: [s.data.row(s.indices[i]).label for i in kept] for name, (s, kept) in places.items()}
+        few = min(Counter(labels["train"]).values(), default=0)
+        if few < 2 or set(labels["train"]) < set(labels["test"]):
+            raise LeftOut("the training split has classes with fewer than two images that can be read")
+        top = case.store.folder / "features"
+        held = {
+            name: stored(case.subject, selection, kept, OPEN_WORLD[0], top, case.layers)
+            for name, (selection, kept) in places.items()
+        }
+        ids = [case.selection.id(i) for i in tested]
+        generated = [float(said[id]["prediction"] == said[id]["label"]) for id in ids]
+        clusters = [cluster_of(said[id]["images"], id) for id in ids]
+        sorts = ("linear", "MLP") if len(labels["train"]) >= ENOUGH else ("linear",)
+        found: dict[str, Estimate] = {}
+        right: dict[str, list[float]] = {}
+        for name in held["train"]:
+            for sort in sorts if name.endswith("last token") else sorts[:1]:
+                title = f"{name}, {sort}"
+                right[title] = _fit(
+                    held["train"][name], labels["train"], held["test"][name], labels["test"], sort
+                )
+                found[title] = rate([r == 1 for r in right[title]], clusters)
+        # Named beforehand, as the study does: the best of many on these very images would flatter it.
+        last = max(int(t.split(",")[0].removeprefix("layer ")) for t in found if t.startswith("layer"))
+        best = f"layer {last}, last token, linear"
+        gap = paired(right[best], generated, clusters)
+        # What a model of no use to anybody would reach: always the commonest class.
+        guess = max(Counter(labels["test"]).values()) / len(ids)
+        sees = found[best].low > guess
+        unread = sum(said[id]["outcome"] != Outcome.OK for id in ids)
+        level = little(gap.difference, real=gap.p < 0.05)
+        shows: bool | None = None
+        if sees and gap.p < 0.05 and gap.difference.value > 0:
+            shows, what = True, "The information is there and is not decoded."
+        elif not sees:
+            what = "The probe is not above guessing, so these features, or so few images, tell nothing."
+        elif level is True or gap.difference.value < 0:
+            shows, what = False, "The probe finds no more than is said."
+        else:
+            what = "Whether it finds more than is said, these images do not tell."
+        what += f" {unread} of the {len(ids)} generated answers could not be read." if unread else ""
+        rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
+        verdict = (
+            f"A probe on the last hidden state is right about {told(found[best])} of the images, the answer "
+            f"that it generates about {told(estimate_of(case.closed))}: {points(gap.difference)}. "
+            + rare_verdict
+            + what
+        )
+        rows = [("generated (closed set)", told(estimate_of(case.closed)))]
+        rows += [(title, told(one)) for title, one in sorted(found.items(), key=lambda item: -item[1].value)]
+        table = Table(
+            ("decided by", "accuracy (95 %)"),
+            tuple(rows),
+            f"Fitted on {len(labels['train'])} samples of the training split"
+            + (f" ({dropped} that are tested were left out)" if dropped else "")
+            + f", tested on the same {len(ids)} images. Always saying the commonest class gives "
+            f"{100 * guess:.1f} %. A probe is fitted on this task, the model is not: it shows what its "
+            "features hold, not what it could say.",
+        )
+        figures = {
+            "accuracy": {title: one.as_dict() for title, one in found.items()},
+            "difference": gap.difference.as_dict(),
+            "p": gap.p,
+            "rare": rare,
+            "trained_on": len(labels["train"]),
+            "guessing": guess,
+        }
+        charts = self._by_depth(found)
+        return Finding(self.name, "Probe", verdict, "", (table,), charts, figures, (case.closed.id,), shows)
+
+    def _train(self, case: Case) -> tuple[Selection, int]:
+        """Some of each class of the training split without what is tested, and how many that was."""
+        chart = case.data.startswith("chart:")
+        split = case.train or ("train" if chart else None)
+        if split is None:
+            raise LeftOut("there is no training split to fit it on. Name one: --train-split NAME")
+        each = max(2, min(40, TRAINED_ON // len(case.labels)))
+        more = {"n": each * len(case.labels)} if chart else {}
+        wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_bad=True)
+        try:
+            data = DATASETS.make(case.data, {**more, **case.data_options, "split": split})
+            found = wanted.apply(data, case.seed)
+        except UsageError as error:
+            raise LeftOut(f"the split {split!r} cannot be read ({error})") from error
+        known = {case.selection.data.digest(i) for i in case.selection.indices}
+        kept = [i for i in found.indices if found.data.digest(i) not in known]
+        dropped = len(found.indices) - len(kept)
+        if not kept:
+            raise LeftOut(f"all samples of the split {split!r} are among those that are tested")
+        return Selection(found.data, kept, found.labels, found.filters, skip_bad=True), dropped
+
+    def _rare(
+        self, case: Case, truth: list[Any], probe: list[float], generated: list[float]
+    ) -> tuple[dict[str, Any], str]:
+        """Both on the third of classes that generation finds least."""
+        by_class: dict[str, list[float]] = {}
+        for label, mark in zip(truth, generated, strict=True):
+            by_class.setdefault(str(label), []).append(mark)
+        order = sorted(by_class, key=lambda name: (sum(by_class[name]) / len(by_class[name]), name))
+        least = set(order[: max(1, len(order) // 3)])
+        some = [i for i, label in enumerate(truth) if label in least]
+        means = [sum(marks[i] for i in some) / len(some) for marks in (probe, generated)]
+        told_ = (
+            f"On the third of classes that it finds least, the probe is right about {100 * means[0]:.1f} % "
+            f"and generation about {100 * means[1]:.1f} % (chosen by generation, so it looks worse than it "
+            "is). "
+        )
+        return {"classes": sorted(least), "probe": means[0], "generated": means[1]}, told_
+
+    def _by_depth(self, found: Mapping[str, Estimate]) -> tuple[dict[str, Any], ...]:
+        lines: dict[str, list[Point]] = {}
+        for title, one in found.items():
+            if title.startswith("layer") and title.endswith("linear"):
+                layer, _, rest = title.removeprefix("layer ").partition(", ")
+                ends = (100 * one.low, 100 * one.high)
+                lines.setdefault(rest, []).append(Point(int(layer), 100 * one.value, "", *ends))
+        drawn = curves(lines, x="layer", y="accuracy %")
+        return () if drawn is None else ({"kind": "curves", **drawn},)
+
+
+def _readable(selection: Selection) -> list[int]:
+    """The places of samples whose image can be read."""
+    found = []
+    for i in range(len(selection)):
+        try:
+            if selection[i].images[0].size:
+                found.append(i)
+        except (DataError, IndexError):
+            log.info("%s: left out, as its image cannot be read", selection.id(i))
+    return found
+
+
+def _fit(
+    train: np.ndarray[Any, Any], truth: list[Any], test: np.ndarray[Any, Any], wanted: list[Any], sort: str
+) -> list[float]:
+    """1 for each test sample that a classifier gets right, else 0."""
+    import warnings
+
+    pipeline: Any = require("sklearn.pipeline", "diagnose", "A probe")
+    scaling: Any = require("sklearn.preprocessing", "diagnose", "A probe")
+    linear: Any = require("sklearn.linear_model", "diagnose", "A probe")
+    selection: Any = require("sklearn.model_selection", "diagnose", "A probe")
+    network: Any = require("sklearn.neural_network", "diagnose", "A probe")
+    if sort == "MLP":
+        model = network.MLPClassifier((128,), max_iter=400, early_stopping=True, random_state=0)
+    else:
+        few = min(truth.count(label) for label in set(truth))
+        model = selection.GridSearchCV(
+            linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
+        fitted = pipeline.make_pipeline(scaling.StandardScaler(), model).fit(train, truth)
+    return [float(said == label) for said, label in zip(fitted.predict(test), wanted, strict=True)]
+
+
+PART = Probe()

@@ -1,0 +1,57 @@
+"""Does the wording matter?"""
+
+from __future__ import annotations
+
+from statistics import pstdev
+from urllib.parse import quote
+
+from snellen.diagnosis.analysis import Case, Finding, Part, Table, estimate_of, little, told
+from snellen.prompts import OPEN_WORLD
+
+
+class Prompts(Part):
+    """The study's four wordings and any others, against what chance over images alone would do.
+
+    Source: Zhang et al., arXiv 2405.18415, "prompt variation".
+    """
+
+    name, order = "prompts", 30
+
+    def examine(self, case: Case) -> Finding:
+        """One open-world run for each wording."""
+        wordings = list(dict.fromkeys([*OPEN_WORLD, *case.prompts]))
+        runs = {text: case.run(f"open-world?prompt={quote(text, safe=' ?.,')}") for text in wordings}
+        rates = {text: estimate_of(run) for text, run in runs.items()}
+        values = [100 * rate.value for rate in rates.values()]
+        spread, half = pstdev(values), max(50 * (rate.high - rate.low) for rate in rates.values())
+        pairs = [(a, b) for i, a in enumerate(wordings) for b in wordings[i + 1 :]]
+        gaps = {pair: case.difference(runs[pair[0]], runs[pair[1]]).result for pair in pairs}
+        apart = [pair for pair, gap in gaps.items() if gap.p * len(pairs) < 0.05]
+        each = [little(gap.difference, real=pair in apart) for pair, gap in gaps.items()]
+        shows = None if case.guesses else False if False in each else True if all(each) else None
+        verdict = (
+            f"Over {len(wordings)} wordings accuracy goes from {min(values):.1f} to {max(values):.1f} % "
+            f"(standard deviation {spread:.1f} points), where the images alone leave ± {half:.1f}: the "
+            "wording "
+            + {
+                True: "matters little.",
+                False: f"matters ({len(apart)} of {len(pairs)} pairs are parted).",
+                None: "has no effect that these images tell.",
+            }[shows]
+        )
+        rows = tuple(
+            (text, told(rates[text]), f"{run.metrics['outcomes']['ok']} of {run.metrics['n']}")
+            for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
+        )
+        note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."
+        table = Table(("wording", "accuracy (95 %)", "understood"), rows, note)
+        figures = {
+            "accuracy": {text: rate.as_dict() for text, rate in rates.items()},
+            "standard_deviation": spread / 100,
+            "pairs_parted": len(apart),
+        }
+        ids = tuple(run.id for run in runs.values())
+        return Finding(self.name, "Wordings", verdict, "", (table,), (), figures, ids, shows)
+
+
+PART = Prompts()

@@ -1,0 +1,130 @@
+"""Do fewer names on offer narrow the gap?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from snellen.diagnosis.analysis import Case, Finding, Part, Table, estimate_of, points, told
+from snellen.errors import UsageError
+from snellen.metrics.stats import Paired, paired
+from snellen.metrics.summary import cluster_of
+from snellen.reports.charts import Point, curves
+from snellen.runs.run import Run
+
+#: As the study's label-set sizes, and those of the vendor's sweep.
+SIZES = (2, 5, 10, 20, 25, 50, 75, 100, 150, 200)
+
+
+class Sweep(Part):
+    """Accuracy against the number of names on offer: the right one and random others, fewer among more.
+
+    Source: Zhang et al., arXiv 2405.18415, "label set size".
+    """
+
+    name, order = "sweep", 20
+
+    def examine(self, case: Case) -> Finding:
+        """One run for each number, of the model and the references; and of the images of N classes alone."""
+        whole = len(case.labels)
+        sizes = [*(n for n in SIZES if n < whole), whole]
+        lines: dict[str, dict[int, Run]] = {case.model: {n: self._run(case, n, whole) for n in sizes}}
+        for name in case.references:
+            try:
+                lines[name] = {
+                    n: case.run(f"rank?offer={n}" if n < whole else "rank", model=name) for n in sizes
+                }
+            except UsageError as error:
+                case.missing[name] = str(error)
+        drawn = {name: [_point(n, run) for n, run in runs.items()] for name, runs in lines.items()}
+        drawn["guessing"] = [Point(n, 100 / n, "") for n in sizes]
+        fewer = {
+            n: case.run("closed-set?rounds=1", filters=replace(case.filters, num_classes=n))
+            for n in sizes[:-1]
+        }
+        rows = [
+            (
+                str(n),
+                *(told(estimate_of(runs[n])) for runs in lines.values()),
+                f"{100 / n:.1f} %",
+                f"{told(estimate_of(fewer[n]))} of {fewer[n].metrics['n']}" if n in fewer else "–",
+            )
+            for n in sizes
+        ]
+        table = Table(
+            ("names on offer", *lines, "guessing", "images of so many classes alone"),
+            tuple(rows),
+            "The right name and random others, in which those of a smaller offer are among those of a larger "
+            "one. The last column keeps only the images of so many classes, and offers these.",
+        )
+        verdict, shows = self._verdict(case, lines, sizes)
+        chart = curves(drawn, x="number of class names on offer", y="accuracy %")
+        figures = {
+            name: {n: estimate_of(run).as_dict() for n, run in runs.items()} for name, runs in lines.items()
+        }
+        figures["classes alone"] = {n: estimate_of(run).as_dict() for n, run in fewer.items()}
+        ids = tuple(run.id for runs in (*lines.values(), fewer) for run in runs.values())
+        charts = () if chart is None else ({"kind": "curves", **chart},)
+        return Finding(self.name, "Fewer names", verdict, "", (table,), charts, figures, ids, shows)
+
+    def _run(self, case: Case, n: int, whole: int) -> Run:
+        return case.closed if n == whole else case.run(f"closed-set?rounds=1&offer={n}")
+
+    def _verdict(
+        self, case: Case, lines: dict[str, dict[int, Run]], sizes: list[int]
+    ) -> tuple[str, bool | None]:
+        few, all_ = sizes[0], sizes[-1]
+        mine = lines[case.model]
+        begun = (
+            f"With {few} names on offer it is right about {told(estimate_of(mine[few]))}, with all {all_} "
+            f"about {told(estimate_of(mine[all_]))}."
+        )
+        others = [name for name in lines if name != case.model]
+        if not others:
+            return begun, None
+        best = max(others, key=lambda name: estimate_of(lines[name][all_]).value)
+        gaps = {n: case.difference(lines[best][n], mine[n]) for n in (few, all_)}
+        small, large = (100 * gaps[n].result.difference.value for n in (few, all_))
+        change = _change(lines[best], mine, few, all_)
+        corrected = _change(lines[best], mine, few, all_, corrected=True)
+        narrower = None if change.p >= 0.05 else change.difference.value < 0
+        what = {
+            True: "fewer names narrow the gap"
+            + ("" if gaps[few].real else ", so far that none is left to see"),
+            False: "fewer names widen the gap",
+            None: "whether fewer names narrow the gap, these images do not tell",
+        }[narrower]
+        return (
+            f"{begun} {best} is ahead by {small:+.1f} and {large:+.1f} points, a change by "
+            f"{points(change.difference)} (less what guessing gives, {points(corrected.difference)}): {what}."
+        ), narrower
+
+
+def _change(
+    ahead: dict[int, Run], mine: dict[int, Run], few: int, all_: int, *, corrected: bool = False
+) -> Paired:
+    """The lead among few names less that among all, on the same images; perhaps as shares of what is beyond
+    guessing.
+    """
+    marks: dict[int, dict[str, float]] = {}
+    clusters: dict[str, int] = {}
+    for n in (few, all_):
+        scale = n / (n - 1) if corrected else 1.0  # what guessing gives cancels in a difference
+        right = [
+            {row["id"]: scale * (row["prediction"] == row["label"]) for row in run.findings()}
+            for run in (ahead[n], mine[n])
+        ]
+        marks[n] = {id: value - right[1][id] for id, value in right[0].items() if id in right[1]}
+    for row in mine[all_].findings():
+        clusters[row["id"]] = cluster_of(row["images"], row["id"])
+    ids = [id for id in marks[all_] if id in marks[few]]
+    return paired(
+        [marks[few][id] for id in ids], [marks[all_][id] for id in ids], [clusters[id] for id in ids]
+    )
+
+
+def _point(n: int, run: Run) -> Point:
+    figure = estimate_of(run)
+    return Point(n, 100 * figure.value, "", 100 * figure.low, 100 * figure.high)
+
+
+PART = Sweep()

@@ -1,0 +1,138 @@
+"""A diagnosis: parts in their order, a verdict in plain sentences, a report."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from snellen._version import __version__
+from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part
+from snellen.errors import SnellenError, UnknownName, UsageError, did_you_mean, reason_of
+
+__all__ = ["Diagnosis", "diagnose", "parts", "references_of"]
+
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def parts() -> dict[str, Part]:
+    """All parts by name, in their order."""
+    package = import_module("snellen.diagnosis.analyses")
+    modules = (import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
+    found: list[Part] = [module.PART for module in modules]
+    return {part.name: part for part in sorted(found, key=lambda part: part.order)}
+
+
+@dataclass
+class Diagnosis:
+    """What came of it.
+
+    Attributes:
+        left_out: parts that could not look, and why.
+        missing: models that could not be asked, and why.
+    """
+
+    model: str
+    data: str
+    n: int
+    findings: list[Finding] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def claims(self) -> tuple[int, int]:
+        """How many of the study's findings are shown here, and of how many that are looked at."""
+        known = [one.shows for one in self.findings if one.shows is not None]
+        return sum(known), len(known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "n": self.n,
+            "findings": [one.as_dict() for one in self.findings],
+            "left_out": self.left_out,
+            "missing": self.missing,
+        }
+
+    def html(self) -> str:
+        """One self-contained page.
+
+        Raises:
+            MissingExtra: jinja2 is not installed.
+        """
+        from datetime import UTC, datetime
+
+        from snellen.reports.page import environment
+
+        template = environment("Writing a report").get_template("diagnosis.html.jinja")
+        date = datetime.now(UTC).strftime("%d %B %Y")
+        return str(template.render(diagnosis=self, version=__version__, date=date))
+
+    def write(self, path: Path) -> None:
+        """Write the page."""
+        from snellen.exchange.export import write_text
+
+        write_text(path, self.html())
+
+
+def chosen(only: Sequence[str] = ()) -> list[Part]:
+    """Parts by their names; all without any.
+
+    Raises:
+        UnknownName: no such part.
+    """
+    known = parts()
+    names = [name.strip() for item in only for name in item.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"Unknown part {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    return [part for name, part in known.items() if not names or name in names]
+
+
+def references_of(model: str) -> tuple[str, ...]:
+    """What a model is set beside where nobody says: the built-in CLIP and classifier, if it is built in."""
+    return ("pico:clip", "pico:classifier") if model.startswith("pico:") else ()
+
+
+def diagnose(
+    case: Case,
+    only: Sequence[str] = (),
+    watch: Callable[[Part], None] | None = None,
+    into: Diagnosis | None = None,
+) -> Diagnosis:
+    """Look at a case, part by part. What was examined before is not examined again. A part that fails is left
+    out, with the reason, and takes no other along.
+
+    Args:
+        only: names of parts.
+        watch: told of each part before it begins.
+        into: where findings go as they come, so that they are there if this is interrupted.
+
+    Raises:
+        UnknownName: no such part.
+        Stopped: a model gave up, or the budget is used up.
+    """
+    found = into if into is not None else Diagnosis(case.model, case.data, len(case.selection))
+    for part in chosen(only):
+        if watch is not None:
+            watch(part)
+        try:
+            found.findings.append(part.examine(case))
+        except (LeftOut, UsageError) as reason:
+            found.left_out[part.name] = str(reason).rstrip(".")
+        except SnellenError:
+            raise
+        except Exception as error:
+            log.exception("%s", part.name)
+            found.left_out[part.name] = reason_of(error)
+        found.missing = dict(case.missing)
+    return found

@@ -1,0 +1,406 @@
+"""One model, one data set, one protocol: examine what is missing, store it, and sum it up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from snellen._util.environment import git_hash, hardware, peak_rss, versions
+from snellen._util.redaction import redact
+from snellen._version import __version__
+from snellen.datasets.base import Bad, Selection
+from snellen.engine.cache import Remembering
+from snellen.engine.recorder import Tally, Work, readable
+from snellen.errors import Stopped, StoreError, Unsupported, UsageError
+from snellen.metrics.summary import summarise
+from snellen.models.base import Model
+from snellen.protocols.base import Protocol
+from snellen.scorers.base import Predicted
+from snellen.storage.store import Store
+from snellen.types import Kind, Outcome, Request, Response, Sample
+
+if TYPE_CHECKING:
+    from snellen.engine.ray.executor import Share
+
+__all__ = ["Examination", "Progress", "incompatibility", "is_done"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far an examination is; told after each block.
+
+    Attributes:
+        total: how many samples there are.
+        tally: what came of them so far.
+        status: what the model says of how it goes.
+    """
+
+    total: int
+    tally: Tally = field(default_factory=Tally)
+    status: str = ""
+
+    @property
+    def done(self) -> int:
+        """Samples that have been examined, now or before."""
+        return self.tally.known + self.tally.n
+
+    @property
+    def accuracy(self) -> float | None:
+        """Or whatever the protocol's score is, of the samples examined now; None before the first."""
+        return self.tally.right / self.tally.labelled if self.tally.labelled else None
+
+    @property
+    def items_per_second(self) -> float | None:
+        """Of samples that asked the model; None where none did."""
+        return self.tally.fresh / self.tally.seconds if self.tally.fresh and self.tally.seconds else None
+
+
+Watcher = Callable[[Progress], None]
+
+
+def incompatibility(model: Model, protocol: Protocol) -> str | None:
+    """Why a model cannot answer a protocol, or None where it can."""
+    if protocol.needs not in model.kinds:
+        told = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
+        can = " and ".join(sorted(told))
+        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.needs}"
+    if protocol.reorders and model.fixed:
+        return (
+            f"{model.name} has its answers written down, and {protocol.name} (circular) letters options anew"
+        )
+    if protocol.without_image and not model.text_only:
+        return f"{model.name} answers no request without an image, which {protocol.name} asks (pmi)"
+    return None
+
+
+class Examination:
+    """An examination to be done, or to be gone on with.
+
+    Args:
+        fresh: ask everything anew, as a new run.
+        expect: the run that this is to go on with.
+        plan: what the user asked for, as JSON, where that can be said: how to go on with the run.
+        fingerprint: of the data, where it is known already.
+        title: how the user named the protocol, options and all.
+        rescored: the run whose answers are read again; no image is looked at.
+        nonce: of the fresh run whose answers those are.
+        sink: the folder of Parquet files that predictions and answers go into, if not into the store.
+
+    Raises:
+        Unsupported: the model cannot answer what the protocol asks.
+        DataError: the protocol cannot ask about this data set.
+        UsageError: this is not what the expected run examines.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Selection,
+        protocol: Protocol,
+        store: Store,
+        *,
+        seed: int = 0,
+        fresh: bool = False,
+        fingerprint: str | None = None,
+        title: str | None = None,
+        rescored: str | None = None,
+        nonce: str | None = None,
+        expect: str | None = None,
+        plan: Mapping[str, Any] | None = None,
+        sink: str | None = None,
+    ) -> None:
+        if (reason := incompatibility(model, protocol)) is not None:
+            raise Unsupported(f"{reason}.")
+        protocol.check(data.labels, data.background)
+        protocol = protocol.suited(model)
+        self.scorers = protocol.scorers()
+        self.model, self.data, self.protocol, self.store = model, data, protocol, store
+        self.seed, self.title, self.rescored = seed, title or protocol.name, rescored
+        self.skipped: list[Bad] = list(data.data.bad)
+        self.fingerprint = fingerprint or data.fingerprint()
+        # What the run is: the same specification is the same run, wherever and whenever it is started.
+        self.spec: dict[str, Any] = {
+            "snellen": __version__,
+            "model": dict(model.identity()),
+            "data": self.fingerprint,
+            "protocol": {"name": protocol.name, **protocol.options()},
+        }
+        if self.scorers:
+            self.spec["scorers"] = [dict(scorer.identity()) for scorer in self.scorers]
+        if rescored is not None:
+            self.spec["rescored"] = rescored
+        base = _digest(self.spec)
+        # A fresh run that was interrupted is gone on with; only a finished one makes room for another.
+        if nonce is None:
+            nonce = (store.unfinished(base, sink) or datetime.now(UTC).isoformat()) if fresh else ""
+        self.nonce = nonce
+        self.base, self.plan = base, plan
+        #: Who examines in this one's place, if somebody does.
+        self.crew: Share | None = None
+        #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
+        self.scoring_cost: float | None = None
+        digest = _digest({**self.spec, "nonce": self.nonce})
+        if expect is not None and store.run(expect)["digest"] != digest:
+            raise UsageError(self._what_changed(expect))
+        #: The folder that predictions and answers go into; None for the store.
+        self.sink = sink
+        self.run = store.begin(self._slug(), digest, self.manifest())
+        self._keep_sink()
+
+    def _keep_sink(self) -> None:
+        """Take over the shards that the run was begun with.
+
+        Raises:
+            UsageError: it was begun with another sink, or with none.
+        """
+        began = self.store.run(self.run)["manifest"].get("sink")
+        if began != self.sink:
+            with closing(self.store.findings(self.run)) as found:
+                if next(found, None) is None:  # nothing came of it yet
+                    self.store.move(self.run, self.sink)
+                    began = self.sink
+        if not self.finished and began != self.sink:
+            there = f"--sink parquet:{began}" if began else "no --sink"
+            raise UsageError(
+                f"{self.run} was begun with {there}, where its answers are: go on with that, or begin "
+                "another with --fresh"
+            )
+        self.sink = began
+
+    def _slug(self) -> str:
+        """model-protocol-data, in letters, digits and hyphens."""
+        model = self.model.name.partition("?")[0]  # an address would hide the name
+        title = re.sub(r"[:/]", "-", self.title)  # a model's name among its options hides no protocol
+        return "-".join(_slug(part) for part in (model, title, self.data.name))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample has been examined without an error, and graded, if it was to be."""
+        return is_done(self.store.run(self.run))
+
+    def _what_changed(self, run: str) -> str:
+        """Why an examination is not that of a run."""
+        old = self.store.run(run)["manifest"]
+        parts = {
+            "Snellen's version": (old["snellen"], self.spec["snellen"]),
+            "the model": (old["model"]["identity"], self.spec["model"]),
+            "the data": (old["data"]["fingerprint"], self.spec["data"]),
+            "the protocol": (
+                {"name": old["protocol"]["name"], **old["protocol"]["options"]},
+                self.spec["protocol"],
+            ),
+        }
+        other = [name for name, (then, now) in parts.items() if then != json.loads(json.dumps(now))]
+        return (
+            f"{run} cannot be gone on with: {' and '.join(other) or 'what it examines'} changed since. Start "
+            "a run anew with: snellen run"
+        )
+
+    async def examine(self, watch: Watcher | None = None) -> None:
+        """Examine what is missing. What was answered is stored, whatever happens next.
+
+        Raises:
+            Stopped: the model gave up, or the budget is used up; figures of what there is are stored.
+        """
+        if self.finished:
+            self.store.record(self.run, [])  # it is the last one now
+            return
+        self.protocol.prepare()
+        try:
+            if self.crew is not None:
+                await self._examine(watch)
+            else:
+                self.model.load()
+                async with self.model.connected():
+                    await self._examine(watch)
+            overall = await self._score()
+        except Stopped as error:
+            self._finish("stopped", {"stopped": str(error)}, {})
+            raise
+        self._finish("finished", {}, overall)
+
+    async def _score(self) -> dict[str, Any]:
+        """Have the protocol's scorers score all predictions; figures of the whole come back."""
+        if not self.scorers:
+            return {}
+        log.info("%s: scoring", self.run)
+        places = {self.data.id(i): i for i in range(len(self.data))}
+        rows = list(self.store.findings(self.run))
+        found = []
+        for row in rows:
+            look = partial(self.data.__getitem__, places[row["id"]])
+            outcome = Outcome(row["outcome"])
+            bare = replace(look(), images=())
+            found.append(Predicted(bare, row["prediction"], outcome, row["details"], look))
+        overall: dict[str, Any] = {}
+        scores: list[dict[str, float]] = [dict(row["marks"]) for row in rows]
+        for scorer in self.scorers:
+            await asyncio.to_thread(scorer.prepare)
+            try:
+                mine = await scorer.score(found, self._ask)
+            finally:
+                scorer.close()
+            for known, new in zip(scores, mine, strict=True):
+                known.update({name: value for name, value in new.items() if not name.startswith("_")})
+            overall |= scorer.overall(found, mine)
+        self.store.keep_scores(self.run, {row["id"]: s for row, s in zip(rows, scores, strict=True)})
+        return overall
+
+    async def _ask(self, model: Model, requests: Sequence[Request]) -> list[Response]:
+        """What a scorer's own model answers, by memory where it can."""
+        model.limits = self.model.limits
+        memory = Remembering(model, self.store, self.nonce)
+        async with model.connected():
+            replies = [answer.response for answer in await memory.respond(requests)]
+        tokens = (sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))
+        if (cost := model.price(len(replies), *tokens)) is not None:
+            self.scoring_cost = (self.scoring_cost or 0.0) + cost
+        return replies
+
+    def _finish(self, status: str, more: Mapping[str, Any], overall: Mapping[str, Any]) -> None:
+        """Store the figures of what was examined."""
+        began = {k: v for k, v in self.store.run(self.run)["manifest"].items() if k != "stopped"}
+        manifest = {**began, **self._results(began), **more}
+        self.store.finish(self.run, self._metrics(manifest, overall), manifest, status)
+
+    async def _examine(self, watch: Watcher | None) -> None:
+        progress = Progress(len(self.data))
+        tallies = self._here(progress.tally) if self.crew is None else self.crew.examine()
+        who = self.model if self.crew is None else self.crew
+        async with aclosing(tallies):
+            async for tally in tallies:
+                progress.tally.add(tally)
+                progress.status = who.status()
+                if watch is not None:
+                    watch(progress)
+        if self.crew is not None:
+            self.skipped += self.crew.skipped
+            shards, written = self.store.shards(self.run), self.crew.files
+            if shards is not None and (missing := written - set(shards.names())):
+                raise StoreError(
+                    f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are not "
+                    "here. A folder must be one that all nodes see; or name a bucket (s3://…, gs://…)."
+                )
+
+    async def _here(self, progress: Tally) -> AsyncGenerator[Tally]:
+        """Examine what is missing in this process."""
+        work = Work(
+            self.model,
+            self.protocol,
+            self.store,
+            self.run,
+            nonce=self.nonce,
+            skip_bad=self.data.skip_bad,
+            looks=self.rescored is None,
+        )
+        work.skipped = self.skipped
+        async with aclosing(work.examine(self._missing(progress))) as tallies:
+            async for tally in tallies:
+                yield tally
+
+    def _missing(self, progress: Tally) -> Iterator[tuple[int, Sample]]:
+        """Positions and samples without a prediction, looked up a page at a time."""
+        for start in range(0, len(self.data), 500):
+            ids = {self.data.id(i): i for i in range(start, min(start + 500, len(self.data)))}
+            known = self.store.examined(self.run, list(ids))
+            progress.known += len(known)
+            wanted = (i for name, i in ids.items() if name not in known)
+            yield from readable(self.data, wanted, self.skipped)
+
+    def _metrics(self, manifest: Mapping[str, Any], overall: Mapping[str, Any]) -> dict[str, Any]:
+        row = self.store.run(self.run)
+        details = (finding["details"] for finding in self.store.findings(self.run))
+        figures = summarise(self.store.rows(self.run), details, self.protocol)
+        speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
+        if self.model.fixed:  # reading answers that were written before is no speed
+            speed = None
+        facts = manifest["model"].get("facts", {})
+        tokens = figures["prompt_tokens"], figures["completion_tokens"]
+        figures["protocol"] |= overall
+        return {
+            **figures,
+            "skipped": len(self.skipped),
+            "items_per_second": speed,
+            "cost": self.model.price(figures["requests"], *tokens),
+            "scoring_cost": self.scoring_cost,
+            "peak_rss_bytes": manifest["hardware"].get("peak_rss_bytes"),
+            "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
+            "parameters": facts.get("parameters"),
+        }
+
+    def _facts(self) -> Mapping[str, Any]:
+        return self.model.facts() if self.crew is None else self.crew.facts()
+
+    def manifest(self) -> dict[str, Any]:
+        """All that is needed to do the examination again."""
+        data, protocol = self.data, self.protocol
+        return {
+            "snellen": __version__,
+            "model": {"name": self.model.name, "identity": dict(self.model.identity())},
+            "data": {
+                "name": data.name,
+                "filters": data.filters,
+                "fingerprint": self.fingerprint,
+                "n": len(data),
+                "labels": list(data.labels),
+                "background": data.background,
+                "notes": list(data.data.notes),
+            },
+            "protocol": {"name": protocol.name, "title": self.title, "options": protocol.options()},
+            "scorers": self.spec.get("scorers", []),
+            "seed": self.seed,
+            "fresh": self.nonce,
+            "specification": self.base,
+            "rescored": self.rescored,
+            "sink": self.sink,
+            "batch_size": self.model.batch_size,
+            "plan": dict(self.plan) if self.plan is not None else None,
+            "versions": versions(),
+            "hardware": hardware(),
+            "git": git_hash(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _results(self, began: Mapping[str, Any]) -> dict[str, Any]:
+        crew = self.crew
+        return {
+            "model": {**began["model"], "facts": dict(self._facts())},
+            "data": {**began["data"], "skipped": [bad._asdict() for bad in self.skipped]},
+            "hardware": {
+                **hardware(),
+                "peak_rss_bytes": peak_rss(),
+                **(crew.hardware() if crew else {}),
+            },
+            **({"replicas": crew.replicas()} if crew else {}),
+            **({"shards": len(shards.names())} if (shards := self.store.shards(self.run)) else {}),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def is_done(row: Mapping[str, Any]) -> bool:
+    """Whether of a run, by its row, nothing is left to be asked."""
+    if row["status"] != "finished":
+        return False
+    figures = row["metrics"]
+    return not (figures["outcomes"]["error"] or figures["protocol"].get("judge_errors"))
+
+
+def _digest(specification: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()
+
+
+def _slug(name: str) -> str:
+    rest = name.rstrip("/")
+    last = rest.rsplit("/", 1)[-1] if "/" in rest else rest.partition(":")[2] or rest
+    return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:32].strip("-") or "x"

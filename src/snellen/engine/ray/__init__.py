@@ -1,0 +1,1 @@
+"""The evaluation loop in many processes, by Ray."""

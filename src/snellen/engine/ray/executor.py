@@ -1,0 +1,497 @@
+"""Copies of a model in processes of their own, on this machine or a Ray cluster, that examine side by side.
+
+Ray Data hands out shards of the data set to an actor pool of replicas, and gives those of a replica that
+died to others. Each replica makes the model and the data set anew from their names, reads the samples of its
+shards itself, and examines them as one process would (:class:`~snellen.engine.recorder.Work`), so no
+image but its preview passes between processes. What is answered goes to the one writer, or into a file for
+each shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen import errors
+from snellen.datasets.base import Bad, Selection
+from snellen.engine.ray.worker import Desk, Recipe, Replica, identity_of
+from snellen.engine.recorder import Tally
+from snellen.errors import BadOption, ModelError, SnellenError, Stopped, Unsupported, reason_of, require
+from snellen.models.base import LocalModel, Model
+from snellen.protocols.base import Protocol
+from snellen.storage.parquet_run import file_size, shard_size
+from snellen.storage.store import is_address
+
+if TYPE_CHECKING:
+    from snellen.storage.store import Store
+
+#: Seconds in which replicas that are told to stop may end what they have under way.
+GRACE = 30.0
+#: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
+SILENCE = 20.0
+
+__all__ = ["Crew", "Duty", "Engine", "Share", "Spans"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Engine:
+    """Where a model's copies run.
+
+    Args:
+        address: of a Ray cluster (``ray://HOST:10001``, ``auto``); None joins the cluster that
+            ``$RAY_ADDRESS`` names, or that runs on this machine, or else starts Ray here.
+        replicas: how many; None for one a GPU, or one a processor core where there are none.
+        gpus: of each replica, which may be a part of one.
+
+    Raises:
+        BadOption: a number that cannot be.
+    """
+
+    address: str | None = None
+    replicas: int | None = None
+    gpus: float | None = None
+    #: Whether Ray was started here, for this alone, so that no more machines will come.
+    alone: bool = field(default=False, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.replicas is not None and self.replicas < 1:
+            raise BadOption(f"--replicas {self.replicas} is not allowed; allowed: 1 or more.")
+        if self.gpus is not None and self.gpus < 0:
+            raise BadOption(
+                f"--gpus-per-replica {self.gpus} is not allowed; allowed: 0 or more, such as 0.5."
+            )
+
+    @classmethod
+    def read(cls, name: str, replicas: int | None = None, gpus: float | None = None) -> Engine:
+        """``ray``, or ``ray://ADDRESS``.
+
+        Raises:
+            BadOption: another name, or a number that cannot be.
+        """
+        if name != "ray" and not name.startswith("ray://"):
+            raise BadOption(f"--engine {name!r} is not allowed; allowed: ray, ray://HOST:PORT.")
+        return cls(None if name == "ray" else name, replicas, gpus)
+
+    @property
+    def name(self) -> str:
+        """As a user names it."""
+        return self.address or "ray"
+
+    @property
+    def where(self) -> str | None:
+        """The address of a cluster, where one is named."""
+        return self.address or os.environ.get("RAY_ADDRESS")
+
+    def check(self, model: Model, name: object) -> None:
+        """Refuse a model of which no copies can be made.
+
+        Raises:
+            MissingExtra: ray is not installed.
+            Unsupported: it is behind an address, or an object of Python's own.
+        """
+        _ray()
+        if not isinstance(model, LocalModel):
+            raise Unsupported(
+                f"--engine ray is for models that run here; {model.name} does not. What is behind an address "
+                "is asked side by side already: --max-concurrency"
+            )
+        if not isinstance(name, str):
+            raise Unsupported(f"An engine makes copies of models by their names; {name!r} is an object.")
+
+    def join(self) -> bool:
+        """Join the cluster, or start Ray on this machine: whether it is to be left again, or ended.
+
+        Raises:
+            ModelError: it cannot be.
+        """
+        # What Ray's core writes to standard error, its own logs hold as well.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray = _ray()
+        require("ray.data", "ray", "--engine ray")
+        if ray.is_initialized():
+            return False
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            with _hushed():
+                try:
+                    ray.init(self.where or "auto", **quiet)
+                except ConnectionError:
+                    if self.where:
+                        raise
+                    ray.init("local", include_dashboard=False, **quiet)
+                    self.alone = True
+        except Exception as error:
+            raise ModelError(
+                f"--engine ray: Ray cannot be {'reached at ' + self.where if self.where else 'started'} "
+                f"({reason_of(error)})."
+            ) from error
+        return True
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what Ray's core, which knows nothing of Python's streams, writes to standard error."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@dataclass(frozen=True)
+class Duty:
+    """An examination as a replica is told of it.
+
+    Args:
+        data: makes the samples; called in each replica.
+        n: how many they are.
+        ids: of some of them, by position, by which a node knows that it sees the same.
+        sink: the folder of Parquet files that answers go into; None for the writer.
+    """
+
+    run: str
+    data: Callable[[], Selection]
+    protocol: Protocol
+    n: int
+    ids: Mapping[int, str]
+    nonce: str = ""
+    sink: str | None = None
+
+
+class Spans:
+    """Stretches of time, which may overlap."""
+
+    def __init__(self) -> None:
+        self._apart: list[tuple[float, float]] = []
+
+    def add(self, began: float, ended: float) -> float:
+        """Take in a stretch; how much of it (seconds) no other had covered.
+
+        >>> spans = Spans()
+        >>> [spans.add(*stretch) for stretch in [(90, 95), (0, 100), (50, 60), (99, 101)]]
+        [5, 95, 0, 1]
+        """
+        within = [span for span in self._apart if span[1] >= began and span[0] <= ended]
+        whole = (min([began, *(b for b, _ in within)]), max([ended, *(e for _, e in within)]))
+        self._apart = sorted({*self._apart} - {*within} | {whole})
+        return whole[1] - whole[0] - sum(e - b for b, e in within)
+
+
+@dataclass
+class _Replica:
+    """What is known of a replica."""
+
+    samples: int = 0
+    errors: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Share:
+    """What a crew does for one run.
+
+    Attributes:
+        skipped: what was left out of its data.
+    """
+
+    def __init__(self, crew: Crew, run: str) -> None:
+        self._crew, self.run = crew, run
+        self.left = 0
+        self.reports: deque[dict[str, Any]] = deque()
+        self.skipped: list[Bad] = []
+        #: What the shards' files are called.
+        self.files: set[str] = set()
+        self._replicas: dict[str, _Replica] = {}
+        self._facts: dict[str, Any] = {}
+
+    async def examine(self) -> AsyncGenerator[Tally]:
+        """What comes of the run's samples, shard by shard.
+
+        Raises:
+            SnellenError: what a replica could not go on after.
+        """
+        busy = Spans()
+        while self.left:
+            if not self.reports:
+                await self._crew.listen()
+                continue
+            report = self.reports.popleft()
+            self.left -= 1
+            if report["failure"] is not None:
+                kind, message = report["failure"]
+                raise getattr(errors, kind, ModelError)(message)
+            told = report["tally"]
+            tally = Tally(**{**told, "outcomes": Counter(told["outcomes"])})
+            # What several did at the same time took its time once.
+            tally.seconds = busy.add(report["began"], report["ended"]) if tally.fresh else 0.0
+            self.skipped += [Bad(*bad) for bad in report["skipped"]]
+            replica = self._replicas.setdefault(report["replica"]["name"], _Replica())
+            replica.samples += tally.n
+            replica.errors += tally.outcomes["error"]
+            replica.about, self._facts = report["replica"], report["facts"]
+            self.files |= {report["file"]} - {None}
+            await asyncio.to_thread(self._crew.record, self.run, tally)
+            yield tally
+
+    def status(self) -> str:
+        """How it goes, in a few words: replicas, the memory of GPUs, and failures by replica."""
+        told = [f"{len(self._replicas)} replica{'s' * (len(self._replicas) != 1)}"]
+        if held := sum(self._peaks("peak_gpu_bytes")):
+            told.append(f"{held / 2**30:.1f} GiB of GPU memory")
+        told += [f"{one.errors} failed on {name}" for name, one in self._replicas.items() if one.errors]
+        return ", ".join(told)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Of the loaded model, with the most GPU memory that any replica held; and how many there were."""
+        peak = max(self._peaks("peak_gpu_bytes"), default=None)
+        return {**self._facts, "peak_gpu_bytes": peak, "replicas": len(self._replicas)} if self._facts else {}
+
+    def hardware(self) -> dict[str, Any]:
+        """Of a replica's machine, with the most memory that any replica held."""
+        if not self._replicas:
+            return {}
+        first = next(iter(self._replicas.values()))
+        return {**first.about["hardware"], "peak_rss_bytes": max(self._peaks("peak_rss_bytes"), default=None)}
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Where each replica was, and what it did."""
+        return [
+            {"name": name, "samples": one.samples, "errors": one.errors}
+            for name, one in sorted(self._replicas.items())
+        ]
+
+    def _peaks(self, name: str) -> list[int]:
+        return [peak for one in self._replicas.values() if (peak := one.about[name])]
+
+
+class Crew:
+    """Replicas of a model, at work on several runs.
+
+    Args:
+        model: the model, not loaded; the replicas make theirs by ``name`` and ``options``.
+        store: the workspace that one process, beside this one, writes.
+    """
+
+    def __init__(
+        self, engine: Engine, model: Model, name: str, options: Mapping[str, Any], store: Store
+    ) -> None:
+        self._engine, self._model, self._store = engine, model, store
+        self._make = Recipe(name, dict(options), model.batch_size, identity_of(model))
+        self._reports: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+        self._desk: Any = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: When the head of the cluster was heard last.
+        self._heard = 0.0
+        self._lost = False
+        self._began = False
+        #: By run.
+        self.shares: dict[str, Share] = {}
+
+    def begin(self, duties: Sequence[Duty]) -> None:
+        """Start Ray, if it does not run, and have the replicas start with the first shards.
+
+        Raises:
+            BadOption: there is no room for so many replicas.
+            ModelError: Ray cannot be reached.
+        """
+        self._began = self._engine.join()
+        ray = _ray()
+        try:
+            each = self._resources()
+            count = self._count(each)
+            folder = str(self._store.folder.resolve())
+            self._desk = self._place(ray.remote(Desk)).remote(self._store.where, folder)
+            self.shares = {duty.run: Share(self, duty.run) for duty in duties}
+            work = (duties, list(self._shards(duties, count)), each, count)
+            self._thread = threading.Thread(target=self._work, args=work, daemon=True)
+            self._thread.start()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, SnellenError) or not isinstance(error, Exception):
+                raise
+            raise ModelError(f"--engine ray: the replicas cannot be started ({reason_of(error)}).") from error
+
+    def _shards(self, duties: Sequence[Duty], replicas: int) -> Iterator[dict[str, int]]:
+        for place, duty in enumerate(duties):
+            batch = self._model.batch_size
+            size = file_size(duty.n) if duty.sink else shard_size(duty.n, batch, replicas)
+            for start in range(0, duty.n, size):
+                self.shares[duty.run].left += 1
+                yield {"duty": place, "start": start, "stop": min(start + size, duty.n)}
+
+    def _resources(self) -> dict[str, float]:
+        gpus = self._engine.gpus
+        if gpus is None:
+            gpus = 1.0 if _ray().cluster_resources().get("GPU", 0) else 0.0
+        return {"num_cpus": 1, "num_gpus": gpus}
+
+    def _count(self, each: Mapping[str, float]) -> int:
+        """How many replicas there are to be: as many as fit, unless it is said. A cluster may grow."""
+        there = _ray().cluster_resources()
+        cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
+        fits = min(cores, int(gpus / each["num_gpus"])) if each["num_gpus"] else cores
+        wanted = self._engine.replicas or max(1, fits)
+        if wanted <= fits:
+            return wanted
+        room = f"{cores} cores and {gpus:g} GPUs are there, which is room for {fits}"
+        room += f" of {each['num_gpus']:g} GPUs" if each["num_gpus"] else ""
+        if self._engine.alone:
+            less = f"--replicas {fits}" if fits else "--gpus-per-replica 0, to run on the processor"
+            raise BadOption(f"--engine ray: {wanted} replicas are asked for; {room}. Ask for less: {less}")
+        log.info("--engine ray: %d replicas are asked for; %s. The others wait for more.", wanted, room)
+        return wanted
+
+    def _place(self, actor: Any) -> Any:
+        """The writer beside this process, whose folder it writes."""
+        ray = _ray()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        if ray.util.client.ray.is_connected():
+            if not is_address(self._store.where):
+                raise BadOption(
+                    f"--engine {self._engine.name}: the workspace {self._store.name} is a folder of this "
+                    "machine, which the cluster cannot write. Name a database (--workspace "
+                    "postgresql://USER@HOST/NAME), or run this on a node of the cluster (--engine ray)."
+                )
+        else:
+            node = ray.get_runtime_context().get_node_id()
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+        return actor.options(**options, max_concurrency=4)
+
+    def _work(
+        self,
+        duties: Sequence[Duty],
+        shards: Sequence[Mapping[str, int]],
+        each: Mapping[str, float],
+        count: int,
+    ) -> None:
+        """Have Ray Data give the shards to the replicas. In a thread, since it waits."""
+        try:
+            data: Any = require("ray.data", "ray", "--engine ray")
+            context = data.DataContext.get_current()
+            context.enable_progress_bars = context.print_on_execution_start = False
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+            # One block a shard; handed over from here, since tasks that read would want cores that replicas
+            # have taken.
+            todo = data.from_items(list(shards), override_num_blocks=len(shards))
+            done = todo.map_batches(
+                Replica,
+                fn_constructor_args=(self._desk, self._make, duties, str(Path.cwd())),
+                batch_size=1,
+                compute=data.ActorPoolStrategy(size=count),
+                **each,
+            )
+            for row in done.iter_rows():
+                self._reports.put(json.loads(row["report"]))
+                if self._stopping.is_set():
+                    return
+            self._reports.put(None)
+        except BaseException as error:
+            self._reports.put(error)
+
+    async def listen(self) -> None:
+        """Wait for a report, and give it to the run that it is of.
+
+        Raises:
+            ModelError: Ray failed.
+            Stopped: its head is gone.
+        """
+        try:
+            report = await asyncio.to_thread(self._reports.get, timeout=0.5)
+        except queue.Empty:
+            await asyncio.to_thread(self._hear)
+            return
+        if report is None:
+            raise ModelError("--engine ray: Ray ended before all shards were examined.")
+        if isinstance(report, BaseException):
+            raise ModelError(f"--engine ray: {reason_of(report)}") from report
+        self.shares[report["run"]].reports.append(report)
+
+    def _hear(self) -> None:
+        """See, now and then, whether the head of the cluster still answers.
+
+        Raises:
+            Stopped: it has not for a while.
+        """
+        ray, now = _ray(), time.monotonic()
+        if now - self._heard < SILENCE / 4 or ray.util.client.ray.is_connected():
+            return
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            self._heard = now
+        except OSError as error:
+            self._heard = self._heard or now
+            if now - self._heard > SILENCE:
+                self._lost = True
+                raise Stopped(
+                    f"--engine ray: the head of the cluster, {host}:{port}, does not answer any more "
+                    f"({reason_of(error)})."
+                ) from error
+
+    def record(self, run: str, tally: Tally) -> None:
+        """Note how long samples took; what came of them is stored."""
+        self._store.record(run, [], fresh=tally.fresh, seconds=tally.seconds)
+
+    def close(self) -> None:
+        """Have the replicas end what they have under way, so that it is kept; and end Ray where it was
+        started for them.
+        """
+        ray = _ray()
+        if self._lost:  # and all that Ray is asked would wait for it
+            self._stopping.set()
+            return
+        try:
+            if self._desk is not None and ray.is_initialized() and self._thread is not None:
+                self._await_the_last(ray)
+        finally:
+            self._stopping.set()
+            if self._desk is not None and ray.is_initialized():
+                ray.kill(self._desk)
+            self._desk = self._thread = None
+            if self._began:
+                ray.shutdown()
+                self._began = False
+
+    def _await_the_last(self, ray: Any) -> None:
+        """Begin nothing more, and wait for what is under way: a second interrupt waits for nothing."""
+        assert self._thread is not None
+        if any(share.left for share in self.shares.values()):
+            log.info("ending what is under way; interrupted again, it waits for nothing")
+        ends = time.monotonic() + GRACE
+        with suppress(ray.exceptions.RayError):
+            ray.get(self._desk.stop.remote(), timeout=GRACE)
+            while self._thread.is_alive() and time.monotonic() < ends:
+                if not ray.get(self._desk.busy.remote(), timeout=GRACE):
+                    self._stopping.set()
+                self._thread.join(0.2)
+
+
+def _ray() -> Any:
+    """Ray, which must not be started again by what still asks it after it was ended.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    # Ray reads this when it is imported.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    return require("ray", "ray", "--engine ray")

@@ -1,0 +1,192 @@
+"""Samples are asked about, and what comes of them is recorded: in one process, or in each of many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from snellen.datasets.base import Bad, Selection
+from snellen.engine.cache import Memory, Remembering
+from snellen.engine.loop import Block, Examined, drive, first_waves
+from snellen.errors import DataError, ImageError
+from snellen.images import Image
+from snellen.models.base import Model
+from snellen.protocols.base import Protocol as Asked
+from snellen.storage.rows import Finding
+from snellen.types import Outcome, Prediction, Sample
+
+__all__ = ["Ledger", "Tally", "Work", "readable"]
+
+#: Seconds in which samples from afar gather to be stored together; what they were answered is stored before.
+GATHER = 0.02
+
+
+class Ledger(Memory, Protocol):
+    """Where answers and findings are kept. A :class:`~snellen.storage.store.Store` is one."""
+
+    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+        """Commit what came of some samples, and how long it took."""
+
+    def keep_previews(self, images: Sequence[Image]) -> None:
+        """Keep small previews of those images that have none yet."""
+
+
+@dataclass
+class Tally:
+    """What came of some samples, in numbers.
+
+    Attributes:
+        n: how many were examined.
+        fresh: how many of them asked the model, and got an answer.
+        seconds: that those took; 0 where there were none.
+        labelled, right: of how many a score is known, and what it adds up to.
+        known: how many more had been examined before.
+    """
+
+    n: int = 0
+    fresh: int = 0
+    seconds: float = 0.0
+    labelled: int = 0
+    right: float = 0.0
+    known: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Count others too."""
+        self.n += other.n
+        self.fresh += other.fresh
+        self.seconds += other.seconds
+        self.labelled += other.labelled
+        self.right += other.right
+        self.known += other.known
+        self.outcomes.update(other.outcomes)
+
+
+class Work:
+    """A model that is asked, under a protocol, about samples of a data set.
+
+    Args:
+        model: loaded.
+        ledger: where everything goes.
+        run: what it belongs to.
+        nonce: of a fresh run (see :class:`~snellen.engine.cache.Remembering`).
+        skip_bad: leave out what cannot be read, instead of refusing it; :attr:`skipped` lists it.
+        looks: whether images are read at all.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        protocol: Asked,
+        ledger: Ledger,
+        run: str,
+        *,
+        nonce: str = "",
+        skip_bad: bool = False,
+        looks: bool = True,
+    ) -> None:
+        self.model, self.ledger, self.run, self.skip_bad, self.looks = model, ledger, run, skip_bad, looks
+        # What a model finds out about itself before it can tell costs no run any speed.
+        self.protocol = protocol.paced(model.wave) if protocol.several else protocol
+        self.memory = Remembering(model, ledger, nonce)
+        self.skipped: list[Bad] = []
+
+    async def examine(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[Tally]:
+        """Ask about samples, with their positions, and record block by block; tell of each."""
+        blocks = drive(
+            samples,
+            self.protocol,
+            self.memory.respond,
+            workers=self.model.workers,
+            block=self.model.batch_size,
+            prepare=self._prepare,
+        )
+        began = time.perf_counter()
+        async with aclosing(blocks):  # so that what is under way is awaited while connections are open
+            async for block in blocks:
+                now = time.perf_counter()
+                # In a thread, so that a database far away holds up no answer.
+                yield await asyncio.to_thread(self._record, block, now - began)
+                began = now
+                if self.model.remote:
+                    await asyncio.sleep(GATHER)
+
+    def _prepare(self, block: Block) -> Block:
+        """Read and hash a block's images ahead of time, make of them what the model needs, and keep their
+        previews (which shows that they can be decoded).
+        """
+        if not self.looks:
+            return block
+        good = []
+        for position, sample in block:
+            try:
+                for image in sample.images:
+                    self.model.prepare(image)
+                self.ledger.keep_previews(sample.images)
+                good.append((position, sample))
+            except ImageError as error:
+                if not self.skip_bad:
+                    raise ImageError(f"{error} Or leave bad images out with --skip-bad") from error
+                self.skipped.append(Bad(sample.id, str(error)))
+        # What nobody would hear is not worth asking a protocol for.
+        if type(self.model).foresee is not Model.foresee and self.memory.asking:
+            self.model.foresee(first_waves(good, self.protocol))
+        return good
+
+    def give_up(self, position: int, sample: Sample, reason: str) -> Tally:
+        """Record a sample, which is not asked about, as an error."""
+        lost = Prediction(sample.id, outcome=Outcome.ERROR, reason=reason)
+        return self._record([Examined(position, sample, lost, ())], 0.0)
+
+    def _record(self, block: Sequence[Examined], seconds: float) -> Tally:
+        tally = Tally(len(block))
+        findings = []
+        for item in block:
+            sample, prediction = item.sample, item.prediction
+            scores = self.protocol.marks(sample, prediction)
+            kept = [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR]
+            whole = _with_more(prediction, self.protocol.about(sample), sample)
+            truth = self.protocol.truth(sample)
+            findings.append(Finding(item.position, sample, whole, kept, scores, truth))
+            asked = any(answer.fresh for answer in item.answers)
+            tally.fresh += asked and prediction.outcome is not Outcome.ERROR
+            tally.outcomes[prediction.outcome] += 1
+            if self.protocol.classifies and sample.label is not None:
+                tally.labelled += 1
+                tally.right += prediction.label == sample.label
+            elif (value := scores.get(self.protocol.primary)) is not None:
+                tally.labelled += 1
+                tally.right += value
+        # A block that came from memory alone says nothing of the model's speed.
+        tally.seconds = seconds if tally.fresh else 0.0
+        self.ledger.record(self.run, findings, fresh=tally.fresh, seconds=tally.seconds)
+        return tally
+
+
+def readable(data: Selection, positions: Iterable[int], skipped: list[Bad]) -> Iterator[tuple[int, Sample]]:
+    """Samples with their positions; what cannot be read is added to ``skipped`` where it may be left out.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    for position in positions:
+        try:
+            yield position, data[position]
+        except DataError as error:
+            if not data.skip_bad:
+                raise
+            skipped.append(Bad(data.id(position), str(error)))
+
+
+def _with_more(prediction: Prediction, about: Mapping[str, Any], sample: Sample) -> Prediction:
+    """The prediction with what figures need of its sample, also where no answer came."""
+    category = sample.meta.get("category")
+    more = {"category": str(category)} if category is not None else {}
+    if not more and not about:
+        return prediction
+    return replace(prediction, details={**about, **more, **prediction.details})

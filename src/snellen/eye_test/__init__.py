@@ -1,0 +1,1 @@
+"""The eye test: charts, psychometric curves, and the card."""

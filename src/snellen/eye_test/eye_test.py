@@ -1,0 +1,216 @@
+"""The eye test: a model in front of every chart, and the card that says how far it sees."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.eye_chart import EyeChart
+from snellen.errors import BadOption, require
+from snellen.eye_test.psychometric import Curve, Point, fit
+from snellen.registry import DATASETS
+from snellen.runs.plan import Filters, Plan, Watch
+from snellen.runs.run import Run
+from snellen.types import Kind
+
+if TYPE_CHECKING:
+    from snellen.models.base import Model
+    from snellen.storage.store import Store
+
+__all__ = ["CHARTS", "Reading", "draw_card", "examine"]
+
+#: What stands on a card.
+CHARTS = (
+    "chart:acuity",
+    "chart:acuity?optotype=shapes",
+    "chart:contrast?optotype=shapes",
+    "chart:color",
+    "chart:counting",
+    "chart:crowding",
+    "chart:orientation",
+    "chart:relations",
+    "chart:print",
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one chart showed.
+
+    Attributes:
+        chart: its name.
+        unit: what its levels are.
+        run: the run behind it.
+        curve: fitted to the answers; what could not be read counts as wrong.
+    """
+
+    chart: str
+    unit: str
+    run: Run
+    curve: Curve
+
+    @property
+    def verdict(self) -> str:
+        """In a few words."""
+        curve = self.curve
+        read = self.run.metrics["outcomes"]["ok"] / self.run.metrics["n"]
+        levels = [point.level for point in curve.points]
+        hardest, easiest = sorted((levels[0], levels[-1]), reverse=not curve.rising)
+        if curve.beyond == "hard" or (
+            curve.threshold and (curve.low if curve.rising else curve.high) is None
+        ):
+            return f"the chart ends before: {hardest:.2g} is not too hard"
+        if curve.beyond == "easy":
+            return f"not even {easiest:.2g} is easy enough"
+        if curve.threshold is None:
+            if read < 0.5:
+                return f"{100 * (1 - read):.0f} % of the answers could not be read"
+            return "no better than guessing"
+        if (curve.high if curve.rising else curve.low) is None:
+            return "even the easiest level is near the threshold"
+        return "threshold within the chart"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        figures = self.run.metrics
+        return {
+            "chart": self.chart,
+            "unit": self.unit,
+            "run": self.run.id,
+            "accuracy": figures["accuracy"],
+            "outcomes": figures["outcomes"],
+            "verdict": self.verdict,
+            **self.curve.as_dict(),
+        }
+
+
+def examine(
+    model: str | Model,
+    *,
+    charts: Sequence[str] = CHARTS,
+    n: int = 160,
+    seed: int = 0,
+    batch_size: int | None = None,
+    workspace: Store | Path | str | None = None,
+    watch: Watch | None = None,
+) -> list[Reading]:
+    """Examine a model on charts of the eye test: 20 pictures at each of 8 levels, by default.
+
+    A model that writes is asked to choose among the answers (closed-set); one that only scores ranks them.
+
+    Raises:
+        BadOption: a chart that has no levels, or fewer pictures than levels.
+        UsageError: as :class:`snellen.api.Plan`.
+    """
+    data = []
+    charts = list(dict.fromkeys(charts))
+    for name in charts:
+        made = DATASETS.make(name, {"n": n, "seed": seed})
+        if not isinstance(made, EyeChart):
+            raise BadOption(f"chart {name!r} is not allowed; allowed: {', '.join(CHARTS)}.")
+        if n < len(made.chart.levels):
+            raise BadOption(f"n={n} is not allowed; allowed: {len(made.chart.levels)} or more, one a level.")
+        made.name = name
+        data.append(made)
+    options: dict[str, Any] = {"n": n, "seed": seed}
+    from snellen.registry import MODELS
+
+    made_model = MODELS.make(model) if isinstance(model, str) else model
+    protocols = [] if Kind.GENERATE in made_model.kinds else ["rank"]
+    plan = Plan(
+        [model],
+        list(charts),
+        protocols,
+        data_options=options,
+        filters=Filters(),
+        seed=seed,
+        batch_size=batch_size,
+        workspace=workspace,
+    )
+    runs = plan.examine(watch)
+    return [_reading(run, chart) for run, chart in zip(runs, data, strict=True)]
+
+
+def _reading(run: Run, chart: EyeChart) -> Reading:
+    """The curve of a run's answers against the levels of its chart."""
+    level = {chart.row(i).id: chart.level(i) for i in range(len(chart))}
+    right: Counter[float] = Counter()
+    asked: Counter[float] = Counter()
+    for row in run.outcomes.to_dict("records"):
+        asked[level[row["id"]]] += 1
+        right[level[row["id"]]] += row["prediction"] == row["label"]
+    points = [Point(one, right[one], asked[one]) for one in sorted(asked)]
+    curve = fit(points, 1 / len(chart.labels), rising=chart.chart.rising)
+    return Reading(chart.name, chart.chart.unit, run, curve)
+
+
+def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
+    """Draw a card: for each chart the share of right answers at each level, the curve and its threshold.
+
+    Args:
+        path: a picture (.png, .svg or .pdf).
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    matplotlib: Any = require("matplotlib", "report", "Drawing the card")
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from snellen.metrics.stats import wilson
+
+    columns = min(3, len(readings))
+    rows = -(-len(readings) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.1 * rows + 0.6), layout="constrained")
+    figure.suptitle(f"Eye test: {model}", fontsize=14, fontweight="bold")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for plot in axes[len(readings) :]:
+        plot.set_visible(False)
+    for plot, reading in zip(axes, readings, strict=False):
+        curve = reading.curve
+        levels = [point.level for point in curve.points]
+        rates = [wilson(point.right, point.n) for point in curve.points]
+        spans = [[r.value - r.low for r in rates], [r.high - r.value for r in rates]]
+        plot.axhline(100 * curve.guess, color="0.6", linestyle=":", linewidth=1)
+        plot.errorbar(
+            levels,
+            [100 * r.value for r in rates],
+            100 * np.array(spans),
+            fmt="o",
+            color="#2a7f4f",
+            markersize=4,
+            linewidth=1,
+        )
+        if curve.location is not None:
+            fine = np.geomspace(min(levels), max(levels), 200)
+            plot.plot(fine, [100 * curve.rate(x) for x in fine], color="#2a7f4f")
+        if curve.threshold is not None:
+            plot.axvline(curve.threshold, color="#b3372f", linewidth=1)
+            plot.axvspan(curve.low or min(levels), curve.high or max(levels), color="#b3372f", alpha=0.12)
+        plot.set_xscale("log")
+        plot.set_xticks([levels[0], levels[len(levels) // 2], levels[-1]])
+        plot.set_xticklabels([f"{x:.3g}" for x in (levels[0], levels[len(levels) // 2], levels[-1])])
+        plot.minorticks_off()
+        if curve.rising:
+            plot.invert_xaxis()  # from easy to hard, as on a wall
+        plot.set_ylim(-4, 104)
+        title = told(reading) if curve.threshold else reading.verdict
+        plot.set_title(f"{reading.chart.removeprefix('chart:')}: {title}", fontsize=9)
+        plot.set_xlabel(reading.unit, fontsize=8)
+        plot.set_ylabel("right %", fontsize=8)
+        plot.tick_params(labelsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def told(reading: Reading) -> str:
+    """A threshold with its interval, or why there is none."""
+    curve = reading.curve
+    if curve.threshold is None:
+        return "–"
+    low, high = (f"{end:.3g}" if end is not None else "…" for end in (curve.low, curve.high))
+    return f"{curve.threshold:.3g} ({low} to {high})"

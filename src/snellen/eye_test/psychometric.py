@@ -1,0 +1,146 @@
+"""A psychometric curve: how often an answer is right, against how hard it was made.
+
+P(right | x) = γ + (1 - γ - λ) / (1 + exp(-β (log x - α))), a logistic curve of the logarithm of the level; γ
+is what guessing gives, λ lapses (at most a tenth), α the threshold. Sources: Wichmann and Hill, "The
+psychometric function: I" (Perception & Psychophysics 63, 2001) for the form and the bound on lapses; the
+interval is that of the profile likelihood (Venzon and Moolgavkar, Applied Statistics 37, 1988).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from snellen.metrics.stats import LEVEL
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Curve", "Point", "fit"]
+
+#: Lapses that are tried, and slopes per e-fold of the level.
+LAPSES = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1)
+SLOPES = (0.5, 40.0, 48)
+#: Thresholds that are tried, and how far beyond the chart's ends, in its steps.
+THRESHOLDS = 400
+BEYOND = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One level: how many of ``n`` answers were right."""
+
+    level: float
+    right: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A fitted curve.
+
+    Attributes:
+        points: what it was fitted to.
+        guess: γ.
+        location: exp α, the level at which the curve is half way from guessing to its top; None where the
+            answers are no better than guessing, whatever the level.
+        low, high: its 95 % interval; None where it is open to that side: the chart ends before.
+        slope, lapse: β and λ.
+        rising: whether a higher level is easier.
+        beyond: "hard" or "easy" where the likeliest location lies beyond that end of what was tried, so that
+            it says nothing but that.
+    """
+
+    points: tuple[Point, ...]
+    guess: float
+    location: float | None
+    low: float | None = None
+    high: float | None = None
+    slope: float = 0.0
+    lapse: float = 0.0
+    rising: bool = True
+    beyond: Literal["", "hard", "easy"] = ""
+
+    @property
+    def threshold(self) -> float | None:
+        """The location, where the chart shows one."""
+        return None if self.beyond else self.location
+
+    def rate(self, level: float) -> float:
+        """What the curve expects at a level."""
+        if self.location is None:
+            return self.guess
+        far = math.log(level / self.location) * (1 if self.rising else -1)
+        return float(_curve(self.guess, self.lapse, self.slope * far))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {**asdict(self), "threshold": self.threshold}
+
+
+def _curve(guess: float, lapse: Any, z: Any) -> Any:
+    from scipy.special import expit
+
+    return guess + (1 - guess - lapse) * expit(z)
+
+
+def fit(points: Sequence[Point], guess: float, *, rising: bool = True) -> Curve:
+    """The curve of the highest likelihood, by a search over a grid: it always ends, and needs no start.
+
+    Args:
+        points: at least two levels, all above 0.
+        guess: the rate of right answers of somebody who sees nothing.
+        rising: whether a higher level is easier.
+
+    Raises:
+        ValueError: fewer than two levels, or a level that is not above 0.
+    """
+    import numpy as np
+    from scipy.stats import chi2
+
+    known = tuple(sorted((p for p in points if p.n), key=lambda p: p.level))
+    if len(known) < 2 or known[0].level <= 0:
+        raise ValueError("a curve needs at least two levels above 0")
+    logs = np.log([p.level for p in known]) * (1 if rising else -1)
+    right = np.array([p.right for p in known], dtype=float)
+    wrong = np.array([p.n for p in known], dtype=float) - right
+    step = float(logs.max() - logs.min()) / (len(known) - 1)
+    thresholds = np.linspace(logs.min() - BEYOND * step, logs.max() + BEYOND * step, THRESHOLDS)
+    slopes = np.geomspace(*SLOPES)
+    best = np.full(THRESHOLDS, -np.inf)  # the profile: the highest likelihood for each threshold
+    chosen = [(0.0, 0.0)] * THRESHOLDS
+    for lapse in LAPSES:
+        z = slopes[None, :, None] * (logs[None, None, :] - thresholds[:, None, None])
+        likelihood = _likelihood(_curve(guess, lapse, z), right, wrong)
+        places = likelihood.argmax(1)
+        values = likelihood[np.arange(THRESHOLDS), places]
+        for i in np.flatnonzero(values > best + 1e-12):
+            best[i], chosen[i] = values[i], (float(slopes[places[i]]), lapse)
+    top = int(best.argmax())
+    by_chance = float(_likelihood(np.full(len(known), guess), right, wrong))
+    share = float(right.sum() / (right.sum() + wrong.sum()))
+    # Three parameters more than none: is there anything but guessing? Worse than guessing is no sight either.
+    if share <= guess or 2 * (best[top] - by_chance) < chi2.ppf(LEVEL, 3):
+        return Curve(known, guess, None, rising=rising)
+    within = np.flatnonzero(2 * (best[top] - best) <= chi2.ppf(LEVEL, 1))
+    # The ends lie between the last threshold within and the first one without: the outer one is taken.
+    outer = (within[0] - 1, within[-1] + 1)
+    ends = [None if i < 0 or i >= THRESHOLDS else thresholds[i] for i in outer]
+    low, high = (None if end is None else float(np.exp(end if rising else -end)) for end in ends)
+    slope, lapse = chosen[top]
+    threshold = float(np.exp(thresholds[top] if rising else -thresholds[top]))
+    if not rising:
+        low, high = high, low
+    beyond: Literal["", "hard", "easy"] = "hard" if top == 0 else "easy" if top == THRESHOLDS - 1 else ""
+    return Curve(known, guess, threshold, low, high, slope, lapse, rising, beyond)
+
+
+def _likelihood(rates: NDArray[np.float64], right: Any, wrong: Any) -> Any:
+    """The log-likelihood of counts under rates, summed over the last axis."""
+    import numpy as np
+
+    safe = np.clip(rates, 1e-9, 1 - 1e-9)
+    return (right * np.log(safe) + wrong * np.log1p(-safe)).sum(-1)

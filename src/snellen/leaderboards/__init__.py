@@ -1,0 +1,1 @@
+"""Leaderboards as data: entries, queries, ranking."""

@@ -1,0 +1,212 @@
+"""What is known of a model besides its scores: size, licence, openness, what it is built of.
+
+Taken, in this order, from the user's ``models.toml``, the run's manifest, the checkpoint's ``config.json``
+and its card (``README.md``) where they lie on this machine, and the name. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import BadOption, did_you_mean
+from snellen.models.pico.files import WEIGHTS
+from snellen.registry import parse_name
+
+__all__ = ["SIZES", "Book", "Facts", "size_of"]
+
+#: The classes of size that leaderboards filter by: name, from, below (parameters).
+SIZES: tuple[tuple[str, float, float], ...] = (
+    ("<4B", 0, 4e9),
+    ("4-10B", 4e9, 10e9),
+    ("10-20B", 10e9, 20e9),
+    ("20-40B", 20e9, 40e9),
+    (">40B", 40e9, float("inf")),
+)
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model; empty or None where it is not.
+
+    Attributes:
+        parameters: how many.
+        open: whether its weights can be had.
+        licence: as its card names it.
+        family: the architecture, or who serves it.
+        vision, language: the backbones.
+    """
+
+    parameters: int | None = None
+    open: bool | None = None
+    licence: str = ""
+    family: str = ""
+    vision: str = ""
+    language: str = ""
+
+    @property
+    def size(self) -> str:
+        """Its class of size."""
+        return size_of(self.parameters)
+
+
+def size_of(parameters: float | None) -> str:
+    """The class of size of a number of parameters.
+
+    >>> size_of(7.6e9), size_of(None)
+    ('4-10B', 'unknown')
+    """
+    if parameters is None:
+        return UNKNOWN
+    return next(name for name, low, high in SIZES if low <= parameters < high)
+
+
+class Book:
+    """Facts of models, looked up once each.
+
+    Args:
+        path: the user's corrections, one table a model::
+
+            ["openai:gpt-4o"]
+            open = false
+            licence = "proprietary"
+            parameters = 200e9
+
+    Raises:
+        BadOption: the file says something else.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._given = _read(path) if path is not None and path.exists() else {}
+        self._known: dict[str, Facts] = {}
+
+    def of(self, name: str, manifest: Mapping[str, Any], parameters: int | None = None) -> Facts:
+        """Facts of a model.
+
+        Args:
+            name: as a user named it; options on it do not matter to ``models.toml``.
+            manifest: of a run of it.
+            parameters: as that run found them.
+        """
+        bare = name.partition("?")[0]
+        if name not in self._known:
+            found = _from_name(name, manifest)
+            checkpoint = _folder(name, manifest)
+            if checkpoint is not None:
+                told: dict[str, Any] = {**_from_config(checkpoint), **_from_card(checkpoint)}
+                found = replace(found, **told)
+            self._known[name] = found
+        found = self._known[name]
+        more: dict[str, Any] = {
+            **({"parameters": parameters} if parameters else {}),
+            **self._given.get(bare, {}),
+        }
+        return replace(found, **{**more, **self._given.get(name, {})})
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadOption(f'{path}: cannot be read ({error}). A table a model: ["hf:ORG/NAME"]') from error
+    sorts: dict[str, Any] = {"parameters": (int, float), "open": bool}
+    known = [field.name for field in fields(Facts)]
+    for name, table in found.items():
+        if not isinstance(table, dict):
+            raise BadOption(f'{path}: {name} = {table!r} is no table; write ["{name}"] and keys below it.')
+        for key, value in table.items():
+            if key not in known:
+                raise BadOption(
+                    f"{path}: {name} has {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}."
+                )
+            if not isinstance(value, sorts.get(key, str)) or (
+                key == "parameters" and isinstance(value, bool)
+            ):
+                wanted = {"parameters": "a number", "open": "true or false"}.get(key, "a text")
+                raise BadOption(f"{path}: {name}: {key} is {wanted}; found {value!r}.")
+        if not 0 < table.get("parameters", 1) < 1e15:
+            raise BadOption(f"{path}: {name}: parameters is how many there are; found {table['parameters']}.")
+        if "parameters" in table:
+            table["parameters"] = int(table["parameters"])
+    return found
+
+
+def _parsed(name: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, rest and options of a name, whoever gave it."""
+    with suppress(BadOption):
+        return parse_name(name)
+    return name, "", {}
+
+
+def _from_name(name: str, manifest: Mapping[str, Any]) -> Facts:
+    """What the scheme and the name say: ``7B`` in it, who serves it."""
+    scheme, rest, options = _parsed(name)
+    last = rest.rstrip("/").rsplit("/", 1)[-1]
+    # A part of its own: no 8x7B, and not what it was trained on.
+    size = re.search(r"(?:^|[-_])(\d+(?:\.\d+)?)([bm])(?=$|[-_.])", last, re.IGNORECASE)
+    parameters = None
+    if size is not None:
+        parameters = int(float(size[1]) * (1e9 if size[2].lower() == "b" else 1e6))
+    if scheme in ("hf", "clip", "classifier", "pico"):
+        return Facts(parameters, True, family=re.split(r"[-_.\d]", last.lower())[0])
+    known = manifest.get("model", {}).get("identity", {}).get("address", "//api.openai.com")
+    if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
+        # Behind OpenAI's own address: nobody else has the weights.
+        return Facts(None, False, "proprietary", family="openai")
+    return Facts(parameters, None, family=scheme)
+
+
+def _folder(name: str, manifest: Mapping[str, Any]) -> Path | None:
+    """The folder of a checkpoint's files on this machine, or None."""
+    scheme, rest, _ = _parsed(name)
+    if scheme == "pico":
+        folder = WEIGHTS / rest
+        return folder if (folder / "config.json").is_file() else None
+    if scheme not in ("hf", "clip", "classifier") or not rest:
+        return None
+    with suppress(ImportError, ValueError, OSError, RuntimeError):
+        if (Path(rest).expanduser() / "config.json").is_file():
+            return Path(rest).expanduser()
+        from huggingface_hub import try_to_load_from_cache
+
+        revision = manifest.get("model", {}).get("identity", {}).get("revision")
+        found = try_to_load_from_cache(rest, "config.json", revision=revision)
+        if isinstance(found, str | os.PathLike):
+            return Path(found).parent
+    return None
+
+
+def _from_config(folder: Path) -> dict[str, str]:
+    """Family and backbones, by the names in ``config.json``."""
+    with suppress(OSError, ValueError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = {"family": str(config.get("model_type") or "")}
+        for key, names in (
+            ("vision", ("vision_config", "vit_config")),
+            ("language", ("text_config", "llm_config")),
+        ):
+            part: dict[str, Any] = next((config[n] for n in names if isinstance(config.get(n), dict)), {})
+            found[key] = str(part.get("_name_or_path") or part.get("model_type") or "")
+        return {key: value for key, value in found.items() if value}
+    return {}
+
+
+def _from_card(folder: Path) -> dict[str, str]:
+    """The licence, from the front matter of the card."""
+    with suppress(OSError, UnicodeDecodeError):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+        for key in ("license_name", "license"):
+            found = re.search(rf"^{key}:[ \t]*([\w.+-]+)[ \t]*$", head[1] if head else "", re.MULTILINE)
+            if found is not None and found[1] != "other":
+                return {"licence": found[1]}
+    return {}

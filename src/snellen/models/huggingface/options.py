@@ -1,0 +1,10 @@
+"""The values that options of Hugging Face models take."""
+
+from typing import Literal
+
+__all__ = ["Attention", "Dtype", "PrefixMode"]
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+#: Whether questions about an image share its computation.
+PrefixMode = Literal["auto", "on", "off"]

@@ -1,0 +1,325 @@
+"""Branches that grow from a shared prefix: packed into one row, or in rows of their own.
+
+Packing is tree attention (Miao et al., "SpecInfer", arXiv 2305.09781): the suffixes of all questions run
+in one forward pass, under a mask that lets each token see its own ancestors alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+from snellen.models.huggingface.prefix_cache.prefill import CannotShare, Prefix, cached_bytes
+from snellen.models.huggingface.prefix_cache.trie import Forest, chunks, plant
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["MOST_NODES", "Branch", "Branches", "Packed", "Rows", "greedy"]
+
+#: How many nodes a forest has at most: attention grows with their square.
+MOST_NODES = 1024
+#: For how many tokens of a suffix and its answer rows have room before they are copied.
+ROOM = 64
+#: A suffix, and the number of the image that it is about.
+Branch = tuple[int, list[int]]
+
+
+class Branches(ABC):
+    """Branches that grow from a prefix, some tokens at a time."""
+
+    def __init__(self, prefix: Prefix, branches: Sequence[Branch]) -> None:
+        self.prefix, self.branches = prefix, branches
+
+    @classmethod
+    @abstractmethod
+    def cut(
+        cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
+    ) -> list[list[int]]:
+        """Cut branches into groups that each take about ``budget`` bytes at most.
+
+        Args:
+            more: how many tokens each is yet to grow; None where they are scored.
+        """
+
+    @abstractmethod
+    def plant(self) -> torch.Tensor:
+        """[K, V]: the logits after each branch's suffix, none of which is empty."""
+
+    @abstractmethod
+    def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
+        """[L, V]: the logits after one more token on those L branches, by their places among those that
+        grew last; the others are given up.
+        """
+
+    @abstractmethod
+    def likelihoods(self, begins: Sequence[int]) -> list[float]:
+        """The sum of log P(token | all before it) over each suffix from its place ``begins`` on."""
+
+
+class Packed(Branches):
+    """All branches of an image in one row, as a forest: each token sees its ancestors and the prefix.
+
+    The prefix is never copied per branch, and what suffixes share is computed once.
+    """
+
+    @classmethod
+    def cut(
+        cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
+    ) -> list[list[int]]:
+        # Attention takes [nodes, prefix + nodes] of masks, and of scores where it is eager.
+        wide = prefix.length + MOST_NODES
+        width = 4 if prefix.attention == "sdpa" else 4 * prefix.heads
+        taken = prefix.count * prefix.length * cached_bytes(prefix.model)
+        room = (budget - taken) // (prefix.bytes_per_token + width * wide)
+        limit = max(1, min(room, MOST_NODES * prefix.count) // prefix.count)
+        groups = []
+        for number in range(prefix.count):
+            mine = [i for i, (image, _) in enumerate(branches) if image == number]
+            stems = [branches[i][1] if more is not None else branches[i][1][:-1] for i in mine]
+            groups.append([[mine[i] for i in chunk] for chunk in chunks(stems, limit, more or 0)])
+        return [list(chain(*parts)) for parts in zip_longest(*groups, fillvalue=())]
+
+    def plant(self) -> torch.Tensor:
+        import torch
+
+        forests = self._forests(
+            [suffix for _, suffix in self.branches], [len(s) - 1 for _, s in self.branches]
+        )
+        logits = self._start(forests)
+        rows, ends, seen = [], [], []
+        for number, path in self._paths(forests):
+            forest = forests[number]
+            rows.append(number)
+            ends.append(path[-1] - len(forest.tokens))  # counted from the end, where rows are flush
+            seen.append(torch.from_numpy(self._padded(forest.sees[path[-1]])))
+        self._rows, self._depths = rows, [len(suffix) for _, suffix in self.branches]
+        self._seen = torch.stack(seen).to(logits.device)
+        return logits[rows, ends]
+
+    def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        self._rows = [self._rows[i] for i in kept]
+        self._depths = [self._depths[i] for i in kept]
+        columns, count = [], [0] * self.prefix.count
+        for row in self._rows:
+            columns.append(count[row])
+            count[row] += 1
+        shape = (self.prefix.count, max(count))
+        device = self._seen.device
+        mine = torch.nn.functional.one_hot(torch.tensor(columns), shape[1]).bool().to(device)
+        self._seen = torch.cat([self._seen[list(kept)], mine], 1)
+        ids = torch.zeros(shape, dtype=torch.long, device=device)
+        depths = torch.zeros(shape, dtype=torch.long, device=device)
+        sees = torch.zeros((*shape, self._seen.shape[1]), dtype=torch.bool, device=device)
+        ids[self._rows, columns] = torch.tensor(tokens, device=device)
+        depths[self._rows, columns] = torch.tensor(self._depths, device=device)
+        sees[self._rows, columns] = self._seen
+        self._depths = [depth + 1 for depth in self._depths]
+        return self._step(ids, depths, sees, shape[1])[self._rows, columns]
+
+    def likelihoods(self, begins: Sequence[int]) -> list[float]:
+        import torch
+
+        # The last token needs no forward pass: nothing is predicted from it.
+        stems = [suffix[:-1] for _, suffix in self.branches]
+        forests = self._forests(stems, [max(0, begin - 1) for begin in begins])
+        width = max(forest.wanted for forest in forests)
+        logits = self._start(forests) if width else None
+        # Each predicted token, as (branch, row, the node before it); -1 is the prefix itself.
+        places: list[tuple[int, int, int, int]] = []
+        for branch, ((row, path), begin) in enumerate(zip(self._paths(forests), begins, strict=True)):
+            suffix, size = self.branches[branch][1], len(forests[row].tokens)
+            for place in range(begin, len(suffix)):
+                node = path[place - 1] - size + width if place else -1
+                places.append((branch, row, node, suffix[place]))
+        sums = torch.zeros(len(self.branches), dtype=torch.float64)
+        for first in (True, False):
+            chosen = [p for p in places if (p[2] < 0) == first]
+            if not chosen:
+                continue
+            branches, rows, nodes, wanted = map(list, zip(*chosen, strict=True))
+            if first:
+                found = picked(self.prefix.last[:, None], rows, [0] * len(rows), wanted)
+            else:
+                assert logits is not None
+                found = picked(logits, rows, nodes, wanted)
+            sums.index_add_(0, torch.tensor(branches), found)
+        return sums.tolist()
+
+    def _forests(self, sequences: Sequence[list[int]], begins: Sequence[int]) -> list[Forest]:
+        """One an image."""
+        found = []
+        for number in range(self.prefix.count):
+            mine = [i for i, (image, _) in enumerate(self.branches) if image == number]
+            found.append(plant([sequences[i] for i in mine], [begins[i] for i in mine]))
+        return found
+
+    def _paths(self, forests: Sequence[Forest]) -> list[tuple[int, list[int]]]:
+        """Each branch's row, and its nodes there."""
+        paths = [iter(forest.paths) for forest in forests]
+        return [(image, next(paths[image])) for image, _ in self.branches]
+
+    def _padded(self, seen: Any) -> Any:
+        """Flush right in the width of all rows."""
+        import numpy as np
+
+        return np.pad(seen, (self._width - len(seen), 0))
+
+    def _start(self, forests: Sequence[Forest]) -> torch.Tensor:
+        """Run all forests at once: the logits [B, W, V] of the wanted nodes, flush right."""
+        import numpy as np
+        import torch
+
+        device = self.prefix.model.device
+        self._width = width = max(len(forest.tokens) for forest in forests)
+        ids, depths = (np.zeros((len(forests), width), dtype=np.int64) for _ in range(2))
+        sees = np.zeros((len(forests), width, width), dtype=bool)
+        for row, forest in enumerate(forests):
+            if size := len(forest.tokens):
+                ids[row, -size:], depths[row, -size:] = forest.tokens, forest.depths
+                sees[row, -size:, -size:] = forest.sees
+        self._cache = self.prefix.rewound()
+        self._placed = torch.zeros(len(forests), 0, dtype=torch.long, device=device)
+        tokens, places, visible = (torch.from_numpy(array).to(device) for array in (ids, depths, sees))
+        return self._step(tokens, places, visible, max(forest.wanted for forest in forests))
+
+    def _step(self, ids: torch.Tensor, depths: torch.Tensor, sees: torch.Tensor, wanted: int) -> torch.Tensor:
+        """Tokens [B, n] that see these [B, n, m] of all m packed ones so far, themselves among them."""
+        import torch
+
+        self._placed = torch.cat([self._placed, depths], 1)
+        mask = self._mask(depths, sees)
+        return self.prefix.forward(self._cache, range(len(ids)), ids, depths, mask, wanted)
+
+    def _mask(self, depths: torch.Tensor, sees: torch.Tensor) -> Any:
+        import torch
+
+        prefix = self.prefix
+        behind = torch.ones((*depths.shape, prefix.length), dtype=torch.bool, device=sees.device)
+        mask = torch.cat([behind, self.visible(sees)], 2)
+        if prefix.windows is None:
+            return self._as_attention_wants(mask)
+        places = torch.arange(prefix.length, device=sees.device).expand(len(depths), -1)
+        places = torch.cat([places, prefix.length + self._placed], 1)
+        near = (prefix.length + depths)[:, :, None] - places[:, None] < prefix.windows
+        narrow = self._as_attention_wants(mask & near)
+        if not prefix.mixed:
+            return narrow
+        return {"full_attention": self._as_attention_wants(mask), "sliding_attention": narrow}
+
+    def visible(self, sees: torch.Tensor) -> torch.Tensor:
+        """Which packed tokens see which: their ancestors alone."""
+        return sees
+
+    def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores: nothing, or as good as minus infinity."""
+        import torch
+
+        if self.prefix.attention not in ("sdpa", "eager"):
+            raise CannotShare(f"{self.prefix.attention} takes no mask of this kind")
+        dtype = self.prefix.model.dtype
+        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return added.masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
+
+
+class Rows(Branches):
+    """Each branch in a row of its own, over a copy of the prefix: for layers that cannot be masked."""
+
+    @classmethod
+    def cut(
+        cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
+    ) -> list[list[int]]:
+        copied = prefix.nbytes // prefix.count
+        by_length: dict[int, list[int]] = {}
+        for i, (_, suffix) in enumerate(branches):
+            by_length.setdefault(len(suffix) if more is not None else 0, []).append(i)
+        groups = []
+        for members in by_length.values():
+            longest = max(len(branches[i][1]) for i in members) + (more or 0)
+            rows = max(1, budget // (copied + longest * prefix.bytes_per_token))
+            groups += [members[start : start + rows] for start in range(0, len(members), rows)]
+        return groups
+
+    def plant(self) -> torch.Tensor:
+        import torch
+
+        lengths = {len(suffix) for _, suffix in self.branches}
+        if len(lengths) > 1:
+            raise ValueError("rows that grow must begin with suffixes of one length")
+        self._images = [image for image, _ in self.branches]
+        self._cache = self.prefix.fork(self._images, ROOM)
+        self._depth = 0
+        return self._step(torch.tensor([suffix for _, suffix in self.branches]), 1)[:, -1]
+
+    def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        if len(kept) < len(self._images):
+            self._images = [self._images[i] for i in kept]
+            self._cache.reorder_cache(torch.tensor(kept, device=self.prefix.model.device))
+        return self._step(torch.tensor(tokens)[:, None], 1)[:, -1]
+
+    def likelihoods(self, begins: Sequence[int]) -> list[float]:
+        import torch
+
+        stems = [suffix[:-1] for _, suffix in self.branches]
+        width = max(map(len, stems))
+        self._images, self._depth = [image for image, _ in self.branches], 0
+        logits = self.prefix.last[self._images][:, None]
+        if width:
+            # Padding on the right is seen by nothing before it.
+            ids = torch.tensor([stem + [0] * (width - len(stem)) for stem in stems])
+            self._cache = self.prefix.fork(self._images, width)
+            logits = torch.cat([logits.to(self.prefix.model.dtype), self._step(ids, width)], 1)
+        sums = []
+        for row, ((_, suffix), begin) in enumerate(zip(self.branches, begins, strict=True)):
+            wanted = suffix[begin:]
+            nodes = range(begin, len(suffix))
+            sums.append(float(picked(logits, [row] * len(wanted), list(nodes), wanted).sum()))
+        return sums
+
+    def _step(self, ids: torch.Tensor, wanted: int) -> torch.Tensor:
+        import torch
+
+        ids = ids.to(self.prefix.model.device)
+        depths = torch.arange(self._depth, self._depth + ids.shape[1], device=ids.device).expand_as(ids)
+        self._depth += ids.shape[1]
+        return self.prefix.forward(self._cache, self._images, ids, depths, None, wanted)
+
+
+def picked(
+    logits: torch.Tensor, rows: Sequence[int], places: Sequence[int], tokens: Sequence[int]
+) -> torch.Tensor:
+    """The log P of a token at each (row, place) of logits [R, n, V], in float64 on the CPU; the softmax is in
+    float32, some places at a time: a vocabulary is wide.
+    """
+    import torch
+
+    found = []
+    step = max(1, 2**20 // logits.shape[-1])
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        chosen = logits[list(rows[part]), list(places[part])].float()
+        wanted = torch.tensor(tokens[part], device=chosen.device)
+        found.append(-torch.nn.functional.cross_entropy(chosen, wanted, reduction="none").double().cpu())
+    return torch.cat(found)
+
+
+def greedy(branches: Branches, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
+    """Continue each branch with the likeliest token up to an end, which is included, or ``max_tokens``."""
+    logits = branches.plant()
+    found: list[list[int]] = [[] for _ in branches.branches]
+    live = list(range(len(found)))
+    while True:
+        chosen = logits.float().argmax(-1).tolist()
+        for branch, token in zip(live, chosen, strict=True):
+            found[branch].append(token)
+        kept = [i for i, token in enumerate(chosen) if token not in ends]
+        if not kept or len(found[live[0]]) >= max_tokens:
+            return found
+        live = [live[i] for i in kept]
+        logits = branches.grow([chosen[i] for i in kept], kept)

@@ -1,0 +1,185 @@
+"""Which way of sharing leaves a model's answers as they are? Found by trying, once per model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import reason_of
+from snellen.images import Image, encode
+from snellen.models.huggingface.prefix_cache.decode import Branches, Packed, Rows
+from snellen.models.huggingface.prefix_cache.inputs import ALONG
+from snellen.models.huggingface.prefix_cache.prefill import CannotShare, keep
+from snellen.models.huggingface.prefix_cache.scheduler import LookOnce, Question
+from snellen.models.huggingface.prefix_cache.trie import common
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BRANCHES", "Findings", "Way", "pictures", "questions", "try_ways"]
+
+
+class Way(StrEnum):
+    """How questions about an image share its computation, from the most to the least."""
+
+    PACKED = "packed"  #: one prefix, all suffixes in one row under a block mask
+    ROWS = "rows"  #: one prefix, forked over a row for each suffix
+    VISION = "vision"  #: the image is encoded once, each prompt computed whole
+    PLAIN = "plain"  #: nothing is shared
+
+
+BRANCHES: dict[Way, type[Branches]] = {Way.PACKED: Packed, Way.ROWS: Rows}
+
+#: How many times the model's own padding noise sharing may differ by, and how many roundings.
+NOISE, ROUNDINGS = 2.0, 3.0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check found.
+
+    Attributes:
+        way: the first on the ladder that is exact.
+        noise: the root mean square difference between a prompt's logits alone and in a padded batch, over
+            the logits' standard deviation, of the worst prompt: what the model's own arithmetic leaves open.
+        tried: the same for each way that was tried against prompts alone; or why it failed.
+    """
+
+    way: Way
+    noise: float
+    tried: Mapping[str, float | str]
+
+    def __str__(self) -> str:
+        reasons = [
+            f"{way} differs by {found:.1e}" if isinstance(found, float) else f"{way}: {found}"
+            for way, found in self.tried.items()
+            if way != self.way
+        ]
+        does = {
+            Way.PACKED: "each image is looked at once, its questions packed behind it",
+            Way.ROWS: "each image is looked at once, its questions forked from it",
+            Way.VISION: "images are encoded once, but prompts are computed whole",
+            Way.PLAIN: "nothing is shared between an image's questions",
+        }
+        why = f" ({'; '.join(reasons)}; padding alone {self.noise:.1e})" if reasons else ""
+        return f"{does[self.way]}{why}"
+
+
+def pictures() -> list[Image]:
+    """Two pictures of colored clouds, unlike each other."""
+    return [_clouds(1), _clouds(2)]
+
+
+def _clouds(seed: int) -> Image:
+    import numpy as np
+    from PIL import Image as pillow
+
+    colors = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    data = encode(pillow.fromarray(colors).resize((256, 192), pillow.Resampling.BICUBIC))
+    return Image(lambda: data, f"self-check {seed}")
+
+
+def questions() -> list[str]:
+    """Texts that begin alike and end in different lengths."""
+    things = ("cat", "fire engine that is parked before a house", "one of 12 tyres")
+    return [f"Answer the question in one word: yes or no. Is the {thing} in this image?" for thing in things]
+
+
+Tensors = Mapping[str, Any]
+
+
+def try_ways(
+    model: Any,
+    asked: Sequence[Question],
+    own: Sequence[Tensors],
+    padded: Tensors,
+    vision: Callable[[Tensors, int], Tensors],
+    images: int,
+    budget: Callable[[], int],
+) -> Findings:
+    """Go down the ladder to the first way that is exact.
+
+    Exact is a way whose logits differ from those of prompts alone by at most ``NOISE`` times what padding
+    makes them differ by, or by some roundings.
+
+    Args:
+        asked: questions as they would share, the same number about each of several images.
+        own: for each of them, the processor's tensors of its prompt alone.
+        padded: those of the first image's prompts, in one batch padded on the left.
+        vision: turns a batch of so many prompts about one image into one with its features computed once.
+        images: how many images are prefilled together.
+    """
+    import torch
+
+    alone = torch.cat([logits(model, tensors) for tensors in own])
+    spread = float(alone.std())
+
+    def apart(found: torch.Tensor, first: int | None = None) -> float:
+        return float((found.float() - alone[:first]).square().mean(-1).sqrt().max()) / spread
+
+    batch = logits(model, padded)
+    noise = apart(batch, len(batch))
+    rounding = ROUNDINGS * torch.finfo(model.dtype).eps
+    allowed = max(NOISE * noise, rounding, 1e-5)
+    tried: dict[str, float | str] = {}
+
+    def exact(way: Way, attempt: Callable[[], float]) -> bool:
+        try:
+            error = attempt()
+            tried[way] = error
+            return error <= allowed
+        except CannotShare as reason:
+            tried[way] = str(reason)
+        except Exception as failure:  # of whatever sort: a way that fails is not taken
+            tried[way] = reason_of(failure)
+        return False
+
+    def shared(branches: type[Branches]) -> float:
+        return apart(continued(LookOnce(model, branches, images, budget), asked))
+
+    if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
+        tried[Way.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
+    else:
+        for way, branches in BRANCHES.items():
+            if exact(way, partial(shared, branches)):
+                return Findings(way, noise, tried)
+    if exact(Way.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
+        return Findings(Way.VISION, noise, tried)
+    return Findings(Way.PLAIN, noise, tried)
+
+
+def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
+    """[R, V]: the logits at the place ``back`` from the end, in float32."""
+    found: torch.Tensor = model(**tensors, **keep(model, back), use_cache=False).logits[:, -back].float()
+    return found
+
+
+def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> float:
+    """By how much the logits at the end of what two prompts share differ, for what follows: 0 for a
+    causal model. Both are cut to one length, so that they run through the same kernels.
+    """
+    pair = [asked[0].ids, asked[1].ids]
+    length, shared = min(map(len, pair)), common(pair)
+    cut = [{k: v[:, :length] if k in ALONG else v for k, v in tensors.items()} for tensors in own[:2]]
+    one, other = (logits(model, tensors, length - shared + 1) for tensors in cut)
+    return float((one - other).abs().max())
+
+
+def continued(sharing: LookOnce, asked: Sequence[Question]) -> torch.Tensor:
+    """The logits after each question, its last token grown as a generated one is."""
+    import torch
+
+    found: dict[int, torch.Tensor] = {}
+    stems = [replace(question, ids=question.ids[:-1]) for question in asked]
+    for prefix, members in sharing.prefixed(stems, 1):
+        branches = [(image, stems[i].ids[prefix.length :]) for image, i in members]
+        for chunk in sharing.branches.cut(prefix, branches, sharing.budget(), 1):
+            mine = sharing.branches(prefix, [branches[i] for i in chunk])
+            mine.plant()
+            places = [members[i][1] for i in chunk]
+            grown = mine.grow([asked[i].ids[-1] for i in places], range(len(chunk)))
+            found |= zip(places, grown, strict=True)
+    return torch.stack([found[i] for i in range(len(asked))])

@@ -1,0 +1,245 @@
+"""Sharing for one model: which way it takes, and its questions answered that way."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import ModelError, reason_of
+from snellen.models.huggingface.architectures import UNSHARED
+from snellen.models.huggingface.options import PrefixMode
+from snellen.models.huggingface.prefix_cache.budget import free_bytes
+from snellen.models.huggingface.prefix_cache.inputs import Reader
+from snellen.models.huggingface.prefix_cache.scheduler import LookOnce, Question, group
+from snellen.models.huggingface.prefix_cache.self_check import (
+    BRANCHES,
+    Findings,
+    Way,
+    pictures,
+    questions,
+    try_ways,
+)
+from snellen.types import Decoding, Kind, Message, Request, Response, Score
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+__all__ = ["Sharing", "encoded_once"]
+
+#: Operations of a prefill beyond which more images at once gain nothing on a CPU: measured, see
+#: benchmarks/RESULTS.md.
+WORTHWHILE = 8e11
+
+log = logging.getLogger("snellen")
+
+
+class Sharing:
+    """How a vision-language model shares what its questions about an image have in common.
+
+    Args:
+        model: whose questions they are; loaded when the first property is asked for.
+        mode: ``auto`` takes the best way that is exact, ``on`` refuses a model that has none, ``off``
+            shares nothing.
+        budget: bytes for caches; None finds out.
+    """
+
+    def __init__(self, model: VisionLanguageModel, mode: PrefixMode, budget: int | None) -> None:
+        self._model, self._mode, self._bytes = model, mode, budget
+        self._tokens = 1
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads prompts with images."""
+        config = self._model.decoder.config
+        token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        return Reader(self._model.process, self._model.tokens, token)
+
+    def budget(self) -> int:
+        """Bytes that caches may take now."""
+        return self._bytes or free_bytes(self._model.device)
+
+    @cached_property
+    def images(self) -> int:
+        """How many images are prefilled together: as many as keep the processor busy.
+
+        Tokens that are generated cost a CPU a reading of all weights, whether for one image or for four.
+        """
+        if self._model.device.type == "cuda":
+            return self._model.batch_size
+        work = 2 * sum(p.numel() for p in self._model.decoder.parameters()) * self._tokens
+        return max(1, min(self._model.batch_size, int(WORTHWHILE / work)))
+
+    def at_once(self, continuations: int) -> int:
+        """The same, where each image's prompt is followed by so many continuations of about a token: they
+        keep a processor busy as well.
+        """
+        if self._model.device.type == "cuda":
+            return self.images
+        return max(1, self.images * self._tokens // (self._tokens + continuations))
+
+    @cached_property
+    def findings(self) -> Findings | None:
+        """What the self-check found; None where nothing is to be tried.
+
+        Raises:
+            ModelError: there is no exact way, and ``on`` asks for one.
+        """
+        if self._mode == "off":
+            return None
+        name = self._model.name
+        if self._model.architecture in UNSHARED:
+            if self._mode == "on":
+                raise ModelError(
+                    f"{name}: prefix=on is not possible: {self._model.architecture} shares nothing between "
+                    "an image's questions. Leave prefix at auto."
+                )
+            return None
+        try:
+            found = self._check()
+        except Exception as error:
+            found = Findings(Way.PLAIN, 0.0, {Way.PACKED: f"the self-check failed: {reason_of(error)}"})
+        if self._mode == "on" and found.way not in BRANCHES:
+            raise ModelError(f"{name}: prefix=on is not possible: {found}. Leave prefix at auto.")
+        log.log(logging.INFO if found.way in BRANCHES else logging.WARNING, "%s: %s", name, found)
+        return found
+
+    @property
+    def found(self) -> Findings | None:
+        """The findings, where the check has been made."""
+        found: Findings | None = self.__dict__.get("findings")
+        return found
+
+    @property
+    def way(self) -> Way:
+        """The way that is taken."""
+        return Way.PLAIN if self.findings is None else self.findings.way
+
+    @cached_property
+    def _once(self) -> LookOnce:
+        return LookOnce(
+            self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
+        )
+
+    def _check(self) -> Findings:
+        import torch
+
+        model = self._model
+        clouds = pictures()
+        prompts = [model.prompt([Message("user", (clouds[0], text))]) for text in questions()]
+        shown = [(prompt, (picture,)) for picture in clouds for prompt in prompts]
+        with torch.inference_mode():
+            own = [model.on_device(model.process(prompt, images)) for prompt, images in shown]
+            asked = [Question(prompt, *self.reader.read(prompt, images)) for prompt, images in shown]
+            if [q.ids for q in asked] != [tensors["input_ids"][0].tolist() for tensors in own]:
+                self.reader.splices = False
+                asked = [Question(prompt, *self.reader.read(prompt, images)) for prompt, images in shown]
+            self._tokens = len(asked[0].ids)
+            padded = model.on_device(model.process_all(shown[: len(prompts)], "left"))
+
+            def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
+                return encoded_once(model.decoder, tensors, rows)
+
+            return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget)
+
+    def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The places of requests that are worth sharing: about the same images, and several, or with
+        continuations.
+        """
+        found: dict[Any, list[int]] = {}
+        for place, request in enumerate(requests):
+            # A draw has a seed of its own, and what may be said differs from request to request.
+            alone = request.decoding.temperature > 0 or bool(request.continuations)
+            if request.kind is Kind.SCORE or not alone:
+                images = tuple(image.sha256 for image in request.images)
+                found.setdefault((request.kind, request.decoding, images), []).append(place)
+        return [
+            places for places in found.values() if len(places) > 1 or requests[places[0]].kind is Kind.SCORE
+        ]
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer requests of one kind and decoding: those that share nothing as they come."""
+        questions = [self._read(request) for request in requests]
+        alone = {
+            i
+            for places in group(questions)
+            for i in places
+            if questions[i].shareable < max(1, questions[i].look.seen)
+            or (len(places) == 1 and not questions[i].tails)
+        }
+        plain = self._model.plainly([requests[i] for i in sorted(alone)])
+        found = dict(zip(sorted(alone), plain, strict=True))
+        shared = [i for i in range(len(requests)) if i not in alone]
+        if shared:
+            chosen = [questions[i] for i in shared]
+            if requests[0].kind is Kind.SCORE:
+                answers = self._score(chosen)
+            else:
+                answers = self._generate(chosen, requests[0].decoding)
+            found |= zip(shared, answers, strict=True)
+        return [found[i] for i in range(len(requests))]
+
+    def foresee(self, requests: Sequence[Request]) -> None:
+        """Make the looks of requests to come ready."""
+        if self.found is not None and self.way in BRANCHES:
+            for places in self.clusters(requests):
+                request = requests[places[0]]
+                with suppress(Exception):  # what is wrong with a request is said when it is answered
+                    self.reader.read(self._model.prompt(request.messages), request.images)
+
+    def clear(self) -> None:
+        """Give back what is kept for questions to come."""
+        for name in ("reader", "_once"):
+            self.__dict__.pop(name, None)
+
+    def _read(self, request: Request) -> Question:
+        prompt = self._model.prompt(request.messages)
+        look, ids = self.reader.read(prompt, request.images)
+        if request.kind is not Kind.SCORE:
+            self._model.refuse_what_is_too_long(len(ids))
+            return Question(prompt, look, ids)
+        tails, joined = self._model.tails(request, prompt)
+        self._model.refuse_what_is_too_long(len(ids) + max(map(len, tails)) - joined)
+        return Question(prompt, look, ids[: len(ids) - joined], tuple(tails))
+
+    def _generate(self, questions: Sequence[Question], decoding: Decoding) -> list[Response]:
+        config = self._model.generation_config(decoding)
+        answers = self._once.generate(questions, config.max_new_tokens, self._model.ends(config))
+        return [
+            self._model.response(answer, len(question.ids), config, question.prompt)
+            for answer, question in zip(answers, questions, strict=True)
+        ]
+
+    def _score(self, questions: Sequence[Question]) -> list[Response]:
+        found = []
+        for question, values in zip(questions, self._once.score(questions), strict=True):
+            pairs = zip(values, question.tails, strict=True)
+            found.append(
+                Response(
+                    prompt=question.prompt,
+                    scores=tuple(Score(value, len(tail)) for value, tail in pairs),
+                    prompt_tokens=sum(len(question.ids) + len(tail) for tail in question.tails),
+                )
+            )
+        return found
+
+
+def encoded_once(model: Any, tensors: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """A batch whose rows are all about the same images, with their features computed once.
+
+    Raises:
+        TypeError: the model takes no features in place of pixels.
+    """
+    encoder = model.base_model.get_image_features
+    names = [name for name in inspect.signature(encoder).parameters if name in tensors]
+    first = {name: tensors[name][: len(tensors[name]) // rows] for name in names}
+    features = encoder(**first, return_dict=True)
+    pooled = features.pooler_output
+    features.pooler_output = (
+        list(pooled) * rows if isinstance(pooled, (list, tuple)) else pooled.repeat(rows, 1, 1)
+    )
+    rest = {name: tensor for name, tensor in tensors.items() if name != "pixel_values"}
+    return {**rest, "mm_encoder_outputs": {"image": features}}

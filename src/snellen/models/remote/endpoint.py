@@ -1,0 +1,204 @@
+"""Hosted classifiers and taggers that are no chat models: an image goes out, labels and scores come back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from snellen.errors import BadOption, reason_of, require
+from snellen.images import Image
+from snellen.models.base import Model
+from snellen.models.classifier import match, read_mapping
+from snellen.models.remote.base import Failed, Manners, RemoteModel
+from snellen.models.remote.prices import Prices
+from snellen.models.remote.urls import Key, address_of, storable_option
+from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
+from snellen.registry import MODELS
+from snellen.types import Kind, Request, Response, Score
+
+__all__ = ["Endpoint", "endpoint"]
+
+#: Where the image goes in a body.
+SLOT = "{image}"
+
+
+@MODELS.register("endpoint", example="endpoint:URL")
+def endpoint(
+    url: str,
+    *,
+    labels: str = "[].label",
+    scores: str = "[].score",
+    body: str | None = None,
+    query: str = "",
+    api_key_env: str | None = None,
+    scheme: str = "Bearer",
+    mapping: str | None = None,
+    max_side: int | None = None,
+    timeout: float = 120.0,
+    deadline: float = 600.0,
+    tries: int = 8,
+    stop_after: int = 20,
+    requests_per_minute: float | None = None,
+    price: float | None = None,
+) -> Model:
+    """A hosted classifier or tagger: posts the image, reads labels and scores from the JSON; answers rank.
+
+    Options: ``labels`` and ``scores``, where they stand, as JMESPath expressions (the defaults read what
+    Hugging Face's inference endpoints send; a vendor's might be ``outputs[0].data.concepts[].name``);
+    ``body``, a JSON template with ``"{image}"`` where the image goes in base64 (by default the bytes are the
+    body); ``query`` of the address; ``api_key_env``, the environment variable of the key, and ``scheme``, the
+    word before the key in the Authorization header; ``mapping`` of class names, as for classifier;
+    ``max_side`` of images (pixels); ``timeout``, ``deadline``, ``tries``, ``stop_after``,
+    ``requests_per_minute`` as for openai; ``price`` in US dollars per thousand requests.
+
+    Raises:
+        BadOption: an address, expression or template that cannot be used.
+        ModelError: the key is not there.
+        DataError: the mapping file cannot be read.
+    """
+    jmespath = require("jmespath", "api", "endpoint:")
+    paths = []
+    for option, expression in (("labels", labels), ("scores", scores)):
+        try:
+            paths.append(jmespath.compile(expression))
+        except jmespath.exceptions.JMESPathError as error:
+            said = str(error).splitlines()[0]
+            raise BadOption(
+                f"{option}={expression!r} is not allowed; allowed: a JMESPath expression ({said})."
+            ) from error
+    if body is not None:
+        try:
+            json.loads(body)
+        except ValueError as error:
+            raise BadOption(f"body={body!r} is not allowed; allowed: JSON ({error}).") from error
+        if f'"{SLOT}"' not in body:
+            raise BadOption(f'body={body!r} is not allowed: it must hold "{SLOT}".')
+    return Endpoint(
+        address_of("endpoint", url),
+        query=storable_option("query", query) or "",
+        paths=(paths[0], paths[1]),
+        body=storable_option("body", body),
+        key=Key(api_key_env, needed=True) if api_key_env else None,
+        scheme=scheme,
+        mapping=read_mapping(mapping),
+        max_side=max_side,
+        manners=Manners(timeout, deadline, tries, stop_after, requests_per_minute),
+        price=price,
+    )
+
+
+class Endpoint(RemoteModel):
+    """See :func:`endpoint`. Scores are taken as they come (their tokens are 0); where several labels of the
+    endpoint's mean one class, the highest counts; a class that it did not name has the score -inf.
+    """
+
+    kinds = frozenset({Kind.SCORE})
+    text_only = False
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        query: str,
+        paths: tuple[Any, Any],
+        body: str | None,
+        key: Key | None,
+        scheme: str,
+        mapping: Mapping[str, list[str]],
+        max_side: int | None,
+        manners: Manners,
+        price: float | None,
+    ) -> None:
+        if price is not None and not 0 <= price < math.inf:
+            raise BadOption(f"price={price:g} is not allowed; allowed: 0 or more.")
+        # Priced by the request: as if each took one token.
+        prices = None if price is None else Prices(price * 1000, 0)
+        self._price = price
+        super().__init__(f"endpoint:{address}", address, manners, prices)
+        self._query, self._paths, self._body = query, paths, body
+        self._key, self._scheme, self.mapping, self.max_side = key, scheme, dict(mapping), max_side
+
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "kind": "endpoint",
+            "address": self.address,
+            "query": self._query,
+            "labels": self._paths[0].expression,
+            "scores": self._paths[1].expression,
+            "body": self._body,
+            "mapping": self.mapping,
+            "max_side": self.max_side,
+        }
+
+    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
+        return self.prices.cost(requests, 0) if self.prices else None
+
+    def facts(self) -> Mapping[str, Any]:
+        told = {k: v for k, v in super().facts().items() if k not in ("price_in", "price_out")}
+        return told if self._price is None else {**told, "price": self._price}
+
+    def weight(self, payload: Any) -> tuple[float, float]:
+        return 1.0, 0.0
+
+    def encode(self, image: Image) -> tuple[str, bytes]:
+        return image.as_sent(FORMATS, self.max_side, MAX_IMAGE)
+
+    def check(self) -> None:
+        if self._key is not None:
+            self._key.check()
+        require("aiohttp", "api", "endpoint:")
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[None]:
+        import aiohttp
+
+        headers = {"Authorization": f"{self._scheme} {self._key.value}".strip()} if self._key else {}
+        connector = aiohttp.TCPConnector(limit=self.most)
+        unlimited = aiohttp.ClientTimeout(total=None)  # time is kept by whoever tries
+        async with aiohttp.ClientSession(
+            connector=connector, headers=headers, timeout=unlimited
+        ) as self._session:
+            yield
+
+    async def ask(self, request: Request) -> Response:
+        data = await self.send(request.images[-1])
+        found = data["found"]
+        labels, scores = (path.search(found) for path in self._paths)
+        if not isinstance(labels, list) or not isinstance(scores, list) or len(labels) != len(scores):
+            raise Failed(
+                f"labels={self._paths[0].expression!r} and scores={self._paths[1].expression!r} find no two "
+                f"equally long lists in {json.dumps(found)[:200]}",
+                again=False,
+            )
+        try:
+            values = [float(score) for score in scores]
+        except (TypeError, ValueError) as error:
+            raise Failed(f"scores that are no numbers: {scores[:3]!r}", again=False) from error
+        own = dict(enumerate(map(str, labels)))
+        ids = match(request.continuations, own, self.mapping)
+        return Response(scores=tuple(Score(max((values[i] for i in of), default=-math.inf)) for of in ids))
+
+    async def exchange(self, payload: Image) -> Mapping[str, Any]:
+        import aiohttp
+
+        media, data = await self.encoded(payload)
+        if self._body is not None:
+            media = "application/json"
+            data = self._body.replace(SLOT, base64.b64encode(data).decode()).encode()
+        where = f"{self.address}?{self._query}" if self._query else self.address
+        try:
+            async with self._session.post(
+                where, data=data, headers={"Content-Type": media}, allow_redirects=False
+            ) as reply:
+                text = await at_most(reply.content.iter_any(), MAX_ANSWER)
+                status, headers = reply.status, reply.headers
+        except aiohttp.ClientError as error:
+            raise Failed(f"the connection failed ({reason_of(error)})") from error
+        if status >= 300:
+            said = text[:300].decode("utf-8", "replace").strip()
+            raise Failed(f"{status} {said}", status, after=retry_after(headers))
+        return {"found": parse(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}

@@ -1,0 +1,160 @@
+"""Models behind an address that speak the OpenAI chat protocol, and shorthands for some addresses."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from snellen.errors import BadOption
+from snellen.models.base import Model
+from snellen.models.remote.urls import Key, address_of, storable_option
+from snellen.registry import MODELS
+
+__all__ = ["PROVIDERS", "Provider", "openai"]
+
+
+class Provider(NamedTuple):
+    """An OpenAI-compatible address that has a name of its own.
+
+    Args:
+        address: its base address.
+        key: the environment variable of its key.
+        needs_key: whether it answers nobody without one.
+        scores: what it tells of likelihoods.
+    """
+
+    address: str
+    key: str
+    needs_key: bool = True
+    scores: Literal["none", "top", "prompt"] = "none"
+
+
+#: All that the shorthands are.
+PROVIDERS = {
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", scores="top"),
+    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "gemini": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "ollama": Provider("http://localhost:11434/v1", "OLLAMA_API_KEY", needs_key=False),
+    "vllm": Provider("http://localhost:8000/v1", "VLLM_API_KEY", needs_key=False, scores="prompt"),
+}
+
+
+@MODELS.register("openai", example="openai:NAME")
+def openai(
+    model: str,
+    *,
+    base_url: str | None = None,
+    api_key_env: str | None = None,
+    system: str | None = None,
+    temperature: float | None = 0.0,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+    reasoning_effort: str | None = None,
+    extra: str | None = None,
+    detail: Literal["low", "high", "auto"] | None = None,
+    max_side: int | None = None,
+    scores: Literal["auto", "none", "top", "prompt"] = "auto",
+    max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto",
+    timeout: float = 120.0,
+    deadline: float = 600.0,
+    tries: int = 8,
+    stop_after: int = 20,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    price_in: float | None = None,
+    price_out: float | None = None,
+) -> Model:
+    """A chat model behind an address that speaks the OpenAI protocol: hosted, or a server of your own.
+
+    The key stands in the environment: ``OPENAI_API_KEY``, or the variable that ``api_key_env`` names.
+
+    Options: ``base_url``, the server's address (by default ``$OPENAI_BASE_URL`` or OpenAI's own), and
+    ``api_key_env``. What can change answers: ``system``, a system prompt; ``temperature`` (none leaves it
+    out, as some reasoning models want); ``max_tokens`` instead of the protocol's own; ``seed``;
+    ``reasoning_effort``; ``extra``, a JSON object that is added to each request; ``detail`` and ``max_side``
+    (pixels) of images; ``max_tokens_as``, how the server calls ``max_tokens``; ``scores``, what it tells of
+    likelihoods: ``top`` (the likeliest next tokens: yes and no, letters), ``prompt`` (vLLM's
+    prompt_logprobs: rank) or ``none``.
+
+    What changes none: ``timeout`` of one try and ``deadline`` of a request with all its ``tries`` (seconds);
+    ``stop_after`` so many failures in a row; ``requests_per_minute``, ``tokens_per_minute``; ``price_in`` and
+    ``price_out`` in US dollars per million tokens.
+
+    Raises:
+        BadOption: an address or option that cannot be used.
+        ModelError: the key is not there.
+    """
+    return _chat("openai", **locals())
+
+
+def _chat(scheme: str, model: str, **options: Any) -> Model:
+    from snellen.models.remote.base import Manners
+    from snellen.models.remote.chat import ChatModel, Settings
+    from snellen.models.remote.prices import Prices
+
+    provider = PROVIDERS[scheme]
+    if not model:
+        raise BadOption(f"{scheme}: names no model; write {scheme}:NAME, as the server calls it.")
+    base_url = options["base_url"]
+    if scheme == "openai" and base_url is None:
+        base_url = os.environ.get("OPENAI_BASE_URL") or None
+    address = address_of("base_url", base_url or provider.address)
+    own = address == provider.address
+    key_name = options["api_key_env"] or provider.key
+    key = Key(key_name, needed=options["api_key_env"] is not None or (own and provider.needs_key))
+    settings = {name: options[name] for name in Settings.__dataclass_fields__}
+    settings["extra"] = _object("extra", storable_option("extra", options["extra"]))
+    storable_option("system", options["system"])
+    if settings["scores"] == "auto":
+        settings["scores"] = provider.scores if own or scheme == "vllm" else "none"
+    if settings["max_tokens_as"] == "auto":
+        newer = address == PROVIDERS["openai"].address  # whose reasoning models refuse the older name
+        settings["max_tokens_as"] = "max_completion_tokens" if newer else "max_tokens"
+    for name in ("max_tokens", "max_side"):
+        if settings[name] is not None and settings[name] < 1:
+            raise BadOption(f"{name}={settings[name]} is not allowed; allowed: 1 or more.")
+    return ChatModel(
+        name=f"{scheme}:{model}",
+        model=model,
+        address=address,
+        settings=Settings(**settings),
+        manners=Manners(**{name: options[name] for name in Manners.__dataclass_fields__}),
+        prices=Prices.find(f"{scheme}:{model}", options["price_in"], options["price_out"]),
+        key=key,
+    )
+
+
+def _shorthand(scheme: str) -> Callable[..., Model]:
+    defaults = dict(openai.__kwdefaults__ or {})
+
+    @functools.wraps(openai)
+    def factory(model: str, **options: Any) -> Model:
+        return _chat(scheme, model, **{**defaults, **options})
+
+    provider = PROVIDERS[scheme]
+    factory.__doc__ = (
+        f"A chat model at {provider.address} (key: ``{provider.key}``"
+        f"{'' if provider.needs_key else ', if it wants one'}), with the options of ``openai``.\n\n"
+        + (openai.__doc__ or "").partition("\n\n")[2]
+    )
+    return factory
+
+
+for _name in PROVIDERS:
+    if _name != "openai":
+        MODELS.register(_name, example=f"{_name}:NAME")(_shorthand(_name))
+
+
+def _object(option: str, text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadOption(f"{option}={text!r} is not allowed; allowed: a JSON object.")
+    return found

@@ -1,0 +1,171 @@
+"""What the built-in models are taught: the very captions and questions, from a seed, without torch.
+
+A *lesson* is one figure with one question and its answer. The stream of lessons is a pure function of
+(model, stage, seed), so that whoever studies how often a class was seen in training can write the
+stream out again (``python -m snellen.pico_recipe.train --captions FILE``) and count.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from snellen.datasets.shapes import KINDS, Figure, article, caption, figure
+from snellen.prompts import BINARY, CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
+
+__all__ = ["TASKS", "Lesson", "ask", "captions", "counts", "lessons", "training_figures"]
+
+#: How many figures the models are trained on, and the skewed one, and the ratio of its commonest to its
+#: rarest class.
+FIGURES = 24_000
+FIGURES_SKEWED = 12_000
+SKEW = 100.0
+
+#: Tasks with their weights; the first phase of the text-only stage takes the two hardest alone.
+TASKS: dict[str, int] = {
+    "multiple-choice": 2,
+    "yes-no": 2,
+    "closed-set": 2,
+    "open": 1,
+    "caption": 1,
+    "color": 1,
+}
+#: Numbers of class names offered in closed-set lessons.
+OFFERS = (2, 2, 3, 3, 4, 4, 5, 6, 8, 10, 14, 20, 28)
+COLOR_QUESTION = "What color is the object?"
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One training example: the figure (by index in the training figures), a question, its answer."""
+
+    figure: int
+    task: str
+    question: str
+    answer: str
+
+
+def counts(skewed: bool) -> dict[str, int]:
+    """How many training figures there are of each kind.
+
+    Balanced, or log-linear from the commonest to the rarest at ``SKEW`` : 1, the order of the kinds
+    being shuffled once and for all.
+    """
+    if not skewed:
+        return dict.fromkeys(KINDS, FIGURES // len(KINDS))
+    order = list(KINDS)
+    random.Random("snellen/pico/skew").shuffle(order)
+    weights = [math.exp(-math.log(SKEW) * i / (len(order) - 1)) for i in range(len(order))]
+    return {
+        kind: max(1, round(FIGURES_SKEWED * weight / sum(weights)))
+        for kind, weight in zip(order, weights, strict=True)
+    }
+
+
+def training_figures(skewed: bool, seed: int) -> list[Figure]:
+    """The training figures, shuffled. Their keys begin with ``train``, those of charts never do."""
+    kinds = [kind for kind, count in counts(skewed).items() for _ in range(count)]
+    random.Random(f"train/order/{seed}/{skewed}").shuffle(kinds)
+    return [figure(f"train/{seed}/{skewed}/{i}", kind) for i, kind in enumerate(kinds)]
+
+
+def ask(
+    rng: random.Random,
+    fig: Figure,
+    task: str,
+    offers: int = 4,
+    weights: Mapping[str, int] | None = None,
+) -> tuple[str, str]:
+    """Draw a question about a figure and its answer.
+
+    ``offers`` is the number of names in a closed-set question. ``weights`` makes wrong options as common
+    as their classes are in training; without it all are equally common.
+    """
+    if task == "yes-no":
+        asked = fig.kind if rng.random() < 0.5 else _others(rng, fig.kind, 1, weights)[0]
+        return fill(BINARY, name=asked), "yes" if asked == fig.kind else "no"
+    if task == "closed-set":
+        names = [fig.kind, *_others(rng, fig.kind, offers - 1, weights)]
+        rng.shuffle(names)
+        return fill(CLOSED_SET, names=", ".join(names)), fig.kind
+    if task == "multiple-choice":
+        names = [fig.kind, *_others(rng, fig.kind, 3, weights)]
+        rng.shuffle(names)
+        options = "\n".join(f"{letter}. {name}" for letter, name in zip("ABCD", names, strict=True))
+        question = fill(MULTIPLE_CHOICE, question=OPEN_WORLD[0], options=options)
+        return question, "ABCD"[names.index(fig.kind)]
+    if task == "open":
+        return rng.choice(OPEN_WORLD), fig.kind
+    if task == "color":
+        return COLOR_QUESTION, fig.color
+    if task == "caption":
+        return CAPTION, caption(fig)
+    raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+
+
+def _others(rng: random.Random, kind: str, count: int, weights: Mapping[str, int] | None) -> list[str]:
+    """Other kinds without repetition; by Efraimidis and Spirakis's keys u^(1/w) where weighted."""
+    rest = [k for k in KINDS if k != kind]
+    if weights is None:
+        return rng.sample(rest, count)
+    keys = {k: rng.random() ** (1 / weights[k]) for k in rest}
+    return sorted(rest, key=keys.__getitem__, reverse=True)[:count]
+
+
+def lessons(
+    figs: Sequence[Figure],
+    stage: str,
+    seed: int,
+    steps: int,
+    batch: int,
+    *,
+    tasks: Sequence[str] = (),
+    first: Sequence[str] = (),
+    first_steps: int = 0,
+    weights: Mapping[str, int] | None = None,
+) -> Iterator[list[Lesson]]:
+    """Yield ``steps`` batches of lessons over shuffled passes through the figures.
+
+    During the first ``first_steps`` steps only the ``first`` tasks are asked.
+    """
+    rng = random.Random(f"train/lessons/{stage}/{seed}")
+    mixture = list(tasks) or [task for task, weight in TASKS.items() for _ in range(weight)]
+    for step, drawn in enumerate(_hands(rng, len(figs), steps, batch)):
+        now = first if step < first_steps else mixture
+        offers = rng.choice(OFFERS)  # one size a batch: rows of like length leave little padding
+        page = []
+        for index in drawn:
+            task = rng.choice(now)
+            page.append(Lesson(index, task, *ask(rng, figs[index], task, offers, weights)))
+        yield page
+
+
+def _hands(rng: random.Random, cards: int, hands: int, size: int) -> Iterator[list[int]]:
+    """Hands dealt from a shuffled deck, which is shuffled anew when it runs out."""
+    deck: list[int] = []
+    for _ in range(hands):
+        if len(deck) < size:
+            deck = list(range(cards))
+            rng.shuffle(deck)
+        drawn, deck = deck[:size], deck[size:]
+        yield drawn
+
+
+def captions(
+    figs: Sequence[Figure], stage: str, seed: int, steps: int, batch: int
+) -> Iterator[list[tuple[int, str, tuple[str, ...]]]]:
+    """Batches of (figure index, caption, the properties that it names) for contrastive training."""
+    rng = random.Random(f"train/captions/{stage}/{seed}")
+    for drawn in _hands(rng, len(figs), steps, batch):
+        yield [(index, *_caption(rng, figs[index])) for index in drawn]
+
+
+def _caption(rng: random.Random, fig: Figure) -> tuple[str, tuple[str, ...]]:
+    draw = rng.random()
+    if draw < 0.34:
+        return f"a photo of {article(fig.kind)}", (fig.kind,)
+    if draw < 0.67:
+        return f"{article(fig.color)} {fig.kind}", (fig.kind, fig.color)
+    return caption(fig), (fig.kind, fig.color, fig.size, fig.place)

@@ -1,0 +1,131 @@
+"""Figures as plain numbers, which the templates draw as SVG: pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snellen.leaderboards.board import pareto
+
+__all__ = ["Point", "curves", "scatter"]
+
+#: The drawing area of a chart, in units of its view box (560 × 300).
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mark: where, with which interval of y, what it is called, and where a click on it leads."""
+
+    x: float
+    y: float
+    name: str
+    low: float | None = None
+    high: float | None = None
+    href: str = ""
+
+
+def _ticks(low: float, high: float, *, log: bool) -> list[float]:
+    """Round numbers that span a range."""
+    if log:
+        decades = range(math.floor(math.log10(low / 1.1)), math.ceil(math.log10(1.1 * high)) + 1)
+        wide = len(decades) > 3
+        steps = [f * 10.0**e for e in decades for f in ((1,) if wide else (1, 2, 5))]
+        first = max(i for i, step in enumerate(steps) if step <= low / 1.1 or i == 0)
+        last = min((i for i, step in enumerate(steps) if step >= 1.1 * high), default=len(steps) - 1)
+        return steps[first : max(last, first + 1) + 1]
+    step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
+    step *= next(f for f in (0.2, 0.5, 1, 2) if (high - low) / (f * step) <= 6)
+    first = math.floor(low / step)
+    return [round(k * step, 10) for k in range(first, math.ceil(high / step - 1e-9) + 1)]
+
+
+class _Axis:
+    """Values to places."""
+
+    def __init__(self, values: Sequence[float], begin: float, end: float, *, log: bool = False) -> None:
+        low, high = min(values), max(values)
+        self.ticks = _ticks(low, high if high > low else low + (1 if not log else 0), log=log)
+        self._log, self._begin, self._end = log, begin, end
+
+    def place(self, value: float) -> float:
+        """Where a value stands."""
+        low, high = (math.log10(t) if self._log else t for t in (self.ticks[0], self.ticks[-1]))
+        at = math.log10(value) if self._log else value
+        return round(self._begin + (self._end - self._begin) * (at - low) / (high - low), 1)
+
+    def told(self) -> list[dict[str, Any]]:
+        """Places and texts of the ticks."""
+        return [{"at": self.place(t), "text": f"{t:,.10g}"} for t in self.ticks]
+
+
+def scatter(
+    points: Sequence[Point],
+    *,
+    x: str,
+    y: str,
+    log: bool = True,
+    small: bool = False,
+    pareto_line: bool = True,
+    top: float = 100.0,
+) -> dict[str, Any] | None:
+    """Marks with their Pareto line: those that no other beats on both counts. None for fewer than two.
+
+    Args:
+        points: y from 0 to ``top``, x above 0 where it is logarithmic.
+        x, y: what the axes are called.
+        small: whether a small x is better.
+        pareto_line: whether x is something to be had, so that a line of the best makes sense.
+    """
+    known = [p for p in points if math.isfinite(p.x) and (p.x > 0 or not log)]
+    if len(known) < 2:
+        return None
+    across = _Axis([p.x for p in known], LEFT, RIGHT, log=log)
+    up = _Axis([0.0, top], BOTTOM, TOP)
+    best = pareto([(p.x, p.y) for p in known], small=small)
+    marks: list[dict[str, Any]] = []
+    for number, point in enumerate(known, 1):
+        at = (across.place(point.x), up.place(max(0.0, min(top, point.y))))
+        crowd = sum(abs(m["x"] - at[0]) < 20 and abs(m["y"] - at[1]) < 14 for m in marks)
+        mark = {"x": at[0], "y": at[1], "number": number, "name": point.name, "href": point.href}
+        ends = [None if end is None else up.place(end) for end in (point.low, point.high)]
+        marks.append({**mark, "left": at[0] + 8 + 16 * crowd, "low": ends[0], "high": ends[1]})
+    line = " ".join(f"{marks[i]['x']},{marks[i]['y']}" for i in best)
+    return {
+        "marks": marks,
+        "line": line if len(best) > 1 and pareto_line else "",
+        "better": pareto_line,
+        "best": [marks[i]["number"] for i in best],
+        "across": across.told(),
+        "up": up.told(),
+        "x": x + (" (log scale)" if log else ""),
+        "y": y,
+        "small": small,
+    }
+
+
+def curves(
+    series: Mapping[str, Sequence[Point]], *, x: str, y: str, top: float = 100.0
+) -> dict[str, Any] | None:
+    """Lines, one a name; None where none has two points."""
+    kept = {name: sorted(points, key=lambda p: p.x) for name, points in series.items() if len(points) > 1}
+    if not kept:
+        return None
+    across = _Axis([p.x for points in kept.values() for p in points], LEFT, RIGHT)
+    up = _Axis([0.0, top], BOTTOM, TOP)
+    lines = []
+    for number, (name, points) in enumerate(kept.items(), 1):
+        places = [(across.place(p.x), up.place(max(0.0, min(top, p.y)))) for p in points]
+        spans = [
+            (across.place(p.x), up.place(p.low), up.place(p.high))
+            for p in points
+            if p.low is not None and p.high is not None
+        ]
+        drawn = " ".join(f"{a},{b}" for a, b in places)
+        told = ", ".join(f"{p.x:g}: {p.y:.1f}" for p in points)
+        lines.append(
+            {"name": name, "number": number, "line": drawn, "places": places, "spans": spans, "told": told}
+        )
+    return {"lines": lines, "across": across.told(), "up": up.told(), "x": x, "y": y}

@@ -1,0 +1,104 @@
+"""Runs side by side on the terminal, the best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from snellen.metrics.summary import COUNTS, RATES
+from snellen.reports.tables import dollars, escape, heading_of, number, outcomes_of, told_of
+
+if TYPE_CHECKING:
+    from snellen.runs.run import Run
+
+__all__ = ["leaderboards"]
+
+
+def leaderboards(
+    runs: Sequence[Run], width: int = 160, ranks: Mapping[str, int] | None = None
+) -> list[Table]:
+    """One table a data set and score, the best first.
+
+    What ``width`` characters cannot hold is left out, and said so. Runs of one rank (see
+    :func:`snellen.runs.compare.ranks`) are tied.
+    """
+    groups = dict.fromkeys((run.data, run.primary, run.classifies) for run in runs)
+    tables = [
+        _leaderboard([r for r in runs if (r.data, r.primary, r.classifies) == group], width, ranks or {})
+        for group in groups
+    ]
+    tables[-1].caption = "95 % intervals beside the figures; every figure divides by all samples."
+    if ranks:
+        tables[-1].caption += " # is 1 + the number of runs that are significantly better: equals are tied."
+    left_out = dict.fromkeys(name for table in tables for name in table.left_out)
+    if left_out:
+        tables[-1].caption += f" Not shown for want of width: {', '.join(left_out)}."
+    tables[-1].caption_justify = "left"
+    return list(tables)
+
+
+class _Board(Table):
+    """A table that knows which columns it has no room for."""
+
+    left_out: list[str]
+
+
+def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _Board:
+    """The table of runs on one data set by one score."""
+    columns: dict[str, Callable[[Run], str]] = {
+        "#": lambda run: str(ranks.get(run.id, "–")),
+        "model": lambda run: escape(run.model),
+        "protocol": lambda run: escape(run.protocol),
+        **{heading_of(name): partial(_score_of, name) for name in _scores(runs)},
+        "questions": lambda run: number(run.metrics["questions"]),
+        "items/s": lambda run: number(run.metrics["items_per_second"]),
+        "cost $": lambda run: dollars(run.metrics.get("cost")),
+        "outcomes": outcomes_of,
+    }
+    if not any(run.metrics.get("cost") is not None for run in runs):
+        del columns["cost $"]
+    if not ranks:
+        del columns["#"]
+    table = _Board(header_style="bold", title=escape(runs[0].data), title_justify="left")
+    table.left_out = []
+    others = reversed([heading_of(name) for name in _scores(runs) if name != runs[0].primary])
+    for name in ("weighted F1 %", "questions", "top-5 %", "items/s", *COUNTS, *others):
+        if name in columns and _width(runs, columns) > width:
+            del columns[name]
+            table.left_out.append(name.removesuffix(" %"))
+    for name in columns:
+        words = name in ("model", "protocol", "outcomes")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "outcomes")
+    for run in sorted(runs, key=_order):
+        table.add_row(*(cell(run) for cell in columns.values()))
+    return table
+
+
+def _scores(runs: Sequence[Run]) -> list[str]:
+    """The scores that a table of runs shows, the one that they are ranked by first."""
+    found = dict.fromkeys([runs[0].primary])
+    for run in runs:
+        found |= dict.fromkeys(run.metrics.get("scores", RATES if run.classifies else ()))
+    return [name for name in found if name != "balanced_accuracy"]
+
+
+def _score_of(name: str, run: Run) -> str:
+    return told_of(name, run.metrics)
+
+
+def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> int:
+    """How wide a table of these columns is."""
+    cells = {heading: [cell(run) for run in runs] for heading, cell in columns.items()}
+    longest = (max(cell_len(h), *(Text.from_markup(c).cell_len for c in cs)) for h, cs in cells.items())
+    return sum(longest) + 3 * len(columns) + 1
+
+
+def _order(run: Run) -> tuple[float, str]:
+    found = run.headline
+    return (-found["value"] if found else math.inf, run.id)

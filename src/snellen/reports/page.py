@@ -1,0 +1,346 @@
+"""A report of runs: one self-contained HTML page, or Markdown."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from snellen._version import __version__
+from snellen.errors import UsageError, require
+from snellen.metrics.classification import Confusion, per_class
+from snellen.metrics.summary import most
+from snellen.reports.charts import Point, scatter
+from snellen.reports.tables import dollars, heading_of, number, pairs, plainly
+from snellen.runs.compare import ranks
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from snellen.runs.run import Run
+
+__all__ = ["boxes_of", "environment", "html", "markdown", "markdown_table", "matrix_of"]
+
+#: Beyond so many classes a confusion matrix is too large to read; the most confused pairs stay.
+MATRIX = 40
+#: Samples shown of each group.
+SHOWN = 6
+
+
+def html(
+    runs: Sequence[Run], title: str | None = None, tables: Sequence[Mapping[str, Any]] = (), intro: str = ""
+) -> str:
+    """One page: leaderboard, speed against accuracy, and for each run classes, confusions, a gallery of
+    right and wrong samples and of each failure, and the manifest. What models wrote is escaped; nothing
+    is loaded from elsewhere, by the page's own security policy.
+
+    Args:
+        intro: to stand below the title.
+        tables: to stand before all else, each with title, headings, rows and note.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+        UsageError: a run that is not finished, or without a truth.
+    """
+    template = environment("Writing a report").get_template("report.html.jinja")
+    content = _content(runs)
+    pictures = {run.id: _gallery(run, run.predictions) for run in runs}
+    if title is not None:
+        content["title"] = title
+    return str(template.render(**content, galleries=pictures, tables=tables, intro=intro))
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f}"
+
+
+def environment(purpose: str, *packages: str) -> Any:
+    """Templates of reports, and of other packages, which escape what they are given.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    jinja2: Any = require("jinja2", "report", purpose)
+    loaders = [jinja2.PackageLoader(package) for package in ("snellen.reports", *packages)]
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _content(runs: Sequence[Run]) -> dict[str, Any]:
+    for run in runs:
+        if run.status != "finished" or run.headline is None:
+            what = "has no truth to report on"
+            if run.status != "finished":
+                what = f"is not finished ({run.status}); go on with it: {run.resuming}"
+            raise UsageError(f"{run.id} {what}.")
+    places = ranks(runs)
+    names = dict.fromkeys(run.data for run in runs)
+    groups = dict.fromkeys((run.data, run.primary) for run in runs)
+    return {
+        "title": f"Eye test: {', '.join(names)}",
+        "version": __version__,
+        "date": datetime.now(UTC).strftime("%d %B %Y"),
+        "boards": [_board([r for r in runs if (r.data, r.primary) == group], places) for group in groups],
+        "runs": [_section(run) for run in runs],
+    }
+
+
+def _figure(run: Run) -> dict[str, float]:
+    """What a run is ranked by; a report is of runs that have it."""
+    assert run.headline is not None
+    value = run.headline["value"]
+    ends = {key: value if run.headline[key] is None else run.headline[key] for key in ("low", "high")}
+    return {"value": value, **ends}
+
+
+def _others(runs: Sequence[Run]) -> list[str]:
+    """Two more scores for a leaderboard's columns."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics.get("scores", ["macro_f1"]))
+    wanted = [name for name in names if name not in (runs[0].primary, "balanced_accuracy")]
+    return wanted[: 1 if runs[0].classifies else 4]
+
+
+def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
+    ordered = sorted(runs, key=lambda run: (-_figure(run)["value"], run.id))
+    others = _others(ordered)
+    rows = [
+        {
+            "id": run.id,
+            "rank": places.get(run.id, "–"),
+            "model": run.model,
+            "protocol": run.protocol,
+            "score": _figure(run),
+            "others": [plainly(name, run.metrics) for name in others],
+            "speed": number(run.metrics["items_per_second"]),
+            "cost": dollars(run.metrics.get("cost")),
+            "outcomes": _outcomes(run),
+        }
+        for run in ordered
+    ]
+    ranked = any(run.id in places for run in runs)
+    priced = any(run.metrics.get("cost") is not None for run in runs)
+    return {
+        "data": ordered[0].data,
+        "heading": heading_of(ordered[0].primary),
+        "top": most(ordered[0].primary),
+        "others": [heading_of(name) for name in others],
+        "rows": rows,
+        "ranked": ranked,
+        "priced": priced,
+        "speeds": _speeds(ordered),
+    }
+
+
+def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Scores against speeds."""
+    points = [
+        Point(run.metrics["items_per_second"], 100 * _figure(run)["value"], f"{run.model} {run.protocol}")
+        for run in runs
+        if run.metrics["items_per_second"]
+    ]
+    primary = runs[0].primary
+    return scatter(points, x="items per second", y=heading_of(primary), top=100 * most(primary))
+
+
+def _outcomes(run: Run) -> str:
+    counts = {**run.metrics["outcomes"], "skipped": run.metrics.get("skipped") or 0}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
+
+
+def _section(run: Run) -> dict[str, Any]:
+    truth, predicted = pairs(run.outcomes) if run.classifies else ([], [])
+    shown = [name for name in run.metrics.get("scores", ()) if run.metrics.get(name)]
+    return {
+        "classifies": run.classifies,
+        "scores": [(heading_of(name), plainly(name, run.metrics)) for name in shown],
+        "figures": [] if run.classifies else _told(run.metrics["protocol"]),
+        "id": run.id,
+        "model": run.model,
+        "protocol": run.protocol,
+        "data": run.data,
+        "n": run.metrics["n"],
+        "bounds": run.metrics.get("accuracy_bounds"),
+        "heading": heading_of(run.primary),
+        "categories": sorted(
+            (one["value"], name, one["n"]) for name, one in run.metrics.get("by_category", {}).items()
+        ),
+        "outcomes": _outcomes(run),
+        "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
+        "matrix": matrix_of(truth, predicted) if truth else None,
+        "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    }
+
+
+def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
+    """A confusion matrix as rows of counts and of shares of their row; None where it is too large to read."""
+    table = Confusion.of(truth, predicted)
+    if len(table.labels) > MATRIX:
+        return None
+    columns = [*table.labels, *(["(nothing)"] if "" in predicted else [])]
+    counts = {
+        (int(t), int(p)): int(n) for t, p, n in zip(table.truth, table.predicted, table.counts, strict=True)
+    }
+    rows = []
+    for t, name in enumerate(table.labels):
+        across = [counts.get((t, p if p < len(table.labels) else -1), 0) for p in range(len(columns))]
+        whole = sum(across) or 1
+        names = [*table.labels, *[""] * (len(columns) - len(table.labels))]
+        cells = [
+            {"count": n, "share": round(n / whole, 2), "name": name}
+            for n, name in zip(across, names, strict=True)
+        ]
+        rows.append({"name": name, "cells": cells})
+    return {"columns": columns, "rows": rows}
+
+
+def _told(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A protocol's own figures in words."""
+    return [
+        (name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
+        for name, value in figures.items()
+    ]
+
+
+def _gallery(run: Run, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    if run.classifies:
+        marks = (frame["prediction"] == frame["label"]).astype(float)
+    else:
+        marks = frame["marks"].map(lambda scores: scores.get(run.primary, math.nan))
+    frame = frame.assign(mark=marks)
+    ok = frame["outcome"] == Outcome.OK
+    between = frame[ok & (marks > 0) & (marks < 1)].sort_values("mark", kind="stable")
+    groups = {
+        "wrong": frame[ok & (marks <= 0)],
+        "the least of those in between": between.head(SHOWN),
+        **{o.value: frame[frame["outcome"] == o] for o in Outcome if o is not Outcome.OK},
+        "the best of those in between": between.iloc[::-1].head(min(SHOWN, max(0, len(between) - SHOWN))),
+        "right": frame[ok & (marks >= 1)],
+    }
+    return [
+        {
+            "name": name,
+            "total": len(some),
+            "cards": [_card(run, row) for row in some.head(SHOWN).to_dict("records")],
+        }
+        for name, some in groups.items()
+        if len(some)
+    ]
+
+
+def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
+    image = None
+    if row["images"] and (path := run.preview(row["images"][0])).exists():
+        image = base64.b64encode(path.read_bytes()).decode()
+    exchanges = [
+        {
+            "prompt": reply.prompt or "(no prompt)",
+            "answer": reply.text if not reply.scores else _best(row),
+        }
+        for reply in run.replies(row["id"])[:5]
+    ]
+    return {
+        **{key: row[key] for key in ("id", "label", "prediction", "reason")},
+        "right": row["mark"] >= 1,
+        "marks": []
+        if run.classifies
+        else [f"{k.replace('_', ' ')} {v:.3g}" for k, v in row["marks"].items()],
+        "image": image,
+        "boxes": boxes_of(row),
+        "exchanges": exchanges,
+    }
+
+
+def boxes_of(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """True and predicted boxes, in per cent of the picture; none where nothing was to be found."""
+    drawn = row.get("drawn")
+    if not isinstance(drawn, dict):
+        return []
+    return [
+        {"kind": kind, "x": 100 * x0, "y": 100 * y0, "w": 100 * (x1 - x0), "h": 100 * (y1 - y0)}
+        for kind in ("true", "predicted")
+        for x0, y0, x1, y1 in drawn.get(kind, [])
+    ]
+
+
+def _best(row: Mapping[Any, Any]) -> str:
+    scores = row.get("scores")
+    if not isinstance(scores, dict):
+        return ", ".join(row["ranking"][:5])
+    return ", ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:5])
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """The leaderboard, and for each run its classes and the most confused pairs.
+
+    Raises:
+        UsageError: as :func:`html`.
+    """
+    content = _content(runs)
+    lines = [f"# {_plain(content['title'])}", ""]
+    for board in content["boards"]:
+        lines += [f"## {_plain(board['data'])}", ""]
+        lines += markdown_table(
+            [
+                "#",
+                "model",
+                "protocol",
+                *[board["heading"], *board["others"]],
+                *["items/s", "cost $", "outcomes"],
+            ],
+            [
+                [
+                    str(row["rank"]),
+                    row["model"],
+                    row["protocol"],
+                    _interval(row["score"]),
+                    *row["others"],
+                    row["speed"],
+                    row["cost"],
+                    row["outcomes"],
+                ]
+                for row in board["rows"]
+            ],
+        )
+    for run, section in zip(runs, content["runs"], strict=True):
+        lines += [f"## {_plain(section['model'])}, {_plain(section['protocol'])}", "", f"`{run.id}`", ""]
+        if not run.classifies:
+            lines += markdown_table(
+                ["figure", "value"], [list(pair) for pair in section["scores"] + section["figures"]]
+            )
+            continue
+        rows = [
+            [row["class"], *(_percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
+            for row in section["classes"]
+        ]
+        lines += markdown_table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
+        confused = Confusion.of(*pairs(run.outcomes)).confused()
+        if confused:
+            cells = [[t, p or "(nothing)", str(n)] for t, p, n in confused]
+            lines += markdown_table(["truth", "taken for", "times"], cells)
+    return "\n".join(lines)
+
+
+def _interval(figure: Mapping[str, float]) -> str:
+    return f"{_percent(figure['value'])} ({_percent(figure['low'])}–{_percent(figure['high'])})"
+
+
+def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table, text escaped."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return [*(f"| {' | '.join(map(_plain, cells))} |" for cells in lines), ""]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes for text: no table cells, tags or links of its own."""
+    for char in "\\|<>[]`*_#":
+        text = text.replace(char, f"\\{char}") if text != "---" else text
+    return text.replace("\n", " ")

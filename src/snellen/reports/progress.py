@@ -1,0 +1,98 @@
+"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from snellen.reports.tables import number
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from snellen.engine.evaluation import Examination, Progress
+    from snellen.runs.plan import Watch
+
+__all__ = ["progress"]
+
+#: Seconds between plain lines.
+INTERVAL = 10.0
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Watch | None]:
+    """Give a watcher that shows how far each examination is; what is logged meanwhile is shown too."""
+    if quiet:
+        yield None
+        return
+    log, handler = logging.getLogger("snellen"), _OnStandardError()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        if sys.stderr.isatty():
+            yield from _bars()
+        else:
+            yield _lines()
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _OnStandardError(logging.Handler):
+    """Writes to standard error as it is now: a bar may have put itself before it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _status(state: Progress) -> str:
+    """items/s, accuracy so far, and outcomes other than ok."""
+    parts = [f"{number(state.items_per_second)} items/s"]
+    if state.accuracy is not None:
+        parts.append(f"accuracy {100 * state.accuracy:.1f} %")
+    parts += [state.status] if state.status else []
+    parts += [f"{count} {outcome}" for outcome, count in sorted(state.tally.outcomes.items())]
+    return ", ".join(parts)
+
+
+def _lines() -> Watch:
+    last: dict[str, float] = {}
+
+    def watch(examination: Examination, state: Progress) -> None:
+        now = time.monotonic()
+        due = now - last.get(examination.run, now - INTERVAL) >= INTERVAL
+        if due or state.done == state.total:
+            last[examination.run] = now
+            line = f"{examination.run}: {state.done}/{state.total}, {_status(state)}"
+            print(line, file=sys.stderr, flush=True)
+
+    return watch
+
+
+def _bars() -> Iterator[Watch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[status]}", style="dim", markup=False),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def watch(examination: Examination, state: Progress) -> None:
+            if examination.run not in tasks:
+                name = f"{examination.model.name} {examination.protocol.name}"
+                tasks[examination.run] = bars.add_task(name, total=state.total, status="")
+            bars.update(tasks[examination.run], completed=state.done, status=_status(state))
+
+        yield watch

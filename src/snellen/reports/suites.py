@@ -1,0 +1,166 @@
+"""What came of a suite, on the terminal and as a page: published beside measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from snellen.metrics.summary import COUNTS
+from snellen.reports import page
+from snellen.reports.tables import escape, heading_of
+from snellen.suites.runner import UNSCALED, Outcome, Row
+from snellen.suites.suite import Suite
+
+__all__ = ["outcome_tables", "suite_page", "suite_tables"]
+
+
+class Told(NamedTuple):
+    """A table in plain text."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
+    """``published | measured``, rates in per cent."""
+    whole = 1 if name in UNSCALED or name in COUNTS else 100
+    return " | ".join("–" if value is None else f"{whole * value:.1f}" for value in pair)
+
+
+def _rows(title: str, rows: Sequence[Row], varies: str, note: str, *, published: bool) -> Told:
+    names = list(rows[0].figures) if rows else []
+    tasks = any(row.task for row in rows)
+    headings = ["model", *(["data, protocol"] if tasks else []), *([varies] if varies else [])]
+    headings += [_heading(name) for name in names]
+    lines = [
+        [row.model, *([row.task] if tasks else []), *([str(row.setting)] if varies else [])]
+        + [
+            _cell(name, pair) if published else _cell(name, pair).rpartition(" | ")[2]
+            for name, pair in row.figures.items()
+        ]
+        for row in rows
+    ]
+    return Told(title, headings, lines, note)
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ").replace("gpu gb", "GPU GB") if name in UNSCALED else heading_of(name)
+
+
+def _tables(outcome: Outcome) -> Iterator[Told]:
+    """All tables of a suite's outcome."""
+    parts = {part.name: part for part in outcome.suite.parts}
+    both = [(outcome.tables(), True), (outcome.sweeps(), False)]
+    for found, published in both:
+        for name, rows in found.items():
+            part = parts[name]
+            varies = next(iter(part.vary), "").partition(".")[2].replace("_", " ")
+            source = part.published.source if part.published else ""
+            note = f"published | measured; published: {source}." if published else ""
+            note = " ".join(filter(None, [note, f"{part.note}." if part.note else ""]))
+            yield _rows(f"{outcome.suite.name}: {name}", rows, varies, note, published=published)
+    if verdicts := outcome.verdicts():
+        rows_ = [[text, told, verdict] for text, told, verdict in verdicts]
+        yield Told(
+            f"{outcome.suite.name}: claims", ["claim", "measured", "verdict"], rows_, _findings(outcome.suite)
+        )
+    # Fewer samples are other samples: they say nothing of the committed scores.
+    if (reference := outcome.against_reference()) and not outcome.limited:
+        within = outcome.suite.tolerance
+        lines = [
+            [part, model, protocol, metric, f"{100 * was:.1f}", _percent(now), _verdict(was, now, within)]
+            for part, model, protocol, metric, was, now in reference
+        ]
+        headings = ["part", "model", "protocol", "metric", "committed %", "measured %", ""]
+        note = f"{100 * within:g} points apart count as the same."
+        yield Told(f"{outcome.suite.name}: committed scores", headings, lines, note)
+    if averages := outcome.averages():
+        names = [part for part, _, _ in outcome.suite.average]
+        lines = [
+            [
+                row["model"],
+                _plain(row["average"]),
+                _plain(row["rank"]),
+                *(_plain(row[name]) for name in names),
+            ]
+            for row in averages
+        ]
+        note = "The average is there where all are; the rank is the mean of those that are there."
+        yield Told(f"{outcome.suite.name}: average", ["model", "average", "mean rank", *names], lines, note)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _verdict(was: float, now: float | None, within: float) -> str:
+    if now is None:
+        return "not measured"
+    return "the same" if abs(now - was) <= within + 1e-9 else "differs"
+
+
+def _findings(suite: Suite) -> str:
+    return "".join(f"Published: {k.replace('_', ' ')} {100 * v:.1f}. " for k, v in suite.findings.items())
+
+
+def outcome_tables(outcome: Outcome) -> list[Table]:
+    """The tables of a suite's outcome for the terminal."""
+    tables = [_rich(told) for told in _tables(outcome)]
+    if outcome.suite.note and tables:
+        tables[-1].caption = f"{escape(str(tables[-1].caption or ''))}\n{escape(outcome.suite.note)}".strip()
+    return tables
+
+
+def _rich(told: Told) -> Table:
+    table = Table(header_style="bold", title=escape(told.title), title_justify="left", caption_justify="left")
+    for i, name in enumerate(told.headings):
+        table.add_column(escape(name), no_wrap=i == 0 and name == "model", overflow="fold")
+    for row in told.rows:
+        table.add_row(*map(escape, row))
+    table.caption = escape(told.note) or None
+    return table
+
+
+def suite_tables(suite: Suite) -> list[Table]:
+    """What a suite is, for the terminal."""
+    rows = [
+        [
+            part.name,
+            ", ".join(part.data),
+            ", ".join(part.protocols) or "the data sets' own",
+            ", ".join(part.models) or "the suite's",
+            "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in part.vary.items()),
+            part.published.source if part.published else "–",
+        ]
+        for part in suite.parts
+    ]
+    headings = ["part", "data", "protocols", "models", "varies", "published"]
+    found = [_rich(Told(f"{suite.name}: {suite.title}", headings, rows, suite.note))]
+    found.append(_rich(Told("models", ["model"], [[name] for name in suite.models], suite.source)))
+    if suite.claims:
+        claims = [[claim.text, claim.not_measured or "measured"] for claim in suite.claims]
+        found.append(_rich(Told("claims", ["claim", ""], claims, _findings(suite))))
+    return found
+
+
+def suite_page(outcome: Outcome) -> str:
+    """One page: published beside measured, then the report of all runs that have a score.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    tables: list[dict[str, Any]] = [told._asdict() for told in _tables(outcome)]
+    if outcome.left_out:
+        rows = [[line] for line in outcome.left_out]
+        tables.append({"title": "Left out", "headings": ["what, and why"], "rows": rows, "note": ""})
+    runs = [run for run in outcome.runs if run.headline is not None and run.status == "finished"]
+    intro = f"Source: {outcome.suite.source}. {outcome.suite.note}"
+    return page.html(runs, outcome.suite.title, tables, intro)

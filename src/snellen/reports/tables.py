@@ -1,0 +1,389 @@
+"""What the terminal shows: leaderboards and single runs as Rich tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.markup import escape as escape_markup
+from rich.table import Table
+from rich.text import Text
+
+from snellen.metrics.classification import Confusion, per_class
+from snellen.metrics.summary import COUNTS, RATES
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from snellen.eye_test.eye_test import Reading
+    from snellen.runs.compare import Comparison
+    from snellen.runs.estimate import Forecast
+    from snellen.runs.run import Run
+
+__all__ = [
+    "card_table",
+    "category_table",
+    "class_table",
+    "comparison_table",
+    "confusion_table",
+    "disagreement_tables",
+    "dollars",
+    "failures_table",
+    "figures_table",
+    "forecasts_table",
+    "harmless",
+    "heading_of",
+    "number",
+    "outcomes",
+    "pairs",
+    "percent",
+    "plainly",
+    "prompt_lines",
+    "runs_table",
+    "score",
+    "told_of",
+]
+
+
+def escape(text: str) -> str:
+    """Text of others made safe to print: no markup, and no control characters."""
+    return escape_markup(harmless(text))
+
+
+def harmless(text: str, kept: str = "\n") -> str:
+    r"""Text of others without control characters, which a terminal obeys, but for those that are kept.
+
+    >>> harmless("a\x1b[31m\n")
+    'a\ufffd[31m\n'
+    """
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def percent(figure: Mapping[str, float] | float | None) -> str:
+    """A rate in per cent, with its interval where it has one; an en dash where there is none."""
+    if figure is None:
+        return "–"
+    if isinstance(figure, Mapping):
+        low, high = 100 * figure["low"], 100 * figure["high"]
+        return f"{100 * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
+    return f"{100 * figure:.1f}"
+
+
+def score(name: str, figure: Mapping[str, Any] | None) -> str:
+    """A score with its interval: in per cent, but for counts."""
+    if figure is None:
+        return "–"
+    whole = 1 if name in COUNTS else 100
+    ends = [figure["low"], figure["high"]]
+    if None in ends:
+        return f"{whole * figure['value']:.1f}"
+    low, high = (whole * end for end in ends)
+    return f"{whole * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
+
+
+def told_of(name: str, figures: Mapping[str, Any]) -> str:
+    """A score with its interval, and of how many samples, if not of all."""
+    figure = figures.get(name)
+    known = (figure or {}).get("n", figures["n"])
+    told = score(name, figure)
+    return told if known == figures["n"] else f"{told} [dim]of {known}[/dim]"
+
+
+def plainly(name: str, figures: Mapping[str, Any]) -> str:
+    """The same without any markup."""
+    return Text.from_markup(told_of(name, figures)).plain
+
+
+def heading_of(name: str) -> str:
+    """What a score is called in a table."""
+    words = name.replace("_", " ").replace("f1", "F1").replace("top5", "top-5")
+    # CIDEr is told in hundredths, as it is everywhere, but is no share of anything.
+    return words if name in COUNTS or name == "cider" else f"{words} %"
+
+
+def number(value: float | None) -> str:
+    """A number to three significant digits."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def dollars(value: float | None) -> str:
+    """US dollars, to a hundredth of a cent where they are few."""
+    if value is None:
+        return "–"
+    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+
+
+def outcomes(counts: Mapping[str, int]) -> str:
+    """``280 ok``, and whatever else there was."""
+    style = {"ok": "green", "error": "red"}
+    return " ".join(
+        f"[{style.get(outcome, 'yellow')}]{count} {outcome}[/]"
+        for outcome, count in counts.items()
+        if count or outcome == Outcome.OK
+    )
+
+
+def outcomes_of(run: Run) -> str:
+    """The outcomes of a run that has figures, what was skipped, and where it stopped."""
+    skipped, whole = run.metrics.get("skipped"), run.manifest["data"]["n"]
+    told = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+    return told if run.status == "finished" else f"{told} [red]stopped at {run.metrics['n']} of {whole}[/]"
+
+
+def runs_table(runs: Iterable[Run]) -> Table:
+    """All runs of a workspace, the newest last."""
+    table = Table(header_style="bold")
+    for name in ("run", "status", "n", "score %", "outcomes", "started"):
+        side: Literal["left", "right"] = "right" if name in ("n", "score %") else "left"
+        table.add_column(name, justify=side, no_wrap=name == "run", overflow="fold")
+    for run in runs:
+        figures = run.metrics
+        table.add_row(
+            run.id,
+            run.status,
+            str(run.manifest["data"]["n"]),
+            f"{run.primary} {score(run.primary, run.headline)}" if run.headline else "–",
+            outcomes_of(run) if figures else "",
+            str(run.manifest["started"]).replace("T", " ")[:16],
+        )
+    return table
+
+
+def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
+    """What examinations will ask and cost."""
+    table = Table(header_style="bold")
+    for heading in ("model", "protocol", "data", "samples", "requests", "tokens in", "tokens out", "cost $"):
+        words = heading in ("model", "protocol", "data")
+        table.add_column(heading, justify="left" if words else "right")
+    for one in forecasts:
+        counts = (_span(one.requests), _span(one.tokens_in), _span(one.tokens_out))
+        cost = "–" if one.cost is None else " to ".join(dict.fromkeys(map(dollars, one.cost)))
+        names = (escape(one.model), escape(one.protocol), escape(one.data))
+        table.add_row(*names, f"{one.samples:,}", *counts, cost)
+    table.caption = (
+        "Nothing was asked. From the least to the most: a protocol may stop early, an answer be shorter than "
+        "max_tokens. Tokens in are estimated: texts by their length, images as GPT-4o counts them. What is "
+        "remembered already is not taken off."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _span(pair: tuple[int, int]) -> str:
+    return " to ".join(dict.fromkeys(f"{value:,}" for value in pair))
+
+
+def figures_table(run: Run) -> Table:
+    """Every figure of one run."""
+    table = Table(title=run.id, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column()
+    figures = run.metrics
+    facts = run.manifest["model"].get("facts", {})
+    rows: list[tuple[str, str]] = [
+        ("model", escape(run.model)),
+        ("data", f"{escape(run.data)}, {run.manifest['data']['n']} samples"),
+        ("protocol", escape(run.protocol)),
+        ("status", run.status),
+    ]
+    if not figures:
+        rows.append(("figures", "none yet: start the same command again to go on"))
+    shown = figures.get("scores", RATES if run.classifies else ())
+    rows += [(heading_of(name), told_of(name, figures)) for name in shown if figures.get(name)]
+    if "accuracy_bounds" in figures:
+        low, high = figures["accuracy_bounds"]["low"], figures["accuracy_bounds"]["high"]
+        rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
+    if figures:
+        rows += [
+            ("outcomes", outcomes_of(run)),
+            ("questions", number(figures["questions"])),
+            ("items/s", number(figures["items_per_second"])),
+            ("latency, median / p95 (s)", _pair(figures, "latency_median", "latency_p95")),
+            ("tokens, in / out", _pair(figures, "prompt_tokens", "completion_tokens")),
+            *([("cost ($)", dollars(figures["cost"]))] if figures.get("cost") is not None else []),
+            ("peak memory (GB)", _giga(figures["peak_rss_bytes"])),
+            ("peak GPU memory (GB)", _giga(figures["peak_gpu_bytes"])),
+            ("parameters", number(figures["parameters"])),
+        ]
+        if figures.get("scoring_cost"):
+            rows.append(("cost of scoring ($)", dollars(figures["scoring_cost"])))
+        rows += [
+            (name.replace("_", " "), escape(_plain(value))) for name, value in figures["protocol"].items()
+        ]
+    if run.manifest.get("stopped"):
+        rows.append(("stopped", escape(run.manifest["stopped"])))
+    if facts.get("served"):
+        rows.append(("served by", escape(f"{facts['address']}: {', '.join(facts['served'])}")))
+    if facts.get("calls"):
+        calls = ", ".join(f"{count} {what}" for what, count in facts["calls"].items())
+        rows.append(("calls", escape(calls)))
+    if facts.get("prefix"):
+        rows.append(("an image's questions share", escape(facts["prefix"]["way"])))
+    if facts.get("unmapped_classes"):
+        rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
+    options = run.manifest["protocol"]["options"]
+    rows += [(f"-P {option}", escape(str(value))) for option, value in options.items()]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:
+    return f"{number(figures[first])} / {number(figures[second])}"
+
+
+def _giga(count: float | None) -> str:
+    return "–" if count is None else f"{count / 1e9:.2f}"
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Differences in accuracy, or in whatever score the protocol has, pair by pair."""
+    names = ", ".join(dict.fromkeys(one.score for one in comparisons))
+    table = Table(header_style="bold", title=names.replace("_", " "), title_justify="left")
+    for heading in ("first", "second", "difference (points)", "only first / second better", "p", "verdict"):
+        words = heading in ("first", "second", "verdict")
+        # The ends of ids tell runs apart.
+        folds: Literal["fold", "ellipsis"] = "fold" if heading in ("first", "second") else "ellipsis"
+        table.add_column(heading, justify="left" if words else "right", overflow=folds)
+    for one in comparisons:
+        result = one.result
+        gap = result.difference
+        shown = f"{100 * gap.value:+.1f} [dim]{100 * gap.low:+.1f} to {100 * gap.high:+.1f}[/dim]"
+        verdict = f"[green]{'first' if gap.value > 0 else 'second'} is better[/]"
+        if not one.real:
+            verdict = f"not parted: {result.n} samples show {100 * result.detectable:.1f} points or more"
+            if not result.only_first and not result.only_second:
+                verdict = f"the same on all {result.n} samples"
+        p = "< 0.0001" if one.p_adjusted < 1e-4 else f"{one.p_adjusted:.4f}"
+        apart = f"{result.only_first} / {result.only_second}"
+        cells = (escape(one.first), escape(one.second), shown, apart, f"{p} [dim]{result.test}[/]", verdict)
+        table.add_row(*cells)
+    if len(comparisons) == 1 and comparisons[0].score != "accuracy":
+        table.caption = f"Win rate of the first: {100 * comparisons[0].result.win_rate:.1f} %, ties half. "
+    table.caption = (table.caption or "") + (
+        "Paired on shared samples, 95 % intervals clustered by image; p adjusted by Holm over all pairs."
+    )
+    left_out = max((one.left_out for one in comparisons), default=0)
+    if left_out:
+        table.caption += f" Up to {left_out} samples that only one run has are left out."
+    table.caption_justify = "left"
+    return table
+
+
+def disagreement_tables(one: Comparison, most: int = 10) -> list[Table]:
+    """The classes that carry a difference, and samples on which two runs disagree."""
+    classes = Table(title="Classes that carry the difference", title_justify="left", header_style="bold")
+    for heading in ("class", "difference (points)", "samples"):
+        classes.add_column(heading, justify="left" if heading == "class" else "right")
+    for name, difference, count in one.classes[:most]:
+        if difference:
+            classes.add_row(escape(name), f"{100 * difference:+.1f}", str(count))
+    title = f"Disagreements ({len(one.disagreements)})"
+    samples = Table(title=title, title_justify="left", header_style="bold")
+    for heading in ("sample", "truth", "first says", "second says"):
+        samples.add_column(heading)
+    for row in one.disagreements[:most]:
+        said = (row[key] for key in ("id", "label", "first", "second"))
+        samples.add_row(*(escape(text) or "[dim]nothing[/]" for text in said))
+    return [classes, samples] if classes.rows else [samples]
+
+
+def prompt_lines(run: Run, most: int) -> Iterator[str]:
+    """The prompts of the first samples as they were sent, with their answers."""
+    for sample in run.first(most):
+        truth = f", which is {sample['label']!r}" if sample["label"] else ""
+        yield f"[bold]{escape(sample['id'])}[/]{escape(truth)}"
+        for reply in run.replies(sample["id"]):
+            said = reply.text if not reply.scores else f"{len(reply.scores)} scores"
+            yield f"[dim]{escape(reply.prompt or '(this model is sent no prompt)')}[/] → {escape(said)}"
+
+
+def class_table(frame: pd.DataFrame) -> Table:
+    """Precision, recall, F1 and support of each class, the worst F1 first."""
+    table = Table(title="Classes, the worst first", title_justify="left", header_style="bold")
+    table.add_column("class")
+    for heading in ("precision %", "recall %", "F1 %", "samples"):
+        table.add_column(heading, justify="right")
+    for row in sorted(per_class(*pairs(frame)), key=lambda row: (row["f1"], row["class"])):
+        rates = [percent(row[name]) for name in ("precision", "recall", "f1")]
+        table.add_row(escape(row["class"]), *rates, str(row["support"]))
+    return table
+
+
+def confusion_table(frame: pd.DataFrame, most: int = 10) -> Table:
+    """The most frequent confusions."""
+    table = Table(title="Most confused", title_justify="left", header_style="bold")
+    for heading in ("truth", "taken for"):
+        table.add_column(heading)
+    table.add_column("times", justify="right")
+    for truth, predicted, count in Confusion.of(*pairs(frame)).confused(most):
+        table.add_row(escape(truth), escape(predicted) or "[dim]nothing[/dim]", str(count))
+    return table
+
+
+def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
+    """A few samples of each outcome that is not ok; None where there is none."""
+    table = Table(title="Failures", title_justify="left", header_style="bold")
+    for heading in ("outcome", "sample", "truth", "reason", "answers"):
+        table.add_column(heading)
+    for outcome in Outcome:
+        some = frame[frame["outcome"] == outcome] if outcome is not Outcome.OK else frame[:0]
+        for _, row in some.head(each).iterrows():
+            answers = " | ".join(text.replace("\n", " ")[:60] for text in row["answers"][:3])
+            cells = (row["id"], row["label"] or "", row["reason"], answers)
+            table.add_row(outcome.value, *(escape(str(cell)) for cell in cells))
+    return table if table.rows else None
+
+
+def card_table(model: str, readings: Sequence[Reading]) -> Table:
+    """A model's eye-test card."""
+    from snellen.eye_test.eye_test import told
+
+    table = Table(header_style="bold", title=f"Eye test: {escape(model)}", title_justify="left")
+    for name in ("chart", "threshold (95 %)", "of", "right %", "guessing %", "outcomes", ""):
+        right = name.endswith("%") or name.startswith("threshold")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "chart")
+    for one in readings:
+        figures = one.run.metrics
+        cells = (
+            escape(one.chart),
+            told(one),
+            one.unit,
+            percent(figures["accuracy"]),
+            percent(one.curve.guess),
+        )
+        table.add_row(*cells, outcomes(figures["outcomes"]), one.verdict)
+    table.caption = (
+        "The threshold is the level at which answers are half way from guessing to perfect. What cannot be "
+        "read counts as wrong."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def category_table(run: Run) -> Table | None:
+    """The primary score category by category, the worst first; None where there are no categories."""
+    found = run.metrics.get("by_category")
+    if not found:
+        return None
+    table = Table(title="Categories, the worst first", title_justify="left", header_style="bold")
+    table.add_column("category")
+    table.add_column(heading_of(run.primary), justify="right")
+    table.add_column("samples", justify="right")
+    for name, one in sorted(found.items(), key=lambda pair: (pair[1]["value"], pair[0])):
+        whole = 1 if run.primary in COUNTS else 100
+        table.add_row(escape(name), f"{whole * one['value']:.1f}", str(one["n"]))
+    return table
+
+
+def pairs(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Truths and predictions of the samples that have a truth."""
+    known = frame[frame["label"].notna()]
+    return known["label"].tolist(), known["prediction"].tolist()

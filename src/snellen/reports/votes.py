@@ -1,0 +1,64 @@
+"""Rankings by votes on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from snellen.arena.rating import Ranking
+from snellen.arena.results import Results
+from snellen.reports.tables import escape, number, percent
+
+__all__ = ["lines_of", "ranking_table"]
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """Models, the best first."""
+    table = Table(header_style="bold", title="Ranking by votes", title_justify="left")
+    for name in ("rank", "model", "rating (95 %)", "won %", "won / lost / tied", "votes to part from next"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for one in ranking.standings:
+        place = str(one.rank) if one.rank == one.worst else f"{one.rank}–{one.worst}"
+        place += f" [dim]{chr(ord('A') + one.group % 26)}[/dim]" if ranking.groups > 1 else ""
+        rating = f"{one.rating:.0f} [dim]{one.low:.0f}–{one.high:.0f}[/dim]"
+        record = f"{one.wins} / {one.losses} / {one.ties}"
+        table.add_row(place, escape(one.model), rating, percent(one.win_rate), record, number(one.needed))
+    over = "people" if ranking.clustered else "votes, so of these people alone"
+    table.caption = (
+        f"{ranking.votes} votes of {ranking.voters} people. Bradley–Terry with ties: 400 points are odds of "
+        f"ten to one. Intervals are over {over}. Both bad counts as a tie."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def lines_of(results: Results) -> Iterator[str]:
+    """How far to trust it, line by line."""
+    ranking, quality, counts = results.ranking, results.quality, results.counts
+    if ranking is not None and ranking.groups > 1:
+        yield (
+            f"[yellow]{ranking.groups} groups (A, B …) never met[/]: ratings and ranks hold within a group "
+            "alone."
+        )
+    if counts["open"]:
+        yield f"{counts['open']} votes do not count yet: their voters have not seen the names (10 minutes)."
+    if ranking is not None and ranking.flips:
+        yield f"Had {ranking.flips} votes gone the other way, {escape(ranking.challenger)} would be first."
+    for name, value, low, high in ranking.style if ranking is not None else ():
+        yield f"Style: {name} {value:+.2f} ({low:+.2f} to {high:+.2f}) in log-odds of winning."
+    what = "counted" if results.leaked else "left out"
+    yield (
+        f"{counts['votes']} votes: {counts['repeats']} repeat another, in {counts['leaks']} a model gave "
+        f"itself away ({what}), {counts['both_bad']} said that both are bad."
+    )
+    if quality.consistency is not None:
+        yield f"Of {quality.repeated} judged again, {percent(quality.consistency.value)} % were judged alike."
+    if quality.alpha is not None:
+        yield f"Krippendorff's alpha over {quality.shared} shared: {quality.alpha:.2f}."
+    if quality.left is not None:
+        yield f"Left side preferred in {percent(quality.left.value)} % of {quality.decisive} decisive votes."
+    if results.wrong is not None:
+        yield f"Wrong answer preferred in {percent(results.wrong[0].value)} % of {results.wrong[1]} votes."
+    for name, one in results.agreements:
+        yield f"Kendall's tau with {escape(name)}: {one.tau:.2f} ({one.low:.2f} to {one.high:.2f})."

@@ -1,0 +1,194 @@
+"""Is the difference real? Runs side by side on the samples that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import UsageError
+from snellen.metrics.stats import LEVEL, Paired, holm, paired
+from snellen.metrics.summary import cluster_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from snellen.runs.run import Run
+
+__all__ = ["Comparison", "compare", "ranks"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on their shared samples.
+
+    Attributes:
+        first, second: run ids.
+        result: see :class:`snellen.metrics.stats.Paired`.
+        p_adjusted: p after Holm's correction over all pairs compared together.
+        left_out: samples that only one of the two has.
+        score: what is compared ("accuracy", or another protocol's score).
+        classes: each class with its difference in recall and its number of samples, the largest
+            difference first.
+        disagreements: ids of the samples that one alone got right, or did better on, with truth and both
+            predictions.
+    """
+
+    first: str
+    second: str
+    result: Paired
+    p_adjusted: float
+    left_out: int
+    classes: list[tuple[str, float, int]]
+    disagreements: list[dict[str, Any]]
+    score: str = "accuracy"
+
+    @property
+    def real(self) -> bool:
+        """Whether the difference is significant at 5 %, all pairs considered."""
+        return self.p_adjusted < 1 - LEVEL
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            **self.result.as_dict(),
+            "p_adjusted": self.p_adjusted,
+            "real": self.real,
+            "score": self.score,
+            "left_out": self.left_out,
+            "classes": [
+                {"class": name, "difference": difference, "samples": count}
+                for name, difference, count in self.classes
+            ],
+            "disagreements": self.disagreements,
+        }
+
+
+def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
+    """Compare every pair of runs on the samples that both have, matched by id.
+
+    Args:
+        across: also compare runs of different protocols, prompts or other protocol options.
+
+    Raises:
+        UsageError: fewer than two runs; runs without a truth or not finished; a shared id with another
+            image or truth; other class names on offer; no shared samples; or other protocol options,
+            unless ``across``.
+    """
+    if len(runs) < 2:
+        raise UsageError("A comparison needs at least two runs; see: snellen ls runs")
+    frames = {run.id: _frame(run) for run in runs}
+    pairs = list(combinations(runs, 2))
+    found = []
+    for one, other in pairs:
+        _refuse_mismatch(one, other, across)
+        classes = one.classifies and other.classifies
+        found.append(_pair(one.id, other.id, frames[one.id], frames[other.id], of_classes=classes))
+    adjusted = holm([result.p for result, *_ in found])
+    return [
+        Comparison(one.id, other.id, result, p, left_out, classes, disagreements, one.primary)
+        for (one, other), (result, left_out, classes, disagreements), p in zip(
+            pairs, found, adjusted, strict=True
+        )
+    ]
+
+
+def _frame(run: Run) -> pd.DataFrame:
+    if run.status != "finished":
+        raise UsageError(f"{run.id} is not finished ({run.status}); first: {run.resuming}")
+    frame = run.outcomes
+    if run.classifies:
+        if frame["label"].isna().any():
+            raise UsageError(f"{run.id}: samples without a truth cannot be compared by accuracy.")
+        return frame.assign(right=(frame["prediction"] == frame["label"]).astype(float)).set_index("id")
+    right = frame["marks"].map(lambda scores: scores.get(run.primary))
+    if right.isna().any():
+        raise UsageError(f"{run.id}: {int(right.isna().sum())} samples have no score {run.primary!r}.")
+    return frame.assign(right=right.astype(float)).set_index("id")
+
+
+def _refuse_mismatch(one: Run, other: Run, across: bool) -> None:
+    a, b = one.manifest, other.manifest
+    if one.primary != other.primary:
+        raise UsageError(
+            f"{one.id} is scored by {one.primary} and {other.id} by {other.primary}: they cannot be compared."
+        )
+    offered = [set(m["data"]["labels"]) for m in (a, b)]
+    if offered[0] != offered[1]:
+        differ = ", ".join(sorted(offered[0] ^ offered[1])[:5])
+        raise UsageError(f"{one.id} and {other.id} were offered other class names ({differ} …).")
+    if across:
+        return
+    if a["protocol"]["name"] != b["protocol"]["name"]:
+        what = f"{a['protocol']['name']} and {b['protocol']['name']}"
+    else:
+        mine, theirs = a["protocol"]["options"], b["protocol"]["options"]
+        what = ", ".join(key for key in mine if mine[key] != theirs.get(key))
+    if what:
+        raise UsageError(
+            f"{one.id} and {other.id} were asked differently ({what}). If that is what you want to compare, "
+            "add: --across"
+        )
+
+
+def _pair(
+    first: str, second: str, a: pd.DataFrame, b: pd.DataFrame, *, of_classes: bool
+) -> tuple[Paired, int, list[tuple[str, float, int]], list[dict[str, Any]]]:
+    shared = a.index.intersection(b.index, sort=False)
+    if not len(shared):
+        raise UsageError(f"{first} and {second} share no samples (by id).")
+    left_out = len(a) + len(b) - 2 * len(shared)
+    a, b = a.loc[shared], b.loc[shared]
+    labels = a["label"].fillna("") != b["label"].fillna("")
+    other = (a["images"].map(tuple) != b["images"].map(tuple)) | labels
+    if other.any():
+        raise UsageError(
+            f"{first} and {second}: the sample {shared[other.to_numpy()][0]!r} has another image or truth in "
+            "one than in the other. They were not examined on the same data."
+        )
+    clusters = [cluster_of(images, name) for name, images in zip(a.index, a["images"], strict=True)]
+    result = paired(a["right"].tolist(), b["right"].tolist(), clusters)
+    classes = []
+    if of_classes:
+        table = (a["right"] - b["right"]).groupby(a["label"]).agg(["mean", "size"])
+        classes = [(str(name), float(row["mean"]), int(row["size"])) for name, row in table.iterrows()]
+    classes.sort(key=lambda row: (-abs(row[1] * row[2]), row[0]))
+    apart = a["right"] != b["right"]
+    disagreements = [
+        {
+            "id": str(id_),
+            "label": a.at[id_, "label"],
+            "first": a.at[id_, "prediction"],
+            "second": b.at[id_, "prediction"],
+        }
+        for id_ in shared[apart.to_numpy()]
+    ]
+    return result, left_out, classes, disagreements
+
+
+def ranks(runs: Sequence[Run]) -> dict[str, int]:
+    """The rank of each run among those on the same samples: 1 + how many are significantly better.
+
+    Runs that no test can part share a rank. Runs that cannot be compared with any other are left out.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.status == "finished" and run.headline:
+            groups.setdefault((run.manifest["data"]["fingerprint"], run.primary), []).append(run)
+    found: dict[str, int] = {}
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        try:
+            comparisons = compare(group, across=True)
+        except UsageError:  # samples without a truth, say: figures they have, ranks they have not
+            continue
+        found |= {run.id: 1 for run in group}
+        for comparison in comparisons:
+            if comparison.real:
+                better = comparison.result.difference.value > 0
+                found[comparison.second if better else comparison.first] += 1
+    return found

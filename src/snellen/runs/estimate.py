@@ -1,0 +1,132 @@
+"""What an examination will ask, and cost, before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from typing import Any
+
+from snellen.datasets.base import Selection
+from snellen.errors import DataError
+from snellen.models.base import Model
+from snellen.protocols.base import Protocol
+from snellen.types import Request, Response, Sample, Score
+
+__all__ = ["Forecast", "forecast", "forecast_scorers"]
+
+#: Samples that are asked about in vain, to learn what the others will take.
+PROBED = 20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an examination takes, each figure from the least to the most.
+
+    Args:
+        samples: how many are to be examined.
+        requests: fewer where a protocol can stop early.
+        tokens_in: about; texts by their length, images by :func:`snellen._util.tokens.image_tokens`.
+        tokens_out: up to ``max_tokens`` a request.
+        cost: US dollars, where prices are known.
+    """
+
+    model: str
+    data: str
+    protocol: str
+    samples: int
+    requests: tuple[int, int]
+    tokens_in: tuple[int, int]
+    tokens_out: tuple[int, int]
+    cost: tuple[float, float] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> Forecast:
+    """Foretell from a few samples, spread over the data: the least is what each asks first, the most what it
+    asks when no answer is of any use. What is remembered is not taken off.
+
+    Raises:
+        DataError: a sample cannot be read.
+    """
+    places = range(0, len(data), max(1, len(data) // PROBED))
+    least, most = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    read = 0
+    for place in places:
+        try:
+            waves = _waves(protocol, data[place])
+            first, whole = waves[0], chain.from_iterable(waves)
+            expected = [[model.expects(request) for request in some] for some in (first, whole)]
+        except DataError:
+            if not data.skip_bad:
+                raise
+            continue
+        read += 1
+        for totals, parts in zip((least, most), expected, strict=True):
+            for one in parts:
+                for i, part in enumerate(one):
+                    totals[i] += part
+    scale = len(data) / max(1, read)
+    return _foretold(model, data, title, [x * scale for x in least], [x * scale for x in most])
+
+
+def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Forecast]:
+    """What judges and their like will be asked, at most, of answers that are as long as they may be."""
+    places = range(0, len(data), max(1, len(data) // PROBED))
+    found = []
+    for scorer in protocol.scorers():
+        most, asked = [0.0, 0.0, 0.0], None
+        for place in places:
+            try:
+                sample = data[place]
+            except DataError:
+                if not data.skip_bad:
+                    raise
+                continue
+            answers = [r.decoding.max_tokens for wave in _waves(protocol, sample) for r in wave]
+            requests: Sequence[Request] = ()
+            if (foreseen := scorer.foresee(sample, "word " * max(answers, default=1))) is not None:
+                asked, requests = foreseen
+            for request in requests:
+                for i, part in enumerate(asked.expects(request) if asked is not None else ()):
+                    most[i] += part
+        if asked is not None:
+            scale = len(data) / len(places)
+            found.append(_foretold(asked, data, f"scores {title}", [0.0] * 3, [x * scale for x in most]))
+    return found
+
+
+def _foretold(
+    model: Model, data: Selection, title: str, least: Sequence[float], most: Sequence[float]
+) -> Forecast:
+    low, high = [round(x) for x in least], [round(x) for x in most]
+    # An answer may be one token long; what the most would be is known.
+    prices = [model.price(low[0], low[1], low[0]), model.price(high[0], high[1], high[2])]
+    return Forecast(
+        model.name,
+        data.name,
+        title,
+        len(data),
+        (low[0], high[0]),
+        (low[1], high[1]),
+        (low[0], high[2]),
+        None if prices[0] is None or prices[1] is None else (prices[0], prices[1]),
+    )
+
+
+def _waves(protocol: Protocol, sample: Sample) -> list[Sequence[Request]]:
+    """All that is asked about a sample whose every answer says nothing, the truth being unknown: a wrong
+    answer would end what a right one goes on with.
+    """
+    exam = protocol.examine(replace(sample, answers=()))
+    waves = []
+    try:
+        wave = next(exam)
+        while True:
+            waves.append(wave)
+            wave = exam.send([Response(scores=(Score(0.0),) * len(r.continuations)) for r in wave])
+    except StopIteration:
+        return waves or [[]]

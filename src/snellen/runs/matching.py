@@ -1,0 +1,206 @@
+"""Who is to be asked what about which data, and what must be refused before anything is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snellen._util.redaction import redact
+from snellen.datasets.base import Selection, select
+from snellen.engine.evaluation import incompatibility
+from snellen.errors import BadOption, DataError, Unsupported, UsageError
+from snellen.models.base import Budget, Limits, Model
+from snellen.protocols.base import Protocol
+from snellen.registry import DATASETS, MODELS, PROTOCOLS, parse_name
+from snellen.scorers.base import Scorer
+
+__all__ = [
+    "Task",
+    "Titled",
+    "check_scorer",
+    "fitting",
+    "live_models",
+    "named",
+    "pair",
+    "refuse_unpriced",
+    "whole",
+    "with_options",
+]
+
+#: Protocols by what a user called them, and what a model is asked about which data.
+Titled = list[tuple[str, Protocol]]
+Task = tuple[Selection, str, Protocol]
+
+
+def refuse(protocol: Protocol, selection: Selection) -> None:
+    """Refuse a data set that a protocol cannot ask about, going by its class names and its first sample.
+
+    Raises:
+        DataError: as said.
+    """
+    protocol.check(selection.labels, selection.background)
+    if protocol.classifies:
+        return
+    sample = selection.first()
+    if (lacks := protocol.lacks(sample)) is not None:
+        own = selection.data.protocol
+        hint = f" Its own protocol: {own}." if own and own != protocol.name else ""
+        raise DataError(
+            f"The protocol {protocol.name!r} needs {lacks}; {selection.name} has none (sample {sample.id!r})."
+            f"{hint} Columns are named with -D question=, -D choices=, -D reference= and others: snellen ls "
+            "datasets"
+        )
+
+
+#: An option's value that is longer says little in a title.
+LONGEST_VALUE = 24
+
+
+def with_options(title: str, options: Mapping[str, Any]) -> str:
+    """What a user called a protocol, with the options that were given apart from its name.
+
+    >>> with_options("closed-set?rounds=3", {"offer": 5, "rounds": 1})
+    'closed-set?rounds=3&offer=5'
+    """
+    _, _, own = parse_name(title)
+    more = [
+        f"{key}={value if len(str(value)) <= LONGEST_VALUE else '…'}"
+        for key, value in options.items()
+        if key not in own
+    ]
+    return title + ("&" if own else "?") * bool(more) + "&".join(more)
+
+
+def refuse_unpriced(model: Model) -> None:
+    """Refuse a model behind an address whose price is not known, where there is a budget.
+
+    Raises:
+        BadOption: as said.
+    """
+    if model.limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
+        raise BadOption(
+            f"--max-cost: what {model.name} costs is not known. Say so with price_in= and price_out= among "
+            "its options, in US dollars per million tokens (0 for a server of your own), or in a prices.toml."
+        )
+
+
+def check_scorer(scorer: Scorer, limits: Limits) -> None:
+    """Refuse what a scorer cannot do, and a model of its own that must not be asked.
+
+    Raises:
+        UsageError, MissingExtra, ModelError: as said.
+    """
+    scorer.check()
+    for model in scorer.models():
+        model.limits = limits
+        refuse_unpriced(model)
+
+
+def fitting(asked: Titled, selection: Selection) -> tuple[Titled, list[DataError]]:
+    """The protocols that can ask about a data set, and why the others cannot."""
+    fit: Titled = []
+    refused = []
+    for title, protocol in asked:
+        try:
+            refuse(protocol, selection)
+            fit.append((title, protocol))
+        except DataError as error:
+            refused.append(error)
+    return fit, refused
+
+
+def pair(
+    models: Sequence[Model], selections: Sequence[Selection], protocols: Sequence[Titled]
+) -> tuple[list[tuple[Model, list[Task]]], list[str]]:
+    """What each model can answer about which data, and why it cannot the rest, in words.
+
+    Raises:
+        Unsupported: no model can answer anything.
+    """
+    found: list[tuple[Model, list[Task]]] = []
+    skipped: list[str] = []
+    blind = False
+    for model in models:
+        able: list[Task] = []
+        for selection, asked in zip(selections, protocols, strict=True):
+            for title, protocol in asked:
+                reason = incompatibility(model, protocol)
+                if reason is None and (lacks := model.lacks(selection.first)) is not None:
+                    reason = f"{model.name} finds {lacks} ({selection.name})"
+                    blind = True
+                if reason is None:
+                    protocol.suited(model)
+                    able.append((selection, title or protocol.name, protocol))
+                elif reason not in skipped:
+                    skipped.append(reason)
+        found.append((model, able))
+    if not any(tasks for _, tasks in found):
+        hint = "" if blind else f" {_what_works(models[0])}"
+        raise Unsupported(f"{skipped[0]}.{hint}".rstrip())
+    return found, skipped
+
+
+def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: float | None) -> list[Model]:
+    """Models to be talked with, which share a budget.
+
+    Raises:
+        UsageError: as its subclasses say.
+    """
+    if max_cost is not None and not 0 < max_cost < math.inf:
+        raise BadOption(f"--max-cost {max_cost} is not allowed; allowed: a number above 0.")
+    limits = Limits(budget=None if max_cost is None else Budget(max_cost))
+    found = []
+    for name in dict.fromkeys(names):
+        model = MODELS.make(name, options)
+        model.name, model.limits = redact(name), limits
+        refuse_unpriced(model)
+        found.append(model)
+    return found
+
+
+def whole(name: str, options: Mapping[str, Any]) -> Selection:
+    """All of a data set.
+
+    Raises:
+        UsageError: as its subclasses say; samples without an image.
+    """
+    selection = select(DATASETS.make(name, options))
+    if not selection.first().images:
+        raise DataError(f"{name} has no images (sample {selection.first().id!r}).")
+    return selection
+
+
+_PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}
+
+
+def named(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> list[Any]:
+    """Names or objects, each once.
+
+    Raises:
+        UsageError: none, or something else; or options for what is made already.
+    """
+    items = [given] if isinstance(given, str | Path | kind) else list(given or ())
+    if not items:
+        raise UsageError(f"Name at least one --{sort}; see: snellen ls {_PLURALS[sort]}")
+    found: list[Any] = []
+    for item in items:
+        name = f"folder:{item}" if isinstance(item, Path) and sort == "data" else item
+        if not isinstance(name, str | kind):
+            raise UsageError(f"{sort}={item!r} is not allowed; allowed: a name, or a {kind.__name__}.")
+        if options and not isinstance(name, str):
+            raise BadOption(
+                f"{sort}={item!r} is made already, so {', '.join(options)} cannot be set; set it there."
+            )
+        if name not in found:
+            found.append(name)
+    return found
+
+
+def _what_works(model: Model) -> str:
+    names = []
+    for scheme, entry in PROTOCOLS.entries.items():
+        if getattr(entry.factory, "kind", None) in model.kinds:
+            names.append(scheme)
+    return f"Protocols that {model.name} can answer: {', '.join(names)}. {model.hint}"

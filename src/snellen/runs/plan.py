@@ -1,0 +1,404 @@
+"""A plan: every model under every protocol on every data set, checked before anything is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from snellen._util.asyncio import complete
+from snellen._util.redaction import redact
+from snellen.datasets.base import Dataset, Selection, select
+from snellen.engine.evaluation import Examination, Progress, is_done
+from snellen.errors import BadOption, DataError, UsageError
+from snellen.models.base import Budget, Limits, Model
+from snellen.protocols.base import Protocol
+from snellen.registry import DATASETS, MODELS, PROTOCOLS
+from snellen.runs.matching import Titled, check_scorer, fitting, named, pair, refuse_unpriced, with_options
+from snellen.runs.run import Run
+from snellen.storage.parquet_run import parquet_url
+from snellen.storage.store import Store
+
+if TYPE_CHECKING:
+    from snellen.engine.ray.executor import Crew, Duty, Engine
+    from snellen.runs.estimate import Forecast
+
+__all__ = ["AtHand", "Filters", "Plan", "Source", "Watch"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which part of a data set is examined (see :func:`snellen.datasets.base.select`)."""
+
+    classes: Sequence[str] = ()
+    num_classes: int | None = None
+    per_class: int | None = None
+    shuffle: bool = False
+    limit: int | None = None
+    split: str | None = None
+    skip_bad: bool = False
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> Filters:
+        """The filters that a run's manifest holds."""
+        return cls(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
+
+    def apply(self, data: Dataset, seed: int) -> Selection:
+        """The selection of a data set."""
+        return select(
+            data,
+            classes=self.classes,
+            num_classes=self.num_classes,
+            per_class=self.per_class,
+            shuffle=self.shuffle,
+            limit=self.limit,
+            seed=seed,
+            skip_bad=self.skip_bad,
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a data set that was named is made, in whatever process.
+
+    Args:
+        few: how many rows are enough to read, where nothing else picks.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    filters: Filters
+    seed: int
+    few: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Selection:
+        selection = self.filters.apply(DATASETS.make(self.name, self.options, **self.few), self.seed)
+        selection.name = self.name
+        return selection
+
+
+#: Told of each examination and its progress.
+Watch = Callable[[Examination, Progress], None]
+
+
+@dataclass
+class AtHand:
+    """What several plans share: models, loaded once (whoever made this closes them), data sets, read once,
+    and one budget.
+    """
+
+    models: dict[str, Model] = field(default_factory=dict)
+    selections: dict[str, Selection] = field(default_factory=dict)
+    budget: Budget | None = None
+
+
+@dataclass
+class Plan:
+    """Every model under every protocol on every data set, as far as they go together.
+
+    Everything that can be refused is refused when the plan is made, before any model is loaded.
+
+    Args:
+        models, data, protocols: names, or the objects themselves. Without protocols, each data set is
+            examined as its authors do, or under closed-set.
+        model_options, data_options, protocol_options: for all of a sort.
+        filters: for all data sets.
+        seed: for shuffling and for protocols that name none.
+        batch_size: overrides each model's own.
+        workspace: the folder of the store, or an open store.
+        fresh: ask everything anew, as new runs.
+        max_cost: US dollars that all models behind addresses may cost together; they must have prices.
+        max_concurrency: requests to a model behind an address that may be under way at once.
+
+    Raises:
+        UsageError: as its subclasses say; in particular Unsupported where no model can answer any of
+            the protocols.
+    """
+
+    models: Sequence[str | Model]
+    data: Sequence[str | Path | Dataset]
+    protocols: Sequence[str | Protocol] = ()
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    protocol_options: Mapping[str, Any] = field(default_factory=dict)
+    filters: Filters = field(default_factory=Filters)
+    seed: int = 0
+    batch_size: int | None = None
+    workspace: Store | Path | str | None = None
+    fresh: bool = False
+    max_cost: float | None = None
+    max_concurrency: int | None = None
+    #: A run that this is to go on with.
+    resumes: str | None = None
+    #: Options of those protocols that have them.
+    known_options: Mapping[str, Any] = field(default_factory=dict)
+    #: What several plans share.
+    at_hand: AtHand | None = None
+    #: Where copies of the models run; None for this process.
+    engine: Engine | None = None
+    #: ``parquet:URL``: where copies write predictions and answers, instead of the workspace.
+    sink: str | None = None
+
+    def __post_init__(self) -> None:
+        limits = self._limits()
+        #: The run that is under way, or was when this was interrupted; None where it cannot be resumed.
+        self.current: str | None = None
+        #: What makes the data sets that were named.
+        self._sources: dict[str, Source] = {}
+        if self.sink is not None and self.engine is None and self.resumes is None:
+            raise BadOption(f"--sink {self.sink} goes with --engine ray.")
+        self._sink = None if self.sink is None else parquet_url(self.sink)
+        #: What was examined so far; the last one may have been stopped, or interrupted.
+        self.runs: list[Run] = []
+        if self.batch_size is not None and self.batch_size < 1:
+            raise BadOption(f"--batch-size {self.batch_size} is not allowed; allowed: 1 or more.")
+        if not isinstance(self.seed, int):
+            raise BadOption(f"seed={self.seed!r} is not allowed; allowed: a whole number.")
+        given: dict[str, list[Any]] = {"protocol": []}
+        if self.protocols:
+            given["protocol"] = named("protocol", self.protocols, Protocol, self.protocol_options)
+        for title in filter(lambda p: isinstance(p, str), given["protocol"]):
+            PROTOCOLS.make(title, self.protocol_options, seed=self.seed)  # what is wrong is said at once
+        split = {"split": self.filters.split} if self.filters.split else {}
+        options = {**self.data_options, **split}
+        # A data set that can read its first rows alone need not read more, where nothing else picks.
+        picks = replace(self.filters, limit=None, split=None, skip_bad=False) != Filters()
+        few = {} if picks else {"limit": self.filters.limit}
+        selections = []
+        protocols: list[Titled] = []
+        unfit: list[DataError] = []
+        given["data"] = named("data", self.data, Dataset, options)
+        for name in given["data"]:
+            selection = self._select(name, options, few)
+            made = selection.data
+            asked, refused = fitting(self._protocols(given, made), selection)
+            unfit += refused
+            selections.append(selection)
+            protocols.append(asked)
+        given["model"] = named("model", self.models, Model, self.model_options)
+        models = [self._make(name, limits) for name in given["model"]]
+        if unfit and not any(protocols):
+            raise unfit[0]
+        self._pairs, self.skipped = pair(models, selections, protocols)
+        self.skipped = [*map(str, unfit), *self.skipped]
+        #: What was given by name, not as an object.
+        self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
+        #: What a user should hear before it begins.
+        self.notes = [note for selection in selections for note in selection.data.notes]
+        #: What is examined of each data set.
+        self.selections = selections
+
+    def _select(self, name: str | Dataset, options: Mapping[str, Any], few: Mapping[str, Any]) -> Selection:
+        """What is examined of a data set."""
+        if not isinstance(name, str):
+            return self.filters.apply(name, self.seed)
+        key = repr((name, sorted(options.items()), self.filters, self.seed))
+        if self.at_hand is not None and key in self.at_hand.selections:
+            return self.at_hand.selections[key]
+        self._sources[name] = Source(name, options, self.filters, self.seed, few)
+        selection = self._sources[name]()
+        if self.at_hand is not None:
+            self.at_hand.selections[key] = selection
+        return selection
+
+    def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> Titled:
+        """What is asked about a data set, by title: what the user names, or else what its authors ask."""
+        names = given["protocol"] or [data.protocol or "closed-set"]
+        found = []
+        for one in names:
+            if not isinstance(one, str):
+                found.append((one.name, one))
+                continue
+            own = data.protocol_options if one.partition("?")[0] == data.protocol else {}
+            has = PROTOCOLS.entries[one.partition("?")[0]].options
+            known = {key: value for key, value in self.known_options.items() if key in has}
+            made = PROTOCOLS.make(one, {**own, **known, **self.protocol_options}, seed=self.seed)
+            found.append((one, made))
+        return found
+
+    def _make(self, name: str | Model, limits: Limits) -> Model:
+        """A model that knows what this plan says of all models."""
+        if isinstance(name, str) and self.at_hand is not None and name in self.at_hand.models:
+            return self.at_hand.models[name]
+        model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
+        if self.engine is not None:
+            self.engine.check(model, name)
+        model.name = redact(name) if isinstance(name, str) else model.name
+        model.batch_size = self.batch_size or model.batch_size
+        model.limits = limits
+        refuse_unpriced(model)
+        if isinstance(name, str) and self.at_hand is not None:
+            self.at_hand.models[name] = model
+        return model
+
+    def _limits(self) -> Limits:
+        cost, most = self.max_cost, self.max_concurrency
+        if cost is not None and not (isinstance(cost, int | float) and 0 < cost < math.inf):
+            raise BadOption(f"--max-cost {cost} is not allowed; allowed: a number above 0.")
+        if most is not None and not (isinstance(most, int) and most > 0):
+            raise BadOption(f"--max-concurrency {most} is not allowed; allowed: a whole number above 0.")
+        budget = None if cost is None else Budget(cost)
+        if self.at_hand is not None:
+            budget = self.at_hand.budget = self.at_hand.budget or budget
+        return Limits(most, budget)
+
+    @cached_property
+    def store(self) -> Store:
+        """The workspace, opened (and made) when it is first asked for."""
+        return self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
+
+    @property
+    def folder(self) -> Path:
+        """The workspace's folder."""
+        return self.store.folder
+
+    def examine(self, watch: Watch | None = None) -> list[Run]:
+        """Do it all, model by model, and return the runs.
+
+        May be called where an event loop runs (a notebook).
+        """
+        for model, tasks in self._pairs:
+            if tasks:
+                model.check()
+            for _, _, protocol in tasks:
+                for scorer in protocol.suited(model).scorers():
+                    check_scorer(scorer, model.limits)
+        store = self.store
+        for selection in self.selections:
+            selection.fingerprint()
+        self.runs = []
+        for model, tasks in self._pairs:
+            examinations: Iterable[Examination] = (self._examination(model, *task) for task in tasks)
+            crew = None
+            if self.engine is not None:
+                examinations = list(examinations)
+                crew = self._crew(model, examinations)
+            try:
+                for examination in examinations:
+                    self.current = examination.run if examination.plan is not None else None
+                    try:
+                        complete(examination.examine(_bind(watch, examination)))
+                    finally:
+                        self.runs.append(Run(store, examination.run))
+            finally:
+                if crew is not None:
+                    crew.close()
+            if self.at_hand is None:
+                model.close()
+        return self.runs
+
+    def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Examination:
+        """One examination of this plan, to be done."""
+        nonce = self.store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
+        return Examination(
+            model,
+            selection,
+            protocol,
+            self.store,
+            seed=self.seed,
+            fresh=self.fresh,
+            fingerprint=selection.fingerprint(),
+            title=redact(with_options(title, self.protocol_options)),
+            nonce=nonce,
+            expect=self.resumes,
+            plan=self._recipe(model, selection, title),
+            sink=self._sink,
+        )
+
+    def _crew(self, model: Model, examinations: Sequence[Examination]) -> Crew | None:
+        """The copies of a model that examine what is not finished, at work already."""
+        from snellen.engine.ray.executor import Crew
+
+        assert self.engine is not None
+        todo = {one.run: one for one in examinations if not one.finished}
+        if not todo:
+            return None
+        name = next(name for name in self._names["model"] if redact(name) == model.name)
+        crew = Crew(self.engine, model, name, self.model_options, self.store)
+        crew.begin([self._duty(one) for one in todo.values()])
+        for one in examinations:  # two of them may be the same run
+            one.crew = crew.shares.get(one.run)
+        return crew
+
+    def _duty(self, one: Examination) -> Duty:
+        """An examination as other processes are told of it."""
+        from snellen.engine.ray.executor import Duty
+
+        source = self._sources.get(one.data.name) or partial(_same, one.data)
+        n = len(one.data)
+        ids = {place: one.data.id(place) for place in range(0, n, max(1, n // 50))}
+        return Duty(one.run, source, one.protocol, n, ids, one.nonce, one.sink)
+
+    def forecasts(self) -> list[Forecast]:
+        """What it will ask and cost, without asking anything."""
+        from snellen.runs.estimate import forecast, forecast_scorers
+
+        found = []
+        for model, tasks in self._pairs:
+            for selection, title, protocol in tasks:
+                suited = protocol.suited(model)
+                found.append(forecast(model, selection, suited, title))
+                found += forecast_scorers(selection, suited, title)
+        return found
+
+    def _recipe(self, model: Model, selection: Selection, title: str) -> dict[str, Any] | None:
+        """One examination of this plan as JSON; None where something was given as an object."""
+        names = {redact(name): name for name in self._names["model"]}
+        if model.name not in names or selection.name not in self._names["data"]:
+            return None
+        if (self._names["protocol"] or self.protocols) and title not in self._names["protocol"]:
+            return None
+        options = [title, *map(str, self.protocol_options.values())]
+        if names[model.name] != model.name or any(redact(text) != text for text in options):
+            return None
+        return {
+            "models": [model.name],
+            "data": [selection.name],
+            "protocols": [title] if self.protocols else [],
+            "model_options": dict(self.model_options),
+            "data_options": dict(self.data_options),
+            "protocol_options": dict(self.protocol_options),
+            "filters": asdict(self.filters),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+
+    @classmethod
+    def resuming(cls, store: Store, run: str, **limits: Any) -> Plan:
+        """The plan that goes on with a run.
+
+        Args:
+            run: its full id.
+            limits: ``max_cost``, ``max_concurrency``, ``engine``.
+
+        Raises:
+            UsageError: the run was begun from Python with objects, by an earlier version, or by rescoring.
+        """
+        manifest = store.run(run)["manifest"]
+        recipe = manifest.get("plan")
+        if recipe is None:
+            raise UsageError(
+                f"{run} was begun with objects of Python's own, or by rescoring, so how is not written "
+                "down: do again what began it; what was answered is not asked again."
+            )
+        if (sink := manifest.get("sink")) is not None:
+            if limits.get("engine") is None and not is_done(store.run(run)):
+                raise UsageError(
+                    f"{run} has its answers in {sink}, where copies of the model wrote them. Go on with: "
+                    f"snellen resume {run} --engine ray"
+                )
+            recipe = {**recipe, "sink": f"parquet:{sink}"}
+        return cls(**{**recipe, "filters": Filters.of(recipe)}, workspace=store, resumes=run, **limits)
+
+
+def _same(selection: Selection) -> Selection:
+    return selection
+
+
+def _bind(watch: Watch | None, examination: Examination) -> Callable[[Progress], None] | None:
+    return None if watch is None else lambda progress: watch(examination, progress)

@@ -1,0 +1,165 @@
+"""Stored answers read and scored again by other rules; the examined model is not called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from snellen._util.asyncio import complete
+from snellen.datasets.base import Dataset, Row, Selection
+from snellen.engine.evaluation import Examination
+from snellen.errors import BadOption, UsageError
+from snellen.images import Image
+from snellen.models.base import Limits, Model
+from snellen.models.remote.prices import Prices
+from snellen.registry import PROTOCOLS
+from snellen.runs.matching import check_scorer, with_options
+from snellen.storage.store import Store
+from snellen.types import Region, Request, Response, Sample
+
+__all__ = ["rescore"]
+
+
+def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) -> str:
+    """Read a finished run's answers again and return the id of the new run; the old one stays.
+
+    Args:
+        run: the full id of a run.
+        options: protocol options that differ from the run's; only such as need no new question.
+
+    Raises:
+        UsageError: the run is not finished.
+        BadOption: an option that the protocol does not have, or that asks what was never asked.
+    """
+    row = store.run(run)
+    if row["status"] != "finished":
+        raise UsageError(f"{run} is not finished; start its command again first.")
+    manifest = row["manifest"]
+    made = {k: v for k, v in manifest["protocol"]["options"].items() if v is not None}
+    name = manifest["protocol"]["name"]
+    protocol = PROTOCOLS.make(name, {**made, **(options or {})})
+    for scorer in protocol.scorers():
+        check_scorer(scorer, Limits())
+    data = _Stored(store, run, manifest)
+    _take_over(store, run)
+    examination = Examination(
+        _Silent(manifest),
+        Selection(data, range(len(data)), data.labels),
+        protocol,
+        store,
+        seed=manifest["seed"],
+        fingerprint=manifest["data"]["fingerprint"],
+        title=with_options(manifest["protocol"].get("title") or name, options or {}),
+        rescored=run,
+        nonce=manifest["fresh"],
+    )
+    try:
+        complete(examination.examine())
+    except BadOption:
+        store.forget(examination.run)
+        raise
+    return examination.run
+
+
+def _take_over(store: Store, run: str) -> None:
+    """Have the store remember answers that lie in Parquet files."""
+    shards = store.shards(run)
+    rows = shards.answers() if shards is not None else iter(())
+    while page := list(islice(rows, 500)):
+        store.remember(page)
+
+
+class _Silent(Model):
+    """The examined model's name and identity, and nobody behind them."""
+
+    def __init__(self, manifest: Mapping[str, Any]) -> None:
+        self._manifest = manifest["model"]
+        self.name = self._manifest["name"]
+
+    def identity(self) -> Mapping[str, Any]:
+        known: Mapping[str, Any] = self._manifest["identity"]
+        return known
+
+    def facts(self) -> Mapping[str, Any]:
+        known: Mapping[str, Any] = self._manifest.get("facts", {})
+        return known
+
+    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
+        facts = self.facts()
+        if "price" in facts:
+            return float(facts["price"]) * requests / 1000
+        if "price_in" not in facts:
+            return None
+        return Prices(facts["price_in"], facts["price_out"]).cost(prompt_tokens, completion_tokens)
+
+    def context(self, request: Request) -> Mapping[str, Any]:
+        column = str(self.identity().get("column"))
+        if self.identity().get("kind") != "replay" or request.sample is None:
+            return {}
+        meta = request.sample.meta
+        return {"answer": str(meta.get(column)), "there": column in meta}
+
+    async def respond(self, requests: Sequence[Request]) -> list[Response]:
+        raise BadOption(
+            f"{self.name} was never asked {requests[0].messages[-1].text[:80]!r} …: these options take new "
+            "questions, so run the examination with them. Rescoring changes how answers are read."
+        )
+
+
+class _Stored(Dataset):
+    """The samples of a run as they stand in the store. Images are known by their hash alone."""
+
+    def __init__(self, store: Store, run: str, manifest: Mapping[str, Any]) -> None:
+        self.name = manifest["data"]["name"]
+        self.labels = tuple(manifest["data"]["labels"])
+        self.background = manifest["data"]["background"]
+        self._store, self._run = store, run
+        self._rows = list(store.sample_rows(run))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, index: int) -> Row:
+        return Row(self._rows[index]["id"], self._rows[index]["label"])
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        row = self._rows[index]
+        content = row["content"]
+        sizes = content.get("sizes") or [None] * len(row["images"])
+        return Sample(
+            row["id"],
+            tuple(_known(sha256, size) for sha256, size in zip(row["images"], sizes, strict=True)),
+            row["label"],
+            labels,
+            background,
+            {key: tuple(names) for key, names in content.get("synonyms", {}).items()},
+            content.get("question"),
+            tuple(content.get("choices", ())),
+            tuple(content.get("answers", ())),
+            tuple(content.get("references", ())),
+            tuple(_region(region) for region in content.get("regions", ())),
+            content.get("meta", {}),
+        )
+
+    def digest(self, index: int) -> str:
+        return "".join(islice(self._rows[index]["images"], 1))
+
+
+def _region(row: Mapping[str, Any]) -> Region:
+    polygon = tuple((x, y) for x, y in row["polygon"])
+    left, top, right, bottom = row["box"]
+    return Region((left, top, right, bottom), row["name"], polygon)
+
+
+def _known(sha256: str, size: Sequence[int] | None) -> Image:
+    """An image of which the hash is known, the size where it matters, and nothing else."""
+
+    def gone() -> bytes:
+        raise UsageError("A stored run keeps its images' hashes, not the images.")
+
+    image = Image(gone, f"image {sha256[:12]}")
+    image.__dict__["sha256"] = sha256
+    if size is not None:
+        image.__dict__["size"] = (size[0], size[1])
+    return image

@@ -1,0 +1,1 @@
+"""Scorers that need a model or all predictions of a run."""

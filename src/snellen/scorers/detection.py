@@ -1,0 +1,150 @@
+"""Boxes and outlines against the truth: intersection over union, and average precision.
+
+All places are shares of the picture's width and height.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snellen.errors import require
+from snellen.scorers.base import Ask, Predicted, Scorer
+
+__all__ = ["AveragePrecision", "iou", "mask_iou", "matched", "reaches", "same"]
+
+Box = Sequence[float]
+Outline = Sequence[Sequence[float]]
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom); 0 where neither has an area.
+
+    >>> iou((0, 0, 1, 1), (0.5, 0, 1, 1))
+    0.5
+    """
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(0.0, width) * max(0.0, height)
+    union = _area(first) + _area(second) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def reaches(overlap: float, least: float) -> bool:
+    """Whether an IoU is at least so much, the last digits of a float aside."""
+    return overlap >= least - 1e-9
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def matched(predicted: Sequence[tuple[str, Box]], true: Sequence[tuple[str, Box]], least: float = 0.5) -> int:
+    """How many predicted boxes can be paired with true ones of the same name, one to one, at an IoU of
+    ``least`` or more: as many as possible (Hopcroft and Karp, through scipy).
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    if not predicted or not true:
+        return 0
+    fits = np.array([[n == m and reaches(iou(a, b), least) for m, b in true] for n, a in predicted])
+    return int((maximum_bipartite_matching(csr_array(fits), perm_type="column") >= 0).sum())
+
+
+def same(name: str) -> str:
+    """A name in the form in which names are compared: casing, blanks and a leading article aside."""
+    words = name.casefold().split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+
+
+def mask_iou(predicted: Sequence[Outline], true: Sequence[Outline], side: int = 512) -> float:
+    """Intersection over union of the areas that outlines enclose, on a raster of ``side`` by ``side``."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    def mask(outlines: Sequence[Outline]) -> Any:
+        paper = Image.new("1", (side, side))
+        pen = ImageDraw.Draw(paper)
+        for outline in outlines:
+            pen.polygon([(x * side, y * side) for x, y in outline], fill=1)
+        return np.asarray(paper)
+
+    first, second = mask(predicted), mask(true)
+    union = int((first | second).sum())
+    return float((first & second).sum() / union) if union else 0.0
+
+
+#: Pictures are taken to have so many pixels a side: what is large or small for COCO's figures hangs on it,
+#: what is reported here does not.
+SIDE = 1000
+
+
+class AveragePrecision(Scorer):
+    """Mean average precision of boxes, through pycocotools: over IoU 0.50 to 0.95, at 0.50 and at 0.75.
+
+    Source: Lin et al., "Microsoft COCO" (arXiv 1405.0312). Models that write boxes give no confidence: all
+    count the same, so that AP says less than for a detector, and precision and recall at 0.5 stand beside it.
+    """
+
+    def check(self) -> None:
+        require("pycocotools.cocoeval", "metrics", "Average precision")
+
+    async def score(self, found: Sequence[Predicted], ask: Ask) -> list[dict[str, float]]:
+        return [{} for _ in found]
+
+    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        true, said = (
+            [[(same(r["name"]), r["box"]) for r in one.details.get(which, [])] for one in found]
+            for which in ("true", "predicted")
+        )
+        return average_precision(said, true)
+
+
+def average_precision(
+    predicted: Sequence[Sequence[tuple[str, Box]]], true: Sequence[Sequence[tuple[str, Box]]]
+) -> dict[str, float]:
+    """mAP, AP50 and AP75 over pictures; empty where nothing is to be found. Names without truth count for
+    nothing, as in COCO's evaluation.
+    """
+    coco: Any = require("pycocotools.coco", "metrics", "Average precision").COCO
+    evaluate: Any = require("pycocotools.cocoeval", "metrics", "Average precision").COCOeval
+    names = sorted({name for boxes in true for name, _ in boxes})
+    if not names:
+        return {}
+    number = {name: i for i, name in enumerate(names, 1)}
+
+    def rows(boxes: Sequence[Sequence[tuple[str, Box]]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "image_id": image,
+                "category_id": number[name],
+                "bbox": [SIDE * b for b in (left, top, right - left, bottom - top)],
+            }
+            for image, some in enumerate(boxes, 1)
+            for name, (left, top, right, bottom) in some
+            if name in number
+        ]
+
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how long it took
+        whole = coco()
+        whole.dataset = {
+            "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(1, len(true) + 1)],
+            "categories": [{"id": i, "name": name} for name, i in number.items()],
+            "annotations": [
+                {**row, "id": i, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]}
+                for i, row in enumerate(rows(true), 1)
+            ],
+        }
+        whole.createIndex()
+        guesses = [{**row, "score": 1.0} for row in rows(predicted)]
+        if not guesses:
+            return {"map": 0.0, "ap_50": 0.0, "ap_75": 0.0}
+        found = evaluate(whole, whole.loadRes(guesses), "bbox")
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    return {name: max(0.0, float(found.stats[i])) for i, name in enumerate(("map", "ap_50", "ap_75"))}

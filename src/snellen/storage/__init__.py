@@ -1,0 +1,1 @@
+"""The workspace: a database, Parquet shards, image previews."""

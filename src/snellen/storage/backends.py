@@ -1,0 +1,208 @@
+"""The database behind a workspace: SQLite in its folder, or PostgreSQL by its address."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from snellen.errors import BadOption, StoreError, require
+from snellen.storage.schema import MIGRATIONS, SCHEMA_VERSION, metadata
+
+__all__ = ["PATIENCE", "Database", "Postgres", "Sqlite"]
+
+T = TypeVar("T")
+#: Seconds for which a server that went away in the middle of a run is sought again.
+PATIENCE = 300.0
+
+
+class Database(ABC):
+    """An open database.
+
+    Attributes:
+        name: what it is called in messages: a path, or an address without a password.
+        insert: ``INSERT`` as its dialect writes it, with ``ON CONFLICT``.
+    """
+
+    name: str
+    engine: sa.Engine
+    insert: Callable[[sa.Table], Any]
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do work in a transaction and commit it. Where the connection is lost it is done again, perhaps
+        after it was committed, so it must do no harm when it is done twice.
+        """
+        with self.engine.begin() as connection:
+            return work(connection)
+
+    @abstractmethod
+    def version(self, connection: sa.Connection) -> int:
+        """The layout that is written in it; 0 where there is none."""
+
+    @abstractmethod
+    def set_version(self, connection: sa.Connection, version: int) -> None:
+        """Write the layout into it."""
+
+    @abstractmethod
+    def make(self) -> None:
+        """Make the tables where there are none, and bring those of earlier layouts up to date. Where
+        several processes begin at once, one of them does.
+        """
+
+    def _make(self, connection: sa.Connection) -> None:
+        """Within a transaction that nobody else can be in."""
+        found = self.version(connection)
+        if found == 0:
+            metadata.create_all(connection)
+            self.set_version(connection, SCHEMA_VERSION)
+        while 0 < found < SCHEMA_VERSION:
+            for statement in MIGRATIONS[found]:
+                connection.execute(sa.text(statement))
+            found += 1
+            metadata.create_all(connection)  # what a layout brought anew
+            self.set_version(connection, found)
+
+    def check(self) -> None:
+        """Refuse what another version of Snellen wrote.
+
+        Raises:
+            StoreError: it did.
+        """
+        with self.engine.connect() as connection:
+            found = self.version(connection)
+        if found != SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.name}: written by another version of Snellen (layout {found}; this one reads "
+                f"{SCHEMA_VERSION}). Use that version, or another --workspace."
+            )
+
+
+class Sqlite(Database):
+    """A file in the workspace's folder, its owner's alone.
+
+    Args:
+        path: made when it is not there.
+    """
+
+    insert = staticmethod(sqlite.insert)
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._readonly = path.exists() and not os.access(path.parent, os.W_OK)
+        if not self._readonly:
+            path.touch(mode=0o600)
+        # Without a log beside it, a database that may only be read is one that nobody writes.
+        log = path.with_name(f"{path.name}-wal")
+        alone = {} if log.exists() and log.stat().st_size else {"immutable": "1"}
+        where = sa.URL.create("sqlite", database=str(path))
+        if self._readonly:
+            query = {"uri": "true", "mode": "ro", **alone}
+            where = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
+        self.engine = sa.create_engine(where, connect_args={"timeout": 60})
+        sa.event.listen(self.engine, "connect", _configure)
+
+    def version(self, connection: sa.Connection) -> int:
+        return int(connection.execute(sa.text("PRAGMA user_version")).scalar_one())
+
+    def set_version(self, connection: sa.Connection, version: int) -> None:
+        connection.execute(sa.text(f"PRAGMA user_version = {version:d}"))
+
+    def make(self) -> None:
+        if self._readonly:
+            return
+        for patience in range(50, -1, -1):
+            try:
+                with self.engine.connect() as connection:
+                    if self.version(connection) >= SCHEMA_VERSION:
+                        return
+                    connection.execute(sa.text("PRAGMA journal_mode = WAL"))
+                    connection.commit()
+                    connection.execute(sa.text("BEGIN IMMEDIATE"))
+                    self._make(connection)
+                    connection.commit()
+                return
+            except sa.exc.OperationalError:
+                if not patience:
+                    raise
+                time.sleep(0.1)
+
+
+def _configure(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses no commit
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+class Postgres(Database):
+    """A database of a PostgreSQL server, ``postgresql://user@host/name``.
+
+    A password stands in the address, in ``PGPASSWORD`` or in ``~/.pgpass``; it is never shown.
+
+    Raises:
+        MissingExtra: psycopg is not installed.
+        BadOption: no such address.
+    """
+
+    insert = staticmethod(postgresql.insert)
+
+    #: SQLSTATEs that another try mends: the connection (class 08), the server going away or coming back
+    #: (57P), a deadlock, a conflict of transactions (40). A connection that never came about has none.
+    _GONE = ("08", "57P", "40P01", "40001")
+
+    def __init__(self, address: str) -> None:
+        require("psycopg", "postgres", "A workspace in PostgreSQL")
+        try:
+            url = sa.make_url(address).set(drivername="postgresql+psycopg")
+        except (sa.exc.ArgumentError, ValueError) as error:
+            raise BadOption(
+                "--workspace: not an address of a PostgreSQL database; write postgresql://USER@HOST/NAME."
+            ) from error
+        self.name = url.set(drivername="postgresql", query={})._replace(password=None).render_as_string()
+        self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8)
+        weakref.finalize(self, self.engine.dispose)  # a server counts who is connected
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+        retrying = Retrying(
+            retry=retry_if_exception(self._lost),
+            stop=stop_after_delay(PATIENCE),
+            wait=wait_random_exponential(0.2, 5),
+            reraise=True,
+        )
+        found: T = retrying(super().transact, work)
+        return found
+
+    def _lost(self, error: BaseException) -> bool:
+        """Whether an error says that the server cannot be reached just now."""
+        if not isinstance(error, sa.exc.DBAPIError):
+            return False
+        state = getattr(error.orig, "sqlstate", None)
+        if error.connection_invalidated or (state or "").startswith(self._GONE):
+            return True
+        return isinstance(error, sa.exc.OperationalError) and state is None
+
+    def version(self, connection: sa.Connection) -> int:
+        if not sa.inspect(connection).has_table("snellen_layout"):
+            return 0
+        return int(connection.execute(sa.text("SELECT max(version) FROM snellen_layout")).scalar_one())
+
+    def set_version(self, connection: sa.Connection, version: int) -> None:
+        connection.execute(sa.text("CREATE TABLE IF NOT EXISTS snellen_layout (version integer NOT NULL)"))
+        connection.execute(sa.text("DELETE FROM snellen_layout"))
+        connection.execute(sa.text("INSERT INTO snellen_layout VALUES (:version)"), {"version": version})
+
+    def make(self) -> None:
+        with self.engine.begin() as connection:
+            # Held until the transaction ends; the number is any that nobody else is likely to take.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(20260719)"))
+            self._make(connection)

@@ -1,0 +1,384 @@
+"""A run's samples, predictions and answers in Parquet files of their own, for runs that no database should
+hold: a shard is written whole or not at all, by whoever examined it, and read a page at a time.
+
+``URL/RUN/000000000000-000000000256.parquet`` holds the samples at the positions 0 to 255 of the data set, in
+order, one row each. Other tools read them as they are: ``SELECT outcome, count(*) FROM 'URL/RUN/*.parquet'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen._util.redaction import redact
+from snellen.errors import BadOption, MissingExtra, StoreError, UnknownName, reason_of, require
+from snellen.storage.rows import Remembered, Written, response_of, response_row
+from snellen.types import Outcome, Response
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Shard", "Shards", "file_size", "parquet_url", "shard_size"]
+
+#: Shards for each replica at least, so that none waits long for the last one.
+SHARDS = 8
+#: Batches that a shard has at most, since what is told of it is told once it is done …
+BATCHES = 16
+#: … unless there would be more shards than Ray Data handles with ease.
+MOST = 10_000
+#: Rows of a file that are in memory at once.
+PAGE = 500
+#: Columns of a sample itself.
+_SAMPLE = ("id", "position", "label", "images", "content")
+#: Columns of a row, and of an answer, that are kept as JSON, as their keys differ from data set to data set.
+_JSON = ("content", "details", "marks")
+_REPLY_JSON = ("request", "scores", "meta")
+
+
+def shard_size(n: int, batch: int, replicas: int) -> int:
+    """How many of ``n`` samples make a shard: whole batches.
+
+    >>> shard_size(300, 16, 4), shard_size(50_000, 16, 4), shard_size(10_000_000, 16, 4)
+    (16, 256, 1008)
+    """
+    wanted = min(n / (SHARDS * replicas), batch * BATCHES)
+    return max(1, ceil(max(wanted, n / MOST) / batch)) * batch
+
+
+def file_size(n: int) -> int:
+    """How many of ``n`` samples lie in a file: whoever writes it, since others may go on."""
+    return shard_size(n, 16, 4)
+
+
+def parquet_url(sink: str) -> str:
+    """The folder that ``parquet:URL`` names, an absolute one where it is on this machine.
+
+    Raises:
+        BadOption: it names none, or one in a scheme that is not known here, or holds a key.
+        MissingExtra: a package that it needs is not installed.
+    """
+    scheme, _, url = sink.partition(":")
+    if scheme != "parquet" or not url:
+        raise BadOption(
+            f"--sink {sink!r} is not allowed; allowed: parquet:URL, such as parquet:./shards or "
+            "parquet:s3://BUCKET/FOLDER."
+        )
+    if redact(url) != url:
+        raise BadOption(
+            f"--sink parquet:{redact(url)} is not allowed: keys do not belong into an address. Give them as "
+            "the storage's own client takes them, by its variables or files."
+        )
+    files, path = _opened(url)
+    return str(Path(path).resolve()) if _is_here(files) else url
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system that an address is in, and the path there.
+
+    Raises:
+        BadOption: an address of no known kind.
+        MissingExtra: a package that it needs is not installed.
+    """
+    require("pyarrow", "ray", "A run in Parquet files")
+    fsspec: Any = require("fsspec", "ray", "A run in Parquet files")
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtra(
+            f"{redact(url)} needs a package that is not installed ({reason_of(error)}). Install it with: pip "
+            "install s3fs (for s3://), or gcsfs (for gs://)"
+        ) from error
+    except ValueError as error:
+        raise BadOption(f"{redact(url)} cannot be used ({reason_of(error)}).") from error
+    return files, str(path)
+
+
+def _is_here(files: Any) -> bool:
+    """Whether a file system is that of this machine."""
+    return "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol)
+
+
+def _packed(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The row with these columns as JSON."""
+    return {**row, **{name: json.dumps(row[name]) for name in names}}
+
+
+def _unpacked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The row with those of these columns that it has read from JSON."""
+    return {**row, **{name: json.loads(row[name]) for name in names if name in row}}
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, texts = pa.string(), pa.list_(pa.string())
+    reply = pa.struct(
+        {
+            **dict.fromkeys(("key", "model", "request", "prompt", "text", "scores"), text),
+            **dict.fromkeys(("outcome", "reason", "thinking", "meta"), text),
+            **{name: pa.int64() for name in ("prompt_tokens", "completion_tokens")},
+            "latency": pa.float64(),
+        }
+    )
+    return pa.schema(
+        {
+            "id": text,
+            "position": pa.int64(),
+            "label": text,
+            "images": texts,
+            "content": text,
+            "prediction": text,
+            "outcome": text,
+            "reason": text,
+            "questions": pa.int64(),
+            "ranking": texts,
+            "details": text,
+            "responses": texts,
+            "marks": text,
+            "replies": pa.list_(reply),
+        }
+    )
+
+
+class Shards:
+    """The shards of a run.
+
+    Args:
+        url: the folder above that of the run, as fsspec names it: a path, ``s3://…``, ``gs://…``.
+        run: whose they are.
+        count: how many there are at least, where the run is finished.
+
+    Raises:
+        MissingExtra: pyarrow, or what reads such an address, is not installed.
+    """
+
+    def __init__(self, url: str, run: str, count: int = 0) -> None:
+        self.url, self.run, self.count = url, run, count
+        self._files, path = _opened(url)
+        self._folder = f"{path.rstrip('/')}/{run}"
+
+    def has(self, name: str) -> bool:
+        """Whether there is a shard of this name."""
+        with self._explained("read"):
+            self._files.invalidate_cache()  # others write here too
+            return bool(self._files.exists(f"{self._folder}/{name}"))
+
+    def names(self) -> list[str]:
+        """The shards that there are, in the order of the data set; other files are none of ours.
+
+        Raises:
+            StoreError: they cannot be read, or some of a finished run's are not here.
+        """
+        with self._explained("read"):
+            self._files.invalidate_cache()  # others write here too
+            there = self._files.exists(self._folder)
+            found = self._files.ls(self._folder, detail=False) if there else []
+        names = (name.rsplit("/", 1)[-1] for name in found)
+        known = sorted(name for name in names if re.fullmatch(r"\d{12}-\d{12}\.parquet", name))
+        if len(known) < self.count:
+            raise StoreError(
+                f"{redact(self.url)}: {self.count - len(known)} of {self.count} shards of {self.run} are not "
+                "here, so nothing of it can be told. Put them back where they were."
+            )
+        return known
+
+    @staticmethod
+    def name(start: int, stop: int) -> str:
+        """What the shard of these positions is called."""
+        return f"{start:012d}-{stop:012d}.parquet"
+
+    def write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a shard; it appears whole, or stays as it was.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pylist([_packed(row, _JSON) for row in rows], schema=_schema())
+        buffer = BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        path = f"{self._folder}/{name}"
+        with self._explained("written"):
+            self._files.makedirs(self._folder, exist_ok=True)
+            # Object stores show a file once it is whole; a file system shows what is being written.
+            if _is_here(self._files):
+                part = f"{path}.{os.getpid()}.part"
+                self._files.pipe_file(part, buffer.getvalue())
+                Path(part).replace(path)
+            else:
+                self._files.pipe_file(path, buffer.getvalue())
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of a shard, a page in memory at a time."""
+        import pyarrow.parquet as pq
+
+        with self._explained("read"), self._files.open(f"{self._folder}/{name}", "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(PAGE, columns=columns and list(columns)):
+                for row in batch.to_pylist():
+                    yield _unpacked(row, _JSON)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All rows with the answers behind them, in the order of the data set."""
+        for name in self.names():
+            yield from self.read(name)
+
+    def answers(self) -> Iterator[Remembered]:
+        """All answers, to be remembered."""
+        for row in self.rows():
+            for packed in row["replies"]:
+                reply = _unpacked(packed, _REPLY_JSON)
+                yield Remembered(reply["key"], reply["model"], reply["request"], response_of(reply))
+
+    # ── what a store asks of a run (see snellen.storage.sql_run.Records) ────────────────────────────────────
+
+    def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
+        """Rows without the answers, in the order of the data set; or the one at a position."""
+        columns = [name for name in _schema().names if name not in ("content", "replies")]
+        for name in self.names():
+            start, stop = map(int, name.partition(".")[0].split("-"))
+            if position is None or start <= position < stop:
+                rows = self.read(name, columns)
+                yield from (row for row in rows if position is None or row["position"] == position)
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """Rows of the samples alone."""
+        for name in self.names():
+            for row in self.read(name, _SAMPLE):
+                yield {"run": self.run, **row}
+
+    def sample(self, id: str) -> dict[str, Any]:
+        """The row of one sample.
+
+        Raises:
+            UnknownName: there is none of that id.
+        """
+        if (found := self._of(id)) is None:
+            raise UnknownName(f"{self.run} has no sample {id!r}.")
+        return {"run": self.run, **{name: found[name] for name in _SAMPLE}}
+
+    def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
+        """Whole rows with the answers behind them."""
+        for row in self.rows():
+            yield row, _replies_of(row)
+
+    def replies(self, id: str) -> list[Response]:
+        """The answers behind one sample's prediction, in the order of asking."""
+        found = self._of(id)
+        return [] if found is None else _replies_of(found)
+
+    def _of(self, id: str) -> dict[str, Any] | None:
+        """The whole row of a sample: ids alone are read until it is found."""
+        for name in self.names():
+            if any(row["id"] == id for row in self.read(name, ["id"])):
+                return next(row for row in self.read(name) if row["id"] == id)
+        return None
+
+    def neighbours(self, position: int) -> tuple[int | None, int | None]:
+        """The positions of the samples before and after one."""
+        before = None
+        for name in self.names():
+            for row in self.read(name, ["position"]):
+                if row["position"] > position:
+                    return before, row["position"]
+                if row["position"] < position:
+                    before = row["position"]
+        return before, None
+
+    def keep_scores(self, found: Mapping[str, Mapping[str, float]]) -> None:
+        """Put the scores of samples in place of those that they had, shard by shard."""
+        for name in self.names():
+            rows = list(self.read(name))
+            if any(row["id"] in found for row in rows):
+                self.write(name, [{**row, "marks": dict(found.get(row["id"], row["marks"]))} for row in rows])
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Whatever a file system raises, as one of ours."""
+        try:
+            yield
+        except Exception as error:
+            raise StoreError(
+                f"{redact(self.url)}: the shards of {self.run} cannot be {what} ({reason_of(error)}). What "
+                "was written before is kept; mend the cause and run the same command again."
+            ) from error
+
+
+class Shard:
+    """A ledger in memory (see :class:`snellen.engine.recorder.Ledger`) of the samples of one shard, begun
+    with what its file holds.
+    """
+
+    def __init__(self, shards: Shards, start: int, stop: int) -> None:
+        self._shards, self._name = shards, shards.name(start, stop)
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._written = time.monotonic()
+        self._news = False
+        for row in shards.read(self._name) if shards.has(self._name) else ():
+            self._answers |= {reply["key"]: reply for reply in row["replies"]}
+            self._rows[row["id"]] = row
+
+    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+        return {key: _reply(self._answers[key]) for key in keys if key in self._answers}
+
+    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+        kept = {row.key: _reply(self._answers[row.key]) for row in rows if row.key in self._answers}
+        for row in rows:
+            if row.key not in kept:
+                self._answers[row.key] = _packed(response_row(row), _REPLY_JSON)
+        return kept
+
+    def examined(self, ids: Sequence[str]) -> set[str]:
+        """Which of these samples have a prediction already (one with an error does not count)."""
+        return {id for id in ids if id in self._rows and self._rows[id]["outcome"] != Outcome.ERROR}
+
+    def record(self, rows: Written) -> None:
+        """Take in what came of some samples."""
+        self._news = True
+        about = {row["id"]: row for row in rows.samples}
+        for row in rows.predictions:
+            sample = about[row["sample"]]
+            self._rows[row["sample"]] = {
+                **{name: sample[name] for name in _SAMPLE},
+                **{name: row[name] for name in ("outcome", "reason", "questions", "ranking", "details")},
+                "prediction": row["label"],
+                "marks": row["scores"],
+                "responses": row["responses"],
+                "replies": [self._answers[key] for key in dict.fromkeys(row["responses"])],
+            }
+
+    @property
+    def file(self) -> str | None:
+        """What its file is called; None while there is nothing in it."""
+        return self._name if self._rows else None
+
+    def write(self, after: float = 0.0) -> None:
+        """Put everything into the file, if there is anything new, and it was last done so many seconds ago.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self._news and time.monotonic() - self._written >= after:
+            rows = sorted(self._rows.values(), key=lambda row: row["position"])
+            self._shards.write(self._name, rows)
+            self._written, self._news = time.monotonic(), False
+
+
+def _reply(row: Mapping[str, Any]) -> Response:
+    return response_of(_unpacked(row, _REPLY_JSON))
+
+
+def _replies_of(row: Mapping[str, Any]) -> list[Response]:
+    """The answers behind the prediction of a row, in the order of asking."""
+    known = {reply["key"]: _reply(reply) for reply in row["replies"]}
+    return [known[key] for key in row["responses"] if key in known]

@@ -1,0 +1,580 @@
+"""Battles and votes in the workspace's database. Rows are added, never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from random import Random
+from typing import Any
+
+import sqlalchemy as sa
+
+from snellen._util.redaction import storable
+from snellen.arena.quality import Cast
+from snellen.arena.rating import Verdict
+from snellen.errors import BadOption, Conflict, UnknownName
+from snellen.storage.schema import answers, battles, reveals, settings, turns, votes
+from snellen.storage.store import Store, timestamp
+from snellen.types import Outcome
+
+__all__ = ["OUTCOMES", "REASONS", "SIDES", "Answer", "Ballots", "Battle", "Choice", "Turn", "Vote"]
+
+SIDES = ("left", "right")
+#: What a voter may say was wrong with an answer.
+REASONS = ("hallucinated", "missed", "miscounted", "refused", "badly written")
+
+
+class Choice(StrEnum):
+    """What a voter says of two answers."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    TIE = "tie"
+    BOTH_BAD = "both_bad"
+
+
+UNDO = "undo"
+#: Where battles come from that were dealt here.
+DEALT = ("live", "runs")
+#: Seconds after which a vote counts although its voter was not shown the names. Before that, a ranking that
+#: changed would tell them.
+SETTLED = 600.0
+#: How each counts in a ranking.
+OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one side said. ``leak`` holds the words that give away who it is."""
+
+    text: str
+    outcome: Outcome = Outcome.OK
+    reason: str = ""
+    seconds: float = 0.0
+    leak: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and both answers, as far as they came."""
+
+    number: int
+    question: str
+    left: Answer | None = None
+    right: Answer | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether both sides have answered."""
+        return self.left is not None and self.right is not None
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A vote as it stands. ``reasons`` are of the form ``side:reason``."""
+
+    choice: Choice
+    reasons: tuple[str, ...] = ()
+    turn: int = 0
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Battle:
+    """Two anonymous models side by side.
+
+    Attributes:
+        item: the same for all battles that show the same.
+        propensity: how likely this pair was when it was drawn.
+        repeats: the earlier battle of the same voter that it shows again.
+        content: ``sample``, ``truth``, ``right`` (whether each side is right), as far as known.
+        vote: as it stands.
+        revealed: whether the voter was shown the names.
+    """
+
+    id: str
+    voter: str
+    source: str
+    item: str
+    left: str
+    right: str
+    propensity: float
+    images: tuple[str, ...] = ()
+    content: Mapping[str, Any] = field(default_factory=dict)
+    repeats: str | None = None
+    created: str = ""
+    turns: tuple[Turn, ...] = ()
+    vote: Vote | None = None
+    revealed: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether every question has both its answers."""
+        return bool(self.turns) and all(turn.answered for turn in self.turns)
+
+    @property
+    def failed(self) -> bool:
+        """Whether an answer is missing for good, so that there is nothing to compare."""
+        sides = [side for turn in self.turns for side in (turn.left, turn.right)]
+        return any(side is not None and side.outcome is Outcome.ERROR for side in sides)
+
+    @property
+    def leak(self) -> str:
+        """The words that gave a model away; empty where none did."""
+        sides = [side for turn in self.turns for side in (turn.left, turn.right)]
+        return next((side.leak for side in sides if side is not None and side.leak), "")
+
+
+class Ballots:
+    """The arena's part of a workspace."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._salt: bytes | None = None
+
+    def voter(self, secret: str) -> str:
+        """The id that stands for somebody in votes: a salted hash of what only their browser holds. The salt
+        never leaves the database.
+        """
+        if self._salt is None:
+            new = self.store.database.insert(settings).values(name="salt", value=secrets.token_hex(32))
+
+            def keep(connection: sa.Connection) -> str:
+                connection.execute(new.on_conflict_do_nothing())
+                query = sa.select(settings.c.value).where(settings.c.name == "salt")
+                return str(connection.execute(query).scalar_one())
+
+            self._salt = bytes.fromhex(self.store.do(keep))
+        return hmac.new(self._salt, secret.encode(), hashlib.sha256).hexdigest()[:24]
+
+    # ── battles ─────────────────────────────────────────────────────────────────────────────────────
+
+    def met(self) -> dict[frozenset[str], int]:
+        """How often each pair was dealt here (what was imported was not)."""
+        query = (
+            sa.select(battles.c.left, battles.c.right, sa.func.count())
+            .where(battles.c.source.in_(DEALT))
+            .group_by(battles.c.left, battles.c.right)
+        )
+        found: dict[frozenset[str], int] = {}
+        for left, right, count in self.store.do(lambda c: c.execute(query).all()):
+            pair = frozenset((left, right))
+            found[pair] = found.get(pair, 0) + count
+        return found
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these battles are there."""
+        query = sa.select(battles.c.id).where(battles.c.id.in_(ids))
+        return set(self.store.do(lambda c: c.execute(query).scalars().all()))
+
+    def unvoted(self, voter: str, source: str) -> list[str]:
+        """A voter's battles without any vote, the newest first."""
+        cast = sa.exists().where(votes.c.battle == battles.c.id)
+        query = sa.select(battles.c.id).where(battles.c.voter == voter, battles.c.source == source, ~cast)
+        return list(self.store.do(lambda c: c.execute(query.order_by(battles.c.created.desc())).scalars()))
+
+    def seen(self, voter: str) -> set[str]:
+        """The items that a voter was dealt."""
+        query = sa.select(battles.c.item).where(battles.c.voter == voter)
+        return set(self.store.do(lambda c: c.execute(query).scalars().all()))
+
+    def dealt(self, source: str) -> set[str]:
+        """All items that anybody was dealt."""
+        query = sa.select(battles.c.item).where(battles.c.source == source).distinct()
+        return set(self.store.do(lambda c: c.execute(query).scalars().all()))
+
+    def keep(self, battle: Battle) -> Battle:
+        """Write a new battle down, with the turns and answers that it has already, and return it with its id
+        (a new one, where it has none).
+        """
+        made = replace(
+            battle, id=battle.id or secrets.token_urlsafe(12), created=battle.created or timestamp()
+        )
+        self.keep_all([made])
+        return made
+
+    def keep_all(self, made: Sequence[Battle]) -> None:
+        """Write battles down with their turns and answers, all or none. What is there already stays."""
+        insert = self.store.database.insert
+        rows = [_battle_row(battle) for battle in made]
+        asked = [_turn_row(battle, turn) for battle in made for turn in battle.turns]
+        said = [
+            _answer_row(battle.id, turn.number, side, answer)
+            for battle in made
+            for turn in battle.turns
+            for side in SIDES
+            if (answer := getattr(turn, side)) is not None
+        ]
+
+        def write(connection: sa.Connection) -> None:
+            for table, values in ((battles, rows), (turns, asked), (answers, said)):
+                if values:
+                    connection.execute(insert(table).on_conflict_do_nothing(), values)
+
+        self.store.do(write)
+
+    def battle(self, id: str, voter: str | None = None) -> Battle:
+        """A battle as it stands.
+
+        Args:
+            voter: whose it must be.
+
+        Raises:
+            UnknownName: there is none, or it is somebody else's.
+        """
+        found = next(iter(self.battles([id])), None)
+        if found is None or (voter is not None and found.voter != voter):
+            raise UnknownName(f"There is no battle {id!r} of yours. Begin one: /arena")
+        return found
+
+    def battles(self, ids: Sequence[str]) -> list[Battle]:
+        """Battles as they stand, in the order of these ids; those that are not there are left out."""
+
+        def read(connection: sa.Connection) -> list[Battle]:
+            def rows(table: sa.Table, key: sa.Column[Any], *order: sa.Column[Any]) -> list[Any]:
+                query = sa.select(table).where(key.in_(ids)).order_by(*order)
+                return list(connection.execute(query).mappings())
+
+            known = {row["id"]: row for row in rows(battles, battles.c.id)}
+            said = {(r["battle"], r["turn"], r["side"]): _answer(r) for r in rows(answers, answers.c.battle)}
+            asked: dict[str, list[Turn]] = {}
+            for row in rows(turns, turns.c.battle, turns.c.battle, turns.c.number):
+                sides = (said.get((row["battle"], row["number"], side)) for side in SIDES)
+                asked.setdefault(row["battle"], []).append(Turn(row["number"], row["question"], *sides))
+            # In the order of the chain: the last link is the one that stands.
+            last = {(r["battle"], r["voter"]): r for r in rows(votes, votes.c.battle, votes.c.number)}
+            told = {(row["battle"], row["voter"]) for row in rows(reveals, reveals.c.battle)}
+            return [
+                _battle(row, asked.get(id, []), last.get((id, row["voter"])), (id, row["voter"]) in told)
+                for id in ids
+                if (row := known.get(id)) is not None
+            ]
+
+        return self.store.do(read)
+
+    def ask(self, battle: Battle, question: str) -> int:
+        """Write down the next question of a battle; its number comes back.
+
+        Raises:
+            Conflict: another question waits for its answers, or the battle was voted on.
+        """
+        if battle.vote is not None or (battle.turns and not battle.answered):
+            raise Conflict("This battle takes no question now. Wait for the answers, or begin another one.")
+        number = len(battle.turns)
+        row = _turn_row(battle, Turn(number, question))
+        new = self.store.database.insert(turns).on_conflict_do_nothing().returning(turns.c.number)
+        if self.store.do(lambda c: c.execute(new, [row]).first()) is None:
+            raise Conflict("Another question was asked meanwhile. Load the page again.")
+        return number
+
+    def answer(self, battle: str, turn: int, side: str, answer: Answer) -> None:
+        """Write down what one side said; what is there already stays."""
+        new = self.store.database.insert(answers).on_conflict_do_nothing()
+        row = _answer_row(battle, turn, side, answer)
+        self.store.do(lambda c: c.execute(new, [row]))
+
+    # ── votes ───────────────────────────────────────────────────────────────────────────────────────
+
+    def vote(self, id: str, voter: str, choice: str, reasons: Sequence[str] = ()) -> Battle:
+        """Vote.
+
+        Raises:
+            BadOption: no such choice or reason.
+            UnknownName: no such battle of this voter's.
+            Conflict: it was voted on, or there is nothing to vote on yet.
+        """
+        if choice not in list(Choice):
+            raise BadOption(f"choice={choice!r} is not allowed; allowed: {', '.join(Choice)}.")
+        allowed = [f"{side}:{reason}" for side in SIDES for reason in REASONS]
+        for reason in reasons:
+            if reason not in allowed:
+                raise BadOption(f"reason={reason!r} is not allowed; allowed: {', '.join(allowed)}.")
+        battle = self.battle(id, voter)
+        if not battle.answered or battle.failed:
+            raise Conflict("There is nothing to vote on: not both models have answered.")
+        self._add(battle, choice, tuple(dict.fromkeys(reasons)))
+        return self.battle(id, voter)
+
+    def undo(self, id: str, voter: str) -> Battle:
+        """Take back a vote, as long as the names were not shown.
+
+        Raises:
+            UnknownName: no such battle of this voter's.
+            Conflict: there is no vote, or the names were shown.
+        """
+        battle = self.battle(id, voter)
+        if battle.revealed:
+            raise Conflict("The names were shown, so the vote stands.")
+        self._add(battle, UNDO, ())
+        return self.battle(id, voter)
+
+    def _add(self, battle: Battle, choice: str, reasons: tuple[str, ...]) -> None:
+        """Add a link to the chain of votes, which must alternate between votes and undoing them."""
+        insert = self.store.database.insert(votes).on_conflict_do_nothing().returning(votes.c.number)
+
+        def write(connection: sa.Connection) -> bool:
+            _lock(connection, battle)
+            last = _last_vote(connection, battle.id, battle.voter)
+            stands = last is not None and last["choice"] != UNDO
+            if stands is not (choice == UNDO):
+                return False
+            number = 0 if last is None else last["number"] + 1
+            row = {
+                "battle": battle.id,
+                "voter": battle.voter,
+                "number": number,
+                "supersedes": number - 1 if number else None,
+                "choice": choice,
+                "reasons": list(reasons),
+                "turn": battle.turns[-1].number,
+                **{name: getattr(battle, name) for name in ("left", "right", "propensity")},
+                "created": timestamp(),
+            }
+            if connection.execute(insert, [row]).first() is None:
+                return False
+            # Read once the row is written, so that no reveal can come between: names that are known allow
+            # neither an undo nor a vote.
+            if _revealed(connection, battle):
+                raise Conflict("The names were shown, so the vote stands.")
+            return True
+
+        if not self.store.do(write):
+            what = "There is no vote to take back." if choice == UNDO else "You voted on this battle already."
+            raise Conflict(f"{what} Load the page again.")
+
+    def reveal(self, id: str, voter: str) -> Battle:
+        """Note that the voter is shown the names.
+
+        Raises:
+            UnknownName: no such battle of this voter's.
+            Conflict: there is no vote yet.
+        """
+        battle = self.battle(id, voter)
+        row = {"battle": id, "voter": voter, "created": timestamp()}
+        new = self.store.database.insert(reveals).on_conflict_do_nothing()
+
+        def write(connection: sa.Connection) -> None:
+            _lock(connection, battle)
+            connection.execute(new, [row])
+            last = _last_vote(connection, id, voter)
+            if (last is None or last["choice"] == UNDO) and not battle.failed:
+                raise Conflict("Names are shown once you have voted.")
+
+        self.store.do(write)
+        return replace(battle, revealed=True)
+
+    def import_votes(self, cast: Sequence[tuple[Battle, Vote]]) -> int:
+        """Write down battles with their votes from elsewhere; how many votes were new comes back."""
+        self.keep_all([battle for battle, _ in cast])
+        rows = [
+            {
+                "battle": battle.id,
+                "voter": battle.voter,
+                "number": 0,
+                "supersedes": None,
+                "choice": str(vote.choice),
+                "reasons": list(vote.reasons),
+                "turn": vote.turn,
+                **{name: getattr(battle, name) for name in ("left", "right", "propensity")},
+                "created": vote.created or timestamp(),
+            }
+            for battle, vote in cast
+        ]
+        if not rows:
+            return 0
+        new = self.store.database.insert(votes).on_conflict_do_nothing().returning(votes.c.battle)
+        return len(self.store.do(lambda c: c.execute(new, rows).all()))
+
+    # ── what was voted ──────────────────────────────────────────────────────────────────────────────
+
+    def verdicts(self, *, leaked: bool = False) -> list[Verdict]:
+        """Votes as they stand, counted by voter, pair and outcome: what is ranked.
+
+        Battles that repeat another are left out, as a voter counts once; so are those in which a model gave
+        itself away, unless ``leaked``.
+        """
+        query = (
+            _standing(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
+            .where(battles.c.repeats.is_(None), _settled())
+            .group_by(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice)
+        )
+        if not leaked:
+            query = query.where(~_leaks())
+        rows = self.store.do(lambda c: c.execute(query).all())
+        return [Verdict(v, left, right, OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
+
+    def stamp(self) -> tuple[Any, ...]:
+        """What changes when other votes count: how many lines there are, when the last one was added, how
+        many are not old enough to count by their age, and how many reveals there are.
+        """
+        young = sa.case((votes.c.created >= _settled_before(), 1), else_=0)
+        query = sa.select(sa.func.count(), sa.func.max(votes.c.created), sa.func.sum(young))
+        shown = sa.select(sa.func.count()).select_from(reveals)
+        return self.store.do(lambda c: (*c.execute(query).one(), c.execute(shown).scalar_one()))
+
+    def counts(self) -> dict[str, int]:
+        """How many votes there are, and of them: repeats, leaks and open ones (not ranked), and both bad."""
+        every = _standing(sa.func.count())
+        queries = {
+            "votes": every,
+            "repeats": every.where(battles.c.repeats.is_not(None)),
+            "leaks": every.where(battles.c.repeats.is_(None), _leaks()),
+            "both_bad": every.where(votes.c.choice == Choice.BOTH_BAD),
+            "open": every.where(~_settled()),
+        }
+        return self.store.do(lambda c: {k: int(c.execute(q).scalar_one()) for k, q in queries.items()})
+
+    def cast(self) -> list[Cast]:
+        """Votes as they stand, one by one."""
+        columns = (battles.c.item, battles.c.repeats, battles.c.content)
+        query = _standing(
+            votes.c.battle, votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *columns
+        )
+        found = []
+        for row in self.store.do(lambda c: c.execute(query.where(_settled())).mappings().all()):
+            right = row["content"].get("right") or (None, None)
+            found.append(
+                Cast(
+                    row["battle"],
+                    row["voter"],
+                    row["item"],
+                    row["left"],
+                    row["right"],
+                    row["choice"],
+                    row["repeats"],
+                    (right[0], right[1]),
+                )
+            )
+        return found
+
+    def voted(self) -> Iterator[Battle]:
+        """All battles with a vote that counts, the oldest first, a page in memory at a time."""
+        query = _standing(votes.c.battle).where(_settled()).order_by(votes.c.created, votes.c.battle)
+        ids = list(self.store.do(lambda c: c.execute(query).scalars().all()))
+        for start in range(0, len(ids), 500):
+            yield from self.battles(ids[start : start + 500])
+
+    def again(self, voter: str, rng: Random) -> Battle | None:
+        """An earlier battle of a voter's as a new one with its sides swapped; None where none is old
+        enough.
+        """
+        known = self.earlier(voter)
+        if not known:
+            return None
+        old = self.battle(rng.choice(known))
+        swapped = replace(
+            old,
+            id="",
+            created="",
+            left=old.right,
+            right=old.left,
+            repeats=old.id,
+            turns=tuple(replace(turn, left=turn.right, right=turn.left) for turn in old.turns),
+            content={**old.content, "right": list(reversed(old.content.get("right") or (None, None)))},
+            vote=None,
+            revealed=False,
+        )
+        return self.keep(swapped)
+
+    def earlier(self, voter: str, skip: int = 5) -> list[str]:
+        """The battles that a voter voted on and that may be shown again: not the last few, none twice."""
+        query = (
+            _standing(votes.c.battle)
+            .where(votes.c.voter == voter, battles.c.repeats.is_(None))
+            .order_by(votes.c.created.desc())
+            .offset(skip)
+        )
+        again = sa.select(battles.c.repeats).where(battles.c.voter == voter, battles.c.repeats.is_not(None))
+
+        def read(connection: sa.Connection) -> list[str]:
+            done = set(connection.execute(again).scalars())
+            return [id for id in connection.execute(query).scalars() if id not in done]
+
+        return self.store.do(read)
+
+
+def _standing(*columns: Any) -> sa.Select[Any]:
+    """Votes that nothing supersedes, with their battles."""
+    later = votes.alias()
+    superseded = sa.exists().where(
+        later.c.battle == votes.c.battle,
+        later.c.voter == votes.c.voter,
+        later.c.supersedes == votes.c.number,
+    )
+    return (
+        sa.select(*columns)
+        .select_from(votes.join(battles, battles.c.id == votes.c.battle))
+        .where(votes.c.choice != UNDO, ~superseded)
+    )
+
+
+def _settled() -> sa.ColumnElement[bool]:
+    """Whether a vote's names are known to its voter, or were never hidden, or it is old enough."""
+    shown = sa.exists().where(reveals.c.battle == votes.c.battle, reveals.c.voter == votes.c.voter)
+    return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < _settled_before())
+
+
+def _settled_before() -> str:
+    """The time before which a vote is old enough."""
+    return (datetime.now(UTC) - timedelta(seconds=SETTLED)).isoformat(timespec="microseconds")
+
+
+def _leaks() -> sa.Exists:
+    return sa.exists().where(answers.c.battle == votes.c.battle, answers.c.leak != "")
+
+
+def _battle(row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, told: bool) -> Battle:
+    """A battle from its row, its turns, the last link of its votes, and whether the names were shown."""
+    vote = None
+    if last is not None and last["choice"] != UNDO:
+        vote = Vote(Choice(last["choice"]), tuple(last["reasons"]), last["turn"], last["created"])
+    names = ("id", "voter", "source", "item", "left", "right", "propensity", "content", "repeats", "created")
+    known = {name: row[name] for name in names}
+    return Battle(**known, images=tuple(row["images"]), turns=tuple(asked), vote=vote, revealed=told)
+
+
+def _answer(row: Mapping[Any, Any]) -> Answer:
+    return Answer(row["text"], Outcome(row["outcome"]), row["reason"], row["seconds"], row["leak"])
+
+
+def _lock(connection: sa.Connection, battle: Battle) -> None:
+    """Let one transaction at a time decide about a battle (SQLite has one writer anyway)."""
+    connection.execute(sa.select(battles.c.id).where(battles.c.id == battle.id).with_for_update())
+
+
+def _revealed(connection: sa.Connection, battle: Battle) -> bool:
+    of = (reveals.c.battle == battle.id, reveals.c.voter == battle.voter)
+    return connection.execute(sa.select(reveals.c.battle).where(*of)).first() is not None
+
+
+def _last_vote(connection: sa.Connection, battle: str, voter: str) -> Mapping[Any, Any] | None:
+    query = sa.select(votes).where(votes.c.battle == battle, votes.c.voter == voter)
+    return connection.execute(query.order_by(votes.c.number.desc()).limit(1)).mappings().one_or_none()
+
+
+def _battle_row(battle: Battle) -> dict[str, Any]:
+    names = ("id", "voter", "source", "item", "left", "right", "propensity", "repeats", "created")
+    row = {name: getattr(battle, name) for name in names}
+    return {**row, "images": list(battle.images), "content": dict(battle.content)}
+
+
+def _turn_row(battle: Battle, turn: Turn) -> dict[str, Any]:
+    return {
+        "battle": battle.id,
+        "number": turn.number,
+        "question": storable(turn.question),
+        "created": timestamp(),
+    }
+
+
+def _answer_row(battle: str, turn: int, side: str, answer: Answer) -> dict[str, Any]:
+    names = ("text", "reason", "seconds", "leak")
+    said = {name: getattr(answer, name) for name in names}
+    said |= {name: storable(said[name]) for name in ("text", "reason", "leak")}
+    known = {"battle": battle, "turn": turn, "side": side, "outcome": str(answer.outcome)}
+    return {**known, **said, "created": timestamp()}

@@ -1,7 +1,0 @@
-"""How a failing model is mended: fine-tuning, its baselines, and models put together from parts."""
-
-from __future__ import annotations
-
-from snellen.tune.tuning import Tuned, Tuning
-
-__all__ = ["Tuned", "Tuning"]

@@ -1,0 +1,7 @@
+"""How a failing model is mended: fine-tuning, its baselines, and models put together from parts."""
+
+from __future__ import annotations
+
+from snellen.tuning.tuning import Tuned, Tuning
+
+__all__ = ["Tuned", "Tuning"]

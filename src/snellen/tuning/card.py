@@ -1,0 +1,148 @@
+"""What is written about a tuned model: the figure of its training, its card, results as the Hub reads
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snellen.errors import require
+from snellen.exchange.hub import Figure, model_index, write_entries
+from snellen.tuning.recipes import Recipe
+from snellen.tuning.results import Result
+
+__all__ = ["draw_curves", "write_card"]
+
+
+def curves(log: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[tuple[list[float], list[float]]]:
+    """Steps and values of what was logged under a key, stage by stage, steps counted through.
+
+    >>> curves({"a": [{"loss": 2, "step": 1}, {"loss": 1, "step": 2}], "b": [{"loss": 0, "step": 1}]}, "loss")
+    [([1, 2], [2, 1]), ([3], [0])]
+    """
+    found, start = [], 0
+    for rows in log.values():
+        points = [(start + row["step"], row[key]) for row in rows if key in row]
+        if points:
+            found.append(([x for x, _ in points], [y for _, y in points]))
+        start += max((row["step"] for row in rows if "step" in row), default=0)
+    return found
+
+
+def draw_curves(log: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Loss (in training, and on what was kept apart) and held-out accuracy against the step, as a PNG."""
+    if not any(log.values()):
+        return
+    require("matplotlib", "report", "The figure of a training")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [
+        ("loss", (("loss", "training", "#8a8f98"), ("eval_loss", "kept apart", "#0b62a4"))),
+        ("accuracy %", (("held_out_accuracy", "kept apart, closed set", "#0b62a4"),)),
+    ]
+    panels = [(label, lines) for label, lines in shown if any(curves(log, key) for key, _, _ in lines)]
+    figure = Figure(figsize=(4.6 * len(panels), 3.2), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    for place, (label, lines) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for key, name, color in lines:
+            for turn, (steps, values) in enumerate(curves(log, key)):
+                scaled = [100 * v for v in values] if label.startswith("accuracy") else values
+                axes.plot(
+                    steps, scaled, marker=".", color=color, linewidth=1.4, label=name if turn == 0 else None
+                )
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25)
+        if label.startswith("accuracy"):
+            axes.set_ylim(0, 102)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def write_card(
+    folder: Path,
+    *,
+    base: str,
+    on_hub: str | None,
+    whole: bool,
+    recipe: Recipe | None,
+    results: Sequence[Result],
+    weakest: Result | None,
+    facts: Mapping[str, Any],
+    notes: Sequence[str],
+    model: str,
+) -> None:
+    """Write ``README.md`` with its metadata, and ``.eval_results/*.yaml`` for data sets of the Hub.
+
+    Args:
+        on_hub: the base model's id on the Hub, if it lies there.
+        whole: whether all of the data was tested: only that is a result of a benchmark.
+
+    The Hub takes results in ``.eval_results/`` for data sets that lie there alone; all are in the card's
+    ``model-index``.
+
+    Source: https://huggingface.co/docs/hub/eval-results and …/model-cards.
+    """
+    from huggingface_hub import ModelCardData
+
+    figures = [Figure(one.data, one.protocol, one.score, round(100 * one.after, 2)) for one in results]
+    adapter = recipe is not None and recipe.adapter
+    data = ModelCardData(
+        base_model=on_hub,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="image-text-to-text" if recipe is not None else "zero-shot-image-classification",
+        tags=["snellen", *(["lora"] if adapter else [])],
+        model_name=f"{base.rpartition('/')[2]}-tuned",
+        eval_results=model_index(figures),
+    )
+    rows = [*results, *([weakest] if weakest else [])]
+    table = [
+        "| task | score | samples | before % | after % | difference in points (95 %) | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    table += [
+        f"| {_cell(one.task)} | {one.score} | {one.paired.n} | {' | '.join(one.told)} |" for one in rows
+    ]
+    text = [
+        "---",
+        data.to_yaml(),
+        "---",
+        "",
+        f"# {_cell(base)}, tuned",
+        "",
+        f"Fine-tuned with Snellen: {recipe.about if recipe else 'all weights of a dual encoder'}. "
+        f"{facts['trained']:,} of {facts['parameters']:,} numbers were trained.",
+        "",
+        "## What it gained, and what it lost",
+        "",
+        *table,
+        "",
+        "Before and after are on the same samples, none of which was learnt from unless a note below says "
+        "so; differences are paired, their intervals clustered by image.",
+    ]
+    if weakest:
+        text += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
+    if (folder / "curves.png").exists():
+        text += ["", "![the training by step](curves.png)"]
+    text += ["", "## What it learnt from", ""]
+    text += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
+    text += [
+        f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, learning "
+        f"rate {how['learning_rate']:g}"
+        for stage, how in facts.get("effective", {}).items()
+    ]
+    if notes:
+        text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
+    text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
+    (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
+    if whole:
+        write_entries(folder, figures)
+
+
+def _cell(text: str) -> str:
+    """Text that stays text in Markdown."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,124 @@
+"""Fine-tuning of dual encoders (CLIP, SigLIP) on classes: a baseline beside the vision-language model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.base import Selection
+from snellen.errors import require
+from snellen.tuning.sft import Taught
+from snellen.tuning.trainer import Watch, by_place, carry_out, in_effect, room, settings
+
+if TYPE_CHECKING:
+    from snellen.models.dual_encoder import DualEncoder
+
+__all__ = ["tune_dual_encoder"]
+
+#: As full fine-tuning of a VLM.
+LEARNING_RATE = 1e-5
+
+
+def tune_dual_encoder(
+    model: DualEncoder,
+    train: Selection,
+    held: Selection | None,
+    *,
+    out: Path,
+    given: Mapping[str, Any],
+    seed: int,
+    watch: Watch | None = None,
+) -> Taught:
+    """Cross-entropy over the scaled cosines of an image with the captions of all classes; all weights learn.
+
+    Source: the loss that Goyal et al., "Finetune like you pretrain" (arXiv 2212.00638), compare theirs with.
+
+    Raises:
+        Stopped, BadOption: as :func:`~snellen.tuning.trainer.carry_out`.
+    """
+    require("trl", "tune", "Fine-tuning")
+    import torch
+    from transformers import AutoModel, AutoProcessor, Trainer, set_seed
+
+    from snellen.models.dual_encoder import unit
+
+    set_seed(seed)
+    network = model.checkpoint.load(AutoModel)
+    dtype, network = network.dtype, network.float()
+    processor = model.checkpoint.load_processor(AutoProcessor)
+    padding = "max_length" if network.config.model_type.startswith("siglip") else True
+    texts = processor.tokenizer(
+        [model.templates[0].replace("{}", name) for name in train.labels],
+        padding=padding,
+        truncation=True,
+        max_length=network.config.get_text_config().max_position_embeddings,
+        return_tensors="pt",
+    ).to(network.device)
+    numbers = {name: i for i, name in enumerate(train.labels)}
+
+    class Classifying(torch.nn.Module):
+        """The dual encoder as a classifier over the captions of the classes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, pixel_values: Any, labels: Any) -> dict[str, Any]:
+            image = unit(self.inner.get_image_features(pixel_values=pixel_values))
+            text = unit(self.inner.get_text_features(**texts))
+            logits = self.inner.logit_scale.exp() * image @ text.T
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    def rows(selection: Selection) -> Any:
+        def batch(places: Sequence[int]) -> dict[str, Any]:
+            samples = [selection[place] for place in places]
+            pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
+            return {
+                "pixel_values": pixels["pixel_values"],
+                "labels": [numbers[s.label or ""] for s in samples],
+            }
+
+        return by_place(len(selection), batch)
+
+    parameters = sum(p.numel() for p in network.parameters())
+    folder = out / "checkpoints" / "full"
+    config = settings(
+        given,
+        folder=folder,
+        examples=len(train),
+        parameters=parameters,
+        learning_rate=LEARNING_RATE,
+        share=1.0,
+        seed=seed,
+        device=network.device,
+        watched=held is not None,
+    )
+    config.gradient_checkpointing = False  # the wrapper has no such switch
+    wrapped = Classifying()
+
+    def right(prediction: Any) -> dict[str, float]:
+        said = prediction.predictions.argmax(-1)
+        return {"held_out_accuracy": float((said == prediction.label_ids).mean())}
+
+    trainer = carry_out(
+        Trainer,
+        folder,
+        "full",
+        watch,
+        model=wrapped,
+        args=config,
+        train_dataset=rows(train),
+        eval_dataset=None if held is None else rows(held),
+        compute_metrics=right,
+    )
+    if int(os.environ.get("RANK", "0")) == 0:
+        with room(out):
+            network.to(dtype).save_pretrained(out)
+            processor.save_pretrained(out)
+    log = [
+        {key.replace("eval_held_out", "held_out"): value for key, value in row.items()}
+        for row in trainer.state.log_history
+    ]
+    return Taught({"full": log}, parameters, parameters, {"full": in_effect(config, len(train))})

@@ -1,0 +1,98 @@
+"""A classification head on a vision-language model's frozen features: another objective, as a baseline."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.base import Selection
+from snellen.errors import DataError, require
+from snellen.models.head import CONFIG, WEIGHTS
+from snellen.prompts import OPEN_WORLD
+from snellen.tuning.trainer import Watch
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.vlm import VisionLanguageModel
+
+__all__ = ["fit_head"]
+
+#: Strengths of regularisation that cross-validation chooses among, and its folds.
+STRENGTHS, FOLDS = (0.01, 0.1, 1.0, 10.0, 100.0), 3
+
+
+def fit_head(
+    model: VisionLanguageModel,
+    train: Selection,
+    without: frozenset[int],
+    *,
+    out: Path,
+    base: str,
+    options: Mapping[str, Any],
+    top: Path,
+    watch: Watch | None = None,
+) -> int:
+    """Fit a linear head by cross-entropy on the hidden state of the prompt's last token in the last layer,
+    and write it to a folder, which ``head:FOLDER`` names.
+
+    Args:
+        without: places that are not learnt from.
+        base: the name of the model that it sits on; ``options``: of that model.
+        top: where features are kept, so that an interrupted fit begins with them.
+
+    Returns:
+        how many numbers were learnt.
+
+    Raises:
+        DataError: a class with fewer than two images.
+        MissingExtra: scikit-learn is not installed.
+
+    Source: Zhang et al., arXiv 2405.18415, which compares both objectives.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from snellen.models.huggingface.features import stored
+
+    linear: Any = require("sklearn.linear_model", "tune", "A classification head")
+    searching: Any = require("sklearn.model_selection", "tune", "A classification head")
+    places = [place for place in range(len(train)) if place not in without]
+    labels = [train.data.row(train.indices[place]).label for place in places]
+    few = min(labels.count(name) for name in train.labels)
+    if few < 2:
+        raise DataError(f"{train.name}: every class needs two images to learn from; one has {few}.")
+    held = stored(
+        model,
+        train,
+        places,
+        OPEN_WORLD[0],
+        top,
+        watch=None if watch is None else lambda step, steps: watch("features", step, steps, {}),
+    )
+    seen = np.asarray(next(rows for name, rows in held.items() if name.endswith("last token")))
+    mean, scale = seen.mean(0), seen.std(0) + 1e-6
+    search = searching.GridSearchCV(
+        linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
+        fitted = search.fit((seen - mean) / scale, labels).best_estimator_
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:  # scikit-learn keeps the second of two alone
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    out.mkdir(parents=True, exist_ok=True)
+    arrays = {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
+    save_file({key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}, out / WEIGHTS)
+    facts = {
+        "base": base,
+        "revision": model.checkpoint.revision,
+        "options": dict(options),
+        "prompt": OPEN_WORLD[0],
+        "place": "last token",
+        "labels": [str(name) for name in fitted.classes_],
+        "strength": float(search.best_params_["C"]),
+    }
+    (out / CONFIG).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return int(weight.size + bias.size)

@@ -1,0 +1,112 @@
+"""Before and after: what a tuning gained and what it lost, on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snellen.metrics.stats import Paired, paired
+from snellen.metrics.summary import cluster_of
+from snellen.runs.compare import compare
+from snellen.runs.run import Run
+
+__all__ = ["Result", "of_classes", "result_of"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A task before and after, on the same samples.
+
+    Attributes:
+        score: what is compared, such as accuracy.
+        first, second: ids of the runs before and after.
+        before, after: the scores.
+        paired: after less before.
+        classes: where the samples are those of some classes.
+    """
+
+    task: str
+    score: str
+    first: str
+    second: str
+    before: float
+    after: float
+    paired: Paired
+    classes: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        return self.task.rpartition(", ")[0] or self.task
+
+    @property
+    def protocol(self) -> str:
+        """How it was asked."""
+        return self.task.rpartition(", ")[2]
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, or ``no difference shown``."""
+        gap = self.paired.difference
+        return "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference shown"
+
+    @property
+    def told(self) -> tuple[str, str, str, str]:
+        """Before, after, the difference with its interval, the verdict; shares in per cent."""
+        gap = self.paired.difference
+        return (
+            f"{100 * self.before:.1f}",
+            f"{100 * self.after:.1f}",
+            f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})",
+            self.sentence,
+        )
+
+    @property
+    def sentence(self) -> str:
+        """The verdict, with what so many samples could have shown."""
+        found = self.paired
+        if self.verdict != "no difference shown":
+            return self.verdict
+        if found.n == 1:
+            return "one sample tells nothing"
+        if not found.only_first and not found.only_second:
+            return f"the same on all {found.n}"
+        return f"not parted: {found.n} samples show {100 * found.detectable:.0f} points or more"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "task": self.task,
+            "score": self.score,
+            "before": self.before,
+            "after": self.after,
+            "runs": [self.first, self.second],
+            "verdict": self.verdict,
+            **self.paired.as_dict(),
+            **({"classes": list(self.classes)} if self.classes else {}),
+        }
+
+
+def result_of(before: Run, after: Run) -> Result:
+    """Two runs on the same samples, perhaps by two protocols (a head ranks names, the model said them)."""
+    (found,) = compare([after, before], across=True)
+    asked, now = (run.manifest["protocol"]["name"] for run in (before, after))
+    title = f"{after.manifest['data']['name']}, {asked}" + (f" → {now}" if now != asked else "")
+    scores = [float(run.metrics[run.primary]["value"]) for run in (before, after)]
+    return Result(title, found.score, before.id, after.id, scores[0], scores[1], found.result)
+
+
+def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None:
+    """The same on the samples of some classes; None where there are fewer than two."""
+    one, other = before.outcomes.set_index("id"), after.outcomes.set_index("id")
+    one = one[one["label"].isin(classes)]
+    if len(one) < 2:
+        return None
+    other = other.loc[one.index]
+    right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (one, other)]
+    clusters = [cluster_of(images, name) for name, images in zip(one.index, one["images"], strict=True)]
+    found = paired(right[1], right[0], clusters)
+    title = f"the {len(classes)} classes that it found least before"
+    means = [sum(marks) / len(marks) for marks in right]
+    return Result(title, "accuracy", before.id, after.id, means[0], means[1], found, tuple(classes))

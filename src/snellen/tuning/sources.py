@@ -1,0 +1,332 @@
+"""What is learnt from and what is tested: splits, parts, mixtures, oversampling."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from snellen.datasets.base import Dataset, Row, Selection, select
+from snellen.errors import BadOption, DataError, UsageError
+from snellen.registry import DATASETS, parse_name
+from snellen.tuning.examples import Ask, Example, examples
+from snellen.types import Sample
+
+__all__ = ["Lessons", "Part", "Source", "apart", "hold_out", "mixed", "parted"]
+
+#: Drawn charts have as many training pictures as are asked for: so many of each class.
+DRAWN = 60
+#: Of the training samples so many are kept apart to watch the training by, and at least, or none.
+WATCHED, LEAST = 200, 10
+#: A sample of a rare class comes at most so many times as often.
+MOST = 10
+
+
+class Part(Dataset):
+    """Some items of a data set, as a data set."""
+
+    def __init__(self, data: Dataset, places: Sequence[int], what: str) -> None:
+        self._data, self._places = data, list(places)
+        self.name = f"{data.name} ({what})"
+        self.labels, self.background, self.synonyms = data.labels, data.background, data.synonyms
+        self.protocol, self.protocol_options = data.protocol, data.protocol_options
+        self.notes, self.bad = data.notes, data.bad
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def row(self, index: int) -> Row:
+        return self._data.row(self._places[index])
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        return self._data.sample(self._places[index], labels, background)
+
+    def digest(self, index: int) -> str:
+        return self._data.digest(self._places[index])
+
+
+def parted(data: Dataset, share: float, seed: int) -> tuple[Part, Part]:
+    """A data set parted in two at random, class by class: to be learnt from, and to be tested on.
+
+    Items with an image in common stay together.
+
+    Raises:
+        BadOption: a share that is not between 0 and 1.
+        DataError: too few items for a class to be on both sides; an image that cannot be read.
+    """
+    if not 0 < share < 1:
+        raise BadOption(f"--hold-out {share} is not allowed; allowed: between 0 and 1, such as 0.2.")
+    groups: dict[str | None, list[list[int]]] = {}
+    for members in _together(data):
+        groups.setdefault(data.row(members[0]).label, []).append(members)
+    rng = random.Random(f"snellen/hold-out/{seed}")
+    tested: set[int] = set()
+    for label, contents in groups.items():
+        if len(contents) < 2:
+            what = f"{label!r} has a single image" if label else "there is a single image"
+            raise DataError(
+                f"{data.name}: {what}, which cannot be both learnt from and tested on. Add images, or leave "
+                "the class out."
+            )
+        rng.shuffle(contents)
+        for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
+            tested.update(members)
+    rest = [i for i in range(len(data)) if i not in tested]
+    return Part(data, rest, "training part"), Part(data, sorted(tested), "held out")
+
+
+def _together(data: Dataset) -> list[list[int]]:
+    """Items by what they share: those with an image in common, and of those without images equal ones."""
+    owner = list(range(len(data)))
+
+    def root(i: int) -> int:
+        while owner[i] != i:
+            owner[i] = owner[owner[i]]
+            i = owner[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i in range(len(data)):
+        unread = False
+        try:
+            hashes = [image.sha256 for image in data.sample(i, data.labels, data.background).images]
+        except DataError:
+            hashes, unread = [], True  # said, or left out, when it is looked at
+        for one in hashes or [f"item {i}" if unread else data.digest(i)]:
+            owner[root(i)] = root(first.setdefault(one, i))
+    found: dict[int, list[int]] = {}
+    for i in range(len(data)):
+        found.setdefault(root(i), []).append(i)
+    return list(found.values())
+
+
+def hold_out(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    train: str | None,
+    split: str | None,
+    share: float | None,
+    seed: int,
+) -> tuple[Dataset, Dataset]:
+    """What to learn from, and what to test on: the data set, or a part of it.
+
+    Raises:
+        DataError: there is no such split.
+        BadOption: more than one way is given.
+    """
+    if sum(given is not None for given in (train, split, share)) > 1:
+        raise BadOption("Give one of --train, --train-split and --hold-out.")
+    data = DATASETS.make(name, options)
+    if train is not None:
+        return DATASETS.make(train), data
+    drawn = name.startswith("chart:")
+    if share is not None:
+        if not drawn and (learnt := _own_split(name, options)) is not None:
+            raise BadOption(
+                f"--hold-out {share}: {name} has a training split of its own ({len(learnt)} samples). Leave "
+                "--hold-out away to learn from that one; to part one split all the same, name it: -D "
+                "split=NAME"
+            )
+        return parted(data, share, seed)
+    wanted = split or "train"
+    # As many pictures are drawn to learn from as are wanted; how many are tested says nothing of it.
+    more = {"n": DRAWN * len(data.labels)} if drawn else {}
+    try:
+        return _split(name, {**options, **more}, wanted), data
+    except UsageError as error:
+        raise DataError(
+            f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another data "
+            "set with --train, or keep a part of this one for the test: --hold-out 0.2"
+        ) from error
+
+
+def _split(name: str, options: Mapping[str, Any], split: str) -> Dataset:
+    """A split of a data set, whatever its name says of splits.
+
+    Raises:
+        UsageError: there is none, or no such.
+    """
+    scheme, rest, own = parse_name(name)
+    return DATASETS.make(f"{scheme}:{rest}", {**own, **options, "split": split})
+
+
+def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
+    """The training split of a data set whose split nobody named; None where there is none."""
+    if "split" in {**parse_name(name)[2], **options}:
+        return None
+    try:
+        return _split(name, options, "train")
+    except UsageError:
+        return None
+
+
+@dataclass
+class Source:
+    """Samples that are learnt from, and how.
+
+    Attributes:
+        weight: how many examples of it come for each of the first source's.
+        confused: for a class, the names that the model takes it for.
+        wrong: places of samples that it gets wrong.
+    """
+
+    selection: Selection
+    weight: float = 1.0
+    teach: Ask = "both"
+    seed: int = 0
+    confused: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    wrong: frozenset[int] = frozenset()
+
+    def examples(self, place: int) -> list[Example]:
+        """What one sample teaches."""
+        sample, data = self.selection[place], self.selection.data
+        return examples(
+            sample,
+            data.protocol,
+            data.protocol_options,
+            teach=self.teach,
+            confused=self.confused.get(sample.label or "", ()),
+            seed=self.seed,
+        )
+
+    def label(self, place: int) -> str | None:
+        """The class of a sample."""
+        return self.selection.data.row(self.selection.indices[place]).label
+
+
+def mixed(name: str, teach: Ask, seed: int, *, skip_bad: bool = False) -> Source:
+    """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
+    unless another is named.
+
+    Raises:
+        BadOption: the weight is no number above 0.
+        UsageError: as making the data set.
+    """
+    head, at, tail = name.rpartition("@")
+    try:
+        weight = float(tail) if at else 1.0
+    except ValueError:
+        head, weight = name, 1.0
+    if not at or head == "":
+        head = name
+    if not 0 < weight <= 100:
+        raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
+    selection = select(_own_split(head, {}) or DATASETS.make(head), skip_bad=skip_bad)
+    selection.name = head
+    return Source(selection, weight, teach, seed)
+
+
+class Lessons(Sequence[Example]):
+    """All that is learnt, example by example, made when it is asked for.
+
+    Args:
+        sources: the first is what the model is tuned for.
+        rare: whether rare classes of the first come as often as common ones (up to ten times as often as
+            they are there).
+        without: places of the first that are kept apart.
+
+    Raises:
+        DataError: nothing can be learnt from a source.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        rare: bool = False,
+        without: frozenset[int] = frozenset(),
+        seed: int = 0,
+    ) -> None:
+        self.sources = list(sources)
+        rng = random.Random(f"snellen/lessons/{seed}")
+        if len(without) >= len(self.sources[0].selection):
+            raise DataError(
+                f"{self.sources[0].selection.name}: no sample is left to learn from: all of them are tested "
+                "too, or cannot be read. Name another training set with --train, or keep a part for the "
+                "test: --hold-out 0.2"
+            )
+        first = [(0, place, k) for place, k in _offered(self.sources[0], without)]
+        if rare:
+            first += list(self._more(first, rng))
+        wrong = self.sources[0].wrong
+        first += 2 * [item for item in first if item[1] in wrong]
+        self._items = first
+        self.counts = [len(first)]
+        for number, source in enumerate(self.sources[1:], 1):
+            own = [(number, place, k) for place, k in _offered(source)]
+            count = max(1, round(source.weight * len(first)))
+            dealt: list[tuple[int, int, int]] = []
+            while len(dealt) < count:
+                dealt += rng.sample(own, min(len(own), count - len(dealt)))
+            self._items += dealt
+            self.counts.append(count)
+
+    def _more(
+        self, items: Sequence[tuple[int, int, int]], rng: random.Random
+    ) -> Iterator[tuple[int, int, int]]:
+        """Further turns of the items of rare classes."""
+        source = self.sources[0]
+        by_class: dict[str | None, list[tuple[int, int, int]]] = {}
+        for item in items:
+            by_class.setdefault(source.label(item[1]), []).append(item)
+        most = max(map(len, by_class.values()))
+        for own in by_class.values():
+            wanted = min(most, MOST * len(own)) - len(own)
+            while wanted > 0:
+                turn = rng.sample(own, min(len(own), wanted))
+                yield from turn
+                wanted -= len(turn)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        source, place, k = self._items[index]
+        return self.sources[source].examples(place)[k]
+
+    def classes(self) -> Counter[str]:
+        """How many examples there are of each class."""
+        found = (self.sources[s].label(place) for s, place, _ in self._items if s == 0)
+        return Counter(label for label in found if label is not None)
+
+
+def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
+    """Places with the numbers of their examples."""
+    found = []
+    for place in range(len(source.selection)):
+        if place not in without:
+            found += [(place, k) for k in range(len(source.examples(place)))]
+    if not found:
+        raise DataError(
+            f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with answers, "
+            "no captions, no conversations."
+        )
+    return found
+
+
+def apart(source: Source, seed: int) -> frozenset[int]:
+    """Places that are not learnt from, so that the training can be watched by them: a tenth, at most 200, of
+    every class alike; none where that would be fewer than ten.
+    """
+    count = min(WATCHED, len(source.selection) // 10)
+    if count < LEAST or not source.selection.labels:
+        return frozenset()
+    by_class: dict[str | None, list[int]] = {}
+    for place in range(len(source.selection)):
+        by_class.setdefault(source.label(place), []).append(place)
+    rng = random.Random(f"snellen/apart/{seed}")
+    decks = [rng.sample(own, len(own)) for own in by_class.values()]
+    rng.shuffle(decks)
+    found: list[int] = []
+    turn = 0
+    while len(found) < count:
+        before = len(found)
+        # A class keeps at least half of its samples to be learnt from.
+        found += [deck[turn] for deck in decks if turn < len(deck) // 2][: count - len(found)]
+        turn += 1
+        if len(found) == before:
+            break
+    return frozenset(found)

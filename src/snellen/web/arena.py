@@ -1,0 +1,326 @@
+"""The arena's pages: begin a battle, ask, vote, take it back, see the names; and the ranking that follows."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from snellen.arena.live import MAX_TURNS, Live
+from snellen.arena.rating import FEW_VOTERS
+from snellen.arena.recorded import Recorded
+from snellen.arena.results import Results
+from snellen.chat.conversation import MAX_QUESTION
+from snellen.errors import BadOption, ImageError, UsageError
+from snellen.images import is_hash
+from snellen.storage.votes import REASONS, SIDES, Battle, Choice
+from snellen.types import Outcome
+from snellen.web.images import MAX_UPLOAD, preview
+from snellen.web.state import Site, picture, site_of
+
+__all__ = ["router"]
+
+router = APIRouter()
+
+
+def _arena(site: Site) -> Live | Recorded:
+    if site.arena is None:
+        raise UsageError(
+            "There is no arena here. Start one: snellen arena --model A --model B, or snellen arena --runs "
+            "RUN RUN"
+        )
+    return site.arena
+
+
+@router.get("/arena", response_model=None)
+def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
+    """Where a battle begins: an image and a question, or a stored one."""
+    site = site_of(request)
+    arena = _arena(site)
+    if image and not site.uploads.has(image):
+        raise HTTPException(404, "This image is not kept.")
+    question = ""
+    if image and sample and isinstance(arena, Live) and (found := arena.sample(sample)) is not None:
+        question = found.question or ""
+    return _begin_page(request, image=image, sample=sample, question=question)
+
+
+def _begin_page(
+    request: Request, status: int = 200, *, image: str, sample: str, question: str, told: str = ""
+) -> Response:
+    """Where a battle begins, with what was typed already, and what was wrong with it."""
+    site = site_of(request)
+    arena = _arena(site)
+    voter = site.voter(request)
+    return site.page(
+        "arena",
+        status,
+        title="Arena",
+        live=isinstance(arena, Live),
+        players=len(arena.players),
+        has_data=isinstance(arena, Live) and arena.data is not None,
+        image=image,
+        sample=sample,
+        question=question,
+        told=told,
+        again=bool(voter and site.ballots.earlier(voter)),
+        max_upload=MAX_UPLOAD,
+        max_question=MAX_QUESTION,
+    )
+
+
+@router.post("/arena/random", response_model=None)
+def random_image(request: Request) -> Response:
+    """Take an image of the data, to ask about."""
+    site = site_of(request)
+    arena = _arena(site)
+    if not isinstance(arena, Live):
+        raise UsageError("This arena shows stored answers; press Start.")
+    site.limit("upload", request)
+    found, sample, _ = arena.random_image()
+    sha256 = site.uploads.keep(found.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
+    return RedirectResponse(
+        str(request.url_for("arena_page").include_query_params(image=sha256, sample=sample)), 303
+    )
+
+
+@router.post("/arena", response_model=None)
+async def begin(
+    request: Request,
+    question: str = Form(""),
+    image: str = Form(""),
+    sample: str = Form(""),
+    file: UploadFile | None = None,
+) -> Response:
+    """Begin a battle."""
+    site = site_of(request)
+    arena = _arena(site)
+    # No model is asked for stored answers.
+    site.limit("vote" if isinstance(arena, Recorded) else "ask", request)
+    voter = await run_in_threadpool(site.enrolled, request)
+    if isinstance(arena, Recorded):
+        battle = await run_in_threadpool(arena.deal, voter)
+        if battle is None:
+            page = site.page("arena_done", title="Nothing left to judge")
+            site.newcomer(request, page)
+            return page
+    else:
+        known = image if site.uploads.has(image) else ""
+        try:
+            sha256 = await _image(site, request, known, file)
+            known, sample = sha256, sample if sha256 == known else ""  # what came is not sent twice
+            more = await run_in_threadpool(_about, arena, sample)
+            battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
+        except (ImageError, BadOption) as error:
+            typed = {"image": known, "sample": sample, "question": question}
+            return await run_in_threadpool(partial(_begin_page, request, 400, told=str(error), **typed))
+        arena.attend(battle)
+    response = RedirectResponse(f"/arena/battles/{battle.id}", 303)
+    site.newcomer(request, response)
+    return response
+
+
+def _about(arena: Live, sample: str) -> dict[str, Any]:
+    """What the data know of a sample."""
+    found = arena.sample(sample) if sample else None
+    if found is None:
+        return {}
+    truth = found.label or " / ".join(found.references)
+    return {"sample": sample, **({"truth": truth} if truth else {})}
+
+
+async def _image(site: Site, request: Request, known: str, file: UploadFile | None) -> str:
+    """The hash of the image that a form brings, or names.
+
+    Raises:
+        ImageError: it is none, or too large.
+    """
+    if found := await site.uploaded(request, file) or known:
+        return found
+    raise ImageError("There is no image. Choose a PNG, JPEG or WebP file, or take a random image.")
+
+
+@router.post("/arena/again", response_model=None)
+def again(request: Request) -> Response:
+    """Judge an earlier battle once more, sides swapped."""
+    site = site_of(request)
+    arena = _arena(site)
+    site.limit("vote", request)
+    voter = site.voter(request)
+    battle = site.ballots.again(voter, arena.rng) if voter else None
+    if battle is None:
+        raise UsageError(
+            "There is no battle of yours that is old enough to be judged again. Vote on more first."
+        )
+    return RedirectResponse(f"/arena/battles/{battle.id}", 303)
+
+
+async def _mine(request: Request, id: str) -> tuple[Site, str, Battle]:
+    site = site_of(request)
+    voter = await run_in_threadpool(site.voter, request)
+    return site, voter or "", await run_in_threadpool(site.ballots.battle, id, voter or "")
+
+
+@router.get("/arena/battles/{id}", response_model=None)
+async def battle_page(request: Request, id: str) -> Response:
+    """A battle as it stands. What a server that ended left unanswered is taken up again."""
+    site, _, battle = await _mine(request, id)
+    if isinstance(site.arena, Live):
+        site.arena.attend(battle)
+    return await run_in_threadpool(_show, site, battle)
+
+
+def _show(site: Site, battle: Battle) -> Response:
+    live = battle.source == Live.source and isinstance(site.arena, Live)
+    return site.page(
+        "battle",
+        title="Battle",
+        battle=battle,
+        sides=list(zip(SIDES, ("A", "B"), strict=True)),
+        answered=battle.answered,
+        failed=battle.failed,
+        live=live,
+        has_data=live and isinstance(site.arena, Live) and site.arena.data is not None,
+        takes_more=live
+        and battle.vote is None
+        and not battle.failed
+        and not battle.repeats
+        and len(battle.turns) < MAX_TURNS,
+        reasons=REASONS,
+        choices={
+            Choice.LEFT: "A is better",
+            Choice.RIGHT: "B is better",
+            Choice.TIE: "A tie",
+            Choice.BOTH_BAD: "Both are bad",
+        },
+        ok=Outcome.OK,
+        max_question=MAX_QUESTION,
+    )
+
+
+@router.get("/arena/battles/{id}/state", response_model=None)
+async def battle_state(request: Request, id: str) -> Response:
+    """Whether both have answered: what a page that waits asks."""
+    site, _, battle = await _mine(request, id)
+    if isinstance(site.arena, Live):
+        site.arena.attend(battle)
+    return JSONResponse({"answered": battle.answered})
+
+
+@router.get("/arena/images/{sha256}", response_model=None)
+def arena_image(request: Request, sha256: str) -> Response:
+    """An uploaded image, or the preview of a run's."""
+    site = site_of(request)
+    if not is_hash(sha256):
+        raise HTTPException(404)
+    if (found := site.uploads.read(sha256)) is None and (small := preview(site.store, sha256)) is not None:
+        found = ("image/jpeg", small)
+    return picture(found)
+
+
+@router.get("/arena/battles/{id}/images/{number}", response_model=None)
+def battle_image(request: Request, id: str, number: int) -> Response:
+    """An image of a battle, as large as it can be had."""
+    site = site_of(request)
+    battle = site.ballots.battle(id, site.voter(request) or "")
+    if not 0 < number <= len(battle.images):
+        raise HTTPException(404, "This battle has no such image.")
+    sha256 = battle.images[number - 1]
+    if (found := site.originals.of_battle(battle, sha256)) is not None:
+        return picture(found)
+    return arena_image(request, sha256)
+
+
+@router.post("/arena/battles/{id}/turns", response_model=None)
+async def further(request: Request, id: str, question: str = Form("")) -> Response:
+    """Ask both something more."""
+    site, voter, battle = await _mine(request, id)
+    site.limit("ask", request)
+    if not isinstance(site.arena, Live) or battle.source != Live.source:
+        raise UsageError("The answers of this battle are stored ones; its models are not here to be asked.")
+    await run_in_threadpool(site.arena.ask, battle, question)
+    site.arena.attend(await run_in_threadpool(site.ballots.battle, id, voter))
+    return RedirectResponse(f"/arena/battles/{id}", 303)
+
+
+@router.post("/arena/battles/{id}/votes", response_model=None)
+def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = Form([])) -> Response:  # noqa: B008 - read, not called
+    """Vote; the names come later, so that a vote can still be taken back."""
+    site = site_of(request)
+    site.limit("vote", request)
+    site.ballots.vote(id, site.voter(request) or "", choice, reason)
+    return RedirectResponse(f"/arena/battles/{id}", 303)
+
+
+@router.post("/arena/battles/{id}/undo", response_model=None)
+def undo(request: Request, id: str) -> Response:
+    """Take a vote back, before the names are shown."""
+    site = site_of(request)
+    site.limit("vote", request)
+    site.ballots.undo(id, site.voter(request) or "")
+    return RedirectResponse(f"/arena/battles/{id}", 303)
+
+
+@router.post("/arena/battles/{id}/reveal", response_model=None)
+def reveal(request: Request, id: str) -> Response:
+    """Show the names."""
+    site = site_of(request)
+    site.ballots.reveal(id, site.voter(request) or "")
+    return RedirectResponse(f"/arena/battles/{id}", 303)
+
+
+@router.get("/ranking", response_model=None)
+def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response:
+    """What the votes say."""
+    site = site_of(request)
+    results = _results(site, style, leaks)
+    return site.page(
+        "ranking",
+        title="Ranking",
+        results=results,
+        ranking=results.ranking,
+        quality=results.quality,
+        style=bool(style),
+        leaks=bool(leaks),
+        few=FEW_VOTERS,
+        scale=_scale(results),
+    )
+
+
+def _results(site: Site, style: str, leaks: str) -> Results:
+    """What votes say, as an address asks.
+
+    Raises:
+        BadOption: it asks otherwise.
+    """
+    for name, value in (("style", style), ("leaks", leaks)):
+        if value not in ("", "1"):
+            raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or nothing.")
+    return site.results(style=bool(style), leaked=bool(leaks))
+
+
+def _scale(results: Results) -> dict[str, Any]:
+    """Where ratings stand on a line of 160 units."""
+    if results.ranking is None:
+        return {}
+    low = min(one.low for one in results.ranking.standings)
+    high = max(one.high for one in results.ranking.standings)
+    width = max(high - low, 1.0)
+
+    def at(rating: float) -> float:
+        return round(4 + 152 * (rating - low) / width, 1)
+
+    return {one.model: (at(one.low), at(one.rating), at(one.high)) for one in results.ranking.standings}
+
+
+@router.get("/ranking.json", response_model=None)
+def ranking_json(request: Request, style: str = "", leaks: str = "") -> Response:
+    """The same as JSON."""
+    results = _results(site_of(request), style, leaks)
+    text = json.dumps(results.as_dict(), indent=1, ensure_ascii=False)
+    return Response(text, headers={"content-type": "application/json; charset=utf-8"})

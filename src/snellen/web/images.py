@@ -1,0 +1,171 @@
+"""Images that pages show: uploads, previews, and the originals of samples where they can still be had."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from snellen.datasets.base import Selection
+from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
+from snellen.images import cleaned, is_hash
+from snellen.runs.plan import Filters, Source
+from snellen.runs.run import Run
+from snellen.storage.store import Store
+from snellen.storage.votes import Battle
+
+__all__ = ["MAX_UPLOAD", "PNG", "Album", "Originals", "Uploads"]
+
+#: How a PNG begins.
+PNG = b"\x89PNG"
+#: Bytes of an upload.
+MAX_UPLOAD = 16 * 2**20
+#: Data sets that lie on this machine: to show their images, nothing is fetched.
+_LOCAL = frozenset({"chart", "folder", "jsonl", "csv", "parquet", "tsv"})
+#: How many data sets are held open.
+_OPEN = 4
+#: The longest side of an original that is sent.
+_SIDE = 2048
+_FORMATS = ("PNG", "JPEG", "WEBP")
+#: A large picture takes hundreds of megabytes while it is decoded, so few are at once.
+_DECODING = threading.BoundedSemaphore(2)
+
+
+class Uploads:
+    """Uploaded images, decoded, encoded again and kept under their hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "uploads"
+
+    def path(self, sha256: str) -> Path:
+        """Where the image of a hash is kept."""
+        return self.folder / sha256[:2] / sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether this is the hash of an image that is kept."""
+        return is_hash(sha256) and self.path(sha256).is_file()
+
+    def read(self, sha256: str) -> tuple[str, bytes] | None:
+        """Media type and bytes of an image; None where it is not kept. They are PNG or JPEG: see
+        :func:`snellen.images.cleaned`.
+        """
+        if not self.has(sha256):
+            return None
+        data = self.path(sha256).read_bytes()
+        return ("image/png" if data.startswith(PNG) else "image/jpeg"), data
+
+    def keep(self, data: bytes, name: str = "the upload") -> str:
+        """Keep an image; its hash comes back.
+
+        Raises:
+            ImageError: too large, or no image of a kind that is taken.
+            StoreError: it cannot be written.
+        """
+        if len(data) > MAX_UPLOAD:
+            raise ImageError(f"{name}: {len(data):,} bytes; at most {MAX_UPLOAD:,} are taken. Shrink it.")
+        with _DECODING:
+            bare = cleaned(data, name)
+        sha256 = hashlib.sha256(bare).hexdigest()
+        path = self.path(sha256)
+        if not path.exists():
+            part = path.with_suffix(f".{threading.get_ident()}.part")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                part.write_bytes(bare)
+                part.replace(path)
+            except OSError as error:
+                raise StoreError(f"{self.folder}: cannot be written ({error.strerror}).") from error
+        return sha256
+
+
+class Originals:
+    """Samples' own images, read again from data sets that lie on this machine. What is shown must have the
+    hash that the run wrote down, so that no other file can be had this way.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._open: OrderedDict[str, Selection | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of_battle(self, battle: Battle, sha256: str) -> tuple[str, bytes] | None:
+        """Media type and bytes of an image of a battle between runs, as :meth:`image`."""
+        runs, sample = battle.content.get("runs"), battle.content.get("sample")
+        if not runs or sample is None:
+            return None
+        try:
+            position = self.store.sample_row(runs[0], sample)["position"]
+        except UnknownName:  # the run is in another workspace
+            return None
+        return self.image(runs[0], position, sha256)
+
+    def image(self, run: str, position: int, sha256: str) -> tuple[str, bytes] | None:
+        """Media type and bytes of a sample's image, encoded for a browser; None where it cannot be had."""
+        with self._lock:
+            if run not in self._open:
+                self._open[run] = self._selection(run)
+                if len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+            selection = self._open[run]
+        if selection is None or position >= len(selection):
+            return None
+        try:
+            for image in selection[position].images:
+                if image.sha256 == sha256:
+                    return image.as_sent(_FORMATS, _SIDE)
+        except SnellenError:
+            pass  # the file went away or broke since
+        return None
+
+    def _selection(self, run: str) -> Selection | None:
+        recipe = Run(self.store, run).manifest.get("plan")
+        if recipe is None or recipe["data"][0].partition(":")[0] not in _LOCAL:
+            return None
+        filters = Filters.of(recipe)
+        split = {"split": filters.split} if filters.split else {}
+        try:
+            options = {**recipe["data_options"], **split}
+            return Source(recipe["data"][0], options, filters, recipe["seed"])()
+        except (SnellenError, OSError):
+            return None
+
+
+class Album:
+    """Images of battles as files, for those who take votes elsewhere.
+
+    Args:
+        folder: made when it is not there.
+    """
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._uploads, self._originals = Uploads(store.folder), Originals(store)
+        self._store, self.folder = store, folder
+
+    def __call__(self, battle: Battle, sha256: str) -> str:
+        """Write an image, as large as it can be had, and return its path; empty where it is not kept.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if not is_hash(sha256):  # of votes from elsewhere, which name a file by what they like
+            return ""
+        found = self._uploads.read(sha256) or self._originals.of_battle(battle, sha256)
+        data = found[1] if found is not None else preview(self._store, sha256)
+        if data is None:
+            return ""
+        target = self.folder / f"{sha256}.{'png' if data.startswith(PNG) else 'jpg'}"
+        if data[8:12] == b"WEBP":
+            target = target.with_suffix(".webp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        except OSError as error:
+            raise StoreError(f"{target}: cannot be written ({error.strerror}).") from error
+        return str(target)
+
+
+def preview(store: Store, sha256: str) -> bytes | None:
+    """The small preview of an image; None where there is none."""
+    path = store.preview_path(sha256)
+    return path.read_bytes() if path.is_file() else None

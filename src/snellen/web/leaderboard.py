@@ -1,0 +1,343 @@
+"""The leaderboard's pages: tables, averages, classes side by side, and what is seen as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from snellen.errors import BadOption, UsageError
+from snellen.leaderboards.board import Entry, Group, Query, benchmark, grouped, pareto
+from snellen.leaderboards.model_info import SIZES, UNKNOWN
+from snellen.metrics.classification import per_class
+from snellen.metrics.summary import most
+from snellen.reports.charts import Point, curves, scatter
+from snellen.reports.page import markdown_table
+from snellen.reports.tables import dollars, heading_of, number, pairs
+from snellen.runs.run import Run
+from snellen.web.state import Site, site_of
+
+__all__ = ["router"]
+
+router = APIRouter()
+#: Rows of one page, charts on it, marks of a chart, and models or classes of a heat map.
+ROWS, CHARTS, MARKS, MODELS, CLASSES = 200, 4, 40, 20, 60
+#: What scores are drawn against.
+_AXES: dict[str, tuple[str, Callable[[Entry], float | None], bool]] = {
+    "speed": ("items per second", lambda e: e.speed, False),
+    "memory": ("peak memory in GB", lambda e: None if e.memory is None else e.memory / 1e9, True),
+    "cost": ("cost in $", lambda e: e.cost, True),
+}
+
+
+def _query(request: Request) -> Query:
+    return Query.of(request.query_params.multi_items())
+
+
+#: Columns that are there only where some run has something to say.
+_SOMETIMES: dict[str, Callable[[Entry], Any]] = {
+    "licence": lambda e: e.facts.licence,
+    "vision": lambda e: e.facts.vision,
+    "language": lambda e: e.facts.language,
+    "open": lambda e: e.facts.open is not None,
+    "parameters": lambda e: e.facts.parameters,
+    "cost": lambda e: e.cost is not None,
+}
+
+
+@router.get("/", response_model=None)
+def leaderboard(request: Request) -> Response:
+    """Runs in tables, filtered and sorted as the address says."""
+    site, query = site_of(request), _query(request)
+    entries = site.board.entries()
+    seen = [entry for entry in entries if query.keeps(entry)]
+    groups = grouped(seen, query)
+    shown = _paged(groups, query.page)
+    ranks = _ranks(site, entries, query)
+    boards = []
+    for group, rows in shown:
+        places, paired = ranks(group)
+        tied = Counter(places.values())
+        suites = dict.fromkeys(suite for entry in rows for suite in entry.suites)
+        boards.append(
+            {
+                "group": group,
+                "rows": rows,
+                "ranks": places,
+                "tied": tied,
+                "paired": paired,
+                "suites": suites,
+                "top": most(group.primary),
+            }
+        )
+    charts = [chart for group, _ in shown if (chart := _chart(group, query.x))]
+    return site.page(
+        "leaderboard",
+        title="Leaderboard",
+        query=query,
+        boards=boards,
+        charts=charts[:CHARTS],
+        charts_left_out=len(charts[CHARTS:]),
+        sweeps=_sweeps(seen)[:CHARTS],
+        facets=_facets(entries, query),
+        total=sum(not entry.published for entry in seen),
+        runs=sum(not entry.published for entry in entries),
+        pages=-(-sum(len(group.entries) for group in groups) // ROWS),
+        axes=_AXES,
+        facts_file=site.store.folder / "models.toml",
+        shown={name: any(map(has, seen)) for name, has in _SOMETIMES.items()},
+    )
+
+
+def _paged(groups: Sequence[Group], page: int) -> list[tuple[Group, Sequence[Entry]]]:
+    """The groups of one page, with those of their rows that are on it."""
+    first = ROWS * (page - 1)
+    found: list[tuple[Group, Sequence[Entry]]] = []
+    for group in groups:
+        rows = group.entries[max(0, first) : max(0, first + ROWS)]
+        if rows:
+            found.append((group, rows))
+        first -= len(group.entries)
+        if first + ROWS <= 0:
+            break
+    return found
+
+
+def _chart(group: Group, axis: str) -> dict[str, Any] | None:
+    label, value, small = _AXES[axis]
+    points = [
+        Point(
+            x,
+            100 * e.value,
+            _named(e, group),
+            _percent(e.low),
+            _percent(e.high),
+            f"/runs/{e.id}" if e.id else "",
+        )
+        for e in group.entries
+        if e.value is not None and (x := value(e))
+    ]
+    kept = _best(points, small=small)
+    top = 100 * most(group.primary)
+    drawn = scatter(kept, x=label, y=heading_of(group.primary), small=small, top=top)
+    left_out = len(points) - len(kept)
+    return None if drawn is None else {"title": benchmark(group), "left_out": left_out, **drawn}
+
+
+def _best(points: Sequence[Point], *, small: bool) -> list[Point]:
+    """As many as a chart has room for, in their order: all that no other beats, then by score."""
+    best = pareto([(point.x, point.y) for point in points], small=small)
+    others = sorted({*range(len(points))} - {*best}, key=lambda i: -points[i].y)
+    return [points[i] for i in sorted([*best, *others][:MARKS])]
+
+
+def _ranks(
+    site: Site, entries: Sequence[Entry], query: Query
+) -> Callable[[Group], tuple[dict[str, int], bool]]:
+    """Ranks of a group's runs among all that can be compared, whatever is filtered (see
+    :meth:`snellen.leaderboards.board.Board.ranks`).
+    """
+
+    def key(group: Group) -> tuple[str, str, str, str]:
+        return group.data, group.protocol, group.primary, group.fingerprint
+
+    whole = {key(group): group for group in grouped(entries, query)}
+    return lambda group: site.board.ranks(whole.get(key(group), group))
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _named(entry: Entry, group: Group) -> str:
+    told = entry.model if group.protocol else f"{entry.model}, {entry.protocol}"
+    return f"{told} (published)" if entry.published else told
+
+
+def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Scores by the number of class names on offer, where a data set was examined with several."""
+    by_data: dict[tuple[str, str], dict[str, dict[int, Point]]] = {}
+    for entry in entries:
+        if entry.value is not None and entry.classes and not entry.published:
+            bare = entry.protocol.partition("?")[0]
+            lines = by_data.setdefault((entry.data, entry.primary), {})
+            point = Point(entry.classes, 100 * entry.value, entry.model)
+            lines.setdefault(f"{entry.model}, {bare}", {})[entry.classes] = point
+    found = []
+    for (data, primary), lines in sorted(by_data.items()):
+        several = {name: list(points.values()) for name, points in lines.items() if len(points) > 1}
+        top = 100 * most(primary)
+        drawn = curves(several, x="number of class names on offer", y=heading_of(primary), top=top)
+        if drawn is not None:
+            found.append({"title": data, **drawn})
+    return found
+
+
+def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str, int]]]:
+    """What can be filtered by, with how many entries there are of each that can be shown."""
+    entries = [entry for entry in entries if query.published or not entry.published]
+    readers: dict[str, Callable[[Entry], str]] = {
+        "data": lambda e: e.data,
+        "protocol": lambda e: e.protocol,
+        "size": lambda e: e.facts.size,
+        "licence": lambda e: e.facts.licence or UNKNOWN,
+        "family": lambda e: e.facts.family or UNKNOWN,
+    }
+    found = {}
+    for name, read in readers.items():
+        counts = Counter(
+            read(entry) for entry in entries if not entry.published or name in ("data", "protocol")
+        )
+        order = [size for size, _, _ in SIZES] + [UNKNOWN] if name == "size" else sorted(counts)
+        found[name] = [(value, counts[value]) for value in order if counts[value]]
+    suites = Counter(suite for entry in entries for suite in entry.suites)
+    return {**found, "suite": sorted(suites.items())}
+
+
+@router.get("/averages", response_model=None)
+def averages(request: Request) -> Response:
+    """Models over benchmarks: average score, average rank, and what is missing."""
+    site, query = site_of(request), _query(request)
+    entries = site.board.entries()
+    names, rows = site.board.averaged(grouped([e for e in entries if query.keeps(e)], query))
+    runs = any(not entry.published for entry in entries)
+    return site.page(
+        "averages",
+        title="Averages",
+        query=query,
+        rows=rows,
+        names=names,
+        runs=runs,
+        facets=_facets(entries, query),
+    )
+
+
+@router.get("/heatmap", response_model=None)
+def heatmap(request: Request) -> Response:
+    """Recall by class, run beside run."""
+    site = site_of(request)
+    wanted = list(dict.fromkeys(request.query_params.getlist("run")))
+    if not 0 < len(wanted) <= MODELS:
+        raise BadOption(f"{len(wanted)} runs were chosen; choose 1 to {MODELS} in the leaderboard.")
+    found = [Run(site.store, site.store.find(run)) for run in wanted]
+    for run in found:
+        if not run.classifies:
+            raise UsageError(f"{run.id} does not predict classes, so it has no figures class by class.")
+    by_run = [
+        # A class that was only said has no recall.
+        {row["class"]: row for row in per_class(*pairs(run.outcomes)) if row["support"]}
+        for run in found
+    ]
+    names = sorted({name for rows in by_run for name in rows})
+
+    def mean(name: str) -> float:
+        known = [rows[name]["recall"] for rows in by_run if name in rows]
+        return float(sum(known) / len(known))
+
+    ordered = sorted(names, key=lambda name: (mean(name), name))[:CLASSES]
+    rows = [{"name": name, "cells": [rows.get(name) for rows in by_run]} for name in ordered]
+    return site.page(
+        "heatmap",
+        title="Classes",
+        runs=found,
+        rows=rows,
+        left_out=len(names) - len(ordered),
+        several=len({run.manifest["data"]["fingerprint"] for run in found}) > 1,
+    )
+
+
+@router.get("/leaderboard.{format}", response_model=None)
+def download(request: Request, format: str) -> Response:
+    """What the leaderboard shows, as CSV, JSON or Markdown."""
+    site, query = site_of(request), _query(request)
+    makers = {"csv": _as_csv, "json": _as_json, "md": _as_markdown}
+    if format not in makers:
+        raise BadOption(f"leaderboard.{format} is not written; allowed: {', '.join(makers)}.")
+    ranks = _ranks(site, site.board.entries(), query)
+    text = makers[format]([(group, ranks(group)[0]) for group in site.board.select(query)])
+    kinds = {"csv": "text/csv", "json": "application/json", "md": "text/markdown"}
+    headers = {
+        "content-type": f"{kinds[format]}; charset=utf-8",
+        "content-disposition": f'attachment; filename="leaderboard.{format}"',
+    }
+    return Response(text, headers=headers)
+
+
+#: Groups with the ranks of their runs.
+Ranked = Sequence[tuple[Group, Mapping[str, int]]]
+
+
+def _flat(groups: Ranked) -> list[dict[str, Any]]:
+    return [
+        {**entry.as_dict(), "rank": places.get(entry.id)}
+        for group, places in groups
+        for entry in group.entries
+    ]
+
+
+def _as_json(groups: Ranked) -> str:
+    return json.dumps(_flat(groups), indent=1, ensure_ascii=False)
+
+
+def _as_csv(groups: Ranked) -> str:
+    rows = _flat(groups)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    if rows:
+        writer.writerow(rows[0])
+    for row in rows:
+        told = (json.dumps(v) if isinstance(v, dict | list) else v for v in row.values())
+        writer.writerow([_harmless(v) for v in told])
+    return buffer.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
+
+
+def _as_markdown(groups: Ranked) -> str:
+    lines: list[str] = []
+    for group, places in groups:
+        lines += [f"## {' '.join(markdown_table([benchmark(group)], [])[0].strip('| ').split())}", ""]
+        headings = ["#", "model", "protocol", heading_of(group.primary), "outcomes", "n", "items/s"]
+        headings += ["memory GB", "cost $", "parameters", "weights", "licence", "date", "published"]
+        cells = [
+            [
+                str(places.get(e.id, "–")),
+                e.model,
+                e.protocol,
+                _interval(e),
+                ", ".join(f"{n} {name}" for name, n in e.outcomes.items() if n),
+                str(e.n or ""),
+                number(e.speed),
+                "–" if e.memory is None else f"{e.memory / 1e9:.2f}",
+                dollars(e.cost),
+                "–" if e.facts.parameters is None else f"{e.facts.parameters:,.0f}",
+                "–" if e.facts.open is None else "open" if e.facts.open else "proprietary",
+                e.facts.licence or "–",
+                e.date[:10],
+                e.published,
+            ]
+            for e in group.entries
+        ]
+        lines += markdown_table(headings, cells)
+    return "\n".join(lines)
+
+
+def _interval(entry: Entry) -> str:
+    if entry.value is None:
+        return "–"
+    if entry.low is None or entry.high is None:
+        return f"{100 * entry.value:.1f}"
+    return f"{100 * entry.value:.1f} ({100 * entry.low:.1f}–{100 * entry.high:.1f})"

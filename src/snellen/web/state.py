@@ -1,0 +1,165 @@
+"""What all pages share: the workspace, the arena if there is one, and how a page is made."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request, UploadFile  # noqa: TC002 - routes are read off annotations
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
+
+from snellen._version import __version__
+from snellen.arena.live import Live
+from snellen.arena.recorded import Recorded
+from snellen.arena.results import Results
+from snellen.chat.conversation import Playground
+from snellen.errors import SnellenError
+from snellen.leaderboards.board import Board
+from snellen.reports.page import environment
+from snellen.reports.tables import dollars, heading_of, number
+from snellen.storage.store import Store
+from snellen.storage.votes import Ballots
+from snellen.web.images import MAX_UPLOAD, Originals, Uploads
+from snellen.web.markdown import markdown
+from snellen.web.security import Policy, Rates
+
+__all__ = ["Site", "TooFast", "picture", "site_of"]
+
+VOTER = "snellen_voter"
+
+
+class TooFast(SnellenError):
+    """Somebody asks more often than is allowed. ``seconds`` is how long to wait."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = max(1, round(seconds))
+        told = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
+        super().__init__(f"That was often. Wait {told}, then go on.")
+
+
+@dataclass
+class Site:
+    """The app's state."""
+
+    store: Store
+    policy: Policy
+    arena: Live | Recorded | None = None
+    rates: Rates = field(default_factory=Rates)
+    play: Playground | None = None
+
+    def __post_init__(self) -> None:
+        self.board = Board(self.store)
+        self.ballots = Ballots(self.store)
+        self.uploads = Uploads(self.store.folder)
+        self.originals = Originals(self.store)
+        self._results: dict[tuple[bool, bool], tuple[Any, Results]] = {}
+        self._templates = environment("The web app", "snellen.web")
+        self._templates.filters |= {
+            "number": number,
+            "dollars": dollars,
+            "heading": heading_of,
+            "giga": lambda count: "–" if count is None else f"{count / 1e9:.2f}",
+            "millions": _millions,
+            "day": lambda date: date[:10],
+            "markdown": markdown,
+            "part": lambda text: quote(str(text), safe=""),
+        }
+
+    def page(self, name: str, status: int = 200, **content: Any) -> HTMLResponse:
+        """A page from its template."""
+        template = self._templates.get_template(f"{name}.html.jinja")
+        shared: dict[str, Any] = {"version": __version__, "active": name}
+        shared |= {"has_arena": self.arena is not None, "has_play": self.play is not None}
+        return HTMLResponse(template.render(**{**shared, **content}), status)
+
+    def limit(self, kind: str, request: Request) -> None:
+        """Count that somebody does something.
+
+        Raises:
+            TooFast: they did it too often.
+        """
+        host = request.client.host if request.client else ""
+        # A cookie costs nothing, so all that comes from one address has a bound of its own; and before
+        # somebody is let in, there is nothing but the address.
+        voter = host if kind == "login" else request.cookies.get(VOTER) or host
+        for sort, who in ((kind, voter), ("all", host)):
+            if seconds := self.rates.wait(sort, who):
+                raise TooFast(seconds)
+
+    async def uploaded(self, request: Request, file: UploadFile | None) -> str | None:
+        """The hash of the image that a form brings; None where it brings none.
+
+        Raises:
+            ImageError: it is none, or too large.
+            TooFast: as :meth:`limit`.
+        """
+        if file is None or not file.filename:
+            return None
+        self.limit("upload", request)
+        data = await file.read(MAX_UPLOAD + 1)
+        return await run_in_threadpool(self.uploads.keep, data, "the upload")
+
+    def results(self, *, style: bool, leaked: bool) -> Results:
+        """What votes say, worked out anew when there are other votes or runs."""
+        stamp = (self.ballots.stamp(), tuple(self.store.stamps().values()))
+        known = self._results.get((style, leaked))
+        if known is None or known[0] != stamp:
+            found = Results.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
+            known = self._results[style, leaked] = (stamp, found)
+        return known[1]
+
+    def voter(self, request: Request) -> str | None:
+        """The salted id of whoever asks; None for somebody who never began a battle."""
+        secret = request.cookies.get(VOTER)
+        return self.ballots.voter(secret) if secret else None
+
+    def newcomer(self, request: Request, response: Response) -> None:
+        """Remember a voter by a cookie that only their browser holds."""
+        secret = request.state.secret
+        if request.cookies.get(VOTER) != secret:
+            response.set_cookie(
+                VOTER,
+                secret,
+                max_age=365 * 86400,
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
+            )
+
+    def enrolled(self, request: Request) -> str:
+        """The salted id of whoever asks, new or known; see :meth:`newcomer`."""
+        request.state.secret = request.cookies.get(VOTER) or secrets.token_urlsafe(24)
+        return self.ballots.voter(request.state.secret)
+
+
+def picture(found: tuple[str, bytes] | None) -> Response:
+    """An image of a media type, which a browser may keep: what stands under a hash never changes.
+
+    Raises:
+        HTTPException: there is none.
+    """
+    if found is None:
+        raise HTTPException(404, "This image is not kept.")
+    kind, data = found
+    return Response(
+        data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
+    )
+
+
+def site_of(request: Request) -> Site:
+    """The state of the app that a request is for."""
+    site: Site = request.app.state.site
+    return site
+
+
+def _millions(count: float | None) -> str:
+    if count is None:
+        return "–"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(int(count))
