@@ -44,6 +44,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-timings 2>/dev/null >/dev/null || $(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .

@@ -31,10 +31,11 @@ def draw(votes: int, models: int, voters: int, seed: int = 0):
 
 def main() -> None:
     """Draw, count, rank, and check."""
-    from snellen.arena.rating import Tally, Verdict, rank
+    from snellen.arena.rating import Tally, rank
     from snellen.arena.results import Results
     from snellen.storage.store import Store
-    from snellen.storage.votes import Answer, Ballots, Battle, Choice, Turn, Vote
+    from snellen.storage.vote_rows import Answer, Battle, Choice, Turn, Verdict, Vote
+    from snellen.storage.votes import VoteStore
 
     given = [int(word) for word in sys.argv[1:4]]
     votes, models, voters = given + [1_000_000, 50, 20_000][len(given) :]
@@ -60,7 +61,7 @@ def main() -> None:
         f"intervals that hold the true rating: {covered} of {models}; flips of the first place: {found.flips}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        ballots = Ballots(Store(folder))
+        ballots = VoteStore(Store(folder))
         some = rows[:100_000]
         began = time.perf_counter()
         for start in range(0, len(some), 2000):

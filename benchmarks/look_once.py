@@ -41,8 +41,7 @@ from snellen.models.huggingface.prefix_cache.decode import Rows
 from snellen.models.huggingface.prefix_cache.prefill import Prefix
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import BINARY, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
-from snellen.protocols.base import ask
-from snellen.types import Kind, Request, Response
+from snellen.types import Kind, Request, Response, ask
 
 PAD, BOS, EOS = 0, 1, 2
 PIXELS = 336

@@ -23,7 +23,7 @@ MODEL = '''
 import asyncio
 
 from snellen.models.base import LocalModel
-from snellen.registry import MODELS
+from snellen.models.base import MODELS
 from snellen.types import Response
 
 
@@ -90,7 +90,7 @@ def examine(top, name, **more):
 
 def throughput(top):
     """Copies of a real model."""
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
 
     how = {"model": "pico:llava", "data": "chart:shapes?n=1120", "protocol": "closed-set"}
     for turn in range(3):
@@ -101,7 +101,7 @@ def throughput(top):
 
 def overhead(top):
     """A model that answers at once."""
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
 
     count = 8_000
     how = {
@@ -117,7 +117,7 @@ def overhead(top):
 
 def writer(top, address=None):
     """Waiting models, faster and faster."""
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
     from snellen.storage import parquet_run
 
     # Shards in which as many blocks are under way at once as there are replicas to stand for.
@@ -151,7 +151,7 @@ def lost(top):
     import ray
     from ray.cluster_utils import Cluster
 
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
 
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

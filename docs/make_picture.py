@@ -20,15 +20,15 @@ from snellen.datasets.shapes import draw, figure
 from snellen.diagnosis.analysis import Case
 from snellen.diagnosis.diagnosis import diagnose
 from snellen.eye_test.eye_test import draw_card, examine
+from snellen.leaderboards.ranking import rank_runs
 from snellen.models.pico import NAMES
 from snellen.reports import page
 from snellen.reports.leaderboard import leaderboards
-from snellen.runs.compare import ranks
 from snellen.runs.matching import live_models
 from snellen.runs.plan import Filters, Plan
 from snellen.runs.run import Run
 from snellen.storage.store import Store
-from snellen.storage.votes import Ballots
+from snellen.storage.votes import VoteStore
 from snellen.web.images import Uploads
 from snellen.web.security import Policy
 from snellen.web.state import Site
@@ -79,7 +79,7 @@ def screenshot(report: Path, picture: Path) -> None:
 
 def vote(store: Store, runs: list[Run], voters: int = 14, each: int = 22) -> Recorded:
     """Simulated people, who prefer the right answer nine times in ten, and mostly say tie without one."""
-    ballots, rng = Ballots(store), Random(0)
+    ballots, rng = VoteStore(store), Random(0)
     arena = Recorded(ballots, runs, rng=rng)
     for k in range(voters):
         for _ in range(each):
@@ -181,7 +181,7 @@ def main() -> None:
             workspace=workspace,
         )
         runs = plan.examine()
-        (table,) = leaderboards(runs, WIDTH, ranks(runs))
+        (table,) = leaderboards(runs, WIDTH, rank_runs(runs))
         report = Path(workspace) / "report.html"
         report.write_text(page.html(runs), encoding="utf-8")
         screenshot(report, IMAGES / "report.png")

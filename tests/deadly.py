@@ -6,8 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from snellen.models.base import LocalModel
-from snellen.registry import MODELS
+from snellen.models.base import MODELS, LocalModel
 from snellen.types import Response
 
 

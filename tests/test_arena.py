@@ -17,9 +17,10 @@ from scipy.stats import beta, kendalltau
 
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import BOOST, draw, propensities
-from snellen.arena.quality import Cast, agreement, assess, preferred_wrong
-from snellen.arena.rating import PRIOR, Tally, Verdict, rank
+from snellen.arena.quality import agreement, assess, preferred_wrong
+from snellen.arena.rating import PRIOR, Tally, rank
 from snellen.arena.style import difference, features, styled
+from snellen.storage.vote_rows import CastVote, Verdict
 
 NAMES = ["A", "B", "C", "D", "E"]
 
@@ -322,9 +323,9 @@ class TestRanking:
 
 
 class TestQuality:
-    def casts(self, table: dict[str, dict[str, str]]) -> list[Cast]:
+    def casts(self, table: dict[str, dict[str, str]]) -> list[CastVote]:
         return [
-            Cast(f"{item}{voter}", voter, item, "A", "B", choice)
+            CastVote(f"{item}{voter}", voter, item, "A", "B", choice)
             for item, row in table.items()
             for voter, choice in row.items()
         ]
@@ -358,19 +359,21 @@ class TestQuality:
             pair = rng.sample([f"m{i}" for i in range(models)], 2)
             for voter in "xy":
                 sides = rng.sample(pair, 2)
-                votes.append(Cast(f"{item}{voter}", voter, f"i{item}", *sides, rng.choice(["left", "right"])))
+                votes.append(
+                    CastVote(f"{item}{voter}", voter, f"i{item}", *sides, rng.choice(["left", "right"]))
+                )
         assert abs(assess(votes).alpha) < 0.08
 
     def test_one_question_about_several_pairs_is_several(self):
-        votes = [Cast("b1", "x", "q", "A", "B", "left"), Cast("b2", "y", "q", "C", "D", "left")]
+        votes = [CastVote("b1", "x", "q", "A", "B", "left"), CastVote("b2", "y", "q", "C", "D", "left")]
         assert assess(votes).shared == 0
 
     def test_the_same_winner_on_the_other_side_is_the_same(self):
         votes = [
-            Cast("b1", "x", "i", "A", "B", "left"),
-            Cast("b2", "x", "i", "B", "A", "right", "b1"),  # A again
-            Cast("b3", "x", "j", "A", "B", "tie"),
-            Cast("b4", "x", "j", "B", "A", "left", "b3"),  # not a tie any more
+            CastVote("b1", "x", "i", "A", "B", "left"),
+            CastVote("b2", "x", "i", "B", "A", "right", "b1"),  # A again
+            CastVote("b3", "x", "j", "A", "B", "tie"),
+            CastVote("b4", "x", "j", "B", "A", "left", "b3"),  # not a tie any more
         ]
         found = assess(votes)
         assert found.repeated == 2
@@ -380,12 +383,12 @@ class TestQuality:
 
     def test_wrong_answers_that_were_preferred(self):
         votes = [
-            Cast("1", "x", "i", "A", "B", "left", None, (True, False)),
-            Cast("2", "x", "j", "A", "B", "right", None, (True, False)),
-            Cast("3", "y", "k", "A", "B", "right", None, (False, True)),
-            Cast("4", "y", "l", "A", "B", "right", None, (True, True)),
-            Cast("5", "y", "m", "A", "B", "tie", None, (True, False)),
-            Cast("6", "y", "n", "A", "B", "left", None, (None, None)),
+            CastVote("1", "x", "i", "A", "B", "left", None, (True, False)),
+            CastVote("2", "x", "j", "A", "B", "right", None, (True, False)),
+            CastVote("3", "y", "k", "A", "B", "right", None, (False, True)),
+            CastVote("4", "y", "l", "A", "B", "right", None, (True, True)),
+            CastVote("5", "y", "m", "A", "B", "tie", None, (True, False)),
+            CastVote("6", "y", "n", "A", "B", "left", None, (None, None)),
         ]
         found, n = preferred_wrong(votes)
         assert (found.value, n) == (pytest.approx(1 / 3), 3)

@@ -20,31 +20,32 @@ from snellen.arena.results import Results
 from snellen.errors import BadOption, Conflict, DataError, StoreError, UnknownName, Unsupported, UsageError
 from snellen.storage.schema import votes
 from snellen.storage.store import Store
-from snellen.storage.votes import Answer, Ballots, Battle, Choice, Turn
+from snellen.storage.vote_rows import Answer, Battle, Choice, Turn
+from snellen.storage.votes import VoteStore
 from snellen.types import Kind
 
 
 @pytest.fixture
 def ballots(anywhere):
     store = Store(anywhere)
-    yield Ballots(store)
+    yield VoteStore(store)
     store.close()
 
 
-def battle(ballots: Ballots, voter: str = "me", left: str = "A", right: str = "B", **more) -> Battle:
+def battle(ballots: VoteStore, voter: str = "me", left: str = "A", right: str = "B", **more) -> Battle:
     said = more.pop("said", ("a cat", "a dog"))
     turn = Turn(0, "What is it?", *(Answer(text) for text in said))
     made = Battle("", voter, "live", more.pop("item", "item"), left, right, 0.5, turns=(turn,), **more)
     return ballots.keep(made)
 
 
-def vote(ballots: Ballots, one: Battle, choice: str) -> None:
+def vote(ballots: VoteStore, one: Battle, choice: str) -> None:
     """Vote and see the names, so that the vote counts at once."""
     ballots.vote(one.id, one.voter, choice)
     ballots.reveal(one.id, one.voter)
 
 
-def rows(ballots: Ballots) -> list[tuple]:
+def rows(ballots: VoteStore) -> list[tuple]:
     query = sa.select(votes.c.number, votes.c.choice, votes.c.supersedes).order_by(votes.c.number)
     return [tuple(row) for row in ballots.store.do(lambda c: c.execute(query).all())]
 
@@ -52,7 +53,7 @@ def rows(ballots: Ballots) -> list[tuple]:
 class TestVotes:
     def test_a_battle_comes_back_as_it_was_written(self, ballots):
         one = battle(ballots, content={"sample": "s", "right": [True, None]}, images=("ab",))
-        again = Ballots(ballots.store).battle(one.id)
+        again = VoteStore(ballots.store).battle(one.id)
         assert (again.left, again.right, again.images, again.propensity) == ("A", "B", ("ab",), 0.5)
         assert again.content == {"sample": "s", "right": [True, None]}
         assert (again.turns[0].left.text, again.turns[0].right.text) == ("a cat", "a dog")
@@ -188,9 +189,9 @@ class TestVotes:
 
     def test_ids_of_voters_are_salted(self, ballots, tmp_path):
         mine = ballots.voter("secret")
-        assert mine == Ballots(ballots.store).voter("secret")
+        assert mine == VoteStore(ballots.store).voter("secret")
         assert mine != ballots.voter("another")
-        elsewhere = Ballots(Store(tmp_path / "other"))
+        elsewhere = VoteStore(Store(tmp_path / "other"))
         assert elsewhere.voter("secret") != mine
         assert "secret" not in mine
 
@@ -251,7 +252,7 @@ def runs(workspace):
 
 class TestRecorded:
     def test_battles_are_of_stored_answers(self, runs):
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, overlap=0, rng=Random(0))
         assert arena.players == tuple(f"model-{k} closed-set?rounds=1" for k in range(3))
         seen = set()
@@ -273,7 +274,7 @@ class TestRecorded:
         assert set(ballots.met().values()) == {12}
 
     def test_its_propensity_is_that_of_the_pair_when_it_was_drawn(self, runs):
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, rng=Random(3))
         for _ in range(9):
             before = propensities(arena.players, ballots.met())
@@ -283,7 +284,7 @@ class TestRecorded:
 
     def test_disagreements_first(self, runs):
         arena = Recorded(
-            Ballots(runs[0]._store), runs, disagreements_first=True, repeat=0, overlap=0, rng=Random(0)
+            VoteStore(runs[0]._store), runs, disagreements_first=True, repeat=0, overlap=0, rng=Random(0)
         )
         order = []
         while (one := arena.deal("me")) is not None:
@@ -294,7 +295,7 @@ class TestRecorded:
         assert order == sorted(order, reverse=True)  # whichever pair they are of
 
     def test_a_battle_without_a_vote_is_dealt_again(self, runs):
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
         one = arena.deal("me")
         assert arena.deal("me").id == one.id
@@ -303,7 +304,7 @@ class TestRecorded:
         assert arena.deal("me").id != one.id
 
     def test_others_are_shown_the_same_now_and_then(self, runs):
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, overlap=1.0, rng=Random(0))
 
         def five(voter):
@@ -327,7 +328,7 @@ class TestRecorded:
         assert sorted(names.values()) == ["model-0 closed-set?rounds=1", "model-0 closed-set?rounds=2"]
 
     def test_what_cannot_be_compared(self, runs, workspace):
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         with pytest.raises(UsageError, match="at least two"):
             Recorded(ballots, [runs[0], runs[0]])
         other = run(
@@ -339,7 +340,7 @@ class TestRecorded:
             Recorded(ballots, [runs[0], other])
 
     def test_wrong_answers_and_agreement_are_told(self, runs):
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
         wrong = told = 0
         while (one := arena.deal("me")) is not None:
@@ -356,7 +357,11 @@ class TestRecorded:
 class TestLive:
     def arena(self, store, *models, **more) -> Live:
         return Live(
-            Ballots(store), models, image_path=lambda sha256: store.folder / "one.png", rng=Random(0), **more
+            VoteStore(store),
+            models,
+            image_path=lambda sha256: store.folder / "one.png",
+            rng=Random(0),
+            **more,
         )
 
     @pytest.fixture
@@ -550,7 +555,7 @@ class TestExchange:
     def test_what_leaves_comes_back(self, voted, layout, tmp_path):
         file = tmp_path / "votes.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in export(voted, layout)))
-        other = Ballots(Store(tmp_path / "other"))
+        other = VoteStore(Store(tmp_path / "other"))
         assert read(other, file, layout) == (4, 4, 0)
         assert read(other, file, layout) == (4, 0, 0)  # nothing is doubled
         mine = [(b.left, b.right, b.vote.choice, b.turns[0].left.text) for b in voted.voted()]
@@ -606,7 +611,7 @@ class TestExchange:
     def test_images_leave_as_files(self, runs, tmp_path):
         from snellen.web.images import Album
 
-        ballots = Ballots(runs[0]._store)
+        ballots = VoteStore(runs[0]._store)
         vote(ballots, Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me"), "left")
         album = Album(runs[0]._store, tmp_path / "images")
         (row,) = export(ballots, "dpo", album)
@@ -673,7 +678,7 @@ def test_a_workspace_of_the_layout_before_takes_votes(tmp_path):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("PRAGMA user_version = 3"))
     store.close()
-    ballots = Ballots(Store(tmp_path / "old"))
+    ballots = VoteStore(Store(tmp_path / "old"))
     vote(ballots, battle(ballots), "left")
     with pytest.raises(StoreError, match="append-only"):
         ballots.store.do(lambda c: c.execute(sa.text("DELETE FROM votes")))

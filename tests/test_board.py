@@ -12,22 +12,14 @@ from hypothesis import strategies as st
 from helpers import Scripted
 from snellen.api import run
 from snellen.errors import BadOption
-from snellen.leaderboards.board import (
-    COLUMNS,
-    Board,
-    Entry,
-    Group,
-    Query,
-    averages,
-    grouped,
-    interval_ranks,
-    pareto,
-    published,
-)
+from snellen.leaderboards.board import Board, Group, grouped
+from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, Book, Facts, size_of
+from snellen.leaderboards.query import COLUMNS, Query
+from snellen.leaderboards.ranking import Candidate, averages, interval_ranks, pareto, rank_runs
 from snellen.reports.charts import Point, curves, scatter
-from snellen.runs.compare import ranks
 from snellen.storage.store import Store
+from snellen.suites.published import published
 
 
 def entry(id: str, value: float | None = 0.5, half: float = 0.1, **more) -> Entry:
@@ -128,7 +120,7 @@ def test_groups_are_of_the_same_samples():
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.3)), min_size=1, max_size=12))
 def test_interval_ranks_by_counting(given):
-    every = [entry(str(i), value, half) for i, (value, half) in enumerate(given)]
+    every = [Candidate(str(i), value - half, value + half, 1) for i, (value, half) in enumerate(given)]
     found = interval_ranks(every)
     for one in every:
         assert found[one.id] == 1 + sum(other.low > one.high for other in every)
@@ -292,7 +284,7 @@ class TestBoard:
         (group,) = board.select(Query())
         found, paired = board.ranks(group)
         assert paired
-        assert found == ranks(runs)
+        assert found == rank_runs(runs)
         assert found[runs[2].id] == 3
 
     def test_what_changes_is_read_again_and_nothing_else(self, runs, workspace, monkeypatch):

@@ -23,7 +23,7 @@ from snellen.runs.matching import live_models, whole
 from snellen.runs.plan import AtHand, Filters, Plan
 from snellen.runs.run import Run
 from snellen.storage.store import Store
-from snellen.storage.votes import Ballots
+from snellen.storage.votes import VoteStore
 from snellen.web.images import Uploads
 from snellen.web.security import Policy, Rates
 from snellen.web.state import Site
@@ -77,7 +77,7 @@ def address(store: Store) -> Iterator[str]:
     """A site with a live arena of the built-in models."""
     models = live_models(["pico:llava", "pico:llava-skewed"], {}, None)
     arena = Live(
-        Ballots(store),
+        VoteStore(store),
         models,
         image_path=Uploads(store.folder).path,
         data=whole("chart:shapes", {}),
@@ -389,7 +389,7 @@ def test_payloads_stay_inert(chromium, tmp_path):
         return PAYLOADS[int(request.images[0].sha256[:4], 16) % len(PAYLOADS)]
 
     runs = [run(model=Scripted(said, PAYLOADS[k]), **kwargs) for k in range(2)]
-    recorded = Recorded(Ballots(store), runs, repeat=0, rng=Random(0))
+    recorded = Recorded(VoteStore(store), runs, repeat=0, rng=Random(0))
     with served(Site(store, Policy(), recorded)) as address:
         one = Watched(chromium, address)
         for path in [
@@ -413,7 +413,7 @@ def test_payloads_stay_inert(chromium, tmp_path):
         expect(one.page.locator("table.board tbody tr")).to_have_count(2)
         one.close()
     models = [Scripted(said, name) for name in "xy"]
-    live = Live(Ballots(store), models, image_path=Uploads(store.folder).path)
+    live = Live(VoteStore(store), models, image_path=Uploads(store.folder).path)
     with served(Site(store, Policy(), live)) as address:
         one = Watched(chromium, address)
         picture = tmp_path / "'\"><img src=x onerror=alert(1)>.png"

@@ -24,13 +24,13 @@ from typer.testing import CliRunner
 import tiny
 from snellen.api import run
 from snellen.cli import app
-from snellen.datasets.base import select
+from snellen.datasets.base import DATASETS, select
 from snellen.errors import BadOption, ModelError, Unsupported, UsageError
+from snellen.models.base import MODELS
 from snellen.models.huggingface.vlm import VisionLanguageModel
-from snellen.protocols.base import ask
-from snellen.registry import DATASETS, MODELS
 from snellen.tuning import Tuning
 from snellen.tuning.build import build
+from snellen.types import ask
 
 runner = CliRunner()
 CHAT = (

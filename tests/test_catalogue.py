@@ -14,10 +14,11 @@ import snellen
 from copies import ROWS, write_copy
 from helpers import Scripted
 from snellen import cli
+from snellen.datasets.base import DATASETS
 from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
 from snellen.datasets.columns import Columns, options_in, values_at
 from snellen.errors import BadOption, DataError
-from snellen.registry import DATASETS, PROTOCOLS
+from snellen.protocols.base import PROTOCOLS
 from snellen.runs.plan import Plan
 from snellen.types import Outcome
 

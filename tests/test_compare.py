@@ -14,9 +14,10 @@ from scipy import stats as scipy_stats
 from helpers import Scripted, text_of
 from snellen.api import run
 from snellen.errors import UsageError
+from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, headline
 from snellen.metrics.stats import holm, mcnemar, paired, rate, samples_needed, wilson
-from snellen.runs.compare import compare, ranks
+from snellen.runs.compare import compare
 
 
 def simulate(rng, p: float, clusters: int, size: int, spread: float) -> np.ndarray:
@@ -184,8 +185,7 @@ TRUTHS: dict[str, str] = {}
 
 @pytest.fixture
 def truths():
-    from snellen.datasets.base import select
-    from snellen.registry import DATASETS
+    from snellen.datasets.base import DATASETS, select
 
     TRUTHS.clear()
     for sample in select(DATASETS.make("chart:shapes?n=112&size=32")):
@@ -212,11 +212,11 @@ class TestRuns:
             assert difference == pytest.approx(recall[0][name] - recall[1][name])
             assert count == 4
         json.dumps(found.as_dict())
-        assert ranks([good, bad]) == {good.id: 1, bad.id: 2}
+        assert rank_runs([good, bad]) == {good.id: 1, bad.id: 2}
 
     def test_equals_are_tied(self, workspace, truths):
         one, other = examine(seeing(0.80, "one")), examine(seeing(0.78, "other"))
-        assert set(ranks([one, other]).values()) == {1}
+        assert set(rank_runs([one, other]).values()) == {1}
         assert not compare([one, other])[0].real
         assert compare([one, other])[0].result.detectable > 0
 
@@ -252,7 +252,7 @@ class TestRuns:
         runs = [examine(seeing(0.9, "a")), examine(seeing(0.8, "b"))]
         real = type(runs[0]).outcomes.fget
         monkeypatch.setattr(type(runs[0]), "outcomes", property(lambda self: real(self).assign(label=None)))
-        assert ranks(runs) == {}
+        assert rank_runs(runs) == {}
         with pytest.raises(UsageError, match="without a truth"):
             compare(runs)
 

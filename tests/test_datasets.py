@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from snellen.datasets.base import Selection, select
+from snellen.datasets.base import DATASETS, Selection, select
 from snellen.datasets.folder import clean
 from snellen.datasets.shapes import KINDS, caption, draw, figure, nth_figure
 from snellen.errors import BadOption, DataError, ImageError, UnknownName
-from snellen.registry import DATASETS
 
 
 def make(top: Path, *paths: str) -> Path:

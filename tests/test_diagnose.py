@@ -19,14 +19,14 @@ from snellen.diagnosis.diagnosis import chosen, diagnose, parts
 from snellen.diagnosis.exposure_counts import count, texts
 from snellen.errors import DataError, UnknownName, Unsupported, UsageError
 from snellen.metrics.classification import per_class
+from snellen.models.base import MODELS
 from snellen.models.huggingface.features import features
-from snellen.protocols.base import ask, offered
-from snellen.registry import MODELS
+from snellen.protocols.base import offered
 from snellen.runs.compare import compare
 from snellen.runs.plan import Filters
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
-from snellen.types import Kind
+from snellen.types import Kind, ask
 
 NAMES = ["star", "polar bear", "bear", "ring", "half-moon"]
 

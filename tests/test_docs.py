@@ -18,10 +18,10 @@ import yaml
 
 import snellen
 from snellen import cli
+from snellen.models.base import MODELS
 from snellen.models.remote.openai import PROVIDERS
 from snellen.prompts import fill
-from snellen.protocols.base import read_yes_no
-from snellen.registry import MODELS, PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, read_yes_no
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

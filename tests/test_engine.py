@@ -21,13 +21,12 @@ from snellen.engine.loop import Answer, drive, examine_block, first_waves
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import LocalModel
-from snellen.protocols.base import ask
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
 from snellen.runs.plan import Filters, Plan
 from snellen.runs.run import Run, open_run
 from snellen.storage.store import Store
-from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score, ask
 
 LABELS = ("cat", "dog", "bird", "fish")
 

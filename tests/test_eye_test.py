@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from helpers import Scripted
 from snellen import cli
+from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EYE_CHARTS, SHAPES, EyeChart
 from snellen.errors import BadOption
 from snellen.eye_test.eye_test import CHARTS, examine
 from snellen.eye_test.psychometric import Point, fit
-from snellen.registry import DATASETS
 
 NAMES = [f"chart:{name}" for name in EYE_CHARTS]
 

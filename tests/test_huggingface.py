@@ -15,13 +15,12 @@ import torch
 import tiny
 from helpers import picture, text_of
 from snellen.errors import BadOption, MissingExtra, ModelError
+from snellen.models.base import MODELS
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.prefix_cache.self_check import Way
 from snellen.models.huggingface.vlm import Row, VisionLanguageModel
-from snellen.protocols.base import ask
-from snellen.registry import MODELS
-from snellen.types import Decoding, Kind, Message, Outcome, Request
+from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 TOLERANCE = 1e-4
 NAMES = ("cat", "car", "car tyre", "a much longer name, with a comma", "猫")

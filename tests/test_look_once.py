@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import tiny
 from helpers import picture
 from snellen.errors import BadOption, ModelError
+from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
 from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
 from snellen.models.huggingface.prefix_cache.decode import Packed, Rows
@@ -23,10 +24,8 @@ from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.self_check import Findings, Way
 from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant
 from snellen.models.huggingface.vlm import VisionLanguageModel
-from snellen.protocols.base import ask
-from snellen.registry import MODELS
 from snellen.runs.plan import Filters, Plan
-from snellen.types import Decoding, Kind, Message, Outcome, Request
+from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 TOLERANCE = 1e-4
 #: What the self-check is to find, for each architecture of docs/models.md.

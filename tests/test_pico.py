@@ -12,11 +12,10 @@ import pytest
 from snellen.api import run
 from snellen.datasets.shapes import KINDS, Figure, draw, nth_figure
 from snellen.images import Image, encode
-from snellen.models.base import LocalModel
+from snellen.models.base import MODELS, LocalModel
 from snellen.models.pico import NAMES, WEIGHTS
 from snellen.pico_recipe import curriculum
-from snellen.protocols.base import ask
-from snellen.registry import MODELS
+from snellen.types import ask
 
 #: Twenty pictures of each class.
 N = 560

@@ -22,7 +22,7 @@ from snellen.cli import app
 from snellen.datasets.shapes import draw, figure
 from snellen.errors import BadOption, Conflict, ImageError, UnknownName, Unsupported, UsageError
 from snellen.exchange.publish import check_address
-from snellen.registry import MODELS
+from snellen.models.base import MODELS
 from snellen.storage.store import Store
 from snellen.types import Outcome, Response
 from snellen.web.images import Uploads

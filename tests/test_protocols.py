@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from helpers import REFUSED, converse, sample, text_of
 from snellen.errors import BadOption, DataError
+from snellen.protocols.base import PROTOCOLS
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
 from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.protocols.open_world import OpenWorld
 from snellen.protocols.rank import Rank
-from snellen.registry import PROTOCOLS
 from snellen.types import Kind, Outcome, Response, Sample, Score
 
 LABELS = ("cat", "dog", "bird", "fish")

@@ -15,10 +15,9 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 import tiny
 from helpers import picture
 from snellen.errors import BadOption, DataError, ModelError
+from snellen.models.base import MODELS
 from snellen.models.classifier import match
-from snellen.protocols.base import ask
-from snellen.registry import MODELS
-from snellen.types import Kind
+from snellen.types import Kind, ask
 
 NAMES = ("cat", "polar bear", "car")
 COLORS = ("red", "green", "blue", "white", "black")

@@ -25,11 +25,17 @@ from typer.testing import CliRunner
 
 from snellen.api import run
 from snellen.cli import app
-from snellen.engine.ray.executor import Crew, Duty, Engine, Spans
-from snellen.engine.ray.worker import Desk, Recipe, Replica
+from snellen.datasets.base import DATASETS
+from snellen.engine.ray.cluster import Engine
+from snellen.engine.ray.executor import Crew
+from snellen.engine.ray.intervals import Spans
+from snellen.engine.ray.task import Duty, Recipe
+from snellen.engine.ray.worker import Replica
+from snellen.engine.ray.writer import Desk
 from snellen.errors import BadOption, DataError, ModelError, Stopped, StoreError, Unsupported, UsageError
+from snellen.models.base import MODELS
 from snellen.models.pico import NAMES
-from snellen.registry import DATASETS, MODELS, PROTOCOLS
+from snellen.protocols.base import PROTOCOLS
 from snellen.runs.plan import Filters, Plan, Source
 from snellen.runs.rescore import rescore
 from snellen.runs.run import Run, open_run

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snellen import registry
+from snellen.datasets.base import DATASETS
 from snellen.errors import BadOption, UnknownName
-from snellen.protocols.base import Protocol, ask
-from snellen.registry import DATASETS, MODELS, PROTOCOLS, Registry, convert, parse_name
-from snellen.types import Prediction
+from snellen.models.base import MODELS
+from snellen.protocols.base import PROTOCOLS, Protocol
+from snellen.registry import Registry, convert, parse_name
+from snellen.types import Prediction, ask
 
 
 @pytest.mark.parametrize(

@@ -270,10 +270,10 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
     """An interrupt finds the examination wherever it is: here, between two blocks."""
     import asyncio
 
-    from snellen.datasets.base import select
+    from snellen.datasets.base import DATASETS, select
     from snellen.engine import evaluation
-    from snellen.models.base import Limits
-    from snellen.registry import DATASETS, MODELS, PROTOCOLS
+    from snellen.models.base import MODELS, Limits
+    from snellen.protocols.base import PROTOCOLS
 
     async def slow(asked):
         await asyncio.sleep(0.02 + 0.001 * (asked.number % 40))

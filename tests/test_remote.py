@@ -18,20 +18,18 @@ from PIL import Image as pillow
 import snellen
 from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
-from snellen.models.base import Limits
+from snellen.models.base import MODELS, Limits
 from snellen.models.remote.base import Failed, Manners
 from snellen.models.remote.openai import PROVIDERS
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.rate import Concurrency, PerMinute
 from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
 from snellen.models.remote.wire import retry_after
-from snellen.protocols.base import ask
-from snellen.registry import MODELS
 from snellen.runs.plan import Plan
 from snellen.runs.rescore import rescore
 from snellen.storage.store import Store
 from snellen.testing import Server, completion, fault
-from snellen.types import Decoding, Kind, Message, Outcome, Request
+from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -16,7 +16,7 @@ from helpers import Scripted, sample
 from snellen.datasets.chart import chart
 from snellen.errors import BadOption, ModelError
 from snellen.metrics.stats import mean
-from snellen.registry import MODELS
+from snellen.models.base import MODELS
 from snellen.runs.rescore import rescore
 from snellen.runs.run import open_run
 from snellen.scorers.base import Predicted

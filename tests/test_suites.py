@@ -13,7 +13,7 @@ from copies import write_copy
 from helpers import Scripted
 from snellen import cli
 from snellen.errors import DataError, UnknownName
-from snellen.registry import MODELS
+from snellen.models.base import MODELS
 from snellen.reports.suites import outcome_tables, suite_page
 from snellen.suites.runner import carry_out, forecast, value_of
 from snellen.suites.suite import FOLDER, Suite, find, names
@@ -63,7 +63,9 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", names())
     def test_everything_that_a_suite_names_exists(self, name):
-        from snellen.registry import DATASETS, PROTOCOLS, parse_name
+        from snellen.datasets.base import DATASETS
+        from snellen.protocols.base import PROTOCOLS
+        from snellen.registry import parse_name
 
         suite = find(name)
         assert suite.source

@@ -13,10 +13,9 @@ import pytest
 from PIL import Image as pillow
 
 from snellen.api import run
-from snellen.datasets.base import select
+from snellen.datasets.base import DATASETS, select
 from snellen.datasets.records import Delimited, JsonLines, Parquet
 from snellen.errors import BadOption, DataError, ImageError
-from snellen.registry import DATASETS
 
 
 def png(color: str = "red") -> bytes:

@@ -502,7 +502,7 @@ TEXTS = st.text(max_size=80) | st.sampled_from(
 @given(data=st.data())
 def test_whatever_a_model_writes_has_an_outcome_and_marks_within_their_range(name, data):
     """No text ends a run, and none scores more than the most or less than nothing."""
-    from snellen.registry import PROTOCOLS
+    from snellen.protocols.base import PROTOCOLS
 
     options = {
         "multiple-choice": {"circular": data.draw(st.booleans())},

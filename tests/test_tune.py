@@ -26,13 +26,13 @@ import tiny
 from helpers import picture, sample
 from snellen.api import run
 from snellen.cli import app, main
-from snellen.datasets.base import select
+from snellen.datasets.base import DATASETS, select
 from snellen.datasets.shapes import KINDS, draw, figure
 from snellen.errors import BadOption, DataError, ModelError, Stopped, Unsupported, UsageError
+from snellen.models.base import MODELS
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import CAPTION, MULTIPLE_CHOICE, SHORT_ANSWER, fill
-from snellen.registry import DATASETS, MODELS
 from snellen.storage.store import Store
 from snellen.tuning.examples import SOME, WHOLE, examples
 from snellen.tuning.leakage import leaks
@@ -95,7 +95,7 @@ class TestExamples:
         """What is taught of a class is asked in the very words of the protocols."""
         one = select(DATASETS.make("chart:shapes?ask=color"))[0]
         data = DATASETS.make("chart:shapes?ask=color")
-        from snellen.registry import PROTOCOLS
+        from snellen.protocols.base import PROTOCOLS
 
         protocol = PROTOCOLS.make("vqa", data.protocol_options)
         asked = next(protocol.examine(one))[0].messages[0].text
@@ -594,8 +594,7 @@ class TestTuning:
         # The scores are those of scikit-learn's own model on the same features.
         from snellen.models.huggingface.features import features
         from snellen.prompts import OPEN_WORLD
-        from snellen.protocols.base import ask
-        from snellen.types import Kind, Request
+        from snellen.types import Kind, Request, ask
 
         head = MODELS.make(found.model)
         one = select(DATASETS.make("chart:shapes?n=28"))[5]

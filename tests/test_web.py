@@ -32,7 +32,8 @@ from snellen.errors import BadOption, ImageError
 from snellen.images import cleaned, is_hash
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
-from snellen.storage.votes import Ballots, Battle, Turn
+from snellen.storage.vote_rows import Battle, Turn
+from snellen.storage.votes import VoteStore
 from snellen.web.images import MAX_UPLOAD, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import HEADERS, Policy, Rates, is_loopback
@@ -390,7 +391,7 @@ class TestSafety:
         kwargs["protocol"] = "closed-set?rounds=1&prompt=<script>alert(2)</script> {names}"
         found = [run(model=Scripted(script, PAYLOADS[k]), **kwargs) for k in range(2)]
         (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicence = "<script>alert(3)</script>"\n')
-        arena = Recorded(Ballots(store), found, repeat=0, rng=Random(0))
+        arena = Recorded(VoteStore(store), found, repeat=0, rng=Random(0))
         with served(Site(store, Policy(), arena)) as address, browser(address) as client:
             pages = ["/", "/?by=data", "/averages", f"/compare?run={found[0].id}&run={found[1].id}"]
             pages += [f"/heatmap?run={one.id}" for one in found]
@@ -453,7 +454,7 @@ class TestSafety:
         ],
     )
     def test_who_may_change_anything(self, store, runs, headers, status):
-        arena = Recorded(Ballots(store), runs)
+        arena = Recorded(VoteStore(store), runs)
         with served(Site(store, Policy(), arena)) as address:
             told = {name: value.format(address=address) for name, value in headers.items()}
             assert httpx.post(f"{address}/arena", headers=told).status_code == status
@@ -560,7 +561,7 @@ class TestSafety:
 
     def test_bodies_have_an_end(self, store, runs):
         policy = Policy(max_body=100_000)
-        with served(Site(store, policy, Recorded(Ballots(store), runs))) as address:
+        with served(Site(store, policy, Recorded(VoteStore(store), runs))) as address:
             whole = httpx.post(f"{address}/arena", content=b"x" * 200_000)
             assert whole.status_code == 413
 
@@ -582,7 +583,7 @@ class TestSafety:
         assert rates.wait("ask", "me") > 0
 
     def test_too_often(self, store, runs):
-        site = Site(store, Policy(), Recorded(Ballots(store), runs), Rates({"vote": (2, 1)}))
+        site = Site(store, Policy(), Recorded(VoteStore(store), runs), Rates({"vote": (2, 1)}))
         with served(site) as address, browser(address) as client:
             seen = [client.post("/arena") for _ in range(5)]
             assert [reply.status_code for reply in seen][-1] == 429
@@ -674,7 +675,7 @@ def live(store):
         return f"**{len(request.messages)}** {request.images[0].size}"
 
     models = [Scripted(script, "secret-one"), Scripted(script, "secret-two")]
-    arena = Live(Ballots(store), models, image_path=Uploads(store.folder).path, rng=Random(0))
+    arena = Live(VoteStore(store), models, image_path=Uploads(store.folder).path, rng=Random(0))
     return Site(store, Policy(), arena)
 
 
@@ -781,7 +782,11 @@ class TestArena:
         models = [Scripted(lambda r: "a", n) for n in ("one", "two")]
         uploads = Uploads(store.folder)
         arena = Live(
-            Ballots(store), models, image_path=uploads.path, data=whole("chart:shapes?n=5", {}), rng=Random(0)
+            VoteStore(store),
+            models,
+            image_path=uploads.path,
+            data=whole("chart:shapes?n=5", {}),
+            rng=Random(0),
         )
         with served(Site(store, Policy(), arena)) as address, browser(address) as client:
             page = client.post("/arena/random")
@@ -798,7 +803,7 @@ class TestArena:
     def test_nothing_is_left(self, store, workspace):
         kwargs = {"data": "chart:shapes?n=3", "protocol": "closed-set?rounds=1"}
         found = [run(model=Scripted(lambda r: "star", f"m{k}"), **kwargs) for k in range(2)]
-        arena = Recorded(Ballots(store), found, repeat=0)
+        arena = Recorded(VoteStore(store), found, repeat=0)
         with served(Site(store, Policy(), arena)) as address, browser(address) as client:
             for _ in range(3):
                 battle = client.post("/arena")
@@ -819,7 +824,7 @@ class TestArena:
         site = Site(
             store,
             Policy(),
-            Recorded(Ballots(store), found, repeat=0),
+            Recorded(VoteStore(store), found, repeat=0),
             Rates({"ask": (999, 999), "vote": (999, 999)}),
         )
 
@@ -933,7 +938,7 @@ class TestCommands:
         assert (code, "SNELLEN_TOKEN" in err) == (2, True)
 
     def test_votes_out_and_in(self, snellen, store, runs, tmp_path):
-        ballots = Ballots(store)
+        ballots = VoteStore(store)
         arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
         for k in range(30):
             one = arena.deal(f"v{k % 12}")
@@ -969,4 +974,4 @@ def test_the_database_may_be_named_apart(postgres, monkeypatch, tmp_path):
     monkeypatch.setenv("SNELLEN_DB", address)
     monkeypatch.setenv("SNELLEN_FILES", str(tmp_path / "files"))
     assert default_workspace() == address
-    assert Ballots(Store()).verdicts() == []
+    assert VoteStore(Store()).verdicts() == []

@@ -9,12 +9,11 @@ from snellen._version import __version__
 
 if TYPE_CHECKING:
     from snellen.api import run
-    from snellen.datasets.base import Dataset
+    from snellen.datasets.base import DATASETS, Dataset
     from snellen.errors import SnellenError, Stopped, UsageError
     from snellen.images import Image
-    from snellen.models.base import LocalModel, Model
-    from snellen.protocols.base import Protocol, ask
-    from snellen.registry import DATASETS, MODELS, PROTOCOLS
+    from snellen.models.base import MODELS, LocalModel, Model
+    from snellen.protocols.base import PROTOCOLS, Protocol
     from snellen.runs.plan import Filters, Plan
     from snellen.runs.run import Run, list_runs, open_run
     from snellen.types import (
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         Response,
         Sample,
         Score,
+        ask,
     )
 
 __all__ = [
@@ -66,12 +66,11 @@ _HOMES = {
     "snellen.api": ("run",),
     "snellen.runs.plan": ("Filters", "Plan"),
     "snellen.runs.run": ("Run", "list_runs", "open_run"),
-    "snellen.datasets.base": ("Dataset",),
+    "snellen.datasets.base": ("DATASETS", "Dataset"),
     "snellen.errors": ("SnellenError", "Stopped", "UsageError"),
     "snellen.images": ("Image",),
-    "snellen.models.base": ("LocalModel", "Model"),
-    "snellen.protocols.base": ("Protocol", "ask"),
-    "snellen.registry": ("DATASETS", "MODELS", "PROTOCOLS"),
+    "snellen.models.base": ("MODELS", "LocalModel", "Model"),
+    "snellen.protocols.base": ("PROTOCOLS", "Protocol"),
     "snellen.types": (
         "Decoding",
         "Examination",
@@ -83,6 +82,7 @@ _HOMES = {
         "Response",
         "Sample",
         "Score",
+        "ask",
     ),
 }
 

@@ -14,7 +14,7 @@ from snellen.runs.run import Run
 from snellen.storage.store import Store
 
 if TYPE_CHECKING:
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
 
 __all__ = ["run"]
 

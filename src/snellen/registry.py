@@ -19,17 +19,12 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import unquote
 
 from snellen.errors import BadOption, UnknownName, did_you_mean
 
-if TYPE_CHECKING:
-    from snellen.datasets.base import Dataset
-    from snellen.models.base import Model
-    from snellen.protocols.base import Protocol
-
-__all__ = ["DATASETS", "MODELS", "PROTOCOLS", "Entry", "Registry", "convert", "parse_name"]
+__all__ = ["Entry", "Registry", "convert", "parse_name"]
 
 T = TypeVar("T")
 Factory = Callable[..., Any]
@@ -215,8 +210,3 @@ def convert(where: str, value: Any, hint: Any) -> Any:
 
 def _refusal(where: str, value: Any, allowed: str) -> BadOption:
     return BadOption(f"{where}={value!r} is not allowed; allowed: {allowed}.")
-
-
-MODELS: Registry[Model] = Registry("model", "snellen.models", bare="hf")
-DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder")
-PROTOCOLS: Registry[Protocol] = Registry("protocol", "snellen.protocols", takes_rest=False)

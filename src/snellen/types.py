@@ -5,7 +5,8 @@ All are frozen and do no I/O (an :class:`~snellen.images.Image` is a promise tha
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ __all__ = [
     "Response",
     "Sample",
     "Score",
+    "ask",
 ]
 
 
@@ -175,3 +177,27 @@ class Prediction:
 
 #: A protocol's examination of a sample: yields waves of requests, is sent their responses.
 Examination = Generator[Sequence[Request], Sequence[Response], Prediction]
+
+
+def ask(
+    images: Iterable[Image],
+    text: str,
+    *,
+    kind: Kind = Kind.GENERATE,
+    max_tokens: int = 32,
+    **more: Any,
+) -> Request:
+    """A user's turn: images first, then the text; one that the text names, as <image 1>, stands there."""
+    message = Message("user", _placed(tuple(images), text))
+    return Request((message,), kind, Decoding(max_tokens=max_tokens), **more)
+
+
+def _placed(images: tuple[Image, ...], text: str) -> tuple[str | Image, ...]:
+    parts = re.split(r"<image (\d+)>", text)
+    named = [int(number) - 1 for number in parts[1::2]]
+    if not named or max(named) >= len(images):
+        return (*images, text)
+    content: list[str | Image] = [image for i, image in enumerate(images) if i not in named]
+    for i, part in enumerate(parts):
+        content.append(images[int(part) - 1] if i % 2 else part)
+    return tuple(part for part in content if part != "")

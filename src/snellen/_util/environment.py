@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["git_hash", "hardware", "peak_rss", "versions"]
+__all__ = ["available_memory", "git_hash", "hardware", "peak_rss", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -24,15 +24,14 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """The machine, as far as it tells: processor, cores, memory, GPU (only where torch is in use)."""
-    import os
+    import psutil
 
     found: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": psutil.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
     }
-    with suppress(ValueError, OSError, AttributeError):
-        found["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if (torch := sys.modules.get("torch")) is not None:
         found["threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
@@ -48,14 +47,24 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_rss() -> int | None:
-    """The most memory that this process has held so far, in bytes; None where it cannot be told."""
+def peak_rss() -> int:
+    """The most memory that this process has held so far, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
-        return None
+        import psutil
+
+        memory: Any = psutil.Process().memory_info()
+        return int(memory.peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def available_memory() -> int:
+    """Memory that processes can still take without swapping, in bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def git_hash() -> str | None:

@@ -14,7 +14,8 @@ from snellen._util.redaction import storable
 from snellen.arena.leaks import leak
 from snellen.errors import DataError
 from snellen.images import is_hash
-from snellen.storage.votes import SIDES, Answer, Ballots, Battle, Choice, Turn, Vote
+from snellen.storage.vote_rows import SIDES, Answer, Battle, Choice, Turn, Vote
+from snellen.storage.votes import VoteStore
 
 __all__ = ["EXPORTS", "IMPORTS", "Imported", "export", "read"]
 
@@ -46,7 +47,7 @@ class Imported(NamedTuple):
 
 
 def export(
-    ballots: Ballots, layout: str, picture: Callable[[Battle, str], str] | None = None
+    ballots: VoteStore, layout: str, picture: Callable[[Battle, str], str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Votes that count, one row each, the oldest first.
 
@@ -129,7 +130,7 @@ def _seconds(created: str) -> float:
     return 0.0
 
 
-def read(ballots: Ballots, path: Path, layout: str) -> Imported:
+def read(ballots: VoteStore, path: Path, layout: str) -> Imported:
     """Take votes over from a file of JSON lines. What was taken over before is not doubled.
 
     Voters' names and addresses become salted ids; images are not in these files. Votes of battles that were
@@ -169,14 +170,14 @@ def read(ballots: Ballots, path: Path, layout: str) -> Imported:
     return Imported(lines, new + ballots.import_votes(_foreign(ballots, page)), others)
 
 
-def _foreign(ballots: Ballots, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:
+def _foreign(ballots: VoteStore, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:
     """Those whose battles were not fought here: one's own export, read again, brings nothing new."""
     own = ballots.known([str(battle.content["from"]) for battle, _ in page])
     return [(battle, vote) for battle, vote in page if battle.content["from"] not in own]
 
 
 def _made(
-    ballots: Ballots,
+    ballots: VoteStore,
     key: str,
     models: tuple[str, str],
     choice: Choice,
@@ -239,7 +240,7 @@ def _right(value: Any) -> list[bool | None]:
     return found
 
 
-def _from_preference(ballots: Ballots, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
+def _from_preference(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     if "winner_model_a" in row:  # the layout of 55k
         flags = [int(row[name]) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
         choice = [Choice.LEFT, Choice.RIGHT, Choice.TIE][flags.index(1)]
@@ -263,7 +264,7 @@ def _from_preference(ballots: Ballots, row: Mapping[str, Any]) -> tuple[Battle, 
     return _made(ballots, key, models, choice, judge, both, float(row.get("tstamp") or 0), row)
 
 
-def _from_fastchat(ballots: Ballots, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
+def _from_fastchat(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     choices = {told: choice for choice, told in _TYPES.items()}
     if row["type"] not in choices:
         return None  # a chat, a regeneration …: no vote

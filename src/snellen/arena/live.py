@@ -19,7 +19,8 @@ from snellen.engine.cache import Remembering
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
-from snellen.storage.votes import SIDES, Answer, Ballots, Battle, Turn
+from snellen.storage.vote_rows import SIDES, Answer, Battle, Turn
+from snellen.storage.votes import VoteStore
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Live:
 
     def __init__(
         self,
-        ballots: Ballots,
+        ballots: VoteStore,
         models: Sequence[Model],
         *,
         image_path: Callable[[str], Path],

@@ -5,41 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from snellen.arena.rating import FEW_VOTERS
 from snellen.metrics.stats import Estimate, rate
+from snellen.storage.vote_rows import CastVote
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Agreement", "Cast", "Quality", "agreement", "assess", "preferred_wrong"]
-
-
-class Cast(NamedTuple):
-    """A vote as it stands, with what it was about.
-
-    Attributes:
-        item: what it was about: the same for all who were shown the same.
-        choice: left, right, tie or both_bad.
-        repeats: the battle that it was shown again, or None.
-        right: whether left and right answers were right, where that is known.
-    """
-
-    battle: str
-    voter: str
-    item: str
-    left: str
-    right_: str
-    choice: str
-    repeats: str | None = None
-    right: tuple[bool | None, bool | None] = (None, None)
-
-    @property
-    def winner(self) -> str:
-        """The model that was preferred, or what the vote was instead."""
-        return {"left": self.left, "right": self.right_}.get(self.choice, self.choice)
+__all__ = ["Agreement", "Quality", "agreement", "assess", "preferred_wrong"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,7 @@ class Quality:
         }
 
 
-def assess(votes: Sequence[Cast]) -> Quality:
+def assess(votes: Sequence[CastVote]) -> Quality:
     """Self-consistency, position bias and agreement of votes.
 
     Intervals count voters, or votes where there are fewer than ``FEW_VOTERS``.
@@ -101,13 +77,13 @@ def assess(votes: Sequence[Cast]) -> Quality:
     )
 
 
-def _clusters(votes: Sequence[Cast]) -> list[str]:
+def _clusters(votes: Sequence[CastVote]) -> list[str]:
     """What votes hang together by: their voters, or, where those are few, nothing."""
     several = len({vote.voter for vote in votes}) >= FEW_VOTERS
     return [vote.voter if several else vote.battle for vote in votes]
 
 
-def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
+def _alpha(votes: Sequence[CastVote]) -> tuple[float | None, int]:
     """Nominal alpha by counts of each item: a table of voters by items would be empty but for a few cells.
 
     What was said is told relative to the pair: models' names as categories would count as agreement that
@@ -130,7 +106,7 @@ def _alpha(votes: Sequence[Cast]) -> tuple[float | None, int]:
     return 1 - (n - 1) * apart / expected, len(shared)
 
 
-def preferred_wrong(votes: Sequence[Cast]) -> tuple[Estimate, int] | None:
+def preferred_wrong(votes: Sequence[CastVote]) -> tuple[Estimate, int] | None:
     """How often the wrong answer was preferred, of decisive votes where exactly one of the two is right."""
     once = [vote for vote in votes if vote.repeats is None and vote.choice in ("left", "right")]
     told = [v for v in once if None not in v.right and v.right[0] != v.right[1]]

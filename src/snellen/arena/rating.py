@@ -13,10 +13,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from snellen.errors import require
 from snellen.metrics.stats import LEVEL, samples_needed
+from snellen.storage.vote_rows import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-__all__ = ["FEW_VOTERS", "Ranking", "Standing", "Tally", "Verdict", "rank", "ranking"]
+__all__ = ["FEW_VOTERS", "Ranking", "Standing", "Tally", "rank", "ranking"]
 
 #: With fewer voters, votes are drawn again rather than voters, and the intervals are theirs alone.
 FEW_VOTERS = 10
@@ -37,16 +38,6 @@ PRIOR = 0.5
 UNSEEN = 0.5
 #: Points on the customary scale: 400 for a factor of ten in strength, 1000 in the middle.
 SCALE, CENTER = 400.0, 1000.0
-
-
-class Verdict(NamedTuple):
-    """So many equal votes of one voter. ``outcome`` is left, right or tie (both bad is a tie)."""
-
-    voter: str
-    left: str
-    right: str
-    outcome: str
-    times: int = 1
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import draw
 from snellen.errors import UsageError
-from snellen.storage.votes import Answer, Ballots, Battle, Turn
+from snellen.storage.vote_rows import Answer, Battle, Turn
+from snellen.storage.votes import VoteStore
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Recorded:
 
     def __init__(
         self,
-        ballots: Ballots,
+        ballots: VoteStore,
         runs: Sequence[Run],
         *,
         disagreements_first: bool = False,

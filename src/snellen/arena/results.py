@@ -10,10 +10,11 @@ from snellen.arena.quality import Agreement, Quality, agreement, assess, preferr
 from snellen.arena.rating import Ranking, Tally, rank
 from snellen.arena.style import difference, styled
 from snellen.metrics.stats import Estimate
-from snellen.storage.votes import OUTCOMES, Ballots
+from snellen.storage.vote_rows import OUTCOMES
+from snellen.storage.votes import VoteStore
 
 if TYPE_CHECKING:
-    from snellen.leaderboards.board import Entry
+    from snellen.leaderboards.entries import Entry
 
 __all__ = ["Results"]
 
@@ -39,7 +40,7 @@ class Results:
 
     @classmethod
     def of(
-        cls, ballots: Ballots, *, style: bool = False, leaked: bool = False, entries: Sequence[Entry] = ()
+        cls, ballots: VoteStore, *, style: bool = False, leaked: bool = False, entries: Sequence[Entry] = ()
     ) -> Results:
         """Read all votes of a workspace and rank by them.
 
@@ -79,7 +80,7 @@ class Results:
         }
 
 
-def _rows(ballots: Ballots, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
+def _rows(ballots: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
     """Votes one by one, with the difference in style of all that both sides said."""
     found: list[tuple[str, str, str, str, Sequence[float]]] = []
     for battle in ballots.voted():

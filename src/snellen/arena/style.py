@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, Tally, Verdict, ranking
+from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, Tally, ranking
 from snellen.errors import require
 from snellen.metrics.stats import LEVEL
+from snellen.storage.vote_rows import Verdict
 
 if TYPE_CHECKING:
     from snellen.arena.rating import Floats

@@ -16,7 +16,7 @@ from snellen.errors import BadOption
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
     from snellen.models.base import Model
     from snellen.runs.run import Run
 
@@ -108,11 +108,11 @@ def load(models: Sequence[Model]) -> None:
 
 def print_leaderboard(runs: list[Run]) -> None:
     """The table of runs, and how to look closer."""
+    from snellen.leaderboards.ranking import rank_runs
     from snellen.reports.leaderboard import leaderboards
-    from snellen.runs.compare import ranks
 
     console = screen()
-    for table in leaderboards(runs, console.width, ranks(runs)):
+    for table in leaderboards(runs, console.width, rank_runs(runs)):
         console.print(table)
     console.print(f"Look closer: snellen show {runs[-1].id}{runs[-1].where}", style="dim", soft_wrap=True)
 
@@ -186,7 +186,7 @@ def read_engine(name: str | None, replicas: int | None, gpus: float | None) -> E
     Raises:
         BadOption: options that go with an engine, without one; or of values that cannot be.
     """
-    from snellen.engine.ray.executor import Engine
+    from snellen.engine.ray.cluster import Engine
 
     if name is not None:
         return Engine.read(name, replicas, gpus)

@@ -143,7 +143,7 @@ def arena_(
 ) -> None:
     """Vote blind in the browser: two anonymous models side by side, live or from finished runs."""
     from snellen.storage.store import Store
-    from snellen.storage.votes import Ballots
+    from snellen.storage.votes import VoteStore
 
     _need()
     wanted = [*(runs or []), *(more or [])]
@@ -156,7 +156,7 @@ def arena_(
     if disagreements_first and not runs:
         raise BadOption("--disagreements-first goes with --runs.")
     store = Store(workspace, create=not runs)
-    ballots = Ballots(store)
+    ballots = VoteStore(store)
     with _door(host, port, token, allow_host, browse) as serve:
         if runs:
             from snellen.arena.recorded import Recorded
@@ -203,10 +203,10 @@ def ranking(
     from snellen.leaderboards.board import Board
     from snellen.reports.votes import lines_of, ranking_table
     from snellen.storage.store import Store
-    from snellen.storage.votes import Ballots
+    from snellen.storage.votes import VoteStore
 
     store = Store(workspace, create=False)
-    results = Results.of(Ballots(store), style=style, leaked=leaks, entries=Board(store).entries())
+    results = Results.of(VoteStore(store), style=style, leaked=leaks, entries=Board(store).entries())
     if as_json:
         print_json(results.as_dict())
         return
@@ -242,11 +242,11 @@ def export(
     from snellen.arena.exchange import export as rows
     from snellen.exchange.export import write_text
     from snellen.storage.store import Store
-    from snellen.storage.votes import Ballots
+    from snellen.storage.votes import VoteStore
     from snellen.web.images import Album
 
     store = Store(workspace, create=False)
-    ballots = Ballots(store)
+    ballots = VoteStore(store)
     album = Album(store, images) if images is not None else None
     lines = [json.dumps(row, ensure_ascii=False) for row in rows(ballots, format, album)]
     text = "".join(f"{line}\n" for line in lines)
@@ -271,8 +271,8 @@ def import_(
     """Take votes over from elsewhere; what was taken over before is not doubled."""
     from snellen.arena.exchange import read
     from snellen.storage.store import Store
-    from snellen.storage.votes import Ballots
+    from snellen.storage.votes import VoteStore
 
-    found = read(Ballots(Store(workspace)), file, format)
+    found = read(VoteStore(Store(workspace)), file, format)
     others = f", {found.others} lines are no votes to be counted" if found.others else ""
     typer.echo(f"{found.votes} new votes of {found.lines} lines{others}", err=True)

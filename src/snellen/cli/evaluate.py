@@ -178,8 +178,8 @@ def _carry_out(
     quiet: bool,
 ) -> None:
     """Examine, and show what came of it."""
+    from snellen.exchange.export import writable, write_run
     from snellen.reports.tracking import tracker
-    from snellen.runs.run import writable
 
     for name in trackers:
         tracker(name)
@@ -191,7 +191,7 @@ def _carry_out(
     runs = [run for run in plan.runs if run.metrics.get("n")]
     if output_path is not None:
         for run in runs:
-            run.write(output_path)
+            write_run(run, output_path)
     if as_json:
         print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
     elif runs:

@@ -45,10 +45,10 @@ def acuity_(
     quiet: Quiet = False,
 ) -> None:
     """The eye test: how small, faint, crowded … may it be? Fits a curve to each chart and draws the card."""
+    from snellen.exchange.export import writable
     from snellen.eye_test.eye_test import CHARTS, draw_card, examine
     from snellen.reports import tables
     from snellen.reports.progress import progress
-    from snellen.runs.run import writable
 
     require("matplotlib", "report", "Drawing the card")  # said now, not when all has been asked
     if output is not None and output.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.registry import Registry
 from snellen.types import Sample
 
-__all__ = ["Bad", "Dataset", "Row", "Selection", "select"]
+__all__ = ["DATASETS", "Bad", "Dataset", "Row", "Selection", "select"]
 
 
 class Row(NamedTuple):
@@ -113,6 +114,10 @@ class Selection:
     def id(self, position: int) -> str:
         """A sample's id, without making the sample."""
         return self.data.row(self.indices[position]).id
+
+    def digest(self, position: int) -> str:
+        """A hash of a sample's content, without making the sample."""
+        return self.data.digest(self.indices[position])
 
     def fingerprint(self) -> str:
         """A hash of labels, ids and contents, in order (sha256, hex). Reads every item, the first time.
@@ -228,3 +233,6 @@ def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed
     take = num_classes - (data.background in labels)
     kept = {*ordered[:take], data.background}
     return tuple(name for name in labels if name in kept)
+
+
+DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from snellen._util.yaml import read_mapping, refuse_unknown
+from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import Columns
 from snellen.datasets.hub import Loaded, load, table_of
 from snellen.datasets.records import JsonLines
 from snellen.datasets.table import Table
 from snellen.errors import BadOption, DataError, did_you_mean, require
-from snellen.registry import DATASETS
 
 __all__ = ["FOLDER", "Benchmark", "entry", "names"]
 

@@ -7,14 +7,13 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal
 
-from snellen.datasets.base import Dataset, Row
+from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.datasets.eye_chart import EYE_CHARTS, EyeChart, Optotype
 from snellen.datasets.letters import CONTRASTS, LETTERS, SIZES, draw_letter
 from snellen.datasets.shapes import KINDS, Figure, caption, draw, nth_figure
 from snellen.errors import BadOption, UnknownName, did_you_mean
 from snellen.images import Image, encode
 from snellen.prompts import CAPTION, OPEN_WORLD
-from snellen.registry import DATASETS
 from snellen.types import Sample
 
 __all__ = ["Letters", "Shapes", "chart"]

@@ -9,12 +9,11 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import Dataset, Row
+from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.datasets.records import JsonLines
 from snellen.datasets.table import open_image
 from snellen.errors import DataError
 from snellen.images import Image
-from snellen.registry import DATASETS
 from snellen.types import Message, Sample
 
 __all__ = ["Conversations", "conversations"]

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from snellen.datasets.base import Dataset, Row
+from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.images import EXTENSIONS, Image
-from snellen.registry import DATASETS
 from snellen.types import Sample
 
 __all__ = ["Folder", "folder"]

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from snellen._util.hub import settle
+from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import Columns, takes_columns
 from snellen.datasets.records import Record, Records
 from snellen.datasets.table import Table
 from snellen.errors import DataError, reason_of, require
-from snellen.registry import DATASETS
 
 __all__ = ["Loaded", "hub", "load", "table_of"]
 

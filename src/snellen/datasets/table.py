@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import Bad, Dataset, Row
+from snellen.datasets.base import DATASETS, Bad, Dataset, Row
 from snellen.datasets.columns import Columns, Parts, items_of, satisfies, takes_columns
 from snellen.datasets.records import Delimited, JsonLines, Parquet, Records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
-from snellen.registry import DATASETS
 from snellen.types import Region, Sample
 
 __all__ = ["Table", "csv_", "jsonl", "open_image", "parquet", "read_image"]

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import Bad, Dataset, Row
+from snellen.datasets.base import DATASETS, Bad, Dataset, Row
 from snellen.datasets.records import Delimited
 from snellen.datasets.table import read_image
 from snellen.errors import BadOption, DataError, ImageError
 from snellen.images import Image
-from snellen.registry import DATASETS
 from snellen.types import Sample
 
 __all__ = ["VLMEvalKit", "tsv"]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from snellen._util.files import write_atomic
 from snellen.errors import BadOption, StoreError, require
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ENDINGS", "Format", "rows_as_text", "write_rows", "write_text"]
+    from snellen.runs.run import Run
+
+__all__ = ["ENDINGS", "Format", "rows_as_text", "writable", "write_rows", "write_run", "write_text"]
 
 Format = Literal["jsonl", "csv", "parquet"]
 #: What a file's ending says.
@@ -54,8 +59,7 @@ def write_rows(frame: pd.DataFrame, format: Format, path: Path) -> None:
         return
     require("pyarrow", "local", "Writing parquet")
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _flat(frame).to_parquet(path, index=False)
+        write_atomic(path, _flat(frame).to_parquet(index=False))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,8 +69,33 @@ def write_text(path: Path, text: str) -> None:
         StoreError: it cannot be written.
     """
     with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomic(path, text)
+
+
+def write_run(run: Run, folder: Path) -> None:
+    """Write what the field's harnesses write: results as JSON, samples as JSON lines.
+
+    Raises:
+        BadOption: the folder cannot be written into.
+    """
+    writable(folder)
+    results = {**run.as_dict(), "manifest": run.manifest}
+    write_text(folder / f"results_{run.id}.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_rows(run.predictions, "jsonl", folder / f"samples_{run.id}.jsonl")
+
+
+def writable(folder: Path) -> None:
+    """Make a folder for results, or say why not.
+
+    Raises:
+        BadOption: it cannot be made or written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise BadOption(f"--output-path {folder}: not a folder to write into ({error.strerror}).") from error
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from snellen.datasets.base import Dataset, Row
 from snellen.errors import DataError, reason_of, require
 from snellen.models.replay import Replay
 from snellen.parsing.choices import LETTERS
-from snellen.protocols.base import Protocol
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, Protocol
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.types import Sample

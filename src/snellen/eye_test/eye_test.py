@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EyeChart
 from snellen.errors import BadOption, require
 from snellen.eye_test.psychometric import Curve, Point, fit
-from snellen.registry import DATASETS
 from snellen.runs.plan import Filters, Plan, Watch
 from snellen.runs.run import Run
 from snellen.types import Kind
@@ -116,7 +116,7 @@ def examine(
         made.name = name
         data.append(made)
     options: dict[str, Any] = {"n": n, "seed": seed}
-    from snellen.registry import MODELS
+    from snellen.models.base import MODELS
 
     made_model = MODELS.make(model) if isinstance(model, str) else model
     protocols = [] if Kind.GENERATE in made_model.kinds else ["rank"]

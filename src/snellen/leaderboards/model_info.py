@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen.errors import BadOption, did_you_mean
-from snellen.models.pico.files import WEIGHTS
+from snellen.models.builtin import WEIGHTS
 from snellen.registry import parse_name
 
 __all__ = ["SIZES", "Book", "Facts", "size_of"]

@@ -7,14 +7,11 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from sys import intern
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from snellen.metrics.classification import headline
 from snellen.metrics.stats import mean
 from snellen.types import Outcome
-
-if TYPE_CHECKING:
-    from snellen.protocols.base import Protocol
 
 __all__ = ["COUNTS", "RANGES", "RATES", "cluster_of", "most", "summarise"]
 
@@ -51,10 +48,25 @@ def cluster_of(images: Sequence[str], sample: str) -> int:
     return hash(tuple(images) or sample)
 
 
+class Scored(Protocol):
+    """What a summary must know of a protocol."""
+
+    @property
+    def primary(self) -> str:
+        """The score that runs are ranked by."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it predicts one of the data set's classes."""
+
+    def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures from the details of predictions."""
+
+
 class _Marks:
     """Scores that protocols give, and right or wrong by category, as they come in."""
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Scored) -> None:
         self.protocol = protocol
         self.scores: dict[str, tuple[array[float], list[int]]] = {}
         self.categories: dict[str, array[float]] = {}
@@ -86,7 +98,7 @@ class _Marks:
 
 
 def summarise(
-    rows: Iterable[Mapping[str, Any]], details: Iterable[Mapping[str, Any]], protocol: Protocol
+    rows: Iterable[Mapping[str, Any]], details: Iterable[Mapping[str, Any]], protocol: Scored
 ) -> dict[str, Any]:
     """Figures of a run, also category by category where the data set has some.
 

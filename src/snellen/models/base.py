@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of
+from snellen.registry import Registry
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
-__all__ = ["Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
+__all__ = ["MODELS", "Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
 
 if TYPE_CHECKING:
     from snellen.images import Image
@@ -302,3 +303,6 @@ def batches(items: Sequence[T], size: int, cost: Callable[[T], int]) -> list[lis
         found[-1].append(item)
         rows += cost(item)
     return found
+
+
+MODELS: Registry[Model] = Registry("model", "snellen.models", bare="hf")

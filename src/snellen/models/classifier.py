@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import DataError
+from snellen.models.base import MODELS
 from snellen.models.huggingface.base import CheckpointModel
 from snellen.models.huggingface.options import Dtype
 from snellen.parsing import tokens
-from snellen.registry import MODELS
 from snellen.types import Kind, Request, Response, Score
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from snellen.errors import BadOption
+from snellen.models.base import MODELS
 from snellen.models.huggingface.base import CheckpointModel
 from snellen.models.huggingface.options import Dtype
-from snellen.registry import MODELS
 from snellen.types import Kind, Request, Response, Score
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import ModelError
-from snellen.models.base import LocalModel
+from snellen.models.base import MODELS, LocalModel
 from snellen.models.classifier import match
-from snellen.protocols.base import ask
-from snellen.registry import MODELS, parse_name
-from snellen.types import Kind, Request, Response, Score
+from snellen.registry import parse_name
+from snellen.types import Kind, Request, Response, Score, ask
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel

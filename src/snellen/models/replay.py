@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from snellen.errors import BadOption
-from snellen.models.base import Model, failure
-from snellen.registry import MODELS
+from snellen.models.base import MODELS, Model, failure
 from snellen.types import Kind, Request, Response, Sample
 
 __all__ = ["Replay", "replay"]

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError
-from snellen.images import Image
 from snellen.parsing import ParseFailure, is_refusal, parse_label, parse_short, parse_yes_no, strip_thinking
 from snellen.parsing.text import marked_text
+from snellen.registry import Registry
 from snellen.types import (
-    Decoding,
     Examination,
     Kind,
-    Message,
     Outcome,
     Prediction,
-    Request,
     Response,
     Sample,
     Score,
@@ -32,9 +29,9 @@ if TYPE_CHECKING:
     from snellen.scorers.base import Scorer
 
 __all__ = [
+    "PROTOCOLS",
     "Normalise",
     "Protocol",
-    "ask",
     "enough",
     "failed",
     "free_text",
@@ -172,30 +169,6 @@ class Protocol(ABC):
         return {}
 
 
-def ask(
-    images: Iterable[Image],
-    text: str,
-    *,
-    kind: Kind = Kind.GENERATE,
-    max_tokens: int = 32,
-    **more: Any,
-) -> Request:
-    """A user's turn: images first, then the text; one that the text names, as <image 1>, stands there."""
-    message = Message("user", _placed(tuple(images), text))
-    return Request((message,), kind, Decoding(max_tokens=max_tokens), **more)
-
-
-def _placed(images: tuple[Image, ...], text: str) -> tuple[str | Image, ...]:
-    parts = re.split(r"<image (\d+)>", text)
-    named = [int(number) - 1 for number in parts[1::2]]
-    if not named or max(named) >= len(images):
-        return (*images, text)
-    content: list[str | Image] = [image for i, image in enumerate(images) if i not in named]
-    for i, part in enumerate(parts):
-        content.append(images[int(part) - 1] if i % 2 else part)
-    return tuple(part for part in content if part != "")
-
-
 def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> list[str]:
     """The names in an order that depends on (seed, sample id, turn) alone."""
     order = list(names)
@@ -319,3 +292,6 @@ def worst(failures: Sequence[ParseFailure]) -> ParseFailure:
         counts[failure.outcome] = counts.get(failure.outcome, 0) + 1
     top = max(counts.values())
     return next(f for f in failures if counts[f.outcome] == top)
+
+
+PROTOCOLS: Registry[Protocol] = Registry("protocol", "snellen.protocols", takes_rest=False)

@@ -13,18 +13,8 @@ from typing import Any, ClassVar, Literal
 from snellen.metrics.stats import log_sum
 from snellen.parsing import ParseFailure
 from snellen.prompts import BINARY, fill
-from snellen.protocols.base import (
-    Protocol,
-    ask,
-    failed,
-    positive,
-    read_yes_no,
-    shuffled,
-    slots,
-    worst,
-)
-from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Kind, Prediction, Request, Response, Sample
+from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_yes_no, shuffled, slots, worst
+from snellen.types import Examination, Kind, Prediction, Request, Response, Sample, ask
 
 __all__ = ["Binary"]
 

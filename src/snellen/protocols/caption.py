@@ -11,10 +11,9 @@ from typing import ClassVar
 
 from snellen.errors import BadOption
 from snellen.prompts import CAPTION, CAPTION_OF_WORDS, fill
-from snellen.protocols.base import Protocol, ask, free_text, positive, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, free_text, positive, slots
 from snellen.protocols.free_text import Compared
-from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Prediction, Sample
+from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["Caption"]
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 
 from snellen.prompts import CLOSED_SET, fill
 from snellen.protocols.base import (
+    PROTOCOLS,
     Protocol,
-    ask,
     enough,
     failed,
     offered,
@@ -25,8 +25,7 @@ from snellen.protocols.base import (
     slots,
     worst,
 )
-from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Kind, Prediction, Sample
+from snellen.types import Examination, Kind, Prediction, Sample, ask
 
 __all__ = ["ClosedSet"]
 

@@ -15,11 +15,10 @@ from snellen.errors import BadOption
 from snellen.parsing.boxes import FORMATS, BoxFormat, Found, parse_boxes
 from snellen.parsing.text import ParseFailure
 from snellen.prompts import fill
-from snellen.protocols.base import Protocol, ask, failed, positive, refusal, slots
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, refusal, slots
 from snellen.scorers.base import Scorer
 from snellen.scorers.detection import AveragePrecision, iou, mask_iou, matched, reaches, same
-from snellen.types import Examination, Outcome, Prediction, Sample
+from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
 if TYPE_CHECKING:
     from snellen.models.base import Model

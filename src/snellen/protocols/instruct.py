@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from snellen.prompts import fill
-from snellen.protocols.base import Protocol, ask, free_text, positive, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, free_text, positive, slots
 from snellen.protocols.free_text import Compared
-from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Prediction, Sample
+from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["Instruct"]
 

@@ -21,9 +21,9 @@ from snellen.parsing import ParseFailure, parse_choice, parse_choices
 from snellen.parsing.choices import LETTERS
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
 from snellen.protocols.base import (
+    PROTOCOLS,
     Normalise,
     Protocol,
-    ask,
     failed,
     per_length,
     positive,
@@ -33,8 +33,7 @@ from snellen.protocols.base import (
     unanswered,
     worst,
 )
-from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample
+from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, ask
 
 __all__ = ["MultipleChoice"]
 

@@ -15,10 +15,9 @@ from typing import Any, ClassVar, Literal
 from snellen.errors import BadOption
 from snellen.parsing import ParseFailure, strip_thinking
 from snellen.prompts import COT, OPEN_WORLD, fill
-from snellen.protocols.base import Protocol, ask, failed, positive, read_label, slots, unanswered
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_label, slots, unanswered
 from snellen.scorers.similarity import MINILM, embedder
-from snellen.types import Examination, Outcome, Prediction, Sample
+from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
 __all__ = ["OpenWorld"]
 

@@ -15,8 +15,7 @@ from typing import ClassVar
 
 from snellen.parsing import ParseFailure
 from snellen.prompts import OPEN_WORLD
-from snellen.protocols.base import Normalise, Protocol, enough, failed, offered, per_length, slots
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, Normalise, Protocol, enough, failed, offered, per_length, slots
 from snellen.types import Examination, Kind, Message, Outcome, Prediction, Request, Sample, Score
 
 __all__ = ["Rank"]

@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.choices import LETTERS
 from snellen.prompts import ANSWER_AND_REASON, fill
-from snellen.protocols.base import Protocol, ask, failed, free_text, positive, slots
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, Protocol, failed, free_text, positive, slots
 from snellen.scorers.base import Predicted, Scorer
 from snellen.scorers.similarity import MINILM, Similarity
-from snellen.types import Examination, Outcome, Prediction, Sample
+from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
 __all__ = ["Rationale"]
 

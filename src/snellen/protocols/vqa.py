@@ -14,11 +14,10 @@ from snellen.errors import require
 from snellen.metrics.answers import METRICS, anls, exact_match
 from snellen.parsing import ParseFailure
 from snellen.prompts import SHORT_ANSWER, fill
-from snellen.protocols.base import Protocol, ask, failed, positive, read_short, slots
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_short, slots
 from snellen.scorers.base import Scorer
 from snellen.scorers.judge import Judge
-from snellen.types import Examination, Prediction, Sample
+from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["VQA"]
 

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 
 from snellen.parsing import ParseFailure, parse_yes_no
 from snellen.prompts import YES_NO, fill
-from snellen.protocols.base import Protocol, ask, failed, positive, read_yes_no, slots
-from snellen.registry import PROTOCOLS
-from snellen.types import Examination, Prediction, Sample
+from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_yes_no, slots
+from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["YesNo"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snellen.leaderboards.board import pareto
+from snellen.leaderboards.ranking import pareto
 
 __all__ = ["Point", "curves", "scatter"]
 

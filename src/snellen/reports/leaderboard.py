@@ -26,7 +26,7 @@ def leaderboards(
     """One table a data set and score, the best first.
 
     What ``width`` characters cannot hold is left out, and said so. Runs of one rank (see
-    :func:`snellen.runs.compare.ranks`) are tied.
+    :func:`snellen.leaderboards.ranking.rank_runs`) are tied.
     """
     groups = dict.fromkeys((run.data, run.primary, run.classifies) for run in runs)
     tables = [

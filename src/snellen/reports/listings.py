@@ -9,8 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from snellen._util.hub import settle
+from snellen.datasets.base import DATASETS
 from snellen.errors import SnellenError, require
-from snellen.registry import DATASETS, MODELS, PROTOCOLS, Registry
+from snellen.models.base import MODELS
+from snellen.protocols.base import PROTOCOLS
+from snellen.registry import Registry
 
 __all__ = ["as_catalogue", "as_table", "brief", "catalogue", "hub_models", "schemes"]
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from snellen._version import __version__
 from snellen.errors import UsageError, require
+from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.summary import most
 from snellen.reports.charts import Point, scatter
 from snellen.reports.tables import dollars, heading_of, number, pairs, plainly
-from snellen.runs.compare import ranks
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
             if run.status != "finished":
                 what = f"is not finished ({run.status}); go on with it: {run.resuming}"
             raise UsageError(f"{run.id} {what}.")
-    places = ranks(runs)
+    places = rank_runs(runs)
     names = dict.fromkeys(run.data for run in runs)
     groups = dict.fromkeys((run.data, run.primary) for run in runs)
     return {

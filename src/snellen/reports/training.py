@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from snellen.reports.progress import INTERVAL
 
-if TYPE_CHECKING:
-    from snellen.tuning.trainer import Watch
+#: Called with the stage, the step, the number of steps, and figures by name.
+TrainingWatch = Callable[[str, int, int, Mapping[str, float]], None]
 
 __all__ = ["training"]
 
@@ -25,7 +24,7 @@ TOLD = {
 
 
 @contextmanager
-def training(*, quiet: bool = False) -> Iterator[Watch | None]:
+def training(*, quiet: bool = False) -> Iterator[TrainingWatch | None]:
     """Give a watcher that tells how a training goes: losses and accuracy as they come, and else how far it
     is.
     """

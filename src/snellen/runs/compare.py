@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from snellen.runs.run import Run
 
-__all__ = ["Comparison", "compare", "ranks"]
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True)
@@ -167,28 +167,3 @@ def _pair(
         for id_ in shared[apart.to_numpy()]
     ]
     return result, left_out, classes, disagreements
-
-
-def ranks(runs: Sequence[Run]) -> dict[str, int]:
-    """The rank of each run among those on the same samples: 1 + how many are significantly better.
-
-    Runs that no test can part share a rank. Runs that cannot be compared with any other are left out.
-    """
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        if run.status == "finished" and run.headline:
-            groups.setdefault((run.manifest["data"]["fingerprint"], run.primary), []).append(run)
-    found: dict[str, int] = {}
-    for group in groups.values():
-        if len(group) < 2:
-            continue
-        try:
-            comparisons = compare(group, across=True)
-        except UsageError:  # samples without a truth, say: figures they have, ranks they have not
-            continue
-        found |= {run.id: 1 for run in group}
-        for comparison in comparisons:
-            if comparison.real:
-                better = comparison.result.difference.value > 0
-                found[comparison.second if better else comparison.first] += 1
-    return found

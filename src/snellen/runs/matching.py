@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from snellen._util.redaction import redact
-from snellen.datasets.base import Selection, select
+from snellen.datasets.base import DATASETS, Selection, select
 from snellen.engine.evaluation import incompatibility
 from snellen.errors import BadOption, DataError, Unsupported, UsageError
-from snellen.models.base import Budget, Limits, Model
-from snellen.protocols.base import Protocol
-from snellen.registry import DATASETS, MODELS, PROTOCOLS, parse_name
+from snellen.models.base import MODELS, Budget, Limits, Model
+from snellen.protocols.base import PROTOCOLS, Protocol
+from snellen.registry import parse_name
 from snellen.scorers.base import Scorer
 
 __all__ = [

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen._util.asyncio import complete
 from snellen._util.redaction import redact
-from snellen.datasets.base import Dataset, Selection, select
+from snellen.datasets.base import DATASETS, Dataset, Selection, select
 from snellen.engine.evaluation import Examination, Progress, is_done
 from snellen.errors import BadOption, DataError, UsageError
-from snellen.models.base import Budget, Limits, Model
-from snellen.protocols.base import Protocol
-from snellen.registry import DATASETS, MODELS, PROTOCOLS
+from snellen.models.base import MODELS, Budget, Limits, Model
+from snellen.protocols.base import PROTOCOLS, Protocol
 from snellen.runs.matching import Titled, check_scorer, fitting, named, pair, refuse_unpriced, with_options
 from snellen.runs.run import Run
 from snellen.storage.parquet_run import parquet_url
 from snellen.storage.store import Store
 
 if TYPE_CHECKING:
-    from snellen.engine.ray.executor import Crew, Duty, Engine
+    from snellen.engine.ray.cluster import Engine
+    from snellen.engine.ray.executor import Crew
+    from snellen.engine.ray.task import Duty
     from snellen.runs.estimate import Forecast
 
 __all__ = ["AtHand", "Filters", "Plan", "Source", "Watch"]
@@ -327,7 +328,7 @@ class Plan:
 
     def _duty(self, one: Examination) -> Duty:
         """An examination as other processes are told of it."""
-        from snellen.engine.ray.executor import Duty
+        from snellen.engine.ray.task import Duty
 
         source = self._sources.get(one.data.name) or partial(_same, one.data)
         n = len(one.data)

@@ -13,7 +13,7 @@ from snellen.errors import BadOption, UsageError
 from snellen.images import Image
 from snellen.models.base import Limits, Model
 from snellen.models.remote.prices import Prices
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS
 from snellen.runs.matching import check_scorer, with_options
 from snellen.storage.store import Store
 from snellen.types import Region, Request, Response, Sample

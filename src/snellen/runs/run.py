@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cached_property
@@ -12,15 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.errors import BadOption, UnknownName
-from snellen.registry import PROTOCOLS
+from snellen.errors import UnknownName
+from snellen.protocols.base import PROTOCOLS
 from snellen.storage.store import Store
 from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "list_runs", "open_run", "writable"]
+__all__ = ["Run", "list_runs", "open_run"]
 
 
 class Run:
@@ -181,34 +178,10 @@ class Run:
             "metrics": self.metrics,
         }
 
-    def write(self, folder: Path) -> None:
-        """Write what the field's harnesses write: results as JSON, samples as JSON lines."""
-        from snellen.exchange.export import write_rows
-
-        writable(folder)
-        results = {**self.as_dict(), "manifest": self.manifest}
-        text = json.dumps(results, indent=2, ensure_ascii=False)
-        (folder / f"results_{self.id}.json").write_text(text + "\n", encoding="utf-8")
-        write_rows(self.predictions, "jsonl", folder / f"samples_{self.id}.jsonl")
-
     def __repr__(self) -> str:
         found = self.headline
         figure = f", {self.primary}={found['value']:.3f}" if found else ""
         return f"<Run {self.id}: {self.status}{figure}>"
-
-
-def writable(folder: Path) -> None:
-    """Make a folder for results, or say why not.
-
-    Raises:
-        BadOption: it cannot be made or written into.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise BadOption(f"--output-path {folder}: not a folder to write into ({error.strerror}).") from error
 
 
 def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:

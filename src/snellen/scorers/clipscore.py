@@ -8,8 +8,7 @@ from typing import Any
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption
-from snellen.models.base import Model
-from snellen.registry import MODELS
+from snellen.models.base import MODELS, Model
 from snellen.scorers.base import Ask, Predicted, Scorer
 from snellen.types import Kind, Message, Outcome, Request
 

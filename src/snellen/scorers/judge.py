@@ -14,10 +14,9 @@ from typing import Any
 from snellen._util.redaction import redact
 from snellen.errors import BadOption
 from snellen.metrics.answers import exact_match
-from snellen.models.base import Model
+from snellen.models.base import MODELS, Model
 from snellen.parsing import strip_thinking
 from snellen.prompts import fill
-from snellen.registry import MODELS
 from snellen.scorers.base import Ask, Predicted, Scorer
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Sample
 

@@ -9,13 +9,13 @@ similarity with its interval, and the paired win rate against another set of ans
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.files import hash_files
 from snellen._util.hub import settle
 from snellen.errors import ModelError, reason_of, require
 from snellen.scorers.base import Ask, Predicted, Scorer
@@ -28,6 +28,10 @@ __all__ = ["MINILM", "Embedder", "Similarity", "embedder", "study_figures"]
 
 #: Wang et al., "MiniLM" (arXiv 2002.10957), fine-tuned on a billion pairs of sentences.
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+#: Files that can change a vector.
+HASHED = (".json", ".safetensors", ".bin", ".txt")
 
 
 class Embedder:
@@ -61,12 +65,8 @@ class Embedder:
         if not self._folder.is_dir():
             config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
             return str(getattr(config, "_commit_hash", None))
-        whole = hashlib.sha256()
-        for path in sorted(self._folder.rglob("*")):
-            if path.suffix in (".json", ".safetensors", ".bin", ".txt"):
-                with path.open("rb") as file:
-                    whole.update(hashlib.file_digest(file, "sha256").digest())
-        return whole.hexdigest()
+        files = self._folder.rglob("*")
+        return hash_files(self._folder, (p for p in files if p.is_file() and p.suffix in HASHED))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, [len(texts), width]."""

@@ -8,7 +8,6 @@ order, one row each. Other tools read them as they are: ``SELECT outcome, count(
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.files import write_atomic
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, MissingExtra, StoreError, UnknownName, reason_of, require
 from snellen.storage.rows import Remembered, Written, response_of, response_row
@@ -209,13 +209,11 @@ class Shards:
         pq.write_table(table, buffer, compression="zstd")
         path = f"{self._folder}/{name}"
         with self._explained("written"):
-            self._files.makedirs(self._folder, exist_ok=True)
             # Object stores show a file once it is whole; a file system shows what is being written.
             if _is_here(self._files):
-                part = f"{path}.{os.getpid()}.part"
-                self._files.pipe_file(part, buffer.getvalue())
-                Path(part).replace(path)
+                write_atomic(Path(path), buffer.getvalue())
             else:
+                self._files.makedirs(self._folder, exist_ok=True)
                 self._files.pipe_file(path, buffer.getvalue())
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,9 @@ database, or in files of the run's own (:class:`snellen.storage.parquet_run.Shar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -14,10 +14,9 @@ from snellen.errors import UnknownName
 from snellen.storage.schema import predictions, samples
 from snellen.types import Response
 
-if TYPE_CHECKING:
-    from snellen.storage.store import Store
-
 __all__ = ["Records", "Tables"]
+
+T = TypeVar("T")
 
 
 class Records(Protocol):
@@ -58,10 +57,26 @@ class Records(Protocol):
         ...
 
 
+class Database(Protocol):
+    """What reading a run needs of its store."""
+
+    def do(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run a transaction, again where that may help."""
+        ...
+
+    def stream(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
+        """Rows of a query, a page in memory at a time."""
+        ...
+
+    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+        """Cached responses by key."""
+        ...
+
+
 class Tables:
     """The :class:`Records` of a run in the database of its store."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Database, run: str) -> None:
         self._store, self.run = store, run
 
     def samples(self) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from snellen._util.files import write_atomic
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, StoreError, UnknownName, did_you_mean
 from snellen.storage.backends import Database, Postgres, Sqlite
@@ -411,11 +412,8 @@ class Store:
             StoreError: it cannot be written.
         """
         path = self.preview_path(sha256)
-        part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            part.replace(path)
+            write_atomic(path, data)
         except OSError as error:
             raise StoreError(
                 f"{self.folder}: the workspace cannot be written ({error.strerror}). What was answered "

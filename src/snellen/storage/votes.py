@@ -6,37 +6,32 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from random import Random
 from typing import Any
 
 import sqlalchemy as sa
 
 from snellen._util.redaction import storable
-from snellen.arena.quality import Cast
-from snellen.arena.rating import Verdict
 from snellen.errors import BadOption, Conflict, UnknownName
 from snellen.storage.schema import answers, battles, reveals, settings, turns, votes
 from snellen.storage.store import Store, timestamp
+from snellen.storage.vote_rows import (
+    OUTCOMES,
+    REASONS,
+    SIDES,
+    Answer,
+    Battle,
+    CastVote,
+    Choice,
+    Turn,
+    Verdict,
+    Vote,
+)
 from snellen.types import Outcome
 
-__all__ = ["OUTCOMES", "REASONS", "SIDES", "Answer", "Ballots", "Battle", "Choice", "Turn", "Vote"]
-
-SIDES = ("left", "right")
-#: What a voter may say was wrong with an answer.
-REASONS = ("hallucinated", "missed", "miscounted", "refused", "badly written")
-
-
-class Choice(StrEnum):
-    """What a voter says of two answers."""
-
-    LEFT = "left"
-    RIGHT = "right"
-    TIE = "tie"
-    BOTH_BAD = "both_bad"
-
+__all__ = ["VoteStore"]
 
 UNDO = "undo"
 #: Where battles come from that were dealt here.
@@ -44,93 +39,9 @@ DEALT = ("live", "runs")
 #: Seconds after which a vote counts although its voter was not shown the names. Before that, a ranking that
 #: changed would tell them.
 SETTLED = 600.0
-#: How each counts in a ranking.
-OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one side said. ``leak`` holds the words that give away who it is."""
-
-    text: str
-    outcome: Outcome = Outcome.OK
-    reason: str = ""
-    seconds: float = 0.0
-    leak: str = ""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question and both answers, as far as they came."""
-
-    number: int
-    question: str
-    left: Answer | None = None
-    right: Answer | None = None
-
-    @property
-    def answered(self) -> bool:
-        """Whether both sides have answered."""
-        return self.left is not None and self.right is not None
-
-
-@dataclass(frozen=True)
-class Vote:
-    """A vote as it stands. ``reasons`` are of the form ``side:reason``."""
-
-    choice: Choice
-    reasons: tuple[str, ...] = ()
-    turn: int = 0
-    created: str = ""
-
-
-@dataclass(frozen=True)
-class Battle:
-    """Two anonymous models side by side.
-
-    Attributes:
-        item: the same for all battles that show the same.
-        propensity: how likely this pair was when it was drawn.
-        repeats: the earlier battle of the same voter that it shows again.
-        content: ``sample``, ``truth``, ``right`` (whether each side is right), as far as known.
-        vote: as it stands.
-        revealed: whether the voter was shown the names.
-    """
-
-    id: str
-    voter: str
-    source: str
-    item: str
-    left: str
-    right: str
-    propensity: float
-    images: tuple[str, ...] = ()
-    content: Mapping[str, Any] = field(default_factory=dict)
-    repeats: str | None = None
-    created: str = ""
-    turns: tuple[Turn, ...] = ()
-    vote: Vote | None = None
-    revealed: bool = False
-
-    @property
-    def answered(self) -> bool:
-        """Whether every question has both its answers."""
-        return bool(self.turns) and all(turn.answered for turn in self.turns)
-
-    @property
-    def failed(self) -> bool:
-        """Whether an answer is missing for good, so that there is nothing to compare."""
-        sides = [side for turn in self.turns for side in (turn.left, turn.right)]
-        return any(side is not None and side.outcome is Outcome.ERROR for side in sides)
-
-    @property
-    def leak(self) -> str:
-        """The words that gave a model away; empty where none did."""
-        sides = [side for turn in self.turns for side in (turn.left, turn.right)]
-        return next((side.leak for side in sides if side is not None and side.leak), "")
-
-
-class Ballots:
+class VoteStore:
     """The arena's part of a workspace."""
 
     def __init__(self, store: Store) -> None:
@@ -429,7 +340,7 @@ class Ballots:
         }
         return self.store.do(lambda c: {k: int(c.execute(q).scalar_one()) for k, q in queries.items()})
 
-    def cast(self) -> list[Cast]:
+    def cast(self) -> list[CastVote]:
         """Votes as they stand, one by one."""
         columns = (battles.c.item, battles.c.repeats, battles.c.content)
         query = _standing(
@@ -439,7 +350,7 @@ class Ballots:
         for row in self.store.do(lambda c: c.execute(query.where(_settled())).mappings().all()):
             right = row["content"].get("right") or (None, None)
             found.append(
-                Cast(
+                CastVote(
                     row["battle"],
                     row["voter"],
                     row["item"],

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError, Unsupported, UsageError, did_you_mean
-from snellen.leaderboards.board import averages
+from snellen.leaderboards.ranking import averages
 from snellen.metrics.stats import LEVEL, holm
-from snellen.registry import PROTOCOLS
+from snellen.protocols.base import PROTOCOLS
 from snellen.runs.compare import compare
 from snellen.runs.plan import AtHand, Filters, Plan, Watch
 from snellen.runs.run import Run

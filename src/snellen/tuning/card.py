@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snellen._util.files import write_atomic
 from snellen.errors import require
 from snellen.exchange.hub import Figure, model_index, write_entries
 from snellen.tuning.recipes import Recipe
@@ -138,7 +139,7 @@ def write_card(
     if notes:
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
     text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
-    (folder / "README.md").write_text("\n".join(text), encoding="utf-8")
+    write_atomic(folder / "README.md", "\n".join(text))
     if whole:
         write_entries(folder, figures)
 

@@ -10,8 +10,7 @@ from typing import Any, Literal
 from snellen.images import Image
 from snellen.parsing.choices import LETTERS
 from snellen.prompts import CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, SHORT_ANSWER, YES_NO, fill
-from snellen.protocols.base import ask
-from snellen.types import Message, Sample
+from snellen.types import Message, Sample, ask
 
 __all__ = ["Ask", "Example", "examples"]
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
 from snellen.models.head import CONFIG, WEIGHTS
@@ -94,5 +95,5 @@ def fit_head(
         "labels": [str(name) for name in fitted.classes_],
         "strength": float(search.best_params_["C"]),
     }
-    (out / CONFIG).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomic(out / CONFIG, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return int(weight.size + bias.size)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from snellen._util.files import write_atomic
 from snellen.errors import UsageError
 
 __all__ = ["MANIFEST", "Record"]
@@ -74,6 +75,4 @@ class Record:
         told = {**self._read(), "specification": self.specification, **self._about, **facts}
         # Only what JSON has, so that YAML writes nothing of Python's own.
         plain = json.loads(json.dumps(told, default=str))
-        part = self._path.with_suffix(".part")
-        part.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        part.replace(self._path)
+        write_atomic(self._path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

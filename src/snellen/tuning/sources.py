@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snellen.datasets.base import Dataset, Row, Selection, select
+from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
 from snellen.errors import BadOption, DataError, UsageError
-from snellen.registry import DATASETS, parse_name
+from snellen.registry import parse_name
 from snellen.tuning.examples import Ask, Example, examples
 from snellen.types import Sample
 

@@ -17,8 +17,8 @@ from snellen._util.redaction import redact
 from snellen._version import __version__
 from snellen.datasets.base import Dataset, Selection
 from snellen.errors import BadOption, DataError, Unsupported
-from snellen.models.base import Model
-from snellen.registry import MODELS, parse_name
+from snellen.models.base import MODELS, Model
+from snellen.registry import parse_name
 from snellen.runs.plan import AtHand, Filters, Plan
 from snellen.runs.plan import Watch as ExaminationWatch
 from snellen.runs.run import Run

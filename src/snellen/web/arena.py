@@ -18,7 +18,7 @@ from snellen.arena.results import Results
 from snellen.chat.conversation import MAX_QUESTION
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.images import is_hash
-from snellen.storage.votes import REASONS, SIDES, Battle, Choice
+from snellen.storage.vote_rows import REASONS, SIDES, Battle, Choice
 from snellen.types import Outcome
 from snellen.web.images import MAX_UPLOAD, preview
 from snellen.web.state import Site, picture, site_of

@@ -7,13 +7,14 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
 from snellen.images import cleaned, is_hash
 from snellen.runs.plan import Filters, Source
 from snellen.runs.run import Run
 from snellen.storage.store import Store
-from snellen.storage.votes import Battle
+from snellen.storage.vote_rows import Battle
 
 __all__ = ["MAX_UPLOAD", "PNG", "Album", "Originals", "Uploads"]
 
@@ -69,11 +70,9 @@ class Uploads:
         sha256 = hashlib.sha256(bare).hexdigest()
         path = self.path(sha256)
         if not path.exists():
-            part = path.with_suffix(f".{threading.get_ident()}.part")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                part.write_bytes(bare)
-                part.replace(path)
+                write_atomic(path, bare)
             except OSError as error:
                 raise StoreError(f"{self.folder}: cannot be written ({error.strerror}).") from error
         return sha256
@@ -158,8 +157,7 @@ class Album:
         if data[8:12] == b"WEBP":
             target = target.with_suffix(".webp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+            write_atomic(target, data)
         except OSError as error:
             raise StoreError(f"{target}: cannot be written ({error.strerror}).") from error
         return str(target)

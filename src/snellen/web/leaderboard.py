@@ -13,8 +13,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from snellen.errors import BadOption, UsageError
-from snellen.leaderboards.board import Entry, Group, Query, benchmark, grouped, pareto
+from snellen.leaderboards.board import Group, benchmark, grouped
+from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, UNKNOWN
+from snellen.leaderboards.query import Query
+from snellen.leaderboards.ranking import Ranking, pareto
 from snellen.metrics.classification import per_class
 from snellen.metrics.summary import most
 from snellen.reports.charts import Point, curves, scatter
@@ -137,9 +140,7 @@ def _best(points: Sequence[Point], *, small: bool) -> list[Point]:
     return [points[i] for i in sorted([*best, *others][:MARKS])]
 
 
-def _ranks(
-    site: Site, entries: Sequence[Entry], query: Query
-) -> Callable[[Group], tuple[dict[str, int], bool]]:
+def _ranks(site: Site, entries: Sequence[Entry], query: Query) -> Callable[[Group], Ranking]:
     """Ranks of a group's runs among all that can be compared, whatever is filtered (see
     :meth:`snellen.leaderboards.board.Board.ranks`).
     """

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from snellen.errors import BadOption, UnknownName, UsageError
 from snellen.images import is_hash
-from snellen.leaderboards.board import page_of
+from snellen.leaderboards.query import page_of
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.stats import Estimate
 from snellen.reports.page import boxes_of, matrix_of

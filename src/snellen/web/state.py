@@ -22,7 +22,8 @@ from snellen.leaderboards.board import Board
 from snellen.reports.page import environment
 from snellen.reports.tables import dollars, heading_of, number
 from snellen.storage.store import Store
-from snellen.storage.votes import Ballots
+from snellen.storage.votes import VoteStore
+from snellen.suites.published import published, suites_of
 from snellen.web.images import MAX_UPLOAD, Originals, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import Policy, Rates
@@ -52,8 +53,8 @@ class Site:
     play: Playground | None = None
 
     def __post_init__(self) -> None:
-        self.board = Board(self.store)
-        self.ballots = Ballots(self.store)
+        self.board = Board(self.store, published(), suites_of)
+        self.ballots = VoteStore(self.store)
         self.uploads = Uploads(self.store.folder)
         self.originals = Originals(self.store)
         self._results: dict[tuple[bool, bool], tuple[Any, Results]] = {}

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from snellen.datasets.base import Selection
+from snellen.datasets.base import DATASETS, Selection
 from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part, Table, estimate_of, little, points, told
 from snellen.errors import DataError, UsageError, require
 from snellen.metrics.stats import Estimate, paired, rate
 from snellen.metrics.summary import cluster_of
 from snellen.prompts import OPEN_WORLD
-from snellen.registry import DATASETS
 from snellen.reports.charts import Point, curves
 from snellen.runs.plan import Filters
 from snellen.types import Outcome

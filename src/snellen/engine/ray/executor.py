@@ -12,25 +12,27 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import queue
 import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen import errors
-from snellen.datasets.base import Bad, Selection
-from snellen.engine.ray.worker import Desk, Recipe, Replica, identity_of
+from snellen.datasets.base import Bad
+from snellen.engine.ray.cluster import Engine, load_ray
+from snellen.engine.ray.intervals import Spans
+from snellen.engine.ray.task import Duty, Recipe, identity_of
+from snellen.engine.ray.worker import Replica
+from snellen.engine.ray.writer import Desk
 from snellen.engine.recorder import Tally
-from snellen.errors import BadOption, ModelError, SnellenError, Stopped, Unsupported, reason_of, require
-from snellen.models.base import LocalModel, Model
-from snellen.protocols.base import Protocol
+from snellen.errors import BadOption, ModelError, SnellenError, Stopped, reason_of, require
+from snellen.models.base import Model
 from snellen.storage.parquet_run import file_size, shard_size
 from snellen.storage.store import is_address
 
@@ -42,157 +44,9 @@ GRACE = 30.0
 #: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
 SILENCE = 20.0
 
-__all__ = ["Crew", "Duty", "Engine", "Share", "Spans"]
+__all__ = ["Crew", "Share"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Engine:
-    """Where a model's copies run.
-
-    Args:
-        address: of a Ray cluster (``ray://HOST:10001``, ``auto``); None joins the cluster that
-            ``$RAY_ADDRESS`` names, or that runs on this machine, or else starts Ray here.
-        replicas: how many; None for one a GPU, or one a processor core where there are none.
-        gpus: of each replica, which may be a part of one.
-
-    Raises:
-        BadOption: a number that cannot be.
-    """
-
-    address: str | None = None
-    replicas: int | None = None
-    gpus: float | None = None
-    #: Whether Ray was started here, for this alone, so that no more machines will come.
-    alone: bool = field(default=False, init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.replicas is not None and self.replicas < 1:
-            raise BadOption(f"--replicas {self.replicas} is not allowed; allowed: 1 or more.")
-        if self.gpus is not None and self.gpus < 0:
-            raise BadOption(
-                f"--gpus-per-replica {self.gpus} is not allowed; allowed: 0 or more, such as 0.5."
-            )
-
-    @classmethod
-    def read(cls, name: str, replicas: int | None = None, gpus: float | None = None) -> Engine:
-        """``ray``, or ``ray://ADDRESS``.
-
-        Raises:
-            BadOption: another name, or a number that cannot be.
-        """
-        if name != "ray" and not name.startswith("ray://"):
-            raise BadOption(f"--engine {name!r} is not allowed; allowed: ray, ray://HOST:PORT.")
-        return cls(None if name == "ray" else name, replicas, gpus)
-
-    @property
-    def name(self) -> str:
-        """As a user names it."""
-        return self.address or "ray"
-
-    @property
-    def where(self) -> str | None:
-        """The address of a cluster, where one is named."""
-        return self.address or os.environ.get("RAY_ADDRESS")
-
-    def check(self, model: Model, name: object) -> None:
-        """Refuse a model of which no copies can be made.
-
-        Raises:
-            MissingExtra: ray is not installed.
-            Unsupported: it is behind an address, or an object of Python's own.
-        """
-        _ray()
-        if not isinstance(model, LocalModel):
-            raise Unsupported(
-                f"--engine ray is for models that run here; {model.name} does not. What is behind an address "
-                "is asked side by side already: --max-concurrency"
-            )
-        if not isinstance(name, str):
-            raise Unsupported(f"An engine makes copies of models by their names; {name!r} is an object.")
-
-    def join(self) -> bool:
-        """Join the cluster, or start Ray on this machine: whether it is to be left again, or ended.
-
-        Raises:
-            ModelError: it cannot be.
-        """
-        # What Ray's core writes to standard error, its own logs hold as well.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray = _ray()
-        require("ray.data", "ray", "--engine ray")
-        if ray.is_initialized():
-            return False
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        try:
-            with _hushed():
-                try:
-                    ray.init(self.where or "auto", **quiet)
-                except ConnectionError:
-                    if self.where:
-                        raise
-                    ray.init("local", include_dashboard=False, **quiet)
-                    self.alone = True
-        except Exception as error:
-            raise ModelError(
-                f"--engine ray: Ray cannot be {'reached at ' + self.where if self.where else 'started'} "
-                f"({reason_of(error)})."
-            ) from error
-        return True
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Without what Ray's core, which knows nothing of Python's streams, writes to standard error."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-@dataclass(frozen=True)
-class Duty:
-    """An examination as a replica is told of it.
-
-    Args:
-        data: makes the samples; called in each replica.
-        n: how many they are.
-        ids: of some of them, by position, by which a node knows that it sees the same.
-        sink: the folder of Parquet files that answers go into; None for the writer.
-    """
-
-    run: str
-    data: Callable[[], Selection]
-    protocol: Protocol
-    n: int
-    ids: Mapping[int, str]
-    nonce: str = ""
-    sink: str | None = None
-
-
-class Spans:
-    """Stretches of time, which may overlap."""
-
-    def __init__(self) -> None:
-        self._apart: list[tuple[float, float]] = []
-
-    def add(self, began: float, ended: float) -> float:
-        """Take in a stretch; how much of it (seconds) no other had covered.
-
-        >>> spans = Spans()
-        >>> [spans.add(*stretch) for stretch in [(90, 95), (0, 100), (50, 60), (99, 101)]]
-        [5, 95, 0, 1]
-        """
-        within = [span for span in self._apart if span[1] >= began and span[0] <= ended]
-        whole = (min([began, *(b for b, _ in within)]), max([ended, *(e for _, e in within)]))
-        self._apart = sorted({*self._apart} - {*within} | {whole})
-        return whole[1] - whole[0] - sum(e - b for b, e in within)
 
 
 @dataclass
@@ -313,7 +167,7 @@ class Crew:
             ModelError: Ray cannot be reached.
         """
         self._began = self._engine.join()
-        ray = _ray()
+        ray = load_ray()
         try:
             each = self._resources()
             count = self._count(each)
@@ -340,12 +194,12 @@ class Crew:
     def _resources(self) -> dict[str, float]:
         gpus = self._engine.gpus
         if gpus is None:
-            gpus = 1.0 if _ray().cluster_resources().get("GPU", 0) else 0.0
+            gpus = 1.0 if load_ray().cluster_resources().get("GPU", 0) else 0.0
         return {"num_cpus": 1, "num_gpus": gpus}
 
     def _count(self, each: Mapping[str, float]) -> int:
         """How many replicas there are to be: as many as fit, unless it is said. A cluster may grow."""
-        there = _ray().cluster_resources()
+        there = load_ray().cluster_resources()
         cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
         fits = min(cores, int(gpus / each["num_gpus"])) if each["num_gpus"] else cores
         wanted = self._engine.replicas or max(1, fits)
@@ -361,7 +215,7 @@ class Crew:
 
     def _place(self, actor: Any) -> Any:
         """The writer beside this process, whose folder it writes."""
-        ray = _ray()
+        ray = load_ray()
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
@@ -432,7 +286,7 @@ class Crew:
         Raises:
             Stopped: it has not for a while.
         """
-        ray, now = _ray(), time.monotonic()
+        ray, now = load_ray(), time.monotonic()
         if now - self._heard < SILENCE / 4 or ray.util.client.ray.is_connected():
             return
         host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
@@ -456,7 +310,7 @@ class Crew:
         """Have the replicas end what they have under way, so that it is kept; and end Ray where it was
         started for them.
         """
-        ray = _ray()
+        ray = load_ray()
         if self._lost:  # and all that Ray is asked would wait for it
             self._stopping.set()
             return
@@ -484,14 +338,3 @@ class Crew:
                 if not ray.get(self._desk.busy.remote(), timeout=GRACE):
                     self._stopping.set()
                 self._thread.join(0.2)
-
-
-def _ray() -> Any:
-    """Ray, which must not be started again by what still asks it after it was ended.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    # Ray reads this when it is imported.
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    return require("ray", "ray", "--engine ray")

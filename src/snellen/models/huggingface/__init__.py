@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from snellen.errors import BadOption, require
+from snellen.models.base import MODELS
 from snellen.models.huggingface.options import Attention, Dtype, PrefixMode
-from snellen.registry import MODELS
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -13,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from snellen._util.files import hash_files
 from snellen._util.hub import settle
 from snellen.errors import BadOption, ModelError, reason_of, require
-from snellen.models.pico.files import WEIGHTS
+from snellen.models.builtin import WEIGHTS
 
 __all__ = ["Checkpoint"]
 
@@ -294,15 +294,10 @@ def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> s
 
 
 def _hash_folder(folder: Path) -> str:
-    digest = hashlib.sha256()
     # Beside an adapter lie checkpoints of its training, and what it was merged into.
     adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
-    for file in sorted(folder.glob("*") if adapter else folder.rglob("*")):
-        if file.is_file() and file.suffix in _HASHED:
-            digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    files = folder.glob("*") if adapter else folder.rglob("*")
+    return hash_files(folder, (file for file in files if file.is_file() and file.suffix in _HASHED))
 
 
 def quiet() -> None:

@@ -7,13 +7,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from snellen.datasets.base import Selection
+from snellen._util.files import write_atomic
 from snellen.errors import StoreError, Unsupported
 from snellen.models.huggingface.vlm import Row, VisionLanguageModel
-from snellen.protocols.base import ask
-from snellen.types import Request
+from snellen.types import Request, Sample, ask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +28,15 @@ PLACES = {
     "vision tower": ("vision_tower", "vision_model", "visual", "vision_encoder"),
     "projector": ("multi_modal_projector", "connector", "modality_projection", "merger", "embed_vision"),
 }
+
+
+class Samples(Protocol):
+    """Samples by position, each with a hash of its content."""
+
+    def __getitem__(self, position: int) -> Sample: ...
+
+    def digest(self, position: int) -> str:
+        """A hash of a sample's content."""
 
 
 def features(model: VisionLanguageModel, request: Request, layers: str = "last") -> dict[str, torch.Tensor]:
@@ -68,7 +76,7 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
 
 def stored(
     model: VisionLanguageModel,
-    selection: Selection,
+    samples: Samples,
     places: Sequence[int],
     prompt: str,
     top: Path,
@@ -79,7 +87,8 @@ def stored(
     only what is not there is computed. Interrupted, it goes on where it was.
 
     Args:
-        places: of the samples in their selection.
+        samples: such as a :class:`~snellen.datasets.base.Selection`.
+        places: which of them.
         watch: told how many there are of how many.
 
     Raises:
@@ -89,14 +98,14 @@ def stored(
     """
     import numpy as np
 
-    digests = [selection.data.digest(selection.indices[i]) for i in places]
+    digests = [samples.digest(i) for i in places]
     key = json.dumps([dict(model.identity()), digests, prompt, layers], sort_keys=True)
     folder = top / hashlib.sha256(key.encode()).hexdigest()[:24]
     part = folder.with_suffix(".part")
     try:
         if not folder.exists():
             part.mkdir(parents=True, exist_ok=True)
-            _fill(part, model, selection, places, prompt, layers, watch)
+            _fill(part, model, samples, places, prompt, layers, watch)
             with suppress(OSError):  # another process may have been faster
                 part.rename(folder)
         names = json.loads((folder / INDEX).read_text())
@@ -108,7 +117,7 @@ def stored(
 def _fill(
     part: Path,
     model: VisionLanguageModel,
-    selection: Selection,
+    samples: Samples,
     places: Sequence[int],
     prompt: str,
     layers: str,
@@ -122,10 +131,10 @@ def _fill(
     names: list[str] = json.loads(index.read_text()) if done else []
     files = [np.lib.format.open_memmap(part / f"{i}.npy", "r+") for i in range(len(names))]
     for row in range(done, len(places)):
-        found = features(model, ask(selection[places[row]].images, prompt), layers)
+        found = features(model, ask(samples[places[row]].images, prompt), layers)
         if not names:
             names = list(found)
-            index.write_text(json.dumps(names))
+            write_atomic(index, json.dumps(names))
             files = [
                 np.lib.format.open_memmap(part / f"{i}.npy", "w+", np.float32, (len(places), len(value)))
                 for i, value in enumerate(found.values())
@@ -135,7 +144,7 @@ def _fill(
         if (row + 1) % OFTEN == 0 or row + 1 == len(places):
             for file in files:
                 file.flush()
-            count.write_text(str(row + 1))
+            write_atomic(count, str(row + 1))
             if watch is not None:
                 watch(row + 1, len(places))
 

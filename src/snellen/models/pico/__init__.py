@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from snellen.errors import UnknownName, did_you_mean
-from snellen.models.base import Model
+from snellen.models.base import MODELS, Model
+from snellen.models.builtin import NAMES, WEIGHTS
 from snellen.models.huggingface.options import PrefixMode
-from snellen.models.pico.files import NAMES, WEIGHTS
-from snellen.registry import MODELS
 
 __all__ = ["NAMES", "WEIGHTS", "pico"]
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
-from snellen.models.base import Model
+from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import Failed, Manners, RemoteModel
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.urls import Key, address_of, storable_option
 from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
-from snellen.registry import MODELS
 from snellen.types import Kind, Request, Response, Score
 
 __all__ = ["Endpoint", "endpoint"]

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from snellen.errors import BadOption
-from snellen.models.base import Model
+from snellen.models.base import MODELS, Model
 from snellen.models.remote.urls import Key, address_of, storable_option
-from snellen.registry import MODELS
 
 __all__ = ["PROVIDERS", "Provider", "openai"]
 

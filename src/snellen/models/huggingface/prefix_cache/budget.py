@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
+from snellen._util.environment import available_memory
 from snellen.errors import BadOption
 
 __all__ = ["free_bytes", "parse_bytes"]
 
 #: The share of free memory that is taken, leaving room for what is not counted.
 SHARE = {"cuda": 0.7, "cpu": 0.25}
-#: What is assumed to be free where the machine does not tell.
-UNKNOWN = 4 * 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -44,15 +42,4 @@ def free_bytes(device: Any) -> int:
         free = torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free * SHARE["cuda"])
-    return int(_available() * SHARE["cpu"])
-
-
-def _available() -> int:
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return UNKNOWN
+    return int(available_memory() * SHARE["cpu"])

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen.errors import ModelError, reason_of
 from snellen.models.huggingface.architectures import UNSHARED
@@ -26,7 +26,9 @@ from snellen.models.huggingface.prefix_cache.self_check import (
 from snellen.types import Decoding, Kind, Message, Request, Response, Score
 
 if TYPE_CHECKING:
-    from snellen.models.huggingface.vlm import VisionLanguageModel
+    import torch
+
+    from snellen.images import Image
 
 __all__ = ["Sharing", "encoded_once"]
 
@@ -35,6 +37,58 @@ __all__ = ["Sharing", "encoded_once"]
 WORTHWHILE = 8e11
 
 log = logging.getLogger("snellen")
+
+
+class SharedModel(Protocol):
+    """What prefix sharing needs of a model."""
+
+    name: str
+    batch_size: int
+
+    @property
+    def decoder(self) -> Any:
+        """The model of transformers, loaded."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def architecture(self) -> str:
+        """Its ``model_type``."""
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Messages as the chat template renders them."""
+
+    def tokens(self, prompt: str) -> list[int]:
+        """A prompt's tokens, images as their placeholders."""
+
+    def process(self, prompt: str, images: Sequence[Image]) -> Any:
+        """The processor's tensors for one prompt."""
+
+    def process_all(self, shown: Sequence[tuple[str, Sequence[Image]]], padding_side: str) -> Any:
+        """The processor's tensors for prompts with their images, as one batch."""
+
+    def on_device(self, inputs: Any) -> Any:
+        """Tensors on the model's device, in its precision."""
+
+    def plainly(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer in batches that share nothing."""
+
+    def tails(self, request: Request, prompt: str) -> tuple[list[list[int]], int]:
+        """The tokens of each continuation, and how many of the prompt's they stand for."""
+
+    def refuse_what_is_too_long(self, length: int) -> None:
+        """Refuse a prompt beyond the model's context."""
+
+    def generation_config(self, decoding: Decoding) -> Any:
+        """The configuration that a decoding asks for."""
+
+    def ends(self, config: Any) -> frozenset[int]:
+        """The tokens that end an answer."""
+
+    def response(self, ids: list[int], prompt_tokens: int, config: Any, prompt: str) -> Response:
+        """A response from generated tokens."""
 
 
 class Sharing:
@@ -47,7 +101,7 @@ class Sharing:
         budget: bytes for caches; None finds out.
     """
 
-    def __init__(self, model: VisionLanguageModel, mode: PrefixMode, budget: int | None) -> None:
+    def __init__(self, model: SharedModel, mode: PrefixMode, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
         self._tokens = 1
 

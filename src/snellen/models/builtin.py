@@ -6,4 +6,4 @@ __all__ = ["NAMES", "WEIGHTS"]
 
 NAMES = ("llava", "llava-skewed", "clip", "classifier")
 #: A folder per name, in the ordinary Hugging Face format.
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "pico" / "weights"

@@ -1,0 +1,24 @@
+"""The length of a union of time intervals."""
+
+from __future__ import annotations
+
+__all__ = ["Spans"]
+
+
+class Spans:
+    """Stretches of time, which may overlap."""
+
+    def __init__(self) -> None:
+        self._apart: list[tuple[float, float]] = []
+
+    def add(self, began: float, ended: float) -> float:
+        """Take in a stretch; how much of it (seconds) no other had covered.
+
+        >>> spans = Spans()
+        >>> [spans.add(*stretch) for stretch in [(90, 95), (0, 100), (50, 60), (99, 101)]]
+        [5, 95, 0, 1]
+        """
+        within = [span for span in self._apart if span[1] >= began and span[0] <= ended]
+        whole = (min([began, *(b for b, _ in within)]), max([ended, *(e for _, e in within)]))
+        self._apart = sorted({*self._apart} - {*within} | {whole})
+        return whole[1] - whole[0] - sum(e - b for b, e in within)

@@ -1,0 +1,250 @@
+"""The one process that writes, and the sinks through which workers reach it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from snellen._util.redaction import redact
+from snellen.errors import ModelError, SnellenError, Stopped
+from snellen.images import Image
+from snellen.storage.parquet_run import Shard
+from snellen.storage.rows import Finding, Remembered, Written, written
+from snellen.storage.store import Store
+from snellen.types import Response
+
+__all__ = ["Desk", "RemoteSink", "ShardSink", "wait_for"]
+
+#: Seconds after which a shard that is not done is written: so much is lost, at most, with a replica.
+EVERY = 60.0
+#: How many replicas may die while they load the model.
+LOADS = 3
+
+
+class Desk:
+    """The one writer, and what must be known of all replicas: what each of them has under way. An actor
+    beside the process that started the run.
+
+    Args:
+        where: what opens the workspace.
+        folder: of previews and logs.
+    """
+
+    def __init__(self, where: str, folder: str) -> None:
+        os.environ["SNELLEN_FILES"] = folder
+        self._store = Store(where)
+        self._folder = Path(folder)
+        self._lock = threading.Lock()
+        #: How often samples were begun, with others and alone, and not ended.
+        self._together: Counter[tuple[str, str]] = Counter()
+        self._alone: Counter[tuple[str, str]] = Counter()
+        self._given_up: set[tuple[str, str]] = set()
+        #: Shards that replicas are at, and how often each actor began to load the model in vain.
+        self._busy: set[tuple[str, int]] = set()
+        self._loads: Counter[str] = Counter()
+        self._stopped = False
+        self._day = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+    def recall(self, keys: list[str]) -> dict[str, Response]:
+        """See :meth:`snellen.storage.store.Store.recall`."""
+        return self._store.recall(keys)
+
+    def remember(self, rows: list[Remembered]) -> dict[str, Response]:
+        """See :meth:`snellen.storage.store.Store.remember`."""
+        return self._store.remember(rows)
+
+    def write(self, run: str, rows: Written) -> None:
+        """Commit what came of some samples; they are not under way any more."""
+        self._store.write(run, rows)
+        self.ended(run, [row["id"] for row in rows.samples])
+
+    def without_preview(self, hashes: list[str]) -> list[str]:
+        """Those images that have no preview yet."""
+        return [sha256 for sha256 in hashes if not self._store.preview_path(sha256).exists()]
+
+    def keep_previews(self, previews: Mapping[str, bytes]) -> None:
+        """Keep previews of images by their hash."""
+        for sha256, data in previews.items():
+            self._store.keep_preview(sha256, data)
+
+    def begin(self, run: str, ids: list[str], alone: bool = False) -> dict[str, tuple[int, int] | None]:
+        """Note that samples are begun; how often each was before, with others and alone, and never ended:
+        whoever was at it died. None for one that was given up.
+
+        Raises:
+            Stopped: nothing more is to be begun.
+        """
+        if self._stopped:
+            raise Stopped("It was stopped.")
+        with self._lock:
+            before = {
+                id: None if (run, id) in self._given_up else (self._together[run, id], self._alone[run, id])
+                for id in ids
+            }
+            (self._alone if alone else self._together).update((run, id) for id in ids)
+        return before
+
+    def begin_missing(self, run: str, ids: list[str]) -> dict[str, tuple[int, int] | None]:
+        """Note that those of some samples are begun that have no prediction (see :meth:`begin`)."""
+        known = self._store.examined(run, ids)
+        return self.begin(run, [id for id in ids if id not in known])
+
+    def ended(self, run: str, ids: list[str]) -> None:
+        """Note that samples are not under way any more."""
+        with self._lock:
+            for id in ids:
+                self._together.pop((run, id), None)
+                self._alone.pop((run, id), None)
+
+    def give_up(self, run: str, id: str) -> None:
+        """Note that a sample was recorded as an error: those that follow leave it alone."""
+        self._given_up.add((run, id))
+
+    def loading(self, actor: str) -> None:
+        """Note that a replica loads the model: an actor of Ray's, which keeps its id when it begins anew.
+
+        Raises:
+            ModelError: too many died of it.
+        """
+        with self._lock:
+            # Whoever else began last may be at it still.
+            died = sum(begun - (other != actor) for other, begun in self._loads.items())
+            self._loads[actor] += died < LOADS
+        if died >= LOADS:
+            raise ModelError(
+                f"--engine ray: {died} replicas died while they loaded the model. Is there memory for as "
+                "many? Try fewer: --replicas 1. What they wrote last stands in /tmp/ray/session_latest/logs "
+                "of their node."
+            )
+
+    def loaded(self, actor: str) -> None:
+        """Note that one has loaded it, or said why it cannot."""
+        with self._lock:
+            self._loads.pop(actor, None)
+
+    def log(self, name: str, text: str) -> None:
+        """Write a line into a replica's log, without what looks like a secret."""
+        folder = self._folder / "logs" / self._day
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.log").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {redact(text)}\n")
+
+    def enter(self, run: str, start: int) -> None:
+        """Note that a replica is at a shard.
+
+        Raises:
+            Stopped: nothing more is to be begun.
+        """
+        if self._stopped:
+            self._busy.discard((run, start))  # whoever was at it died
+            raise Stopped("It was stopped.")
+        self._busy.add((run, start))
+
+    def leave(self, run: str, start: int) -> None:
+        """Note that a replica is done with a shard."""
+        self._busy.discard((run, start))
+
+    def busy(self) -> bool:
+        """Whether any replica is at a shard."""
+        return bool(self._busy)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+
+
+def wait_for(reference: Any) -> Any:
+    """What the desk answers.
+
+    Raises:
+        SnellenError: what it raised.
+    """
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, SnellenError):
+            raise cause from error
+        told = str(error).strip().splitlines()[-1:]  # the first lines say where, the last what
+        raise SnellenError(f"--engine ray: the writer failed ({' '.join(told)[:300]}).") from error
+
+
+class RemoteSink:
+    """A ledger (see :class:`snellen.engine.recorder.Ledger`) that the desk keeps."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+
+    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+        known: dict[str, Response] = wait_for(self._desk.recall.remote(list(keys)))
+        return known
+
+    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+        known: dict[str, Response] = wait_for(self._desk.remember.remote(list(rows)))
+        return known
+
+    def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        """See :meth:`Desk.begin_missing`."""
+        before: Mapping[str, tuple[int, int] | None] = wait_for(
+            self._desk.begin_missing.remote(run, list(ids))
+        )
+        return before
+
+    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+        """Seconds are counted by who knows of all replicas."""
+        wait_for(self._desk.write.remote(run, written(run, findings)))
+
+    #: It is in none.
+    file = None
+
+    def flush(self) -> None:
+        """All is written at once."""
+
+    def keep_previews(self, images: Sequence[Image]) -> None:
+        by_hash = {image.sha256: image for image in images}
+        if not by_hash:
+            return
+        if lacking := wait_for(self._desk.without_preview.remote(list(by_hash))):
+            wait_for(
+                self._desk.keep_previews.remote({sha256: by_hash[sha256].preview() for sha256 in lacking})
+            )
+
+
+class ShardSink:
+    """A ledger that is a file of its own; images get no previews."""
+
+    def __init__(self, shard: Shard, desk: Any) -> None:
+        self._shard, self._desk = shard, desk
+        self.recall, self.remember = shard.recall, shard.remember
+
+    def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
+        """See :meth:`Desk.begin_missing`."""
+        known = self._shard.examined(ids)
+        todo = [id for id in ids if id not in known]
+        before: Mapping[str, tuple[int, int] | None] = wait_for(self._desk.begin.remote(run, todo))
+        return before
+
+    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+        rows = written(run, findings)
+        self._shard.record(rows)
+        self._shard.write(EVERY)
+        wait_for(self._desk.ended.remote(run, [row["id"] for row in rows.samples]))
+
+    @property
+    def file(self) -> str | None:
+        """What the shard's file is called; None while there is nothing in it."""
+        return self._shard.file
+
+    def flush(self) -> None:
+        """Write what is not written."""
+        self._shard.write()
+
+    def keep_previews(self, images: Sequence[Image]) -> None:
+        """None are kept."""

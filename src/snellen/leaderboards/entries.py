@@ -1,0 +1,89 @@
+"""The lines of a leaderboard: runs with what is known of their models, and published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from snellen.leaderboards.model_info import Book, Facts
+from snellen.runs.run import Run
+
+__all__ = ["Entry", "entry_of"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a leaderboard: a run, or a published figure.
+
+    Attributes:
+        id: of the run; empty for a published one.
+        value, low, high: the primary score, None where there is none.
+        n, classes: how many samples, and class names on offer.
+        scores: all scores by name, with their intervals.
+        speed: items per second. memory: at its peak, in bytes, of the GPU or else of the process; None for
+            models behind an address.
+        published: where the figure was published; empty for a run.
+    """
+
+    id: str
+    model: str
+    data: str
+    protocol: str
+    primary: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    classes: int = 0
+    fingerprint: str = ""
+    status: str = "finished"
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    speed: float | None = None
+    memory: float | None = None
+    cost: float | None = None
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    date: str = ""
+    facts: Facts = field(default_factory=Facts)
+    suites: tuple[str, ...] = ()
+    published: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat, for CSV and JSON."""
+        facts = {f.name: getattr(self.facts, f.name) for f in fields(Facts)}
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("facts", "scores")}
+        return {**kept, "outcomes": dict(self.outcomes), "suites": list(self.suites), **facts}
+
+
+def entry_of(run: Run, book: Book, suites: tuple[str, ...] = ()) -> Entry:
+    """The line of a run. ``suites`` names those that ask what it asked."""
+    figures, manifest = run.metrics, run.manifest
+    head = run.headline or {}
+    names = figures.get("scores", ())
+    data = manifest["data"]
+    return Entry(
+        run.id,
+        run.model,
+        run.data,
+        run.protocol,
+        run.primary,
+        head.get("value"),
+        head.get("low"),
+        head.get("high"),
+        figures.get("n", 0),
+        manifest["protocol"]["options"].get("offer") or len(data["labels"]),
+        data["fingerprint"],
+        run.status,
+        {name: figures[name] for name in names if figures.get(name)},
+        figures.get("items_per_second"),
+        # What a model behind an address takes is not what asking it takes.
+        figures.get("peak_gpu_bytes")
+        or (None if "address" in manifest["model"].get("facts", {}) else figures.get("peak_rss_bytes")),
+        figures.get("cost"),
+        figures.get("outcomes", {}),
+        figures.get("skipped", 0),
+        str(manifest.get("finished") or manifest.get("started") or ""),
+        book.of(run.model, manifest, figures.get("parameters")),
+        suites,
+    )

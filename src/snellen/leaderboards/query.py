@@ -1,0 +1,160 @@
+"""What of a leaderboard is shown: filters, order, page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from snellen.errors import BadOption, did_you_mean
+from snellen.leaderboards.entries import Entry
+from snellen.leaderboards.model_info import SIZES, UNKNOWN
+
+__all__ = ["COLUMNS", "Query", "page_of"]
+
+
+def page_of(text: str) -> int:
+    """The number of a page.
+
+    Raises:
+        BadOption: it is none.
+    """
+    if not text.isascii() or not text.isdecimal() or len(text) > 6 or not int(text):
+        raise BadOption(f"page={text[:20]!r} is not allowed; allowed: 1 to 999999.")
+    return int(text)
+
+
+#: What can be sorted by: the address's word, and the value (None goes last).
+COLUMNS: dict[str, Any] = {
+    "score": lambda e: e.value,
+    "model": lambda e: e.model.lower(),
+    "parameters": lambda e: e.facts.parameters,
+    "open": lambda e: None if e.facts.open is None else int(e.facts.open),
+    "licence": lambda e: e.facts.licence.lower() or None,
+    "vision": lambda e: e.facts.vision.lower() or None,
+    "language": lambda e: e.facts.language.lower() or None,
+    "n": lambda e: e.n or None,
+    "speed": lambda e: e.speed,
+    "memory": lambda e: e.memory,
+    "cost": lambda e: e.cost,
+    "date": lambda e: e.date or None,
+}
+#: Those that are best when small, or are words: the first click sorts them upwards.
+_UPWARDS = frozenset({"model", "licence", "vision", "language", "memory", "cost", "parameters"})
+
+
+@dataclass(frozen=True)
+class Query:
+    """What of the leaderboard is seen; stands in the address bar.
+
+    Attributes:
+        q: words that must occur in a model's, data set's or protocol's name.
+        size, open, licence, data, protocol, suite, family: what to keep; of several values, any. Empty: all.
+        sort, order: a key of ``COLUMNS``, and ``up`` or ``down``.
+        published: whether published figures are shown beside.
+        by: ``protocol`` makes a table for each data set and protocol, ``data`` one for each data set.
+        x: what scores are drawn against.
+        page: from 1.
+    """
+
+    q: str = ""
+    size: tuple[str, ...] = ()
+    open: str = ""
+    licence: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
+    suite: str = ""
+    family: tuple[str, ...] = ()
+    sort: str = "score"
+    order: str = ""
+    published: bool = False
+    by: str = "protocol"
+    x: str = "speed"
+    page: int = 1
+
+    @classmethod
+    def of(cls, given: Iterable[tuple[str, str]]) -> Query:
+        """From an address's parameters.
+
+        Raises:
+            BadOption: a parameter that is not there, or a value that it does not take.
+        """
+        allowed: dict[str, Sequence[str]] = {
+            "size": [*(name for name, _, _ in SIZES), UNKNOWN],
+            "open": ["", "open", "proprietary", UNKNOWN],
+            "sort": list(COLUMNS),
+            "order": ["", "up", "down"],
+            "by": ["protocol", "data"],
+            "x": ["speed", "memory", "cost"],
+        }
+        defaults = {one.name: one.default for one in fields(cls)}
+        found: dict[str, Any] = {}
+        for key, text in given:
+            if key not in defaults:
+                raise BadOption(f"There is no filter {key!r}.{did_you_mean(key, defaults)}")
+            value = text.strip()
+            if key in allowed and value not in allowed[key] and value:
+                known = ", ".join(filter(None, allowed[key]))
+                raise BadOption(f"{key}={value!r} is not allowed; allowed: {known}.")
+            if not value:
+                continue
+            if isinstance(defaults[key], tuple):
+                found[key] = (*found.get(key, ()), value)
+            elif key == "page":
+                found[key] = page_of(value)
+            else:
+                found[key] = value not in ("0", "no", "false") if key == "published" else value
+        return cls(**found)
+
+    @property
+    def upwards(self) -> bool:
+        """Whether the smallest comes first."""
+        return self.order == "up" if self.order else self.sort in _UPWARDS
+
+    def address(self, **changes: Any) -> str:
+        """The query as it stands in an address, with some of it changed; from the first page on."""
+        changed = replace(self, **{"page": 1, **changes})
+        pairs: list[tuple[str, str]] = []
+        for one in fields(changed):
+            value = getattr(changed, one.name)
+            if value == one.default:
+                continue
+            many = value if isinstance(value, tuple) else [int(value) if isinstance(value, bool) else value]
+            pairs += [(one.name, str(item)) for item in many]
+        return "?" + urlencode(pairs)
+
+    def sorting(self, column: str) -> str:
+        """The address that sorts by a column, or the other way round where it does already."""
+        turned = self.sort == column
+        up = not self.upwards if turned else column in _UPWARDS
+        return self.address(sort=column, order="up" if up else "down")
+
+    def keeps(self, entry: Entry) -> bool:
+        """Whether an entry is seen."""
+        facts = entry.facts
+        words = f"{entry.model} {entry.data} {entry.protocol} {facts.vision} {facts.language}".lower()
+        told = {True: "open", False: "proprietary", None: UNKNOWN}[facts.open]
+        return (
+            all(word in words for word in self.q.lower().split())
+            and (not self.size or facts.size in self.size)
+            and (not self.open or told == self.open)
+            and (not self.licence or (facts.licence or UNKNOWN) in self.licence)
+            and (not self.data or entry.data in self.data)
+            and (not self.protocol or entry.protocol in self.protocol)
+            and (not self.suite or self.suite in entry.suites)
+            and (not self.family or (facts.family or UNKNOWN) in self.family)
+            and (self.published or not entry.published)
+        )
+
+    def ordered(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Entries as they are sorted; those without a value last, equals by model."""
+        value = COLUMNS[self.sort]
+        known: list[tuple[Any, Entry]] = []
+        unknown = []
+        for entry in entries:
+            found = value(entry)
+            known.append((found, entry)) if found is not None else unknown.append(entry)
+        known.sort(key=lambda pair: (pair[1].model, pair[1].id))
+        known.sort(key=lambda pair: pair[0], reverse=not self.upwards)
+        return [entry for _, entry in known] + sorted(unknown, key=lambda e: (e.model, e.id))

@@ -1,0 +1,148 @@
+"""The rule of ranking, the same for the command line, reports and the browser; averages; Pareto fronts.
+
+A run's rank is 1 + the number of runs that are significantly better on the same samples by the same score.
+Small groups are ranked by paired tests (:func:`snellen.runs.compare.compare`), larger ones by their
+confidence intervals.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from snellen.errors import UsageError
+from snellen.runs.compare import compare
+from snellen.runs.run import Run
+
+__all__ = ["Average", "Candidate", "Ranking", "averages", "interval_ranks", "pareto", "rank", "rank_runs"]
+
+#: Groups of up to so many runs and samples are ranked by paired tests.
+PAIRED_RUNS, PAIRED_SAMPLES = 10, 20_000
+
+
+class Candidate(NamedTuple):
+    """A finished run with the confidence interval of its primary score; ``n`` counts its samples."""
+
+    id: str
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Ranking(NamedTuple):
+    """Ranks by run id, and whether paired tests stand behind them (else intervals)."""
+
+    ranks: Mapping[str, int]
+    paired: bool
+
+
+def rank(candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]]) -> Ranking:
+    """Rank runs of the same samples by the same score. Runs that no test tells apart share a rank.
+
+    Args:
+        load: opens the candidates' runs; called only where paired tests are made.
+    """
+    if 1 < len(candidates) <= PAIRED_RUNS and sum(c.n for c in candidates) <= PAIRED_SAMPLES:
+        try:
+            return Ranking(_paired_ranks(load()), True)
+        except UsageError:  # samples without a truth, say: figures they have, tests they have not
+            return Ranking({}, False)
+    return Ranking(interval_ranks(candidates), False)
+
+
+def rank_runs(runs: Sequence[Run]) -> dict[str, int]:
+    """Rank runs of several data sets and scores, each among those that share its samples and score.
+
+    Runs without another to compare with are left out.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.status == "finished" and run.headline:
+            groups.setdefault((run.manifest["data"]["fingerprint"], run.primary), []).append(run)
+    ranks: dict[str, int] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            candidates = [_candidate(run) for run in group]
+            ranks |= rank(candidates, lambda group=group: group).ranks  # type: ignore[misc]
+    return ranks
+
+
+def _candidate(run: Run) -> Candidate:
+    figure = run.headline or {}
+    return Candidate(run.id, figure.get("low"), figure.get("high"), run.metrics["n"])
+
+
+def _paired_ranks(runs: Sequence[Run]) -> dict[str, int]:
+    ranks = {run.id: 1 for run in runs}
+    for comparison in compare(runs, across=True):
+        if comparison.real:
+            better = comparison.result.difference.value > 0
+            ranks[comparison.second if better else comparison.first] += 1
+    return ranks
+
+
+def interval_ranks(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """1 + how many intervals lie wholly above one's own; intervals that overlap are tied."""
+    known = [(c.id, c.low, c.high) for c in candidates if c.low is not None and c.high is not None]
+    lows = sorted(low for _, low, _ in known)
+    return {id: 1 + len(lows) - bisect_right(lows, high) for id, _, high in known}
+
+
+@dataclass(frozen=True)
+class Average:
+    """A model over several benchmarks.
+
+    Attributes:
+        average: the mean of its scores; None where one is missing.
+        rank: the mean of its ranks on the benchmarks that it has, 1 + how many are strictly better on each.
+        missing: on how many benchmarks it has no score.
+        scores: by benchmark; None where there is none.
+    """
+
+    model: str
+    average: float | None
+    rank: float | None
+    missing: int
+    scores: Mapping[str, float | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """One flat row."""
+        return {"model": self.model, "average": self.average, "rank": self.rank, **self.scores}
+
+
+def averages(scores: Mapping[str, Mapping[str, float | None]]) -> list[Average]:
+    """Average score and average rank, the best average first; models with a gap after them, by rank.
+
+    Source: the Open VLM Leaderboard (github.com/open-compass/VLMEvalKit): unweighted means.
+
+    Args:
+        scores: by model and benchmark.
+    """
+    found = []
+    for model, mine in scores.items():
+        known = {name: value for name, value in mine.items() if value is not None}
+        places = [
+            1 + sum((theirs := other.get(name)) is not None and theirs > value for other in scores.values())
+            for name, value in known.items()
+        ]
+        whole = sum(known.values()) / len(known) if known and len(known) == len(mine) else None
+        rank = sum(places) / len(places) if places else None
+        found.append(Average(model, whole, rank, len(mine) - len(known), dict(mine)))
+    return sorted(
+        found,
+        key=lambda a: (a.average is None, -(a.average or 0), a.missing, a.rank or float("inf"), a.model),
+    )
+
+
+def pareto(points: Sequence[tuple[float, float]], *, small: bool = False) -> list[int]:
+    """The places of the points that no other beats on both counts, by x: y large, x large (or ``small``)."""
+    sign = 1 if small else -1
+    order = sorted(range(len(points)), key=lambda i: (sign * points[i][0], -points[i][1]))
+    best, found = float("-inf"), []
+    for i in order:
+        if points[i][1] > best:
+            best = points[i][1]
+            found.append(i)
+    return sorted(found, key=lambda i: points[i][0])
