@@ -31,8 +31,8 @@ def draw(votes: int, models: int, voters: int, seed: int = 0):
 
 def main() -> None:
     """Draw, count, rank, and check."""
-    from snellen.arena.rating import Tally, rank
-    from snellen.arena.results import Results
+    from snellen.arena.rating import VoteCounts, rank
+    from snellen.arena.results import ArenaResults
     from snellen.storage.store import Store
     from snellen.storage.vote_rows import Answer, Battle, Choice, Turn, Verdict, Vote
     from snellen.storage.votes import VoteStore
@@ -52,7 +52,7 @@ def main() -> None:
     )
     print(f"counted in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
-    found = rank(Tally.of(verdicts))
+    found = rank(VoteCounts.of(verdicts))
     print(f"ranked with intervals in {time.perf_counter() - began:.1f} s")
     assert found is not None
     truth = {name: 1000 + 400 / math.log(10) * s for name, s in zip(names, strengths, strict=True)}
@@ -73,7 +73,7 @@ def main() -> None:
             ballots.import_votes(page)
         print(f"{len(some):,} written to SQLite in {time.perf_counter() - began:.1f} s")
         began = time.perf_counter()
-        Results.of(ballots)
+        ArenaResults.of(ballots)
         print(f"everything that its page shows: {time.perf_counter() - began:.1f} s")
 
 

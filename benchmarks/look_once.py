@@ -37,7 +37,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from snellen.images import Image, encode
 from snellen.models.huggingface.checkpoint import Checkpoint, quiet, without_torchvision
-from snellen.models.huggingface.prefix_cache.decode import Rows
+from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import Prefix
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import BINARY, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
@@ -299,7 +299,7 @@ def one_by_one(model: VisionLanguageModel, request: Request) -> list[float]:
     with torch.inference_mode():
         question = model._sharing._read(request)
         prefix = Prefix(model.decoder, [question.look], [question.ids], len(question.ids))
-        return [Rows(prefix, [(0, tail)]).likelihoods([0])[0] for tail in question.tails]
+        return [BatchedSuffixes(prefix, [(0, tail)]).likelihoods([0])[0] for tail in question.tails]
 
 
 def decisions(responses: Sequence[Response]) -> list[Any]:

@@ -78,14 +78,14 @@ def fill(where, count):
     """The responses and predictions that a run would have written, written in pages."""
     from snellen.datasets.base import select
     from snellen.engine.cache import describe, key_of
-    from snellen.engine.evaluation import Examination
-    from snellen.storage.rows import Finding, Remembered
+    from snellen.engine.evaluation import Evaluation
+    from snellen.storage.rows import CacheEntry, SampleResult
     from snellen.storage.store import Store
     from snellen.types import Prediction, Response
 
     store = Store(where)
     samples = count // PER_SAMPLE
-    exam = Examination(scripted(None), select(Numbers(samples)), protocol(), store)
+    exam = Evaluation(scripted(None), select(Numbers(samples)), protocol(), store)
     identity = exam.model.identity()
     for start in range(0, samples, PAGE // PER_SAMPLE):
         rows, findings = [], []
@@ -96,9 +96,9 @@ def fill(where, count):
                 described = describe(request)
                 described["messages"][0]["content"].append(sample.id)  # no two samples ask the same
                 keys.append(key_of(identity, described))
-                rows.append(Remembered(keys[-1], "scripted", described, Response("class 1", latency=0.1)))
+                rows.append(CacheEntry(keys[-1], "scripted", described, Response("class 1", latency=0.1)))
             if index < 0.9 * samples:
-                findings.append(Finding(index, sample, Prediction(sample.id, "class 1"), keys))
+                findings.append(SampleResult(index, sample, Prediction(sample.id, "class 1"), keys))
         store.remember(rows)
         store.record(exam.run, findings)
     for other in range(99):

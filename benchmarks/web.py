@@ -77,12 +77,12 @@ def main() -> None:
     from served import served
     from snellen.storage.store import Store
     from snellen.web.security import Policy
-    from snellen.web.state import Site
+    from snellen.web.state import AppState
 
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder), count)
-        with served(Site(Store(folder), Policy())) as address:
+        with served(AppState(Store(folder), Policy())) as address:
 
             def ask(path: str) -> tuple[float, int]:
                 began = time.perf_counter()

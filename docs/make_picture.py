@@ -17,7 +17,7 @@ from rich.terminal_theme import MONOKAI
 from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
-from snellen.diagnosis.analysis import Case
+from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import diagnose
 from snellen.eye_test.eye_test import draw_card, examine
 from snellen.leaderboards.ranking import rank_runs
@@ -31,7 +31,7 @@ from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
 from snellen.web.images import Uploads
 from snellen.web.security import Policy
-from snellen.web.state import Site
+from snellen.web.state import AppState
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from served import served
@@ -124,7 +124,7 @@ def pages(workspace: Path, runs: list[Run]) -> None:
         "web-ranking": ("/ranking", 1280, 1180, "light"),
         "web-phone": ("/", 390, 844, "dark"),
     }
-    with served(Site(store, Policy(), arena)) as address, sync_playwright() as playwright:
+    with served(AppState(store, Policy(), arena)) as address, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
 
         def shoot(name: str, page: Page) -> None:
@@ -154,7 +154,7 @@ def pages(workspace: Path, runs: list[Run]) -> None:
     play = Playground(
         live_models(["pico:llava-skewed", "pico:llava"], {}, None), image_path=Uploads(workspace).path
     )
-    with served(Site(store, Policy(), play=play)) as address, sync_playwright() as playwright:
+    with served(AppState(store, Policy(), play=play)) as address, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1100, "height": 1000})
         page.goto(f"{address}/play")
@@ -195,7 +195,9 @@ def main() -> None:
         console.save_svg(str(path), title="snellen", code_format=frame, theme=MONOKAI, unique_id="snellen")
     print(f"written: {path}")
     with tempfile.TemporaryDirectory() as workspace:
-        case = Case("pico:llava-skewed", "chart:shapes", Store(workspace), ("pico:clip", "pico:classifier"))
+        case = Subject(
+            "pico:llava-skewed", "chart:shapes", Store(workspace), ("pico:clip", "pico:classifier")
+        )
         diagnosis = Path(workspace) / "diagnosis.html"
         diagnose(case).write(diagnosis)
         case.close()

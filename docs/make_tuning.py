@@ -22,7 +22,7 @@ from snellen.metrics.stats import paired, rate
 from snellen.metrics.summary import cluster_of
 from snellen.pico_recipe.curriculum import counts
 from snellen.runs.run import Run
-from snellen.tuning import Tuned, Tuning
+from snellen.tuning import TunedModel, Tuning
 from snellen.tuning.build import build
 from snellen.tuning.tuning import MANIFEST
 
@@ -78,7 +78,7 @@ def main() -> None:
     def ask(model: str, data: str = TEST, protocol: str | None = None) -> Run:
         return run(model=model, data=data, protocol=protocol, workspace=workspace)
 
-    def tune(name: str, model: str, **more: object) -> Tuned:
+    def tune(name: str, model: str, **more: object) -> TunedModel:
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         made = Tuning(model, TEST, top / name, workspace=workspace, **more)  # type: ignore[arg-type]
         found = made.carry_out()

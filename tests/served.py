@@ -11,11 +11,11 @@ import uvicorn
 
 from snellen.web.app import create_app
 from snellen.web.serve import bound
-from snellen.web.state import Site
+from snellen.web.state import AppState
 
 
 @contextmanager
-def served(site: Site) -> Iterator[str]:
+def served(site: AppState) -> Iterator[str]:
     """The app's address while it is served."""
     with bound("127.0.0.1", 0) as sock:
         config = uvicorn.Config(create_app(site), log_level="warning", ws="none", timeout_graceful_shutdown=3)

@@ -18,7 +18,7 @@ from scipy.stats import beta, kendalltau
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import BOOST, draw, propensities
 from snellen.arena.quality import agreement, assess, preferred_wrong
-from snellen.arena.rating import PRIOR, Tally, rank
+from snellen.arena.rating import PRIOR, VoteCounts, rank
 from snellen.arena.style import difference, features, styled
 from snellen.storage.vote_rows import CastVote, Verdict
 
@@ -161,7 +161,9 @@ class TestRanking:
     @pytest.mark.parametrize("seed", range(3))
     def test_strengths_are_those_of_direct_maximisation(self, seed):
         rows = verdicts(seed, 200, [1, 0.4, 0, -0.5])
-        mine = {one.model: (one.rating - 1000) * math.log(10) / 400 for one in rank(Tally.of(rows)).standings}
+        mine = {
+            one.model: (one.rating - 1000) * math.log(10) / 400 for one in rank(VoteCounts.of(rows)).standings
+        }
         theirs = davidson(rows)
         for name, value in theirs.items():
             assert mine[name] == pytest.approx(value, abs=2e-3)
@@ -170,7 +172,7 @@ class TestRanking:
         rows = verdicts(4, 80, [0.5, 0, -0.5])
         turned = {"left": "right", "right": "left", "tie": "tie"}
         mirrored = [Verdict(r.voter, r.right, r.left, turned[r.outcome]) for r in reversed(rows)]
-        one, other = rank(Tally.of(rows)), rank(Tally.of(mirrored))
+        one, other = rank(VoteCounts.of(rows)), rank(VoteCounts.of(mirrored))
         assert [s.model for s in one.standings] == [s.model for s in other.standings]
         for a, b in zip(one.standings, other.standings, strict=True):
             assert a.rating == pytest.approx(b.rating, abs=1e-6)
@@ -180,7 +182,7 @@ class TestRanking:
         rows = verdicts(5, 60, [0.5, 0, -0.5])
         grouped = Counter((r.voter, r.left, r.right, r.outcome) for r in rows)
         counted = [Verdict(*key, times) for key, times in grouped.items()]
-        a, b = rank(Tally.of(rows)), rank(Tally.of(counted))
+        a, b = rank(VoteCounts.of(rows)), rank(VoteCounts.of(counted))
         assert [s.rating for s in a.standings] == pytest.approx([s.rating for s in b.standings])
         assert a.votes == b.votes == 60
 
@@ -190,7 +192,7 @@ class TestRanking:
             Verdict("v", "B", "A", "tie", 2),
             Verdict("w", "C", "B", "left", 1),
         ]
-        found = rank(Tally.of(rows))
+        found = rank(VoteCounts.of(rows))
         record = {s.model: (s.wins, s.losses, s.ties, s.votes) for s in found.standings}
         assert record == {"A": (3, 0, 2, 5), "B": (0, 4, 2, 6), "C": (1, 0, 0, 1)}
         names = [s.model for s in found.standings]
@@ -202,7 +204,7 @@ class TestRanking:
         assert (found.votes, found.voters, found.clustered) == (6, 2, False)
 
     def test_rank_is_one_plus_those_wholly_above(self):
-        found = rank(Tally.of(verdicts(6, 1500, [1.2, 0.1, 0, -1.2])))
+        found = rank(VoteCounts.of(verdicts(6, 1500, [1.2, 0.1, 0, -1.2])))
         for one in found.standings:
             above = sum(other.low > one.high for other in found.standings)
             below = sum(other.high < one.low for other in found.standings)
@@ -215,7 +217,7 @@ class TestRanking:
     def test_two_models_are_parted_as_jeffreys_interval_parts_them(self, wins, losses):
         """Two models by one voter: the lower end of the share of wins is known in closed form."""
         rows = [Verdict("me", "A", "B", "left", wins), Verdict("me", "A", "B", "right", losses)]
-        found = rank(Tally.of(rows), replicates=4000)
+        found = rank(VoteCounts.of(rows), replicates=4000)
         low = beta.ppf(0.025, wins + 0.5, losses + 0.5)
         parted = found.standings[0].rank < found.standings[1].rank
         if abs(low - 0.5) > 0.02:
@@ -225,7 +227,7 @@ class TestRanking:
         truth = [0.8, 0.3, -0.3, -0.8]
         covered = 0
         for seed in range(40):
-            found = rank(Tally.of(verdicts(100 + seed, 400, truth)), replicates=200)
+            found = rank(VoteCounts.of(verdicts(100 + seed, 400, truth)), replicates=200)
             for one in found.standings:
                 true = 1000 + 400 / math.log(10) * truth[NAMES.index(one.model)]
                 covered += one.low <= true <= one.high
@@ -235,21 +237,21 @@ class TestRanking:
         # Two camps that always say the same: 400 votes, but only 20 opinions.
         camps = [Verdict(f"v{k}", "A", "B", "left" if k < 12 else "right", 20) for k in range(20)]
         alone = [Verdict(f"w{k}", "A", "B", "left" if k < 240 else "right") for k in range(400)]
-        wide, narrow = rank(Tally.of(camps)), rank(Tally.of(alone))
+        wide, narrow = rank(VoteCounts.of(camps)), rank(VoteCounts.of(alone))
         assert wide.clustered
         assert narrow.clustered
         span = [r.standings[0].high - r.standings[0].low for r in (wide, narrow)]
         assert span[0] > 3 * span[1]
 
     def test_one_who_never_lost_has_a_finite_rating(self):
-        found = rank(Tally.of([Verdict("v", "A", "B", "left", 5), Verdict("v", "B", "C", "left", 5)]))
+        found = rank(VoteCounts.of([Verdict("v", "A", "B", "left", 5), Verdict("v", "B", "C", "left", 5)]))
         assert [s.model for s in found.standings] == ["A", "B", "C"]
         assert all(math.isfinite(s.rating) for s in found.standings)
 
     def test_models_that_never_met_are_not_compared(self):
         rows = [Verdict("v", "A", "B", "left", 900), Verdict("v", "A", "B", "right", 100)]
         rows += [Verdict("v", "C", "D", "left", 500), Verdict("v", "C", "D", "right", 500)]
-        found = rank(Tally.of(rows))
+        found = rank(VoteCounts.of(rows))
         assert found.groups == 2
         places = {s.model: (s.group == found.standings[0].group, s.rank, s.worst) for s in found.standings}
         assert (places["A"][1:], places["B"][1:]) == ((1, 1), (2, 2))
@@ -258,7 +260,7 @@ class TestRanking:
         assert found.flips is None
         assert [s.needed is None for s in found.standings].count(True) >= 2
         # As if the others were not there.
-        alone = rank(Tally.of(rows[:2]))
+        alone = rank(VoteCounts.of(rows[:2]))
         assert [s.rating for s in found.standings if s.model in "AB"] == pytest.approx(
             [s.rating for s in alone.standings], abs=0.5
         )
@@ -271,19 +273,19 @@ class TestRanking:
         assert [name for name, *_ in found.style] == ["length"]  # the others never differ
 
     def test_only_ties(self):
-        found = rank(Tally.of([Verdict("v", "A", "B", "tie", 10)]))
+        found = rank(VoteCounts.of([Verdict("v", "A", "B", "tie", 10)]))
         assert {round(s.rating) for s in found.standings} == {1000}
         assert found.ties > 1
 
     def test_no_votes(self):
-        assert rank(Tally.of([])) is None
+        assert rank(VoteCounts.of([])) is None
         assert styled([]) is None
 
     @pytest.mark.parametrize("seed", range(4))
     def test_so_many_turned_votes_do_flip_the_first_place(self, seed):
         """Brute force over all ways to turn fewer votes finds none, where that can be tried."""
         rows = verdicts(seed, 14, [0.9, 0, -0.6], ties=0.1)
-        found = rank(Tally.of(rows), replicates=20)
+        found = rank(VoteCounts.of(rows), replicates=20)
         assert found.flips is not None
         first = found.standings[0].model
         turned = {"left": "right", "right": "left", "tie": "tie"}
@@ -293,7 +295,7 @@ class TestRanking:
                 Verdict(r.voter, r.left, r.right, turned[r.outcome] if i in places else r.outcome)
                 for i, r in enumerate(rows)
             ]
-            ratings = {s.model: s.rating for s in rank(Tally.of(changed), replicates=1).standings}
+            ratings = {s.model: s.rating for s in rank(VoteCounts.of(changed), replicates=1).standings}
             return any(v >= ratings[first] - 1e-6 for name, v in ratings.items() if name != first)
 
         some = (set(c) for c in itertools.combinations(range(len(rows)), found.flips))
@@ -312,7 +314,7 @@ class TestRanking:
             length = (0.6 if i == 0 else -0.6 if j == 0 else 0.0) + rng.normal() * 0.3
             win = rng.random() < 1 / (1 + math.exp(-3 * length))
             rows.append((f"v{k % 50}", NAMES[i], NAMES[j], "left" if win else "right", (length, 0, 0, 0)))
-        plain = rank(Tally.of(Verdict(*r[:4]) for r in rows))
+        plain = rank(VoteCounts.of(Verdict(*r[:4]) for r in rows))
         held = styled(rows, replicates=30)
         assert plain.standings[0].model == "A"
         assert plain.standings[0].rank < plain.standings[1].rank
@@ -395,7 +397,7 @@ class TestQuality:
         assert preferred_wrong(votes[3:]) is None
 
     def test_tau(self):
-        found = rank(Tally.of(verdicts(3, 600, [1.0, 0.5, 0, -0.8])))
+        found = rank(VoteCounts.of(verdicts(3, 600, [1.0, 0.5, 0, -0.8])))
         models = [s.model for s in found.standings]
         scores = {"A": 0.9, "B": 0.5, "C": 0.7, "X": 0.1}
         one = agreement(models, [s.rating for s in found.standings], found.replicates, scores)
@@ -406,6 +408,6 @@ class TestQuality:
         assert one.models == 3
         assert agreement(models, ratings, found.replicates, {"A": 1, "B": 0}) is None
         assert agreement(models, ratings, found.replicates, dict.fromkeys("ABC", 0.5)) is None
-        ties = rank(Tally.of([Verdict("v", a, b, "tie", 5) for a, b in ("AB", "BC", "AC")]))
+        ties = rank(VoteCounts.of([Verdict("v", a, b, "tie", 5) for a, b in ("AB", "BC", "AC")]))
         alike = [s.rating for s in ties.standings]
         assert agreement([*"ABC"], alike, ties.replicates, {"A": 1, "B": 2, "C": 3}) is None

@@ -16,7 +16,7 @@ from snellen.arena.exchange import export, read
 from snellen.arena.live import MAX_TURNS, Live
 from snellen.arena.pairing import propensities
 from snellen.arena.recorded import Recorded, names_of
-from snellen.arena.results import Results
+from snellen.arena.results import ArenaResults
 from snellen.errors import BadOption, Conflict, DataError, StoreError, UnknownName, Unsupported, UsageError
 from snellen.storage.schema import votes
 from snellen.storage.store import Store
@@ -209,10 +209,10 @@ class TestVotes:
         assert sorted(ballots.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
         assert len(ballots.verdicts(leaked=True)) == 3
         assert ballots.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1, "open": 0}
-        results = Results.of(ballots)
+        results = ArenaResults.of(ballots)
         assert results.ranking.votes == 2
-        assert Results.of(ballots, leaked=True).ranking.votes == 3
-        assert Results.of(ballots, style=True).ranking.votes == 2
+        assert ArenaResults.of(ballots, leaked=True).ranking.votes == 3
+        assert ArenaResults.of(ballots, style=True).ranking.votes == 2
         json.dumps(results.as_dict())
 
     def test_repeats_swap_sides_and_do_not_count(self, ballots):
@@ -231,7 +231,7 @@ class TestVotes:
         assert ballots.again("stranger", Random(1)) is None
         assert ballots.counts()["repeats"] == 3
         assert sum(v.times for v in ballots.verdicts()) == 8
-        quality = Results.of(ballots).quality
+        quality = ArenaResults.of(ballots).quality
         assert (quality.repeated, quality.consistency.value) == (3, pytest.approx(2 / 3))
 
 
@@ -348,7 +348,7 @@ class TestRecorded:
             left, right = one.content["right"]
             told += left != right
             wrong += right and not left
-        results = Results.of(ballots)
+        results = ArenaResults.of(ballots)
         assert results.wrong[1] == told > 0
         assert results.wrong[0].value == pytest.approx(wrong / told)
         assert results.quality.left.value == 1.0
@@ -528,7 +528,7 @@ class TestExchange:
         assert row["judge"] == "v0"
 
     def test_images_are_hashes_and_lead_nowhere(self, ballots, tmp_path):
-        from snellen.web.images import Album
+        from snellen.web.images import BattleImages
 
         row = {"question_id": "q", "model_a": "x", "model_b": "y", "winner": "tie", "tstamp": 1.7e9,
                "conversation_a": [], "conversation_b": [],
@@ -540,7 +540,7 @@ class TestExchange:
         secret = ballots.store.preview_path("../outside/secret")
         secret.parent.mkdir(parents=True, exist_ok=True)
         secret.write_bytes(b"mine")
-        assert Album(ballots.store, tmp_path / "out")(one, "../outside/secret") == ""
+        assert BattleImages(ballots.store, tmp_path / "out")(one, "../outside/secret") == ""
         assert not (tmp_path / "out").exists()
 
     def test_pairs_for_dpo(self, voted):
@@ -562,7 +562,7 @@ class TestExchange:
         theirs = [(b.left, b.right, b.vote.choice, b.turns[0].left.text) for b in other.voted()]
         assert theirs == mine
         assert not {b.voter for b in other.voted()} & {"v0", "v1", "v2", "v3"}
-        assert Results.of(other).ranking.votes == 4
+        assert ArenaResults.of(other).ranking.votes == 4
         # The other layout of the same votes, and one's own export, bring nothing new.
         again = tmp_path / "again.jsonl"
         twin = {"preferences": "fastchat", "fastchat": "preferences"}[layout]
@@ -579,7 +579,7 @@ class TestExchange:
         file.write_text("\n".join(map(json.dumps, lines)))
         assert read(ballots, file, "preferences") == (7, 7, 0)
         assert sorted(b.vote.choice for b in ballots.voted()) == ["left", "right", *["tie"] * 5]
-        plain, held = Results.of(ballots), Results.of(ballots, style=True)
+        plain, held = ArenaResults.of(ballots), ArenaResults.of(ballots, style=True)
         assert plain.quality.shared == 1
         assert [s.wins for s in plain.ranking.standings] == [s.wins for s in held.ranking.standings] == [1, 1]
 
@@ -596,7 +596,7 @@ class TestExchange:
         file.write_text(json.dumps({**row, "winner": "tie", **more}))
         with pytest.raises(DataError, match="line 1"):
             read(ballots, file, "preferences")
-        assert Results.of(ballots).ranking is None
+        assert ArenaResults.of(ballots).ranking is None
 
     def test_texts_that_databases_do_not_take(self, ballots, tmp_path):
         said = [{"role": "user", "content": "a\0b"}, {"role": "assistant", "content": "c\ud83d"}]
@@ -609,11 +609,11 @@ class TestExchange:
         assert "\0" not in one.turns[0].question
 
     def test_images_leave_as_files(self, runs, tmp_path):
-        from snellen.web.images import Album
+        from snellen.web.images import BattleImages
 
         ballots = VoteStore(runs[0]._store)
         vote(ballots, Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me"), "left")
-        album = Album(runs[0]._store, tmp_path / "images")
+        album = BattleImages(runs[0]._store, tmp_path / "images")
         (row,) = export(ballots, "dpo", album)
         (path,) = row["images"]
         from PIL import Image

@@ -14,10 +14,10 @@ from snellen.api import run
 from snellen.errors import BadOption
 from snellen.leaderboards.board import Board, Group, grouped
 from snellen.leaderboards.entries import Entry
-from snellen.leaderboards.model_info import SIZES, Book, Facts, size_of
+from snellen.leaderboards.model_info import SIZES, ModelInfo, ModelInfoIndex, size_of
 from snellen.leaderboards.query import COLUMNS, Query
 from snellen.leaderboards.ranking import Candidate, averages, interval_ranks, pareto, rank_runs
-from snellen.reports.charts import Point, curves, scatter
+from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.storage.store import Store
 from snellen.suites.published import published
 
@@ -60,8 +60,10 @@ class TestQuery:
             Query.of(pairs)
 
     def test_filters(self):
-        one = entry("a", facts=Facts(3_000_000_000, True, "mit", "llava", "clip", "llama"))
-        two = entry("b", facts=Facts(8_000_000_000, False, "", "openai"), data="other", suites=("charts",))
+        one = entry("a", facts=ModelInfo(3_000_000_000, True, "mit", "llava", "clip", "llama"))
+        two = entry(
+            "b", facts=ModelInfo(8_000_000_000, False, "", "openai"), data="other", suites=("charts",)
+        )
         three = entry("c")
         every = [one, two, three]
 
@@ -163,7 +165,7 @@ def test_the_pareto_line_is_of_those_that_nothing_beats(points, small):
 class TestCharts:
     @given(st.lists(st.tuples(st.floats(1e-3, 1e6), st.floats(0, 100)), min_size=2, max_size=20))
     def test_marks_stay_within_the_frame(self, points):
-        drawn = scatter([Point(x, y, "m") for x, y in points], x="x", y="y")
+        drawn = scatter([ChartPoint(x, y, "m") for x, y in points], x="x", y="y")
         for mark in drawn["marks"]:
             assert 50 <= mark["x"] <= 540
             assert 20 <= mark["y"] <= 250
@@ -173,20 +175,24 @@ class TestCharts:
         assert len(places) <= 12
 
     def test_more_is_to_the_right_and_better_is_up(self):
-        drawn = scatter([Point(1, 10, "slow"), Point(100, 90, "fast")], x="items/s", y="accuracy %")
+        drawn = scatter([ChartPoint(1, 10, "slow"), ChartPoint(100, 90, "fast")], x="items/s", y="accuracy %")
         slow, fast = drawn["marks"]
         assert slow["x"] < fast["x"]
         assert slow["y"] > fast["y"]
         assert drawn["best"] == [2]
-        assert scatter([Point(1, 10, "one")], x="", y="") is None
-        assert scatter([Point(0, 10, "none"), Point(1, 10, "one")], x="", y="") is None
+        assert scatter([ChartPoint(1, 10, "one")], x="", y="") is None
+        assert scatter([ChartPoint(0, 10, "none"), ChartPoint(1, 10, "one")], x="", y="") is None
 
     def test_curves_are_sorted_by_x(self):
-        drawn = curves({"m": [Point(50, 20, ""), Point(2, 90, "")], "alone": [Point(2, 1, "")]}, x="n", y="a")
+        drawn = curves(
+            {"m": [ChartPoint(50, 20, ""), ChartPoint(2, 90, "")], "alone": [ChartPoint(2, 1, "")]},
+            x="n",
+            y="a",
+        )
         (line,) = drawn["lines"]
         assert line["told"] == "2: 90.0, 50: 20.0"
         assert line["places"][0][0] < line["places"][1][0]
-        assert curves({"alone": [Point(2, 1, "")]}, x="", y="") is None
+        assert curves({"alone": [ChartPoint(2, 1, "")]}, x="", y="") is None
 
 
 class TestFacts:
@@ -196,22 +202,24 @@ class TestFacts:
         ]  # fmt: skip
 
     def test_what_the_name_says(self):
-        book = Book()
+        book = ModelInfoIndex()
         assert book.of("hf:Qwen/Qwen2-VL-7B-Instruct", {}).parameters == 7_000_000_000
         assert book.of("hf:HuggingFaceTB/SmolVLM-500M-Instruct", {}).parameters == 500_000_000
         assert book.of("hf:llava-hf/llava-1.5-7b-hf", {}).open is True
-        assert book.of("openai:gpt-4o", {}) == Facts(None, False, "proprietary", "openai")
+        assert book.of("openai:gpt-4o", {}) == ModelInfo(None, False, "proprietary", "openai")
         assert book.of("openai:Qwen/Qwen2-VL-2B?base_url=http://localhost:1/v1", {}).open is None
         assert book.of("scripted", {}).open is None
         served = {"model": {"identity": {"address": "http://localhost:8000/v1"}}}
-        assert Book().of("openai:gpt-4o", served).open is None  # an option apart from the name said where
+        assert (
+            ModelInfoIndex().of("openai:gpt-4o", served).open is None
+        )  # an option apart from the name said where
         for name in (
             "hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
             "hf:org/Mixtral-8x7B",
             "a?b=c&d",
             "hf:~no/x",
         ):
-            assert Book().of(name, {}).parameters is None
+            assert ModelInfoIndex().of(name, {}).parameters is None
 
     def test_what_its_files_say(self, tmp_path):
         config = {"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"},
@@ -220,14 +228,16 @@ class TestFacts:
         (tmp_path / "README.md").write_text(
             "---\nlanguage: en\nlicense: llama2\n---\n# A model\nlicense: mit\n"
         )
-        found = Book().of(f"hf:{tmp_path}", {}, 7_063_427_072)
-        assert found == Facts(7_063_427_072, True, "llama2", "llava", "clip_vision_model", "lmsys/vicuna-7b")
-        assert Book().of("pico:llava", {}).language == "llama"
+        found = ModelInfoIndex().of(f"hf:{tmp_path}", {}, 7_063_427_072)
+        assert found == ModelInfo(
+            7_063_427_072, True, "llama2", "llava", "clip_vision_model", "lmsys/vicuna-7b"
+        )
+        assert ModelInfoIndex().of("pico:llava", {}).language == "llama"
 
     def test_what_a_user_says_wins(self, tmp_path):
         file = tmp_path / "models.toml"
         file.write_text('["openai:gpt-4o"]\nopen = false\nparameters = 200e9\nlicence = "their own"\n')
-        found = Book(file).of("openai:gpt-4o?temperature=0", {}, None)
+        found = ModelInfoIndex(file).of("openai:gpt-4o?temperature=0", {}, None)
         assert (found.parameters, found.licence, found.size) == (200_000_000_000, "their own", ">40B")
 
     @pytest.mark.parametrize(
@@ -248,7 +258,7 @@ class TestFacts:
         file = tmp_path / "models.toml"
         file.write_text(text)
         with pytest.raises(BadOption, match=told):
-            Book(file)
+            ModelInfoIndex(file)
 
 
 class TestBoard:

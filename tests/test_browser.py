@@ -20,13 +20,13 @@ from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
 from snellen.runs.matching import live_models, whole
-from snellen.runs.plan import AtHand, Filters, Plan
+from snellen.runs.plan import Filters, Plan, SharedResources
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
 from snellen.web.images import Uploads
 from snellen.web.security import Policy, Rates
-from snellen.web.state import Site
+from snellen.web.state import AppState
 
 # A page that is asked too early is asked again, however slow the machine: nothing here measures time.
 expect.set_options(timeout=20_000)
@@ -57,7 +57,7 @@ def chromium() -> Iterator[Browser]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """The built-in models on the built-in chart."""
     found = Store(tmp_path_factory.mktemp("browser") / "workspace")
-    hand = AtHand()
+    hand = SharedResources()
     Plan(
         ["pico:llava", "pico:llava-skewed", "pico:clip"],
         ["chart:shapes"],
@@ -84,7 +84,7 @@ def address(store: Store) -> Iterator[str]:
         max_tokens=16,
     )
     rates = Rates(dict.fromkeys(Rates().limits, (999, 999)))
-    with served(Site(store, Policy(), arena, rates)) as found:
+    with served(AppState(store, Policy(), arena, rates)) as found:
         yield found
 
 
@@ -342,7 +342,7 @@ def test_play(chromium, tmp_path: Path):
     play = Playground(models, image_path=Uploads(store.folder).path, max_tokens=16)
     picture = tmp_path / "mine.png"
     draw(figure("browser", "star"), pixels=96).save(picture)
-    with served(Site(store, Policy(), play=play)) as address:
+    with served(AppState(store, Policy(), play=play)) as address:
         one = Watched(chromium, address, viewport={"width": 390, "height": 844}, color_scheme="dark")
         page = one.page
         page.goto("/")
@@ -390,7 +390,7 @@ def test_payloads_stay_inert(chromium, tmp_path):
 
     runs = [run(model=Scripted(said, PAYLOADS[k]), **kwargs) for k in range(2)]
     recorded = Recorded(VoteStore(store), runs, repeat=0, rng=Random(0))
-    with served(Site(store, Policy(), recorded)) as address:
+    with served(AppState(store, Policy(), recorded)) as address:
         one = Watched(chromium, address)
         for path in [
             "/",
@@ -414,7 +414,7 @@ def test_payloads_stay_inert(chromium, tmp_path):
         one.close()
     models = [Scripted(said, name) for name in "xy"]
     live = Live(VoteStore(store), models, image_path=Uploads(store.folder).path)
-    with served(Site(store, Policy(), live)) as address:
+    with served(AppState(store, Policy(), live)) as address:
         one = Watched(chromium, address)
         picture = tmp_path / "'\"><img src=x onerror=alert(1)>.png"
         draw(figure("browser", "ring"), pixels=96).save(picture)

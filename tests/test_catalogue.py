@@ -16,7 +16,7 @@ from helpers import Scripted
 from snellen import cli
 from snellen.datasets.base import DATASETS
 from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
-from snellen.datasets.columns import Columns, options_in, values_at
+from snellen.datasets.columns import ColumnMapping, options_in, values_at
 from snellen.errors import BadOption, DataError
 from snellen.protocols.base import PROTOCOLS
 from snellen.runs.plan import Plan
@@ -247,12 +247,12 @@ class TestRoles:
         ],
     )
     def test_how_an_answer_is_named(self, value, how, found):
-        columns = Columns(image=("image",), choices=("options",), answer="right", answer_as=how)
+        columns = ColumnMapping(image=("image",), choices=("options",), answer="right", answer_as=how)
         parts = columns.parts({"options": ["one", "two", "three"], "right": value})
         assert parts.answers == found
 
     def test_letters_before_options_go_where_all_have_theirs(self):
-        columns = Columns(image=("image",), choices=("options",))
+        columns = ColumnMapping(image=("image",), choices=("options",))
         assert columns.parts({"options": ["A) x", "B) y"]}).choices == ("x", "y")
         assert columns.parts({"options": ["B. cereus", "E. coli"]}).choices == ("B. cereus", "E. coli")
         assert columns.parts({"options": "['x', \"it's\"]"}).choices == ("x", "it's")

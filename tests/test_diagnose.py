@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 import tiny
 from helpers import Scripted, picture, sample
-from snellen.diagnosis.analysis import Case
+from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import chosen, diagnose, parts
 from snellen.diagnosis.exposure_counts import count, texts
 from snellen.errors import DataError, UnknownName, Unsupported, UsageError
@@ -192,7 +192,7 @@ class TestModels:
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("diagnosis") / "workspace")
-    found = Case(
+    found = Subject(
         "pico:llava-skewed",
         "chart:shapes",
         store,
@@ -292,7 +292,7 @@ class TestDiagnosis:
 
 class TestWhatIsMissing:
     def test_no_training_split(self, workspace, photos):
-        case = Case("pico:llava", f"folder:{photos}", Store(workspace), filters=Filters(limit=10))
+        case = Subject("pico:llava", f"folder:{photos}", Store(workspace), filters=Filters(limit=10))
         found = diagnose(case, ["probe", "exposure", "gap"])
         case.close()
         assert "--train-split" in found.left_out["probe"]
@@ -300,7 +300,7 @@ class TestWhatIsMissing:
 
     def test_a_training_split_that_is_the_test(self, workspace):
         data = {"n": 28}
-        case = Case("pico:llava", "chart:shapes", Store(workspace), train="test", data_options=data)
+        case = Subject("pico:llava", "chart:shapes", Store(workspace), train="test", data_options=data)
         found = diagnose(case, ["probe", "confusions"])
         case.close()
         assert "among those that are tested" in found.left_out["probe"]
@@ -310,7 +310,7 @@ class TestWhatIsMissing:
         from snellen.diagnosis.analyses.size import Size
 
         monkeypatch.setattr(Size, "examine", lambda *_: 1 / 0)
-        case = Case("pico:llava", "chart:shapes", Store(workspace), filters=Filters(limit=28))
+        case = Subject("pico:llava", "chart:shapes", Store(workspace), filters=Filters(limit=28))
         found = diagnose(case, ["size", "confusions"])
         case.close()
         assert "ZeroDivisionError" in found.left_out["size"]
@@ -330,7 +330,7 @@ class TestWhatIsMissing:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)).save(path)
         data = f"folder:{workspace.parent / 'noise'}"
-        case = Case("pico:llava", data, Store(workspace), train="train", filters=Filters(split="test"))
+        case = Subject("pico:llava", data, Store(workspace), train="train", filters=Filters(split="test"))
         found = diagnose(case, ["prompts", "order", "cot", "probe"])
         case.close()
         assert found.left_out == {}
@@ -344,7 +344,7 @@ class TestWhatIsMissing:
 
         MODELS.register("free")(lambda rest: Free(lambda r: "star", "free:x"))
         try:
-            case = Case("free:x", "chart:shapes", Store(workspace), filters=Filters(limit=56))
+            case = Subject("free:x", "chart:shapes", Store(workspace), filters=Filters(limit=56))
             found = diagnose(case, ["decoding", "probe", "exposure", "confusions"])
         finally:
             MODELS._entries.pop("free")
@@ -354,14 +354,16 @@ class TestWhatIsMissing:
 
     def test_one_class_or_none(self, workspace, tmp_path):
         with pytest.raises(UsageError):
-            Case("pico:llava", "chart:shapes?ask=color", Store(workspace), filters=Filters(classes=["star"]))
+            Subject(
+                "pico:llava", "chart:shapes?ask=color", Store(workspace), filters=Filters(classes=["star"])
+            )
 
     def test_captions_of_ones_own(self, workspace, tmp_path):
         file = tmp_path / "captions.txt"
         file.write_text(
             "".join(f"a {kind}\n" * n for n, kind in enumerate(["star", "ring", "heart", "key"], 1))
         )
-        case = Case(
+        case = Subject(
             "pico:llava", "chart:shapes", Store(workspace), captions=[file], filters=Filters(limit=56)
         )
         found = diagnose(case, ["exposure"]).findings[0]
@@ -411,7 +413,7 @@ def test_confusions_within_a_sort(tmp_path):
         for i in range(4):
             color = (hash(name) % 200, 40 * i, 90)
             Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / name / f"{i}.png")
-    case = Case("pico:llava", f"folder:{tmp_path / 'photos'}", Store(tmp_path / "ws"))
+    case = Subject("pico:llava", f"folder:{tmp_path / 'photos'}", Store(tmp_path / "ws"))
     said = iter(["polar bear"] * 8 + ["cat"] * 4)
     case.hand.models["pico:llava"] = case.subject = Scripted(
         lambda request: next(said), "pico:llava", batch_size=12
@@ -429,7 +431,7 @@ def test_features_go_on_where_they_were(tmp_path):
     from snellen.models.huggingface import features as module
 
     model = MODELS.make("pico:llava")
-    selection = Case("pico:llava", "chart:shapes?n=56", Store(tmp_path / "ws")).selection
+    selection = Subject("pico:llava", "chart:shapes?n=56", Store(tmp_path / "ws")).selection
     places = list(range(56))
     whole = module.stored(model, selection, places, "What?", tmp_path / "whole")
     real, asked = module.features, []

@@ -16,8 +16,8 @@ import pytest
 
 from helpers import FAILED, Scripted, picture, sample, text_of
 from snellen.api import run
-from snellen.engine.cache import Remembering, describe, key_of
-from snellen.engine.loop import Answer, drive, examine_block, first_waves
+from snellen.engine.cache import CachedModel, describe, key_of
+from snellen.engine.loop import CachedResponse, drive, examine_block, first_waves
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import LocalModel
@@ -37,7 +37,7 @@ def answering(script, waves=None):
             waves.append(len(requests))
         await asyncio.sleep(0)
         return [
-            Answer(r if isinstance(r, Response) else Response(r), f"k{i}", True)
+            CachedResponse(r if isinstance(r, Response) else Response(r), f"k{i}", True)
             for i, r in enumerate(map(script, requests))
         ]
 
@@ -131,7 +131,7 @@ class TestDriver:
             events.append("asked")
             await asyncio.sleep(0.05)
             events.append("answered")
-            return [Answer(Response("cat"), "k", True) for _ in requests]
+            return [CachedResponse(Response("cat"), "k", True) for _ in requests]
 
         asyncio.run(collect(samples(4), ClosedSet(rounds=1), respond, block=2, prepare=prepare))
         assert events.index("ready 2") < events.index("answered")
@@ -188,7 +188,7 @@ class TestDriver:
 
 class TestMemory:
     def respond(self, store, model, requests, nonce=""):
-        return asyncio.run(Remembering(model, store, nonce).respond(requests))
+        return asyncio.run(CachedModel(model, store, nonce).respond(requests))
 
     def test_nothing_is_asked_twice(self, anywhere):
         store, model = Store(), Scripted(lambda r: text_of(r).upper(), batch_size=2)

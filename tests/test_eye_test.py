@@ -17,7 +17,7 @@ from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EYE_CHARTS, SHAPES, EyeChart
 from snellen.errors import BadOption
 from snellen.eye_test.eye_test import CHARTS, examine
-from snellen.eye_test.psychometric import Point, fit
+from snellen.eye_test.psychometric import CurvePoint, fit
 
 NAMES = [f"chart:{name}" for name in EYE_CHARTS]
 
@@ -86,7 +86,9 @@ class TestCharts:
 def simulate(threshold, slope, guess, lapse, levels, n, rng, rising=True):
     z = slope * np.log(np.array(levels) / threshold) * (1 if rising else -1)
     rates = guess + (1 - guess - lapse) / (1 + np.exp(-z))
-    return [Point(level, int(rng.binomial(n, rate)), n) for level, rate in zip(levels, rates, strict=True)]
+    return [
+        CurvePoint(level, int(rng.binomial(n, rate)), n) for level, rate in zip(levels, rates, strict=True)
+    ]
 
 
 class TestCurve:
@@ -125,22 +127,22 @@ class TestCurve:
         assert hits >= 90
 
     def test_guessing_has_no_threshold(self):
-        points = [Point(level, 2, 20) for level in self.LEVELS]
+        points = [CurvePoint(level, 2, 20) for level in self.LEVELS]
         assert fit(points, 0.1).threshold is None
-        assert fit([Point(level, 0, 20) for level in self.LEVELS], 0.1).threshold is None
+        assert fit([CurvePoint(level, 0, 20) for level in self.LEVELS], 0.1).threshold is None
 
     def test_what_is_beyond_the_chart_is_open(self):
-        found = fit([Point(level, 20, 20) for level in self.LEVELS], 0.1)
+        found = fit([CurvePoint(level, 20, 20) for level in self.LEVELS], 0.1)
         assert found.low is None
         assert found.high is not None
         assert found.high <= self.LEVELS[-2]
-        easy_only = [Point(level, 20 if i == 0 else 2, 20) for i, level in enumerate(self.LEVELS)]
+        easy_only = [CurvePoint(level, 20 if i == 0 else 2, 20) for i, level in enumerate(self.LEVELS)]
         found = fit(easy_only, 0.1)
         assert found.threshold > self.LEVELS[2]
 
     @given(st.lists(st.integers(0, 12), min_size=8, max_size=8), st.booleans())
     def test_every_count_has_a_curve_or_none(self, counts, rising):
-        points = [Point(level, right, 12) for level, right in zip(self.LEVELS, counts, strict=True)]
+        points = [CurvePoint(level, right, 12) for level, right in zip(self.LEVELS, counts, strict=True)]
         found = fit(points, 1 / 12, rising=rising)
         if found.threshold is None:
             return
@@ -152,9 +154,9 @@ class TestCurve:
 
     def test_levels_that_make_no_curve(self):
         with pytest.raises(ValueError, match="two levels"):
-            fit([Point(1, 1, 2)], 0.5)
+            fit([CurvePoint(1, 1, 2)], 0.5)
         with pytest.raises(ValueError, match="above 0"):
-            fit([Point(0, 1, 2), Point(1, 1, 2)], 0.5)
+            fit([CurvePoint(0, 1, 2), CurvePoint(1, 1, 2)], 0.5)
 
 
 def test_eyes_of_known_acuity_get_their_card(workspace):

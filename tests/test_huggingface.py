@@ -18,8 +18,8 @@ from snellen.errors import BadOption, MissingExtra, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
 from snellen.models.huggingface.checkpoint import Checkpoint
-from snellen.models.huggingface.prefix_cache.self_check import Way
-from snellen.models.huggingface.vlm import Row, VisionLanguageModel
+from snellen.models.huggingface.prefix_cache.self_check import Strategy
+from snellen.models.huggingface.vlm import PromptRow, VisionLanguageModel
 from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 TOLERANCE = 1e-4
@@ -123,7 +123,7 @@ def test_planted_faults_would_be_seen(scorer, monkeypatch):
 
     def wrong_image(self, rows, padding_side):
         other = replace(request, messages=(Message("user", (picture("black", (48, 48)), text_of(request))),))
-        return plain(self, [Row(other, r.prompt, r.continuation) for r in rows], padding_side)
+        return plain(self, [PromptRow(other, r.prompt, r.continuation) for r in rows], padding_side)
 
     logits = VisionLanguageModel._logits
 
@@ -225,7 +225,7 @@ def test_cut_off_answers_say_so(model):
 
 
 def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
-    if model._model.config.model_type in UNPADDED or model._sharing.way is Way.VISION:
+    if model._model.config.model_type in UNPADDED or model._sharing.way is Strategy.VISION:
         pytest.skip("its batches are of one prompt length, or image, and these are ragged")
     whole = answers(model, questions(), 16)
     sizes = []

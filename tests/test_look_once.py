@@ -18,10 +18,10 @@ from snellen.errors import BadOption, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
 from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
-from snellen.models.huggingface.prefix_cache.decode import Packed, Rows
-from snellen.models.huggingface.prefix_cache.inputs import Look, Reader
+from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes
+from snellen.models.huggingface.prefix_cache.inputs import ImageContext, Reader
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
-from snellen.models.huggingface.prefix_cache.self_check import Findings, Way
+from snellen.models.huggingface.prefix_cache.self_check import Findings, Strategy
 from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.runs.plan import Filters, Plan
@@ -29,15 +29,15 @@ from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 TOLERANCE = 1e-4
 #: What the self-check is to find, for each architecture of docs/models.md.
-WAYS = dict.fromkeys(tiny.ARCHITECTURES, Way.PACKED) | {
-    "qwen3_5": Way.ROWS,
-    "paligemma": Way.VISION,
-    "blip_2": Way.PLAIN,
-    "instructblip": Way.PLAIN,
-    "kosmos2": Way.PLAIN,
-    "florence2": Way.PLAIN,
+WAYS = dict.fromkeys(tiny.ARCHITECTURES, Strategy.PACKED) | {
+    "qwen3_5": Strategy.ROWS,
+    "paligemma": Strategy.VISION,
+    "blip_2": Strategy.PLAIN,
+    "instructblip": Strategy.PLAIN,
+    "kosmos2": Strategy.PLAIN,
+    "florence2": Strategy.PLAIN,
 }
-SHARING = [name for name, way in WAYS.items() if way in (Way.PACKED, Way.ROWS)]
+SHARING = [name for name, way in WAYS.items() if way in (Strategy.PACKED, Strategy.ROWS)]
 
 sequences = st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=12)
 
@@ -104,7 +104,7 @@ def shared(folder) -> VisionLanguageModel:
 
 
 def forced(
-    model: VisionLanguageModel, way: Way, images: int = 1, batch_size: int = 16
+    model: VisionLanguageModel, way: Strategy, images: int = 1, batch_size: int = 16
 ) -> VisionLanguageModel:
     """A model that takes this way, so many images at once."""
     model._sharing.__dict__ |= {"findings": Findings(way, 0.0, {}), "images": images, "_tokens": 10**6}
@@ -160,8 +160,8 @@ def plain_scores(plain):
     return answers(plain, ragged(Kind.SCORE))
 
 
-def ways(name) -> list[tuple[Way, int]]:
-    both = [Way.PACKED, Way.ROWS] if WAYS[name] is Way.PACKED else [WAYS[name]]
+def ways(name) -> list[tuple[Strategy, int]]:
+    both = [Strategy.PACKED, Strategy.ROWS] if WAYS[name] is Strategy.PACKED else [WAYS[name]]
     return [(way, images) for way in both for images in (1, 8)]
 
 
@@ -214,7 +214,7 @@ class TestBothWays:
     def test_running_out_of_memory_halves_what_is_run_at_once(self, name, shared, plain_scores, monkeypatch):
         forced(shared, WAYS[name])
         sizes = []
-        kind = Packed if WAYS[name] is Way.PACKED else Rows
+        kind = PackedSuffixes if WAYS[name] is Strategy.PACKED else BatchedSuffixes
         real = kind.likelihoods
 
         def small(self, begins):
@@ -271,21 +271,21 @@ class TestSelfCheck:
         model = MODELS.make(f"hf:{folder}?dtype={dtype}")
         with caplog.at_level(logging.INFO, "snellen"):
             assert model._sharing.way is WAYS[name]
-        declared = WAYS[name] is Way.PLAIN
+        declared = WAYS[name] is Strategy.PLAIN
         assert len(caplog.records) == (0 if declared else 1)
         if not declared:
             assert caplog.records[0].levelno == (
-                logging.INFO if WAYS[name] in (Way.PACKED, Way.ROWS) else logging.WARNING
+                logging.INFO if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else logging.WARNING
             )
             found = model.facts()["prefix"]
             assert found["way"] == WAYS[name]
             assert found["tried"][WAYS[name]] < 0.2
-        assert model.wave == (32 if WAYS[name] in (Way.PACKED, Way.ROWS) else 1)
+        assert model.wave == (32 if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else 1)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("fault", ["position", "leak", "image"])
     def test_planted_faults_are_caught(self, name, fault, dtype, tmp_path, monkeypatch):
-        if fault == "leak" and WAYS[name] is Way.ROWS:
+        if fault == "leak" and WAYS[name] is Strategy.ROWS:
             pytest.skip("rows have nothing to leak through")
         plant_fault(monkeypatch, fault)
         # The linear layers of this one hardly tell positions apart from rounding, where weights are large.
@@ -294,26 +294,26 @@ class TestSelfCheck:
         model.load()
         model._sharing.__dict__["images"] = 1
         way = model._sharing.way
-        assert way is (Way.ROWS if fault == "leak" else way)
-        assert way not in ((Way.PACKED,) if fault == "leak" else (Way.PACKED, Way.ROWS))
+        assert way is (Strategy.ROWS if fault == "leak" else way)
+        assert way not in ((Strategy.PACKED,) if fault == "leak" else (Strategy.PACKED, Strategy.ROWS))
 
     @pytest.mark.parametrize("attn", ["eager", "sdpa"])
     def test_whatever_computes_attention(self, attn, tmp_path):
         folder = tiny.save("gemma3", tmp_path)
-        assert MODELS.make(f"hf:{folder}?attn={attn}")._sharing.way is Way.PACKED
+        assert MODELS.make(f"hf:{folder}?attn={attn}")._sharing.way is Strategy.PACKED
 
     def test_attention_that_takes_no_mask_runs_in_rows(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Prefix, "attention", "flash_attention_2")
         model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}")
-        assert model._sharing.way is Way.ROWS
+        assert model._sharing.way is Strategy.ROWS
         assert "takes no mask" in str(model._sharing.findings)
 
     def test_a_processor_that_joins_text_and_image_is_run_for_each_prompt(self, tmp_path, monkeypatch):
         """Tokens that cannot be put together are not: the forward pass is shared all the same."""
         folder = tiny.save("llava", tmp_path)
-        monkeypatch.setattr(Look, "continued", lambda self, text: [7, *self.ids])
+        monkeypatch.setattr(ImageContext, "continued", lambda self, text: [7, *self.ids])
         model = MODELS.make(f"hf:{folder}")
-        assert model._sharing.way is Way.PACKED
+        assert model._sharing.way is Strategy.PACKED
         assert not model._sharing.reader.splices
         plain = MODELS.make(f"hf:{folder}?prefix=off")
         requests = ragged()[:6]
@@ -327,7 +327,7 @@ class TestSelfCheck:
 
         model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}")
         monkeypatch.setattr(type(model._sharing), "_check", broken)
-        assert model._sharing.way is Way.PLAIN
+        assert model._sharing.way is Strategy.PLAIN
         assert "the self-check failed: RuntimeError: no such luck" in caplog.text
         assert answers(model, ragged()[:3])
 
@@ -352,10 +352,10 @@ def plant_fault(monkeypatch, fault: str) -> None:
         real = Prefix.positions
         monkeypatch.setattr(Prefix, "positions", lambda self, *given: real(self, *given) + 1)
     elif fault == "leak":
-        monkeypatch.setattr(Packed, "visible", lambda self, sees: torch.ones_like(sees))
+        monkeypatch.setattr(PackedSuffixes, "visible", lambda self, sees: torch.ones_like(sees))
     else:
-        begin = Look.beginning
-        first: list[Look] = []
+        begin = ImageContext.beginning
+        first: list[ImageContext] = []
 
         def wrong(self, length):
             first.append(self)
@@ -363,7 +363,7 @@ def plant_fault(monkeypatch, fault: str) -> None:
             pixels = "pixel_values"
             return {**mine, pixels: other[pixels]}
 
-        monkeypatch.setattr(Look, "beginning", wrong)
+        monkeypatch.setattr(ImageContext, "beginning", wrong)
 
 
 class TestVision:
@@ -376,7 +376,7 @@ class TestVision:
             for t in ("What?", "Is it? Is it?", "A")
         ]
         expected = answers(plain, requests)
-        assert model._sharing.way is Way.VISION
+        assert model._sharing.way is Strategy.VISION
         tower = type(model._model.model.vision_tower)
         seen = []
         real = tower.forward
@@ -400,7 +400,7 @@ def llava(tmp_path_factory) -> Path:
 
 class TestTogether:
     def test_an_images_questions_stay_together(self, llava):
-        model = forced(MODELS.make(f"hf:{llava}"), Way.PACKED, images=2, batch_size=4)
+        model = forced(MODELS.make(f"hf:{llava}"), Strategy.PACKED, images=2, batch_size=4)
         images = [(picture(color),) for color in ("red", "green", "blue")]
         requests = [ask(image, f"{i}?", max_tokens=5) for i in range(6) for image in images]
         requests += [ask((picture("white"),), f"{i}?", max_tokens=5 + i) for i in range(2)]
@@ -414,7 +414,7 @@ class TestTogether:
         ]
 
     def test_long_lists_of_names_take_fewer_images_at_once(self, llava):
-        model = forced(MODELS.make(f"hf:{llava}"), Way.PACKED, images=8)
+        model = forced(MODELS.make(f"hf:{llava}"), Strategy.PACKED, images=8)
         model._sharing._tokens = 600
         assert [model._sharing.at_once(names) for names in (0, 20, 1000)] == [8, 7, 3]
 
@@ -426,7 +426,7 @@ class TestTogether:
 
     def test_small_models_take_more_images_at_once(self, llava):
         model = MODELS.make(f"hf:{llava}")
-        assert model._sharing.way is Way.PACKED
+        assert model._sharing.way is Strategy.PACKED
         assert model._sharing.images == model.batch_size
         for parameter in (huge := MODELS.make(f"hf:{llava}")).decoder.parameters():
             parameter.numel = lambda: 10**10
@@ -435,7 +435,7 @@ class TestTogether:
 
 class TestForesight:
     def test_looks_are_made_ready(self, llava, monkeypatch):
-        model = forced(MODELS.make(f"hf:{llava}"), Way.PACKED)
+        model = forced(MODELS.make(f"hf:{llava}"), Strategy.PACKED)
         model.load()
         requests = ragged()[:6]
         runs = []
@@ -499,7 +499,7 @@ class TestBudget:
         names = tuple(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcd")
         request = ask((picture(),), "What?", kind=Kind.SCORE, continuations=names)
         widths: list[tuple[int, int]] = []
-        real = Packed._step
+        real = PackedSuffixes._step
 
         def measured(self, ids, *given):
             prefix = self.prefix
@@ -507,10 +507,10 @@ class TestBudget:
             widths.append((ids.numel(), taken + ids.numel() * prefix.bytes_per_token))
             return real(self, ids, *given)
 
-        monkeypatch.setattr(Packed, "_step", measured)
+        monkeypatch.setattr(PackedSuffixes, "_step", measured)
         found = {}
         for budget in ("8MB", "2GB"):
-            model = forced(MODELS.make(f"hf:{llava}?cache_budget={budget}"), Way.PACKED)
+            model = forced(MODELS.make(f"hf:{llava}?cache_budget={budget}"), Strategy.PACKED)
             widths.clear()
             found[budget] = scores(answers(model, [request]))
             assert max(taken for _, taken in widths) <= parse_bytes("", budget)

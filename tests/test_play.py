@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from fakehub import environment, fake_hub
 from helpers import Scripted
 from served import browser, served
-from snellen.chat.conversation import MAX_TURNS, MOST, Growing, Playground, continued
+from snellen.chat.conversation import MAX_TURNS, MOST, Playground, StreamingAnswer, continued
 from snellen.cli import app
 from snellen.datasets.shapes import draw, figure
 from snellen.errors import BadOption, Conflict, ImageError, UnknownName, Unsupported, UsageError
@@ -27,7 +27,7 @@ from snellen.storage.store import Store
 from snellen.types import Outcome, Response
 from snellen.web.images import Uploads
 from snellen.web.security import Policy, Rates
-from snellen.web.state import Site
+from snellen.web.state import AppState
 
 runner = CliRunner()
 
@@ -97,7 +97,7 @@ class TestTerminal:
 
 class TestGrowing:
     def test_watchers_see_all_of_it(self):
-        growing, model = Growing(), Slow()
+        growing, model = StreamingAnswer(), Slow()
         thread = threading.Thread(target=growing.take, args=(model.stream(None), lambda: False))
         thread.start()
         watcher = growing.watch(patience=0.05)
@@ -116,14 +116,14 @@ class TestGrowing:
             yield "a"
             raise RuntimeError("out of luck")
 
-        growing = Growing()
+        growing = StreamingAnswer()
         growing.take(broken(), lambda: False)
         assert growing.response.outcome is Outcome.ERROR
         assert "out of luck" in growing.response.reason
         assert "".join(growing.watch()) == "a"
 
     def test_it_is_stopped(self):
-        growing = Growing()
+        growing = StreamingAnswer()
         growing.take((x for x in ["a", "b"]), lambda: bool(growing.text))
         assert (growing.text, growing.response.outcome) == ("a", Outcome.TRUNCATED)
 
@@ -174,7 +174,7 @@ def playing(tmp_path: Path, models: list) -> Iterator[str]:
     store = Store(tmp_path / "ws")
     play = Playground(models, image_path=Uploads(store.folder).path, max_tokens=16)
     with served(
-        Site(store, Policy(), None, Rates(dict.fromkeys(Rates().limits, (999, 999))), play)
+        AppState(store, Policy(), None, Rates(dict.fromkeys(Rates().limits, (999, 999))), play)
     ) as address:
         yield address
 
@@ -225,7 +225,7 @@ class TestPages:
             assert ">q</textarea>" in bad.text  # what was typed is kept
             here = client.post("/play", data={"question": "q"}).url.path
             assert client.get(f"{here}/image").status_code == 404
-        with served(Site(Store(tmp_path / "other"), Policy())) as address, browser(address) as client:
+        with served(AppState(Store(tmp_path / "other"), Policy())) as address, browser(address) as client:
             assert "snellen play MODEL" in client.get("/play").text
 
     def test_what_models_say_is_inert(self, tmp_path):

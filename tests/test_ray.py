@@ -27,19 +27,19 @@ from snellen.api import run
 from snellen.cli import app
 from snellen.datasets.base import DATASETS
 from snellen.engine.ray.cluster import Engine
-from snellen.engine.ray.executor import Crew
-from snellen.engine.ray.intervals import Spans
-from snellen.engine.ray.task import Duty, Recipe
-from snellen.engine.ray.worker import Replica
-from snellen.engine.ray.writer import Desk
+from snellen.engine.ray.executor import RayExecutor
+from snellen.engine.ray.intervals import IntervalUnion
+from snellen.engine.ray.task import ModelSpec, TaskSpec
+from snellen.engine.ray.worker import Worker
+from snellen.engine.ray.writer import WriterActor
 from snellen.errors import BadOption, DataError, ModelError, Stopped, StoreError, Unsupported, UsageError
 from snellen.models.base import MODELS
 from snellen.models.pico import NAMES
 from snellen.protocols.base import PROTOCOLS
-from snellen.runs.plan import Filters, Plan, Source
+from snellen.runs.plan import DataSource, Filters, Plan
 from snellen.runs.rescore import rescore
 from snellen.runs.run import Run, open_run
-from snellen.storage.parquet_run import Shards, parquet_url, shard_size
+from snellen.storage.parquet_run import ParquetRun, parquet_url, shard_size
 from snellen.storage.store import Store
 from snellen.types import Outcome
 
@@ -337,8 +337,8 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
     assert figures_of(again)["exact_match"] == found.metrics["exact_match"]
     assert rows_of(again) == rows_of(found)
     store.do(lambda connection: connection.exec_driver_sql("UPDATE runs SET status = 'running'"))
-    names = Shards.names
-    monkeypatch.setattr(Shards, "names", lambda self: names(self)[1:])  # one is on a disk elsewhere
+    names = ParquetRun.names
+    monkeypatch.setattr(ParquetRun, "names", lambda self: names(self)[1:])  # one is on a disk elsewhere
     with pytest.raises(StoreError, match="1 of 4 shards .* all nodes see"):
         run(**how, workspace=store, engine=Engine(replicas=1), sink=sink)
     monkeypatch.undo()
@@ -385,7 +385,7 @@ def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = f"127.0.0.1:{free.getsockname()[1]}"
-    crew = Crew(TWO, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    crew = RayExecutor(TWO, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
     crew._hear()  # it is there
     assert crew._heard
     monkeypatch.setattr(type(ray.get_runtime_context()), "gcs_address", gone)
@@ -396,7 +396,7 @@ def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
 
 
 def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    shards = Shards(str(tmp_path), "run")
+    shards = ParquetRun(str(tmp_path), "run")
     row = {
         "id": "a",
         "position": 0,
@@ -426,7 +426,7 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_shards_in_a_store_of_objects():
     """Whatever fsspec reads; here, one in memory."""
-    shards = Shards("memory://bucket/runs", "run")
+    shards = ParquetRun("memory://bucket/runs", "run")
     assert shards.names() == []
     row = {
         "id": "a",
@@ -477,7 +477,7 @@ def test_refusals(tmp_path):
         Engine(gpus=-1)
     words = "run --model pico:llava --data chart:shapes --replicas 2".split()
     assert "go with --engine" in str(runner.invoke(app, words).exception)
-    crew = Crew(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    crew = RayExecutor(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
     assert crew._count({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
     crew._engine.alone = True
     with pytest.raises(BadOption, match="9 replicas are asked for; 4 cores"):
@@ -490,7 +490,7 @@ def test_refusals(tmp_path):
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=12))
 def test_what_several_did_at_once_took_its_time_once(stretches):
-    spans = Spans()
+    spans = IntervalUnion()
     found = [spans.add(began, began + length) for began, length in stretches]
     seconds = {second for began, length in stretches for second in range(began, began + length)}
     assert sum(found) == len(seconds)
@@ -501,12 +501,12 @@ def test_what_several_did_at_once_took_its_time_once(stretches):
 def told(questions, tmp_path):
     """What a replica reports that is made here, on another node as it were."""
     store = Store(tmp_path / "ws")
-    desk = ray.remote(Desk).remote(store.where, str(store.folder))
-    source = Source(questions, {}, Filters(), 0)
+    desk = ray.remote(WriterActor).remote(store.where, str(store.folder))
+    source = DataSource(questions, {}, Filters(), 0)
 
-    def report(recipe: Recipe, **more: Any) -> dict[str, Any]:
-        duty = Duty("run", source, PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more})
-        found = Replica(desk, recipe, [duty], str(tmp_path))
+    def report(recipe: ModelSpec, **more: Any) -> dict[str, Any]:
+        duty = TaskSpec("run", source, PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more})
+        found = Worker(desk, recipe, [duty], str(tmp_path))
         batch = {"duty": [0], "start": [0], "stop": [0]}
         return json.loads(found(batch)["report"][0])
 
@@ -523,7 +523,7 @@ def told(questions, tmp_path):
 
 def test_another_model_or_other_data_are_refused(told):
     """Every node must see what the one sees where the run was started."""
-    recipe = Recipe("deadly:star", {}, 8, {"deadly": "star"})
+    recipe = ModelSpec("deadly:star", {}, 8, {"deadly": "star"})
     assert told(recipe)["failure"] is None
     kind, message = told(recipe._replace(identity={"deadly": "moon"}))["failure"]
     assert kind == "ModelError"
@@ -535,9 +535,9 @@ def test_another_model_or_other_data_are_refused(told):
 
 
 def test_an_error_of_nobody_s_names_the_log(told):
-    kind, message = told(Recipe("deadly:star", {"log": 3}, 8, {}))["failure"]
+    kind, message = told(ModelSpec("deadly:star", {"log": 3}, 8, {}))["failure"]
     assert kind == "BadOption"
-    kind, message = told(Recipe("deadly:star", {}, None, {"deadly": "star"}))["failure"]  # no size
+    kind, message = told(ModelSpec("deadly:star", {}, None, {"deadly": "star"}))["failure"]  # no size
     assert "logs/*/" in message
 
 
@@ -614,6 +614,6 @@ def test_the_command(tmp_path, monkeypatch):
     store.do(lambda connection: connection.exec_driver_sql("UPDATE predictions SET outcome = 'ok'"))
     figures = {**found["metrics"], "outcomes": {**found["metrics"]["outcomes"], "error": 0}}
     store.finish(found["id"], figures, store.run(found["id"])["manifest"])
-    monkeypatch.setattr(Crew, "begin", lambda *_: pytest.fail("nothing is left to be done"))
+    monkeypatch.setattr(RayExecutor, "begin", lambda *_: pytest.fail("nothing is left to be done"))
     again = runner.invoke(app, words.split())
     assert json.loads(again.stdout)["runs"] == [{**found, "metrics": figures}]

@@ -301,13 +301,13 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
 
 class TestDatabases:
     def test_two_that_write_the_same_in_different_orders(self, postgres, tmp_path, monkeypatch):
-        from snellen.storage.rows import Remembered
+        from snellen.storage.rows import CacheEntry
         from snellen.types import Response
 
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
         address = postgres.database()
         stores = [Store(address) for _ in range(4)]
-        rows = [Remembered(f"{i:05}", "m", {}, Response("x")) for i in range(900)]
+        rows = [CacheEntry(f"{i:05}", "m", {}, Response("x")) for i in range(900)]
         failed = []
 
         def write(number):

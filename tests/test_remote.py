@@ -19,7 +19,7 @@ import snellen
 from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, Limits
-from snellen.models.remote.base import Failed, Manners
+from snellen.models.remote.base import RequestError, RetryPolicy
 from snellen.models.remote.openai import PROVIDERS
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.rate import Concurrency, PerMinute
@@ -257,7 +257,7 @@ class TestReplies:
         "data", [{}, {"choices": []}, {"choices": None}, {"choices": [3]}, {"choices": [{"message": None}]}]
     )
     def test_what_is_no_answer(self, data):
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(RequestError) as failed:
             read_reply(data)
         assert failed.value.again
 
@@ -282,7 +282,7 @@ class TestReplies:
         ],
     )
     def test_a_server_s_words_are_kept(self, data):
-        with pytest.raises(Failed, match="model not found"):
+        with pytest.raises(RequestError, match="model not found"):
             read_reply(data)
 
     def test_usage_in_detail_and_the_model_that_answered_are_kept(self):
@@ -295,7 +295,7 @@ class TestReplies:
         data = weighing(**{"Yes": 0.5, " yes": 0.25, "No": 0.125, "Maybe": 0.1})
         scores = next_token_scores(data, ("Yes", "yes", "No", "no"))
         assert [math.exp(s.value) for s in scores] == pytest.approx([0.5, 0.25, 0.125, 0])
-        with pytest.raises(Failed, match="no logprobs"):
+        with pytest.raises(RequestError, match="no logprobs"):
             next_token_scores(completion("Yes"), ("Yes",))
 
     def test_continuations_begin_where_prompts_part(self):
@@ -869,7 +869,7 @@ class TestEndpoint:
 
 def test_manners_are_checked():
     with pytest.raises(BadOption, match="tries=0"):
-        Manners(tries=0)
+        RetryPolicy(tries=0)
 
 
 def test_a_conversation_in_words():

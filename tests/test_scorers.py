@@ -19,7 +19,7 @@ from snellen.metrics.stats import mean
 from snellen.models.base import MODELS
 from snellen.runs.rescore import rescore
 from snellen.runs.run import open_run
-from snellen.scorers.base import Predicted
+from snellen.scorers.base import SamplePrediction
 from snellen.scorers.judge import Judge, parse_grade
 from snellen.scorers.overlap import Overlap
 from snellen.scorers.similarity import Similarity, study_figures
@@ -29,7 +29,7 @@ from snellen.types import Kind, Outcome, Response
 
 def predicted(answer, *references, **more):
     one = sample((), references=references, **more)
-    return Predicted(one, answer, Outcome.OK if answer else Outcome.UNPARSED, {}, lambda: one)
+    return SamplePrediction(one, answer, Outcome.OK if answer else Outcome.UNPARSED, {}, lambda: one)
 
 
 async def nobody(model, requests):

@@ -12,7 +12,7 @@ import pytest
 
 from helpers import sample
 from snellen.errors import BadOption, SnellenError, StoreError, UnknownName
-from snellen.storage.rows import Finding, Remembered
+from snellen.storage.rows import CacheEntry, SampleResult
 from snellen.storage.store import Store, default_workspace
 from snellen.types import Outcome, Prediction, Response, Score
 
@@ -38,15 +38,15 @@ def test_responses_come_back_as_they_were(anywhere):
         "a fox?",
         {"model": "served", "usage": {"reasoning": 3}},
     )
-    store.remember([Remembered("k", "m", {"a": 1}, whole)])
+    store.remember([CacheEntry("k", "m", {"a": 1}, whole)])
     assert store.recall(["k", "none"]) == {"k": whole}
-    store.remember([Remembered("k", "m", {"a": 1}, Response("other"))])
+    store.remember([CacheEntry("k", "m", {"a": 1}, Response("other"))])
     assert store.recall(["k"])["k"] == whole
 
 
 def test_many_keys(anywhere):
     store = Store()
-    rows = [Remembered(f"k{i}", "m", {}, Response(str(i))) for i in range(1300)]
+    rows = [CacheEntry(f"k{i}", "m", {}, Response(str(i))) for i in range(1300)]
     store.remember(rows)
     assert len(store.recall([row.key for row in rows])) == 1300
 
@@ -76,9 +76,9 @@ def test_a_finding_replaces_an_error(anywhere):
     store = Store()
     run = store.begin("r", "d" * 64, {})
     one = sample(("a", "b"), "a")
-    store.record(run, [Finding(0, one, Prediction("s1", outcome=Outcome.ERROR, reason="x"), [])])
+    store.record(run, [SampleResult(0, one, Prediction("s1", outcome=Outcome.ERROR, reason="x"), [])])
     assert store.examined(run, ["s1"]) == set()
-    store.record(run, [Finding(0, one, Prediction("s1", "a", details={"x": [1]}), ["k"])])
+    store.record(run, [SampleResult(0, one, Prediction("s1", "a", details={"x": [1]}), ["k"])])
     assert store.examined(run, ["s1", "s2"]) == {"s1"}
     (row,) = store.frame(run).to_dict("records")
     assert (row["prediction"], row["outcome"], row["x"]) == ("a", "ok", [1])
@@ -120,7 +120,7 @@ def test_several_writers(anywhere):
 
     def write(store, start):
         for i in range(40):
-            store.remember([Remembered(f"{(start + i) % 60}", "m", {}, Response("x"))])
+            store.remember([CacheEntry(f"{(start + i) % 60}", "m", {}, Response("x"))])
 
     threads = [threading.Thread(target=write, args=(s, 15 * i)) for i, s in enumerate(stores)]
     for thread in threads:
@@ -154,7 +154,7 @@ def test_a_detail_never_takes_the_place_of_a_column(anywhere):
     store = Store()
     run = store.begin("r", "e" * 64, {})
     odd = Prediction("s1", "b", details={"label": "b", "id": "x", "votes": [1]})
-    store.record(run, [Finding(0, sample(("a", "b"), "a"), odd, [])])
+    store.record(run, [SampleResult(0, sample(("a", "b"), "a"), odd, [])])
     (row,) = store.frame(run).to_dict("records")
     assert (row["id"], row["label"], row["prediction"]) == ("s1", "a", "b")
     assert (row["details_label"], row["votes"]) == ("b", [1])
@@ -164,7 +164,7 @@ def test_what_a_sample_holds_is_kept_with_the_run(anywhere):
     store = Store()
     run = store.begin("r", "f" * 64, {})
     rich = sample(("a", "b"), "a", question="Which?", choices=("a", "b"), meta={"when": object, "n": 3})
-    store.record(run, [Finding(0, rich, Prediction("s1", "a"), [])])
+    store.record(run, [SampleResult(0, rich, Prediction("s1", "a"), [])])
     (row,) = store.sample_rows(run)
     content = row["content"]
     assert (content["question"], content["choices"], content["meta"]["n"]) == ("Which?", ["a", "b"], 3)
@@ -183,8 +183,8 @@ def test_a_workspace_that_may_only_be_read(workspace, monkeypatch):
 
 def test_what_another_process_remembered_first_is_what_counts(anywhere):
     mine, theirs = Store(), Store()
-    assert theirs.remember([Remembered("k", "m", {}, Response("theirs"))]) == {}
-    rows = [Remembered("k", "m", {}, Response("mine")), Remembered("l", "m", {}, Response("new"))]
+    assert theirs.remember([CacheEntry("k", "m", {}, Response("theirs"))]) == {}
+    rows = [CacheEntry("k", "m", {}, Response("mine")), CacheEntry("l", "m", {}, Response("new"))]
     assert mine.remember(rows) == {"k": Response("theirs")}
     assert mine.recall(["k", "l"]) == {"k": Response("theirs"), "l": Response("new")}
 
@@ -192,7 +192,9 @@ def test_what_another_process_remembered_first_is_what_counts(anywhere):
 def test_runs_that_came_to_something_stay(anywhere):
     store = Store()
     one, other = store.begin("one", "1" * 64, {"fresh": "x"}), store.begin("other", "2" * 64, {})
-    store.record(one, [Finding(0, sample(("a", "b"), "a"), Prediction("s1", "a"), [])], fresh=1, seconds=2.0)
+    store.record(
+        one, [SampleResult(0, sample(("a", "b"), "a"), Prediction("s1", "a"), [])], fresh=1, seconds=2.0
+    )
     store.finish(one, {"n": 1, "accuracy": math.nan}, {"new": True})
     store.forget(one)
     store.forget(other)
@@ -205,7 +207,7 @@ def test_runs_that_came_to_something_stay(anywhere):
 def test_an_earlier_layout_is_brought_up_to_date(tmp_path):
     """As version 1 wrote it: without the columns that came later."""
     store = Store(tmp_path)
-    store.remember([Remembered("k", "m", {}, Response("kept"))])
+    store.remember([CacheEntry("k", "m", {}, Response("kept"))])
     store.close()
     with sqlite3.connect(tmp_path / "snellen.db") as connection:
         connection.execute("ALTER TABLE responses DROP COLUMN thinking")
@@ -214,7 +216,7 @@ def test_an_earlier_layout_is_brought_up_to_date(tmp_path):
         connection.execute("PRAGMA user_version = 1")
     store = Store(tmp_path)
     assert store.recall(["k"]) == {"k": Response("kept")}
-    store.remember([Remembered("l", "m", {}, Response("new", thinking="hm", meta={"a": 1}))])
+    store.remember([CacheEntry("l", "m", {}, Response("new", thinking="hm", meta={"a": 1}))])
     assert store.recall(["l"])["l"].thinking == "hm"
 
 

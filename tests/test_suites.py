@@ -415,7 +415,7 @@ def test_a_claim_that_cannot_be_compared_is_open_and_the_report_stands(workspace
 def test_averages_by_hand(workspace, monkeypatch):
     from types import SimpleNamespace
 
-    from snellen.suites.runner import Done, Outcome
+    from snellen.suites.runner import CompletedRun, SuiteResult
     from snellen.suites.suite import Part
 
     suite = Suite(
@@ -428,7 +428,7 @@ def test_averages_by_hand(workspace, monkeypatch):
     )
     scores = {"one": (0.5, 0.9), "two": (0.7, 0.1), "three": (0.5, 0.9)}
     done = [
-        Done(
+        CompletedRun(
             Part(name=part, data=()),
             {},
             SimpleNamespace(model=model, metrics={metric: {"value": values[i]}}),
@@ -436,7 +436,7 @@ def test_averages_by_hand(workspace, monkeypatch):
         for model, values in scores.items()
         for i, (part, metric) in enumerate((("a", "accuracy"), ("b", "anls")))
     ]
-    rows = {row["model"]: row for row in Outcome(suite, done).averages()}
+    rows = {row["model"]: row for row in SuiteResult(suite, done).averages()}
     assert rows["one"]["average"] == pytest.approx(70)
     assert rows["one"]["rank"] == rows["three"]["rank"] == 1.5
     assert rows["two"]["rank"] == 2.0
@@ -527,9 +527,9 @@ def test_one_budget_for_all_parts(workspace):
     found, left_out = forecast(find("charts"), ["pico:llava"], limit=2)
     assert not left_out
     assert found
-    from snellen.runs.plan import AtHand, Plan
+    from snellen.runs.plan import Plan, SharedResources
 
-    hand = AtHand()
+    hand = SharedResources()
     for _ in range(2):
         Plan(["pico:llava"], ["chart:shapes"], ["rank"], max_cost=5.0, at_hand=hand, workspace=workspace)
     assert hand.budget is not None

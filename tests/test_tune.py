@@ -38,7 +38,7 @@ from snellen.tuning.examples import SOME, WHOLE, examples
 from snellen.tuning.leakage import leaks
 from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
 from snellen.tuning.sft import Collator, rows_of
-from snellen.tuning.sources import Lessons, Part, Source, apart, mixed, parted
+from snellen.tuning.sources import Source, Subset, TrainingSet, apart, mixed, parted
 from snellen.tuning.trainer import last_checkpoint, read_settings
 from snellen.tuning.tuning import MANIFEST, Tuning
 from snellen.types import Kind, Request
@@ -239,7 +239,7 @@ class TestSources:
         first = Source(select(DATASETS.make("chart:shapes?n=56")))
         half = mixed("chart:shapes?ask=color&n=10@0.5", "both", 0)
         assert half.weight == 0.5
-        lessons = Lessons([first, half])
+        lessons = TrainingSet([first, half])
         assert lessons.counts == [112, 56]  # of ten, several times
         assert {one.answer for one in (lessons[i] for i in range(112, 168))} <= set(
             "red orange yellow green blue purple black brown white gray pink cyan".split()
@@ -251,14 +251,14 @@ class TestSources:
         data = DATASETS.make("chart:shapes?n=280")
         many = [i for i in range(280) if data.row(i).label != "star"]
         few = [i for i in range(280) if data.row(i).label == "star"][:2]
-        source = Source(select(Part(data, [*few, *many], "x")), teach="open")
-        assert Lessons([source]).classes()["star"] == 2
-        counted = Lessons([source], rare=True).classes()
+        source = Source(select(Subset(data, [*few, *many], "x")), teach="open")
+        assert TrainingSet([source]).classes()["star"] == 2
+        counted = TrainingSet([source], rare=True).classes()
         assert counted["star"] == counted["ring"] == 10
 
     def test_hard_ones_come_three_times(self):
         source = Source(select(DATASETS.make("chart:shapes?n=28")), teach="open", wrong=frozenset({3, 5}))
-        lessons = Lessons([source])
+        lessons = TrainingSet([source])
         assert len(lessons) == 28 + 4
 
     def test_what_is_kept_apart(self):
@@ -268,13 +268,13 @@ class TestSources:
         counted = [source.label(i) for i in kept]
         assert all(counted.count(name) == 2 for name in KINDS)
         assert not apart(Source(select(DATASETS.make("chart:shapes?n=84"))), 0)  # too few to tell anything
-        taught = Lessons([source], without=kept)
+        taught = TrainingSet([source], without=kept)
         assert len(taught) == 2 * (560 - 56)
 
     def test_nothing_to_learn(self, tmp_path):
         (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.png", "question": "Why?"}) + "\n")
         with pytest.raises(DataError, match="nothing can be learnt"):
-            Lessons([Source(select(DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}?question=question")))])
+            TrainingSet([Source(select(DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}?question=question")))])
 
 
 class TestLeaks:
@@ -396,7 +396,7 @@ class TestTeaching:
         assert isinstance(model, VisionLanguageModel)
         model.load()
         source = Source(select(DATASETS.make("chart:shapes?n=3")), teach="open")
-        lessons = Lessons([source])
+        lessons = TrainingSet([source])
         collator = Collator(model._processor)
         rows = rows_of(lessons, collator)
         batch = collator([rows[i] for i in range(3)])

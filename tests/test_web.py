@@ -38,7 +38,7 @@ from snellen.web.images import MAX_UPLOAD, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import HEADERS, Policy, Rates, is_loopback
 from snellen.web.serve import bound
-from snellen.web.state import Site
+from snellen.web.state import AppState
 
 PAYLOADS = [
     "<script>alert(1)</script>",
@@ -110,7 +110,7 @@ def png(color="red", size=(32, 24), **more) -> bytes:
 class TestPages:
     def test_every_page_answers(self, store, runs):
         first, second = runs[0].id, runs[1].id
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             for path in (
                 "/", "/?by=data&x=memory", "/?published=1", "/averages", "/ranking", "/ranking.json",
                 f"/runs/{first}", f"/runs/{first[:-3]}?outcome=unparsed", f"/runs/{first}?q=star&right=no",
@@ -147,7 +147,7 @@ class TestPages:
         ],
     )
     def test_what_is_refused_is_explained(self, store, runs, path, status, told):
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             reply = client.get(path.format(run=runs[0].id))
             assert reply.status_code == status
             assert told in html.unescape(reply.text)
@@ -155,7 +155,7 @@ class TestPages:
             inert(reply.text)
 
     def test_filters_and_files_say_the_same(self, store, runs):
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             page = client.get("/?q=model-1").text
             assert "model-1" in page
             assert "/runs/" + runs[0].id not in page
@@ -176,7 +176,7 @@ class TestPages:
                 return request.sample.label if hit else "star"
 
             run(model=Scripted(told, name), data="chart:shapes?n=120", protocol="closed-set?rounds=1")
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             ranks = {row["model"]: row["rank"] for row in client.get("/leaderboard.json").json()}
             assert ranks["model-a"] == 1
             assert ranks["model-c"] == 3
@@ -184,7 +184,7 @@ class TestPages:
             assert row["rank"] == 3
 
     def test_filters_offer_what_there_is(self, store, runs):
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             assert "caltech256" not in client.get("/").text
             assert "caltech256" in client.get("/?published=1").text
 
@@ -199,7 +199,7 @@ class TestPages:
                 data="chart:shapes?n=8&ask=caption",
                 protocol="caption?metrics=overlap",
             )
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             page = client.get("/").text
             places = [float(a["cx"]) for tag, a in Tags(page).tags if tag == "circle"]
             assert places
@@ -218,7 +218,7 @@ class TestPages:
         said = run(
             model=Scripted(lambda r: "cloud", "m"), data="chart:shapes?n=28", protocol="closed-set", limit=4
         )
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             page = client.get(f"/heatmap?run={found.id}").text
             rows = set(re.findall(r'class="side" scope="row">([^<]*)<', page))
             assert rows == set(found.outcomes["label"])
@@ -226,11 +226,11 @@ class TestPages:
             assert "different samples" in client.get(f"/heatmap?run={found.id}&run={said.id}").text
 
     def test_a_chart_keeps_what_no_other_beats(self):
-        from snellen.reports.charts import Point
+        from snellen.reports.charts import ChartPoint
         from snellen.web.leaderboard import MARKS, _best
 
-        points = [Point(1.0 + i, float(i % 50), f"m{i}") for i in range(60)]
-        kept = _best([Point(500.0, 1.0, "fast"), *points, Point(0.5, 99.0, "best")], small=False)
+        points = [ChartPoint(1.0 + i, float(i % 50), f"m{i}") for i in range(60)]
+        kept = _best([ChartPoint(500.0, 1.0, "fast"), *points, ChartPoint(0.5, 99.0, "best")], small=False)
         assert len(kept) == MARKS
         assert {"fast", "best"} <= {one.name for one in kept}
 
@@ -240,13 +240,13 @@ class TestPages:
             data="chart:shapes?n=4",
             protocol="closed-set?rounds=1",
         )
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             assert ",'=cmd" in client.get("/leaderboard.csv").text
 
     def test_a_cell_leads_to_its_samples(self, store, runs):
         frame = runs[0].predictions
         wrong = frame[frame["prediction"] != frame["label"]].iloc[0]
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             page = client.get(f"/runs/{runs[0].id}").text
             links = [
                 html.unescape(a["href"])
@@ -263,7 +263,7 @@ class TestPages:
 
     def test_samples_show_what_was_asked_and_said(self, store, runs):
         reply = runs[0].replies(runs[0].first(1)[0]["id"])[0]
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             page = html.unescape(client.get(f"/runs/{runs[0].id}/samples/0").text)
             assert reply.text in page
             found = client.get(f"/runs/{runs[0].id}?q=no idea").text
@@ -280,14 +280,14 @@ class TestPages:
         )
         row = next(row for row in one.findings() if row["id"].endswith(".bmp"))
         path = f"/runs/{one.id}/samples/{row['position']}/images/{row['images'][0]}"
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             whole = client.get(path)
             assert pillow.open(io.BytesIO(whole.content)).size[0] == 120
             assert whole.headers["content-type"] in ("image/png", "image/jpeg", "image/webp")
         # Another file under the name is not the sample's.
         for file in copy.rglob("*.bmp"):
             pillow.new("RGB", (500, 500)).save(file)
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             small = client.get(path)
             assert small.headers["content-type"] == "image/jpeg"
             assert pillow.open(io.BytesIO(small.content)).size != (500, 500)
@@ -337,7 +337,7 @@ class TestPages:
         assert found[-1].status != "finished"
         stored = len(list(found[-1].findings()))
         assert stored in (3, 4)  # the last one answered may have been on its way
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             for one in found:
                 for path in (
                     f"/runs/{one.id}",
@@ -363,7 +363,7 @@ class TestPages:
                 assert client.get(path).status_code in (200, 400)
 
     def test_an_empty_workspace(self, store):
-        with served(Site(store, Policy())) as address, browser(address) as client:
+        with served(AppState(store, Policy())) as address, browser(address) as client:
             assert "snellen demo" in client.get("/").text
             assert "no votes yet" in client.get("/ranking").text
 
@@ -392,7 +392,7 @@ class TestSafety:
         found = [run(model=Scripted(script, PAYLOADS[k]), **kwargs) for k in range(2)]
         (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicence = "<script>alert(3)</script>"\n')
         arena = Recorded(VoteStore(store), found, repeat=0, rng=Random(0))
-        with served(Site(store, Policy(), arena)) as address, browser(address) as client:
+        with served(AppState(store, Policy(), arena)) as address, browser(address) as client:
             pages = ["/", "/?by=data", "/averages", f"/compare?run={found[0].id}&run={found[1].id}"]
             pages += [f"/heatmap?run={one.id}" for one in found]
             for one in found:
@@ -438,7 +438,7 @@ class TestSafety:
         ],
     )
     def test_who_may_look(self, store, headers, status):
-        with served(Site(store, Policy())) as address:
+        with served(AppState(store, Policy())) as address:
             assert httpx.get(f"{address}/health", headers=headers).status_code == status
 
     @pytest.mark.parametrize(
@@ -455,13 +455,13 @@ class TestSafety:
     )
     def test_who_may_change_anything(self, store, runs, headers, status):
         arena = Recorded(VoteStore(store), runs)
-        with served(Site(store, Policy(), arena)) as address:
+        with served(AppState(store, Policy(), arena)) as address:
             told = {name: value.format(address=address) for name, value in headers.items()}
             assert httpx.post(f"{address}/arena", headers=told).status_code == status
 
     def test_a_token_is_asked_for(self, store, runs):
         token = "a secret of sixteen or more"
-        with served(Site(store, Policy(token=token))) as address, browser(address) as client:
+        with served(AppState(store, Policy(token=token))) as address, browser(address) as client:
             assert httpx.get(f"{address}/leaderboard.json").status_code == 401
             assert httpx.get(f"{address}/", headers={"authorization": "Bearer wrong"}).status_code == 401
             assert httpx.get(f"{address}/", headers={"authorization": f"Bearer {token}"}).status_code == 200
@@ -481,7 +481,7 @@ class TestSafety:
     )
     def test_logging_in_leads_nowhere_else(self, store, next):
         token = "a secret of sixteen or more"
-        with served(Site(store, Policy(token=token))) as address:
+        with served(AppState(store, Policy(token=token))) as address:
             reply = httpx.post(f"{address}/login", data={"token": token, "next": next})
             assert reply.headers["location"] == "/"
 
@@ -501,7 +501,7 @@ class TestSafety:
 
     def test_an_address_may_be_asked_for_as_such_where_all_are_bound(self, store):
         token = {"authorization": f"Bearer {'x' * 16}"}
-        with served(Site(store, Policy("0.0.0.0", "x" * 16))) as address:
+        with served(AppState(store, Policy("0.0.0.0", "x" * 16))) as address:
             for host, status in (("192.0.2.7:8421", 200), (socket.gethostname(), 200), ("evil.example", 421)):
                 assert httpx.get(f"{address}/health", headers={"host": host, **token}).status_code == status
             refused = httpx.get(f"{address}/", headers={"host": "arena.example.com"})
@@ -510,13 +510,13 @@ class TestSafety:
     def test_other_apps_cookies_do_not_matter(self, store):
         token = "a secret of sixteen or more"
         policy = Policy(token=token)
-        with served(Site(store, policy)) as address:
+        with served(AppState(store, policy)) as address:
             for other in ('theme={"dark":true}', "a b", "x[0]=1", "=", ";;"):
                 headers = {"cookie": f"{other}; snellen_token={policy.ticket()}"}
                 assert httpx.get(f"{address}/leaderboard.json", headers=headers).status_code == 200
 
     def test_tokens_are_not_tried_at_leisure(self, store):
-        with served(Site(store, Policy(token="a secret of sixteen or more"))) as address:
+        with served(AppState(store, Policy(token="a secret of sixteen or more"))) as address:
             seen = [
                 httpx.post(
                     f"{address}/login", data={"token": "x"}, headers={"cookie": f"snellen_voter={k}"}
@@ -538,12 +538,12 @@ class TestSafety:
         ],
     )
     def test_odd_requests_break_nothing(self, store, path, headers):
-        with served(Site(store, Policy())) as address:
+        with served(AppState(store, Policy())) as address:
             assert httpx.get(address + path, headers=headers).status_code in (200, 400, 404)
             assert httpx.post(address + "/arena", headers=headers | {"origin": "http://["}).status_code == 403
 
     def test_what_breaks_says_no_more_than_that(self, store, monkeypatch):
-        site = Site(store, Policy())
+        site = AppState(store, Policy())
         monkeypatch.setattr(site.board, "entries", lambda: 1 / 0)
         with served(site) as address, browser(address) as client:
             reply = client.get("/")
@@ -555,13 +555,13 @@ class TestSafety:
 
     def test_a_proxys_name_is_added(self, store):
         policy = Policy(hosts=("arena.example.com",))
-        with served(Site(store, policy)) as address:
+        with served(AppState(store, policy)) as address:
             headers = {"host": "arena.example.com"}
             assert httpx.get(f"{address}/health", headers=headers).status_code == 200
 
     def test_bodies_have_an_end(self, store, runs):
         policy = Policy(max_body=100_000)
-        with served(Site(store, policy, Recorded(VoteStore(store), runs))) as address:
+        with served(AppState(store, policy, Recorded(VoteStore(store), runs))) as address:
             whole = httpx.post(f"{address}/arena", content=b"x" * 200_000)
             assert whole.status_code == 413
 
@@ -583,7 +583,7 @@ class TestSafety:
         assert rates.wait("ask", "me") > 0
 
     def test_too_often(self, store, runs):
-        site = Site(store, Policy(), Recorded(VoteStore(store), runs), Rates({"vote": (2, 1)}))
+        site = AppState(store, Policy(), Recorded(VoteStore(store), runs), Rates({"vote": (2, 1)}))
         with served(site) as address, browser(address) as client:
             seen = [client.post("/arena") for _ in range(5)]
             assert [reply.status_code for reply in seen][-1] == 429
@@ -676,7 +676,7 @@ def live(store):
 
     models = [Scripted(script, "secret-one"), Scripted(script, "secret-two")]
     arena = Live(VoteStore(store), models, image_path=Uploads(store.folder).path, rng=Random(0))
-    return Site(store, Policy(), arena)
+    return AppState(store, Policy(), arena)
 
 
 def waited(client: httpx.Client, address: str) -> httpx.Response:
@@ -788,7 +788,7 @@ class TestArena:
             data=whole("chart:shapes?n=5", {}),
             rng=Random(0),
         )
-        with served(Site(store, Policy(), arena)) as address, browser(address) as client:
+        with served(AppState(store, Policy(), arena)) as address, browser(address) as client:
             page = client.post("/arena/random")
             image = page.url.params["image"]
             assert "What type of object is in this photo?" in page.text
@@ -804,7 +804,7 @@ class TestArena:
         kwargs = {"data": "chart:shapes?n=3", "protocol": "closed-set?rounds=1"}
         found = [run(model=Scripted(lambda r: "star", f"m{k}"), **kwargs) for k in range(2)]
         arena = Recorded(VoteStore(store), found, repeat=0)
-        with served(Site(store, Policy(), arena)) as address, browser(address) as client:
+        with served(AppState(store, Policy(), arena)) as address, browser(address) as client:
             for _ in range(3):
                 battle = client.post("/arena")
                 assert "Who does better?" in battle.text
@@ -821,7 +821,7 @@ class TestArena:
             run(model=m, data="chart:shapes?n=30", protocol="closed-set?rounds=1", workspace=store)
             for m in models
         ]
-        site = Site(
+        site = AppState(
             store,
             Policy(),
             Recorded(VoteStore(store), found, repeat=0),

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from snellen.errors import BadOption, UnknownName, did_you_mean
 
-__all__ = ["Entry", "Registry", "convert", "parse_name"]
+__all__ = ["Registration", "Registry", "convert", "parse_name"]
 
 T = TypeVar("T")
 Factory = Callable[..., Any]
@@ -53,7 +53,7 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registration:
     """One registered scheme."""
 
     scheme: str
@@ -94,7 +94,7 @@ class Registry(Generic[T]):
 
     def __init__(self, sort: str, package: str, *, takes_rest: bool = True, bare: str = "") -> None:
         self.sort, self.package, self.takes_rest, self.bare = sort, package, takes_rest, bare
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Registration] = {}
         self._discovered = False
 
     def register(
@@ -103,13 +103,13 @@ class Registry(Generic[T]):
         """Decorate a factory: ``factory([rest,] *, option=default, …)``."""
 
         def keep(factory: Factory) -> Factory:
-            self._entries[scheme] = Entry(scheme, factory, example or scheme, listed)
+            self._entries[scheme] = Registration(scheme, factory, example or scheme, listed)
             return factory
 
         return keep
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, Registration]:
         """All schemes by name, built-in ones and plug-ins."""
         if not self._discovered:
             self._discovered = True
@@ -128,7 +128,7 @@ class Registry(Generic[T]):
                     self.register(point.name)(found)
         return dict(sorted(self._entries.items()))
 
-    def _more(self, known: Mapping[str, Entry]) -> str:
+    def _more(self, known: Mapping[str, Registration]) -> str:
         rest = sum(not entry.listed for entry in known.values())
         return f", and {rest} benchmarks" if rest else ""
 

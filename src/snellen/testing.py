@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-__all__ = ["Asked", "Fault", "Server", "completion", "fault", "first_name"]
+__all__ = ["Fault", "ReceivedRequest", "Server", "completion", "fault", "first_name"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """A request as the server received it."""
 
     number: int  #: from 0, in the order of arrival
@@ -56,7 +56,7 @@ class Asked:
         return [base64.b64decode(url.partition(",")[2]) for url in urls]
 
 
-Answer = Callable[[Asked], "str | Mapping[str, Any] | Awaitable[str | Mapping[str, Any]]"]
+Responder = Callable[[ReceivedRequest], "str | Mapping[str, Any] | Awaitable[str | Mapping[str, Any]]"]
 #: A fault answers in the place of the server: it is given the request as aiohttp knows it.
 Fault = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
@@ -81,7 +81,7 @@ def completion(
     }
 
 
-def first_name(asked: Asked) -> str:
+def first_name(asked: ReceivedRequest) -> str:
     """The first name of the list in a closed-set question; ``star`` where there is none."""
     return asked.text.partition("{")[2].partition("}")[0].split(", ")[0] or "star"
 
@@ -102,7 +102,7 @@ class Server:
 
     def __init__(
         self,
-        answer: Answer = first_name,
+        answer: Responder = first_name,
         faults: Iterable[Fault | None] | Callable[[int], Fault | None] = (),
         port: int = 0,
     ) -> None:
@@ -113,7 +113,7 @@ class Server:
         else:
             script = dict(enumerate(faults))
             self._fault = script.get
-        self.asked: list[Asked] = []
+        self.asked: list[ReceivedRequest] = []
         self.most = self._under_way = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -171,7 +171,7 @@ class Server:
         try:
             raw = await request.read()
             body = json.loads(raw) if raw[:1] == b"{" else {"raw": raw, "messages": []}
-            asked = Asked(len(self.asked), body, dict(request.headers), request.path)
+            asked = ReceivedRequest(len(self.asked), body, dict(request.headers), request.path)
             self.asked.append(asked)
             if (wrong := self._fault(asked.number)) is not None:
                 return await wrong(request)

@@ -17,7 +17,7 @@ from snellen.images import is_hash
 from snellen.storage.vote_rows import SIDES, Answer, Battle, Choice, Turn, Vote
 from snellen.storage.votes import VoteStore
 
-__all__ = ["EXPORTS", "IMPORTS", "Imported", "export", "read"]
+__all__ = ["EXPORTS", "IMPORTS", "ImportedVotes", "export", "read"]
 
 #: ``preferences`` are the columns of the public sets of lmarena-ai (``arena-human-preference-100k``,
 #: ``VisionArena-Battle``; on reading also of ``arena-human-preference-55k``), ``fastchat`` the lines that
@@ -38,7 +38,7 @@ _TYPES = {
 }
 
 
-class Imported(NamedTuple):
+class ImportedVotes(NamedTuple):
     """How many lines a file had, how many votes were new, and how many lines were no votes."""
 
     lines: int
@@ -130,7 +130,7 @@ def _seconds(created: str) -> float:
     return 0.0
 
 
-def read(ballots: VoteStore, path: Path, layout: str) -> Imported:
+def read(ballots: VoteStore, path: Path, layout: str) -> ImportedVotes:
     """Take votes over from a file of JSON lines. What was taken over before is not doubled.
 
     Voters' names and addresses become salted ids; images are not in these files. Votes of battles that were
@@ -167,7 +167,7 @@ def read(ballots: VoteStore, path: Path, layout: str) -> Imported:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read ({reason}).") from error
-    return Imported(lines, new + ballots.import_votes(_foreign(ballots, page)), others)
+    return ImportedVotes(lines, new + ballots.import_votes(_foreign(ballots, page)), others)
 
 
 def _foreign(ballots: VoteStore, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import draw
 from snellen.chat.conversation import checked
-from snellen.engine.cache import Remembering
+from snellen.engine.cache import CachedModel
 from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
@@ -82,7 +82,7 @@ class Live:
         self.max_tokens, self.seconds = max_tokens, seconds
         self._image_path = image_path
         self.rng = rng or Random()
-        self._memory: dict[str, Remembering] = {}
+        self._memory: dict[str, CachedModel] = {}
         #: A model in this process answers one request after the other; whoever waits holds no thread.
         self._turns = {name: asyncio.Semaphore(16 if m.remote else 1) for name, m in self.models.items()}
         self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -97,7 +97,7 @@ class Live:
                 await asyncio.to_thread(model.load)
                 stack.callback(model.close)
                 await stack.enter_async_context(model.connected())
-                self._memory[name] = Remembering(model, self.ballots.store)
+                self._memory[name] = CachedModel(model, self.ballots.store)
             try:
                 yield
             finally:

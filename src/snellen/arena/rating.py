@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-__all__ = ["FEW_VOTERS", "Ranking", "Standing", "Tally", "rank", "ranking"]
+__all__ = ["FEW_VOTERS", "Ranking", "Standing", "VoteCounts", "rank", "ranking"]
 
 #: With fewer voters, votes are drawn again rather than voters, and the intervals are theirs alone.
 FEW_VOTERS = 10
@@ -41,7 +41,7 @@ SCALE, CENTER = 400.0, 1000.0
 
 
 @dataclass(frozen=True)
-class Tally:
+class VoteCounts:
     """Votes counted by voter, pair and outcome.
 
     Attributes:
@@ -59,7 +59,7 @@ class Tally:
     count: Counts
 
     @classmethod
-    def of(cls, verdicts: Iterable[Verdict]) -> Tally:
+    def of(cls, verdicts: Iterable[Verdict]) -> VoteCounts:
         """Count votes."""
         import numpy as np
 
@@ -244,11 +244,11 @@ def _points(log_strengths: Floats) -> Floats:
     return points
 
 
-def rank(tally: Tally, *, replicates: int = REPLICATES, seed: int = 0) -> Ranking | None:
+def rank(tally: VoteCounts, *, replicates: int = REPLICATES, seed: int = 0) -> Ranking | None:
     """Rank models by votes; None where there are none.
 
-    Intervals are percentiles over resampled votes (see :meth:`Tally.resampled`): of whole voters, or, below
-    ``FEW_VOTERS``, of votes, which says how sure these voters' opinion is, not what others would say.
+    Intervals are percentiles over resampled votes (see :meth:`VoteCounts.resampled`): of whole voters, or,
+    below ``FEW_VOTERS``, of votes, which says how sure these voters' opinion is, not what others would say.
 
     Raises:
         MissingExtra: evalica is not installed.
@@ -265,7 +265,7 @@ def rank(tally: Tally, *, replicates: int = REPLICATES, seed: int = 0) -> Rankin
 
 
 def ranking(
-    tally: Tally,
+    tally: VoteCounts,
     logs: Floats,
     ties: float,
     again: Floats,
@@ -337,7 +337,7 @@ def ranking(
     )
 
 
-def _won(tally: Tally) -> Floats:
+def _won(tally: VoteCounts) -> Floats:
     """How often the row beat the column, and how often they tied, [models, models, 2]."""
     import numpy as np
 
@@ -383,7 +383,9 @@ def _needed(gap: float, ties: float) -> int | None:
     return samples_needed(win - loss, min(1.0, win + loss))
 
 
-def _flips(tally: Tally, logs: Floats, ties: float, order: Sequence[int]) -> tuple[int | None, int | None]:
+def _flips(
+    tally: VoteCounts, logs: Floats, ties: float, order: Sequence[int]
+) -> tuple[int | None, int | None]:
     """How few decisive votes, given to the other side, put another model first, and which.
 
     Votes are turned in the order of their first-order influence on the gap, and the least number is found by

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snellen.arena.quality import Agreement, Quality, agreement, assess, preferred_wrong
-from snellen.arena.rating import Ranking, Tally, rank
+from snellen.arena.rating import Ranking, VoteCounts, rank
 from snellen.arena.style import difference, styled
 from snellen.metrics.stats import Estimate
 from snellen.storage.vote_rows import OUTCOMES
@@ -16,11 +16,11 @@ from snellen.storage.votes import VoteStore
 if TYPE_CHECKING:
     from snellen.leaderboards.entries import Entry
 
-__all__ = ["Results"]
+__all__ = ["ArenaResults"]
 
 
 @dataclass(frozen=True)
-class Results:
+class ArenaResults:
     """The ranking, and how far it can be trusted.
 
     Attributes:
@@ -41,7 +41,7 @@ class Results:
     @classmethod
     def of(
         cls, ballots: VoteStore, *, style: bool = False, leaked: bool = False, entries: Sequence[Entry] = ()
-    ) -> Results:
+    ) -> ArenaResults:
         """Read all votes of a workspace and rank by them.
 
         Args:
@@ -52,7 +52,7 @@ class Results:
         if style:
             found = styled(_rows(ballots, leaked=leaked))
         else:
-            found = rank(Tally.of(ballots.verdicts(leaked=leaked)))
+            found = rank(VoteCounts.of(ballots.verdicts(leaked=leaked)))
         cast = ballots.cast()
         return cls(
             found,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, Tally, ranking
+from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, VoteCounts, ranking
 from snellen.errors import require
 from snellen.metrics.stats import LEVEL
 from snellen.storage.vote_rows import Verdict
@@ -79,7 +79,7 @@ def styled(
     linear: Any = require("sklearn.linear_model", "web", "Controlling for style")
     if not rows:
         return None
-    tally = Tally.of(Verdict(*row[:4]) for row in rows)
+    tally = VoteCounts.of(Verdict(*row[:4]) for row in rows)
     m, n = len(tally.models), len(rows)
     place = {name: i for i, name in enumerate(tally.models)}
     styles = np.array([row[4] for row in rows], dtype=np.float64)

@@ -21,10 +21,10 @@ from snellen.types import Decoding, Kind, Message, Outcome, Request, Response
 __all__ = [
     "MAX_QUESTION",
     "MAX_TURNS",
-    "Growing",
+    "ChatTurn",
+    "Conversation",
     "Playground",
-    "Talk",
-    "Turn",
+    "StreamingAnswer",
     "check_talker",
     "checked",
     "continued",
@@ -78,7 +78,7 @@ def continued(
     return Request(tuple(messages), decoding=Decoding(max_tokens=max_tokens))
 
 
-class Growing:
+class StreamingAnswer:
     """An answer that comes piece by piece, in another thread. Any number may watch it."""
 
     def __init__(self) -> None:
@@ -127,11 +127,11 @@ class Growing:
 
 
 @dataclass
-class Turn:
+class ChatTurn:
     """A question, and each model's answer."""
 
     question: str
-    answers: list[Growing]
+    answers: list[StreamingAnswer]
 
     @property
     def done(self) -> bool:
@@ -140,12 +140,12 @@ class Turn:
 
 
 @dataclass
-class Talk:
+class Conversation:
     """A conversation with all models about one image, or none."""
 
     id: str
     images: tuple[str, ...]
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[ChatTurn] = field(default_factory=list)
 
 
 class Playground:
@@ -170,7 +170,7 @@ class Playground:
         self.models = list(models)
         self.max_tokens = max_tokens
         self._image_path = image_path
-        self._talks: OrderedDict[str, Talk] = OrderedDict()
+        self._talks: OrderedDict[str, Conversation] = OrderedDict()
         self._lock = threading.Lock()
         self._ends = threading.Event()
         self._workers: list[ThreadPoolExecutor] = []
@@ -196,7 +196,7 @@ class Playground:
             for model in self.models:
                 model.close()
 
-    def talk(self, id: str) -> Talk:
+    def talk(self, id: str) -> Conversation:
         """A talk by its id.
 
         Raises:
@@ -209,13 +209,13 @@ class Playground:
             self._talks.move_to_end(id)
             return found
 
-    def begin(self, images: Sequence[str], question: str) -> Talk:
+    def begin(self, images: Sequence[str], question: str) -> Conversation:
         """Begin a talk with its first question.
 
         Raises:
             BadOption: the question is empty or too long.
         """
-        found = Talk(secrets.token_urlsafe(16), tuple(images))
+        found = Conversation(secrets.token_urlsafe(16), tuple(images))
         self.ask(found, question)
         with self._lock:
             self._talks[found.id] = found
@@ -223,7 +223,7 @@ class Playground:
                 self._talks.popitem(last=False)
         return found
 
-    def ask(self, talk: Talk, question: str) -> None:
+    def ask(self, talk: Conversation, question: str) -> None:
         """Ask all models something more.
 
         Raises:
@@ -237,7 +237,7 @@ class Playground:
             if len(talk.turns) >= MAX_TURNS:
                 raise BadOption(f"A talk has {MAX_TURNS} questions at most. Begin another one.")
             said = list(talk.turns)
-            turn = Turn(question, [Growing() for _ in self.models])
+            turn = ChatTurn(question, [StreamingAnswer() for _ in self.models])
             talk.turns.append(turn)
         images = [Image.from_path(self._image_path(sha256)) for sha256 in talk.images]
         for place, (model, worker) in enumerate(zip(self.models, self._workers, strict=True)):

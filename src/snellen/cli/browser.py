@@ -26,7 +26,7 @@ from snellen.errors import BadOption, require
 
 Host = Annotated[str, typer.Option(help="The address to bind; one that others reach demands a token.")]
 Port = Annotated[int, typer.Option(help="0 takes any that is free.")]
-Token = Annotated[
+TokenOption = Annotated[
     str | None,
     typer.Option(envvar="SNELLEN_TOKEN", help="What everybody must show. Best set as $SNELLEN_TOKEN."),
 ]
@@ -44,14 +44,14 @@ def _door(
     """What serves a workspace. The address is bound, and what is wrong with it said, before models load."""
     from snellen.web.security import Policy
     from snellen.web.serve import bound, serve
-    from snellen.web.state import Site
+    from snellen.web.state import AppState
 
     if token:
         guard(token)
     policy = Policy(host, token, tuple(names or ()))
     with bound(host, port) as sock:
         yield lambda store, arena, play=None: serve(
-            Site(store, policy, arena, play=play),
+            AppState(store, policy, arena, play=play),
             sock,
             browse=browse,
             say=lambda text: typer.echo(text, err=True),
@@ -68,7 +68,7 @@ def _need() -> None:
 def view(
     host: Host = "127.0.0.1",
     port: Port = 8421,
-    token: Token = None,
+    token: TokenOption = None,
     allow_host: AllowHost = None,
     browse: Browse = False,
     workspace: Workspace = None,
@@ -92,7 +92,7 @@ def play_(
     max_cost: MaxCost = None,
     host: Host = "127.0.0.1",
     port: Port = 8421,
-    token: Token = None,
+    token: TokenOption = None,
     allow_host: AllowHost = None,
     browse: Browse = False,
     workspace: Workspace = None,
@@ -136,7 +136,7 @@ def arena_(
     max_cost: MaxCost = None,
     host: Host = "127.0.0.1",
     port: Port = 8421,
-    token: Token = None,
+    token: TokenOption = None,
     allow_host: AllowHost = None,
     browse: Browse = False,
     workspace: Workspace = None,
@@ -199,14 +199,14 @@ def ranking(
     as_json: AsJson = False,
 ) -> None:
     """Rank models by votes, with intervals, and say how far to trust it."""
-    from snellen.arena.results import Results
+    from snellen.arena.results import ArenaResults
     from snellen.leaderboards.board import Board
     from snellen.reports.votes import lines_of, ranking_table
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
 
     store = Store(workspace, create=False)
-    results = Results.of(VoteStore(store), style=style, leaked=leaks, entries=Board(store).entries())
+    results = ArenaResults.of(VoteStore(store), style=style, leaked=leaks, entries=Board(store).entries())
     if as_json:
         print_json(results.as_dict())
         return
@@ -243,11 +243,11 @@ def export(
     from snellen.exchange.export import write_text
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
-    from snellen.web.images import Album
+    from snellen.web.images import BattleImages
 
     store = Store(workspace, create=False)
     ballots = VoteStore(store)
-    album = Album(store, images) if images is not None else None
+    album = BattleImages(store, images) if images is not None else None
     lines = [json.dumps(row, ensure_ascii=False) for row in rows(ballots, format, album)]
     text = "".join(f"{line}\n" for line in lines)
     if output is None:

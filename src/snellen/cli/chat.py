@@ -47,7 +47,7 @@ def chat_(
     models = live_models(names, read_options("-M", model_option), max_cost)
     for one in models:
         check_talker(one)
-    talk = _Talk(models, shown, max_tokens)
+    talk = _ChatSession(models, shown, max_tokens)
     load(models)
     try:
         if ask is not None:
@@ -65,9 +65,9 @@ def chat_(
             command, _, rest = line.partition(" ")
             try:
                 if command == "/image":
-                    talk = _Talk(models, _opened(Path(rest.strip()).expanduser()), max_tokens)
+                    talk = _ChatSession(models, _opened(Path(rest.strip()).expanduser()), max_tokens)
                 elif line == "/forget":
-                    talk = _Talk(models, talk.image, max_tokens)
+                    talk = _ChatSession(models, talk.image, max_tokens)
                 elif line.startswith("/"):
                     typer.echo(COMMANDS, err=True)
                 elif line.strip():
@@ -79,7 +79,7 @@ def chat_(
             one.close()
 
 
-class _Talk:
+class _ChatSession:
     """What was said so far, to each model."""
 
     def __init__(self, models: list[Model], image: Image | None, max_tokens: int) -> None:

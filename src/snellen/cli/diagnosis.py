@@ -72,7 +72,7 @@ def diagnose_(
 
     Parts: gap, sweep, prompts, order, cot, decoding, probe, exposure, size, confusions.
     """
-    from snellen.diagnosis.analysis import Case
+    from snellen.diagnosis.analysis import Subject
     from snellen.diagnosis.diagnosis import Diagnosis, chosen, diagnose, references_of
     from snellen.reports.progress import progress
     from snellen.runs.plan import Filters
@@ -82,7 +82,7 @@ def diagnose_(
     chosen(only or [])  # what is misspelt is said at once
     store = Store(workspace)
     with interruptible(), progress(quiet=quiet) as watch:
-        case = Case(
+        case = Subject(
             model,
             data,
             store,

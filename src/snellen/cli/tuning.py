@@ -113,7 +113,7 @@ def tune_(
         check_address(push_to_hub)
     settings = read_settings(read_options("-T", training_option), config)
     store = Store(workspace)
-    with training(quiet=quiet) as watch, progress(quiet=quiet) as watch_examination:
+    with training(quiet=quiet) as watch, progress(quiet=quiet) as watch_evaluation:
         tuning = Tuning(
             model,
             data,
@@ -138,7 +138,7 @@ def tune_(
             seed,
             store,
             watch,
-            watch_examination,
+            watch_evaluation,
         )
         found = tuning.carry_out()
     if found is None:  # one of several processes, and not the first
@@ -178,9 +178,9 @@ def _show(found: object, where: str) -> None:
     from rich.table import Table
 
     from snellen.reports.tables import escape
-    from snellen.tuning.tuning import Tuned
+    from snellen.tuning.tuning import TunedModel
 
-    assert isinstance(found, Tuned)
+    assert isinstance(found, TunedModel)
     console = screen()
     table = Table(title="Before and after, on the same samples", title_justify="left")
     for heading in ("task", "score", "samples", "before %", "after %", "difference in points (95 %)", ""):

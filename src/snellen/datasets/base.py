@@ -14,7 +14,7 @@ from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.registry import Registry
 from snellen.types import Sample
 
-__all__ = ["DATASETS", "Bad", "Dataset", "Row", "Selection", "select"]
+__all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "select"]
 
 
 class Row(NamedTuple):
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     label: str | None
 
 
-class Bad(NamedTuple):
+class InvalidRow(NamedTuple):
     """A row or file that is no sample, and why."""
 
     where: str
@@ -51,7 +51,7 @@ class Dataset(ABC):
     protocol: str | None = None
     protocol_options: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
-    bad: tuple[Bad, ...] = ()
+    bad: tuple[InvalidRow, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:

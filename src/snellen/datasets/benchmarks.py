@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from snellen._util.yaml import read_mapping, refuse_unknown
 from snellen.datasets.base import DATASETS
-from snellen.datasets.columns import Columns
-from snellen.datasets.hub import Loaded, load, table_of
+from snellen.datasets.columns import ColumnMapping
+from snellen.datasets.hub import LoadedTable, load, table_of
 from snellen.datasets.records import JsonLines
 from snellen.datasets.table import Table
 from snellen.errors import BadOption, DataError, did_you_mean, require
@@ -83,7 +83,7 @@ class Benchmark:
         made.roles()
         return made
 
-    def roles(self) -> Columns:
+    def roles(self) -> ColumnMapping:
         """Its columns.
 
         Raises:
@@ -92,14 +92,14 @@ class Benchmark:
         values = {
             ("reference" if role == "references" else role): value for role, value in self.columns.items()
         }
-        roles = {one.name: one for one in fields(Columns)}
+        roles = {one.name: one for one in fields(ColumnMapping)}
         for role, value in values.items():
             if role not in roles:
                 raise DataError(f"{self.name}: unknown role {role!r}.{did_you_mean(role, roles)}")
             if isinstance(roles[role].default, tuple):
                 values[role] = tuple(value) if isinstance(value, list) else (value,)
         # A column that happens to be called "id" need not tell rows apart: without one, their numbers do.
-        return Columns(**{"id": "", **values})
+        return ColumnMapping(**{"id": "", **values})
 
     def open(
         self,
@@ -146,7 +146,7 @@ class Benchmark:
 
     def _load(
         self, path: str | None, split: str | None, revision: str | None, config: str | None, limit: int | None
-    ) -> tuple[Loaded, str]:
+    ) -> tuple[LoadedTable, str]:
         """Rows, and where they come from in words."""
         local = self._copy(path)
         split = split or self.split
@@ -156,7 +156,7 @@ class Benchmark:
         if local is not None and (lines := sorted(local.glob("*.jsonl"))):
             file = self._of_lines(lines, split)
             rows: Any = JsonLines(file)  # records of another sort: read alike
-            return Loaded(rows, {}, file.stem, None, file.parent), str(file)
+            return LoadedTable(rows, {}, file.stem, None, file.parent), str(file)
         if local is not None:
             found = load(self.name, str(local), split=split if _has(local, split) else None, limit=few)
             return found, f"{local}, split {found.split!r}"

@@ -18,7 +18,7 @@ from snellen.types import Sample
 
 __all__ = ["Letters", "Shapes", "chart"]
 
-Ask = Literal["object", "color", "caption", "multiple-choice"]
+ChartQuestion = Literal["object", "color", "caption", "multiple-choice"]
 
 
 @DATASETS.register("chart", example="chart:shapes, chart:letters, chart:acuity …")
@@ -29,7 +29,7 @@ def chart(
     seed: int = 0,
     size: int | None = None,
     split: Literal["test", "train"] = "test",
-    ask: Ask = "object",
+    ask: ChartQuestion = "object",
     optotype: Optotype = "letters",
 ) -> Dataset:
     """Drawn charts: shapes (28 figures), letters, and the eye test (acuity, contrast, color, counting …).
@@ -75,7 +75,7 @@ class Shapes(Dataset):
     #: To be raised when the same options give other pictures than before.
     VERSION = 1
 
-    def __init__(self, n: int, seed: int, size: int | None, split: str, ask: Ask) -> None:
+    def __init__(self, n: int, seed: int, size: int | None, split: str, ask: ChartQuestion) -> None:
         self.name = "chart:shapes"
         self.labels = KINDS
         self.n, self.seed, self.size, self.split, self.ask = n, seed, size or 96, split, ask
@@ -139,7 +139,7 @@ class Letters(Dataset):
 
     VERSION = 1
 
-    def __init__(self, n: int, seed: int, size: int | None, split: str, ask: Ask) -> None:
+    def __init__(self, n: int, seed: int, size: int | None, split: str, ask: ChartQuestion) -> None:
         if ask != "object":
             raise BadOption(f"chart:letters?ask={ask!r} is not allowed; letters are asked for as objects.")
         self.name = "chart:letters"

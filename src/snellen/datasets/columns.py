@@ -15,7 +15,7 @@ from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.parsing.choices import LETTERS
 from snellen.types import Region
 
-__all__ = ["AnswerAs", "BoxAs", "Columns", "Parts", "takes_columns", "values_at"]
+__all__ = ["AnswerAs", "BoxAs", "ColumnMapping", "Parts", "takes_columns", "values_at"]
 
 AnswerAs = Literal["letter", "letters", "index", "text", "yes-no"]
 BoxAs = Literal["xywh", "xyxy", "unit-xywh", "unit-xyxy"]
@@ -39,7 +39,7 @@ OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: names 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class ColumnMapping:
     """Which column holds what; None where there is none, or where the usual names are tried."""
 
     image: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Columns:
                     found[column.partition(".")[0]] = one.name
         return found
 
-    def resolve(self, present: Sequence[str], where: str) -> Columns:
+    def resolve(self, present: Sequence[str], where: str) -> ColumnMapping:
         """The same with the usual names filled in, as far as they are there.
 
         Raises:
@@ -101,7 +101,7 @@ class Columns:
         }
         if self.asks or self.reference:
             found["question"] = self.question or usual["question"]
-        return Columns(**{**values, **found})
+        return ColumnMapping(**{**values, **found})
 
     @property
     def protocol(self) -> str | None:
@@ -356,16 +356,17 @@ def _answers(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int
 
 
 def takes_columns(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a factory ``factory(rest, columns, *, …)`` the roles of :class:`Columns` as options of its own."""
-    hints = typing.get_type_hints(Columns)
+    """Give a factory ``factory(rest, columns, *, …)`` the roles of :class:`ColumnMapping` as options."""
+    hints = typing.get_type_hints(ColumnMapping)
     own = inspect.signature(factory).parameters.values()
     roles = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields(Columns)
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+        for f in fields(ColumnMapping)
     ]
 
     def make(rest: str, **options: Any) -> Any:
         given = {name: options.pop(name) for name in hints if name in options}
-        return factory(rest, Columns(**given), **options)
+        return factory(rest, ColumnMapping(**given), **options)
 
     kept = [one for one in own if one.kind is one.KEYWORD_ONLY]
     first = inspect.Parameter("rest", inspect.Parameter.POSITIONAL_ONLY)

@@ -12,16 +12,16 @@ from typing import Any
 
 from snellen._util.hub import settle
 from snellen.datasets.base import DATASETS
-from snellen.datasets.columns import Columns, takes_columns
+from snellen.datasets.columns import ColumnMapping, takes_columns
 from snellen.datasets.records import Record, Records
 from snellen.datasets.table import Table
 from snellen.errors import DataError, reason_of, require
 
-__all__ = ["Loaded", "hub", "load", "table_of"]
+__all__ = ["LoadedTable", "hub", "load", "table_of"]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTable:
     """Rows of a data set with what is known of them: types of columns, split, and the commit they are of."""
 
     rows: Arrow
@@ -47,7 +47,7 @@ def load(
     split: str | None = None,
     revision: str | None = None,
     limit: int | None = None,
-) -> Loaded:
+) -> LoadedTable:
     """Rows of a data set of the Hub, or of a folder in its format or as ``save_to_disk`` writes it.
 
     Args:
@@ -82,7 +82,7 @@ def load(
                 rows = datasets.Dataset.from_list(few, features=parts[0].features)
             else:
                 rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    loaded = Loaded(Arrow(rows, name), dict(rows.features), split, pinned, folder if local else None)
+    loaded = LoadedTable(Arrow(rows, name), dict(rows.features), split, pinned, folder if local else None)
     for column in loaded.pictures:
         rows = rows.cast_column(column, datasets.Image(decode=False))
     return replace(loaded, rows=Arrow(rows, name))
@@ -92,7 +92,7 @@ def load(
 @takes_columns
 def hub(
     name: str,
-    columns: Columns,
+    columns: ColumnMapping,
     *,
     labels: tuple[str, ...] = (),
     background: str | None = None,
@@ -121,7 +121,7 @@ def hub(
     return table
 
 
-def table_of(found: Loaded, name: str, columns: Columns, **more: Any) -> Table:
+def table_of(found: LoadedTable, name: str, columns: ColumnMapping, **more: Any) -> Table:
     """Rows as samples. The first column of images is looked at, where none is named."""
     if not columns.image and found.pictures:
         columns = replace(columns, image=(found.pictures[0],))

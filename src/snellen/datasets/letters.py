@@ -22,9 +22,9 @@ SIZES: tuple[float, ...] = tuple(round(0.5 * 10 ** (-0.1 * line), 4) for line in
 #: Weber contrasts of the letter against its background.
 CONTRASTS: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
 
-Box = tuple[float, float, float, float]
+PatchBox = tuple[float, float, float, float]
 #: Strokes as boxes (x0, y0, x1, y1) on the grid; slanted ones as quadrangles; rings apart.
-_BOXES: dict[str, list[Box]] = {
+_BOXES: dict[str, list[PatchBox]] = {
     "E": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3), (0, 4, 5, 5)],
     "F": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3)],
     "H": [(0, 0, 1, 5), (4, 0, 5, 5), (0, 2, 5, 3)],

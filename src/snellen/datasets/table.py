@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import DATASETS, Bad, Dataset, Row
-from snellen.datasets.columns import Columns, Parts, items_of, satisfies, takes_columns
+from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
+from snellen.datasets.columns import ColumnMapping, Parts, items_of, satisfies, takes_columns
 from snellen.datasets.records import Delimited, JsonLines, Parquet, Records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
@@ -23,7 +23,7 @@ __all__ = ["Table", "csv_", "jsonl", "open_image", "parquet", "read_image"]
 def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Table]:
     def make(
         path: str,
-        columns: Columns,
+        columns: ColumnMapping,
         *,
         labels: tuple[str, ...] = (),
         background: str | None = None,
@@ -66,7 +66,7 @@ class Table(Dataset):
         self,
         name: str,
         records: Records,
-        columns: Columns,
+        columns: ColumnMapping,
         *,
         root: Path | None,
         labels: Sequence[str] = (),
@@ -102,7 +102,7 @@ class Table(Dataset):
         wanted = [c for c in (columns.id, columns.label, columns.each, *self._where) if c]
         seen: set[str] = set()
         known: dict[str, str] = {label: label for label in given}
-        bad: list[Bad] = []
+        bad: list[InvalidRow] = []
         self._ids: list[str] = []
         self._labels: list[str | None] = []
         self._rows: list[int] = []
@@ -123,7 +123,7 @@ class Table(Dataset):
                 if columns.label and label is not None and not given:
                     label = known.setdefault(label, label)  # one text for all samples of a class
                 if problem:
-                    bad.append(Bad(where, problem))
+                    bad.append(InvalidRow(where, problem))
                     continue
                 seen.add(one)
                 self._ids.append(one)

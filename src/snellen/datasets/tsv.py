@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snellen.datasets.base import DATASETS, Bad, Dataset, Row
+from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
 from snellen.datasets.records import Delimited
 from snellen.datasets.table import read_image
 from snellen.errors import BadOption, DataError, ImageError
@@ -59,7 +59,7 @@ class VLMEvalKit(Dataset):
         self._letters = [letter for letter in string.ascii_uppercase if letter in columns]
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
-        bad: list[Bad] = []
+        bad: list[InvalidRow] = []
         splits: dict[str, None] = {}
         rolled = 0
         for number, record in enumerate(self._records.scan(["index", "split"])):
@@ -67,7 +67,7 @@ class VLMEvalKit(Dataset):
             splits[record.get("split", "")] = None
             if not one or one in self._numbers:
                 reason = f"the index {one!r} stands on an earlier row too" if one else "an empty index"
-                bad.append(Bad(self._records.where(number), reason))
+                bad.append(InvalidRow(self._records.where(number), reason))
                 continue
             self._numbers[one] = number
             if self._rolled(one):

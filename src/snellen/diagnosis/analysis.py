@@ -14,7 +14,7 @@ from snellen.errors import DataError, UsageError
 from snellen.metrics.stats import Estimate, holm
 from snellen.models.base import Model
 from snellen.runs.compare import Comparison, compare
-from snellen.runs.plan import AtHand, Filters, Plan, Watch
+from snellen.runs.plan import Filters, Plan, SharedResources, Watch
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.types import Kind
@@ -22,11 +22,11 @@ from snellen.types import Kind
 __all__ = [
     "MARGIN",
     "SCORED",
-    "Case",
+    "Analysis",
     "Finding",
-    "LeftOut",
-    "Part",
-    "Table",
+    "ResultTable",
+    "Skipped",
+    "Subject",
     "estimate_of",
     "little",
     "points",
@@ -39,12 +39,12 @@ MARGIN = 0.05
 SCORED = 500_000
 
 
-class LeftOut(Exception):
+class Skipped(Exception):
     """A part that cannot look at this case. The message says why, and what it would take."""
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """Rows of text, with what a person needs to read them."""
 
     headings: tuple[str, ...]
@@ -70,7 +70,7 @@ class Finding:
     title: str
     verdict: str
     about: str = ""
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ResultTable, ...] = ()
     charts: tuple[dict[str, Any], ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Finding:
 
 
 @dataclass
-class Case:
+class Subject:
     """A model, the images that it is examined on, and what else there is to compare with.
 
     Every examination is a run of the workspace: done once, it is not done again.
@@ -117,7 +117,7 @@ class Case:
     watch: Watch | None = None
     max_cost: float | None = None
     max_concurrency: int | None = None
-    hand: AtHand = field(default_factory=AtHand)
+    hand: SharedResources = field(default_factory=SharedResources)
 
     def __post_init__(self) -> None:
         self._plan(self.model, "closed-set?rounds=1", self.filters)  # refuses what cannot be asked
@@ -214,14 +214,14 @@ class Case:
             model.close()
 
 
-class Part(ABC):
+class Analysis(ABC):
     """One question about a case."""
 
     name: ClassVar[str]
     order: ClassVar[int]
 
     @abstractmethod
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """Answer it.
 
         Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen._version import __version__
-from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part
+from snellen.diagnosis.analysis import Analysis, Finding, Skipped, Subject
 from snellen.errors import SnellenError, UnknownName, UsageError, did_you_mean, reason_of
 
 __all__ = ["Diagnosis", "diagnose", "parts", "references_of"]
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 @cache
-def parts() -> dict[str, Part]:
+def parts() -> dict[str, Analysis]:
     """All parts by name, in their order."""
     package = import_module("snellen.diagnosis.analyses")
     modules = (import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
-    found: list[Part] = [module.PART for module in modules]
+    found: list[Analysis] = [module.PART for module in modules]
     return {part.name: part for part in sorted(found, key=lambda part: part.order)}
 
 
@@ -84,7 +84,7 @@ class Diagnosis:
         write_text(path, self.html())
 
 
-def chosen(only: Sequence[str] = ()) -> list[Part]:
+def chosen(only: Sequence[str] = ()) -> list[Analysis]:
     """Parts by their names; all without any.
 
     Raises:
@@ -104,9 +104,9 @@ def references_of(model: str) -> tuple[str, ...]:
 
 
 def diagnose(
-    case: Case,
+    case: Subject,
     only: Sequence[str] = (),
-    watch: Callable[[Part], None] | None = None,
+    watch: Callable[[Analysis], None] | None = None,
     into: Diagnosis | None = None,
 ) -> Diagnosis:
     """Look at a case, part by part. What was examined before is not examined again. A part that fails is left
@@ -127,7 +127,7 @@ def diagnose(
             watch(part)
         try:
             found.findings.append(part.examine(case))
-        except (LeftOut, UsageError) as reason:
+        except (Skipped, UsageError) as reason:
             found.left_out[part.name] = str(reason).rstrip(".")
         except SnellenError:
             raise

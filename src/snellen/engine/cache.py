@@ -12,13 +12,13 @@ from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from snellen._util.redaction import storable
-from snellen.engine.loop import Answer
+from snellen.engine.loop import CachedResponse
 from snellen.errors import ModelError, SnellenError, Stopped
 from snellen.models.base import Model, failure
-from snellen.storage.rows import Remembered
+from snellen.storage.rows import CacheEntry
 from snellen.types import Decoding, Kind, Outcome, Request, Response
 
-__all__ = ["ANSWERS", "Memory", "Remembering", "describe", "key_of"]
+__all__ = ["ANSWERS", "CachedModel", "ResponseCache", "describe", "key_of"]
 
 Item = TypeVar("Item")
 
@@ -60,17 +60,17 @@ def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], nonce: str =
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-class Memory(Protocol):
+class ResponseCache(Protocol):
     """Where answers are kept. A :class:`~snellen.storage.store.Store` is one."""
 
     def recall(self, keys: Sequence[str]) -> dict[str, Response]:
         """The answers that are remembered under these keys."""
 
-    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         """Commit answers; those that were there already stay as they are, and are returned."""
 
 
-class Remembering:
+class CachedModel:
     """A model behind a store.
 
     Each batch of the model's is committed as it is received. Errors are not remembered. What is being asked
@@ -80,19 +80,19 @@ class Remembering:
         nonce: makes the keys differ from all others: nothing is recalled from other runs.
     """
 
-    def __init__(self, model: Model, store: Memory, nonce: str = "") -> None:
+    def __init__(self, model: Model, store: ResponseCache, nonce: str = "") -> None:
         self._model, self._nonce = model, nonce
         self._identity = model.identity()
         linger = LINGER if model.remote else 0.0
-        self._recall: _Gathered[str] = _Gathered(store.recall, linger)
-        self._remember: _Gathered[Remembered] = _Gathered(store.remember, linger)
+        self._recall: _WriteBatcher[str] = _WriteBatcher(store.recall, linger)
+        self._remember: _WriteBatcher[CacheEntry] = _WriteBatcher(store.remember, linger)
         #: Keys that are being looked up or asked, and what will come of them.
         self._pending: dict[str, asyncio.Future[tuple[Response, bool]]] = {}
         self._stopping = False
         #: Whether the model had to be asked last time: what it is asked next is worth making ready.
         self.asking = True
 
-    async def respond(self, requests: Sequence[Request]) -> list[Answer]:
+    async def respond(self, requests: Sequence[Request]) -> list[CachedResponse]:
         """Answer from memory where it can, from the model where it must.
 
         Raises:
@@ -118,7 +118,7 @@ class Remembering:
         found: dict[str, tuple[Response, bool]] = {}
         for key, future in wanted.items():
             found[key] = await asyncio.shield(future if future is not None else mine[key])
-        return [Answer(found[key][0], key, found[key][1]) for key in keys]
+        return [CachedResponse(found[key][0], key, found[key][1]) for key in keys]
 
     async def _settle(
         self,
@@ -162,7 +162,7 @@ class Remembering:
             replies = await self._answers([requests[place] for place in places])
             answered = {keys[place]: reply for place, reply in zip(places, replies, strict=True)}
             rows = [
-                Remembered(key, self._model.name, asked[key][1], reply)
+                CacheEntry(key, self._model.name, asked[key][1], reply)
                 for key, reply in answered.items()
                 if reply.outcome is not Outcome.ERROR
             ]
@@ -234,7 +234,7 @@ def _clean(reply: Response) -> Response:
     return replace(reply, **cleaned) if cleaned else reply
 
 
-class _Gathered(Generic[Item]):
+class _WriteBatcher(Generic[Item]):
     """Calls of a store: those that come while one is under way, or within ``linger`` seconds, are made in
     one go, in a thread, so that many answers a second take few transactions, and none of them holds up the
     others' connections.

@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.environment import git_hash, hardware, peak_rss, versions
 from snellen._util.redaction import redact
 from snellen._version import __version__
-from snellen.datasets.base import Bad, Selection
-from snellen.engine.cache import Remembering
-from snellen.engine.recorder import Tally, Work, readable
+from snellen.datasets.base import InvalidRow, Selection
+from snellen.engine.cache import CachedModel
+from snellen.engine.recorder import BatchStats, SampleRunner, readable
 from snellen.errors import Stopped, StoreError, Unsupported, UsageError
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
-from snellen.scorers.base import Predicted
+from snellen.scorers.base import SamplePrediction
 from snellen.storage.store import Store
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:
-    from snellen.engine.ray.executor import Share
+    from snellen.engine.ray.executor import RunHandle
 
-__all__ = ["Examination", "Progress", "incompatibility", "is_done"]
+__all__ = ["Evaluation", "Progress", "incompatibility", "is_done"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Progress:
     """
 
     total: int
-    tally: Tally = field(default_factory=Tally)
+    tally: BatchStats = field(default_factory=BatchStats)
     status: str = ""
 
     @property
@@ -66,7 +66,7 @@ class Progress:
         return self.tally.fresh / self.tally.seconds if self.tally.fresh and self.tally.seconds else None
 
 
-Watcher = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
@@ -84,7 +84,7 @@ def incompatibility(model: Model, protocol: Protocol) -> str | None:
     return None
 
 
-class Examination:
+class Evaluation:
     """An examination to be done, or to be gone on with.
 
     Args:
@@ -127,7 +127,7 @@ class Examination:
         self.scorers = protocol.scorers()
         self.model, self.data, self.protocol, self.store = model, data, protocol, store
         self.seed, self.title, self.rescored = seed, title or protocol.name, rescored
-        self.skipped: list[Bad] = list(data.data.bad)
+        self.skipped: list[InvalidRow] = list(data.data.bad)
         self.fingerprint = fingerprint or data.fingerprint()
         # What the run is: the same specification is the same run, wherever and whenever it is started.
         self.spec: dict[str, Any] = {
@@ -147,7 +147,7 @@ class Examination:
         self.nonce = nonce
         self.base, self.plan = base, plan
         #: Who examines in this one's place, if somebody does.
-        self.crew: Share | None = None
+        self.crew: RunHandle | None = None
         #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
         self.scoring_cost: float | None = None
         digest = _digest({**self.spec, "nonce": self.nonce})
@@ -207,7 +207,7 @@ class Examination:
             "a run anew with: snellen run"
         )
 
-    async def examine(self, watch: Watcher | None = None) -> None:
+    async def examine(self, watch: ProgressCallback | None = None) -> None:
         """Examine what is missing. What was answered is stored, whatever happens next.
 
         Raises:
@@ -242,7 +242,7 @@ class Examination:
             look = partial(self.data.__getitem__, places[row["id"]])
             outcome = Outcome(row["outcome"])
             bare = replace(look(), images=())
-            found.append(Predicted(bare, row["prediction"], outcome, row["details"], look))
+            found.append(SamplePrediction(bare, row["prediction"], outcome, row["details"], look))
         overall: dict[str, Any] = {}
         scores: list[dict[str, float]] = [dict(row["marks"]) for row in rows]
         for scorer in self.scorers:
@@ -260,7 +260,7 @@ class Examination:
     async def _ask(self, model: Model, requests: Sequence[Request]) -> list[Response]:
         """What a scorer's own model answers, by memory where it can."""
         model.limits = self.model.limits
-        memory = Remembering(model, self.store, self.nonce)
+        memory = CachedModel(model, self.store, self.nonce)
         async with model.connected():
             replies = [answer.response for answer in await memory.respond(requests)]
         tokens = (sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))
@@ -274,7 +274,7 @@ class Examination:
         manifest = {**began, **self._results(began), **more}
         self.store.finish(self.run, self._metrics(manifest, overall), manifest, status)
 
-    async def _examine(self, watch: Watcher | None) -> None:
+    async def _examine(self, watch: ProgressCallback | None) -> None:
         progress = Progress(len(self.data))
         tallies = self._here(progress.tally) if self.crew is None else self.crew.examine()
         who = self.model if self.crew is None else self.crew
@@ -293,9 +293,9 @@ class Examination:
                     "here. A folder must be one that all nodes see; or name a bucket (s3://…, gs://…)."
                 )
 
-    async def _here(self, progress: Tally) -> AsyncGenerator[Tally]:
+    async def _here(self, progress: BatchStats) -> AsyncGenerator[BatchStats]:
         """Examine what is missing in this process."""
-        work = Work(
+        work = SampleRunner(
             self.model,
             self.protocol,
             self.store,
@@ -309,7 +309,7 @@ class Examination:
             async for tally in tallies:
                 yield tally
 
-    def _missing(self, progress: Tally) -> Iterator[tuple[int, Sample]]:
+    def _missing(self, progress: BatchStats) -> Iterator[tuple[int, Sample]]:
         """Positions and samples without a prediction, looked up a page at a time."""
         for start in range(0, len(self.data), 500):
             ids = {self.data.id(i): i for i in range(start, min(start + 500, len(self.data)))}

@@ -13,11 +13,11 @@ from snellen.errors import SnellenError
 from snellen.protocols.base import Protocol
 from snellen.types import Examination, Outcome, Prediction, Request, Response, Sample
 
-__all__ = ["Answer", "Examined", "Respond", "drive", "examine_block", "first_waves"]
+__all__ = ["CachedResponse", "EvaluatedSample", "Respond", "drive", "examine_block", "first_waves"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CachedResponse:
     """A response, the key under which it is remembered, and whether the model was asked for it now."""
 
     response: Response
@@ -25,28 +25,28 @@ class Answer:
     fresh: bool
 
 
-Respond = Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]]
+Respond = Callable[[Sequence[Request]], Awaitable[Sequence[CachedResponse]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class EvaluatedSample:
     """A sample with its prediction and the answers behind it."""
 
     position: int
     sample: Sample
     prediction: Prediction
-    answers: tuple[Answer, ...]
+    answers: tuple[CachedResponse, ...]
 
 
-Block = list[tuple[int, Sample]]
+SampleBatch = list[tuple[int, Sample]]
 
 
-async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> list[Examined]:
+async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond) -> list[EvaluatedSample]:
     """Examine samples in lockstep: each wave's requests of all of them are answered together.
 
     A sample of which an answer fails (outcome ERROR) is not examined further; its prediction says why.
     """
-    answers: dict[int, list[Answer]] = {position: [] for position, _ in block}
+    answers: dict[int, list[CachedResponse]] = {position: [] for position, _ in block}
     names = {position: sample.id for position, sample in block}
     by_position = dict(block)
     done: dict[int, Prediction] = {}
@@ -92,10 +92,10 @@ async def examine_block(block: Block, protocol: Protocol, respond: Respond) -> l
                 )
             else:
                 advance(position, exam, [answer.response for answer in mine])
-    return [Examined(p, sample, done[p], tuple(answers[p])) for p, sample in block]
+    return [EvaluatedSample(p, sample, done[p], tuple(answers[p])) for p, sample in block]
 
 
-def first_waves(block: Block, protocol: Protocol) -> list[Request]:
+def first_waves(block: SampleBatch, protocol: Protocol) -> list[Request]:
     """What will be asked first of these samples; a protocol that fails will do so again when it is driven."""
     found: list[Request] = []
     for _, sample in block:
@@ -111,8 +111,8 @@ async def drive(
     *,
     workers: int = 1,
     block: int = 16,
-    prepare: Callable[[Block], Block] = lambda block: block,
-) -> AsyncGenerator[list[Examined]]:
+    prepare: Callable[[SampleBatch], SampleBatch] = lambda block: block,
+) -> AsyncGenerator[list[EvaluatedSample]]:
     """Examine samples and yield them as blocks are done: one block, or all that were done meanwhile.
 
     Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block
@@ -125,12 +125,12 @@ async def drive(
     """
     source = iter(samples)
     loop = asyncio.get_running_loop()
-    results: asyncio.Queue[list[Examined] | BaseException | None] = asyncio.Queue(maxsize=workers)
+    results: asyncio.Queue[list[EvaluatedSample] | BaseException | None] = asyncio.Queue(maxsize=workers)
     turn = asyncio.Lock()
 
     with ThreadPoolExecutor(1, thread_name_prefix="snellen-prepare") as pool:
 
-        def ready() -> asyncio.Future[Block | None]:
+        def ready() -> asyncio.Future[SampleBatch | None]:
             coming = loop.run_in_executor(pool, _next_block, source, block, prepare)
             # Where a run ends otherwise, nobody comes for it, and asyncio would complain of its error.
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -138,7 +138,7 @@ async def drive(
 
         upcoming = ready()
 
-        async def take() -> Block | None:
+        async def take() -> SampleBatch | None:
             nonlocal upcoming
             async with turn:
                 taken = await upcoming
@@ -178,8 +178,8 @@ async def drive(
 
 
 def _next_block(
-    source: Iterator[tuple[int, Sample]], size: int, prepare: Callable[[Block], Block]
-) -> Block | None:
+    source: Iterator[tuple[int, Sample]], size: int, prepare: Callable[[SampleBatch], SampleBatch]
+) -> SampleBatch | None:
     """The next block, made ready; None at the end. Runs in the one preparing thread."""
     taken = list(islice(source, size))
     return prepare(taken) if taken else None

@@ -10,26 +10,28 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from snellen.datasets.base import Bad, Selection
-from snellen.engine.cache import Memory, Remembering
-from snellen.engine.loop import Block, Examined, drive, first_waves
+from snellen.datasets.base import InvalidRow, Selection
+from snellen.engine.cache import CachedModel, ResponseCache
+from snellen.engine.loop import EvaluatedSample, SampleBatch, drive, first_waves
 from snellen.errors import DataError, ImageError
 from snellen.images import Image
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol as Asked
-from snellen.storage.rows import Finding
+from snellen.storage.rows import SampleResult
 from snellen.types import Outcome, Prediction, Sample
 
-__all__ = ["Ledger", "Tally", "Work", "readable"]
+__all__ = ["BatchStats", "ResultSink", "SampleRunner", "readable"]
 
 #: Seconds in which samples from afar gather to be stored together; what they were answered is stored before.
 GATHER = 0.02
 
 
-class Ledger(Memory, Protocol):
+class ResultSink(ResponseCache, Protocol):
     """Where answers and findings are kept. A :class:`~snellen.storage.store.Store` is one."""
 
-    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+    def record(
+        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+    ) -> None:
         """Commit what came of some samples, and how long it took."""
 
     def keep_previews(self, images: Sequence[Image]) -> None:
@@ -37,7 +39,7 @@ class Ledger(Memory, Protocol):
 
 
 @dataclass
-class Tally:
+class BatchStats:
     """What came of some samples, in numbers.
 
     Attributes:
@@ -56,7 +58,7 @@ class Tally:
     known: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: BatchStats) -> None:
         """Count others too."""
         self.n += other.n
         self.fresh += other.fresh
@@ -67,14 +69,14 @@ class Tally:
         self.outcomes.update(other.outcomes)
 
 
-class Work:
+class SampleRunner:
     """A model that is asked, under a protocol, about samples of a data set.
 
     Args:
         model: loaded.
         ledger: where everything goes.
         run: what it belongs to.
-        nonce: of a fresh run (see :class:`~snellen.engine.cache.Remembering`).
+        nonce: of a fresh run (see :class:`~snellen.engine.cache.CachedModel`).
         skip_bad: leave out what cannot be read, instead of refusing it; :attr:`skipped` lists it.
         looks: whether images are read at all.
     """
@@ -83,7 +85,7 @@ class Work:
         self,
         model: Model,
         protocol: Asked,
-        ledger: Ledger,
+        ledger: ResultSink,
         run: str,
         *,
         nonce: str = "",
@@ -93,10 +95,10 @@ class Work:
         self.model, self.ledger, self.run, self.skip_bad, self.looks = model, ledger, run, skip_bad, looks
         # What a model finds out about itself before it can tell costs no run any speed.
         self.protocol = protocol.paced(model.wave) if protocol.several else protocol
-        self.memory = Remembering(model, ledger, nonce)
-        self.skipped: list[Bad] = []
+        self.memory = CachedModel(model, ledger, nonce)
+        self.skipped: list[InvalidRow] = []
 
-    async def examine(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[Tally]:
+    async def examine(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[BatchStats]:
         """Ask about samples, with their positions, and record block by block; tell of each."""
         blocks = drive(
             samples,
@@ -116,7 +118,7 @@ class Work:
                 if self.model.remote:
                     await asyncio.sleep(GATHER)
 
-    def _prepare(self, block: Block) -> Block:
+    def _prepare(self, block: SampleBatch) -> SampleBatch:
         """Read and hash a block's images ahead of time, make of them what the model needs, and keep their
         previews (which shows that they can be decoded).
         """
@@ -132,19 +134,19 @@ class Work:
             except ImageError as error:
                 if not self.skip_bad:
                     raise ImageError(f"{error} Or leave bad images out with --skip-bad") from error
-                self.skipped.append(Bad(sample.id, str(error)))
+                self.skipped.append(InvalidRow(sample.id, str(error)))
         # What nobody would hear is not worth asking a protocol for.
         if type(self.model).foresee is not Model.foresee and self.memory.asking:
             self.model.foresee(first_waves(good, self.protocol))
         return good
 
-    def give_up(self, position: int, sample: Sample, reason: str) -> Tally:
+    def give_up(self, position: int, sample: Sample, reason: str) -> BatchStats:
         """Record a sample, which is not asked about, as an error."""
         lost = Prediction(sample.id, outcome=Outcome.ERROR, reason=reason)
-        return self._record([Examined(position, sample, lost, ())], 0.0)
+        return self._record([EvaluatedSample(position, sample, lost, ())], 0.0)
 
-    def _record(self, block: Sequence[Examined], seconds: float) -> Tally:
-        tally = Tally(len(block))
+    def _record(self, block: Sequence[EvaluatedSample], seconds: float) -> BatchStats:
+        tally = BatchStats(len(block))
         findings = []
         for item in block:
             sample, prediction = item.sample, item.prediction
@@ -152,7 +154,7 @@ class Work:
             kept = [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR]
             whole = _with_more(prediction, self.protocol.about(sample), sample)
             truth = self.protocol.truth(sample)
-            findings.append(Finding(item.position, sample, whole, kept, scores, truth))
+            findings.append(SampleResult(item.position, sample, whole, kept, scores, truth))
             asked = any(answer.fresh for answer in item.answers)
             tally.fresh += asked and prediction.outcome is not Outcome.ERROR
             tally.outcomes[prediction.outcome] += 1
@@ -168,7 +170,9 @@ class Work:
         return tally
 
 
-def readable(data: Selection, positions: Iterable[int], skipped: list[Bad]) -> Iterator[tuple[int, Sample]]:
+def readable(
+    data: Selection, positions: Iterable[int], skipped: list[InvalidRow]
+) -> Iterator[tuple[int, Sample]]:
     """Samples with their positions; what cannot be read is added to ``skipped`` where it may be left out.
 
     Raises:
@@ -180,7 +184,7 @@ def readable(data: Selection, positions: Iterable[int], skipped: list[Bad]) -> I
         except DataError as error:
             if not data.skip_bad:
                 raise
-            skipped.append(Bad(data.id(position), str(error)))
+            skipped.append(InvalidRow(data.id(position), str(error)))
 
 
 def _with_more(prediction: Prediction, about: Mapping[str, Any], sample: Sample) -> Prediction:

@@ -12,10 +12,10 @@ from snellen.exchange.export import write_text
 from snellen.metrics.summary import COUNTS
 from snellen.runs.run import Run
 
-__all__ = ["Figure", "figure_of", "model_index", "on_hub", "write", "write_entries"]
+__all__ = ["HubMetric", "figure_of", "model_index", "on_hub", "write", "write_entries"]
 
 
-class Figure(NamedTuple):
+class HubMetric(NamedTuple):
     """A result: of which data set by which protocol, and what, in per cent where it is a share."""
 
     data: str
@@ -24,13 +24,13 @@ class Figure(NamedTuple):
     value: float
 
 
-def figure_of(run: Run) -> Figure | None:
+def figure_of(run: Run) -> HubMetric | None:
     """A run's primary figure; None where it has none."""
     found = run.headline
     if found is None:
         return None
     times = 1 if run.primary in COUNTS else 100
-    return Figure(run.data, run.protocol, run.primary, round(times * found["value"], 2))
+    return HubMetric(run.data, run.protocol, run.primary, round(times * found["value"], 2))
 
 
 def on_hub(data: str) -> str | None:
@@ -43,7 +43,7 @@ def on_hub(data: str) -> str | None:
     return name.removeprefix("hub:").partition("@")[0] if name.startswith("hub:") else None
 
 
-def model_index(figures: Sequence[Figure]) -> list[Any]:
+def model_index(figures: Sequence[HubMetric]) -> list[Any]:
     """Figures as huggingface_hub's ``EvalResult``, for a card's metadata.
 
     It takes for one data set what is of one type, configuration and split, so those tell all of a name.
@@ -69,7 +69,7 @@ def model_index(figures: Sequence[Figure]) -> list[Any]:
     return found
 
 
-def write_entries(folder: Path, figures: Sequence[Figure]) -> list[Path]:
+def write_entries(folder: Path, figures: Sequence[HubMetric]) -> list[Path]:
     """Write ``.eval_results/ORG_NAME.yaml`` for the data sets that lie on the Hub; it takes no others.
 
     Source: https://huggingface.co/docs/hub/eval-results.

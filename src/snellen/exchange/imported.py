@@ -23,13 +23,13 @@ from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.types import Sample
 
-__all__ = ["Import", "Result", "import_results", "read_results"]
+__all__ = ["ImportReport", "ImportedResult", "import_results", "read_results"]
 
 ANSWER = "answer of the model"
 
 
 @dataclass(frozen=True)
-class Result:
+class ImportedResult:
     """A stored answer.
 
     Attributes:
@@ -49,7 +49,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Import:
+class ImportReport:
     """What was imported.
 
     Attributes:
@@ -66,7 +66,7 @@ class Import:
     other_scale: bool = False
 
 
-def read_results(path: Path) -> list[Result]:
+def read_results(path: Path) -> list[ImportedResult]:
     """Read a file of results: LMMs-Eval's ``*_samples_*.jsonl``, VLMEvalKit's ``*.xlsx``, ``.tsv`` or
     ``.csv``.
 
@@ -100,7 +100,7 @@ def read_results(path: Path) -> list[Result]:
     return found
 
 
-def _storable(one: Result) -> Result:
+def _storable(one: ImportedResult) -> ImportedResult:
     """With texts that a database takes."""
     return replace(
         one,
@@ -125,7 +125,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({reason_of(error)}).") from error
 
 
-def _lmms(path: Path) -> Iterator[Result]:
+def _lmms(path: Path) -> Iterator[ImportedResult]:
     for number, line in _lines(path):
         try:
             row = json.loads(line)
@@ -142,7 +142,7 @@ def _lmms(path: Path) -> Iterator[Result]:
         choices = _options(doc)
         right = _places(target, choices)
         truths = _texts(target if isinstance(target, list) else [target])
-        yield Result(
+        yield ImportedResult(
             id_,
             str(doc.get("question") or row.get("input") or _prompt(row)),
             _likeliest(answered, choices) or _first(answered),
@@ -249,7 +249,7 @@ def _place(target: Any, choices: Sequence[str]) -> int | None:
     return int(said) if said.isdecimal() and int(said) < len(choices) else None
 
 
-def _vlmevalkit(path: Path) -> Iterator[Result]:
+def _vlmevalkit(path: Path) -> Iterator[ImportedResult]:
     import pandas as pd
 
     try:
@@ -272,7 +272,7 @@ def _vlmevalkit(path: Path) -> Iterator[Result]:
         choices = _options({str(key): value for key, value in row.items()})
         right = _places(row["answer"], choices)
         hit = {"true": "1", "false": "0"}.get(said := str(row.get("hit", "")).strip().lower(), said)
-        yield Result(
+        yield ImportedResult(
             row["index"],
             str(row.get("question", "")),
             row["prediction"],
@@ -283,10 +283,10 @@ def _vlmevalkit(path: Path) -> Iterator[Result]:
         )
 
 
-class _Imported(Replay):
+class _RecordedProtocol(Replay):
     """A model that is known by its name and its answers."""
 
-    def __init__(self, name: str, results: Sequence[Result]) -> None:
+    def __init__(self, name: str, results: Sequence[ImportedResult]) -> None:
         super().__init__(ANSWER)
         self.name = name
         told = json.dumps([[one.id, one.said] for one in results])
@@ -301,7 +301,7 @@ class _Results(Dataset):
 
     labels = ()
 
-    def __init__(self, name: str, results: Sequence[Result]) -> None:
+    def __init__(self, name: str, results: Sequence[ImportedResult]) -> None:
         self.name, self._results = name, results
 
     def __len__(self) -> int:
@@ -333,7 +333,7 @@ def import_results(
     model: str,
     workspace: Store | Path | str | None = None,
     protocol: str | Protocol | None = None,
-) -> Import:
+) -> ImportReport:
     """Read a file of results into a run of the workspace; the model is not called.
 
     Answers are read anew by the protocol: by default ``multiple-choice`` where rows have options,
@@ -351,7 +351,7 @@ def import_results(
     if protocol is None:
         protocol = _fitting(results)
     made = PROTOCOLS.make(protocol) if isinstance(protocol, str) else protocol
-    replay = _Imported(model, results)
+    replay = _RecordedProtocol(model, results)
     found = run(
         model=replay,
         data=_Results(f"import:{path.name}", results),
@@ -360,17 +360,17 @@ def import_results(
     )
     theirs = [one.score for one in results if one.score is not None]
     if any(not 0 <= score <= 1 for score in theirs):
-        return Import(found, None, (), other_scale=True)
+        return ImportReport(found, None, (), other_scale=True)
     ours = {row["id"]: row["marks"].get(found.primary) for row in found.findings()}
     changed = tuple(
         (one.id, one.score, mine)
         for one in results
         if one.score is not None and (mine := ours.get(one.id)) is not None and mine != one.score
     )
-    return Import(found, sum(theirs) / len(theirs) if theirs else None, changed)
+    return ImportReport(found, sum(theirs) / len(theirs) if theirs else None, changed)
 
 
-def _fitting(results: Sequence[Result]) -> str:
+def _fitting(results: Sequence[ImportedResult]) -> str:
     if any(one.choices and one.answers for one in results):  # the others it asks openly
         several = any(len(one.answers) > 1 for one in results)
         return "multiple-choice?all_that_apply=true" if several else "multiple-choice"

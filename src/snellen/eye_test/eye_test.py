@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EyeChart
 from snellen.errors import BadOption, require
-from snellen.eye_test.psychometric import Curve, Point, fit
+from snellen.eye_test.psychometric import Curve, CurvePoint, fit
 from snellen.runs.plan import Filters, Plan, Watch
 from snellen.runs.run import Run
 from snellen.types import Kind
@@ -142,7 +142,7 @@ def _reading(run: Run, chart: EyeChart) -> Reading:
     for row in run.outcomes.to_dict("records"):
         asked[level[row["id"]]] += 1
         right[level[row["id"]]] += row["prediction"] == row["label"]
-    points = [Point(one, right[one], asked[one]) for one in sorted(asked)]
+    points = [CurvePoint(one, right[one], asked[one]) for one in sorted(asked)]
     curve = fit(points, 1 / len(chart.labels), rising=chart.chart.rising)
     return Reading(chart.name, chart.chart.unit, run, curve)
 

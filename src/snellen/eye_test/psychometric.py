@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Curve", "Point", "fit"]
+__all__ = ["Curve", "CurvePoint", "fit"]
 
 #: Lapses that are tried, and slopes per e-fold of the level.
 LAPSES = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1)
@@ -30,7 +30,7 @@ BEYOND = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """One level: how many of ``n`` answers were right."""
 
     level: float
@@ -54,7 +54,7 @@ class Curve:
             it says nothing but that.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     guess: float
     location: float | None
     low: float | None = None
@@ -87,7 +87,7 @@ def _curve(guess: float, lapse: Any, z: Any) -> Any:
     return guess + (1 - guess - lapse) * expit(z)
 
 
-def fit(points: Sequence[Point], guess: float, *, rising: bool = True) -> Curve:
+def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> Curve:
     """The curve of the highest likelihood, by a search over a grid: it always ends, and needs no start.
 
     Args:

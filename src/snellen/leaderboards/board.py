@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from snellen.leaderboards.entries import Entry, entry_of
-from snellen.leaderboards.model_info import Book
+from snellen.leaderboards.model_info import ModelInfoIndex
 from snellen.leaderboards.query import Query
-from snellen.leaderboards.ranking import Average, Candidate, Ranking, averages, rank
+from snellen.leaderboards.ranking import Average, Candidate, Ranks, averages, rank
 from snellen.metrics.summary import COUNTS, RANGES
 from snellen.runs.run import Run
 from snellen.storage.store import Store
@@ -75,8 +75,8 @@ class Board:
     ) -> None:
         self.store, self.published, self.suites_of = store, tuple(published), suites_of
         self._entries: dict[str, tuple[str, Entry]] = {}
-        self._ranks: dict[tuple[Any, ...], Ranking] = {}
-        self._book, self._book_of = Book(), -1.0
+        self._ranks: dict[tuple[Any, ...], Ranks] = {}
+        self._book, self._book_of = ModelInfoIndex(), -1.0
         self._lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
@@ -85,7 +85,7 @@ class Board:
             path = self.store.folder / "models.toml"
             written = path.stat().st_mtime if path.exists() else 0.0
             if written != self._book_of:
-                self._book, self._book_of = Book(path), written
+                self._book, self._book_of = ModelInfoIndex(path), written
                 self._entries.clear()
             stamps = self.store.stamps()
             changed = [id for id, stamp in stamps.items() if self._entries.get(id, ("",))[0] != stamp]
@@ -99,7 +99,7 @@ class Board:
         """What a query shows, in groups."""
         return grouped([entry for entry in self.entries() if query.keeps(entry)], query)
 
-    def ranks(self, group: Group) -> Ranking:
+    def ranks(self, group: Group) -> Ranks:
         """Ranks of a group's runs (see :func:`snellen.leaderboards.ranking.rank`)."""
         ended = [e for e in group.entries if not e.published and _ended(e)]
         key = tuple((e.id, self._entries[e.id][0]) for e in ended if e.id in self._entries)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from snellen.leaderboards.model_info import Book, Facts
+from snellen.leaderboards.model_info import ModelInfo, ModelInfoIndex
 from snellen.runs.run import Run
 
 __all__ = ["Entry", "entry_of"]
@@ -45,18 +45,18 @@ class Entry:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
     date: str = ""
-    facts: Facts = field(default_factory=Facts)
+    facts: ModelInfo = field(default_factory=ModelInfo)
     suites: tuple[str, ...] = ()
     published: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Flat, for CSV and JSON."""
-        facts = {f.name: getattr(self.facts, f.name) for f in fields(Facts)}
+        facts = {f.name: getattr(self.facts, f.name) for f in fields(ModelInfo)}
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("facts", "scores")}
         return {**kept, "outcomes": dict(self.outcomes), "suites": list(self.suites), **facts}
 
 
-def entry_of(run: Run, book: Book, suites: tuple[str, ...] = ()) -> Entry:
+def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> Entry:
     """The line of a run. ``suites`` names those that ask what it asked."""
     figures, manifest = run.metrics, run.manifest
     head = run.headline or {}

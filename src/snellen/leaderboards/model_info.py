@@ -20,7 +20,7 @@ from snellen.errors import BadOption, did_you_mean
 from snellen.models.builtin import WEIGHTS
 from snellen.registry import parse_name
 
-__all__ = ["SIZES", "Book", "Facts", "size_of"]
+__all__ = ["SIZES", "ModelInfo", "ModelInfoIndex", "size_of"]
 
 #: The classes of size that leaderboards filter by: name, from, below (parameters).
 SIZES: tuple[tuple[str, float, float], ...] = (
@@ -34,7 +34,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelInfo:
     """What is known of a model; empty or None where it is not.
 
     Attributes:
@@ -69,7 +69,7 @@ def size_of(parameters: float | None) -> str:
     return next(name for name, low, high in SIZES if low <= parameters < high)
 
 
-class Book:
+class ModelInfoIndex:
     """Facts of models, looked up once each.
 
     Args:
@@ -87,9 +87,9 @@ class Book:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._given = _read(path) if path is not None and path.exists() else {}
-        self._known: dict[str, Facts] = {}
+        self._known: dict[str, ModelInfo] = {}
 
-    def of(self, name: str, manifest: Mapping[str, Any], parameters: int | None = None) -> Facts:
+    def of(self, name: str, manifest: Mapping[str, Any], parameters: int | None = None) -> ModelInfo:
         """Facts of a model.
 
         Args:
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadOption(f'{path}: cannot be read ({error}). A table a model: ["hf:ORG/NAME"]') from error
     sorts: dict[str, Any] = {"parameters": (int, float), "open": bool}
-    known = [field.name for field in fields(Facts)]
+    known = [field.name for field in fields(ModelInfo)]
     for name, table in found.items():
         if not isinstance(table, dict):
             raise BadOption(f'{path}: {name} = {table!r} is no table; write ["{name}"] and keys below it.')
@@ -147,7 +147,7 @@ def _parsed(name: str) -> tuple[str, str, dict[str, str]]:
     return name, "", {}
 
 
-def _from_name(name: str, manifest: Mapping[str, Any]) -> Facts:
+def _from_name(name: str, manifest: Mapping[str, Any]) -> ModelInfo:
     """What the scheme and the name say: ``7B`` in it, who serves it."""
     scheme, rest, options = _parsed(name)
     last = rest.rstrip("/").rsplit("/", 1)[-1]
@@ -157,12 +157,12 @@ def _from_name(name: str, manifest: Mapping[str, Any]) -> Facts:
     if size is not None:
         parameters = int(float(size[1]) * (1e9 if size[2].lower() == "b" else 1e6))
     if scheme in ("hf", "clip", "classifier", "pico"):
-        return Facts(parameters, True, family=re.split(r"[-_.\d]", last.lower())[0])
+        return ModelInfo(parameters, True, family=re.split(r"[-_.\d]", last.lower())[0])
     known = manifest.get("model", {}).get("identity", {}).get("address", "//api.openai.com")
     if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
         # Behind OpenAI's own address: nobody else has the weights.
-        return Facts(None, False, "proprietary", family="openai")
-    return Facts(parameters, None, family=scheme)
+        return ModelInfo(None, False, "proprietary", family="openai")
+    return ModelInfo(parameters, None, family=scheme)
 
 
 def _folder(name: str, manifest: Mapping[str, Any]) -> Path | None:

@@ -16,7 +16,7 @@ from snellen.errors import UsageError
 from snellen.runs.compare import compare
 from snellen.runs.run import Run
 
-__all__ = ["Average", "Candidate", "Ranking", "averages", "interval_ranks", "pareto", "rank", "rank_runs"]
+__all__ = ["Average", "Candidate", "Ranks", "averages", "interval_ranks", "pareto", "rank", "rank_runs"]
 
 #: Groups of up to so many runs and samples are ranked by paired tests.
 PAIRED_RUNS, PAIRED_SAMPLES = 10, 20_000
@@ -31,14 +31,14 @@ class Candidate(NamedTuple):
     n: int
 
 
-class Ranking(NamedTuple):
+class Ranks(NamedTuple):
     """Ranks by run id, and whether paired tests stand behind them (else intervals)."""
 
     ranks: Mapping[str, int]
     paired: bool
 
 
-def rank(candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]]) -> Ranking:
+def rank(candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]]) -> Ranks:
     """Rank runs of the same samples by the same score. Runs that no test tells apart share a rank.
 
     Args:
@@ -46,10 +46,10 @@ def rank(candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]]) -> 
     """
     if 1 < len(candidates) <= PAIRED_RUNS and sum(c.n for c in candidates) <= PAIRED_SAMPLES:
         try:
-            return Ranking(_paired_ranks(load()), True)
+            return Ranks(_paired_ranks(load()), True)
         except UsageError:  # samples without a truth, say: figures they have, tests they have not
-            return Ranking({}, False)
-    return Ranking(interval_ranks(candidates), False)
+            return Ranks({}, False)
+    return Ranks(interval_ranks(candidates), False)
 
 
 def rank_runs(runs: Sequence[Run]) -> dict[str, int]:

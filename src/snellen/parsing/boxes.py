@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from snellen.parsing.text import LONGEST, ParseFailure, failure, is_refusal, strip_thinking
 
-__all__ = ["FORMATS", "BoxFormat", "Found", "parse_boxes"]
+__all__ = ["FORMATS", "BoxFormat", "ParsedBox", "parse_boxes"]
 
 BoxFormat = Literal["pixels", "unit", "thousand", "yx-thousand", "padded-unit", "loc", "florence", "kosmos"]
 FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
@@ -26,7 +26,7 @@ Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ParsedBox:
     """A region that a model names.
 
     Attributes:
@@ -42,7 +42,7 @@ class Found:
 
 def parse_boxes(
     text: str, format: BoxFormat, size: tuple[int, int], *, outlines: bool = False, truncated: bool = False
-) -> list[Found] | ParseFailure:
+) -> list[ParsedBox] | ParseFailure:
     """All regions of an answer, in their order; several may be the same.
 
     Args:
@@ -67,7 +67,7 @@ def parse_boxes(
     if re.fullmatch(r"(?:```(?:json)?)?\s*\[\s*\]\s*(?:```)?", text):
         return []  # nothing is there, it says
     reader = _READERS.get(format, _numbers)
-    found: list[Found] = []
+    found: list[ParsedBox] = []
     for values, name in reader(text, outlines):
         if outlines:
             if len(values) < 6 or len(values) % 2 or not all(map(math.isfinite, values)):
@@ -81,7 +81,7 @@ def parse_boxes(
         if not outlines and (xs[0] > xs[1] or ys[0] > ys[1]):
             return failure(text, truncated, f"a box whose corners are the wrong way round: {_shown(values)}")
         box = (min(xs), min(ys), max(xs), max(ys))
-        found.append(Found(box, name, tuple(points) if outlines else ()))
+        found.append(ParsedBox(box, name, tuple(points) if outlines else ()))
     return found or failure(text, truncated, "names no box")
 
 

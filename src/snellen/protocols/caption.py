@@ -12,7 +12,7 @@ from typing import ClassVar
 from snellen.errors import BadOption
 from snellen.prompts import CAPTION, CAPTION_OF_WORDS, fill
 from snellen.protocols.base import PROTOCOLS, Protocol, free_text, positive, slots
-from snellen.protocols.free_text import Compared
+from snellen.protocols.free_text import FreeTextProtocol
 from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["Caption"]
@@ -20,7 +20,7 @@ __all__ = ["Caption"]
 
 @PROTOCOLS.register("caption")
 @dataclass(frozen=True, kw_only=True)
-class Caption(Compared, Protocol):
+class Caption(FreeTextProtocol, Protocol):
     """Describe the image; similarity to reference captions, BLEU, ROUGE-L, CIDEr, CLIPScore, length.
 
     Options: ``words``: about how many are asked for; ``prompt`` (with ``{words}``, if ``words`` is set);

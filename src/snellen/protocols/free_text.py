@@ -14,13 +14,13 @@ from snellen.scorers.overlap import Overlap
 from snellen.scorers.similarity import MINILM, Similarity
 from snellen.types import Prediction, Sample
 
-__all__ = ["Compared"]
+__all__ = ["FreeTextProtocol"]
 
 KNOWN = ("similarity", "overlap")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class FreeTextProtocol:
     """Options and scorers of texts that have reference texts."""
 
     classifies: ClassVar[bool] = False

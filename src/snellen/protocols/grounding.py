@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen.errors import BadOption
-from snellen.parsing.boxes import FORMATS, BoxFormat, Found, parse_boxes
+from snellen.parsing.boxes import FORMATS, BoxFormat, ParsedBox, parse_boxes
 from snellen.parsing.text import ParseFailure
 from snellen.prompts import fill
 from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, refusal, slots
@@ -161,7 +161,8 @@ class Grounding(Protocol):
         if not sample.regions and self.task != "detect":
             return {}
         found = [
-            Found(tuple(r["box"]), r["name"], r["polygon"]) for r in prediction.details.get("predicted", [])
+            ParsedBox(tuple(r["box"]), r["name"], r["polygon"])
+            for r in prediction.details.get("predicted", [])
         ]
         true = prediction.details.get("true", _true(sample)["true"])
         if self.task == "segment":
@@ -200,7 +201,7 @@ def _told(name: str, box: Sequence[float]) -> str:
     return f"{name} [{', '.join(f'{end:.0f}' for end in box)}]".strip()
 
 
-def _pixels(found: Found, width: int, height: int) -> tuple[float, ...]:
+def _pixels(found: ParsedBox, width: int, height: int) -> tuple[float, ...]:
     left, top, right, bottom = found.box
     return left * width, top * height, right * width, bottom * height
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from snellen.prompts import fill
 from snellen.protocols.base import PROTOCOLS, Protocol, free_text, positive, slots
-from snellen.protocols.free_text import Compared
+from snellen.protocols.free_text import FreeTextProtocol
 from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["Instruct"]
@@ -20,7 +20,7 @@ __all__ = ["Instruct"]
 
 @PROTOCOLS.register("instruct")
 @dataclass(frozen=True, kw_only=True)
-class Instruct(Compared, Protocol):
+class Instruct(FreeTextProtocol, Protocol):
     """Follow an instruction about the image; similarity to reference answers, overlap, a judge.
 
     Options: ``prompt`` with ``{question}``, the instruction; ``max_tokens``; ``metrics``, ``embedding``,

@@ -15,7 +15,7 @@ from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.choices import LETTERS
 from snellen.prompts import ANSWER_AND_REASON, fill
 from snellen.protocols.base import PROTOCOLS, Protocol, failed, free_text, positive, slots
-from snellen.scorers.base import Predicted, Scorer
+from snellen.scorers.base import SamplePrediction, Scorer
 from snellen.scorers.similarity import MINILM, Similarity
 from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
@@ -90,11 +90,11 @@ def _label(sample: Sample) -> list[str]:
     return [f"{LETTERS[i]}. {option}" for i, option in enumerate(sample.choices)]
 
 
-def _labels(one: Predicted) -> tuple[str, Sequence[str]]:
+def _labels(one: SamplePrediction) -> tuple[str, Sequence[str]]:
     labels = _label(one.sample)
     return str(one.details.get("first_line", "")), [labels[i] for i in one.sample.answers]
 
 
-def _rationales(one: Predicted) -> tuple[str, Sequence[str]]:
+def _rationales(one: SamplePrediction) -> tuple[str, Sequence[str]]:
     true = str(one.sample.meta.get("rationale") or "")
     return str(one.details.get("rationale", "")), [true] if true else []

@@ -9,14 +9,14 @@ from typing import Any
 
 from snellen.leaderboards.ranking import pareto
 
-__all__ = ["Point", "curves", "scatter"]
+__all__ = ["ChartPoint", "curves", "scatter"]
 
 #: The drawing area of a chart, in units of its view box (560 × 300).
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A mark: where, with which interval of y, what it is called, and where a click on it leads."""
 
     x: float
@@ -62,7 +62,7 @@ class _Axis:
 
 
 def scatter(
-    points: Sequence[Point],
+    points: Sequence[ChartPoint],
     *,
     x: str,
     y: str,
@@ -107,7 +107,7 @@ def scatter(
 
 
 def curves(
-    series: Mapping[str, Sequence[Point]], *, x: str, y: str, top: float = 100.0
+    series: Mapping[str, Sequence[ChartPoint]], *, x: str, y: str, top: float = 100.0
 ) -> dict[str, Any] | None:
     """Lines, one a name; None where none has two points."""
     kept = {name: sorted(points, key=lambda p: p.x) for name, points in series.items() if len(points) > 1}

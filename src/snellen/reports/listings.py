@@ -41,9 +41,9 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
 
 def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with the roles of columns, which tables have many of, in one line."""
-    from snellen.datasets.columns import Columns
+    from snellen.datasets.columns import ColumnMapping
 
-    roles = [one.name for one in fields(Columns)]
+    roles = [one.name for one in fields(ColumnMapping)]
     found = []
     for row in rows:
         options = dict(row.get("options", {}))

@@ -14,7 +14,7 @@ from snellen.errors import UsageError, require
 from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.summary import most
-from snellen.reports.charts import Point, scatter
+from snellen.reports.charts import ChartPoint, scatter
 from snellen.reports.tables import dollars, heading_of, number, pairs, plainly
 from snellen.types import Outcome
 
@@ -143,7 +143,9 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
 def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Scores against speeds."""
     points = [
-        Point(run.metrics["items_per_second"], 100 * _figure(run)["value"], f"{run.model} {run.protocol}")
+        ChartPoint(
+            run.metrics["items_per_second"], 100 * _figure(run)["value"], f"{run.model} {run.protocol}"
+        )
         for run in runs
         if run.metrics["items_per_second"]
     ]

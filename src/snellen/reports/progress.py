@@ -14,7 +14,7 @@ from snellen.reports.tables import number
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from snellen.engine.evaluation import Examination, Progress
+    from snellen.engine.evaluation import Evaluation, Progress
     from snellen.runs.plan import Watch
 
 __all__ = ["progress"]
@@ -63,7 +63,7 @@ def _status(state: Progress) -> str:
 def _lines() -> Watch:
     last: dict[str, float] = {}
 
-    def watch(examination: Examination, state: Progress) -> None:
+    def watch(examination: Evaluation, state: Progress) -> None:
         now = time.monotonic()
         due = now - last.get(examination.run, now - INTERVAL) >= INTERVAL
         if due or state.done == state.total:
@@ -89,7 +89,7 @@ def _bars() -> Iterator[Watch]:
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def watch(examination: Examination, state: Progress) -> None:
+        def watch(examination: Evaluation, state: Progress) -> None:
             if examination.run not in tasks:
                 name = f"{examination.model.name} {examination.protocol.name}"
                 tasks[examination.run] = bars.add_task(name, total=state.total, status="")

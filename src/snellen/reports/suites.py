@@ -10,7 +10,7 @@ from rich.table import Table
 from snellen.metrics.summary import COUNTS
 from snellen.reports import page
 from snellen.reports.tables import escape, heading_of
-from snellen.suites.runner import UNSCALED, Outcome, Row
+from snellen.suites.runner import UNSCALED, SuiteResult, TableRow
 from snellen.suites.suite import Suite
 
 __all__ = ["outcome_tables", "suite_page", "suite_tables"]
@@ -31,7 +31,7 @@ def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
     return " | ".join("–" if value is None else f"{whole * value:.1f}" for value in pair)
 
 
-def _rows(title: str, rows: Sequence[Row], varies: str, note: str, *, published: bool) -> Told:
+def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, published: bool) -> Told:
     names = list(rows[0].figures) if rows else []
     tasks = any(row.task for row in rows)
     headings = ["model", *(["data, protocol"] if tasks else []), *([varies] if varies else [])]
@@ -51,7 +51,7 @@ def _heading(name: str) -> str:
     return name.replace("_", " ").replace("gpu gb", "GPU GB") if name in UNSCALED else heading_of(name)
 
 
-def _tables(outcome: Outcome) -> Iterator[Told]:
+def _tables(outcome: SuiteResult) -> Iterator[Told]:
     """All tables of a suite's outcome."""
     parts = {part.name: part for part in outcome.suite.parts}
     both = [(outcome.tables(), True), (outcome.sweeps(), False)]
@@ -111,7 +111,7 @@ def _findings(suite: Suite) -> str:
     return "".join(f"Published: {k.replace('_', ' ')} {100 * v:.1f}. " for k, v in suite.findings.items())
 
 
-def outcome_tables(outcome: Outcome) -> list[Table]:
+def outcome_tables(outcome: SuiteResult) -> list[Table]:
     """The tables of a suite's outcome for the terminal."""
     tables = [_rich(told) for told in _tables(outcome)]
     if outcome.suite.note and tables:
@@ -151,7 +151,7 @@ def suite_tables(suite: Suite) -> list[Table]:
     return found
 
 
-def suite_page(outcome: Outcome) -> str:
+def suite_page(outcome: SuiteResult) -> str:
     """One page: published beside measured, then the report of all runs that have a score.
 
     Raises:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 from snellen.reports.progress import INTERVAL
 
-#: Called with the stage, the step, the number of steps, and figures by name.
+#: Called with the stage, the step, the number of steps, and what is known at this step: ``loss``,
+#: ``eval_loss``, ``held_out_accuracy``.
 TrainingWatch = Callable[[str, int, int, Mapping[str, float]], None]
 
-__all__ = ["training"]
+__all__ = ["TrainingWatch", "training"]
 
 #: What is told of a training, and how.
 TOLD = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from snellen.arena.rating import Ranking
-from snellen.arena.results import Results
+from snellen.arena.results import ArenaResults
 from snellen.reports.tables import escape, number, percent
 
 __all__ = ["lines_of", "ranking_table"]
@@ -33,7 +33,7 @@ def ranking_table(ranking: Ranking) -> Table:
     return table
 
 
-def lines_of(results: Results) -> Iterator[str]:
+def lines_of(results: ArenaResults) -> Iterator[str]:
     """How far to trust it, line by line."""
     ranking, quality, counts = results.ranking, results.quality, results.counts
     if ranking is not None and ranking.groups > 1:

@@ -17,8 +17,8 @@ from snellen.registry import parse_name
 from snellen.scorers.base import Scorer
 
 __all__ = [
+    "NamedProtocols",
     "Task",
-    "Titled",
     "check_scorer",
     "fitting",
     "live_models",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: Protocols by what a user called them, and what a model is asked about which data.
-Titled = list[tuple[str, Protocol]]
+NamedProtocols = list[tuple[str, Protocol]]
 Task = tuple[Selection, str, Protocol]
 
 
@@ -98,9 +98,9 @@ def check_scorer(scorer: Scorer, limits: Limits) -> None:
         refuse_unpriced(model)
 
 
-def fitting(asked: Titled, selection: Selection) -> tuple[Titled, list[DataError]]:
+def fitting(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtocols, list[DataError]]:
     """The protocols that can ask about a data set, and why the others cannot."""
-    fit: Titled = []
+    fit: NamedProtocols = []
     refused = []
     for title, protocol in asked:
         try:
@@ -112,7 +112,7 @@ def fitting(asked: Titled, selection: Selection) -> tuple[Titled, list[DataError
 
 
 def pair(
-    models: Sequence[Model], selections: Sequence[Selection], protocols: Sequence[Titled]
+    models: Sequence[Model], selections: Sequence[Selection], protocols: Sequence[NamedProtocols]
 ) -> tuple[list[tuple[Model, list[Task]]], list[str]]:
     """What each model can answer about which data, and why it cannot the rest, in words.
 

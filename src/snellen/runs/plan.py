@@ -12,22 +12,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snellen._util.asyncio import complete
 from snellen._util.redaction import redact
 from snellen.datasets.base import DATASETS, Dataset, Selection, select
-from snellen.engine.evaluation import Examination, Progress, is_done
+from snellen.engine.evaluation import Evaluation, Progress, is_done
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.models.base import MODELS, Budget, Limits, Model
 from snellen.protocols.base import PROTOCOLS, Protocol
-from snellen.runs.matching import Titled, check_scorer, fitting, named, pair, refuse_unpriced, with_options
+from snellen.runs.matching import (
+    NamedProtocols,
+    check_scorer,
+    fitting,
+    named,
+    pair,
+    refuse_unpriced,
+    with_options,
+)
 from snellen.runs.run import Run
 from snellen.storage.parquet_run import parquet_url
 from snellen.storage.store import Store
 
 if TYPE_CHECKING:
     from snellen.engine.ray.cluster import Engine
-    from snellen.engine.ray.executor import Crew
-    from snellen.engine.ray.task import Duty
+    from snellen.engine.ray.executor import RayExecutor
+    from snellen.engine.ray.task import TaskSpec
     from snellen.runs.estimate import Forecast
 
-__all__ = ["AtHand", "Filters", "Plan", "Source", "Watch"]
+__all__ = ["DataSource", "Filters", "Plan", "SharedResources", "Watch"]
 
 T = TypeVar("T")
 
@@ -64,7 +72,7 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """How a data set that was named is made, in whatever process.
 
     Args:
@@ -84,11 +92,11 @@ class Source:
 
 
 #: Told of each examination and its progress.
-Watch = Callable[[Examination, Progress], None]
+Watch = Callable[[Evaluation, Progress], None]
 
 
 @dataclass
-class AtHand:
+class SharedResources:
     """What several plans share: models, loaded once (whoever made this closes them), data sets, read once,
     and one budget.
     """
@@ -139,7 +147,7 @@ class Plan:
     #: Options of those protocols that have them.
     known_options: Mapping[str, Any] = field(default_factory=dict)
     #: What several plans share.
-    at_hand: AtHand | None = None
+    at_hand: SharedResources | None = None
     #: Where copies of the models run; None for this process.
     engine: Engine | None = None
     #: ``parquet:URL``: where copies write predictions and answers, instead of the workspace.
@@ -150,7 +158,7 @@ class Plan:
         #: The run that is under way, or was when this was interrupted; None where it cannot be resumed.
         self.current: str | None = None
         #: What makes the data sets that were named.
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, DataSource] = {}
         if self.sink is not None and self.engine is None and self.resumes is None:
             raise BadOption(f"--sink {self.sink} goes with --engine ray.")
         self._sink = None if self.sink is None else parquet_url(self.sink)
@@ -171,7 +179,7 @@ class Plan:
         picks = replace(self.filters, limit=None, split=None, skip_bad=False) != Filters()
         few = {} if picks else {"limit": self.filters.limit}
         selections = []
-        protocols: list[Titled] = []
+        protocols: list[NamedProtocols] = []
         unfit: list[DataError] = []
         given["data"] = named("data", self.data, Dataset, options)
         for name in given["data"]:
@@ -201,13 +209,13 @@ class Plan:
         key = repr((name, sorted(options.items()), self.filters, self.seed))
         if self.at_hand is not None and key in self.at_hand.selections:
             return self.at_hand.selections[key]
-        self._sources[name] = Source(name, options, self.filters, self.seed, few)
+        self._sources[name] = DataSource(name, options, self.filters, self.seed, few)
         selection = self._sources[name]()
         if self.at_hand is not None:
             self.at_hand.selections[key] = selection
         return selection
 
-    def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> Titled:
+    def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
         """What is asked about a data set, by title: what the user names, or else what its authors ask."""
         names = given["protocol"] or [data.protocol or "closed-set"]
         found = []
@@ -274,7 +282,7 @@ class Plan:
             selection.fingerprint()
         self.runs = []
         for model, tasks in self._pairs:
-            examinations: Iterable[Examination] = (self._examination(model, *task) for task in tasks)
+            examinations: Iterable[Evaluation] = (self._examination(model, *task) for task in tasks)
             crew = None
             if self.engine is not None:
                 examinations = list(examinations)
@@ -293,10 +301,10 @@ class Plan:
                 model.close()
         return self.runs
 
-    def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Examination:
+    def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
         """One examination of this plan, to be done."""
         nonce = self.store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
-        return Examination(
+        return Evaluation(
             model,
             selection,
             protocol,
@@ -311,29 +319,29 @@ class Plan:
             sink=self._sink,
         )
 
-    def _crew(self, model: Model, examinations: Sequence[Examination]) -> Crew | None:
+    def _crew(self, model: Model, examinations: Sequence[Evaluation]) -> RayExecutor | None:
         """The copies of a model that examine what is not finished, at work already."""
-        from snellen.engine.ray.executor import Crew
+        from snellen.engine.ray.executor import RayExecutor
 
         assert self.engine is not None
         todo = {one.run: one for one in examinations if not one.finished}
         if not todo:
             return None
         name = next(name for name in self._names["model"] if redact(name) == model.name)
-        crew = Crew(self.engine, model, name, self.model_options, self.store)
+        crew = RayExecutor(self.engine, model, name, self.model_options, self.store)
         crew.begin([self._duty(one) for one in todo.values()])
         for one in examinations:  # two of them may be the same run
             one.crew = crew.shares.get(one.run)
         return crew
 
-    def _duty(self, one: Examination) -> Duty:
+    def _duty(self, one: Evaluation) -> TaskSpec:
         """An examination as other processes are told of it."""
-        from snellen.engine.ray.task import Duty
+        from snellen.engine.ray.task import TaskSpec
 
         source = self._sources.get(one.data.name) or partial(_same, one.data)
         n = len(one.data)
         ids = {place: one.data.id(place) for place in range(0, n, max(1, n // 50))}
-        return Duty(one.run, source, one.protocol, n, ids, one.nonce, one.sink)
+        return TaskSpec(one.run, source, one.protocol, n, ids, one.nonce, one.sink)
 
     def forecasts(self) -> list[Forecast]:
         """What it will ask and cost, without asking anything."""
@@ -401,5 +409,5 @@ def _same(selection: Selection) -> Selection:
     return selection
 
 
-def _bind(watch: Watch | None, examination: Examination) -> Callable[[Progress], None] | None:
+def _bind(watch: Watch | None, examination: Evaluation) -> Callable[[Progress], None] | None:
     return None if watch is None else lambda progress: watch(examination, progress)

@@ -8,7 +8,7 @@ from typing import Any
 
 from snellen._util.asyncio import complete
 from snellen.datasets.base import Dataset, Row, Selection
-from snellen.engine.evaluation import Examination
+from snellen.engine.evaluation import Evaluation
 from snellen.errors import BadOption, UsageError
 from snellen.images import Image
 from snellen.models.base import Limits, Model
@@ -41,10 +41,10 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
     protocol = PROTOCOLS.make(name, {**made, **(options or {})})
     for scorer in protocol.scorers():
         check_scorer(scorer, Limits())
-    data = _Stored(store, run, manifest)
+    data = _RecordedData(store, run, manifest)
     _take_over(store, run)
-    examination = Examination(
-        _Silent(manifest),
+    examination = Evaluation(
+        _RecordedModel(manifest),
         Selection(data, range(len(data)), data.labels),
         protocol,
         store,
@@ -70,7 +70,7 @@ def _take_over(store: Store, run: str) -> None:
         store.remember(page)
 
 
-class _Silent(Model):
+class _RecordedModel(Model):
     """The examined model's name and identity, and nobody behind them."""
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ class _Silent(Model):
         )
 
 
-class _Stored(Dataset):
+class _RecordedData(Dataset):
     """The samples of a run as they stand in the store. Images are known by their hash alone."""
 
     def __init__(self, store: Store, run: str, manifest: Mapping[str, Any]) -> None:

@@ -17,14 +17,14 @@ from snellen.types import Outcome, Request, Response, Sample
 if TYPE_CHECKING:
     from snellen.models.base import Model
 
-__all__ = ["Ask", "Predicted", "Scorer"]
+__all__ = ["AskModel", "SamplePrediction", "Scorer"]
 
 #: Has a model of the scorer's own answer, by memory where it can.
-Ask = Callable[["Model", Sequence[Request]], Awaitable[Sequence[Response]]]
+AskModel = Callable[["Model", Sequence[Request]], Awaitable[Sequence[Response]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
+class SamplePrediction:
     """A sample, without its images, with what was predicted. ``look`` makes it anew, images and all, so that
     they are held by nobody but who looks.
     """
@@ -69,12 +69,14 @@ class Scorer(ABC):
         return None
 
     @abstractmethod
-    async def score(self, found: Sequence[Predicted], ask: Ask) -> Sequence[Mapping[str, float]]:
+    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> Sequence[Mapping[str, float]]:
         """Scores by name for each prediction, the higher the better. A sample without an answer scores the
         least; what could not be scored (a judge who gave no mark) has no score. A name that begins with an
         underscore is for :meth:`overall` alone.
         """
 
-    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> Mapping[str, Any]:
+    def overall(
+        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+    ) -> Mapping[str, Any]:
         """Figures of the whole that are no mean of the samples'."""
         return {}

@@ -9,7 +9,7 @@ from typing import Any
 from snellen._util.redaction import redact
 from snellen.errors import BadOption
 from snellen.models.base import MODELS, Model
-from snellen.scorers.base import Ask, Predicted, Scorer
+from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 from snellen.types import Kind, Message, Outcome, Request
 
 __all__ = ["ClipScore"]
@@ -57,7 +57,7 @@ class ClipScore(Scorer):
     def models(self) -> list[Model]:
         return [self.model]
 
-    async def score(self, found: Sequence[Predicted], ask: Ask) -> list[dict[str, float]]:
+    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         scores: list[dict[str, float]] = [{"clipscore": 0.0} for _ in found]
         reason = ""
         answered = [i for i, one in enumerate(found) if one.answer]
@@ -81,7 +81,9 @@ class ClipScore(Scorer):
             )
         return scores
 
-    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    def overall(
+        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, Any]:
         """How many captions could not be compared."""
         missing = sum(not one for one in scores)
         return {"without_clipscore": missing} if missing else {}

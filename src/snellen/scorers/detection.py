@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snellen.errors import require
-from snellen.scorers.base import Ask, Predicted, Scorer
+from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 
 __all__ = ["AveragePrecision", "iou", "mask_iou", "matched", "reaches", "same"]
 
@@ -93,10 +93,12 @@ class AveragePrecision(Scorer):
     def check(self) -> None:
         require("pycocotools.cocoeval", "metrics", "Average precision")
 
-    async def score(self, found: Sequence[Predicted], ask: Ask) -> list[dict[str, float]]:
+    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         return [{} for _ in found]
 
-    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def overall(
+        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
         true, said = (
             [[(same(r["name"]), r["box"]) for r in one.details.get(which, [])] for one in found]
             for which in ("true", "predicted")

@@ -17,7 +17,7 @@ from snellen.metrics.answers import exact_match
 from snellen.models.base import MODELS, Model
 from snellen.parsing import strip_thinking
 from snellen.prompts import fill
-from snellen.scorers.base import Ask, Predicted, Scorer
+from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Sample
 
 __all__ = ["RUBRIC", "Judge", "parse_grade"]
@@ -74,10 +74,10 @@ class Judge(Scorer):
         return [self.model]
 
     def foresee(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
-        asked = _questions(Predicted(sample, answer, Outcome.OK, {}, lambda: sample))
+        asked = _questions(SamplePrediction(sample, answer, Outcome.OK, {}, lambda: sample))
         return self.model, asked if sample.references else ()
 
-    async def score(self, found: Sequence[Predicted], ask: Ask) -> list[dict[str, float]]:
+    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         scores: list[dict[str, float]] = [{} for _ in found]
         asked = [i for i, one in enumerate(found) if one.answer and one.sample.references]
         for i, one in enumerate(found):
@@ -99,7 +99,9 @@ class Judge(Scorer):
                     }
         return scores
 
-    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    def overall(
+        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, Any]:
         """Who judged, how often the orders agreed, and how often the judge agrees with an exact match."""
         graded = [(one, score) for one, score in zip(found, scores, strict=True) if "_apart" in score]
         figures: dict[str, Any] = {"judge": redact(self.name)}
@@ -122,7 +124,7 @@ def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def _questions(one: Predicted) -> list[Request]:
+def _questions(one: SamplePrediction) -> list[Request]:
     """The rubric with the reference before the candidate, and after it."""
     reference = " / ".join(dict.fromkeys(one.sample.references))
     told = [f"Reference: {reference}", f"Candidate: {one.answer}"]

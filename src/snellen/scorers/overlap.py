@@ -13,7 +13,7 @@ from typing import Any
 
 from snellen.errors import require
 from snellen.parsing.text import tokens
-from snellen.scorers.base import Ask, Predicted, Scorer
+from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 
 __all__ = ["Overlap"]
 
@@ -29,7 +29,7 @@ class Overlap(Scorer):
         for package in ("sacrebleu", "rouge_score.rouge_scorer", "pycocoevalcap.cider.cider"):
             require(package, "metrics", "Scoring captions by their words")
 
-    async def score(self, found: Sequence[Predicted], ask: Ask) -> list[dict[str, float]]:
+    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         rouge: Any = require("rouge_score.rouge_scorer", "metrics", "ROUGE")
         scorer = rouge.RougeScorer(["rougeL"], tokenizer=_Words())
         ciders = _cider(found)
@@ -49,7 +49,9 @@ class Overlap(Scorer):
             )
         return scores
 
-    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def overall(
+        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
         """BLEU of the whole, which is no mean of sentences: counts are summed before they are divided."""
         sacrebleu: Any = require("sacrebleu", "metrics", "BLEU")
         known = [one for one in found if one.sample.references]
@@ -82,7 +84,7 @@ def _words(text: str) -> str:
     return " ".join(tokens(text))
 
 
-def _cider(found: Sequence[Predicted]) -> list[float]:
+def _cider(found: Sequence[SamplePrediction]) -> list[float]:
     """CIDEr of each prediction; 0 where there is no answer, or no reference."""
     cider: Any = require("pycocoevalcap.cider.cider", "metrics", "CIDEr")
     known = [i for i, one in enumerate(found) if one.sample.references]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.files import hash_files
 from snellen._util.hub import settle
 from snellen.errors import ModelError, reason_of, require
-from snellen.scorers.base import Ask, Predicted, Scorer
+from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,10 @@ class Similarity(Scorer):
     """
 
     name: str = MINILM
-    of: Callable[[Predicted], tuple[str, Sequence[str]]] = lambda one: (one.answer, one.sample.references)
+    of: Callable[[SamplePrediction], tuple[str, Sequence[str]]] = lambda one: (
+        one.answer,
+        one.sample.references,
+    )
     score_name: str = "similarity"
 
     def check(self) -> None:
@@ -114,7 +117,7 @@ class Similarity(Scorer):
     def identity(self) -> dict[str, Any]:
         return {self.name: embedder(self.name).digest}
 
-    async def score(self, found: Sequence[Predicted], ask: Ask) -> list[dict[str, float]]:
+    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         import numpy as np
 
         texts = [self.of(one) for one in found]
@@ -131,7 +134,9 @@ class Similarity(Scorer):
             scores.append({self.score_name: min(1.0, max(-1.0, best))})
         return scores
 
-    def overall(self, found: Sequence[Predicted], scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def overall(
+        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
         values = [one[self.score_name] for one in scores if self.score_name in one]
         prefix = "study" if self.score_name == "similarity" else f"{self.score_name}_study"
         return {f"{prefix}_{name}": value for name, value in study_figures(values).items()}

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.files import write_atomic
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, MissingExtra, StoreError, UnknownName, reason_of, require
-from snellen.storage.rows import Remembered, Written, response_of, response_row
+from snellen.storage.rows import CacheEntry, RunRows, response_of, response_row
 from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Shard", "Shards", "file_size", "parquet_url", "shard_size"]
+__all__ = ["ParquetRun", "ParquetShard", "file_size", "parquet_url", "shard_size"]
 
 #: Shards for each replica at least, so that none waits long for the last one.
 SHARDS = 8
@@ -148,7 +148,7 @@ def _schema() -> pa.Schema:
     )
 
 
-class Shards:
+class ParquetRun:
     """The shards of a run.
 
     Args:
@@ -230,14 +230,14 @@ class Shards:
         for name in self.names():
             yield from self.read(name)
 
-    def answers(self) -> Iterator[Remembered]:
+    def answers(self) -> Iterator[CacheEntry]:
         """All answers, to be remembered."""
         for row in self.rows():
             for packed in row["replies"]:
                 reply = _unpacked(packed, _REPLY_JSON)
-                yield Remembered(reply["key"], reply["model"], reply["request"], response_of(reply))
+                yield CacheEntry(reply["key"], reply["model"], reply["request"], response_of(reply))
 
-    # ── what a store asks of a run (see snellen.storage.sql_run.Records) ────────────────────────────────────
+    # ── what a store asks of a run (see snellen.storage.sql_run.RunStorage) ───────────────────
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
         """Rows without the answers, in the order of the data set; or the one at a position."""
@@ -311,12 +311,12 @@ class Shards:
             ) from error
 
 
-class Shard:
-    """A ledger in memory (see :class:`snellen.engine.recorder.Ledger`) of the samples of one shard, begun
+class ParquetShard:
+    """A ledger in memory (see :class:`snellen.engine.recorder.ResultSink`) of the samples of one shard, begun
     with what its file holds.
     """
 
-    def __init__(self, shards: Shards, start: int, stop: int) -> None:
+    def __init__(self, shards: ParquetRun, start: int, stop: int) -> None:
         self._shards, self._name = shards, shards.name(start, stop)
         self._answers: dict[str, dict[str, Any]] = {}
         self._rows: dict[str, dict[str, Any]] = {}
@@ -329,7 +329,7 @@ class Shard:
     def recall(self, keys: Sequence[str]) -> dict[str, Response]:
         return {key: _reply(self._answers[key]) for key in keys if key in self._answers}
 
-    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         kept = {row.key: _reply(self._answers[row.key]) for row in rows if row.key in self._answers}
         for row in rows:
             if row.key not in kept:
@@ -340,7 +340,7 @@ class Shard:
         """Which of these samples have a prediction already (one with an error does not count)."""
         return {id for id in ids if id in self._rows and self._rows[id]["outcome"] != Outcome.ERROR}
 
-    def record(self, rows: Written) -> None:
+    def record(self, rows: RunRows) -> None:
         """Take in what came of some samples."""
         self._news = True
         about = {row["id"]: row for row in rows.samples}

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from snellen.types import Outcome, Prediction, Response, Sample, Score
 
-__all__ = ["Finding", "Remembered", "Written", "response_of", "response_row", "written"]
+__all__ = ["CacheEntry", "RunRows", "SampleResult", "response_of", "response_row", "written"]
 
 
-class Remembered(NamedTuple):
+class CacheEntry(NamedTuple):
     """A response on its way into the memory."""
 
     key: str
@@ -22,7 +22,7 @@ class Remembered(NamedTuple):
     response: Response
 
 
-class Finding(NamedTuple):
+class SampleResult(NamedTuple):
     """What came of one sample."""
 
     position: int
@@ -33,19 +33,19 @@ class Finding(NamedTuple):
     truth: str | None = None
 
 
-class Written(NamedTuple):
+class RunRows(NamedTuple):
     """What came of some samples, as rows of the tables ``samples`` and ``predictions``."""
 
     samples: list[dict[str, Any]]
     predictions: list[dict[str, Any]]
 
 
-def written(run: str, findings: Sequence[Finding]) -> Written:
+def written(run: str, findings: Sequence[SampleResult]) -> RunRows:
     """Findings as rows, in the order of the samples' ids: two that write the same in different orders would
     wait for each other.
     """
     ordered = sorted(findings, key=lambda finding: finding.sample.id)
-    return Written([_sample_row(run, f) for f in ordered], [_prediction_row(run, f) for f in ordered])
+    return RunRows([_sample_row(run, f) for f in ordered], [_prediction_row(run, f) for f in ordered])
 
 
 def _content(sample: Sample) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _finite(value: float) -> float | None:
     return None if value == -math.inf else value
 
 
-def response_row(row: Remembered) -> dict[str, Any]:
+def response_row(row: CacheEntry) -> dict[str, Any]:
     """An answer as a row of the table ``responses``, without when it was written."""
     reply = row.response
     return {
@@ -107,7 +107,7 @@ def response_of(row: Mapping[Any, Any]) -> Response:
     )
 
 
-def _sample_row(run: str, finding: Finding) -> dict[str, Any]:
+def _sample_row(run: str, finding: SampleResult) -> dict[str, Any]:
     return {
         "run": run,
         "id": finding.sample.id,
@@ -118,7 +118,7 @@ def _sample_row(run: str, finding: Finding) -> dict[str, Any]:
     }
 
 
-def _prediction_row(run: str, finding: Finding) -> dict[str, Any]:
+def _prediction_row(run: str, finding: SampleResult) -> dict[str, Any]:
     prediction = finding.prediction
     return {
         "run": run,

@@ -1,5 +1,5 @@
 """What a run holds: its samples, what came of each, and the answers behind it. They lie in the workspace's
-database, or in files of the run's own (:class:`snellen.storage.parquet_run.Shards`).
+database, or in files of the run's own (:class:`snellen.storage.parquet_run.ParquetRun`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from snellen.errors import UnknownName
 from snellen.storage.schema import predictions, samples
 from snellen.types import Response
 
-__all__ = ["Records", "Tables"]
+__all__ = ["RunStorage", "SqlRun"]
 
 T = TypeVar("T")
 
 
-class Records(Protocol):
+class RunStorage(Protocol):
     """What a store asks of a run, wherever it lies. Rows come in the order of the data set, a page in memory
     at a time.
     """
@@ -57,7 +57,7 @@ class Records(Protocol):
         ...
 
 
-class Database(Protocol):
+class Queryable(Protocol):
     """What reading a run needs of its store."""
 
     def do(self, work: Callable[[sa.Connection], T]) -> T:
@@ -73,10 +73,10 @@ class Database(Protocol):
         ...
 
 
-class Tables:
-    """The :class:`Records` of a run in the database of its store."""
+class SqlRun:
+    """The :class:`RunStorage` of a run in the database of its store."""
 
-    def __init__(self, store: Database, run: str) -> None:
+    def __init__(self, store: Queryable, run: str) -> None:
         self._store, self.run = store, run
 
     def samples(self) -> Iterator[dict[str, Any]]:

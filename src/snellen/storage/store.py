@@ -22,10 +22,10 @@ from snellen._util.files import write_atomic
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, StoreError, UnknownName, did_you_mean
 from snellen.storage.backends import Database, Postgres, Sqlite
-from snellen.storage.parquet_run import Shards
-from snellen.storage.rows import Finding, Remembered, Written, response_of, response_row, written
+from snellen.storage.parquet_run import ParquetRun
+from snellen.storage.rows import CacheEntry, RunRows, SampleResult, response_of, response_row, written
 from snellen.storage.schema import COLUMNS, predictions, responses, runs, samples
-from snellen.storage.sql_run import Records, Tables
+from snellen.storage.sql_run import RunStorage, SqlRun
 from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Store:
                 "Choose another folder with --workspace."
             ) from error
         self.database: Database = Postgres(str(where)) if address else Sqlite(path)
-        self._sinks: dict[str, Shards | None] = {}
+        self._sinks: dict[str, ParquetRun | None] = {}
         #: What opens the same workspace again.
         self.where = str(where) if address else str(self.folder.resolve())
         #: What the workspace is called in messages.
@@ -145,7 +145,7 @@ class Store:
         """The responses that are remembered under these keys."""
         return self.do(lambda connection: _recall(connection, keys))
 
-    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         """Commit responses. One that is there already (another process was faster) stays as it is, and is
         returned.
         """
@@ -198,12 +198,12 @@ class Store:
                 return str(manifest["fresh"])
         return None
 
-    def shards(self, run: str) -> Shards | None:
+    def shards(self, run: str) -> ParquetRun | None:
         """Where a run's samples, predictions and answers lie that are not in the database."""
         if run not in self._sinks:
             manifest = self.run(run)["manifest"]
             sink, count = manifest.get("sink"), manifest.get("shards", 0)
-            self._sinks[run] = None if sink is None else Shards(sink, run, count)
+            self._sinks[run] = None if sink is None else ParquetRun(sink, run, count)
         return self._sinks[run]
 
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:
@@ -215,11 +215,13 @@ class Store:
         )
         return self.do(lambda connection: set(connection.execute(query).scalars()))
 
-    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+    def record(
+        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+    ) -> None:
         """Commit what came of some samples, and how long it took; a finding replaces an older one."""
         self.write(run, written(run, findings), fresh=fresh, seconds=seconds)
 
-    def write(self, run: str, rows: Written, *, fresh: int = 0, seconds: float = 0.0) -> None:
+    def write(self, run: str, rows: RunRows, *, fresh: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, as rows (see :meth:`record`)."""
         insert = self.database.insert
         new = insert(predictions)
@@ -312,9 +314,9 @@ class Store:
 
     # ── what a run holds ────────────────────────────────────────────────────────────────────────────
 
-    def records(self, run: str) -> Records:
+    def records(self, run: str) -> RunStorage:
         """A run's samples with what came of them, wherever they lie."""
-        return self.shards(run) or Tables(self, run)
+        return self.shards(run) or SqlRun(self, run)
 
     def sample_rows(self, run: str) -> Generator[dict[str, Any], None, None]:
         """Rows of a run's samples, in the order of the data set."""

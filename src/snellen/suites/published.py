@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from snellen.leaderboards.entries import Entry
-from snellen.leaderboards.model_info import Book
+from snellen.leaderboards.model_info import ModelInfoIndex
 from snellen.suites.suite import find, names
 
 __all__ = ["published", "suites_of"]
@@ -74,7 +74,7 @@ def _published(suite: str, part: Any, data: str, row: Sequence[Any]) -> Entry:
         scores=scores,
         speed=figures.get("items_per_second"),
         memory=None if gigabytes is None else 1e9 * gigabytes,
-        facts=Book().of(str(row[0]), {}),
+        facts=ModelInfoIndex().of(str(row[0]), {}),
         suites=(suite,),
         published=part.published.source,
     )

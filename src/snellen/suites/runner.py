@@ -17,7 +17,7 @@ from snellen.leaderboards.ranking import averages
 from snellen.metrics.stats import LEVEL, holm
 from snellen.protocols.base import PROTOCOLS
 from snellen.runs.compare import compare
-from snellen.runs.plan import AtHand, Filters, Plan, Watch
+from snellen.runs.plan import Filters, Plan, SharedResources, Watch
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.suites.suite import Claim, Part, Select, Suite, check_limit
@@ -25,11 +25,11 @@ from snellen.suites.suite import Claim, Part, Select, Suite, check_limit
 if TYPE_CHECKING:
     from snellen.runs.estimate import Forecast
 
-__all__ = ["Done", "Outcome", "Row", "carry_out", "forecast", "value_of"]
+__all__ = ["CompletedRun", "SuiteResult", "TableRow", "carry_out", "forecast", "value_of"]
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedRun:
     """One run of a suite: the part that it belongs to, and what the part varies."""
 
     part: Part
@@ -38,7 +38,7 @@ class Done:
 
 
 @dataclass
-class Outcome:
+class SuiteResult:
     """What came of a suite.
 
     Attributes:
@@ -47,7 +47,7 @@ class Outcome:
     """
 
     suite: Suite
-    done: list[Done] = field(default_factory=list)
+    done: list[CompletedRun] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     limited: bool = False
 
@@ -56,7 +56,7 @@ class Outcome:
         """All runs, each once."""
         return list({one.run.id: one.run for one in self.done}.values())
 
-    def tables(self) -> dict[str, list[Row]]:
+    def tables(self) -> dict[str, list[TableRow]]:
         """Published beside measured, part by part, where somebody published figures."""
         return {
             part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
@@ -64,7 +64,7 @@ class Outcome:
             if part.published
         }
 
-    def sweeps(self) -> dict[str, list[Row]]:
+    def sweeps(self) -> dict[str, list[TableRow]]:
         """What parts without published figures measured, at each value of what they vary."""
         found = {
             part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
@@ -124,7 +124,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a table: what it is of, and each figure as it was published and as it was measured."""
 
     model: str
@@ -138,7 +138,7 @@ class Row:
         return {"model": self.model, "setting": self.setting, "task": self.task, **figures}
 
 
-def _beside(part: Part, done: Sequence[Done]) -> list[Row]:
+def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
     """Published lines with what was measured for them, and after them what nobody published."""
     said = part.published
     varies = next(iter(part.vary), None)
@@ -169,11 +169,11 @@ def _beside(part: Part, done: Sequence[Done]) -> list[Row]:
             scale = said.scale if said and name not in UNSCALED else 1.0
             was = None if value is None else scale * value
             figures[name] = (was, None if run is None else value_of(run, name))
-        rows.append(Row(model, setting, figures, task))
+        rows.append(TableRow(model, setting, figures, task))
     return rows
 
 
-def _bare(done: Done) -> str:
+def _bare(done: CompletedRun) -> str:
     """What a run's protocol is called, without what the part varies."""
     return done.run.protocol.partition("?")[0] if done.setting else done.run.protocol
 
@@ -206,7 +206,7 @@ def _kind(run: Run) -> str:
     return kind if kind in ("dual encoder", "classifier") else "generative"
 
 
-def _selected(select: Select, done: Sequence[Done]) -> list[Done]:
+def _selected(select: Select, done: Sequence[CompletedRun]) -> list[CompletedRun]:
     return [
         d
         for d in done
@@ -214,7 +214,7 @@ def _selected(select: Select, done: Sequence[Done]) -> list[Done]:
     ]
 
 
-def _verdict(claim: Claim, done: Sequence[Done]) -> tuple[str, str]:
+def _verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
     """What was measured of a claim, and whether it holds."""
     if claim.not_measured:
         return f"not measured: {claim.not_measured}", "open"
@@ -244,7 +244,7 @@ def _verdict(claim: Claim, done: Sequence[Done]) -> tuple[str, str]:
     return "; ".join(told), "holds in part" if "holds" in verdicts else "does not hold"
 
 
-def _best_pairs(lower: Sequence[Done], higher: Sequence[Done]) -> Iterator[tuple[Run, Run]]:
+def _best_pairs(lower: Sequence[CompletedRun], higher: Sequence[CompletedRun]) -> Iterator[tuple[Run, Run]]:
     """For each data set, at each setting that both have, the best run of one sort and that of the other."""
     groups: dict[tuple[str, str, Any], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for i, side in enumerate((lower, higher)):
@@ -260,7 +260,7 @@ def _value(run: Run) -> float:
     return float(run.headline["value"]) if run.headline else 0.0
 
 
-def _of_spread(spread: Sequence[Done], pairs: Sequence[tuple[Run, Run]]) -> tuple[str, str]:
+def _of_spread(spread: Sequence[CompletedRun], pairs: Sequence[tuple[Run, Run]]) -> tuple[str, str]:
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for one in spread:
         groups[one.run.model, one.run.data].append(_value(one.run))
@@ -366,7 +366,7 @@ def forecast(
     _check_options(suite, options or {})
     left_out: list[str] = []
     found = []
-    common = {"workspace": workspace, "max_cost": max_cost, "at_hand": AtHand()}
+    common = {"workspace": workspace, "max_cost": max_cost, "at_hand": SharedResources()}
     for part, _, model, make in _plans(suite, models, limit, **common, known_options=options or {}):
         with _told(part, model, left_out):
             plan = make()
@@ -383,7 +383,7 @@ def carry_out(
     max_cost: float | None = None,
     options: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
-) -> Outcome:
+) -> SuiteResult:
     """Examine every model in every part that it can answer. Started again, it asks only what is missing.
 
     Args:
@@ -398,10 +398,10 @@ def carry_out(
     """
     check_limit(limit)
     _check_options(suite, options or {})
-    found = Outcome(suite, limited=limit is not None)
+    found = SuiteResult(suite, limited=limit is not None)
     # One store, and one budget, for all of it.
     store = workspace if isinstance(workspace, Store) else Store(workspace)
-    hand = AtHand()
+    hand = SharedResources()
     common = {"workspace": store, "max_cost": max_cost, "at_hand": hand, "known_options": options or {}}
     last = ""
     try:
@@ -411,7 +411,7 @@ def carry_out(
             last = model
             with _told(part, model, found.left_out):
                 plan = make()
-                found.done += [Done(part, setting, run) for run in plan.examine(watch)]
+                found.done += [CompletedRun(part, setting, run) for run in plan.examine(watch)]
     finally:
         for one in hand.models.values():
             one.close()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from snellen.tuning.tuning import Tuned, Tuning
+from snellen.tuning.tuning import TunedModel, Tuning
 
-__all__ = ["Tuned", "Tuning"]
+__all__ = ["TunedModel", "Tuning"]

@@ -16,7 +16,7 @@ from snellen.registry import parse_name
 if TYPE_CHECKING:
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-__all__ = ["Built", "build"]
+__all__ = ["BuildResult", "build"]
 
 IMAGE = "<image>"
 #: Where a decoder has no chat template: the form in which LLaVA-1.5's decoder (Vicuna) was taught.
@@ -42,7 +42,7 @@ FLATTEN = (
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What was put together.
 
     Attributes:
@@ -77,7 +77,7 @@ def build(
     patch: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-) -> Built:
+) -> BuildResult:
     """Join an encoder and a decoder by an untrained projector (two layers, as LLaVA-1.5's) and write them in
     the ordinary format, with the processor and a chat template in which images have their place.
 
@@ -174,7 +174,7 @@ def build(
         "decoder": model.model.language_model,
     }
     counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    return Built(out, counted, config.image_seq_length, template)
+    return BuildResult(out, counted, config.image_seq_length, template)
 
 
 def _checkpoint(name: str, device: str) -> Checkpoint:

@@ -10,7 +10,7 @@ from typing import Any
 
 from snellen._util.files import write_atomic
 from snellen.errors import require
-from snellen.exchange.hub import Figure, model_index, write_entries
+from snellen.exchange.hub import HubMetric, model_index, write_entries
 from snellen.tuning.recipes import Recipe
 from snellen.tuning.results import Result
 
@@ -90,7 +90,7 @@ def write_card(
     """
     from huggingface_hub import ModelCardData
 
-    figures = [Figure(one.data, one.protocol, one.score, round(100 * one.after, 2)) for one in results]
+    figures = [HubMetric(one.data, one.protocol, one.score, round(100 * one.after, 2)) for one in results]
     adapter = recipe is not None and recipe.adapter
     data = ModelCardData(
         base_model=on_hub,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
 from snellen.errors import require
-from snellen.tuning.sft import Taught
-from snellen.tuning.trainer import Watch, by_place, carry_out, in_effect, room, settings
+from snellen.reports.training import TrainingWatch
+from snellen.tuning.sft import TrainResult
+from snellen.tuning.trainer import by_place, carry_out, in_effect, room, settings
 
 if TYPE_CHECKING:
     from snellen.models.dual_encoder import DualEncoder
@@ -29,8 +30,8 @@ def tune_dual_encoder(
     out: Path,
     given: Mapping[str, Any],
     seed: int,
-    watch: Watch | None = None,
-) -> Taught:
+    watch: TrainingWatch | None = None,
+) -> TrainResult:
     """Cross-entropy over the scaled cosines of an image with the captions of all classes; all weights learn.
 
     Source: the loss that Goyal et al., "Finetune like you pretrain" (arXiv 2212.00638), compare theirs with.
@@ -121,4 +122,4 @@ def tune_dual_encoder(
         {key.replace("eval_held_out", "held_out"): value for key, value in row.items()}
         for row in trainer.state.log_history
     ]
-    return Taught({"full": log}, parameters, parameters, {"full": in_effect(config, len(train))})
+    return TrainResult({"full": log}, parameters, parameters, {"full": in_effect(config, len(train))})

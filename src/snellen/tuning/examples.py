@@ -12,10 +12,10 @@ from snellen.parsing.choices import LETTERS
 from snellen.prompts import CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, SHORT_ANSWER, YES_NO, fill
 from snellen.types import Message, Sample, ask
 
-__all__ = ["Ask", "Example", "examples"]
+__all__ = ["Example", "TrainFormat", "examples"]
 
 #: Which questions teach a class: without the names, with them, or both.
-Ask = Literal["both", "open", "names"]
+TrainFormat = Literal["both", "open", "names"]
 #: Lists of all names are asked up to so many; of longer sets, and in every other question, some.
 WHOLE, SOME = 50, 20
 
@@ -38,7 +38,7 @@ def examples(
     protocol: str | None,
     options: Mapping[str, Any],
     *,
-    teach: Ask = "both",
+    teach: TrainFormat = "both",
     confused: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Example]:

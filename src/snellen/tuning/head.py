@@ -13,7 +13,7 @@ from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
 from snellen.models.head import CONFIG, WEIGHTS
 from snellen.prompts import OPEN_WORLD
-from snellen.tuning.trainer import Watch
+from snellen.reports.training import TrainingWatch
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -33,7 +33,7 @@ def fit_head(
     base: str,
     options: Mapping[str, Any],
     top: Path,
-    watch: Watch | None = None,
+    watch: TrainingWatch | None = None,
 ) -> int:
     """Fit a linear head by cross-entropy on the hidden state of the prompt's last token in the last layer,
     and write it to a folder, which ``head:FOLDER`` names.

@@ -13,13 +13,13 @@ import yaml
 from snellen._util.files import write_atomic
 from snellen.errors import UsageError
 
-__all__ = ["MANIFEST", "Record"]
+__all__ = ["MANIFEST", "TuningManifest"]
 
 #: The file of a folder. Not JSON: a checkpoint is known by a hash of its JSON and weights.
 MANIFEST = "tuning.yaml"
 
 
-class Record:
+class TuningManifest:
     """The manifest of a tuning's folder: written before the training, gone on with after it.
 
     Args:

@@ -14,17 +14,18 @@ from snellen.models.huggingface.architectures import NEED_IMAGE, UNPADDED
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.protocols.closed_set import ClosedSet
+from snellen.reports.training import TrainingWatch
 from snellen.tuning.examples import Example
 from snellen.tuning.recipes import Recipe, adapters, freeze
-from snellen.tuning.sources import Lessons
-from snellen.tuning.trainer import Watch, by_place, carry_out, in_effect, room, settings
+from snellen.tuning.sources import TrainingSet
+from snellen.tuning.trainer import by_place, carry_out, in_effect, room, settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-__all__ = ["Taught", "check_teachable", "teach"]
+__all__ = ["TrainResult", "check_teachable", "teach"]
 
 #: PaliGemma's prompts see ahead, which a batch of prompts with their answers does not; the others have a
 #: Q-Former, an encoder of texts or positions of their own, which TRL's loss passes by.
@@ -32,7 +33,7 @@ UNTEACHABLE = NEED_IMAGE | UNPADDED
 
 
 @dataclass(frozen=True)
-class Taught:
+class TrainResult:
     """What a training left.
 
     Attributes:
@@ -64,8 +65,8 @@ def check_teachable(model: VisionLanguageModel) -> None:
 def teach(
     model: VisionLanguageModel,
     recipe: Recipe,
-    lessons: Lessons,
-    watched: Lessons | None,
+    lessons: TrainingSet,
+    watched: TrainingSet | None,
     seen: Selection | None,
     *,
     out: Path,
@@ -73,8 +74,8 @@ def teach(
     lora: Mapping[str, Any],
     base: str,
     seed: int,
-    watch: Watch | None = None,
-) -> Taught:
+    watch: TrainingWatch | None = None,
+) -> TrainResult:
     """Carry out a recipe and write what came of it to a folder.
 
     Args:
@@ -169,7 +170,7 @@ def teach(
     del network, trainer
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Taught(log, trained, parameters, effective)
+    return TrainResult(log, trained, parameters, effective)
 
 
 def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
@@ -265,13 +266,13 @@ def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
 
 
 def _asking(
-    subject: VisionLanguageModel, processor: Any, seen: Selection, stage: str, watch: Watch | None
+    subject: VisionLanguageModel, processor: Any, seen: Selection, stage: str, watch: TrainingWatch | None
 ) -> Any:
     """A callback that asks the model in training, whenever it is evaluated."""
     import torch
     from transformers import TrainerCallback
 
-    class Asking(TrainerCallback):  # type: ignore[misc] # loaded when needed, so of no known type
+    class OnlineEvaluation(TrainerCallback):  # type: ignore[misc] # loaded when needed, so of no known type
         def on_evaluate(self, args: Any, state: Any, _: Any, model: Any = None, **__: Any) -> None:
             network = model.get_base_model() if hasattr(model, "get_base_model") else model
             mixed = torch.bfloat16 if args.bf16 else torch.float16
@@ -282,4 +283,4 @@ def _asking(
             if watch is not None and state.is_world_process_zero:
                 watch(stage, state.global_step, state.max_steps, {"held_out_accuracy": share})
 
-    return Asking()
+    return OnlineEvaluation()

@@ -11,10 +11,10 @@ from typing import Any
 from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.registry import parse_name
-from snellen.tuning.examples import Ask, Example, examples
+from snellen.tuning.examples import Example, TrainFormat, examples
 from snellen.types import Sample
 
-__all__ = ["Lessons", "Part", "Source", "apart", "hold_out", "mixed", "parted"]
+__all__ = ["Source", "Subset", "TrainingSet", "apart", "hold_out", "mixed", "parted"]
 
 #: Drawn charts have as many training pictures as are asked for: so many of each class.
 DRAWN = 60
@@ -24,7 +24,7 @@ WATCHED, LEAST = 200, 10
 MOST = 10
 
 
-class Part(Dataset):
+class Subset(Dataset):
     """Some items of a data set, as a data set."""
 
     def __init__(self, data: Dataset, places: Sequence[int], what: str) -> None:
@@ -47,7 +47,7 @@ class Part(Dataset):
         return self._data.digest(self._places[index])
 
 
-def parted(data: Dataset, share: float, seed: int) -> tuple[Part, Part]:
+def parted(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
     """A data set parted in two at random, class by class: to be learnt from, and to be tested on.
 
     Items with an image in common stay together.
@@ -74,7 +74,7 @@ def parted(data: Dataset, share: float, seed: int) -> tuple[Part, Part]:
         for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
             tested.update(members)
     rest = [i for i in range(len(data)) if i not in tested]
-    return Part(data, rest, "training part"), Part(data, sorted(tested), "held out")
+    return Subset(data, rest, "training part"), Subset(data, sorted(tested), "held out")
 
 
 def _together(data: Dataset) -> list[list[int]]:
@@ -175,7 +175,7 @@ class Source:
 
     selection: Selection
     weight: float = 1.0
-    teach: Ask = "both"
+    teach: TrainFormat = "both"
     seed: int = 0
     confused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     wrong: frozenset[int] = frozenset()
@@ -197,7 +197,7 @@ class Source:
         return self.selection.data.row(self.selection.indices[place]).label
 
 
-def mixed(name: str, teach: Ask, seed: int, *, skip_bad: bool = False) -> Source:
+def mixed(name: str, teach: TrainFormat, seed: int, *, skip_bad: bool = False) -> Source:
     """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
     unless another is named.
 
@@ -219,7 +219,7 @@ def mixed(name: str, teach: Ask, seed: int, *, skip_bad: bool = False) -> Source
     return Source(selection, weight, teach, seed)
 
 
-class Lessons(Sequence[Example]):
+class TrainingSet(Sequence[Example]):
     """All that is learnt, example by example, made when it is asked for.
 
     Args:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import BadOption, Interrupted, Stopped, did_you_mean, reason_of, require
+from snellen.reports.training import TrainingWatch
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "Watch",
+    "TrainingWatch",
     "by_place",
     "carry_out",
     "in_effect",
@@ -31,10 +32,6 @@ __all__ = [
     "room",
     "settings",
 ]
-
-#: Told of the stage, the step, the steps in all, and what is known at this step: ``loss``,
-#: ``eval_loss``, ``held_out_accuracy``.
-Watch = Callable[[str, int, int, Mapping[str, float]], None]
 
 #: Smaller models learn at ten times the rate.
 SMALL = 10_000_000
@@ -262,7 +259,7 @@ def carry_out(
     trainer_class: Any,
     folder: Path,
     stage: str,
-    watch: Watch | None,
+    watch: TrainingWatch | None,
     callbacks: Sequence[Any] = (),
     **how: Any,
 ) -> Any:

@@ -19,24 +19,24 @@ from snellen.datasets.base import Dataset, Selection
 from snellen.errors import BadOption, DataError, Unsupported
 from snellen.models.base import MODELS, Model
 from snellen.registry import parse_name
-from snellen.runs.plan import AtHand, Filters, Plan
-from snellen.runs.plan import Watch as ExaminationWatch
+from snellen.reports.training import TrainingWatch
+from snellen.runs.plan import Filters, Plan, SharedResources, Watch
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.tuning.card import draw_curves, write_card
-from snellen.tuning.examples import Ask
+from snellen.tuning.examples import TrainFormat
 from snellen.tuning.leakage import leaks
-from snellen.tuning.manifest import MANIFEST, Record
+from snellen.tuning.manifest import MANIFEST, TuningManifest
 from snellen.tuning.recipes import check_lora, named_recipe
 from snellen.tuning.results import Result, of_classes, result_of
-from snellen.tuning.sft import Taught, check_teachable
-from snellen.tuning.sources import Lessons, Part, Source, apart, hold_out, mixed
-from snellen.tuning.trainer import Watch, room
+from snellen.tuning.sft import TrainResult, check_teachable
+from snellen.tuning.sources import Source, Subset, TrainingSet, apart, hold_out, mixed
+from snellen.tuning.trainer import room
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MANIFEST", "Tuned", "Tuning"]
+__all__ = ["MANIFEST", "TunedModel", "Tuning"]
 
 #: Training images on which it is looked for what the model gets wrong, where those are to come more often.
 LOOKED = 500
@@ -45,7 +45,7 @@ CARRIED = ("device", "dtype", "attn", "quantization")
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedModel:
     """What came of a tuning.
 
     Attributes:
@@ -110,7 +110,7 @@ class Tuning:
     recipe: str = "lora"
     mix: Sequence[str] = ()
     general: Sequence[str] = ()
-    teach: Ask = "both"
+    teach: TrainFormat = "both"
     oversample: Sequence[str] = ()
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -123,8 +123,8 @@ class Tuning:
     batch_size: int | None = None
     seed: int = 0
     workspace: Store | Path | str | None = None
-    watch: Watch | None = None
-    watch_examination: ExaminationWatch | None = None
+    watch: TrainingWatch | None = None
+    watch_evaluation: Watch | None = None
 
     def __post_init__(self) -> None:
         from snellen.models.dual_encoder import DualEncoder
@@ -178,9 +178,9 @@ class Tuning:
             share=self.hold_out,
             seed=self.seed,
         )
-        self._hand = AtHand()
+        self._hand = SharedResources()
         #: A part of a data set has no name that it could be made by again.
-        self._tested: Dataset | str = tested if isinstance(tested, Part) else self.data
+        self._tested: Dataset | str = tested if isinstance(tested, Subset) else self.data
         #: How the model is examined before; as the data set's authors do, where that is no classification.
         self._protocols: tuple[str, ...] = ()
         if self._dual:
@@ -294,7 +294,7 @@ class Tuning:
 
     # ── from beginning to end ───────────────────────────────────────────────────────────────────────
 
-    def carry_out(self) -> Tuned | None:
+    def carry_out(self) -> TunedModel | None:
         """Check, examine, train, examine again, write down.
 
         Returns:
@@ -339,7 +339,7 @@ class Tuning:
         draw_curves(taught.log, self.out / "curves.png")
         if self.merge:
             self._merge()
-        found = Tuned(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
+        found = TunedModel(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
         self._record.add(
             {
                 **facts,
@@ -402,7 +402,7 @@ class Tuning:
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
     @cached_property
-    def _record(self) -> Record:
+    def _record(self) -> TuningManifest:
         """The folder's manifest."""
         settings = {k: redact(v) if isinstance(v, str) else v for k, v in self.settings.items()}
         about = {
@@ -419,7 +419,7 @@ class Tuning:
             "lora": dict(self.lora),
             "seed": self.seed,
         }
-        return Record(self.out, self._specification, about)
+        return TuningManifest(self.out, self._specification, about)
 
     def _examine_all(self, model: str) -> list[Run]:
         """The model on what is tested, and on general tasks."""
@@ -429,7 +429,7 @@ class Tuning:
             protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols
             plans = [self._plan(model, self._tested, protocols, examined=self.filters)]
             plans += [self._general_plan(model, name) for name in self._general]
-        return [run for plan in plans for run in plan.examine(self.watch_examination)]
+        return [run for plan in plans for run in plan.examine(self.watch_evaluation)]
 
     def _general_plan(self, model: str, name: str) -> Plan:
         """A model on a general task, as its authors examine."""
@@ -437,9 +437,9 @@ class Tuning:
 
     def _closed(self, places: Sequence[int], what: str) -> pd.DataFrame:
         """What the model says of some of the training samples, out of all names."""
-        seen = Part(self._learnt.data, [self._learnt.indices[i] for i in places], what)
+        seen = Subset(self._learnt.data, [self._learnt.indices[i] for i in places], what)
         plan = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters())
-        (run,) = plan.examine(self.watch_examination)
+        (run,) = plan.examine(self.watch_evaluation)
         return run.outcomes
 
     def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
@@ -451,7 +451,7 @@ class Tuning:
         order = sorted(recall.index, key=lambda name: (recall[name], name))
         return tuple(order[: max(1, len(order) // 3)])
 
-    def _lessons(self, without: frozenset[int]) -> Lessons:
+    def _lessons(self, without: frozenset[int]) -> TrainingSet:
         first = self._sources[0]
         if "hard" in self.oversample:
             looked = [i for i in range(len(self._learnt)) if i not in without][:LOOKED]
@@ -465,14 +465,16 @@ class Tuning:
                 for label, rows in taken.groupby("label")
             }
         if self._dual or self.recipe == "head":
-            return Lessons([Source(self._learnt, 1.0, "open", self.seed)], without=without, seed=self.seed)
-        return Lessons(self._sources, rare="rare" in self.oversample, without=without, seed=self.seed)
+            return TrainingSet(
+                [Source(self._learnt, 1.0, "open", self.seed)], without=without, seed=self.seed
+            )
+        return TrainingSet(self._sources, rare="rare" in self.oversample, without=without, seed=self.seed)
 
-    def _train(self, lessons: Lessons, kept: frozenset[int], spoilt: frozenset[int]) -> Taught:
+    def _train(self, lessons: TrainingSet, kept: frozenset[int], spoilt: frozenset[int]) -> TrainResult:
         """The training, unless it is done; what it left is in the manifest."""
         held = self._record.held()
         if "log" in held:
-            return Taught(held["log"], held["trained"], held["parameters"], held["effective"])
+            return TrainResult(held["log"], held["trained"], held["parameters"], held["effective"])
         self._close()
         without = kept | spoilt
         seen = Selection(
@@ -493,7 +495,7 @@ class Tuning:
             shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         return taught
 
-    def _teach(self, lessons: Lessons, seen: Selection | None, without: frozenset[int]) -> Taught:
+    def _teach(self, lessons: TrainingSet, seen: Selection | None, without: frozenset[int]) -> TrainResult:
         from snellen.models.dual_encoder import DualEncoder
         from snellen.models.huggingface.vlm import VisionLanguageModel
         from snellen.tuning.dual_encoder import tune_dual_encoder
@@ -521,12 +523,12 @@ class Tuning:
                     watch=self.watch,
                 )
                 subject.load()  # what it sees may have been known from another time
-                return Taught({}, learnt_numbers, int(subject.facts()["parameters"]))
+                return TrainResult({}, learnt_numbers, int(subject.facts()["parameters"]))
             finally:
                 subject.close()
         watched = None
         if seen is not None:
-            watched = Lessons([Source(seen, 1.0, self.teach, self.seed)], seed=self.seed)
+            watched = TrainingSet([Source(seen, 1.0, self.teach, self.seed)], seed=self.seed)
         return teach(
             subject,
             self._recipe,
@@ -547,7 +549,7 @@ class Tuning:
 
     # ── what came of it ─────────────────────────────────────────────────────────────────────────────
 
-    def _facts(self, lessons: Lessons, taught: Taught, kept: frozenset[int]) -> dict[str, Any]:
+    def _facts(self, lessons: TrainingSet, taught: TrainResult, kept: frozenset[int]) -> dict[str, Any]:
         return {
             "examples": dict(zip([s.selection.name for s in lessons.sources], lessons.counts, strict=False)),
             "kept_apart": len(kept),

@@ -17,8 +17,8 @@ from snellen._util.redaction import redact
 from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
 from snellen.web import arena, leaderboard, play, runs
-from snellen.web.security import COOKIE, Guard
-from snellen.web.state import Site, TooFast, site_of
+from snellen.web.security import COOKIE, SecurityMiddleware
+from snellen.web.state import AppState, TooFast, site_of
 
 __all__ = ["create_app"]
 
@@ -31,7 +31,7 @@ _STATIC = {
 }
 
 
-def create_app(site: Site) -> Guard:
+def create_app(site: AppState) -> SecurityMiddleware:
     """The web app over a workspace, and with an arena where the site has one. The guard stands outermost, so
     that no response leaves without what it adds.
     """
@@ -59,7 +59,7 @@ def create_app(site: Site) -> Guard:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    return Guard(app, site.policy)
+    return SecurityMiddleware(app, site.policy)
 
 
 def _static(name: str) -> Response:

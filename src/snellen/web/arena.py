@@ -14,21 +14,21 @@ from starlette.exceptions import HTTPException
 from snellen.arena.live import MAX_TURNS, Live
 from snellen.arena.rating import FEW_VOTERS
 from snellen.arena.recorded import Recorded
-from snellen.arena.results import Results
+from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import MAX_QUESTION
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.images import is_hash
 from snellen.storage.vote_rows import REASONS, SIDES, Battle, Choice
 from snellen.types import Outcome
 from snellen.web.images import MAX_UPLOAD, preview
-from snellen.web.state import Site, picture, site_of
+from snellen.web.state import AppState, picture, site_of
 
 __all__ = ["router"]
 
 router = APIRouter()
 
 
-def _arena(site: Site) -> Live | Recorded:
+def _arena(site: AppState) -> Live | Recorded:
     if site.arena is None:
         raise UsageError(
             "There is no arena here. Start one: snellen arena --model A --model B, or snellen arena --runs "
@@ -134,7 +134,7 @@ def _about(arena: Live, sample: str) -> dict[str, Any]:
     return {"sample": sample, **({"truth": truth} if truth else {})}
 
 
-async def _image(site: Site, request: Request, known: str, file: UploadFile | None) -> str:
+async def _image(site: AppState, request: Request, known: str, file: UploadFile | None) -> str:
     """The hash of the image that a form brings, or names.
 
     Raises:
@@ -160,7 +160,7 @@ def again(request: Request) -> Response:
     return RedirectResponse(f"/arena/battles/{battle.id}", 303)
 
 
-async def _mine(request: Request, id: str) -> tuple[Site, str, Battle]:
+async def _mine(request: Request, id: str) -> tuple[AppState, str, Battle]:
     site = site_of(request)
     voter = await run_in_threadpool(site.voter, request)
     return site, voter or "", await run_in_threadpool(site.ballots.battle, id, voter or "")
@@ -175,7 +175,7 @@ async def battle_page(request: Request, id: str) -> Response:
     return await run_in_threadpool(_show, site, battle)
 
 
-def _show(site: Site, battle: Battle) -> Response:
+def _show(site: AppState, battle: Battle) -> Response:
     live = battle.source == Live.source and isinstance(site.arena, Live)
     return site.page(
         "battle",
@@ -292,7 +292,7 @@ def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response
     )
 
 
-def _results(site: Site, style: str, leaks: str) -> Results:
+def _results(site: AppState, style: str, leaks: str) -> ArenaResults:
     """What votes say, as an address asks.
 
     Raises:
@@ -304,7 +304,7 @@ def _results(site: Site, style: str, leaks: str) -> Results:
     return site.results(style=bool(style), leaked=bool(leaks))
 
 
-def _scale(results: Results) -> dict[str, Any]:
+def _scale(results: ArenaResults) -> dict[str, Any]:
     """Where ratings stand on a line of 160 units."""
     if results.ranking is None:
         return {}

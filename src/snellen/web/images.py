@@ -11,12 +11,12 @@ from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
 from snellen.images import cleaned, is_hash
-from snellen.runs.plan import Filters, Source
+from snellen.runs.plan import DataSource, Filters
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.vote_rows import Battle
 
-__all__ = ["MAX_UPLOAD", "PNG", "Album", "Originals", "Uploads"]
+__all__ = ["MAX_UPLOAD", "PNG", "BattleImages", "SourceImages", "Uploads"]
 
 #: How a PNG begins.
 PNG = b"\x89PNG"
@@ -78,7 +78,7 @@ class Uploads:
         return sha256
 
 
-class Originals:
+class SourceImages:
     """Samples' own images, read again from data sets that lie on this machine. What is shown must have the
     hash that the run wrote down, so that no other file can be had this way.
     """
@@ -125,12 +125,12 @@ class Originals:
         split = {"split": filters.split} if filters.split else {}
         try:
             options = {**recipe["data_options"], **split}
-            return Source(recipe["data"][0], options, filters, recipe["seed"])()
+            return DataSource(recipe["data"][0], options, filters, recipe["seed"])()
         except (SnellenError, OSError):
             return None
 
 
-class Album:
+class BattleImages:
     """Images of battles as files, for those who take votes elsewhere.
 
     Args:
@@ -138,7 +138,7 @@ class Album:
     """
 
     def __init__(self, store: Store, folder: Path) -> None:
-        self._uploads, self._originals = Uploads(store.folder), Originals(store)
+        self._uploads, self._originals = Uploads(store.folder), SourceImages(store)
         self._store, self.folder = store, folder
 
     def __call__(self, battle: Battle, sha256: str) -> str:

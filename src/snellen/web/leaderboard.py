@@ -17,14 +17,14 @@ from snellen.leaderboards.board import Group, benchmark, grouped
 from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, UNKNOWN
 from snellen.leaderboards.query import Query
-from snellen.leaderboards.ranking import Ranking, pareto
+from snellen.leaderboards.ranking import Ranks, pareto
 from snellen.metrics.classification import per_class
 from snellen.metrics.summary import most
-from snellen.reports.charts import Point, curves, scatter
+from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.reports.page import markdown_table
 from snellen.reports.tables import dollars, heading_of, number, pairs
 from snellen.runs.run import Run
-from snellen.web.state import Site, site_of
+from snellen.web.state import AppState, site_of
 
 __all__ = ["router"]
 
@@ -115,7 +115,7 @@ def _paged(groups: Sequence[Group], page: int) -> list[tuple[Group, Sequence[Ent
 def _chart(group: Group, axis: str) -> dict[str, Any] | None:
     label, value, small = _AXES[axis]
     points = [
-        Point(
+        ChartPoint(
             x,
             100 * e.value,
             _named(e, group),
@@ -133,14 +133,14 @@ def _chart(group: Group, axis: str) -> dict[str, Any] | None:
     return None if drawn is None else {"title": benchmark(group), "left_out": left_out, **drawn}
 
 
-def _best(points: Sequence[Point], *, small: bool) -> list[Point]:
+def _best(points: Sequence[ChartPoint], *, small: bool) -> list[ChartPoint]:
     """As many as a chart has room for, in their order: all that no other beats, then by score."""
     best = pareto([(point.x, point.y) for point in points], small=small)
     others = sorted({*range(len(points))} - {*best}, key=lambda i: -points[i].y)
     return [points[i] for i in sorted([*best, *others][:MARKS])]
 
 
-def _ranks(site: Site, entries: Sequence[Entry], query: Query) -> Callable[[Group], Ranking]:
+def _ranks(site: AppState, entries: Sequence[Entry], query: Query) -> Callable[[Group], Ranks]:
     """Ranks of a group's runs among all that can be compared, whatever is filtered (see
     :meth:`snellen.leaderboards.board.Board.ranks`).
     """
@@ -163,12 +163,12 @@ def _named(entry: Entry, group: Group) -> str:
 
 def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Scores by the number of class names on offer, where a data set was examined with several."""
-    by_data: dict[tuple[str, str], dict[str, dict[int, Point]]] = {}
+    by_data: dict[tuple[str, str], dict[str, dict[int, ChartPoint]]] = {}
     for entry in entries:
         if entry.value is not None and entry.classes and not entry.published:
             bare = entry.protocol.partition("?")[0]
             lines = by_data.setdefault((entry.data, entry.primary), {})
-            point = Point(entry.classes, 100 * entry.value, entry.model)
+            point = ChartPoint(entry.classes, 100 * entry.value, entry.model)
             lines.setdefault(f"{entry.model}, {bare}", {})[entry.classes] = point
     found = []
     for (data, primary), lines in sorted(by_data.items()):

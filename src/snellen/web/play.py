@@ -12,11 +12,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from snellen.chat.conversation import MAX_QUESTION, MAX_TURNS, Playground, Talk
+from snellen.chat.conversation import MAX_QUESTION, MAX_TURNS, Conversation, Playground
 from snellen.errors import BadOption, Conflict, ImageError, UsageError
 from snellen.types import Outcome
 from snellen.web.images import MAX_UPLOAD
-from snellen.web.state import Site, picture, site_of
+from snellen.web.state import AppState, picture, site_of
 
 __all__ = ["router"]
 
@@ -25,7 +25,7 @@ router = APIRouter()
 WATCHERS = CapacityLimiter(200)
 
 
-def _play(site: Site) -> Playground:
+def _play(site: AppState) -> Playground:
     if site.play is None:
         raise UsageError("There is no model to talk with here. Start it with one: snellen play MODEL")
     return site.play
@@ -81,7 +81,9 @@ def talk_page(request: Request, id: str) -> Response:
     return _talk_page(site, _play(site).talk(id))
 
 
-def _talk_page(site: Site, talk: Talk, status: int = 200, *, question: str = "", told: str = "") -> Response:
+def _talk_page(
+    site: AppState, talk: Conversation, status: int = 200, *, question: str = "", told: str = ""
+) -> Response:
     return site.page(
         "play",
         status,

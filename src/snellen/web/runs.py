@@ -24,7 +24,7 @@ from snellen.runs.compare import compare
 from snellen.runs.run import Run
 from snellen.types import Outcome
 from snellen.web.images import preview
-from snellen.web.state import Site, picture, site_of
+from snellen.web.state import AppState, picture, site_of
 
 __all__ = ["router"]
 
@@ -35,7 +35,7 @@ Position = Annotated[int, Path(ge=0, lt=2**31)]
 SAMPLES, BARS = 24, 20
 
 
-def _run(site: Site, id: str) -> Run:
+def _run(site: AppState, id: str) -> Run:
     return Run(site.store, site.store.find(id))
 
 

@@ -18,12 +18,12 @@ from starlette.requests import cookie_parser
 
 from snellen.errors import BadOption
 
-__all__ = ["HEADERS", "Guard", "Policy", "Rates", "is_loopback"]
+__all__ = ["HEADERS", "Policy", "Rates", "SecurityMiddleware", "is_loopback"]
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "snellen_token"
@@ -161,7 +161,7 @@ def cookies(headers: Mapping[str, str]) -> dict[str, str]:
     return cookie_parser(headers.get("cookie", ""))
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware that applies a policy before anything else sees a request."""
 
     def __init__(self, app: App, policy: Policy) -> None:
@@ -176,7 +176,7 @@ class Guard:
             raise RuntimeError(f"{scope['type']} is not spoken here")
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
 
-        async def told(message: Message) -> None:
+        async def told(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 known = {name.lower() for name, _ in message["headers"]}
                 more = {"cache-control": "no-store", **HEADERS}
@@ -205,7 +205,7 @@ class Guard:
             return
         taken, begun = 0, False
 
-        async def counted() -> Message:
+        async def counted() -> AsgiMessage:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
@@ -213,7 +213,7 @@ class Guard:
                 raise _TooLarge
             return message
 
-        async def watched(message: Message) -> None:
+        async def watched(message: AsgiMessage) -> None:
             nonlocal begun
             if (
                 taken <= self.policy.max_body or begun

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from snellen.errors import BadOption, require
 
 if TYPE_CHECKING:
-    from snellen.web.state import Site
+    from snellen.web.state import AppState
 
 __all__ = ["bound", "serve"]
 
@@ -39,7 +39,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    site: Site, sock: socket.socket, *, browse: bool = False, say: Callable[[str], None] = print
+    site: AppState, sock: socket.socket, *, browse: bool = False, say: Callable[[str], None] = print
 ) -> None:
     """Serve until interrupted.
 
@@ -61,7 +61,7 @@ def serve(
     path = "/play" if site.play is not None else "/arena" if site.arena is not None else "/"
     address = f"http://{shown}:{port}{path}"
 
-    class Server(uvicorn.Server):  # type: ignore[misc] # loaded when it is needed, so of no known type
+    class BoundServer(uvicorn.BoundServer):  # type: ignore[misc] # loaded when it is needed, so of no known type
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
@@ -79,4 +79,4 @@ def serve(
         forwarded_allow_ips="127.0.0.1",
         ws="none",
     )
-    Server(config).run([sock])
+    BoundServer(config).run([sock])

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from snellen._version import __version__
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
-from snellen.arena.results import Results
+from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import Playground
 from snellen.errors import SnellenError
 from snellen.leaderboards.board import Board
@@ -24,11 +24,11 @@ from snellen.reports.tables import dollars, heading_of, number
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
 from snellen.suites.published import published, suites_of
-from snellen.web.images import MAX_UPLOAD, Originals, Uploads
+from snellen.web.images import MAX_UPLOAD, SourceImages, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import Policy, Rates
 
-__all__ = ["Site", "TooFast", "picture", "site_of"]
+__all__ = ["AppState", "TooFast", "picture", "site_of"]
 
 VOTER = "snellen_voter"
 
@@ -43,7 +43,7 @@ class TooFast(SnellenError):
 
 
 @dataclass
-class Site:
+class AppState:
     """The app's state."""
 
     store: Store
@@ -56,8 +56,8 @@ class Site:
         self.board = Board(self.store, published(), suites_of)
         self.ballots = VoteStore(self.store)
         self.uploads = Uploads(self.store.folder)
-        self.originals = Originals(self.store)
-        self._results: dict[tuple[bool, bool], tuple[Any, Results]] = {}
+        self.originals = SourceImages(self.store)
+        self._results: dict[tuple[bool, bool], tuple[Any, ArenaResults]] = {}
         self._templates = environment("The web app", "snellen.web")
         self._templates.filters |= {
             "number": number,
@@ -104,12 +104,12 @@ class Site:
         data = await file.read(MAX_UPLOAD + 1)
         return await run_in_threadpool(self.uploads.keep, data, "the upload")
 
-    def results(self, *, style: bool, leaked: bool) -> Results:
+    def results(self, *, style: bool, leaked: bool) -> ArenaResults:
         """What votes say, worked out anew when there are other votes or runs."""
         stamp = (self.ballots.stamp(), tuple(self.store.stamps().values()))
         known = self._results.get((style, leaked))
         if known is None or known[0] != stamp:
-            found = Results.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
+            found = ArenaResults.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
             known = self._results[style, leaked] = (stamp, found)
         return known[1]
 
@@ -151,9 +151,9 @@ def picture(found: tuple[str, bytes] | None) -> Response:
     )
 
 
-def site_of(request: Request) -> Site:
+def site_of(request: Request) -> AppState:
     """The state of the app that a request is for."""
-    site: Site = request.app.state.site
+    site: AppState = request.app.state.site
     return site
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from snellen.diagnosis.analysis import Case, Finding, Part, Table
+from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Subject
 from snellen.metrics.classification import Confusion, per_class
 from snellen.parsing import tokens
 from snellen.reports.tables import pairs
@@ -21,14 +21,14 @@ def siblings(one: str, other: str) -> bool:
     return bool(set(tokens(one)) & set(tokens(other)))
 
 
-class Confusions(Part):
+class Confusions(Analysis):
     """The pairs that are confused most, whether in both directions and whether of one sort; the classes that
     are found least.
     """
 
     name, order = "confusions", 90
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """From the closed-set run."""
         truth, said = pairs(case.closed.outcomes)
         wrong = sum(t != s and s != "" for t, s in zip(truth, said, strict=True))
@@ -53,11 +53,11 @@ class Confusions(Part):
             + "."
         )
         tables = (
-            Table(
+            ResultTable(
                 ("truth", "taken for", "times", "the other way round", *(["share a word"] if sorts else [])),
                 rows,
             ),
-            Table(
+            ResultTable(
                 ("class", "recall", "samples"),
                 tuple((row["class"], f"{100 * row['recall']:.0f} %", str(row["support"])) for row in worst),
             ),

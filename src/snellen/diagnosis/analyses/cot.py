@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from snellen.diagnosis.analysis import Case, Finding, Part, Table, estimate_of, little, points, told
+from snellen.diagnosis.analysis import (
+    Analysis,
+    Finding,
+    ResultTable,
+    Subject,
+    estimate_of,
+    little,
+    points,
+    told,
+)
 
 
-class ChainOfThought(Part):
+class ChainOfThought(Analysis):
     """The open question with and without a chain of thought, and what it costs.
 
     Source: Zhang et al., arXiv 2405.18415, "chain of thought".
@@ -13,7 +22,7 @@ class ChainOfThought(Part):
 
     name, order = "cot", 50
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """Two open-world runs."""
         plain, thought = case.run("open-world"), case.run("open-world?cot=true")
         gap = case.difference(thought, plain)
@@ -31,7 +40,7 @@ class ChainOfThought(Part):
             (title, told(estimate_of(run)), f"{run.metrics['outcomes']['ok']} of {n}", f"{each:.1f}")
             for title, run, each in (("plain", plain, tokens[0]), ("step by step", thought, tokens[1]))
         )
-        table = Table(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)
+        table = ResultTable(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)
         figures = {"difference": gap.result.difference.as_dict(), "tokens": tokens}
         return Finding(
             self.name,

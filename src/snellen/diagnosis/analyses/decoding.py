@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from snellen.diagnosis.analysis import SCORED, Case, Finding, LeftOut, Part, Table, estimate_of, points, told
+from snellen.diagnosis.analysis import (
+    SCORED,
+    Analysis,
+    Finding,
+    ResultTable,
+    Skipped,
+    Subject,
+    estimate_of,
+    points,
+    told,
+)
 
 #: Likelihoods, by how they are normalised for the length of a name.
 WAYS = {
@@ -13,7 +23,7 @@ WAYS = {
 }
 
 
-class Decoding(Part):
+class DecodingRules(Analysis):
     """The name that is generated against the likeliest one.
 
     Source: Zhang et al., arXiv 2405.18415, "probabilistic inference".
@@ -21,12 +31,12 @@ class Decoding(Part):
 
     name, order = "decoding", 60
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """A run for each normalisation, where the model tells likelihoods."""
         if not case.scores:
-            raise LeftOut(f"{case.model} does not tell likelihoods of names")
+            raise Skipped(f"{case.model} does not tell likelihoods of names")
         if len(case.labels) * len(case.selection) > SCORED:
-            raise LeftOut(
+            raise Skipped(
                 f"{len(case.labels)} names for each of {len(case.selection)} images are more than {SCORED:,} "
                 "likelihoods: take fewer with --limit"
             )
@@ -46,7 +56,7 @@ class Decoding(Part):
         )
         rows = [("generated from the list", told(estimate_of(case.closed)), "–")]
         rows += [(t, told(estimate_of(run)), points(gaps[t].result.difference)) for t, run in runs.items()]
-        table = Table(
+        table = ResultTable(
             ("decided by", "accuracy (95 %)", "less generated"),
             tuple(rows),
             "Paired on the same images, p by Holm.",
@@ -56,7 +66,7 @@ class Decoding(Part):
             "difference": {title: one.result.difference.as_dict() for title, one in gaps.items()},
         }
         ids = (case.closed.id, *(run.id for run in runs.values()))
-        return Finding(self.name, "Decoding", verdict, "", (table,), (), figures, ids)
+        return Finding(self.name, "DecodingRules", verdict, "", (table,), (), figures, ids)
 
 
-PART = Decoding()
+PART = DecodingRules()

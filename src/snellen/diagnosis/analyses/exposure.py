@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 
-from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part, Table
+from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Skipped, Subject
 from snellen.diagnosis.exposure_counts import count, texts
 from snellen.metrics.classification import per_class
 from snellen.metrics.stats import LEVEL
-from snellen.reports.charts import Point, scatter
+from snellen.reports.charts import ChartPoint, scatter
 from snellen.reports.tables import pairs
 
 #: As the study bins exposure.
@@ -18,7 +18,7 @@ BINS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 1000, 10_000, 100_000)
 REPLICATES = 2000
 
 
-class Exposure(Part):
+class Exposure(Analysis):
     """How often each class name occurs in what the model was trained on, against its recall.
 
     Source: Zhang et al., arXiv 2405.18415, "data": class exposure and accuracy.
@@ -26,7 +26,7 @@ class Exposure(Part):
 
     name, order = "exposure", 80
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """Count, correlate, bin."""
         lines, source = self._lines(case)
         known = {label: case.selection.data.synonyms.get(label, ()) for label in case.labels}
@@ -37,11 +37,11 @@ class Exposure(Part):
         }
         rows = [(name, counted[name], *recall[name]) for name in case.labels if name in recall]
         if len(rows) < 4 or len({n for _, n, _, _ in rows}) < 2:
-            raise LeftOut(
+            raise Skipped(
                 f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts say nothing"
             )
         if len({r for _, _, r, _ in rows}) < 2:
-            raise LeftOut("all classes have one recall, which no exposure explains")
+            raise Skipped("all classes have one recall, which no exposure explains")
         spearman, pearson = _correlations([n for _, n, _, _ in rows], [r for _, _, r, _ in rows])
         shows = True if spearman[1] > 0 else False if spearman[2] < 0 else None
         verdict = (
@@ -58,8 +58,10 @@ class Exposure(Part):
                 bins.append((name, str(len(some)), f"{100 * mean:.1f} %"))
         below = _below(rows)
         tables = (
-            Table(("texts that name the class", "classes", "recall"), tuple(bins), "Bins as in the study."),
-            Table(
+            ResultTable(
+                ("texts that name the class", "classes", "recall"), tuple(bins), "Bins as in the study."
+            ),
+            ResultTable(
                 ("class", "texts", "recall", "expected"),
                 tuple(
                     (name, f"{n:,}", f"{100 * r:.0f} %", f"{100 * e:.0f} %") for name, n, r, e in below[:10]
@@ -68,7 +70,7 @@ class Exposure(Part):
             ),
         )
         chart = scatter(
-            [Point(n + 1, 100 * r, f"{name} ({n:,})") for name, n, r, _ in rows],
+            [ChartPoint(n + 1, 100 * r, f"{name} ({n:,})") for name, n, r, _ in rows],
             x="texts that name the class, plus one",
             y="recall %",
             pareto_line=False,
@@ -89,12 +91,12 @@ class Exposure(Part):
             self.name, "Exposure", verdict, about, tables, charts, figures, (case.closed.id,), shows
         )
 
-    def _lines(self, case: Case) -> tuple[Iterator[str], str]:
+    def _lines(self, case: Subject) -> tuple[Iterator[str], str]:
         if case.captions:
             return chain.from_iterable(map(texts, case.captions)), ", ".join(p.name for p in case.captions)
         if case.model.startswith("pico:llava"):
             return _pico(skewed="skewed" in case.model), "the lessons that it was taught from images"
-        raise LeftOut("what the model was trained on is not known here. Name its captions: --captions FILE")
+        raise Skipped("what the model was trained on is not known here. Name its captions: --captions FILE")
 
 
 def _pico(*, skewed: bool) -> Iterator[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from snellen.diagnosis.analysis import (
     MARGIN,
     SCORED,
-    Case,
+    Analysis,
     Finding,
-    LeftOut,
-    Part,
-    Table,
+    ResultTable,
+    Skipped,
+    Subject,
     estimate_of,
     points,
     told,
@@ -21,7 +21,7 @@ from snellen.runs.run import Run
 BINARY = 60
 
 
-class Gap(Part):
+class Gap(Analysis):
     """The model under every protocol beside its references, on the same images.
 
     Source: Zhang et al., arXiv 2405.18415, table 1: open- and closed-world accuracy against CLIP.
@@ -29,7 +29,7 @@ class Gap(Part):
 
     name, order = "gap", 10
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """Runs under each protocol, and paired differences with the best reference."""
         own: dict[str, Run] = {"closed-set, one round": case.closed}
         wanted = {"open-world": "open-world"}
@@ -45,7 +45,7 @@ class Gap(Part):
         beside = case.beside()
         if not beside:
             reasons = "; ".join(case.missing.values()) or "none was named"
-            raise LeftOut(f"no other model to compare with ({reasons}). Name some: --reference clip:ORG/NAME")
+            raise Skipped(f"no other model to compare with ({reasons}). Name some: --reference clip:ORG/NAME")
         best = max(beside.values(), key=lambda run: estimate_of(run).value)
         rows = []
         gaps = case.differences(own, best)
@@ -84,7 +84,7 @@ class Gap(Part):
                 else "These images do not tell whether it is behind."
             )
         )
-        table = Table(
+        table = ResultTable(
             ("asked", "accuracy (95 %)", "understood", f"less {best.model}", "parted"),
             tuple(rows),
             "Paired on the same images; parted is whether the difference is significant at 5 %, for all of "

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
-from snellen.diagnosis.analysis import Case, Finding, Part, Table, estimate_of, little, points, told
+from snellen.diagnosis.analysis import (
+    Analysis,
+    Finding,
+    ResultTable,
+    Subject,
+    estimate_of,
+    little,
+    points,
+    told,
+)
 from snellen.metrics.stats import wilson
 from snellen.protocols.base import shuffled
 from snellen.types import Sample
@@ -13,7 +22,7 @@ from snellen.types import Sample
 PARTS, ROUNDS = 5, 5
 
 
-class Order(Part):
+class Order(Analysis):
     """Fixed against shuffled lists, accuracy by the place of the true name, and what a vote over rounds adds.
 
     Source: Zhang et al., arXiv 2405.18415, "label order"; the vote is that of the vendor's study.
@@ -21,7 +30,7 @@ class Order(Part):
 
     name, order = "order", 40
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """A run with fixed order, and one of five shuffled rounds."""
         fixed = case.run("closed-set?rounds=1&order=fixed")
         voted = case.run(f"closed-set?rounds={ROUNDS}")
@@ -57,7 +66,7 @@ class Order(Part):
                 None: "has no effect that these images tell.",
             }[shows]
         )
-        places = Table(
+        places = ResultTable(
             ("true name stands in", "accuracy of the first round", "samples"),
             tuple(
                 (f"fifth {p + 1} of the list", told(wilson(right[p], asked[p])), str(asked[p]))
@@ -65,7 +74,7 @@ class Order(Part):
                 if asked[p]
             ),
         )
-        rounds_ = Table(
+        rounds_ = ResultTable(
             ("rounds", "accuracy of the vote", "votes that agree"),
             tuple(
                 (str(r), told(wilson(wins[r], len(rows))), f"{100 * agree[r]:.1f} %")

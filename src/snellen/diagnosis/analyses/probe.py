@@ -8,12 +8,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import DATASETS, Selection
-from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part, Table, estimate_of, little, points, told
+from snellen.diagnosis.analysis import (
+    Analysis,
+    Finding,
+    ResultTable,
+    Skipped,
+    Subject,
+    estimate_of,
+    little,
+    points,
+    told,
+)
 from snellen.errors import DataError, UsageError, require
 from snellen.metrics.stats import Estimate, paired, rate
 from snellen.metrics.summary import cluster_of
 from snellen.prompts import OPEN_WORLD
-from snellen.reports.charts import Point, curves
+from snellen.reports.charts import ChartPoint, curves
 from snellen.runs.plan import Filters
 from snellen.types import Outcome
 
@@ -30,7 +40,7 @@ ENOUGH = 1000
 log = logging.getLogger(__name__)
 
 
-class Probe(Part):
+class Probe(Analysis):
     """Logistic regression and a small MLP on frozen features, tested on the images that the model was asked
     about.
 
@@ -44,13 +54,13 @@ class Probe(Part):
 
     name, order = "probe", 70
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """Fit on the training split, test beside generation."""
         from snellen.models.huggingface.features import stored
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
         if not isinstance(case.subject, VisionLanguageModel):
-            raise LeftOut(f"{case.model} does not show its hidden states")
+            raise Skipped(f"{case.model} does not show its hidden states")
         said = {row["id"]: row for row in case.closed.outcomes.to_dict("records")}
         tested = [i for i in range(len(case.selection)) if case.selection.id(i) in said]
         train, dropped = self._train(case)
@@ -58,7 +68,7 @@ class Probe(Part):
         labels = {name: [s.data.row(s.indices[i]).label for i in kept] for name, (s, kept) in places.items()}
         few = min(Counter(labels["train"]).values(), default=0)
         if few < 2 or set(labels["train"]) < set(labels["test"]):
-            raise LeftOut("the training split has classes with fewer than two images that can be read")
+            raise Skipped("the training split has classes with fewer than two images that can be read")
         top = case.store.folder / "features"
         held = {
             name: stored(case.subject, selection, kept, OPEN_WORLD[0], top, case.layers)
@@ -105,7 +115,7 @@ class Probe(Part):
         )
         rows = [("generated (closed set)", told(estimate_of(case.closed)))]
         rows += [(title, told(one)) for title, one in sorted(found.items(), key=lambda item: -item[1].value)]
-        table = Table(
+        table = ResultTable(
             ("decided by", "accuracy (95 %)"),
             tuple(rows),
             f"Fitted on {len(labels['train'])} samples of the training split"
@@ -125,12 +135,12 @@ class Probe(Part):
         charts = self._by_depth(found)
         return Finding(self.name, "Probe", verdict, "", (table,), charts, figures, (case.closed.id,), shows)
 
-    def _train(self, case: Case) -> tuple[Selection, int]:
+    def _train(self, case: Subject) -> tuple[Selection, int]:
         """Some of each class of the training split without what is tested, and how many that was."""
         chart = case.data.startswith("chart:")
         split = case.train or ("train" if chart else None)
         if split is None:
-            raise LeftOut("there is no training split to fit it on. Name one: --train-split NAME")
+            raise Skipped("there is no training split to fit it on. Name one: --train-split NAME")
         each = max(2, min(40, TRAINED_ON // len(case.labels)))
         more = {"n": each * len(case.labels)} if chart else {}
         wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_bad=True)
@@ -138,16 +148,16 @@ class Probe(Part):
             data = DATASETS.make(case.data, {**more, **case.data_options, "split": split})
             found = wanted.apply(data, case.seed)
         except UsageError as error:
-            raise LeftOut(f"the split {split!r} cannot be read ({error})") from error
+            raise Skipped(f"the split {split!r} cannot be read ({error})") from error
         known = {case.selection.data.digest(i) for i in case.selection.indices}
         kept = [i for i in found.indices if found.data.digest(i) not in known]
         dropped = len(found.indices) - len(kept)
         if not kept:
-            raise LeftOut(f"all samples of the split {split!r} are among those that are tested")
+            raise Skipped(f"all samples of the split {split!r} are among those that are tested")
         return Selection(found.data, kept, found.labels, found.filters, skip_bad=True), dropped
 
     def _rare(
-        self, case: Case, truth: list[Any], probe: list[float], generated: list[float]
+        self, case: Subject, truth: list[Any], probe: list[float], generated: list[float]
     ) -> tuple[dict[str, Any], str]:
         """Both on the third of classes that generation finds least."""
         by_class: dict[str, list[float]] = {}
@@ -165,12 +175,12 @@ class Probe(Part):
         return {"classes": sorted(least), "probe": means[0], "generated": means[1]}, told_
 
     def _by_depth(self, found: Mapping[str, Estimate]) -> tuple[dict[str, Any], ...]:
-        lines: dict[str, list[Point]] = {}
+        lines: dict[str, list[ChartPoint]] = {}
         for title, one in found.items():
             if title.startswith("layer") and title.endswith("linear"):
                 layer, _, rest = title.removeprefix("layer ").partition(", ")
                 ends = (100 * one.low, 100 * one.high)
-                lines.setdefault(rest, []).append(Point(int(layer), 100 * one.value, "", *ends))
+                lines.setdefault(rest, []).append(ChartPoint(int(layer), 100 * one.value, "", *ends))
         drawn = curves(lines, x="layer", y="accuracy %")
         return () if drawn is None else ({"kind": "curves", **drawn},)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import pstdev
 from urllib.parse import quote
 
-from snellen.diagnosis.analysis import Case, Finding, Part, Table, estimate_of, little, told
+from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Subject, estimate_of, little, told
 from snellen.prompts import OPEN_WORLD
 
 
-class Prompts(Part):
+class Prompts(Analysis):
     """The study's four wordings and any others, against what chance over images alone would do.
 
     Source: Zhang et al., arXiv 2405.18415, "prompt variation".
@@ -17,7 +17,7 @@ class Prompts(Part):
 
     name, order = "prompts", 30
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """One open-world run for each wording."""
         wordings = list(dict.fromkeys([*OPEN_WORLD, *case.prompts]))
         runs = {text: case.run(f"open-world?prompt={quote(text, safe=' ?.,')}") for text in wordings}
@@ -44,7 +44,7 @@ class Prompts(Part):
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
         note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."
-        table = Table(("wording", "accuracy (95 %)", "understood"), rows, note)
+        table = ResultTable(("wording", "accuracy (95 %)", "understood"), rows, note)
         figures = {
             "accuracy": {text: rate.as_dict() for text, rate in rates.items()},
             "standard_deviation": spread / 100,

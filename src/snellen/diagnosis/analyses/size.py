@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snellen.diagnosis.analysis import Case, Finding, LeftOut, Part, Table, told
+from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Skipped, Subject, told
 from snellen.metrics.stats import Estimate, rate
 
 #: Groups where size is a number.
 QUARTERS = ("the smallest quarter", "the second", "the third", "the largest quarter")
 
 
-class Size(Part):
+class Size(Analysis):
     """Accuracy by how large the thing is: as the data say (``size``), its box, or the image's pixels."""
 
     name, order = "size", 85
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """Group the closed-set run's samples."""
         sizes, what = self._sizes(case)
         groups: dict[str, list[bool]] = {}
@@ -25,7 +25,7 @@ class Size(Part):
             if row["id"] in sizes:
                 groups.setdefault(sizes[row["id"]], []).append(row["prediction"] == row["label"])
         if len(groups) < 2:
-            raise LeftOut(f"all samples are alike in {what}")
+            raise Skipped(f"all samples are alike in {what}")
         found = {name: rate(marks, range(len(marks))) for name, marks in groups.items()}
         order = [name for name in QUARTERS if name in found] or sorted(found, key=lambda n: -found[n].value)
         worst, best = min(found, key=lambda n: found[n].value), max(found, key=lambda n: found[n].value)
@@ -35,11 +35,11 @@ class Size(Part):
             + ("size matters here." if apart else "no difference that these images show.")
         )
         rows = tuple((name, told(found[name]), str(len(groups[name]))) for name in order)
-        table = Table((what, "accuracy (95 %)", "samples"), rows)
+        table = ResultTable((what, "accuracy (95 %)", "samples"), rows)
         figures = {name: one.as_dict() for name, one in found.items()}
         return Finding(self.name, "Size", verdict, "", (table,), (), figures, (case.closed.id,))
 
-    def _sizes(self, case: Case) -> tuple[dict[str, str], str]:
+    def _sizes(self, case: Subject) -> tuple[dict[str, str], str]:
         """Each sample's group, and what it is grouped by."""
         samples = [(case.selection.id(i), case.selection[i]) for i in range(len(case.selection))]
         named = {id: str(s.meta["size"]) for id, s in samples if isinstance(s.meta.get("size"), str)}
@@ -52,7 +52,7 @@ class Size(Part):
             return _quarters(boxed), "share of the image that the object takes"
         pixels = {id: float(s.images[0].size[0] * s.images[0].size[1]) for id, s in samples if s.images}
         if len(set(pixels.values())) < 2:
-            raise LeftOut("all images are of one size, and the data do not say how large the objects are")
+            raise Skipped("all images are of one size, and the data do not say how large the objects are")
         return _quarters(pixels), "pixels of the image"
 
 

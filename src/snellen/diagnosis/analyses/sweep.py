@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snellen.diagnosis.analysis import Case, Finding, Part, Table, estimate_of, points, told
+from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Subject, estimate_of, points, told
 from snellen.errors import UsageError
 from snellen.metrics.stats import Paired, paired
 from snellen.metrics.summary import cluster_of
-from snellen.reports.charts import Point, curves
+from snellen.reports.charts import ChartPoint, curves
 from snellen.runs.run import Run
 
 #: As the study's label-set sizes, and those of the vendor's sweep.
 SIZES = (2, 5, 10, 20, 25, 50, 75, 100, 150, 200)
 
 
-class Sweep(Part):
+class Sweep(Analysis):
     """Accuracy against the number of names on offer: the right one and random others, fewer among more.
 
     Source: Zhang et al., arXiv 2405.18415, "label set size".
@@ -23,7 +23,7 @@ class Sweep(Part):
 
     name, order = "sweep", 20
 
-    def examine(self, case: Case) -> Finding:
+    def examine(self, case: Subject) -> Finding:
         """One run for each number, of the model and the references; and of the images of N classes alone."""
         whole = len(case.labels)
         sizes = [*(n for n in SIZES if n < whole), whole]
@@ -36,7 +36,7 @@ class Sweep(Part):
             except UsageError as error:
                 case.missing[name] = str(error)
         drawn = {name: [_point(n, run) for n, run in runs.items()] for name, runs in lines.items()}
-        drawn["guessing"] = [Point(n, 100 / n, "") for n in sizes]
+        drawn["guessing"] = [ChartPoint(n, 100 / n, "") for n in sizes]
         fewer = {
             n: case.run("closed-set?rounds=1", filters=replace(case.filters, num_classes=n))
             for n in sizes[:-1]
@@ -50,7 +50,7 @@ class Sweep(Part):
             )
             for n in sizes
         ]
-        table = Table(
+        table = ResultTable(
             ("names on offer", *lines, "guessing", "images of so many classes alone"),
             tuple(rows),
             "The right name and random others, in which those of a smaller offer are among those of a larger "
@@ -66,11 +66,11 @@ class Sweep(Part):
         charts = () if chart is None else ({"kind": "curves", **chart},)
         return Finding(self.name, "Fewer names", verdict, "", (table,), charts, figures, ids, shows)
 
-    def _run(self, case: Case, n: int, whole: int) -> Run:
+    def _run(self, case: Subject, n: int, whole: int) -> Run:
         return case.closed if n == whole else case.run(f"closed-set?rounds=1&offer={n}")
 
     def _verdict(
-        self, case: Case, lines: dict[str, dict[int, Run]], sizes: list[int]
+        self, case: Subject, lines: dict[str, dict[int, Run]], sizes: list[int]
     ) -> tuple[str, bool | None]:
         few, all_ = sizes[0], sizes[-1]
         mine = lines[case.model]
@@ -122,9 +122,9 @@ def _change(
     )
 
 
-def _point(n: int, run: Run) -> Point:
+def _point(n: int, run: Run) -> ChartPoint:
     figure = estimate_of(run)
-    return Point(n, 100 * figure.value, "", 100 * figure.low, 100 * figure.high)
+    return ChartPoint(n, 100 * figure.value, "", 100 * figure.low, 100 * figure.high)
 
 
 PART = Sweep()

@@ -2,7 +2,7 @@
 
 Ray Data hands out shards of the data set to an actor pool of replicas, and gives those of a replica that
 died to others. Each replica makes the model and the data set anew from their names, reads the samples of its
-shards itself, and examines them as one process would (:class:`~snellen.engine.recorder.Work`), so no
+shards itself, and examines them as one process would (:class:`~snellen.engine.recorder.SampleRunner`), so no
 image but its preview passes between processes. What is answered goes to the one writer, or into a file for
 each shard.
 """
@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen import errors
-from snellen.datasets.base import Bad
+from snellen.datasets.base import InvalidRow
 from snellen.engine.ray.cluster import Engine, load_ray
-from snellen.engine.ray.intervals import Spans
-from snellen.engine.ray.task import Duty, Recipe, identity_of
-from snellen.engine.ray.worker import Replica
-from snellen.engine.ray.writer import Desk
-from snellen.engine.recorder import Tally
+from snellen.engine.ray.intervals import IntervalUnion
+from snellen.engine.ray.task import ModelSpec, TaskSpec, identity_of
+from snellen.engine.ray.worker import Worker
+from snellen.engine.ray.writer import WriterActor
+from snellen.engine.recorder import BatchStats
 from snellen.errors import BadOption, ModelError, SnellenError, Stopped, reason_of, require
 from snellen.models.base import Model
 from snellen.storage.parquet_run import file_size, shard_size
@@ -44,13 +44,13 @@ GRACE = 30.0
 #: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
 SILENCE = 20.0
 
-__all__ = ["Crew", "Share"]
+__all__ = ["RayExecutor", "RunHandle"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Replica:
+class _WorkerStats:
     """What is known of a replica."""
 
     samples: int = 0
@@ -58,30 +58,30 @@ class _Replica:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-class Share:
+class RunHandle:
     """What a crew does for one run.
 
     Attributes:
         skipped: what was left out of its data.
     """
 
-    def __init__(self, crew: Crew, run: str) -> None:
+    def __init__(self, crew: RayExecutor, run: str) -> None:
         self._crew, self.run = crew, run
         self.left = 0
         self.reports: deque[dict[str, Any]] = deque()
-        self.skipped: list[Bad] = []
+        self.skipped: list[InvalidRow] = []
         #: What the shards' files are called.
         self.files: set[str] = set()
-        self._replicas: dict[str, _Replica] = {}
+        self._replicas: dict[str, _WorkerStats] = {}
         self._facts: dict[str, Any] = {}
 
-    async def examine(self) -> AsyncGenerator[Tally]:
+    async def examine(self) -> AsyncGenerator[BatchStats]:
         """What comes of the run's samples, shard by shard.
 
         Raises:
             SnellenError: what a replica could not go on after.
         """
-        busy = Spans()
+        busy = IntervalUnion()
         while self.left:
             if not self.reports:
                 await self._crew.listen()
@@ -92,11 +92,11 @@ class Share:
                 kind, message = report["failure"]
                 raise getattr(errors, kind, ModelError)(message)
             told = report["tally"]
-            tally = Tally(**{**told, "outcomes": Counter(told["outcomes"])})
+            tally = BatchStats(**{**told, "outcomes": Counter(told["outcomes"])})
             # What several did at the same time took its time once.
             tally.seconds = busy.add(report["began"], report["ended"]) if tally.fresh else 0.0
-            self.skipped += [Bad(*bad) for bad in report["skipped"]]
-            replica = self._replicas.setdefault(report["replica"]["name"], _Replica())
+            self.skipped += [InvalidRow(*bad) for bad in report["skipped"]]
+            replica = self._replicas.setdefault(report["replica"]["name"], _WorkerStats())
             replica.samples += tally.n
             replica.errors += tally.outcomes["error"]
             replica.about, self._facts = report["replica"], report["facts"]
@@ -135,7 +135,7 @@ class Share:
         return [peak for one in self._replicas.values() if (peak := one.about[name])]
 
 
-class Crew:
+class RayExecutor:
     """Replicas of a model, at work on several runs.
 
     Args:
@@ -147,7 +147,7 @@ class Crew:
         self, engine: Engine, model: Model, name: str, options: Mapping[str, Any], store: Store
     ) -> None:
         self._engine, self._model, self._store = engine, model, store
-        self._make = Recipe(name, dict(options), model.batch_size, identity_of(model))
+        self._make = ModelSpec(name, dict(options), model.batch_size, identity_of(model))
         self._reports: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
         self._desk: Any = None
         self._stopping = threading.Event()
@@ -157,9 +157,9 @@ class Crew:
         self._lost = False
         self._began = False
         #: By run.
-        self.shares: dict[str, Share] = {}
+        self.shares: dict[str, RunHandle] = {}
 
-    def begin(self, duties: Sequence[Duty]) -> None:
+    def begin(self, duties: Sequence[TaskSpec]) -> None:
         """Start Ray, if it does not run, and have the replicas start with the first shards.
 
         Raises:
@@ -172,8 +172,8 @@ class Crew:
             each = self._resources()
             count = self._count(each)
             folder = str(self._store.folder.resolve())
-            self._desk = self._place(ray.remote(Desk)).remote(self._store.where, folder)
-            self.shares = {duty.run: Share(self, duty.run) for duty in duties}
+            self._desk = self._place(ray.remote(WriterActor)).remote(self._store.where, folder)
+            self.shares = {duty.run: RunHandle(self, duty.run) for duty in duties}
             work = (duties, list(self._shards(duties, count)), each, count)
             self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
@@ -183,7 +183,7 @@ class Crew:
                 raise
             raise ModelError(f"--engine ray: the replicas cannot be started ({reason_of(error)}).") from error
 
-    def _shards(self, duties: Sequence[Duty], replicas: int) -> Iterator[dict[str, int]]:
+    def _shards(self, duties: Sequence[TaskSpec], replicas: int) -> Iterator[dict[str, int]]:
         for place, duty in enumerate(duties):
             batch = self._model.batch_size
             size = file_size(duty.n) if duty.sink else shard_size(duty.n, batch, replicas)
@@ -233,7 +233,7 @@ class Crew:
 
     def _work(
         self,
-        duties: Sequence[Duty],
+        duties: Sequence[TaskSpec],
         shards: Sequence[Mapping[str, int]],
         each: Mapping[str, float],
         count: int,
@@ -248,7 +248,7 @@ class Crew:
             # have taken.
             todo = data.from_items(list(shards), override_num_blocks=len(shards))
             done = todo.map_batches(
-                Replica,
+                Worker,
                 fn_constructor_args=(self._desk, self._make, duties, str(Path.cwd())),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=count),
@@ -302,7 +302,7 @@ class Crew:
                     f"({reason_of(error)})."
                 ) from error
 
-    def record(self, run: str, tally: Tally) -> None:
+    def record(self, run: str, tally: BatchStats) -> None:
         """Note how long samples took; what came of them is stored."""
         self._store.record(run, [], fresh=tally.fresh, seconds=tally.seconds)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Spans"]
+__all__ = ["IntervalUnion"]
 
 
-class Spans:
+class IntervalUnion:
     """Stretches of time, which may overlap."""
 
     def __init__(self) -> None:

@@ -11,10 +11,10 @@ from snellen.datasets.base import Selection
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 
-__all__ = ["Duty", "Recipe", "identity_of"]
+__all__ = ["ModelSpec", "TaskSpec", "identity_of"]
 
 
-class Recipe(NamedTuple):
+class ModelSpec(NamedTuple):
     """What a replica makes its model of.
 
     Args:
@@ -34,7 +34,7 @@ def identity_of(model: Model) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Duty:
+class TaskSpec:
     """An examination as a replica is told of it.
 
     Args:

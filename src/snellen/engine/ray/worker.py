@@ -16,16 +16,16 @@ from typing import Any
 
 from snellen._util.environment import hardware, peak_rss
 from snellen._util.redaction import redact
-from snellen.datasets.base import Bad, Selection
-from snellen.engine.ray.task import Duty, Recipe, identity_of
+from snellen.datasets.base import InvalidRow, Selection
+from snellen.engine.ray.task import ModelSpec, TaskSpec, identity_of
 from snellen.engine.ray.writer import RemoteSink, ShardSink, wait_for
-from snellen.engine.recorder import Tally, Work, readable
+from snellen.engine.recorder import BatchStats, SampleRunner, readable
 from snellen.errors import DataError, ModelError, SnellenError, Stopped, reason_of
 from snellen.models.base import MODELS
-from snellen.storage.parquet_run import Shard, Shards
+from snellen.storage.parquet_run import ParquetRun, ParquetShard
 from snellen.types import Sample
 
-__all__ = ["Replica"]
+__all__ = ["Worker"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 TRIES = 2
 
 
-class _Log(logging.Handler):
+class _RemoteLogHandler(logging.Handler):
     """Sends what is logged to the desk."""
 
     def __init__(self, desk: Any, name: str) -> None:
@@ -46,22 +46,22 @@ class _Log(logging.Handler):
             self._desk.log.remote(self._replica, f"{record.levelname} {self.format(record)}")
 
 
-class Replica:
+class Worker:
     """A copy of the model, asked about shard after shard. What Ray Data makes an actor pool of; it comes back
     with a report of each, also where it failed.
     """
 
-    def __init__(self, desk: Any, make: Recipe, duties: Sequence[Duty], folder: str) -> None:
+    def __init__(self, desk: Any, make: ModelSpec, duties: Sequence[TaskSpec], folder: str) -> None:
         with suppress(OSError):
             os.chdir(folder)  # relative paths are meant from there
         self._desk, self._make, self._duties = desk, make, duties
         self._data: dict[int, Selection] = {}
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._log = logging.getLogger("snellen")
-        self._log.addHandler(_Log(desk, self.name))
+        self._log.addHandler(_RemoteLogHandler(desk, self.name))
         self._log.setLevel(logging.INFO)
         logging.captureWarnings(True)
-        logging.getLogger("py.warnings").addHandler(_Log(desk, self.name))
+        logging.getLogger("py.warnings").addHandler(_RemoteLogHandler(desk, self.name))
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
         """Examine one shard."""
@@ -143,14 +143,14 @@ class Replica:
         return self._data[place]
 
     async def _examine(
-        self, model: Any, duty: Duty, data: Selection, start: int, stop: int
-    ) -> tuple[Tally, list[Bad], str | None]:
+        self, model: Any, duty: TaskSpec, data: Selection, start: int, stop: int
+    ) -> tuple[BatchStats, list[InvalidRow], str | None]:
         """What came of a shard, what was left out, and the file that it is in, if it is in one."""
         ledger: RemoteSink | ShardSink = RemoteSink(self._desk)
         if duty.sink is not None:
-            ledger = ShardSink(Shard(Shards(duty.sink, duty.run), start, stop), self._desk)
+            ledger = ShardSink(ParquetShard(ParquetRun(duty.sink, duty.run), start, stop), self._desk)
         found = _Shard(self._desk, ledger, data)
-        work = Work(
+        work = SampleRunner(
             model,
             duty.protocol,
             ledger,
@@ -177,21 +177,21 @@ class _Shard:
 
     def __init__(self, desk: Any, ledger: RemoteSink | ShardSink, data: Selection) -> None:
         self._desk, self._ledger, self._data = desk, ledger, data
-        self.tally = Tally()
+        self.tally = BatchStats()
         #: Positions of samples that were under way when a replica died.
         self.suspects: list[int] = []
         #: Whether nothing more is to be begun.
         self.stopped = False
         self._skipped = 0
 
-    async def count(self, work: Work, samples: Iterable[tuple[int, Sample]]) -> None:
+    async def count(self, work: SampleRunner, samples: Iterable[tuple[int, Sample]]) -> None:
         """Examine samples, and count them."""
         async with aclosing(work.examine(samples)) as tallies:
             async for tally in tallies:
                 self.tally.add(tally)
         self._skip(work)
 
-    def unsuspected(self, work: Work, positions: range) -> Iterator[tuple[int, Sample]]:
+    def unsuspected(self, work: SampleRunner, positions: range) -> Iterator[tuple[int, Sample]]:
         """The samples that are missing. Those that were under way when a replica died are put aside."""
         size = work.model.batch_size
         for first in range(positions.start, positions.stop, size):
@@ -208,7 +208,7 @@ class _Shard:
             fine = (ids[id] for id, died in before.items() if died == (0, 0))
             yield from readable(self._data, fine, work.skipped)
 
-    def alone(self, work: Work, position: int) -> Iterator[tuple[int, Sample]]:
+    def alone(self, work: SampleRunner, position: int) -> Iterator[tuple[int, Sample]]:
         """A sample by itself, unless it was so when replicas died: then it is recorded as an error."""
         id = self._data.id(position)
         try:
@@ -230,14 +230,14 @@ class _Shard:
             self.tally.add(work.give_up(position, sample, reason))
             wait_for(self._desk.give_up.remote(work.run, id))
 
-    def _skip(self, work: Work) -> None:
+    def _skip(self, work: SampleRunner) -> None:
         """What was left out is not under way."""
         if new := work.skipped[self._skipped :]:
             self._skipped += len(new)
             wait_for(self._desk.ended.remote(work.run, [bad.where for bad in new]))
 
 
-def _told(tally: Tally) -> str:
+def _told(tally: BatchStats) -> str:
     """A tally in words."""
     parts = [f"{n} {outcome}" for outcome, n in sorted(tally.outcomes.items())]
     return ", ".join([*parts, f"{tally.known} examined before"] if tally.known else parts)

@@ -13,12 +13,12 @@ from typing import Any
 from snellen._util.redaction import redact
 from snellen.errors import ModelError, SnellenError, Stopped
 from snellen.images import Image
-from snellen.storage.parquet_run import Shard
-from snellen.storage.rows import Finding, Remembered, Written, written
+from snellen.storage.parquet_run import ParquetShard
+from snellen.storage.rows import CacheEntry, RunRows, SampleResult, written
 from snellen.storage.store import Store
 from snellen.types import Response
 
-__all__ = ["Desk", "RemoteSink", "ShardSink", "wait_for"]
+__all__ = ["RemoteSink", "ShardSink", "WriterActor", "wait_for"]
 
 #: Seconds after which a shard that is not done is written: so much is lost, at most, with a replica.
 EVERY = 60.0
@@ -26,7 +26,7 @@ EVERY = 60.0
 LOADS = 3
 
 
-class Desk:
+class WriterActor:
     """The one writer, and what must be known of all replicas: what each of them has under way. An actor
     beside the process that started the run.
 
@@ -54,11 +54,11 @@ class Desk:
         """See :meth:`snellen.storage.store.Store.recall`."""
         return self._store.recall(keys)
 
-    def remember(self, rows: list[Remembered]) -> dict[str, Response]:
+    def remember(self, rows: list[CacheEntry]) -> dict[str, Response]:
         """See :meth:`snellen.storage.store.Store.remember`."""
         return self._store.remember(rows)
 
-    def write(self, run: str, rows: Written) -> None:
+    def write(self, run: str, rows: RunRows) -> None:
         """Commit what came of some samples; they are not under way any more."""
         self._store.write(run, rows)
         self.ended(run, [row["id"] for row in rows.samples])
@@ -177,7 +177,7 @@ def wait_for(reference: Any) -> Any:
 
 
 class RemoteSink:
-    """A ledger (see :class:`snellen.engine.recorder.Ledger`) that the desk keeps."""
+    """A ledger (see :class:`snellen.engine.recorder.ResultSink`) that the desk keeps."""
 
     def __init__(self, desk: Any) -> None:
         self._desk = desk
@@ -186,18 +186,20 @@ class RemoteSink:
         known: dict[str, Response] = wait_for(self._desk.recall.remote(list(keys)))
         return known
 
-    def remember(self, rows: Sequence[Remembered]) -> dict[str, Response]:
+    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         known: dict[str, Response] = wait_for(self._desk.remember.remote(list(rows)))
         return known
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
-        """See :meth:`Desk.begin_missing`."""
+        """See :meth:`WriterActor.begin_missing`."""
         before: Mapping[str, tuple[int, int] | None] = wait_for(
             self._desk.begin_missing.remote(run, list(ids))
         )
         return before
 
-    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+    def record(
+        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+    ) -> None:
         """Seconds are counted by who knows of all replicas."""
         wait_for(self._desk.write.remote(run, written(run, findings)))
 
@@ -220,18 +222,20 @@ class RemoteSink:
 class ShardSink:
     """A ledger that is a file of its own; images get no previews."""
 
-    def __init__(self, shard: Shard, desk: Any) -> None:
+    def __init__(self, shard: ParquetShard, desk: Any) -> None:
         self._shard, self._desk = shard, desk
         self.recall, self.remember = shard.recall, shard.remember
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
-        """See :meth:`Desk.begin_missing`."""
+        """See :meth:`WriterActor.begin_missing`."""
         known = self._shard.examined(ids)
         todo = [id for id in ids if id not in known]
         before: Mapping[str, tuple[int, int] | None] = wait_for(self._desk.begin.remote(run, todo))
         return before
 
-    def record(self, run: str, findings: Sequence[Finding], *, fresh: int = 0, seconds: float = 0.0) -> None:
+    def record(
+        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+    ) -> None:
         rows = written(run, findings)
         self._shard.record(rows)
         self._shard.write(EVERY)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen._util.files import write_atomic
 from snellen.errors import StoreError, Unsupported
-from snellen.models.huggingface.vlm import Row, VisionLanguageModel
+from snellen.models.huggingface.vlm import PromptRow, VisionLanguageModel
 from snellen.types import Request, Sample, ask
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
     import torch
 
     model.load()
-    row = Row(request, model.prompt(request.messages))
+    row = PromptRow(request, model.prompt(request.messages))
     with torch.inference_mode(), _watched(model.decoder) as seen:
         inputs = model.on_device(model.process(row.prompt, request.images))
         output = model.decoder(**inputs, output_hidden_states=True)

@@ -26,8 +26,8 @@ from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.matmul import take_fastest_route
 from snellen.models.huggingface.options import PrefixMode
 from snellen.models.huggingface.prefix_cache.prefill import keep
-from snellen.models.huggingface.prefix_cache.self_check import BRANCHES, Way
-from snellen.models.huggingface.prefix_cache.strategy import Sharing, encoded_once
+from snellen.models.huggingface.prefix_cache.self_check import BRANCHES, Strategy
+from snellen.models.huggingface.prefix_cache.strategy import PrefixSharing, encoded_once
 from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
@@ -46,7 +46,7 @@ WAVE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PromptRow:
     """One line of a batch: a request's prompt, with one of its continuations where it is scored."""
 
     request: Request
@@ -73,7 +73,7 @@ class VisionLanguageModel(CheckpointModel):
         self._prefix = prefix
         # Fast tokenizers are not safe between threads, and images to come are read in another.
         self._words = threading.RLock()
-        self._sharing = Sharing(self, prefix, cache_budget)
+        self._sharing = PrefixSharing(self, prefix, cache_budget)
         config = checkpoint.config()
         text = config.get_text_config(decoder=True)
         # Where the prompt sees what follows it (PaliGemma), or is read by another half of the model, the
@@ -148,7 +148,7 @@ class VisionLanguageModel(CheckpointModel):
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
         """An image's questions stay together, where they share; as many images as pays."""
         clusters = self._sharing.clusters(requests)
-        if not clusters or self._sharing.way is Way.PLAIN:
+        if not clusters or self._sharing.way is Strategy.PLAIN:
             return super().together(requests)
         alike: dict[Any, list[list[int]]] = {}
         for places in clusters:
@@ -191,7 +191,7 @@ class VisionLanguageModel(CheckpointModel):
             return []
         if requests[0].kind is Kind.SCORE:
             return self._score(requests)
-        rows = [Row(r, self.prompt(r.messages)) for r in requests]
+        rows = [PromptRow(r, self.prompt(r.messages)) for r in requests]
         if requests[0].decoding.temperature > 0:
             # Drawn one by one, each from its own seed: no draw depends on its batch.
             return [reply for row in rows for reply in self._generate([row])]
@@ -233,7 +233,7 @@ class VisionLanguageModel(CheckpointModel):
         """The processor's tensors for one prompt."""
         return self.process_all([(prompt, images)], "right")
 
-    def _by_length(self, rows: Sequence[Row]) -> list[Response]:
+    def _by_length(self, rows: Sequence[PromptRow]) -> list[Response]:
         """Generate in batches of prompts of one length, which need no padding."""
         readers = [self._tokenizer, getattr(self._processor, "qformer_tokenizer", self._tokenizer)]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -248,7 +248,7 @@ class VisionLanguageModel(CheckpointModel):
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────
 
-    def _generate(self, rows: Sequence[Row]) -> list[Response]:
+    def _generate(self, rows: Sequence[PromptRow]) -> list[Response]:
         decoding = rows[0].request.decoding
         inputs = self._inputs(rows, padding_side="left")
         config = self.generation_config(decoding)
@@ -278,7 +278,7 @@ class VisionLanguageModel(CheckpointModel):
             def __call__(self, ids: Any, scores: Any, **_: Any) -> Any:
                 return torch.full((ids.shape[0],), stopped.is_set(), device=ids.device)
 
-        row = Row(request, self.prompt(request.messages))
+        row = PromptRow(request, self.prompt(request.messages))
         config = self.generation_config(request.decoding)
         pieces = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
         made: list[Any] = []
@@ -318,7 +318,7 @@ class VisionLanguageModel(CheckpointModel):
         return self.response(made[1], made[0], config, row.prompt)
 
     def _allowed(
-        self, rows: Sequence[Row], config: Any, start: int
+        self, rows: Sequence[PromptRow], config: Any, start: int
     ) -> Callable[[int, Any], list[int]] | None:
         """Which tokens may come next in each row: along a trie of what may be said, and then an end. None
         where anything may.
@@ -340,7 +340,7 @@ class VisionLanguageModel(CheckpointModel):
 
         return allowed
 
-    def _trie(self, row: Row) -> dict[int, Any]:
+    def _trie(self, row: PromptRow) -> dict[int, Any]:
         """The tokens of what may be said in a row's answer, as they follow its prompt."""
         prompt = self.tokens(row.prompt)
         root: dict[int, Any] = {}
@@ -411,12 +411,12 @@ class VisionLanguageModel(CheckpointModel):
     # ── log-likelihoods ─────────────────────────────────────────────────────────────────────────────
 
     def _score(self, requests: Sequence[Request]) -> list[Response]:
-        rows: list[Row] = []
+        rows: list[PromptRow] = []
         tails: list[list[int]] = []
         for request in requests:
             prompt = self.prompt(request.messages)
             rows += [
-                Row(request, prompt, self._chat.continuation(request.messages, text))
+                PromptRow(request, prompt, self._chat.continuation(request.messages, text))
                 for text in request.continuations
             ]
             tails += self.tails(request, prompt)[0]
@@ -456,7 +456,7 @@ class VisionLanguageModel(CheckpointModel):
         shared = min(common([start, one]) for one in whole)
         return [one[shared:] for one in whole], len(start) - shared
 
-    def _score_rows(self, pairs: Sequence[tuple[Row, list[int]]]) -> list[tuple[Score, int]]:
+    def _score_rows(self, pairs: Sequence[tuple[PromptRow, list[int]]]) -> list[tuple[Score, int]]:
         import torch
 
         rows = [row for row, _ in pairs]
@@ -487,13 +487,13 @@ class VisionLanguageModel(CheckpointModel):
 
     # ── both ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _inputs(self, rows: Sequence[Row], padding_side: str) -> Any:
+    def _inputs(self, rows: Sequence[PromptRow], padding_side: str) -> Any:
         """The processor's tensors for these rows, on the model's device and in its precision."""
         shown = [(row.prompt + row.continuation, row.request.images) for row in rows]
         inputs = self.on_device(self.process_all(shown, padding_side))
         self.refuse_what_is_too_long(int(inputs["attention_mask"].sum(1).max()))
         seen = {tuple(image.sha256 for image in images) for _, images in shown}
-        if len(rows) > 1 and len(seen) == 1 and seen != {()} and self._sharing.way is Way.VISION:
+        if len(rows) > 1 and len(seen) == 1 and seen != {()} and self._sharing.way is Strategy.VISION:
             return encoded_once(self._model, inputs, len(rows))
         return inputs
 

@@ -24,7 +24,7 @@ from snellen.types import Outcome, Request, Response
 if TYPE_CHECKING:
     from snellen.images import Image
 
-__all__ = ["Failed", "Manners", "RemoteModel"]
+__all__ = ["RemoteModel", "RequestError", "RetryPolicy"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ RETRIED = frozenset({408, 409, 425, 429})
 HOPELESS = frozenset({401, 403, 404})
 
 
-class Failed(Exception):
+class RequestError(Exception):
     """A try that brought no answer.
 
     Args:
@@ -67,7 +67,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Manners:
+class RetryPolicy:
     """How a server is dealt with; changes no answer.
 
     Args:
@@ -116,7 +116,7 @@ class RemoteModel(Model):
     remote = True
     batch_size = 1
 
-    def __init__(self, name: str, address: str, manners: Manners, prices: Prices | None = None) -> None:
+    def __init__(self, name: str, address: str, manners: RetryPolicy, prices: Prices | None = None) -> None:
         self.name, self.address = name, address
         self.manners, self.prices = manners, prices
         self._tokens_each = 0.0  # of a request, both ways, as measured
@@ -206,7 +206,7 @@ class RemoteModel(Model):
         except SnellenError:
             raise
         except Exception as error:  # a failure, or a fault that nobody foresaw, of ours or of a server's
-            failed = error if isinstance(error, Failed) else Failed(reason_of(error), again=False)
+            failed = error if isinstance(error, RequestError) else RequestError(reason_of(error), again=False)
             reply = Response(outcome=Outcome.ERROR, reason=str(failed))
             self._failed(failed)
         else:
@@ -214,7 +214,7 @@ class RemoteModel(Model):
             self._answered += 1
         return replace(reply, latency=time.perf_counter() - began)
 
-    def _failed(self, error: Failed) -> None:
+    def _failed(self, error: RequestError) -> None:
         """Count a request that came to nothing, and give up where that is all that comes.
 
         Raises:
@@ -233,7 +233,7 @@ class RemoteModel(Model):
         self.stop()
         raise self._cause
 
-    def advice(self, error: Failed) -> str:
+    def advice(self, error: RequestError) -> str:
         """What a user can do about a failure, in a sentence; or nothing."""
         return ""
 
@@ -264,7 +264,7 @@ class RemoteModel(Model):
             return tries.spent() + state.upcoming_sleep > self.manners.deadline
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.again),
+            retry=retry_if_exception(lambda error: isinstance(error, RequestError) and error.again),
             stop=lambda state: stop_after_attempt(self.manners.tries)(state) or late(state),
             wait=wait,
             sleep=self._sleep,
@@ -303,7 +303,7 @@ class RemoteModel(Model):
             try:
                 data = await self._in_time(payload, min(self.manners.timeout, max(left, 1.0)))
                 spent = self._count(data, expected, reserved)
-            except Failed as error:
+            except RequestError as error:
                 spent = reserved if error.billed else 0.0
                 kind = str(error.status or "no answer")
                 self._counts[kind] += 1
@@ -326,7 +326,7 @@ class RemoteModel(Model):
             async with asyncio.timeout(seconds):
                 return await self.exchange(payload)
         except TimeoutError as error:
-            raise Failed(f"no answer within {seconds:.0f} s", billed=True) from error
+            raise RequestError(f"no answer within {seconds:.0f} s", billed=True) from error
 
     # ── tokens and money ────────────────────────────────────────────────────────────────────────────
 

@@ -16,7 +16,7 @@ from snellen._util.redaction import redact
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of, require
 from snellen.images import Image
-from snellen.models.remote.base import Failed, Manners, RemoteModel
+from snellen.models.remote.base import RemoteModel, RequestError, RetryPolicy
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.replies import (
     choices,
@@ -25,7 +25,7 @@ from snellen.models.remote.replies import (
     prompt_tokens,
     read_reply,
 )
-from snellen.models.remote.urls import Key
+from snellen.models.remote.urls import ApiKey
 from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
@@ -87,13 +87,13 @@ class ChatModel(RemoteModel):
         model: str,
         address: str,
         settings: Settings,
-        manners: Manners,
+        manners: RetryPolicy,
         prices: Prices | None = None,
-        key: Key | None = None,
+        key: ApiKey | None = None,
     ) -> None:
         super().__init__(name, address, manners, prices)
         self.model, self.settings = model, settings
-        self._key = key or Key("OPENAI_API_KEY", needed=False)
+        self._key = key or ApiKey("OPENAI_API_KEY", needed=False)
         if settings.scores != "prompt":
             self.hint = "A server of vLLM tells likelihoods: vllm:NAME, or -M scores=prompt."
         more = {"none": set(), "top": {Kind.CHOOSE}, "prompt": {Kind.CHOOSE, Kind.SCORE}}[settings.scores]
@@ -121,7 +121,7 @@ class ChatModel(RemoteModel):
         ) as self._client:
             yield
 
-    def advice(self, error: Failed) -> str:
+    def advice(self, error: RequestError) -> str:
         if error.status in (401, 403):
             return f"The key stands in the environment variable {self._key.variable}."
         if error.status == 404:
@@ -195,7 +195,7 @@ class ChatModel(RemoteModel):
         body |= settings.extra
         if request.messages[-1].role == "assistant":
             if settings.scores != "prompt":
-                raise Failed("only vLLM goes on with an answer that is begun (-P prefix=)", again=False)
+                raise RequestError("only vLLM goes on with an answer that is begun (-P prefix=)", again=False)
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return Payload(body | more, request.images)
 
@@ -276,21 +276,21 @@ class ChatModel(RemoteModel):
         except openai.APIStatusError as error:
             raise _refusal(error) from error
         except openai.APIConnectionError as error:
-            raise Failed(f"the connection failed ({reason_of(_root(error))})") from error
-        except Failed:
+            raise RequestError(f"the connection failed ({reason_of(_root(error))})") from error
+        except RequestError:
             raise
         except openai.OpenAIError as error:
-            raise Failed(reason_of(error), again=False) from error
+            raise RequestError(reason_of(error), again=False) from error
         except Exception as error:  # what breaks in the middle of an answer: the transport's own errors
-            raise Failed(f"the answer broke off ({reason_of(error)})", billed=True) from error
+            raise RequestError(f"the answer broke off ({reason_of(error)})", billed=True) from error
         data = parse(text)
         if not isinstance(data, dict):
-            raise Failed(f"an answer that is no JSON object: {str(data)[:80]!r}")
+            raise RequestError(f"an answer that is no JSON object: {str(data)[:80]!r}")
         choices(data)  # an answer without any is worth another try
         return data
 
 
-class _Filtered(Failed):
+class _Filtered(RequestError):
     """The request was refused for what it holds, before the model saw it."""
 
 
@@ -323,7 +323,7 @@ def _scored(
     )
 
 
-def _refusal(error: Any) -> Failed:
+def _refusal(error: Any) -> RequestError:
     """What a status other than 200 says."""
     body: Any = error.body if isinstance(error.body, Mapping) else {}
     body = body["error"] if isinstance(body.get("error"), Mapping) else body
@@ -332,9 +332,9 @@ def _refusal(error: Any) -> Failed:
     if error.status_code in (301, 302, 303, 307, 308):
         where = redact(str(error.response.headers.get("location", "elsewhere")))
         said = f"{error.status_code} the server points to {where}; set that as base_url"
-        return Failed(said, 404, again=False)
+        return RequestError(said, 404, again=False)
     if error.status_code == 400 and str(body.get("code")) in FILTERED:
         return _Filtered(reason, 400)
     if error.status_code == 413:
         reason += " (shrink images with -M max_side=1024)"
-    return Failed(reason, error.status_code, after=retry_after(error.response.headers))
+    return RequestError(reason, error.status_code, after=retry_after(error.response.headers))

@@ -13,9 +13,9 @@ from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
-from snellen.models.remote.base import Failed, Manners, RemoteModel
+from snellen.models.remote.base import RemoteModel, RequestError, RetryPolicy
 from snellen.models.remote.prices import Prices
-from snellen.models.remote.urls import Key, address_of, storable_option
+from snellen.models.remote.urls import ApiKey, address_of, storable_option
 from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.types import Kind, Request, Response, Score
 
@@ -81,11 +81,11 @@ def endpoint(
         query=storable_option("query", query) or "",
         paths=(paths[0], paths[1]),
         body=storable_option("body", body),
-        key=Key(api_key_env, needed=True) if api_key_env else None,
+        key=ApiKey(api_key_env, needed=True) if api_key_env else None,
         scheme=scheme,
         mapping=read_mapping(mapping),
         max_side=max_side,
-        manners=Manners(timeout, deadline, tries, stop_after, requests_per_minute),
+        manners=RetryPolicy(timeout, deadline, tries, stop_after, requests_per_minute),
         price=price,
     )
 
@@ -105,11 +105,11 @@ class Endpoint(RemoteModel):
         query: str,
         paths: tuple[Any, Any],
         body: str | None,
-        key: Key | None,
+        key: ApiKey | None,
         scheme: str,
         mapping: Mapping[str, list[str]],
         max_side: int | None,
-        manners: Manners,
+        manners: RetryPolicy,
         price: float | None,
     ) -> None:
         if price is not None and not 0 <= price < math.inf:
@@ -168,7 +168,7 @@ class Endpoint(RemoteModel):
         found = data["found"]
         labels, scores = (path.search(found) for path in self._paths)
         if not isinstance(labels, list) or not isinstance(scores, list) or len(labels) != len(scores):
-            raise Failed(
+            raise RequestError(
                 f"labels={self._paths[0].expression!r} and scores={self._paths[1].expression!r} find no two "
                 f"equally long lists in {json.dumps(found)[:200]}",
                 again=False,
@@ -176,7 +176,7 @@ class Endpoint(RemoteModel):
         try:
             values = [float(score) for score in scores]
         except (TypeError, ValueError) as error:
-            raise Failed(f"scores that are no numbers: {scores[:3]!r}", again=False) from error
+            raise RequestError(f"scores that are no numbers: {scores[:3]!r}", again=False) from error
         own = dict(enumerate(map(str, labels)))
         ids = match(request.continuations, own, self.mapping)
         return Response(scores=tuple(Score(max((values[i] for i in of), default=-math.inf)) for of in ids))
@@ -196,8 +196,8 @@ class Endpoint(RemoteModel):
                 text = await at_most(reply.content.iter_any(), MAX_ANSWER)
                 status, headers = reply.status, reply.headers
         except aiohttp.ClientError as error:
-            raise Failed(f"the connection failed ({reason_of(error)})") from error
+            raise RequestError(f"the connection failed ({reason_of(error)})") from error
         if status >= 300:
             said = text[:300].decode("utf-8", "replace").strip()
-            raise Failed(f"{status} {said}", status, after=retry_after(headers))
+            raise RequestError(f"{status} {said}", status, after=retry_after(headers))
         return {"found": parse(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}

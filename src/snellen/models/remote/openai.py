@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from snellen.errors import BadOption
 from snellen.models.base import MODELS, Model
-from snellen.models.remote.urls import Key, address_of, storable_option
+from snellen.models.remote.urls import ApiKey, address_of, storable_option
 
 __all__ = ["PROVIDERS", "Provider", "openai"]
 
@@ -92,7 +92,7 @@ def openai(
 
 
 def _chat(scheme: str, model: str, **options: Any) -> Model:
-    from snellen.models.remote.base import Manners
+    from snellen.models.remote.base import RetryPolicy
     from snellen.models.remote.chat import ChatModel, Settings
     from snellen.models.remote.prices import Prices
 
@@ -105,7 +105,7 @@ def _chat(scheme: str, model: str, **options: Any) -> Model:
     address = address_of("base_url", base_url or provider.address)
     own = address == provider.address
     key_name = options["api_key_env"] or provider.key
-    key = Key(key_name, needed=options["api_key_env"] is not None or (own and provider.needs_key))
+    key = ApiKey(key_name, needed=options["api_key_env"] is not None or (own and provider.needs_key))
     settings = {name: options[name] for name in Settings.__dataclass_fields__}
     settings["extra"] = _object("extra", storable_option("extra", options["extra"]))
     storable_option("system", options["system"])
@@ -122,7 +122,7 @@ def _chat(scheme: str, model: str, **options: Any) -> Model:
         model=model,
         address=address,
         settings=Settings(**settings),
-        manners=Manners(**{name: options[name] for name in Manners.__dataclass_fields__}),
+        manners=RetryPolicy(**{name: options[name] for name in RetryPolicy.__dataclass_fields__}),
         prices=Prices.find(f"{scheme}:{model}", options["price_in"], options["price_out"]),
         key=key,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snellen.metrics.stats import log_sum
-from snellen.models.remote.base import Failed, tokens_of
+from snellen.models.remote.base import RequestError, tokens_of
 from snellen.parsing import split_thinking
 from snellen.types import Outcome, Response, Score
 
@@ -27,12 +27,12 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(error := data.get("error"), Mapping):
         code = error.get("code")
         status = code if isinstance(code, int) else None
-        raise Failed(f"{code or 'error'}: {str(error.get('message') or error)[:500]}", status)
+        raise RequestError(f"{code or 'error'}: {str(error.get('message') or error)[:500]}", status)
     found = data.get("choices")
     if not found and isinstance(said := error or data.get("detail") or data.get("message"), str):
-        raise Failed(f"an answer without choices: {said[:500]}")
+        raise RequestError(f"an answer without choices: {said[:500]}")
     if not isinstance(found, list) or not found or not isinstance(found[0], Mapping):
-        raise Failed("an answer without choices")
+        raise RequestError("an answer without choices")
     return found
 
 
@@ -45,7 +45,7 @@ def read_reply(data: Mapping[str, Any]) -> Response:
     choice = choices(data)[0]
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        raise Failed("an answer without a message")
+        raise RequestError("an answer without a message")
     text, thinking = _texts(message)
     finish = str(choice.get("finish_reason") or "").lower()[:50]
     outcome, reason = Outcome.OK, ""
@@ -113,7 +113,7 @@ def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> 
     given = choices(data)[0].get("logprobs")
     content = given.get("content") if isinstance(given, Mapping) else None
     if not isinstance(content, list) or not content:
-        raise Failed(
+        raise RequestError(
             "the server gave no logprobs for the answer; ask it in words (-P read=text) or set scores=none",
             again=False,
         )
@@ -131,7 +131,7 @@ def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
     """
     given = data.get("prompt_logprobs")
     if not isinstance(given, list) or not given:
-        raise Failed(
+        raise RequestError(
             "the server gave no prompt_logprobs, which vLLM does; protocols that need none: closed-set, "
             "binary, open-world",
             again=False,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from snellen._util.redaction import guard, redact
 from snellen.errors import BadOption, ModelError
 
-__all__ = ["Key", "address_of", "storable_option"]
+__all__ = ["ApiKey", "address_of", "storable_option"]
 
 
 def address_of(option: str, address: str) -> str:
@@ -48,7 +48,7 @@ def storable_option(option: str, text: str | None) -> str | None:
     return text
 
 
-class Key:
+class ApiKey:
     """A key in the environment. Its value is redacted from everything once it is known, and stands in no
     representation of this.
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from snellen.models.remote.base import Failed
+from snellen.models.remote.base import RequestError
 
 __all__ = ["FORMATS", "MAX_ANSWER", "MAX_IMAGE", "at_most", "parse", "retry_after"]
 
@@ -29,7 +29,7 @@ async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
     async for chunk in chunks:
         data += chunk
         if len(data) > most:
-            raise Failed(f"an answer of more than {most:,} bytes", again=False, billed=True)
+            raise RequestError(f"an answer of more than {most:,} bytes", again=False, billed=True)
     return bytes(data)
 
 
@@ -43,7 +43,7 @@ def parse(text: bytes) -> Any:
         return json.loads(text)
     except ValueError as error:
         shown = text[:80].decode("utf-8", "replace")
-        raise Failed(f"an answer that is no JSON: {shown!r}", billed=True) from error
+        raise RequestError(f"an answer that is no JSON: {shown!r}", billed=True) from error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

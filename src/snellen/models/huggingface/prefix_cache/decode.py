@@ -12,31 +12,31 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, Prefix, cached_bytes
-from snellen.models.huggingface.prefix_cache.trie import Forest, chunks, plant
+from snellen.models.huggingface.prefix_cache.trie import Trie, chunks, plant
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MOST_NODES", "Branch", "Branches", "Packed", "Rows", "greedy"]
+__all__ = ["MOST_NODES", "BatchedSuffixes", "PackedSuffixes", "Suffix", "Suffixes", "greedy"]
 
 #: How many nodes a forest has at most: attention grows with their square.
 MOST_NODES = 1024
 #: For how many tokens of a suffix and its answer rows have room before they are copied.
 ROOM = 64
 #: A suffix, and the number of the image that it is about.
-Branch = tuple[int, list[int]]
+Suffix = tuple[int, list[int]]
 
 
-class Branches(ABC):
+class Suffixes(ABC):
     """Branches that grow from a prefix, some tokens at a time."""
 
-    def __init__(self, prefix: Prefix, branches: Sequence[Branch]) -> None:
+    def __init__(self, prefix: Prefix, branches: Sequence[Suffix]) -> None:
         self.prefix, self.branches = prefix, branches
 
     @classmethod
     @abstractmethod
     def cut(
-        cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
+        cls, prefix: Prefix, branches: Sequence[Suffix], budget: int, more: int | None
     ) -> list[list[int]]:
         """Cut branches into groups that each take about ``budget`` bytes at most.
 
@@ -59,7 +59,7 @@ class Branches(ABC):
         """The sum of log P(token | all before it) over each suffix from its place ``begins`` on."""
 
 
-class Packed(Branches):
+class PackedSuffixes(Suffixes):
     """All branches of an image in one row, as a forest: each token sees its ancestors and the prefix.
 
     The prefix is never copied per branch, and what suffixes share is computed once.
@@ -67,7 +67,7 @@ class Packed(Branches):
 
     @classmethod
     def cut(
-        cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
+        cls, prefix: Prefix, branches: Sequence[Suffix], budget: int, more: int | None
     ) -> list[list[int]]:
         # Attention takes [nodes, prefix + nodes] of masks, and of scores where it is eager.
         wide = prefix.length + MOST_NODES
@@ -150,7 +150,7 @@ class Packed(Branches):
             sums.index_add_(0, torch.tensor(branches), found)
         return sums.tolist()
 
-    def _forests(self, sequences: Sequence[list[int]], begins: Sequence[int]) -> list[Forest]:
+    def _forests(self, sequences: Sequence[list[int]], begins: Sequence[int]) -> list[Trie]:
         """One an image."""
         found = []
         for number in range(self.prefix.count):
@@ -158,7 +158,7 @@ class Packed(Branches):
             found.append(plant([sequences[i] for i in mine], [begins[i] for i in mine]))
         return found
 
-    def _paths(self, forests: Sequence[Forest]) -> list[tuple[int, list[int]]]:
+    def _paths(self, forests: Sequence[Trie]) -> list[tuple[int, list[int]]]:
         """Each branch's row, and its nodes there."""
         paths = [iter(forest.paths) for forest in forests]
         return [(image, next(paths[image])) for image, _ in self.branches]
@@ -169,7 +169,7 @@ class Packed(Branches):
 
         return np.pad(seen, (self._width - len(seen), 0))
 
-    def _start(self, forests: Sequence[Forest]) -> torch.Tensor:
+    def _start(self, forests: Sequence[Trie]) -> torch.Tensor:
         """Run all forests at once: the logits [B, W, V] of the wanted nodes, flush right."""
         import numpy as np
         import torch
@@ -226,12 +226,12 @@ class Packed(Branches):
         return added.masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
 
 
-class Rows(Branches):
+class BatchedSuffixes(Suffixes):
     """Each branch in a row of its own, over a copy of the prefix: for layers that cannot be masked."""
 
     @classmethod
     def cut(
-        cls, prefix: Prefix, branches: Sequence[Branch], budget: int, more: int | None
+        cls, prefix: Prefix, branches: Sequence[Suffix], budget: int, more: int | None
     ) -> list[list[int]]:
         copied = prefix.nbytes // prefix.count
         by_length: dict[int, list[int]] = {}
@@ -309,7 +309,7 @@ def picked(
     return torch.cat(found)
 
 
-def greedy(branches: Branches, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
+def greedy(branches: Suffixes, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
     """Continue each branch with the likeliest token up to an end, which is included, or ``max_tokens``."""
     logits = branches.plant()
     found: list[list[int]] = [[] for _ in branches.branches]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snellen.images import Image
 
-__all__ = ["ALONG", "Look", "Reader"]
+__all__ = ["ALONG", "ImageContext", "Reader"]
 
 #: The processor's tensors that run along the prompt; all others belong to its images.
 ALONG = frozenset(
@@ -25,7 +25,7 @@ KEPT_BYTES = 2**29
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageContext:
     """Some images with the prompt that they came with.
 
     Attributes:
@@ -54,7 +54,7 @@ class Look:
         text: list[int],
         tensors: Mapping[str, Any],
         image_token: int | None = None,
-    ) -> Look:
+    ) -> ImageContext:
         """Find where the text after the images begins: from there on the two agree."""
         after = 0
         while (
@@ -130,10 +130,10 @@ class Reader:
         self._image_token = image_token
         #: Whether a prompt's tokens may be put together from a look's and its text's.
         self.splices = True
-        self._looks: OrderedDict[tuple[str, ...], Look] = OrderedDict()
+        self._looks: OrderedDict[tuple[str, ...], ImageContext] = OrderedDict()
         self._lock = threading.RLock()
 
-    def read(self, prompt: str, images: Sequence[Image]) -> tuple[Look, list[int]]:
+    def read(self, prompt: str, images: Sequence[Image]) -> tuple[ImageContext, list[int]]:
         """A prompt's look, kept or new, and its tokens.
 
         Raises:
@@ -147,7 +147,7 @@ class Reader:
             if look is None or ids is None:
                 tensors = self._process(prompt, images)
                 ids = tensors["input_ids"][0].tolist()
-                look = self._looks[key] = Look.of(key, ids, text, tensors, self._image_token)
+                look = self._looks[key] = ImageContext.of(key, ids, text, tensors, self._image_token)
             self._looks.move_to_end(key)
             while len(self._looks) > 1 and (
                 len(self._looks) > self._kept

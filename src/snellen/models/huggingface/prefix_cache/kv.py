@@ -9,10 +9,10 @@ from transformers.cache_utils import DynamicLayer
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Growing"]
+__all__ = ["InPlaceCache"]
 
 
-class Growing(DynamicLayer):  # type: ignore[misc]
+class InPlaceCache(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values, each [rows, heads, tokens, width], in buffers with room to grow.
 
     The layer of transformers concatenates, which copies the whole prefix for each token.
@@ -48,17 +48,17 @@ class Growing(DynamicLayer):  # type: ignore[misc]
         """What the buffers take."""
         return sum(buffer.nbytes for buffer in self._buffers)
 
-    def rewound(self) -> Growing:
+    def rewound(self) -> InPlaceCache:
         """This layer as it is now, to be written on from here, in the same buffers: of several such, the
         last one is right.
         """
-        other = Growing(self._room)
+        other = InPlaceCache(self._room)
         other.__dict__ |= self.__dict__
         return other
 
-    def spread(self, rows: torch.Tensor, room: int) -> Growing:
+    def spread(self, rows: torch.Tensor, room: int) -> InPlaceCache:
         """A copy with these rows of this one."""
-        other = Growing(room)
+        other = InPlaceCache(room)
         other.update(*(states.index_select(0, rows) for states in (self.keys, self.values)))
         return other
 

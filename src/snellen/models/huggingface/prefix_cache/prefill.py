@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import SnellenError
-from snellen.models.huggingface.prefix_cache.inputs import Look
+from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Prefix:
     def __init__(
         self,
         model: Any,
-        looks: Sequence[Look],
+        looks: Sequence[ImageContext],
         ids: Sequence[list[int]],
         length: int,
         *,
@@ -54,7 +54,7 @@ class Prefix:
         import torch
         from transformers import Cache, DynamicCache
 
-        from snellen.models.huggingface.prefix_cache.kv import Growing
+        from snellen.models.huggingface.prefix_cache.kv import InPlaceCache
 
         self.model, self.length, self.count = model, length, len(looks)
         self.ids = [list(row[:length]) for row in ids]
@@ -67,7 +67,7 @@ class Prefix:
         }
         # Growing keeps all keys of sliding windows, and masks do the sliding: branches of any depth need
         # them. Recurrent layers know no other way than their own.
-        past: Any = Cache(layer_class_to_replicate=partial(Growing, room))
+        past: Any = Cache(layer_class_to_replicate=partial(InPlaceCache, room))
         if recurrent:
             past = DynamicCache(config=self._text)
         elif carried := [kind for kind in self._kinds if "attention" not in kind or "linear" in kind]:

@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from snellen.models.huggingface.prefix_cache.decode import MOST_NODES, Branch, Branches, Rows, greedy
-from snellen.models.huggingface.prefix_cache.inputs import Look
+from snellen.models.huggingface.prefix_cache.decode import (
+    MOST_NODES,
+    BatchedSuffixes,
+    Suffix,
+    Suffixes,
+    greedy,
+)
+from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.trie import common
 
-__all__ = ["LookOnce", "Question", "group"]
+__all__ = ["Question", "Scheduler", "group"]
 
 T = TypeVar("T")
 
@@ -28,7 +34,7 @@ class Question:
     """
 
     prompt: str
-    look: Look
+    look: ImageContext
     ids: list[int]
     tails: tuple[list[int], ...] = ()
 
@@ -47,22 +53,22 @@ def group(questions: Sequence[Question]) -> list[list[int]]:
     return list(found.values())
 
 
-class LookOnce:
+class Scheduler:
     """Answers questions from shared prefixes.
 
     Args:
         model: a decoder with images of transformers.
-        branches: how branches grow: :class:`Packed` or :class:`Rows`.
+        branches: how branches grow: :class:`Packed` or :class:`BatchedSuffixes`.
         images: how many looks are prefilled together.
         budget: bytes for everything but the weights.
         kept: how many prefixes are kept for questions to come.
     """
 
     def __init__(
-        self, model: Any, branches: type[Branches], images: int, budget: Callable[[], int], kept: int = 16
+        self, model: Any, branches: type[Suffixes], images: int, budget: Callable[[], int], kept: int = 16
     ) -> None:
         self._model, self.branches, self._images, self.budget = model, branches, images, budget
-        self._prefixes: OrderedDict[Look, Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[ImageContext, Prefix] = OrderedDict()
         self._kept = kept
         #: How many branches fitted into memory, once some did not.
         self._fits: int | None = None
@@ -72,7 +78,7 @@ class LookOnce:
     ) -> list[list[int]]:
         """The tokens of each greedy answer, the one that ends it included."""
 
-        def run(branches: Branches, _: Sequence[int]) -> list[list[int]]:
+        def run(branches: Suffixes, _: Sequence[int]) -> list[list[int]]:
             return greedy(branches, max_tokens, ends)
 
         found = self._over(questions, [[question.ids] for question in questions], run, max_tokens)
@@ -81,7 +87,7 @@ class LookOnce:
     def score(self, questions: Sequence[Question]) -> list[list[float]]:
         """The log-likelihood of each tail of each question."""
 
-        def run(branches: Branches, begins: Sequence[int]) -> list[float]:
+        def run(branches: Suffixes, begins: Sequence[int]) -> list[float]:
             return branches.likelihoods(begins)
 
         wholes = [[[*question.ids, *tail] for tail in question.tails] for question in questions]
@@ -91,7 +97,7 @@ class LookOnce:
         self,
         questions: Sequence[Question],
         wholes: Sequence[Sequence[list[int]]],
-        run: Callable[[Branches, Sequence[int]], list[T]],
+        run: Callable[[Suffixes, Sequence[int]], list[T]],
         more: int | None,
     ) -> list[list[T]]:
         """Run over all branches of all questions.
@@ -103,7 +109,7 @@ class LookOnce:
         """
         found: dict[tuple[int, int], T] = {}
         for prefix, members in self.prefixed(questions, more):
-            branches: list[Branch] = []
+            branches: list[Suffix] = []
             places: list[tuple[int, int]] = []
             for image, question in members:
                 for number, whole in enumerate(wholes[question]):
@@ -117,9 +123,9 @@ class LookOnce:
     def _in_chunks(
         self,
         prefix: Prefix,
-        branches: Sequence[Branch],
+        branches: Sequence[Suffix],
         begins: Sequence[int],
-        run: Callable[[Branches, Sequence[int]], list[T]],
+        run: Callable[[Suffixes, Sequence[int]], list[T]],
         more: int | None,
     ) -> Iterator[tuple[list[int], list[T]]]:
         """Run within the budget; where memory runs out all the same, over half as many from then on.
@@ -199,5 +205,5 @@ class LookOnce:
         )
         spare = self.budget() // (4 * len(groups) * cached_bytes(self._model))
         ids = [members[0].ids for members in groups]
-        room, recurrent = min(room, MOST_NODES, spare), self.branches is Rows
+        room, recurrent = min(room, MOST_NODES, spare), self.branches is BatchedSuffixes
         return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent)

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.errors import reason_of
 from snellen.images import Image, encode
-from snellen.models.huggingface.prefix_cache.decode import Branches, Packed, Rows
+from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes, Suffixes
 from snellen.models.huggingface.prefix_cache.inputs import ALONG
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, keep
-from snellen.models.huggingface.prefix_cache.scheduler import LookOnce, Question
+from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler
 from snellen.models.huggingface.prefix_cache.trie import common
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BRANCHES", "Findings", "Way", "pictures", "questions", "try_ways"]
+__all__ = ["BRANCHES", "Findings", "Strategy", "pictures", "questions", "try_ways"]
 
 
-class Way(StrEnum):
+class Strategy(StrEnum):
     """How questions about an image share its computation, from the most to the least."""
 
     PACKED = "packed"  #: one prefix, all suffixes in one row under a block mask
@@ -31,7 +31,7 @@ class Way(StrEnum):
     PLAIN = "plain"  #: nothing is shared
 
 
-BRANCHES: dict[Way, type[Branches]] = {Way.PACKED: Packed, Way.ROWS: Rows}
+BRANCHES: dict[Strategy, type[Suffixes]] = {Strategy.PACKED: PackedSuffixes, Strategy.ROWS: BatchedSuffixes}
 
 #: How many times the model's own padding noise sharing may differ by, and how many roundings.
 NOISE, ROUNDINGS = 2.0, 3.0
@@ -48,7 +48,7 @@ class Findings:
         tried: the same for each way that was tried against prompts alone; or why it failed.
     """
 
-    way: Way
+    way: Strategy
     noise: float
     tried: Mapping[str, float | str]
 
@@ -59,10 +59,10 @@ class Findings:
             if way != self.way
         ]
         does = {
-            Way.PACKED: "each image is looked at once, its questions packed behind it",
-            Way.ROWS: "each image is looked at once, its questions forked from it",
-            Way.VISION: "images are encoded once, but prompts are computed whole",
-            Way.PLAIN: "nothing is shared between an image's questions",
+            Strategy.PACKED: "each image is looked at once, its questions packed behind it",
+            Strategy.ROWS: "each image is looked at once, its questions forked from it",
+            Strategy.VISION: "images are encoded once, but prompts are computed whole",
+            Strategy.PLAIN: "nothing is shared between an image's questions",
         }
         why = f" ({'; '.join(reasons)}; padding alone {self.noise:.1e})" if reasons else ""
         return f"{does[self.way]}{why}"
@@ -126,7 +126,7 @@ def try_ways(
     allowed = max(NOISE * noise, rounding, 1e-5)
     tried: dict[str, float | str] = {}
 
-    def exact(way: Way, attempt: Callable[[], float]) -> bool:
+    def exact(way: Strategy, attempt: Callable[[], float]) -> bool:
         try:
             error = attempt()
             tried[way] = error
@@ -137,18 +137,18 @@ def try_ways(
             tried[way] = reason_of(failure)
         return False
 
-    def shared(branches: type[Branches]) -> float:
-        return apart(continued(LookOnce(model, branches, images, budget), asked))
+    def shared(branches: type[Suffixes]) -> float:
+        return apart(continued(Scheduler(model, branches, images, budget), asked))
 
     if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
-        tried[Way.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
+        tried[Strategy.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():
             if exact(way, partial(shared, branches)):
                 return Findings(way, noise, tried)
-    if exact(Way.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
-        return Findings(Way.VISION, noise, tried)
-    return Findings(Way.PLAIN, noise, tried)
+    if exact(Strategy.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
+        return Findings(Strategy.VISION, noise, tried)
+    return Findings(Strategy.PLAIN, noise, tried)
 
 
 def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
@@ -168,7 +168,7 @@ def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> 
     return float((one - other).abs().max())
 
 
-def continued(sharing: LookOnce, asked: Sequence[Question]) -> torch.Tensor:
+def continued(sharing: Scheduler, asked: Sequence[Question]) -> torch.Tensor:
     """The logits after each question, its last token grown as a generated one is."""
     import torch
 

@@ -14,11 +14,11 @@ from snellen.models.huggingface.architectures import UNSHARED
 from snellen.models.huggingface.options import PrefixMode
 from snellen.models.huggingface.prefix_cache.budget import free_bytes
 from snellen.models.huggingface.prefix_cache.inputs import Reader
-from snellen.models.huggingface.prefix_cache.scheduler import LookOnce, Question, group
+from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler, group
 from snellen.models.huggingface.prefix_cache.self_check import (
     BRANCHES,
     Findings,
-    Way,
+    Strategy,
     pictures,
     questions,
     try_ways,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from snellen.images import Image
 
-__all__ = ["Sharing", "encoded_once"]
+__all__ = ["PrefixSharing", "encoded_once"]
 
 #: Operations of a prefill beyond which more images at once gain nothing on a CPU: measured, see
 #: benchmarks/RESULTS.md.
@@ -91,7 +91,7 @@ class SharedModel(Protocol):
         """A response from generated tokens."""
 
 
-class Sharing:
+class PrefixSharing:
     """How a vision-language model shares what its questions about an image have in common.
 
     Args:
@@ -155,7 +155,9 @@ class Sharing:
         try:
             found = self._check()
         except Exception as error:
-            found = Findings(Way.PLAIN, 0.0, {Way.PACKED: f"the self-check failed: {reason_of(error)}"})
+            found = Findings(
+                Strategy.PLAIN, 0.0, {Strategy.PACKED: f"the self-check failed: {reason_of(error)}"}
+            )
         if self._mode == "on" and found.way not in BRANCHES:
             raise ModelError(f"{name}: prefix=on is not possible: {found}. Leave prefix at auto.")
         log.log(logging.INFO if found.way in BRANCHES else logging.WARNING, "%s: %s", name, found)
@@ -168,13 +170,13 @@ class Sharing:
         return found
 
     @property
-    def way(self) -> Way:
+    def way(self) -> Strategy:
         """The way that is taken."""
-        return Way.PLAIN if self.findings is None else self.findings.way
+        return Strategy.PLAIN if self.findings is None else self.findings.way
 
     @cached_property
-    def _once(self) -> LookOnce:
-        return LookOnce(
+    def _once(self) -> Scheduler:
+        return Scheduler(
             self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
         )
 

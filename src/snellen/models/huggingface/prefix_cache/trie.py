@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Forest", "chunks", "common", "plant"]
+__all__ = ["Trie", "chunks", "common", "plant"]
 
 Tokens = list[int]
 
@@ -27,7 +27,7 @@ def common(rows: Sequence[Tokens]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Forest:
+class Trie:
     """Tries of token sequences that all hang off the same prefix.
 
     Nodes are numbered so that the ``wanted`` ones, whose logits are needed, come last. A node's logits
@@ -48,7 +48,7 @@ class Forest:
     sees: npt.NDArray[np.bool_]
 
 
-def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Forest:
+def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Trie:
     """The forest of sequences; wanted are the logits after each token from ``begins`` of its sequence on.
 
     Equal beginnings become the same nodes, so that duplicates cost nothing.
@@ -79,7 +79,7 @@ def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Forest:
             depths[node] = depths[parent] + 1
     order = sorted(range(len(tokens)), key=wanted.__getitem__)  # stable: parents stay before children
     place_of = {node: place for place, node in enumerate(order)}
-    return Forest(
+    return Trie(
         [tokens[node] for node in order],
         [depths[node] for node in order],
         [[place_of[node] for node in path] for path in paths],
