@@ -382,7 +382,7 @@ def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, An
     print(
         f"\n{architecture}: {parameters / 1e6:.0f} M parameters, {options.dtype} on {options.device}, "
         f"{torch.get_num_threads()} thread(s), {shared._sharing.findings}, "
-        f"products by the {shared.facts().get('matmul', 'usual')} route"
+        f"products by the {shared.metadata().get('matmul', 'usual')} route"
     )
     rows = []
     hundred: list[float] = []
@@ -501,7 +501,7 @@ def overhead(options: argparse.Namespace) -> None:
                     plan = Plan(
                         [model], ["chart:shapes"], [protocol], filters=Filters(limit=n), workspace=folder
                     )
-                    (run,) = plan.examine(lambda _, state, at=at: at.append((time.thread_time(), state.done)))
+                    (run,) = plan.run(lambda _, state, at=at: at.append((time.thread_time(), state.done)))
                 engine = 1000 * (at[-1][0] - at[0][0]) / (at[-1][1] - at[0][1])
                 rows.append((run.metrics["items_per_second"], 1000 * spent[0] / n, engine))
         for prefix, rows in found.items():

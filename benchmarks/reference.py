@@ -12,14 +12,14 @@ import re
 import sys
 import tempfile
 
-from snellen.suites.runner import carry_out, value_of
+from snellen.suites.runner import run_suite, value_of
 from snellen.suites.suite import FOLDER, find
 
 
 def main(name: str) -> None:
     """Carry the suite out and replace the file's last part, ``reference``."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome = carry_out(find(name), workspace=folder)
+        outcome = run_suite(find(name), workspace=folder)
         rows = []
         for done in outcome.done:
             if done.setting:

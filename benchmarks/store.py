@@ -99,7 +99,7 @@ def fill(where, count):
                 rows.append(CacheEntry(keys[-1], "scripted", described, Response("class 1", latency=0.1)))
             if index < 0.9 * samples:
                 findings.append(SampleResult(index, sample, Prediction(sample.id, "class 1"), keys))
-        store.remember(rows)
+        store.put(rows)
         store.record(exam.run, findings)
     for other in range(99):
         run = store.begin(f"other-{other}", f"{other:064}", {**exam.manifest(), "other": other})

@@ -19,7 +19,7 @@ from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import diagnose
-from snellen.eye_test.eye_test import draw_card, examine
+from snellen.eye_test.eye_test import draw_card, run_eye_test
 from snellen.leaderboards.ranking import rank_runs
 from snellen.models.pico import NAMES
 from snellen.reports import page
@@ -180,7 +180,7 @@ def main() -> None:
             filters=Filters(limit=140),
             workspace=workspace,
         )
-        runs = plan.examine()
+        runs = plan.run_eye_test()
         (table,) = leaderboards(runs, WIDTH, rank_runs(runs))
         report = Path(workspace) / "report.html"
         report.write_text(page.html(runs), encoding="utf-8")
@@ -203,7 +203,7 @@ def main() -> None:
         case.close()
         screenshot(diagnosis, IMAGES / "diagnosis.png")
     with tempfile.TemporaryDirectory() as workspace:
-        draw_card("pico:llava", examine("pico:llava", workspace=workspace), IMAGES / "eye-test.png")
+        draw_card("pico:llava", run_eye_test("pico:llava", workspace=workspace), IMAGES / "eye-test.png")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def gained(one: Run, other: Run, names: Sequence[str] = ()) -> str:
     marks = [
         (frame["prediction"] == frame["label"]).astype(float).tolist()
         if one.classifies
-        else [marks[one.primary] for marks in frame["marks"]]
+        else [marks[one.primary] for marks in frame["metrics"]]
         for frame in (a, b)
     ]
     clusters = [cluster_of(i, n) for n, i in zip(a.index, a["images"], strict=True)]

@@ -53,17 +53,17 @@ def sample(labels: Sequence[str], label: str | None = None, **more: Any) -> Samp
 
 
 def converse(
-    exam: Examination, script: Script, waves: list[int] | None = None
+    exam: Examination, script: Script, request_batches: list[int] | None = None
 ) -> tuple[Prediction, list[Request]]:
     """Drive one examination by script; the prediction and all requests."""
     asked: list[Request] = []
     try:
-        wave = next(exam)
+        request_batch = next(exam)
         while True:
-            asked += wave
-            if waves is not None:
-                waves.append(len(wave))
-            wave = exam.send([as_response(script(request)) for request in wave])
+            asked += request_batch
+            if request_batches is not None:
+                request_batches.append(len(request_batch))
+            request_batch = exam.send([as_response(script(request)) for request in request_batch])
     except StopIteration as stop:
         return stop.value, asked
 

@@ -60,10 +60,8 @@ class TestQuery:
             Query.of(pairs)
 
     def test_filters(self):
-        one = entry("a", facts=ModelInfo(3_000_000_000, True, "mit", "llava", "clip", "llama"))
-        two = entry(
-            "b", facts=ModelInfo(8_000_000_000, False, "", "openai"), data="other", suites=("charts",)
-        )
+        one = entry("a", info=ModelInfo(3_000_000_000, True, "mit", "llava", "clip", "llama"))
+        two = entry("b", info=ModelInfo(8_000_000_000, False, "", "openai"), data="other", suites=("charts",))
         three = entry("c")
         every = [one, two, three]
 
@@ -166,7 +164,7 @@ class TestCharts:
     @given(st.lists(st.tuples(st.floats(1e-3, 1e6), st.floats(0, 100)), min_size=2, max_size=20))
     def test_marks_stay_within_the_frame(self, points):
         drawn = scatter([ChartPoint(x, y, "m") for x, y in points], x="x", y="y")
-        for mark in drawn["marks"]:
+        for mark in drawn["metrics"]:
             assert 50 <= mark["x"] <= 540
             assert 20 <= mark["y"] <= 250
         places = [tick["at"] for tick in drawn["across"]]
@@ -176,7 +174,7 @@ class TestCharts:
 
     def test_more_is_to_the_right_and_better_is_up(self):
         drawn = scatter([ChartPoint(1, 10, "slow"), ChartPoint(100, 90, "fast")], x="items/s", y="accuracy %")
-        slow, fast = drawn["marks"]
+        slow, fast = drawn["metrics"]
         assert slow["x"] < fast["x"]
         assert slow["y"] > fast["y"]
         assert drawn["best"] == [2]
@@ -314,9 +312,9 @@ class TestBoard:
 
     def test_corrections_are_read_when_they_are_written(self, runs, workspace):
         board = Board(Store(workspace))
-        assert board.entries()[0].facts.licence == ""
+        assert board.entries()[0].info.licence == ""
         (workspace / "models.toml").write_text('["m9"]\nlicence = "mine"\n')
-        assert board.entries()[0].facts.licence == "mine"
+        assert board.entries()[0].info.licence == "mine"
 
     def test_averages_show_what_is_missing(self, runs, workspace):
         run(model=Scripted(lambda r: "star", "m9"), data="chart:shapes?n=8", protocol="closed-set?rounds=1")
@@ -357,7 +355,7 @@ def test_published_figures_are_those_of_the_suites():
         e for e in found if (e.model, e.data, e.protocol) == ("openai:gpt-4o", "caltech256", "closed-set")
     ]
     assert (one.value, one.speed, one.primary, one.suites) == (0.94, 2, "accuracy", ("clarifai-caltech256",))
-    assert one.facts.open is False
+    assert one.info.open is False
 
 
 def test_a_group_has_the_size_of_its_largest():

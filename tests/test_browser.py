@@ -19,7 +19,7 @@ from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
-from snellen.runs.matching import live_models, whole
+from snellen.runs.matching import live_models, load_all
 from snellen.runs.plan import Filters, Plan, SharedResources
 from snellen.runs.run import Run
 from snellen.storage.store import Store
@@ -65,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         filters=Filters(limit=56),
         workspace=found,
         at_hand=hand,
-    ).examine()
+    ).run()
     for model in hand.models.values():
         model.close()
     yield found
@@ -80,7 +80,7 @@ def address(store: Store) -> Iterator[str]:
         VoteStore(store),
         models,
         image_path=Uploads(store.folder).path,
-        data=whole("chart:shapes", {}),
+        data=load_all("chart:shapes", {}),
         max_tokens=16,
     )
     rates = Rates(dict.fromkeys(Rates().limits, (999, 999)))

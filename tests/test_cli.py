@@ -258,8 +258,8 @@ def test_bad_images_can_be_left_out(snellen, photos, tmp_path):
     (folder / "star" / "9.png").write_bytes(b"broken")
     arguments = ("run", "--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{folder}")
     code, _, err = snellen(*arguments)
-    assert (code, "star/9.png" in err, "--skip-bad" in err) == (2, True, True)
-    code, out, _ = snellen(*arguments, "--skip-bad")
+    assert (code, "star/9.png" in err, "--skip-invalid" in err) == (2, True, True)
+    code, out, _ = snellen(*arguments, "--skip-invalid")
     assert (code, "1 skipped" in out) == (0, True)
 
 
@@ -269,7 +269,7 @@ def test_what_is_skipped_is_told_everywhere(snellen, photos, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "star" / "9.png").write_bytes(b"broken")
-    how = ("--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{folder}", "--skip-bad")
+    how = ("--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{folder}", "--skip-invalid")
     assert snellen("run", *how, "--dry-run")[0] == 0
     assert snellen("run", *how, "--quiet")[0] == 0
     for words in (("show", "@last"), ("ls", "runs"), ("report", "@last", "--format", "markdown")):
@@ -394,7 +394,7 @@ def test_model_text_is_data_in_the_terminal(snellen, tmp_path):
 
 
 def test_demo(snellen, monkeypatch):
-    monkeypatch.setattr(cli.examine, "DEMO_SAMPLES", 28)
+    monkeypatch.setattr(cli.evaluate, "DEMO_SAMPLES", 28)
     code, out, _ = snellen("demo", "--quiet")
     assert code == 0
     for model in ("pico:llava ", "pico:llava-skewed", "pico:clip", "pico:classifier"):

@@ -21,7 +21,7 @@ from snellen.errors import DataError, UnknownName, Unsupported, UsageError
 from snellen.metrics.classification import per_class
 from snellen.models.base import MODELS
 from snellen.models.huggingface.features import features
-from snellen.protocols.base import offered
+from snellen.protocols.base import limit_candidates
 from snellen.runs.compare import compare
 from snellen.runs.plan import Filters
 from snellen.runs.run import open_run
@@ -121,7 +121,7 @@ class TestCounting:
 def test_a_smaller_offer_is_among_a_larger_one(few, many, seed):
     few, many = sorted((few, many))
     one = sample([f"n{i}" for i in range(10)], "n3")
-    small, large = (set(offered(one, n, seed).labels) for n in (few, many))
+    small, large = (set(limit_candidates(one, n, seed).labels) for n in (few, many))
     assert small <= large
     assert "n3" in small
     assert len(small) == few

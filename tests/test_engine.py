@@ -17,7 +17,7 @@ import pytest
 from helpers import FAILED, Scripted, picture, sample, text_of
 from snellen.api import run
 from snellen.engine.cache import CachedModel, describe, key_of
-from snellen.engine.loop import CachedResponse, drive, examine_block, first_waves
+from snellen.engine.loop import CachedResponse, drive, examine_block, first_requests
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import LocalModel
@@ -31,10 +31,10 @@ from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, S
 LABELS = ("cat", "dog", "bird", "fish")
 
 
-def answering(script, waves=None):
+def answering(script, request_batches=None):
     async def respond(requests):
-        if waves is not None:
-            waves.append(len(requests))
+        if request_batches is not None:
+            request_batches.append(len(requests))
         await asyncio.sleep(0)
         return [
             CachedResponse(r if isinstance(r, Response) else Response(r), f"k{i}", True)
@@ -55,17 +55,21 @@ async def collect(*args, **more):
 class TestDriver:
     def test_lockstep_waves(self):
         """Samples whose examination ended drop out; the others' requests go on together."""
-        waves: list[int] = []
+        request_batches: list[int] = []
 
         def script(request):
             return "yes" if "the cat in" in text_of(request) else "no"
 
-        found = asyncio.run(examine_block(samples(3), Binary(order="fixed"), answering(script, waves)))
-        assert waves == [3]
+        found = asyncio.run(
+            examine_block(samples(3), Binary(order="fixed"), answering(script, request_batches))
+        )
+        assert request_batches == [3]
         assert [f.prediction.label for f in found] == ["cat"] * 3
-        waves.clear()
-        asyncio.run(examine_block(samples(3), Binary(order="fixed"), answering(lambda r: "no", waves)))
-        assert waves == [3, 3, 3, 3]
+        request_batches.clear()
+        asyncio.run(
+            examine_block(samples(3), Binary(order="fixed"), answering(lambda r: "no", request_batches))
+        )
+        assert request_batches == [3, 3, 3, 3]
 
     @pytest.mark.parametrize(("workers", "block"), [(1, 1), (1, 4), (3, 2), (5, 1), (2, 100)])
     def test_every_sample_once_whatever_the_workers(self, workers, block):
@@ -187,8 +191,8 @@ class TestDriver:
 
 
 class TestMemory:
-    def respond(self, store, model, requests, nonce=""):
-        return asyncio.run(CachedModel(model, store, nonce).respond(requests))
+    def respond(self, store, model, requests, cache_salt=""):
+        return asyncio.run(CachedModel(model, store, cache_salt).respond(requests))
 
     def test_nothing_is_asked_twice(self, anywhere):
         store, model = Store(), Scripted(lambda r: text_of(r).upper(), batch_size=2)
@@ -354,7 +358,7 @@ class TestRuns:
         assert mute.loads == 0
         plan = Plan([mute], ["chart:shapes?n=3"], ["closed-set", "rank"])
         assert plan.skipped == ["scripted can score, and closed-set asks it to generate"]
-        (only,) = plan.examine()
+        (only,) = plan.run()
         assert only.protocol == "rank"
 
     def test_no_names_no_plan(self):
@@ -439,7 +443,7 @@ class TestWhatOthersWrote:
     )
     def test_a_protocol_that_fails(self, examine, message):
         class Odd(ClosedSet):
-            def examine(self, sample):
+            def run(self, sample):
                 found = examine(sample)
                 yield from ()
                 return found
@@ -476,13 +480,13 @@ class TestPlan:
     def test_variants_can_be_told_apart_and_repeats_are_not_repeated(self, workspace):
         names = ["closed-set", "closed-set?rounds=1", "closed-set", "closed-set?rounds=2&order=fixed"]
         plan = Plan([Scripted(guess)], ["chart:shapes?n=3"] * 2, names)
-        runs = plan.examine()
+        runs = plan.run()
         assert [found.protocol for found in runs] == list(dict.fromkeys(names))
         assert len({found.id for found in runs}) == 3
         assert runs[0].data == "chart:shapes?n=3"
 
     def test_a_path_is_a_folder_and_one_name_is_a_list_of_one(self, workspace, photos):
-        (found,) = Plan(Scripted(guess), photos, "closed-set?rounds=1").examine()
+        (found,) = Plan(Scripted(guess), photos, "closed-set?rounds=1").run()
         assert found.data == f"folder:{photos}"
 
     @pytest.mark.parametrize(
@@ -510,9 +514,9 @@ class TestPlan:
         (folder / "star" / "9.png").write_bytes(b"broken")
         (folder / "ring" / "9.png").write_bytes(b"")
         kwargs = {"model": Scripted(guess), "data": f"folder:{folder}", "protocol": "closed-set?rounds=1"}
-        with pytest.raises(ImageError, match="--skip-bad"):
+        with pytest.raises(ImageError, match="--skip-invalid"):
             run(**kwargs)
-        found = run(**kwargs, skip_bad=True)
+        found = run(**kwargs, skip_invalid=True)
         assert found.metrics["n"] == 20
         assert found.metrics["skipped"] == 2
         listed = {bad["where"]: bad["reason"] for bad in found.manifest["data"]["skipped"]}
@@ -562,8 +566,8 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
         process = subprocess.Popen(
             command(workspace, log, 0.02), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and process.poll() is None:
+        total_timeout = time.monotonic() + 30
+        while time.monotonic() < total_timeout and process.poll() is None:
             if log.exists() and len(log.read_text().split()) > already:
                 break
             time.sleep(0.01)
@@ -609,10 +613,10 @@ class TestForesight:
             super().__init__(script, batch_size=4)
             self.foreseen: list[Request] = []
 
-        def foresee(self, requests):
+        def prefetch(self, requests):
             self.foreseen += requests
 
-    def examine(self, model, workspace, **more):
+    def run(self, model, workspace, **more):
         plan = Plan(
             [model],
             ["chart:shapes"],
@@ -621,29 +625,29 @@ class TestForesight:
             workspace=workspace,
             **more,
         )
-        plan.examine()
+        plan.run()
         return model
 
     def test_the_first_wave_of_each_block(self, workspace):
-        model = self.examine(self.Foreseeing(lambda r: "star"), workspace)
+        model = self.run(self.Foreseeing(lambda r: "star"), workspace)
         assert [text_of(r) for r in model.foreseen] == [text_of(r) for r in model.asked]
         assert len(model.asked) == 24
 
     def test_not_what_is_remembered(self, workspace):
-        self.examine(self.Foreseeing(lambda r: "star"), workspace)
+        self.run(self.Foreseeing(lambda r: "star"), workspace)
         again = self.Foreseeing(lambda r: "star")
         # Another run of the same questions: at most until the memory is seen to hold them.
         plan = Plan(
             [again], ["chart:shapes"], ["closed-set?rounds=2"], filters=Filters(limit=13), workspace=workspace
         )
-        plan.examine()
+        plan.run()
         assert len(again.asked) == 2
         assert len(again.foreseen) < 24
 
     def test_a_protocol_that_fails_is_not_reported_twice(self):
         class Broken(ClosedSet):
-            def examine(self, sample):
+            def run(self, sample):
                 raise RuntimeError("no")
                 yield
 
-        assert first_waves(samples(3), Broken()) == []
+        assert first_requests(samples(3), Broken()) == []

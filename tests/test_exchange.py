@@ -104,7 +104,7 @@ def test_the_samples_tell_all(runs):
     rows = list(answered(runs["odd"]))
     assert [row.outcome for row in rows[:3]] == [Outcome.REFUSED, Outcome.UNPARSED, Outcome.OK]
     assert rows[1].replies[0].text == "no idea at all"
-    assert rows[0].marks == {"accuracy": 0.0}
+    assert rows[0].metrics == {"accuracy": 0.0}
     assert all(len(row.target) == 1 for row in rows)
     closed = list(answered(runs["closed"]))
     assert len(closed[0].replies) == 5

@@ -16,7 +16,7 @@ from snellen import cli
 from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EYE_CHARTS, SHAPES, EyeChart
 from snellen.errors import BadOption
-from snellen.eye_test.eye_test import CHARTS, examine
+from snellen.eye_test.eye_test import CHARTS, run_eye_test
 from snellen.eye_test.psychometric import CurvePoint, fit
 
 NAMES = [f"chart:{name}" for name in EYE_CHARTS]
@@ -167,7 +167,7 @@ def test_eyes_of_known_acuity_get_their_card(workspace):
         return about.label if about.meta["level"] >= 0.15 else "E"
 
     model = Scripted(script)
-    (reading,) = examine(model, charts=["chart:acuity"], n=8 * 24)
+    (reading,) = run_eye_test(model, charts=["chart:acuity"], n=8 * 24)
     levels = EYE_CHARTS["acuity"].levels
     above, below = min(x for x in levels if x >= 0.15), max(x for x in levels if x < 0.15)
     assert below * 0.9 < reading.curve.threshold < above * 1.1

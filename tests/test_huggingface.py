@@ -266,7 +266,7 @@ def test_one_bad_request_spoils_no_other(model, monkeypatch):
 
 
 def test_facts_and_identity(model):
-    facts = model.facts()
+    facts = model.metadata()
     assert facts["parameters"] == sum(p.numel() for p in model._model.parameters())
     assert facts["dtype"] == "float32"
     assert facts["peak_gpu_bytes"] is None
@@ -353,7 +353,7 @@ class TestCheckpoint:
         folder = tiny.save("llava", tmp_path, scale=1.0)
         rough = MODELS.make(f"hf:{folder}?dtype=bfloat16")
         rough.load()
-        assert rough.facts()["dtype"] == "bfloat16"
+        assert rough.metadata()["dtype"] == "bfloat16"
         assert answers(rough, questions()[:2], 2)[0].outcome is not Outcome.ERROR
         found = scores(answers(rough, questions(Kind.SCORE)[:2], 8))
         exact = scores(answers(MODELS.make(f"hf:{folder}"), questions(Kind.SCORE)[:2], 8))

@@ -202,8 +202,8 @@ class TestBothWays:
         found = []
         requests = ragged(colors=("red",))[4:6]
         more = [ask(requests[0].images, f"Is it a {thing}?", max_tokens=7) for thing in ("car", "tyre")]
-        for wave in (requests, more):
-            found += answers(shared, wave)
+        for request_batch in (requests, more):
+            found += answers(shared, request_batch)
         assert [r.text for r in found[:2]] == [r.text for r in plain_texts[4:6]]
         assert len(made) == 1
         shared.close()
@@ -277,10 +277,10 @@ class TestSelfCheck:
             assert caplog.records[0].levelno == (
                 logging.INFO if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else logging.WARNING
             )
-            found = model.facts()["prefix"]
+            found = model.metadata()["prefix"]
             assert found["way"] == WAYS[name]
             assert found["tried"][WAYS[name]] < 0.2
-        assert model.wave == (32 if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else 1)
+        assert model.request_batch == (32 if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else 1)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("fault", ["position", "leak", "image"])
@@ -342,7 +342,7 @@ class TestSelfCheck:
         model = MODELS.make(f"hf:{folder}?prefix=off")
         answers(model, ragged()[:3])
         assert model._sharing.found is None
-        assert "prefix" not in model.facts()
+        assert "prefix" not in model.metadata()
         assert model.identity() != MODELS.make(f"hf:{folder}").identity()
         assert MODELS.make(f"hf:{folder}").identity() == MODELS.make(f"hf:{folder}?prefix=on").identity()
 
@@ -443,14 +443,14 @@ class TestForesight:
         monkeypatch.setattr(
             VisionLanguageModel, "process_all", lambda self, *given: runs.append(1) or real(self, *given)
         )
-        model.foresee(requests)
+        model.prefetch(requests)
         assert len(runs) == 1
         answers(model, requests)
         assert len(runs) == 1
 
     def test_before_the_check_nothing_is(self, llava):
         model = MODELS.make(f"hf:{llava}")
-        model.foresee(ragged()[:6])
+        model.prefetch(ragged()[:6])
         assert not model._sharing.reader._looks
 
     def test_a_reader_keeps_some(self):
@@ -562,9 +562,9 @@ def test_runs_predict_the_same_both_ways(protocol, workspace):
     kept = {}
     for prefix in ("on", "off"):
         plan = Plan([pico(prefix)], ["chart:shapes"], [protocol], filters=Filters(limit=56))
-        (found,) = plan.examine()
+        (found,) = plan.run()
         kept[prefix] = found.predictions[["id", "prediction", "outcome", "questions"]]
-        assert ("prefix" in found.manifest["model"]["facts"]) == (prefix == "on")
+        assert ("prefix" in found.manifest["model"]["metadata"]) == (prefix == "on")
     assert kept["on"].equals(kept["off"])
     assert found.metrics["accuracy"]["value"] > 0.5
 
@@ -580,7 +580,7 @@ def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
         asked.clear()
         (run,) = Plan(
             [model], ["chart:shapes"], [protocol], filters=Filters(limit=28), workspace=workspace, fresh=True
-        ).examine()
+        ).run()
         found[protocol] = run.predictions[["id", "prediction", "outcome", "questions"]]
         if protocol == "binary":
             assert sum(asked) == 28 * 28
@@ -592,7 +592,7 @@ def test_the_line_that_says_which_is_printed(workspace, capsys):
     from snellen.reports.progress import progress
 
     with progress() as watch:
-        Plan([pico("auto")], ["chart:shapes"], ["closed-set"], filters=Filters(limit=4)).examine(watch)
+        Plan([pico("auto")], ["chart:shapes"], ["closed-set"], filters=Filters(limit=4)).run(watch)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "pico, prefix auto: each image is looked at once, its questions packed behind it"
     assert not logging.getLogger("snellen").handlers

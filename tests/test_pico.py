@@ -104,7 +104,7 @@ def test_they_are_small_and_ordinary(name):
     scheme = {"clip": "clip", "classifier": "classifier"}.get(name, "hf")
     model = MODELS.make(f"{scheme}:{WEIGHTS / name}")
     model.load()
-    assert model.facts()["parameters"] < 1_000_000
+    assert model.metadata()["parameters"] < 1_000_000
     assert model.identity()["revision"] == MODELS.make(f"pico:{name}").identity()["revision"]
     config = json.loads((WEIGHTS / name / "config.json").read_text())
     assert config["dtype"] == "float16"

@@ -34,9 +34,9 @@ def listed(request) -> list[str]:
 
 class TestClosedSet:
     def test_asks_all_rounds_at_once_each_in_another_order(self):
-        waves: list[int] = []
-        found, asked = converse(ClosedSet().examine(sample(LABELS)), lambda r: "cat", waves)
-        assert waves == [5]
+        request_batches: list[int] = []
+        found, asked = converse(ClosedSet().examine(sample(LABELS)), lambda r: "cat", request_batches)
+        assert request_batches == [5]
         assert found.label == "cat"
         assert found.questions == 5
         assert all(sorted(listed(r)) == sorted(LABELS) for r in asked)
@@ -118,12 +118,12 @@ class TestBinary:
         return lambda r: "yes" if any(f"the {name} in" in text_of(r) for name in yes) else "No."
 
     def test_stops_at_the_first_yes(self):
-        waves: list[int] = []
+        request_batches: list[int] = []
         exam = Binary(order="fixed").examine(sample(LABELS))
-        found, asked = converse(exam, self.says("dog", "bird"), waves)
+        found, asked = converse(exam, self.says("dog", "bird"), request_batches)
         assert found.label == "dog"
         assert found.questions == 2 == len(asked)
-        assert waves == [1, 1]
+        assert request_batches == [1, 1]
         assert text_of(asked[0]) == ("Answer the question in one word: yes or no. Is the cat in this image?")
 
     def test_all_no_is_no_class(self):
@@ -158,14 +158,14 @@ class TestBinary:
         st.integers(1, 6),
         st.integers(0, 3),
     )
-    def test_a_wave_predicts_the_same(self, answers, wave, seed):
+    def test_a_wave_predicts_the_same(self, answers, request_batch, seed):
         script = dict(zip(LABELS, answers, strict=True))
 
         def answer(request):
             return next(a for name, a in script.items() if f"the {name} in" in text_of(request))
 
         one, _ = converse(Binary(seed=seed).examine(sample(LABELS)), answer)
-        many, _ = converse(Binary(seed=seed, wave=wave).examine(sample(LABELS)), answer)
+        many, _ = converse(Binary(seed=seed, request_batch=request_batch).examine(sample(LABELS)), answer)
         assert one == many
 
 
@@ -305,7 +305,7 @@ def test_a_data_set_without_class_names_is_refused(name):
         (lambda: ClosedSet(prompt="Which one?"), "must hold {names}"),
         (lambda: Binary(prompt="Is it?"), "must hold {name}"),
         (lambda: ClosedSet(rounds=0), "1 or more"),
-        (lambda: Binary(wave=-1), "1 or more"),
+        (lambda: Binary(request_batch=-1), "1 or more"),
         (lambda: OpenWorld(max_tokens=0), "1 or more"),
     ],
 )

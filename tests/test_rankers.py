@@ -150,7 +150,7 @@ def test_a_classifiers_labels_are_mapped_by_name(classifier_folder):
     assert torch.allclose(found[:, 0].exp(), chances[:, 0])
     assert torch.allclose(found[:, 1].exp(), chances[:, 1] + chances[:, 2])  # two labels mean it
     assert (found[:, 2] == -math.inf).all()
-    assert model.facts()["unmapped_classes"] == ["car"]
+    assert model.metadata()["unmapped_classes"] == ["car"]
 
 
 def test_a_mapping_file(classifier_folder, tmp_path):
@@ -159,7 +159,7 @@ def test_a_mapping_file(classifier_folder, tmp_path):
     model = MODELS.make(f"classifier:{classifier_folder}?mapping={table}")
     found = values(model, requests())
     assert torch.isfinite(found).all()
-    assert model.facts()["unmapped_classes"] == []
+    assert model.metadata()["unmapped_classes"] == []
     for text in ("[]", "{", '{"a": 3}'):
         table.write_text(text)
         with pytest.raises(DataError, match="expected a JSON file"):

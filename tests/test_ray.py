@@ -116,13 +116,13 @@ def together(
 ) -> list[Run]:
     """Runs by two replicas, which are those of one process."""
     how = {"known_options": {"metrics": "overlap", "rounds": 2, **known}, "batch_size": 8}  # several shards
-    here = Plan([name], data, protocols, **how, workspace=folder / "here").examine()
-    there = Plan([name], data, protocols, **how, workspace=folder / "there", engine=TWO, sink=sink).examine()
+    here = Plan([name], data, protocols, **how, workspace=folder / "here").run()
+    there = Plan([name], data, protocols, **how, workspace=folder / "there", engine=TWO, sink=sink).run()
     assert [one.id for one in here] == [one.id for one in there]
     for one, other in zip(here, there, strict=True):
         assert rows_of(one) == rows_of(other)
         assert figures_of(one) == figures_of(other)
-        assert other.manifest["model"]["facts"]["replicas"] in (1, 2)
+        assert other.manifest["model"]["metadata"]["replicas"] in (1, 2)
         assert sum(replica["samples"] for replica in other.manifest["replicas"]) == other.metrics["n"]
     return there
 
@@ -140,7 +140,7 @@ def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
     found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries], embedding=minilm)
     asked = {one.manifest["protocol"]["name"] for one in found}
     assert asked == (set(PROTOCOLS.entries) if name.startswith("llava") else {"rank"})
-    again = Plan([f"pico:{name}"], data[:1], ["rank"], workspace=tmp_path / "there").examine()
+    again = Plan([f"pico:{name}"], data[:1], ["rank"], workspace=tmp_path / "there").run()
     assert again[0].manifest["finished"] in {one.manifest["finished"] for one in found}  # as it was
 
 
@@ -302,9 +302,9 @@ def test_what_a_replica_raises_is_told(questions, tmp_path):
         "data": f"jsonl:{folder}/bad.jsonl?question=question&reference=answer",
         "protocol": "vqa",
     }
-    with pytest.raises(DataError, match="line 1: a broken image .*--skip-bad"):
+    with pytest.raises(DataError, match="line 1: a broken image .*--skip-invalid"):
         run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1))
-    found = run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1), skip_bad=True)
+    found = run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1), skip_invalid=True)
     assert found.metrics["n"] == 3
     assert found.metrics["skipped"] == 2
     assert [bad["where"] for bad in found.manifest["data"]["skipped"]] == ["q0", "q1"]
@@ -373,8 +373,8 @@ def test_what_came_to_nothing_may_go_elsewhere(questions, tmp_path):
         for name in ("afile", "good")
     ]
     with pytest.raises(StoreError, match="cannot be"):
-        plans[0].examine()
-    one, other = plans[1].examine()
+        plans[0].run()
+    one, other = plans[1].run()
     assert one.id == other.id
     assert one.metrics["n"] == 64
     assert len(list((tmp_path / "good" / one.id).glob("*.parquet"))) == 4
@@ -410,7 +410,7 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         "ranking": [],
         "details": {"k": [1.5, None]},
         "responses": [],
-        "marks": {"exact_match": 1.0},
+        "metrics": {"exact_match": 1.0},
         "replies": [],
     }
     shards.write(shards.name(0, 8), [row])
@@ -420,8 +420,8 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [found["label"] for found in shards.rows()] == ["x"]
     assert list(shards.rows()) == [row]
     monkeypatch.undo()
-    shards.keep_scores({"a": {"cider": 2.0}, "b": {"cider": 1.0}})
-    assert next(shards.rows())["marks"] == {"cider": 2.0}
+    shards.keep_metrics({"a": {"cider": 2.0}, "b": {"cider": 1.0}})
+    assert next(shards.rows())["metrics"] == {"cider": 2.0}
 
 
 def test_shards_in_a_store_of_objects():
@@ -441,7 +441,7 @@ def test_shards_in_a_store_of_objects():
         "ranking": ["b", "a"],
         "details": {},
         "responses": [],
-        "marks": {},
+        "metrics": {},
         "replies": [],
     }
     shards.write(shards.name(0, 8), [row])
@@ -554,7 +554,7 @@ def test_several_runs_one_of_which_fails(questions, tmp_path):
         batch_size=4,
     )
     with pytest.raises(DataError, match="not an image that can be read"):
-        plan.examine()
+        plan.run()
     assert [(one.status, one.metrics.get("n")) for one in plan.runs] == [
         ("finished", 64),
         ("finished", 64),
@@ -571,7 +571,7 @@ def test_bad_images_are_no_suspects(tmp_path):
     rows[2]["image"] = rows[7]["image"] = "two.png"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "two.png").write_bytes((tmp_path / "one.png").read_bytes()[:60])
-    how = {"data": questions, "protocol": "vqa", "skip_bad": True, "batch_size": 8}
+    how = {"data": questions, "protocol": "vqa", "skip_invalid": True, "batch_size": 8}
     found = run(model="deadly:star", **how, workspace=tmp_path / "ws", engine=Engine(replicas=1))
     assert found.metrics["outcomes"] == {"ok": 7, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
     assert {bad["where"] for bad in found.manifest["data"]["skipped"]} == {"q2", "q7"}

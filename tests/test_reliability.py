@@ -98,8 +98,10 @@ def test_killed_at_twenty_instants_nothing_is_lost_and_nothing_asked_twice(tmp_p
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-            deadline = time.monotonic() + 30
-            while len(server.asked) == already and process.poll() is None and time.monotonic() < deadline:
+            total_timeout = time.monotonic() + 30
+            while (
+                len(server.asked) == already and process.poll() is None and time.monotonic() < total_timeout
+            ):
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.08))
             process.send_signal(signal.SIGKILL)
@@ -190,8 +192,8 @@ def test_interrupted_within_an_event_loop(tmp_path, times):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        deadline = time.monotonic() + 30
-        while not server.asked and time.monotonic() < deadline:
+        total_timeout = time.monotonic() + 30
+        while not server.asked and time.monotonic() < total_timeout:
             time.sleep(0.05)
         time.sleep(0.3)
         began = time.monotonic()
@@ -286,7 +288,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
             model, select(DATASETS.make(DATA)), PROTOCOLS.make(PROTOCOL), Store(workspace)
         )
         seen = asyncio.Event()
-        task = asyncio.create_task(exam.examine(lambda progress: seen.set()))
+        task = asyncio.create_task(exam.evaluate(lambda progress: seen.set()))
         await seen.wait()  # the examination is about to wait for more to gather
         await asyncio.sleep(0)
         task.cancel()
@@ -314,8 +316,8 @@ class TestDatabases:
             order = rows if number % 2 else rows[::-1]
             try:
                 for start in range(0, 900, 150):
-                    stores[number].remember(order[start : start + 150])
-                    stores[number].remember(order)
+                    stores[number].put(order[start : start + 150])
+                    stores[number].put(order)
             except Exception as error:
                 failed.append(error)
 
@@ -431,7 +433,7 @@ class TestStops:
             assert set(rows["prediction"]) == {""}
             server._fault = lambda n: None
             already = len(server.asked)
-            again = Plan.resuming(Store(), found.id).examine()[0]
+            again = Plan.resuming(Store(), found.id).run()[0]
             assert len(server.asked) - already == lost
         assert again.id == found.id
         assert again.metrics["outcomes"]["error"] == 0
@@ -507,7 +509,7 @@ class TestStops:
             words = [
                 "run",
                 "--model",
-                of(server, stop_after=3),
+                of(server, max_consecutive_failures=3),
                 "--data",
                 DATA,
                 "--protocol",
@@ -533,7 +535,7 @@ class TestStops:
                 max_cost=9.0,
             )
             with pytest.raises(Stopped):
-                plan.examine()
+                plan.run()
             assert len(server.asked) * 0.1 <= 9
             systems = {asked.body["messages"][0]["content"] for asked in server.asked}
         assert systems == {"a", "b"}
@@ -585,7 +587,7 @@ class TestResume:
             )
             asked = len(server.asked)
             plan = Plan.resuming(Store(), found.id)
-            assert plan.examine()[0].id == found.id
+            assert plan.run()[0].id == found.id
             assert len(server.asked) == asked
 
     def test_a_fresh_run(self, workspace):
@@ -597,12 +599,17 @@ class TestResume:
         with Server(by_question, faults=sometimes) as server:
             first = examine(server, protocol="closed-set?rounds=1")
             with pytest.raises(Stopped):
-                examine(server, protocol="closed-set?rounds=1", fresh=True, model_options={"stop_after": 3})
+                examine(
+                    server,
+                    protocol="closed-set?rounds=1",
+                    fresh=True,
+                    model_options={"max_consecutive_failures": 3},
+                )
             stopped = open_run()
             assert stopped.id != first.id
             stop[0] = False
             already = len(server.asked)
-            again = Plan.resuming(Store(), stopped.id).examine()[0]
+            again = Plan.resuming(Store(), stopped.id).run()[0]
             assert again.id == stopped.id
             assert len(server.asked) - already == 56 - 10
 
@@ -613,7 +620,7 @@ class TestResume:
             found = snellen.run(model=of(server), data=folder, protocol="closed-set?rounds=1")
             (folder / "star" / "0.png").unlink()
             with pytest.raises(UsageError, match="cannot be gone on with: the data changed since"):
-                Plan.resuming(Store(), found.id).examine()
+                Plan.resuming(Store(), found.id).run()
 
     def test_what_was_begun_with_objects(self, workspace):
         found = snellen.run(model=Scripted(lambda r: "star"), data=DATA, protocol="closed-set?rounds=1")

@@ -411,7 +411,7 @@ class TestFaults:
     def test_waiting_for_a_turn_is_not_counted_as_time_to_answer(self):
         """A second try that must wait its turn still has its time."""
         with Server(faults=[fault.status(500)]) as server:
-            model = model_at(server, requests_per_minute=60, deadline=1.2, timeout=1.1)
+            model = model_at(server, requests_per_minute=60, total_timeout=1.2, timeout=1.1)
             replies = answers(model, *[question(f"{i}?") for i in range(3)])
         assert [reply.outcome for reply in replies] == [Outcome.OK] * 3
 
@@ -424,7 +424,7 @@ class TestFaults:
     def test_tries_are_bounded_in_time(self):
         with Server(faults=lambda _: fault.hang(5)) as server:
             began = time.monotonic()
-            (reply,) = answers(model_at(server, timeout=0.3, deadline=0.8, tries=99), question())
+            (reply,) = answers(model_at(server, timeout=0.3, total_timeout=0.8, tries=99), question())
         assert time.monotonic() - began < 3
         assert reply.outcome is Outcome.ERROR
         assert "no answer within" in reply.reason
@@ -472,7 +472,7 @@ class TestFaults:
 
     def test_too_many_failures_in_a_row_stop_the_run(self):
         with Server(faults=lambda n: None if n < 5 else fault.status(400, "no")) as server:
-            model = model_at(server, stop_after=7)
+            model = model_at(server, max_consecutive_failures=7)
             model.limits = Limits(max_concurrency=1)
             with pytest.raises(Stopped, match="after 7 failures in a row; the last: 400 no"):
                 answers(model, *[question(f"{i}?") for i in range(40)])
@@ -480,7 +480,7 @@ class TestFaults:
 
     def test_failures_among_answers_do_not(self):
         with Server(faults=fault.script(None, fault.status(400))) as server:
-            model = model_at(server, stop_after=2)
+            model = model_at(server, max_consecutive_failures=2)
             model.limits = Limits(max_concurrency=1)
             replies = answers(model, *[question(f"{i}?") for i in range(20)])
         assert [r.outcome for r in replies].count(Outcome.ERROR) == 10
@@ -554,7 +554,14 @@ class TestWhatIsSent:
                 "scores": "top",
             }.items():
                 assert model_at(server, **{option: value}).identity() != plain, option
-            for option in ("timeout", "deadline", "tries", "stop_after", "requests_per_minute", "price_in"):
+            for option in (
+                "timeout",
+                "total_timeout",
+                "tries",
+                "max_consecutive_failures",
+                "requests_per_minute",
+                "price_in",
+            ):
                 more = {"price_out": "1"} if option == "price_in" else {}
                 assert model_at(server, **{option: "5"}, **more).identity() == plain, option
 
@@ -773,7 +780,7 @@ class TestScores:
             )
         near = snellen.run(model="pico:llava?prefix=off", data="chart:shapes?n=6", protocol=protocol)
         assert list(far.predictions["ranking"]) == list(near.predictions["ranking"])
-        for mine, theirs in zip(far.predictions["marks"], near.predictions["marks"], strict=True):
+        for mine, theirs in zip(far.predictions["metrics"], near.predictions["metrics"], strict=True):
             assert list(mine.values()) == pytest.approx(list(theirs.values()), abs=1e-3)
 
     def test_where_one_name_fails_the_others_are_given_up(self, workspace):

@@ -155,7 +155,7 @@ class TestClipScore:
             image = data.sample(i, data.labels, None).images[0]
             request = Request((Message("user", (image, "")),), Kind.SCORE, continuations=(row["prediction"],))
             (reply,) = clip.answer([request])
-            assert row["marks"]["clipscore"] == pytest.approx(2.5 * max(reply.scores[0].value, 0), abs=1e-6)
+            assert row["metrics"]["clipscore"] == pytest.approx(2.5 * max(reply.scores[0].value, 0), abs=1e-6)
         assert run.metrics["clipscore"]["n"] == 6
 
     def test_cannot_be_had_of_images_that_are_gone(self, workspace):
@@ -203,7 +203,7 @@ class TestJudge:
         answers[data.row(1).id] = "no colour of these"
         model = Scripted(lambda r: answers[r.sample.id])
         run = snellen.run(model=model, data=data, protocol="vqa?judge=judge:x&prompt={question}")
-        rows = run.predictions["marks"].tolist()
+        rows = run.predictions["metrics"].tolist()
         assert [row.get("judge") for row in rows] == [1.0, 0.25, None, 0.0]
         assert run.metrics["judge"]["n"] == 3
         told = run.metrics["protocol"]

@@ -34,8 +34,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stderr=subprocess.STDOUT,
     )
     try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and server.poll() is None:
+        total_timeout = time.monotonic() + 120
+        while time.monotonic() < total_timeout and server.poll() is None:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
@@ -73,7 +73,7 @@ def test_answers_over_http_are_those_in_process(workspace, served, protocol):
 def test_what_it_refuses_is_said_in_its_words(workspace, served):
     with pytest.raises(snellen.Stopped, match=r"Server is pinned to .*requested 'other'"):
         snellen.run(
-            model=f"openai:other?base_url={served}&stop_after=2",
+            model=f"openai:other?base_url={served}&max_consecutive_failures=2",
             data="chart:shapes?n=28",
             protocol="closed-set",
         )

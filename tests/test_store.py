@@ -38,17 +38,17 @@ def test_responses_come_back_as_they_were(anywhere):
         "a fox?",
         {"model": "served", "usage": {"reasoning": 3}},
     )
-    store.remember([CacheEntry("k", "m", {"a": 1}, whole)])
-    assert store.recall(["k", "none"]) == {"k": whole}
-    store.remember([CacheEntry("k", "m", {"a": 1}, Response("other"))])
-    assert store.recall(["k"])["k"] == whole
+    store.put([CacheEntry("k", "m", {"a": 1}, whole)])
+    assert store.get(["k", "none"]) == {"k": whole}
+    store.put([CacheEntry("k", "m", {"a": 1}, Response("other"))])
+    assert store.get(["k"])["k"] == whole
 
 
 def test_many_keys(anywhere):
     store = Store()
     rows = [CacheEntry(f"k{i}", "m", {}, Response(str(i))) for i in range(1300)]
-    store.remember(rows)
-    assert len(store.recall([row.key for row in rows])) == 1300
+    store.put(rows)
+    assert len(store.get([row.key for row in rows])) == 1300
 
 
 def test_ids(anywhere):
@@ -120,14 +120,14 @@ def test_several_writers(anywhere):
 
     def write(store, start):
         for i in range(40):
-            store.remember([CacheEntry(f"{(start + i) % 60}", "m", {}, Response("x"))])
+            store.put([CacheEntry(f"{(start + i) % 60}", "m", {}, Response("x"))])
 
     threads = [threading.Thread(target=write, args=(s, 15 * i)) for i, s in enumerate(stores)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(stores[0].recall([str(i) for i in range(60)])) == 60
+    assert len(stores[0].get([str(i) for i in range(60)])) == 60
 
 
 def test_processes_that_begin_a_workspace_at_once(anywhere):
@@ -183,15 +183,15 @@ def test_a_workspace_that_may_only_be_read(workspace, monkeypatch):
 
 def test_what_another_process_remembered_first_is_what_counts(anywhere):
     mine, theirs = Store(), Store()
-    assert theirs.remember([CacheEntry("k", "m", {}, Response("theirs"))]) == {}
+    assert theirs.put([CacheEntry("k", "m", {}, Response("theirs"))]) == {}
     rows = [CacheEntry("k", "m", {}, Response("mine")), CacheEntry("l", "m", {}, Response("new"))]
-    assert mine.remember(rows) == {"k": Response("theirs")}
-    assert mine.recall(["k", "l"]) == {"k": Response("theirs"), "l": Response("new")}
+    assert mine.put(rows) == {"k": Response("theirs")}
+    assert mine.get(["k", "l"]) == {"k": Response("theirs"), "l": Response("new")}
 
 
 def test_runs_that_came_to_something_stay(anywhere):
     store = Store()
-    one, other = store.begin("one", "1" * 64, {"fresh": "x"}), store.begin("other", "2" * 64, {})
+    one, other = store.begin("one", "1" * 64, {"cache_salt": "x"}), store.begin("other", "2" * 64, {})
     store.record(
         one, [SampleResult(0, sample(("a", "b"), "a"), Prediction("s1", "a"), [])], fresh=1, seconds=2.0
     )
@@ -199,7 +199,7 @@ def test_runs_that_came_to_something_stay(anywhere):
     store.forget(one)
     store.forget(other)
     (row,) = store.list_runs()
-    assert (row["id"], row["status"], row["fresh"], row["seconds"]) == (one, "finished", 1, 2.0)
+    assert (row["id"], row["status"], row["n_new"], row["seconds"]) == (one, "finished", 1, 2.0)
     assert (row["metrics"], row["manifest"]) == ({"n": 1, "accuracy": None}, {"new": True})
     assert [finding["prediction"] for finding in store.findings(one)] == ["a"]
 
@@ -207,7 +207,7 @@ def test_runs_that_came_to_something_stay(anywhere):
 def test_an_earlier_layout_is_brought_up_to_date(tmp_path):
     """As version 1 wrote it: without the columns that came later."""
     store = Store(tmp_path)
-    store.remember([CacheEntry("k", "m", {}, Response("kept"))])
+    store.put([CacheEntry("k", "m", {}, Response("kept"))])
     store.close()
     with sqlite3.connect(tmp_path / "snellen.db") as connection:
         connection.execute("ALTER TABLE responses DROP COLUMN thinking")
@@ -215,9 +215,9 @@ def test_an_earlier_layout_is_brought_up_to_date(tmp_path):
         connection.execute("ALTER TABLE predictions DROP COLUMN scores")
         connection.execute("PRAGMA user_version = 1")
     store = Store(tmp_path)
-    assert store.recall(["k"]) == {"k": Response("kept")}
-    store.remember([CacheEntry("l", "m", {}, Response("new", thinking="hm", meta={"a": 1}))])
-    assert store.recall(["l"])["l"].thinking == "hm"
+    assert store.get(["k"]) == {"k": Response("kept")}
+    store.put([CacheEntry("l", "m", {}, Response("new", thinking="hm", meta={"a": 1}))])
+    assert store.get(["l"])["l"].thinking == "hm"
 
 
 def test_a_foreign_database_of_a_server_is_refused(postgres, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from snellen import cli
 from snellen.errors import DataError, UnknownName
 from snellen.models.base import MODELS
 from snellen.reports.suites import outcome_tables, suite_page
-from snellen.suites.runner import carry_out, forecast, value_of
+from snellen.suites.runner import forecast, run_suite, value_of
 from snellen.suites.suite import FOLDER, Suite, find, names
 
 
@@ -132,7 +132,8 @@ class TestFiles:
                 "'limit'",
             ),
             (
-                "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b], vary: {protocol.offer: 5}}]",
+                "title: x\nsource: y\nmodels: []\n"
+                "parts: [{name: a, data: [b], vary: {protocol.candidates: 5}}]",
                 "a list",
             ),
             (
@@ -235,7 +236,7 @@ def test_the_classification_study_on_a_tiny_copy(workspace, copies, monkeypatch,
 def test_the_study_of_findings_on_tiny_copies(workspace, copies):
     for name in ("imagenet", "flowers102", "stanford-cars", "caltech101", "imagewikiqa"):
         write_copy(name, copies)
-    outcome = carry_out(find("vlmclassifier"), ["pico:llava", "pico:clip"])
+    outcome = run_suite(find("vlmclassifier"), ["pico:llava", "pico:clip"])
     assert outcome.left_out == []
     verdicts = {text: (told, verdict) for text, told, verdict in outcome.verdicts()}
     assert len(verdicts) == 11
@@ -278,7 +279,7 @@ def test_a_claim_that_holds_and_one_that_does_not(workspace, tmp_path, monkeypat
         ],
     }
     (tmp_path / "known.yaml").write_text(yaml.safe_dump(suite))
-    outcome = carry_out(find(str(tmp_path / "known.yaml")))
+    outcome = run_suite(find(str(tmp_path / "known.yaml")))
     assert [verdict for *_, verdict in outcome.verdicts()] == ["holds", "does not hold"]
     assert "-100.0 points" in outcome.verdicts()[0][1]
 
@@ -286,7 +287,7 @@ def test_a_claim_that_holds_and_one_that_does_not(workspace, tmp_path, monkeypat
 def test_the_study_of_texts_on_tiny_copies(workspace, copies, here):
     for name in ("arxivqa", "visit-bench", "flickr30k-gpt4o"):
         write_copy(name, copies)
-    outcome = carry_out(find("pixtral"), ["pico:llava", "replay:alt_text"])
+    outcome = run_suite(find("pixtral"), ["pico:llava", "replay:alt_text"])
     tables = outcome.tables()
     rows = {row.model: row.figures for row in tables["flickr30k-gpt4"]}
     published, measured = rows["hf:mistral-community/pixtral-12b"]["study_win_rate"]
@@ -311,7 +312,7 @@ def test_the_leaderboard_on_tiny_copies(workspace, copies, here):
     parts = find("leaderboard-8").parts
     for part in parts:
         write_copy(part.data[0], copies)
-    outcome = carry_out(find("leaderboard-8"), ["pico:llava", "pico:llava-skewed"])
+    outcome = run_suite(find("leaderboard-8"), ["pico:llava", "pico:llava-skewed"])
     averages = outcome.averages()
     assert {row["model"] for row in averages} == {"pico:llava", "pico:llava-skewed"}
     for row in averages:
@@ -326,7 +327,7 @@ def test_the_leaderboard_with_a_judge_has_its_average(workspace, copies, here, m
         write_copy(part.data[0], copies)
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
     MODELS.register("fair")(lambda rest: Scripted(lambda r: "3", "fair:x"))
-    outcome = carry_out(find("leaderboard-8"), ["pico:llava"], options={"judge": "fair:x"})
+    outcome = run_suite(find("leaderboard-8"), ["pico:llava"], options={"judge": "fair:x"})
     (row,) = outcome.averages()
     assert row["mm-vet"] == 50
     parts = [row[name] for name, _, _ in outcome.suite.average]
@@ -343,7 +344,7 @@ def test_a_budget_holds_for_every_part(workspace):
         parts=tuple(snellen_part(name, ["closed-set"], {"limit": 2}, {}) for name in "ab"),
     )
     with pytest.raises(DataError, match="a, openai.*costs is not known.*b, openai.*costs is not known"):
-        carry_out(suite, max_cost=1.0)
+        run_suite(suite, max_cost=1.0)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_verdicts_over_several_data_sets(gaps, verdict, workspace, monkeypatch):
         higher=Select(parts=("higher0", "higher1")),
     )
     suite = Suite(name="x", title="x", source="x", models=(), parts=tuple(parts), claims=(claim,))
-    ((_, _, found),) = carry_out(suite).verdicts()
+    ((_, _, found),) = run_suite(suite).verdicts()
     assert found == verdict
 
 
@@ -405,7 +406,7 @@ def test_a_claim_that_cannot_be_compared_is_open_and_the_report_stands(workspace
     )
     claim = Claim(text="t", lower=Select(parts=("a",)), higher=Select(parts=("b",)))
     suite = Suite(name="x", title="x", source="x", models=("pico:llava",), parts=parts, claims=(claim,))
-    outcome = carry_out(suite)
+    outcome = run_suite(suite)
     ((_, told, verdict),) = outcome.verdicts()
     assert verdict == "open"
     assert "have no score" in told
@@ -465,16 +466,16 @@ def test_parts_without_their_data_are_told_and_the_others_go_on(workspace, copie
 
 def test_a_data_set_that_is_missing_takes_no_other_along(workspace, copies):
     write_copy("caltech101", copies)
-    outcome = carry_out(find("vlmclassifier"), ["pico:clip"])
+    outcome = run_suite(find("vlmclassifier"), ["pico:clip"])
     assert {d.run.data for d in outcome.done} == {"caltech101"}
     assert any("flowers102" in line or "Oxford-Flower" in line for line in outcome.left_out)
 
 
 def test_nothing_at_all(workspace, monkeypatch):
     with pytest.raises(DataError, match="could be examined"):
-        carry_out(find("leaderboard-8"), ["pico:llava"])
+        run_suite(find("leaderboard-8"), ["pico:llava"])
     with pytest.raises(DataError, match="no model that is named can answer"):
-        carry_out(
+        run_suite(
             Suite(
                 name="x",
                 title="x",
@@ -508,8 +509,8 @@ def test_a_suite_that_was_interrupted_goes_on(workspace, monkeypatch):
         ),
     )
     with pytest.raises(KeyboardInterrupt):
-        carry_out(suite)
-    outcome = carry_out(suite)
+        run_suite(suite)
+    outcome = run_suite(suite)
     assert len(outcome.done) == 2
     assert all(d.run.metrics["accuracy"]["value"] == 1 for d in outcome.done)
     assert len(asked) < 28 + 14

@@ -64,7 +64,7 @@ def test_rows_become_samples(scheme, tmp_path):
     data = DATASETS.make(f"{scheme}:{path}")
     assert len(data) == 4
     assert data.labels == tuple(sorted({row["label"] for row in ROWS}))
-    assert data.bad == ()
+    assert data.invalid == ()
     for i, row in enumerate(ROWS):
         sample = data.sample(i, data.labels, None)
         assert (sample.id, sample.label) == (row["id"], row["label"])
@@ -198,7 +198,7 @@ def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
     rows = [ROWS[0], ROWS[1], row, {**ROWS[3], "label": "cat"}]
     path = write_jsonl(tmp_path / "x.jsonl", rows)
     data = DATASETS.make(f"jsonl:{path}", {"labels": "cat,dog"})
-    with pytest.raises(DataError, match="line 3.*--skip-bad") as caught:
+    with pytest.raises(DataError, match="line 3.*--skip-invalid") as caught:
         select(data)
     assert reason in str(caught.value)
     found = run(
@@ -206,7 +206,7 @@ def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
         data=f"jsonl:{path}",
         data_options={"labels": "cat,dog"},
         protocol="rank",
-        skip_bad=True,
+        skip_invalid=True,
     )
     assert list(found.predictions["id"]) == ["a", "b", "d"]
     assert found.metrics["skipped"] == 1

@@ -50,18 +50,18 @@ class TestMultipleChoice:
             "Answer with the option's letter from the given choices directly."
         )
         assert (found.label, found.outcome) == ("a circle", Outcome.OK)
-        assert MultipleChoice().marks(question(), found) == {"accuracy": 1.0}
+        assert MultipleChoice().score_sample(question(), found) == {"accuracy": 1.0}
 
     def test_what_cannot_be_read_is_wrong_and_never_a_guess(self):
         found, _ = converse(MultipleChoice().examine(question()), lambda r: "Both look right.")
         assert (found.label, found.outcome) == ("", Outcome.UNPARSED)
-        assert MultipleChoice().marks(question(), found) == {"accuracy": 0.0}
+        assert MultipleChoice().score_sample(question(), found) == {"accuracy": 0.0}
         found, _ = converse(MultipleChoice().examine(question()), lambda r: REFUSED)
         assert found.outcome is Outcome.REFUSED
 
     def test_without_a_truth_there_is_no_score(self):
         found, _ = converse(MultipleChoice().examine(question(answers=())), lambda r: "B")
-        assert MultipleChoice().marks(question(answers=()), found) == {}
+        assert MultipleChoice().score_sample(question(answers=()), found) == {}
 
     def test_a_line_without_its_hint_is_left_out(self):
         protocol = MultipleChoice(prompt="Hint: {hint}\n{question}\n{options}")
@@ -94,9 +94,9 @@ class TestMultipleChoice:
         protocol = MultipleChoice(all_that_apply=True)
         one = question(answers=(0, 2))
         found, _ = converse(protocol.examine(one), lambda r: "A, C")
-        assert (found.label, protocol.marks(one, found)) == ("a star, a ring", {"accuracy": 1.0})
+        assert (found.label, protocol.score_sample(one, found)) == ("a star, a ring", {"accuracy": 1.0})
         found, _ = converse(protocol.examine(one), lambda r: "A")
-        assert protocol.marks(one, found) == {"accuracy": 0.0}
+        assert protocol.score_sample(one, found) == {"accuracy": 0.0}
 
     def test_open_questions_are_mixed_in(self):
         one = sample((), question="How many?", references=("3/4", "0.75"))
@@ -104,9 +104,9 @@ class TestMultipleChoice:
         found, (request,) = converse(protocol.examine(one), lambda r: "The answer is 0.75")
         assert "single word or phrase" in text_of(request)
         assert found.label == "0.75"
-        assert protocol.marks(one, found) == {"accuracy": 1.0}
+        assert protocol.score_sample(one, found) == {"accuracy": 1.0}
         found, _ = converse(protocol.examine(one), lambda r: "about a half")
-        assert protocol.marks(one, found) == {"accuracy": 0.0}
+        assert protocol.score_sample(one, found) == {"accuracy": 0.0}
 
     def test_by_likelihood(self):
         found, (request,) = converse(
@@ -140,16 +140,16 @@ class TestMultipleChoice:
 class TestCircular:
     """CircularEval: on the same answers the score is that of a brute-force recount."""
 
-    @pytest.mark.parametrize("wave", [1, 2, 32])
+    @pytest.mark.parametrize("request_batch", [1, 2, 32])
     @given(data=st.data())
-    def test_equals_a_recount(self, wave, data):
+    def test_equals_a_recount(self, request_batch, data):
         count = data.draw(st.integers(2, 5))
         options = tuple(f"thing {i}" for i in range(count))
         truth = data.draw(st.integers(0, count - 1))
         # What a model says when the options begin with each of them: a place, or something unreadable.
         said = {options[i]: data.draw(st.sampled_from([*LETTERS[:count], "?"])) for i in range(count)}
         one = question(options, (truth,))
-        protocol = MultipleChoice(circular=True, wave=wave)
+        protocol = MultipleChoice(circular=True, request_batch=request_batch)
         found, asked = converse(protocol.examine(one), lambda r: said[shown(r)[0]])
 
         right = []
@@ -157,11 +157,11 @@ class TestCircular:
             rolled = options[first:] + options[:first]
             letter = said[rolled[0]]
             right.append(letter != "?" and rolled[LETTERS.index(letter)] == options[truth])
-        marks = protocol.marks(one, found)
+        marks = protocol.score_sample(one, found)
         assert marks == {"circular_accuracy": float(all(right)), "accuracy": float(right[0])}
         needed = right.index(False) + 1 if False in right else count
         assert found.questions == needed
-        assert needed <= len(asked) <= min(count, -(-needed // wave) * wave)
+        assert needed <= len(asked) <= min(count, -(-needed // request_batch) * request_batch)
 
     def test_a_dry_run_foresees_all_rotations(self, workspace):
         from snellen.runs.plan import Plan
@@ -171,7 +171,7 @@ class TestCircular:
         assert found.requests == (28, 4 * 28)
 
     def test_every_option_stands_in_every_place_once(self):
-        protocol = MultipleChoice(circular=True, wave=4)
+        protocol = MultipleChoice(circular=True, request_batch=4)
         _, asked = converse(protocol.examine(question()), choosing("a circle"))
         lists = [shown(r) for r in asked]
         assert len(lists) == 4
@@ -179,15 +179,18 @@ class TestCircular:
             assert sorted(one[place] for one in lists) == sorted(OPTIONS)
 
     def test_a_model_that_likes_a_letter_is_found_out(self):
-        protocol = MultipleChoice(circular=True, wave=4)
+        protocol = MultipleChoice(circular=True, request_batch=4)
         found, _ = converse(protocol.examine(question(answers=(0,))), lambda r: "A")
-        assert protocol.marks(question(answers=(0,)), found) == {"circular_accuracy": 0.0, "accuracy": 1.0}
+        assert protocol.score_sample(question(answers=(0,)), found) == {
+            "circular_accuracy": 0.0,
+            "accuracy": 1.0,
+        }
         figures = protocol.summary([found.details])
         assert figures["answers_by_position"] == [1]  # as the options stand: later ones depend on the first
 
     def test_position_bias_by_hand(self):
         """A model that likes A: recall 1 where A is right, 0 at the three other places."""
-        protocol = MultipleChoice(circular=True, wave=4)
+        protocol = MultipleChoice(circular=True, request_batch=4)
         details = [
             converse(protocol.examine(question(answers=(right,))), lambda r: "A")[0].details
             for right in (0, 1, 2, 3)
@@ -200,21 +203,23 @@ class TestCircular:
     def test_an_incomplete_group_is_refused(self):
         details = {"rotations": [[1], [1]], "options": 4}
         with pytest.raises(DataError, match="2 of 4 rotations"):
-            MultipleChoice(circular=True).marks(question(), Prediction("s1", "a circle", details=details))
+            MultipleChoice(circular=True).score_sample(
+                question(), Prediction("s1", "a circle", details=details)
+            )
 
     def test_what_cannot_be_read_in_a_rotation_is_told(self):
-        for wave in (1, 4):
+        for request_batch in (1, 4):
             replies = iter(["B", "hm", "A", "C"])
-            protocol = MultipleChoice(circular=True, wave=wave)
+            protocol = MultipleChoice(circular=True, request_batch=request_batch)
             found, _ = converse(protocol.examine(question()), lambda r, replies=replies: next(replies))
             assert (found.label, found.outcome) == ("", Outcome.UNPARSED)
             assert "in a rotation" in found.reason
-            assert protocol.marks(question(), found) == {"circular_accuracy": 0.0, "accuracy": 1.0}
+            assert protocol.score_sample(question(), found) == {"circular_accuracy": 0.0, "accuracy": 1.0}
 
     def test_options_about_others_are_rolled_like_any(self):
         options = ("a star", "a circle", "all of the above")
         _, asked = converse(
-            MultipleChoice(circular=True, wave=3).examine(question(options)), choosing("a circle")
+            MultipleChoice(circular=True, request_batch=3).examine(question(options)), choosing("a circle")
         )
         assert {shown(r)[0] for r in asked} == set(options)
 
@@ -228,12 +233,12 @@ class TestCircular:
 
         runs = [
             snellen.run(
-                model=Scripted(script, f"w{wave}"),
+                model=Scripted(script, f"w{request_batch}"),
                 data="chart:shapes?ask=multiple-choice",
-                protocol=f"multiple-choice?circular=true&wave={wave}",
+                protocol=f"multiple-choice?circular=true&wave={request_batch}",
                 limit=56,
             )
-            for wave in (1, 4)
+            for request_batch in (1, 4)
         ]
         one, all_ = (run.metrics for run in runs)
         assert one["circular_accuracy"] == all_["circular_accuracy"]
@@ -247,7 +252,7 @@ class TestVQAAndYesNo:
         protocol = VQA(metric="vqa")
         found, (request,) = converse(protocol.examine(one), lambda r: "Red.")
         assert text_of(request) == "What colour?\nAnswer the question using a single word or phrase."
-        assert protocol.marks(one, found) == {"vqa_accuracy": pytest.approx(0.9), "exact_match": 1.0}
+        assert protocol.score_sample(one, found) == {"vqa_accuracy": pytest.approx(0.9), "exact_match": 1.0}
         assert protocol.primary == "vqa_accuracy"
 
     @pytest.mark.parametrize(
@@ -264,7 +269,7 @@ class TestVQAAndYesNo:
         one = sample((), question="?", references=("",))
         found, _ = converse(VQA().examine(one), lambda r: reply)
         assert (found.label, found.outcome) == ("", outcome)
-        assert VQA().marks(one, found)["exact_match"] == 0
+        assert VQA().score_sample(one, found)["exact_match"] == 0
 
     def test_pairs_are_right_where_both_questions_are(self):
         """MME's figures, by hand: accuracy 3/4 + accuracy+ 1/2 in one category; 1/2 + 0 in the other."""
@@ -276,7 +281,7 @@ class TestVQAAndYesNo:
             about = {"pair": name[0], "category": "x" if name[0] in "ab" else "y"}
             one = sample((), id=name, question="?", references=(true[name].title(),), meta=about)
             found, _ = converse(protocol.examine(one), lambda r, name=name: said[name])
-            assert protocol.marks(one, found) == {"accuracy": float(said[name] == true[name])}
+            assert protocol.score_sample(one, found) == {"accuracy": float(said[name] == true[name])}
             rows.append({**found.details, "category": about["category"]})
         figures = protocol.summary(rows)
         assert figures["accuracy_plus"] == pytest.approx(1 / 3)
@@ -300,7 +305,7 @@ class TestVQAAndYesNo:
 
     def test_an_answer_that_is_neither_is_refused_at_once(self):
         one = sample((), question="?", references=("maybe",))
-        assert "yes or no" in YesNo().lacks(one)
+        assert "yes or no" in YesNo().missing_fields(one)
 
 
 class TestGrounding:
@@ -311,13 +316,17 @@ class TestGrounding:
         found, (request,) = converse(protocol.examine(self.ONE), lambda r: "[20, 10, 100, 50]")
         assert "Locate the cat." in text_of(request)
         assert "in pixels" in text_of(request)
-        assert protocol.marks(self.ONE, found) == {"acc_50": 1.0, "acc_75": 1.0, "iou": 1.0}
+        assert protocol.score_sample(self.ONE, found) == {"acc_50": 1.0, "acc_75": 1.0, "iou": 1.0}
         assert found.details["drawn"]["true"] == [[0.1, 0.1, 0.5, 0.5]]
 
     def test_half_is_enough_for_the_first_accuracy(self):
         protocol = Grounding(format="unit")
         found, _ = converse(protocol.examine(self.ONE), lambda r: "[0.1, 0.1, 0.5, 0.3]")
-        assert protocol.marks(self.ONE, found) == {"acc_50": 1.0, "acc_75": 0.0, "iou": pytest.approx(0.5)}
+        assert protocol.score_sample(self.ONE, found) == {
+            "acc_50": 1.0,
+            "acc_75": 0.0,
+            "iou": pytest.approx(0.5),
+        }
 
     def test_the_format_is_not_chosen_by_the_truth(self):
         """The same numbers mean another box in another format, and the truth has no say."""
@@ -330,7 +339,7 @@ class TestGrounding:
     def test_two_boxes_where_one_was_asked_for(self):
         found, _ = converse(Grounding(format="unit").examine(self.ONE), lambda r: "[0,0,.1,.1] [0.5,0.5,1,1]")
         assert found.outcome is Outcome.UNPARSED
-        assert Grounding(format="unit").marks(self.ONE, found)["iou"] == 0
+        assert Grounding(format="unit").score_sample(self.ONE, found)["iou"] == 0
 
     def test_a_picture_that_was_scaled_says_so(self):
         reply = Response("[40, 20, 200, 100]", meta={"frame": [400, 200]})
@@ -350,14 +359,14 @@ class TestGrounding:
         )
         found, (request,) = converse(protocol.examine(one), lambda r: text)
         assert "cat, dog" in text_of(request)
-        assert protocol.marks(one, found) == {"f1_50": 0.5, "precision_50": 0.5, "recall_50": 0.5}
+        assert protocol.score_sample(one, found) == {"f1_50": 0.5, "precision_50": 0.5, "recall_50": 0.5}
 
     def test_outlines(self):
         square = ((0.0, 0.0), (50.0, 0.0), (50.0, 50.0), (0.0, 50.0))
         one = Sample("s", (picture(size=(100, 100)),), regions=(Region((0, 0, 50, 50), "it", square),))
         protocol = Grounding(task="segment", format="pixels")
         found, _ = converse(protocol.examine(one), lambda r: '[{"polygon": [0,0,50,0,50,50,0,50]}]')
-        assert protocol.marks(one, found) == {"mask_iou": 1.0}
+        assert protocol.score_sample(one, found) == {"mask_iou": 1.0}
 
     def test_a_model_of_unknown_form_is_refused(self, workspace):
         from snellen.datasets.base import Dataset, Row
@@ -404,7 +413,7 @@ def test_a_rationale_is_read_apart_from_its_answer():
     found, _ = converse(Rationale().examine(one), lambda r: "B. a circle\nIt is round all about.")
     assert found.label == "B. a circle"
     assert found.details["rationale"] == "It is round all about."
-    assert Rationale().marks(one, found) == {"accuracy": 1.0}
+    assert Rationale().score_sample(one, found) == {"accuracy": 1.0}
     cut = Response("B\nIt is", outcome=Outcome.TRUNCATED)
     found, _ = converse(Rationale().examine(one), lambda r: cut)
     assert (found.label, found.outcome) == ("B. a circle", Outcome.TRUNCATED)
@@ -416,7 +425,7 @@ def test_captions_that_are_cut_off_are_kept_and_told():
         lambda r: Response("a red ring at", outcome=Outcome.TRUNCATED, reason="cut off after 4 tokens"),
     )
     assert (found.label, found.outcome) == ("a red ring at", Outcome.TRUNCATED)
-    assert Caption().marks(sample(()), found) == {"words": 4.0}
+    assert Caption().score_sample(sample(()), found) == {"words": 4.0}
 
 
 def test_a_number_of_words_is_asked_for():
@@ -531,7 +540,7 @@ def test_whatever_a_model_writes_has_an_outcome_and_marks_within_their_range(nam
     )
     assert found.outcome in Outcome
     assert (found.label == "") or found.outcome in (Outcome.OK, Outcome.TRUNCATED)
-    for mark, value in protocol.marks(one, found).items():
+    for mark, value in protocol.score_sample(one, found).items():
         assert 0 <= value <= (1 if mark != "words" else 30_001)
     json.dumps([dict(found.details), protocol.summary([found.details])], allow_nan=False)
 
@@ -583,7 +592,7 @@ class TestRows:
         with pytest.raises(DataError, match=message):
             snellen.run(model=model, data=name, protocol_options=more)
         assert model.asked == []
-        run = snellen.run(model=model, data=name, protocol_options=more, skip_bad=True)
+        run = snellen.run(model=model, data=name, protocol_options=more, skip_invalid=True)
         assert (run.metrics["n"], run.metrics["skipped"]) == (1, 1)
 
     def test_samples_without_a_truth_are_counted(self, tmp_path, workspace, monkeypatch, capsys):
@@ -691,7 +700,7 @@ class TestWhatFailedStaysInEveryFigure:
 def test_a_bad_first_row_can_be_left_out_too(tmp_path, workspace):
     rows = [{"question": None, "r": "a"}, *({"question": f"{i}?", "r": "a"} for i in range(3))]
     name = f"{table(tmp_path, rows)}?question=question&reference=r"
-    run = snellen.run(model=Scripted(lambda r: "a"), data=name, skip_bad=True)
+    run = snellen.run(model=Scripted(lambda r: "a"), data=name, skip_invalid=True)
     assert (run.metrics["n"], run.metrics["skipped"]) == (3, 1)
 
 
@@ -701,4 +710,4 @@ def test_the_report_of_rank_shows_its_scores(workspace):
     run = snellen.run(model="pico:clip", data="chart:shapes", protocol="rank", limit=2)
     best = run.predictions["ranking"][0][0]
     assert f"→ {best} 0." in page.html([run])
-    assert run.predictions["marks"].tolist() == [{}, {}]
+    assert run.predictions["metrics"].tolist() == [{}, {}]

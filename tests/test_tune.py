@@ -38,7 +38,7 @@ from snellen.tuning.examples import SOME, WHOLE, examples
 from snellen.tuning.leakage import leaks
 from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
 from snellen.tuning.sft import Collator, rows_of
-from snellen.tuning.sources import Source, Subset, TrainingSet, apart, mixed, parted
+from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, parted, validation_split
 from snellen.tuning.trainer import last_checkpoint, read_settings
 from snellen.tuning.tuning import MANIFEST, Tuning
 from snellen.types import Kind, Request
@@ -263,11 +263,13 @@ class TestSources:
 
     def test_what_is_kept_apart(self):
         source = Source(select(DATASETS.make("chart:shapes?n=560")))
-        kept = apart(source, 0)
+        kept = validation_split(source, 0)
         assert len(kept) == 56
         counted = [source.label(i) for i in kept]
         assert all(counted.count(name) == 2 for name in KINDS)
-        assert not apart(Source(select(DATASETS.make("chart:shapes?n=84"))), 0)  # too few to tell anything
+        assert not validation_split(
+            Source(select(DATASETS.make("chart:shapes?n=84"))), 0
+        )  # too few to tell anything
         taught = TrainingSet([source], without=kept)
         assert len(taught) == 2 * (560 - 56)
 
@@ -320,8 +322,8 @@ class TestLeaks:
             Tuning(**common, out=tmp_path / "out", workspace=store).carry_out()
         assert not (tmp_path / "out").exists()
         dropped = Tuning(**common, out=tmp_path / "out", workspace=store, leaks="drop")
-        spoilt = dropped._look_for_leaks()
-        assert [dropped._learnt.id(place) for place in spoilt] == ["star/copy.png"]
+        leaked = dropped._look_for_leaks()
+        assert [dropped._learnt.id(place) for place in leaked] == ["star/copy.png"]
         assert "left out" in dropped.notes[-1]
 
     def test_the_same_split_is_refused(self, photos, tmp_path):
@@ -1025,7 +1027,7 @@ class TestCommand:
         shutil.copytree(photos, folder)
         (folder / "star" / "broken.png").write_bytes(b"no image")
         code, told = self.call(
-            *f"pico:llava --data folder:{folder} --hold-out 0.5 -o {tmp_path / 'o'} --skip-bad".split(),
+            *f"pico:llava --data folder:{folder} --hold-out 0.5 -o {tmp_path / 'o'} --skip-invalid".split(),
             *f"-T max_steps=2 --quiet --workspace {tmp_path / 'ws'} --json".split(),
         )
         assert code == 0, told

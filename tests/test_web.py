@@ -281,9 +281,9 @@ class TestPages:
         row = next(row for row in one.findings() if row["id"].endswith(".bmp"))
         path = f"/runs/{one.id}/samples/{row['position']}/images/{row['images'][0]}"
         with served(AppState(store, Policy())) as address, browser(address) as client:
-            whole = client.get(path)
-            assert pillow.open(io.BytesIO(whole.content)).size[0] == 120
-            assert whole.headers["content-type"] in ("image/png", "image/jpeg", "image/webp")
+            load_all = client.get(path)
+            assert pillow.open(io.BytesIO(load_all.content)).size[0] == 120
+            assert load_all.headers["content-type"] in ("image/png", "image/jpeg", "image/webp")
         # Another file under the name is not the sample's.
         for file in copy.rglob("*.bmp"):
             pillow.new("RGB", (500, 500)).save(file)
@@ -562,8 +562,8 @@ class TestSafety:
     def test_bodies_have_an_end(self, store, runs):
         policy = Policy(max_body=100_000)
         with served(AppState(store, policy, Recorded(VoteStore(store), runs))) as address:
-            whole = httpx.post(f"{address}/arena", content=b"x" * 200_000)
-            assert whole.status_code == 413
+            load_all = httpx.post(f"{address}/arena", content=b"x" * 200_000)
+            assert load_all.status_code == 413
 
             def drops():
                 for _ in range(50):
@@ -777,7 +777,7 @@ class TestArena:
             assert f">{form['question']}</textarea>" in reply.text  # what was typed stays
 
     def test_a_random_image(self, store):
-        from snellen.runs.matching import whole
+        from snellen.runs.matching import load_all
 
         models = [Scripted(lambda r: "a", n) for n in ("one", "two")]
         uploads = Uploads(store.folder)
@@ -785,7 +785,7 @@ class TestArena:
             VoteStore(store),
             models,
             image_path=uploads.path,
-            data=whole("chart:shapes?n=5", {}),
+            data=load_all("chart:shapes?n=5", {}),
             rng=Random(0),
         )
         with served(AppState(store, Policy(), arena)) as address, browser(address) as client:

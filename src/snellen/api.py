@@ -33,7 +33,7 @@ def run(
     shuffle: bool = False,
     limit: int | None = None,
     split: str | None = None,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
     seed: int = 0,
     batch_size: int | None = None,
     workspace: Store | Path | str | None = None,
@@ -61,7 +61,7 @@ def run(
         shuffle=shuffle,
         limit=limit,
         split=split,
-        skip_bad=skip_bad,
+        skip_invalid=skip_invalid,
     )
     plan = Plan(
         [model],
@@ -80,5 +80,5 @@ def run(
         engine=engine,
         sink=sink,
     )
-    (found,) = plan.examine(watch)
+    (found,) = plan.run(watch)
     return found

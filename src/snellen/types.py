@@ -175,7 +175,7 @@ class Prediction:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: A protocol's examination of a sample: yields waves of requests, is sent their responses.
+#: A protocol's examination of a sample: yields batches of requests, is sent their responses.
 Examination = Generator[Sequence[Request], Sequence[Response], Prediction]
 
 

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from snellen.errors import require
 
-__all__ = ["settle"]
+__all__ = ["check_hub"]
 
 
 @lru_cache(maxsize=1)
-def settle() -> bool:
+def check_hub() -> bool:
     """Find out whether the Hub can be reached, and if not tell huggingface_hub, which would else try
     each file five times, half a minute long. Behind a proxy nothing is tried: it is taken as reachable.
     """

@@ -186,7 +186,7 @@ def _table(run: Run) -> Mapping[str, _Told]:
         right: bool | None = None
         if run.classifies and row["label"] is not None:
             right = row["prediction"] == row["label"]
-        elif (mark := row["marks"].get(run.primary)) in (0, 1):
+        elif (mark := row["metrics"].get(run.primary)) in (0, 1):
             right = bool(mark)
         images = tuple(row["images"])
         found[str(row["id"])] = _Told(row["label"], row["prediction"], row["outcome"], images, right)

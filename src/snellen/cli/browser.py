@@ -166,7 +166,7 @@ def arena_(
             serve(store, Recorded(ballots, found, disagreements_first=disagreements_first))
             return
         from snellen.arena.live import Live
-        from snellen.runs.matching import live_models, whole
+        from snellen.runs.matching import live_models, load_all
         from snellen.web.images import Uploads
 
         models = live_models(model or [], read_options("-M", model_option), max_cost)
@@ -174,7 +174,7 @@ def arena_(
             ballots,
             models,
             image_path=Uploads(store.folder).path,
-            data=whole(data, read_options("-D", data_option)) if data else None,
+            data=load_all(data, read_options("-D", data_option)) if data else None,
             max_tokens=max_tokens,
         )
         load(models)

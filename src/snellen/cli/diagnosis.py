@@ -53,8 +53,8 @@ def diagnose_(
     ] = None,
     layers: Annotated[Literal["last", "all"], typer.Option(help="Whose hidden states are probed.")] = "last",
     limit: Annotated[int | None, typer.Option(help="The first N samples only.")] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out images that cannot be read.")
     ] = False,
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,
@@ -91,7 +91,7 @@ def diagnose_(
             captions or (),
             prompt or (),
             layers,
-            Filters(limit=limit, skip_bad=skip_bad),
+            Filters(limit=limit, skip_invalid=skip_invalid),
             read_options("-D", data_option),
             read_options("-M", model_option),
             batch_size=batch_size,

@@ -68,8 +68,8 @@ def run_(
     per_class: Annotated[int | None, typer.Option(help="Examine the first N samples of each class.")] = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle samples (by --seed).")] = False,
     split: Annotated[str | None, typer.Option(help="A split of the data set.")] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out what cannot be read, and list it in the run.")
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out what cannot be read, and list it in the run.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of shuffling, class subsets and protocols.")] = 0,
     batch_size: Annotated[
@@ -113,7 +113,7 @@ def run_(
         shuffle=shuffle,
         limit=limit,
         split=split,
-        skip_bad=skip_bad,
+        skip_invalid=skip_invalid,
     )
     plan = Plan(
         model,
@@ -135,7 +135,7 @@ def run_(
     if dry_run:
         _print_forecasts(plan, as_json=as_json)
         return
-    _carry_out(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
+    _run(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
 
 
 @app.command("resume")
@@ -165,10 +165,10 @@ def resume(
         max_concurrency=max_concurrency,
         engine=read_engine(engine, replicas, gpus_per_replica),
     )
-    _carry_out(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
+    _run(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
 
 
-def _carry_out(
+def _run(
     plan: Plan,
     max_failures: float,
     output_path: Path | None,
@@ -271,7 +271,7 @@ def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:
     try:
         # Ray tells of replicas that died where results are to be.
         with redirect_stdout(sys.stderr), progress(quiet=quiet) as watch:
-            plan.examine(watch)
+            plan.run(watch)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted. What was answered is kept.", err=True)
         tell_how_to_go_on(plan)

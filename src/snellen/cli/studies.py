@@ -46,7 +46,7 @@ def acuity_(
 ) -> None:
     """The eye test: how small, faint, crowded … may it be? Fits a curve to each chart and draws the card."""
     from snellen.exchange.export import writable
-    from snellen.eye_test.eye_test import CHARTS, draw_card, examine
+    from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
     from snellen.reports import tables
     from snellen.reports.progress import progress
 
@@ -56,7 +56,7 @@ def acuity_(
     if output is not None:
         writable(output.parent)
     with interruptible(), progress(quiet=quiet) as watch:
-        readings = examine(
+        readings = run_eye_test(
             model,
             charts=chart or CHARTS,
             n=n,
@@ -151,7 +151,7 @@ def suite_run(
     from snellen.reports.progress import progress
     from snellen.reports.suites import outcome_tables, suite_page
     from snellen.reports.tables import forecasts_table
-    from snellen.suites.runner import carry_out, forecast
+    from snellen.suites.runner import forecast, run_suite
     from snellen.suites.suite import find
 
     suite = find(name)
@@ -172,7 +172,7 @@ def suite_run(
         return
     try:
         with interruptible(), progress(quiet=quiet) as watch:
-            outcome = carry_out(
+            outcome = run_suite(
                 suite,
                 model or (),
                 limit=limit,

@@ -76,8 +76,8 @@ def tune_(
     train_limit: Annotated[
         int | None, typer.Option(help="Learn from N samples only, drawn at random.")
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Leave out images that cannot be read.")
     ] = False,
     merge: Annotated[
         bool, typer.Option("--merge", help="Also write the model with its adapter merged in, to DIR/merged.")
@@ -131,7 +131,7 @@ def tune_(
             _values("-L", read_options("-L", lora_option)),
             read_options("-M", model_option),
             read_options("-D", data_option),
-            Filters(limit=limit, skip_bad=skip_bad),
+            Filters(limit=limit, skip_invalid=skip_invalid),
             train_limit,
             merge,
             batch_size,

@@ -51,7 +51,7 @@ class Dataset(ABC):
     protocol: str | None = None
     protocol_options: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
-    bad: tuple[InvalidRow, ...] = ()
+    invalid: tuple[InvalidRow, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -79,13 +79,13 @@ class Selection:
         indices: Sequence[int],
         labels: tuple[str, ...],
         filters: Mapping[str, Any] | None = None,
-        skip_bad: bool = False,
+        skip_invalid: bool = False,
     ) -> None:
         self.data, self.indices, self.labels = data, indices, labels
         self.name = data.name
         self.background = data.background if data.background in labels else None
         self.filters = dict(filters or {})
-        self.skip_bad = skip_bad
+        self.skip_invalid = skip_invalid
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Selection:
         return self.data.sample(self.indices[position], self.labels, self.background)
 
     def first(self) -> Sample:
-        """The first sample, or, where bad ones are skipped, the first that can be read.
+        """The first sample, or, where invalid ones are skipped, the first that can be read.
 
         Raises:
             DataError: it cannot be read; or none can.
@@ -107,7 +107,7 @@ class Selection:
             try:
                 return self[position]
             except DataError:
-                if not self.skip_bad or position == len(self) - 1:
+                if not self.skip_invalid or position == len(self) - 1:
                     raise
         raise DataError(f"{self.name}: no samples.")
 
@@ -144,7 +144,7 @@ class Selection:
         try:
             return self.data.digest(index)
         except DataError:
-            if not self.skip_bad:
+            if not self.skip_invalid:
                 raise
             return "bad"
 
@@ -158,12 +158,12 @@ def select(
     shuffle: bool = False,
     limit: int | None = None,
     seed: int = 0,
-    skip_bad: bool = False,
+    skip_invalid: bool = False,
 ) -> Selection:
     """Filter a data set: classes by name, then a random subset of classes (the background, if any, is
     always in it), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
 
-    An item of ``classes`` is a class, or several separated by commas. With ``skip_bad``, what cannot be
+    An item of ``classes`` is a class, or several separated by commas. With ``skip_invalid``, what cannot be
     read is left out, and the run lists it.
 
     Raises:
@@ -173,10 +173,10 @@ def select(
     for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
         if number is not None and (not isinstance(number, int) or number < 1):
             raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
-    if data.bad and not skip_bad:
-        where, reason = data.bad[0]
-        more = f" (the first of {len(data.bad)})" if len(data.bad) > 1 else ""
-        raise DataError(f"{where}: {reason}{more}. Mend it, or leave bad rows out with --skip-bad")
+    if data.invalid and not skip_invalid:
+        where, reason = data.invalid[0]
+        more = f" (the first of {len(data.invalid)})" if len(data.invalid) > 1 else ""
+        raise DataError(f"{where}: {reason}{more}. Mend it, or leave bad rows out with --skip-invalid")
     labels = _choose(data, classes, num_classes, seed)
     if len(labels) < 2 and data.labels:
         raise DataError(
@@ -210,7 +210,7 @@ def select(
         "limit": limit,
     }
     kept_filters = {k: v for k, v in filters.items() if v is not None}
-    return Selection(data, indices, labels, kept_filters, skip_bad)
+    return Selection(data, indices, labels, kept_filters, skip_invalid)
 
 
 def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed: int) -> tuple[str, ...]:

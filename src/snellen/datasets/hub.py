@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from snellen._util.hub import settle
+from snellen._util.hub import check_hub
 from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import ColumnMapping, takes_columns
 from snellen.datasets.records import Record, Records
@@ -60,7 +60,7 @@ def load(
         DataError: no such data set, configuration or split; or the Hub cannot be reached.
     """
     datasets: Any = require("datasets", "local", f"The data set {name!r}")
-    settle()
+    check_hub()
     datasets.disable_progress_bars()
     folder = Path(path).expanduser()
     local = folder.is_dir()

@@ -102,7 +102,7 @@ class Table(Dataset):
         wanted = [c for c in (columns.id, columns.label, columns.each, *self._where) if c]
         seen: set[str] = set()
         known: dict[str, str] = {label: label for label in given}
-        bad: list[InvalidRow] = []
+        invalid: list[InvalidRow] = []
         self._ids: list[str] = []
         self._labels: list[str | None] = []
         self._rows: list[int] = []
@@ -123,14 +123,14 @@ class Table(Dataset):
                 if columns.label and label is not None and not given:
                     label = known.setdefault(label, label)  # one text for all samples of a class
                 if problem:
-                    bad.append(InvalidRow(where, problem))
+                    invalid.append(InvalidRow(where, problem))
                     continue
                 seen.add(one)
                 self._ids.append(one)
                 self._labels.append(known.get(label, label) if label else None)
                 self._rows.append(number)
                 self._items.append(item)
-        self.bad = tuple(bad)
+        self.invalid = tuple(invalid)
         self.labels = given or tuple(sorted({label for label in self._labels if label}))
 
     def _label(self, value: Any, given: tuple[str, ...]) -> tuple[str | None, str | None]:

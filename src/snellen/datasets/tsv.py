@@ -59,7 +59,7 @@ class VLMEvalKit(Dataset):
         self._letters = [letter for letter in string.ascii_uppercase if letter in columns]
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
-        bad: list[InvalidRow] = []
+        invalid: list[InvalidRow] = []
         splits: dict[str, None] = {}
         rolled = 0
         for number, record in enumerate(self._records.scan(["index", "split"])):
@@ -67,7 +67,7 @@ class VLMEvalKit(Dataset):
             splits[record.get("split", "")] = None
             if not one or one in self._numbers:
                 reason = f"the index {one!r} stands on an earlier row too" if one else "an empty index"
-                bad.append(InvalidRow(self._records.where(number), reason))
+                invalid.append(InvalidRow(self._records.where(number), reason))
                 continue
             self._numbers[one] = number
             if self._rolled(one):
@@ -75,7 +75,7 @@ class VLMEvalKit(Dataset):
                 continue
             if split is None or record.get("split") == split:
                 self._ids.append(one)
-        self.bad = tuple(bad)
+        self.invalid = tuple(invalid)
         self.protocol = "multiple-choice" if self._letters else "vqa"
         if rolled:
             self.notes = (

@@ -155,7 +155,7 @@ class Subject:
         Raises:
             UsageError: as :class:`snellen.api.Plan`.
         """
-        (found,) = self._plan(model or self.model, protocol, filters or self.filters).examine(self.watch)
+        (found,) = self._plan(model or self.model, protocol, filters or self.filters).run(self.watch)
         return found
 
     def _plan(self, model: str, protocol: str, filters: Filters) -> Plan:
@@ -221,7 +221,7 @@ class Analysis(ABC):
     order: ClassVar[int]
 
     @abstractmethod
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """Answer it.
 
         Raises:

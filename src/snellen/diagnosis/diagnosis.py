@@ -126,7 +126,7 @@ def diagnose(
         if watch is not None:
             watch(part)
         try:
-            found.findings.append(part.examine(case))
+            found.findings.append(part.run(case))
         except (Skipped, UsageError) as reason:
             found.left_out[part.name] = str(reason).rstrip(".")
         except SnellenError:

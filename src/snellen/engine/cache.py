@@ -18,7 +18,7 @@ from snellen.models.base import Model, failure
 from snellen.storage.rows import CacheEntry
 from snellen.types import Decoding, Kind, Outcome, Request, Response
 
-__all__ = ["ANSWERS", "CachedModel", "ResponseCache", "describe", "key_of"]
+__all__ = ["CACHE_VERSION", "CachedModel", "ResponseCache", "describe", "key_of"]
 
 Item = TypeVar("Item")
 
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 LINGER = 0.01
 #: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
 #: is not taken for an answer of now.
-ANSWERS = 2
+CACHE_VERSION = 2
 
 
 def describe(request: Request) -> dict[str, Any]:
@@ -54,19 +54,19 @@ def _options(decoding: Decoding) -> dict[str, Any]:
     return asdict(decoding)
 
 
-def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], nonce: str = "") -> str:
+def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], cache_salt: str = "") -> str:
     """sha256 over everything that can change the answer."""
-    whole = json.dumps([ANSWERS, identity, request, nonce], sort_keys=True, ensure_ascii=True)
+    whole = json.dumps([CACHE_VERSION, identity, request, cache_salt], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
 class ResponseCache(Protocol):
     """Where answers are kept. A :class:`~snellen.storage.store.Store` is one."""
 
-    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+    def get(self, keys: Sequence[str]) -> dict[str, Response]:
         """The answers that are remembered under these keys."""
 
-    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
+    def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         """Commit answers; those that were there already stay as they are, and are returned."""
 
 
@@ -80,12 +80,12 @@ class CachedModel:
         nonce: makes the keys differ from all others: nothing is recalled from other runs.
     """
 
-    def __init__(self, model: Model, store: ResponseCache, nonce: str = "") -> None:
-        self._model, self._nonce = model, nonce
+    def __init__(self, model: Model, store: ResponseCache, cache_salt: str = "") -> None:
+        self._model, self._cache_salt = model, cache_salt
         self._identity = model.identity()
         linger = LINGER if model.remote else 0.0
-        self._recall: _WriteBatcher[str] = _WriteBatcher(store.recall, linger)
-        self._remember: _WriteBatcher[CacheEntry] = _WriteBatcher(store.remember, linger)
+        self._get: _WriteBatcher[str] = _WriteBatcher(store.get, linger)
+        self._put: _WriteBatcher[CacheEntry] = _WriteBatcher(store.put, linger)
         #: Keys that are being looked up or asked, and what will come of them.
         self._pending: dict[str, asyncio.Future[tuple[Response, bool]]] = {}
         self._stopping = False
@@ -102,7 +102,7 @@ class CachedModel:
         rendered = [describe(request) for request in requests]
         contexts = [self._model.context(request) for request in requests]
         keys = [
-            key_of({**self._identity, **context}, row, self._nonce)
+            key_of({**self._identity, **context}, row, self._cache_salt)
             for context, row in zip(contexts, rendered, strict=True)
         ]
         # No await between looking and entering: two that come at once would both ask.
@@ -127,7 +127,7 @@ class CachedModel:
     ) -> None:
         """Bring about the futures: by memory, or by the model, each batch committed as it comes."""
         try:
-            known = await self._recall(list(mine))
+            known = await self._get(list(mine))
             for key, reply in known.items():
                 if key in mine:
                     mine[key].set_result((reply, False))
@@ -166,7 +166,7 @@ class CachedModel:
                 for key, reply in answered.items()
                 if reply.outcome is not Outcome.ERROR
             ]
-            kept = await self._remember(rows) if rows else {}
+            kept = await self._put(rows) if rows else {}
             for key, reply in answered.items():
                 # Another process may have been faster: its answer is the one that is kept.
                 mine[key].set_result((kept.get(key, reply), True))

@@ -63,7 +63,7 @@ class Progress:
     @property
     def items_per_second(self) -> float | None:
         """Of samples that asked the model; None where none did."""
-        return self.tally.fresh / self.tally.seconds if self.tally.fresh and self.tally.seconds else None
+        return self.tally.n_new / self.tally.seconds if self.tally.n_new and self.tally.seconds else None
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -71,11 +71,11 @@ ProgressCallback = Callable[[Progress], None]
 
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
     """Why a model cannot answer a protocol, or None where it can."""
-    if protocol.needs not in model.kinds:
+    if protocol.requires not in model.kinds:
         told = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
         can = " and ".join(sorted(told))
-        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.needs}"
-    if protocol.reorders and model.fixed:
+        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.requires}"
+    if protocol.permutes_choices and model.fixed:
         return (
             f"{model.name} has its answers written down, and {protocol.name} (circular) letters options anew"
         )
@@ -94,7 +94,7 @@ class Evaluation:
         fingerprint: of the data, where it is known already.
         title: how the user named the protocol, options and all.
         rescored: the run whose answers are read again; no image is looked at.
-        nonce: of the fresh run whose answers those are.
+        cache_salt: of the fresh run whose answers those are.
         sink: the folder of Parquet files that predictions and answers go into, if not into the store.
 
     Raises:
@@ -115,7 +115,7 @@ class Evaluation:
         fingerprint: str | None = None,
         title: str | None = None,
         rescored: str | None = None,
-        nonce: str | None = None,
+        cache_salt: str | None = None,
         expect: str | None = None,
         plan: Mapping[str, Any] | None = None,
         sink: str | None = None,
@@ -123,11 +123,11 @@ class Evaluation:
         if (reason := incompatibility(model, protocol)) is not None:
             raise Unsupported(f"{reason}.")
         protocol.check(data.labels, data.background)
-        protocol = protocol.suited(model)
+        protocol = protocol.for_model(model)
         self.scorers = protocol.scorers()
         self.model, self.data, self.protocol, self.store = model, data, protocol, store
         self.seed, self.title, self.rescored = seed, title or protocol.name, rescored
-        self.skipped: list[InvalidRow] = list(data.data.bad)
+        self.skipped: list[InvalidRow] = list(data.data.invalid)
         self.fingerprint = fingerprint or data.fingerprint()
         # What the run is: the same specification is the same run, wherever and whenever it is started.
         self.spec: dict[str, Any] = {
@@ -142,15 +142,15 @@ class Evaluation:
             self.spec["rescored"] = rescored
         base = _digest(self.spec)
         # A fresh run that was interrupted is gone on with; only a finished one makes room for another.
-        if nonce is None:
-            nonce = (store.unfinished(base, sink) or datetime.now(UTC).isoformat()) if fresh else ""
-        self.nonce = nonce
+        if cache_salt is None:
+            cache_salt = (store.unfinished(base, sink) or datetime.now(UTC).isoformat()) if fresh else ""
+        self.cache_salt = cache_salt
         self.base, self.plan = base, plan
         #: Who examines in this one's place, if somebody does.
         self.crew: RunHandle | None = None
         #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
         self.scoring_cost: float | None = None
-        digest = _digest({**self.spec, "nonce": self.nonce})
+        digest = _digest({**self.spec, "nonce": self.cache_salt})
         if expect is not None and store.run(expect)["digest"] != digest:
             raise UsageError(self._what_changed(expect))
         #: The folder that predictions and answers go into; None for the store.
@@ -207,7 +207,7 @@ class Evaluation:
             "a run anew with: snellen run"
         )
 
-    async def examine(self, watch: ProgressCallback | None = None) -> None:
+    async def evaluate(self, watch: ProgressCallback | None = None) -> None:
         """Examine what is missing. What was answered is stored, whatever happens next.
 
         Raises:
@@ -244,7 +244,7 @@ class Evaluation:
             bare = replace(look(), images=())
             found.append(SamplePrediction(bare, row["prediction"], outcome, row["details"], look))
         overall: dict[str, Any] = {}
-        scores: list[dict[str, float]] = [dict(row["marks"]) for row in rows]
+        scores: list[dict[str, float]] = [dict(row["metrics"]) for row in rows]
         for scorer in self.scorers:
             await asyncio.to_thread(scorer.prepare)
             try:
@@ -254,13 +254,13 @@ class Evaluation:
             for known, new in zip(scores, mine, strict=True):
                 known.update({name: value for name, value in new.items() if not name.startswith("_")})
             overall |= scorer.overall(found, mine)
-        self.store.keep_scores(self.run, {row["id"]: s for row, s in zip(rows, scores, strict=True)})
+        self.store.keep_metrics(self.run, {row["id"]: s for row, s in zip(rows, scores, strict=True)})
         return overall
 
     async def _ask(self, model: Model, requests: Sequence[Request]) -> list[Response]:
         """What a scorer's own model answers, by memory where it can."""
         model.limits = self.model.limits
-        memory = CachedModel(model, self.store, self.nonce)
+        memory = CachedModel(model, self.store, self.cache_salt)
         async with model.connected():
             replies = [answer.response for answer in await memory.respond(requests)]
         tokens = (sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))
@@ -276,7 +276,7 @@ class Evaluation:
 
     async def _examine(self, watch: ProgressCallback | None) -> None:
         progress = Progress(len(self.data))
-        tallies = self._here(progress.tally) if self.crew is None else self.crew.examine()
+        tallies = self._here(progress.tally) if self.crew is None else self.crew.evaluate()
         who = self.model if self.crew is None else self.crew
         async with aclosing(tallies):
             async for tally in tallies:
@@ -300,12 +300,12 @@ class Evaluation:
             self.protocol,
             self.store,
             self.run,
-            nonce=self.nonce,
-            skip_bad=self.data.skip_bad,
+            cache_salt=self.cache_salt,
+            skip_invalid=self.data.skip_invalid,
             looks=self.rescored is None,
         )
         work.skipped = self.skipped
-        async with aclosing(work.examine(self._missing(progress))) as tallies:
+        async with aclosing(work.evaluate(self._missing(progress))) as tallies:
             async for tally in tallies:
                 yield tally
 
@@ -322,10 +322,10 @@ class Evaluation:
         row = self.store.run(self.run)
         details = (finding["details"] for finding in self.store.findings(self.run))
         figures = summarise(self.store.rows(self.run), details, self.protocol)
-        speed = row["fresh"] / row["seconds"] if row["fresh"] and row["seconds"] else None
+        speed = row["n_new"] / row["seconds"] if row["n_new"] and row["seconds"] else None
         if self.model.fixed:  # reading answers that were written before is no speed
             speed = None
-        facts = manifest["model"].get("facts", {})
+        facts = manifest["model"].get("metadata", {})
         tokens = figures["prompt_tokens"], figures["completion_tokens"]
         figures["protocol"] |= overall
         return {
@@ -339,8 +339,8 @@ class Evaluation:
             "parameters": facts.get("parameters"),
         }
 
-    def _facts(self) -> Mapping[str, Any]:
-        return self.model.facts() if self.crew is None else self.crew.facts()
+    def _metadata(self) -> Mapping[str, Any]:
+        return self.model.metadata() if self.crew is None else self.crew.metadata()
 
     def manifest(self) -> dict[str, Any]:
         """All that is needed to do the examination again."""
@@ -360,7 +360,7 @@ class Evaluation:
             "protocol": {"name": protocol.name, "title": self.title, "options": protocol.options()},
             "scorers": self.spec.get("scorers", []),
             "seed": self.seed,
-            "fresh": self.nonce,
+            "cache_salt": self.cache_salt,
             "specification": self.base,
             "rescored": self.rescored,
             "sink": self.sink,
@@ -375,7 +375,7 @@ class Evaluation:
     def _results(self, began: Mapping[str, Any]) -> dict[str, Any]:
         crew = self.crew
         return {
-            "model": {**began["model"], "facts": dict(self._facts())},
+            "model": {**began["model"], "metadata": dict(self._metadata())},
             "data": {**began["data"], "skipped": [bad._asdict() for bad in self.skipped]},
             "hardware": {
                 **hardware(),

@@ -1,4 +1,4 @@
-"""The driver: examinations over samples, in blocks and waves. Knows models as a function alone."""
+"""The evaluation loop: samples in batches, their requests in batches. Knows models as a function alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snellen.errors import SnellenError
 from snellen.protocols.base import Protocol
 from snellen.types import Examination, Outcome, Prediction, Request, Response, Sample
 
-__all__ = ["CachedResponse", "EvaluatedSample", "Respond", "drive", "examine_block", "first_waves"]
+__all__ = ["CachedResponse", "EvaluatedSample", "Respond", "drive", "examine_block", "first_requests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class CachedResponse:
 
     response: Response
     key: str
-    fresh: bool
+    new: bool
 
 
 Respond = Callable[[Sequence[Request]], Awaitable[Sequence[CachedResponse]]]
@@ -42,7 +42,7 @@ SampleBatch = list[tuple[int, Sample]]
 
 
 async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond) -> list[EvaluatedSample]:
-    """Examine samples in lockstep: each wave's requests of all of them are answered together.
+    """Examine samples in lockstep: each request batch of all of them are answered together.
 
     A sample of which an answer fails (outcome ERROR) is not examined further; its prediction says why.
     """
@@ -54,9 +54,9 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
 
     def advance(position: int, exam: Examination, replies: Sequence[Response] | None) -> None:
         try:
-            wave = next(exam) if replies is None else exam.send(replies)
+            request_batch = next(exam) if replies is None else exam.send(replies)
             about = by_position[position]
-            open_[position] = (exam, [replace(request, sample=about) for request in wave])
+            open_[position] = (exam, [replace(request, sample=about) for request in request_batch])
         except StopIteration as stop:
             open_.pop(position, None)
             if not isinstance(stop.value, Prediction):
@@ -76,12 +76,14 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
     for position, sample in block:
         advance(position, protocol.examine(sample), None)
     while open_:
-        waves = list(open_.items())
-        got = await respond([request for _, (_, wave) in waves for request in wave])
+        request_batches = list(open_.items())
+        got = await respond(
+            [request for _, (_, request_batch) in request_batches for request in request_batch]
+        )
         start = 0
-        for position, (exam, wave) in waves:
-            mine = got[start : start + len(wave)]
-            start += len(wave)
+        for position, (exam, request_batch) in request_batches:
+            mine = got[start : start + len(request_batch)]
+            start += len(request_batch)
             answers[position] += mine
             broken = next((a for a in mine if a.response.outcome is Outcome.ERROR), None)
             if broken is not None:
@@ -95,7 +97,7 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
     return [EvaluatedSample(p, sample, done[p], tuple(answers[p])) for p, sample in block]
 
 
-def first_waves(block: SampleBatch, protocol: Protocol) -> list[Request]:
+def first_requests(block: SampleBatch, protocol: Protocol) -> list[Request]:
     """What will be asked first of these samples; a protocol that fails will do so again when it is driven."""
     found: list[Request] = []
     for _, sample in block:

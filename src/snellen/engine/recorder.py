@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.engine.cache import CachedModel, ResponseCache
-from snellen.engine.loop import EvaluatedSample, SampleBatch, drive, first_waves
+from snellen.engine.loop import EvaluatedSample, SampleBatch, drive, first_requests
 from snellen.errors import DataError, ImageError
 from snellen.images import Image
 from snellen.models.base import Model
@@ -30,7 +30,7 @@ class ResultSink(ResponseCache, Protocol):
     """Where answers and findings are kept. A :class:`~snellen.storage.store.Store` is one."""
 
     def record(
-        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+        self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
         """Commit what came of some samples, and how long it took."""
 
@@ -51,7 +51,7 @@ class BatchStats:
     """
 
     n: int = 0
-    fresh: int = 0
+    n_new: int = 0
     seconds: float = 0.0
     labelled: int = 0
     right: float = 0.0
@@ -61,7 +61,7 @@ class BatchStats:
     def add(self, other: BatchStats) -> None:
         """Count others too."""
         self.n += other.n
-        self.fresh += other.fresh
+        self.n_new += other.n_new
         self.seconds += other.seconds
         self.labelled += other.labelled
         self.right += other.right
@@ -76,8 +76,8 @@ class SampleRunner:
         model: loaded.
         ledger: where everything goes.
         run: what it belongs to.
-        nonce: of a fresh run (see :class:`~snellen.engine.cache.CachedModel`).
-        skip_bad: leave out what cannot be read, instead of refusing it; :attr:`skipped` lists it.
+        cache_salt: of a fresh run (see :class:`~snellen.engine.cache.CachedModel`).
+        skip_invalid: leave out what cannot be read, instead of refusing it; :attr:`skipped` lists it.
         looks: whether images are read at all.
     """
 
@@ -88,17 +88,23 @@ class SampleRunner:
         ledger: ResultSink,
         run: str,
         *,
-        nonce: str = "",
-        skip_bad: bool = False,
+        cache_salt: str = "",
+        skip_invalid: bool = False,
         looks: bool = True,
     ) -> None:
-        self.model, self.ledger, self.run, self.skip_bad, self.looks = model, ledger, run, skip_bad, looks
+        self.model, self.ledger, self.run, self.skip_invalid, self.looks = (
+            model,
+            ledger,
+            run,
+            skip_invalid,
+            looks,
+        )
         # What a model finds out about itself before it can tell costs no run any speed.
-        self.protocol = protocol.paced(model.wave) if protocol.several else protocol
-        self.memory = CachedModel(model, ledger, nonce)
+        self.protocol = protocol.batched(model.request_batch) if protocol.multi_query else protocol
+        self.memory = CachedModel(model, ledger, cache_salt)
         self.skipped: list[InvalidRow] = []
 
-    async def examine(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[BatchStats]:
+    async def evaluate(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[BatchStats]:
         """Ask about samples, with their positions, and record block by block; tell of each."""
         blocks = drive(
             samples,
@@ -132,12 +138,12 @@ class SampleRunner:
                 self.ledger.keep_previews(sample.images)
                 good.append((position, sample))
             except ImageError as error:
-                if not self.skip_bad:
-                    raise ImageError(f"{error} Or leave bad images out with --skip-bad") from error
+                if not self.skip_invalid:
+                    raise ImageError(f"{error} Or leave bad images out with --skip-invalid") from error
                 self.skipped.append(InvalidRow(sample.id, str(error)))
         # What nobody would hear is not worth asking a protocol for.
-        if type(self.model).foresee is not Model.foresee and self.memory.asking:
-            self.model.foresee(first_waves(good, self.protocol))
+        if type(self.model).prefetch is not Model.prefetch and self.memory.asking:
+            self.model.prefetch(first_requests(good, self.protocol))
         return good
 
     def give_up(self, position: int, sample: Sample, reason: str) -> BatchStats:
@@ -150,13 +156,13 @@ class SampleRunner:
         findings = []
         for item in block:
             sample, prediction = item.sample, item.prediction
-            scores = self.protocol.marks(sample, prediction)
+            scores = self.protocol.score_sample(sample, prediction)
             kept = [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR]
-            whole = _with_more(prediction, self.protocol.about(sample), sample)
+            whole = _with_more(prediction, self.protocol.sample_details(sample), sample)
             truth = self.protocol.truth(sample)
             findings.append(SampleResult(item.position, sample, whole, kept, scores, truth))
-            asked = any(answer.fresh for answer in item.answers)
-            tally.fresh += asked and prediction.outcome is not Outcome.ERROR
+            asked = any(answer.new for answer in item.answers)
+            tally.n_new += asked and prediction.outcome is not Outcome.ERROR
             tally.outcomes[prediction.outcome] += 1
             if self.protocol.classifies and sample.label is not None:
                 tally.labelled += 1
@@ -165,8 +171,8 @@ class SampleRunner:
                 tally.labelled += 1
                 tally.right += value
         # A block that came from memory alone says nothing of the model's speed.
-        tally.seconds = seconds if tally.fresh else 0.0
-        self.ledger.record(self.run, findings, fresh=tally.fresh, seconds=tally.seconds)
+        tally.seconds = seconds if tally.n_new else 0.0
+        self.ledger.record(self.run, findings, n_new=tally.n_new, seconds=tally.seconds)
         return tally
 
 
@@ -182,7 +188,7 @@ def readable(
         try:
             yield position, data[position]
         except DataError as error:
-            if not data.skip_bad:
+            if not data.skip_invalid:
                 raise
             skipped.append(InvalidRow(data.id(position), str(error)))
 

@@ -75,7 +75,7 @@ def sample(row: Answered) -> dict[str, Any]:
     prompts = [reply.prompt for reply in row.replies]
     target = row.target[0] if len(row.target) == 1 else list(row.target)
     doc = {"id": row.id, **{k: v for k, v in row.content.items() if v and k != "sizes"}}
-    names = {NAMES.get(name, name): value for name, value in row.marks.items()}
+    names = {NAMES.get(name, name): value for name, value in row.metrics.items()}
     return {
         "doc_id": row.position,
         "doc": doc,

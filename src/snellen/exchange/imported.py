@@ -361,7 +361,7 @@ def import_results(
     theirs = [one.score for one in results if one.score is not None]
     if any(not 0 <= score <= 1 for score in theirs):
         return ImportReport(found, None, (), other_scale=True)
-    ours = {row["id"]: row["marks"].get(found.primary) for row in found.findings()}
+    ours = {row["id"]: row["metrics"].get(found.primary) for row in found.findings()}
     changed = tuple(
         (one.id, one.score, mine)
         for one in results

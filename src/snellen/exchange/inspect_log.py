@@ -78,7 +78,7 @@ def log(run: Run) -> dict[str, Any]:
 
 def _sample(run: Run, row: Answered, scorer: str) -> dict[str, Any]:
     last = row.replies[-1] if row.replies else None
-    value = row.marks.get(run.primary)
+    value = row.metrics.get(run.primary)
     told: Any = value
     if run.classifies and value is not None:
         told = "C" if value == 1 else "I"
@@ -99,7 +99,7 @@ def _sample(run: Run, row: Answered, scorer: str) -> dict[str, Any]:
         "scores": {}
         if value is None
         else {scorer: {"value": told, "answer": row.prediction, "explanation": row.reason or None}},
-        "metadata": {"outcome": str(row.outcome), "marks": dict(row.marks)},
+        "metadata": {"outcome": str(row.outcome), "metrics": dict(row.metrics)},
         "store": {},
         "events": [],
         "model_usage": {},

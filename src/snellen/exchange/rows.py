@@ -26,7 +26,7 @@ class Answered:
     Attributes:
         target: the truth: the class, or the references.
         replies: what the model answered, in the order of asking.
-        marks: its scores; of a classification, ``accuracy``: 1 where it is right, else 0.
+        metrics: its scores; of a classification, ``accuracy``: 1 where it is right, else 0.
     """
 
     position: int
@@ -37,7 +37,7 @@ class Answered:
     prediction: str
     outcome: Outcome
     reason: str
-    marks: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 def answered(run: Run) -> Iterator[Answered]:
@@ -48,7 +48,7 @@ def answered(run: Run) -> Iterator[Answered]:
     for row, replies in run.answered():
         content = next(one["content"] for one in samples if one["position"] == row["position"])
         label = row["label"]
-        marks = dict(row["marks"])
+        marks = dict(row["metrics"])
         if classifies and label is not None:
             marks = {"accuracy": float(row["prediction"] == label), **marks}
         references = tuple(content.get("references") or ())

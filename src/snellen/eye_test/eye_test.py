@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.storage.store import Store
 
-__all__ = ["CHARTS", "Reading", "draw_card", "examine"]
+__all__ = ["CHARTS", "Reading", "draw_card", "run_eye_test"]
 
 #: What stands on a card.
 CHARTS = (
@@ -87,7 +87,7 @@ class Reading:
         }
 
 
-def examine(
+def run_eye_test(
     model: str | Model,
     *,
     charts: Sequence[str] = CHARTS,
@@ -130,7 +130,7 @@ def examine(
         batch_size=batch_size,
         workspace=workspace,
     )
-    runs = plan.examine(watch)
+    runs = plan.run(watch)
     return [_reading(run, chart) for run, chart in zip(runs, data, strict=True)]
 
 

@@ -45,15 +45,15 @@ class Entry:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
     date: str = ""
-    facts: ModelInfo = field(default_factory=ModelInfo)
+    info: ModelInfo = field(default_factory=ModelInfo)
     suites: tuple[str, ...] = ()
     published: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Flat, for CSV and JSON."""
-        facts = {f.name: getattr(self.facts, f.name) for f in fields(ModelInfo)}
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("facts", "scores")}
-        return {**kept, "outcomes": dict(self.outcomes), "suites": list(self.suites), **facts}
+        info = {f.name: getattr(self.info, f.name) for f in fields(ModelInfo)}
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("info", "scores")}
+        return {**kept, "outcomes": dict(self.outcomes), "suites": list(self.suites), **info}
 
 
 def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> Entry:
@@ -72,14 +72,14 @@ def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> En
         head.get("low"),
         head.get("high"),
         figures.get("n", 0),
-        manifest["protocol"]["options"].get("offer") or len(data["labels"]),
+        manifest["protocol"]["options"].get("candidates") or len(data["labels"]),
         data["fingerprint"],
         run.status,
         {name: figures[name] for name in names if figures.get(name)},
         figures.get("items_per_second"),
         # What a model behind an address takes is not what asking it takes.
         figures.get("peak_gpu_bytes")
-        or (None if "address" in manifest["model"].get("facts", {}) else figures.get("peak_rss_bytes")),
+        or (None if "address" in manifest["model"].get("metadata", {}) else figures.get("peak_rss_bytes")),
         figures.get("cost"),
         figures.get("outcomes", {}),
         figures.get("skipped", 0),

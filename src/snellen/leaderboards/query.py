@@ -29,11 +29,11 @@ def page_of(text: str) -> int:
 COLUMNS: dict[str, Any] = {
     "score": lambda e: e.value,
     "model": lambda e: e.model.lower(),
-    "parameters": lambda e: e.facts.parameters,
-    "open": lambda e: None if e.facts.open is None else int(e.facts.open),
-    "licence": lambda e: e.facts.licence.lower() or None,
-    "vision": lambda e: e.facts.vision.lower() or None,
-    "language": lambda e: e.facts.language.lower() or None,
+    "parameters": lambda e: e.info.parameters,
+    "open": lambda e: None if e.info.open is None else int(e.info.open),
+    "licence": lambda e: e.info.licence.lower() or None,
+    "vision": lambda e: e.info.vision.lower() or None,
+    "language": lambda e: e.info.language.lower() or None,
     "n": lambda e: e.n or None,
     "speed": lambda e: e.speed,
     "memory": lambda e: e.memory,
@@ -132,18 +132,18 @@ class Query:
 
     def keeps(self, entry: Entry) -> bool:
         """Whether an entry is seen."""
-        facts = entry.facts
-        words = f"{entry.model} {entry.data} {entry.protocol} {facts.vision} {facts.language}".lower()
-        told = {True: "open", False: "proprietary", None: UNKNOWN}[facts.open]
+        info = entry.info
+        words = f"{entry.model} {entry.data} {entry.protocol} {info.vision} {info.language}".lower()
+        told = {True: "open", False: "proprietary", None: UNKNOWN}[info.open]
         return (
             all(word in words for word in self.q.lower().split())
-            and (not self.size or facts.size in self.size)
+            and (not self.size or info.size in self.size)
             and (not self.open or told == self.open)
-            and (not self.licence or (facts.licence or UNKNOWN) in self.licence)
+            and (not self.licence or (info.licence or UNKNOWN) in self.licence)
             and (not self.data or entry.data in self.data)
             and (not self.protocol or entry.protocol in self.protocol)
             and (not self.suite or self.suite in entry.suites)
-            and (not self.family or (facts.family or UNKNOWN) in self.family)
+            and (not self.family or (info.family or UNKNOWN) in self.family)
             and (self.published or not entry.published)
         )
 

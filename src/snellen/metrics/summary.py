@@ -73,11 +73,11 @@ class _Marks:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in one sample."""
-        for name, value in row["marks"].items():
+        for name, value in row["metrics"].items():
             values, owners = self.scores.setdefault(name, (array("d"), []))
             values.append(value)
             owners.append(cluster_of(row["images"], row["id"]))
-        right = row["marks"].get(self.protocol.primary)
+        right = row["metrics"].get(self.protocol.primary)
         if self.protocol.classifies and row["label"] is not None:
             right = float(row["label"] == row["prediction"])
         if right is not None and (category := row.get("category")) is not None:

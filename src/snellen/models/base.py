@@ -148,7 +148,7 @@ class Model(ABC):
         return 1
 
     @property
-    def wave(self) -> int:
+    def request_batch(self) -> int:
         """How many questions about an image cost little more than one, so that a protocol may ask them
         before it knows that it needs their answers. Known once the model is loaded.
         """
@@ -162,10 +162,10 @@ class Model(ABC):
         """
         _ = image.pixels
 
-    def foresee(self, requests: Sequence[Request]) -> None:
+    def prefetch(self, requests: Sequence[Request]) -> None:
         """Told in another thread of requests that will come soon: what can be made ready may be."""
 
-    def lacks(self, sample: Callable[[], Sample]) -> str | None:
+    def missing_fields(self, sample: Callable[[], Sample]) -> str | None:
         """What the data lack for it to answer, in words, going by their first sample; None where nothing."""
         return None
 
@@ -183,7 +183,7 @@ class Model(ABC):
             ModelError: it cannot be loaded.
         """
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """What is worth knowing of a loaded model: ``parameters``, ``device``, ``dtype`` …, and
         ``peak_gpu_bytes`` so far.
         """

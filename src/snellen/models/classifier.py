@@ -89,14 +89,14 @@ class Classifier(CheckpointModel):
         processor = self.checkpoint.load_processor(AutoImageProcessor)
         return processor, self.checkpoint.load(AutoModelForImageClassification)
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         unmapped = {
             name: None
             for names, ids in self._known.items()
             for name, i in zip(names, ids, strict=True)
             if not i
         }
-        return {**super().facts(), "unmapped_classes": list(unmapped)}
+        return {**super().metadata(), "unmapped_classes": list(unmapped)}
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         import torch

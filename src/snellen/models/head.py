@@ -87,8 +87,8 @@ class Head(LocalModel):
             self.base.load()
             self._arrays = load(self._bytes)
 
-    def facts(self) -> Mapping[str, Any]:
-        return self.base.facts()
+    def metadata(self) -> Mapping[str, Any]:
+        return self.base.metadata()
 
     def close(self) -> None:
         self._arrays = None

@@ -42,7 +42,7 @@ class Replay(Model):
         meta = request.sample.meta if request.sample else {}
         return {"answer": str(meta.get(self.column)), "there": self.column in meta}
 
-    def lacks(self, sample: Callable[[], Sample]) -> str | None:
+    def missing_fields(self, sample: Callable[[], Sample]) -> str | None:
         meta = sample().meta
         if self.column in meta:
             return None

@@ -107,7 +107,7 @@ class _Reader:
     """Reads answers about one list of options."""
 
     def __init__(self, options: Sequence[str], *, several: bool) -> None:
-        self.options, self.several = options, several
+        self.options, self.multi_query = options, several
         self.distinct = tuple(option for option in options if options.count(option) == 1)
         self.texts = {" ".join(option.casefold().split()).rstrip("."): option for option in self.distinct}
 
@@ -163,7 +163,7 @@ class _Reader:
             return None
         if isinstance(first, tuple) and places <= set(first):
             return first
-        if self.several and places and not any(isinstance(one, ParseFailure) for one in read):
+        if self.multi_query and places and not any(isinstance(one, ParseFailure) for one in read):
             return tuple(sorted(places))
         if len(places) > 1:
             return ParseFailure(f"names several options: {', '.join(LETTERS[i] for i in sorted(places))}")
@@ -183,7 +183,7 @@ class _Reader:
             places = [LETTERS.index(letter) for letter in letters]
             if max(places) >= len(self.options):
                 return ParseFailure(f"names no option: {text[:40]!r}")
-            if self.several or len(set(places)) == 1:
+            if self.multi_query or len(set(places)) == 1:
                 return tuple(sorted(set(places)))
             return ParseFailure(f"names several options: {', '.join(sorted(set(letters)))}")
         begins = _BEGINS.fullmatch(_undressed(head))
@@ -196,7 +196,7 @@ class _Reader:
         if _TAKEN_BACK.match(behind) or _TAKEN_BACK.match(text[len(head) :] if own and not behind else ""):
             return None
         if more := self._listed(behind, place) if own else set():
-            if self.several:
+            if self.multi_query:
                 return tuple(sorted({place, *more}))
             return ParseFailure("names several options")
         others = {LETTERS.index(letter) for letter in _loose(rest)} - {place}
@@ -257,7 +257,7 @@ class _Reader:
                     if (match := pattern.search(said)) is not None and match[1].isupper():
                         found.add(LETTERS.index(match[1]))
         within = sorted(place for place in found if place < len(self.options))
-        if not within or (len(within) > 1 and not self.several):
+        if not within or (len(within) > 1 and not self.multi_query):
             return (
                 None
                 if not within

@@ -35,7 +35,7 @@ __all__ = [
     "enough",
     "failed",
     "free_text",
-    "offered",
+    "limit_candidates",
     "per_length",
     "positive",
     "read_label",
@@ -58,7 +58,7 @@ Normalise = Literal["sum", "tokens", "bytes"]
 class Protocol(ABC):
     """How a model is examined. A subclass is a frozen dataclass; its fields are its options.
 
-    :meth:`examine` is a generator that never calls a model: it yields waves of requests, is sent their
+    :meth:`examine` is a generator that never calls a model: it yields batches of requests, is sent their
     responses, and returns a prediction: a pure function of (options, sample, responses). Responses
     with the outcome ERROR are never sent to it; the engine makes such a sample's prediction itself.
     """
@@ -70,12 +70,12 @@ class Protocol(ABC):
     classifies: ClassVar[bool] = True
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         """Whether it asks several things about an image, so that a model does well to share their prefix."""
         return True
 
     @property
-    def needs(self) -> Kind:
+    def requires(self) -> Kind:
         """What a model must be able to do for it."""
         return self.kind
 
@@ -85,7 +85,7 @@ class Protocol(ABC):
         return False
 
     @property
-    def reorders(self) -> bool:
+    def permutes_choices(self) -> bool:
         """Whether it asks the same with other letters, which no written answer can follow."""
         return False
 
@@ -111,13 +111,13 @@ class Protocol(ABC):
                 "-D reference=): snellen ls protocols"
             )
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         """What a sample lacks to be asked about, in words; None where it lacks nothing. A data set is judged
         by its first sample.
         """
         return None
 
-    def suited(self, model: Model) -> Protocol:
+    def for_model(self, model: Model) -> Protocol:
         """The same protocol as a model is to be asked, where models speak in different forms.
 
         Raises:
@@ -125,9 +125,9 @@ class Protocol(ABC):
         """
         return self
 
-    def paced(self, wave: int) -> Protocol:
-        """The same protocol for a model that answers ``wave`` questions about an image for little more than
-        one. It predicts the same, and counts the same questions.
+    def batched(self, request_batch: int) -> Protocol:
+        """The same protocol for a model that answers ``request_batch`` questions about an image for little
+        more than one. It predicts the same, and counts the same questions.
         """
         return self
 
@@ -142,13 +142,13 @@ class Protocol(ABC):
         """What the right answer is, as text; None where nobody knows."""
         return sample.label
 
-    def about(self, sample: Sample) -> dict[str, Any]:
+    def sample_details(self, sample: Sample) -> dict[str, Any]:
         """What :meth:`summary` must know of a sample whatever was answered, and also if nothing was: stored
         among the details of its prediction.
         """
         return {}
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """How good a prediction is, by name, each the higher the better; of a sample without one too, which
         scores 0. Classes are judged elsewhere (see :mod:`snellen.metrics.classification`).
         """
@@ -176,18 +176,18 @@ def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> 
     return order
 
 
-def offered(sample: Sample, offer: int | None, seed: int) -> Sample:
+def limit_candidates(sample: Sample, candidates: int | None, seed: int) -> Sample:
     """The sample with so many of its labels on offer: the true one and others at random, in their own order.
     The others of a smaller offer are among those of a larger one, so that a curve over offers is not noise.
     All of them where there are no more, or where the true one is not known.
 
     Source: Zhang et al., arXiv 2405.18415, "label set size".
     """
-    if offer is None or offer >= len(sample.labels) or sample.label is None:
+    if candidates is None or candidates >= len(sample.labels) or sample.label is None:
         return sample
     others = [name for name in sample.labels if name != sample.label]
     random.Random(f"snellen/offer/{seed}/{sample.id}").shuffle(others)
-    kept = {sample.label, *others[: offer - 1]}
+    kept = {sample.label, *others[: candidates - 1]}
     return replace(sample, labels=tuple(name for name in sample.labels if name in kept))
 
 

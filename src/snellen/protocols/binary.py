@@ -28,7 +28,7 @@ YES, NO = ("Yes", "yes"), ("No", "no")
 class Binary(Protocol):
     """Ask, class by class, whether it is in the image; the first yes decides.
 
-    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``wave``, how many
+    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``request_batch``, how many
     questions are asked at once (more may ask in vain, and predict the same; by default as many as
     the model answers for little more than one); ``read``, whether an answer is read as ``text``, or taken
     from the ``likelihood`` of Yes and No (in either case) as the next word; ``prompt`` with ``{name}``;
@@ -41,34 +41,34 @@ class Binary(Protocol):
 
     name: ClassVar[str] = "binary"
     order: Literal["shuffled", "fixed"] = "shuffled"
-    wave: int | None = None
+    request_batch: int | None = None
     read: Literal["text", "likelihood"] = "text"
     prompt: str = BINARY
     max_tokens: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.wave is not None:
-            positive("wave", self.wave)
+        if self.request_batch is not None:
+            positive("request_batch", self.request_batch)
         positive("max_tokens", self.max_tokens)
         slots("prompt", self.prompt, "name")
 
     @property
-    def needs(self) -> Kind:
+    def requires(self) -> Kind:
         return Kind.CHOOSE if self.read == "likelihood" else Kind.GENERATE
 
-    def paced(self, wave: int) -> Binary:
-        return self if self.wave is not None else replace(self, wave=wave)
+    def batched(self, request_batch: int) -> Binary:
+        return self if self.request_batch is not None else replace(self, request_batch=request_batch)
 
     def examine(self, sample: Sample) -> Examination:
-        """Waves of questions until the first yes. ``questions`` counts up to it, whatever the wave."""
+        """Batches of questions until the first yes. ``questions`` counts up to it."""
         names = [name for name in sample.labels if name != sample.background]
         if self.order == "shuffled":
             names = shuffled(names, self.seed, sample)
         failures: list[ParseFailure] = []
-        wave = self.wave or 1
-        for start in range(0, len(names), wave):
-            batch = names[start : start + wave]
+        request_batch = self.request_batch or 1
+        for start in range(0, len(names), request_batch):
+            batch = names[start : start + request_batch]
             replies = yield [self._ask(sample, name) for name in batch]
             for number, (name, reply) in enumerate(zip(batch, replies, strict=True), start + 1):
                 answer = self._read(reply)

@@ -18,7 +18,7 @@ from snellen.protocols.base import (
     Protocol,
     enough,
     failed,
-    offered,
+    limit_candidates,
     positive,
     read_label,
     shuffled,
@@ -35,7 +35,7 @@ __all__ = ["ClosedSet"]
 class ClosedSet(Protocol):
     """Choose one from a list of all class names; shuffled rounds, majority vote.
 
-    Options: ``offer``: how many names are offered, the true one and others at random (all of them by
+    Options: ``candidates``: how many names are offered, the true one and others at random (all of them by
     default; with fewer, chance is higher); ``rounds``; ``order`` (shuffled by seed, sample and round, or
     fixed); ``prompt`` with ``{names}`` (and ``{question}``, the sample's own); ``constrained=true``: the
     model can say nothing but one of the names (local models); ``max_tokens``; ``seed``.
@@ -46,7 +46,7 @@ class ClosedSet(Protocol):
     """
 
     name: ClassVar[str] = "closed-set"
-    offer: int | None = None
+    candidates: int | None = None
     rounds: int = 5
     order: Literal["shuffled", "fixed"] = "shuffled"
     prompt: str = CLOSED_SET
@@ -55,22 +55,22 @@ class ClosedSet(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        enough("offer", self.offer)
+        enough("candidates", self.candidates)
         positive("rounds", self.rounds)
         positive("max_tokens", self.max_tokens)
         slots("prompt", self.prompt, "names")
 
     @property
-    def needs(self) -> Kind:
+    def requires(self) -> Kind:
         return Kind.CONSTRAIN if self.constrained else Kind.GENERATE
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return self.rounds > 1
 
     def examine(self, sample: Sample) -> Examination:
-        """One wave of all rounds, then the vote."""
-        sample = offered(sample, self.offer, self.seed)
+        """One request batch of all rounds, then the vote."""
+        sample = limit_candidates(sample, self.candidates, self.seed)
         lists = [
             shuffled(sample.labels, self.seed, sample, turn)
             if self.order == "shuffled"

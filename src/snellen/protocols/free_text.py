@@ -37,7 +37,7 @@ class FreeTextProtocol:
             raise BadOption("metrics= is empty and neither clip nor judge is set: nothing would be scored.")
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         """One question an image."""
         return False
 
@@ -52,7 +52,7 @@ class FreeTextProtocol:
         """The references, one a line."""
         return "\n".join(sample.references) or None
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """The number of words; all else takes all answers (see :meth:`scorers`)."""
         return {"words": float(len(prediction.label.split()))} if prediction.label else {}
 

@@ -82,14 +82,14 @@ class Grounding(Protocol):
             positive("max_tokens", self.max_tokens)
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return False
 
     @property
     def primary(self) -> str:
         return {"refer": "acc_50", "detect": "f1_50", "segment": "mask_iou"}[self.task]
 
-    def suited(self, model: Model) -> Grounding:
+    def for_model(self, model: Model) -> Grounding:
         """With the model's own format, where the user names none."""
         if self.format is not None:
             return self
@@ -100,7 +100,7 @@ class Grounding(Protocol):
             )
         return replace(self, format=model.boxes)
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         if not sample.images:
             return "an image"
         if self.task == "detect":
@@ -114,7 +114,7 @@ class Grounding(Protocol):
     def truth(self, sample: Sample) -> str | None:
         return "; ".join(_told(r.name, r.box) for r in sample.regions) or None
 
-    def about(self, sample: Sample) -> dict[str, Any]:
+    def sample_details(self, sample: Sample) -> dict[str, Any]:
         return _true(sample)
 
     def examine(self, sample: Sample) -> Examination:
@@ -156,7 +156,7 @@ class Grounding(Protocol):
     def _usual(self) -> int:
         return 128 if self.task == "refer" else 1024
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """IoU and accuracies; of several boxes precision, recall and F1 at 0.5; of outlines IoU."""
         if not sample.regions and self.task != "detect":
             return {}

@@ -36,7 +36,7 @@ class Instruct(FreeTextProtocol, Protocol):
         slots("prompt", self.prompt, "question")
         positive("max_tokens", self.max_tokens)
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         return None if sample.question is not None else "an instruction (a question)"
 
     def examine(self, sample: Sample) -> Examination:

@@ -48,8 +48,8 @@ class MultipleChoice(Protocol):
     """Choose among lettered options; CircularEval, likelihood, several letters, open questions mixed in.
 
     Options: ``circular=true``: all rotations of the options, right only where every one is (the first wrong
-    one ends it, where they are asked one by one: ``wave`` at once); ``score``: nothing is written, but the
-    likeliest of the ``letters``, or of the options' ``texts`` after the question alone, is taken
+    one ends it, where they are asked one by one: ``request_batch`` at once); ``score``: nothing is written,
+    but the likeliest of the ``letters``, or of the options' ``texts`` after the question alone, is taken
     (``normalise`` as for rank); ``cot=true`` asks for a chain of thought; ``all_that_apply=true``: more
     than one option may be right, and all must be named; ``hint=false`` leaves hints out; ``prompt`` with
     ``{question}``, ``{options}`` and ``{hint}`` (a line without its hint is left out); ``open_prompt`` for
@@ -61,7 +61,7 @@ class MultipleChoice(Protocol):
     name: ClassVar[str] = "multiple-choice"
     classifies: ClassVar[bool] = False
     circular: bool = False
-    wave: int | None = None
+    request_batch: int | None = None
     score: Literal["letters", "texts"] | None = None
     normalise: Normalise = "sum"
     cot: bool = False
@@ -72,7 +72,7 @@ class MultipleChoice(Protocol):
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (("wave", self.wave), ("max_tokens", self.max_tokens)):
+        for option, value in (("request_batch", self.request_batch), ("max_tokens", self.max_tokens)):
             if value is not None:
                 positive(option, value)
         slots("open_prompt", self.open_prompt, "question")
@@ -87,25 +87,25 @@ class MultipleChoice(Protocol):
             )
 
     @property
-    def needs(self) -> Kind:
+    def requires(self) -> Kind:
         return {None: Kind.GENERATE, "letters": Kind.CHOOSE, "texts": Kind.SCORE}[self.score]
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return self.circular
 
     @property
-    def reorders(self) -> bool:
+    def permutes_choices(self) -> bool:
         return self.circular
 
     @property
     def primary(self) -> str:
         return "circular_accuracy" if self.circular else "accuracy"
 
-    def paced(self, wave: int) -> MultipleChoice:
-        return replace(self, wave=wave) if self.wave is None else self
+    def batched(self, request_batch: int) -> MultipleChoice:
+        return replace(self, request_batch=request_batch) if self.request_batch is None else self
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         if sample.question is None:
             return "a question"
         return None if sample.choices or sample.references else "options to choose from"
@@ -128,7 +128,7 @@ class MultipleChoice(Protocol):
         choices: list[Choice | ParseFailure] = []
         shown: list[list[int]] = []
         while len(choices) < len(shifts):
-            now = shifts[len(choices) : len(choices) + (self.wave or 1)]
+            now = shifts[len(choices) : len(choices) + (self.request_batch or 1)]
             orders = [[(place + shift) % count for place in range(count)] for shift in now]
             replies = yield [self._request(sample, order) for order in orders]
             for order, reply in zip(orders, replies, strict=True):
@@ -227,7 +227,7 @@ class MultipleChoice(Protocol):
         found = parse_choice(reply.text, options, truncated=cut)
         return found if isinstance(found, ParseFailure) else (found,)
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Accuracy and, with ``circular``, circular accuracy; none where the truth is not known.
 
         Raises:

@@ -48,7 +48,7 @@ class OpenWorld(Protocol):
             positive("max_tokens", self.max_tokens)
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return False
 
     def prepare(self) -> None:

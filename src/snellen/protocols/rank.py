@@ -15,7 +15,16 @@ from typing import ClassVar
 
 from snellen.parsing import ParseFailure
 from snellen.prompts import OPEN_WORLD
-from snellen.protocols.base import PROTOCOLS, Normalise, Protocol, enough, failed, offered, per_length, slots
+from snellen.protocols.base import (
+    PROTOCOLS,
+    Normalise,
+    Protocol,
+    enough,
+    failed,
+    limit_candidates,
+    per_length,
+    slots,
+)
 from snellen.types import Examination, Kind, Message, Outcome, Prediction, Request, Sample, Score
 
 __all__ = ["Rank"]
@@ -29,7 +38,7 @@ KEPT = 10
 class Rank(Protocol):
     """Score every class name and take the best; top-1 and top-5.
 
-    Options: ``offer``: how many names are ranked, the true one and others at random (by ``seed``; all of
+    Options: ``candidates``: how many names are ranked, the true one and others at random (by ``seed``; all of
     them by default); ``normalise`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of
     the name; ``pmi=true`` subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``,
     with which the answer begins ("The photo features a"). Similarities of dual encoders and
@@ -41,7 +50,7 @@ class Rank(Protocol):
 
     name: ClassVar[str] = "rank"
     kind: ClassVar[Kind] = Kind.SCORE
-    offer: int | None = None
+    candidates: int | None = None
     normalise: Normalise = "sum"
     pmi: bool = False
     prompt: str = OPEN_WORLD[0]
@@ -50,7 +59,7 @@ class Rank(Protocol):
 
     def __post_init__(self) -> None:
         slots("prompt", self.prompt)
-        enough("offer", self.offer)
+        enough("candidates", self.candidates)
 
     @property
     def without_image(self) -> bool:
@@ -58,7 +67,7 @@ class Rank(Protocol):
 
     def examine(self, sample: Sample) -> Examination:
         """One request with all names; with ``pmi``, a second one without the image."""
-        sample = offered(sample, self.offer, self.seed)
+        sample = limit_candidates(sample, self.candidates, self.seed)
         requests = [self._request(sample, (*sample.images, self.prompt))]
         if self.pmi:
             requests.append(self._request(sample, (self.prompt,)))

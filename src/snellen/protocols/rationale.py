@@ -45,10 +45,10 @@ class Rationale(Protocol):
         positive("max_tokens", self.max_tokens)
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return False
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         if sample.question is None or not sample.choices:
             return "a question with options"
         return None if "rationale" in sample.meta else "a rationale (a column of that name)"
@@ -73,7 +73,7 @@ class Rationale(Protocol):
         label = _label(sample)[choice]
         return Prediction(sample.id, label, outcome, reason, 1, details={**details, "choice": choice})
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Whether the label is right."""
         if not sample.answers:
             return {}

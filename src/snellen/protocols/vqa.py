@@ -44,7 +44,7 @@ class VQA(Protocol):
         positive("max_tokens", self.max_tokens)
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return False
 
     @property
@@ -56,7 +56,7 @@ class VQA(Protocol):
         if METRICS[self.metric][1] is anls:
             require("rapidfuzz.distance", "metrics", "ANLS")
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         return None if sample.question is not None else "a question"
 
     def truth(self, sample: Sample) -> str | None:
@@ -71,7 +71,7 @@ class VQA(Protocol):
             return failed(sample, found, 1)
         return Prediction(sample.id, found, questions=1)
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """The metric, and exact match beside it; none where the truth is not known."""
         if not sample.references:
             return {}

@@ -44,10 +44,10 @@ class YesNo(Protocol):
         positive("max_tokens", self.max_tokens)
 
     @property
-    def several(self) -> bool:
+    def multi_query(self) -> bool:
         return False
 
-    def lacks(self, sample: Sample) -> str | None:
+    def missing_fields(self, sample: Sample) -> str | None:
         if sample.question is None:
             return "a question"
         if sample.references and self.truth(sample) is None:
@@ -58,7 +58,7 @@ class YesNo(Protocol):
         said = parse_yes_no(sample.references[0]) if sample.references else None
         return {True: "yes", False: "no"}.get(said) if isinstance(said, bool) else None
 
-    def about(self, sample: Sample) -> dict[str, Any]:
+    def sample_details(self, sample: Sample) -> dict[str, Any]:
         pair = {"pair": sample.meta["pair"]} if "pair" in sample.meta else {}
         return {"true": self.truth(sample), **pair}
 
@@ -67,13 +67,13 @@ class YesNo(Protocol):
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
         said = read_yes_no(reply)
-        about = self.about(sample)
+        about = self.sample_details(sample)
         if isinstance(said, ParseFailure):
             return failed(sample, said, 1, **about)
         label = "yes" if said else "no"
         return Prediction(sample.id, label, questions=1, details={"said": label, **about})
 
-    def marks(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
+    def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Right or wrong; nothing where the truth is not known."""
         true = self.truth(sample)
         return {} if true is None else {"accuracy": float(prediction.label == true)}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from snellen._util.hub import settle
+from snellen._util.hub import check_hub
 from snellen.datasets.base import DATASETS
 from snellen.errors import SnellenError, require
 from snellen.models.base import MODELS
@@ -107,7 +107,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
         SnellenError: the Hub cannot be reached.
     """
     hub: Any = require("huggingface_hub", "local", "Asking the Hub")
-    settle()
+    check_hub()
     fields = ["safetensors", "cardData", "downloads"]
     try:
         found = list(

@@ -216,7 +216,7 @@ def _gallery(run: Run, frame: pd.DataFrame) -> list[dict[str, Any]]:
     if run.classifies:
         marks = (frame["prediction"] == frame["label"]).astype(float)
     else:
-        marks = frame["marks"].map(lambda scores: scores.get(run.primary, math.nan))
+        marks = frame["metrics"].map(lambda scores: scores.get(run.primary, math.nan))
     frame = frame.assign(mark=marks)
     ok = frame["outcome"] == Outcome.OK
     between = frame[ok & (marks > 0) & (marks < 1)].sort_values("mark", kind="stable")
@@ -252,9 +252,9 @@ def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("id", "label", "prediction", "reason")},
         "right": row["mark"] >= 1,
-        "marks": []
+        "metrics": []
         if run.classifies
-        else [f"{k.replace('_', ' ')} {v:.3g}" for k, v in row["marks"].items()],
+        else [f"{k.replace('_', ' ')} {v:.3g}" for k, v in row["metrics"].items()],
         "image": image,
         "boxes": boxes_of(row),
         "exchanges": exchanges,

@@ -182,7 +182,7 @@ def figures_table(run: Run) -> Table:
     table.add_column()
     table.add_column()
     figures = run.metrics
-    facts = run.manifest["model"].get("facts", {})
+    facts = run.manifest["model"].get("metadata", {})
     rows: list[tuple[str, str]] = [
         ("model", escape(run.model)),
         ("data", f"{escape(run.data)}, {run.manifest['data']['n']} samples"),

@@ -37,7 +37,7 @@ def figures(run: Run) -> dict[str, float]:
 def settings(run: Run) -> dict[str, Any]:
     """What a run was, flat: model, data set, protocol and its options, seed, versions."""
     manifest = run.manifest
-    facts = manifest["model"].get("facts", {})
+    facts = manifest["model"].get("metadata", {})
     return {
         **{name: getattr(run, name) for name in ("id", "model", "data", "protocol", "status")},
         **{f"protocol_{key}": value for key, value in manifest["protocol"]["options"].items()},

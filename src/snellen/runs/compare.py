@@ -104,7 +104,7 @@ def _frame(run: Run) -> pd.DataFrame:
         if frame["label"].isna().any():
             raise UsageError(f"{run.id}: samples without a truth cannot be compared by accuracy.")
         return frame.assign(right=(frame["prediction"] == frame["label"]).astype(float)).set_index("id")
-    right = frame["marks"].map(lambda scores: scores.get(run.primary))
+    right = frame["metrics"].map(lambda scores: scores.get(run.primary))
     if right.isna().any():
         raise UsageError(f"{run.id}: {int(right.isna().sum())} samples have no score {run.primary!r}.")
     return frame.assign(right=right.astype(float)).set_index("id")
@@ -116,9 +116,9 @@ def _refuse_mismatch(one: Run, other: Run, across: bool) -> None:
         raise UsageError(
             f"{one.id} is scored by {one.primary} and {other.id} by {other.primary}: they cannot be compared."
         )
-    offered = [set(m["data"]["labels"]) for m in (a, b)]
-    if offered[0] != offered[1]:
-        differ = ", ".join(sorted(offered[0] ^ offered[1])[:5])
+    limit_candidates = [set(m["data"]["labels"]) for m in (a, b)]
+    if limit_candidates[0] != limit_candidates[1]:
+        differ = ", ".join(sorted(limit_candidates[0] ^ limit_candidates[1])[:5])
         raise UsageError(f"{one.id} and {other.id} were offered other class names ({differ} …).")
     if across:
         return

@@ -57,11 +57,11 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
     read = 0
     for place in places:
         try:
-            waves = _waves(protocol, data[place])
-            first, whole = waves[0], chain.from_iterable(waves)
+            request_batches = _request_batches(protocol, data[place])
+            first, whole = request_batches[0], chain.from_iterable(request_batches)
             expected = [[model.expects(request) for request in some] for some in (first, whole)]
         except DataError:
-            if not data.skip_bad:
+            if not data.skip_invalid:
                 raise
             continue
         read += 1
@@ -83,12 +83,16 @@ def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Fo
             try:
                 sample = data[place]
             except DataError:
-                if not data.skip_bad:
+                if not data.skip_invalid:
                     raise
                 continue
-            answers = [r.decoding.max_tokens for wave in _waves(protocol, sample) for r in wave]
+            answers = [
+                r.decoding.max_tokens
+                for request_batch in _request_batches(protocol, sample)
+                for r in request_batch
+            ]
             requests: Sequence[Request] = ()
-            if (foreseen := scorer.foresee(sample, "word " * max(answers, default=1))) is not None:
+            if (foreseen := scorer.prefetch(sample, "word " * max(answers, default=1))) is not None:
                 asked, requests = foreseen
             for request in requests:
                 for i, part in enumerate(asked.expects(request) if asked is not None else ()):
@@ -117,16 +121,18 @@ def _foretold(
     )
 
 
-def _waves(protocol: Protocol, sample: Sample) -> list[Sequence[Request]]:
+def _request_batches(protocol: Protocol, sample: Sample) -> list[Sequence[Request]]:
     """All that is asked about a sample whose every answer says nothing, the truth being unknown: a wrong
     answer would end what a right one goes on with.
     """
     exam = protocol.examine(replace(sample, answers=()))
-    waves = []
+    request_batches = []
     try:
-        wave = next(exam)
+        request_batch = next(exam)
         while True:
-            waves.append(wave)
-            wave = exam.send([Response(scores=(Score(0.0),) * len(r.continuations)) for r in wave])
+            request_batches.append(request_batch)
+            request_batch = exam.send(
+                [Response(scores=(Score(0.0),) * len(r.continuations)) for r in request_batch]
+            )
     except StopIteration:
-        return waves or [[]]
+        return request_batches or [[]]

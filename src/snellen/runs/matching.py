@@ -20,12 +20,12 @@ __all__ = [
     "NamedProtocols",
     "Task",
     "check_scorer",
-    "fitting",
+    "compatible",
     "live_models",
-    "named",
-    "pair",
+    "load_all",
+    "match_models",
     "refuse_unpriced",
-    "whole",
+    "resolve",
     "with_options",
 ]
 
@@ -44,7 +44,7 @@ def refuse(protocol: Protocol, selection: Selection) -> None:
     if protocol.classifies:
         return
     sample = selection.first()
-    if (lacks := protocol.lacks(sample)) is not None:
+    if (lacks := protocol.missing_fields(sample)) is not None:
         own = selection.data.protocol
         hint = f" Its own protocol: {own}." if own and own != protocol.name else ""
         raise DataError(
@@ -61,8 +61,8 @@ LONGEST_VALUE = 24
 def with_options(title: str, options: Mapping[str, Any]) -> str:
     """What a user called a protocol, with the options that were given apart from its name.
 
-    >>> with_options("closed-set?rounds=3", {"offer": 5, "rounds": 1})
-    'closed-set?rounds=3&offer=5'
+    >>> with_options("closed-set?rounds=3", {"candidates": 5, "rounds": 1})
+    'closed-set?rounds=3&candidates=5'
     """
     _, _, own = parse_name(title)
     more = [
@@ -98,7 +98,7 @@ def check_scorer(scorer: Scorer, limits: Limits) -> None:
         refuse_unpriced(model)
 
 
-def fitting(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtocols, list[DataError]]:
+def compatible(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtocols, list[DataError]]:
     """The protocols that can ask about a data set, and why the others cannot."""
     fit: NamedProtocols = []
     refused = []
@@ -111,7 +111,7 @@ def fitting(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtocols
     return fit, refused
 
 
-def pair(
+def match_models(
     models: Sequence[Model], selections: Sequence[Selection], protocols: Sequence[NamedProtocols]
 ) -> tuple[list[tuple[Model, list[Task]]], list[str]]:
     """What each model can answer about which data, and why it cannot the rest, in words.
@@ -127,11 +127,11 @@ def pair(
         for selection, asked in zip(selections, protocols, strict=True):
             for title, protocol in asked:
                 reason = incompatibility(model, protocol)
-                if reason is None and (lacks := model.lacks(selection.first)) is not None:
+                if reason is None and (lacks := model.missing_fields(selection.first)) is not None:
                     reason = f"{model.name} finds {lacks} ({selection.name})"
                     blind = True
                 if reason is None:
-                    protocol.suited(model)
+                    protocol.for_model(model)
                     able.append((selection, title or protocol.name, protocol))
                 elif reason not in skipped:
                     skipped.append(reason)
@@ -160,7 +160,7 @@ def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: floa
     return found
 
 
-def whole(name: str, options: Mapping[str, Any]) -> Selection:
+def load_all(name: str, options: Mapping[str, Any]) -> Selection:
     """All of a data set.
 
     Raises:
@@ -175,7 +175,7 @@ def whole(name: str, options: Mapping[str, Any]) -> Selection:
 _PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}
 
 
-def named(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> list[Any]:
+def resolve(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> list[Any]:
     """Names or objects, each once.
 
     Raises:

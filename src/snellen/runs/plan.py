@@ -19,10 +19,10 @@ from snellen.protocols.base import PROTOCOLS, Protocol
 from snellen.runs.matching import (
     NamedProtocols,
     check_scorer,
-    fitting,
-    named,
-    pair,
+    compatible,
+    match_models,
     refuse_unpriced,
+    resolve,
     with_options,
 )
 from snellen.runs.run import Run
@@ -50,7 +50,7 @@ class Filters:
     shuffle: bool = False
     limit: int | None = None
     split: str | None = None
-    skip_bad: bool = False
+    skip_invalid: bool = False
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Filters:
@@ -67,7 +67,7 @@ class Filters:
             shuffle=self.shuffle,
             limit=self.limit,
             seed=seed,
-            skip_bad=self.skip_bad,
+            skip_invalid=self.skip_invalid,
         )
 
 
@@ -170,30 +170,30 @@ class Plan:
             raise BadOption(f"seed={self.seed!r} is not allowed; allowed: a whole number.")
         given: dict[str, list[Any]] = {"protocol": []}
         if self.protocols:
-            given["protocol"] = named("protocol", self.protocols, Protocol, self.protocol_options)
+            given["protocol"] = resolve("protocol", self.protocols, Protocol, self.protocol_options)
         for title in filter(lambda p: isinstance(p, str), given["protocol"]):
             PROTOCOLS.make(title, self.protocol_options, seed=self.seed)  # what is wrong is said at once
         split = {"split": self.filters.split} if self.filters.split else {}
         options = {**self.data_options, **split}
         # A data set that can read its first rows alone need not read more, where nothing else picks.
-        picks = replace(self.filters, limit=None, split=None, skip_bad=False) != Filters()
+        picks = replace(self.filters, limit=None, split=None, skip_invalid=False) != Filters()
         few = {} if picks else {"limit": self.filters.limit}
         selections = []
         protocols: list[NamedProtocols] = []
         unfit: list[DataError] = []
-        given["data"] = named("data", self.data, Dataset, options)
+        given["data"] = resolve("data", self.data, Dataset, options)
         for name in given["data"]:
             selection = self._select(name, options, few)
             made = selection.data
-            asked, refused = fitting(self._protocols(given, made), selection)
+            asked, refused = compatible(self._protocols(given, made), selection)
             unfit += refused
             selections.append(selection)
             protocols.append(asked)
-        given["model"] = named("model", self.models, Model, self.model_options)
+        given["model"] = resolve("model", self.models, Model, self.model_options)
         models = [self._make(name, limits) for name in given["model"]]
         if unfit and not any(protocols):
             raise unfit[0]
-        self._pairs, self.skipped = pair(models, selections, protocols)
+        self._pairs, self.skipped = match_models(models, selections, protocols)
         self.skipped = [*map(str, unfit), *self.skipped]
         #: What was given by name, not as an object.
         self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
@@ -266,7 +266,7 @@ class Plan:
         """The workspace's folder."""
         return self.store.folder
 
-    def examine(self, watch: Watch | None = None) -> list[Run]:
+    def run(self, watch: Watch | None = None) -> list[Run]:
         """Do it all, model by model, and return the runs.
 
         May be called where an event loop runs (a notebook).
@@ -275,7 +275,7 @@ class Plan:
             if tasks:
                 model.check()
             for _, _, protocol in tasks:
-                for scorer in protocol.suited(model).scorers():
+                for scorer in protocol.for_model(model).scorers():
                     check_scorer(scorer, model.limits)
         store = self.store
         for selection in self.selections:
@@ -291,7 +291,7 @@ class Plan:
                 for examination in examinations:
                     self.current = examination.run if examination.plan is not None else None
                     try:
-                        complete(examination.examine(_bind(watch, examination)))
+                        complete(examination.evaluate(_bind(watch, examination)))
                     finally:
                         self.runs.append(Run(store, examination.run))
             finally:
@@ -303,7 +303,7 @@ class Plan:
 
     def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
         """One examination of this plan, to be done."""
-        nonce = self.store.run(self.resumes)["manifest"]["fresh"] if self.resumes else None
+        cache_salt = self.store.run(self.resumes)["manifest"]["cache_salt"] if self.resumes else None
         return Evaluation(
             model,
             selection,
@@ -313,7 +313,7 @@ class Plan:
             fresh=self.fresh,
             fingerprint=selection.fingerprint(),
             title=redact(with_options(title, self.protocol_options)),
-            nonce=nonce,
+            cache_salt=cache_salt,
             expect=self.resumes,
             plan=self._recipe(model, selection, title),
             sink=self._sink,
@@ -341,7 +341,7 @@ class Plan:
         source = self._sources.get(one.data.name) or partial(_same, one.data)
         n = len(one.data)
         ids = {place: one.data.id(place) for place in range(0, n, max(1, n // 50))}
-        return TaskSpec(one.run, source, one.protocol, n, ids, one.nonce, one.sink)
+        return TaskSpec(one.run, source, one.protocol, n, ids, one.cache_salt, one.sink)
 
     def forecasts(self) -> list[Forecast]:
         """What it will ask and cost, without asking anything."""
@@ -350,7 +350,7 @@ class Plan:
         found = []
         for model, tasks in self._pairs:
             for selection, title, protocol in tasks:
-                suited = protocol.suited(model)
+                suited = protocol.for_model(model)
                 found.append(forecast(model, selection, suited, title))
                 found += forecast_scorers(selection, suited, title)
         return found

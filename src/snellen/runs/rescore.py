@@ -52,10 +52,10 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         fingerprint=manifest["data"]["fingerprint"],
         title=with_options(manifest["protocol"].get("title") or name, options or {}),
         rescored=run,
-        nonce=manifest["fresh"],
+        cache_salt=manifest["cache_salt"],
     )
     try:
-        complete(examination.examine())
+        complete(examination.evaluate())
     except BadOption:
         store.forget(examination.run)
         raise
@@ -67,7 +67,7 @@ def _take_over(store: Store, run: str) -> None:
     shards = store.shards(run)
     rows = shards.answers() if shards is not None else iter(())
     while page := list(islice(rows, 500)):
-        store.remember(page)
+        store.put(page)
 
 
 class _RecordedModel(Model):
@@ -81,12 +81,12 @@ class _RecordedModel(Model):
         known: Mapping[str, Any] = self._manifest["identity"]
         return known
 
-    def facts(self) -> Mapping[str, Any]:
-        known: Mapping[str, Any] = self._manifest.get("facts", {})
+    def metadata(self) -> Mapping[str, Any]:
+        known: Mapping[str, Any] = self._manifest.get("metadata", {})
         return known
 
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
-        facts = self.facts()
+        facts = self.metadata()
         if "price" in facts:
             return float(facts["price"]) * requests / 1000
         if "price_in" not in facts:

@@ -104,7 +104,7 @@ class Run:
         """One row a sample with id, label, prediction, outcome, images and marks alone: small."""
         import pandas as pd
 
-        columns = ("id", "label", "prediction", "outcome", "images", "marks")
+        columns = ("id", "label", "prediction", "outcome", "images", "metrics")
         found = ([row[name] for name in columns] for row in self._store.findings(self.id))
         return pd.DataFrame(found, columns=list(columns))
 

@@ -64,7 +64,7 @@ class Scorer(ABC):
         for model in self.models():
             model.close()
 
-    def foresee(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]] | None:
+    def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]] | None:
         """A model that it would ask about such an answer, and what; None where it asks none that costs."""
         return None
 

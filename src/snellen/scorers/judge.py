@@ -73,7 +73,7 @@ class Judge(Scorer):
     def models(self) -> list[Model]:
         return [self.model]
 
-    def foresee(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
+    def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
         asked = _questions(SamplePrediction(sample, answer, Outcome.OK, {}, lambda: sample))
         return self.model, asked if sample.references else ()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen._util.files import hash_files
-from snellen._util.hub import settle
+from snellen._util.hub import check_hub
 from snellen.errors import ModelError, reason_of, require
 from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 
@@ -47,7 +47,7 @@ class Embedder:
 
     def __init__(self, name: str) -> None:
         package = require("sentence_transformers", "local", "Comparing texts by embedding")
-        settle()
+        check_hub()
         try:
             self._model: Any = package.SentenceTransformer(name, device="cpu")
         except Exception as error:

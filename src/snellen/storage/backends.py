@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from snellen.errors import BadOption, StoreError, require
-from snellen.storage.schema import MIGRATIONS, SCHEMA_VERSION, metadata
+from snellen.storage.schema import SCHEMA_VERSION, metadata
 
 __all__ = ["PATIENCE", "Database", "Postgres", "Sqlite"]
 
@@ -53,22 +53,13 @@ class Database(ABC):
 
     @abstractmethod
     def make(self) -> None:
-        """Make the tables where there are none, and bring those of earlier layouts up to date. Where
-        several processes begin at once, one of them does.
-        """
+        """Create the tables if there are none. If several processes start at once, one of them does."""
 
     def _make(self, connection: sa.Connection) -> None:
         """Within a transaction that nobody else can be in."""
-        found = self.version(connection)
-        if found == 0:
+        if self.version(connection) == 0:
             metadata.create_all(connection)
             self.set_version(connection, SCHEMA_VERSION)
-        while 0 < found < SCHEMA_VERSION:
-            for statement in MIGRATIONS[found]:
-                connection.execute(sa.text(statement))
-            found += 1
-            metadata.create_all(connection)  # what a layout brought anew
-            self.set_version(connection, found)
 
     def check(self) -> None:
         """Refuse what another version of Snellen wrote.

@@ -39,7 +39,7 @@ PAGE = 500
 #: Columns of a sample itself.
 _SAMPLE = ("id", "position", "label", "images", "content")
 #: Columns of a row, and of an answer, that are kept as JSON, as their keys differ from data set to data set.
-_JSON = ("content", "details", "marks")
+_JSON = ("content", "details", "metrics")
 _REPLY_JSON = ("request", "scores", "meta")
 
 
@@ -142,7 +142,7 @@ def _schema() -> pa.Schema:
             "ranking": texts,
             "details": text,
             "responses": texts,
-            "marks": text,
+            "metrics": text,
             "replies": pa.list_(reply),
         }
     )
@@ -292,12 +292,14 @@ class ParquetRun:
                     before = row["position"]
         return before, None
 
-    def keep_scores(self, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, found: Mapping[str, Mapping[str, float]]) -> None:
         """Put the scores of samples in place of those that they had, shard by shard."""
         for name in self.names():
             rows = list(self.read(name))
             if any(row["id"] in found for row in rows):
-                self.write(name, [{**row, "marks": dict(found.get(row["id"], row["marks"]))} for row in rows])
+                self.write(
+                    name, [{**row, "metrics": dict(found.get(row["id"], row["metrics"]))} for row in rows]
+                )
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -326,10 +328,10 @@ class ParquetShard:
             self._answers |= {reply["key"]: reply for reply in row["replies"]}
             self._rows[row["id"]] = row
 
-    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+    def get(self, keys: Sequence[str]) -> dict[str, Response]:
         return {key: _reply(self._answers[key]) for key in keys if key in self._answers}
 
-    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
+    def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         kept = {row.key: _reply(self._answers[row.key]) for row in rows if row.key in self._answers}
         for row in rows:
             if row.key not in kept:
@@ -350,7 +352,7 @@ class ParquetShard:
                 **{name: sample[name] for name in _SAMPLE},
                 **{name: row[name] for name in ("outcome", "reason", "questions", "ranking", "details")},
                 "prediction": row["label"],
-                "marks": row["scores"],
+                "metrics": row["metrics"],
                 "responses": row["responses"],
                 "replies": [self._answers[key] for key in dict.fromkeys(row["responses"])],
             }

@@ -29,7 +29,7 @@ class SampleResult(NamedTuple):
     sample: Sample
     prediction: Prediction
     keys: Sequence[str]
-    scores: Mapping[str, float] = {}
+    metrics: Mapping[str, float] = {}
     truth: str | None = None
 
 
@@ -130,5 +130,5 @@ def _prediction_row(run: str, finding: SampleResult) -> dict[str, Any]:
         "ranking": list(prediction.ranking),
         "details": dict(prediction.details),
         "responses": list(finding.keys),
-        "scores": dict(finding.scores),
+        "metrics": dict(finding.metrics),
     }

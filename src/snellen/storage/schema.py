@@ -6,9 +6,8 @@ import sqlalchemy as sa
 
 __all__ = [
     "COLUMNS",
-    "MIGRATIONS",
     "SCHEMA_VERSION",
-    "answers",
+    "arena_answers",
     "battles",
     "metadata",
     "predictions",
@@ -22,16 +21,7 @@ __all__ = [
 ]
 
 #: Written into the database; to be raised by whoever changes a table.
-SCHEMA_VERSION = 4
-#: What leads from each earlier layout to the one after it; tables that are missing are made besides.
-MIGRATIONS = {
-    1: (
-        "ALTER TABLE responses ADD COLUMN thinking TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE responses ADD COLUMN meta JSON NOT NULL DEFAULT '{}'",
-    ),
-    2: ("ALTER TABLE predictions ADD COLUMN scores JSON NOT NULL DEFAULT '{}'",),
-    3: (),  # the arena's tables
-}
+SCHEMA_VERSION = 1
 #: The columns of :meth:`Store.frame` that every protocol has.
 COLUMNS = (
     "id",
@@ -46,7 +36,7 @@ COLUMNS = (
     "prompt_tokens",
     "completion_tokens",
     "images",
-    "marks",
+    "metrics",
 )
 metadata = sa.MetaData()
 
@@ -58,7 +48,7 @@ runs = sa.Table(
     sa.Column("created", sa.String, nullable=False, index=True),
     sa.Column("updated", sa.String, nullable=False, index=True),
     sa.Column("status", sa.String, nullable=False),  # running, stopped, finished
-    sa.Column("fresh", sa.Integer, nullable=False, default=0),  # samples that asked the model anew
+    sa.Column("n_new", sa.Integer, nullable=False, default=0),  # samples that asked the model anew
     sa.Column("seconds", sa.Float, nullable=False, default=0.0),  # that it took to examine those
     sa.Column("manifest", sa.JSON, nullable=False),
     sa.Column("metrics", sa.JSON),
@@ -85,7 +75,7 @@ predictions = sa.Table(
     sa.Column("ranking", sa.JSON, nullable=False),
     sa.Column("details", sa.JSON, nullable=False),
     sa.Column("responses", sa.JSON, nullable=False),  # keys, in the order of asking
-    sa.Column("scores", sa.JSON, nullable=False, server_default="{}"),  # how good it is, by name
+    sa.Column("metrics", sa.JSON, nullable=False, server_default="{}"),  # how good it is, by name
 )
 responses = sa.Table(
     "responses",
@@ -137,8 +127,8 @@ turns = sa.Table(
     sa.Column("question", sa.Text, nullable=False),
     sa.Column("created", sa.String, nullable=False),
 )
-answers = sa.Table(
-    "answers",
+arena_answers = sa.Table(
+    "arena_answers",
     metadata,
     sa.Column("battle", sa.String, primary_key=True),
     sa.Column("turn", sa.Integer, primary_key=True),

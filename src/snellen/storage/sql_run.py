@@ -52,7 +52,7 @@ class RunStorage(Protocol):
         """The positions of the samples before and after one."""
         ...
 
-    def keep_scores(self, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, found: Mapping[str, Mapping[str, float]]) -> None:
         """Put the scores of samples in place of those that they had."""
         ...
 
@@ -68,7 +68,7 @@ class Queryable(Protocol):
         """Rows of a query, a page in memory at a time."""
         ...
 
-    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+    def get(self, keys: Sequence[str]) -> dict[str, Response]:
         """Cached responses by key."""
         ...
 
@@ -108,7 +108,7 @@ class SqlRun:
                 predictions.c.label.label("prediction"),
                 *[predictions.c[name] for name in ("outcome", "reason", "questions")],
                 *[predictions.c[name] for name in ("ranking", "details", "responses")],
-                predictions.c.scores.label("marks"),
+                predictions.c.metrics.label("metrics"),
             )
             .join(
                 predictions,
@@ -125,7 +125,7 @@ class SqlRun:
         """Findings with the responses behind them."""
         findings = self.findings()
         while page := list(islice(findings, 200)):
-            known = self._store.recall([key for row in page for key in row["responses"]])
+            known = self._store.get([key for row in page for key in row["responses"]])
             for row in page:
                 yield row, [known[key] for key in row["responses"] if key in known]
 
@@ -135,7 +135,7 @@ class SqlRun:
             predictions.c.run == self.run, predictions.c.sample == id
         )
         keys = self._store.do(lambda connection: list(connection.execute(query).scalar_one_or_none() or []))
-        known = self._store.recall(keys)
+        known = self._store.get(keys)
         return [known[key] for key in keys if key in known]
 
     def neighbours(self, position: int) -> tuple[int | None, int | None]:
@@ -145,12 +145,12 @@ class SqlRun:
         after = sa.select(sa.func.min(here)).where(of_run, here > position)
         return self._store.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
 
-    def keep_scores(self, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, found: Mapping[str, Mapping[str, float]]) -> None:
         """Put the scores of samples in place of those that they had."""
         change = (
             sa.update(predictions)
             .where(predictions.c.run == self.run, predictions.c.sample == sa.bindparam("of"))
-            .values(scores=sa.bindparam("now"))
+            .values(metrics=sa.bindparam("now"))
         )
         rows = [{"of": name, "now": dict(scores)} for name, scores in sorted(found.items())]
         if rows:

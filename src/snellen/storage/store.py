@@ -141,11 +141,11 @@ class Store:
 
     # ── memory ──────────────────────────────────────────────────────────────────────────────────────
 
-    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
+    def get(self, keys: Sequence[str]) -> dict[str, Response]:
         """The responses that are remembered under these keys."""
         return self.do(lambda connection: _recall(connection, keys))
 
-    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
+    def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
         """Commit responses. One that is there already (another process was faster) stays as it is, and is
         returned.
         """
@@ -190,12 +190,12 @@ class Store:
         return found
 
     def unfinished(self, specification: str, sink: str | None = None) -> str | None:
-        """The nonce of the newest fresh run of a specification, and a sink, that is not finished."""
+        """The cache salt of the newest fresh run of a specification, and a sink, that is not finished."""
         query = sa.select(runs.c.manifest).where(runs.c.status != "finished").order_by(runs.c.updated.desc())
         for manifest in self.do(lambda connection: connection.execute(query).scalars().all()):
             same = manifest.get("specification") == specification and manifest.get("sink") == sink
-            if same and manifest.get("fresh"):
-                return str(manifest["fresh"])
+            if same and manifest.get("cache_salt"):
+                return str(manifest["cache_salt"])
         return None
 
     def shards(self, run: str) -> ParquetRun | None:
@@ -216,12 +216,12 @@ class Store:
         return self.do(lambda connection: set(connection.execute(query).scalars()))
 
     def record(
-        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+        self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
         """Commit what came of some samples, and how long it took; a finding replaces an older one."""
-        self.write(run, written(run, findings), fresh=fresh, seconds=seconds)
+        self.write(run, written(run, findings), n_new=n_new, seconds=seconds)
 
-    def write(self, run: str, rows: RunRows, *, fresh: int = 0, seconds: float = 0.0) -> None:
+    def write(self, run: str, rows: RunRows, *, n_new: int = 0, seconds: float = 0.0) -> None:
         """Commit what came of some samples, as rows (see :meth:`record`)."""
         insert = self.database.insert
         new = insert(predictions)
@@ -231,7 +231,7 @@ class Store:
         )
         began = sa.update(runs).where(runs.c.id == run)
         change = began.values(
-            fresh=runs.c.fresh + fresh, seconds=runs.c.seconds + seconds, updated=timestamp()
+            n_new=runs.c.n_new + n_new, seconds=runs.c.seconds + seconds, updated=timestamp()
         )
 
         def write(connection: sa.Connection) -> None:
@@ -242,9 +242,9 @@ class Store:
 
         self.do(write)
 
-    def keep_scores(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
         """Commit the scores of samples, in place of those that they had."""
-        self.records(run).keep_scores(found)
+        self.records(run).keep_metrics(found)
 
     def move(self, run: str, sink: str | None) -> None:
         """Have a run that holds nothing yet put its samples elsewhere."""
@@ -377,7 +377,7 @@ class Store:
                 "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
                 "completion_tokens": sum(reply.completion_tokens for reply in replies),
                 "images": row["images"],
-                "marks": row["marks"],
+                "metrics": row["metrics"],
                 # A protocol's detail never takes the place of a column.
                 **{k if k not in COLUMNS else f"details_{k}": v for k, v in row["details"].items()},
             }

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from snellen._util.redaction import storable
 from snellen.errors import BadOption, Conflict, UnknownName
-from snellen.storage.schema import answers, battles, reveals, settings, turns, votes
+from snellen.storage.schema import arena_answers, battles, reveals, settings, turns, votes
 from snellen.storage.store import Store, timestamp
 from snellen.storage.vote_rows import (
     OUTCOMES,
@@ -123,7 +123,7 @@ class VoteStore:
         ]
 
         def write(connection: sa.Connection) -> None:
-            for table, values in ((battles, rows), (turns, asked), (answers, said)):
+            for table, values in ((battles, rows), (turns, asked), (arena_answers, said)):
                 if values:
                     connection.execute(insert(table).on_conflict_do_nothing(), values)
 
@@ -152,7 +152,10 @@ class VoteStore:
                 return list(connection.execute(query).mappings())
 
             known = {row["id"]: row for row in rows(battles, battles.c.id)}
-            said = {(r["battle"], r["turn"], r["side"]): _answer(r) for r in rows(answers, answers.c.battle)}
+            said = {
+                (r["battle"], r["turn"], r["side"]): _answer(r)
+                for r in rows(arena_answers, arena_answers.c.battle)
+            }
             asked: dict[str, list[Turn]] = {}
             for row in rows(turns, turns.c.battle, turns.c.battle, turns.c.number):
                 sides = (said.get((row["battle"], row["number"], side)) for side in SIDES)
@@ -185,7 +188,7 @@ class VoteStore:
 
     def answer(self, battle: str, turn: int, side: str, answer: Answer) -> None:
         """Write down what one side said; what is there already stays."""
-        new = self.store.database.insert(answers).on_conflict_do_nothing()
+        new = self.store.database.insert(arena_answers).on_conflict_do_nothing()
         row = _answer_row(battle, turn, side, answer)
         self.store.do(lambda c: c.execute(new, [row]))
 
@@ -436,7 +439,7 @@ def _settled_before() -> str:
 
 
 def _leaks() -> sa.Exists:
-    return sa.exists().where(answers.c.battle == votes.c.battle, answers.c.leak != "")
+    return sa.exists().where(arena_answers.c.battle == votes.c.battle, arena_answers.c.leak != "")
 
 
 def _battle(row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, told: bool) -> Battle:

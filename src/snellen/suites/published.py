@@ -74,7 +74,7 @@ def _published(suite: str, part: Any, data: str, row: Sequence[Any]) -> Entry:
         scores=scores,
         speed=figures.get("items_per_second"),
         memory=None if gigabytes is None else 1e9 * gigabytes,
-        facts=ModelInfoIndex().of(str(row[0]), {}),
+        info=ModelInfoIndex().of(str(row[0]), {}),
         suites=(suite,),
         published=part.published.source,
     )

@@ -25,7 +25,7 @@ from snellen.suites.suite import Claim, Part, Select, Suite, check_limit
 if TYPE_CHECKING:
     from snellen.runs.estimate import Forecast
 
-__all__ = ["CompletedRun", "SuiteResult", "TableRow", "carry_out", "forecast", "value_of"]
+__all__ = ["CompletedRun", "SuiteResult", "TableRow", "forecast", "run_suite", "value_of"]
 
 
 @dataclass(frozen=True)
@@ -374,7 +374,7 @@ def forecast(
     return found, left_out
 
 
-def carry_out(
+def run_suite(
     suite: Suite,
     models: Sequence[str] = (),
     *,
@@ -411,7 +411,7 @@ def carry_out(
             last = model
             with _told(part, model, found.left_out):
                 plan = make()
-                found.done += [CompletedRun(part, setting, run) for run in plan.examine(watch)]
+                found.done += [CompletedRun(part, setting, run) for run in plan.run(watch)]
     finally:
         for one in hand.models.values():
             one.close()

@@ -39,8 +39,8 @@ class Part:
     """What is examined together.
 
     Attributes:
-        vary: one option (``filters.num_classes``, ``protocol.offer``, ``data.NAME``) and the values that it
-            takes in turn.
+        vary: one option (``filters.num_classes``, ``protocol.candidates``, ``data.NAME``) and the values that
+            it takes in turn.
     """
 
     name: str

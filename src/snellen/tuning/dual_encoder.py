@@ -11,7 +11,7 @@ from snellen.datasets.base import Selection
 from snellen.errors import require
 from snellen.reports.training import TrainingWatch
 from snellen.tuning.sft import TrainResult
-from snellen.tuning.trainer import by_place, carry_out, in_effect, room, settings
+from snellen.tuning.trainer import by_place, in_effect, room, run_stage, settings
 
 if TYPE_CHECKING:
     from snellen.models.dual_encoder import DualEncoder
@@ -37,7 +37,7 @@ def tune_dual_encoder(
     Source: the loss that Goyal et al., "Finetune like you pretrain" (arXiv 2212.00638), compare theirs with.
 
     Raises:
-        Stopped, BadOption: as :func:`~snellen.tuning.trainer.carry_out`.
+        Stopped, BadOption: as :func:`~snellen.tuning.trainer.run_stage`.
     """
     require("trl", "tune", "Fine-tuning")
     import torch
@@ -103,7 +103,7 @@ def tune_dual_encoder(
         said = prediction.predictions.argmax(-1)
         return {"held_out_accuracy": float((said == prediction.label_ids).mean())}
 
-    trainer = carry_out(
+    trainer = run_stage(
         Trainer,
         folder,
         "full",

@@ -149,7 +149,7 @@ def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int
             pixels = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
             found.append(((image.sha256, pixels), int(str(imagehash.phash(image.pixels)), 16)))
     except DataError:
-        if not selection.skip_bad:
+        if not selection.skip_invalid:
             raise
         return None
     return found

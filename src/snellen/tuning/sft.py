@@ -18,7 +18,7 @@ from snellen.reports.training import TrainingWatch
 from snellen.tuning.examples import Example
 from snellen.tuning.recipes import Recipe, adapters, freeze
 from snellen.tuning.sources import TrainingSet
-from snellen.tuning.trainer import by_place, carry_out, in_effect, room, settings
+from snellen.tuning.trainer import by_place, in_effect, room, run_stage, settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def teach(
         base: what the adapter is to say that it belongs to.
 
     Raises:
-        Stopped: as :func:`~snellen.tuning.trainer.carry_out`.
+        Stopped: as :func:`~snellen.tuning.trainer.run_stage`.
         BadOption, Unsupported, ModelError: as said there.
     """
     require("trl", "tune", "Fine-tuning")
@@ -134,7 +134,7 @@ def teach(
                 parameter.data = parameter.data.float()
 
         try:
-            trainer = carry_out(
+            trainer = run_stage(
                 SFTTrainer,
                 folder,
                 stage.name,

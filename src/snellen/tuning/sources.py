@@ -14,7 +14,7 @@ from snellen.registry import parse_name
 from snellen.tuning.examples import Example, TrainFormat, examples
 from snellen.types import Sample
 
-__all__ = ["Source", "Subset", "TrainingSet", "apart", "hold_out", "mixed", "parted"]
+__all__ = ["Source", "Subset", "TrainingSet", "mixed", "parted", "split_data", "validation_split"]
 
 #: Drawn charts have as many training pictures as are asked for: so many of each class.
 DRAWN = 60
@@ -32,7 +32,7 @@ class Subset(Dataset):
         self.name = f"{data.name} ({what})"
         self.labels, self.background, self.synonyms = data.labels, data.background, data.synonyms
         self.protocol, self.protocol_options = data.protocol, data.protocol_options
-        self.notes, self.bad = data.notes, data.bad
+        self.notes, self.invalid = data.notes, data.invalid
 
     def __len__(self) -> int:
         return len(self._places)
@@ -102,7 +102,7 @@ def _together(data: Dataset) -> list[list[int]]:
     return list(found.values())
 
 
-def hold_out(
+def split_data(
     name: str,
     options: Mapping[str, Any],
     *,
@@ -197,7 +197,7 @@ class Source:
         return self.selection.data.row(self.selection.indices[place]).label
 
 
-def mixed(name: str, teach: TrainFormat, seed: int, *, skip_bad: bool = False) -> Source:
+def mixed(name: str, teach: TrainFormat, seed: int, *, skip_invalid: bool = False) -> Source:
     """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
     unless another is named.
 
@@ -214,7 +214,7 @@ def mixed(name: str, teach: TrainFormat, seed: int, *, skip_bad: bool = False) -
         head = name
     if not 0 < weight <= 100:
         raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
-    selection = select(_own_split(head, {}) or DATASETS.make(head), skip_bad=skip_bad)
+    selection = select(_own_split(head, {}) or DATASETS.make(head), skip_invalid=skip_invalid)
     selection.name = head
     return Source(selection, weight, teach, seed)
 
@@ -307,7 +307,7 @@ def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tupl
     return found
 
 
-def apart(source: Source, seed: int) -> frozenset[int]:
+def validation_split(source: Source, seed: int) -> frozenset[int]:
     """Places that are not learnt from, so that the training can be watched by them: a tenth, at most 200, of
     every class alike; none where that would be fewer than ten.
     """

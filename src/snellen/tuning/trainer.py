@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "TrainingWatch",
     "by_place",
-    "carry_out",
     "in_effect",
     "last_checkpoint",
     "read_settings",
     "room",
+    "run_stage",
     "settings",
 ]
 
@@ -255,7 +255,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def carry_out(
+def run_stage(
     trainer_class: Any,
     folder: Path,
     stage: str,

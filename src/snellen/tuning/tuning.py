@@ -30,7 +30,7 @@ from snellen.tuning.manifest import MANIFEST, TuningManifest
 from snellen.tuning.recipes import check_lora, named_recipe
 from snellen.tuning.results import Result, of_classes, result_of
 from snellen.tuning.sft import TrainResult, check_teachable
-from snellen.tuning.sources import Source, Subset, TrainingSet, apart, hold_out, mixed
+from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, split_data, validation_split
 from snellen.tuning.trainer import room
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Tuning:
         data: what it is tested on; its training split, or one of the next three, is learnt from.
         out: the folder of what comes of it.
         train: another data set to learn from; ``train_split``: the split's name (``train``);
-            ``hold_out``: the share of ``data`` that is tested, the rest being learnt from.
+            ``split_data``: the share of ``data`` that is tested, the rest being learnt from.
         recipe: see :data:`snellen.tuning.recipes.RECIPES`; of a dual encoder, all weights learn.
         mix: further data sets to learn from, ``DATA`` or ``DATA@WEIGHT``: so many examples for each of
             the first's.
@@ -106,7 +106,7 @@ class Tuning:
     out: Path
     train: str | None = None
     train_split: str | None = None
-    hold_out: float | None = None
+    split_data: float | None = None
     recipe: str = "lora"
     mix: Sequence[str] = ()
     general: Sequence[str] = ()
@@ -170,12 +170,12 @@ class Tuning:
             self._base = str(Path(checkpoint.path).resolve())
         #: The Hub's id of it, if it lies there.
         self._base_on_hub = None if checkpoint.local else checkpoint.path
-        learnt, tested = hold_out(
+        learnt, tested = split_data(
             self.data,
             self.data_options,
             train=self.train,
             split=self.train_split,
-            share=self.hold_out,
+            share=self.split_data,
             seed=self.seed,
         )
         self._hand = SharedResources()
@@ -192,7 +192,7 @@ class Tuning:
         self._test: Selection = next(iter(self._test_plan.selections))
         self._general = self._general_names()
         self._general_plans = [self._general_plan(self.model, name) for name in self._general]
-        wanted = Filters(shuffle=True, limit=self.train_limit, skip_bad=self.filters.skip_bad)
+        wanted = Filters(shuffle=True, limit=self.train_limit, skip_invalid=self.filters.skip_invalid)
         classes = self._test.labels if set(self._test.labels) < set(learnt.labels) else ()
         wanted = Filters(**{**wanted.__dict__, "classes": classes})
         self._learnt = wanted.apply(learnt, self.seed)
@@ -207,8 +207,8 @@ class Tuning:
         if self._classless and (self._dual or self.recipe == "head"):
             raise DataError(f"{learnt.name} has no classes, and a classifier is taught them.")
         self._sources = [Source(self._learnt, 1.0, self.teach, self.seed)]
-        skip = self.filters.skip_bad
-        self._sources += [mixed(name, self.teach, self.seed, skip_bad=skip) for name in self.mix]
+        skip = self.filters.skip_invalid
+        self._sources += [mixed(name, self.teach, self.seed, skip_invalid=skip) for name in self.mix]
 
     def _refuse_options(self) -> None:
         """Refuse what a recipe would not look at, and what is known to be wrong before anything is loaded.
@@ -306,15 +306,15 @@ class Tuning:
             Stopped: memory, or the disk, was too small.
         """
         began = time.time()
-        spoilt: frozenset[int] = frozenset()
+        leaked: frozenset[int] = frozenset()
         held = self._record.held()
         if held.get("finished"):
             self.notes = list(held["notes"])  # all was looked at then
-            spoilt = frozenset(held["spoilt"])
+            leaked = frozenset(held["spoilt"])
         else:
-            spoilt = self._look_for_leaks()
-        kept = frozenset() if self._classless else apart(self._sources[0], self.seed)
-        kept -= spoilt
+            leaked = self._look_for_leaks()
+        kept = frozenset() if self._classless else validation_split(self._sources[0], self.seed)
+        kept -= leaked
         if self._leads:
             self._record.begin()
         before: list[Run] = []
@@ -322,8 +322,8 @@ class Tuning:
             weak = self._weakest(kept) if self._alone and kept and not self._dual else None
             if self._alone:
                 before = self._examine_all(self.model)
-            lessons = self._lessons(kept | spoilt)
-            taught = self._train(lessons, kept, spoilt)
+            lessons = self._lessons(kept | leaked)
+            taught = self._train(lessons, kept, leaked)
             if not self._leads:
                 return None
             if not self._alone:
@@ -353,7 +353,7 @@ class Tuning:
             self.out,
             base=self._base_on_hub or self.model,
             on_hub=self._base_on_hub,
-            whole=not self.hold_out and not self.filters.limit,
+            whole=not self.split_data and not self.filters.limit,
             recipe=self._recipe if not self._dual else None,
             results=results,
             weakest=weakest,
@@ -380,7 +380,7 @@ class Tuning:
             gone = dropped[number] | found.unread[number]
             rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
             one = source.selection
-            source.selection = Selection(one.data, rest, one.labels, one.filters, one.skip_bad)
+            source.selection = Selection(one.data, rest, one.labels, one.filters, one.skip_invalid)
         return frozenset(dropped[0] | found.unread[0])
 
     @cached_property
@@ -429,7 +429,7 @@ class Tuning:
             protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols
             plans = [self._plan(model, self._tested, protocols, examined=self.filters)]
             plans += [self._general_plan(model, name) for name in self._general]
-        return [run for plan in plans for run in plan.examine(self.watch_evaluation)]
+        return [run for plan in plans for run in plan.run(self.watch_evaluation)]
 
     def _general_plan(self, model: str, name: str) -> Plan:
         """A model on a general task, as its authors examine."""
@@ -439,7 +439,7 @@ class Tuning:
         """What the model says of some of the training samples, out of all names."""
         seen = Subset(self._learnt.data, [self._learnt.indices[i] for i in places], what)
         plan = self._plan(self.model, seen, ("closed-set?rounds=1",), examined=Filters())
-        (run,) = plan.examine(self.watch_evaluation)
+        (run,) = plan.run(self.watch_evaluation)
         return run.outcomes
 
     def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
@@ -470,13 +470,13 @@ class Tuning:
             )
         return TrainingSet(self._sources, rare="rare" in self.oversample, without=without, seed=self.seed)
 
-    def _train(self, lessons: TrainingSet, kept: frozenset[int], spoilt: frozenset[int]) -> TrainResult:
+    def _train(self, lessons: TrainingSet, kept: frozenset[int], leaked: frozenset[int]) -> TrainResult:
         """The training, unless it is done; what it left is in the manifest."""
         held = self._record.held()
         if "log" in held:
             return TrainResult(held["log"], held["trained"], held["parameters"], held["effective"])
         self._close()
-        without = kept | spoilt
+        without = kept | leaked
         seen = Selection(
             self._learnt.data,
             [self._learnt.indices[i] for i in sorted(kept)],
@@ -491,7 +491,7 @@ class Tuning:
                 "parameters": taught.parameters,
                 "effective": dict(taught.effective),
             }
-            self._record.add({**done, "spoilt": sorted(spoilt)})
+            self._record.add({**done, "spoilt": sorted(leaked)})
             shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         return taught
 
@@ -523,7 +523,7 @@ class Tuning:
                     watch=self.watch,
                 )
                 subject.load()  # what it sees may have been known from another time
-                return TrainResult({}, learnt_numbers, int(subject.facts()["parameters"]))
+                return TrainResult({}, learnt_numbers, int(subject.metadata()["parameters"]))
             finally:
                 subject.close()
         watched = None

@@ -45,11 +45,11 @@ def _query(request: Request) -> Query:
 
 #: Columns that are there only where some run has something to say.
 _SOMETIMES: dict[str, Callable[[Entry], Any]] = {
-    "licence": lambda e: e.facts.licence,
-    "vision": lambda e: e.facts.vision,
-    "language": lambda e: e.facts.language,
-    "open": lambda e: e.facts.open is not None,
-    "parameters": lambda e: e.facts.parameters,
+    "licence": lambda e: e.info.licence,
+    "vision": lambda e: e.info.vision,
+    "language": lambda e: e.info.language,
+    "open": lambda e: e.info.open is not None,
+    "parameters": lambda e: e.info.parameters,
     "cost": lambda e: e.cost is not None,
 }
 
@@ -186,9 +186,9 @@ def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str,
     readers: dict[str, Callable[[Entry], str]] = {
         "data": lambda e: e.data,
         "protocol": lambda e: e.protocol,
-        "size": lambda e: e.facts.size,
-        "licence": lambda e: e.facts.licence or UNKNOWN,
-        "family": lambda e: e.facts.family or UNKNOWN,
+        "size": lambda e: e.info.size,
+        "licence": lambda e: e.info.licence or UNKNOWN,
+        "family": lambda e: e.info.family or UNKNOWN,
     }
     found = {}
     for name, read in readers.items():
@@ -324,9 +324,9 @@ def _as_markdown(groups: Ranked) -> str:
                 number(e.speed),
                 "–" if e.memory is None else f"{e.memory / 1e9:.2f}",
                 dollars(e.cost),
-                "–" if e.facts.parameters is None else f"{e.facts.parameters:,.0f}",
-                "–" if e.facts.open is None else "open" if e.facts.open else "proprietary",
-                e.facts.licence or "–",
+                "–" if e.info.parameters is None else f"{e.info.parameters:,.0f}",
+                "–" if e.info.open is None else "open" if e.info.open else "proprietary",
+                e.info.licence or "–",
                 e.date[:10],
                 e.published,
             ]

@@ -137,7 +137,7 @@ def _mark(run: Run, row: Mapping[str, Any]) -> float | None:
     """How good a prediction is, from 0 to 1; None where that is not known."""
     if run.classifies:
         return None if row["label"] is None else float(row["label"] == row["prediction"])
-    mark: float | None = row["marks"].get(run.primary)
+    mark: float | None = row["metrics"].get(run.primary)
     return mark
 
 

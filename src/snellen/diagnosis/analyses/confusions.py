@@ -28,7 +28,7 @@ class Confusions(Analysis):
 
     name, order = "confusions", 90
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """From the closed-set run."""
         truth, said = pairs(case.closed.outcomes)
         wrong = sum(t != s and s != "" for t, s in zip(truth, said, strict=True))

@@ -22,7 +22,7 @@ class ChainOfThought(Analysis):
 
     name, order = "cot", 50
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """Two open-world runs."""
         plain, thought = case.run("open-world"), case.run("open-world?cot=true")
         gap = case.difference(thought, plain)

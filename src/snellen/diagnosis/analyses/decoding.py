@@ -31,7 +31,7 @@ class DecodingRules(Analysis):
 
     name, order = "decoding", 60
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """A run for each normalisation, where the model tells likelihoods."""
         if not case.scores:
             raise Skipped(f"{case.model} does not tell likelihoods of names")

@@ -26,7 +26,7 @@ class Exposure(Analysis):
 
     name, order = "exposure", 80
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """Count, correlate, bin."""
         lines, source = self._lines(case)
         known = {label: case.selection.data.synonyms.get(label, ()) for label in case.labels}

@@ -29,7 +29,7 @@ class Gap(Analysis):
 
     name, order = "gap", 10
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """Runs under each protocol, and paired differences with the best reference."""
         own: dict[str, Run] = {"closed-set, one round": case.closed}
         wanted = {"open-world": "open-world"}

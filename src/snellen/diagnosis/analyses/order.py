@@ -30,7 +30,7 @@ class Order(Analysis):
 
     name, order = "order", 40
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """A run with fixed order, and one of five shuffled rounds."""
         fixed = case.run("closed-set?rounds=1&order=fixed")
         voted = case.run(f"closed-set?rounds={ROUNDS}")

@@ -54,7 +54,7 @@ class Probe(Analysis):
 
     name, order = "probe", 70
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """Fit on the training split, test beside generation."""
         from snellen.models.huggingface.features import stored
         from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -143,7 +143,7 @@ class Probe(Analysis):
             raise Skipped("there is no training split to fit it on. Name one: --train-split NAME")
         each = max(2, min(40, TRAINED_ON // len(case.labels)))
         more = {"n": each * len(case.labels)} if chart else {}
-        wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_bad=True)
+        wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_invalid=True)
         try:
             data = DATASETS.make(case.data, {**more, **case.data_options, "split": split})
             found = wanted.apply(data, case.seed)
@@ -154,7 +154,7 @@ class Probe(Analysis):
         dropped = len(found.indices) - len(kept)
         if not kept:
             raise Skipped(f"all samples of the split {split!r} are among those that are tested")
-        return Selection(found.data, kept, found.labels, found.filters, skip_bad=True), dropped
+        return Selection(found.data, kept, found.labels, found.filters, skip_invalid=True), dropped
 
     def _rare(
         self, case: Subject, truth: list[Any], probe: list[float], generated: list[float]

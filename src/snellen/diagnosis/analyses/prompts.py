@@ -17,7 +17,7 @@ class Prompts(Analysis):
 
     name, order = "prompts", 30
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """One open-world run for each wording."""
         wordings = list(dict.fromkeys([*OPEN_WORLD, *case.prompts]))
         runs = {text: case.run(f"open-world?prompt={quote(text, safe=' ?.,')}") for text in wordings}

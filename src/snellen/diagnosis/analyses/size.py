@@ -17,7 +17,7 @@ class Size(Analysis):
 
     name, order = "size", 85
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """Group the closed-set run's samples."""
         sizes, what = self._sizes(case)
         groups: dict[str, list[bool]] = {}

@@ -23,7 +23,7 @@ class Sweep(Analysis):
 
     name, order = "sweep", 20
 
-    def examine(self, case: Subject) -> Finding:
+    def run(self, case: Subject) -> Finding:
         """One run for each number, of the model and the references; and of the images of N classes alone."""
         whole = len(case.labels)
         sizes = [*(n for n in SIZES if n < whole), whole]
@@ -31,7 +31,7 @@ class Sweep(Analysis):
         for name in case.references:
             try:
                 lines[name] = {
-                    n: case.run(f"rank?offer={n}" if n < whole else "rank", model=name) for n in sizes
+                    n: case.run(f"rank?candidates={n}" if n < whole else "rank", model=name) for n in sizes
                 }
             except UsageError as error:
                 case.missing[name] = str(error)
@@ -67,7 +67,7 @@ class Sweep(Analysis):
         return Finding(self.name, "Fewer names", verdict, "", (table,), charts, figures, ids, shows)
 
     def _run(self, case: Subject, n: int, whole: int) -> Run:
-        return case.closed if n == whole else case.run(f"closed-set?rounds=1&offer={n}")
+        return case.closed if n == whole else case.run(f"closed-set?rounds=1&candidates={n}")
 
     def _verdict(
         self, case: Subject, lines: dict[str, dict[int, Run]], sizes: list[int]

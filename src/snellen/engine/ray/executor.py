@@ -73,9 +73,9 @@ class RunHandle:
         #: What the shards' files are called.
         self.files: set[str] = set()
         self._replicas: dict[str, _WorkerStats] = {}
-        self._facts: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
 
-    async def examine(self) -> AsyncGenerator[BatchStats]:
+    async def evaluate(self) -> AsyncGenerator[BatchStats]:
         """What comes of the run's samples, shard by shard.
 
         Raises:
@@ -94,12 +94,12 @@ class RunHandle:
             told = report["tally"]
             tally = BatchStats(**{**told, "outcomes": Counter(told["outcomes"])})
             # What several did at the same time took its time once.
-            tally.seconds = busy.add(report["began"], report["ended"]) if tally.fresh else 0.0
+            tally.seconds = busy.add(report["began"], report["ended"]) if tally.n_new else 0.0
             self.skipped += [InvalidRow(*bad) for bad in report["skipped"]]
             replica = self._replicas.setdefault(report["replica"]["name"], _WorkerStats())
             replica.samples += tally.n
             replica.errors += tally.outcomes["error"]
-            replica.about, self._facts = report["replica"], report["facts"]
+            replica.about, self._metadata = report["replica"], report["metadata"]
             self.files |= {report["file"]} - {None}
             await asyncio.to_thread(self._crew.record, self.run, tally)
             yield tally
@@ -112,10 +112,14 @@ class RunHandle:
         told += [f"{one.errors} failed on {name}" for name, one in self._replicas.items() if one.errors]
         return ", ".join(told)
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """Of the loaded model, with the most GPU memory that any replica held; and how many there were."""
         peak = max(self._peaks("peak_gpu_bytes"), default=None)
-        return {**self._facts, "peak_gpu_bytes": peak, "replicas": len(self._replicas)} if self._facts else {}
+        return (
+            {**self._metadata, "peak_gpu_bytes": peak, "replicas": len(self._replicas)}
+            if self._metadata
+            else {}
+        )
 
     def hardware(self) -> dict[str, Any]:
         """Of a replica's machine, with the most memory that any replica held."""
@@ -304,7 +308,7 @@ class RayExecutor:
 
     def record(self, run: str, tally: BatchStats) -> None:
         """Note how long samples took; what came of them is stored."""
-        self._store.record(run, [], fresh=tally.fresh, seconds=tally.seconds)
+        self._store.record(run, [], n_new=tally.n_new, seconds=tally.seconds)
 
     def close(self) -> None:
         """Have the replicas end what they have under way, so that it is kept; and end Ray where it was

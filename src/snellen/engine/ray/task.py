@@ -49,5 +49,5 @@ class TaskSpec:
     protocol: Protocol
     n: int
     ids: Mapping[int, str]
-    nonce: str = ""
+    cache_salt: str = ""
     sink: str | None = None

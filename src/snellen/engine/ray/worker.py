@@ -78,7 +78,7 @@ class Worker:
             finally:
                 wait_for(self._desk.leave.remote(duty.run, start))
             report |= {"tally": {**vars(tally), "outcomes": dict(tally.outcomes)}, "ended": time.time()}
-            report |= {"facts": dict(self.model.facts()), "replica": self._about(), "skipped": skipped}
+            report |= {"metadata": dict(self.model.metadata()), "replica": self._about(), "skipped": skipped}
         except Exception as error:
             told = str(error)
             if not isinstance(error, SnellenError):
@@ -124,7 +124,7 @@ class Worker:
     def _about(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "peak_gpu_bytes": self.model.facts().get("peak_gpu_bytes"),
+            "peak_gpu_bytes": self.model.metadata().get("peak_gpu_bytes"),
             "peak_rss_bytes": peak_rss(),
             "hardware": hardware(),
         }
@@ -155,8 +155,8 @@ class Worker:
             duty.protocol,
             ledger,
             duty.run,
-            nonce=duty.nonce,
-            skip_bad=data.skip_bad,
+            cache_salt=duty.cache_salt,
+            skip_invalid=data.skip_invalid,
         )
         try:
             async with model.connected():
@@ -186,7 +186,7 @@ class _Shard:
 
     async def count(self, work: SampleRunner, samples: Iterable[tuple[int, Sample]]) -> None:
         """Examine samples, and count them."""
-        async with aclosing(work.examine(samples)) as tallies:
+        async with aclosing(work.evaluate(samples)) as tallies:
             async for tally in tallies:
                 self.tally.add(tally)
         self._skip(work)

@@ -50,13 +50,13 @@ class WriterActor:
         self._stopped = False
         self._day = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
-    def recall(self, keys: list[str]) -> dict[str, Response]:
+    def get(self, keys: list[str]) -> dict[str, Response]:
         """See :meth:`snellen.storage.store.Store.recall`."""
-        return self._store.recall(keys)
+        return self._store.get(keys)
 
-    def remember(self, rows: list[CacheEntry]) -> dict[str, Response]:
+    def put(self, rows: list[CacheEntry]) -> dict[str, Response]:
         """See :meth:`snellen.storage.store.Store.remember`."""
-        return self._store.remember(rows)
+        return self._store.put(rows)
 
     def write(self, run: str, rows: RunRows) -> None:
         """Commit what came of some samples; they are not under way any more."""
@@ -182,12 +182,12 @@ class RemoteSink:
     def __init__(self, desk: Any) -> None:
         self._desk = desk
 
-    def recall(self, keys: Sequence[str]) -> dict[str, Response]:
-        known: dict[str, Response] = wait_for(self._desk.recall.remote(list(keys)))
+    def get(self, keys: Sequence[str]) -> dict[str, Response]:
+        known: dict[str, Response] = wait_for(self._desk.get.remote(list(keys)))
         return known
 
-    def remember(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
-        known: dict[str, Response] = wait_for(self._desk.remember.remote(list(rows)))
+    def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
+        known: dict[str, Response] = wait_for(self._desk.put.remote(list(rows)))
         return known
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
@@ -198,7 +198,7 @@ class RemoteSink:
         return before
 
     def record(
-        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+        self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
         """Seconds are counted by who knows of all replicas."""
         wait_for(self._desk.write.remote(run, written(run, findings)))
@@ -224,7 +224,7 @@ class ShardSink:
 
     def __init__(self, shard: ParquetShard, desk: Any) -> None:
         self._shard, self._desk = shard, desk
-        self.recall, self.remember = shard.recall, shard.remember
+        self.get, self.put = shard.get, shard.put
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
         """See :meth:`WriterActor.begin_missing`."""
@@ -234,7 +234,7 @@ class ShardSink:
         return before
 
     def record(
-        self, run: str, findings: Sequence[SampleResult], *, fresh: int = 0, seconds: float = 0.0
+        self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
         rows = written(run, findings)
         self._shard.record(rows)

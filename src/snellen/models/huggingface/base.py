@@ -48,7 +48,7 @@ class CheckpointModel(LocalModel):
         """Those that the model lies on."""
         return sorted({p.device for p in self._model.parameters() if p.device.type == "cuda"}, key=str)
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """Parameters, architecture, device and precision, and the peak of its GPUs together so far."""
         if self._model is None:
             return {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen._util.files import hash_files
-from snellen._util.hub import settle
+from snellen._util.hub import check_hub
 from snellen.errors import BadOption, ModelError, reason_of, require
 from snellen.models.builtin import WEIGHTS
 
@@ -278,7 +278,7 @@ def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> s
     """The commit that a Hub id and revision stand for now; from the local cache where offline."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
-    settle()
+    check_hub()
     try:
         config = cached_file(path, file, revision=revision)
         commit: str | None = extract_commit_hash(str(config), None)

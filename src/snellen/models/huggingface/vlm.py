@@ -42,7 +42,7 @@ __all__ = ["VisionLanguageModel"]
 #: Marks a whole name in a trie of tokens.
 END = -1
 #: How many questions about an image are asked at once where that costs little more than one.
-WAVE = 32
+REQUEST_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class VisionLanguageModel(CheckpointModel):
         self._sharing.clear()
         super().close()
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """As of any checkpoint, and what the check of prefix sharing found, if there was one."""
-        found = dict(super().facts())
+        found = dict(super().metadata())
         if found and (findings := self._sharing.found) is not None:
             found["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
         if found and self._matmul:
@@ -139,11 +139,11 @@ class VisionLanguageModel(CheckpointModel):
         return max(1, len(request.continuations))
 
     @property
-    def wave(self) -> int:
-        return WAVE if self._sharing.way in BRANCHES else 1
+    def request_batch(self) -> int:
+        return REQUEST_BATCH if self._sharing.way in BRANCHES else 1
 
-    def foresee(self, requests: Sequence[Request]) -> None:
-        self._sharing.foresee(requests)
+    def prefetch(self, requests: Sequence[Request]) -> None:
+        self._sharing.prefetch(requests)
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
         """An image's questions stay together, where they share; as many images as pays."""

@@ -74,7 +74,7 @@ class RetryPolicy:
         timeout: seconds for one try.
         deadline: seconds for a request with all its tries, from the first one on.
         tries: how many a request has at most.
-        stop_after: failures in a row, each after all its tries, that end the run.
+        max_consecutive_failures: failures in a row, each after all its tries, that end the run.
         requests_per_minute, tokens_per_minute: what is not exceeded.
 
     Raises:
@@ -82,9 +82,9 @@ class RetryPolicy:
     """
 
     timeout: float = 120.0
-    deadline: float = 600.0
+    total_timeout: float = 600.0
     tries: int = 8
-    stop_after: int = 20
+    max_consecutive_failures: int = 20
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
 
@@ -223,7 +223,7 @@ class RemoteModel(Model):
         self._in_a_row += 1
         self._counts["failed"] += 1
         hopeless = error.status in HOPELESS and not self._answered
-        if hopeless or self._in_a_row >= self.manners.stop_after:
+        if hopeless or self._in_a_row >= self.manners.max_consecutive_failures:
             often = "" if hopeless else f" after {self._in_a_row} failures in a row; the last"
             self._give_up(Stopped(f"{self.name} stopped{often}: {error}. {self.advice(error)}".rstrip()))
 
@@ -261,7 +261,7 @@ class RemoteModel(Model):
             return backoff(state) + (getattr(error, "after", None) or 0.0)
 
         def late(state: RetryCallState) -> bool:
-            return tries.spent() + state.upcoming_sleep > self.manners.deadline
+            return tries.spent() + state.upcoming_sleep > self.manners.total_timeout
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, RequestError) and error.again),
@@ -298,7 +298,7 @@ class RemoteModel(Model):
                 tries.began = began
             else:
                 tries.waited += began - came
-            left = self.manners.deadline - tries.spent()
+            left = self.manners.total_timeout - tries.spent()
             spent = reserved  # also where this is cancelled: the server may have worked on it
             try:
                 data = await self._in_time(payload, min(self.manners.timeout, max(left, 1.0)))
@@ -311,7 +311,7 @@ class RemoteModel(Model):
                     log.info("%s: %s; trying again", self.name, error)
                 if error.status == 429:
                     self._pace.throttled(began)
-                if error.after and error.after <= self.manners.deadline:
+                if error.after and error.after <= self.manners.total_timeout:
                     self._pace.pause(error.after)
                 raise
             finally:
@@ -389,7 +389,7 @@ class RemoteModel(Model):
             told.append(f"${self.limits.budget.spent:.4f}")
         return ", ".join(told)
 
-    def facts(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         return {
             "address": self.address,
             "served": sorted(self._served),

@@ -38,9 +38,9 @@ def endpoint(
     mapping: str | None = None,
     max_side: int | None = None,
     timeout: float = 120.0,
-    deadline: float = 600.0,
+    total_timeout: float = 600.0,
     tries: int = 8,
-    stop_after: int = 20,
+    max_consecutive_failures: int = 20,
     requests_per_minute: float | None = None,
     price: float | None = None,
 ) -> Model:
@@ -51,7 +51,7 @@ def endpoint(
     ``body``, a JSON template with ``"{image}"`` where the image goes in base64 (by default the bytes are the
     body); ``query`` of the address; ``api_key_env``, the environment variable of the key, and ``scheme``, the
     word before the key in the Authorization header; ``mapping`` of class names, as for classifier;
-    ``max_side`` of images (pixels); ``timeout``, ``deadline``, ``tries``, ``stop_after``,
+    ``max_side`` of images (pixels); ``timeout``, ``total_timeout``, ``tries``, ``max_consecutive_failures``,
     ``requests_per_minute`` as for openai; ``price`` in US dollars per thousand requests.
 
     Raises:
@@ -85,7 +85,7 @@ def endpoint(
         scheme=scheme,
         mapping=read_mapping(mapping),
         max_side=max_side,
-        manners=RetryPolicy(timeout, deadline, tries, stop_after, requests_per_minute),
+        manners=RetryPolicy(timeout, total_timeout, tries, max_consecutive_failures, requests_per_minute),
         price=price,
     )
 
@@ -136,8 +136,8 @@ class Endpoint(RemoteModel):
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         return self.prices.cost(requests, 0) if self.prices else None
 
-    def facts(self) -> Mapping[str, Any]:
-        told = {k: v for k, v in super().facts().items() if k not in ("price_in", "price_out")}
+    def metadata(self) -> Mapping[str, Any]:
+        told = {k: v for k, v in super().metadata().items() if k not in ("price_in", "price_out")}
         return told if self._price is None else {**told, "price": self._price}
 
     def weight(self, payload: Any) -> tuple[float, float]:

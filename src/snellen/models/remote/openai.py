@@ -60,9 +60,9 @@ def openai(
     scores: Literal["auto", "none", "top", "prompt"] = "auto",
     max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto",
     timeout: float = 120.0,
-    deadline: float = 600.0,
+    total_timeout: float = 600.0,
     tries: int = 8,
-    stop_after: int = 20,
+    max_consecutive_failures: int = 20,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
     price_in: float | None = None,
@@ -80,9 +80,9 @@ def openai(
     likelihoods: ``top`` (the likeliest next tokens: yes and no, letters), ``prompt`` (vLLM's
     prompt_logprobs: rank) or ``none``.
 
-    What changes none: ``timeout`` of one try and ``deadline`` of a request with all its ``tries`` (seconds);
-    ``stop_after`` so many failures in a row; ``requests_per_minute``, ``tokens_per_minute``; ``price_in`` and
-    ``price_out`` in US dollars per million tokens.
+    What changes none: ``timeout`` of one try and ``total_timeout`` of a request with all its ``tries``
+    (seconds); ``max_consecutive_failures`` before the run stops; ``requests_per_minute``,
+    ``tokens_per_minute``; ``price_in`` and ``price_out`` in US dollars per million tokens.
 
     Raises:
         BadOption: an address or option that cannot be used.

@@ -238,7 +238,7 @@ class PrefixSharing:
             found |= zip(shared, answers, strict=True)
         return [found[i] for i in range(len(requests))]
 
-    def foresee(self, requests: Sequence[Request]) -> None:
+    def prefetch(self, requests: Sequence[Request]) -> None:
         """Make the looks of requests to come ready."""
         if self.found is not None and self.way in BRANCHES:
             for places in self.clusters(requests):
