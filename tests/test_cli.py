@@ -37,7 +37,7 @@ def test_a_folder_of_images_to_figures_that_a_recount_confirms(snellen, photos, 
     code, out, err = snellen(
         "run", "--model", "pico:llava", "--model", "pico:clip", "--data", f"folder:{photos}",
         "--protocol", "closed-set", "--protocol", "binary", "--protocol", "rank",
-        "--output-path", tmp_path / "out", "--json",
+        "--output", tmp_path / "out", "--json",
     )  # fmt: skip
     assert code == 0, err
     document = json.loads(out)
@@ -245,7 +245,7 @@ def test_no_images_one_class_and_a_broken_image(snellen, tmp_path, photos):
 
 def test_results_that_cannot_be_written_are_refused_before_the_work(snellen, tmp_path, workspace):
     (tmp_path / "file").write_text("")
-    code, _, err = snellen(*R, "--output-path", tmp_path / "file")
+    code, _, err = snellen(*R, "--output", tmp_path / "file")
     assert (code, "not a folder to write into" in err) == (2, True)
     assert not (workspace / "snellen.db").exists()
 

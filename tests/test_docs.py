@@ -103,7 +103,7 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
     ]
     # Fewer pictures than a reader would take, and none of their runs among those that lines name.
     few = f"-n 8 --workspace {tmp_path / 'eyes'}"
-    lines = [f"{line} {few}" if line.startswith("snellen acuity") else line for line in lines]
+    lines = [f"{line} {few}" if line.startswith("snellen eye-test") else line for line in lines]
     some = f"--limit 28 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]
     quick = f"--train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"

@@ -57,7 +57,7 @@ class Slow(Scripted):
 
 class TestTerminal:
     def test_a_talk_with_two(self, star):
-        words = f"chat pico:llava --beside pico:llava-skewed --image {star}".split()
+        words = f"chat pico:llava --with pico:llava-skewed --image {star}".split()
         done = runner.invoke(app, [*words, "--ask", "What type of object is in this photo?"])
         assert done.exit_code == 0, done.output
         assert "pico:llava:\nstar\n" in done.stdout

@@ -487,7 +487,7 @@ class TestStops:
                 DATA,
             ]
             words += ["--protocol", "closed-set?rounds=1", "-M", "price_in=1000", "-M", "price_out=1000"]
-            words += ["--max-cost", "9", "--output-path", str(tmp_path / "out"), "--json"]
+            words += ["--max-cost", "9", "--output", str(tmp_path / "out"), "--json"]
             monkeypatch.setattr("sys.argv", ["snellen", *words])
             with pytest.raises(SystemExit) as stop:
                 cli.main()

@@ -55,7 +55,7 @@ class TestExamples:
         assert "cat" not in open_.messages[0].text
         assert "{" in named.messages[0].text
         assert [image.sha256 for image in open_.images] == [image.sha256 for image in named.images]
-        assert len(examples(sample(["cat", "dog"], "dog"), None, {}, teach="open")) == 1
+        assert len(examples(sample(["cat", "dog"], "dog"), None, {}, train_format="open")) == 1
         assert examples(sample(["cat", "dog"]), None, {}) == []  # whose class nobody knows
 
     @given(st.integers(2, 120), st.integers(0, 50), st.data())
@@ -64,7 +64,7 @@ class TestExamples:
         label = data.draw(st.sampled_from(names))
         confused = data.draw(st.lists(st.sampled_from(names), max_size=3, unique=True))
         (one,) = examples(
-            sample(names, label, id=f"s{seed}"), None, {}, teach="names", confused=confused, seed=seed
+            sample(names, label, id=f"s{seed}"), None, {}, train_format="names", confused=confused, seed=seed
         )
         text = one.messages[0].text
         offered = text[text.index("{") + 1 : text.index("}")].split(", ")
@@ -251,13 +251,15 @@ class TestSources:
         data = DATASETS.make("chart:shapes?n=280")
         many = [i for i in range(280) if data.row(i).label != "star"]
         few = [i for i in range(280) if data.row(i).label == "star"][:2]
-        source = Source(select(Subset(data, [*few, *many], "x")), teach="open")
+        source = Source(select(Subset(data, [*few, *many], "x")), train_format="open")
         assert TrainingSet([source]).classes()["star"] == 2
         counted = TrainingSet([source], rare=True).classes()
         assert counted["star"] == counted["ring"] == 10
 
     def test_hard_ones_come_three_times(self):
-        source = Source(select(DATASETS.make("chart:shapes?n=28")), teach="open", wrong=frozenset({3, 5}))
+        source = Source(
+            select(DATASETS.make("chart:shapes?n=28")), train_format="open", wrong=frozenset({3, 5})
+        )
         lessons = TrainingSet([source])
         assert len(lessons) == 28 + 4
 
@@ -397,7 +399,7 @@ class TestTeaching:
         model = MODELS.make(f"hf:{checkpoint}?prefix=off")
         assert isinstance(model, VisionLanguageModel)
         model.load()
-        source = Source(select(DATASETS.make("chart:shapes?n=3")), teach="open")
+        source = Source(select(DATASETS.make("chart:shapes?n=3")), train_format="open")
         lessons = TrainingSet([source])
         collator = Collator(model._processor)
         rows = rows_of(lessons, collator)
@@ -453,7 +455,7 @@ class TestTeaching:
         Processor.tokenizer = tokenizer
         Processor.chat_template = None
         collator = Collator(Processor())
-        one = examples(sample(["a", "dog"], "dog"), None, {}, teach="open")[0]
+        one = examples(sample(["a", "dog"], "dog"), None, {}, train_format="open")[0]
         row = {**collator.render(one), "images": []}
         labels = collator([row])["labels"][0]
         taught = labels[labels != -100].tolist()
@@ -1072,7 +1074,7 @@ def test_a_lesson_ends_where_the_template_ends_it(tmp_path):
     model = MODELS.make(f"hf:{folder}")
     model.load()
     chat = ChatRenderer(model._processor)
-    one = examples(sample(["a", "b"], "a"), None, {}, teach="open")[0]
+    one = examples(sample(["a", "b"], "a"), None, {}, train_format="open")[0]
     prompt, completion = chat.lesson(one.messages, one.answer)
     assert completion.count("</s>") == 1
     assert completion.endswith("</s>")

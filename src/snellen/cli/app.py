@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from snellen._version import __version__
 from snellen.errors import BadOption
@@ -20,7 +21,27 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.runs.run import Run
 
+#: The order in which ``snellen --help`` lists commands.
+ORDER = (
+    *("run", "resume", "eye-test", "suite", "sample-size", "demo"),
+    *("view", "ls", "show", "compare", "report", "rescore"),
+    *("diagnose", "tune", "build"),
+    *("chat", "play", "arena", "votes"),
+    *("import", "export", "push"),
+)
+
+
+class OrderedGroup(typer.core.TyperGroup):
+    """Commands in the order of :data:`ORDER`, not in that of imports."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, those without a place last."""
+        known = {name: place for place, name in enumerate(ORDER)}
+        return sorted(super().list_commands(ctx), key=lambda name: known.get(name, len(known)))
+
+
 app = typer.Typer(
+    cls=OrderedGroup,
     name="snellen",
     help="An eye test for vision-language models: which one sees your images best, and at what speed.",
     no_args_is_help=True,
@@ -29,9 +50,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+#: Panels of ``snellen --help``, in the order in which people need them.
+EVALUATE, INSPECT, IMPROVE = "Evaluate", "Inspect", "Diagnose and fine-tune"
+PEOPLE, EXCHANGE = "People", "Data in and out"
+#: Panels of a command's options.
+SAMPLES, LIMITS, RESULTS = "Which samples", "Limits", "Where results go"
+
 Workspace = Annotated[
     str | None,
     typer.Option(
+        "-w",
         "--workspace",
         metavar="DIR|URL",
         help="Where runs are kept: a folder, or postgresql://USER@HOST/NAME. "
@@ -78,7 +106,7 @@ DataOptions = Annotated[
 ]
 OutputPath = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Also write results JSON and a JSON line a sample here."),
+    typer.Option("-o", "--output", metavar="DIR", help="Also write results as JSON to this folder."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -11,6 +11,8 @@ import typer
 
 from snellen._util.redaction import guard
 from snellen.cli.app import (
+    INSPECT,
+    PEOPLE,
     AsJson,
     DataOptions,
     MaxCost,
@@ -64,7 +66,7 @@ def _need() -> None:
         require(module, "web", "The web app")
 
 
-@app.command("view")
+@app.command("view", rich_help_panel=INSPECT)
 def view(
     host: Host = "127.0.0.1",
     port: Port = 8421,
@@ -82,7 +84,7 @@ def view(
         serve(store, None)
 
 
-@app.command("play")
+@app.command("play", rich_help_panel=PEOPLE)
 def play_(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="A model, or several side by side.")
@@ -112,15 +114,17 @@ def play_(
         serve(store, None, playground)
 
 
-@app.command("arena")
+@app.command("arena", rich_help_panel=PEOPLE)
 def arena_(
     more: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="With --runs: more runs.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model that answers questions. Two or more.")
+        list[str] | None, typer.Option("-m", "--model", help="A model that answers questions. Two or more.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="A data set to take random images from.")] = None,
+    data: Annotated[
+        str | None, typer.Option("-d", "--data", help="A data set to take random images from.")
+    ] = None,
     runs: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,7 +188,7 @@ def arena_(
 votes = typer.Typer(
     name="votes", help="What an arena's votes say: ranking, export, import.", no_args_is_help=True
 )
-app.add_typer(votes)
+app.add_typer(votes, rich_help_panel=PEOPLE)
 
 
 @votes.command("ranking")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snellen.cli.app import MaxCost, ModelOptions, app, load, read_options
+from snellen.cli.app import PEOPLE, MaxCost, ModelOptions, app, load, read_options
 
 if TYPE_CHECKING:
     from snellen.images import Image
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 COMMANDS = "/image FILE: another image · /forget: begin again · /quit"
 
 
-@app.command("chat")
+@app.command("chat", rich_help_panel=PEOPLE)
 def chat_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME, hf:TUNED or pico:llava.")],
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="What is talked about.")] = None,
-    beside: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A second model, asked the same.")
+    with_: Annotated[
+        str | None, typer.Option("--with", metavar="MODEL", help="A second model, asked the same.")
     ] = None,
     ask: Annotated[
         list[str] | None, typer.Option(metavar="QUESTION", help="Ask this and end. Repeatable.")
@@ -43,7 +43,7 @@ def chat_(
     if max_tokens < 1:
         raise BadOption(f"--max-tokens {max_tokens} is not allowed; allowed: 1 or more.")
     shown = _opened(image) if image is not None else None
-    names = [model, *([beside] if beside else [])]
+    names = [model, *([with_] if with_ else [])]
     models = live_models(names, read_options("-M", model_option), max_cost)
     for one in models:
         check_talker(one)

@@ -10,6 +10,7 @@ import typer
 from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
+    IMPROVE,
     AsJson,
     DataOptions,
     MaxConcurrency,
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from snellen.diagnosis.diagnosis import Diagnosis
 
 
-@app.command("diagnose")
+@app.command("diagnose", rich_help_panel=IMPROVE)
 def diagnose_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
-    data: Annotated[str, typer.Option(help="A data set with classes, such as folder:./photos.")],
+    data: Annotated[
+        str, typer.Option("-d", "--data", help="A data set with classes, such as folder:./photos.")
+    ],
     only: Annotated[
         list[str] | None, typer.Option(metavar="PART,…", help="These parts only. Repeatable.")
     ] = None,

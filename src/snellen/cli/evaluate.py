@@ -13,6 +13,7 @@ import typer
 
 from snellen._util.redaction import redact
 from snellen.cli.app import (
+    EVALUATE,
     AsJson,
     DataOptions,
     EngineName,
@@ -41,15 +42,22 @@ if TYPE_CHECKING:
     from snellen.runs.run import Run
 
 
-@app.command("run")
+@app.command("run", rich_help_panel=EVALUATE)
 def run_(
-    model: Annotated[list[str], typer.Option(help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.")],
-    data: Annotated[list[str], typer.Option(help="A data set, such as folder:./photos. Repeatable.")],
+    model: Annotated[
+        list[str],
+        typer.Option("-m", "--model", help="A model, such as pico:llava or hf:ORG/NAME. Repeatable."),
+    ],
+    data: Annotated[
+        list[str], typer.Option("-d", "--data", help="A data set, such as folder:./photos. Repeatable.")
+    ],
     protocol: Annotated[
         list[str] | None,
         typer.Option(
+            "-p",
+            "--protocol",
             help="A protocol, such as closed-set or rank. Repeatable. [dim]As the data set's authors ask, or "
-            "closed-set[/dim]"
+            "closed-set[/dim]",
         ),
     ] = None,
     model_option: ModelOptions = None,
@@ -138,7 +146,7 @@ def run_(
     _run(plan, max_failures, output_path, track or (), as_json=as_json, quiet=quiet)
 
 
-@app.command("resume")
+@app.command("resume", rich_help_panel=EVALUATE)
 def resume(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")] = "@last",
     max_cost: MaxCost = None,
@@ -305,7 +313,7 @@ def tell_how_to_go_on(plan: Plan) -> None:
         typer.echo(same, err=True)
 
 
-@app.command("demo")
+@app.command("demo", rich_help_panel=EVALUATE)
 def demo(
     workspace: Workspace = None,
     quiet: Quiet = False,

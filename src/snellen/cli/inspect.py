@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from snellen.cli.app import (
+    EVALUATE,
+    EXCHANGE,
+    INSPECT,
     AsJson,
     Workspace,
     app,
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from snellen.runs.run import Run
 
 
-@app.command("ls")
+@app.command("ls", rich_help_panel=INSPECT)
 def ls(
     what: Annotated[Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")],
     hub: Annotated[
@@ -62,7 +65,7 @@ def ls(
         screen().print(listings.as_catalogue(benchmarks))
 
 
-@app.command("show")
+@app.command("show", rich_help_panel=INSPECT)
 def show(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
     prompts: Annotated[
@@ -101,7 +104,7 @@ def show(
         console.print(failures)
 
 
-@app.command("report")
+@app.command("report", rich_help_panel=INSPECT)
 def report_(
     runs: Annotated[list[str], typer.Argument(help="Runs: ids, unique prefixes, or @last.")],
     output: Annotated[
@@ -128,7 +131,7 @@ def report_(
         typer.echo(f"written: {output}", err=True)
 
 
-@app.command("rescore")
+@app.command("rescore", rich_help_panel=INSPECT)
 def rescore_(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
     protocol_option: Annotated[
@@ -153,7 +156,7 @@ def rescore_(
         print_leaderboard(runs)
 
 
-@app.command("compare")
+@app.command("compare", rich_help_panel=INSPECT)
 def compare_(
     runs: Annotated[list[str], typer.Argument(help="Two or more runs: ids, unique prefixes, or @last.")],
     across: Annotated[
@@ -178,8 +181,8 @@ def compare_(
             console.print(table)
 
 
-@app.command("plan")
-def plan_(
+@app.command("sample-size", rich_help_panel=EVALUATE)
+def sample_size(
     difference: Annotated[float, typer.Option(help="The difference in accuracy to be found, in points.")],
     discordant: Annotated[
         float, typer.Option(help="Samples that one model alone gets right, in per cent.")
@@ -204,7 +207,7 @@ def plan_(
         )
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=EXCHANGE)
 def export(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
@@ -279,7 +282,7 @@ def _samples(run: Run, format: Literal["jsonl", "csv", "parquet"], output: Path 
         typer.echo(f"{len(frame)} rows written to {output}", err=True)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=EXCHANGE)
 def import_(
     file: Annotated[
         Path,
@@ -287,10 +290,14 @@ def import_(
             metavar="FILE", help="LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv)."
         ),
     ],
-    model: Annotated[str, typer.Option(help="What the model is to be called.")],
+    model: Annotated[str, typer.Option("-m", "--model", help="What the model is to be called.")],
     protocol: Annotated[
         str | None,
-        typer.Option(help="How the answers are read. multiple-choice, yes-no or vqa, by what they are."),
+        typer.Option(
+            "-p",
+            "--protocol",
+            help="How the answers are read. multiple-choice, yes-no or vqa, by what they are.",
+        ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
@@ -323,7 +330,7 @@ def import_(
         )
 
 
-@app.command("push")
+@app.command("push", rich_help_panel=EXCHANGE)
 def push_(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")

@@ -1,4 +1,4 @@
-"""``acuity`` and ``suite``: many examinations with one result."""
+"""``eye-test`` and ``suite``: many examinations with one result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
+    EVALUATE,
     AsJson,
     MaxCost,
     Quiet,
@@ -25,13 +26,13 @@ from snellen.cli.app import (
 from snellen.errors import BadOption, Stopped, require
 
 
-@app.command("acuity")
-def acuity_(
+@app.command("eye-test", rich_help_panel=EVALUATE)
+def eye_test(
     model: Annotated[str, typer.Argument(help="A model, such as pico:llava or hf:ORG/NAME.")],
     chart: Annotated[
         list[str] | None, typer.Option(help="A chart, such as chart:acuity. Repeatable. [dim]all[/dim]")
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Pictures a chart.")] = 160,
+    limit: Annotated[int, typer.Option(help="Pictures per chart.")] = 160,
     seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
     output: Annotated[
@@ -59,7 +60,7 @@ def acuity_(
         readings = run_eye_test(
             model,
             charts=chart or CHARTS,
-            n=n,
+            n=limit,
             seed=seed,
             batch_size=batch_size,
             workspace=workspace,
@@ -82,7 +83,7 @@ def acuity_(
 suite_app = typer.Typer(
     no_args_is_help=True, help="Studies redone: what was published beside what is measured."
 )
-app.add_typer(suite_app, name="suite")
+app.add_typer(suite_app, name="suite", rich_help_panel=EVALUATE)
 
 SuiteName = Annotated[str, typer.Argument(help="A suite, or a file of its form: FILE.yaml.")]
 
@@ -128,7 +129,7 @@ def suite_show(name: SuiteName, as_json: AsJson = False) -> None:
 def suite_run(
     name: SuiteName,
     model: Annotated[
-        list[str] | None, typer.Option(help="Instead of the suite's own models. Repeatable.")
+        list[str] | None, typer.Option("-m", "--model", help="Instead of the suite's own models. Repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Samples of each part, at most.")] = None,
     dry_run: Annotated[

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from snellen.cli.app import (
+    IMPROVE,
     AsJson,
     DataOptions,
     ModelOptions,
@@ -23,10 +24,12 @@ from snellen.cli.app import (
 from snellen.errors import BadOption
 
 
-@app.command("tune")
+@app.command("tune", rich_help_panel=IMPROVE)
 def tune_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
-    data: Annotated[str, typer.Option(help="What it is tested on; its training split is learnt from.")],
+    data: Annotated[
+        str, typer.Option("-d", "--data", help="What it is tested on; its training split is learnt from.")
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where what comes of it lies.")
     ],
@@ -46,11 +49,11 @@ def tune_(
             metavar="DATA[@WEIGHT]", help="Learn from this too: so many examples for each of the data's."
         ),
     ] = None,
-    general: Annotated[
+    retention_data: Annotated[
         list[str] | None,
         typer.Option(metavar="DATA", help="A task that it must not forget: examined too. Repeatable."),
     ] = None,
-    teach: Annotated[
+    train_format: Annotated[
         Literal["both", "open", "names"],
         typer.Option(help="Teach classes by open questions, by lists of names, or both."),
     ] = "both",
@@ -123,8 +126,8 @@ def tune_(
             hold_out,
             recipe,
             mix or (),
-            general or (),
-            teach,
+            retention_data or (),
+            train_format,
             [name for item in oversample or () for name in item.split(",")],
             leaks,
             settings,
@@ -205,7 +208,7 @@ def _show(found: object, where: str) -> None:
     console.print(f"Use it: snellen {use.format(named)}", style="dim", soft_wrap=True)
 
 
-@app.command("build")
+@app.command("build", rich_help_panel=IMPROVE)
 def build_(
     language: Annotated[str, typer.Option(metavar="MODEL", help="The decoder: hf:ORG/NAME, hf:FOLDER.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where it is written.")],

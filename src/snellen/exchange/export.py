@@ -95,7 +95,7 @@ def writable(folder: Path) -> None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise BadOption(f"--output-path {folder}: not a folder to write into ({error.strerror}).") from error
+        raise BadOption(f"--output {folder}: not a folder to write into ({error.strerror}).") from error
 
 
 @contextmanager

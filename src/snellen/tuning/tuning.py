@@ -109,8 +109,8 @@ class Tuning:
     split_data: float | None = None
     recipe: str = "lora"
     mix: Sequence[str] = ()
-    general: Sequence[str] = ()
-    teach: TrainFormat = "both"
+    retention_data: Sequence[str] = ()
+    train_format: TrainFormat = "both"
     oversample: Sequence[str] = ()
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -190,8 +190,8 @@ class Tuning:
             self._protocols = asked[:1] if self.recipe == "head" else asked
         self._test_plan = self._plan(self.model, self._tested, self._protocols, examined=self.filters)
         self._test: Selection = next(iter(self._test_plan.selections))
-        self._general = self._general_names()
-        self._general_plans = [self._general_plan(self.model, name) for name in self._general]
+        self._retention = self._retention_names()
+        self._retention_plans = [self._retention_plan(self.model, name) for name in self._retention]
         wanted = Filters(shuffle=True, limit=self.train_limit, skip_invalid=self.filters.skip_invalid)
         classes = self._test.labels if set(self._test.labels) < set(learnt.labels) else ()
         wanted = Filters(**{**wanted.__dict__, "classes": classes})
@@ -206,9 +206,9 @@ class Tuning:
                 )
         if self._classless and (self._dual or self.recipe == "head"):
             raise DataError(f"{learnt.name} has no classes, and a classifier is taught them.")
-        self._sources = [Source(self._learnt, 1.0, self.teach, self.seed)]
+        self._sources = [Source(self._learnt, 1.0, self.train_format, self.seed)]
         skip = self.filters.skip_invalid
-        self._sources += [mixed(name, self.teach, self.seed, skip_invalid=skip) for name in self.mix]
+        self._sources += [mixed(name, self.train_format, self.seed, skip_invalid=skip) for name in self.mix]
 
     def _refuse_options(self) -> None:
         """Refuse what a recipe would not look at, and what is known to be wrong before anything is loaded.
@@ -234,8 +234,8 @@ class Tuning:
     @property
     def _instructing(self) -> dict[str, Any]:
         """Options that say what a model in words is taught."""
-        given = {"--mix": self.mix, "--oversample": self.oversample, "--general": self.general}
-        return {**given, "--teach": self.teach != "both"}
+        given = {"--mix": self.mix, "--oversample": self.oversample, "--retention-data": self.retention_data}
+        return {**given, "--train-format": self.train_format != "both"}
 
     @staticmethod
     def _refuse_beside(what: str, options: Mapping[str, Any]) -> None:
@@ -249,17 +249,17 @@ class Tuning:
     def _classless(self) -> bool:
         return not self._learnt.labels
 
-    def _general_names(self) -> Sequence[str]:
+    def _retention_names(self) -> Sequence[str]:
         if self._dual or self.recipe == "head":
             return ()
-        if not self.general and self.data.partition("?")[0] == "chart:shapes":
+        if not self.retention_data and self.data.partition("?")[0] == "chart:shapes":
             return ("chart:shapes?ask=color",)
-        if not self.general:
+        if not self.retention_data:
             self.notes.append(
-                "Whether it forgot anything is not known: name a task that it must keep with --general "
-                "DATA, and let it learn from such data too with --mix DATA@0.5."
+                "Whether it forgot anything is not known: name a task that it must keep with "
+                "--retention-data DATA, and let it learn from such data too with --mix DATA@0.5."
             )
-        return tuple(self.general)
+        return tuple(self.retention_data)
 
     def _plan(self, model: str, data: Any, protocols: Sequence[str], *, examined: Filters) -> Plan:
         options = self.model_options if model == self.model else self._carried
@@ -369,7 +369,7 @@ class Tuning:
         Returns:
             places of the first source that are not to be learnt from.
         """
-        tested = [self._test, *(next(iter(plan.selections)) for plan in self._general_plans)]
+        tested = [self._test, *(next(iter(plan.selections)) for plan in self._retention_plans)]
         found = leaks([one.selection for one in self._sources], tested)
         names = [source.selection.name for source in self._sources]
         if found.identical and self.leaks == "refuse":
@@ -392,7 +392,7 @@ class Tuning:
             "learnt": [[s.selection.fingerprint(), s.weight] for s in self._sources],
             "tested": self._test.fingerprint(),
             "recipe": self.recipe,
-            "teach": self.teach,
+            "teach": self.train_format,
             "oversample": sorted(self.oversample),
             "leaks": self.leaks,
             "settings": dict(self.settings),
@@ -412,7 +412,7 @@ class Tuning:
             "data": redact(self.data),
             "learnt_from": [redact(source.selection.name) for source in self._sources],
             "recipe": "full" if self._dual else self.recipe,
-            "teach": self.teach,
+            "teach": self.train_format,
             "oversample": list(self.oversample),
             "leaks": self.leaks,
             "settings": settings,
@@ -424,14 +424,14 @@ class Tuning:
     def _examine_all(self, model: str) -> list[Run]:
         """The model on what is tested, and on general tasks."""
         if model == self.model:
-            plans = [self._test_plan, *self._general_plans]
+            plans = [self._test_plan, *self._retention_plans]
         else:
             protocols = ("rank",) if self.recipe == "head" or self._dual else self._protocols
             plans = [self._plan(model, self._tested, protocols, examined=self.filters)]
-            plans += [self._general_plan(model, name) for name in self._general]
+            plans += [self._retention_plan(model, name) for name in self._retention]
         return [run for plan in plans for run in plan.run(self.watch_evaluation)]
 
-    def _general_plan(self, model: str, name: str) -> Plan:
+    def _retention_plan(self, model: str, name: str) -> Plan:
         """A model on a general task, as its authors examine."""
         return self._plan(model, name, (), examined=Filters())
 
@@ -528,7 +528,7 @@ class Tuning:
                 subject.close()
         watched = None
         if seen is not None:
-            watched = TrainingSet([Source(seen, 1.0, self.teach, self.seed)], seed=self.seed)
+            watched = TrainingSet([Source(seen, 1.0, self.train_format, self.seed)], seed=self.seed)
         return teach(
             subject,
             self._recipe,
