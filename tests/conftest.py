@@ -26,7 +26,7 @@ from PIL import Image
 from postgres import Postgres
 
 settings.register_profile(
-    "snellen", total_timeout=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    "snellen", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.load_profile("snellen")
 

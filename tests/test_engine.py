@@ -566,8 +566,8 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
         process = subprocess.Popen(
             command(workspace, log, 0.02), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        total_timeout = time.monotonic() + 30
-        while time.monotonic() < total_timeout and process.poll() is None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and process.poll() is None:
             if log.exists() and len(log.read_text().split()) > already:
                 break
             time.sleep(0.01)
