@@ -99,9 +99,7 @@ def test_killed_at_twenty_instants_nothing_is_lost_and_nothing_asked_twice(tmp_p
                 stderr=subprocess.PIPE,
             )
             deadline = time.monotonic() + 30
-            while (
-                len(server.asked) == already and process.poll() is None and time.monotonic() < deadline
-            ):
+            while len(server.asked) == already and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.08))
             process.send_signal(signal.SIGKILL)

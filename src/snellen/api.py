@@ -80,5 +80,5 @@ def run(
         engine=engine,
         sink=sink,
     )
-    (found,) = plan.run(watch)
-    return found
+    (result,) = plan.run(watch)
+    return result

@@ -118,14 +118,14 @@ class Registry(Generic[T]):
                 import_module(module.name)
             for point in entry_points(group=self.package):
                 try:
-                    found = point.load()
+                    loaded = point.load()
                 except Exception as error:  # of whatever sort: it is somebody else's code
                     warnings.warn(
                         f"The plug-in {point.name!r} of {self.package} does not load: {error}", stacklevel=2
                     )
                     continue
-                if callable(found) and point.name not in self._entries:
-                    self.register(point.name)(found)
+                if callable(loaded) and point.name not in self._entries:
+                    self.register(point.name)(loaded)
         return dict(sorted(self._entries.items()))
 
     def _more(self, known: Mapping[str, Registration]) -> str:

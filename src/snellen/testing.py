@@ -176,9 +176,9 @@ class Server:
             if (wrong := self._fault(asked.number)) is not None:
                 return await wrong(request)
             given = self._answer(asked)
-            found = await given if isinstance(given, Awaitable) else given
+            reply = await given if isinstance(given, Awaitable) else given
             answer: web.StreamResponse = self._web.json_response(
-                completion(found) if isinstance(found, str) else found
+                completion(reply) if isinstance(reply, str) else reply
             )
             return answer
         finally:
@@ -198,8 +198,8 @@ class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
             from aiohttp import web
 
             headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-            told = {"message": message or f"status {code}", "type": "scripted", "code": error or code}
-            return web.json_response({"error": told}, status=code, headers=headers)
+            detail = {"message": message or f"status {code}", "type": "scripted", "code": error or code}
+            return web.json_response({"error": detail}, status=code, headers=headers)
 
         return go
 

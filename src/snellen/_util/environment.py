@@ -15,28 +15,28 @@ __all__ = ["available_memory", "git_hash", "hardware", "peak_rss", "versions"]
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a figure, as far as they are there."""
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in ("torch", "transformers", "tokenizers", "numpy", "pillow"):
         with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            packages[package] = metadata.version(package)
+    return packages
 
 
 def hardware() -> dict[str, Any]:
     """The machine, as far as it tells: processor, cores, memory, GPU (only where torch is in use)."""
     import psutil
 
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
     }
     if (torch := sys.modules.get("torch")) is not None:
-        found["threads"] = torch.get_num_threads()
+        machine["threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
-            found["gpu"] = torch.cuda.get_device_name()
-    return found
+            machine["gpu"] = torch.cuda.get_device_name()
+    return machine
 
 
 def _processor() -> str:

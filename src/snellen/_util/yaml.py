@@ -20,12 +20,12 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: no {what} can be read from it ({error}).") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError(f"{path}: a {what} is a mapping of keys to values; this is none.")
-    return found
+    return content
 
 
 def refuse_unknown(keys: Iterable[Any], known: Iterable[str], where: str) -> None:

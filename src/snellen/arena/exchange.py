@@ -73,12 +73,12 @@ def export(
 
 
 def _conversation(battle: Battle, side: str) -> list[dict[str, str]]:
-    found = []
+    messages = []
     for turn in battle.turns:
-        found.append({"role": "user", "content": turn.question})
+        messages.append({"role": "user", "content": turn.question})
         if (said := getattr(turn, side)) is not None:
-            found.append({"role": "assistant", "content": said.text})
-    return found
+            messages.append({"role": "assistant", "content": said.text})
+    return messages
 
 
 def _preference(battle: Battle, vote: Vote) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def read(ballots: VoteStore, path: Path, layout: str) -> ImportedVotes:
                 try:
                     made = make(ballots, json.loads(line))
                 except (ValueError, KeyError, TypeError, LookupError, AttributeError, OverflowError) as error:
-                    other = next(one for one in IMPORTS if one != layout)
+                    other = next(name for name in IMPORTS if name != layout)
                     raise DataError(
                         f"{path}, line {number}: not of the layout {layout!r} ({type(error).__name__}: "
                         f"{error}). Perhaps it is of the other: --format {other}. {new} votes before it are "
@@ -222,10 +222,10 @@ def _share(value: Any) -> float:
     Raises:
         ValueError: no number from 0 to 1.
     """
-    found = float(value or 0)
-    if not 0 <= found <= 1:
+    share = float(value or 0)
+    if not 0 <= share <= 1:
         raise ValueError(f"propensity is {value!r}; it is a number from 0 to 1")
-    return found
+    return share
 
 
 def _right(value: Any) -> list[bool | None]:
@@ -234,10 +234,10 @@ def _right(value: Any) -> list[bool | None]:
     Raises:
         ValueError: something else.
     """
-    found = [None, None] if value is None else value
-    if not isinstance(found, list) or len(found) != 2 or not all(x in (True, False, None) for x in found):
+    pair = [None, None] if value is None else value
+    if not isinstance(pair, list) or len(pair) != 2 or not all(x in (True, False, None) for x in pair):
         raise ValueError(f"right is {value!r}; it is two of true, false and null")
-    return found
+    return pair
 
 
 def _from_preference(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
@@ -245,10 +245,10 @@ def _from_preference(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle
         flags = [int(row[name]) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
         choice = [Choice.LEFT, Choice.RIGHT, Choice.TIE][flags.index(1)]
         asked = [_list(row[name]) for name in ("prompt", "response_a", "response_b")]
-        told = ([x for pair in zip(asked[0], side, strict=False) for x in pair] for side in asked[1:])
-        conversations = [[str(text) for text in texts] for texts in told]
+        sides = ([x for pair in zip(asked[0], side, strict=False) for x in pair] for side in asked[1:])
+        conversations = [[str(text) for text in texts] for texts in sides]
     else:
-        winners = {told: choice for choice, told in _WINNERS.items()}
+        winners = {sides: choice for choice, sides in _WINNERS.items()}
         if row["winner"] not in winners:
             raise ValueError(f"winner is {row['winner']!r}; known: {', '.join(winners)}")
         choice = winners[row["winner"]]
@@ -265,7 +265,7 @@ def _from_preference(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle
 
 
 def _from_fastchat(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
-    choices = {told: choice for choice, told in _TYPES.items()}
+    choices = {kind: choice for choice, kind in _TYPES.items()}
     if row["type"] not in choices:
         return None  # a chat, a regeneration …: no vote
     left, right = row["states"]

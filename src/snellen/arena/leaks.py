@@ -56,8 +56,8 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
     ''
     """
     for pattern in (_SELF, _MADE):
-        if (found := pattern.search(text)) is not None:
-            return (found["name"] or found["also"]).rstrip(".")
+        if (match := pattern.search(text)) is not None:
+            return (match["name"] or match["also"]).rstrip(".")
     lowered = text.lower()
     for player in players:
         for part in _parts(player.lower()):

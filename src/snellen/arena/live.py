@@ -207,8 +207,8 @@ class Live:
     async def _ask(self, name: str, request: Request) -> Response:
         """One answer, by memory where it can, once it is this request's turn."""
         async with self._turns[name]:
-            (found,) = await self._memory[name].respond([request])
-        return found.response
+            (response,) = await self._memory[name].respond([request])
+        return response.response
 
     def _request(self, battle: Battle, side: str) -> Request:
         """The conversation so far as this side knows it."""

@@ -50,8 +50,8 @@ def propensities(
     for a, b in combinations(players, 2):
         pair = frozenset((a, b))
         weights[pair] = factor[a] * factor[b] / (met.get(pair, 0) + 1)
-    whole = sum(weights.values())
-    return {pair: weight / whole for pair, weight in weights.items()}
+    total = sum(weights.values())
+    return {pair: weight / total for pair, weight in weights.items()}
 
 
 def draw(
@@ -71,8 +71,8 @@ def draw(
     chances = {p: chance for p, chance in propensities(players, met).items() if p not in without}
     if not chances:
         return None
-    whole = sum(chances.values())
-    chances = {pair: chance / whole for pair, chance in chances.items()}
+    total = sum(chances.values())
+    chances = {pair: chance / total for pair, chance in chances.items()}
     (pair,) = rng.choices(list(chances), weights=list(chances.values()))
     left, right = rng.sample([player for player in players if player in pair], 2)
     return Draw(left, right, chances[pair])

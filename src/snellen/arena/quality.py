@@ -109,11 +109,11 @@ def _alpha(votes: Sequence[CastVote]) -> tuple[float | None, int]:
 def preferred_wrong(votes: Sequence[CastVote]) -> tuple[Estimate, int] | None:
     """How often the wrong answer was preferred, of decisive votes where exactly one of the two is right."""
     once = [vote for vote in votes if vote.repeats is None and vote.choice in ("left", "right")]
-    told = [v for v in once if None not in v.right and v.right[0] != v.right[1]]
-    if not told:
+    decided = [v for v in once if None not in v.right and v.right[0] != v.right[1]]
+    if not decided:
         return None
-    wrong = [not v.right[0 if v.choice == "left" else 1] for v in told]
-    return rate(wrong, _clusters(told)), len(told)
+    wrong = [not v.right[0 if v.choice == "left" else 1] for v in decided]
+    return rate(wrong, _clusters(decided)), len(decided)
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ class VoteCounts:
         """How many votes of each kind."""
         import numpy as np
 
-        found = np.bincount(self.column, weights=self.count, minlength=len(self.cells))
-        return found.astype(np.float64)
+        counts = np.bincount(self.column, weights=self.count, minlength=len(self.cells))
+        return counts.astype(np.float64)
 
     def resampled(self, replicates: int, seed: int) -> Floats:
         """Counts by kind with voters (or, where they are few, votes) drawn again, [replicates, cells].
@@ -122,7 +122,7 @@ class VoteCounts:
         if self.voters < FEW_VOTERS:
             return rng.gamma(self.totals + unseen, size=(replicates, cells))
         by_voter = csr_array((self.count, (self.column, self.voter)), shape=(cells, self.voters))
-        found = rng.gamma(unseen, size=(replicates, cells))
+        weights = rng.gamma(unseen, size=(replicates, cells))
         chunk = max(1, min(replicates, 5_000_000 // self.voters))
         for start in range(0, replicates, chunk):
             size = min(chunk, replicates - start)
@@ -130,8 +130,8 @@ class VoteCounts:
             for k in range(size):
                 picked = rng.integers(self.voters, size=self.voters)
                 drawn[:, k] = np.bincount(picked, minlength=self.voters)
-            found[start : start + size] += np.asarray(by_voter @ drawn).T
-        return found
+            weights[start : start + size] += np.asarray(by_voter @ drawn).T
+        return weights
 
 
 @dataclass(frozen=True)
@@ -200,16 +200,16 @@ class Ranking:
     @property
     def groups(self) -> int:
         """How many groups of models there are that never met."""
-        return 1 + max(one.group for one in self.standings)
+        return 1 + max(standing.group for standing in self.standings)
 
     def as_dict(self) -> dict[str, Any]:
         """All but the replicates, as JSON."""
         return {
-            "standings": [asdict(one) for one in self.standings],
+            "standings": [asdict(standing) for standing in self.standings],
             **{name: getattr(self, name) for name in ("votes", "voters", "clustered", "ties", "groups")},
             "win_rates": {
-                one.model: dict(zip((s.model for s in self.standings), row, strict=True))
-                for one, row in zip(self.standings, self.rates, strict=True)
+                standing.model: dict(zip((s.model for s in self.standings), row, strict=True))
+                for standing, row in zip(self.standings, self.rates, strict=True)
             },
             "flips": self.flips,
             "challenger": self.challenger,
@@ -234,9 +234,9 @@ def _fit(models: int, cells: Counts, counts: Floats) -> tuple[Floats, float]:
     # v as it is where all are equally strong: a beginning near the end, and 0 without any tie.
     tied = float(counts[kept][outcome == 2].sum())
     start = tied / (float(counts[kept].sum()) - tied + 2 * PRIOR * models)
-    found = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
-    scores = np.log(found.scores.reindex([*everyone]).to_numpy(dtype=np.float64))
-    return scores - scores.mean(), float(found.v)
+    fit = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
+    scores = np.log(fit.scores.reindex([*everyone]).to_numpy(dtype=np.float64))
+    return scores - scores.mean(), float(fit.v)
 
 
 def _points(log_strengths: Floats) -> Floats:
@@ -280,9 +280,9 @@ def ranking(
     won = _won(tally)
     group = _groups(won)
     for k in range(group.max() + 1):  # votes say nothing of how two groups stand to each other
-        mine = group == k
-        logs[mine] -= logs[mine].mean()
-        again[:, mine] -= again[:, mine].mean(axis=1, keepdims=True)
+        members = group == k
+        logs[members] -= logs[members].mean()
+        again[:, members] -= again[:, members].mean(axis=1, keepdims=True)
     low, high = np.quantile(_points(again), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     ratings = _points(logs)
     low, high = np.minimum(low, ratings), np.maximum(high, ratings)
@@ -291,16 +291,16 @@ def ranking(
     met = wins + losses + drawn
     standings = []
     for place, i in enumerate(order):
-        mine = group == group[i]
-        follower = order[place + 1] if place + 1 < m and mine[order[place + 1]] else None
+        members = group == group[i]
+        follower = order[place + 1] if place + 1 < m and members[order[place + 1]] else None
         standings.append(
             Standing(
                 tally.models[i],
                 float(ratings[i]),
                 float(low[i]),
                 float(high[i]),
-                1 + int((low[mine] > high[i]).sum()),
-                int(mine.sum() - (high[mine] < low[i]).sum()),
+                1 + int((low[members] > high[i]).sum()),
+                int(members.sum() - (high[members] < low[i]).sum()),
                 int(met[i]),
                 int(wins[i]),
                 int(losses[i]),
@@ -342,15 +342,15 @@ def _won(tally: VoteCounts) -> Floats:
     import numpy as np
 
     m = len(tally.models)
-    found = np.zeros((m, m, 2))
+    wins = np.zeros((m, m, 2))
     i, j, outcome = tally.cells // 3 // m, tally.cells // 3 % m, tally.cells % 3
     for a, b, o, n in zip(i, j, outcome, tally.totals, strict=True):
         if o == 2:
-            found[a, b, 1] += n
-            found[b, a, 1] += n
+            wins[a, b, 1] += n
+            wins[b, a, 1] += n
         else:
-            found[(a, b, 0) if o == 0 else (b, a, 0)] += n
-    return found
+            wins[(a, b, 0) if o == 0 else (b, a, 0)] += n
+    return wins
 
 
 def _groups(won: Floats) -> Counts:
@@ -358,18 +358,18 @@ def _groups(won: Floats) -> Counts:
     import numpy as np
     from scipy.sparse.csgraph import connected_components
 
-    count, found = connected_components(won.sum(axis=2) > 0, directed=False)
-    sizes = np.bincount(found, minlength=count)
+    count, labels = connected_components(won.sum(axis=2) > 0, directed=False)
+    sizes = np.bincount(labels, minlength=count)
     places = np.empty(count, dtype=np.int64)
     places[np.argsort(-sizes, kind="stable")] = np.arange(count)
-    return places[found]
+    return places[labels]
 
 
 def _chances(gap: float, ties: float) -> tuple[float, float, float]:
     """Of winning, losing and tying for a gap in log-strength."""
     a, b = math.exp(gap / 2), math.exp(-gap / 2)
-    whole = a + b + 2 * ties
-    return a / whole, b / whole, 2 * ties / whole
+    total = a + b + 2 * ties
+    return a / total, b / total, 2 * ties / total
 
 
 def _needed(gap: float, ties: float) -> int | None:

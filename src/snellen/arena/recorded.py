@@ -96,8 +96,8 @@ class Recorded:
 
     def _samples(self, a: str, b: str) -> list[str]:
         """What two runs can be compared on."""
-        mine, theirs = self._told[a], self._told[b]
-        return [id for id, told in mine.items() if id in theirs and theirs[id].images == told.images]
+        first, theirs = self._told[a], self._told[b]
+        return [id for id, row in first.items() if id in theirs and theirs[id].images == row.images]
 
     def deal(self, voter: str) -> Battle | None:
         """A battle for a voter, answers and all: the one that they left without a vote, or a new one; None
@@ -144,16 +144,16 @@ class Recorded:
     def _battle(self, voter: str, left: str, right: str, propensity: float, item: str) -> Battle:
         pair = frozenset((left, right))
         sample = self._shared[pair][item]
-        told = [self._told[name][sample] for name in (left, right)]
+        answers = [self._told[name][sample] for name in (left, right)]
         content = {
             "sample": sample,
-            "truth": told[0].label,
-            "right": [one.right for one in told],
+            "truth": answers[0].label,
+            "right": [answer.right for answer in answers],
             "runs": [self._runs[name].id for name in (left, right)],
         }
         question = self._question(left, sample)
         turn = Turn(0, question, *(self._answer(name, sample) for name in (left, right)))
-        images = told[0].images
+        images = answers[0].images
         return Battle("", voter, self.source, item, left, right, propensity, images, content, turns=(turn,))
 
     def _question(self, name: str, sample: str) -> str:
@@ -170,16 +170,16 @@ class Recorded:
 
     def _answer(self, name: str, sample: str) -> Answer:
         """What a run's model said: its own words where it was asked once for a text, else its decision."""
-        told = self._told[name][sample]
+        row = self._told[name][sample]
         replies = self._runs[name].replies(sample)
-        text = replies[0].text if len(replies) == 1 and replies[0].text else told.said
-        outcome = Outcome(told.outcome)
+        text = replies[0].text if len(replies) == 1 and replies[0].text else row.said
+        outcome = Outcome(row.outcome)
         return Answer(text, outcome, leak=leak(text, {run.model for run in self._runs.values()}))
 
 
 def _table(run: Run) -> Mapping[str, _Told]:
     """What a run says of each sample that it has an answer for."""
-    found = {}
+    rows = {}
     for row in run.outcomes.to_dict("records"):
         if row["outcome"] == Outcome.ERROR:
             continue
@@ -189,5 +189,5 @@ def _table(run: Run) -> Mapping[str, _Told]:
         elif (mark := row["metrics"].get(run.primary)) in (0, 1):
             right = bool(mark)
         images = tuple(row["images"])
-        found[str(row["id"])] = _Told(row["label"], row["prediction"], row["outcome"], images, right)
-    return found
+        rows[str(row["id"])] = _Told(row["label"], row["prediction"], row["outcome"], images, right)
+    return rows

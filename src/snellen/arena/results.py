@@ -50,16 +50,16 @@ class ArenaResults:
             entries: the leaderboard's, to compare with.
         """
         if style:
-            found = styled(_rows(ballots, leaked=leaked))
+            style_ranking = styled(_rows(ballots, leaked=leaked))
         else:
-            found = rank(VoteCounts.of(ballots.verdicts(leaked=leaked)))
+            style_ranking = rank(VoteCounts.of(ballots.verdicts(leaked=leaked)))
         cast = ballots.cast()
         return cls(
-            found,
+            style_ranking,
             assess(cast),
             ballots.counts(),
             preferred_wrong(cast),
-            tuple(_agreements(found, entries)) if found is not None else (),
+            tuple(_agreements(style_ranking, entries)) if style_ranking is not None else (),
             style,
             leaked,
         )
@@ -74,7 +74,7 @@ class ArenaResults:
             "ranking": None if self.ranking is None else self.ranking.as_dict(),
             "quality": self.quality.as_dict(),
             "preferred_wrong": wrong,
-            "agreement": {name: asdict(one) for name, one in self.agreements},
+            "agreement": {name: asdict(value) for name, value in self.agreements},
             "style_controlled": self.styled,
             "leaks_counted": self.leaked,
         }
@@ -82,7 +82,7 @@ class ArenaResults:
 
 def _rows(ballots: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
     """Votes one by one, with the difference in style of all that both sides said."""
-    found: list[tuple[str, str, str, str, Sequence[float]]] = []
+    rows: list[tuple[str, str, str, str, Sequence[float]]] = []
     for battle in ballots.voted():
         if battle.vote is None or battle.repeats or (battle.leak and not leaked):
             continue
@@ -91,8 +91,8 @@ def _rows(ballots: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, str,
             for side in ("left", "right")
         ]
         outcome = OUTCOMES[battle.vote.choice]
-        found.append((battle.voter, battle.left, battle.right, outcome, difference(*texts)))
-    return found
+        rows.append((battle.voter, battle.left, battle.right, outcome, difference(*texts)))
+    return rows
 
 
 def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, Agreement]]:
@@ -107,14 +107,14 @@ def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, A
         for name, protocol in ((entry.model, entry.protocol), (f"{entry.model} {entry.protocol}", "")):
             key = (entry.data, protocol, entry.primary, entry.fingerprint)
             scores.setdefault(key, {})[name] = entry.value
-    found = []
+    agreements = []
     for group in range(ranking.groups):
-        places = [i for i, one in enumerate(ranking.standings) if one.group == group]
+        places = [i for i, standing in enumerate(ranking.standings) if standing.group == group]
         models = [ranking.standings[i].model for i in places]
         ratings = [ranking.standings[i].rating for i in places]
         for (data, protocol, primary, _), known in scores.items():
-            one = agreement(models, ratings, ranking.replicates[:, places], known)
-            if one is not None:
+            standing = agreement(models, ratings, ranking.replicates[:, places], known)
+            if standing is not None:
                 of = f"group {group + 1}" if ranking.groups > 1 else ""
-                found.append((" · ".join(filter(None, (data, protocol, primary, of))), one))
-    return sorted(found, key=lambda pair: (-pair[1].models, pair[0]))
+                agreements.append((" · ".join(filter(None, (data, protocol, primary, of))), standing))
+    return sorted(agreements, key=lambda pair: (-pair[1].models, pair[0]))

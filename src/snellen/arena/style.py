@@ -104,8 +104,8 @@ def styled(
         losses = np.concatenate([weight * (1 - share), np.full(m, PRIOR), extra[1]])
         model = linear.LogisticRegression(C=1e4, fit_intercept=False, max_iter=1000)
         both, labels = np.concatenate([design, design]), np.repeat([1, 0], len(games))
-        found: Floats = model.fit(both, labels, np.concatenate([wins, losses])).coef_[0]
-        return np.concatenate([found[:m] - found[:m].mean(), found[m + 1 :]])
+        weights: Floats = model.fit(both, labels, np.concatenate([wins, losses])).coef_[0]
+        return np.concatenate([weights[:m] - weights[:m].mean(), weights[m + 1 :]])
 
     rng = np.random.default_rng(seed)
     again = []
@@ -116,9 +116,9 @@ def styled(
             drawn = rng.integers(len(voters), size=len(voters))
             weight = np.bincount(drawn, minlength=len(voters))[who].astype(np.float64)
         again.append(fitted(weight, rng.gamma(unseen, size=(len(pairs), 3))))
-    found, all_drawn = fitted(np.ones(n), np.zeros((len(pairs), 3))), np.stack(again)
+    coefficients, all_drawn = fitted(np.ones(n), np.zeros((len(pairs), 3))), np.stack(again)
     low, high = np.quantile(all_drawn[:, m:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     effects = tuple(
-        (names[k], float(found[m + c]), float(low[c]), float(high[c])) for c, k in enumerate(kept)
+        (names[k], float(coefficients[m + c]), float(low[c]), float(high[c])) for c, k in enumerate(kept)
     )
-    return ranking(tally, found[:m], 0.0, all_drawn[:, :m], effects, styled=True)
+    return ranking(tally, coefficients[:m], 0.0, all_drawn[:, :m], effects, styled=True)

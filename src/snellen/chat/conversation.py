@@ -136,7 +136,7 @@ class ChatTurn:
     @property
     def done(self) -> bool:
         """Whether all answers are there."""
-        return all(one.done for one in self.answers)
+        return all(answer.done for answer in self.answers)
 
 
 @dataclass
@@ -203,11 +203,11 @@ class Playground:
             UnknownName: there is none, or it was long ago.
         """
         with self._lock:
-            found = self._talks.get(id)
-            if found is None:
+            conversation = self._talks.get(id)
+            if conversation is None:
                 raise UnknownName("There is no such talk any more. Begin another one.")
             self._talks.move_to_end(id)
-            return found
+            return conversation
 
     def begin(self, images: Sequence[str], question: str) -> Conversation:
         """Begin a talk with its first question.
@@ -215,13 +215,13 @@ class Playground:
         Raises:
             BadOption: the question is empty or too long.
         """
-        found = Conversation(secrets.token_urlsafe(16), tuple(images))
-        self.ask(found, question)
+        conversation = Conversation(secrets.token_urlsafe(16), tuple(images))
+        self.ask(conversation, question)
         with self._lock:
-            self._talks[found.id] = found
+            self._talks[conversation.id] = conversation
             while len(self._talks) > MOST:
                 self._talks.popitem(last=False)
-        return found
+        return conversation
 
     def ask(self, talk: Conversation, question: str) -> None:
         """Ask all models something more.
@@ -241,6 +241,6 @@ class Playground:
             talk.turns.append(turn)
         images = [Image.from_path(self._image_path(sha256)) for sha256 in talk.images]
         for place, (model, worker) in enumerate(zip(self.models, self._workers, strict=True)):
-            before = [(one.question, one.answers[place].text) for one in said]
+            before = [(earlier.question, earlier.answers[place].text) for earlier in said]
             request = continued(images, before, question, self.max_tokens)
             worker.submit(turn.answers[place].take, model.stream(request), self._ends.is_set)

@@ -129,9 +129,9 @@ def _main(
 
 def load(models: Sequence[Model]) -> None:
     """Load models that somebody waits for, and say so."""
-    for one in models:
-        typer.echo(f"loading {one.name} …", err=True)
-        one.load()
+    for model in models:
+        typer.echo(f"loading {model.name} …", err=True)
+        model.load()
 
 
 def print_leaderboard(runs: list[Run]) -> None:

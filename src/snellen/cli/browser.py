@@ -108,9 +108,9 @@ def play_(
     _need()
     store = Store(workspace)
     with _door(host, port, token, allow_host, browse) as serve:
-        found = live_models(models, read_options("-M", model_option), max_cost)
-        playground = Playground(found, image_path=Uploads(store.folder).path, max_tokens=max_tokens)
-        load(found)
+        loaded = live_models(models, read_options("-M", model_option), max_cost)
+        playground = Playground(loaded, image_path=Uploads(store.folder).path, max_tokens=max_tokens)
+        load(loaded)
         serve(store, None, playground)
 
 
@@ -166,8 +166,8 @@ def arena_(
             from snellen.arena.recorded import Recorded
             from snellen.runs.run import Run
 
-            found = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
-            serve(store, Recorded(ballots, found, disagreements_first=disagreements_first))
+            finished = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
+            serve(store, Recorded(ballots, finished, disagreements_first=disagreements_first))
             return
         from snellen.arena.live import Live
         from snellen.runs.matching import live_models, load_all
@@ -277,6 +277,6 @@ def import_(
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
 
-    found = read(VoteStore(Store(workspace)), file, format)
-    others = f", {found.others} lines are no votes to be counted" if found.others else ""
-    typer.echo(f"{found.votes} new votes of {found.lines} lines{others}", err=True)
+    imported = read(VoteStore(Store(workspace)), file, format)
+    others = f", {imported.others} lines are no votes to be counted" if imported.others else ""
+    typer.echo(f"{imported.votes} new votes of {imported.lines} lines{others}", err=True)

@@ -45,8 +45,8 @@ def chat_(
     shown = _opened(image) if image is not None else None
     names = [model, *([with_] if with_ else [])]
     models = live_models(names, read_options("-M", model_option), max_cost)
-    for one in models:
-        check_talker(one)
+    for item in models:
+        check_talker(item)
     talk = _ChatSession(models, shown, max_tokens)
     load(models)
     try:
@@ -75,8 +75,8 @@ def chat_(
             except SnellenError as error:  # a talk goes on after a misspelt name
                 typer.echo(f"Error: {error}", err=True)
     finally:
-        for one in models:
-            one.close()
+        for item in models:
+            item.close()
 
 
 class _ChatSession:
@@ -123,9 +123,9 @@ def _opened(path: Path) -> Image:
     """
     from snellen.images import Image
 
-    found = Image.from_path(path)
-    _ = found.pixels
-    return found
+    picture = Image.from_path(path)
+    _ = picture.pixels
+    return picture
 
 
 def _line() -> str | None:

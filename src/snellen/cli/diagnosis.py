@@ -102,35 +102,35 @@ def diagnose_(
             max_cost=max_cost,
             max_concurrency=max_concurrency,
         )
-        found = Diagnosis(redact(model), redact(data), len(case.selection))
+        diagnosis = Diagnosis(redact(model), redact(data), len(case.selection))
         words = [redact(model), redact(data), *(name for item in only or [] for name in item.split(","))]
-        told = "-".join(slug(word)[-60:] for word in words)
-        output = output or store.folder / f"diagnosis-{told[:200]}.html"
+        stem = "-".join(slug(word)[-60:] for word in words)
+        output = output or store.folder / f"diagnosis-{stem[:200]}.html"
         try:
-            diagnose(case, only or [], into=found)
+            diagnose(case, only or [], into=diagnosis)
         finally:  # also of what was found before it was stopped
             case.close()
-            if found.findings or found.left_out:
-                found.write(output)
+            if diagnosis.findings or diagnosis.left_out:
+                diagnosis.write(output)
     if as_json:
-        print_json({**found.as_dict(), "report": str(output)})
+        print_json({**diagnosis.as_dict(), "report": str(output)})
     else:
-        _print(found, output)
-    ids = dict.fromkeys(id for one in found.findings for id in one.runs)
+        _print(diagnosis, output)
+    ids = dict.fromkeys(id for finding in diagnosis.findings for id in finding.runs)
     if tell_errors((Run(store, id) for id in ids), AGAIN):
         raise typer.Exit(1)
 
 
-def _print(found: Diagnosis, output: Path) -> None:
+def _print(diagnosis: Diagnosis, output: Path) -> None:
     """Each finding in a line."""
     from snellen.reports.tables import escape
 
     console = screen()
-    for one in found.findings:
+    for finding in diagnosis.findings:
         like = {True: " [green]As in the study.[/]", False: " [yellow]Unlike in the study.[/]", None: ""}[
-            one.shows
+            finding.shows
         ]
-        console.print(f"[bold]{one.title}[/]: {escape(one.verdict)}{like}", soft_wrap=True)
-    for name, reason in (found.left_out | found.missing).items():
+        console.print(f"[bold]{finding.title}[/]: {escape(finding.verdict)}{like}", soft_wrap=True)
+    for name, reason in (diagnosis.left_out | diagnosis.missing).items():
         console.print(f"[dim]Left out, {escape(name)}: {escape(reason)}[/]", soft_wrap=True)
     console.print(f"With figures: {output}", soft_wrap=True)

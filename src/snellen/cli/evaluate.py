@@ -234,14 +234,15 @@ def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
 def _unscored(run: Run) -> Iterator[str]:
     """What of a run has no score, and why, in words."""
     figures = run.metrics
-    told = figures.get("protocol", {})
-    if told.get("judge_errors"):
+    details = figures.get("protocol", {})
+    if details.get("judge_errors"):
         yield (
-            f"{told['judge_errors']} answers of {run.id} could not be judged by {told['judge']}. Ask again: "
-            + run.resuming
+            f"{details['judge_errors']} answers of {run.id} could not be judged by {details['judge']}. "
+            f"Ask again: {run.resuming}"
         )
-    if told.get("not_graded"):
-        yield f"{told['judge']} gave {told['not_graded']} answers of {run.id} no grade that can be read."
+    if details.get("not_graded"):
+        count = details["not_graded"]
+        yield f"{details['judge']} gave {count} answers of {run.id} no grade that can be read."
     if not run.classifies:
         known = (run.headline or {}).get("n", 0)
         if known < figures["n"] and run.primary != "judge":
@@ -255,12 +256,12 @@ def _unscored(run: Run) -> Iterator[str]:
 def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
     from snellen.reports.tables import forecasts_table
 
-    found = plan.forecasts()
+    estimates = plan.forecasts()
     tell_what_is_left_out(plan)
     if as_json:
-        print_json({"forecasts": [one.as_dict() for one in found], "skipped": plan.skipped})
+        print_json({"forecasts": [estimate.as_dict() for estimate in estimates], "skipped": plan.skipped})
     else:
-        screen().print(forecasts_table(found))
+        screen().print(forecasts_table(estimates))
 
 
 def _failed_share(run: Run) -> float:
@@ -307,8 +308,8 @@ def tell_how_to_go_on(plan: Plan) -> None:
             "--replicas": plan.engine and plan.engine.replicas,
             "--gpus-per-replica": plan.engine and plan.engine.gpus,
         }
-        told = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
-        same += f"Go on: snellen resume {plan.current}{plan.store.option}{told}"
+        given = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
+        same += f"Go on: snellen resume {plan.current}{plan.store.option}{given}"
     if same:
         typer.echo(same, err=True)
 

@@ -80,22 +80,22 @@ def show(
     from snellen.reports import tables
     from snellen.runs.run import open_run
 
-    found = open_run(run, workspace)
+    stored = open_run(run, workspace)
     if prompts is not None and as_json:
         raise BadOption("--prompts goes without --json; all prompts as JSON: snellen export --format lm-eval")
     if prompts is not None:
-        for line in tables.prompt_lines(found, prompts):
+        for line in tables.prompt_lines(stored, prompts):
             screen().print(line, soft_wrap=True)
         return
-    frame = found.predictions
-    labelled = found.classifies and len(frame)
+    frame = stored.predictions
+    labelled = stored.classifies and len(frame)
     if as_json:
         classes = per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
-        print_json({**found.as_dict(), "classes": classes, "manifest": found.manifest})
+        print_json({**stored.as_dict(), "classes": classes, "manifest": stored.manifest})
         return
     console = screen()
-    console.print(tables.figures_table(found))
-    if (categories := tables.category_table(found)) is not None:
+    console.print(tables.figures_table(stored))
+    if (categories := tables.category_table(stored)) is not None:
         console.print(categories)
     if labelled:
         console.print(tables.class_table(frame))
@@ -121,9 +121,9 @@ def report_(
     from snellen.reports import page
     from snellen.runs.run import open_run
 
-    found = [open_run(run, workspace) for run in runs]
+    opened = [open_run(run, workspace) for run in runs]
     plain = format == "markdown" or (format is None and output is not None and output.suffix == ".md")
-    text = page.markdown(found) if plain else page.html(found)
+    text = page.markdown(opened) if plain else page.html(opened)
     if output is None:
         typer.echo(text)
     else:
@@ -151,7 +151,7 @@ def rescore_(
     new = rescore(store, old, read_options("-P", protocol_option))
     runs = [Run(store, old), Run(store, new)]
     if as_json:
-        print_json([one.as_dict() for one in runs])
+        print_json([item.as_dict() for item in runs])
     else:
         print_leaderboard(runs)
 
@@ -170,14 +170,14 @@ def compare_(
     from snellen.runs.compare import compare
     from snellen.runs.run import open_run
 
-    found = compare([open_run(run, workspace) for run in runs], across=across)
+    comparisons = compare([open_run(run, workspace) for run in runs], across=across)
     if as_json:
-        print_json([one.as_dict() for one in found])
+        print_json([comparison.as_dict() for comparison in comparisons])
         return
     console = screen()
-    console.print(tables.comparison_table(found))
-    if len(found) == 1:
-        for table in tables.disagreement_tables(found[0]):
+    console.print(tables.comparison_table(comparisons))
+    if len(comparisons) == 1:
+        for table in tables.disagreement_tables(comparisons[0]):
             console.print(table)
 
 
@@ -237,35 +237,35 @@ def export(
                 f"{', '.join(ENDINGS.values())}, lm-eval, inspect or hub."
             )
         format = ENDINGS[ending]
-    found = [open_run(name, workspace) for name in runs]
+    opened = [open_run(name, workspace) for name in runs]
     if format in ("latex", "markdown"):
         from snellen.exchange import tables
 
-        text = tables.latex(found) if format == "latex" else tables.markdown(found)
+        text = tables.latex(opened) if format == "latex" else tables.markdown(opened)
         if output is None:
             typer.echo(text, nl=False)
         else:
             write_text(output, text)
         return
-    if len(found) > 1 and format != "hub":
+    if len(opened) > 1 and format != "hub":
         raise BadOption(f"--format {format} is of one run; several go into latex, markdown and hub.")
     if format == "jsonl" or format == "csv" or format == "parquet":
-        _samples(found[0], format, output)
+        _samples(opened[0], format, output)
         return
     if output is None:
         raise BadOption(f"--format {format} takes a place: -o PATH")
     if format == "inspect":
         from snellen.exchange import inspect_log
 
-        written = inspect_log.write(found[0], output)
+        written = inspect_log.write(opened[0], output)
     elif format == "lm-eval":
         from snellen.exchange import harness
 
-        written = harness.write(found[0], output)
+        written = harness.write(opened[0], output)
     else:
         from snellen.exchange import hub
 
-        written = hub.write(found, output)
+        written = hub.write(opened, output)
     for path in written:
         typer.echo(f"written: {path}", err=True)
 
@@ -306,27 +306,29 @@ def import_(
     from snellen.exchange.imported import import_results
     from snellen.storage.store import Store
 
-    found = import_results(file, model=model, workspace=Store(workspace), protocol=protocol)
+    imported = import_results(file, model=model, workspace=Store(workspace), protocol=protocol)
     if as_json:
-        changed = [{"id": id, "theirs": theirs, "ours": ours} for id, theirs, ours in found.changed]
-        print_json({**found.run.as_dict(), "theirs": found.theirs, "changed": changed})
+        changed = [{"id": id, "theirs": theirs, "ours": ours} for id, theirs, ours in imported.changed]
+        print_json({**imported.run.as_dict(), "theirs": imported.theirs, "changed": changed})
         return
-    print_leaderboard([found.run])
-    console, n = screen(), found.run.metrics["n"]
-    if found.other_scale:
+    print_leaderboard([imported.run])
+    console, n = screen(), imported.run.metrics["n"]
+    if imported.other_scale:
         console.print("Its scores are not from 0 to 1, so they are not compared with ours.")
         return
-    if found.theirs is None:
+    if imported.theirs is None:
         console.print("The file says nothing of scores, so there is nothing to compare with.")
         return
-    figure = found.run.headline
+    figure = imported.run.headline
     ours = "none" if figure is None else f"{100 * figure['value']:.1f} %"
-    console.print(f"Theirs: {100 * found.theirs:.1f} %. Ours, of the same answers: {ours}.", soft_wrap=True)
-    if found.changed:
-        some = ", ".join(f"{id} ({theirs:g} → {ours:g})" for id, theirs, ours in found.changed[:8])
-        more = " …" if len(found.changed) > 8 else ""
+    console.print(
+        f"Theirs: {100 * imported.theirs:.1f} %. Ours, of the same answers: {ours}.", soft_wrap=True
+    )
+    if imported.changed:
+        some = ", ".join(f"{id} ({theirs:g} → {ours:g})" for id, theirs, ours in imported.changed[:8])
+        more = " …" if len(imported.changed) > 8 else ""
         console.print(
-            f"{len(found.changed)} of {n} answers are judged otherwise: {some}{more}", soft_wrap=True
+            f"{len(imported.changed)} of {n} answers are judged otherwise: {some}{more}", soft_wrap=True
         )
 
 
@@ -343,5 +345,5 @@ def push_(
     from snellen.exchange.predictions import push
     from snellen.runs.run import open_run
 
-    found = [open_run(name, workspace) for name in runs]
-    typer.echo(push(found, to, public=public))
+    opened = [open_run(name, workspace) for name in runs]
+    typer.echo(push(opened, to, public=public))

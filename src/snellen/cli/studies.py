@@ -71,12 +71,16 @@ def eye_test(
     draw_card(redact(model), readings, output)
     if as_json:
         print_json(
-            {"model": redact(model), "charts": [one.as_dict() for one in readings], "card": str(output)}
+            {
+                "model": redact(model),
+                "charts": [reading.as_dict() for reading in readings],
+                "card": str(output),
+            }
         )
     else:
         screen().print(tables.card_table(redact(model), readings))
         screen().print(f"The card: {output}", soft_wrap=True)
-    if tell_errors([one.run for one in readings], AGAIN):
+    if tell_errors([reading.run for reading in readings], AGAIN):
         raise typer.Exit(1)
 
 
@@ -159,15 +163,15 @@ def suite_run(
     require("jinja2", "report", "Writing the report")  # said now, not when all has been asked
     if dry_run:
         options = read_options("-P", protocol_option)
-        found, left_out = forecast(
+        estimates, left_out = forecast(
             suite, model or (), limit=limit, workspace=workspace, max_cost=max_cost, options=options
         )
         _tell_left_out(left_out)
         if as_json:
-            rows = [{"part": part, **one.as_dict()} for part, one in found]
+            rows = [{"part": part, **estimate.as_dict()} for part, estimate in estimates]
             print_json({"forecasts": rows, "left_out": left_out})
-        elif found:
-            screen().print(forecasts_table([one for _, one in found]))
+        elif estimates:
+            screen().print(forecasts_table([estimate for _, estimate in estimates]))
         if left_out:
             raise typer.Exit(1)
         return

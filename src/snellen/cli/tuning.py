@@ -143,18 +143,18 @@ def tune_(
             watch,
             watch_evaluation,
         )
-        found = tuning.carry_out()
-    if found is None:  # one of several processes, and not the first
+        result = tuning.carry_out()
+    if result is None:  # one of several processes, and not the first
         return
     if as_json and push_to_hub is None:
-        print_json(found.as_dict())
+        print_json(result.as_dict())
         return
     if not as_json:
-        _show(found, store.option)
+        _show(result, store.option)
     if push_to_hub is not None:  # whatever comes of it, the figures are there
         address = publish(output, push_to_hub, public=public)
         if as_json:
-            print_json({**found.as_dict(), "address": address})
+            print_json({**result.as_dict(), "address": address})
         else:
             screen().print(f"Pushed to {address}", soft_wrap=True)
 
@@ -167,44 +167,44 @@ def _values(flag: str, given: Mapping[str, str]) -> dict[str, object]:
     """
     import yaml
 
-    found = {}
+    values = {}
     for key, text in given.items():
         try:
-            found[key] = yaml.safe_load(text)
+            values[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise BadOption(f"{flag} {key}={text!r} is not allowed; a value as in YAML is.") from error
-    return found
+    return values
 
 
-def _show(found: object, where: str) -> None:
+def _show(result: object, where: str) -> None:
     """The table of before and after, and what to do next."""
     from rich.table import Table
 
     from snellen.reports.tables import escape
     from snellen.tuning.tuning import TunedModel
 
-    assert isinstance(found, TunedModel)
+    assert isinstance(result, TunedModel)
     console = screen()
     table = Table(title="Before and after, on the same samples", title_justify="left")
     for heading in ("task", "score", "samples", "before %", "after %", "difference in points (95 %)", ""):
         table.add_column(heading, justify="left" if heading in ("task", "score", "") else "right")
     colors = {"better": "green", "worse": "red", "no difference shown": "dim"}
-    for one in [*found.results, *([found.weakest] if found.weakest else [])]:
-        *told, sentence = one.told
-        color = colors[one.verdict]
-        table.add_row(escape(one.task), one.score, str(one.paired.n), *told, f"[{color}]{sentence}[/]")
+    for row in [*result.results, *([result.weakest] if result.weakest else [])]:
+        *cells, sentence = row.told
+        color = colors[row.verdict]
+        table.add_row(escape(row.task), row.score, str(row.paired.n), *cells, f"[{color}]{sentence}[/]")
     console.print(table)
-    for note in found.notes:
+    for note in result.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
-    console.print(f"It lies in {found.folder}, with its card: README.md.", soft_wrap=True)
-    first = found.results[0]
+    console.print(f"It lies in {result.folder}, with its card: README.md.", soft_wrap=True)
+    first = result.results[0]
     console.print(
         f"Look closer: snellen compare {first.first} {first.second} --across{where}",
         style="dim",
         soft_wrap=True,
     )
-    use = "chat {} --image FILE" if found.model.startswith("hf:") else "run --model {} --data DATA"
-    named = shlex.quote(found.model)
+    use = "chat {} --image FILE" if result.model.startswith("hf:") else "run --model {} --data DATA"
+    named = shlex.quote(result.model)
     console.print(f"Use it: snellen {use.format(named)}", style="dim", soft_wrap=True)
 
 
@@ -236,7 +236,7 @@ def build_(
     """
     from snellen.tuning.build import build
 
-    found = build(
+    built = build(
         language,
         output,
         vision=vision,
@@ -247,18 +247,18 @@ def build_(
         seed=seed,
     )
     if as_json:
-        print_json(found.as_dict())
+        print_json(built.as_dict())
         return
     console = screen()
-    for name, count in found.parameters.items():
-        told = ", untrained" if name == "projector" else ""
+    for name, count in built.parameters.items():
+        note = ", untrained" if name == "projector" else ""
         if name == "vision tower" and vision is None:
-            told = ", of which only the pixels of each patch are handed on"
-        console.print(f"{name}: {count:,} parameters{told}")
+            note = ", of which only the pixels of each patch are handed on"
+        console.print(f"{name}: {count:,} parameters{note}")
     template = {"decoder": "the decoder's own", "plain": "plain (USER: … ASSISTANT: …): the decoder had none"}
-    console.print(f"An image takes {found.tokens} tokens. Chat template: {template[found.template]}.")
+    console.print(f"An image takes {built.tokens} tokens. Chat template: {template[built.template]}.")
     console.print(
-        f"Teach it: snellen tune {shlex.quote(f'hf:{found.folder}')} --recipe two-stage --data DATA -o TUNED",
+        f"Teach it: snellen tune {shlex.quote(f'hf:{built.folder}')} --recipe two-stage --data DATA -o TUNED",
         style="dim",
         soft_wrap=True,
     )

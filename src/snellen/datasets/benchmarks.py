@@ -67,16 +67,16 @@ class Benchmark:
         Raises:
             DataError: it is not there, no YAML, or has other keys than an entry has.
         """
-        found = read_mapping(path, "benchmark")
-        refuse_unknown(found, [one.name for one in fields(cls) if one.name != "name"], str(path))
+        content = read_mapping(path, "benchmark")
+        refuse_unknown(content, [option.name for option in fields(cls) if option.name != "name"], str(path))
         defaults = {"documented": "", "citation": "", "licence": "unknown", "samples": 0, "features": {}}
-        missing = {"title", "protocol", "columns", "task"} - {k for k, v in found.items() if v}
+        missing = {"title", "protocol", "columns", "task"} - {k for k, v in content.items() if v}
         if missing:
             raise DataError(f"{path}: it lacks {', '.join(sorted(missing))} (see docs/benchmarks.md).")
         for key in ("columns", "features", "options", "where"):
-            if not isinstance(found.get(key) or {}, dict):
-                raise DataError(f"{path}: {key} is a mapping of names to values; found {found[key]!r}.")
-        given = {key: value for key, value in found.items() if value is not None}
+            if not isinstance(content.get(key) or {}, dict):
+                raise DataError(f"{path}: {key} is a mapping of names to values; found {content[key]!r}.")
+        given = {key: value for key, value in content.items() if value is not None}
         made = cls(**{**defaults, **given, "name": path.stem, "configs": tuple(given.get("configs", ()))})
         if made.task not in TASKS:
             raise DataError(f"{path}: task={made.task!r} is not allowed; allowed: {', '.join(TASKS)}.")
@@ -92,7 +92,7 @@ class Benchmark:
         values = {
             ("reference" if role == "references" else role): value for role, value in self.columns.items()
         }
-        roles = {one.name: one for one in fields(ColumnMapping)}
+        roles = {option.name: option for option in fields(ColumnMapping)}
         for role, value in values.items():
             if role not in roles:
                 raise DataError(f"{self.name}: unknown role {role!r}.{did_you_mean(role, roles)}")
@@ -116,18 +116,18 @@ class Benchmark:
         Raises:
             DataError: it is not to be had, or a column that it should have is not there.
         """
-        found, where = self._load(path, split, revision, config, limit)
+        loaded, where = self._load(path, split, revision, config, limit)
         columns = replace(self.roles(), reference=reference) if reference else self.roles()
         for column, role in {**columns.named(), **dict.fromkeys(self.where, "where")}.items():
-            if column not in found.rows.columns:
+            if column not in loaded.rows.columns:
                 hint = f" It was there as {self.documented} documents it." if self.documented else ""
-                hint += " Name another revision with -D revision=COMMIT" if found.root is None else ""
+                hint += " Name another revision with -D revision=COMMIT" if loaded.root is None else ""
                 raise DataError(
                     f"{self.name}: the column {column!r} ({role}) is not in {where}; its columns: "
-                    f"{', '.join(found.rows.columns)}.{hint}"
+                    f"{', '.join(loaded.rows.columns)}.{hint}"
                 )
-        given, synonyms = self._names(found.names(columns.label))
-        table = table_of(found, self.name, columns, names=given, where=self.where)
+        given, synonyms = self._names(loaded.names(columns.label))
+        table = table_of(loaded, self.name, columns, names=given, where=self.where)
         if self.drop is not None:
             short = {label: re.sub(self.drop, "", label) for label in table.labels}
             synonyms = {label: (name,) for label, name in short.items() if name not in table.labels}
@@ -158,8 +158,8 @@ class Benchmark:
             rows: Any = JsonLines(file)  # records of another sort: read alike
             return LoadedTable(rows, {}, file.stem, None, file.parent), str(file)
         if local is not None:
-            found = load(self.name, str(local), split=split if _has(local, split) else None, limit=few)
-            return found, f"{local}, split {found.split!r}"
+            loaded = load(self.name, str(local), split=split if _has(local, split) else None, limit=few)
+            return loaded, f"{local}, split {loaded.split!r}"
         if self.hub is None:
             raise DataError(
                 " ".join(filter(None, [f"{self.name} is not on the Hub.", self.note]))
@@ -167,13 +167,13 @@ class Benchmark:
             )
         configs: Sequence[str | None] = (config,) if config else self.configs or (self.config,)
         try:
-            found = load(f"hub:{self.hub}", self.hub, configs, split, revision or self.revision, few)
+            loaded = load(f"hub:{self.hub}", self.hub, configs, split, revision or self.revision, few)
         except DataError as error:
             raise DataError(
                 f"{error}\nA copy on this machine is named with -D path=FOLDER, or lies in "
                 f"${COPIES}/{self.name}"
             ) from error
-        return found, f"hub:{self.hub}, split {found.split!r}, revision {found.revision or 'not known'}"
+        return loaded, f"hub:{self.hub}, split {loaded.split!r}, revision {loaded.revision or 'not known'}"
 
     def _of_lines(self, files: Sequence[Path], split: str | None) -> Path:
         """The file of a copy in JSON lines: that of the split's name, or the only one.
@@ -183,8 +183,10 @@ class Benchmark:
         """
         chosen = [file for file in files if file.stem == split] or (files if len(files) == 1 else [])
         if not chosen:
-            told = ", ".join(file.name for file in files)
-            raise DataError(f"{self.name}: which of {told}? Name one with --split, without its ending.")
+            names_of_files = ", ".join(file.name for file in files)
+            raise DataError(
+                f"{self.name}: which of {names_of_files}? Name one with --split, without its ending."
+            )
         return chosen[0]
 
     def _copy(self, path: str | None) -> Path | None:

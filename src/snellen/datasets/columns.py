@@ -62,13 +62,13 @@ class ColumnMapping:
 
     def named(self) -> dict[str, str]:
         """Every column that is named, with its role."""
-        found = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
+        roles = {}
+        for option in fields(self):
+            value = getattr(self, option.name)
             for column in (value,) if isinstance(value, str) else value or ():
-                if column and not one.name.endswith("_as"):
-                    found[column.partition(".")[0]] = one.name
-        return found
+                if column and not option.name.endswith("_as"):
+                    roles[column.partition(".")[0]] = option.name
+        return roles
 
     def resolve(self, present: Sequence[str], where: str) -> ColumnMapping:
         """The same with the usual names filled in, as far as they are there.
@@ -93,15 +93,15 @@ class ColumnMapping:
         # A column that has another role is no class, nor is any in a table of questions.
         other = self.asks or self.question is not None
         free = None if other or usual["label"] in self.named() else usual["label"]
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        found = {
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        resolved = {
             "image": image,
             "label": self.label or free,
             "id": usual["id"] if self.id is None else self.id,
         }
         if self.asks or self.reference:
-            found["question"] = self.question or usual["question"]
-        return ColumnMapping(**{**values, **found})
+            resolved["question"] = self.question or usual["question"]
+        return ColumnMapping(**{**values, **resolved})
 
     @property
     def protocol(self) -> str | None:
@@ -165,8 +165,8 @@ class ColumnMapping:
         """Options by what their column or place is called; None where they stand in the question."""
         if len(self.choices) > 1:
             # By the letters of their places: a column may be called anything.
-            found = {LETTERS[i]: _text(record, column) or "" for i, column in enumerate(self.choices)}
-            return {letter: text for letter, text in found.items() if text not in ("", "nan")}
+            options = {LETTERS[i]: _text(record, column) or "" for i, column in enumerate(self.choices)}
+            return {letter: text for letter, text in options.items() if text not in ("", "nan")}
         if not self.choices or self.choices == (self.question,):
             return None
         listed = [text.strip() for text in values_at(record, self.choices[0], gaps=True, numbers=True)]
@@ -197,13 +197,13 @@ class ColumnMapping:
         outlines = _listed(_at(record, self.polygon)) if self.polygon else None
         if len(names) != len(many):
             raise DataError(f"{len(many)} boxes and {len(names)} names ({self.box_label}).")
-        found = []
+        regions = []
         for i, (box, name) in enumerate(zip(many, names, strict=True)):
             corners = self._corners(box)
             flat = _flat(outlines, i, len(many))
             corners_of = tuple(zip(flat[::2], flat[1::2], strict=False))
-            found.append((Region(corners, name, corners_of), self.box_as.startswith("unit")))
-        return tuple(found)
+            regions.append((Region(corners, name, corners_of), self.box_as.startswith("unit")))
+        return tuple(regions)
 
 
 def _listed(value: Any) -> Any:
@@ -213,13 +213,13 @@ def _listed(value: Any) -> Any:
 
 def _flat(outlines: Any, place: int, count: int) -> list[float]:
     """The numbers of one outline: a flat list, a list of pairs, or one list for each of several boxes."""
-    mine = outlines[place] if outlines and count > 1 and len(outlines) == count else outlines
-    while mine and isinstance(mine[0], Sequence) and isinstance(mine[0][0], Sequence):
-        mine = mine[0]
-    if mine and isinstance(mine[0], Sequence):
-        pairs = all(len(one) == 2 for one in mine)
-        mine = [end for pair in mine for end in pair] if pairs else mine[0]
-    return [float(end) for end in mine or ()]
+    outline = outlines[place] if outlines and count > 1 and len(outlines) == count else outlines
+    while outline and isinstance(outline[0], Sequence) and isinstance(outline[0][0], Sequence):
+        outline = outline[0]
+    if outline and isinstance(outline[0], Sequence):
+        pairs = all(len(corner) == 2 for corner in outline)
+        outline = [end for pair in outline for end in pair] if pairs else outline[0]
+    return [float(end) for end in outline or ()]
 
 
 _YES_NO = {"1": "yes", "0": "no", "true": "yes", "false": "no", "yes": "yes", "no": "no"}
@@ -247,7 +247,7 @@ def _at(record: Any, path: str) -> Any:
     value = record.get(head) if isinstance(record, Mapping) else None
     if not rest or value is None:
         return value
-    return [_at(one, rest) for one in value] if isinstance(value, list) else _at(value, rest)
+    return [_at(item, rest) for item in value] if isinstance(value, list) else _at(value, rest)
 
 
 def values_at(
@@ -267,21 +267,21 @@ def values_at(
         listed = _literal(value)
         # Numbers in brackets are an answer of their own, but no list of options.
         kinds = (str, int, float) if numbers else str
-        if listed is not None and all(isinstance(one, kinds) for one in listed):
+        if listed is not None and all(isinstance(item, kinds) for item in listed):
             value = listed
     many = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    for one in many:
-        if isinstance(one, Mapping):
-            raise DataError(f"{path}: a text is expected, or a list of texts; found {str(one)[:60]}")
-    return ["" if one is None else str(one) for one in many if gaps or one is not None]
+    for item in many:
+        if isinstance(item, Mapping):
+            raise DataError(f"{path}: a text is expected, or a list of texts; found {str(item)[:60]}")
+    return ["" if item is None else str(item) for item in many if gaps or item is not None]
 
 
 def _literal(text: str) -> list[Any] | None:
     try:
-        found = ast.literal_eval(text.strip())
+        value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    return found if isinstance(found, list) else None
+    return value if isinstance(value, list) else None
 
 
 #: An option's letter before its text: "A) 3.5", "(A) 3.5", "[A] 3.5", "A. 3.5", "A: 3.5".
@@ -327,20 +327,20 @@ def options_in(text: str) -> tuple[str, dict[str, str]]:
         return text, {}
     head = _HEADING.sub("", text[: best[0].start()]).rstrip()
     ends = [*(match.start() for match in best[1:]), len(text)]
-    found = {m[1]: text[m.end() : end].strip() for m, end in zip(best, ends, strict=True)}
+    options = {m[1]: text[m.end() : end].strip() for m, end in zip(best, ends, strict=True)}
     last = best[-1][1]
     # What follows the last option asks for a letter, and is no part of it.
-    found[last] = _ASKED_AFTER.split(found[last])[0].strip()
-    return head, found
+    options[last] = _ASKED_AFTER.split(options[last])[0].strip()
+    return head, options
 
 
 def _answers(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int, ...]:
     """The places of the right options; none where the cell names none."""
     keys, texts = list(options), list(options.values())
     if how == "index":
-        whole = re.fullmatch(r"(\d+)(?:\.0)?", str(value).strip())
+        number = re.fullmatch(r"(\d+)(?:\.0)?", str(value).strip())
         # A place among all options, of which empty ones are not shown.
-        letter = LETTERS[int(whole[1])] if whole and int(whole[1]) < len(LETTERS) else ""
+        letter = LETTERS[int(number[1])] if number and int(number[1]) < len(LETTERS) else ""
         return (keys.index(letter),) if letter in keys else ()
     said = "" if value is None else str(value).strip()
     if how == "letters":
@@ -368,11 +368,14 @@ def takes_columns(factory: Callable[..., Any]) -> Callable[..., Any]:
         given = {name: options.pop(name) for name in hints if name in options}
         return factory(rest, ColumnMapping(**given), **options)
 
-    kept = [one for one in own if one.kind is one.KEYWORD_ONLY]
+    kept = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
     first = inspect.Parameter("rest", inspect.Parameter.POSITIONAL_ONLY)
     made: Any = make
     made.__signature__ = inspect.Signature([first, *roles, *kept])
-    made.__annotations__ = {**hints, **{one.name: factory.__annotations__[one.name] for one in kept}}
+    made.__annotations__ = {
+        **hints,
+        **{parameter.name: factory.__annotations__[parameter.name] for parameter in kept},
+    }
     made.__doc__ = (inspect.getdoc(factory) or "").replace("{columns}", OPTIONS)
     made.__name__, made.__module__ = factory.__name__, factory.__module__
     return make

@@ -59,12 +59,12 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
         lines = JsonLines(file)
         return list(lines.scan(lines.columns))
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(f"{file}: not JSON ({error}).") from error
-    if not all(isinstance(row, dict) for row in found):
+    if not all(isinstance(row, dict) for row in content):
         raise DataError(f"{file}: expected a list of objects, as LLaVA-Instruct's.")
-    rows: Sequence[Mapping[str, Any]] = found
+    rows: Sequence[Mapping[str, Any]] = content
     return rows
 
 
@@ -122,19 +122,19 @@ class Conversations(Dataset):
         cells = cells if isinstance(cells, list) else [] if cells is None else [cells]
         images = [open_image(cell, where, self._root, self._outside) for cell in cells]
         left = iter(images)
-        found = [self._message(turn, left, where) for turn in turns]
+        messages = [self._message(turn, left, where) for turn in turns]
         unplaced = tuple(left)
         if unplaced:  # nothing says where: before the first question
-            first = next((i for i, turn in enumerate(found) if turn.role == "user"), None)
+            first = next((i for i, turn in enumerate(messages) if turn.role == "user"), None)
             if first is None:
                 raise DataError(f"{where}: nobody asks anything.")
-            found[first] = Message("user", (*unplaced, *found[first].content))
-        roles = [turn.role for turn in found if turn.role != "system"]
+            messages[first] = Message("user", (*unplaced, *messages[first].content))
+        roles = [turn.role for turn in messages if turn.role != "system"]
         if roles[:2] != ["user", "assistant"] or any(a == b for a, b in pairwise(roles)):
             raise DataError(
                 f"{where}: user and assistant do not take turns ({', '.join(roles) or 'nobody'})."
             )
-        return tuple(found)
+        return tuple(messages)
 
     def _message(self, turn: Any, left: Iterator[Image], where: str) -> Message:
         said = turn if isinstance(turn, Mapping) else {}
@@ -157,7 +157,7 @@ class Conversations(Dataset):
         return Message(role, tuple(parts))  # type: ignore[arg-type]
 
     def _next(self, left: Iterator[Image], where: str) -> Image:
-        found = next(left, None)
-        if found is None:
+        image = next(left, None)
+        if image is None:
             raise DataError(f"{where}: more places for images than images.")
-        return found
+        return image

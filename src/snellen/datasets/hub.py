@@ -67,9 +67,9 @@ def load(
     pinned = None if local else _pin(path, revision)
     with _explained(name, path):
         if local and any((folder / file).is_file() for file in ("dataset_info.json", "dataset_dict.json")):
-            found = datasets.load_from_disk(str(folder))
-            split = split or (_usual(list(found)) if hasattr(found, "keys") else "train")
-            rows = found[split] if hasattr(found, "keys") else found
+            data_sets = datasets.load_from_disk(str(folder))
+            split = split or (_usual(list(data_sets)) if hasattr(data_sets, "keys") else "train")
+            rows = data_sets[split] if hasattr(data_sets, "keys") else data_sets
             rows = rows.select(range(min(limit, len(rows)))) if limit is not None else rows
         else:
             split = split or _usual(datasets.get_dataset_split_names(path, configs[0], revision=pinned))
@@ -113,21 +113,21 @@ def hub(
     """
     address, _, at = name.partition("@")
     path, config = _address(address)
-    found = load(f"hub:{name}", path, [config], at or split, revision, limit)
-    title = f"hub:{address}@{found.split}"
-    table = table_of(found, title, columns, labels=labels, background=background)
-    told = f"hub:{address}: split {found.split!r}, revision {found.revision or 'local'}"
-    table.notes = (*table.notes, told)
+    loaded = load(f"hub:{name}", path, [config], at or split, revision, limit)
+    title = f"hub:{address}@{loaded.split}"
+    table = table_of(loaded, title, columns, labels=labels, background=background)
+    note = f"hub:{address}: split {loaded.split!r}, revision {loaded.revision or 'local'}"
+    table.notes = (*table.notes, note)
     return table
 
 
-def table_of(found: LoadedTable, name: str, columns: ColumnMapping, **more: Any) -> Table:
+def table_of(loaded: LoadedTable, name: str, columns: ColumnMapping, **more: Any) -> Table:
     """Rows as samples. The first column of images is looked at, where none is named."""
-    if not columns.image and found.pictures:
-        columns = replace(columns, image=(found.pictures[0],))
-    chosen = columns.resolve(found.rows.columns, name).label
-    names = more.pop("names", None) or found.names(chosen)
-    return Table(name, found.rows, columns, root=found.root, names=names, pictures=found.pictures, **more)
+    if not columns.image and loaded.pictures:
+        columns = replace(columns, image=(loaded.pictures[0],))
+    chosen = columns.resolve(loaded.rows.columns, name).label
+    names = more.pop("names", None) or loaded.names(chosen)
+    return Table(name, loaded.rows, columns, root=loaded.root, names=names, pictures=loaded.pictures, **more)
 
 
 class Arrow(Records):
@@ -141,8 +141,8 @@ class Arrow(Records):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Record:
-        found: Record = self._rows[index]
-        return found
+        row: Record = self._rows[index]
+        return row
 
     def scan(self, columns: Sequence[str]) -> Iterator[Record]:
         if not columns:
@@ -168,10 +168,10 @@ def _pin(path: str, revision: str | None) -> str | None:
     return revision
 
 
-def _usual(found: Sequence[str]) -> str:
+def _usual(splits: Sequence[str]) -> str:
     """The split that is examined where none is named."""
-    usual = (split for split in ("test", "validation", "val", "dev", "train") if split in found)
-    return next(usual, str(found[0]))
+    usual = (split for split in ("test", "validation", "val", "dev", "train") if split in splits)
+    return next(usual, str(splits[0]))
 
 
 @contextmanager

@@ -200,8 +200,8 @@ class Parquet(Records):
             self._held = (group, self._file.read_row_group(group))
         first = self._ends[group - 1] if group else 0
         (row,) = self._held[1].slice(index - first, 1).to_pylist()
-        found: Record = row
-        return found
+        record: Record = row
+        return record
 
     def scan(self, columns: Sequence[str]) -> Iterator[Record]:
         for batch in self._file.iter_batches(batch_size=1024, columns=list(columns)):

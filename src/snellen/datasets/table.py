@@ -114,19 +114,19 @@ class Table(Dataset):
             where = self._records.where(number)
             label, reason = self._label(record.get(columns.label) if columns.label else None, given)
             for item in items_of(record, columns.each):
-                one = row if item is None else f"{row}-{item}"
+                name = row if item is None else f"{row}-{item}"
                 problem = reason
                 if columns.id and not row:
                     problem = problem or "an empty id"
-                elif one in seen:
-                    problem = problem or f"the id {one!r} stands on an earlier row too"
+                elif name in seen:
+                    problem = problem or f"the id {name!r} stands on an earlier row too"
                 if columns.label and label is not None and not given:
                     label = known.setdefault(label, label)  # one text for all samples of a class
                 if problem:
                     invalid.append(InvalidRow(where, problem))
                     continue
-                seen.add(one)
-                self._ids.append(one)
+                seen.add(name)
+                self._ids.append(name)
                 self._labels.append(known.get(label, label) if label else None)
                 self._rows.append(number)
                 self._items.append(item)
@@ -182,13 +182,13 @@ class Table(Dataset):
 
     def _images(self, record: Mapping[str, Any], where: str) -> tuple[Image, ...]:
         columns = self._columns.image
-        found: list[Any] = []
+        cells: list[Any] = []
         for column in columns:
             value = record.get(column)
             if value is None and len(columns) > 1:  # of several columns for images, some are empty
                 continue
-            found += value if isinstance(value, list) else [value]
-        return tuple(open_image(one, where, self._root, self._outside) for one in found)
+            cells += value if isinstance(value, list) else [value]
+        return tuple(open_image(cell, where, self._root, self._outside) for cell in cells)
 
     def digest(self, index: int) -> str:
         record = self._records[self._rows[index]]

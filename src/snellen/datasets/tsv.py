@@ -63,18 +63,18 @@ class VLMEvalKit(Dataset):
         splits: dict[str, None] = {}
         rolled = 0
         for number, record in enumerate(self._records.scan(["index", "split"])):
-            one = record["index"].strip()
+            index = record["index"].strip()
             splits[record.get("split", "")] = None
-            if not one or one in self._numbers:
-                reason = f"the index {one!r} stands on an earlier row too" if one else "an empty index"
+            if not index or index in self._numbers:
+                reason = f"the index {index!r} stands on an earlier row too" if index else "an empty index"
                 invalid.append(InvalidRow(self._records.where(number), reason))
                 continue
-            self._numbers[one] = number
-            if self._rolled(one):
+            self._numbers[index] = number
+            if self._rolled(index):
                 rolled += 1
                 continue
             if split is None or record.get("split") == split:
-                self._ids.append(one)
+                self._ids.append(index)
         self.invalid = tuple(invalid)
         self.protocol = "multiple-choice" if self._letters else "vqa"
         if rolled:
@@ -125,12 +125,12 @@ class VLMEvalKit(Dataset):
         cell = self._cell(record, where, hops=1)
         if cell.startswith("["):
             try:
-                cells = [str(one) for one in ast.literal_eval(cell)]
+                cells = [str(item) for item in ast.literal_eval(cell)]
             except (ValueError, SyntaxError) as error:
                 raise ImageError(f"{where}: a list of images that cannot be read.") from error
         else:
             cells = [cell]
-        return tuple(self._promise(one, where) for one in cells)
+        return tuple(self._promise(item, where) for item in cells)
 
     def _promise(self, cell: str, where: str) -> Image:
         return Image(lambda: read_image(cell, where, self._root, self._outside), where)

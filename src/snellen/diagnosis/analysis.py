@@ -155,8 +155,8 @@ class Subject:
         Raises:
             UsageError: as :class:`snellen.api.Plan`.
         """
-        (found,) = self._plan(model or self.model, protocol, filters or self.filters).run(self.watch)
-        return found
+        (result,) = self._plan(model or self.model, protocol, filters or self.filters).run(self.watch)
+        return result
 
     def _plan(self, model: str, protocol: str, filters: Filters) -> Plan:
         return Plan(
@@ -182,30 +182,31 @@ class Subject:
 
     def beside(self) -> dict[str, Run]:
         """The references' ranks of names, by model; those that cannot be asked are left out."""
-        found = {}
+        references = {}
         for name in self.references:
             try:
-                found[name] = self.run("rank", model=name)
+                references[name] = self.run("rank", model=name)
             except UsageError as error:
                 self.missing[name] = str(error)
-        return found
+        return references
 
     @cached_property
     def missing(self) -> dict[str, str]:
         """References that could not be asked, and why."""
         return {}
 
-    def difference(self, one: Run, other: Run) -> Comparison:
+    def difference(self, first: Run, other: Run) -> Comparison:
         """One run less another on the same images."""
-        (found,) = compare([one, other], across=True)
-        return found
+        (comparison,) = compare([first, other], across=True)
+        return comparison
 
     def differences(self, runs: Mapping[str, Run], base: Run) -> dict[str, Comparison]:
         """Each run less one and the same, with p adjusted for how many there are (Holm)."""
-        found = {title: self.difference(run, base) for title, run in runs.items()}
-        adjusted = holm([one.result.p for one in found.values()])
+        comparisons = {title: self.difference(run, base) for title, run in runs.items()}
+        adjusted = holm([comparison.result.p for comparison in comparisons.values()])
         return {
-            title: replace(one, p_adjusted=p) for (title, one), p in zip(found.items(), adjusted, strict=True)
+            title: replace(comparison, p_adjusted=p)
+            for (title, comparison), p in zip(comparisons.items(), adjusted, strict=True)
         }
 
     def close(self) -> None:

@@ -26,8 +26,8 @@ def parts() -> dict[str, Analysis]:
     """All parts by name, in their order."""
     package = import_module("snellen.diagnosis.analyses")
     modules = (import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
-    found: list[Analysis] = [module.PART for module in modules]
-    return {part.name: part for part in sorted(found, key=lambda part: part.order)}
+    analyses: list[Analysis] = [module.PART for module in modules]
+    return {part.name: part for part in sorted(analyses, key=lambda part: part.order)}
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Diagnosis:
     @property
     def claims(self) -> tuple[int, int]:
         """How many of the study's findings are shown here, and of how many that are looked at."""
-        known = [one.shows for one in self.findings if one.shows is not None]
+        known = [finding.shows for finding in self.findings if finding.shows is not None]
         return sum(known), len(known)
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Diagnosis:
             "model": self.model,
             "data": self.data,
             "n": self.n,
-            "findings": [one.as_dict() for one in self.findings],
+            "findings": [finding.as_dict() for finding in self.findings],
             "left_out": self.left_out,
             "missing": self.missing,
         }
@@ -121,18 +121,18 @@ def diagnose(
         UnknownName: no such part.
         Stopped: a model gave up, or the budget is used up.
     """
-    found = into if into is not None else Diagnosis(case.model, case.data, len(case.selection))
+    diagnosis = into if into is not None else Diagnosis(case.model, case.data, len(case.selection))
     for part in chosen(only):
         if watch is not None:
             watch(part)
         try:
-            found.findings.append(part.run(case))
+            diagnosis.findings.append(part.run(case))
         except (Skipped, UsageError) as reason:
-            found.left_out[part.name] = str(reason).rstrip(".")
+            diagnosis.left_out[part.name] = str(reason).rstrip(".")
         except SnellenError:
             raise
         except Exception as error:
             log.exception("%s", part.name)
-            found.left_out[part.name] = reason_of(error)
-        found.missing = dict(case.missing)
-    return found
+            diagnosis.left_out[part.name] = reason_of(error)
+        diagnosis.missing = dict(case.missing)
+    return diagnosis

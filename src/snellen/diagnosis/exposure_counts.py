@@ -38,15 +38,15 @@ def count(names: Mapping[str, Sequence[str]], lines: Iterable[str]) -> tuple[Cou
             plural = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
             for form in (word, plural, f"{word}s", f"{word}es"):
                 owners.setdefault(f" {form} ", set()).add(owner)
-    for word, found in owners.items():
+    for word, indices in owners.items():
         if word.strip():
-            automaton.add_word(word, tuple(found))
+            automaton.add_word(word, tuple(indices))
     automaton.make_automaton()
     counted: Counter[str] = Counter()
     number = 0
     for line in lines:
         number += 1
-        seen = {owner for _, found in automaton.iter(f" {_plain(line)} ") for owner in found}
+        seen = {owner for _, indices in automaton.iter(f" {_plain(line)} ") for owner in indices}
         counted.update(seen)
     return counted, number
 

@@ -56,8 +56,8 @@ def _options(decoding: Decoding) -> dict[str, Any]:
 
 def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], cache_salt: str = "") -> str:
     """sha256 over everything that can change the answer."""
-    whole = json.dumps([CACHE_VERSION, identity, request, cache_salt], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    text = json.dumps([CACHE_VERSION, identity, request, cache_salt], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ResponseCache(Protocol):
@@ -108,47 +108,47 @@ class CachedModel:
         # No await between looking and entering: two that come at once would both ask.
         loop = asyncio.get_running_loop()
         wanted = {key: self._pending.get(key) for key in keys}
-        mine = {key: loop.create_future() for key, future in wanted.items() if future is None}
-        self._pending |= mine
-        if mine:
+        owned = {key: loop.create_future() for key, future in wanted.items() if future is None}
+        self._pending |= owned
+        if owned:
             asked = {
-                key: (r, row) for key, r, row in zip(keys, requests, rendered, strict=True) if key in mine
+                key: (r, row) for key, r, row in zip(keys, requests, rendered, strict=True) if key in owned
             }
-            await self._through(self._settle(mine, asked))
-        found: dict[str, tuple[Response, bool]] = {}
+            await self._through(self._settle(owned, asked))
+        answers: dict[str, tuple[Response, bool]] = {}
         for key, future in wanted.items():
-            found[key] = await asyncio.shield(future if future is not None else mine[key])
-        return [CachedResponse(found[key][0], key, found[key][1]) for key in keys]
+            answers[key] = await asyncio.shield(future if future is not None else owned[key])
+        return [CachedResponse(answers[key][0], key, answers[key][1]) for key in keys]
 
     async def _settle(
         self,
-        mine: Mapping[str, asyncio.Future[tuple[Response, bool]]],
+        owned: Mapping[str, asyncio.Future[tuple[Response, bool]]],
         asked: Mapping[str, tuple[Request, dict[str, Any]]],
     ) -> None:
         """Bring about the futures: by memory, or by the model, each batch committed as it comes."""
         try:
-            known = await self._get(list(mine))
+            known = await self._get(list(owned))
             for key, reply in known.items():
-                if key in mine:
-                    mine[key].set_result((reply, False))
-            missing = [key for key in mine if key not in known]
+                if key in owned:
+                    owned[key].set_result((reply, False))
+            missing = [key for key in owned if key not in known]
             self.asking = bool(missing)
             if missing:
-                await self._ask(missing, mine, asked)
+                await self._ask(missing, owned, asked)
         except BaseException as error:
-            for future in mine.values():
+            for future in owned.values():
                 if not future.done():
                     future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
                     future.exception()  # whether or not anybody else waits for it
             raise
         finally:
-            for key in mine:
+            for key in owned:
                 del self._pending[key]
 
     async def _ask(
         self,
         keys: Sequence[str],
-        mine: Mapping[str, asyncio.Future[tuple[Response, bool]]],
+        owned: Mapping[str, asyncio.Future[tuple[Response, bool]]],
         asked: Mapping[str, tuple[Request, dict[str, Any]]],
     ) -> None:
         requests = [asked[key][0] for key in keys]
@@ -169,7 +169,7 @@ class CachedModel:
             kept = await self._put(rows) if rows else {}
             for key, reply in answered.items():
                 # Another process may have been faster: its answer is the one that is kept.
-                mine[key].set_result((kept.get(key, reply), True))
+                owned[key].set_result((kept.get(key, reply), True))
 
         if self._model.workers == 1:
             for batch in batches:
@@ -259,7 +259,7 @@ class _WriteBatcher(Generic[Item]):
                 await asyncio.sleep(self._linger)
             turn, self._waiting = self._waiting, []
             try:
-                found = await asyncio.to_thread(self._call, [item for items, _ in turn for item in items])
+                results = await asyncio.to_thread(self._call, [item for items, _ in turn for item in items])
             except Exception as error:
                 for _, done in turn:
                     if not done.done():
@@ -267,5 +267,5 @@ class _WriteBatcher(Generic[Item]):
             else:
                 for _, done in turn:
                     if not done.done():
-                        done.set_result(found)
+                        done.set_result(results)
         self._busy = None

@@ -72,8 +72,8 @@ ProgressCallback = Callable[[Progress], None]
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
     """Why a model cannot answer a protocol, or None where it can."""
     if protocol.requires not in model.kinds:
-        told = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
-        can = " and ".join(sorted(told))
+        kinds = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
+        can = " and ".join(sorted(kinds))
         return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.requires}"
     if protocol.permutes_choices and model.fixed:
         return (
@@ -166,8 +166,8 @@ class Evaluation:
         """
         began = self.store.run(self.run)["manifest"].get("sink")
         if began != self.sink:
-            with closing(self.store.findings(self.run)) as found:
-                if next(found, None) is None:  # nothing came of it yet
+            with closing(self.store.findings(self.run)) as rows:
+                if next(rows, None) is None:  # nothing came of it yet
                     self.store.move(self.run, self.sink)
                     began = self.sink
         if not self.finished and began != self.sink:
@@ -237,23 +237,23 @@ class Evaluation:
         log.info("%s: scoring", self.run)
         places = {self.data.id(i): i for i in range(len(self.data))}
         rows = list(self.store.findings(self.run))
-        found = []
+        predictions = []
         for row in rows:
             look = partial(self.data.__getitem__, places[row["id"]])
             outcome = Outcome(row["outcome"])
             bare = replace(look(), images=())
-            found.append(SamplePrediction(bare, row["prediction"], outcome, row["details"], look))
+            predictions.append(SamplePrediction(bare, row["prediction"], outcome, row["details"], look))
         overall: dict[str, Any] = {}
         scores: list[dict[str, float]] = [dict(row["metrics"]) for row in rows]
         for scorer in self.scorers:
             await asyncio.to_thread(scorer.prepare)
             try:
-                mine = await scorer.score(found, self._ask)
+                new_scores = await scorer.score(predictions, self._ask)
             finally:
                 scorer.close()
-            for known, new in zip(scores, mine, strict=True):
+            for known, new in zip(scores, new_scores, strict=True):
                 known.update({name: value for name, value in new.items() if not name.startswith("_")})
-            overall |= scorer.overall(found, mine)
+            overall |= scorer.overall(predictions, new_scores)
         self.store.keep_metrics(self.run, {row["id"]: s for row, s in zip(rows, scores, strict=True)})
         return overall
 

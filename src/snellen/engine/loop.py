@@ -82,10 +82,10 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
         )
         start = 0
         for position, (exam, request_batch) in request_batches:
-            mine = got[start : start + len(request_batch)]
+            answered = got[start : start + len(request_batch)]
             start += len(request_batch)
-            answers[position] += mine
-            broken = next((a for a in mine if a.response.outcome is Outcome.ERROR), None)
+            answers[position] += answered
+            broken = next((a for a in answered if a.response.outcome is Outcome.ERROR), None)
             if broken is not None:
                 exam.close()
                 del open_[position]
@@ -93,17 +93,17 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
                     names[position], outcome=Outcome.ERROR, reason=broken.response.reason
                 )
             else:
-                advance(position, exam, [answer.response for answer in mine])
+                advance(position, exam, [answer.response for answer in answered])
     return [EvaluatedSample(p, sample, done[p], tuple(answers[p])) for p, sample in block]
 
 
 def first_requests(block: SampleBatch, protocol: Protocol) -> list[Request]:
     """What will be asked first of these samples; a protocol that fails will do so again when it is driven."""
-    found: list[Request] = []
+    requests: list[Request] = []
     for _, sample in block:
         with suppress(Exception):
-            found += next(protocol.examine(sample))
-    return found
+            requests += next(protocol.examine(sample))
+    return requests
 
 
 async def drive(
@@ -167,7 +167,7 @@ async def drive(
                 ready_now = [await results.get()]
                 while not results.empty():
                     ready_now.append(results.get_nowait())
-                if examined := [one for block in ready_now if isinstance(block, list) for one in block]:
+                if examined := [item for block in ready_now if isinstance(block, list) for item in block]:
                     yield examined
                 for result in ready_now:
                     if isinstance(result, BaseException):

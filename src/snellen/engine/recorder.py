@@ -158,9 +158,9 @@ class SampleRunner:
             sample, prediction = item.sample, item.prediction
             scores = self.protocol.score_sample(sample, prediction)
             kept = [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR]
-            whole = _with_more(prediction, self.protocol.sample_details(sample), sample)
+            complete = _with_more(prediction, self.protocol.sample_details(sample), sample)
             truth = self.protocol.truth(sample)
-            findings.append(SampleResult(item.position, sample, whole, kept, scores, truth))
+            findings.append(SampleResult(item.position, sample, complete, kept, scores, truth))
             asked = any(answer.new for answer in item.answers)
             tally.n_new += asked and prediction.outcome is not Outcome.ERROR
             tally.outcomes[prediction.outcome] += 1

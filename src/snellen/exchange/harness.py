@@ -27,11 +27,11 @@ def write(run: Run, folder: Path) -> list[Path]:
         StoreError: they cannot be written.
     """
     stamp = str(run.manifest.get("started", "")).replace(":", "-")[:19] or "undated"
-    one, other = folder / f"results_{stamp}.json", folder / f"samples_{task_of(run)}_{stamp}.jsonl"
-    write_text(one, json.dumps(results(run), indent=2, ensure_ascii=False) + "\n")
+    results_file, other = folder / f"results_{stamp}.json", folder / f"samples_{task_of(run)}_{stamp}.jsonl"
+    write_text(results_file, json.dumps(results(run), indent=2, ensure_ascii=False) + "\n")
     lines = (json.dumps(sample(row), ensure_ascii=False) for row in answered(run))
     write_text(other, "".join(f"{line}\n" for line in lines))
-    return [one, other]
+    return [results_file, other]
 
 
 def results(run: Run) -> dict[str, Any]:

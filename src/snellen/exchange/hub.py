@@ -26,11 +26,11 @@ class HubMetric(NamedTuple):
 
 def figure_of(run: Run) -> HubMetric | None:
     """A run's primary figure; None where it has none."""
-    found = run.headline
-    if found is None:
+    headline = run.headline
+    if headline is None:
         return None
     times = 1 if run.primary in COUNTS else 100
-    return HubMetric(run.data, run.protocol, run.primary, round(times * found["value"], 2))
+    return HubMetric(run.data, run.protocol, run.primary, round(times * headline["value"], 2))
 
 
 def on_hub(data: str) -> str | None:
@@ -50,23 +50,25 @@ def model_index(figures: Sequence[HubMetric]) -> list[Any]:
     """
     from huggingface_hub import EvalResult
 
-    found = []
-    for one in figures:
-        name, _, options = one.data.partition("?")
-        id_, split = on_hub(one.data), name.partition("@")[2]
-        found.append(
+    results = []
+    for figure in figures:
+        name, _, options = figure.data.partition("?")
+        id_, split = on_hub(figure.data), name.partition("@")[2]
+        results.append(
             EvalResult(
-                task_type="image-classification" if one.score == "accuracy" else "visual-question-answering",
-                dataset_type=id_ or one.data,
-                dataset_name=one.data,
+                task_type="image-classification"
+                if figure.score == "accuracy"
+                else "visual-question-answering",
+                dataset_type=id_ or figure.data,
+                dataset_name=figure.data,
                 dataset_config=(options or None) if id_ else None,
                 dataset_split=(split or None) if id_ else None,
-                metric_type=one.score,
-                metric_name=f"{one.score}, {one.protocol}",
-                metric_value=one.value,
+                metric_type=figure.score,
+                metric_name=f"{figure.score}, {figure.protocol}",
+                metric_value=figure.value,
             )
         )
-    return found
+    return results
 
 
 def write_entries(folder: Path, figures: Sequence[HubMetric]) -> list[Path]:
@@ -82,18 +84,18 @@ def write_entries(folder: Path, figures: Sequence[HubMetric]) -> list[Path]:
 
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     by_data: dict[str, list[Any]] = {}
-    for one in figures:
-        name = on_hub(one.data)
+    for figure in figures:
+        name = on_hub(figure.data)
         if name is not None:
-            notes = f"{one.score}, {one.protocol}"
+            notes = f"{figure.score}, {figure.protocol}"
             by_data.setdefault(name, []).append(
-                EvalResultEntry(name, "default", one.value, date=today, notes=notes)
+                EvalResultEntry(name, "default", figure.value, date=today, notes=notes)
             )
     paths = []
     for name, entries in by_data.items():
         path = folder / ".eval_results" / f"{name.replace('/', '_')}.yaml"
-        told = eval_result_entries_to_yaml(entries)
-        write_text(path, yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+        rows = eval_result_entries_to_yaml(entries)
+        write_text(path, yaml.safe_dump(rows, sort_keys=False, allow_unicode=True))
         paths.append(path)
     return paths
 
@@ -112,12 +114,12 @@ def write(runs: Sequence[Run], folder: Path) -> list[Path]:
 
     if len(models := dict.fromkeys(run.model for run in runs)) > 1:
         raise BadOption(f"--format hub is of one model; these runs are of {', '.join(models)}.")
-    told = [(one, run) for run in runs if (one := figure_of(run)) is not None]
+    pairs = [(figure, run) for run in runs if (figure := figure_of(run)) is not None]
     name = runs[0].model.rpartition("/")[2].rpartition(":")[2]
-    data = ModelCardData(model_name=name, eval_results=model_index([one for one, _ in told]))
+    data = ModelCardData(model_name=name, eval_results=model_index([figure for figure, _ in pairs]))
     path = folder / "model-index.yaml"
     write_text(path, data.to_yaml() + "\n")
-    return [path, *write_entries(folder, [one for one, run in told if _whole(run)])]
+    return [path, *write_entries(folder, [figure for figure, run in pairs if _whole(run)])]
 
 
 def _whole(run: Run) -> bool:

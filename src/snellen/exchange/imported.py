@@ -82,33 +82,33 @@ def read_results(path: Path) -> list[ImportedResult]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     if path.suffix == ".jsonl":
-        found = list(_lmms(path))
+        results = list(_lmms(path))
     elif path.suffix in (".xlsx", ".tsv", ".csv"):
-        found = list(_vlmevalkit(path))
+        results = list(_vlmevalkit(path))
     else:
         raise DataError(
             f"{path}: neither LMMs-Eval's samples (.jsonl) nor VLMEvalKit's predictions (.xlsx, .tsv, .csv)."
         )
-    if not found:
+    if not results:
         raise DataError(f"{path}: no rows.")
-    found = [_storable(one) for one in found]
+    results = [_storable(result) for result in results]
     seen: set[str] = set()
-    for one in found:
-        if one.id in seen:
-            raise DataError(f"{path}: two rows have the id {one.id!r}.")
-        seen.add(one.id)
-    return found
+    for result in results:
+        if result.id in seen:
+            raise DataError(f"{path}: two rows have the id {result.id!r}.")
+        seen.add(result.id)
+    return results
 
 
-def _storable(one: ImportedResult) -> ImportedResult:
+def _storable(result: ImportedResult) -> ImportedResult:
     """With texts that a database takes."""
     return replace(
-        one,
-        id=storable(one.id),
-        question=storable(one.question),
-        said=storable(one.said),
-        choices=tuple(map(storable, one.choices)),
-        references=tuple(map(storable, one.references)),
+        result,
+        id=storable(result.id),
+        question=storable(result.question),
+        said=storable(result.said),
+        choices=tuple(map(storable, result.choices)),
+        references=tuple(map(storable, result.references)),
     )
 
 
@@ -155,22 +155,24 @@ def _lmms(path: Path) -> Iterator[ImportedResult]:
 
 def _texts(truths: Sequence[Any]) -> tuple[str, ...]:
     """Those that say something: of the others, nobody knows what is true."""
-    return tuple(str(one) for one in truths if one is not None and str(one).strip())
+    return tuple(str(truth) for truth in truths if truth is not None and str(truth).strip())
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
     """The prompt, where it stands among the arguments."""
-    found: Any = row.get("arguments")
-    while isinstance(found, Mapping | list) and found:
-        found = next(iter(found.values())) if isinstance(found, Mapping) else found[0]
-    return str(found or "")
+    arguments: Any = row.get("arguments")
+    while isinstance(arguments, Mapping | list) and arguments:
+        arguments = next(iter(arguments.values())) if isinstance(arguments, Mapping) else arguments[0]
+    return str(arguments or "")
 
 
 def _likeliest(answered: Any, choices: Sequence[str]) -> str:
     """The letter of the likeliest option, where answers are their log-likelihoods; else nothing."""
-    told = answered if isinstance(answered, list) and len(answered) == len(choices) > 1 else []
-    pairs = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in told]  # resps nests
-    if not pairs or not all(isinstance(one, list) and len(one) == 2 for one in pairs):
+    scores = answered if isinstance(answered, list) and len(answered) == len(choices) > 1 else []
+    pairs = [
+        score[0] if isinstance(score, list) and len(score) == 1 else score for score in scores
+    ]  # resps nests
+    if not pairs or not all(isinstance(score, list) and len(score) == 2 for score in pairs):
         return ""
     if not all(isinstance(n, int | float) and isinstance(greedy, bool) for n, greedy in pairs):
         return ""
@@ -216,13 +218,13 @@ def _options(doc: Mapping[str, Any]) -> tuple[str, ...]:
                 continue
         if isinstance(value, list) and value:
             return tuple(map(str, value))
-    found = []
+    options = []
     for letter in LETTERS:
         value = doc.get(letter)
         if value is None or str(value).strip() in ("", "nan"):
             break
-        found.append(str(value))
-    return tuple(found)
+        options.append(str(value))
+    return tuple(options)
 
 
 def _places(target: Any, choices: Sequence[str]) -> tuple[int, ...]:
@@ -230,8 +232,8 @@ def _places(target: Any, choices: Sequence[str]) -> tuple[int, ...]:
     several = target if isinstance(target, list) else [target]
     if isinstance(target, str) and re.fullmatch(r"\s*[A-Za-z](\s*[,;]\s*[A-Za-z])+\s*", target):
         several = re.split(r"[,;]", target)
-    found = [_place(one, choices) for one in several]
-    return () if None in found else tuple(sorted({place for place in found if place is not None}))
+    places = [_place(answer, choices) for answer in several]
+    return () if None in places else tuple(sorted({place for place in places if place is not None}))
 
 
 def _place(target: Any, choices: Sequence[str]) -> int | None:
@@ -289,8 +291,8 @@ class _RecordedProtocol(Replay):
     def __init__(self, name: str, results: Sequence[ImportedResult]) -> None:
         super().__init__(ANSWER)
         self.name = name
-        told = json.dumps([[one.id, one.said] for one in results])
-        self._answers = hashlib.sha256(told.encode()).hexdigest()
+        answers = json.dumps([[result.id, result.said] for result in results])
+        self._answers = hashlib.sha256(answers.encode()).hexdigest()
 
     def identity(self) -> Mapping[str, Any]:
         return {**super().identity(), "imported": self.name, "answers": self._answers}
@@ -311,20 +313,20 @@ class _Results(Dataset):
         return Row(self._results[index].id, None)
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        one = self._results[index]
+        result = self._results[index]
         return Sample(
-            one.id,
-            question=one.question,
-            choices=one.choices,
-            answers=one.answers,
-            references=one.references,
-            meta={ANSWER: one.said},
+            result.id,
+            question=result.question,
+            choices=result.choices,
+            answers=result.answers,
+            references=result.references,
+            meta={ANSWER: result.said},
         )
 
     def digest(self, index: int) -> str:
-        one = self._results[index]
-        told = [one.question, one.choices, one.answers, one.references]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        result = self._results[index]
+        content = [result.question, result.choices, result.answers, result.references]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def import_results(
@@ -352,29 +354,31 @@ def import_results(
         protocol = _fitting(results)
     made = PROTOCOLS.make(protocol) if isinstance(protocol, str) else protocol
     replay = _RecordedProtocol(model, results)
-    found = run(
+    imported = run(
         model=replay,
         data=_Results(f"import:{path.name}", results),
         protocol=made,
         workspace=workspace,
     )
-    theirs = [one.score for one in results if one.score is not None]
+    theirs = [result.score for result in results if result.score is not None]
     if any(not 0 <= score <= 1 for score in theirs):
-        return ImportReport(found, None, (), other_scale=True)
-    ours = {row["id"]: row["metrics"].get(found.primary) for row in found.findings()}
+        return ImportReport(imported, None, (), other_scale=True)
+    ours = {row["id"]: row["metrics"].get(imported.primary) for row in imported.findings()}
     changed = tuple(
-        (one.id, one.score, mine)
-        for one in results
-        if one.score is not None and (mine := ours.get(one.id)) is not None and mine != one.score
+        (result.id, result.score, our_score)
+        for result in results
+        if result.score is not None
+        and (our_score := ours.get(result.id)) is not None
+        and our_score != result.score
     )
-    return ImportReport(found, sum(theirs) / len(theirs) if theirs else None, changed)
+    return ImportReport(imported, sum(theirs) / len(theirs) if theirs else None, changed)
 
 
 def _fitting(results: Sequence[ImportedResult]) -> str:
-    if any(one.choices and one.answers for one in results):  # the others it asks openly
-        several = any(len(one.answers) > 1 for one in results)
+    if any(result.choices and result.answers for result in results):  # the others it asks openly
+        several = any(len(result.answers) > 1 for result in results)
         return "multiple-choice?all_that_apply=true" if several else "multiple-choice"
-    truths = {text.strip().lower() for one in results for text in one.references}
+    truths = {text.strip().lower() for result in results for text in result.references}
     if truths and truths <= {"yes", "no"}:
         return "yes-no"
     return "vqa"

@@ -79,9 +79,9 @@ def log(run: Run) -> dict[str, Any]:
 def _sample(run: Run, row: Answered, scorer: str) -> dict[str, Any]:
     last = row.replies[-1] if row.replies else None
     value = row.metrics.get(run.primary)
-    told: Any = value
+    score: Any = value
     if run.classifies and value is not None:
-        told = "C" if value == 1 else "I"
+        score = "C" if value == 1 else "I"
     stops = {Outcome.TRUNCATED: "max_tokens", Outcome.REFUSED: "content_filter"}
     choice = {
         "message": {"role": "assistant", "content": last.text if last else ""},
@@ -98,7 +98,7 @@ def _sample(run: Run, row: Answered, scorer: str) -> dict[str, Any]:
         "output": {"model": run.model, "choices": [choice]},
         "scores": {}
         if value is None
-        else {scorer: {"value": told, "answer": row.prediction, "explanation": row.reason or None}},
+        else {scorer: {"value": score, "answer": row.prediction, "explanation": row.reason or None}},
         "metadata": {"outcome": str(row.outcome), "metrics": dict(row.metrics)},
         "store": {},
         "events": [],

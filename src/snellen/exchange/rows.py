@@ -46,7 +46,7 @@ def answered(run: Run) -> Iterator[Answered]:
     # Both in the order of the data set; some samples may have no prediction yet.
     samples = run.samples()
     for row, replies in run.answered():
-        content = next(one["content"] for one in samples if one["position"] == row["position"])
+        content = next(sample["content"] for sample in samples if sample["position"] == row["position"])
         label = row["label"]
         marks = dict(row["metrics"])
         if classifies and label is not None:
@@ -68,12 +68,12 @@ def answered(run: Run) -> Iterator[Answered]:
 
 def scores_of(run: Run) -> dict[str, tuple[float, float]]:
     """Each figure that has an interval, with its standard error: half of the interval over 1.96."""
-    found = {}
+    scores = {}
     for name, figure in run.metrics.items():
         if isinstance(figure, Mapping) and {"value", "low", "high"} <= set(figure):
             error = (figure["high"] - figure["low"]) / (2 * NORMAL)
-            found[name] = (float(figure["value"]), float(error))
-    return found
+            scores[name] = (float(figure["value"]), float(error))
+    return scores
 
 
 def task_of(run: Run) -> str:

@@ -27,7 +27,7 @@ ESCAPES = {
 
 
 def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...]] = []
     for run in runs:
         figure = run.headline
         times = 1 if run.primary in COUNTS else 100
@@ -37,7 +37,7 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
         if figure is not None:
             low, high = times * figure["low"], times * figure["high"]
             cells = (f"{times * figure['value']:.1f}", f"{low:.1f}–{high:.1f}")
-        found.append(
+        rows.append(
             (
                 run.model,
                 run.data,
@@ -48,7 +48,7 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
                 str(unread),
             )
         )
-    return found
+    return rows
 
 
 def markdown(runs: Sequence[Run]) -> str:

@@ -142,7 +142,7 @@ def _reading(run: Run, chart: EyeChart) -> Reading:
     for row in run.outcomes.to_dict("records"):
         asked[level[row["id"]]] += 1
         right[level[row["id"]]] += row["prediction"] == row["label"]
-    points = [CurvePoint(one, right[one], asked[one]) for one in sorted(asked)]
+    points = [CurvePoint(x, right[x], asked[x]) for x in sorted(asked)]
     curve = fit(points, 1 / len(chart.labels), rising=chart.chart.rising)
     return Reading(chart.name, chart.chart.unit, run, curve)
 

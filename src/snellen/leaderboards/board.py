@@ -41,21 +41,21 @@ class Group:
 
 def grouped(entries: Sequence[Entry], query: Query) -> list[Group]:
     """Entries by data set, samples, protocol and score, in the order of the data sets' names."""
-    found: dict[tuple[str, str, str, str], list[Entry]] = {}
+    groups: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
         protocol = entry.protocol if query.by == "protocol" else ""
         key = (entry.data, protocol, entry.primary, entry.fingerprint)
-        found.setdefault(key, []).append(entry)
+        groups.setdefault(key, []).append(entry)
     # A published figure is of the data set as a whole: it stands with whatever was measured most of it.
-    for key in [key for key in found if not key[3]]:
-        mine = [other for other in found if other[:3] == key[:3] and other[3]]
-        if mine:
-            found[max(mine, key=lambda k: max(e.n for e in found[k]))] += found.pop(key)
+    for key in [key for key in groups if not key[3]]:
+        measured = [other for other in groups if other[:3] == key[:3] and other[3]]
+        if measured:
+            groups[max(measured, key=lambda k: max(e.n for e in groups[k]))] += groups.pop(key)
     # What can be compared comes before what stands alone.
     order = sorted(
-        found, key=lambda k: (len(found[k]) < 2, k[0], k[1], k[2], -max(e.n for e in found[k]), k[3])
+        groups, key=lambda k: (len(groups[k]) < 2, k[0], k[1], k[2], -max(e.n for e in groups[k]), k[3])
     )
-    return [Group(*key, tuple(query.ordered(found[key]))) for key in order]
+    return [Group(*key, tuple(query.ordered(groups[key]))) for key in order]
 
 
 class Board:
@@ -114,17 +114,17 @@ class Board:
         """
         shares = [g for g in groups if RANGES.get(g.primary, (0.0, 1.0))[1] <= 1 and g.primary not in COUNTS]
         kept = [group for group in shares if any(map(_ended, group.entries))]
-        told = [benchmark(group) for group in kept]
+        titles = [benchmark(group) for group in kept]
         # Other samples of one name are another benchmark.
         names = [
-            f"{name} ({group.fingerprint[:6]})" if told.count(name) > 1 else name
-            for group, name in zip(kept, told, strict=True)
+            f"{name} ({group.fingerprint[:6]})" if titles.count(name) > 1 else name
+            for group, name in zip(kept, titles, strict=True)
         ]
         scores: dict[str, dict[str, float | None]] = {}
         for group, name in zip(kept, names, strict=True):
             for entry in sorted(filter(_ended, group.entries), key=lambda e: e.date):
-                mine = scores.setdefault(entry.model, dict.fromkeys(names))
-                mine[name] = 100 * (entry.value or 0.0)
+                row = scores.setdefault(entry.model, dict.fromkeys(names))
+                row[name] = 100 * (entry.value or 0.0)
         return names, averages(scores)
 
 

@@ -99,28 +99,28 @@ class ModelInfoIndex:
         """
         bare = name.partition("?")[0]
         if name not in self._known:
-            found = _from_name(name, manifest)
+            info = _from_name(name, manifest)
             checkpoint = _folder(name, manifest)
             if checkpoint is not None:
-                told: dict[str, Any] = {**_from_config(checkpoint), **_from_card(checkpoint)}
-                found = replace(found, **told)
-            self._known[name] = found
-        found = self._known[name]
+                from_files: dict[str, Any] = {**_from_config(checkpoint), **_from_card(checkpoint)}
+                info = replace(info, **from_files)
+            self._known[name] = info
+        info = self._known[name]
         more: dict[str, Any] = {
             **({"parameters": parameters} if parameters else {}),
             **self._given.get(bare, {}),
         }
-        return replace(found, **{**more, **self._given.get(name, {})})
+        return replace(info, **{**more, **self._given.get(name, {})})
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadOption(f'{path}: cannot be read ({error}). A table a model: ["hf:ORG/NAME"]') from error
     sorts: dict[str, Any] = {"parameters": (int, float), "open": bool}
     known = [field.name for field in fields(ModelInfo)]
-    for name, table in found.items():
+    for name, table in content.items():
         if not isinstance(table, dict):
             raise BadOption(f'{path}: {name} = {table!r} is no table; write ["{name}"] and keys below it.')
         for key, value in table.items():
@@ -137,7 +137,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             raise BadOption(f"{path}: {name}: parameters is how many there are; found {table['parameters']}.")
         if "parameters" in table:
             table["parameters"] = int(table["parameters"])
-    return found
+    return content
 
 
 def _parsed(name: str) -> tuple[str, str, dict[str, str]]:
@@ -179,9 +179,9 @@ def _folder(name: str, manifest: Mapping[str, Any]) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
         revision = manifest.get("model", {}).get("identity", {}).get("revision")
-        found = try_to_load_from_cache(rest, "config.json", revision=revision)
-        if isinstance(found, str | os.PathLike):
-            return Path(found).parent
+        cached = try_to_load_from_cache(rest, "config.json", revision=revision)
+        if isinstance(cached, str | os.PathLike):
+            return Path(cached).parent
     return None
 
 
@@ -189,14 +189,14 @@ def _from_config(folder: Path) -> dict[str, str]:
     """Family and backbones, by the names in ``config.json``."""
     with suppress(OSError, ValueError):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = {"family": str(config.get("model_type") or "")}
+        names_found = {"family": str(config.get("model_type") or "")}
         for key, names in (
             ("vision", ("vision_config", "vit_config")),
             ("language", ("text_config", "llm_config")),
         ):
             part: dict[str, Any] = next((config[n] for n in names if isinstance(config.get(n), dict)), {})
-            found[key] = str(part.get("_name_or_path") or part.get("model_type") or "")
-        return {key: value for key, value in found.items() if value}
+            names_found[key] = str(part.get("_name_or_path") or part.get("model_type") or "")
+        return {key: value for key, value in names_found.items() if value}
     return {}
 
 
@@ -206,7 +206,7 @@ def _from_card(folder: Path) -> dict[str, str]:
         text = (folder / "README.md").read_text(encoding="utf-8")
         head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
         for key in ("license_name", "license"):
-            found = re.search(rf"^{key}:[ \t]*([\w.+-]+)[ \t]*$", head[1] if head else "", re.MULTILINE)
-            if found is not None and found[1] != "other":
-                return {"licence": found[1]}
+            match = re.search(rf"^{key}:[ \t]*([\w.+-]+)[ \t]*$", head[1] if head else "", re.MULTILINE)
+            if match is not None and match[1] != "other":
+                return {"licence": match[1]}
     return {}

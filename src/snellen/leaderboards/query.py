@@ -88,8 +88,8 @@ class Query:
             "by": ["protocol", "data"],
             "x": ["speed", "memory", "cost"],
         }
-        defaults = {one.name: one.default for one in fields(cls)}
-        found: dict[str, Any] = {}
+        defaults = {option.name: option.default for option in fields(cls)}
+        values: dict[str, Any] = {}
         for key, text in given:
             if key not in defaults:
                 raise BadOption(f"There is no filter {key!r}.{did_you_mean(key, defaults)}")
@@ -100,12 +100,12 @@ class Query:
             if not value:
                 continue
             if isinstance(defaults[key], tuple):
-                found[key] = (*found.get(key, ()), value)
+                values[key] = (*values.get(key, ()), value)
             elif key == "page":
-                found[key] = page_of(value)
+                values[key] = page_of(value)
             else:
-                found[key] = value not in ("0", "no", "false") if key == "published" else value
-        return cls(**found)
+                values[key] = value not in ("0", "no", "false") if key == "published" else value
+        return cls(**values)
 
     @property
     def upwards(self) -> bool:
@@ -116,12 +116,12 @@ class Query:
         """The query as it stands in an address, with some of it changed; from the first page on."""
         changed = replace(self, **{"page": 1, **changes})
         pairs: list[tuple[str, str]] = []
-        for one in fields(changed):
-            value = getattr(changed, one.name)
-            if value == one.default:
+        for option in fields(changed):
+            value = getattr(changed, option.name)
+            if value == option.default:
                 continue
             many = value if isinstance(value, tuple) else [int(value) if isinstance(value, bool) else value]
-            pairs += [(one.name, str(item)) for item in many]
+            pairs += [(option.name, str(item)) for item in many]
         return "?" + urlencode(pairs)
 
     def sorting(self, column: str) -> str:
@@ -134,11 +134,11 @@ class Query:
         """Whether an entry is seen."""
         info = entry.info
         words = f"{entry.model} {entry.data} {entry.protocol} {info.vision} {info.language}".lower()
-        told = {True: "open", False: "proprietary", None: UNKNOWN}[info.open]
+        openness = {True: "open", False: "proprietary", None: UNKNOWN}[info.open]
         return (
             all(word in words for word in self.q.lower().split())
             and (not self.size or info.size in self.size)
-            and (not self.open or told == self.open)
+            and (not self.open or openness == self.open)
             and (not self.licence or (info.licence or UNKNOWN) in self.licence)
             and (not self.data or entry.data in self.data)
             and (not self.protocol or entry.protocol in self.protocol)
@@ -153,8 +153,8 @@ class Query:
         known: list[tuple[Any, Entry]] = []
         unknown = []
         for entry in entries:
-            found = value(entry)
-            known.append((found, entry)) if found is not None else unknown.append(entry)
+            sort_value = value(entry)
+            known.append((sort_value, entry)) if sort_value is not None else unknown.append(entry)
         known.sort(key=lambda pair: (pair[1].model, pair[1].id))
         known.sort(key=lambda pair: pair[0], reverse=not self.upwards)
         return [entry for _, entry in known] + sorted(unknown, key=lambda e: (e.model, e.id))

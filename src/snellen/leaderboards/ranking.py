@@ -120,18 +120,18 @@ def averages(scores: Mapping[str, Mapping[str, float | None]]) -> list[Average]:
     Args:
         scores: by model and benchmark.
     """
-    found = []
-    for model, mine in scores.items():
-        known = {name: value for name, value in mine.items() if value is not None}
+    rows = []
+    for model, own in scores.items():
+        known = {name: value for name, value in own.items() if value is not None}
         places = [
             1 + sum((theirs := other.get(name)) is not None and theirs > value for other in scores.values())
             for name, value in known.items()
         ]
-        whole = sum(known.values()) / len(known) if known and len(known) == len(mine) else None
+        average = sum(known.values()) / len(known) if known and len(known) == len(own) else None
         rank = sum(places) / len(places) if places else None
-        found.append(Average(model, whole, rank, len(mine) - len(known), dict(mine)))
+        rows.append(Average(model, average, rank, len(own) - len(known), dict(own)))
     return sorted(
-        found,
+        rows,
         key=lambda a: (a.average is None, -(a.average or 0), a.missing, a.rank or float("inf"), a.model),
     )
 
@@ -140,9 +140,9 @@ def pareto(points: Sequence[tuple[float, float]], *, small: bool = False) -> lis
     """The places of the points that no other beats on both counts, by x: y large, x large (or ``small``)."""
     sign = 1 if small else -1
     order = sorted(range(len(points)), key=lambda i: (sign * points[i][0], -points[i][1]))
-    best, found = float("-inf"), []
+    best, front = float("-inf"), []
     for i in order:
         if points[i][1] > best:
             best = points[i][1]
-            found.append(i)
-    return sorted(found, key=lambda i: points[i][0])
+            front.append(i)
+    return sorted(front, key=lambda i: points[i][0])

@@ -51,7 +51,7 @@ def contains(answer: str, references: Sequence[str]) -> float:
     def plain(text: str) -> str:
         return text.lower().strip().replace("\n", " ")
 
-    return float(any(plain(one) in plain(answer) for one in references if plain(one)))
+    return float(any(plain(reference) in plain(answer) for reference in references if plain(reference)))
 
 
 # ── VQA accuracy ────────────────────────────────────────────────────────────────────────────────────
@@ -90,9 +90,9 @@ def normalise_vqa(text: str) -> str:
     """
     text = text.replace("\n", " ").replace("\t", " ").strip()
     between_digits = re.search(r"\d,\d", text) is not None
-    whole = text
+    original = text
     for mark in _PUNCTUATION:
-        beside_blank = f"{mark} " in whole or f" {mark}" in whole
+        beside_blank = f"{mark} " in original or f" {mark}" in original
         text = text.replace(mark, "" if beside_blank or between_digits else " ")
     text = re.sub(r"\.(?!\d)", "", text).lower()
     words = (_DIGITS.get(word, word) for word in text.split())
@@ -111,13 +111,13 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     (0.9, 1.0)
     """
     said = normalise_vqa(answer)
-    same = sum(normalise_vqa(one) == said for one in references)
+    same = sum(normalise_vqa(reference) == said for reference in references)
     n = len(references)
     if n < 4:
         return float(same > 0)
     # Left out in turn, an annotator who said the same is one less, each of the others none.
-    mine, others = min(1.0, (same - 1) / 3), min(1.0, same / 3)
-    return (same * mine + (n - same) * others) / n if same else 0.0
+    included, others = min(1.0, (same - 1) / 3), min(1.0, same / 3)
+    return (same * included + (n - same) * others) / n if same else 0.0
 
 
 # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────
@@ -135,18 +135,18 @@ def number(text: str) -> float | None:
     if any(unicodedata.category(c) == "No" for c in text):  # 5² is not 52, which it would become
         return None
     text = unicodedata.normalize("NFKC", text).strip().removesuffix(".").strip("$€£ ").replace("−", "-")
-    whole = 1.0
+    scale = 1.0
     if text.endswith("%"):
-        text, whole = text[:-1].strip(), 100.0
+        text, scale = text[:-1].strip(), 100.0
     above, slash, below = text.partition("/")
     if slash:
         first, second = (None if "/" in part else number(part) for part in (above, below))
-        found = None if first is None or not second else first / second / whole
-        return found if found is not None and math.isfinite(found) else None
+        value = None if first is None or not second else first / second / scale
+        return value if value is not None and math.isfinite(value) else None
     if not re.search(r"\d", text) or _NUMBER.fullmatch(text) is None:
         return None
-    found = float(text.replace(",", ""))
-    return found / whole if math.isfinite(found) else None
+    value = float(text.replace(",", ""))
+    return value / scale if math.isfinite(value) else None
 
 
 def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 0.05) -> float:
@@ -156,13 +156,13 @@ def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 
     Source: Masry et al., "ChartQA" (arXiv 2203.10244); a true 0 is compared as text, as there.
     """
 
-    def near(one: str) -> bool:
-        said, true = number(answer), number(one)
+    def near(reference: str) -> bool:
+        said, true = number(answer), number(reference)
         if said is None or true is None or true == 0:
-            return exact_match(answer, [one]) > 0
+            return exact_match(answer, [reference]) > 0
         return abs(said - true) <= tolerance * abs(true)
 
-    return float(any(near(one) for one in references))
+    return float(any(near(reference) for reference in references))
 
 
 def number_match(answer: str, references: Sequence[str]) -> float:
@@ -177,14 +177,14 @@ def number_match(answer: str, references: Sequence[str]) -> float:
     (1.0, 0.0, 1.0)
     """
 
-    def same(one: str) -> bool:
-        said, true = number(answer), number(one)
+    def same(reference: str) -> bool:
+        said, true = number(answer), number(reference)
         if said is None or true is None:
-            return "".join(answer.split()).casefold() == "".join(one.split()).casefold()
-        decimals = len(re.sub(r"[^\d.]", "", one).partition(".")[2])
-        if not decimals or "/" in one:
+            return "".join(answer.split()).casefold() == "".join(reference.split()).casefold()
+        decimals = len(re.sub(r"[^\d.]", "", reference).partition(".")[2])
+        if not decimals or "/" in reference:
             return math.isclose(said, true, rel_tol=1e-9, abs_tol=1e-9)
-        if one.strip().endswith("%"):
+        if reference.strip().endswith("%"):
             decimals += 2
         return abs(said - true) <= 0.5 * 10.0**-decimals + 1e-12
 
@@ -221,7 +221,9 @@ def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> floa
     said = plain(answer)
     if not said:
         return 0.0
-    best = max((1 - levenshtein.normalized_distance(said, plain(one)) for one in references), default=0.0)
+    best = max(
+        (1 - levenshtein.normalized_distance(said, plain(reference)) for reference in references), default=0.0
+    )
     return float(best) if best >= threshold else 0.0
 
 

@@ -85,16 +85,16 @@ class _Marks:
 
     def figures(self) -> tuple[dict[str, Any], list[str]]:
         """Means with their intervals, the primary score by category, and the names of the means."""
-        found: dict[str, Any] = {}
+        means: dict[str, Any] = {}
         for name, (values, owners) in self.scores.items():
             low, high = RANGES.get(name, (0.0, 1.0))
-            found[name] = {**mean(values, owners, low, high).as_dict(), "n": len(values)}
+            means[name] = {**mean(values, owners, low, high).as_dict(), "n": len(values)}
         if 1 < len(self.categories) <= CATEGORIES:
-            found["by_category"] = {
+            means["by_category"] = {
                 name: {"value": sum(values) / len(values), "n": len(values)}
                 for name, values in sorted(self.categories.items())
             }
-        return found, list(self.scores)
+        return means, list(self.scores)
 
 
 def summarise(
@@ -144,8 +144,8 @@ def summarise(
         figures["clusters"] = len(set(clusters))
         figures["accuracy_bounds"] = {"low": right / len(truth), "high": (right + lost) / len(truth)}
         figures["scores"] = [name for name in RATES if figures[name]]
-    found, names = marks.figures()
-    figures |= found
+    means, names = marks.figures()
+    figures |= means
     figures["scores"] += names
     return figures | {
         "outcomes": {str(outcome): outcomes[outcome] for outcome in Outcome},

@@ -117,10 +117,10 @@ class Model(ABC):
             async with self.connected():
                 return await self.respond([request])
 
-        (found,) = complete(once())
-        if found.text:
-            yield found.text
-        return found
+        (response,) = complete(once())
+        if response.text:
+            yield response.text
+        return response
 
     def context(self, request: Request) -> Mapping[str, Any]:
         """What, besides the request and the identity, can change the answer, as JSON."""
@@ -244,15 +244,15 @@ class LocalModel(Model):
         return await asyncio.to_thread(self._respond, requests)
 
     def _respond(self, requests: Sequence[Request]) -> list[Response]:
-        found: list[Response] = [Response()] * len(requests)
+        responses: list[Response] = [Response()] * len(requests)
         with self._lock:
             for places in self.together(requests):
                 began = time.perf_counter()
                 answers = self._resilient([requests[i] for i in places])
                 took = time.perf_counter() - began
                 for place, response in zip(places, answers, strict=True):
-                    found[place] = replace(response, latency=took)
-        return found
+                    responses[place] = replace(response, latency=took)
+        return responses
 
     def fitting(self, rows: Sequence[Any], run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
         """Run over rows in chunks, halving them for good when memory runs out.
@@ -294,15 +294,15 @@ def failure(error: Exception) -> Response:
 
 def batches(items: Sequence[T], size: int, cost: Callable[[T], int]) -> list[list[T]]:
     """Items in order, cut so that the costs of a batch add up to ``size`` at most (or it is one item)."""
-    found: list[list[T]] = []
+    chunks: list[list[T]] = []
     rows = 0
     for item in items:
-        if not found or rows + cost(item) > size:
-            found.append([])
+        if not chunks or rows + cost(item) > size:
+            chunks.append([])
             rows = 0
-        found[-1].append(item)
+        chunks[-1].append(item)
         rows += cost(item)
-    return found
+    return chunks
 
 
 MODELS: Registry[Model] = Registry("model", "snellen.models", bare="hf")

@@ -42,8 +42,8 @@ def classifier(
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-    found = Checkpoint.find(f"classifier:{checkpoint}", checkpoint, revision, dtype, device)
-    return Classifier(found, read_mapping(mapping))
+    weights = Checkpoint.find(f"classifier:{checkpoint}", checkpoint, revision, dtype, device)
+    return Classifier(weights, read_mapping(mapping))
 
 
 def read_mapping(file: str | None) -> dict[str, list[str]]:
@@ -137,8 +137,8 @@ def match(
     for i, label in own.items():
         for part in {tokens(part) for part in (label, *label.split(","))}:
             by_name.setdefault(part, []).append(i)
-    found = []
+    places = []
     for name in names:
         wanted = mapping.get(name, [name])
-        found.append(sorted({i for label in wanted for i in by_name.get(tokens(label), [])}))
-    return found
+        places.append(sorted({i for label in wanted for i in by_name.get(tokens(label), [])}))
+    return places

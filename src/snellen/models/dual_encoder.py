@@ -133,8 +133,8 @@ def clip(
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-    found = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision, dtype, device)
-    return DualEncoder(found, template)
+    weights = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision, dtype, device)
+    return DualEncoder(weights, template)
 
 
 class DualEncoder(CheckpointModel):

@@ -103,10 +103,10 @@ class Head(LocalModel):
 
         from snellen.models.huggingface.features import features
 
-        found = features(self.base, ask(request.images[-1:], self._facts["prompt"]))
-        name = next(key for key in found if key.endswith(self._facts["place"]))
+        states = features(self.base, ask(request.images[-1:], self._facts["prompt"]))
+        name = next(key for key in states if key.endswith(self._facts["place"]))
         held = self._arrays
-        seen = (found[name].numpy() - held["mean"]) / held["scale"]
+        seen = (states[name].numpy() - held["mean"]) / held["scale"]
         logits = (held["weight"] @ seen + held["bias"]).astype(float)
         logits -= np.logaddexp.reduce(logits)
         own = dict(enumerate(self._facts["labels"]))

@@ -67,7 +67,7 @@ def parse_boxes(
     if re.fullmatch(r"(?:```(?:json)?)?\s*\[\s*\]\s*(?:```)?", text):
         return []  # nothing is there, it says
     reader = _READERS.get(format, _numbers)
-    found: list[ParsedBox] = []
+    parsed: list[ParsedBox] = []
     for values, name in reader(text, outlines):
         if outlines:
             if len(values) < 6 or len(values) % 2 or not all(map(math.isfinite, values)):
@@ -81,8 +81,8 @@ def parse_boxes(
         if not outlines and (xs[0] > xs[1] or ys[0] > ys[1]):
             return failure(text, truncated, f"a box whose corners are the wrong way round: {_shown(values)}")
         box = (min(xs), min(ys), max(xs), max(ys))
-        found.append(ParsedBox(box, name, tuple(points) if outlines else ()))
-    return found or failure(text, truncated, "names no box")
+        parsed.append(ParsedBox(box, name, tuple(points) if outlines else ()))
+    return parsed or failure(text, truncated, "names no box")
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -136,8 +136,8 @@ _NAME = re.compile(
 
 def _named(before: str) -> str:
     """The name that ends the text before a box; empty where there is none."""
-    found = _NAME.search(before[-300:])
-    name = (found[1] or found[2] or "") if found else ""
+    match = _NAME.search(before[-300:])
+    name = (match[1] or match[2] or "") if match else ""
     return re.sub(r"^\s*\d{1,3}[.)]\s+", "", name).strip(" \t:*_-\"'`{#")
 
 
@@ -149,7 +149,9 @@ def _numbers(text: str, outlines: bool) -> Regions:
     for pattern in (_PAIR, _TAGGED, _LIST):
         matches = list(pattern.finditer(text))
         for match in matches:
-            values = [float(one) for one in re.findall(_DECIMAL, match[0] if pattern is _PAIR else match[1])]
+            values = [
+                float(number) for number in re.findall(_DECIMAL, match[0] if pattern is _PAIR else match[1])
+            ]
             parts = [values] if outlines else [values[i : i + 4] for i in range(0, len(values), 4)]
             name = _named(text[: match.start()])
             yield from ((part, name) for part in parts)
@@ -162,8 +164,8 @@ def _json(text: str) -> list[tuple[list[float], str]] | None:
     items = _documents(text) or _documents(_repaired(text))
     if items is None:
         return None
-    found = []
-    for item, name in (one for whole, before in items for one in _within(whole, before)):
+    parsed = []
+    for item, name in (found_pair for document, before in items for found_pair in _within(document, before)):
         if isinstance(item, dict):
             name = next((str(item[key]) for key in _NAMES if key in item), name)
             item = next((item[key] for key in _BOXES if key in item), None)
@@ -171,8 +173,8 @@ def _json(text: str) -> list[tuple[list[float], str]] | None:
             item = [value for pair in item for value in pair]  # corners as pairs
         if not isinstance(item, list) or not all(_is_number(value) for value in item):
             return None
-        found.append(([float(value) for value in item], name))
-    return found
+        parsed.append(([float(value) for value in item], name))
+    return parsed
 
 
 _BOXES = ("bbox_2d", "box_2d", "bbox", "box", "polygon", "points")
@@ -193,8 +195,8 @@ def _within(item: Any, name: str) -> Iterator[tuple[Any, str]]:
     for key, value in item.items():
         if isinstance(value, list) and value and all(map(_is_number, value)):
             yield value, key
-        elif isinstance(value, list) and all(isinstance(one, list | dict) for one in value):
-            yield from ((one, key if isinstance(one, list) else name) for one in value)
+        elif isinstance(value, list) and all(isinstance(element, list | dict) for element in value):
+            yield from ((element, key if isinstance(element, list) else name) for element in value)
         else:
             yield item, name
             return
@@ -205,17 +207,17 @@ def _documents(text: str) -> list[tuple[Any, str]] | None:
     none. A list of numbers is an item itself.
     """
     decoder = json.JSONDecoder()
-    found: list[tuple[Any, str]] = []
+    documents: list[tuple[Any, str]] = []
     place = 0
     while (begin := re.compile(r"[\[{]").search(text, place)) is not None:
         try:
-            whole, place = decoder.raw_decode(text, begin.start())
+            document, place = decoder.raw_decode(text, begin.start())
         except (ValueError, RecursionError):
-            return found or None  # brackets of another kind, or JSON that is broken
-        many = whole if isinstance(whole, list) else [whole]
+            return documents or None  # brackets of another kind, or JSON that is broken
+        many = document if isinstance(document, list) else [document]
         before = _named(text[: begin.start()])
-        found += [(one, before) for one in ([many] if many and all(map(_is_number, many)) else many)]
-    return found if place else None
+        documents += [(item, before) for item in ([many] if many and all(map(_is_number, many)) else many)]
+    return documents if place else None
 
 
 def _is_number(value: object) -> bool:
@@ -230,7 +232,7 @@ def _loc(text: str, _: bool) -> Regions:
     that no checkpoint brings along, so that their box is all there is.
     """
     for match in re.finditer(r"((?:<loc\d{4}>)+)(?:<seg\d{3}>)*([^<;]*)", text):
-        yield [float(one) for one in re.findall(r"<loc(\d{4})>", match[1])], match[2].strip()
+        yield [float(number) for number in re.findall(r"<loc(\d{4})>", match[1])], match[2].strip()
 
 
 def _florence(text: str, outlines: bool) -> Regions:
@@ -241,7 +243,7 @@ def _florence(text: str, outlines: bool) -> Regions:
     for match in re.finditer(r"(?:<loc_\d{1,6}>)+", text):
         name = text[last : match.start()].rpartition(">")[2].strip() or name
         last = match.end()
-        values = [(int(one) + 0.5) / 1000 for one in re.findall(r"<loc_(\d+)>", match[0])]
+        values = [(int(number) + 0.5) / 1000 for number in re.findall(r"<loc_(\d+)>", match[0])]
         if outlines:
             yield values[: len(values) // 2 * 2], name
         else:

@@ -40,8 +40,8 @@ def parse_choice(text: str, options: Sequence[str], *, truncated: bool = False) 
     >>> parse_choice("A dog is shown, A or B.", ["star", "circle"])
     ParseFailure(reason='names no option', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
-    found = _Reader(options, several=False).read(text, truncated)
-    return found if isinstance(found, ParseFailure) else found[0]
+    chosen = _Reader(options, several=False).read(text, truncated)
+    return chosen if isinstance(chosen, ParseFailure) else chosen[0]
 
 
 def parse_choices(
@@ -120,15 +120,15 @@ class _Reader:
             return exact
         stretches = [part.strip() for part in marked_text(text)]
         if truncated:  # what stands at the very end may be half of something else
-            whole = [part if not text.endswith(part) else _FIRST.match(part) for part in stretches]
-            stretches = [part if isinstance(part, str) else part[1] for part in whole if part is not None]
+            values = [part if not text.endswith(part) else _FIRST.match(part) for part in stretches]
+            stretches = [part if isinstance(part, str) else part[1] for part in values if part is not None]
         if stretches:
-            found = {self._stretch(part) for part in stretches}
-            told = found - {None}
-            if len(told) == 1 and (one := next(iter(told))) is not None:
-                return one
-            if told:
-                failures = (one for one in told if isinstance(one, ParseFailure))
+            answers = {self._stretch(part) for part in stretches}
+            clear = answers - {None}
+            if len(clear) == 1 and (answer := next(iter(clear))) is not None:
+                return answer
+            if clear:
+                failures = (answer for answer in clear if isinstance(answer, ParseFailure))
                 return next(failures, ParseFailure("marks several options as its answer"))
             return self._by_text("\n".join(stretches), text, truncated)
         lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -155,15 +155,15 @@ class _Reader:
         if not lines:
             return None
         read = [self._stretch(line) for line in lines]
-        places = {i for one in read if isinstance(one, tuple) for i in one}
+        places = {i for value in read if isinstance(value, tuple) for i in value}
         first = read[0]
         if first is None and len(lines) == 2 and lines[0].lower().strip(" #*:") in ("answer", "answers"):
             first = read[1]
-        if first is None and sum(isinstance(one, tuple) for one in read) < 2:
+        if first is None and sum(isinstance(value, tuple) for value in read) < 2:
             return None
         if isinstance(first, tuple) and places <= set(first):
             return first
-        if self.multi_query and places and not any(isinstance(one, ParseFailure) for one in read):
+        if self.multi_query and places and not any(isinstance(value, ParseFailure) for value in read):
             return tuple(sorted(places))
         if len(places) > 1:
             return ParseFailure(f"names several options: {', '.join(LETTERS[i] for i in sorted(places))}")
@@ -228,13 +228,13 @@ class _Reader:
 
     def _listed(self, text: str, place: int) -> set[int]:
         """The other options that a normalised text names by letter and text: "b. blue", "(c) green"."""
-        found = set()
+        places = set()
         for other, option in enumerate(self.options[: len(LETTERS)]):
             wanted = r"\W+".join(map(re.escape, tokens(option)))
             letter = LETTERS[other].lower()
             if other != place and wanted and re.search(rf"(?<!\w){letter}\b[)\].:*\s-]+{wanted}\b", text):
-                found.add(other)
-        return found
+                places.add(other)
+        return places
 
     def _place(self, letter: str) -> Read:
         place = LETTERS.index(letter)
@@ -242,12 +242,12 @@ class _Reader:
 
     def _said(self, text: str) -> Read:
         """What running text says for an option, clause by clause; what is said against one is left out."""
-        found: set[int] = set()
+        places: set[int] = set()
         for sentence in re.split(r"(?<!\b[A-Z])[.!?](?=\s|$)|[.!?](?=\s*$)|\n", text):
             if re.match(r"\s*(?:if|unless|suppose)\b", sentence, re.I) or "all but" in sentence.lower():
                 continue
             if (contrary := _NOT_BUT.search(sentence)) is not None:
-                found.add(LETTERS.index(contrary[1]))
+                places.add(LETTERS.index(contrary[1]))
                 continue
             for clause in re.split(r"[,;:]|\bbut\b", sentence):
                 said = _AFTER.split(clause, maxsplit=1)[0].strip(" .*")
@@ -255,8 +255,8 @@ class _Reader:
                     continue
                 for pattern in (_FOR, _IS_RIGHT):
                     if (match := pattern.search(said)) is not None and match[1].isupper():
-                        found.add(LETTERS.index(match[1]))
-        within = sorted(place for place in found if place < len(self.options))
+                        places.add(LETTERS.index(match[1]))
+        within = sorted(place for place in places if place < len(self.options))
         if not within or (len(within) > 1 and not self.multi_query):
             return (
                 None
@@ -326,7 +326,7 @@ def _cut_from_a_number(option: str, text: str) -> bool:
     """Whether an option with a number in it only occurs as part of another number: 3 in -3, 5 in 5.5."""
     if not re.search(r"\d", option):
         return False
-    whole = rf"(?<![\w.,^/−-]){re.escape(option.casefold())}(?![\w^/%]|[.,]\d)"
+    unbroken = rf"(?<![\w.,^/−-]){re.escape(option.casefold())}(?![\w^/%]|[.,]\d)"
     loose = rf"(?<![\w.,^/−]){re.escape(option.casefold())}(?![\w^/%]|[.,]\d)"
-    pattern = loose if option.strip().startswith("-") else whole
+    pattern = loose if option.strip().startswith("-") else unbroken
     return re.search(pattern, unicodedata.normalize("NFKC", text).casefold()) is None

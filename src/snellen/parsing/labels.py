@@ -125,34 +125,34 @@ class _Vocabulary:
         # Words run together or parted ("light house" for "lighthouse"); names before their variants.
         self.squeezed: dict[str, set[str]] = {}
         for table in (names, others, variants):
-            found: dict[str, set[str]] = {}
+            names_of: dict[str, set[str]] = {}
             for form, owners in table.items():
-                found.setdefault("".join(form), set()).update(owners)
-            self.squeezed = {**found, **self.squeezed}
+                names_of.setdefault("".join(form), set()).update(owners)
+            self.squeezed = {**names_of, **self.squeezed}
         self.squeezed.pop("", None)
 
     def mentions(self, normal: str, words: list[Token]) -> list[Mention]:
         """All mentions that do not overlap, the longest first to be taken."""
-        found = []
+        mentions = []
         for i, token in enumerate(words):
             for form in self.by_first.get(token.word, ()):
                 run = words[i : i + len(form)]
                 if tuple(t.word for t in run) == form and self.together(normal, run):
-                    found.append(Mention(i, i + len(form) - 1, frozenset(self.forms[form])))
+                    mentions.append(Mention(i, i + len(form) - 1, frozenset(self.forms[form])))
             for parts in range(1, 4):
                 run = words[i : i + parts]
                 owners = self.squeezed.get("".join(t.word for t in run))
                 if len(run) == parts and owners and self.together(normal, run):
-                    found.append(Mention(i, i + parts - 1, frozenset(owners)))
+                    mentions.append(Mention(i, i + parts - 1, frozenset(owners)))
         free = bytearray(b"\1" * len(words))
         taken: list[Mention] = []
-        for mention in sorted(found, key=lambda m: (m.first - m.last, m.first)):
+        for mention in sorted(mentions, key=lambda m: (m.first - m.last, m.first)):
             span = slice(mention.first, mention.last + 1)
             if all(free[span]):
                 free[span] = bytes(mention.last + 1 - mention.first)
                 taken.append(mention)
-        whole = [m for m in taken if not _within_compound(normal, words, m)]
-        return sorted(whole, key=lambda m: m.first)
+        outside_compounds = [m for m in taken if not _within_compound(normal, words, m)]
+        return sorted(outside_compounds, key=lambda m: m.first)
 
     def together(self, normal: str, run: list[Token]) -> bool:
         """Nothing between the words that would part them; a full stop may follow an abbreviation."""
@@ -242,12 +242,12 @@ def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[
 
 def _list_ends(normal: str, words: list[Token]) -> list[bool]:
     """For each word, whether an "or" follows before its sentence ends, as in "not a cat, dog, or bird"."""
-    found = [False] * len(words)
+    ends = [False] * len(words)
     for i in range(len(words) - 2, -1, -1):
         gap = normal[words[i].end : words[i + 1].start]
         if not ends_clause(gap.replace(",", "")):
-            found[i] = found[i + 1] or words[i + 1].word in ("or", "nor")
-    return found
+            ends[i] = ends[i + 1] or words[i + 1].word in ("or", "nor")
+    return ends
 
 
 def _denied(normal: str, words: list[Token], mention: Mention) -> bool:
@@ -306,11 +306,11 @@ def parse_label(
     if cut and words[-1].end == len(normal):  # the last word may be half a word
         words = words[:-1]
     if not truncated:
-        whole = vocabulary.exact.get(_squeeze(text))
-        if not whole and vocabulary.together(normal, words):
-            whole = vocabulary.squeezed.get(_bare(words))
-        if whole and len(whole) == 1:
-            return next(iter(whole))
+        exact = vocabulary.exact.get(_squeeze(text))
+        if not exact and vocabulary.together(normal, words):
+            exact = vocabulary.squeezed.get(_bare(words))
+        if exact and len(exact) == 1:
+            return next(iter(exact))
     mentions = vocabulary.mentions(normal, words)
     if cut and mentions and mentions[-1].last == len(words) - 1:
         last = mentions[-1]

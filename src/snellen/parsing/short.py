@@ -60,7 +60,7 @@ def _unwrapped(text: str) -> str:
     inner = text.removesuffix(".")
     for begin, end in (*_PAIRS, *_QUOTES):
         if len(inner) > len(begin + end) and inner.startswith(begin) and inner.endswith(end):
-            found = inner[len(begin) : -len(end)]
-            if begin not in found and end not in found:
-                return found
+            inside = inner[len(begin) : -len(end)]
+            if begin not in inside and end not in inside:
+                return inside
     return text

@@ -70,8 +70,8 @@ def split_thinking(text: str) -> tuple[str, str]:
     tag = r"(?:think|seed:think|thinking|thought|reasoning|scratchpad)"
     thoughts: list[str] = []
 
-    def keep(found: re.Match[str]) -> str:
-        thoughts.append(found["thought"])
+    def keep(match: re.Match[str]) -> str:
+        thoughts.append(match["thought"])
         return ""
 
     for pattern in (
@@ -110,15 +110,15 @@ def normalise(text: str) -> str:
 
 def tokenise(normal: str) -> list[Token]:
     """Maximal runs of letters, digits and their combining marks."""
-    found: list[Token] = []
+    tokens_found: list[Token] = []
     start = None
     for i, char in enumerate(f"{normal} "):
         if char.isalnum() or unicodedata.category(char)[0] == "M":
             start = i if start is None else start
         elif start is not None:
-            found.append(Token(normal[start:i], start, i))
+            tokens_found.append(Token(normal[start:i], start, i))
             start = None
-    return found
+    return tokens_found
 
 
 def tokens(text: str) -> tuple[str, ...]:
@@ -191,12 +191,12 @@ def _spans(normal: str) -> list[tuple[int, int]]:
     final, those alone. A marker within another's stretch marks less, and is meant; one that is spoken
     against ("I don't think the answer is") marks nothing.
     """
-    found = [
+    matches = [
         m for m in _MARKER.finditer(normal) if not _AGAINST.search(normal[max(0, m.start() - 60) : m.start()])
     ][-MARKERS:]
     spans: list[tuple[re.Match[str], int, int]] = []
-    for place, marker in enumerate(found):
-        following = found[place + 1] if place + 1 < len(found) else None
+    for place, marker in enumerate(matches):
+        following = matches[place + 1] if place + 1 < len(matches) else None
         start = marker.end() + len(normal[marker.end() :]) - len(normal[marker.end() :].lstrip(" \n\t:"))
         end = _end(normal, marker, start)
         if following is not None and following.end() <= end:
@@ -204,7 +204,7 @@ def _spans(normal: str) -> list[tuple[int, int]]:
                 continue
             end = following.start()
         spans.append((marker, start, end))
-    final = [one for one in spans if one[0]["final"] or one[0]["box"] or one[0]["tag"]]
+    final = [span for span in spans if span[0]["final"] or span[0]["box"] or span[0]["tag"]]
     return [(start, end) for _, start, end in final or spans]
 
 

@@ -58,13 +58,13 @@ class FreeTextProtocol:
 
     def scorers(self) -> Sequence[Scorer]:
         """Those that the options name."""
-        found: list[Scorer] = []
+        scorers: list[Scorer] = []
         if "similarity" in self.metrics:
-            found.append(Similarity(self.embedding))
+            scorers.append(Similarity(self.embedding))
         if "overlap" in self.metrics:
-            found.append(Overlap())
+            scorers.append(Overlap())
         if self.clip:
-            found.append(ClipScore(self.clip))
+            scorers.append(ClipScore(self.clip))
         if self.judge:
-            found.append(Judge(self.judge))
-        return found
+            scorers.append(Judge(self.judge))
+        return scorers

@@ -134,18 +134,18 @@ class Grounding(Protocol):
         frame = tuple(reply.meta.get("frame") or (width, height))
         cut = reply.outcome is Outcome.TRUNCATED
         outlines = self.task == "segment"
-        found = parse_boxes(reply.text, self.format, (frame[0], frame[1]), outlines=outlines, truncated=cut)
-        if isinstance(found, list) and cut:
-            found = ParseFailure("cut off within a list of boxes", Outcome.TRUNCATED)
-        if isinstance(found, list) and self.task == "refer" and len({one.box for one in found}) != 1:
-            found = ParseFailure(f"names {len(found)} boxes where one was asked for")
-        if isinstance(found, ParseFailure):
-            return failed(sample, found, 1, **true)
+        boxes = parse_boxes(reply.text, self.format, (frame[0], frame[1]), outlines=outlines, truncated=cut)
+        if isinstance(boxes, list) and cut:
+            boxes = ParseFailure("cut off within a list of boxes", Outcome.TRUNCATED)
+        if isinstance(boxes, list) and self.task == "refer" and len({box.box for box in boxes}) != 1:
+            boxes = ParseFailure(f"names {len(boxes)} boxes where one was asked for")
+        if isinstance(boxes, ParseFailure):
+            return failed(sample, boxes, 1, **true)
         if self.task == "refer":
-            found = found[:1]
-        label = "; ".join(_told(f.name, _pixels(f, width, height)) for f in found)
-        predicted = [asdict(one) for one in found]
-        drawn = {**true["drawn"], "predicted": [one.box for one in found]}
+            boxes = boxes[:1]
+        label = "; ".join(_told(f.name, _pixels(f, width, height)) for f in boxes)
+        predicted = [asdict(box) for box in boxes]
+        drawn = {**true["drawn"], "predicted": [box.box for box in boxes]}
         details = {**true, "predicted": predicted, "drawn": drawn}
         return Prediction(sample.id, label, questions=1, details=details)
 
@@ -160,28 +160,28 @@ class Grounding(Protocol):
         """IoU and accuracies; of several boxes precision, recall and F1 at 0.5; of outlines IoU."""
         if not sample.regions and self.task != "detect":
             return {}
-        found = [
+        boxes = [
             ParsedBox(tuple(r["box"]), r["name"], r["polygon"])
             for r in prediction.details.get("predicted", [])
         ]
         true = prediction.details.get("true", _true(sample)["true"])
         if self.task == "segment":
             outlines = [r["polygon"] for r in true if r["polygon"]]
-            return {"mask_iou": mask_iou([one.polygon for one in found], outlines)}
+            return {"mask_iou": mask_iou([box.polygon for box in boxes], outlines)}
         if self.task == "refer":
-            overlap = max((iou(one.box, r["box"]) for one in found for r in true[:1]), default=0.0)
+            overlap = max((iou(box.box, r["box"]) for box in boxes for r in true[:1]), default=0.0)
             return {
                 "acc_50": float(reaches(overlap, 0.5)),
                 "acc_75": float(reaches(overlap, 0.75)),
                 "iou": overlap,
             }
-        if not found and not true:  # rightly, nothing
+        if not boxes and not true:  # rightly, nothing
             sure = float(prediction.outcome is Outcome.OK)
             return {"f1_50": sure, "precision_50": sure, "recall_50": sure}
-        hits = matched([(same(f.name), f.box) for f in found], [(same(r["name"]), r["box"]) for r in true])
+        hits = matched([(same(f.name), f.box) for f in boxes], [(same(r["name"]), r["box"]) for r in true])
         return {
-            "f1_50": 2 * hits / (len(found) + len(true)),
-            "precision_50": hits / len(found) if found else 0.0,
+            "f1_50": 2 * hits / (len(boxes) + len(true)),
+            "precision_50": hits / len(boxes) if boxes else 0.0,
             "recall_50": hits / len(true) if true else 0.0,
         }
 
@@ -201,8 +201,8 @@ def _told(name: str, box: Sequence[float]) -> str:
     return f"{name} [{', '.join(f'{end:.0f}' for end in box)}]".strip()
 
 
-def _pixels(found: ParsedBox, width: int, height: int) -> tuple[float, ...]:
-    left, top, right, bottom = found.box
+def _pixels(box: ParsedBox, width: int, height: int) -> tuple[float, ...]:
+    left, top, right, bottom = box.box
     return left * width, top * height, right * width, bottom * height
 
 

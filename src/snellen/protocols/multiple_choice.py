@@ -132,9 +132,9 @@ class MultipleChoice(Protocol):
             orders = [[(place + shift) % count for place in range(count)] for shift in now]
             replies = yield [self._request(sample, order) for order in orders]
             for order, reply in zip(orders, replies, strict=True):
-                found = self._read(reply, [sample.choices[i] for i in order])
+                answer = self._read(reply, [sample.choices[i] for i in order])
                 choices.append(
-                    found if isinstance(found, ParseFailure) else tuple(sorted(order[i] for i in found))
+                    answer if isinstance(answer, ParseFailure) else tuple(sorted(order[i] for i in answer))
                 )
                 shown.append(order)
             if sample.answers and any(choice != sample.answers for choice in choices):
@@ -176,10 +176,10 @@ class MultipleChoice(Protocol):
         if self.cot:
             text += " " + fill(COT, what="the answer")
         (reply,) = yield [ask(sample.images, text, max_tokens=self._tokens(32))]
-        found = read_short(reply)
-        if isinstance(found, ParseFailure):
-            return failed(sample, found, 1)
-        return Prediction(sample.id, found, questions=1, details={"open": True})
+        answer = read_short(reply)
+        if isinstance(answer, ParseFailure):
+            return failed(sample, answer, 1)
+        return Prediction(sample.id, answer, questions=1, details={"open": True})
 
     def _tokens(self, usual: int) -> int:
         return self.max_tokens or (1024 if self.cot else usual)
@@ -224,8 +224,8 @@ class MultipleChoice(Protocol):
         cut = reply.outcome is Outcome.TRUNCATED
         if self.all_that_apply:
             return parse_choices(reply.text, options, truncated=cut)
-        found = parse_choice(reply.text, options, truncated=cut)
-        return found if isinstance(found, ParseFailure) else (found,)
+        answer = parse_choice(reply.text, options, truncated=cut)
+        return answer if isinstance(answer, ParseFailure) else (answer,)
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Accuracy and, with ``circular``, circular accuracy; none where the truth is not known.

@@ -90,11 +90,11 @@ def _label(sample: Sample) -> list[str]:
     return [f"{LETTERS[i]}. {option}" for i, option in enumerate(sample.choices)]
 
 
-def _labels(one: SamplePrediction) -> tuple[str, Sequence[str]]:
-    labels = _label(one.sample)
-    return str(one.details.get("first_line", "")), [labels[i] for i in one.sample.answers]
+def _labels(item: SamplePrediction) -> tuple[str, Sequence[str]]:
+    labels = _label(item.sample)
+    return str(item.details.get("first_line", "")), [labels[i] for i in item.sample.answers]
 
 
-def _rationales(one: SamplePrediction) -> tuple[str, Sequence[str]]:
-    true = str(one.sample.meta.get("rationale") or "")
-    return str(one.details.get("rationale", "")), [true] if true else []
+def _rationales(item: SamplePrediction) -> tuple[str, Sequence[str]]:
+    true = str(item.sample.meta.get("rationale") or "")
+    return str(item.details.get("rationale", "")), [true] if true else []

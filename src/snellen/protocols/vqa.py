@@ -66,10 +66,10 @@ class VQA(Protocol):
         """One question."""
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
-        found = read_short(reply)
-        if isinstance(found, ParseFailure):
-            return failed(sample, found, 1)
-        return Prediction(sample.id, found, questions=1)
+        answer = read_short(reply)
+        if isinstance(answer, ParseFailure):
+            return failed(sample, answer, 1)
+        return Prediction(sample.id, answer, questions=1)
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """The metric, and exact match beside it; none where the truth is not known."""

@@ -103,11 +103,11 @@ def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
     groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:
         groups[str(row.get("category", "")), str(row["pair"])].append(row.get("said") == row["true"])
-    whole = {key: answers for key, answers in groups.items() if len(answers) >= least}
-    if not whole:
+    complete = {key: answers for key, answers in groups.items() if len(answers) >= least}
+    if not complete:
         return {"incomplete_pairs": len(groups)} if groups else {}
     categories: dict[str, dict[str, list[bool]]] = defaultdict(dict)
-    for (category, pair), answers in whole.items():
+    for (category, pair), answers in complete.items():
         categories[category][pair] = answers
     pairs = [all(pair) for some in categories.values() for pair in some.values()]
     points = 0.0
@@ -118,5 +118,5 @@ def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
         "accuracy_plus": sum(pairs) / len(pairs),
         "mme_score": 100 * points,
         "pairs": len(pairs),
-        "incomplete_pairs": len(groups) - len(whole),
+        "incomplete_pairs": len(groups) - len(complete),
     }

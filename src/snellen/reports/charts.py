@@ -124,8 +124,8 @@ def curves(
             if p.low is not None and p.high is not None
         ]
         drawn = " ".join(f"{a},{b}" for a, b in places)
-        told = ", ".join(f"{p.x:g}: {p.y:.1f}" for p in points)
+        values = ", ".join(f"{p.x:g}: {p.y:.1f}" for p in points)
         lines.append(
-            {"name": name, "number": number, "line": drawn, "places": places, "spans": spans, "told": told}
+            {"name": name, "number": number, "line": drawn, "places": places, "spans": spans, "told": values}
         )
     return {"lines": lines, "across": across.told(), "up": up.told(), "x": x, "y": y}

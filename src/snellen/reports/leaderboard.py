@@ -82,10 +82,10 @@ def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _
 
 def _scores(runs: Sequence[Run]) -> list[str]:
     """The scores that a table of runs shows, the one that they are ranked by first."""
-    found = dict.fromkeys([runs[0].primary])
+    names = dict.fromkeys([runs[0].primary])
     for run in runs:
-        found |= dict.fromkeys(run.metrics.get("scores", RATES if run.classifies else ()))
-    return [name for name in found if name != "balanced_accuracy"]
+        names |= dict.fromkeys(run.metrics.get("scores", RATES if run.classifies else ()))
+    return [name for name in names if name != "balanced_accuracy"]
 
 
 def _score_of(name: str, run: Run) -> str:
@@ -100,5 +100,5 @@ def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> 
 
 
 def _order(run: Run) -> tuple[float, str]:
-    found = run.headline
-    return (-found["value"] if found else math.inf, run.id)
+    headline = run.headline
+    return (-headline["value"] if headline else math.inf, run.id)

@@ -43,17 +43,17 @@ def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with the roles of columns, which tables have many of, in one line."""
     from snellen.datasets.columns import ColumnMapping
 
-    roles = [one.name for one in fields(ColumnMapping)]
-    found = []
+    roles = [role.name for role in fields(ColumnMapping)]
+    lines = []
     for row in rows:
         options = dict(row.get("options", {}))
-        mine = [name for name in roles if name in options]
-        if len(mine) > 5:
-            options = {"ROLE": f"COLUMN, for {', '.join(mine)}"} | {
-                name: value for name, value in options.items() if name not in mine
+        own = [name for name in roles if name in options]
+        if len(own) > 5:
+            options = {"ROLE": f"COLUMN, for {', '.join(own)}"} | {
+                name: value for name, value in options.items() if name not in own
             }
-        found.append({**row, "options": options} if "options" in row else row)
-    return found
+        lines.append({**row, "options": options} if "options" in row else row)
+    return lines
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -62,18 +62,18 @@ def catalogue() -> list[dict[str, Any]]:
 
     return [
         {
-            "name": one.name,
-            "what": one.title,
-            "task": one.task,
-            "protocol": one.protocol,
-            "samples": one.samples,
-            "licence": one.licence,
-            "hub": one.hub,
-            "revision": one.revision,
-            "documented": one.documented,
-            "citation": one.citation,
+            "name": item.name,
+            "what": item.title,
+            "task": item.task,
+            "protocol": item.protocol,
+            "samples": item.samples,
+            "licence": item.licence,
+            "hub": item.hub,
+            "revision": item.revision,
+            "documented": item.documented,
+            "citation": item.citation,
         }
-        for one in map(entry, names())
+        for item in map(entry, names())
     ]
 
 
@@ -110,7 +110,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
     check_hub()
     fields = ["safetensors", "cardData", "downloads"]
     try:
-        found = list(
+        models = list(
             hub.HfApi().list_models(
                 pipeline_tag="image-text-to-text",
                 search=search,
@@ -131,7 +131,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
             "licence": (getattr(model, "card_data", None) or {}).get("license"),
             "downloads": model.downloads,
         }
-        for model in found
+        for model in models
     ]
 
 

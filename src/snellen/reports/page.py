@@ -173,7 +173,8 @@ def _section(run: Run) -> dict[str, Any]:
         "bounds": run.metrics.get("accuracy_bounds"),
         "heading": heading_of(run.primary),
         "categories": sorted(
-            (one["value"], name, one["n"]) for name, one in run.metrics.get("by_category", {}).items()
+            (figure["value"], name, figure["n"])
+            for name, figure in run.metrics.get("by_category", {}).items()
         ),
         "outcomes": _outcomes(run),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
@@ -194,10 +195,10 @@ def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
     rows = []
     for t, name in enumerate(table.labels):
         across = [counts.get((t, p if p < len(table.labels) else -1), 0) for p in range(len(columns))]
-        whole = sum(across) or 1
+        total = sum(across) or 1
         names = [*table.labels, *[""] * (len(columns) - len(table.labels))]
         cells = [
-            {"count": n, "share": round(n / whole, 2), "name": name}
+            {"count": n, "share": round(n / total, 2), "name": name}
             for n, name in zip(across, names, strict=True)
         ]
         rows.append({"name": name, "cells": cells})

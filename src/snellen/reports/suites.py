@@ -27,8 +27,8 @@ class Told(NamedTuple):
 
 def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
     """``published | measured``, rates in per cent."""
-    whole = 1 if name in UNSCALED or name in COUNTS else 100
-    return " | ".join("–" if value is None else f"{whole * value:.1f}" for value in pair)
+    scale = 1 if name in UNSCALED or name in COUNTS else 100
+    return " | ".join("–" if value is None else f"{scale * value:.1f}" for value in pair)
 
 
 def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, published: bool) -> Told:
@@ -55,8 +55,8 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
     """All tables of a suite's outcome."""
     parts = {part.name: part for part in outcome.suite.parts}
     both = [(outcome.tables(), True), (outcome.sweeps(), False)]
-    for found, published in both:
-        for name, rows in found.items():
+    for measured, published in both:
+        for name, rows in measured.items():
             part = parts[name]
             varies = next(iter(part.vary), "").partition(".")[2].replace("_", " ")
             source = part.published.source if part.published else ""
@@ -64,7 +64,7 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
             note = " ".join(filter(None, [note, f"{part.note}." if part.note else ""]))
             yield _rows(f"{outcome.suite.name}: {name}", rows, varies, note, published=published)
     if verdicts := outcome.verdicts():
-        rows_ = [[text, told, verdict] for text, told, verdict in verdicts]
+        rows_ = [[text, evidence, verdict] for text, evidence, verdict in verdicts]
         yield Told(
             f"{outcome.suite.name}: claims", ["claim", "measured", "verdict"], rows_, _findings(outcome.suite)
         )
@@ -113,19 +113,21 @@ def _findings(suite: Suite) -> str:
 
 def outcome_tables(outcome: SuiteResult) -> list[Table]:
     """The tables of a suite's outcome for the terminal."""
-    tables = [_rich(told) for told in _tables(outcome)]
+    tables = [_rich(content) for content in _tables(outcome)]
     if outcome.suite.note and tables:
         tables[-1].caption = f"{escape(str(tables[-1].caption or ''))}\n{escape(outcome.suite.note)}".strip()
     return tables
 
 
-def _rich(told: Told) -> Table:
-    table = Table(header_style="bold", title=escape(told.title), title_justify="left", caption_justify="left")
-    for i, name in enumerate(told.headings):
+def _rich(content: Told) -> Table:
+    table = Table(
+        header_style="bold", title=escape(content.title), title_justify="left", caption_justify="left"
+    )
+    for i, name in enumerate(content.headings):
         table.add_column(escape(name), no_wrap=i == 0 and name == "model", overflow="fold")
-    for row in told.rows:
+    for row in content.rows:
         table.add_row(*map(escape, row))
-    table.caption = escape(told.note) or None
+    table.caption = escape(content.note) or None
     return table
 
 
@@ -143,12 +145,12 @@ def suite_tables(suite: Suite) -> list[Table]:
         for part in suite.parts
     ]
     headings = ["part", "data", "protocols", "models", "varies", "published"]
-    found = [_rich(Told(f"{suite.name}: {suite.title}", headings, rows, suite.note))]
-    found.append(_rich(Told("models", ["model"], [[name] for name in suite.models], suite.source)))
+    tables = [_rich(Told(f"{suite.name}: {suite.title}", headings, rows, suite.note))]
+    tables.append(_rich(Told("models", ["model"], [[name] for name in suite.models], suite.source)))
     if suite.claims:
         claims = [[claim.text, claim.not_measured or "measured"] for claim in suite.claims]
-        found.append(_rich(Told("claims", ["claim", ""], claims, _findings(suite))))
-    return found
+        tables.append(_rich(Told("claims", ["claim", ""], claims, _findings(suite))))
+    return tables
 
 
 def suite_page(outcome: SuiteResult) -> str:
@@ -157,7 +159,7 @@ def suite_page(outcome: SuiteResult) -> str:
     Raises:
         MissingExtra: jinja2 is not installed.
     """
-    tables: list[dict[str, Any]] = [told._asdict() for told in _tables(outcome)]
+    tables: list[dict[str, Any]] = [content._asdict() for content in _tables(outcome)]
     if outcome.left_out:
         rows = [[line] for line in outcome.left_out]
         tables.append({"title": "Left out", "headings": ["what, and why"], "rows": rows, "note": ""})

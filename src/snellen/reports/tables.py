@@ -74,20 +74,20 @@ def score(name: str, figure: Mapping[str, Any] | None) -> str:
     """A score with its interval: in per cent, but for counts."""
     if figure is None:
         return "–"
-    whole = 1 if name in COUNTS else 100
+    scale = 1 if name in COUNTS else 100
     ends = [figure["low"], figure["high"]]
     if None in ends:
-        return f"{whole * figure['value']:.1f}"
-    low, high = (whole * end for end in ends)
-    return f"{whole * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
+        return f"{scale * figure['value']:.1f}"
+    low, high = (scale * end for end in ends)
+    return f"{scale * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
 
 
 def told_of(name: str, figures: Mapping[str, Any]) -> str:
     """A score with its interval, and of how many samples, if not of all."""
     figure = figures.get(name)
     known = (figure or {}).get("n", figures["n"])
-    told = score(name, figure)
-    return told if known == figures["n"] else f"{told} [dim]of {known}[/dim]"
+    text = score(name, figure)
+    return text if known == figures["n"] else f"{text} [dim]of {known}[/dim]"
 
 
 def plainly(name: str, figures: Mapping[str, Any]) -> str:
@@ -128,9 +128,9 @@ def outcomes(counts: Mapping[str, int]) -> str:
 
 def outcomes_of(run: Run) -> str:
     """The outcomes of a run that has figures, what was skipped, and where it stopped."""
-    skipped, whole = run.metrics.get("skipped"), run.manifest["data"]["n"]
-    told = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
-    return told if run.status == "finished" else f"{told} [red]stopped at {run.metrics['n']} of {whole}[/]"
+    skipped, total = run.metrics.get("skipped"), run.manifest["data"]["n"]
+    text = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+    return text if run.status == "finished" else f"{text} [red]stopped at {run.metrics['n']} of {total}[/]"
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
@@ -158,11 +158,11 @@ def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
     for heading in ("model", "protocol", "data", "samples", "requests", "tokens in", "tokens out", "cost $"):
         words = heading in ("model", "protocol", "data")
         table.add_column(heading, justify="left" if words else "right")
-    for one in forecasts:
-        counts = (_span(one.requests), _span(one.tokens_in), _span(one.tokens_out))
-        cost = "–" if one.cost is None else " to ".join(dict.fromkeys(map(dollars, one.cost)))
-        names = (escape(one.model), escape(one.protocol), escape(one.data))
-        table.add_row(*names, f"{one.samples:,}", *counts, cost)
+    for estimate in forecasts:
+        counts = (_span(estimate.requests), _span(estimate.tokens_in), _span(estimate.tokens_out))
+        cost = "–" if estimate.cost is None else " to ".join(dict.fromkeys(map(dollars, estimate.cost)))
+        names = (escape(estimate.model), escape(estimate.protocol), escape(estimate.data))
+        table.add_row(*names, f"{estimate.samples:,}", *counts, cost)
     table.caption = (
         "Nothing was asked. From the least to the most: a protocol may stop early, an answer be shorter than "
         "max_tokens. Tokens in are estimated: texts by their length, images as GPT-4o counts them. What is "
@@ -245,51 +245,58 @@ def _giga(count: float | None) -> str:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Differences in accuracy, or in whatever score the protocol has, pair by pair."""
-    names = ", ".join(dict.fromkeys(one.score for one in comparisons))
+    names = ", ".join(dict.fromkeys(comparison.score for comparison in comparisons))
     table = Table(header_style="bold", title=names.replace("_", " "), title_justify="left")
     for heading in ("first", "second", "difference (points)", "only first / second better", "p", "verdict"):
         words = heading in ("first", "second", "verdict")
         # The ends of ids tell runs apart.
         folds: Literal["fold", "ellipsis"] = "fold" if heading in ("first", "second") else "ellipsis"
         table.add_column(heading, justify="left" if words else "right", overflow=folds)
-    for one in comparisons:
-        result = one.result
+    for comparison in comparisons:
+        result = comparison.result
         gap = result.difference
         shown = f"{100 * gap.value:+.1f} [dim]{100 * gap.low:+.1f} to {100 * gap.high:+.1f}[/dim]"
         verdict = f"[green]{'first' if gap.value > 0 else 'second'} is better[/]"
-        if not one.real:
+        if not comparison.real:
             verdict = f"not parted: {result.n} samples show {100 * result.detectable:.1f} points or more"
             if not result.only_first and not result.only_second:
                 verdict = f"the same on all {result.n} samples"
-        p = "< 0.0001" if one.p_adjusted < 1e-4 else f"{one.p_adjusted:.4f}"
+        p = "< 0.0001" if comparison.p_adjusted < 1e-4 else f"{comparison.p_adjusted:.4f}"
         apart = f"{result.only_first} / {result.only_second}"
-        cells = (escape(one.first), escape(one.second), shown, apart, f"{p} [dim]{result.test}[/]", verdict)
+        cells = (
+            escape(comparison.first),
+            escape(comparison.second),
+            shown,
+            apart,
+            f"{p} [dim]{result.test}[/]",
+            verdict,
+        )
         table.add_row(*cells)
     if len(comparisons) == 1 and comparisons[0].score != "accuracy":
         table.caption = f"Win rate of the first: {100 * comparisons[0].result.win_rate:.1f} %, ties half. "
     table.caption = (table.caption or "") + (
         "Paired on shared samples, 95 % intervals clustered by image; p adjusted by Holm over all pairs."
     )
-    left_out = max((one.left_out for one in comparisons), default=0)
+    left_out = max((comparison.left_out for comparison in comparisons), default=0)
     if left_out:
         table.caption += f" Up to {left_out} samples that only one run has are left out."
     table.caption_justify = "left"
     return table
 
 
-def disagreement_tables(one: Comparison, most: int = 10) -> list[Table]:
+def disagreement_tables(comparison: Comparison, most: int = 10) -> list[Table]:
     """The classes that carry a difference, and samples on which two runs disagree."""
     classes = Table(title="Classes that carry the difference", title_justify="left", header_style="bold")
     for heading in ("class", "difference (points)", "samples"):
         classes.add_column(heading, justify="left" if heading == "class" else "right")
-    for name, difference, count in one.classes[:most]:
+    for name, difference, count in comparison.classes[:most]:
         if difference:
             classes.add_row(escape(name), f"{100 * difference:+.1f}", str(count))
-    title = f"Disagreements ({len(one.disagreements)})"
+    title = f"Disagreements ({len(comparison.disagreements)})"
     samples = Table(title=title, title_justify="left", header_style="bold")
     for heading in ("sample", "truth", "first says", "second says"):
         samples.add_column(heading)
-    for row in one.disagreements[:most]:
+    for row in comparison.disagreements[:most]:
         said = (row[key] for key in ("id", "label", "first", "second"))
         samples.add_row(*(escape(text) or "[dim]nothing[/]" for text in said))
     return [classes, samples] if classes.rows else [samples]
@@ -350,16 +357,16 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
     for name in ("chart", "threshold (95 %)", "of", "right %", "guessing %", "outcomes", ""):
         right = name.endswith("%") or name.startswith("threshold")
         table.add_column(name, justify="right" if right else "left", no_wrap=name == "chart")
-    for one in readings:
-        figures = one.run.metrics
+    for reading in readings:
+        figures = reading.run.metrics
         cells = (
-            escape(one.chart),
-            told(one),
-            one.unit,
+            escape(reading.chart),
+            told(reading),
+            reading.unit,
             percent(figures["accuracy"]),
-            percent(one.curve.guess),
+            percent(reading.curve.guess),
         )
-        table.add_row(*cells, outcomes(figures["outcomes"]), one.verdict)
+        table.add_row(*cells, outcomes(figures["outcomes"]), reading.verdict)
     table.caption = (
         "The threshold is the level at which answers are half way from guessing to perfect. What cannot be "
         "read counts as wrong."
@@ -370,16 +377,16 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
 
 def category_table(run: Run) -> Table | None:
     """The primary score category by category, the worst first; None where there are no categories."""
-    found = run.metrics.get("by_category")
-    if not found:
+    categories = run.metrics.get("by_category")
+    if not categories:
         return None
     table = Table(title="Categories, the worst first", title_justify="left", header_style="bold")
     table.add_column("category")
     table.add_column(heading_of(run.primary), justify="right")
     table.add_column("samples", justify="right")
-    for name, one in sorted(found.items(), key=lambda pair: (pair[1]["value"], pair[0])):
-        whole = 1 if run.primary in COUNTS else 100
-        table.add_row(escape(name), f"{whole * one['value']:.1f}", str(one["n"]))
+    for name, figure in sorted(categories.items(), key=lambda pair: (pair[1]["value"], pair[0])):
+        scale = 1 if run.primary in COUNTS else 100
+        table.add_row(escape(name), f"{scale * figure['value']:.1f}", str(figure["n"]))
     return table
 
 

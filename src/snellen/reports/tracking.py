@@ -55,21 +55,21 @@ def _wandb(run: Run) -> None:
     about = settings(run)
     with wandb.init(
         project=project, id=run.id, name=run.id, resume="allow", config=about, settings=quiet
-    ) as one:
-        one.summary.update(figures(run))
+    ) as sent:
+        sent.summary.update(figures(run))
 
 
 def _mlflow(run: Run) -> None:
     import mlflow
 
     mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
-    found = mlflow.search_runs(filter_string=f"tags.snellen = '{run.id}'", output_format="list")
-    known = found[0].info.run_id if found else None
+    earlier = mlflow.search_runs(filter_string=f"tags.snellen = '{run.id}'", output_format="list")
+    known = earlier[0].info.run_id if earlier else None
     about = settings(run)
     tags = {"snellen": run.id, "status": about.pop("status")}
     with mlflow.start_run(run_id=known, run_name=run.id, tags=tags, log_system_metrics=False):
         # What was said once cannot be said otherwise there.
-        said = found[0].data.params if found else {}
+        said = earlier[0].data.params if earlier else {}
         mlflow.log_params({k: v for k, v in about.items() if k not in said and v is not None})
         # A category may be called what it refuses.
         mlflow.log_metrics({re.sub(r"[^\w\-. /]", "_", key): value for key, value in figures(run).items()})

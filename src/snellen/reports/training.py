@@ -44,11 +44,11 @@ def training(*, quiet: bool = False) -> Iterator[TrainingWatch | None]:
                 flush=True,
             )
             return
-        told = [words.format(known[key]) for key, words in TOLD.items() if key in known]
+        parts = [words.format(known[key]) for key, words in TOLD.items() if key in known]
         now = time.monotonic()
-        if told or now - last >= INTERVAL:
+        if parts or now - last >= INTERVAL:
             last = now
-            line = ", ".join([f"{stage}: step {step}/{steps}", *told, f"{now - began:.0f} s"])
+            line = ", ".join([f"{stage}: step {step}/{steps}", *parts, f"{now - began:.0f} s"])
             print(line, file=sys.stderr, flush=True)
 
     yield watch

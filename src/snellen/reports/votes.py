@@ -18,12 +18,14 @@ def ranking_table(ranking: Ranking) -> Table:
     table = Table(header_style="bold", title="Ranking by votes", title_justify="left")
     for name in ("rank", "model", "rating (95 %)", "won %", "won / lost / tied", "votes to part from next"):
         table.add_column(name, justify="left" if name == "model" else "right")
-    for one in ranking.standings:
-        place = str(one.rank) if one.rank == one.worst else f"{one.rank}–{one.worst}"
-        place += f" [dim]{chr(ord('A') + one.group % 26)}[/dim]" if ranking.groups > 1 else ""
-        rating = f"{one.rating:.0f} [dim]{one.low:.0f}–{one.high:.0f}[/dim]"
-        record = f"{one.wins} / {one.losses} / {one.ties}"
-        table.add_row(place, escape(one.model), rating, percent(one.win_rate), record, number(one.needed))
+    for standing in ranking.standings:
+        place = str(standing.rank) if standing.rank == standing.worst else f"{standing.rank}–{standing.worst}"
+        place += f" [dim]{chr(ord('A') + standing.group % 26)}[/dim]" if ranking.groups > 1 else ""
+        rating = f"{standing.rating:.0f} [dim]{standing.low:.0f}–{standing.high:.0f}[/dim]"
+        record = f"{standing.wins} / {standing.losses} / {standing.ties}"
+        table.add_row(
+            place, escape(standing.model), rating, percent(standing.win_rate), record, number(standing.needed)
+        )
     over = "people" if ranking.clustered else "votes, so of these people alone"
     table.caption = (
         f"{ranking.votes} votes of {ranking.voters} people. Bradley–Terry with ties: 400 points are odds of "
@@ -60,5 +62,6 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
         yield f"Left side preferred in {percent(quality.left.value)} % of {quality.decisive} decisive votes."
     if results.wrong is not None:
         yield f"Wrong answer preferred in {percent(results.wrong[0].value)} % of {results.wrong[1]} votes."
-    for name, one in results.agreements:
-        yield f"Kendall's tau with {escape(name)}: {one.tau:.2f} ({one.low:.2f} to {one.high:.2f})."
+    for name, agreement in results.agreements:
+        interval = f"{agreement.low:.2f} to {agreement.high:.2f}"
+        yield f"Kendall's tau with {escape(name)}: {agreement.tau:.2f} ({interval})."

@@ -82,16 +82,16 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
         raise UsageError("A comparison needs at least two runs; see: snellen ls runs")
     frames = {run.id: _frame(run) for run in runs}
     pairs = list(combinations(runs, 2))
-    found = []
-    for one, other in pairs:
-        _refuse_mismatch(one, other, across)
-        classes = one.classifies and other.classifies
-        found.append(_pair(one.id, other.id, frames[one.id], frames[other.id], of_classes=classes))
-    adjusted = holm([result.p for result, *_ in found])
+    results = []
+    for first, other in pairs:
+        _refuse_mismatch(first, other, across)
+        classes = first.classifies and other.classifies
+        results.append(_pair(first.id, other.id, frames[first.id], frames[other.id], of_classes=classes))
+    adjusted = holm([result.p for result, *_ in results])
     return [
-        Comparison(one.id, other.id, result, p, left_out, classes, disagreements, one.primary)
-        for (one, other), (result, left_out, classes, disagreements), p in zip(
-            pairs, found, adjusted, strict=True
+        Comparison(first.id, other.id, result, p, left_out, classes, disagreements, first.primary)
+        for (first, other), (result, left_out, classes, disagreements), p in zip(
+            pairs, results, adjusted, strict=True
         )
     ]
 
@@ -110,27 +110,28 @@ def _frame(run: Run) -> pd.DataFrame:
     return frame.assign(right=right.astype(float)).set_index("id")
 
 
-def _refuse_mismatch(one: Run, other: Run, across: bool) -> None:
-    a, b = one.manifest, other.manifest
-    if one.primary != other.primary:
+def _refuse_mismatch(first: Run, other: Run, across: bool) -> None:
+    a, b = first.manifest, other.manifest
+    if first.primary != other.primary:
         raise UsageError(
-            f"{one.id} is scored by {one.primary} and {other.id} by {other.primary}: they cannot be compared."
+            f"{first.id} is scored by {first.primary} and {other.id} by {other.primary}: "
+            "they cannot be compared."
         )
     limit_candidates = [set(m["data"]["labels"]) for m in (a, b)]
     if limit_candidates[0] != limit_candidates[1]:
         differ = ", ".join(sorted(limit_candidates[0] ^ limit_candidates[1])[:5])
-        raise UsageError(f"{one.id} and {other.id} were offered other class names ({differ} …).")
+        raise UsageError(f"{first.id} and {other.id} were offered other class names ({differ} …).")
     if across:
         return
     if a["protocol"]["name"] != b["protocol"]["name"]:
         what = f"{a['protocol']['name']} and {b['protocol']['name']}"
     else:
-        mine, theirs = a["protocol"]["options"], b["protocol"]["options"]
-        what = ", ".join(key for key in mine if mine[key] != theirs.get(key))
+        own, theirs = a["protocol"]["options"], b["protocol"]["options"]
+        what = ", ".join(key for key in own if own[key] != theirs.get(key))
     if what:
         raise UsageError(
-            f"{one.id} and {other.id} were asked differently ({what}). If that is what you want to compare, "
-            "add: --across"
+            f"{first.id} and {other.id} were asked differently ({what}). If that is what you "
+            "want to compare, add: --across"
         )
 
 

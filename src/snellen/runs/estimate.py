@@ -58,16 +58,16 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
     for place in places:
         try:
             request_batches = _request_batches(protocol, data[place])
-            first, whole = request_batches[0], chain.from_iterable(request_batches)
-            expected = [[model.expects(request) for request in some] for some in (first, whole)]
+            first, every = request_batches[0], chain.from_iterable(request_batches)
+            expected = [[model.expects(request) for request in some] for some in (first, every)]
         except DataError:
             if not data.skip_invalid:
                 raise
             continue
         read += 1
         for totals, parts in zip((least, most), expected, strict=True):
-            for one in parts:
-                for i, part in enumerate(one):
+            for content in parts:
+                for i, part in enumerate(content):
                     totals[i] += part
     scale = len(data) / max(1, read)
     return _foretold(model, data, title, [x * scale for x in least], [x * scale for x in most])
@@ -76,7 +76,7 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
 def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Forecast]:
     """What judges and their like will be asked, at most, of answers that are as long as they may be."""
     places = range(0, len(data), max(1, len(data) // PROBED))
-    found = []
+    forecasts = []
     for scorer in protocol.scorers():
         most, asked = [0.0, 0.0, 0.0], None
         for place in places:
@@ -99,8 +99,8 @@ def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Fo
                     most[i] += part
         if asked is not None:
             scale = len(data) / len(places)
-            found.append(_foretold(asked, data, f"scores {title}", [0.0] * 3, [x * scale for x in most]))
-    return found
+            forecasts.append(_foretold(asked, data, f"scores {title}", [0.0] * 3, [x * scale for x in most]))
+    return forecasts
 
 
 def _foretold(

@@ -119,7 +119,7 @@ def match_models(
     Raises:
         Unsupported: no model can answer anything.
     """
-    found: list[tuple[Model, list[Task]]] = []
+    matches: list[tuple[Model, list[Task]]] = []
     skipped: list[str] = []
     blind = False
     for model in models:
@@ -135,11 +135,11 @@ def match_models(
                     able.append((selection, title or protocol.name, protocol))
                 elif reason not in skipped:
                     skipped.append(reason)
-        found.append((model, able))
-    if not any(tasks for _, tasks in found):
+        matches.append((model, able))
+    if not any(tasks for _, tasks in matches):
         hint = "" if blind else f" {_what_works(models[0])}"
         raise Unsupported(f"{skipped[0]}.{hint}".rstrip())
-    return found, skipped
+    return matches, skipped
 
 
 def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: float | None) -> list[Model]:
@@ -151,13 +151,13 @@ def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: floa
     if max_cost is not None and not 0 < max_cost < math.inf:
         raise BadOption(f"--max-cost {max_cost} is not allowed; allowed: a number above 0.")
     limits = Limits(budget=None if max_cost is None else Budget(max_cost))
-    found = []
+    models = []
     for name in dict.fromkeys(names):
         model = MODELS.make(name, options)
         model.name, model.limits = redact(name), limits
         refuse_unpriced(model)
-        found.append(model)
-    return found
+        models.append(model)
+    return models
 
 
 def load_all(name: str, options: Mapping[str, Any]) -> Selection:
@@ -184,7 +184,7 @@ def resolve(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> lis
     items = [given] if isinstance(given, str | Path | kind) else list(given or ())
     if not items:
         raise UsageError(f"Name at least one --{sort}; see: snellen ls {_PLURALS[sort]}")
-    found: list[Any] = []
+    resolved: list[Any] = []
     for item in items:
         name = f"folder:{item}" if isinstance(item, Path) and sort == "data" else item
         if not isinstance(name, str | kind):
@@ -193,9 +193,9 @@ def resolve(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> lis
             raise BadOption(
                 f"{sort}={item!r} is made already, so {', '.join(options)} cannot be set; set it there."
             )
-        if name not in found:
-            found.append(name)
-    return found
+        if name not in resolved:
+            resolved.append(name)
+    return resolved
 
 
 def _what_works(model: Model) -> str:

@@ -218,17 +218,17 @@ class Plan:
     def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
         """What is asked about a data set, by title: what the user names, or else what its authors ask."""
         names = given["protocol"] or [data.protocol or "closed-set"]
-        found = []
-        for one in names:
-            if not isinstance(one, str):
-                found.append((one.name, one))
+        protocols = []
+        for name in names:
+            if not isinstance(name, str):
+                protocols.append((name.name, name))
                 continue
-            own = data.protocol_options if one.partition("?")[0] == data.protocol else {}
-            has = PROTOCOLS.entries[one.partition("?")[0]].options
+            own = data.protocol_options if name.partition("?")[0] == data.protocol else {}
+            has = PROTOCOLS.entries[name.partition("?")[0]].options
             known = {key: value for key, value in self.known_options.items() if key in has}
-            made = PROTOCOLS.make(one, {**own, **known, **self.protocol_options}, seed=self.seed)
-            found.append((one, made))
-        return found
+            made = PROTOCOLS.make(name, {**own, **known, **self.protocol_options}, seed=self.seed)
+            protocols.append((name, made))
+        return protocols
 
     def _make(self, name: str | Model, limits: Limits) -> Model:
         """A model that knows what this plan says of all models."""
@@ -324,36 +324,38 @@ class Plan:
         from snellen.engine.ray.executor import RayExecutor
 
         assert self.engine is not None
-        todo = {one.run: one for one in examinations if not one.finished}
+        todo = {evaluation.run: evaluation for evaluation in examinations if not evaluation.finished}
         if not todo:
             return None
         name = next(name for name in self._names["model"] if redact(name) == model.name)
         crew = RayExecutor(self.engine, model, name, self.model_options, self.store)
-        crew.begin([self._duty(one) for one in todo.values()])
-        for one in examinations:  # two of them may be the same run
-            one.crew = crew.shares.get(one.run)
+        crew.begin([self._duty(evaluation) for evaluation in todo.values()])
+        for evaluation in examinations:  # two of them may be the same run
+            evaluation.crew = crew.shares.get(evaluation.run)
         return crew
 
-    def _duty(self, one: Evaluation) -> TaskSpec:
+    def _duty(self, evaluation: Evaluation) -> TaskSpec:
         """An examination as other processes are told of it."""
         from snellen.engine.ray.task import TaskSpec
 
-        source = self._sources.get(one.data.name) or partial(_same, one.data)
-        n = len(one.data)
-        ids = {place: one.data.id(place) for place in range(0, n, max(1, n // 50))}
-        return TaskSpec(one.run, source, one.protocol, n, ids, one.cache_salt, one.sink)
+        source = self._sources.get(evaluation.data.name) or partial(_same, evaluation.data)
+        n = len(evaluation.data)
+        ids = {place: evaluation.data.id(place) for place in range(0, n, max(1, n // 50))}
+        return TaskSpec(
+            evaluation.run, source, evaluation.protocol, n, ids, evaluation.cache_salt, evaluation.sink
+        )
 
     def forecasts(self) -> list[Forecast]:
         """What it will ask and cost, without asking anything."""
         from snellen.runs.estimate import forecast, forecast_scorers
 
-        found = []
+        forecasts = []
         for model, tasks in self._pairs:
             for selection, title, protocol in tasks:
                 suited = protocol.for_model(model)
-                found.append(forecast(model, selection, suited, title))
-                found += forecast_scorers(selection, suited, title)
-        return found
+                forecasts.append(forecast(model, selection, suited, title))
+                forecasts += forecast_scorers(selection, suited, title)
+        return forecasts
 
     def _recipe(self, model: Model, selection: Selection, title: str) -> dict[str, Any] | None:
         """One examination of this plan as JSON; None where something was given as an object."""

@@ -105,8 +105,8 @@ class Run:
         import pandas as pd
 
         columns = ("id", "label", "prediction", "outcome", "images", "metrics")
-        found = ([row[name] for name in columns] for row in self._store.findings(self.id))
-        return pd.DataFrame(found, columns=list(columns))
+        rows = ([row[name] for name in columns] for row in self._store.findings(self.id))
+        return pd.DataFrame(rows, columns=list(columns))
 
     def first_error(self) -> str:
         """Why the first of the samples that ended in an error did; empty where none did."""
@@ -145,10 +145,10 @@ class Run:
             UnknownName: there is none.
         """
         with closing(self._store.findings(self.id, position)) as rows:
-            found = next(rows, None)
-        if found is None:
+            row = next(rows, None)
+        if row is None:
             raise UnknownName(f"{self.id} has no sample at position {position}.")
-        return found
+        return row
 
     def neighbours(self, position: int) -> tuple[int | None, int | None]:
         """The positions of the samples before and after one."""
@@ -179,8 +179,8 @@ class Run:
         }
 
     def __repr__(self) -> str:
-        found = self.headline
-        figure = f", {self.primary}={found['value']:.3f}" if found else ""
+        headline = self.headline
+        figure = f", {self.primary}={headline['value']:.3f}" if headline else ""
         return f"<Run {self.id}: {self.status}{figure}>"
 
 

@@ -69,14 +69,16 @@ class Scorer(ABC):
         return None
 
     @abstractmethod
-    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> Sequence[Mapping[str, float]]:
+    async def score(
+        self, predictions: Sequence[SamplePrediction], ask: AskModel
+    ) -> Sequence[Mapping[str, float]]:
         """Scores by name for each prediction, the higher the better. A sample without an answer scores the
         least; what could not be scored (a judge who gave no mark) has no score. A name that begins with an
         underscore is for :meth:`overall` alone.
         """
 
     def overall(
-        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+        self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> Mapping[str, Any]:
         """Figures of the whole that are no mean of the samples'."""
         return {}

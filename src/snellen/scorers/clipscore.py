@@ -57,18 +57,18 @@ class ClipScore(Scorer):
     def models(self) -> list[Model]:
         return [self.model]
 
-    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
-        scores: list[dict[str, float]] = [{"clipscore": 0.0} for _ in found]
+    async def score(self, predictions: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
+        scores: list[dict[str, float]] = [{"clipscore": 0.0} for _ in predictions]
         reason = ""
-        answered = [i for i, one in enumerate(found) if one.answer]
+        answered = [i for i, prediction in enumerate(predictions) if prediction.answer]
         for start in range(0, len(answered), TOGETHER):
             places = answered[start : start + TOGETHER]
             requests = []
             for i in places:
-                sample = found[i].look()
+                sample = predictions[i].look()
                 message = Message("user", (*sample.images, ""))
                 requests.append(
-                    Request((message,), Kind.SCORE, continuations=(found[i].answer,), sample=sample)
+                    Request((message,), Kind.SCORE, continuations=(predictions[i].answer,), sample=sample)
                 )
             for i, reply in zip(places, await ask(self.model, requests), strict=True):
                 if reply.outcome is Outcome.ERROR:
@@ -82,8 +82,8 @@ class ClipScore(Scorer):
         return scores
 
     def overall(
-        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+        self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, Any]:
         """How many captions could not be compared."""
-        missing = sum(not one for one in scores)
+        missing = sum(not score for score in scores)
         return {"without_clipscore": missing} if missing else {}

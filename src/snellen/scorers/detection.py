@@ -93,14 +93,17 @@ class AveragePrecision(Scorer):
     def check(self) -> None:
         require("pycocotools.cocoeval", "metrics", "Average precision")
 
-    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
-        return [{} for _ in found]
+    async def score(self, predictions: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
+        return [{} for _ in predictions]
 
     def overall(
-        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+        self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         true, said = (
-            [[(same(r["name"]), r["box"]) for r in one.details.get(which, [])] for one in found]
+            [
+                [(same(r["name"]), r["box"]) for r in prediction.details.get(which, [])]
+                for prediction in predictions
+            ]
             for which in ("true", "predicted")
         )
         return average_precision(said, true)
@@ -132,8 +135,8 @@ def average_precision(
         ]
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how long it took
-        whole = coco()
-        whole.dataset = {
+        truth = coco()
+        truth.dataset = {
             "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(1, len(true) + 1)],
             "categories": [{"id": i, "name": name} for name, i in number.items()],
             "annotations": [
@@ -141,12 +144,12 @@ def average_precision(
                 for i, row in enumerate(rows(true), 1)
             ],
         }
-        whole.createIndex()
+        truth.createIndex()
         guesses = [{**row, "score": 1.0} for row in rows(predicted)]
         if not guesses:
             return {"map": 0.0, "ap_50": 0.0, "ap_75": 0.0}
-        found = evaluate(whole, whole.loadRes(guesses), "bbox")
-        found.evaluate()
-        found.accumulate()
-        found.summarize()
-    return {name: max(0.0, float(found.stats[i])) for i, name in enumerate(("map", "ap_50", "ap_75"))}
+        result = evaluate(truth, truth.loadRes(guesses), "bbox")
+        result.evaluate()
+        result.accumulate()
+        result.summarize()
+    return {name: max(0.0, float(result.stats[i])) for i, name in enumerate(("map", "ap_50", "ap_75"))}

@@ -77,15 +77,19 @@ class Judge(Scorer):
         asked = _questions(SamplePrediction(sample, answer, Outcome.OK, {}, lambda: sample))
         return self.model, asked if sample.references else ()
 
-    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
-        scores: list[dict[str, float]] = [{} for _ in found]
-        asked = [i for i, one in enumerate(found) if one.answer and one.sample.references]
-        for i, one in enumerate(found):
-            if one.sample.references and not one.answer:
+    async def score(self, predictions: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
+        scores: list[dict[str, float]] = [{} for _ in predictions]
+        asked = [
+            i
+            for i, prediction in enumerate(predictions)
+            if prediction.answer and prediction.sample.references
+        ]
+        for i, prediction in enumerate(predictions):
+            if prediction.sample.references and not prediction.answer:
                 scores[i] = {"judge": 0.0}
         for start in range(0, len(asked), self.most):
             places = asked[start : start + self.most]
-            requests = [request for i in places for request in _questions(found[i])]
+            requests = [request for i in places for request in _questions(predictions[i])]
             replies = list(await ask(self.model, requests))
             for i, pair in zip(places, zip(replies[::2], replies[1::2], strict=True), strict=True):
                 failed = any(reply.outcome is Outcome.ERROR for reply in pair)
@@ -100,12 +104,16 @@ class Judge(Scorer):
         return scores
 
     def overall(
-        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+        self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, Any]:
         """Who judged, how often the orders agreed, and how often the judge agrees with an exact match."""
-        graded = [(one, score) for one, score in zip(found, scores, strict=True) if "_apart" in score]
+        graded = [
+            (prediction, score)
+            for prediction, score in zip(predictions, scores, strict=True)
+            if "_apart" in score
+        ]
         figures: dict[str, Any] = {"judge": redact(self.name)}
-        known = sum(bool(one.sample.references) for one in found)
+        known = sum(bool(prediction.sample.references) for prediction in predictions)
         # What failed is asked again; a reply without a grade is a reply.
         figures["judge_errors"] = sum("_failed" in score for score in scores)
         figures["not_graded"] = known - sum("judge" in score for score in scores) - figures["judge_errors"]
@@ -113,8 +121,8 @@ class Judge(Scorer):
             figures["judge_agrees_with_itself_swapped"] = _share([s["_apart"] == 0 for _, s in graded])
             figures["judge_agrees_with_exact_match"] = _share(
                 [
-                    (s["judge"] > 0.5) == bool(exact_match(one.answer, one.sample.references))
-                    for one, s in graded
+                    (s["judge"] > 0.5) == bool(exact_match(prediction.answer, prediction.sample.references))
+                    for prediction, s in graded
                 ]
             )
         return figures
@@ -124,17 +132,17 @@ def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def _questions(one: SamplePrediction) -> list[Request]:
+def _questions(prediction: SamplePrediction) -> list[Request]:
     """The rubric with the reference before the candidate, and after it."""
-    reference = " / ".join(dict.fromkeys(one.sample.references))
-    told = [f"Reference: {reference}", f"Candidate: {one.answer}"]
-    question = one.sample.question or "What does the image show?"
+    reference = " / ".join(dict.fromkeys(prediction.sample.references))
+    compared = [f"Reference: {reference}", f"Candidate: {prediction.answer}"]
+    question = prediction.sample.question or "What does the image show?"
     decoding = Decoding(max_tokens=16)
     return [
         Request(
             (Message("user", (fill(RUBRIC, question=question, texts="\n".join(texts)),)),), decoding=decoding
         )
-        for texts in (told, told[::-1])
+        for texts in (compared, compared[::-1])
     ]
 
 

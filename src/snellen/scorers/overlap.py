@@ -29,17 +29,17 @@ class Overlap(Scorer):
         for package in ("sacrebleu", "rouge_score.rouge_scorer", "pycocoevalcap.cider.cider"):
             require(package, "metrics", "Scoring captions by their words")
 
-    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
+    async def score(self, predictions: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         rouge: Any = require("rouge_score.rouge_scorer", "metrics", "ROUGE")
         scorer = rouge.RougeScorer(["rougeL"], tokenizer=_Words())
-        ciders = _cider(found)
+        ciders = _cider(predictions)
         scores: list[dict[str, float]] = []
-        for one, cider in zip(found, ciders, strict=True):
-            references = list(one.sample.references)
+        for prediction, cider in zip(predictions, ciders, strict=True):
+            references = list(prediction.sample.references)
             if not references:
                 scores.append({})
                 continue
-            said = one.answer
+            said = prediction.answer
             scores.append(
                 {
                     "rouge_l": scorer.score_multi(references, said)["rougeL"].fmeasure if said else 0.0,
@@ -50,19 +50,24 @@ class Overlap(Scorer):
         return scores
 
     def overall(
-        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+        self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
         """BLEU of the whole, which is no mean of sentences: counts are summed before they are divided."""
         sacrebleu: Any = require("sacrebleu", "metrics", "BLEU")
-        known = [one for one in found if one.sample.references]
+        known = [prediction for prediction in predictions if prediction.sample.references]
         if not known:
             return {}
-        most = max(len(one.sample.references) for one in known)
+        most = max(len(prediction.sample.references) for prediction in known)
         streams = [
-            [_words(one.sample.references[i]) if i < len(one.sample.references) else None for one in known]
+            [
+                _words(prediction.sample.references[i]) if i < len(prediction.sample.references) else None
+                for prediction in known
+            ]
             for i in range(most)
         ]
-        bleu = sacrebleu.corpus_bleu([_words(one.answer) for one in known], streams, tokenize="none")
+        bleu = sacrebleu.corpus_bleu(
+            [_words(prediction.answer) for prediction in known], streams, tokenize="none"
+        )
         return {"corpus_bleu_4": bleu.score / 100}
 
 
@@ -76,23 +81,23 @@ class _Words:
 def _bleu(said: str, references: Sequence[str]) -> float:
     """BLEU-4 of one text, smoothed; exp and log leave it a hair above 1."""
     sacrebleu: Any = require("sacrebleu", "metrics", "BLEU")
-    found = sacrebleu.sentence_bleu(_words(said), [_words(text) for text in references], tokenize="none")
-    return min(1.0, round(float(found.score) / 100, 12))
+    bleu = sacrebleu.sentence_bleu(_words(said), [_words(text) for text in references], tokenize="none")
+    return min(1.0, round(float(bleu.score) / 100, 12))
 
 
 def _words(text: str) -> str:
     return " ".join(tokens(text))
 
 
-def _cider(found: Sequence[SamplePrediction]) -> list[float]:
+def _cider(predictions: Sequence[SamplePrediction]) -> list[float]:
     """CIDEr of each prediction; 0 where there is no answer, or no reference."""
     cider: Any = require("pycocoevalcap.cider.cider", "metrics", "CIDEr")
-    known = [i for i, one in enumerate(found) if one.sample.references]
-    values = [0.0] * len(found)
+    known = [i for i, prediction in enumerate(predictions) if prediction.sample.references]
+    values = [0.0] * len(predictions)
     if not known:
         return values
-    references = {i: [_words(text) for text in found[i].sample.references] for i in known}
-    answers = {i: [_words(found[i].answer)] for i in known}
+    references = {i: [_words(text) for text in predictions[i].sample.references] for i in known}
+    answers = {i: [_words(predictions[i].answer)] for i in known}
     _, each = cider.Cider().compute_score(references, answers)
     for i, value in zip(known, each, strict=True):
         values[i] = float(value)

@@ -117,10 +117,10 @@ class Similarity(Scorer):
     def identity(self) -> dict[str, Any]:
         return {self.name: embedder(self.name).digest}
 
-    async def score(self, found: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
+    async def score(self, predictions: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         import numpy as np
 
-        texts = [self.of(one) for one in found]
+        texts = [self.of(prediction) for prediction in predictions]
         unique = list(dict.fromkeys(t for answer, more in texts for t in (answer, *more) if t))
         place = {text: i for i, text in enumerate(unique)}
         vectors = await asyncio.to_thread(embedder(self.name).embed, unique) if unique else np.zeros((0, 1))
@@ -135,9 +135,9 @@ class Similarity(Scorer):
         return scores
 
     def overall(
-        self, found: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
+        self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
-        values = [one[self.score_name] for one in scores if self.score_name in one]
+        values = [score[self.score_name] for score in scores if self.score_name in score]
         prefix = "study" if self.score_name == "similarity" else f"{self.score_name}_study"
         return {f"{prefix}_{name}": value for name, value in study_figures(values).items()}
 

@@ -68,10 +68,10 @@ class Database(ABC):
             StoreError: it did.
         """
         with self.engine.connect() as connection:
-            found = self.version(connection)
-        if found != SCHEMA_VERSION:
+            version = self.version(connection)
+        if version != SCHEMA_VERSION:
             raise StoreError(
-                f"{self.name}: written by another version of Snellen (layout {found}; this one reads "
+                f"{self.name}: written by another version of Snellen (layout {version}; this one reads "
                 f"{SCHEMA_VERSION}). Use that version, or another --workspace."
             )
 
@@ -170,8 +170,8 @@ class Postgres(Database):
             wait=wait_random_exponential(0.2, 5),
             reraise=True,
         )
-        found: T = retrying(super().transact, work)
-        return found
+        result: T = retrying(super().transact, work)
+        return result
 
     def _lost(self, error: BaseException) -> bool:
         """Whether an error says that the server cannot be reached just now."""

@@ -180,8 +180,8 @@ class ParquetRun:
         with self._explained("read"):
             self._files.invalidate_cache()  # others write here too
             there = self._files.exists(self._folder)
-            found = self._files.ls(self._folder, detail=False) if there else []
-        names = (name.rsplit("/", 1)[-1] for name in found)
+            paths = self._files.ls(self._folder, detail=False) if there else []
+        names = (name.rsplit("/", 1)[-1] for name in paths)
         known = sorted(name for name in names if re.fullmatch(r"\d{12}-\d{12}\.parquet", name))
         if len(known) < self.count:
             raise StoreError(
@@ -260,9 +260,9 @@ class ParquetRun:
         Raises:
             UnknownName: there is none of that id.
         """
-        if (found := self._of(id)) is None:
+        if (row := self._of(id)) is None:
             raise UnknownName(f"{self.run} has no sample {id!r}.")
-        return {"run": self.run, **{name: found[name] for name in _SAMPLE}}
+        return {"run": self.run, **{name: row[name] for name in _SAMPLE}}
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Whole rows with the answers behind them."""
@@ -271,8 +271,8 @@ class ParquetRun:
 
     def replies(self, id: str) -> list[Response]:
         """The answers behind one sample's prediction, in the order of asking."""
-        found = self._of(id)
-        return [] if found is None else _replies_of(found)
+        row = self._of(id)
+        return [] if row is None else _replies_of(row)
 
     def _of(self, id: str) -> dict[str, Any] | None:
         """The whole row of a sample: ids alone are read until it is found."""
@@ -292,13 +292,13 @@ class ParquetRun:
                     before = row["position"]
         return before, None
 
-    def keep_metrics(self, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Put the scores of samples in place of those that they had, shard by shard."""
         for name in self.names():
             rows = list(self.read(name))
-            if any(row["id"] in found for row in rows):
+            if any(row["id"] in metrics for row in rows):
                 self.write(
-                    name, [{**row, "metrics": dict(found.get(row["id"], row["metrics"]))} for row in rows]
+                    name, [{**row, "metrics": dict(metrics.get(row["id"], row["metrics"]))} for row in rows]
                 )
 
     @contextmanager

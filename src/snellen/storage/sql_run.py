@@ -52,7 +52,7 @@ class RunStorage(Protocol):
         """The positions of the samples before and after one."""
         ...
 
-    def keep_metrics(self, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Put the scores of samples in place of those that they had."""
         ...
 
@@ -92,10 +92,10 @@ class SqlRun:
             UnknownName: there is none of that id.
         """
         query = sa.select(samples).where(samples.c.run == self.run, samples.c.id == id)
-        found = self._store.do(lambda connection: connection.execute(query).mappings().one_or_none())
-        if found is None:
+        row = self._store.do(lambda connection: connection.execute(query).mappings().one_or_none())
+        if row is None:
             raise UnknownName(f"{self.run} has no sample {id!r}.")
-        return dict(found)
+        return dict(row)
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
         """Rows of samples with their predictions; or the one at a position."""
@@ -145,13 +145,13 @@ class SqlRun:
         after = sa.select(sa.func.min(here)).where(of_run, here > position)
         return self._store.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
 
-    def keep_metrics(self, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Put the scores of samples in place of those that they had."""
         change = (
             sa.update(predictions)
             .where(predictions.c.run == self.run, predictions.c.sample == sa.bindparam("of"))
             .values(metrics=sa.bindparam("now"))
         )
-        rows = [{"of": name, "now": dict(scores)} for name, scores in sorted(found.items())]
+        rows = [{"of": name, "now": dict(scores)} for name, scores in sorted(metrics.items())]
         if rows:
             self._store.do(lambda connection: connection.execute(change, rows))

@@ -54,8 +54,8 @@ def is_address(where: Path | str) -> bool:
     Raises:
         BadOption: an address of something else.
     """
-    scheme, found, _ = str(where).partition("://")
-    if not found or not isinstance(where, str):
+    scheme, separator, _ = str(where).partition("://")
+    if not separator or not isinstance(where, str):
         return False
     if scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise BadOption(
@@ -185,9 +185,9 @@ class Store:
                     return str(known)
             return None
 
-        if (found := self.do(write)) is None:
+        if (begun := self.do(write)) is None:
             raise StoreError(f"{self.name}: no free id for a run of {name}.")
-        return found
+        return begun
 
     def unfinished(self, specification: str, sink: str | None = None) -> str | None:
         """The cache salt of the newest fresh run of a specification, and a sink, that is not finished."""
@@ -242,9 +242,9 @@ class Store:
 
         self.do(write)
 
-    def keep_metrics(self, run: str, found: Mapping[str, Mapping[str, float]]) -> None:
+    def keep_metrics(self, run: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Commit the scores of samples, in place of those that they had."""
-        self.records(run).keep_metrics(found)
+        self.records(run).keep_metrics(metrics)
 
     def move(self, run: str, sink: str | None) -> None:
         """Have a run that holds nothing yet put its samples elsewhere."""
@@ -283,8 +283,8 @@ class Store:
         query = sa.select(runs).order_by(runs.c.created, runs.c.id)
         if ids is not None:
             pages = [query.where(runs.c.id.in_(ids[i : i + 500])) for i in range(0, len(ids), 500)]
-            found = self.do(lambda c: [dict(row) for page in pages for row in c.execute(page).mappings()])
-            return sorted(found, key=lambda row: (row["created"], row["id"]))
+            rows = self.do(lambda c: [dict(row) for page in pages for row in c.execute(page).mappings()])
+            return sorted(rows, key=lambda row: (row["created"], row["id"]))
         return self.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def find(self, name: str) -> str:
@@ -299,13 +299,13 @@ class Store:
             return ids[0]
         if name in ids:
             return name
-        found = [run for run in ids if name and run.startswith(name)]
-        if len(found) == 1:
-            return found[0]
-        if found:
+        matches = [run for run in ids if name and run.startswith(name)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
             raise UnknownName(
-                f"{name!r} begins the ids of {len(found)} runs: {', '.join(found[:5])}"
-                f"{' …' if len(found) > 5 else ''}. Give more of one."
+                f"{name!r} begins the ids of {len(matches)} runs: {', '.join(matches[:5])}"
+                f"{' …' if len(matches) > 5 else ''}. Give more of one."
             )
         known = f"The newest: {', '.join(ids[:5])}." if ids else "There are no runs yet."
         raise UnknownName(
@@ -434,9 +434,9 @@ def _jsonable(value: Any) -> Any:
 
 
 def _recall(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Response]:
-    found = {}
+    responses_by_key = {}
     for start in range(0, len(keys), 500):
         query = sa.select(responses).where(responses.c.key.in_(keys[start : start + 500]))
         for row in connection.execute(query).mappings():
-            found[row["key"]] = response_of(row)
-    return found
+            responses_by_key[row["key"]] = response_of(row)
+    return responses_by_key

@@ -72,11 +72,11 @@ class VoteStore:
             .where(battles.c.source.in_(DEALT))
             .group_by(battles.c.left, battles.c.right)
         )
-        found: dict[frozenset[str], int] = {}
+        counts: dict[frozenset[str], int] = {}
         for left, right, count in self.store.do(lambda c: c.execute(query).all()):
             pair = frozenset((left, right))
-            found[pair] = found.get(pair, 0) + count
-        return found
+            counts[pair] = counts.get(pair, 0) + count
+        return counts
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these battles are there."""
@@ -138,10 +138,10 @@ class VoteStore:
         Raises:
             UnknownName: there is none, or it is somebody else's.
         """
-        found = next(iter(self.battles([id])), None)
-        if found is None or (voter is not None and found.voter != voter):
+        battle = next(iter(self.battles([id])), None)
+        if battle is None or (voter is not None and battle.voter != voter):
             raise UnknownName(f"There is no battle {id!r} of yours. Begin one: /arena")
-        return found
+        return battle
 
     def battles(self, ids: Sequence[str]) -> list[Battle]:
         """Battles as they stand, in the order of these ids; those that are not there are left out."""
@@ -162,9 +162,9 @@ class VoteStore:
                 asked.setdefault(row["battle"], []).append(Turn(row["number"], row["question"], *sides))
             # In the order of the chain: the last link is the one that stands.
             last = {(r["battle"], r["voter"]): r for r in rows(votes, votes.c.battle, votes.c.number)}
-            told = {(row["battle"], row["voter"]) for row in rows(reveals, reveals.c.battle)}
+            revealed = {(row["battle"], row["voter"]) for row in rows(reveals, reveals.c.battle)}
             return [
-                _battle(row, asked.get(id, []), last.get((id, row["voter"])), (id, row["voter"]) in told)
+                _battle(row, asked.get(id, []), last.get((id, row["voter"])), (id, row["voter"]) in revealed)
                 for id in ids
                 if (row := known.get(id)) is not None
             ]
@@ -349,10 +349,10 @@ class VoteStore:
         query = _standing(
             votes.c.battle, votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *columns
         )
-        found = []
+        cast_votes = []
         for row in self.store.do(lambda c: c.execute(query.where(_settled())).mappings().all()):
             right = row["content"].get("right") or (None, None)
-            found.append(
+            cast_votes.append(
                 CastVote(
                     row["battle"],
                     row["voter"],
@@ -364,7 +364,7 @@ class VoteStore:
                     (right[0], right[1]),
                 )
             )
-        return found
+        return cast_votes
 
     def voted(self) -> Iterator[Battle]:
         """All battles with a vote that counts, the oldest first, a page in memory at a time."""
@@ -442,14 +442,14 @@ def _leaks() -> sa.Exists:
     return sa.exists().where(arena_answers.c.battle == votes.c.battle, arena_answers.c.leak != "")
 
 
-def _battle(row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, told: bool) -> Battle:
+def _battle(row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, shown: bool) -> Battle:
     """A battle from its row, its turns, the last link of its votes, and whether the names were shown."""
     vote = None
     if last is not None and last["choice"] != UNDO:
         vote = Vote(Choice(last["choice"]), tuple(last["reasons"]), last["turn"], last["created"])
     names = ("id", "voter", "source", "item", "left", "right", "propensity", "content", "repeats", "created")
     known = {name: row[name] for name in names}
-    return Battle(**known, images=tuple(row["images"]), turns=tuple(asked), vote=vote, revealed=told)
+    return Battle(**known, images=tuple(row["images"]), turns=tuple(asked), vote=vote, revealed=shown)
 
 
 def _answer(row: Mapping[Any, Any]) -> Answer:

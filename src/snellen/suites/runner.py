@@ -54,7 +54,7 @@ class SuiteResult:
     @property
     def runs(self) -> list[Run]:
         """All runs, each once."""
-        return list({one.run.id: one.run for one in self.done}.values())
+        return list({completed.run.id: completed.run for completed in self.done}.values())
 
     def tables(self) -> dict[str, list[TableRow]]:
         """Published beside measured, part by part, where somebody published figures."""
@@ -66,12 +66,12 @@ class SuiteResult:
 
     def sweeps(self) -> dict[str, list[TableRow]]:
         """What parts without published figures measured, at each value of what they vary."""
-        found = {
+        sweeps = {
             part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
             for part in self.suite.parts
             if not part.published
         }
-        return {name: rows for name, rows in found.items() if rows}
+        return {name: rows for name, rows in sweeps.items() if rows}
 
     def verdicts(self) -> list[tuple[str, str, str]]:
         """Each claim with what was measured, and the verdict."""
@@ -81,12 +81,12 @@ class SuiteResult:
         """Part, model, protocol, metric, committed score, and the measured one (None where there is none)."""
         rows = []
         for part, model, protocol, metric, score in self.suite.reference:
-            found = (
+            pairs = (
                 value_of(d.run, metric)
                 for d in self.done
                 if (d.part.name, d.run.model, d.run.protocol) == (part, model, protocol)
             )
-            rows.append((part, model, protocol, metric, score, next(found, None)))
+            rows.append((part, model, protocol, metric, score, next(pairs, None)))
         return rows
 
     def averages(self) -> list[dict[str, Any]]:
@@ -95,10 +95,10 @@ class SuiteResult:
         """
         scores: dict[str, dict[str, float | None]] = {d.run.model: {} for d in self.done}
         for part, metric, scale in self.suite.average:
-            for model, mine in scores.items():
-                found = [d.run for d in self.done if d.part.name == part and d.run.model == model]
-                value = value_of(found[0], metric) if found else None
-                mine[part] = None if value is None else scale * value
+            for model, own in scores.items():
+                runs_of_part = [d.run for d in self.done if d.part.name == part and d.run.model == model]
+                value = value_of(runs_of_part[0], metric) if runs_of_part else None
+                own[part] = None if value is None else scale * value
         return [row.as_dict() for row in averages(scores)] if self.suite.average else []
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,8 +110,8 @@ class SuiteResult:
             "published": {name: [row.as_dict() for row in rows] for name, rows in self.tables().items()},
             "sweeps": {name: [row.as_dict() for row in rows] for name, rows in self.sweeps().items()},
             "claims": [
-                {"claim": text, "measured": told, "verdict": verdict}
-                for text, told, verdict in self.verdicts()
+                {"claim": text, "measured": evidence, "verdict": verdict}
+                for text, evidence, verdict in self.verdicts()
             ],
             "reference": [
                 dict(zip(("part", "model", "protocol", "metric", "committed", "measured"), row, strict=True))
@@ -191,10 +191,10 @@ def value_of(run: Run, metric: str) -> float | None:
     if metric == "per_hour":
         speed = figures.get("items_per_second")
         return None if speed is None else 3600 * speed
-    found = figures.get(metric, figures.get("protocol", {}).get(metric))
-    if isinstance(found, Mapping):
-        found = found.get("value")
-    return float(found) if isinstance(found, int | float) else None
+    value = figures.get(metric, figures.get("protocol", {}).get(metric))
+    if isinstance(value, Mapping):
+        value = value.get("value")
+    return float(value) if isinstance(value, int | float) else None
 
 
 # ── claims ──────────────────────────────────────────────────────────────────────────────────────────
@@ -230,27 +230,31 @@ def _verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
     if claim.spread is not None:
         return _of_spread(_selected(claim.spread, done), pairs)
     try:
-        found = [compare([low, high], across=True)[0] for low, high in pairs]
+        comparisons = [compare([low, high], across=True)[0] for low, high in pairs]
     except UsageError as error:  # samples without a score, say
         return str(error), "open"
-    told, verdicts = [], set()
-    for (low, high), one, p in zip(pairs, found, holm([one.result.p for one in found]), strict=True):
-        gap = one.result.difference
-        told.append(f"{low.data}: {low.model} {100 * gap.value:+.1f} points against {high.model}")
+    evidence, verdicts = [], set()
+    for (low, high), comparison, p in zip(
+        pairs, comparisons, holm([comparison.result.p for comparison in comparisons]), strict=True
+    ):
+        gap = comparison.result.difference
+        evidence.append(f"{low.data}: {low.model} {100 * gap.value:+.1f} points against {high.model}")
         real = p < 1 - LEVEL
         verdicts.add("not decided" if not real else "holds" if gap.value < 0 else "does not hold")
     if len(verdicts) == 1:
-        return "; ".join(told), verdicts.pop()
-    return "; ".join(told), "holds in part" if "holds" in verdicts else "does not hold"
+        return "; ".join(evidence), verdicts.pop()
+    return "; ".join(evidence), "holds in part" if "holds" in verdicts else "does not hold"
 
 
 def _best_pairs(lower: Sequence[CompletedRun], higher: Sequence[CompletedRun]) -> Iterator[tuple[Run, Run]]:
     """For each data set, at each setting that both have, the best run of one sort and that of the other."""
     groups: dict[tuple[str, str, Any], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for i, side in enumerate((lower, higher)):
-        for one in side:
-            setting = next(iter(one.setting.values()), None)
-            groups[one.run.manifest["data"]["fingerprint"], one.run.primary, setting][i].append(one.run)
+        for completed in side:
+            setting = next(iter(completed.setting.values()), None)
+            groups[completed.run.manifest["data"]["fingerprint"], completed.run.primary, setting][i].append(
+                completed.run
+            )
     for low, high in groups.values():
         if low and high:
             yield max(low, key=_value), max(high, key=_value)
@@ -262,8 +266,8 @@ def _value(run: Run) -> float:
 
 def _of_spread(spread: Sequence[CompletedRun], pairs: Sequence[tuple[Run, Run]]) -> tuple[str, str]:
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for one in spread:
-        groups[one.run.model, one.run.data].append(_value(one.run))
+    for completed in spread:
+        groups[completed.run.model, completed.run.data].append(_value(completed.run))
     widths = [max(values) - min(values) for values in groups.values() if len(values) > 1]
     if not widths:
         return "nothing that differs was examined", "open"
@@ -272,8 +276,8 @@ def _of_spread(spread: Sequence[CompletedRun], pairs: Sequence[tuple[Run, Run]])
     if not gaps:
         return "no gap is known on the same data", "open"
     gap = mean(gaps)
-    told = f"{100 * max(widths):.1f} points at most, and the gap is {100 * gap:.1f}"
-    return told, "holds" if max(widths) < gap else "does not hold"
+    evidence = f"{100 * max(widths):.1f} points at most, and the gap is {100 * gap:.1f}"
+    return evidence, "holds" if max(widths) < gap else "does not hold"
 
 
 # ── examination ─────────────────────────────────────────────────────────────────────────────────────
@@ -365,13 +369,13 @@ def forecast(
     check_limit(limit)
     _check_options(suite, options or {})
     left_out: list[str] = []
-    found = []
+    estimates = []
     common = {"workspace": workspace, "max_cost": max_cost, "at_hand": SharedResources()}
     for part, _, model, make in _plans(suite, models, limit, **common, known_options=options or {}):
         with _told(part, model, left_out):
             plan = make()
-            found += [(part.name, one) for one in plan.forecasts()]
-    return found, left_out
+            estimates += [(part.name, estimate) for estimate in plan.forecasts()]
+    return estimates, left_out
 
 
 def run_suite(
@@ -398,7 +402,7 @@ def run_suite(
     """
     check_limit(limit)
     _check_options(suite, options or {})
-    found = SuiteResult(suite, limited=limit is not None)
+    result = SuiteResult(suite, limited=limit is not None)
     # One store, and one budget, for all of it.
     store = workspace if isinstance(workspace, Store) else Store(workspace)
     hand = SharedResources()
@@ -409,14 +413,14 @@ def run_suite(
             if model != last and last in hand.models:
                 hand.models.pop(last).close()
             last = model
-            with _told(part, model, found.left_out):
+            with _told(part, model, result.left_out):
                 plan = make()
-                found.done += [CompletedRun(part, setting, run) for run in plan.run(watch)]
+                result.done += [CompletedRun(part, setting, run) for run in plan.run(watch)]
     finally:
-        for one in hand.models.values():
-            one.close()
-    if not found.done:
-        reasons = "; ".join(found.left_out[:3])
+        for loaded in hand.models.values():
+            loaded.close()
+    if not result.done:
+        reasons = "; ".join(result.left_out[:3])
         reasons = reasons or "no model that is named can answer any of its parts"
         raise DataError(f"Nothing of the suite {suite.name!r} could be examined: {reasons}")
-    return found
+    return result

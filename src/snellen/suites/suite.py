@@ -113,18 +113,18 @@ class Suite:
         Raises:
             DataError: it is not there, no YAML, or not of the form of a suite.
         """
-        found = read_mapping(path, "suite")
+        content = read_mapping(path, "suite")
         where = str(path)
         for key in ("parts", "claims", "reference", "average"):
-            if not isinstance(found.get(key, []), list):
-                raise DataError(f"{where}: {key} is a list; found {found[key]!r}.")
-        parts = [_part(one, f"{where}, part {i}") for i, one in enumerate(found.pop("parts", []), 1)]
-        claims = [_claim(one, f"{where}, claim {i}") for i, one in enumerate(found.pop("claims", []), 1)]
+            if not isinstance(content.get(key, []), list):
+                raise DataError(f"{where}: {key} is a list; found {content[key]!r}.")
+        parts = [_part(raw, f"{where}, part {i}") for i, raw in enumerate(content.pop("parts", []), 1)]
+        claims = [_claim(raw, f"{where}, claim {i}") for i, raw in enumerate(content.pop("claims", []), 1)]
         rows = {
-            key: tuple(tuple(row) if isinstance(row, list) else (row,) for row in found.pop(key, ()))
+            key: tuple(tuple(row) if isinstance(row, list) else (row,) for row in content.pop(key, ()))
             for key in ("reference", "average")
         }
-        given = {**found, **rows, "name": path.stem, "parts": tuple(parts), "claims": tuple(claims)}
+        given = {**content, **rows, "name": path.stem, "parts": tuple(parts), "claims": tuple(claims)}
         made: Suite = _made(cls, given, where)
         known = {part.name for part in made.parts}
         for claim in made.claims:
@@ -151,13 +151,13 @@ def _made(kind: Any, given: Mapping[str, Any], where: str) -> Any:
     """
     if not isinstance(given, Mapping):
         raise DataError(f"{where}: expected keys and values, found {given!r}.")
-    refuse_unknown(given, [one.name for one in fields(kind)], where)
-    sorts = {one.name: str(one.type).partition("[")[0] for one in fields(kind)}
+    refuse_unknown(given, [option.name for option in fields(kind)], where)
+    sorts = {option.name: str(option.type).partition("[")[0] for option in fields(kind)}
     for key, value in given.items():
         wanted = {"tuple": list | tuple, "Mapping": Mapping, "str": str, "float": int | float}.get(sorts[key])
         if wanted is not None and not isinstance(value, wanted):
-            told = {"tuple": "a list", "Mapping": "keys and values", "str": "a text", "float": "a number"}
-            raise DataError(f"{where}: {key} is {told[sorts[key]]}; found {value!r}.")
+            words = {"tuple": "a list", "Mapping": "keys and values", "str": "a text", "float": "a number"}
+            raise DataError(f"{where}: {key} is {words[sorts[key]]}; found {value!r}.")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     try:
         return kind(**values)
@@ -177,12 +177,12 @@ def _part(given: Any, where: str) -> Part:
             if not all(cell is None or isinstance(cell, int | float) for cell in figures):
                 raise DataError(f"{where}, published: the row {list(row)} has a figure that is no number.")
             if len(row) != len(made_published.columns):
-                told = f"{len(row)} cells, and there are {len(made_published.columns)} columns"
-                raise DataError(f"{where}, published: the row {list(row)} has {told}.")
+                mismatch = f"{len(row)} cells, and there are {len(made_published.columns)} columns"
+                raise DataError(f"{where}, published: the row {list(row)} has {mismatch}.")
         given["published"] = made_published
     made: Part = _made(Part, given, where)
     for key in made.filters:
-        if key not in {one.name for one in fields(Filters)}:
+        if key not in {option.name for option in fields(Filters)}:
             raise DataError(
                 f"{where}: no filter {key!r}.{did_you_mean(key, [f.name for f in fields(Filters)])}"
             )

@@ -231,12 +231,12 @@ def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
 
     config = checkpoint.config()
     text = config.get_text_config(decoder=True)
-    whole = text is not config
+    multimodal = text is not config
     try:
-        model = checkpoint.load(AutoModelForImageTextToText if whole else AutoModelForCausalLM)
+        model = checkpoint.load(AutoModelForImageTextToText if multimodal else AutoModelForCausalLM)
     except ModelError as error:
         raise ModelError(f"{checkpoint.name}: no decoder that writes text ({error})") from error
-    decoder = model.model.language_model if whole else model.base_model
+    decoder = model.model.language_model if multimodal else model.base_model
     head = model.get_output_embeddings()
     tied = head is None or head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
     tokenizer = checkpoint.load_processor(AutoTokenizer)

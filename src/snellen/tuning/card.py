@@ -23,13 +23,13 @@ def curves(log: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[tup
     >>> curves({"a": [{"loss": 2, "step": 1}, {"loss": 1, "step": 2}], "b": [{"loss": 0, "step": 1}]}, "loss")
     [([1, 2], [2, 1]), ([3], [0])]
     """
-    found, start = [], 0
+    series, start = [], 0
     for rows in log.values():
         points = [(start + row["step"], row[key]) for row in rows if key in row]
         if points:
-            found.append(([x for x, _ in points], [y for _, y in points]))
+            series.append(([x for x, _ in points], [y for _, y in points]))
         start += max((row["step"] for row in rows if "step" in row), default=0)
-    return found
+    return series
 
 
 def draw_curves(log: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -69,7 +69,7 @@ def write_card(
     *,
     base: str,
     on_hub: str | None,
-    whole: bool,
+    complete: bool,
     recipe: Recipe | None,
     results: Sequence[Result],
     weakest: Result | None,
@@ -90,7 +90,10 @@ def write_card(
     """
     from huggingface_hub import ModelCardData
 
-    figures = [HubMetric(one.data, one.protocol, one.score, round(100 * one.after, 2)) for one in results]
+    figures = [
+        HubMetric(result.data, result.protocol, result.score, round(100 * result.after, 2))
+        for result in results
+    ]
     adapter = recipe is not None and recipe.adapter
     data = ModelCardData(
         base_model=on_hub,
@@ -106,7 +109,8 @@ def write_card(
         "|---|---|---|---|---|---|---|",
     ]
     table += [
-        f"| {_cell(one.task)} | {one.score} | {one.paired.n} | {' | '.join(one.told)} |" for one in rows
+        f"| {_cell(result.task)} | {result.score} | {result.paired.n} | {' | '.join(result.told)} |"
+        for result in rows
     ]
     text = [
         "---",
@@ -140,7 +144,7 @@ def write_card(
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
     text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
     write_atomic(folder / "README.md", "\n".join(text))
-    if whole:
+    if complete:
         write_entries(folder, figures)
 
 

@@ -71,14 +71,14 @@ def examples(
         return _told(sample, protocol, options)
     assert sample.label is not None
     rng = random.Random(f"snellen/teach/{seed}/{sample.id}")
-    found = []
+    pairs = []
     if teach != "names":
-        found.append(_example(sample, rng.choice(OPEN_WORLD), sample.label))
+        pairs.append(_example(sample, rng.choice(OPEN_WORLD), sample.label))
     if teach != "open":
-        found.append(
+        pairs.append(
             _example(sample, fill(CLOSED_SET, names=", ".join(_names(sample, confused, rng))), sample.label)
         )
-    return found
+    return pairs
 
 
 def _example(sample: Sample, text: str, answer: str) -> Example:

@@ -54,17 +54,17 @@ class Leaks:
 
     def notes(self, names: Sequence[str], *, dropped: bool) -> list[str]:
         """What a user should hear, where something is trained all the same."""
-        found = []
+        notes = []
         if self.identical:
             what = "left out" if dropped else "learnt from all the same, so the test flatters"
-            found.append(f"{len(self.identical)} {self._identical}: {what}.")
+            notes.append(f"{len(self.identical)} {self._identical}: {what}.")
         if self.near:
             pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in self.near[:5])
-            found.append(
+            notes.append(
                 f"{len(self.near)} training images look nearly like one that is tested, by a perceptual hash "
                 f"({pairs}{' …' if len(self.near) > 5 else ''}). They were learnt from; look at them."
             )
-        return found + [
+        return notes + [
             f"{name}: {len(unread)} images cannot be read and are left out."
             for name, unread in zip(names, self.unread, strict=True)
             if unread
@@ -104,21 +104,21 @@ def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
     known: dict[str, str] = {}
     for name, hashes in zip(shown.ids, shown.exact, strict=True):
         known |= dict.fromkeys(hashes, name)
-    found = Leaks()
+    result = Leaks()
     for selection in train:
         looked = _Looked()
         _look(selection, looked)
         same: set[int] = set()
         for name, place, hashes in zip(looked.ids, looked.places, looked.exact, strict=True):
-            match = next((known[one] for one in hashes if one in known), None)
+            match = next((known[digest] for digest in hashes if digest in known), None)
             if match is not None:
                 same.add(place)
-                found.identical.append((name, match))
-        found.places.append(same)
-        found.unread.append(looked.unread)
-        found.near += _near(looked, shown, same)
-    found.near.sort(key=lambda row: row[2])
-    return found
+                result.identical.append((name, match))
+        result.places.append(same)
+        result.unread.append(looked.unread)
+        result.near += _near(looked, shown, same)
+    result.near.sort(key=lambda row: row[2])
+    return result
 
 
 def _look(selection: Selection, into: _Looked) -> None:
@@ -127,10 +127,10 @@ def _look(selection: Selection, into: _Looked) -> None:
         places = range(len(selection))
         for start in range(0, len(selection), CHUNK):
             chunk = places[start : start + CHUNK]
-            for place, found in zip(chunk, pool.map(partial(_hashes, selection), chunk), strict=True):
-                if found is None:
+            for place, hashed in zip(chunk, pool.map(partial(_hashes, selection), chunk), strict=True):
+                if hashed is None:
                     into.unread.add(place)
-                for exact, perceptual in found or ():
+                for exact, perceptual in hashed or ():
                     into.exact.append(exact)
                     into.perceptual.append(perceptual)
                     into.ids.append(selection.id(place))
@@ -143,16 +143,16 @@ def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int
     """
     import imagehash
 
-    found = []
+    digests = []
     try:
         for image in selection[place].images:
             pixels = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
-            found.append(((image.sha256, pixels), int(str(imagehash.phash(image.pixels)), 16)))
+            digests.append(((image.sha256, pixels), int(str(imagehash.phash(image.pixels)), 16)))
     except DataError:
         if not selection.skip_invalid:
             raise
         return None
-    return found
+    return digests
 
 
 def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[str, str, int]]:
@@ -160,10 +160,10 @@ def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[str, st
 
     if not shown.perceptual or not looked.perceptual:
         return []
-    mine, theirs = (np.array(one.perceptual, dtype=np.uint64) for one in (looked, shown))
-    found: list[tuple[str, str, int]] = []
-    for start in range(0, len(mine), CHUNK):
-        rows = mine[start : start + CHUNK]
+    own, theirs = (np.array(images.perceptual, dtype=np.uint64) for images in (looked, shown))
+    near: list[tuple[str, str, int]] = []
+    for start in range(0, len(own), CHUNK):
+        rows = own[start : start + CHUNK]
         best, where = np.full(len(rows), 65), np.zeros(len(rows), dtype=int)
         for other in range(0, len(theirs), CHUNK):
             apart: np.ndarray[Any, Any] = np.bitwise_count(
@@ -173,9 +173,9 @@ def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[str, st
             distance = apart[np.arange(len(rows)), nearest]
             closer = distance < best
             best[closer], where[closer] = distance[closer], nearest[closer] + other
-        found += [
+        near += [
             (looked.ids[start + row], shown.ids[int(where[row])], int(best[row]))
             for row in np.flatnonzero(best <= NEAR).tolist()
             if looked.places[start + row] not in same
         ]
-    return found
+    return near

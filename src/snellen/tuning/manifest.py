@@ -36,14 +36,14 @@ class TuningManifest:
 
     def held(self) -> dict[str, Any]:
         """What was written down; empty where nothing is, or it is of another tuning."""
-        found = self._read()
-        return found if found.get("specification") == self.specification else {}
+        content = self._read()
+        return content if content.get("specification") == self.specification else {}
 
     def _read(self) -> dict[str, Any]:
         if not self._path.is_file():
             return {}
-        found = yaml.safe_load(self._path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        content = yaml.safe_load(self._path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
 
     def begin(self) -> None:
         """Make the folder, or go on in it. One in which nothing was learnt yet is taken over.
@@ -72,7 +72,7 @@ class TuningManifest:
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Write something more down; the file is whole at any time."""
-        told = {**self._read(), "specification": self.specification, **self._about, **facts}
+        content = {**self._read(), "specification": self.specification, **self._about, **facts}
         # Only what JSON has, so that YAML writes nothing of Python's own.
-        plain = json.loads(json.dumps(told, default=str))
+        plain = json.loads(json.dumps(content, default=str))
         write_atomic(self._path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

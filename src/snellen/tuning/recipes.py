@@ -118,13 +118,13 @@ def freeze(model: Any, trains: Iterable[str]) -> int:
         Unsupported: the model has no such part under a known name.
     """
     wanted, left = set(trains), 0
-    found = set()
+    names = set()
     for path, parameter in model.named_parameters():
         part = part_of(path)
-        found.add(part)
+        names.add(part)
         parameter.requires_grad_(part in wanted)
         left += parameter.numel() if part in wanted else 0
-    if "projector" in wanted - found:
+    if "projector" in wanted - names:
         raise Unsupported(
             f"{type(model).__name__} has no projector under a known name, so it cannot be trained alone. "
             "Recipes that do without: lora, full."
@@ -141,7 +141,7 @@ def check_lora(options: Mapping[str, Any]) -> None:
         MissingExtra: peft is not installed.
     """
     peft: Any = require("peft", "tune", "Fine-tuning")
-    known = [one.name for one in dataclasses.fields(peft.LoraConfig)]
+    known = [option.name for option in dataclasses.fields(peft.LoraConfig)]
     for key, value in options.items():
         if key not in known:
             raise BadOption(

@@ -65,14 +65,14 @@ class Result:
     @property
     def sentence(self) -> str:
         """The verdict, with what so many samples could have shown."""
-        found = self.paired
+        difference = self.paired
         if self.verdict != "no difference shown":
             return self.verdict
-        if found.n == 1:
+        if difference.n == 1:
             return "one sample tells nothing"
-        if not found.only_first and not found.only_second:
-            return f"the same on all {found.n}"
-        return f"not parted: {found.n} samples show {100 * found.detectable:.0f} points or more"
+        if not difference.only_first and not difference.only_second:
+            return f"the same on all {difference.n}"
+        return f"not parted: {difference.n} samples show {100 * difference.detectable:.0f} points or more"
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""
@@ -90,23 +90,23 @@ class Result:
 
 def result_of(before: Run, after: Run) -> Result:
     """Two runs on the same samples, perhaps by two protocols (a head ranks names, the model said them)."""
-    (found,) = compare([after, before], across=True)
+    (comparison,) = compare([after, before], across=True)
     asked, now = (run.manifest["protocol"]["name"] for run in (before, after))
     title = f"{after.manifest['data']['name']}, {asked}" + (f" → {now}" if now != asked else "")
     scores = [float(run.metrics[run.primary]["value"]) for run in (before, after)]
-    return Result(title, found.score, before.id, after.id, scores[0], scores[1], found.result)
+    return Result(title, comparison.score, before.id, after.id, scores[0], scores[1], comparison.result)
 
 
 def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None:
     """The same on the samples of some classes; None where there are fewer than two."""
-    one, other = before.outcomes.set_index("id"), after.outcomes.set_index("id")
-    one = one[one["label"].isin(classes)]
-    if len(one) < 2:
+    first, other = before.outcomes.set_index("id"), after.outcomes.set_index("id")
+    first = first[first["label"].isin(classes)]
+    if len(first) < 2:
         return None
-    other = other.loc[one.index]
-    right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (one, other)]
-    clusters = [cluster_of(images, name) for name, images in zip(one.index, one["images"], strict=True)]
-    found = paired(right[1], right[0], clusters)
+    other = other.loc[first.index]
+    right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (first, other)]
+    clusters = [cluster_of(images, name) for name, images in zip(first.index, first["images"], strict=True)]
+    difference = paired(right[1], right[0], clusters)
     title = f"the {len(classes)} classes that it found least before"
     means = [sum(marks) / len(marks) for marks in right]
-    return Result(title, "accuracy", before.id, after.id, means[0], means[1], found, tuple(classes))
+    return Result(title, "accuracy", before.id, after.id, means[0], means[1], difference, tuple(classes))

@@ -158,8 +158,8 @@ def teach(
             trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     saved: dict[str, Any] = {}
     if peft_config is not None:
-        for one in network.peft_config.values():
-            one.base_model_name_or_path, one.revision = base, checkpoint.pinned
+        for adapter in network.peft_config.values():
+            adapter.base_model_name_or_path, adapter.revision = base, checkpoint.pinned
         # Else peft looks for the base model's vocabulary, under its name, to see whether it grew.
         saved["save_embedding_layers"] = False
     if trainer.is_world_process_zero():
@@ -228,8 +228,8 @@ class Collator:
         labels = torch.full_like(ids, -100)
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             texts = [row["prompt"], row["prompt"] + row["completion"]]
-            begun, whole = self._tokenizer(texts, add_special_tokens=special).input_ids
-            taught = len(whole) - common([begun, whole])
+            begun, complete = self._tokenizer(texts, add_special_tokens=special).input_ids
+            taught = len(complete) - common([begun, complete])
             labels[place, length - taught : length] = ids[place, length - taught : length]
         batch["labels"] = labels
         return batch
@@ -255,10 +255,10 @@ def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
         samples = [seen[place] for place in range(start, min(start + model.batch_size, len(seen)))]
         begun = [protocol.examine(sample) for sample in samples]
         # In this thread: whether precisions are mixed is a matter of threads. What fails is no wrong answer.
-        replies = model.answer([request for one in begun for request in next(one)])
-        for one, sample, reply in zip(begun, samples, replies, strict=True):
+        replies = model.answer([request for generator in begun for request in next(generator)])
+        for generator, sample, reply in zip(begun, samples, replies, strict=True):
             try:
-                one.send([reply])
+                generator.send([reply])
             except StopIteration as stop:
                 said: Prediction = stop.value
                 right += said.label == sample.label

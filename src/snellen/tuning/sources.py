@@ -94,12 +94,12 @@ def _together(data: Dataset) -> list[list[int]]:
             hashes = [image.sha256 for image in data.sample(i, data.labels, data.background).images]
         except DataError:
             hashes, unread = [], True  # said, or left out, when it is looked at
-        for one in hashes or [f"item {i}" if unread else data.digest(i)]:
-            owner[root(i)] = root(first.setdefault(one, i))
-    found: dict[int, list[int]] = {}
+        for digest in hashes or [f"item {i}" if unread else data.digest(i)]:
+            owner[root(i)] = root(first.setdefault(digest, i))
+    groups: dict[int, list[int]] = {}
     for i in range(len(data)):
-        found.setdefault(root(i), []).append(i)
-    return list(found.values())
+        groups.setdefault(root(i), []).append(i)
+    return list(groups.values())
 
 
 def split_data(
@@ -289,22 +289,22 @@ class TrainingSet(Sequence[Example]):
 
     def classes(self) -> Counter[str]:
         """How many examples there are of each class."""
-        found = (self.sources[s].label(place) for s, place, _ in self._items if s == 0)
-        return Counter(label for label in found if label is not None)
+        labels = (self.sources[s].label(place) for s, place, _ in self._items if s == 0)
+        return Counter(label for label in labels if label is not None)
 
 
 def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
     """Places with the numbers of their examples."""
-    found = []
+    options = []
     for place in range(len(source.selection)):
         if place not in without:
-            found += [(place, k) for k in range(len(source.examples(place)))]
-    if not found:
+            options += [(place, k) for k in range(len(source.examples(place)))]
+    if not options:
         raise DataError(
             f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with answers, "
             "no captions, no conversations."
         )
-    return found
+    return options
 
 
 def validation_split(source: Source, seed: int) -> frozenset[int]:
@@ -320,13 +320,13 @@ def validation_split(source: Source, seed: int) -> frozenset[int]:
     rng = random.Random(f"snellen/apart/{seed}")
     decks = [rng.sample(own, len(own)) for own in by_class.values()]
     rng.shuffle(decks)
-    found: list[int] = []
+    places: list[int] = []
     turn = 0
-    while len(found) < count:
-        before = len(found)
+    while len(places) < count:
+        before = len(places)
         # A class keeps at least half of its samples to be learnt from.
-        found += [deck[turn] for deck in decks if turn < len(deck) // 2][: count - len(found)]
+        places += [deck[turn] for deck in decks if turn < len(deck) // 2][: count - len(places)]
         turn += 1
-        if len(found) == before:
+        if len(places) == before:
             break
-    return frozenset(found)
+    return frozenset(places)

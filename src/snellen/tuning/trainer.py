@@ -71,7 +71,7 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
     """
     import yaml
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     flags: dict[str, str] = {}
     if file is not None:
         try:
@@ -80,19 +80,19 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
             raise BadOption(f"--config {file}: cannot be read as YAML ({reason_of(error)}).") from error
         if not isinstance(read, dict):
             raise BadOption(f"--config {file}: expected keys and values, such as learning_rate: 1.0e-4.")
-        found |= {str(key): _number(value) for key, value in read.items()}
-        flags = dict.fromkeys(found, f"--config {file}:")
+        values |= {str(key): _number(value) for key, value in read.items()}
+        flags = dict.fromkeys(values, f"--config {file}:")
     for key, value in given.items():
         try:
-            found[key], flags[key] = _number(yaml.safe_load(value)), "-T"
+            values[key], flags[key] = _number(yaml.safe_load(value)), "-T"
         except yaml.YAMLError as error:
             raise BadOption(f"-T {key}={value!r} is not allowed; a value as in YAML is.") from error
-    if found:
+    if values:
         trl: Any = require("trl", "tune", "Fine-tuning")
         hints = typing.get_type_hints(trl.SFTConfig)
-        if found.get("max_steps") == -1:  # as TRL writes "not given"
-            del found["max_steps"]
-        for key, value in found.items():
+        if values.get("max_steps") == -1:  # as TRL writes "not given"
+            del values["max_steps"]
+        for key, value in values.items():
             flag = flags[key]
             if key.startswith("hub_"):
                 raise BadOption(f"{flag} {key} is not allowed: --push-to-hub says it.")
@@ -104,11 +104,11 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
                     "wanted: learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
                     "gradient_accumulation_steps."
                 )
-            found[key] = _fitting(f"{flag} {key}", value, hints.get(key))
+            values[key] = _fitting(f"{flag} {key}", value, hints.get(key))
             least = LEAST.get(key)
-            if least is not None and not found[key] >= least:
+            if least is not None and not values[key] >= least:
                 raise BadOption(f"{flag} {key}={value!r} is not allowed; allowed: {least} or more.")
-    return found
+    return values
 
 
 def _fitting(where: str, value: Any, hint: Any) -> Any:
@@ -171,7 +171,7 @@ def settings(
     on_gpu = device.type == "cuda"
     small = parameters < SMALL
     # transformers calls it so from 5.20 on; a user may call it either way.
-    fields = {one.name for one in dataclasses.fields(SFTConfig)}
+    fields = {option.name for option in dataclasses.fields(SFTConfig)}
     saving = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     given = {saving if key in CHECKPOINTING else key: value for key, value in given.items()}
     usual: dict[str, Any] = {
@@ -293,8 +293,8 @@ def run_stage(
             try:
                 super()._save_checkpoint(model, trial)
             except Exception as error:
-                whole = last_checkpoint(folder)
-                kept = f"{whole} is kept" if whole else "there is no earlier one"
+                complete = last_checkpoint(folder)
+                kept = f"{complete} is kept" if complete else "there is no earlier one"
                 raise Stopped(
                     f"A checkpoint cannot be written to {folder} ({reason_of(error)}); {kept}. Make room on "
                     "this disk and give the same command again: it goes on from there."

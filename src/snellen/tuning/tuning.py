@@ -67,7 +67,7 @@ class TunedModel:
         return {
             "model": self.model,
             "folder": str(self.folder),
-            "results": [one.as_dict() for one in self.results],
+            "results": [result.as_dict() for result in self.results],
             "weakest": None if self.weakest is None else self.weakest.as_dict(),
             **self.facts,
             "notes": list(self.notes),
@@ -131,9 +131,9 @@ class Tuning:
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
         self._refuse_options()
-        for one in self.oversample:
-            if one not in ("rare", "hard"):
-                raise BadOption(f"--oversample {one!r} is not allowed; allowed: rare, hard.")
+        for word in self.oversample:
+            if word not in ("rare", "hard"):
+                raise BadOption(f"--oversample {word!r} is not allowed; allowed: rare, hard.")
         self._recipe = named_recipe(self.recipe)
         self._alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self._leads = int(os.environ.get("RANK", "0")) == 0
@@ -282,9 +282,9 @@ class Tuning:
         """Options of the model that hold for what comes of it too."""
         allowed = ("device",) if self.recipe == "head" else CARRIED
         allowed = (*allowed, "trust_remote_code") if not self._dual else allowed
-        found = {key: value for key, value in self.model_options.items() if key in allowed}
+        carried = {key: value for key, value in self.model_options.items() if key in allowed}
         _, _, own = parse_name(self.model)
-        return {**found, **{key: value for key, value in own.items() if key in allowed}}
+        return {**carried, **{key: value for key, value in own.items() if key in allowed}}
 
     @property
     def tuned_name(self) -> str:
@@ -339,12 +339,12 @@ class Tuning:
         draw_curves(taught.log, self.out / "curves.png")
         if self.merge:
             self._merge()
-        found = TunedModel(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
+        tuned = TunedModel(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
         self._record.add(
             {
                 **facts,
                 "finished": True,
-                "results": [one.as_dict() for one in results],
+                "results": [result.as_dict() for result in results],
                 "seconds": round(time.time() - began, 1),
                 "notes": self.notes,
             }
@@ -353,7 +353,7 @@ class Tuning:
             self.out,
             base=self._base_on_hub or self.model,
             on_hub=self._base_on_hub,
-            whole=not self.split_data and not self.filters.limit,
+            complete=not self.split_data and not self.filters.limit,
             recipe=self._recipe if not self._dual else None,
             results=results,
             weakest=weakest,
@@ -361,7 +361,7 @@ class Tuning:
             notes=self.notes,
             model=self.tuned_name,
         )
-        return found
+        return tuned
 
     def _look_for_leaks(self) -> frozenset[int]:
         """Refuse, drop or allow what is both learnt from and tested.
@@ -370,23 +370,25 @@ class Tuning:
             places of the first source that are not to be learnt from.
         """
         tested = [self._test, *(next(iter(plan.selections)) for plan in self._retention_plans)]
-        found = leaks([one.selection for one in self._sources], tested)
+        result = leaks([learned.selection for learned in self._sources], tested)
         names = [source.selection.name for source in self._sources]
-        if found.identical and self.leaks == "refuse":
-            raise DataError(found.refusal(names))
-        self.notes += found.notes(names, dropped=self.leaks == "drop")
-        dropped = [same if self.leaks == "drop" else set[int]() for same in found.places]
+        if result.identical and self.leaks == "refuse":
+            raise DataError(result.refusal(names))
+        self.notes += result.notes(names, dropped=self.leaks == "drop")
+        dropped = [same if self.leaks == "drop" else set[int]() for same in result.places]
         for number, source in enumerate(self._sources[1:], 1):
-            gone = dropped[number] | found.unread[number]
+            gone = dropped[number] | result.unread[number]
             rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
-            one = source.selection
-            source.selection = Selection(one.data, rest, one.labels, one.filters, one.skip_invalid)
-        return frozenset(dropped[0] | found.unread[0])
+            learned = source.selection
+            source.selection = Selection(
+                learned.data, rest, learned.labels, learned.filters, learned.skip_invalid
+            )
+        return frozenset(dropped[0] | result.unread[0])
 
     @cached_property
     def _specification(self) -> str:
         """A hash of all that can change what comes of it."""
-        told = {
+        content = {
             "version": 1,
             "model": self._subject.identity(),
             "learnt": [[s.selection.fingerprint(), s.weight] for s in self._sources],
@@ -399,7 +401,7 @@ class Tuning:
             "lora": dict(self.lora),
             "seed": self.seed,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     @cached_property
     def _record(self) -> TuningManifest:

@@ -116,13 +116,13 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = {404: "There is no such page.", 405: "This address does not take that."}
-    return _error(request, error.status_code, told.get(error.status_code, str(error.detail)))
+    messages = {404: "There is no such page.", 405: "This address does not take that."}
+    return _error(request, error.status_code, messages.get(error.status_code, str(error.detail)))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = ", ".join(str(one["loc"][-1]) for one in error.errors())
+    fields = ", ".join(str(problem["loc"][-1]) for problem in error.errors())
     return _error(request, 400, f"The request lacks or misspells: {fields}. Go back and try again.")
 
 

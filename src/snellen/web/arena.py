@@ -45,13 +45,13 @@ def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
     if image and not site.uploads.has(image):
         raise HTTPException(404, "This image is not kept.")
     question = ""
-    if image and sample and isinstance(arena, Live) and (found := arena.sample(sample)) is not None:
-        question = found.question or ""
+    if image and sample and isinstance(arena, Live) and (known := arena.sample(sample)) is not None:
+        question = known.question or ""
     return _begin_page(request, image=image, sample=sample, question=question)
 
 
 def _begin_page(
-    request: Request, status: int = 200, *, image: str, sample: str, question: str, told: str = ""
+    request: Request, status: int = 200, *, image: str, sample: str, question: str, message: str = ""
 ) -> Response:
     """Where a battle begins, with what was typed already, and what was wrong with it."""
     site = site_of(request)
@@ -67,7 +67,7 @@ def _begin_page(
         image=image,
         sample=sample,
         question=question,
-        told=told,
+        message=message,
         again=bool(voter and site.ballots.earlier(voter)),
         max_upload=MAX_UPLOAD,
         max_question=MAX_QUESTION,
@@ -82,8 +82,8 @@ def random_image(request: Request) -> Response:
     if not isinstance(arena, Live):
         raise UsageError("This arena shows stored answers; press Start.")
     site.limit("upload", request)
-    found, sample, _ = arena.random_image()
-    sha256 = site.uploads.keep(found.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
+    image, sample, _ = arena.random_image()
+    sha256 = site.uploads.keep(image.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
     return RedirectResponse(
         str(request.url_for("arena_page").include_query_params(image=sha256, sample=sample)), 303
     )
@@ -118,7 +118,7 @@ async def begin(
             battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
         except (ImageError, BadOption) as error:
             typed = {"image": known, "sample": sample, "question": question}
-            return await run_in_threadpool(partial(_begin_page, request, 400, told=str(error), **typed))
+            return await run_in_threadpool(partial(_begin_page, request, 400, message=str(error), **typed))
         arena.attend(battle)
     response = RedirectResponse(f"/arena/battles/{battle.id}", 303)
     site.newcomer(request, response)
@@ -127,10 +127,10 @@ async def begin(
 
 def _about(arena: Live, sample: str) -> dict[str, Any]:
     """What the data know of a sample."""
-    found = arena.sample(sample) if sample else None
-    if found is None:
+    known = arena.sample(sample) if sample else None
+    if known is None:
         return {}
-    truth = found.label or " / ".join(found.references)
+    truth = known.label or " / ".join(known.references)
     return {"sample": sample, **({"truth": truth} if truth else {})}
 
 
@@ -140,8 +140,8 @@ async def _image(site: AppState, request: Request, known: str, file: UploadFile 
     Raises:
         ImageError: it is none, or too large.
     """
-    if found := await site.uploaded(request, file) or known:
-        return found
+    if sha256 := await site.uploaded(request, file) or known:
+        return sha256
     raise ImageError("There is no image. Choose a PNG, JPEG or WebP file, or take a random image.")
 
 
@@ -218,9 +218,9 @@ def arena_image(request: Request, sha256: str) -> Response:
     site = site_of(request)
     if not is_hash(sha256):
         raise HTTPException(404)
-    if (found := site.uploads.read(sha256)) is None and (small := preview(site.store, sha256)) is not None:
-        found = ("image/jpeg", small)
-    return picture(found)
+    if (image := site.uploads.read(sha256)) is None and (small := preview(site.store, sha256)) is not None:
+        image = ("image/jpeg", small)
+    return picture(image)
 
 
 @router.get("/arena/battles/{id}/images/{number}", response_model=None)
@@ -231,8 +231,8 @@ def battle_image(request: Request, id: str, number: int) -> Response:
     if not 0 < number <= len(battle.images):
         raise HTTPException(404, "This battle has no such image.")
     sha256 = battle.images[number - 1]
-    if (found := site.originals.of_battle(battle, sha256)) is not None:
-        return picture(found)
+    if (image := site.originals.of_battle(battle, sha256)) is not None:
+        return picture(image)
     return arena_image(request, sha256)
 
 
@@ -308,14 +308,17 @@ def _scale(results: ArenaResults) -> dict[str, Any]:
     """Where ratings stand on a line of 160 units."""
     if results.ranking is None:
         return {}
-    low = min(one.low for one in results.ranking.standings)
-    high = max(one.high for one in results.ranking.standings)
+    low = min(standing.low for standing in results.ranking.standings)
+    high = max(standing.high for standing in results.ranking.standings)
     width = max(high - low, 1.0)
 
     def at(rating: float) -> float:
         return round(4 + 152 * (rating - low) / width, 1)
 
-    return {one.model: (at(one.low), at(one.rating), at(one.high)) for one in results.ranking.standings}
+    return {
+        standing.model: (at(standing.low), at(standing.rating), at(standing.high))
+        for standing in results.ranking.standings
+    }
 
 
 @router.get("/ranking.json", response_model=None)

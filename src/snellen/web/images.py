@@ -149,8 +149,8 @@ class BattleImages:
         """
         if not is_hash(sha256):  # of votes from elsewhere, which name a file by what they like
             return ""
-        found = self._uploads.read(sha256) or self._originals.of_battle(battle, sha256)
-        data = found[1] if found is not None else preview(self._store, sha256)
+        original = self._uploads.read(sha256) or self._originals.of_battle(battle, sha256)
+        data = original[1] if original is not None else preview(self._store, sha256)
         if data is None:
             return ""
         target = self.folder / f"{sha256}.{'png' if data.startswith(PNG) else 'jpg'}"

@@ -101,15 +101,15 @@ def leaderboard(request: Request) -> Response:
 def _paged(groups: Sequence[Group], page: int) -> list[tuple[Group, Sequence[Entry]]]:
     """The groups of one page, with those of their rows that are on it."""
     first = ROWS * (page - 1)
-    found: list[tuple[Group, Sequence[Entry]]] = []
+    shown: list[tuple[Group, Sequence[Entry]]] = []
     for group in groups:
         rows = group.entries[max(0, first) : max(0, first + ROWS)]
         if rows:
-            found.append((group, rows))
+            shown.append((group, rows))
         first -= len(group.entries)
         if first + ROWS <= 0:
             break
-    return found
+    return shown
 
 
 def _chart(group: Group, axis: str) -> dict[str, Any] | None:
@@ -148,8 +148,8 @@ def _ranks(site: AppState, entries: Sequence[Entry], query: Query) -> Callable[[
     def key(group: Group) -> tuple[str, str, str, str]:
         return group.data, group.protocol, group.primary, group.fingerprint
 
-    whole = {key(group): group for group in grouped(entries, query)}
-    return lambda group: site.board.ranks(whole.get(key(group), group))
+    unfiltered = {key(group): group for group in grouped(entries, query)}
+    return lambda group: site.board.ranks(unfiltered.get(key(group), group))
 
 
 def _percent(value: float | None) -> float | None:
@@ -157,8 +157,8 @@ def _percent(value: float | None) -> float | None:
 
 
 def _named(entry: Entry, group: Group) -> str:
-    told = entry.model if group.protocol else f"{entry.model}, {entry.protocol}"
-    return f"{told} (published)" if entry.published else told
+    name = entry.model if group.protocol else f"{entry.model}, {entry.protocol}"
+    return f"{name} (published)" if entry.published else name
 
 
 def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -170,14 +170,14 @@ def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             lines = by_data.setdefault((entry.data, entry.primary), {})
             point = ChartPoint(entry.classes, 100 * entry.value, entry.model)
             lines.setdefault(f"{entry.model}, {bare}", {})[entry.classes] = point
-    found = []
+    charts = []
     for (data, primary), lines in sorted(by_data.items()):
         several = {name: list(points.values()) for name, points in lines.items() if len(points) > 1}
         top = 100 * most(primary)
         drawn = curves(several, x="number of class names on offer", y=heading_of(primary), top=top)
         if drawn is not None:
-            found.append({"title": data, **drawn})
-    return found
+            charts.append({"title": data, **drawn})
+    return charts
 
 
 def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str, int]]]:
@@ -190,15 +190,15 @@ def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str,
         "licence": lambda e: e.info.licence or UNKNOWN,
         "family": lambda e: e.info.family or UNKNOWN,
     }
-    found = {}
+    facets = {}
     for name, read in readers.items():
         counts = Counter(
             read(entry) for entry in entries if not entry.published or name in ("data", "protocol")
         )
         order = [size for size, _, _ in SIZES] + [UNKNOWN] if name == "size" else sorted(counts)
-        found[name] = [(value, counts[value]) for value in order if counts[value]]
+        facets[name] = [(value, counts[value]) for value in order if counts[value]]
     suites = Counter(suite for entry in entries for suite in entry.suites)
-    return {**found, "suite": sorted(suites.items())}
+    return {**facets, "suite": sorted(suites.items())}
 
 
 @router.get("/averages", response_model=None)
@@ -226,14 +226,14 @@ def heatmap(request: Request) -> Response:
     wanted = list(dict.fromkeys(request.query_params.getlist("run")))
     if not 0 < len(wanted) <= MODELS:
         raise BadOption(f"{len(wanted)} runs were chosen; choose 1 to {MODELS} in the leaderboard.")
-    found = [Run(site.store, site.store.find(run)) for run in wanted]
-    for run in found:
+    opened = [Run(site.store, site.store.find(run)) for run in wanted]
+    for run in opened:
         if not run.classifies:
             raise UsageError(f"{run.id} does not predict classes, so it has no figures class by class.")
     by_run = [
         # A class that was only said has no recall.
         {row["class"]: row for row in per_class(*pairs(run.outcomes)) if row["support"]}
-        for run in found
+        for run in opened
     ]
     names = sorted({name for rows in by_run for name in rows})
 
@@ -246,10 +246,10 @@ def heatmap(request: Request) -> Response:
     return site.page(
         "heatmap",
         title="Classes",
-        runs=found,
+        runs=opened,
         rows=rows,
         left_out=len(names) - len(ordered),
-        several=len({run.manifest["data"]["fingerprint"] for run in found}) > 1,
+        several=len({run.manifest["data"]["fingerprint"] for run in opened}) > 1,
     )
 
 
@@ -293,8 +293,8 @@ def _as_csv(groups: Ranked) -> str:
     if rows:
         writer.writerow(rows[0])
     for row in rows:
-        told = (json.dumps(v) if isinstance(v, dict | list) else v for v in row.values())
-        writer.writerow([_harmless(v) for v in told])
+        cells = (json.dumps(v) if isinstance(v, dict | list) else v for v in row.values())
+        writer.writerow([_harmless(v) for v in cells])
     return buffer.getvalue()
 
 

@@ -32,7 +32,7 @@ def _play(site: AppState) -> Playground:
 
 
 def _page(
-    request: Request, status: int = 200, *, image: str = "", question: str = "", told: str = ""
+    request: Request, status: int = 200, *, image: str = "", question: str = "", message: str = ""
 ) -> Response:
     site = site_of(request)
     play = _play(site)
@@ -44,7 +44,7 @@ def _page(
         talk=None,
         image=image,
         question=question,
-        told=told,
+        message=message,
         max_upload=MAX_UPLOAD,
         max_question=MAX_QUESTION,
     )
@@ -69,7 +69,7 @@ async def begin(
         known = await site.uploaded(request, file) or known
         talk = await run_in_threadpool(play.begin, [known] if known else [], question)
     except (ImageError, BadOption) as error:
-        typed = {"image": known, "question": question, "told": str(error)}
+        typed = {"image": known, "question": question, "message": str(error)}
         return await run_in_threadpool(partial(_page, request, 400, **typed))
     return RedirectResponse(f"/play/{talk.id}", 303)
 
@@ -82,7 +82,7 @@ def talk_page(request: Request, id: str) -> Response:
 
 
 def _talk_page(
-    site: AppState, talk: Conversation, status: int = 200, *, question: str = "", told: str = ""
+    site: AppState, talk: Conversation, status: int = 200, *, question: str = "", message: str = ""
 ) -> Response:
     return site.page(
         "play",
@@ -90,7 +90,7 @@ def _talk_page(
         title="Play",
         names=_play(site).names,
         talk=talk,
-        told=told,
+        message=message,
         image=talk.images[0] if talk.images else "",
         question=question,
         done=all(turn.done for turn in talk.turns),
@@ -112,7 +112,7 @@ def ask(request: Request, id: str, question: str = Form("")) -> Response:
         with suppress(Conflict):  # sent twice: the page shows what is coming
             play.ask(talk, question)
     except BadOption as error:
-        return _talk_page(site, talk, 400, question=question, told=str(error))
+        return _talk_page(site, talk, 400, question=question, message=str(error))
     return RedirectResponse(f"/play/{id}", 303)
 
 

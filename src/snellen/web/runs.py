@@ -46,7 +46,7 @@ def run_page(request: Request, id: str) -> Response:
     run = _run(site, id)
     wanted = _Wanted(request.query_params)
     truth, predicted = pairs(run.outcomes) if run.classifies else ([], [])
-    found = list(islice(_matching(run, wanted), wanted.first, wanted.first + SAMPLES + 1))
+    rows = list(islice(_matching(run, wanted), wanted.first, wanted.first + SAMPLES + 1))
     figures = run.metrics
     return site.page(
         "run",
@@ -62,8 +62,8 @@ def run_page(request: Request, id: str) -> Response:
         order=_order(figures.get("protocol", {})),
         wanted=wanted,
         link=lambda truth, predicted: wanted.address(truth=truth, predicted=predicted),
-        samples=[_brief(run, row) for row in found[:SAMPLES]],
-        more=len(found) > SAMPLES,
+        samples=[_brief(run, row) for row in rows[:SAMPLES]],
+        more=len(rows) > SAMPLES,
         labels=run.manifest["data"]["labels"],
         outcomes=list(Outcome),
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
@@ -104,8 +104,8 @@ class _Wanted:
         """The part of the address that asks for these, with some of it changed."""
         kept = {name: getattr(self, name) for name in self.names if name != "page"} | changes
         keep_empty = ("truth", "predicted")
-        told = {k: v for k, v in kept.items() if v is not None and (v != "" or k in keep_empty)}
-        return f"?{urlencode(told)}#samples"
+        parameters = {k: v for k, v in kept.items() if v is not None and (v != "" or k in keep_empty)}
+        return f"?{urlencode(parameters)}#samples"
 
     def _is_right(self, mark: float | None) -> bool:
         """Whether a mark is as it is asked for; of what is not known, neither is so."""
@@ -224,11 +224,11 @@ def sample_image(request: Request, id: str, position: Position, sha256: str) -> 
     run = _run(site, id)
     if sha256 not in run.finding(position)["images"]:
         raise HTTPException(404)
-    found = site.originals.image(run.id, position, sha256)
-    if found is None:
+    image = site.originals.image(run.id, position, sha256)
+    if image is None:
         data = preview(site.store, sha256)
-        found = None if data is None else ("image/jpeg", data)
-    return picture(found)
+        image = None if data is None else ("image/jpeg", data)
+    return picture(image)
 
 
 @router.get("/previews/{sha256}", response_model=None)
@@ -249,22 +249,22 @@ def compare_page(request: Request) -> Response:
     if len(wanted) != 2:
         raise BadOption(f"{len(wanted)} runs were chosen; choose two in the leaderboard to compare them.")
     runs = [_run(site, id) for id in wanted]
-    (found,) = compare(runs, across=True)
+    (comparison,) = compare(runs, across=True)
     first = SAMPLES * (page_of(request.query_params.get("page", "1")) - 1)
-    rows = found.disagreements[first : first + SAMPLES]
+    rows = comparison.disagreements[first : first + SAMPLES]
     asked_alike = runs[0].protocol == runs[1].protocol
     return site.page(
         "compare",
         title="Side by side",
         runs=runs,
-        found=found,
-        heading=heading_of(found.score),
+        found=comparison,
+        heading=heading_of(comparison.score),
         asked_alike=asked_alike,
-        scale=_scale(found.result.difference),
+        scale=_scale(comparison.result.difference),
         rows=[_beside(runs, row) for row in rows],
         first=first,
         page=first // SAMPLES + 1,
-        more=len(found.disagreements) > first + SAMPLES,
+        more=len(comparison.disagreements) > first + SAMPLES,
         address=urlencode([("run", run.id) for run in runs]),
     )
 

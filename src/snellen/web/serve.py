@@ -24,18 +24,18 @@ def bound(host: str, port: int) -> socket.socket:
     if not 0 <= port < 65536:
         raise BadOption(f"--port {port} is not allowed; allowed: 0 (any that is free) to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen()  # else another may bind it too, while models are loaded
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()  # else another may bind it too, while models are loaded
     except OSError as error:
-        found.close()
+        listening.close()
         raise BadOption(
             f"--host {host} --port {port}: cannot be bound ({error.strerror or error}). Take another one: "
             "--port 0 takes any that is free."
         ) from error
-    return found
+    return listening
 
 
 def serve(

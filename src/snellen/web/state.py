@@ -38,8 +38,8 @@ class TooFast(SnellenError):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = max(1, round(seconds))
-        told = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
-        super().__init__(f"That was often. Wait {told}, then go on.")
+        wait = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
+        super().__init__(f"That was often. Wait {wait}, then go on.")
 
 
 @dataclass
@@ -109,8 +109,8 @@ class AppState:
         stamp = (self.ballots.stamp(), tuple(self.store.stamps().values()))
         known = self._results.get((style, leaked))
         if known is None or known[0] != stamp:
-            found = ArenaResults.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
-            known = self._results[style, leaked] = (stamp, found)
+            results = ArenaResults.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
+            known = self._results[style, leaked] = (stamp, results)
         return known[1]
 
     def voter(self, request: Request) -> str | None:
@@ -137,15 +137,15 @@ class AppState:
         return self.ballots.voter(request.state.secret)
 
 
-def picture(found: tuple[str, bytes] | None) -> Response:
+def picture(image: tuple[str, bytes] | None) -> Response:
     """An image of a media type, which a browser may keep: what stands under a hash never changes.
 
     Raises:
         HTTPException: there is none.
     """
-    if found is None:
+    if image is None:
         raise HTTPException(404, "This image is not kept.")
-    kind, data = found
+    kind, data = image
     return Response(
         data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
     )

@@ -12,13 +12,13 @@ from snellen.reports.tables import pairs
 MOST = 15
 
 
-def siblings(one: str, other: str) -> bool:
+def siblings(first: str, other: str) -> bool:
     """Whether two names share a word, as those of one sort often do; a hierarchy of classes is not at hand.
 
     >>> siblings("polar bear", "Brown bears"), siblings("polar bear", "teddy-bear"), siblings("cat", "dog")
     (False, True, False)
     """
-    return bool(set(tokens(one)) & set(tokens(other)))
+    return bool(set(tokens(first)) & set(tokens(other)))
 
 
 class Confusions(Analysis):
@@ -33,17 +33,17 @@ class Confusions(Analysis):
         truth, said = pairs(case.closed.outcomes)
         wrong = sum(t != s and s != "" for t, s in zip(truth, said, strict=True))
         unread = sum(s == "" for s in said)
-        found = Confusion.of(truth, said).confused(MOST)
+        confused = Confusion.of(truth, said).confused(MOST)
         known = {(t, s): n for t, s, n in Confusion.of(truth, said).confused(10**6)}
         sorts = any(siblings(a, b) for a, b in combinations(case.labels, 2))
         rows = tuple(
             (t, s or "(nothing)", str(n), str(known.get((s, t), 0)))
             + (("yes" if siblings(t, s) else "no",) if sorts else ())
-            for t, s, n in found
+            for t, s, n in confused
         )
         kin = sum(n for (t, s), n in known.items() if siblings(t, s))
         worst = sorted(per_class(truth, said), key=lambda row: (row["recall"], row["class"]))[:MOST]
-        within = sum(n for t, s, n in found[:5] if s)
+        within = sum(n for t, s, n in confused[:5] if s)
         verdict = (
             f"{wrong} of {len(truth)} images are taken for another class and {unread} for none; the five "
             f"most frequent confusions make {within} of them"
@@ -63,7 +63,7 @@ class Confusions(Analysis):
             ),
         )
         figures = {
-            "confused": [list(row) for row in found],
+            "confused": [list(row) for row in confused],
             "wrong": wrong,
             "unread": unread,
             "siblings": kin if sorts else None,

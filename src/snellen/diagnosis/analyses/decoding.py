@@ -63,7 +63,9 @@ class DecodingRules(Analysis):
         )
         figures = {
             "accuracy": {title: estimate_of(run).as_dict() for title, run in runs.items()},
-            "difference": {title: one.result.difference.as_dict() for title, one in gaps.items()},
+            "difference": {
+                title: comparison.result.difference.as_dict() for title, comparison in gaps.items()
+            },
         }
         ids = (case.closed.id, *(run.id for run in runs.values()))
         return Finding(self.name, "DecodingRules", verdict, "", (table,), (), figures, ids)

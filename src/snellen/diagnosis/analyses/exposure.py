@@ -122,7 +122,7 @@ def _correlations(
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else math.nan
 
-    found = []
+    rows = []
     for of in (rankdata, np.asarray):
         value = correlation(of(x), of(y))
         drawn = []
@@ -130,8 +130,8 @@ def _correlations(
             pick = rng.integers(len(x), size=len(x))
             drawn.append(correlation(of(x[pick]), of(y[pick])))
         low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found.append((value, float(low), float(high)))
-    return found[0], found[1]
+        rows.append((value, float(low), float(high)))
+    return rows[0], rows[1]
 
 
 def _below(rows: list[tuple[str, int, float, int]]) -> list[tuple[str, int, float, float]]:
@@ -141,8 +141,8 @@ def _below(rows: list[tuple[str, int, float, int]]) -> list[tuple[str, int, floa
     x, y = np.log1p([n for _, n, _, _ in rows]), np.array([r for _, _, r, _ in rows])
     slope, start = np.polyfit(x, y, 1)
     expected = np.clip(start + slope * x, 0, 1)
-    found = [(name, n, r, float(e)) for (name, n, r, _), e in zip(rows, expected, strict=True)]
-    return sorted(found, key=lambda row: row[2] - row[3])
+    residuals = [(name, n, r, float(e)) for (name, n, r, _), e in zip(rows, expected, strict=True)]
+    return sorted(residuals, key=lambda row: row[2] - row[3])
 
 
 PART = Exposure()

@@ -50,15 +50,15 @@ class Gap(Analysis):
         rows = []
         gaps = case.differences(own, best)
         for title, run in own.items():
-            one = gaps[title]
-            parted = "yes" if one.real else "no"
+            comparison = gaps[title]
+            parted = "yes" if comparison.real else "no"
             ok = run.metrics["outcomes"]["ok"]
             rows.append(
                 (
                     title,
                     told(estimate_of(run)),
                     f"{ok} of {run.metrics['n']}",
-                    points(one.result.difference),
+                    points(comparison.result.difference),
                     parted,
                 )
             )
@@ -68,8 +68,10 @@ class Gap(Analysis):
         ]
         first = max(own, key=lambda title: estimate_of(own[title]).value)
         gap = gaps[first].result.difference
-        behind = all(one.real and one.result.difference.value < 0 for one in gaps.values())
-        some = any(one.real and one.result.difference.value < 0 for one in gaps.values())
+        behind = all(
+            comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values()
+        )
+        some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
         level = gap.low >= -MARGIN
         verdict = (
             f"At its best ({first}) {case.model} is right about {told(estimate_of(own[first]))} of the "
@@ -92,7 +94,9 @@ class Gap(Analysis):
         )
         figures = {
             "accuracy": {title: estimate_of(run).as_dict() for title, run in (own | beside).items()},
-            "difference": {title: one.result.difference.as_dict() for title, one in gaps.items()},
+            "difference": {
+                title: comparison.result.difference.as_dict() for title, comparison in gaps.items()
+            },
             "best_reference": best.model,
         }
         runs = tuple(run.id for run in (*own.values(), *beside.values()))

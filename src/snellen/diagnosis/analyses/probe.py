@@ -78,7 +78,7 @@ class Probe(Analysis):
         generated = [float(said[id]["prediction"] == said[id]["label"]) for id in ids]
         clusters = [cluster_of(said[id]["images"], id) for id in ids]
         sorts = ("linear", "MLP") if len(labels["train"]) >= ENOUGH else ("linear",)
-        found: dict[str, Estimate] = {}
+        accuracies: dict[str, Estimate] = {}
         right: dict[str, list[float]] = {}
         for name in held["train"]:
             for sort in sorts if name.endswith("last token") else sorts[:1]:
@@ -86,14 +86,14 @@ class Probe(Analysis):
                 right[title] = _fit(
                     held["train"][name], labels["train"], held["test"][name], labels["test"], sort
                 )
-                found[title] = rate([r == 1 for r in right[title]], clusters)
+                accuracies[title] = rate([r == 1 for r in right[title]], clusters)
         # Named beforehand, as the study does: the best of many on these very images would flatter it.
-        last = max(int(t.split(",")[0].removeprefix("layer ")) for t in found if t.startswith("layer"))
+        last = max(int(t.split(",")[0].removeprefix("layer ")) for t in accuracies if t.startswith("layer"))
         best = f"layer {last}, last token, linear"
         gap = paired(right[best], generated, clusters)
         # What a model of no use to anybody would reach: always the commonest class.
         guess = max(Counter(labels["test"]).values()) / len(ids)
-        sees = found[best].low > guess
+        sees = accuracies[best].low > guess
         unread = sum(said[id]["outcome"] != Outcome.OK for id in ids)
         level = little(gap.difference, real=gap.p < 0.05)
         shows: bool | None = None
@@ -108,13 +108,16 @@ class Probe(Analysis):
         what += f" {unread} of the {len(ids)} generated answers could not be read." if unread else ""
         rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
         verdict = (
-            f"A probe on the last hidden state is right about {told(found[best])} of the images, the answer "
-            f"that it generates about {told(estimate_of(case.closed))}: {points(gap.difference)}. "
+            f"A probe on the last hidden state is right about {told(accuracies[best])} of the images, "
+            f"the answer that it generates about {told(estimate_of(case.closed))}: {points(gap.difference)}. "
             + rare_verdict
             + what
         )
         rows = [("generated (closed set)", told(estimate_of(case.closed)))]
-        rows += [(title, told(one)) for title, one in sorted(found.items(), key=lambda item: -item[1].value)]
+        rows += [
+            (title, told(accuracy))
+            for title, accuracy in sorted(accuracies.items(), key=lambda item: -item[1].value)
+        ]
         table = ResultTable(
             ("decided by", "accuracy (95 %)"),
             tuple(rows),
@@ -125,14 +128,14 @@ class Probe(Analysis):
             "features hold, not what it could say.",
         )
         figures = {
-            "accuracy": {title: one.as_dict() for title, one in found.items()},
+            "accuracy": {title: accuracy.as_dict() for title, accuracy in accuracies.items()},
             "difference": gap.difference.as_dict(),
             "p": gap.p,
             "rare": rare,
             "trained_on": len(labels["train"]),
             "guessing": guess,
         }
-        charts = self._by_depth(found)
+        charts = self._by_depth(accuracies)
         return Finding(self.name, "Probe", verdict, "", (table,), charts, figures, (case.closed.id,), shows)
 
     def _train(self, case: Subject) -> tuple[Selection, int]:
@@ -146,15 +149,17 @@ class Probe(Analysis):
         wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_invalid=True)
         try:
             data = DATASETS.make(case.data, {**more, **case.data_options, "split": split})
-            found = wanted.apply(data, case.seed)
+            selection = wanted.apply(data, case.seed)
         except UsageError as error:
             raise Skipped(f"the split {split!r} cannot be read ({error})") from error
         known = {case.selection.data.digest(i) for i in case.selection.indices}
-        kept = [i for i in found.indices if found.data.digest(i) not in known]
-        dropped = len(found.indices) - len(kept)
+        kept = [i for i in selection.indices if selection.data.digest(i) not in known]
+        dropped = len(selection.indices) - len(kept)
         if not kept:
             raise Skipped(f"all samples of the split {split!r} are among those that are tested")
-        return Selection(found.data, kept, found.labels, found.filters, skip_invalid=True), dropped
+        return Selection(
+            selection.data, kept, selection.labels, selection.filters, skip_invalid=True
+        ), dropped
 
     def _rare(
         self, case: Subject, truth: list[Any], probe: list[float], generated: list[float]
@@ -174,27 +179,27 @@ class Probe(Analysis):
         )
         return {"classes": sorted(least), "probe": means[0], "generated": means[1]}, told_
 
-    def _by_depth(self, found: Mapping[str, Estimate]) -> tuple[dict[str, Any], ...]:
+    def _by_depth(self, accuracies: Mapping[str, Estimate]) -> tuple[dict[str, Any], ...]:
         lines: dict[str, list[ChartPoint]] = {}
-        for title, one in found.items():
+        for title, accuracy in accuracies.items():
             if title.startswith("layer") and title.endswith("linear"):
                 layer, _, rest = title.removeprefix("layer ").partition(", ")
-                ends = (100 * one.low, 100 * one.high)
-                lines.setdefault(rest, []).append(ChartPoint(int(layer), 100 * one.value, "", *ends))
+                ends = (100 * accuracy.low, 100 * accuracy.high)
+                lines.setdefault(rest, []).append(ChartPoint(int(layer), 100 * accuracy.value, "", *ends))
         drawn = curves(lines, x="layer", y="accuracy %")
         return () if drawn is None else ({"kind": "curves", **drawn},)
 
 
 def _readable(selection: Selection) -> list[int]:
     """The places of samples whose image can be read."""
-    found = []
+    places = []
     for i in range(len(selection)):
         try:
             if selection[i].images[0].size:
-                found.append(i)
+                places.append(i)
         except (DataError, IndexError):
             log.info("%s: left out, as its image cannot be read", selection.id(i))
-    return found
+    return places
 
 
 def _fit(

@@ -26,17 +26,23 @@ class Size(Analysis):
                 groups.setdefault(sizes[row["id"]], []).append(row["prediction"] == row["label"])
         if len(groups) < 2:
             raise Skipped(f"all samples are alike in {what}")
-        found = {name: rate(marks, range(len(marks))) for name, marks in groups.items()}
-        order = [name for name in QUARTERS if name in found] or sorted(found, key=lambda n: -found[n].value)
-        worst, best = min(found, key=lambda n: found[n].value), max(found, key=lambda n: found[n].value)
-        apart = _apart(found[worst], found[best])
+        accuracies = {name: rate(marks, range(len(marks))) for name, marks in groups.items()}
+        order = [name for name in QUARTERS if name in accuracies] or sorted(
+            accuracies, key=lambda n: -accuracies[n].value
+        )
+        worst, best = (
+            min(accuracies, key=lambda n: accuracies[n].value),
+            max(accuracies, key=lambda n: accuracies[n].value),
+        )
+        apart = _apart(accuracies[worst], accuracies[best])
         verdict = (
-            f"By {what}, accuracy goes from {told(found[worst])} ({worst}) to {told(found[best])} ({best}): "
+            f"By {what}, accuracy goes from {told(accuracies[worst])} ({worst}) to "
+            f"{told(accuracies[best])} ({best}): "
             + ("size matters here." if apart else "no difference that these images show.")
         )
-        rows = tuple((name, told(found[name]), str(len(groups[name]))) for name in order)
+        rows = tuple((name, told(accuracies[name]), str(len(groups[name]))) for name in order)
         table = ResultTable((what, "accuracy (95 %)", "samples"), rows)
-        figures = {name: one.as_dict() for name, one in found.items()}
+        figures = {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
         return Finding(self.name, "Size", verdict, "", (table,), (), figures, (case.closed.id,))
 
     def _sizes(self, case: Subject) -> tuple[dict[str, str], str]:
@@ -56,8 +62,8 @@ class Size(Analysis):
         return _quarters(pixels), "pixels of the image"
 
 
-def _apart(one: Estimate, other: Estimate) -> bool:
-    return one.high < other.low
+def _apart(first: Estimate, other: Estimate) -> bool:
+    return first.high < other.low
 
 
 def _share(box: tuple[float, float, float, float], size: tuple[int, int]) -> float:

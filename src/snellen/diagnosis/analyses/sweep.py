@@ -25,13 +25,13 @@ class Sweep(Analysis):
 
     def run(self, case: Subject) -> Finding:
         """One run for each number, of the model and the references; and of the images of N classes alone."""
-        whole = len(case.labels)
-        sizes = [*(n for n in SIZES if n < whole), whole]
-        lines: dict[str, dict[int, Run]] = {case.model: {n: self._run(case, n, whole) for n in sizes}}
+        total = len(case.labels)
+        sizes = [*(n for n in SIZES if n < total), total]
+        lines: dict[str, dict[int, Run]] = {case.model: {n: self._run(case, n, total) for n in sizes}}
         for name in case.references:
             try:
                 lines[name] = {
-                    n: case.run(f"rank?candidates={n}" if n < whole else "rank", model=name) for n in sizes
+                    n: case.run(f"rank?candidates={n}" if n < total else "rank", model=name) for n in sizes
                 }
             except UsageError as error:
                 case.missing[name] = str(error)
@@ -66,26 +66,26 @@ class Sweep(Analysis):
         charts = () if chart is None else ({"kind": "curves", **chart},)
         return Finding(self.name, "Fewer names", verdict, "", (table,), charts, figures, ids, shows)
 
-    def _run(self, case: Subject, n: int, whole: int) -> Run:
-        return case.closed if n == whole else case.run(f"closed-set?rounds=1&candidates={n}")
+    def _run(self, case: Subject, n: int, total: int) -> Run:
+        return case.closed if n == total else case.run(f"closed-set?rounds=1&candidates={n}")
 
     def _verdict(
         self, case: Subject, lines: dict[str, dict[int, Run]], sizes: list[int]
     ) -> tuple[str, bool | None]:
         few, all_ = sizes[0], sizes[-1]
-        mine = lines[case.model]
+        line = lines[case.model]
         begun = (
-            f"With {few} names on offer it is right about {told(estimate_of(mine[few]))}, with all {all_} "
-            f"about {told(estimate_of(mine[all_]))}."
+            f"With {few} names on offer it is right about {told(estimate_of(line[few]))}, with all {all_} "
+            f"about {told(estimate_of(line[all_]))}."
         )
         others = [name for name in lines if name != case.model]
         if not others:
             return begun, None
         best = max(others, key=lambda name: estimate_of(lines[name][all_]).value)
-        gaps = {n: case.difference(lines[best][n], mine[n]) for n in (few, all_)}
+        gaps = {n: case.difference(lines[best][n], line[n]) for n in (few, all_)}
         small, large = (100 * gaps[n].result.difference.value for n in (few, all_))
-        change = _change(lines[best], mine, few, all_)
-        corrected = _change(lines[best], mine, few, all_, corrected=True)
+        change = _change(lines[best], line, few, all_)
+        corrected = _change(lines[best], line, few, all_, corrected=True)
         narrower = None if change.p >= 0.05 else change.difference.value < 0
         what = {
             True: "fewer names narrow the gap"
@@ -100,7 +100,7 @@ class Sweep(Analysis):
 
 
 def _change(
-    ahead: dict[int, Run], mine: dict[int, Run], few: int, all_: int, *, corrected: bool = False
+    ahead: dict[int, Run], first: dict[int, Run], few: int, all_: int, *, corrected: bool = False
 ) -> Paired:
     """The lead among few names less that among all, on the same images; perhaps as shares of what is beyond
     guessing.
@@ -111,10 +111,10 @@ def _change(
         scale = n / (n - 1) if corrected else 1.0  # what guessing gives cancels in a difference
         right = [
             {row["id"]: scale * (row["prediction"] == row["label"]) for row in run.findings()}
-            for run in (ahead[n], mine[n])
+            for run in (ahead[n], first[n])
         ]
         marks[n] = {id: value - right[1][id] for id, value in right[0].items() if id in right[1]}
-    for row in mine[all_].findings():
+    for row in first[all_].findings():
         clusters[row["id"]] = cluster_of(row["images"], row["id"])
     ids = [id for id in marks[all_] if id in marks[few]]
     return paired(

@@ -91,8 +91,8 @@ class RunHandle:
             if report["failure"] is not None:
                 kind, message = report["failure"]
                 raise getattr(errors, kind, ModelError)(message)
-            told = report["tally"]
-            tally = BatchStats(**{**told, "outcomes": Counter(told["outcomes"])})
+            counts = report["tally"]
+            tally = BatchStats(**{**counts, "outcomes": Counter(counts["outcomes"])})
             # What several did at the same time took its time once.
             tally.seconds = busy.add(report["began"], report["ended"]) if tally.n_new else 0.0
             self.skipped += [InvalidRow(*bad) for bad in report["skipped"]]
@@ -106,11 +106,13 @@ class RunHandle:
 
     def status(self) -> str:
         """How it goes, in a few words: replicas, the memory of GPUs, and failures by replica."""
-        told = [f"{len(self._replicas)} replica{'s' * (len(self._replicas) != 1)}"]
+        parts = [f"{len(self._replicas)} replica{'s' * (len(self._replicas) != 1)}"]
         if held := sum(self._peaks("peak_gpu_bytes")):
-            told.append(f"{held / 2**30:.1f} GiB of GPU memory")
-        told += [f"{one.errors} failed on {name}" for name, one in self._replicas.items() if one.errors]
-        return ", ".join(told)
+            parts.append(f"{held / 2**30:.1f} GiB of GPU memory")
+        parts += [
+            f"{worker.errors} failed on {name}" for name, worker in self._replicas.items() if worker.errors
+        ]
+        return ", ".join(parts)
 
     def metadata(self) -> Mapping[str, Any]:
         """Of the loaded model, with the most GPU memory that any replica held; and how many there were."""
@@ -131,12 +133,12 @@ class RunHandle:
     def replicas(self) -> list[dict[str, Any]]:
         """Where each replica was, and what it did."""
         return [
-            {"name": name, "samples": one.samples, "errors": one.errors}
-            for name, one in sorted(self._replicas.items())
+            {"name": name, "samples": worker.samples, "errors": worker.errors}
+            for name, worker in sorted(self._replicas.items())
         ]
 
     def _peaks(self, name: str) -> list[int]:
-        return [peak for one in self._replicas.values() if (peak := one.about[name])]
+        return [peak for worker in self._replicas.values() if (peak := worker.about[name])]
 
 
 class RayExecutor:

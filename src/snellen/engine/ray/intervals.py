@@ -19,6 +19,6 @@ class IntervalUnion:
         [5, 95, 0, 1]
         """
         within = [span for span in self._apart if span[1] >= began and span[0] <= ended]
-        whole = (min([began, *(b for b, _ in within)]), max([ended, *(e for _, e in within)]))
-        self._apart = sorted({*self._apart} - {*within} | {whole})
-        return whole[1] - whole[0] - sum(e - b for b, e in within)
+        joined = (min([began, *(b for b, _ in within)]), max([ended, *(e for _, e in within)]))
+        self._apart = sorted({*self._apart} - {*within} | {joined})
+        return joined[1] - joined[0] - sum(e - b for b, e in within)

@@ -80,11 +80,11 @@ class Worker:
             report |= {"tally": {**vars(tally), "outcomes": dict(tally.outcomes)}, "ended": time.time()}
             report |= {"metadata": dict(self.model.metadata()), "replica": self._about(), "skipped": skipped}
         except Exception as error:
-            told = str(error)
+            message = str(error)
             if not isinstance(error, SnellenError):
                 self._log.error("%s", traceback.format_exc())
-                told = f"{self.name}: {reason_of(error)}. More in the workspace's logs/*/{self.name}.log"
-            report["failure"] = [type(error).__name__, told]
+                message = f"{self.name}: {reason_of(error)}. More in the workspace's logs/*/{self.name}.log"
+            report["failure"] = [type(error).__name__, message]
         return {"report": [json.dumps(report)]}
 
     @cached_property
@@ -132,14 +132,14 @@ class Worker:
     def _selection(self, place: int) -> Selection:
         if place not in self._data:
             duty = self._duties[place]
-            found = duty.data()
-            if len(found) != duty.n or any(found.id(place) != id for place, id in duty.ids.items()):
+            selection = duty.data()
+            if len(selection) != duty.n or any(selection.id(place) != id for place, id in duty.ids.items()):
                 raise DataError(
-                    f"{found.name}: {self.name} finds {len(found)} samples, and they are not the {duty.n} "
-                    "that there are where the run was started. Every node must see the same data."
+                    f"{selection.name}: {self.name} finds {len(selection)} samples, and they are not "
+                    f"the {duty.n} that there are where the run was started. Every node must see the same data."
                 )
             duty.protocol.prepare()
-            self._data[place] = found
+            self._data[place] = selection
         return self._data[place]
 
     async def _examine(
@@ -149,7 +149,7 @@ class Worker:
         ledger: RemoteSink | ShardSink = RemoteSink(self._desk)
         if duty.sink is not None:
             ledger = ShardSink(ParquetShard(ParquetRun(duty.sink, duty.run), start, stop), self._desk)
-        found = _Shard(self._desk, ledger, data)
+        progress = _Shard(self._desk, ledger, data)
         work = SampleRunner(
             model,
             duty.protocol,
@@ -160,16 +160,16 @@ class Worker:
         )
         try:
             async with model.connected():
-                await found.count(work, found.unsuspected(work, range(start, stop)))
-                for position in found.suspects:
+                await progress.count(work, progress.unsuspected(work, range(start, stop)))
+                for position in progress.suspects:
                     await asyncio.to_thread(ledger.flush)  # what may come kills
-                    await found.count(work, found.alone(work, position))
+                    await progress.count(work, progress.alone(work, position))
         finally:
             await asyncio.to_thread(ledger.flush)
-        self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(found.tally))
-        if found.stopped:
+        self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(progress.tally))
+        if progress.stopped:
             raise Stopped("It was stopped.")
-        return found.tally, work.skipped, ledger.file
+        return progress.tally, work.skipped, ledger.file
 
 
 class _Shard:
@@ -220,7 +220,7 @@ class _Shard:
             yield from readable(self._data, [position], work.skipped)
             return
         if died == TRIES:
-            sample = next((one for _, one in readable(self._data, [position], work.skipped)), None)
+            sample = next((item for _, item in readable(self._data, [position], work.skipped)), None)
         else:  # reading it is what kills, it seems
             label = self._data.data.row(self._data.indices[position]).label
             sample = Sample(id, label=label, labels=self._data.labels, background=self._data.background)

@@ -172,8 +172,8 @@ def wait_for(reference: Any) -> Any:
         cause = getattr(error, "cause", None)
         if isinstance(cause, SnellenError):
             raise cause from error
-        told = str(error).strip().splitlines()[-1:]  # the first lines say where, the last what
-        raise SnellenError(f"--engine ray: the writer failed ({' '.join(told)[:300]}).") from error
+        lines = str(error).strip().splitlines()[-1:]  # the first lines say where, the last what
+        raise SnellenError(f"--engine ray: the writer failed ({' '.join(lines)[:300]}).") from error
 
 
 class RemoteSink:

@@ -49,7 +49,7 @@ def hf(
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
     budget = parse_bytes("hf?cache_budget", cache_budget)
-    found = Checkpoint.find(
+    weights = Checkpoint.find(
         f"hf:{checkpoint}",
         checkpoint,
         revision,
@@ -64,5 +64,5 @@ def hf(
         if device != "auto":
             raise BadOption(f"device={device} and device_map={device_map} do not go together; name one.")
         require("accelerate", "tune", f"device_map={device_map}")
-        found = replace(found, device_map=device_map)
-    return VisionLanguageModel(found, prefix, budget)
+        weights = replace(weights, device_map=device_map)
+    return VisionLanguageModel(weights, prefix, budget)

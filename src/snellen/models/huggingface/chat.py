@@ -86,9 +86,9 @@ class ChatRenderer:
             return " "
         user = Message("user", ("?",))
         prompt = self._render([user], add_generation_prompt=True)
-        whole = self._render([user, Message("assistant", (_MARK,))], add_generation_prompt=False)
-        before, found, _ = whole.partition(_MARK)
-        if found and before.startswith(prompt):
+        rendered = self._render([user, Message("assistant", (_MARK,))], add_generation_prompt=False)
+        before, mark, _ = rendered.partition(_MARK)
+        if mark and before.startswith(prompt):
             return before[len(prompt) :]
         return "" if prompt[-1:].isspace() or prompt.endswith(">") else " "
 

@@ -65,13 +65,13 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
         raise Unsupported(
             f"{model.name}: {model.architecture} gives no hidden states, so it cannot be probed."
         )
-    found: dict[str, torch.Tensor] = {}
+    vectors: dict[str, torch.Tensor] = {}
     for k in range(len(states)) if layers == "all" else [len(states) - 1]:
         state = states[k][0].float()
-        found[f"layer {k}, last token"] = state[-1].cpu()
-        found[f"layer {k}, mean"] = state.mean(0).cpu()
+        vectors[f"layer {k}, last token"] = state[-1].cpu()
+        vectors[f"layer {k}, mean"] = state.mean(0).cpu()
     means = {name: value.float().flatten(0, -2).mean(0).cpu() for name, value in seen.items()}
-    return found | means
+    return vectors | means
 
 
 def stored(
@@ -131,16 +131,16 @@ def _fill(
     names: list[str] = json.loads(index.read_text()) if done else []
     files = [np.lib.format.open_memmap(part / f"{i}.npy", "r+") for i in range(len(names))]
     for row in range(done, len(places)):
-        found = features(model, ask(samples[places[row]].images, prompt), layers)
+        vectors = features(model, ask(samples[places[row]].images, prompt), layers)
         if not names:
-            names = list(found)
+            names = list(vectors)
             write_atomic(index, json.dumps(names))
             files = [
                 np.lib.format.open_memmap(part / f"{i}.npy", "w+", np.float32, (len(places), len(value)))
-                for i, value in enumerate(found.values())
+                for i, value in enumerate(vectors.values())
             ]
         for file, name in zip(files, names, strict=True):
-            file[row] = found[name].numpy()
+            file[row] = vectors[name].numpy()
         if (row + 1) % OFTEN == 0 or row + 1 == len(places):
             for file in files:
                 file.flush()
@@ -159,9 +159,9 @@ def _watched(decoder: Any) -> Iterator[dict[str, Any]]:
             if path.rpartition(".")[2] in names:
 
                 def keep(_: Any, __: Any, output: Any, place: str = place) -> None:
-                    found = getattr(output, "last_hidden_state", output)
-                    found = found[0] if isinstance(found, tuple) else found
-                    seen[place] = found.detach()
+                    value = getattr(output, "last_hidden_state", output)
+                    value = value[0] if isinstance(value, tuple) else value
+                    seen[place] = value.detach()
 
                 handles.append(module.register_forward_hook(keep))
                 break

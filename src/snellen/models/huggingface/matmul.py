@@ -45,9 +45,9 @@ def take_fastest_route() -> str:
 
 def _seconds(run: Callable[[], object]) -> float:
     """The least of a few runs."""
-    found = []
+    times = []
     for _ in range(4):
         began = time.perf_counter()
         run()
-        found.append(time.perf_counter() - began)
-    return min(found)
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -128,12 +128,12 @@ class VisionLanguageModel(CheckpointModel):
 
     def metadata(self) -> Mapping[str, Any]:
         """As of any checkpoint, and what the check of prefix sharing found, if there was one."""
-        found = dict(super().metadata())
-        if found and (findings := self._sharing.found) is not None:
-            found["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
-        if found and self._matmul:
-            found["matmul"] = self._matmul
-        return found
+        known = dict(super().metadata())
+        if known and (findings := self._sharing.found) is not None:
+            known["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
+        if known and self._matmul:
+            known["matmul"] = self._matmul
+        return known
 
     def cost(self, request: Request) -> int:
         return max(1, len(request.continuations))
@@ -155,9 +155,12 @@ class VisionLanguageModel(CheckpointModel):
             first = requests[places[0]]
             alike.setdefault((first.kind, first.decoding, len(first.continuations)), []).append(places)
         shared = []
-        for (_, _, continuations), found in alike.items():
+        for (_, _, continuations), clusters_alike in alike.items():
             size = self._sharing.at_once(continuations) if self._sharing.way in BRANCHES else 1
-            shared += [list(chain(*found[start : start + size])) for start in range(0, len(found), size)]
+            shared += [
+                list(chain(*clusters_alike[start : start + size]))
+                for start in range(0, len(clusters_alike), size)
+            ]
         within = {place for batch in shared for place in batch}
         rest = [place for place in range(len(requests)) if place not in within]
         alone = super().together([requests[place] for place in rest])
@@ -169,12 +172,12 @@ class VisionLanguageModel(CheckpointModel):
         self.load()
         with torch.inference_mode():
             if self._sharing.clusters(requests) and self._sharing.way in BRANCHES:
-                found = self._sharing.answer(requests)
+                responses = self._sharing.answer(requests)
             else:
-                found = self.plainly(requests)
+                responses = self.plainly(requests)
         if self.architecture not in PIXELS_OF_INPUT:
-            return found
-        return [self._framed(request, reply) for request, reply in zip(requests, found, strict=True)]
+            return responses
+        return [self._framed(request, reply) for request, reply in zip(requests, responses, strict=True)]
 
     def _framed(self, request: Request, reply: Response) -> Response:
         """The response with the size of the picture in whose pixels it speaks."""
@@ -210,8 +213,8 @@ class VisionLanguageModel(CheckpointModel):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        found: torch.device = self.decoder.device
-        return found
+        device: torch.device = self.decoder.device
+        return device
 
     @property
     def architecture(self) -> str:
@@ -226,8 +229,8 @@ class VisionLanguageModel(CheckpointModel):
         """A prompt's tokens, images as their marks."""
         special = self._chat.adds_special_tokens(prompt)
         with self._words:
-            found: list[int] = self._tokenizer(prompt, add_special_tokens=special).input_ids
-        return found
+            ids: list[int] = self._tokenizer(prompt, add_special_tokens=special).input_ids
+        return ids
 
     def process(self, prompt: str, images: Sequence[Image]) -> Any:
         """The processor's tensors for one prompt."""
@@ -240,11 +243,11 @@ class VisionLanguageModel(CheckpointModel):
         for index, row in enumerate(rows):
             length = tuple(len(reader(row.prompt).input_ids) for reader in readers)
             groups.setdefault(length, []).append(index)
-        found: dict[int, Response] = {}
+        responses: dict[int, Response] = {}
         for members in groups.values():
             replies = self.fitting([rows[i] for i in members], self._generate)
-            found |= zip(members, replies, strict=True)
-        return [found[i] for i in range(len(rows))]
+            responses |= zip(members, replies, strict=True)
+        return [responses[i] for i in range(len(rows))]
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────
 
@@ -346,9 +349,9 @@ class VisionLanguageModel(CheckpointModel):
         root: dict[int, Any] = {}
         for name in row.request.continuations:
             text = self._chat.continuation(row.request.messages, name)
-            whole = self.tokens(row.prompt + text)
-            path = whole[len(prompt) :]
-            if whole[: len(prompt)] != prompt:  # the two would be read otherwise together
+            continued = self.tokens(row.prompt + text)
+            path = continued[len(prompt) :]
+            if continued[: len(prompt)] != prompt:  # the two would be read otherwise together
                 with self._words:
                     path = self._tokenizer(text, add_special_tokens=False).input_ids
             branch = root
@@ -445,16 +448,16 @@ class VisionLanguageModel(CheckpointModel):
         special = self._chat.adds_special_tokens(prompt)
 
         def ids(texts: list[str]) -> list[list[int]]:
-            found: list[list[int]] = self._tokenizer(texts, add_special_tokens=special).input_ids
-            return [one[:-1] if special and one and one[-1] == closing else one for one in found]
+            rows: list[list[int]] = self._tokenizer(texts, add_special_tokens=special).input_ids
+            return [row[:-1] if special and row and row[-1] == closing else row for row in rows]
 
         begun = [self._chat.continuation(request.messages, text) for text in request.continuations]
         with self._words:
             probe = self._tokenizer("", add_special_tokens=special).input_ids
             closing = probe[-1] if len(probe) > 1 else None
-            start, *whole = ids([prompt, *(prompt + text for text in begun)])
-        shared = min(common([start, one]) for one in whole)
-        return [one[shared:] for one in whole], len(start) - shared
+            start, *continued = ids([prompt, *(prompt + text for text in begun)])
+        shared = min(common([start, row]) for row in continued)
+        return [row[shared:] for row in continued], len(start) - shared
 
     def _score_rows(self, pairs: Sequence[tuple[PromptRow, list[int]]]) -> list[tuple[Score, int]]:
         import torch
@@ -499,11 +502,11 @@ class VisionLanguageModel(CheckpointModel):
 
     def process_all(self, shown: Sequence[tuple[str, Sequence[Image]]], padding_side: str) -> Any:
         """The processor's tensors for prompts with their images, as one batch."""
-        texts, images = [text for text, _ in shown], [found for _, found in shown]
+        texts, images = [text for text, _ in shown], [of_prompt for _, of_prompt in shown]
         most = max(map(len, images))
         if most > 1 and self.architecture in ONE_IMAGE:
             raise ValueError(f"{most} images, and {self.architecture} takes one")
-        pixels = [[image.pixels for image in found] for found in images]
+        pixels = [[image.pixels for image in of_prompt] for of_prompt in images]
         with self._words:
             tensors = self._processor(
                 text=texts,

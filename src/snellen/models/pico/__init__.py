@@ -30,9 +30,9 @@ def pico(name: str, *, device: str = "auto", prefix: PrefixMode = "auto") -> Mod
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
-    found = Checkpoint.find(f"pico:{name}", str(WEIGHTS / name), device=device)
+    weights = Checkpoint.find(f"pico:{name}", str(WEIGHTS / name), device=device)
     if name == "clip":
-        return DualEncoder(found)
+        return DualEncoder(weights)
     if name == "classifier":
-        return Classifier(found)
-    return VisionLanguageModel(found, prefix)
+        return Classifier(weights)
+    return VisionLanguageModel(weights, prefix)

@@ -270,8 +270,8 @@ class RemoteModel(Model):
             sleep=self._sleep,
             reraise=True,
         )
-        found: Mapping[str, Any] = await retrying(self._try, payload, tries)
-        return found
+        reply: Mapping[str, Any] = await retrying(self._try, payload, tries)
+        return reply
 
     async def _sleep(self, seconds: float) -> None:
         """Before another try."""
@@ -383,11 +383,11 @@ class RemoteModel(Model):
         self._pace.stop()
 
     def status(self) -> str:
-        told = [f"{self._pace.under_way} under way"]
-        told += [f"{self._counts[what]} {what}" for what in ("retries", "failed") if self._counts[what]]
+        parts = [f"{self._pace.under_way} under way"]
+        parts += [f"{self._counts[what]} {what}" for what in ("retries", "failed") if self._counts[what]]
         if self.limits.budget is not None:
-            told.append(f"${self.limits.budget.spent:.4f}")
-        return ", ".join(told)
+            parts.append(f"${self.limits.budget.spent:.4f}")
+        return ", ".join(parts)
 
     def metadata(self) -> Mapping[str, Any]:
         return {

@@ -155,8 +155,8 @@ class ChatModel(RemoteModel):
         payloads = [self._echo(asked, begun)]
         payloads += [self._echo(asked, begun + joint + name) for name in request.continuations]
         bare, *continued = await self._send_all(payloads)
-        scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(one) for one in continued])
-        replies = [read_reply(one) for one in (bare, *continued)]
+        scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(body) for body in continued])
+        replies = [read_reply(body) for body in (bare, *continued)]
         total = _scored(replies[0], scores, sum(r.prompt_tokens for r in replies), len(replies))
         return replace(total, prompt=self._shown(request))
 

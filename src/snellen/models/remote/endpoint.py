@@ -137,8 +137,8 @@ class Endpoint(RemoteModel):
         return self.prices.cost(requests, 0) if self.prices else None
 
     def metadata(self) -> Mapping[str, Any]:
-        told = {k: v for k, v in super().metadata().items() if k not in ("price_in", "price_out")}
-        return told if self._price is None else {**told, "price": self._price}
+        known = {k: v for k, v in super().metadata().items() if k not in ("price_in", "price_out")}
+        return known if self._price is None else {**known, "price": self._price}
 
     def weight(self, payload: Any) -> tuple[float, float]:
         return 1.0, 0.0
@@ -165,12 +165,12 @@ class Endpoint(RemoteModel):
 
     async def ask(self, request: Request) -> Response:
         data = await self.send(request.images[-1])
-        found = data["found"]
-        labels, scores = (path.search(found) for path in self._paths)
+        value = data["found"]
+        labels, scores = (path.search(value) for path in self._paths)
         if not isinstance(labels, list) or not isinstance(scores, list) or len(labels) != len(scores):
             raise RequestError(
                 f"labels={self._paths[0].expression!r} and scores={self._paths[1].expression!r} find no two "
-                f"equally long lists in {json.dumps(found)[:200]}",
+                f"equally long lists in {json.dumps(value)[:200]}",
                 again=False,
             )
         try:

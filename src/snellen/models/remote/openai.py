@@ -151,9 +151,9 @@ for _name in PROVIDERS:
 
 def _object(option: str, text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        value = json.loads(text or "{}")
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise BadOption(f"{option}={text!r} is not allowed; allowed: a JSON object.")
-    return found
+    return value

@@ -28,12 +28,12 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         code = error.get("code")
         status = code if isinstance(code, int) else None
         raise RequestError(f"{code or 'error'}: {str(error.get('message') or error)[:500]}", status)
-    found = data.get("choices")
-    if not found and isinstance(said := error or data.get("detail") or data.get("message"), str):
+    listed = data.get("choices")
+    if not listed and isinstance(said := error or data.get("detail") or data.get("message"), str):
         raise RequestError(f"an answer without choices: {said[:500]}")
-    if not isinstance(found, list) or not found or not isinstance(found[0], Mapping):
+    if not isinstance(listed, list) or not listed or not isinstance(listed[0], Mapping):
         raise RequestError("an answer without choices")
-    return found
+    return listed
 
 
 def read_reply(data: Mapping[str, Any]) -> Response:
@@ -70,8 +70,8 @@ def read_reply(data: Mapping[str, Any]) -> Response:
 def _texts(message: Mapping[str, Any]) -> tuple[str, str]:
     """Answer and thinking, wherever a server puts the latter: a field, a part, or tags in the text."""
     content = message.get("content")
-    told = [message.get(field) for field in ("reasoning_content", "reasoning", "thinking")]
-    thinking = [text for text in told if isinstance(text, str) and text][:1]
+    thoughts = [message.get(field) for field in ("reasoning_content", "reasoning", "thinking")]
+    thinking = [text for text in thoughts if isinstance(text, str) and text][:1]
     parts = content if isinstance(content, list) else [content]
     text = ""
     for part in parts:
@@ -136,14 +136,14 @@ def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
             "binary, open-world",
             again=False,
         )
-    found = []
+    tokens = []
     for entry in given:
         if not entry:
-            found.append(("", math.nan))
+            tokens.append(("", math.nan))
             continue
         token, value = next(iter(entry.items()))  # the prompt's own token comes first
-        found.append((str(token), float(value["logprob"])))
-    return found
+        tokens.append((str(token), float(value["logprob"])))
+    return tokens
 
 
 def continuation_scores(

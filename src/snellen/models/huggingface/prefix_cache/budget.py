@@ -26,8 +26,8 @@ def parse_bytes(option: str, value: str) -> int | None:
     """
     if value == "auto":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
-    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
     if size < 1:
         raise BadOption(f"{option}={value!r} is not allowed; allowed: auto, or a size such as 512MB or 2GB.")
     return size

@@ -77,9 +77,9 @@ class PackedSuffixes(Suffixes):
         limit = max(1, min(room, MOST_NODES * prefix.count) // prefix.count)
         groups = []
         for number in range(prefix.count):
-            mine = [i for i, (image, _) in enumerate(branches) if image == number]
-            stems = [branches[i][1] if more is not None else branches[i][1][:-1] for i in mine]
-            groups.append([[mine[i] for i in chunk] for chunk in chunks(stems, limit, more or 0)])
+            members = [i for i, (image, _) in enumerate(branches) if image == number]
+            stems = [branches[i][1] if more is not None else branches[i][1][:-1] for i in members]
+            groups.append([[members[i] for i in chunk] for chunk in chunks(stems, limit, more or 0)])
         return [list(chain(*parts)) for parts in zip_longest(*groups, fillvalue=())]
 
     def plant(self) -> torch.Tensor:
@@ -110,8 +110,8 @@ class PackedSuffixes(Suffixes):
             count[row] += 1
         shape = (self.prefix.count, max(count))
         device = self._seen.device
-        mine = torch.nn.functional.one_hot(torch.tensor(columns), shape[1]).bool().to(device)
-        self._seen = torch.cat([self._seen[list(kept)], mine], 1)
+        own_columns = torch.nn.functional.one_hot(torch.tensor(columns), shape[1]).bool().to(device)
+        self._seen = torch.cat([self._seen[list(kept)], own_columns], 1)
         ids = torch.zeros(shape, dtype=torch.long, device=device)
         depths = torch.zeros(shape, dtype=torch.long, device=device)
         sees = torch.zeros((*shape, self._seen.shape[1]), dtype=torch.bool, device=device)
@@ -143,20 +143,20 @@ class PackedSuffixes(Suffixes):
                 continue
             branches, rows, nodes, wanted = map(list, zip(*chosen, strict=True))
             if first:
-                found = picked(self.prefix.last[:, None], rows, [0] * len(rows), wanted)
+                likelihoods = picked(self.prefix.last[:, None], rows, [0] * len(rows), wanted)
             else:
                 assert logits is not None
-                found = picked(logits, rows, nodes, wanted)
-            sums.index_add_(0, torch.tensor(branches), found)
+                likelihoods = picked(logits, rows, nodes, wanted)
+            sums.index_add_(0, torch.tensor(branches), likelihoods)
         return sums.tolist()
 
     def _forests(self, sequences: Sequence[list[int]], begins: Sequence[int]) -> list[Trie]:
         """One an image."""
-        found = []
+        tries = []
         for number in range(self.prefix.count):
-            mine = [i for i, (image, _) in enumerate(self.branches) if image == number]
-            found.append(plant([sequences[i] for i in mine], [begins[i] for i in mine]))
-        return found
+            members = [i for i, (image, _) in enumerate(self.branches) if image == number]
+            tries.append(plant([sequences[i] for i in members], [begins[i] for i in members]))
+        return tries
 
     def _paths(self, forests: Sequence[Trie]) -> list[tuple[int, list[int]]]:
         """Each branch's row, and its nodes there."""
@@ -299,27 +299,27 @@ def picked(
     """
     import torch
 
-    found = []
+    sums = []
     step = max(1, 2**20 // logits.shape[-1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         chosen = logits[list(rows[part]), list(places[part])].float()
         wanted = torch.tensor(tokens[part], device=chosen.device)
-        found.append(-torch.nn.functional.cross_entropy(chosen, wanted, reduction="none").double().cpu())
-    return torch.cat(found)
+        sums.append(-torch.nn.functional.cross_entropy(chosen, wanted, reduction="none").double().cpu())
+    return torch.cat(sums)
 
 
 def greedy(branches: Suffixes, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
     """Continue each branch with the likeliest token up to an end, which is included, or ``max_tokens``."""
     logits = branches.plant()
-    found: list[list[int]] = [[] for _ in branches.branches]
-    live = list(range(len(found)))
+    answers: list[list[int]] = [[] for _ in branches.branches]
+    live = list(range(len(answers)))
     while True:
         chosen = logits.float().argmax(-1).tolist()
         for branch, token in zip(live, chosen, strict=True):
-            found[branch].append(token)
+            answers[branch].append(token)
         kept = [i for i, token in enumerate(chosen) if token not in ends]
-        if not kept or len(found[live[0]]) >= max_tokens:
-            return found
+        if not kept or len(answers[live[0]]) >= max_tokens:
+            return answers
         live = [live[i] for i in kept]
         logits = branches.grow([chosen[i] for i in kept], kept)

@@ -88,14 +88,14 @@ class ImageContext:
         """
         import torch
 
-        found = dict(self.tensors)
-        for name in ALONG & found.keys():
-            tensor = found[name][:, :length]
+        tensors = dict(self.tensors)
+        for name in ALONG & tensors.keys():
+            tensor = tensors[name][:, :length]
             if (missing := length - tensor.shape[1]) > 0:
                 rest = tensor[:, -1:].expand(-1, missing, *tensor.shape[2:])
                 tensor = torch.cat([tensor, rest], 1)
-            found[name] = tensor
-        return found
+            tensors[name] = tensor
+        return tensors
 
     def continued(self, text: list[int]) -> list[int] | None:
         """A prompt about the same images, from its text's tokens; None where that cannot be told.

@@ -135,9 +135,9 @@ class Prefix:
     def _spread(layer: Any, rows: torch.Tensor, room: int) -> Any:
         if hasattr(layer, "spread"):
             return layer.spread(rows, room)
-        mine = copy.deepcopy(layer)  # recurrent layers write in place
-        mine.reorder_cache(rows)
-        return mine
+        copied = copy.deepcopy(layer)  # recurrent layers write in place
+        copied.reorder_cache(rows)
+        return copied
 
     def forward(
         self,

@@ -46,11 +46,11 @@ class Question:
 
 def group(questions: Sequence[Question]) -> list[list[int]]:
     """The places of questions that have their images, and all before them, in common."""
-    found: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for place, question in enumerate(questions):
         look = question.look
-        found.setdefault((look.images, *question.ids[: max(1, look.seen)]), []).append(place)
-    return list(found.values())
+        groups.setdefault((look.images, *question.ids[: max(1, look.seen)]), []).append(place)
+    return list(groups.values())
 
 
 class Scheduler:
@@ -81,8 +81,8 @@ class Scheduler:
         def run(branches: Suffixes, _: Sequence[int]) -> list[list[int]]:
             return greedy(branches, max_tokens, ends)
 
-        found = self._over(questions, [[question.ids] for question in questions], run, max_tokens)
-        return [answer for (answer,) in found]
+        answers = self._over(questions, [[question.ids] for question in questions], run, max_tokens)
+        return [answer for (answer,) in answers]
 
     def score(self, questions: Sequence[Question]) -> list[list[float]]:
         """The log-likelihood of each tail of each question."""
@@ -107,18 +107,18 @@ class Scheduler:
             run: what to do with branches, and with where, in each suffix, its question's prompt ends.
             more: how many tokens each branch is yet to grow; None where they are scored.
         """
-        found: dict[tuple[int, int], T] = {}
+        answers: dict[tuple[int, int], T] = {}
         for prefix, members in self.prefixed(questions, more):
             branches: list[Suffix] = []
             places: list[tuple[int, int]] = []
             for image, question in members:
-                for number, whole in enumerate(wholes[question]):
-                    branches.append((image, whole[prefix.length :]))
+                for number, stem in enumerate(wholes[question]):
+                    branches.append((image, stem[prefix.length :]))
                     places.append((question, number))
             begins = [len(questions[question].ids) - prefix.length for question, _ in places]
             for chunk, results in self._in_chunks(prefix, branches, begins, run, more):
-                found |= zip((places[i] for i in chunk), results, strict=True)
-        return [[found[i, number] for number in range(len(whole))] for i, whole in enumerate(wholes)]
+                answers |= zip((places[i] for i in chunk), results, strict=True)
+        return [[answers[i, number] for number in range(len(stem))] for i, stem in enumerate(wholes)]
 
     def _in_chunks(
         self,
@@ -142,9 +142,9 @@ class Scheduler:
             if self._fits is not None and len(chunk) > self._fits:
                 todo.appendleft(chunk[self._fits :])
                 chunk = chunk[: self._fits]
-            mine = self.branches(prefix, [branches[i] for i in chunk])
+            suffixes = self.branches(prefix, [branches[i] for i in chunk])
             try:
-                results = run(mine, [begins[i] for i in chunk])
+                results = run(suffixes, [begins[i] for i in chunk])
             except torch.OutOfMemoryError:
                 if len(chunk) == 1:
                     raise

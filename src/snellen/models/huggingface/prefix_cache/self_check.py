@@ -54,8 +54,8 @@ class Findings:
 
     def __str__(self) -> str:
         reasons = [
-            f"{way} differs by {found:.1e}" if isinstance(found, float) else f"{way}: {found}"
-            for way, found in self.tried.items()
+            f"{way} differs by {reason:.1e}" if isinstance(reason, float) else f"{way}: {reason}"
+            for way, reason in self.tried.items()
             if way != self.way
         ]
         does = {
@@ -117,8 +117,8 @@ def try_ways(
     alone = torch.cat([logits(model, tensors) for tensors in own])
     spread = float(alone.std())
 
-    def apart(found: torch.Tensor, first: int | None = None) -> float:
-        return float((found.float() - alone[:first]).square().mean(-1).sqrt().max()) / spread
+    def apart(values: torch.Tensor, first: int | None = None) -> float:
+        return float((values.float() - alone[:first]).square().mean(-1).sqrt().max()) / spread
 
     batch = logits(model, padded)
     noise = apart(batch, len(batch))
@@ -153,8 +153,8 @@ def try_ways(
 
 def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
     """[R, V]: the logits at the place ``back`` from the end, in float32."""
-    found: torch.Tensor = model(**tensors, **keep(model, back), use_cache=False).logits[:, -back].float()
-    return found
+    rows: torch.Tensor = model(**tensors, **keep(model, back), use_cache=False).logits[:, -back].float()
+    return rows
 
 
 def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> float:
@@ -164,22 +164,22 @@ def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> 
     pair = [asked[0].ids, asked[1].ids]
     length, shared = min(map(len, pair)), common(pair)
     cut = [{k: v[:, :length] if k in ALONG else v for k, v in tensors.items()} for tensors in own[:2]]
-    one, other = (logits(model, tensors, length - shared + 1) for tensors in cut)
-    return float((one - other).abs().max())
+    first, other = (logits(model, tensors, length - shared + 1) for tensors in cut)
+    return float((first - other).abs().max())
 
 
 def continued(sharing: Scheduler, asked: Sequence[Question]) -> torch.Tensor:
     """The logits after each question, its last token grown as a generated one is."""
     import torch
 
-    found: dict[int, torch.Tensor] = {}
+    rows: dict[int, torch.Tensor] = {}
     stems = [replace(question, ids=question.ids[:-1]) for question in asked]
     for prefix, members in sharing.prefixed(stems, 1):
         branches = [(image, stems[i].ids[prefix.length :]) for image, i in members]
         for chunk in sharing.branches.cut(prefix, branches, sharing.budget(), 1):
-            mine = sharing.branches(prefix, [branches[i] for i in chunk])
-            mine.plant()
+            suffixes = sharing.branches(prefix, [branches[i] for i in chunk])
+            suffixes.plant()
             places = [members[i][1] for i in chunk]
-            grown = mine.grow([asked[i].ids[-1] for i in places], range(len(chunk)))
-            found |= zip(places, grown, strict=True)
-    return torch.stack([found[i] for i in range(len(asked))])
+            grown = suffixes.grow([asked[i].ids[-1] for i in places], range(len(chunk)))
+            rows |= zip(places, grown, strict=True)
+    return torch.stack([rows[i] for i in range(len(asked))])

@@ -153,21 +153,21 @@ class PrefixSharing:
                 )
             return None
         try:
-            found = self._check()
+            findings = self._check()
         except Exception as error:
-            found = Findings(
+            findings = Findings(
                 Strategy.PLAIN, 0.0, {Strategy.PACKED: f"the self-check failed: {reason_of(error)}"}
             )
-        if self._mode == "on" and found.way not in BRANCHES:
-            raise ModelError(f"{name}: prefix=on is not possible: {found}. Leave prefix at auto.")
-        log.log(logging.INFO if found.way in BRANCHES else logging.WARNING, "%s: %s", name, found)
-        return found
+        if self._mode == "on" and findings.way not in BRANCHES:
+            raise ModelError(f"{name}: prefix=on is not possible: {findings}. Leave prefix at auto.")
+        log.log(logging.INFO if findings.way in BRANCHES else logging.WARNING, "%s: %s", name, findings)
+        return findings
 
     @property
     def found(self) -> Findings | None:
         """The findings, where the check has been made."""
-        found: Findings | None = self.__dict__.get("findings")
-        return found
+        findings: Findings | None = self.__dict__.get("findings")
+        return findings
 
     @property
     def way(self) -> Strategy:
@@ -205,15 +205,15 @@ class PrefixSharing:
         """The places of requests that are worth sharing: about the same images, and several, or with
         continuations.
         """
-        found: dict[Any, list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
             # A draw has a seed of its own, and what may be said differs from request to request.
             alone = request.decoding.temperature > 0 or bool(request.continuations)
             if request.kind is Kind.SCORE or not alone:
                 images = tuple(image.sha256 for image in request.images)
-                found.setdefault((request.kind, request.decoding, images), []).append(place)
+                groups.setdefault((request.kind, request.decoding, images), []).append(place)
         return [
-            places for places in found.values() if len(places) > 1 or requests[places[0]].kind is Kind.SCORE
+            places for places in groups.values() if len(places) > 1 or requests[places[0]].kind is Kind.SCORE
         ]
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
@@ -227,7 +227,7 @@ class PrefixSharing:
             or (len(places) == 1 and not questions[i].tails)
         }
         plain = self._model.plainly([requests[i] for i in sorted(alone)])
-        found = dict(zip(sorted(alone), plain, strict=True))
+        responses = dict(zip(sorted(alone), plain, strict=True))
         shared = [i for i in range(len(requests)) if i not in alone]
         if shared:
             chosen = [questions[i] for i in shared]
@@ -235,8 +235,8 @@ class PrefixSharing:
                 answers = self._score(chosen)
             else:
                 answers = self._generate(chosen, requests[0].decoding)
-            found |= zip(shared, answers, strict=True)
-        return [found[i] for i in range(len(requests))]
+            responses |= zip(shared, answers, strict=True)
+        return [responses[i] for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:
         """Make the looks of requests to come ready."""
@@ -270,17 +270,17 @@ class PrefixSharing:
         ]
 
     def _score(self, questions: Sequence[Question]) -> list[Response]:
-        found = []
+        responses = []
         for question, values in zip(questions, self._once.score(questions), strict=True):
             pairs = zip(values, question.tails, strict=True)
-            found.append(
+            responses.append(
                 Response(
                     prompt=question.prompt,
                     scores=tuple(Score(value, len(tail)) for value, tail in pairs),
                     prompt_tokens=sum(len(question.ids) + len(tail) for tail in question.tails),
                 )
             )
-        return found
+        return responses
 
 
 def encoded_once(model: Any, tensors: Mapping[str, Any], rows: int) -> dict[str, Any]:

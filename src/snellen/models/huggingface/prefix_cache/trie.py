@@ -62,12 +62,12 @@ def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Trie:
         node = -1
         path = []
         for place, token in enumerate(sequence):
-            found = index.setdefault((node, token), len(tokens))
-            if found == len(tokens):
+            child = index.setdefault((node, token), len(tokens))
+            if child == len(tokens):
                 tokens.append(token)
                 parents.append(node)
                 wanted.append(False)
-            node = found
+            node = child
             wanted[node] |= place >= begin
             path.append(node)
         paths.append(path)
@@ -94,16 +94,16 @@ def chunks(sequences: Sequence[Tokens], limit: int, more: int = 0) -> list[list[
 
     Sequences that begin alike come into the same group, as far as it holds them.
     """
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     nodes = 0
     before: Tokens = []
     for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
         # In sorted order, what a sequence shares with all before it, it shares with the last of them.
         new = len(sequences[i]) - common([before, sequences[i]])
-        if not found or nodes + new + more > limit:
-            found.append([])
+        if not groups or nodes + new + more > limit:
+            groups.append([])
             nodes, new = 0, len(sequences[i])
-        found[-1].append(i)
+        groups[-1].append(i)
         nodes += new + more
         before = sequences[i]
-    return found
+    return groups
