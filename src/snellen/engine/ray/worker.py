@@ -136,7 +136,7 @@ class Worker:
             if len(selection) != duty.n or any(selection.id(place) != id for place, id in duty.ids.items()):
                 raise DataError(
                     f"{selection.name}: {self.name} finds {len(selection)} samples, and they are not "
-                    f"the {duty.n} that there are where the run was started. Every node must see the same data."
+                    f"the {duty.n} of the run. Every node must see the same data."
                 )
             duty.protocol.prepare()
             self._data[place] = selection
