@@ -418,7 +418,7 @@ def memory(o: argparse.Namespace) -> dict:
         torch.cuda.set_per_process_memory_fraction(min(1.0, (weights + spare) / total))
         for arm, model in (("shared", shared), ("plain", plain)):
             model.batch_size = 64
-            model._fits = None
+            model.memory.limit = None
             model._sharing.__dict__["images"] = 64
             model._sharing.__dict__.pop("_once", None)
             for title in list(b.WORKLOADS)[:1] + list(b.WORKLOADS)[5:6]:

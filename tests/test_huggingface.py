@@ -243,9 +243,8 @@ def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
     assert sizes[0] > 3
     fitted = next(i for i, size in enumerate(sizes) if size <= 3)
     assert max(sizes[fitted:]) <= 3, "what did not fit once is not tried again"
-    assert model._fits is not None
-    assert model._fits <= 3
-    model._fits = None
+    assert model.memory.size(16) <= 3
+    model.memory.limit = None
 
 
 def test_one_bad_request_spoils_no_other(model, monkeypatch):

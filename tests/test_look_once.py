@@ -247,6 +247,19 @@ class TestBothWays:
         assert set(counts) > {1}
         assert set(counts[counts.index(1) :]) == {1}, "what did not fit once is not tried again"
 
+    def test_too_little_memory_for_sharing_leaves_plain_batches(
+        self, name, shared, plain_scores, monkeypatch, caplog
+    ):
+        forced(shared, WAYS[name])
+
+        def none(self, *args, **more):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(Prefix, "__init__", none)
+        found = answers(shared, ragged(Kind.SCORE))
+        assert (scores(found) - scores(plain_scores)).abs().max() < TOLERANCE
+        assert "plain batches" in caplog.text
+
 
 def count_prefixes(monkeypatch) -> list[int]:
     made: list[int] = []

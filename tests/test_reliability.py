@@ -24,6 +24,7 @@ from snellen import cli
 from snellen._util.redaction import guard, redact
 from snellen.errors import BadOption, Stopped, UsageError
 from snellen.runs.plan import Filters, Plan
+from snellen.runs.resume import plan_of
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
 from snellen.testing import Server, completion, fault, first_name
@@ -431,7 +432,7 @@ class TestStops:
             assert set(rows["prediction"]) == {""}
             server._fault = lambda n: None
             already = len(server.asked)
-            again = Plan.resuming(Store(), found.id).run()[0]
+            again = plan_of(Store(), found.id).run()[0]
             assert len(server.asked) - already == lost
         assert again.id == found.id
         assert again.metrics["outcomes"]["error"] == 0
@@ -584,7 +585,7 @@ class TestResume:
                 shuffle=True,
             )
             asked = len(server.asked)
-            plan = Plan.resuming(Store(), found.id)
+            plan = plan_of(Store(), found.id)
             assert plan.run()[0].id == found.id
             assert len(server.asked) == asked
 
@@ -607,7 +608,7 @@ class TestResume:
             assert stopped.id != first.id
             stop[0] = False
             already = len(server.asked)
-            again = Plan.resuming(Store(), stopped.id).run()[0]
+            again = plan_of(Store(), stopped.id).run()[0]
             assert again.id == stopped.id
             assert len(server.asked) - already == 56 - 10
 
@@ -618,12 +619,12 @@ class TestResume:
             found = snellen.run(model=of(server), data=folder, protocol="closed-set?rounds=1")
             (folder / "star" / "0.png").unlink()
             with pytest.raises(UsageError, match="cannot be gone on with: the data changed since"):
-                Plan.resuming(Store(), found.id).run()
+                plan_of(Store(), found.id).run()
 
     def test_what_was_begun_with_objects(self, workspace):
         found = snellen.run(model=Scripted(lambda r: "star"), data=DATA, protocol="closed-set?rounds=1")
         with pytest.raises(UsageError, match="objects of Python's own"):
-            Plan.resuming(Store(), found.id)
+            plan_of(Store(), found.id)
 
 
 def test_weights_trained_again_in_place_miss_the_memory(workspace, tmp_path):
@@ -723,7 +724,7 @@ class TestSecrets:
         with Server(lambda asked: f"It is {key} of these; a star.") as server:
             found = examine(server, protocol="closed-set?rounds=1", limit=2)
         assert set(found.predictions["answers"].str[0]) == {f"It is {key} of these; a star."}
-        assert Plan.resuming(Store(), found.id)
+        assert plan_of(Store(), found.id)
 
     @pytest.mark.parametrize(
         "address", ["postgresql+psycopg://me:hunter22@127.0.0.1:1/x", "mysql://me:hunter22@127.0.0.1/x"]

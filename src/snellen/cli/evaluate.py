@@ -162,11 +162,11 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Go on with a run that was interrupted, stopped, or has errors: only what is missing is asked."""
-    from snellen.runs.plan import Plan
+    from snellen.runs.resume import plan_of
     from snellen.storage.store import Store
 
     store = Store(workspace, create=False)
-    plan = Plan.resuming(
+    plan = plan_of(
         store,
         store.find(run),
         max_cost=max_cost,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,19 +19,20 @@ from snellen._util.redaction import redact
 from snellen._version import __version__
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.engine.cache import CachedModel
-from snellen.engine.recorder import BatchStats, SampleRunner, readable
+from snellen.engine.pending import is_done, pending
+from snellen.engine.recorder import BatchStats, SampleRunner
 from snellen.errors import Stopped, StoreError, Unsupported, UsageError
 from snellen.metrics.summary import summarise
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.scorers.base import SamplePrediction
 from snellen.storage.store import Store
-from snellen.types import Kind, Outcome, Request, Response, Sample
+from snellen.types import Kind, Outcome, Request, Response
 
 if TYPE_CHECKING:
     from snellen.engine.ray.executor import RunHandle
 
-__all__ = ["Evaluation", "Progress", "incompatibility", "is_done"]
+__all__ = ["Evaluation", "Progress", "incompatibility"]
 
 log = logging.getLogger(__name__)
 
@@ -305,18 +306,14 @@ class Evaluation:
             looks=self.rescored is None,
         )
         work.skipped = self.skipped
-        async with aclosing(work.evaluate(self._missing(progress))) as tallies:
+
+        def count(known: int) -> None:
+            progress.known += known
+
+        samples = pending(self.data, partial(self.store.examined, self.run), self.skipped, count)
+        async with aclosing(work.evaluate(samples)) as tallies:
             async for tally in tallies:
                 yield tally
-
-    def _missing(self, progress: BatchStats) -> Iterator[tuple[int, Sample]]:
-        """Positions and samples without a prediction, looked up a page at a time."""
-        for start in range(0, len(self.data), 500):
-            ids = {self.data.id(i): i for i in range(start, min(start + 500, len(self.data)))}
-            known = self.store.examined(self.run, list(ids))
-            progress.known += len(known)
-            wanted = (i for name, i in ids.items() if name not in known)
-            yield from readable(self.data, wanted, self.skipped)
 
     def _metrics(self, manifest: Mapping[str, Any], overall: Mapping[str, Any]) -> dict[str, Any]:
         row = self.store.run(self.run)
@@ -386,14 +383,6 @@ class Evaluation:
             **({"shards": len(shards.names())} if (shards := self.store.shards(self.run)) else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def is_done(row: Mapping[str, Any]) -> bool:
-    """Whether of a run, by its row, nothing is left to be asked."""
-    if row["status"] != "finished":
-        return False
-    figures = row["metrics"]
-    return not (figures["outcomes"]["error"] or figures["protocol"].get("judge_errors"))
 
 
 def _digest(specification: Mapping[str, Any]) -> str:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from snellen.datasets.base import InvalidRow, Selection
+from snellen.datasets.base import InvalidRow
 from snellen.engine.cache import CachedModel, ResponseCache
 from snellen.engine.loop import EvaluatedSample, SampleBatch, drive, first_requests
-from snellen.errors import DataError, ImageError
+from snellen.errors import ImageError
 from snellen.images import Image
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol as Asked
 from snellen.storage.rows import SampleResult
 from snellen.types import Outcome, Prediction, Sample
 
-__all__ = ["BatchStats", "ResultSink", "SampleRunner", "readable"]
+__all__ = ["BatchStats", "ResultSink", "SampleRunner"]
 
 #: Seconds in which samples from afar gather to be stored together; what they were answered is stored before.
 GATHER = 0.02
@@ -174,23 +174,6 @@ class SampleRunner:
         tally.seconds = seconds if tally.n_new else 0.0
         self.ledger.record(self.run, findings, n_new=tally.n_new, seconds=tally.seconds)
         return tally
-
-
-def readable(
-    data: Selection, positions: Iterable[int], skipped: list[InvalidRow]
-) -> Iterator[tuple[int, Sample]]:
-    """Samples with their positions; what cannot be read is added to ``skipped`` where it may be left out.
-
-    Raises:
-        DataError: one cannot be read.
-    """
-    for position in positions:
-        try:
-            yield position, data[position]
-        except DataError as error:
-            if not data.skip_invalid:
-                raise
-            skipped.append(InvalidRow(data.id(position), str(error)))
 
 
 def _with_more(prediction: Prediction, about: Mapping[str, Any], sample: Sample) -> Prediction:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of
+from snellen.models.out_of_memory import Shrinking, release
 from snellen.registry import Registry
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
@@ -221,12 +222,19 @@ class Model(ABC):
 class LocalModel(Model):
     """A model in this process: answers batch by batch, in a thread, one batch at a time.
 
-    A batch that does not fit into memory is halved, and so are all later ones. A batch that fails
-    otherwise is asked again request by request, so that one bad request spoils no other.
+    A batch that does not fit into memory is halved, and so are all later ones (see
+    :mod:`snellen.models.out_of_memory`). A batch that fails otherwise is asked again request by request, so
+    that one bad request spoils no other.
     """
 
-    #: How many rows fitted into memory, once some did not.
-    _fits: int | None = None
+    @cached_property
+    def memory(self) -> Shrinking:
+        """What fits into memory at once."""
+        return Shrinking(self.free_memory)
+
+    def free_memory(self) -> None:
+        """Give back what is cached, after memory ran out."""
+        release()
 
     @cached_property
     def _lock(self) -> threading.Lock:
@@ -255,27 +263,12 @@ class LocalModel(Model):
         return responses
 
     def fitting(self, rows: Sequence[Any], run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
-        """Run over rows in chunks, halving them for good when memory runs out.
+        """Run rows in chunks that fit into memory (see :mod:`snellen.models.out_of_memory`).
 
         Raises:
-            torch.OutOfMemoryError: a single row does not fit.
+            OutOfMemory: a single row does not fit.
         """
-        import torch
-
-        done: list[Any] = []
-        while len(done) < len(rows):
-            size = min(self._fits or self.batch_size, self.batch_size)
-            chunk = rows[len(done) : len(done) + size]
-            try:
-                done += run(chunk)
-                continue
-            except torch.OutOfMemoryError:
-                if len(chunk) == 1:
-                    raise
-            self._fits = (len(chunk) + 1) // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        return done
+        return self.memory.run(rows, self.batch_size, run)
 
     def _resilient(self, batch: list[Request]) -> list[Response]:
         try:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snellen._util.asyncio import complete
 from snellen._util.redaction import redact
 from snellen.datasets.base import DATASETS, Dataset, Selection, select
-from snellen.engine.evaluation import Evaluation, Progress, is_done
-from snellen.errors import BadOption, DataError, UsageError
+from snellen.engine.evaluation import Evaluation, Progress
+from snellen.errors import BadOption, DataError
 from snellen.models.base import MODELS, Budget, Limits, Model
 from snellen.protocols.base import PROTOCOLS, Protocol
 from snellen.runs.matching import (
@@ -378,33 +378,6 @@ class Plan:
             "seed": self.seed,
             "batch_size": self.batch_size,
         }
-
-    @classmethod
-    def resuming(cls, store: Store, run: str, **limits: Any) -> Plan:
-        """The plan that goes on with a run.
-
-        Args:
-            run: its full id.
-            limits: ``max_cost``, ``max_concurrency``, ``engine``.
-
-        Raises:
-            UsageError: the run was begun from Python with objects, by an earlier version, or by rescoring.
-        """
-        manifest = store.run(run)["manifest"]
-        recipe = manifest.get("plan")
-        if recipe is None:
-            raise UsageError(
-                f"{run} was begun with objects of Python's own, or by rescoring, so how is not written "
-                "down: do again what began it; what was answered is not asked again."
-            )
-        if (sink := manifest.get("sink")) is not None:
-            if limits.get("engine") is None and not is_done(store.run(run)):
-                raise UsageError(
-                    f"{run} has its answers in {sink}, where copies of the model wrote them. Go on with: "
-                    f"snellen resume {run} --engine ray"
-                )
-            recipe = {**recipe, "sink": f"parquet:{sink}"}
-        return cls(**{**recipe, "filters": Filters.of(recipe)}, workspace=store, resumes=run, **limits)
 
 
 def _same(selection: Selection) -> Selection:

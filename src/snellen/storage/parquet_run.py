@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.files import write_atomic
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, MissingExtra, StoreError, UnknownName, reason_of, require
-from snellen.storage.rows import CacheEntry, RunRows, response_of, response_row
-from snellen.types import Outcome, Response
+from snellen.storage.rows import RETRIED, CacheEntry, RunRows, response_of, response_row
+from snellen.types import Response
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -340,7 +340,7 @@ class ParquetShard:
 
     def examined(self, ids: Sequence[str]) -> set[str]:
         """Which of these samples have a prediction already (one with an error does not count)."""
-        return {id for id in ids if id in self._rows and self._rows[id]["outcome"] != Outcome.ERROR}
+        return {id for id in ids if id in self._rows and self._rows[id]["outcome"] not in RETRIED}
 
     def record(self, rows: RunRows) -> None:
         """Take in what came of some samples."""

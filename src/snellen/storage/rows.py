@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 from snellen.types import Outcome, Prediction, Response, Sample, Score
 
-__all__ = ["CacheEntry", "RunRows", "SampleResult", "response_of", "response_row", "written"]
+__all__ = ["RETRIED", "CacheEntry", "RunRows", "SampleResult", "response_of", "response_row", "written"]
+
+#: Outcomes of predictions that are asked again when a run is resumed.
+RETRIED = frozenset({Outcome.ERROR})
 
 
 class CacheEntry(NamedTuple):

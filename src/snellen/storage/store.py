@@ -23,10 +23,18 @@ from snellen._util.redaction import redact
 from snellen.errors import BadOption, StoreError, UnknownName, did_you_mean
 from snellen.storage.backends import Database, Postgres, Sqlite
 from snellen.storage.parquet_run import ParquetRun
-from snellen.storage.rows import CacheEntry, RunRows, SampleResult, response_of, response_row, written
+from snellen.storage.rows import (
+    RETRIED,
+    CacheEntry,
+    RunRows,
+    SampleResult,
+    response_of,
+    response_row,
+    written,
+)
 from snellen.storage.schema import COLUMNS, predictions, responses, runs, samples
 from snellen.storage.sql_run import RunStorage, SqlRun
-from snellen.types import Outcome, Response
+from snellen.types import Response
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,7 +219,7 @@ class Store:
         query = sa.select(predictions.c.sample).where(
             predictions.c.run == run,
             predictions.c.sample.in_(ids),
-            predictions.c.outcome != Outcome.ERROR,
+            predictions.c.outcome.not_in(RETRIED),
         )
         return self.do(lambda connection: set(connection.execute(query).scalars()))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import BadOption, Interrupted, Stopped, did_you_mean, reason_of, require
+from snellen.models.out_of_memory import is_out_of_memory
 from snellen.reports.training import TrainingWatch
 
 if TYPE_CHECKING:
@@ -333,7 +334,7 @@ def run_stage(
                 return trainer
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     except Exception as error:
-        if not _no_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise Stopped(
             f"Memory is too small for this training ({reason_of(error)}). What helps, in this order: "
@@ -388,12 +389,3 @@ def room(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written ({reason_of(error)}). Make room on this disk and give the same "
             "command again: what was learnt is kept in its checkpoints."
         ) from error
-
-
-def _no_memory(error: BaseException) -> bool:
-    import torch
-
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )

@@ -17,9 +17,10 @@ from typing import Any
 from snellen._util.environment import hardware, peak_rss
 from snellen._util.redaction import redact
 from snellen.datasets.base import InvalidRow, Selection
+from snellen.engine.pending import pages, readable
 from snellen.engine.ray.task import ModelSpec, TaskSpec, identity_of
 from snellen.engine.ray.writer import RemoteSink, ShardSink, wait_for
-from snellen.engine.recorder import BatchStats, SampleRunner, readable
+from snellen.engine.recorder import BatchStats, SampleRunner
 from snellen.errors import DataError, ModelError, SnellenError, Stopped, reason_of
 from snellen.models.base import MODELS
 from snellen.storage.parquet_run import ParquetRun, ParquetShard
@@ -194,9 +195,8 @@ class _Shard:
     def unsuspected(self, work: SampleRunner, positions: range) -> Iterator[tuple[int, Sample]]:
         """The samples that are missing. Those that were under way when a replica died are put aside."""
         size = work.model.batch_size
-        for first in range(positions.start, positions.stop, size):
+        for ids in pages(self._data, positions, size):
             self._skip(work)
-            ids = {self._data.id(i): i for i in range(first, min(first + size, positions.stop))}
             try:
                 before = self._ledger.begin(work.run, list(ids))
             except Stopped:

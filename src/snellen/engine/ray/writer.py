@@ -7,10 +7,12 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from snellen._util.redaction import redact
+from snellen.engine.pending import missing
 from snellen.errors import ModelError, SnellenError, Stopped
 from snellen.images import Image
 from snellen.storage.parquet_run import ParquetShard
@@ -91,8 +93,7 @@ class WriterActor:
 
     def begin_missing(self, run: str, ids: list[str]) -> dict[str, tuple[int, int] | None]:
         """Note that those of some samples are begun that have no prediction (see :meth:`begin`)."""
-        known = self._store.examined(run, ids)
-        return self.begin(run, [id for id in ids if id not in known])
+        return self.begin(run, missing(ids, partial(self._store.examined, run)))
 
     def ended(self, run: str, ids: list[str]) -> None:
         """Note that samples are not under way any more."""
@@ -228,8 +229,7 @@ class ShardSink:
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
         """See :meth:`WriterActor.begin_missing`."""
-        known = self._shard.examined(ids)
-        todo = [id for id in ids if id not in known]
+        todo = missing(ids, self._shard.examined)
         before: Mapping[str, tuple[int, int] | None] = wait_for(self._desk.begin.remote(run, todo))
         return before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from snellen.models.huggingface.prefix_cache.prefill import keep
 from snellen.models.huggingface.prefix_cache.self_check import BRANCHES, Strategy
 from snellen.models.huggingface.prefix_cache.strategy import PrefixSharing, encoded_once
 from snellen.models.huggingface.prefix_cache.trie import common
+from snellen.models.out_of_memory import OutOfMemory
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from snellen.images import Image
 
 __all__ = ["VisionLanguageModel"]
+
+log = logging.getLogger("snellen")
 
 
 #: Marks a whole name in a trie of tokens.
@@ -172,12 +176,25 @@ class VisionLanguageModel(CheckpointModel):
         self.load()
         with torch.inference_mode():
             if self._sharing.clusters(requests) and self._sharing.way in BRANCHES:
-                responses = self._sharing.answer(requests)
+                responses = self._shared(requests)
             else:
                 responses = self.plainly(requests)
         if self.architecture not in PIXELS_OF_INPUT:
             return responses
         return [self._framed(request, reply) for request, reply in zip(requests, responses, strict=True)]
+
+    def _shared(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer from shared prefixes, or, where memory is too small for them, in plain batches."""
+        try:
+            return self._sharing.answer(requests)
+        except OutOfMemory as error:
+            log.warning("%s: %s Answering in plain batches.", self.name, error)
+        self.free_memory()
+        return self.plainly(requests)
+
+    def free_memory(self) -> None:
+        self._sharing.clear()
+        super().free_memory()
 
     def _framed(self, request: Request, reply: Response) -> Response:
         """The response with the size of the picture in whose pixels it speaks."""

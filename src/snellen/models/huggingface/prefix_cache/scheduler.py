@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from snellen.models.huggingface.prefix_cache.decode import (
@@ -17,10 +18,14 @@ from snellen.models.huggingface.prefix_cache.decode import (
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.trie import common
+from snellen.models.out_of_memory import Shrinking, release
 
 __all__ = ["Question", "Scheduler", "group"]
 
 T = TypeVar("T")
+
+#: How often the budget is halved at most.
+MOST_CUTS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +75,9 @@ class Scheduler:
         self._model, self.branches, self._images, self.budget = model, branches, images, budget
         self._prefixes: OrderedDict[ImageContext, Prefix] = OrderedDict()
         self._kept = kept
-        #: How many branches fitted into memory, once some did not.
-        self._fits: int | None = None
+        self._cuts = 0
+        #: How many images, and how many branches behind them, fit into memory at once.
+        self.memory, self.suffix_memory = Shrinking(self._free), Shrinking(self._free)
 
     def generate(
         self, questions: Sequence[Question], max_tokens: int, ends: frozenset[int]
@@ -108,17 +114,38 @@ class Scheduler:
             more: how many tokens each branch is yet to grow; None where they are scored.
         """
         answers: dict[tuple[int, int], T] = {}
-        for prefix, members in self.prefixed(questions, more):
-            branches: list[Suffix] = []
-            places: list[tuple[int, int]] = []
-            for image, question in members:
+        for groups in self._alike(questions):
+            while groups:
+                together = groups[: self.memory.size(self._images)]
+                work = partial(self._over_groups, questions, together, wholes, run, more)
+                fitted, results = self.memory.attempt(len(together), work)
+                if fitted and results is not None:
+                    answers |= results
+                    groups = groups[len(together) :]
+        return [[answers[i, number] for number in range(len(stem))] for i, stem in enumerate(wholes)]
+
+    def _over_groups(
+        self,
+        questions: Sequence[Question],
+        groups: Sequence[Sequence[int]],
+        wholes: Sequence[Sequence[list[int]]],
+        run: Callable[[Suffixes, Sequence[int]], list[T]],
+        more: int | None,
+    ) -> dict[tuple[int, int], T]:
+        """Results by question and number of its branch, of questions about images of one shape."""
+        prefix = self._prefix([[questions[i] for i in members] for members in groups], more or 0)
+        branches: list[Suffix] = []
+        places: list[tuple[int, int]] = []
+        for image, members in enumerate(groups):
+            for question in members:
                 for number, stem in enumerate(wholes[question]):
                     branches.append((image, stem[prefix.length :]))
                     places.append((question, number))
-            begins = [len(questions[question].ids) - prefix.length for question, _ in places]
-            for chunk, results in self._in_chunks(prefix, branches, begins, run, more):
-                answers |= zip((places[i] for i in chunk), results, strict=True)
-        return [[answers[i, number] for number in range(len(stem))] for i, stem in enumerate(wholes)]
+        begins = [len(questions[question].ids) - prefix.length for question, _ in places]
+        results: dict[tuple[int, int], T] = {}
+        for chunk, values in self._in_chunks(prefix, branches, begins, run, more):
+            results |= zip((places[i] for i in chunk), values, strict=True)
+        return results
 
     def _in_chunks(
         self,
@@ -128,54 +155,62 @@ class Scheduler:
         run: Callable[[Suffixes, Sequence[int]], list[T]],
         more: int | None,
     ) -> Iterator[tuple[list[int], list[T]]]:
-        """Run within the budget; where memory runs out all the same, over half as many from then on.
+        """Run within the budget; where memory runs out all the same, half as many from then on.
 
         Raises:
-            torch.OutOfMemoryError: a single branch does not fit.
+            OutOfMemory: a single branch does not fit.
         """
-        import torch
-
-        budget = self.budget()
-        todo = deque(self.branches.cut(prefix, branches, budget, more))
+        todo = deque(self.branches.cut(prefix, branches, self._room(), more))
         while todo:
             chunk = todo.popleft()
-            if self._fits is not None and len(chunk) > self._fits:
-                todo.appendleft(chunk[self._fits :])
-                chunk = chunk[: self._fits]
-            suffixes = self.branches(prefix, [branches[i] for i in chunk])
-            try:
-                results = run(suffixes, [begins[i] for i in chunk])
-            except torch.OutOfMemoryError:
-                if len(chunk) == 1:
-                    raise
-                self._fits = len(chunk) // 2
+            size = self.suffix_memory.size(len(chunk))
+            if len(chunk) > size:
+                todo.appendleft(chunk[size:])
+                chunk = chunk[:size]
+            fitted, results = self.suffix_memory.attempt(
+                len(chunk), partial(self._run_chunk, prefix, branches, begins, run, chunk)
+            )
+            if fitted and results is not None:
+                yield chunk, results
+            else:
                 todo.appendleft(chunk)
-                continue
-            yield chunk, results
 
-    def prefixed(
-        self, questions: Sequence[Question], more: int | None
-    ) -> Iterator[tuple[Prefix, list[tuple[int, int]]]]:
-        """Prefixes, each with the questions that begin with it, as (number of the image, question)."""
-        import torch
+    def _run_chunk(
+        self,
+        prefix: Prefix,
+        branches: Sequence[Suffix],
+        begins: Sequence[int],
+        run: Callable[[Suffixes, Sequence[int]], list[T]],
+        chunk: Sequence[int],
+    ) -> list[T]:
+        return run(self.branches(prefix, [branches[i] for i in chunk]), [begins[i] for i in chunk])
 
+    def _alike(self, questions: Sequence[Question]) -> list[list[list[int]]]:
+        """Groups of questions about the same images, by the shape of those."""
         alike: dict[tuple[Any, ...], list[list[int]]] = {}
         for members in group(questions):
             alike.setdefault(questions[members[0]].look.shape, []).append(members)
-        for groups in alike.values():
-            while groups:
-                together = groups[: self._images]
-                try:
-                    prefix = self._prefix(
-                        [[questions[i] for i in members] for members in together], more or 0
-                    )
-                except torch.OutOfMemoryError:
-                    if len(together) == 1:
-                        raise
-                    self._images = len(together) // 2
-                    continue
-                groups = groups[len(together) :]
+        return list(alike.values())
+
+    def prefixed(
+        self, questions: Sequence[Question], more: int
+    ) -> Iterator[tuple[Prefix, list[tuple[int, int]]]]:
+        """Prefixes, each with the questions that begin with it, as (number of the image, question)."""
+        for groups in self._alike(questions):
+            for first in range(0, len(groups), self._images):
+                together = groups[first : first + self._images]
+                prefix = self._prefix([[questions[i] for i in members] for members in together], more)
                 yield prefix, [(number, i) for number, members in enumerate(together) for i in members]
+
+    def _room(self) -> int:
+        """Bytes that caches may take now: less and less, where memory ran out within the budget."""
+        return max(1, self.budget() >> self._cuts)
+
+    def _free(self) -> None:
+        """Give back the prefixes that are kept, and plan with half the budget."""
+        self._prefixes.clear()
+        self._cuts = min(self._cuts + 1, MOST_CUTS)
+        release()
 
     def _prefix(self, groups: Sequence[Sequence[Question]], more: int) -> Prefix:
         """A kept prefix, or a new one."""
@@ -188,7 +223,7 @@ class Scheduler:
         self._prefixes[look] = kept
         while len(self._prefixes) > 1 and (
             len(self._prefixes) > self._kept
-            or sum(prefix.nbytes for prefix in self._prefixes.values()) > self.budget() // 4
+            or sum(prefix.nbytes for prefix in self._prefixes.values()) > self._room() // 4
         ):
             self._prefixes.popitem(last=False)
         return kept
@@ -203,7 +238,7 @@ class Scheduler:
         room = max(
             sum(len(q.ids) - length + more + sum(map(len, q.tails)) for q in members) for members in groups
         )
-        spare = self.budget() // (4 * len(groups) * cached_bytes(self._model))
+        spare = self._room() // (4 * len(groups) * cached_bytes(self._model))
         ids = [members[0].ids for members in groups]
         room, recurrent = min(room, MOST_NODES, spare), self.branches is BatchedSuffixes
         return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent)
