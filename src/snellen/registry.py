@@ -1,7 +1,8 @@
 """``scheme:rest?key=value`` to objects: models, data sets and protocols by name.
 
 A built-in stands in one file of its package and registers itself there; other packages add theirs
-through the entry-point groups ``snellen.models``, ``snellen.datasets`` and ``snellen.protocols``, whose
+through the entry-point groups ``snellen.models``, ``snellen.datasets``, ``snellen.protocols`` and
+``snellen.metrics``, whose
 entries are modules that register or the factories themselves.
 """
 
@@ -13,7 +14,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib import import_module
@@ -24,7 +25,7 @@ from urllib.parse import unquote
 
 from snellen.errors import BadOption, UnknownName, did_you_mean
 
-__all__ = ["Registration", "Registry", "convert", "parse_name"]
+__all__ = ["Registration", "Registry", "convert", "discover", "parse_name"]
 
 T = TypeVar("T")
 Factory = Callable[..., Any]
@@ -82,6 +83,21 @@ class Registration:
         return typing.get_type_hints(types.SimpleNamespace(__annotations__=annotations), function.__globals__)
 
 
+def discover(package: str) -> Iterator[tuple[str, Any]]:
+    """Import the modules of a package, which register what they hold, and load the plug-ins of the
+    entry-point group of the same name: their names and what they load to.
+    """
+    for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+        import_module(module.name)
+    for point in entry_points(group=package):
+        try:
+            loaded = point.load()
+        except Exception as error:  # of whatever sort: it is somebody else's code
+            warnings.warn(f"The plug-in {point.name!r} of {package} does not load: {error}", stacklevel=3)
+            continue
+        yield point.name, loaded
+
+
 class Registry(Generic[T]):
     """Schemes of one sort of thing.
 
@@ -113,19 +129,9 @@ class Registry(Generic[T]):
         """All schemes by name, built-in ones and plug-ins."""
         if not self._discovered:
             self._discovered = True
-            package = import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
-                import_module(module.name)
-            for point in entry_points(group=self.package):
-                try:
-                    loaded = point.load()
-                except Exception as error:  # of whatever sort: it is somebody else's code
-                    warnings.warn(
-                        f"The plug-in {point.name!r} of {self.package} does not load: {error}", stacklevel=2
-                    )
-                    continue
-                if callable(loaded) and point.name not in self._entries:
-                    self.register(point.name)(loaded)
+            for name, loaded in discover(self.package):
+                if callable(loaded) and name not in self._entries:
+                    self.register(name)(loaded)
         return dict(sorted(self._entries.items()))
 
     def _more(self, known: Mapping[str, Registration]) -> str:

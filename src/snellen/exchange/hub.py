@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from snellen.errors import BadOption, require
 from snellen.exchange.export import write_text
-from snellen.metrics.summary import COUNTS
+from snellen.metrics.registry import METRICS
 from snellen.runs.run import Run
 
 __all__ = ["HubMetric", "figure_of", "model_index", "on_hub", "write", "write_entries"]
@@ -29,8 +29,9 @@ def figure_of(run: Run) -> HubMetric | None:
     headline = run.headline
     if headline is None:
         return None
-    times = 1 if run.primary in COUNTS else 100
-    return HubMetric(run.data, run.protocol, run.primary, round(times * headline["value"], 2))
+    return HubMetric(
+        run.data, run.protocol, run.primary, round(METRICS[run.primary].scale * headline["value"], 2)
+    )
 
 
 def on_hub(data: str) -> str | None:

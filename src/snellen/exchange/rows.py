@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snellen.metrics.summary import COUNTS
+from snellen.metrics.registry import METRICS
 from snellen.runs.run import Run
 from snellen.types import Outcome, Response
 
@@ -94,5 +94,5 @@ def task_of(run: Run) -> str:
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether a score is to be high: all are but lengths."""
-    return name not in COUNTS
+    """Whether a score is to be high."""
+    return METRICS[name].higher_is_better

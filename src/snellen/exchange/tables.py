@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from snellen.metrics.summary import COUNTS
+from snellen.metrics.format import MISSING, score_cells
 from snellen.runs.run import Run
 
 __all__ = ["latex", "markdown"]
@@ -30,20 +30,17 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for run in runs:
         figure = run.headline
-        times = 1 if run.primary in COUNTS else 100
         outcomes = run.metrics.get("outcomes", {})
         unread = sum(count for name, count in outcomes.items() if name != "ok")
-        cells = ("–", "–")
-        if figure is not None:
-            low, high = times * figure["low"], times * figure["high"]
-            cells = (f"{times * figure['value']:.1f}", f"{low:.1f}–{high:.1f}")
+        value, interval = score_cells(run.primary, figure)
         rows.append(
             (
                 run.model,
                 run.data,
                 run.protocol,
                 run.primary,
-                *cells,
+                value,
+                interval or MISSING,
                 str(run.metrics.get("n", 0)),
                 str(unread),
             )

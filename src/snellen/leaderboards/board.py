@@ -11,7 +11,7 @@ from snellen.leaderboards.entries import Entry, entry_of
 from snellen.leaderboards.model_info import ModelInfoIndex
 from snellen.leaderboards.query import Query
 from snellen.leaderboards.ranking import Average, Candidate, Ranks, averages, rank
-from snellen.metrics.summary import COUNTS, RANGES
+from snellen.metrics.registry import METRICS
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 
@@ -112,7 +112,7 @@ class Board:
         """The names of groups as benchmarks, and models over them, in per cent. Of several runs, a model's
         newest counts; runs that have not ended count nowhere; scores that are no shares are no benchmark.
         """
-        shares = [g for g in groups if RANGES.get(g.primary, (0.0, 1.0))[1] <= 1 and g.primary not in COUNTS]
+        shares = [group for group in groups if METRICS[group.primary].is_share]
         kept = [group for group in shares if any(map(_ended, group.entries))]
         titles = [benchmark(group) for group in kept]
         # Other samples of one name are another benchmark.

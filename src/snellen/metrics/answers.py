@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from snellen.errors import require
+from snellen.metrics.registry import metric
 
 __all__ = [
-    "METRICS",
     "anls",
     "contains",
     "exact_match",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+@metric("exact_match", option="exact", protocols=("vqa",))
 def exact_match(answer: str, references: Sequence[str]) -> float:
     """1 where the answer is one of the references, casing, outer blanks and a final full stop aside.
 
@@ -41,6 +42,7 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
     return float(plain(answer) in map(plain, references))
 
 
+@metric("accuracy", option="contains", protocols=("vqa",))
 def contains(answer: str, references: Sequence[str]) -> float:
     """1 where a reference occurs in the answer, casing and line breaks aside.
 
@@ -99,6 +101,7 @@ def normalise_vqa(text: str) -> str:
     return " ".join(_WITH_APOSTROPHE.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
+@metric("vqa_accuracy", option="vqa", protocols=("vqa",))
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """The mean, over the annotators, of min(1, others who say the same / 3), the usual ten given.
 
@@ -149,6 +152,7 @@ def number(text: str) -> float | None:
     return value / scale if math.isfinite(value) else None
 
 
+@metric("relaxed_accuracy", option="relaxed", protocols=("vqa",))
 def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 0.05) -> float:
     """1 where the answer is within 5 per cent of a reference that is a number, or else equals it, casing
     aside.
@@ -165,6 +169,7 @@ def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 
     return float(any(near(reference) for reference in references))
 
 
+@metric("number_match", option="number", protocols=("vqa",))
 def number_match(answer: str, references: Sequence[str]) -> float:
     """1 where the answer is the same number as a reference, once it is rounded to the decimals that the
     reference has; a whole number, and what is no number, must be matched exactly.
@@ -191,6 +196,7 @@ def number_match(answer: str, references: Sequence[str]) -> float:
     return float(any(map(same, references)))
 
 
+@metric("accuracy", option="open", protocols=("vqa",))
 def open_match(answer: str, references: Sequence[str]) -> float:
     """1 where :func:`exact_match` or :func:`number_match` is: for free answers among lettered ones (MMMU).
 
@@ -203,6 +209,7 @@ def open_match(answer: str, references: Sequence[str]) -> float:
 # ── documents ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@metric("anls", protocols=("vqa",))
 def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
     """Average normalised Levenshtein similarity, of one answer: 1 less the edit distance over the longer
     length, of the nearest reference; 0 below the threshold.
@@ -225,15 +232,3 @@ def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> floa
         (1 - levenshtein.normalized_distance(said, plain(reference)) for reference in references), default=0.0
     )
     return float(best) if best >= threshold else 0.0
-
-
-#: By the names of the protocol's option: what the score is called, and its rule.
-METRICS: Mapping[str, tuple[str, Callable[[str, Sequence[str]], float]]] = {
-    "exact": ("exact_match", exact_match),
-    "contains": ("accuracy", contains),
-    "vqa": ("vqa_accuracy", vqa_accuracy),
-    "relaxed": ("relaxed_accuracy", relaxed_accuracy),
-    "anls": ("anls", anls),
-    "number": ("number_match", number_match),
-    "open": ("accuracy", open_match),
-}

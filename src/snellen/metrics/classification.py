@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
     Values = NDArray[np.float64]
 
-__all__ = ["Confusion", "headline", "per_class"]
+__all__ = ["RATES", "Confusion", "headline", "per_class"]
+
+#: The figures of classification that have an interval.
+RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
 
 
 @dataclass(frozen=True)

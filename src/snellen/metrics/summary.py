@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from sys import intern
 from typing import Any, Protocol
 
-from snellen.metrics.classification import headline
+from snellen.metrics.classification import RATES, headline
+from snellen.metrics.registry import METRICS
 from snellen.metrics.stats import mean
 from snellen.types import Outcome
 
-__all__ = ["COUNTS", "RANGES", "RATES", "cluster_of", "most", "summarise"]
+__all__ = ["cluster_of", "summarise"]
 
-#: The figures of classification that have an interval.
-RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
-
-
-#: What scores can be, if not from 0 to 1: a cosine, CIDEr's tenfold, CLIPScore's two and a half, a count.
-RANGES = {
-    "similarity": (-1.0, 1.0),
-    "label_similarity": (-1.0, 1.0),
-    "rationale_similarity": (-1.0, 1.0),
-    "cider": (0.0, 10.0),
-    "clipscore": (0.0, 2.5),
-    "words": (0.0, math.inf),
-}
 #: Beyond so many categories they are names of single samples rather than of sorts.
 CATEGORIES = 200
-#: Scores that are shown as they are; all others in per cent.
-COUNTS = frozenset({"words"})
-
-
-def most(name: str) -> float:
-    """What a score is at most.
-
-    >>> most("accuracy"), most("cider")
-    (1.0, 10.0)
-    """
-    return RANGES.get(name, (0.0, 1.0))[1]
 
 
 def cluster_of(images: Sequence[str], sample: str) -> int:
@@ -87,8 +63,8 @@ class _Marks:
         """Means with their intervals, the primary score by category, and the names of the means."""
         means: dict[str, Any] = {}
         for name, (values, owners) in self.scores.items():
-            low, high = RANGES.get(name, (0.0, 1.0))
-            means[name] = {**mean(values, owners, low, high).as_dict(), "n": len(values)}
+            metric = METRICS[name]
+            means[name] = {**mean(values, owners, metric.low, metric.high).as_dict(), "n": len(values)}
         if 1 < len(self.categories) <= CATEGORIES:
             means["by_category"] = {
                 name: {"value": sum(values) / len(values), "n": len(values)}

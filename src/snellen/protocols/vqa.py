@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from snellen.errors import require
-from snellen.metrics.answers import METRICS, anls, exact_match
+from snellen.metrics.answers import anls, exact_match
+from snellen.metrics.registry import METRICS, Metric
 from snellen.parsing import ParseFailure
 from snellen.prompts import SHORT_ANSWER, fill
 from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_short, slots
@@ -28,13 +29,14 @@ class VQA(Protocol):
     """Ask a question and score the short answer: exact match, VQA accuracy, relaxed accuracy, ANLS, numbers.
 
     Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (5 % off, charts), ``anls``
-    (documents), ``number`` (to the decimals of the truth), ``contains`` or ``open`` (exact or number);
+    (documents), ``number`` (to the decimals of the truth), ``contains``, ``open`` (exact or number),
+    or another one that is registered (:mod:`snellen.metrics.registry`);
     ``prompt`` with ``{question}``; ``max_tokens``; ``judge``: a model that grades the answers, too.
     """
 
     name: ClassVar[str] = "vqa"
     classifies: ClassVar[bool] = False
-    metric: Literal["exact", "vqa", "relaxed", "anls", "number", "contains", "open"] = "exact"
+    metric: str = "exact"
     prompt: str = SHORT_ANSWER
     max_tokens: int = 32
     judge: str | None = None
@@ -42,6 +44,7 @@ class VQA(Protocol):
     def __post_init__(self) -> None:
         slots("prompt", self.prompt, "question")
         positive("max_tokens", self.max_tokens)
+        METRICS.by_option(self.name, self.metric)
 
     @property
     def multi_query(self) -> bool:
@@ -49,11 +52,15 @@ class VQA(Protocol):
 
     @property
     def primary(self) -> str:
-        return METRICS[self.metric][0]
+        return self._metric.name
+
+    @property
+    def _metric(self) -> Metric:
+        return METRICS.by_option(self.name, self.metric)
 
     def prepare(self) -> None:
         """Look for what the metric needs."""
-        if METRICS[self.metric][1] is anls:
+        if self._metric.rule is anls:
             require("rapidfuzz.distance", "metrics", "ANLS")
 
     def missing_fields(self, sample: Sample) -> str | None:
@@ -76,9 +83,9 @@ class VQA(Protocol):
         if not sample.references:
             return {}
         said = prediction.label
-        name, rule = METRICS[self.metric]
-        mark = rule(said, sample.references) if said else 0.0
-        return {name: mark, "exact_match": exact_match(said, sample.references) if said else 0.0}
+        rule = self._metric.rule
+        mark = rule(said, sample.references) if said and rule is not None else 0.0
+        return {self.primary: mark, "exact_match": exact_match(said, sample.references) if said else 0.0}
 
     def scorers(self) -> Sequence[Scorer]:
         return [Judge(self.judge)] if self.judge else []

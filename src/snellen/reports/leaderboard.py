@@ -11,8 +11,10 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from snellen.metrics.summary import COUNTS, RATES
-from snellen.reports.tables import dollars, escape, heading_of, number, outcomes_of, told_of
+from snellen.metrics.classification import RATES
+from snellen.metrics.format import dollars, heading_of, number
+from snellen.metrics.registry import METRICS
+from snellen.reports.tables import escape, outcomes_of, told_of
 
 if TYPE_CHECKING:
     from snellen.runs.run import Run
@@ -68,7 +70,8 @@ def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _
     table = _Board(header_style="bold", title=escape(runs[0].data), title_justify="left")
     table.left_out = []
     others = reversed([heading_of(name) for name in _scores(runs) if name != runs[0].primary])
-    for name in ("weighted F1 %", "questions", "top-5 %", "items/s", *COUNTS, *others):
+    lengths = [METRICS[name].title for name in _scores(runs) if METRICS[name].scale == 1]
+    for name in ("weighted F1 %", "questions", "top-5 %", "items/s", *lengths, *others):
         if name in columns and _width(runs, columns) > width:
             del columns[name]
             table.left_out.append(name.removesuffix(" %"))

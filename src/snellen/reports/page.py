@@ -13,9 +13,10 @@ from snellen._version import __version__
 from snellen.errors import UsageError, require
 from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, per_class
-from snellen.metrics.summary import most
+from snellen.metrics.format import dollars, heading_of, number, percent, with_interval
+from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, scatter
-from snellen.reports.tables import dollars, heading_of, number, pairs, plainly
+from snellen.reports.tables import pairs, plainly
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -52,10 +53,6 @@ def html(
     if title is not None:
         content["title"] = title
     return str(template.render(**content, galleries=pictures, tables=tables, intro=intro))
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.1f}"
 
 
 def environment(purpose: str, *packages: str) -> Any:
@@ -130,8 +127,9 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
     priced = any(run.metrics.get("cost") is not None for run in runs)
     return {
         "data": ordered[0].data,
+        "primary": ordered[0].primary,
         "heading": heading_of(ordered[0].primary),
-        "top": most(ordered[0].primary),
+        "top": METRICS[ordered[0].primary].high,
         "others": [heading_of(name) for name in others],
         "rows": rows,
         "ranked": ranked,
@@ -150,7 +148,7 @@ def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
         if run.metrics["items_per_second"]
     ]
     primary = runs[0].primary
-    return scatter(points, x="items per second", y=heading_of(primary), top=100 * most(primary))
+    return scatter(points, x="items per second", y=heading_of(primary), top=100 * METRICS[primary].high)
 
 
 def _outcomes(run: Run) -> str:
@@ -304,7 +302,7 @@ def markdown(runs: Sequence[Run]) -> str:
                     str(row["rank"]),
                     row["model"],
                     row["protocol"],
-                    _interval(row["score"]),
+                    with_interval(board["primary"], row["score"]),
                     *row["others"],
                     row["speed"],
                     row["cost"],
@@ -321,7 +319,7 @@ def markdown(runs: Sequence[Run]) -> str:
             )
             continue
         rows = [
-            [row["class"], *(_percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
+            [row["class"], *(percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
             for row in section["classes"]
         ]
         lines += markdown_table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
@@ -330,10 +328,6 @@ def markdown(runs: Sequence[Run]) -> str:
             cells = [[t, p or "(nothing)", str(n)] for t, p, n in confused]
             lines += markdown_table(["truth", "taken for", "times"], cells)
     return "\n".join(lines)
-
-
-def _interval(figure: Mapping[str, float]) -> str:
-    return f"{_percent(figure['value'])} ({_percent(figure['low'])}–{_percent(figure['high'])})"
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from snellen.reports.tables import number
+from snellen.metrics.format import number
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from snellen.metrics.summary import COUNTS
+from snellen.metrics.format import MISSING, heading_of, percent, scored
 from snellen.reports import page
-from snellen.reports.tables import escape, heading_of
+from snellen.reports.tables import escape
 from snellen.suites.runner import UNSCALED, SuiteResult, TableRow
 from snellen.suites.suite import Suite
 
@@ -27,8 +27,9 @@ class Told(NamedTuple):
 
 def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
     """``published | measured``, rates in per cent."""
-    scale = 1 if name in UNSCALED or name in COUNTS else 100
-    return " | ".join("–" if value is None else f"{scale * value:.1f}" for value in pair)
+    if name in UNSCALED:
+        return " | ".join(MISSING if value is None else f"{value:.1f}" for value in pair)
+    return " | ".join(scored(name, value) for value in pair)
 
 
 def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, published: bool) -> Told:
@@ -72,7 +73,7 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
     if (reference := outcome.against_reference()) and not outcome.limited:
         within = outcome.suite.tolerance
         lines = [
-            [part, model, protocol, metric, f"{100 * was:.1f}", _percent(now), _verdict(was, now, within)]
+            [part, model, protocol, metric, f"{100 * was:.1f}", percent(now), _verdict(was, now, within)]
             for part, model, protocol, metric, was, now in reference
         ]
         headings = ["part", "model", "protocol", "metric", "committed %", "measured %", ""]
@@ -91,10 +92,6 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
         ]
         note = "The average is there where all are; the rank is the mean of those that are there."
         yield Told(f"{outcome.suite.name}: average", ["model", "average", "mean rank", *names], lines, note)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _plain(value: float | None) -> str:

@@ -9,8 +9,8 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 from rich.text import Text
 
-from snellen.metrics.classification import Confusion, per_class
-from snellen.metrics.summary import COUNTS, RATES
+from snellen.metrics.classification import RATES, Confusion, per_class
+from snellen.metrics.format import dollars, heading_of, number, percent, score_cells, scored
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -28,20 +28,15 @@ __all__ = [
     "comparison_table",
     "confusion_table",
     "disagreement_tables",
-    "dollars",
     "failures_table",
     "figures_table",
     "forecasts_table",
     "harmless",
-    "heading_of",
-    "number",
     "outcomes",
     "pairs",
-    "percent",
     "plainly",
     "prompt_lines",
     "runs_table",
-    "score",
     "told_of",
 ]
 
@@ -60,60 +55,23 @@ def harmless(text: str, kept: str = "\n") -> str:
     return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def percent(figure: Mapping[str, float] | float | None) -> str:
-    """A rate in per cent, with its interval where it has one; an en dash where there is none."""
-    if figure is None:
-        return "–"
-    if isinstance(figure, Mapping):
-        low, high = 100 * figure["low"], 100 * figure["high"]
-        return f"{100 * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
-    return f"{100 * figure:.1f}"
-
-
-def score(name: str, figure: Mapping[str, Any] | None) -> str:
-    """A score with its interval: in per cent, but for counts."""
-    if figure is None:
-        return "–"
-    scale = 1 if name in COUNTS else 100
-    ends = [figure["low"], figure["high"]]
-    if None in ends:
-        return f"{scale * figure['value']:.1f}"
-    low, high = (scale * end for end in ends)
-    return f"{scale * figure['value']:.1f} [dim]{low:.0f}–{high:.0f}[/dim]"
+def rich_score(name: str, figure: Mapping[str, Any] | None) -> str:
+    """A score with its interval, which is dimmed."""
+    text, interval = score_cells(name, figure, digits=0)
+    return f"{text} [dim]{interval}[/dim]" if interval else text
 
 
 def told_of(name: str, figures: Mapping[str, Any]) -> str:
     """A score with its interval, and of how many samples, if not of all."""
     figure = figures.get(name)
     known = (figure or {}).get("n", figures["n"])
-    text = score(name, figure)
+    text = rich_score(name, figure)
     return text if known == figures["n"] else f"{text} [dim]of {known}[/dim]"
 
 
 def plainly(name: str, figures: Mapping[str, Any]) -> str:
     """The same without any markup."""
     return Text.from_markup(told_of(name, figures)).plain
-
-
-def heading_of(name: str) -> str:
-    """What a score is called in a table."""
-    words = name.replace("_", " ").replace("f1", "F1").replace("top5", "top-5")
-    # CIDEr is told in hundredths, as it is everywhere, but is no share of anything.
-    return words if name in COUNTS or name == "cider" else f"{words} %"
-
-
-def number(value: float | None) -> str:
-    """A number to three significant digits."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def dollars(value: float | None) -> str:
-    """US dollars, to a hundredth of a cent where they are few."""
-    if value is None:
-        return "–"
-    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
 
 
 def outcomes(counts: Mapping[str, int]) -> str:
@@ -145,7 +103,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
             run.id,
             run.status,
             str(run.manifest["data"]["n"]),
-            f"{run.primary} {score(run.primary, run.headline)}" if run.headline else "–",
+            f"{run.primary} {rich_score(run.primary, run.headline)}" if run.headline else "–",
             outcomes_of(run) if figures else "",
             str(run.manifest["started"]).replace("T", " ")[:16],
         )
@@ -363,7 +321,7 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
             escape(reading.chart),
             told(reading),
             reading.unit,
-            percent(figures["accuracy"]),
+            rich_score("accuracy", figures["accuracy"]),
             percent(reading.curve.guess),
         )
         table.add_row(*cells, outcomes(figures["outcomes"]), reading.verdict)
@@ -385,8 +343,7 @@ def category_table(run: Run) -> Table | None:
     table.add_column(heading_of(run.primary), justify="right")
     table.add_column("samples", justify="right")
     for name, figure in sorted(categories.items(), key=lambda pair: (pair[1]["value"], pair[0])):
-        scale = 1 if run.primary in COUNTS else 100
-        table.add_row(escape(name), f"{scale * figure['value']:.1f}", str(figure["n"]))
+        table.add_row(escape(name), scored(run.primary, figure["value"]), str(figure["n"]))
     return table
 
 

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from snellen.arena.rating import Ranking
 from snellen.arena.results import ArenaResults
-from snellen.reports.tables import escape, number, percent
+from snellen.metrics.format import number, percent
+from snellen.reports.tables import escape
 
 __all__ = ["lines_of", "ranking_table"]
 

@@ -19,10 +19,11 @@ from snellen.leaderboards.model_info import SIZES, UNKNOWN
 from snellen.leaderboards.query import Query
 from snellen.leaderboards.ranking import Ranks, pareto
 from snellen.metrics.classification import per_class
-from snellen.metrics.summary import most
+from snellen.metrics.format import dollars, heading_of, number, with_interval
+from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.reports.page import markdown_table
-from snellen.reports.tables import dollars, heading_of, number, pairs
+from snellen.reports.tables import pairs
 from snellen.runs.run import Run
 from snellen.web.state import AppState, site_of
 
@@ -76,7 +77,7 @@ def leaderboard(request: Request) -> Response:
                 "tied": tied,
                 "paired": paired,
                 "suites": suites,
-                "top": most(group.primary),
+                "top": METRICS[group.primary].high,
             }
         )
     charts = [chart for group, _ in shown if (chart := _chart(group, query.x))]
@@ -127,7 +128,7 @@ def _chart(group: Group, axis: str) -> dict[str, Any] | None:
         if e.value is not None and (x := value(e))
     ]
     kept = _best(points, small=small)
-    top = 100 * most(group.primary)
+    top = 100 * METRICS[group.primary].high
     drawn = scatter(kept, x=label, y=heading_of(group.primary), small=small, top=top)
     left_out = len(points) - len(kept)
     return None if drawn is None else {"title": benchmark(group), "left_out": left_out, **drawn}
@@ -156,6 +157,11 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
+def _figure(entry: Entry) -> dict[str, float | None] | None:
+    """The primary score of an entry with its interval."""
+    return None if entry.value is None else {"value": entry.value, "low": entry.low, "high": entry.high}
+
+
 def _named(entry: Entry, group: Group) -> str:
     name = entry.model if group.protocol else f"{entry.model}, {entry.protocol}"
     return f"{name} (published)" if entry.published else name
@@ -173,7 +179,7 @@ def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     charts = []
     for (data, primary), lines in sorted(by_data.items()):
         several = {name: list(points.values()) for name, points in lines.items() if len(points) > 1}
-        top = 100 * most(primary)
+        top = 100 * METRICS[primary].high
         drawn = curves(several, x="number of class names on offer", y=heading_of(primary), top=top)
         if drawn is not None:
             charts.append({"title": data, **drawn})
@@ -318,7 +324,7 @@ def _as_markdown(groups: Ranked) -> str:
                 str(places.get(e.id, "–")),
                 e.model,
                 e.protocol,
-                _interval(e),
+                with_interval(e.primary, _figure(e)),
                 ", ".join(f"{n} {name}" for name, n in e.outcomes.items() if n),
                 str(e.n or ""),
                 number(e.speed),
@@ -334,11 +340,3 @@ def _as_markdown(groups: Ranked) -> str:
         ]
         lines += markdown_table(headings, cells)
     return "\n".join(lines)
-
-
-def _interval(entry: Entry) -> str:
-    if entry.value is None:
-        return "–"
-    if entry.low is None or entry.high is None:
-        return f"{100 * entry.value:.1f}"
-    return f"{100 * entry.value:.1f} ({100 * entry.low:.1f}–{100 * entry.high:.1f})"

@@ -17,9 +17,10 @@ from snellen.errors import BadOption, UnknownName, UsageError
 from snellen.images import is_hash
 from snellen.leaderboards.query import page_of
 from snellen.metrics.classification import Confusion, per_class
+from snellen.metrics.format import heading_of
 from snellen.metrics.stats import Estimate
 from snellen.reports.page import boxes_of, matrix_of
-from snellen.reports.tables import heading_of, pairs, plainly
+from snellen.reports.tables import pairs, plainly
 from snellen.runs.compare import compare
 from snellen.runs.run import Run
 from snellen.types import Outcome

@@ -19,8 +19,8 @@ from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import Playground
 from snellen.errors import SnellenError
 from snellen.leaderboards.board import Board
+from snellen.metrics.format import dollars, heading_of, number
 from snellen.reports.page import environment
-from snellen.reports.tables import dollars, heading_of, number
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
 from snellen.suites.published import published, suites_of

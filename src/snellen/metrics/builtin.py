@@ -1,0 +1,27 @@
+"""The built-in metrics that are no rules for short answers (see :mod:`snellen.metrics.answers`)."""
+
+from __future__ import annotations
+
+import math
+
+from snellen.metrics.registry import METRICS, Metric
+
+__all__: list[str] = []
+
+for _metric in (
+    Metric(name="accuracy", heading="accuracy"),
+    Metric(name="balanced_accuracy", heading="balanced accuracy"),
+    Metric(name="macro_f1", heading="macro F1"),
+    Metric(name="weighted_f1", heading="weighted F1"),
+    Metric(name="top5", heading="top-5"),
+    # Cosines.
+    Metric(name="similarity", heading="similarity", low=-1.0, protocols=("caption", "instruct")),
+    Metric(name="label_similarity", heading="label similarity", low=-1.0, protocols=("rationale",)),
+    Metric(name="rationale_similarity", heading="rationale similarity", low=-1.0, protocols=("rationale",)),
+    # CIDEr is printed in hundredths, as it is everywhere, but is no share of anything.
+    Metric(name="cider", heading="cider", high=10.0, unit="", protocols=("caption", "instruct")),
+    Metric(name="clipscore", heading="clipscore", high=2.5, protocols=("caption", "instruct")),
+    # Lengths of captions.
+    Metric(name="words", heading="words", high=math.inf, higher_is_better=False, scale=1.0, unit=""),
+):
+    METRICS.add(_metric)

@@ -1,0 +1,72 @@
+"""Figures as text, the same in terminals, reports, pages and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from snellen.metrics.registry import METRICS
+
+__all__ = ["MISSING", "dollars", "heading_of", "number", "percent", "score_cells", "scored", "with_interval"]
+
+#: Stands where there is no figure.
+MISSING = "–"
+
+
+def heading_of(name: str) -> str:
+    """What a score is called in a table, with its unit."""
+    return METRICS[name].title
+
+
+def scored(name: str, value: float | None) -> str:
+    """A value of a score in the unit of tables, without the unit.
+
+    >>> scored("accuracy", 0.934), scored("words", 12.5), scored("accuracy", None)
+    ('93.4', '12.5', '–')
+    """
+    return MISSING if value is None else f"{METRICS[name].scale * value:.1f}"
+
+
+def score_cells(name: str, figure: Mapping[str, Any] | None, *, digits: int = 1) -> tuple[str, str]:
+    """A score and its interval as two cells; the second is empty where there is no interval.
+
+    Args:
+        figure: ``value``, ``low`` and ``high``.
+        digits: after the point of the interval's ends.
+    """
+    if figure is None:
+        return MISSING, ""
+    ends = [end for end in (figure.get("low"), figure.get("high")) if end is not None]
+    if len(ends) < 2:
+        return scored(name, figure["value"]), ""
+    low, high = (f"{METRICS[name].scale * end:.{digits}f}" for end in ends)
+    return scored(name, figure["value"]), f"{low}–{high}"
+
+
+def with_interval(name: str, figure: Mapping[str, Any] | None) -> str:
+    """A score and its interval in one cell.
+
+    >>> with_interval("accuracy", {"value": 0.5, "low": 0.4, "high": 0.6})
+    '50.0 (40.0–60.0)'
+    """
+    text, interval = score_cells(name, figure)
+    return f"{text} ({interval})" if interval else text
+
+
+def percent(rate: float | None) -> str:
+    """A rate in per cent, without the sign."""
+    return MISSING if rate is None else f"{100 * rate:.1f}"
+
+
+def number(value: float | None) -> str:
+    """A number to three significant digits."""
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def dollars(value: float | None) -> str:
+    """US dollars, to a hundredth of a cent where they are few."""
+    if value is None:
+        return MISSING
+    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"

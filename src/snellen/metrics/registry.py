@@ -1,0 +1,148 @@
+"""Metrics by name: what they are called, their range, and which way is better.
+
+A metric is one registration, in a module of this package or of another one under the entry-point group
+``snellen.metrics``. Where it has a rule for short answers, ``vqa?metric=NAME`` scores by it::
+
+    @metric("off_by_one", heading="off by one", protocols=("vqa",))
+    def off_by_one(answer: str, references: Sequence[str]) -> float:
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from snellen.errors import UnknownName, did_you_mean
+from snellen.registry import discover
+
+__all__ = ["METRICS", "Metric", "Metrics", "Rule", "metric"]
+
+#: Scores an answer against its references, from the metric's ``low`` to its ``high``.
+Rule = Callable[[str, Sequence[str]], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What is known of a metric.
+
+    Attributes:
+        name: the key under which its values are stored.
+        heading: its name in tables, without a unit.
+        low, high: its range.
+        higher_is_better: its direction.
+        scale: what its values are multiplied by in tables.
+        unit: what follows the heading in tables.
+        protocols: the protocols that report it; empty where any may.
+        option: what ``metric=`` is set to; empty where it is no option.
+        rule: scores a short answer, where it can be an option.
+    """
+
+    name: str
+    heading: str
+    low: float = 0.0
+    high: float = 1.0
+    higher_is_better: bool = True
+    scale: float = 100.0
+    unit: str = "%"
+    protocols: tuple[str, ...] = ()
+    option: str = ""
+    rule: Rule | None = None
+
+    @property
+    def title(self) -> str:
+        """The heading with its unit.
+
+        >>> METRICS["accuracy"].title
+        'accuracy %'
+        """
+        return f"{self.heading} {self.unit}".rstrip()
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of something, so that it can be averaged with others."""
+        return self.high <= 1 and self.unit == "%"
+
+
+class Metrics(Mapping[str, Metric]):
+    """All metrics by name. A name that nobody registered is a share in per cent, higher being better."""
+
+    def __init__(self, package: str = "snellen.metrics") -> None:
+        self._package = package
+        self._metrics: dict[str, Metric] = {}
+        self._options: dict[str, Metric] = {}
+        self._discovered = False
+
+    def add(self, metric: Metric) -> Metric:
+        """Register a metric."""
+        self._metrics.setdefault(metric.name, metric)
+        if metric.option:
+            self._options[metric.option] = metric
+        return metric
+
+    def _discover(self) -> None:
+        if not self._discovered:
+            self._discovered = True
+            for _, loaded in discover(self._package):
+                if isinstance(loaded, Metric):
+                    self.add(loaded)
+
+    def __getitem__(self, name: str) -> Metric:
+        self._discover()
+        return self._metrics.get(name) or Metric(name=name, heading=name.replace("_", " "))
+
+    def __iter__(self):  # type: ignore[no-untyped-def] # of names
+        self._discover()
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._metrics)
+
+    def options(self, protocol: str) -> list[str]:
+        """The values of ``metric=`` that a protocol takes."""
+        self._discover()
+        return [option for option, m in self._options.items() if not m.protocols or protocol in m.protocols]
+
+    def by_option(self, protocol: str, option: str) -> Metric:
+        """The metric that an option of a protocol names.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        allowed = self.options(protocol)
+        if option not in allowed:
+            raise UnknownName(
+                f"{protocol}?metric={option!r} is not allowed.{did_you_mean(option, allowed)} "
+                f"Allowed: {', '.join(allowed)}."
+            )
+        return self._options[option]
+
+
+METRICS = Metrics()
+
+
+def metric(
+    name: str, *, heading: str = "", option: str = "", protocols: tuple[str, ...] = ()
+) -> Callable[[Rule], Rule]:
+    """Register a rule for short answers as a metric from 0 to 1.
+
+    Args:
+        name: the key under which its values are stored.
+        heading: its name in tables; the name in words by default.
+        option: what ``metric=`` is set to; the name by default.
+    """
+
+    def keep(rule: Rule) -> Rule:
+        METRICS.add(
+            Metric(
+                name=name,
+                heading=heading or name.replace("_", " "),
+                option=option or name,
+                protocols=protocols,
+                rule=rule,
+            )
+        )
+        return rule
+
+    return keep
