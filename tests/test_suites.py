@@ -101,15 +101,15 @@ class TestFiles:
         ("text", "message"),
         [
             ("- x", "mapping"),
-            ("title: x", "missing 2 required|missing 3 required|missing"),
-            ("titel: x\nparts: [{name: a, data: [b]}]", "unknown key 'titel'"),
+            ("title: x", "line 1: it lacks models, parts, source"),
+            ("titel: x\nparts: [{name: a, data: [b]}]", "line 1: unknown key 'titel'.*Did you mean 'title'"),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, dta: [b]}]",
-                "part 1.*'dta'. Did you mean 'data'",
+                r"line 4: unknown key 'parts\[1\].dta'. Did you mean 'data'",
             ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b], vary: {seeds: [1]}}]",
-                "vary takes one of",
+                "line 4.*vary takes one of",
             ),
             ("title: x\nsource: y\nmodels: []\nparts: []", "needs parts"),
             (
@@ -119,13 +119,16 @@ class TestFiles:
             ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b]}]\nclaims: [{text: t}]",
-                "lower and higher",
+                "line 5: claims.*lower and higher",
             ),
             ("title: [", "no suite can be read"),
-            ("title: x\nsource: y\nmodels: pico:clip\nparts: [{name: a, data: [b]}]", "models is a list"),
+            (
+                "title: x\nsource: y\nmodels: pico:clip\nparts: [{name: a, data: [b]}]",
+                "line 3: models: .*tuple.*found 'pico:clip'",
+            ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b], published: 3}]",
-                "published is keys",
+                r"line 4: parts\[1\].published: .*found 3",
             ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b], filters: {limitt: 5}}]",
@@ -134,15 +137,15 @@ class TestFiles:
             (
                 "title: x\nsource: y\nmodels: []\n"
                 "parts: [{name: a, data: [b], vary: {protocol.candidates: 5}}]",
-                "a list",
+                r"line 4: parts\[1\].vary.protocol.candidates: .*list.*found 5",
             ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b]}]\naverage: [[z, acc, 1]]",
-                "a part first",
+                "first cell is a part",
             ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b]}]\nreference: [[a, b]]",
-                "5 cells",
+                r"line 5: reference\[1\]",
             ),
             (
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b], "

@@ -1,40 +1,117 @@
-"""Benchmarks and suites are YAML files: read safely, and what is wrong with one is said."""
+"""YAML files as dataclasses: read safely, and validated by pydantic, with the line of what is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from snellen.errors import DataError, did_you_mean
 
-__all__ = ["read_mapping", "refuse_unknown"]
+__all__ = ["read_model"]
+
+T = TypeVar("T")
+
+#: pydantic's names for a key that is no field.
+UNEXPECTED = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def read_mapping(path: Path, what: str) -> dict[str, Any]:
-    """The keys and values of a YAML file.
+def read_model(path: Path, kind: type[T], what: str, **given: Any) -> T:
+    """Read a YAML file as a dataclass. Keys without a value count as not given.
+
+    Args:
+        kind: a dataclass; nested ones and ``__post_init__`` (by ``ValueError``) are validated, too.
+        what: what the file is, in messages ("suite").
+        given: fields that the file does not hold.
 
     Raises:
-        DataError: it is not there, no YAML, or something else than keys and values.
+        DataError: it is not there, no YAML, or not of that form: with the line and the field.
     """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: no {what} can be read from it ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: a {what} is a mapping of keys to values; this is none.")
-    return content
+    from pydantic import ValidationError
+
+    values = {key: value for key, value in content.items() if value is not None}
+    try:
+        made: T = _adapter(cast("Any", kind)).validate_python({**values, **given})
+    except ValidationError as error:
+        problems = error.errors()
+        # A misspelled key is told rather than the one that is missing for it.
+        problem = next((p for p in problems if p["type"] in UNEXPECTED), problems[0])
+        absent = [str(p["loc"][-1]) for p in problems if p["type"] in ("missing", "missing_argument")]
+        place = [key for key in problem["loc"] if not str(key).startswith(("function-", "dataclass"))]
+        line = _line(yaml.compose(text, yaml.SafeLoader), place)
+        raise DataError(f"{path}, line {line}: {_told(problem, place, kind, given, absent)}") from error
+    return made
 
 
-def refuse_unknown(keys: Iterable[Any], known: Iterable[str], where: str) -> None:
-    """Refuse a key that is none of those that are known.
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
 
-    Raises:
-        DataError: as said.
-    """
-    known = list(known)
-    for key in keys:
-        if key not in known:
-            raise DataError(f"{where}: unknown key {key!r}.{did_you_mean(str(key), known)}")
+    return TypeAdapter(kind)
+
+
+def _line(node: Any, place: Sequence[Any]) -> int:
+    """The line (from 1) of the deepest part of a path that is there."""
+    line: int = node.start_mark.line + 1
+    for key in place:
+        value = node.value
+        if isinstance(key, int) and isinstance(value, list) and key < len(value):
+            node = value[key]
+        elif isinstance(value, list) and value and isinstance(value[0], tuple):
+            found = next((pair for pair in value if pair[0].value == str(key)), None)
+            if found is None:
+                break
+            node = found[1]
+            line = found[0].start_mark.line + 1
+            continue
+        else:
+            break
+        line = node.start_mark.line + 1
+    return line
+
+
+def _told(
+    problem: Mapping[str, Any],
+    place: Sequence[Any],
+    kind: Any,
+    given: Mapping[str, Any],
+    absent: Sequence[str],
+) -> str:
+    """What is wrong, where, and what is allowed."""
+    where = "".join(f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
+    if problem["type"] in UNEXPECTED:
+        known = [name for name in _fields_at(kind, place[:-1]) if name not in given]
+        return f"unknown key {where!r}.{did_you_mean(str(place[-1]), known)} Allowed: {', '.join(known)}."
+    if problem["type"] in ("missing", "missing_argument"):
+        if place and isinstance(place[-1], int):
+            return f"{where.rpartition('[')[0]} has {place[-1]} cells, which are too few."
+        inside = "".join(f" in {name}" for name in [where.rpartition(".")[0]] if name)
+        return f"it lacks {', '.join(sorted(absent))}{inside}."
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message[0].lower()}{message[1:]}; found {problem['input']!r}."
+
+
+def _fields_at(kind: Any, place: Sequence[Any]) -> list[str]:
+    """The fields of the dataclass at a path below a dataclass."""
+    import typing
+
+    for key in place:
+        if isinstance(key, int) or not is_dataclass(kind):
+            continue
+        hint = typing.get_type_hints(kind).get(str(key))
+        options = [hint, *typing.get_args(hint)]
+        kind = next((option for option in options if is_dataclass(option)), None)
+    return [field.name for field in fields(kind)] if is_dataclass(kind) else []

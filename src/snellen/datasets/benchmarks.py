@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from snellen._util.yaml import read_mapping, refuse_unknown
+from snellen._util.yaml import read_model
 from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import ColumnMapping
 from snellen.datasets.hub import LoadedTable, load, table_of
@@ -27,7 +27,9 @@ from snellen.errors import BadOption, DataError, did_you_mean, require
 __all__ = ["FOLDER", "Benchmark", "entry", "names"]
 
 FOLDER = Path(__file__).parent / "catalogue"
-TASKS = "classification multiple-choice yes-no vqa caption instruct rationale grounding".split()
+Task = Literal[
+    "classification", "multiple-choice", "yes-no", "vqa", "caption", "instruct", "rationale", "grounding"
+]
 #: Where local copies lie, each in a folder of its benchmark's name.
 COPIES = "SNELLEN_DATA"
 
@@ -36,16 +38,18 @@ COPIES = "SNELLEN_DATA"
 class Benchmark:
     """An entry of the catalogue; its fields are the keys of its file (see docs/benchmarks.md)."""
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
     name: str
     title: str
-    task: str
+    task: Task
     protocol: str
-    documented: str
-    citation: str
-    licence: str
-    samples: int
     columns: Mapping[str, Any]
-    features: Mapping[str, Any]
+    documented: str = ""
+    citation: str = ""
+    licence: str = "unknown"
+    samples: int = 0
+    features: Mapping[str, Any] = field(default_factory=dict)
     hub: str | None = None
     config: str | None = None
     configs: tuple[str, ...] = ()
@@ -67,27 +71,16 @@ class Benchmark:
         Raises:
             DataError: it is not there, no YAML, or has other keys than an entry has.
         """
-        content = read_mapping(path, "benchmark")
-        refuse_unknown(content, [option.name for option in fields(cls) if option.name != "name"], str(path))
-        defaults = {"documented": "", "citation": "", "licence": "unknown", "samples": 0, "features": {}}
-        missing = {"title", "protocol", "columns", "task"} - {k for k, v in content.items() if v}
-        if missing:
-            raise DataError(f"{path}: it lacks {', '.join(sorted(missing))} (see docs/benchmarks.md).")
-        for key in ("columns", "features", "options", "where"):
-            if not isinstance(content.get(key) or {}, dict):
-                raise DataError(f"{path}: {key} is a mapping of names to values; found {content[key]!r}.")
-        given = {key: value for key, value in content.items() if value is not None}
-        made = cls(**{**defaults, **given, "name": path.stem, "configs": tuple(given.get("configs", ()))})
-        if made.task not in TASKS:
-            raise DataError(f"{path}: task={made.task!r} is not allowed; allowed: {', '.join(TASKS)}.")
-        made.roles()
-        return made
+        return read_model(path, cls, "benchmark", name=path.stem)
+
+    def __post_init__(self) -> None:
+        self.roles()
 
     def roles(self) -> ColumnMapping:
         """Its columns.
 
         Raises:
-            DataError: a role that there is not.
+            ValueError: a role that there is not.
         """
         values = {
             ("reference" if role == "references" else role): value for role, value in self.columns.items()
@@ -95,7 +88,7 @@ class Benchmark:
         roles = {option.name: option for option in fields(ColumnMapping)}
         for role, value in values.items():
             if role not in roles:
-                raise DataError(f"{self.name}: unknown role {role!r}.{did_you_mean(role, roles)}")
+                raise ValueError(f"columns: unknown role {role!r}.{did_you_mean(role, roles)}")
             if isinstance(roles[role].default, tuple):
                 values[role] = tuple(value) if isinstance(value, list) else (value,)
         # A column that happens to be called "id" need not tell rows apart: without one, their numbers do.
