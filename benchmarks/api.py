@@ -144,7 +144,7 @@ def with_snellen(url, folder, concurrency, workspace):
         workspace=workspace,
         max_concurrency=concurrency,
     )
-    assert found.metrics["outcomes"]["ok"] == found.metrics["n"], found.metrics["outcomes"]
+    assert found.metrics.outcomes["ok"] == found.metrics.n, found.metrics.outcomes
 
 
 def measure(way, url, folder, concurrency):

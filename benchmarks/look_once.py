@@ -503,7 +503,7 @@ def overhead(options: argparse.Namespace) -> None:
                     )
                     (run,) = plan.run(lambda _, state, at=at: at.append((time.thread_time(), state.done)))
                 engine = 1000 * (at[-1][0] - at[0][0]) / (at[-1][1] - at[0][1])
-                rows.append((run.metrics["items_per_second"], 1000 * spent[0] / n, engine))
+                rows.append((run.metrics.items_per_second, 1000 * spent[0] / n, engine))
         for prefix, rows in found.items():
             speed, inside, engine_ = map(median, zip(*rows, strict=True))
             print(f"  {protocol}, prefix={prefix}: {speed} items/s")

@@ -26,7 +26,7 @@ class First(LocalModel):
 n, workspace = int(sys.argv[1]), sys.argv[2]
 data = f"chart:shapes?n={n}&size=16"
 found = run(model=First(), data=data, protocol="closed-set?rounds=1", workspace=workspace)
-print(found.metrics["n"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(found.metrics.n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 

@@ -96,7 +96,7 @@ def throughput(top):
     for turn in range(3):
         for told, engine in [("one process", None), *((f"{n} replicas", Engine(replicas=n)) for n in (1, 2))]:
             found = examine(top, f"{told} {turn}", engine=engine, **how)
-            print(f"{told}: {found.metrics['items_per_second']:.1f} items/s", flush=True)
+            print(f"{told}: {found.metrics.items_per_second:.1f} items/s", flush=True)
 
 
 def overhead(top):
@@ -112,7 +112,7 @@ def overhead(top):
     for turn in range(3):
         for told, engine in [("one process", None), ("1 replica", Engine(replicas=1))]:
             found = examine(top, f"{told} {turn}", engine=engine, model="waiting:0", **how)
-            print(f"{told}: {1000 / found.metrics['items_per_second']:.2f} ms a sample", flush=True)
+            print(f"{told}: {1000 / found.metrics.items_per_second:.2f} ms a sample", flush=True)
 
 
 def writer(top, address=None):
@@ -140,7 +140,7 @@ def writer(top, address=None):
             found = examine(
                 top, f"{told} {seconds}", model=model, data=numbers(count), engine=engine, **how, **more
             )
-            got = found.metrics["items_per_second"]
+            got = found.metrics.items_per_second
             print(f"{told}: {offered:.0f} samples/s given, {got:.0f} taken in", flush=True)
 
 
@@ -169,7 +169,7 @@ def lost(top):
     how = {"model": "pico:llava", "data": "chart:shapes?n=800", "protocol": "closed-set"}
     found = examine(top, "lost", engine=Engine(replicas=2), watch=watch, **how)
     took = time.perf_counter() - ended[0]
-    print(f"{found.metrics['outcomes']}, {took:.0f} s after a node of two was lost", flush=True)
+    print(f"{found.metrics.outcomes}, {took:.0f} s after a node of two was lost", flush=True)
     whole = examine(top, "whole", **how)
     print("the same predictions:", list(found.outcomes["prediction"]) == list(whole.outcomes["prediction"]))
     ray.shutdown()

@@ -81,7 +81,7 @@ def main() -> None:
     def tune(name: str, model: str, **more: object) -> TunedModel:
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         made = Tuning(model, TEST, top / name, workspace=workspace, **more)  # type: ignore[arg-type]
-        found = made.carry_out()
+        found = made.run()
         assert found is not None
         return found
 
@@ -90,7 +90,7 @@ def main() -> None:
     base_color = ask(MODEL, color)
     rows = [
         f"| not tuned | – | {told(base['names'])} | {told(base['open'])} | {told(base['open'], RARE)} | – | "
-        f"{100 * base_color.metrics['exact_match']['value']:.1f} | – |"
+        f"{100 * base_color.metrics['exact_match'].value:.1f} | – |"
     ]
     seconds: dict[str, float] = {}
     for name, (title, more) in WAYS.items():
@@ -107,7 +107,7 @@ def main() -> None:
                 ask(found.model, color),
             )
             cells = [told(named), told(opened), told(opened, RARE), gained(opened, base["open"], RARE)]
-            cells += [f"{100 * colored.metrics['exact_match']['value']:.1f}", gained(colored, base_color)]
+            cells += [f"{100 * colored.metrics['exact_match'].value:.1f}", gained(colored, base_color)]
         share = f"{held['trained']:,}"
         rows.append(f"| {title} | {share} | {' | '.join(cells)} |")
     dual = tune("clip", "pico:clip")
@@ -125,7 +125,7 @@ def main() -> None:
     ):
         after = [ask(one.model, protocol=p) for p in ("closed-set?rounds=1", "open-world")]
         first = ask(blind, protocol="open-world")
-        shade = ask(one.model, color).metrics["exact_match"]["value"]
+        shade = ask(one.model, color).metrics["exact_match"].value
         parts.append(f"| {title} | {told(first)} | {told(after[1])} | {told(after[0])} | {100 * shade:.1f} |")
     shutil.copy(top / "lora" / "curves.png", HERE / "images" / "tuning.png")
     text = f"""# Tuning: a report

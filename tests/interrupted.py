@@ -33,7 +33,7 @@ def main(workspace: str, log: str, delay: float) -> None:
         protocol="closed-set?rounds=3",
         workspace=workspace,
     )
-    print(found.id, found.metrics["n"])
+    print(found.id, found.metrics.n)
 
 
 if __name__ == "__main__":

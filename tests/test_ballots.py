@@ -120,7 +120,7 @@ class TestVotes:
     def test_nothing_to_vote_on_yet(self, ballots):
         waiting = ballots.keep(Battle("", "me", "live", "i", "A", "B", 1.0, turns=(Turn(0, "?"),)))
         failed = battle(ballots)
-        ballots.store.do(lambda c: c.execute(sa.text("UPDATE answers SET outcome = 'error'")))
+        ballots.store.do(lambda c: c.execute(sa.text("UPDATE arena_answers SET outcome = 'error'")))
         for one in (waiting, failed):
             with pytest.raises(Conflict, match="nothing to vote on"):
                 ballots.vote(one.id, "me", "left")
@@ -203,7 +203,7 @@ class TestVotes:
         vote(ballots, leaked, "right")
         ballots.store.do(
             lambda c: c.execute(
-                sa.text("UPDATE answers SET leak = 'GPT' WHERE battle = :b"), {"b": leaked.id}
+                sa.text("UPDATE arena_answers SET leak = 'GPT' WHERE battle = :b"), {"b": leaked.id}
             )
         )
         assert sorted(ballots.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]

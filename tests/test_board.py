@@ -164,7 +164,7 @@ class TestCharts:
     @given(st.lists(st.tuples(st.floats(1e-3, 1e6), st.floats(0, 100)), min_size=2, max_size=20))
     def test_marks_stay_within_the_frame(self, points):
         drawn = scatter([ChartPoint(x, y, "m") for x, y in points], x="x", y="y")
-        for mark in drawn["metrics"]:
+        for mark in drawn["marks"]:
             assert 50 <= mark["x"] <= 540
             assert 20 <= mark["y"] <= 250
         places = [tick["at"] for tick in drawn["across"]]
@@ -174,7 +174,7 @@ class TestCharts:
 
     def test_more_is_to_the_right_and_better_is_up(self):
         drawn = scatter([ChartPoint(1, 10, "slow"), ChartPoint(100, 90, "fast")], x="items/s", y="accuracy %")
-        slow, fast = drawn["metrics"]
+        slow, fast = drawn["marks"]
         assert slow["x"] < fast["x"]
         assert slow["y"] > fast["y"]
         assert drawn["best"] == [2]
@@ -207,7 +207,7 @@ class TestFacts:
         assert book.of("openai:gpt-4o", {}) == ModelInfo(None, False, "proprietary", "openai")
         assert book.of("openai:Qwen/Qwen2-VL-2B?base_url=http://localhost:1/v1", {}).open is None
         assert book.of("scripted", {}).open is None
-        served = {"model": {"identity": {"address": "http://localhost:8000/v1"}}}
+        served = {"address": "http://localhost:8000/v1"}
         assert (
             ModelInfoIndex().of("openai:gpt-4o", served).open is None
         )  # an option apart from the name said where
@@ -282,9 +282,9 @@ class TestBoard:
         found = [e for e in Board(Store(workspace)).entries() if not e.published]
         assert [e.id for e in found] == [one.id for one in runs]
         for mine, one in zip(found, runs, strict=True):
-            assert mine.value == one.metrics["accuracy"]["value"]
+            assert mine.value == one.metrics["accuracy"].value
             assert (mine.n, mine.classes) == (40, 28)
-            assert mine.outcomes == one.metrics["outcomes"]
+            assert mine.outcomes == one.metrics.outcomes
             json.dumps(mine.as_dict())
 
     def test_ranks_are_those_of_paired_tests(self, runs, workspace):

@@ -121,7 +121,7 @@ def test_it_can_be_examined_and_learns(tmp_path):
     build("pico:llava", out, vision="pico:clip", layer=-1, select="full")
     assert isinstance(MODELS.make(f"hf:{out}"), VisionLanguageModel)
     blind = run(model=f"hf:{out}", data="chart:shapes?n=28", workspace=tmp_path / "ws")
-    assert blind.metrics["accuracy"]["value"] < 0.3
+    assert blind.metrics["accuracy"].value < 0.3
     found = Tuning(
         f"hf:{out}",
         "chart:shapes?n=56",
@@ -130,7 +130,7 @@ def test_it_can_be_examined_and_learns(tmp_path):
         train_limit=560,
         settings={"max_steps": 45, "eval_steps": 45, "per_device_train_batch_size": 16},
         workspace=tmp_path / "ws",
-    ).carry_out()
+    ).run()
     assert found.results[0].paired.difference.low > 0.1
 
 

@@ -68,10 +68,10 @@ def test_an_entry_loads_its_copy_and_runs_as_its_authors_ask(name, copies, works
     (run,) = plan.run()
     rows = yaml.safe_load((ROWS / f"{name}.yaml").read_text(encoding="utf-8"))["rows"]
     assert run.status == "finished"
-    assert run.metrics["outcomes"]["error"] == 0
+    assert run.metrics.outcomes["error"] == 0
     assert run.headline is not None
     if not name.startswith(("mmbench", "refcoco")):  # rolled rows go, expressions part
-        assert run.metrics["n"] == len(rows)
+        assert run.metrics.n == len(rows)
     assert run.predictions["label"].notna().all()
 
 
@@ -101,11 +101,9 @@ def test_who_answers_the_truth_is_right(name, copies, workspace, minilm):
     compares = one.task in ("caption", "instruct", "rationale")
     more = {"embedding": minilm} if compares else {"format": "unit"} if one.task == "grounding" else {}
     (run,) = Plan([Scripted(answer)], [name], protocol_options=more).run()
-    assert run.metrics["outcomes"]["ok"] == run.metrics["n"]
-    assert run.headline["value"] >= (
-        0.9 if one.protocol == "vqa" and one.options["metric"] == "vqa" else 0.999
-    )
-    assert run.headline.get("n", run.metrics["n"]) == run.metrics["n"]
+    assert run.metrics.outcomes["ok"] == run.metrics.n
+    assert run.headline.value >= (0.9 if one.protocol == "vqa" and one.options["metric"] == "vqa" else 0.999)
+    assert run.headline.get("n", run.metrics.n) == run.metrics.n
 
 
 def test_a_missing_column_is_named_with_the_revision(copies, workspace):
@@ -160,7 +158,7 @@ def test_a_benchmark_in_ten_lines(tmp_path, workspace, photos):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.copy(photos / "star" / "0.png", folder / "star.png")
     run = snellen.run(model=Scripted(lambda r: "A"), data=f"benchmark:{tmp_path}/mine.yaml?path={folder}")
-    assert run.metrics["accuracy"]["value"] == 0.5
+    assert run.metrics["accuracy"].value == 0.5
     assert run.predictions["label"].tolist() == ["a star", "no"]
     # A second file: the split's is read, and told.
     shutil.copy(folder / "rows.jsonl", folder / "other.jsonl")
@@ -295,8 +293,8 @@ def test_tables_take_the_roles_as_options(tmp_path, workspace, photos):
     roles = "question=q&choices=x,y&answer=a&answer_as=index&hint=hint"
     name = f"jsonl:{tmp_path}/q.jsonl?{roles}&allow_outside=true"
     run = snellen.run(model=Scripted(lambda r: "A"), data=name, protocol="multiple-choice")
-    assert run.metrics["accuracy"]["value"] == 1
-    assert run.metrics["outcomes"][Outcome.OK] == 1
+    assert run.metrics["accuracy"].value == 1
+    assert run.metrics.outcomes[Outcome.OK] == 1
     with pytest.raises(BadOption, match="choices='z'.*no such column"):
         DATASETS.make(f"jsonl:{tmp_path}/q.jsonl?choices=z")
 

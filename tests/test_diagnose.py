@@ -224,7 +224,7 @@ class TestDiagnosis:
         assert self.finding(diagnosis, "probe").shows
         exposure = self.finding(diagnosis, "exposure")
         assert exposure.shows
-        assert exposure.figures["spearman"]["low"] > 0
+        assert exposure.figures["spearman"].low > 0
         probe = self.finding(diagnosis, "probe").figures["rare"]
         assert probe["probe"] > probe["generated"] + 0.1
 
@@ -236,7 +236,7 @@ class TestDiagnosis:
         }
         (one,) = compare([case.closed, runs[best]], across=True)
         assert found.figures["difference"]["closed-set, one round"] == one.result.difference.as_dict()
-        assert f"{100 * case.closed.metrics['accuracy']['value']:.1f} %" in str(found.tables)
+        assert f"{100 * case.closed.metrics['accuracy'].value:.1f} %" in str(found.tables)
 
     def test_the_correlation_is_scipys(self, diagnosis, case):
         found = self.finding(diagnosis, "exposure").figures
@@ -262,7 +262,7 @@ class TestDiagnosis:
         found = self.finding(diagnosis, "sweep")
         mine = found.figures["pico:llava-skewed"]
         assert list(mine) == [2, 5, 10, 20, 25, 28]
-        assert mine[28]["value"] == case.closed.metrics["accuracy"]["value"]
+        assert mine[28]["value"] == case.closed.metrics["accuracy"].value
         assert found.charts[0]["kind"] == "curves"
 
     def test_nothing_is_asked_twice(self, diagnosis, case):
@@ -309,7 +309,7 @@ class TestWhatIsMissing:
     def test_what_breaks_takes_nothing_along(self, workspace, monkeypatch):
         from snellen.diagnosis.analyses.size import Size
 
-        monkeypatch.setattr(Size, "examine", lambda *_: 1 / 0)
+        monkeypatch.setattr(Size, "run", lambda *_: 1 / 0)
         case = Subject("pico:llava", "chart:shapes", Store(workspace), filters=Filters(limit=28))
         found = diagnose(case, ["size", "confusions"])
         case.close()

@@ -161,7 +161,7 @@ def test_the_plug_ins_of_the_architecture_page_work(workspace):
     finally:
         PROTOCOLS._entries.pop("is-it-there", None)
         MODELS._entries.pop("parrot", None)
-    assert found.metrics["accuracy"]["value"] == 1
+    assert found.metrics["accuracy"].value == 1
     assert set(found.predictions["answers"].str[0]) == {"YES"}
 
 

@@ -203,7 +203,7 @@ class TestMemory:
         assert model.batches == [2, 1]
         again = self.respond(store, model, requests)
         assert len(model.asked) == 3
-        assert not any(a.fresh for a in again)
+        assert not any(a.new for a in again)
         assert [a.response for a in again] == [a.response for a in first]
 
     def test_errors_are_not_remembered(self, anywhere):
@@ -285,14 +285,14 @@ class TestRuns:
         run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=2")
         more = run(model=model, data="chart:shapes?n=20", protocol="closed-set?rounds=3")
         assert len(model.asked) == 10 * 2 + 10 * 1 + 10 * 3
-        assert more.metrics["n"] == 20
-        assert more.metrics["items_per_second"] is not None
+        assert more.metrics.n == 20
+        assert more.metrics.items_per_second is not None
 
     def test_a_run_all_from_memory_claims_no_speed(self, workspace):
         model = Scripted(guess)
         run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=3")
         fewer = run(model=model, data="chart:shapes?n=10", protocol="closed-set?rounds=2")
-        assert fewer.metrics["items_per_second"] is None
+        assert fewer.metrics.items_per_second is None
 
     def test_errors_are_asked_again(self, anywhere):
         broken = True
@@ -303,14 +303,14 @@ class TestRuns:
         model = Scripted(script)
         kwargs = {"model": model, "data": "chart:shapes?n=60", "protocol": "closed-set?rounds=1"}
         first = run(**kwargs)
-        lost = first.metrics["outcomes"]["error"]
+        lost = first.metrics.outcomes["error"]
         assert lost > 0
         assert first.predictions.query("outcome == 'error'")["reason"].eq(FAILED.reason).all()
         assert first.predictions.query("outcome == 'error'")["prediction"].eq("").all()
         broken, asked = False, len(model.asked)
         second = run(**kwargs)
         assert second.id == first.id
-        assert second.metrics["outcomes"]["error"] == 0
+        assert second.metrics.outcomes["error"] == 0
         assert len(model.asked) == asked + lost
 
     def test_the_same_predictions_whatever_the_batches(self, workspace, tmp_path):
@@ -327,7 +327,7 @@ class TestRuns:
         async def notebook():
             return run(model=Scripted(guess), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
 
-        assert asyncio.run(notebook()).metrics["n"] == 5
+        assert asyncio.run(notebook()).metrics.n == 5
 
     def test_the_manifest_holds_what_doing_it_again_takes(self, workspace):
         found = run(
@@ -339,15 +339,15 @@ class TestRuns:
             seed=3,
         )
         manifest = found.manifest
-        assert manifest["data"]["filters"] == {"num_classes": 5, "limit": 9}
-        assert len(manifest["data"]["labels"]) == 5
-        assert len(manifest["data"]["fingerprint"]) == 64
-        assert manifest["protocol"]["options"]["seed"] == 3 == manifest["seed"]
-        assert "{names}" in manifest["protocol"]["options"]["prompt"]
-        assert manifest["model"]["identity"] == {"scripted": "scripted"}
-        assert manifest["versions"]["python"]
-        assert manifest["hardware"]["cores"]
-        assert manifest["finished"] >= manifest["started"]
+        assert manifest.data.filters == {"num_classes": 5, "limit": 9}
+        assert len(manifest.data.labels) == 5
+        assert len(manifest.data.fingerprint) == 64
+        assert manifest.protocol.options["seed"] == 3 == manifest.seed
+        assert "{names}" in manifest.protocol.options["prompt"]
+        assert manifest.model.identity == {"scripted": "scripted"}
+        assert manifest.versions["python"]
+        assert manifest.hardware["cores"]
+        assert manifest.finished >= manifest.started
         assert open_run().id == found.id
 
     def test_what_a_model_cannot_do_is_refused_before_it_is_loaded(self, workspace):
@@ -381,7 +381,7 @@ class TestRuns:
     def test_previews(self, workspace, photos):
         found = run(model=Scripted(guess), data=f"folder:{photos}", protocol="closed-set?rounds=1")
         kept = list((workspace / "previews").rglob("*.jpg"))
-        assert len(kept) == found.metrics["n"] == 20
+        assert len(kept) == found.metrics.n == 20
         hashes = {Image.from_path(p).sha256 for p in photos.rglob("*.*")}
         assert {path.stem for path in kept} == hashes
 
@@ -396,7 +396,7 @@ class TestRuns:
         first = run(model=Scripted(script), **kwargs)
         assert set(first.predictions["prediction"]) == {"square"}
         again = run(model=Scripted(script), **kwargs, seed=1, protocol_options={"normalise": "tokens"})
-        assert again.metrics["items_per_second"] is None  # from memory, -inf and all
+        assert again.metrics.items_per_second is None  # from memory, -inf and all
         assert set(again.predictions["prediction"]) == {"square"}
 
 
@@ -419,8 +419,8 @@ class TestWhatOthersWrote:
     def test_a_model_that_only_fails_claims_no_speed(self, workspace):
         model = Scripted(lambda r: FAILED)
         found = run(model=model, data="chart:shapes?n=5", protocol="closed-set?rounds=1")
-        assert found.metrics["items_per_second"] is None
-        assert found.metrics["outcomes"]["error"] == 5
+        assert found.metrics.items_per_second is None
+        assert found.metrics.outcomes["error"] == 5
 
     def test_a_model_that_gives_too_few_answers(self, workspace):
         class Short(Scripted):
@@ -443,7 +443,7 @@ class TestWhatOthersWrote:
     )
     def test_a_protocol_that_fails(self, examine, message):
         class Odd(ClosedSet):
-            def run(self, sample):
+            def examine(self, sample):
                 found = examine(sample)
                 yield from ()
                 return found
@@ -473,7 +473,7 @@ class TestWhatOthersWrote:
                 return [Response(guess(r)) for r in requests]
 
         found = run(model=Mine(), data="chart:shapes?n=7", protocol="closed-set?rounds=1")
-        assert found.metrics["outcomes"]["ok"] == 7
+        assert found.metrics.outcomes["ok"] == 7
 
 
 class TestPlan:
@@ -517,9 +517,9 @@ class TestPlan:
         with pytest.raises(ImageError, match="--skip-invalid"):
             run(**kwargs)
         found = run(**kwargs, skip_invalid=True)
-        assert found.metrics["n"] == 20
-        assert found.metrics["skipped"] == 2
-        listed = {bad["where"]: bad["reason"] for bad in found.manifest["data"]["skipped"]}
+        assert found.metrics.n == 20
+        assert found.metrics.skipped == 2
+        listed = {bad["where"]: bad["reason"] for bad in found.manifest.data.skipped}
         assert set(listed) == {"star/9.png", "ring/9.png"}
         assert "empty file" in listed["ring/9.png"]
 
@@ -646,7 +646,7 @@ class TestForesight:
 
     def test_a_protocol_that_fails_is_not_reported_twice(self):
         class Broken(ClosedSet):
-            def run(self, sample):
+            def examine(self, sample):
                 raise RuntimeError("no")
                 yield
 

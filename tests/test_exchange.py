@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -25,6 +26,7 @@ from snellen.exchange import harness, hub, inspect_log, predictions, tables
 from snellen.exchange.imported import import_results, read_results
 from snellen.exchange.rows import answered, scores_of
 from snellen.runs.run import Run
+from snellen.storage.manifest import Figure, RunMetrics
 from snellen.types import Outcome
 
 runner = CliRunner()
@@ -66,10 +68,10 @@ class TestWritten:
         document = json.loads(results.read_text())
         rows = [json.loads(line) for line in samples.read_text().splitlines()]
         (task,) = document["results"]
-        assert len(rows) == document["n-samples"][task]["effective"] == one.metrics["n"]
+        assert len(rows) == document["n-samples"][task]["effective"] == one.metrics.n
         metric = harness.NAMES.get(one.primary, one.primary)
         value = document["results"][task][f"{metric},none"]
-        assert value == one.metrics[one.primary]["value"]
+        assert value == one.metrics[one.primary].value
         marks = [row[metric] for row in rows if metric in row]
         if one.primary != "cider":  # a score of all captions together
             assert value == pytest.approx(sum(marks) / len(rows))
@@ -87,16 +89,16 @@ class TestWritten:
         assert listed.read_text() == path.read_text()
         log = inspect.read_eval_log(str(path))
         assert log.status == "success"
-        assert len(log.samples) == one.metrics["n"]
+        assert len(log.samples) == one.metrics.n
         (score,) = log.results.scores
-        assert score.metrics[one.primary].value == one.metrics[one.primary]["value"]
+        assert score.metrics[one.primary].value == one.metrics[one.primary].value
         assert log.eval.model == one.model
         if one.classifies:
             scored = [sample.scores[score.name].value for sample in log.samples]
-            assert scored.count("C") / len(scored) == pytest.approx(one.metrics["accuracy"]["value"])
+            assert scored.count("C") / len(scored) == pytest.approx(one.metrics["accuracy"].value)
         outcomes = [sample.metadata["outcome"] for sample in log.samples]
         assert {o: outcomes.count(o) for o in set(outcomes)} == {
-            o: n for o, n in one.metrics["outcomes"].items() if n
+            o: n for o, n in one.metrics.outcomes.items() if n
         }
 
 
@@ -119,7 +121,7 @@ class TestTables:
         text = tables.markdown([runs["closed"], runs["color"], runs["odd"]])
         frame = [[c.strip() for c in line.strip("|\n").split(" | ")] for line in text.splitlines()]
         assert len({len(line) for line in frame}) == 1
-        value = runs["closed"].metrics["accuracy"]["value"]
+        value = runs["closed"].metrics["accuracy"].value
         assert frame[2][4] == f"{100 * value:.1f}"
         assert frame[4][7] == "14"  # refused or unread
 
@@ -147,7 +149,7 @@ class TestHub:
         document = yaml.safe_load(path.read_text())
         name, results = model_index_to_eval_results(document["model-index"])
         assert name == "llava-skewed"
-        assert results[0].metric_value == round(100 * runs["closed"].metrics["accuracy"]["value"], 2)
+        assert results[0].metric_value == round(100 * runs["closed"].metrics["accuracy"].value, 2)
         ModelCardData(model_name=name, eval_results=results)
 
     def test_data_sets_stay_apart(self):
@@ -162,7 +164,7 @@ class TestHub:
             "hub:org/x@a?y=2",
             "hub:org/x",
         )
-        figures = [hub.Figure(name, "rank", "accuracy", float(i)) for i, name in enumerate(names)]
+        figures = [hub.HubMetric(name, "rank", "accuracy", float(i)) for i, name in enumerate(names)]
         index = eval_results_to_model_index("m", hub.model_index(figures))
         _, found = model_index_to_eval_results(index)
         assert {(one.dataset_name, one.metric_value) for one in found} == {(f.data, f.value) for f in figures}
@@ -181,9 +183,9 @@ class TestHub:
                     "rank",
                     "accuracy",
                 )
-                self.headline = None if value is None else {"value": value}
-                self.status, self.metrics = status, {"skipped": skipped}
-                self.manifest = {"data": {"filters": dict(filters)}}
+                self.headline = None if value is None else Figure(value=value)
+                self.status, self.metrics = status, RunMetrics(skipped=skipped)
+                self.manifest = SimpleNamespace(data=SimpleNamespace(filters=dict(filters)))
 
         found = hub.write(
             [
@@ -201,9 +203,9 @@ class TestHub:
         from huggingface_hub import parse_eval_result_entries
 
         figures = [
-            hub.Figure("hub:org/data@test?x=1", "closed-set", "accuracy", 91.25),
-            hub.Figure("hub:org/data", "open-world", "accuracy", 80.5),
-            hub.Figure("chart:shapes", "rank", "accuracy", 70.0),
+            hub.HubMetric("hub:org/data@test?x=1", "closed-set", "accuracy", 91.25),
+            hub.HubMetric("hub:org/data", "open-world", "accuracy", 80.5),
+            hub.HubMetric("chart:shapes", "rank", "accuracy", 70.0),
         ]
         (path,) = hub.write_entries(tmp_path, figures)
         found = parse_eval_result_entries(yaml.safe_load(path.read_text()))
@@ -275,13 +277,13 @@ class TestImported:
         """By hand: B right, A wrong, "blue" right, nothing said, A right."""
         found = import_results(lmms, model="their/model", workspace=tmp_path / "ws")
         assert found.run.model == "their/model"
-        assert found.run.metrics["accuracy"]["value"] == pytest.approx(3 / 5)
+        assert found.run.metrics["accuracy"].value == pytest.approx(3 / 5)
         assert found.theirs == pytest.approx(3 / 5)
         assert [(id, theirs, ours) for id, theirs, ours in found.changed] == [
             ("2", 0.0, 1.0),
             ("3", 1.0, 0.0),
         ]
-        assert found.run.metrics["outcomes"]["ok"] == 4
+        assert found.run.metrics.outcomes["ok"] == 4
         assert found.run.finding(0)["prediction"] == "blue"
 
     def test_vlmevalkit(self, tmp_path):
@@ -302,7 +304,7 @@ class TestImported:
             found = import_results(tmp_path / name, model="m", workspace=tmp_path / name.replace(".", "-"))
             frame = found.run.outcomes.set_index("id")
             assert frame["prediction"].to_dict() == {"7": "2", "8": "dog", "9": "None"}
-            assert found.run.metrics["accuracy"]["value"] == pytest.approx(2 / 3)
+            assert found.run.metrics["accuracy"].value == pytest.approx(2 / 3)
             assert (found.theirs, found.changed) == (pytest.approx(2 / 3), ())
 
     def test_yes_and_no_and_short_answers(self, tmp_path):
@@ -313,16 +315,16 @@ class TestImported:
 
         yes = [{"target": "Yes", "resps": [["yes, it is"]]}, {"target": "no", "resps": [["Yes"]]}]
         found = import_results(write("yes.jsonl", yes), model="m", workspace=tmp_path / "ws")
-        assert found.run.manifest["protocol"]["name"] == "yes-no"
-        assert found.run.headline["value"] == 0.5
+        assert found.run.manifest.protocol.name == "yes-no"
+        assert found.run.headline.value == 0.5
         assert found.theirs is None
         short = [
             {"target": ["two", "2"], "filtered_resps": ["2"], "doc": {"question": "How many?"}},
             {"target": "red", "filtered_resps": ["It is blue"], "relaxed_accuracy": False},
         ]
         found = import_results(write("short.jsonl", short), model="m", workspace=tmp_path / "ws")
-        assert found.run.manifest["protocol"]["name"] == "vqa"
-        assert found.run.headline["value"] == 0.5
+        assert found.run.manifest.protocol.name == "vqa"
+        assert found.run.headline.value == 0.5
         assert found.theirs == 0.0
         assert found.run.sample("0")["content"]["question"] == "How many?"
 
@@ -403,8 +405,8 @@ class TestImported:
             text.encode("utf-8", "surrogatepass").replace(b"\xed\xa0\xbd", b"\\ud83d")
         )
         found = import_results(tmp_path / "x.jsonl", model="m", workspace=tmp_path / "ws")
-        assert found.run.manifest["protocol"]["name"] == protocol
-        assert (found.run.headline["n"], found.run.headline["value"]) == (scored, value)
+        assert found.run.manifest.protocol.name == protocol
+        assert (found.run.headline.n, found.run.headline.value) == (scored, value)
         assert found.theirs == theirs
         assert found.changed == ()
         assert found.other_scale == ("judge" in rows[0])
@@ -414,8 +416,8 @@ class TestImported:
         lines += ["1\tq\tr\tb\t\tB\t0", "2\tq\t\t\tseven\tseven\t1"]
         (tmp_path / "x.tsv").write_text("\n".join(lines))
         found = import_results(tmp_path / "x.tsv", model="m", workspace=tmp_path / "ws")
-        assert found.run.manifest["protocol"]["name"] == "multiple-choice"
-        assert (found.run.headline["n"], found.run.headline["value"]) == (2, 1.0)
+        assert found.run.manifest.protocol.name == "multiple-choice"
+        assert (found.run.headline.n, found.run.headline.value) == (2, 1.0)
         assert found.theirs == pytest.approx(2 / 3)
 
     @pytest.mark.parametrize(
@@ -454,7 +456,7 @@ class TestImported:
         """What we write for the harness we read again, with the same figures."""
         _, samples = harness.write(runs["color"], tmp_path)
         found = import_results(samples, model="again", workspace=tmp_path / "ws", protocol="vqa")
-        assert found.run.headline["value"] == runs["color"].headline["value"]
+        assert found.run.headline.value == runs["color"].headline.value
         assert found.changed == ()
 
 
@@ -491,9 +493,7 @@ class TestPush:
         found = load_dataset(str(tmp_path), runs["rank"].id, split="train")
         assert found.num_rows == 28
         assert set(found["prediction"]) <= set(KINDS)
-        assert (
-            f"{100 * runs['rank'].metrics['accuracy']['value']:.1f}" in (tmp_path / "README.md").read_text()
-        )
+        assert f"{100 * runs['rank'].metrics['accuracy'].value:.1f}" in (tmp_path / "README.md").read_text()
 
     def test_another_target(self, runs, tmp_path):
         done = self.push("http://127.0.0.1:9", tmp_path, runs, "--to", "s3:x")

@@ -577,9 +577,9 @@ def test_runs_predict_the_same_both_ways(protocol, workspace):
         plan = Plan([pico(prefix)], ["chart:shapes"], [protocol], filters=Filters(limit=56))
         (found,) = plan.run()
         kept[prefix] = found.predictions[["id", "prediction", "outcome", "questions"]]
-        assert ("prefix" in found.manifest["model"]["metadata"]) == (prefix == "on")
+        assert ("prefix" in found.manifest.model.metadata) == (prefix == "on")
     assert kept["on"].equals(kept["off"])
-    assert found.metrics["accuracy"]["value"] > 0.5
+    assert found.metrics["accuracy"].value > 0.5
 
 
 def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
@@ -589,7 +589,7 @@ def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
     real = model.answer
     model.answer = lambda requests: asked.append(len(requests)) or real(requests)  # type: ignore[method-assign]
     found = {}
-    for protocol in ("binary", "binary?wave=1"):
+    for protocol in ("binary", "binary?request_batch=1"):
         asked.clear()
         (run,) = Plan(
             [model], ["chart:shapes"], [protocol], filters=Filters(limit=28), workspace=workspace, fresh=True
@@ -597,7 +597,7 @@ def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
         found[protocol] = run.predictions[["id", "prediction", "outcome", "questions"]]
         if protocol == "binary":
             assert sum(asked) == 28 * 28
-    assert found["binary"].equals(found["binary?wave=1"])
+    assert found["binary"].equals(found["binary?request_batch=1"])
     assert found["binary"]["questions"].sum() == sum(asked) < 28 * 28
 
 

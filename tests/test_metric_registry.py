@@ -15,6 +15,7 @@ from snellen.api import run
 from snellen.errors import UnknownName
 from snellen.metrics.format import heading_of, scored, with_interval
 from snellen.metrics.registry import METRICS, Metric, Metrics
+from snellen.storage.manifest import Figure
 
 DOCS = Path(__file__).parents[1] / "docs/metrics.md"
 
@@ -26,7 +27,7 @@ def test_directions_ranges_and_headings():
     assert heading_of("macro_f1") == "macro F1 %"
     assert heading_of("top5") == "top-5 %"
     assert scored("words", 12.34) == "12.3"
-    assert with_interval("accuracy", {"value": 0.5, "low": None, "high": None}) == "50.0"
+    assert with_interval("accuracy", Figure(value=0.5)) == "50.0"
     assert with_interval("accuracy", None) == "–"
 
 
@@ -68,7 +69,7 @@ def test_what_the_docs_show(tmp_path, workspace, monkeypatch):
             protocol="vqa?metric=within_ten",
         )
         assert found.primary == "within_ten"
-        assert found.metrics["within_ten"]["value"] == 1.0
+        assert found.metrics["within_ten"].value == 1.0
         assert fresh["within_ten"].title == "within ten %"
     finally:
         sys.modules.pop("within", None)

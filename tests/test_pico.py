@@ -94,8 +94,8 @@ def test_the_skewed_one_is_worse_at_what_it_seldom_saw(task):
 @pytest.mark.parametrize("name", ["clip", "classifier"])
 def test_the_other_two_are_strong_baselines(workspace, name):
     found = run(model=f"pico:{name}", data=f"chart:shapes?n={N}&seed=16", protocol="rank", batch_size=64)
-    assert found.metrics["accuracy"]["value"] >= 0.90
-    assert found.metrics["outcomes"]["ok"] == N
+    assert found.metrics["accuracy"].value >= 0.90
+    assert found.metrics.outcomes["ok"] == N
 
 
 @pytest.mark.parametrize("name", NAMES)

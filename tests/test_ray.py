@@ -94,7 +94,7 @@ def rows_of(found: Run) -> list[dict[str, Any]]:
 
 
 def figures_of(found: Run) -> dict[str, Any]:
-    return {key: value for key, value in found.metrics.items() if key not in OF_THE_MACHINE}
+    return {key: value for key, value in found.metrics.as_dict().items() if key not in OF_THE_MACHINE}
 
 
 def pids(workspace: Path) -> set[int]:
@@ -122,8 +122,8 @@ def together(
     for one, other in zip(here, there, strict=True):
         assert rows_of(one) == rows_of(other)
         assert figures_of(one) == figures_of(other)
-        assert other.manifest["model"]["metadata"]["replicas"] in (1, 2)
-        assert sum(replica["samples"] for replica in other.manifest["replicas"]) == other.metrics["n"]
+        assert other.manifest.model.metadata["replicas"] in (1, 2)
+        assert sum(replica["samples"] for replica in other.manifest.replicas) == other.metrics.n
     return there
 
 
@@ -138,10 +138,10 @@ def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
         columns = "question=question&choices=choices&answer=right&rationale=why"
         data += [asked_about(tmp_path / "choices", ["What?", "Which?"], columns, **more)]
     found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries], embedding=minilm)
-    asked = {one.manifest["protocol"]["name"] for one in found}
+    asked = {one.manifest.protocol.name for one in found}
     assert asked == (set(PROTOCOLS.entries) if name.startswith("llava") else {"rank"})
     again = Plan([f"pico:{name}"], data[:1], ["rank"], workspace=tmp_path / "there").run()
-    assert again[0].manifest["finished"] in {one.manifest["finished"] for one in found}  # as it was
+    assert again[0].manifest.finished in {one.manifest.finished for one in found}  # as it was
 
 
 def test_in_parquet_as_in_one_process(tmp_path):
@@ -186,7 +186,7 @@ def test_a_killed_replica_loses_nothing(questions, tmp_path):
     log = tmp_path / "asked"
     found = slowly(f"deadly:star?log={log}&pause=0.1", questions, tmp_path, kill)
     assert len(pids(tmp_path / "ws")) == 3  # another came in its place
-    assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
+    assert found.metrics.outcomes["ok"] == found.metrics.n == 64
     asked = Counter(log.read_text().splitlines())
     assert set(asked) == {f"What {i}?" for i in range(64)}
     assert max(asked.values()) <= 2
@@ -202,12 +202,12 @@ def test_a_killed_writer_is_started_again(questions, tmp_path):
     def kill(examination, progress):
         if not killed:
             alive = [one for one in state.actors().values() if one["State"] == "ALIVE"]
-            killed.extend(one["Pid"] for one in alive if one["ActorClassName"] == "Desk")
+            killed.extend(one["Pid"] for one in alive if one["ActorClassName"] == "WriterActor")
             os.kill(killed[0], signal.SIGKILL)
 
     found = slowly("deadly:star?pause=0.1", questions, tmp_path, kill)
     assert len(killed) == 1
-    assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
+    assert found.metrics.outcomes["ok"] == found.metrics.n == 64
     assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
 
 
@@ -250,7 +250,7 @@ def test_a_killed_command_goes_on(sink, questions, tmp_path):
     asked = (tmp_path / "asked").read_text().splitlines()
     assert not {text for text in asked if f"q{text[5:-1]}" in before}
     found = open_run(workspace=tmp_path / "ws")
-    assert found.metrics["outcomes"]["ok"] == found.metrics["n"] == 64
+    assert found.metrics.outcomes["ok"] == found.metrics.n == 64
     assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
 
 
@@ -268,15 +268,15 @@ def test_a_poisoned_sample_ends_as_an_error_alone(sink, tmp_path):
         engine=Engine(replicas=1),
         sink=sink and sink.format(tmp_path),
     )
-    assert found.metrics["outcomes"] == {"ok": 9, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
-    assert found.metrics["exact_match"]["value"] == 0.9  # of all ten
+    assert found.metrics.outcomes == {"ok": 9, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
+    assert found.metrics["exact_match"].value == 0.9  # of all ten
     (bad,) = [row for row in found.findings() if row["outcome"] == Outcome.ERROR]
     assert bad["id"] == "q5"
     assert "2 replicas died" in bad["reason"]
     asked = log.read_text().split("\n")[:-1]
     assert asked.count("bang") == 3  # with others, and twice alone
     assert all(asked.count(f"What {i}?") <= 2 for i in range(10))
-    assert found.metrics["n"] == 10
+    assert found.metrics.n == 10
 
 
 def test_a_model_that_kills_who_loads_it_is_given_up(questions, tmp_path):
@@ -305,9 +305,9 @@ def test_what_a_replica_raises_is_told(questions, tmp_path):
     with pytest.raises(DataError, match="line 1: a broken image .*--skip-invalid"):
         run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1))
     found = run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1), skip_invalid=True)
-    assert found.metrics["n"] == 3
-    assert found.metrics["skipped"] == 2
-    assert [bad["where"] for bad in found.manifest["data"]["skipped"]] == ["q0", "q1"]
+    assert found.metrics.n == 3
+    assert found.metrics.skipped == 2
+    assert [bad["where"] for bad in found.manifest.data.skipped] == ["q0", "q1"]
 
 
 def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatch):
@@ -348,7 +348,9 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
     assert f"snellen resume {found.id} --engine ray" in str(whole.exception)
     store.do(lambda connection: connection.exec_driver_sql("UPDATE runs SET status = 'finished'"))
     whole = runner.invoke(app, f"resume {found.id} --workspace {tmp_path}/ws --json".split())
-    assert json.loads(whole.stdout)["runs"][0]["metrics"] == found.metrics  # nothing is left to be asked
+    assert (
+        json.loads(whole.stdout)["runs"][0]["metrics"] == found.metrics.as_dict()
+    )  # nothing is left to be asked
     folder = tmp_path / "shards" / found.id
     first = min(folder.glob("*.parquet"))
     shutil.copy(first, folder / "copy.parquet")  # none of ours
@@ -376,7 +378,7 @@ def test_what_came_to_nothing_may_go_elsewhere(questions, tmp_path):
         plans[0].run()
     one, other = plans[1].run()
     assert one.id == other.id
-    assert one.metrics["n"] == 64
+    assert one.metrics.n == 64
     assert len(list((tmp_path / "good" / one.id).glob("*.parquet"))) == 4
 
 
@@ -555,7 +557,7 @@ def test_several_runs_one_of_which_fails(questions, tmp_path):
     )
     with pytest.raises(DataError, match="not an image that can be read"):
         plan.run()
-    assert [(one.status, one.metrics.get("n")) for one in plan.runs] == [
+    assert [(one.status, one.metrics.n) for one in plan.runs] == [
         ("finished", 64),
         ("finished", 64),
         ("running", None),
@@ -573,8 +575,8 @@ def test_bad_images_are_no_suspects(tmp_path):
     (tmp_path / "two.png").write_bytes((tmp_path / "one.png").read_bytes()[:60])
     how = {"data": questions, "protocol": "vqa", "skip_invalid": True, "batch_size": 8}
     found = run(model="deadly:star", **how, workspace=tmp_path / "ws", engine=Engine(replicas=1))
-    assert found.metrics["outcomes"] == {"ok": 7, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
-    assert {bad["where"] for bad in found.manifest["data"]["skipped"]} == {"q2", "q7"}
+    assert found.metrics.outcomes == {"ok": 7, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
+    assert {bad["where"] for bad in found.manifest.data.skipped} == {"q2", "q7"}
 
 
 @pytest.mark.parametrize("sink", [[], ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])

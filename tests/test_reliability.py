@@ -116,7 +116,7 @@ def test_killed_at_twenty_instants_nothing_is_lost_and_nothing_asked_twice(tmp_p
     assert kills >= 10
     assert len(asked) - len(remembered(tmp_path / "killed")) < 16 * 21  # at most what was under way
     assert predictions(open_run(workspace=tmp_path / "killed")) == predictions(whole)
-    assert open_run(workspace=tmp_path / "killed").metrics["outcomes"] == {
+    assert open_run(workspace=tmp_path / "killed").metrics.outcomes == {
         "ok": 56,
         "unparsed": 0,
         "refused": 0,
@@ -236,7 +236,7 @@ def test_two_processes_on_one_workspace_and_one_run(anywhere, tmp_path):
     ids = {json.loads(out)["runs"][0]["id"] for out, _ in ended}
     assert len(ids) == 1
     found = open_run(workspace=anywhere)
-    assert found.metrics["n"] == found.metrics["outcomes"]["ok"] == 56
+    assert found.metrics.n == found.metrics.outcomes["ok"] == 56
     store = Store(anywhere)
     for row in store.findings(found.id):
         texts = [reply.text for reply in found.replies(row["id"])]
@@ -264,7 +264,7 @@ def test_images_that_are_there_twice_are_asked_about_once(workspace, tmp_path):
             model=of(server), data=tmp_path / "photos", protocol="closed-set?rounds=1&order=fixed"
         )
         assert len(server.asked) == 2
-    assert found.metrics["outcomes"]["ok"] == 24
+    assert found.metrics.outcomes["ok"] == 24
 
 
 def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(workspace):
@@ -283,7 +283,7 @@ def test_cancelled_while_something_is_stored_nothing_that_was_paid_for_is_lost(w
     async def go(server, workspace):
         model = MODELS.make(of(server))
         model.limits = Limits(max_concurrency=8)  # so not all is asked before the first is stored
-        exam = evaluation.Examination(
+        exam = evaluation.Evaluation(
             model, select(DATASETS.make(DATA)), PROTOCOLS.make(PROTOCOL), Store(workspace)
         )
         seen = asyncio.Event()
@@ -409,15 +409,15 @@ class TestStops:
                 examine(server, max_concurrency=4)
             found = open_run()
             assert found.status == "stopped"
-            assert 0 < found.metrics["outcomes"]["ok"] <= 20
+            assert 0 < found.metrics.outcomes["ok"] <= 20
             assert found.metrics["accuracy"] is not None
-            assert "failures in a row" in found.manifest["stopped"]
+            assert "failures in a row" in found.manifest.stopped
             server._fault = lambda n: None
             already = len(server.asked)
             again = examine(server)
             assert len(server.asked) - already == 56 * 3 - 60
         assert again.id == found.id
-        assert (again.status, again.metrics["n"]) == ("finished", 56)
+        assert (again.status, again.metrics.n) == ("finished", 56)
         assert "stopped" not in again.manifest
 
     def test_errors_are_outcomes_and_asked_again(self, anywhere):
@@ -425,7 +425,7 @@ class TestStops:
             by_question, faults=fault.script(None, None, None, None, fault.status(400, "no"))
         ) as server:
             found = examine(server, protocol="closed-set?rounds=1")
-            lost = found.metrics["outcomes"]["error"]
+            lost = found.metrics.outcomes["error"]
             assert lost == 11
             assert found.first_error() == "400 no"
             rows = found.predictions.query("outcome == 'error'")
@@ -435,7 +435,7 @@ class TestStops:
             again = plan_of(Store(), found.id).run()[0]
             assert len(server.asked) - already == lost
         assert again.id == found.id
-        assert again.metrics["outcomes"]["error"] == 0
+        assert again.metrics.outcomes["error"] == 0
 
     def test_a_budget_is_never_exceeded(self, workspace):
         options = {"price_in": 1000.0, "price_out": 1000.0}  # 105 tokens each: 0.105 dollars
@@ -446,10 +446,10 @@ class TestStops:
             found = open_run()
             assert 0 < asked * 0.105 <= 5
             assert found.status == "stopped"
-            assert found.metrics["cost"] <= 5
+            assert found.metrics.cost <= 5
             whole = examine(server, model_options=options, max_cost=100.0)
             assert len(server.asked) == 56 * 3
-        assert whole.metrics["cost"] == pytest.approx(56 * 3 * 0.105)
+        assert whole.metrics.cost == pytest.approx(56 * 3 * 0.105)
         assert asked * 0.105 > 2  # and it is used
 
     def test_a_server_that_does_not_say_what_it_took_costs_what_it_may(self, workspace):
@@ -544,8 +544,8 @@ class TestStops:
             found = examine(server, model_options={"price_in": 2.0, "price_out": 10.0}, limit=28)
             plain = snellen.run(model="pico:clip", data=DATA, protocol="rank", limit=28)
         cost = 28 * 3 * (100 * 2 + 5 * 10) / 1e6
-        assert found.metrics["cost"] == pytest.approx(cost)
-        assert plain.metrics["cost"] is None
+        assert found.metrics.cost == pytest.approx(cost)
+        assert plain.metrics.cost is None
         for words, told in (
             (["run", "--model", "pico:clip", "--data", DATA, "--protocol", "rank", "--limit", "28"], 0),
             (["resume", found.id], 1),
@@ -653,7 +653,7 @@ def test_weights_trained_again_in_place_miss_the_memory(workspace, tmp_path):
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     second = look()
     assert second.id != first.id
-    assert second.metrics["items_per_second"] is not None  # the model was asked
+    assert second.metrics.items_per_second is not None  # the model was asked
     assert list(second.predictions["answers"]) != list(first.predictions["answers"])
 
 
@@ -701,7 +701,7 @@ class TestSecrets:
         assert self.KEY not in "".join(capfd.readouterr())
         assert self.KEY not in caplog.text
         found = open_run()
-        assert found.metrics["outcomes"]["error"] > 0
+        assert found.metrics.outcomes["error"] > 0
         assert "[redacted]" in found.first_error()
 
     def test_a_key_in_an_exception(self, workspace, monkeypatch, capsys):

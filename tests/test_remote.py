@@ -718,14 +718,14 @@ class TestScores:
             return weighing(Yes=sure, No=0.95 - sure, Perhaps=0.05)
 
         found, server = self.weigh(answer, 28)
-        assert found.metrics["outcomes"]["ok"] == 28
+        assert found.metrics.outcomes["ok"] == 28
         assert set(found.predictions["prediction"]) == {"star"}
         body = server.asked[0].body
         assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
 
     def test_neither_yes_nor_no_is_no_guess(self, workspace):
         found, _ = self.weigh(lambda asked: weighing(Hm=1.0), 2)
-        assert found.metrics["outcomes"]["unparsed"] == 2
+        assert found.metrics.outcomes["unparsed"] == 2
 
     def test_a_server_that_gives_none_stops_the_run_with_advice(self, workspace):
         told = pytest.raises(Stopped, match="no prompt_logprobs, which vLLM does.*closed-set")
@@ -816,7 +816,7 @@ class TestScores:
 
         with Server(answer) as server:
             found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=6", protocol="rank")
-        assert found.metrics["outcomes"]["ok"] == found.metrics["outcomes"]["error"] == 3
+        assert found.metrics.outcomes["ok"] == found.metrics.outcomes["error"] == 3
         assert found.first_error() == "the model gave a score that is no number"
 
 
@@ -851,9 +851,9 @@ class TestEndpoint:
         )
         assert set(found.predictions["prediction"]) == {"star"}
         assert found.predictions["ranking"][0] == ["star", "ring"]
-        assert found.metrics["cost"] == pytest.approx(5 * 1.2 / 1000)
+        assert found.metrics.cost == pytest.approx(5 * 1.2 / 1000)
         again = snellen.open_run(rescore(Store(), found.id, {"normalise": "tokens"}))
-        assert again.metrics["cost"] == found.metrics["cost"]
+        assert again.metrics.cost == found.metrics.cost
         assert tagger.asked[0].headers["Authorization"] == "Key planted-key-5678"
 
     def test_bytes_as_they_are(self, workspace):
@@ -871,7 +871,7 @@ class TestEndpoint:
     def test_faults(self, workspace, name):
         with Server(lambda a: [{"label": "ring", "score": 0.5}], faults=[MENDED[name][0]]) as server:
             found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=2", protocol="rank")
-        assert found.metrics["outcomes"]["ok"] == 2
+        assert found.metrics.outcomes["ok"] == 2
 
 
 def test_manners_are_checked():

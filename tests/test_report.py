@@ -97,7 +97,7 @@ def test_markdown(runs):
     text = page.markdown(runs)
     for one in runs:
         assert one.id in text
-        assert f"{100 * one.metrics['macro_f1']['value']:.1f}" in text
+        assert f"{100 * one.metrics['macro_f1'].value:.1f}" in text
     assert "\\<b\\>bold" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     for line in rows:

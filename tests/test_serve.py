@@ -63,11 +63,11 @@ def test_answers_over_http_are_those_in_process(workspace, served, protocol):
     over_http = snellen.run(model=far, data=data, protocol=protocol, limit=14, max_concurrency=4)
     in_process = snellen.run(model="pico:llava?prefix=off", data=data, protocol=protocol, limit=14)
     here, there = in_process.predictions, over_http.predictions
-    assert over_http.metrics["outcomes"]["ok"] == 14, there["reason"].tolist()
+    assert over_http.metrics.outcomes["ok"] == 14, there["reason"].tolist()
     assert there["prediction"].tolist() == here["prediction"].tolist()
     answers = [[text.strip() for text in row] for row in there["answers"]]
     assert answers == [[text.strip() for text in row] for row in here["answers"]]
-    assert over_http.metrics["completion_tokens"] > 0
+    assert over_http.metrics.completion_tokens > 0
 
 
 def test_what_it_refuses_is_said_in_its_words(workspace, served):

@@ -193,7 +193,7 @@ def test_runs_that_came_to_something_stay(anywhere):
     store = Store()
     one, other = store.begin("one", "1" * 64, {"cache_salt": "x"}), store.begin("other", "2" * 64, {})
     store.record(
-        one, [SampleResult(0, sample(("a", "b"), "a"), Prediction("s1", "a"), [])], fresh=1, seconds=2.0
+        one, [SampleResult(0, sample(("a", "b"), "a"), Prediction("s1", "a"), [])], n_new=1, seconds=2.0
     )
     store.finish(one, {"n": 1, "accuracy": math.nan}, {"new": True})
     store.forget(one)

@@ -15,6 +15,7 @@ from snellen import cli
 from snellen.errors import DataError, UnknownName
 from snellen.models.base import MODELS
 from snellen.reports.suites import outcome_tables, suite_page
+from snellen.storage.manifest import RunMetrics
 from snellen.suites.runner import forecast, run_suite, value_of
 from snellen.suites.suite import FOLDER, Suite, find, names
 
@@ -427,7 +428,7 @@ def test_averages_by_hand(workspace, monkeypatch):
         title="x",
         source="x",
         models=(),
-        parts=(),
+        parts=(Part(name="a", data=()), Part(name="b", data=())),
         average=(("a", "accuracy", 100), ("b", "anls", 100)),
     )
     scores = {"one": (0.5, 0.9), "two": (0.7, 0.1), "three": (0.5, 0.9)}
@@ -435,7 +436,7 @@ def test_averages_by_hand(workspace, monkeypatch):
         CompletedRun(
             Part(name=part, data=()),
             {},
-            SimpleNamespace(model=model, metrics={metric: {"value": values[i]}}),
+            SimpleNamespace(model=model, metrics=RunMetrics.model_validate({metric: {"value": values[i]}})),
         )
         for model, values in scores.items()
         for i, (part, metric) in enumerate((("a", "accuracy"), ("b", "anls")))
@@ -515,7 +516,7 @@ def test_a_suite_that_was_interrupted_goes_on(workspace, monkeypatch):
         run_suite(suite)
     outcome = run_suite(suite)
     assert len(outcome.done) == 2
-    assert all(d.run.metrics["accuracy"]["value"] == 1 for d in outcome.done)
+    assert all(d.run.metrics["accuracy"].value == 1 for d in outcome.done)
     assert len(asked) < 28 + 14
 
 
@@ -551,7 +552,7 @@ def test_figures_by_name():
         "accuracy": {"value": 0.5},
         "protocol": {"f1": 0.25},
     }
-    run = SimpleNamespace(metrics=metrics)
+    run = SimpleNamespace(metrics=RunMetrics.model_validate(metrics))
     assert value_of(run, "gpu_gb") == 2
     assert value_of(run, "per_hour") == 1800
     assert value_of(run, "accuracy") == 0.5

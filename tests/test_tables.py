@@ -209,8 +209,8 @@ def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
         skip_invalid=True,
     )
     assert list(found.predictions["id"]) == ["a", "b", "d"]
-    assert found.metrics["skipped"] == 1
-    assert reason in found.manifest["data"]["skipped"][0]["reason"]
+    assert found.metrics.skipped == 1
+    assert reason in found.manifest.data.skipped[0]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ class TestHub:
 
     def test_a_run(self, folder, workspace):
         found = run(model="pico:clip", data=f"hub:{folder}", protocol="rank", limit=4)
-        assert found.metrics["n"] == 4
+        assert found.metrics.n == 4
         assert found.data == f"hub:{folder}"
 
     @pytest.mark.parametrize(

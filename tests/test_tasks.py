@@ -235,7 +235,7 @@ class TestCircular:
             snellen.run(
                 model=Scripted(script, f"w{request_batch}"),
                 data="chart:shapes?ask=multiple-choice",
-                protocol=f"multiple-choice?circular=true&wave={request_batch}",
+                protocol=f"multiple-choice?circular=true&request_batch={request_batch}",
                 limit=56,
             )
             for request_batch in (1, 4)
@@ -391,7 +391,7 @@ class TestGrounding:
         run = snellen.run(
             model=Scripted(lambda r: "[0.1, 0.1, 0.5, 0.5]"), data=One(), protocol="grounding?format=unit"
         )
-        assert run.metrics["acc_50"]["value"] == 1
+        assert run.metrics["acc_50"].value == 1
         assert run.primary == "acc_50"
         from snellen.reports import page
 
@@ -448,7 +448,7 @@ def test_runs_by_score_are_ranked_and_compared(workspace):
     bad = Scripted(lambda r: "a " + r.sample.references[0].split()[-1], "bad")
     runs = [snellen.run(model=m, data=data, protocol="caption?metrics=overlap") for m in (good, bad)]
     assert runs[0].primary == "cider"
-    assert runs[0].metrics["rouge_l"]["value"] == pytest.approx(1)
+    assert runs[0].metrics["rouge_l"].value == pytest.approx(1)
     (one,) = compare(runs)
     assert one.score == "cider"
     assert one.real
@@ -478,7 +478,7 @@ def test_categories_are_told_apart(workspace, tmp_path, capsys):
         return "yes" if request.sample.meta["category"] == "big" else request.sample.references[0]
 
     run = snellen.run(model=Scripted(script), data=name, protocol="yes-no")
-    assert run.metrics["by_category"] == {"big": {"value": 0.5, "n": 2}, "small": {"value": 1.0, "n": 2}}
+    assert run.metrics.by_category == {"big": {"value": 0.5, "n": 2}, "small": {"value": 1.0, "n": 2}}
     from rich.console import Console
 
     from snellen.reports.tables import category_table
@@ -566,7 +566,7 @@ class TestRows:
         run = snellen.run(model=Scripted(lambda r: "blue"), data=f"{table(tmp_path, rows)}?{CHOICES}")
         assert run.protocol == "multiple-choice"  # by its columns
         assert run.predictions["label"].tolist() == ["blue", "blue"]
-        assert run.metrics["accuracy"]["value"] == 1
+        assert run.metrics["accuracy"].value == 1
         name = f"{table(tmp_path, rows, 'i')}?choices=options&answer=index&answer_as=index"
         rows = [{**row, "index": 2} for row in rows]
         table(tmp_path, rows, "i")
@@ -593,7 +593,7 @@ class TestRows:
             snellen.run(model=model, data=name, protocol_options=more)
         assert model.asked == []
         run = snellen.run(model=model, data=name, protocol_options=more, skip_invalid=True)
-        assert (run.metrics["n"], run.metrics["skipped"]) == (1, 1)
+        assert (run.metrics.n, run.metrics.skipped) == (1, 1)
 
     def test_samples_without_a_truth_are_counted(self, tmp_path, workspace, monkeypatch, capsys):
         from snellen import cli
@@ -616,12 +616,12 @@ class TestRows:
         )
         run = snellen.run(model=Scripted(lambda r: "a"), data=f"{name}?reference=r")
         assert run.protocol == "vqa"
-        assert run.metrics["exact_match"]["n"] == 1
+        assert run.metrics["exact_match"].n == 1
 
     def test_one_image_says_nothing_of_others(self, tmp_path, workspace):
         rows = [{"question": f"{i}?", "r": "a" if i % 2 else "b"} for i in range(20)]
         run = snellen.run(model=Scripted(lambda r: "a"), data=f"{table(tmp_path, rows)}?reference=r")
-        assert (run.metrics["exact_match"]["low"], run.metrics["exact_match"]["high"]) == (0, 1)
+        assert (run.metrics["exact_match"].low, run.metrics["exact_match"].high) == (0, 1)
 
 
 def test_pairs_that_do_not_go_together_are_left_out_and_said_so(workspace, capsys, monkeypatch):
@@ -669,9 +669,9 @@ class TestWhatFailedStaysInEveryFigure:
 
         run = snellen.run(model=Scripted(script), data=name)
         assert run.protocol == "yes-no"
-        assert run.metrics["outcomes"]["error"] == 5
-        assert run.metrics["accuracy"]["value"] == 0.5
-        told = run.metrics["protocol"]
+        assert run.metrics.outcomes["error"] == 5
+        assert run.metrics["accuracy"].value == 0.5
+        told = run.metrics.protocol
         assert told["recall"] == told["f1"] == 0  # of five that are yes, none was said to be
         assert told["accuracy_plus"] == 0
         assert (told["pairs"], told["incomplete_pairs"]) == (5, 0)
@@ -687,8 +687,8 @@ class TestWhatFailedStaysInEveryFigure:
             return json.dumps([{"bbox_2d": [0, 0, 0.5, 0.5], "label": label}])
 
         run = snellen.run(model=Scripted(script), data=name, protocol="grounding?task=detect&format=unit")
-        assert run.metrics["f1_50"]["value"] == pytest.approx(0.2)
-        assert run.metrics["protocol"]["ap_50"] == pytest.approx(0.2, abs=0.01)
+        assert run.metrics["f1_50"].value == pytest.approx(0.2)
+        assert run.metrics.protocol["ap_50"] == pytest.approx(0.2, abs=0.01)
 
     def test_single_questions_are_no_pairs(self):
         rows = [{"true": "yes", "said": "yes", "pair": i} for i in range(10)]
@@ -701,7 +701,7 @@ def test_a_bad_first_row_can_be_left_out_too(tmp_path, workspace):
     rows = [{"question": None, "r": "a"}, *({"question": f"{i}?", "r": "a"} for i in range(3))]
     name = f"{table(tmp_path, rows)}?question=question&reference=r"
     run = snellen.run(model=Scripted(lambda r: "a"), data=name, skip_invalid=True)
-    assert (run.metrics["n"], run.metrics["skipped"]) == (3, 1)
+    assert (run.metrics.n, run.metrics.skipped) == (3, 1)
 
 
 def test_the_report_of_rank_shows_its_scores(workspace):

@@ -42,11 +42,11 @@ def test_mlflow(found, tmp_path, monkeypatch):
     track("mlflow", found)
     (one,) = mlflow.search_runs(experiment_names=["eyes"], output_format="list")
     assert one.info.run_name == found.id
-    assert one.data.metrics["accuracy"] == found.metrics["accuracy"]["value"]
-    assert one.data.metrics["macro_f1_high"] == found.metrics["macro_f1"]["high"]
+    assert one.data.metrics["accuracy"] == found.metrics["accuracy"].value
+    assert one.data.metrics["macro_f1_high"] == found.metrics["macro_f1"].high
     assert one.data.params["model"] == "pico:clip"
     kept = mlflow.artifacts.load_dict(f"{one.info.artifact_uri}/manifest.json")
-    assert kept["data"]["fingerprint"] == found.manifest["data"]["fingerprint"]
+    assert kept["data"]["fingerprint"] == found.manifest.data.fingerprint
 
 
 def test_mlflow_takes_any_category(found, tmp_path, monkeypatch):
@@ -70,7 +70,7 @@ def test_wandb(found, tmp_path, monkeypatch):
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert found.id in file.name
     told = summary_of(file)
-    assert told["accuracy"] == found.metrics["accuracy"]["value"]
+    assert told["accuracy"] == found.metrics["accuracy"].value
     assert told["outcomes_ok"] == 28
 
 
@@ -128,4 +128,4 @@ def test_what_a_client_raises_loses_nothing(found, monkeypatch):
     monkeypatch.setitem(TRACKERS, "wandb", refuses)
     with pytest.raises(SnellenError, match=r"no route to host.*snellen resume clip-rank.* --track wandb"):
         track("wandb", found)
-    assert found.metrics["n"] == 28
+    assert found.metrics.n == 28

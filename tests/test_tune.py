@@ -321,7 +321,7 @@ class TestLeaks:
         common = {"model": "pico:llava", "data": f"folder:{tested}", "train": f"folder:{learnt}"}
         store = Store(tmp_path / "ws")
         with pytest.raises(DataError, match="--leaks drop"):
-            Tuning(**common, out=tmp_path / "out", workspace=store).carry_out()
+            Tuning(**common, out=tmp_path / "out", workspace=store).run()
         assert not (tmp_path / "out").exists()
         dropped = Tuning(**common, out=tmp_path / "out", workspace=store, leaks="drop")
         leaked = dropped._look_for_leaks()
@@ -333,7 +333,7 @@ class TestLeaks:
             "pico:llava", f"folder:{photos}", tmp_path / "out", train=f"folder:{photos}", workspace=tmp_path
         )
         with pytest.raises(DataError, match="20 in all"):
-            tuning.carry_out()
+            tuning.run()
 
 
 class TestRecipes:
@@ -486,7 +486,7 @@ class TestTeaching:
             train=f"conversations:{tmp_path / 'c.jsonl'}",
             settings={"max_steps": 12, "per_device_train_batch_size": 3, "learning_rate": 1e-2},
             workspace=tmp_path / "ws",
-        ).carry_out()
+        ).run()
         held = yaml.safe_load((tmp_path / "out" / MANIFEST).read_text())
         losses = [row["loss"] for row in held["log"]["lora"] if "loss" in row]
         assert losses[-1] < 0.9 * losses[0]
@@ -542,7 +542,7 @@ class TestTuning:
             train_limit=560,
             settings={"max_steps": 40, "eval_steps": 40, "per_device_train_batch_size": 16},
             workspace=ws,
-        ).carry_out()
+        ).run()
         closed, open_, color = found.results
         assert closed.verdict == open_.verdict == "better"
         assert closed.paired.difference.low > 0
@@ -555,7 +555,7 @@ class TestTuning:
         from snellen.runs.run import Run
 
         one, other = (Run(store, id) for id in (closed.first, closed.second))
-        assert other.metrics["accuracy"]["value"] == closed.after
+        assert other.metrics["accuracy"].value == closed.after
         assert (one.outcomes["id"] == other.outcomes["id"]).all()
         right = [(r.outcomes["prediction"] == r.outcomes["label"]).mean() for r in (one, other)]
         assert closed.paired.difference.value == pytest.approx(right[1] - right[0])
@@ -572,7 +572,7 @@ class TestTuning:
         from snellen.models.pico import WEIGHTS
 
         out = tmp_path / "out"
-        found = short(out, ws, recipe=recipe, merge=recipe == "lora").carry_out()
+        found = short(out, ws, recipe=recipe, merge=recipe == "lora").run()
         old = load_file(WEIGHTS / "llava-skewed" / "model.safetensors")
         new = load_file((out / "merged" if recipe == "lora" else out) / "model.safetensors")
         changed = {part_of(key) for key in old if not torch.equal(old[key].float(), new[key].float())}
@@ -591,7 +591,7 @@ class TestTuning:
 
     def test_a_head(self, tmp_path, ws):
         out = tmp_path / "out"
-        found = short(out, ws, recipe="head", train_limit=336, settings={}).carry_out()
+        found = short(out, ws, recipe="head", train_limit=336, settings={}).run()
         assert found.model == f"head:{out}"
         assert found.results[0].after > 0.6
         assert len(found.results) == 1
@@ -616,7 +616,7 @@ class TestTuning:
         with pytest.raises(ModelError, match="no head lies there"):
             MODELS.make(f"head:{tmp_path}")
         # Where all that it needs is known already, nothing else comes out.
-        again = short(tmp_path / "again", ws, recipe="head", train_limit=336, settings={}).carry_out()
+        again = short(tmp_path / "again", ws, recipe="head", train_limit=336, settings={}).run()
         assert {**again.facts, "effective": None} == {**found.facts, "effective": None}
         assert all(
             torch.equal(v, held[k]) for k, v in load_file(tmp_path / "again" / "head.safetensors").items()
@@ -624,7 +624,7 @@ class TestTuning:
 
     def test_a_dual_encoder(self, tmp_path, ws):
         out = tmp_path / "out"
-        found = short(out, ws, model="pico:clip").carry_out()
+        found = short(out, ws, model="pico:clip").run()
         assert found.model == f"clip:{out}"
         assert found.results[0].task.endswith("rank")
         held = yaml.safe_load((out / MANIFEST).read_text())
@@ -634,7 +634,7 @@ class TestTuning:
 
     def test_rare_and_hard_ones_come_more_often(self, tmp_path, ws):
         tuning = short(tmp_path / "out", ws, oversample=["hard", "rare"])
-        found = tuning.carry_out()
+        found = tuning.run()
         source = tuning._sources[0]
         assert source.wrong
         assert all(name in KINDS for names in source.confused.values() for name in names)
@@ -642,17 +642,17 @@ class TestTuning:
 
     def test_done_twice_it_is_done_once(self, tmp_path, ws):
         out = tmp_path / "out"
-        first = short(out, ws).carry_out()
+        first = short(out, ws).run()
         weights = (out / "adapter_model.safetensors").stat().st_mtime_ns
-        again = short(out, ws).carry_out()
+        again = short(out, ws).run()
         assert (out / "adapter_model.safetensors").stat().st_mtime_ns == weights
         assert again.results == first.results
         with pytest.raises(UsageError, match="another tuning"):
-            short(out, ws, seed=1).carry_out()
+            short(out, ws, seed=1).run()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "x").write_text("")
         with pytest.raises(UsageError, match="not empty"):
-            short(tmp_path / "full", ws).carry_out()
+            short(tmp_path / "full", ws).run()
 
     def test_a_folder_in_which_nothing_was_learnt_is_taken_over(self, tmp_path, ws, monkeypatch):
         from snellen.tuning import sft
@@ -660,12 +660,12 @@ class TestTuning:
         def broken(*_, **__):
             raise RuntimeError("out of luck")
 
-        real = sft.carry_out
-        monkeypatch.setattr(sft, "carry_out", broken)
+        real = sft.run_stage
+        monkeypatch.setattr(sft, "run_stage", broken)
         with pytest.raises(Unsupported, match="out of luck"):
-            short(tmp_path / "out", ws).carry_out()
-        monkeypatch.setattr(sft, "carry_out", real)
-        assert short(tmp_path / "out", ws, seed=1).carry_out()
+            short(tmp_path / "out", ws).run()
+        monkeypatch.setattr(sft, "run_stage", real)
+        assert short(tmp_path / "out", ws, seed=1).run()
 
     def test_in_half_precision(self, tmp_path, ws):
         """As on a GPU: what learns does so in full precision, what is asked meanwhile is no error, and
@@ -681,7 +681,7 @@ class TestTuning:
                 model=f"hf:{half(tmp_path)}?dtype=bfloat16",
                 settings={"max_steps": 4, **settings},
                 train_limit=336,
-            ).carry_out()
+            ).run()
             held = yaml.safe_load((out / MANIFEST).read_text())
             shares = [row["held_out_accuracy"] for row in held["log"][recipe] if "held_out_accuracy" in row]
             assert min(shares) > 0.3
@@ -692,14 +692,14 @@ class TestTuning:
 
     def test_it_changes_nothing_of_the_model_itself(self, tmp_path, ws):
         before = MODELS.make("pico:llava-skewed").identity()
-        short(tmp_path / "out", ws, recipe="full").carry_out()
+        short(tmp_path / "out", ws, recipe="full").run()
         assert MODELS.make("pico:llava-skewed").identity() == before
 
     def test_the_card(self, tmp_path, ws):
         from huggingface_hub import ModelCard
 
         out = tmp_path / "out"
-        found = short(out, ws).carry_out()
+        found = short(out, ws).run()
         card = ModelCard.load(out / "README.md")
         results = {one.metric_name: one.metric_value for one in card.data.eval_results}
         assert results["accuracy, closed-set"] == round(100 * found.results[0].after, 2)
@@ -715,14 +715,14 @@ class TestTuning:
 
         from snellen.tuning.card import write_card
 
-        found = short(tmp_path / "out", ws).carry_out()
+        found = short(tmp_path / "out", ws).run()
         result = replace(found.results[0], task="hub:org/data?split=test, closed-set")
         facts = {"trained": 1, "parameters": 2, "examples": {"x": 3}}
         write_card(
             tmp_path,
             base="org/base",
             on_hub="org/base",
-            whole=True,
+            complete=True,
             recipe=RECIPES["lora"],
             results=[result],
             weakest=None,
@@ -737,7 +737,7 @@ class TestTuning:
 
     def test_an_adapter_of_another_base(self, tmp_path, ws):
         out = tmp_path / "out"
-        short(out, ws).carry_out()
+        short(out, ws).run()
         other = MODELS.make(f"hf:{tiny.save('llava', tmp_path / 'm')}?adapter={out}")
         with pytest.raises(ModelError, match="other weights"):
             other.load()
@@ -759,7 +759,7 @@ class TestTuning:
 
         shutil.copytree(WEIGHTS / "llava-skewed", tmp_path / "base")
         monkeypatch.chdir(tmp_path)
-        short(Path("out"), ws, model="hf:base").carry_out()
+        short(Path("out"), ws, model="hf:base").run()
         card = (tmp_path / "out" / "README.md").read_text()
         assert "base_model" not in card
         (tmp_path / "elsewhere").mkdir()
@@ -773,7 +773,7 @@ class TestTuning:
 
     def test_a_head_runs_no_code_of_its_folder(self, tmp_path, ws):
         out = tmp_path / "out"
-        short(out, ws, recipe="head", train_limit=336, settings={}).carry_out()
+        short(out, ws, recipe="head", train_limit=336, settings={}).run()
         facts = json.loads((out / "head.json").read_text())
         evil = tmp_path / "evil"
         evil.mkdir()
@@ -825,8 +825,8 @@ class TestInterrupted:
         shutil.rmtree(torso, ignore_errors=True)
         torso.mkdir()
         (torso / "model.safetensors").write_bytes(b"x")
-        longer(out, ws).carry_out()
-        longer(tmp_path / "whole", ws).carry_out()
+        longer(out, ws).run()
+        longer(tmp_path / "whole", ws).run()
         one, other = (load_file(f / "model.safetensors") for f in (out, tmp_path / "whole"))
         assert one.keys() == other.keys()
         for key, value in one.items():
@@ -839,19 +839,19 @@ class TestInterrupted:
         from snellen.tuning import sft
 
         how = {"recipe": "two-stage", "settings": {"max_steps": 10}, "seed": 3}
-        whole = short(tmp_path / "whole", ws, **how).carry_out()
-        real = sft.carry_out
+        whole = short(tmp_path / "whole", ws, **how).run()
+        real = sft.run_stage
 
         def killed(trainer, folder, stage, *args, **kwargs):
             if stage == "decoder":
                 raise KeyboardInterrupt
             return real(trainer, folder, stage, *args, **kwargs)
 
-        monkeypatch.setattr(sft, "carry_out", killed)
+        monkeypatch.setattr(sft, "run_stage", killed)
         with pytest.raises(KeyboardInterrupt):
-            short(tmp_path / "out", ws, **how).carry_out()
-        monkeypatch.setattr(sft, "carry_out", real)
-        short(tmp_path / "out", ws, **how).carry_out()
+            short(tmp_path / "out", ws, **how).run()
+        monkeypatch.setattr(sft, "run_stage", real)
+        short(tmp_path / "out", ws, **how).run()
         one, other = (load_file(tmp_path / f / "model.safetensors") for f in ("out", "whole"))
         assert all(torch.equal(value, other[key]) for key, value in one.items())
         held = yaml.safe_load((tmp_path / "out" / MANIFEST).read_text())
@@ -867,10 +867,10 @@ class TestInterrupted:
 
         how = {"settings": {"max_steps": 6, "save_steps": 500}}
         with pytest.raises(Stopped, match="after step [34] of 6"):
-            short(tmp_path / "out", ws, **how, watch=interrupt).carry_out()
+            short(tmp_path / "out", ws, **how, watch=interrupt).run()
         steps = []
         watch = lambda stage, step, of, known: steps.extend([] if known else [step])  # noqa: E731
-        short(tmp_path / "out", ws, **how, watch=watch).carry_out()
+        short(tmp_path / "out", ws, **how, watch=watch).run()
         assert steps[-1] == 6
         assert steps[0] in (4, 5)
 
@@ -896,7 +896,7 @@ class TestInterrupted:
 
         monkeypatch.setattr(Trainer, "_save_rng_state", full)
         with pytest.raises(Stopped, match="No space left") as caught:
-            short(tmp_path / "out", ws).carry_out()
+            short(tmp_path / "out", ws).run()
         assert "checkpoint-2 is kept" in str(caught.value)
         assert "same command again" in str(caught.value)
         # With room it goes on from there.
@@ -906,7 +906,7 @@ class TestInterrupted:
         def watch(stage, step, of, known):
             steps.extend([] if known else [step])
 
-        short(tmp_path / "out", ws, watch=watch).carry_out()
+        short(tmp_path / "out", ws, watch=watch).run()
         assert steps == [3, 4, 5, 6]
 
     def test_a_real_full_disk(self, tmp_path, ws):
@@ -942,7 +942,7 @@ class TestInterrupted:
 
         monkeypatch.setattr(LlamaModel, "forward", hungry)
         with pytest.raises(Stopped, match="per_device_train_batch_size=1"):
-            short(tmp_path / "out", ws).carry_out()
+            short(tmp_path / "out", ws).run()
 
 
 class TestCommand:

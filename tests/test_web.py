@@ -161,7 +161,7 @@ class TestPages:
             assert "/runs/" + runs[0].id not in page
             rows = client.get("/leaderboard.json?q=model-1").json()
             assert [row["id"] for row in rows] == [runs[1].id]
-            assert rows[0]["value"] == runs[1].metrics["accuracy"]["value"]
+            assert rows[0]["value"] == runs[1].metrics["accuracy"].value
             text = client.get("/leaderboard.csv?q=model-1").text
             assert text.count("\n") == 2
             assert runs[1].id in text

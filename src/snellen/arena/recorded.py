@@ -163,7 +163,7 @@ class Recorded:
         choices = row["content"].get("choices") or ()
         if asked:
             return "\n".join([asked, *(f"- {choice}" for choice in choices)])
-        labels = run.manifest["data"]["labels"]
+        labels = run.manifest.data.labels
         if run.classifies and len(labels) <= 30:
             return f"What is in the image? One of: {', '.join(labels)}"
         return "What is in the image?" if run.classifies else "Describe the image."

@@ -153,10 +153,10 @@ def tell_errors(runs: Iterable[Run], again: str = "") -> bool:
     """Say of which runs samples ended in an error, and how to ask them again; whether there are any."""
     failed = False
     for run in runs:
-        if count := run.metrics.get("outcomes", {}).get("error"):
+        if count := run.metrics.outcomes.get("error"):
             failed = True
             typer.echo(
-                f"{count} of {run.metrics['n']} samples of {run.id} ended in an error; the first: "
+                f"{count} of {run.metrics.n} samples of {run.id} ended in an error; the first: "
                 f"{run.first_error()}\nAsk them again: {again or run.resuming}",
                 err=True,
             )

@@ -196,7 +196,7 @@ def _run(
     if output_path is not None:
         writable(output_path)
     stopped = carry_out_plan(plan, quiet=quiet)
-    runs = [run for run in plan.runs if run.metrics.get("n")]
+    runs = [run for run in plan.runs if run.metrics.n]
     if output_path is not None:
         for run in runs:
             write_run(run, output_path)
@@ -234,7 +234,7 @@ def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
 def _unscored(run: Run) -> Iterator[str]:
     """What of a run has no score, and why, in words."""
     figures = run.metrics
-    details = figures.get("protocol", {})
+    details = figures.protocol
     if details.get("judge_errors"):
         yield (
             f"{details['judge_errors']} answers of {run.id} could not be judged by {details['judge']}. "
@@ -244,11 +244,11 @@ def _unscored(run: Run) -> Iterator[str]:
         count = details["not_graded"]
         yield f"{details['judge']} gave {count} answers of {run.id} no grade that can be read."
     if not run.classifies:
-        known = (run.headline or {}).get("n", 0)
-        if known < figures["n"] and run.primary != "judge":
-            unknown = figures["n"] - known
+        known = (run.headline.n or 0) if run.headline else 0
+        if known < figures.n and run.primary != "judge":
+            unknown = figures.n - known
             yield (
-                f"{unknown} of {figures['n']} samples of {run.id} have no truth that can be read, and no "
+                f"{unknown} of {figures.n} samples of {run.id} have no truth that can be read, and no "
                 f"{run.primary}."
             )
 
@@ -267,8 +267,8 @@ def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
 def _failed_share(run: Run) -> float:
     """Of samples that ended in an error, or that a judge failed to grade."""
     figures = run.metrics
-    failed = max(figures["outcomes"]["error"], figures["protocol"].get("judge_errors", 0))
-    return float(failed / figures["n"])
+    failed = max(figures.outcomes["error"], figures.protocol.get("judge_errors", 0))
+    return float(failed / figures.n)
 
 
 def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:

@@ -312,7 +312,7 @@ def import_(
         print_json({**imported.run.as_dict(), "theirs": imported.theirs, "changed": changed})
         return
     print_leaderboard([imported.run])
-    console, n = screen(), imported.run.metrics["n"]
+    console, n = screen(), imported.run.metrics.n
     if imported.other_scale:
         console.print("Its scores are not from 0 to 1, so they are not compared with ours.")
         return
@@ -320,7 +320,7 @@ def import_(
         console.print("The file says nothing of scores, so there is nothing to compare with.")
         return
     figure = imported.run.headline
-    ours = "none" if figure is None else f"{100 * figure['value']:.1f} %"
+    ours = "none" if figure is None else f"{100 * figure.value:.1f} %"
     console.print(
         f"Theirs: {100 * imported.theirs:.1f} %. Ours, of the same answers: {ours}.", soft_wrap=True
     )

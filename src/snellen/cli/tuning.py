@@ -143,7 +143,7 @@ def tune_(
             watch,
             watch_evaluation,
         )
-        result = tuning.carry_out()
+        result = tuning.run()
     if result is None:  # one of several processes, and not the first
         return
     if as_json and push_to_hub is None:

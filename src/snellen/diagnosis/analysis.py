@@ -233,7 +233,9 @@ class Analysis(ABC):
 def estimate_of(run: Run) -> Estimate:
     """The accuracy of a run."""
     figure = run.metrics["accuracy"]
-    return Estimate(figure["value"], figure["low"], figure["high"])
+    assert figure.low is not None
+    assert figure.high is not None
+    return Estimate(figure.value, figure.low, figure.high)
 
 
 def little(gap: Estimate, *, real: bool) -> bool | None:

@@ -31,6 +31,7 @@ from snellen.types import Kind, Outcome, Request, Response
 
 if TYPE_CHECKING:
     from snellen.engine.ray.executor import RunHandle
+    from snellen.storage.manifest import PlanRecord, RunManifest
 
 __all__ = ["Evaluation", "Progress", "incompatibility"]
 
@@ -118,7 +119,7 @@ class Evaluation:
         rescored: str | None = None,
         cache_salt: str | None = None,
         expect: str | None = None,
-        plan: Mapping[str, Any] | None = None,
+        plan: PlanRecord | None = None,
         sink: str | None = None,
     ) -> None:
         if (reason := incompatibility(model, protocol)) is not None:
@@ -156,7 +157,7 @@ class Evaluation:
             raise UsageError(self._what_changed(expect))
         #: The folder that predictions and answers go into; None for the store.
         self.sink = sink
-        self.run = store.begin(self._slug(), digest, self.manifest())
+        self.run = store.begin(self._slug(), digest, self.manifest().as_dict())
         self._keep_sink()
 
     def _keep_sink(self) -> None:
@@ -192,20 +193,19 @@ class Evaluation:
 
     def _what_changed(self, run: str) -> str:
         """Why an examination is not that of a run."""
-        old = self.store.run(run)["manifest"]
+        from snellen.storage.manifest import RunManifest
+
+        old = RunManifest.model_validate(self.store.run(run)["manifest"])
         parts = {
-            "Snellen's version": (old["snellen"], self.spec["snellen"]),
-            "the model": (old["model"]["identity"], self.spec["model"]),
-            "the data": (old["data"]["fingerprint"], self.spec["data"]),
-            "the protocol": (
-                {"name": old["protocol"]["name"], **old["protocol"]["options"]},
-                self.spec["protocol"],
-            ),
+            "Snellen's version": (old.snellen, self.spec["snellen"]),
+            "the model": (old.model.identity, self.spec["model"]),
+            "the data": (old.data.fingerprint, self.spec["data"]),
+            "the protocol": ({"name": old.protocol.name, **old.protocol.options}, self.spec["protocol"]),
         }
         other = [name for name, (then, now) in parts.items() if then != json.loads(json.dumps(now))]
         return (
-            f"{run} cannot be gone on with: {' and '.join(other) or 'what it examines'} changed since. Start "
-            "a run anew with: snellen run"
+            f"Cannot resume {run}: {' and '.join(other) or 'what it evaluates'} changed since this run "
+            "started. Start a new one with: snellen run"
         )
 
     async def evaluate(self, watch: ProgressCallback | None = None) -> None:
@@ -270,10 +270,13 @@ class Evaluation:
         return replies
 
     def _finish(self, status: str, more: Mapping[str, Any], overall: Mapping[str, Any]) -> None:
-        """Store the figures of what was examined."""
-        began = {k: v for k, v in self.store.run(self.run)["manifest"].items() if k != "stopped"}
-        manifest = {**began, **self._results(began), **more}
-        self.store.finish(self.run, self._metrics(manifest, overall), manifest, status)
+        """Store the figures of what was evaluated."""
+        from snellen.storage.manifest import RunManifest
+
+        began = RunManifest.model_validate(self.store.run(self.run)["manifest"])
+        kept = {key: value for key, value in began.as_dict().items() if key != "stopped"}
+        manifest = RunManifest.model_validate({**kept, **_plain(self._results(began)), **more})
+        self.store.finish(self.run, self._metrics(manifest, overall), manifest.as_dict(), status)
 
     async def _examine(self, watch: ProgressCallback | None) -> None:
         progress = Progress(len(self.data))
@@ -315,14 +318,14 @@ class Evaluation:
             async for tally in tallies:
                 yield tally
 
-    def _metrics(self, manifest: Mapping[str, Any], overall: Mapping[str, Any]) -> dict[str, Any]:
+    def _metrics(self, manifest: RunManifest, overall: Mapping[str, Any]) -> dict[str, Any]:
         row = self.store.run(self.run)
         details = (finding["details"] for finding in self.store.findings(self.run))
         figures = summarise(self.store.rows(self.run), details, self.protocol)
         speed = row["n_new"] / row["seconds"] if row["n_new"] and row["seconds"] else None
         if self.model.fixed:  # reading answers that were written before is no speed
             speed = None
-        facts = manifest["model"].get("metadata", {})
+        facts = manifest.model.metadata
         tokens = figures["prompt_tokens"], figures["completion_tokens"]
         figures["protocol"] |= overall
         return {
@@ -331,7 +334,7 @@ class Evaluation:
             "items_per_second": speed,
             "cost": self.model.price(figures["requests"], *tokens),
             "scoring_cost": self.scoring_cost,
-            "peak_rss_bytes": manifest["hardware"].get("peak_rss_bytes"),
+            "peak_rss_bytes": manifest.hardware.get("peak_rss_bytes"),
             "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
             "parameters": facts.get("parameters"),
         }
@@ -339,50 +342,61 @@ class Evaluation:
     def _metadata(self) -> Mapping[str, Any]:
         return self.model.metadata() if self.crew is None else self.crew.metadata()
 
-    def manifest(self) -> dict[str, Any]:
-        """All that is needed to do the examination again."""
-        data, protocol = self.data, self.protocol
-        return {
-            "snellen": __version__,
-            "model": {"name": self.model.name, "identity": dict(self.model.identity())},
-            "data": {
-                "name": data.name,
-                "filters": data.filters,
-                "fingerprint": self.fingerprint,
-                "n": len(data),
-                "labels": list(data.labels),
-                "background": data.background,
-                "notes": list(data.data.notes),
-            },
-            "protocol": {"name": protocol.name, "title": self.title, "options": protocol.options()},
-            "scorers": self.spec.get("scorers", []),
-            "seed": self.seed,
-            "cache_salt": self.cache_salt,
-            "specification": self.base,
-            "rescored": self.rescored,
-            "sink": self.sink,
-            "batch_size": self.model.batch_size,
-            "plan": dict(self.plan) if self.plan is not None else None,
-            "versions": versions(),
-            "hardware": hardware(),
-            "git": git_hash(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+    def manifest(self) -> RunManifest:
+        """Everything needed to reproduce the run, as it is known when it starts."""
+        from snellen.storage import manifest as stored
 
-    def _results(self, began: Mapping[str, Any]) -> dict[str, Any]:
+        data, protocol = self.data, self.protocol
+        return stored.RunManifest(
+            schema_version=stored.SCHEMA_VERSION,
+            snellen=__version__,
+            model=stored.ModelRecord(name=self.model.name, identity=_plain(self.model.identity())),
+            data=stored.DataRecord(
+                name=data.name,
+                filters=_plain(data.filters),
+                fingerprint=self.fingerprint,
+                n=len(data),
+                labels=data.labels,
+                background=data.background,
+                notes=tuple(data.data.notes),
+            ),
+            protocol=stored.ProtocolRecord(
+                name=protocol.name, title=self.title, options=_plain(protocol.options())
+            ),
+            scorers=tuple(_plain(scorer) for scorer in self.spec.get("scorers", [])),
+            seed=self.seed,
+            cache_salt=self.cache_salt,
+            specification=self.base,
+            rescored=self.rescored,
+            sink=self.sink,
+            batch_size=self.model.batch_size,
+            plan=self.plan,
+            versions=versions(),
+            hardware=_plain(hardware()),
+            git=git_hash(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _results(self, began: RunManifest) -> dict[str, Any]:
+        """What is known once it has ended, in the form of the manifest."""
         crew = self.crew
+        shards = self.store.shards(self.run)
+        skipped = [{"where": row.where, "reason": row.reason} for row in self.skipped]
+        used = {**hardware(), "peak_rss_bytes": peak_rss(), **(crew.hardware() if crew else {})}
         return {
-            "model": {**began["model"], "metadata": dict(self._metadata())},
-            "data": {**began["data"], "skipped": [bad._asdict() for bad in self.skipped]},
-            "hardware": {
-                **hardware(),
-                "peak_rss_bytes": peak_rss(),
-                **(crew.hardware() if crew else {}),
-            },
+            "model": {**began.model.as_dict(), "metadata": dict(self._metadata())},
+            "data": {**began.data.as_dict(), "skipped": skipped},
+            "hardware": used,
             **({"replicas": crew.replicas()} if crew else {}),
-            **({"shards": len(shards.names())} if (shards := self.store.shards(self.run)) else {}),
+            **({"shards": len(shards.names())} if shards else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as JSON holds it."""
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return plain
 
 
 def _digest(specification: Mapping[str, Any]) -> str:

@@ -23,10 +23,12 @@ PAGE = 500
 
 def is_done(row: Mapping[str, Any]) -> bool:
     """Whether nothing of a run is left to be asked, by its row in the store."""
+    from snellen.storage.manifest import RunMetrics
+
     if row["status"] != "finished":
         return False
-    figures = row["metrics"]
-    return not (figures["outcomes"]["error"] or figures["protocol"].get("judge_errors"))
+    metrics = RunMetrics.model_validate(row["metrics"])
+    return not (metrics.outcomes["error"] or metrics.protocol.get("judge_errors"))
 
 
 def missing(ids: Iterable[str], evaluated: Evaluated) -> list[str]:

@@ -79,7 +79,7 @@ def write_run(run: Run, folder: Path) -> None:
         BadOption: the folder cannot be written into.
     """
     writable(folder)
-    results = {**run.as_dict(), "manifest": run.manifest}
+    results = {**run.as_dict(), "manifest": run.manifest.as_dict()}
     write_text(folder / f"results_{run.id}.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     write_rows(run.predictions, "jsonl", folder / f"samples_{run.id}.jsonl")
 

@@ -26,7 +26,7 @@ def write(run: Run, folder: Path) -> list[Path]:
     Raises:
         StoreError: they cannot be written.
     """
-    stamp = str(run.manifest.get("started", "")).replace(":", "-")[:19] or "undated"
+    stamp = str(run.manifest.started).replace(":", "-")[:19] or "undated"
     results_file, other = folder / f"results_{stamp}.json", folder / f"samples_{task_of(run)}_{stamp}.jsonl"
     write_text(results_file, json.dumps(results(run), indent=2, ensure_ascii=False) + "\n")
     lines = (json.dumps(sample(row), ensure_ascii=False) for row in answered(run))
@@ -41,7 +41,7 @@ def results(run: Run) -> dict[str, Any]:
     for name, (value, error) in scores_of(run).items():
         scores[f"{NAMES.get(name, name)},none"] = value
         scores[f"{NAMES.get(name, name)}_stderr,none"] = error
-    n = run.metrics.get("n", 0)
+    n = run.metrics.n
     better = {NAMES.get(name, name): higher_is_better(name) for name in scores_of(run)}
     return {
         "results": {task: scores},
@@ -52,18 +52,18 @@ def results(run: Run) -> dict[str, Any]:
                 "dataset_path": run.data,
                 "output_type": "generate_until",
                 "num_fewshot": 0,
-                "metadata": {"protocol": manifest["protocol"], "outcomes": run.metrics.get("outcomes")},
+                "metadata": {"protocol": manifest.protocol.as_dict(), "outcomes": run.metrics.outcomes},
             }
         },
-        "versions": {task: manifest["snellen"]},
+        "versions": {task: manifest.snellen},
         "n-shot": {task: 0},
         "higher_is_better": {task: better},
         "n-samples": {task: {"original": n, "effective": n}},
         "config": {
             "model": run.model,
-            "model_args": manifest["model"]["identity"],
-            "batch_size": manifest["batch_size"],
-            "random_seed": manifest["seed"],
+            "model_args": manifest.model.identity,
+            "batch_size": manifest.batch_size,
+            "random_seed": manifest.seed,
         },
         "model_name": run.model,
         "snellen_version": __version__,

@@ -30,7 +30,7 @@ def figure_of(run: Run) -> HubMetric | None:
     if headline is None:
         return None
     return HubMetric(
-        run.data, run.protocol, run.primary, round(METRICS[run.primary].scale * headline["value"], 2)
+        run.data, run.protocol, run.primary, round(METRICS[run.primary].scale * headline.value, 2)
     )
 
 
@@ -125,5 +125,5 @@ def write(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 def _whole(run: Run) -> bool:
     """Whether a run is of all samples of its data."""
-    data = run.manifest["data"]
-    return run.status == "finished" and not data["filters"] and not run.metrics.get("skipped")
+    data = run.manifest.data
+    return run.status == "finished" and not data.filters and not run.metrics.skipped

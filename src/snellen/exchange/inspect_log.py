@@ -30,7 +30,7 @@ def write(run: Run, path: Path) -> list[Path]:
     """
     if path.suffix != ".json":
         # It lists what begins with a time.
-        began = str(run.manifest.get("started") or datetime.datetime.now(datetime.UTC).isoformat())
+        began = str(run.manifest.started or datetime.datetime.now(datetime.UTC).isoformat())
         path = path / f"{began[:19].replace(':', '-')}_{task_of(run)}_{run.id[-6:]}.json"
     write_text(path, json.dumps(log(run), indent=2, ensure_ascii=False) + "\n")
     return [path]
@@ -40,13 +40,13 @@ def log(run: Run) -> dict[str, Any]:
     """The log as JSON. The scorer is named by the protocol; a sample's score is its primary mark."""
     manifest, task = run.manifest, task_of(run)
     rows = list(answered(run))
-    created = str(manifest.get("started") or datetime.datetime.now(datetime.UTC).isoformat())
+    created = str(manifest.started or datetime.datetime.now(datetime.UTC).isoformat())
     metrics: dict[str, Any] = {}
     for name, (value, error) in scores_of(run).items():
         metrics[name] = {"name": name, "value": value}
         if name == run.primary:
             metrics["stderr"] = {"name": "stderr", "value": error}
-    scorer = manifest["protocol"]["name"]
+    scorer = manifest.protocol.name
     return {
         "version": 2,
         "status": "success" if run.status == "finished" else "cancelled",
@@ -57,13 +57,13 @@ def log(run: Run) -> dict[str, Any]:
             "task": task,
             "task_id": task,
             "task_version": 0,
-            "task_args": manifest["protocol"]["options"],
+            "task_args": manifest.protocol.options,
             "dataset": {"name": run.data, "samples": len(rows), "sample_ids": [row.id for row in rows]},
             "model": run.model,
             "model_args": {},
             "config": {},
             "packages": {"snellen": __version__},
-            "metadata": {"fingerprint": manifest["data"]["fingerprint"]},
+            "metadata": {"fingerprint": manifest.data.fingerprint},
         },
         "plan": {"name": "plan", "steps": [], "config": {}},
         "results": {

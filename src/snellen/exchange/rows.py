@@ -69,10 +69,9 @@ def answered(run: Run) -> Iterator[Answered]:
 def scores_of(run: Run) -> dict[str, tuple[float, float]]:
     """Each figure that has an interval, with its standard error: half of the interval over 1.96."""
     scores = {}
-    for name, figure in run.metrics.items():
-        if isinstance(figure, Mapping) and {"value", "low", "high"} <= set(figure):
-            error = (figure["high"] - figure["low"]) / (2 * NORMAL)
-            scores[name] = (float(figure["value"]), float(error))
+    for name, figure in run.metrics.figures().items():
+        if figure.low is not None and figure.high is not None:
+            scores[name] = (figure.value, (figure.high - figure.low) / (2 * NORMAL))
     return scores
 
 

@@ -30,7 +30,7 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for run in runs:
         figure = run.headline
-        outcomes = run.metrics.get("outcomes", {})
+        outcomes = run.metrics.outcomes
         unread = sum(count for name, count in outcomes.items() if name != "ok")
         value, interval = score_cells(run.primary, figure)
         rows.append(
@@ -41,7 +41,7 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
                 run.primary,
                 value,
                 interval or MISSING,
-                str(run.metrics.get("n", 0)),
+                str(run.metrics.n),
                 str(unread),
             )
         )

@@ -56,7 +56,7 @@ class Reading:
     def verdict(self) -> str:
         """In a few words."""
         curve = self.curve
-        read = self.run.metrics["outcomes"]["ok"] / self.run.metrics["n"]
+        read = self.run.metrics.outcomes["ok"] / self.run.metrics.n
         levels = [point.level for point in curve.points]
         hardest, easiest = sorted((levels[0], levels[-1]), reverse=not curve.rising)
         if curve.beyond == "hard" or (
@@ -80,8 +80,8 @@ class Reading:
             "chart": self.chart,
             "unit": self.unit,
             "run": self.run.id,
-            "accuracy": figures["accuracy"],
-            "outcomes": figures["outcomes"],
+            "accuracy": figures["accuracy"].as_dict(),
+            "outcomes": figures.outcomes,
             "verdict": self.verdict,
             **self.curve.as_dict(),
         }

@@ -59,31 +59,28 @@ class Entry:
 def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> Entry:
     """The line of a run. ``suites`` names those that ask what it asked."""
     figures, manifest = run.metrics, run.manifest
-    head = run.headline or {}
-    names = figures.get("scores", ())
-    data = manifest["data"]
+    head = run.headline
     return Entry(
         run.id,
         run.model,
         run.data,
         run.protocol,
         run.primary,
-        head.get("value"),
-        head.get("low"),
-        head.get("high"),
-        figures.get("n", 0),
-        manifest["protocol"]["options"].get("candidates") or len(data["labels"]),
-        data["fingerprint"],
+        head.value if head else None,
+        head.low if head else None,
+        head.high if head else None,
+        figures.n,
+        manifest.protocol.options.get("candidates") or len(manifest.data.labels),
+        manifest.data.fingerprint,
         run.status,
-        {name: figures[name] for name in names if figures.get(name)},
-        figures.get("items_per_second"),
+        {name: figure.as_dict() for name in figures.scores if (figure := figures.figure(name))},
+        figures.items_per_second,
         # What a model behind an address takes is not what asking it takes.
-        figures.get("peak_gpu_bytes")
-        or (None if "address" in manifest["model"].get("metadata", {}) else figures.get("peak_rss_bytes")),
-        figures.get("cost"),
-        figures.get("outcomes", {}),
-        figures.get("skipped", 0),
-        str(manifest.get("finished") or manifest.get("started") or ""),
-        book.of(run.model, manifest, figures.get("parameters")),
+        figures.peak_gpu_bytes or (None if "address" in manifest.model.metadata else figures.peak_rss_bytes),
+        figures.cost,
+        figures.outcomes,
+        figures.skipped,
+        str(manifest.finished or manifest.started),
+        book.of(run.model, manifest.model.identity, figures.parameters),
         suites,
     )

@@ -89,18 +89,18 @@ class ModelInfoIndex:
         self._given = _read(path) if path is not None and path.exists() else {}
         self._known: dict[str, ModelInfo] = {}
 
-    def of(self, name: str, manifest: Mapping[str, Any], parameters: int | None = None) -> ModelInfo:
+    def of(self, name: str, identity: Mapping[str, Any], parameters: int | None = None) -> ModelInfo:
         """Facts of a model.
 
         Args:
             name: as a user named it; options on it do not matter to ``models.toml``.
-            manifest: of a run of it.
+            identity: of the model in a run of it; empty where it is not known.
             parameters: as that run found them.
         """
         bare = name.partition("?")[0]
         if name not in self._known:
-            info = _from_name(name, manifest)
-            checkpoint = _folder(name, manifest)
+            info = _from_name(name, identity)
+            checkpoint = _folder(name, identity)
             if checkpoint is not None:
                 from_files: dict[str, Any] = {**_from_config(checkpoint), **_from_card(checkpoint)}
                 info = replace(info, **from_files)
@@ -147,7 +147,7 @@ def _parsed(name: str) -> tuple[str, str, dict[str, str]]:
     return name, "", {}
 
 
-def _from_name(name: str, manifest: Mapping[str, Any]) -> ModelInfo:
+def _from_name(name: str, identity: Mapping[str, Any]) -> ModelInfo:
     """What the scheme and the name say: ``7B`` in it, who serves it."""
     scheme, rest, options = _parsed(name)
     last = rest.rstrip("/").rsplit("/", 1)[-1]
@@ -158,14 +158,14 @@ def _from_name(name: str, manifest: Mapping[str, Any]) -> ModelInfo:
         parameters = int(float(size[1]) * (1e9 if size[2].lower() == "b" else 1e6))
     if scheme in ("hf", "clip", "classifier", "pico"):
         return ModelInfo(parameters, True, family=re.split(r"[-_.\d]", last.lower())[0])
-    known = manifest.get("model", {}).get("identity", {}).get("address", "//api.openai.com")
+    known = identity.get("address", "//api.openai.com")
     if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
         # Behind OpenAI's own address: nobody else has the weights.
         return ModelInfo(None, False, "proprietary", family="openai")
     return ModelInfo(parameters, None, family=scheme)
 
 
-def _folder(name: str, manifest: Mapping[str, Any]) -> Path | None:
+def _folder(name: str, identity: Mapping[str, Any]) -> Path | None:
     """The folder of a checkpoint's files on this machine, or None."""
     scheme, rest, _ = _parsed(name)
     if scheme == "pico":
@@ -178,7 +178,7 @@ def _folder(name: str, manifest: Mapping[str, Any]) -> Path | None:
             return Path(rest).expanduser()
         from huggingface_hub import try_to_load_from_cache
 
-        revision = manifest.get("model", {}).get("identity", {}).get("revision")
+        revision = identity.get("revision")
         cached = try_to_load_from_cache(rest, "config.json", revision=revision)
         if isinstance(cached, str | os.PathLike):
             return Path(cached).parent

@@ -60,7 +60,7 @@ def rank_runs(runs: Sequence[Run]) -> dict[str, int]:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.status == "finished" and run.headline:
-            groups.setdefault((run.manifest["data"]["fingerprint"], run.primary), []).append(run)
+            groups.setdefault((run.manifest.data.fingerprint, run.primary), []).append(run)
     ranks: dict[str, int] = {}
     for group in groups.values():
         if len(group) > 1:
@@ -70,8 +70,8 @@ def rank_runs(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def _candidate(run: Run) -> Candidate:
-    figure = run.headline or {}
-    return Candidate(run.id, figure.get("low"), figure.get("high"), run.metrics["n"])
+    figure = run.headline
+    return Candidate(run.id, figure.low if figure else None, figure.high if figure else None, run.metrics.n)
 
 
 def _paired_ranks(runs: Sequence[Run]) -> dict[str, int]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from snellen.metrics.registry import METRICS
+from snellen.metrics.stats import Estimate
 
-__all__ = ["MISSING", "dollars", "heading_of", "number", "percent", "score_cells", "scored", "with_interval"]
+__all__ = [
+    "MISSING",
+    "Estimate",
+    "Interval",
+    "dollars",
+    "heading_of",
+    "number",
+    "percent",
+    "score_cells",
+    "scored",
+    "with_interval",
+]
 
 #: Stands where there is no figure.
 MISSING = "–"
@@ -27,26 +38,39 @@ def scored(name: str, value: float | None) -> str:
     return MISSING if value is None else f"{METRICS[name].scale * value:.1f}"
 
 
-def score_cells(name: str, figure: Mapping[str, Any] | None, *, digits: int = 1) -> tuple[str, str]:
+class Interval(Protocol):
+    """A value with its confidence interval, where it has one."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
+
+
+def score_cells(name: str, figure: Interval | None, *, digits: int = 1) -> tuple[str, str]:
     """A score and its interval as two cells; the second is empty where there is no interval.
 
     Args:
-        figure: ``value``, ``low`` and ``high``.
+        figure: such as a run's :class:`~snellen.storage.manifest.Figure`.
         digits: after the point of the interval's ends.
     """
     if figure is None:
         return MISSING, ""
-    ends = [end for end in (figure.get("low"), figure.get("high")) if end is not None]
+    ends = [end for end in (figure.low, figure.high) if end is not None]
     if len(ends) < 2:
-        return scored(name, figure["value"]), ""
+        return scored(name, figure.value), ""
     low, high = (f"{METRICS[name].scale * end:.{digits}f}" for end in ends)
-    return scored(name, figure["value"]), f"{low}–{high}"
+    return scored(name, figure.value), f"{low}–{high}"
 
 
-def with_interval(name: str, figure: Mapping[str, Any] | None) -> str:
+def with_interval(name: str, figure: Interval | None) -> str:
     """A score and its interval in one cell.
 
-    >>> with_interval("accuracy", {"value": 0.5, "low": 0.4, "high": 0.6})
+    >>> with_interval("accuracy", Estimate(0.5, 0.4, 0.6))
     '50.0 (40.0–60.0)'
     """
     text, interval = score_cells(name, figure)

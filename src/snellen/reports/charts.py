@@ -94,7 +94,7 @@ def scatter(
         marks.append({**mark, "left": at[0] + 8 + 16 * crowd, "low": ends[0], "high": ends[1]})
     line = " ".join(f"{marks[i]['x']},{marks[i]['y']}" for i in best)
     return {
-        "metrics": marks,
+        "marks": marks,
         "line": line if len(best) > 1 and pareto_line else "",
         "better": pareto_line,
         "best": [marks[i]["number"] for i in best],

@@ -11,7 +11,6 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from snellen.metrics.classification import RATES
 from snellen.metrics.format import dollars, heading_of, number
 from snellen.metrics.registry import METRICS
 from snellen.reports.tables import escape, outcomes_of, told_of
@@ -58,12 +57,12 @@ def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _
         "model": lambda run: escape(run.model),
         "protocol": lambda run: escape(run.protocol),
         **{heading_of(name): partial(_score_of, name) for name in _scores(runs)},
-        "questions": lambda run: number(run.metrics["questions"]),
-        "items/s": lambda run: number(run.metrics["items_per_second"]),
-        "cost $": lambda run: dollars(run.metrics.get("cost")),
+        "questions": lambda run: number(run.metrics.questions),
+        "items/s": lambda run: number(run.metrics.items_per_second),
+        "cost $": lambda run: dollars(run.metrics.cost),
         "outcomes": outcomes_of,
     }
-    if not any(run.metrics.get("cost") is not None for run in runs):
+    if not any(run.metrics.cost is not None for run in runs):
         del columns["cost $"]
     if not ranks:
         del columns["#"]
@@ -87,7 +86,7 @@ def _scores(runs: Sequence[Run]) -> list[str]:
     """The scores that a table of runs shows, the one that they are ranked by first."""
     names = dict.fromkeys([runs[0].primary])
     for run in runs:
-        names |= dict.fromkeys(run.metrics.get("scores", RATES if run.classifies else ()))
+        names |= dict.fromkeys(run.metrics.scores)
     return [name for name in names if name != "balanced_accuracy"]
 
 
@@ -104,4 +103,4 @@ def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> 
 
 def _order(run: Run) -> tuple[float, str]:
     headline = run.headline
-    return (-headline["value"] if headline else math.inf, run.id)
+    return (-headline.value if headline else math.inf, run.id)

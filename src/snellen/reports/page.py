@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from snellen.runs.run import Run
+    from snellen.storage.manifest import Figure
 
 __all__ = ["boxes_of", "environment", "html", "markdown", "markdown_table", "matrix_of"]
 
@@ -91,23 +92,21 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _figure(run: Run) -> dict[str, float]:
+def _figure(run: Run) -> Figure:
     """What a run is ranked by; a report is of runs that have it."""
     assert run.headline is not None
-    value = run.headline["value"]
-    ends = {key: value if run.headline[key] is None else run.headline[key] for key in ("low", "high")}
-    return {"value": value, **ends}
+    return run.headline
 
 
 def _others(runs: Sequence[Run]) -> list[str]:
     """Two more scores for a leaderboard's columns."""
-    names = dict.fromkeys(name for run in runs for name in run.metrics.get("scores", ["macro_f1"]))
+    names = dict.fromkeys(name for run in runs for name in run.metrics.scores)
     wanted = [name for name in names if name not in (runs[0].primary, "balanced_accuracy")]
     return wanted[: 1 if runs[0].classifies else 4]
 
 
 def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
-    ordered = sorted(runs, key=lambda run: (-_figure(run)["value"], run.id))
+    ordered = sorted(runs, key=lambda run: (-_figure(run).value, run.id))
     others = _others(ordered)
     rows = [
         {
@@ -117,14 +116,14 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
             "protocol": run.protocol,
             "score": _figure(run),
             "others": [plainly(name, run.metrics) for name in others],
-            "speed": number(run.metrics["items_per_second"]),
-            "cost": dollars(run.metrics.get("cost")),
+            "speed": number(run.metrics.items_per_second),
+            "cost": dollars(run.metrics.cost),
             "outcomes": _outcomes(run),
         }
         for run in ordered
     ]
     ranked = any(run.id in places for run in runs)
-    priced = any(run.metrics.get("cost") is not None for run in runs)
+    priced = any(run.metrics.cost is not None for run in runs)
     return {
         "data": ordered[0].data,
         "primary": ordered[0].primary,
@@ -141,43 +140,40 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
 def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Scores against speeds."""
     points = [
-        ChartPoint(
-            run.metrics["items_per_second"], 100 * _figure(run)["value"], f"{run.model} {run.protocol}"
-        )
+        ChartPoint(run.metrics.items_per_second, 100 * _figure(run).value, f"{run.model} {run.protocol}")
         for run in runs
-        if run.metrics["items_per_second"]
+        if run.metrics.items_per_second
     ]
     primary = runs[0].primary
     return scatter(points, x="items per second", y=heading_of(primary), top=100 * METRICS[primary].high)
 
 
 def _outcomes(run: Run) -> str:
-    counts = {**run.metrics["outcomes"], "skipped": run.metrics.get("skipped") or 0}
+    counts = {**run.metrics.outcomes, "skipped": run.metrics.skipped or 0}
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
 
 
 def _section(run: Run) -> dict[str, Any]:
     truth, predicted = pairs(run.outcomes) if run.classifies else ([], [])
-    shown = [name for name in run.metrics.get("scores", ()) if run.metrics.get(name)]
+    shown = [name for name in run.metrics.scores if run.metrics.figure(name)]
     return {
         "classifies": run.classifies,
         "scores": [(heading_of(name), plainly(name, run.metrics)) for name in shown],
-        "figures": [] if run.classifies else _told(run.metrics["protocol"]),
+        "figures": [] if run.classifies else _told(run.metrics.protocol),
         "id": run.id,
         "model": run.model,
         "protocol": run.protocol,
         "data": run.data,
-        "n": run.metrics["n"],
-        "bounds": run.metrics.get("accuracy_bounds"),
+        "n": run.metrics.n,
+        "bounds": run.metrics.accuracy_bounds,
         "heading": heading_of(run.primary),
         "categories": sorted(
-            (figure["value"], name, figure["n"])
-            for name, figure in run.metrics.get("by_category", {}).items()
+            (figure.value, name, figure.n) for name, figure in run.metrics.by_category.items()
         ),
         "outcomes": _outcomes(run),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
         "matrix": matrix_of(truth, predicted) if truth else None,
-        "manifest": json.dumps(run.manifest, indent=2, ensure_ascii=False),
+        "manifest": json.dumps(run.manifest.as_dict(), indent=2, ensure_ascii=False),
     }
 
 
@@ -251,7 +247,7 @@ def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         **{key: row[key] for key in ("id", "label", "prediction", "reason")},
         "right": row["mark"] >= 1,
-        "metrics": []
+        "marks": []
         if run.classifies
         else [f"{k.replace('_', ' ')} {v:.3g}" for k, v in row["metrics"].items()],
         "image": image,

@@ -9,8 +9,8 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 from rich.text import Text
 
-from snellen.metrics.classification import RATES, Confusion, per_class
-from snellen.metrics.format import dollars, heading_of, number, percent, score_cells, scored
+from snellen.metrics.classification import Confusion, per_class
+from snellen.metrics.format import Interval, dollars, heading_of, number, percent, score_cells, scored
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snellen.runs.compare import Comparison
     from snellen.runs.estimate import Forecast
     from snellen.runs.run import Run
+    from snellen.storage.manifest import RunMetrics
 
 __all__ = [
     "card_table",
@@ -55,21 +56,21 @@ def harmless(text: str, kept: str = "\n") -> str:
     return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def rich_score(name: str, figure: Mapping[str, Any] | None) -> str:
+def rich_score(name: str, figure: Interval | None) -> str:
     """A score with its interval, which is dimmed."""
     text, interval = score_cells(name, figure, digits=0)
     return f"{text} [dim]{interval}[/dim]" if interval else text
 
 
-def told_of(name: str, figures: Mapping[str, Any]) -> str:
+def told_of(name: str, figures: RunMetrics) -> str:
     """A score with its interval, and of how many samples, if not of all."""
-    figure = figures.get(name)
-    known = (figure or {}).get("n", figures["n"])
+    figure = figures.figure(name)
+    known = figures.n if figure is None or figure.n is None else figure.n
     text = rich_score(name, figure)
-    return text if known == figures["n"] else f"{text} [dim]of {known}[/dim]"
+    return text if known == figures.n else f"{text} [dim]of {known}[/dim]"
 
 
-def plainly(name: str, figures: Mapping[str, Any]) -> str:
+def plainly(name: str, figures: RunMetrics) -> str:
     """The same without any markup."""
     return Text.from_markup(told_of(name, figures)).plain
 
@@ -86,9 +87,9 @@ def outcomes(counts: Mapping[str, int]) -> str:
 
 def outcomes_of(run: Run) -> str:
     """The outcomes of a run that has figures, what was skipped, and where it stopped."""
-    skipped, total = run.metrics.get("skipped"), run.manifest["data"]["n"]
-    text = outcomes(run.metrics["outcomes"]) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
-    return text if run.status == "finished" else f"{text} [red]stopped at {run.metrics['n']} of {total}[/]"
+    skipped, total = run.metrics.skipped, run.manifest.data.n
+    text = outcomes(run.metrics.outcomes) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
+    return text if run.status == "finished" else f"{text} [red]stopped at {run.metrics.n} of {total}[/]"
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
@@ -102,10 +103,10 @@ def runs_table(runs: Iterable[Run]) -> Table:
         table.add_row(
             run.id,
             run.status,
-            str(run.manifest["data"]["n"]),
+            str(run.manifest.data.n),
             f"{run.primary} {rich_score(run.primary, run.headline)}" if run.headline else "–",
             outcomes_of(run) if figures else "",
-            str(run.manifest["started"]).replace("T", " ")[:16],
+            str(run.manifest.started).replace("T", " ")[:16],
         )
     return table
 
@@ -140,39 +141,36 @@ def figures_table(run: Run) -> Table:
     table.add_column()
     table.add_column()
     figures = run.metrics
-    facts = run.manifest["model"].get("metadata", {})
+    facts = run.manifest.model.metadata
     rows: list[tuple[str, str]] = [
         ("model", escape(run.model)),
-        ("data", f"{escape(run.data)}, {run.manifest['data']['n']} samples"),
+        ("data", f"{escape(run.data)}, {run.manifest.data.n} samples"),
         ("protocol", escape(run.protocol)),
         ("status", run.status),
     ]
-    if not figures:
+    if not figures.n:
         rows.append(("figures", "none yet: start the same command again to go on"))
-    shown = figures.get("scores", RATES if run.classifies else ())
-    rows += [(heading_of(name), told_of(name, figures)) for name in shown if figures.get(name)]
-    if "accuracy_bounds" in figures:
-        low, high = figures["accuracy_bounds"]["low"], figures["accuracy_bounds"]["high"]
+    rows += [(heading_of(name), told_of(name, figures)) for name in figures.scores if figures.figure(name)]
+    if (bounds := figures.accuracy_bounds) is not None:
+        low, high = bounds.low, bounds.high
         rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
-    if figures:
+    if figures.n:
         rows += [
             ("outcomes", outcomes_of(run)),
-            ("questions", number(figures["questions"])),
-            ("items/s", number(figures["items_per_second"])),
-            ("latency, median / p95 (s)", _pair(figures, "latency_median", "latency_p95")),
-            ("tokens, in / out", _pair(figures, "prompt_tokens", "completion_tokens")),
-            *([("cost ($)", dollars(figures["cost"]))] if figures.get("cost") is not None else []),
-            ("peak memory (GB)", _giga(figures["peak_rss_bytes"])),
-            ("peak GPU memory (GB)", _giga(figures["peak_gpu_bytes"])),
-            ("parameters", number(figures["parameters"])),
+            ("questions", number(figures.questions)),
+            ("items/s", number(figures.items_per_second)),
+            ("latency, median / p95 (s)", _pair(figures.latency_median, figures.latency_p95)),
+            ("tokens, in / out", _pair(figures.prompt_tokens, figures.completion_tokens)),
+            *([("cost ($)", dollars(figures.cost))] if figures.cost is not None else []),
+            ("peak memory (GB)", _giga(figures.peak_rss_bytes)),
+            ("peak GPU memory (GB)", _giga(figures.peak_gpu_bytes)),
+            ("parameters", number(figures.parameters)),
         ]
-        if figures.get("scoring_cost"):
-            rows.append(("cost of scoring ($)", dollars(figures["scoring_cost"])))
-        rows += [
-            (name.replace("_", " "), escape(_plain(value))) for name, value in figures["protocol"].items()
-        ]
-    if run.manifest.get("stopped"):
-        rows.append(("stopped", escape(run.manifest["stopped"])))
+        if figures.scoring_cost:
+            rows.append(("cost of scoring ($)", dollars(figures.scoring_cost)))
+        rows += [(name.replace("_", " "), escape(_plain(value))) for name, value in figures.protocol.items()]
+    if run.manifest.stopped:
+        rows.append(("stopped", escape(run.manifest.stopped)))
     if facts.get("served"):
         rows.append(("served by", escape(f"{facts['address']}: {', '.join(facts['served'])}")))
     if facts.get("calls"):
@@ -182,7 +180,7 @@ def figures_table(run: Run) -> Table:
         rows.append(("an image's questions share", escape(facts["prefix"]["way"])))
     if facts.get("unmapped_classes"):
         rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
-    options = run.manifest["protocol"]["options"]
+    options = run.manifest.protocol.options
     rows += [(f"-P {option}", escape(str(value))) for option, value in options.items()]
     for row in rows:
         table.add_row(*row)
@@ -193,8 +191,8 @@ def _plain(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:
-    return f"{number(figures[first])} / {number(figures[second])}"
+def _pair(first: float | None, second: float | None) -> str:
+    return f"{number(first)} / {number(second)}"
 
 
 def _giga(count: float | None) -> str:
@@ -324,7 +322,7 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
             rich_score("accuracy", figures["accuracy"]),
             percent(reading.curve.guess),
         )
-        table.add_row(*cells, outcomes(figures["outcomes"]), reading.verdict)
+        table.add_row(*cells, outcomes(figures.outcomes), reading.verdict)
     table.caption = (
         "The threshold is the level at which answers are half way from guessing to perfect. What cannot be "
         "read counts as wrong."
@@ -335,15 +333,15 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
 
 def category_table(run: Run) -> Table | None:
     """The primary score category by category, the worst first; None where there are no categories."""
-    categories = run.metrics.get("by_category")
+    categories = run.metrics.by_category
     if not categories:
         return None
     table = Table(title="Categories, the worst first", title_justify="left", header_style="bold")
     table.add_column("category")
     table.add_column(heading_of(run.primary), justify="right")
     table.add_column("samples", justify="right")
-    for name, figure in sorted(categories.items(), key=lambda pair: (pair[1]["value"], pair[0])):
-        table.add_row(escape(name), scored(run.primary, figure["value"]), str(figure["n"]))
+    for name, figure in sorted(categories.items(), key=lambda pair: (pair[1].value, pair[0])):
+        table.add_row(escape(name), scored(run.primary, figure.value), str(figure.n))
     return table
 
 

@@ -31,19 +31,19 @@ def figures(run: Run) -> dict[str, float]:
             elif isinstance(value, int | float):
                 yield name, float(value)
 
-    return dict(flat(run.metrics, ""))
+    return dict(flat(run.metrics.as_dict(), ""))
 
 
 def settings(run: Run) -> dict[str, Any]:
     """What a run was, flat: model, data set, protocol and its options, seed, versions."""
     manifest = run.manifest
-    facts = manifest["model"].get("metadata", {})
+    facts = manifest.model.metadata
     return {
         **{name: getattr(run, name) for name in ("id", "model", "data", "protocol", "status")},
-        **{f"protocol_{key}": value for key, value in manifest["protocol"]["options"].items()},
-        **{key: manifest[key] for key in ("seed", "batch_size", "snellen", "git")},
+        **{f"protocol_{key}": value for key, value in manifest.protocol.options.items()},
+        **{key: getattr(manifest, key) for key in ("seed", "batch_size", "snellen", "git")},
         **{key: facts.get(key) for key in ("parameters", "architecture", "dtype", "device", "replicas")},
-        "fingerprint": manifest["data"]["fingerprint"],
+        "fingerprint": manifest.data.fingerprint,
     }
 
 
@@ -73,7 +73,7 @@ def _mlflow(run: Run) -> None:
         mlflow.log_params({k: v for k, v in about.items() if k not in said and v is not None})
         # A category may be called what it refuses.
         mlflow.log_metrics({re.sub(r"[^\w\-. /]", "_", key): value for key, value in figures(run).items()})
-        mlflow.log_dict(run.manifest, "manifest.json")
+        mlflow.log_dict(run.manifest.as_dict(), "manifest.json")
 
 
 def _trackio(run: Run) -> None:

@@ -117,16 +117,16 @@ def _refuse_mismatch(first: Run, other: Run, across: bool) -> None:
             f"{first.id} is scored by {first.primary} and {other.id} by {other.primary}: "
             "they cannot be compared."
         )
-    limit_candidates = [set(m["data"]["labels"]) for m in (a, b)]
-    if limit_candidates[0] != limit_candidates[1]:
-        differ = ", ".join(sorted(limit_candidates[0] ^ limit_candidates[1])[:5])
+    names = [set(m.data.labels) for m in (a, b)]
+    if names[0] != names[1]:
+        differ = ", ".join(sorted(names[0] ^ names[1])[:5])
         raise UsageError(f"{first.id} and {other.id} were offered other class names ({differ} …).")
     if across:
         return
-    if a["protocol"]["name"] != b["protocol"]["name"]:
-        what = f"{a['protocol']['name']} and {b['protocol']['name']}"
+    if a.protocol.name != b.protocol.name:
+        what = f"{a.protocol.name} and {b.protocol.name}"
     else:
-        own, theirs = a["protocol"]["options"], b["protocol"]["options"]
+        own, theirs = a.protocol.options, b.protocol.options
         what = ", ".join(key for key in own if own[key] != theirs.get(key))
     if what:
         raise UsageError(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from snellen.engine.ray.executor import RayExecutor
     from snellen.engine.ray.task import TaskSpec
     from snellen.runs.estimate import Forecast
+    from snellen.storage.manifest import PlanRecord
 
 __all__ = ["DataSource", "Filters", "Plan", "SharedResources", "Watch"]
 
@@ -53,9 +54,9 @@ class Filters:
     skip_invalid: bool = False
 
     @classmethod
-    def of(cls, recipe: Mapping[str, Any]) -> Filters:
-        """The filters that a run's manifest holds."""
-        return cls(**{**recipe["filters"], "classes": tuple(recipe["filters"]["classes"])})
+    def of(cls, stored: Mapping[str, Any]) -> Filters:
+        """The filters that the plan in a run's manifest holds."""
+        return cls(**{**stored, "classes": tuple(stored["classes"])})
 
     def apply(self, data: Dataset, seed: int) -> Selection:
         """The selection of a data set."""
@@ -303,7 +304,7 @@ class Plan:
 
     def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
         """One examination of this plan, to be done."""
-        cache_salt = self.store.run(self.resumes)["manifest"]["cache_salt"] if self.resumes else None
+        cache_salt = Run(self.store, self.resumes).manifest.cache_salt if self.resumes else None
         return Evaluation(
             model,
             selection,
@@ -357,8 +358,10 @@ class Plan:
                 forecasts += forecast_scorers(selection, suited, title)
         return forecasts
 
-    def _recipe(self, model: Model, selection: Selection, title: str) -> dict[str, Any] | None:
-        """One examination of this plan as JSON; None where something was given as an object."""
+    def _recipe(self, model: Model, selection: Selection, title: str) -> PlanRecord | None:
+        """What one run of this plan is rebuilt from; None where something was given as an object."""
+        from snellen.storage.manifest import PlanRecord
+
         names = {redact(name): name for name in self._names["model"]}
         if model.name not in names or selection.name not in self._names["data"]:
             return None
@@ -367,17 +370,17 @@ class Plan:
         options = [title, *map(str, self.protocol_options.values())]
         if names[model.name] != model.name or any(redact(text) != text for text in options):
             return None
-        return {
-            "models": [model.name],
-            "data": [selection.name],
-            "protocols": [title] if self.protocols else [],
-            "model_options": dict(self.model_options),
-            "data_options": dict(self.data_options),
-            "protocol_options": dict(self.protocol_options),
-            "filters": asdict(self.filters),
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-        }
+        return PlanRecord(
+            models=(model.name,),
+            data=(selection.name,),
+            protocols=(title,) if self.protocols else (),
+            model_options=dict(self.model_options),
+            data_options=dict(self.data_options),
+            protocol_options=dict(self.protocol_options),
+            filters=asdict(self.filters),
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
 
 
 def _same(selection: Selection) -> Selection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snellen._util.asyncio import complete
 from snellen.datasets.base import Dataset, Row, Selection
@@ -17,6 +17,9 @@ from snellen.protocols.base import PROTOCOLS
 from snellen.runs.matching import check_scorer, with_options
 from snellen.storage.store import Store
 from snellen.types import Region, Request, Response, Sample
+
+if TYPE_CHECKING:
+    from snellen.storage.manifest import RunManifest
 
 __all__ = ["rescore"]
 
@@ -32,12 +35,14 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         UsageError: the run is not finished.
         BadOption: an option that the protocol does not have, or that asks what was never asked.
     """
+    from snellen.storage.manifest import RunManifest
+
     row = store.run(run)
     if row["status"] != "finished":
         raise UsageError(f"{run} is not finished; start its command again first.")
-    manifest = row["manifest"]
-    made = {k: v for k, v in manifest["protocol"]["options"].items() if v is not None}
-    name = manifest["protocol"]["name"]
+    manifest = RunManifest.model_validate(row["manifest"])
+    made = {k: v for k, v in manifest.protocol.options.items() if v is not None}
+    name = manifest.protocol.name
     protocol = PROTOCOLS.make(name, {**made, **(options or {})})
     for scorer in protocol.scorers():
         check_scorer(scorer, Limits())
@@ -48,11 +53,11 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         Selection(data, range(len(data)), data.labels),
         protocol,
         store,
-        seed=manifest["seed"],
-        fingerprint=manifest["data"]["fingerprint"],
-        title=with_options(manifest["protocol"].get("title") or name, options or {}),
+        seed=manifest.seed,
+        fingerprint=manifest.data.fingerprint,
+        title=with_options(manifest.protocol.title, options or {}),
         rescored=run,
-        cache_salt=manifest["cache_salt"],
+        cache_salt=manifest.cache_salt,
     )
     try:
         complete(examination.evaluate())
@@ -73,17 +78,15 @@ def _take_over(store: Store, run: str) -> None:
 class _RecordedModel(Model):
     """The examined model's name and identity, and nobody behind them."""
 
-    def __init__(self, manifest: Mapping[str, Any]) -> None:
-        self._manifest = manifest["model"]
-        self.name = self._manifest["name"]
+    def __init__(self, manifest: RunManifest) -> None:
+        self._record = manifest.model
+        self.name = self._record.name
 
     def identity(self) -> Mapping[str, Any]:
-        known: Mapping[str, Any] = self._manifest["identity"]
-        return known
+        return self._record.identity
 
     def metadata(self) -> Mapping[str, Any]:
-        known: Mapping[str, Any] = self._manifest.get("metadata", {})
-        return known
+        return self._record.metadata
 
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         facts = self.metadata()
@@ -110,10 +113,9 @@ class _RecordedModel(Model):
 class _RecordedData(Dataset):
     """The samples of a run as they stand in the store. Images are known by their hash alone."""
 
-    def __init__(self, store: Store, run: str, manifest: Mapping[str, Any]) -> None:
-        self.name = manifest["data"]["name"]
-        self.labels = tuple(manifest["data"]["labels"])
-        self.background = manifest["data"]["background"]
+    def __init__(self, store: Store, run: str, manifest: RunManifest) -> None:
+        self.name, self.labels = manifest.data.name, manifest.data.labels
+        self.background = manifest.data.background
         self._store, self._run = store, run
         self._rows = list(store.sample_rows(run))
 

@@ -11,6 +11,7 @@ from typing import Any
 from snellen.engine.pending import is_done
 from snellen.errors import UsageError
 from snellen.runs.plan import Filters, Plan
+from snellen.runs.run import Run
 from snellen.storage.store import Store
 
 __all__ = ["plan_of"]
@@ -26,18 +27,30 @@ def plan_of(store: Store, run: str, **limits: Any) -> Plan:
     Raises:
         UsageError: the run was started from Python with objects, or by rescoring; or it needs an engine.
     """
-    row = store.run(run)
-    plan, sink = row["manifest"].get("plan"), row["manifest"].get("sink")
+    manifest = Run(store, run).manifest
+    plan, sink = manifest.plan, manifest.sink
     if plan is None:
         raise UsageError(
             f"{run} was started from Python with objects, or by rescoring, so it cannot be resumed by name. "
             "Run the same code again: stored answers are not asked again."
         )
-    if sink is not None:
-        if limits.get("engine") is None and not is_done(row):
-            raise UsageError(
-                f"{run} keeps its answers in {sink}, written by several workers. Resume it with: "
-                f"snellen resume {run} --engine ray"
-            )
-        plan = {**plan, "sink": f"parquet:{sink}"}
-    return Plan(**{**plan, "filters": Filters.of(plan)}, workspace=store, resumes=run, **limits)
+    if sink is not None and limits.get("engine") is None and not is_done(store.run(run)):
+        raise UsageError(
+            f"{run} keeps its answers in {sink}, written by several workers. Resume it with: "
+            f"snellen resume {run} --engine ray"
+        )
+    return Plan(
+        plan.models,
+        plan.data,
+        plan.protocols,
+        plan.model_options,
+        plan.data_options,
+        plan.protocol_options,
+        Filters.of(plan.filters),
+        plan.seed,
+        plan.batch_size,
+        workspace=store,
+        sink=None if sink is None else f"parquet:{sink}",
+        resumes=run,
+        **limits,
+    )

@@ -17,6 +17,8 @@ from snellen.types import Outcome, Response
 if TYPE_CHECKING:
     import pandas as pd
 
+    from snellen.storage.manifest import Figure, RunManifest, RunMetrics
+
 __all__ = ["Run", "list_runs", "open_run"]
 
 
@@ -38,20 +40,24 @@ class Run:
         """``running`` (or interrupted), ``stopped`` (with what it had) or ``finished``."""
         return str(self._row["status"])
 
-    @property
-    def manifest(self) -> dict[str, Any]:
+    @cached_property
+    def manifest(self) -> RunManifest:
         """Everything that is needed to do it again."""
-        return dict(self._row["manifest"])
+        from snellen.storage.manifest import RunManifest
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures (see docs/metrics.md); empty while it has none."""
-        return dict(self._row["metrics"] or {})
+        return RunManifest.model_validate(self._row["manifest"])
+
+    @cached_property
+    def metrics(self) -> RunMetrics:
+        """The figures (see docs/metrics.md); of no samples while it has none."""
+        from snellen.storage.manifest import RunMetrics
+
+        return RunMetrics.model_validate(self._row["metrics"] or {})
 
     @property
     def resuming(self) -> str:
         """The command that goes on with it, or asks again what failed."""
-        engine = " --engine ray" if self.manifest.get("sink") else ""
+        engine = " --engine ray" if self.manifest.sink else ""
         return f"snellen resume {self.id}{engine}{self.where}"
 
     @property
@@ -62,37 +68,37 @@ class Run:
     @property
     def primary(self) -> str:
         """The name of the figure that it is ranked by."""
-        return str(self.metrics.get("primary", "accuracy"))
+        return self.metrics.primary
 
     @property
-    def headline(self) -> dict[str, Any] | None:
+    def headline(self) -> Figure | None:
         """That figure with its interval; None while there is none, or where nobody knows the truth."""
-        return self.metrics.get(self.primary)
+        return self.metrics.figure(self.primary)
 
     @property
     def classifies(self) -> bool:
         """Whether it predicts classes, so that there are confusions and figures class by class. Known by its
         figures, or, while there are none, by its protocol.
         """
-        if self.metrics:
-            return "macro_f1" in self.metrics
-        entry = PROTOCOLS.entries.get(self.manifest["protocol"]["name"])
+        if self.metrics.n:
+            return self.metrics.figure("macro_f1") is not None
+        entry = PROTOCOLS.entries.get(self.manifest.protocol.name)
         return bool(getattr(entry and entry.factory, "classifies", False))
 
     @property
     def model(self) -> str:
         """The model's name."""
-        return str(self.manifest["model"]["name"])
+        return str(self.manifest.model.name)
 
     @property
     def data(self) -> str:
         """The data set's name."""
-        return str(self.manifest["data"]["name"])
+        return str(self.manifest.data.name)
 
     @property
     def protocol(self) -> str:
         """The protocol as the user named it, options and all."""
-        return str(self.manifest["protocol"]["title"])
+        return str(self.manifest.protocol.title)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -175,12 +181,12 @@ class Run:
             "data": self.data,
             "protocol": self.protocol,
             "status": self.status,
-            "metrics": self.metrics,
+            "metrics": self.metrics.as_dict(),
         }
 
     def __repr__(self) -> str:
         headline = self.headline
-        figure = f", {self.primary}={headline['value']:.3f}" if headline else ""
+        figure = f", {self.primary}={headline.value:.3f}" if headline else ""
         return f"<Run {self.id}: {self.status}{figure}>"
 
 

@@ -186,14 +186,14 @@ def value_of(run: Run, metric: str) -> float | None:
     """A run's figure by its name, also of its protocol's own; None where it has none."""
     figures = run.metrics
     if metric == "gpu_gb":
-        peak = figures.get("peak_gpu_bytes")
+        peak = figures.peak_gpu_bytes
         return None if peak is None else peak / 1e9
     if metric == "per_hour":
-        speed = figures.get("items_per_second")
+        speed = figures.items_per_second
         return None if speed is None else 3600 * speed
-    value = figures.get(metric, figures.get("protocol", {}).get(metric))
-    if isinstance(value, Mapping):
-        value = value.get("value")
+    if (figure := figures.figure(metric)) is not None:
+        return figure.value
+    value = getattr(figures, metric, figures.protocol.get(metric))
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -202,7 +202,7 @@ def value_of(run: Run, metric: str) -> float | None:
 
 def _kind(run: Run) -> str:
     """The sort of a run's model: ``dual encoder``, ``classifier``, or ``generative``."""
-    kind = str(run.manifest["model"]["identity"].get("kind", ""))
+    kind = str(run.manifest.model.identity.get("kind", ""))
     return kind if kind in ("dual encoder", "classifier") else "generative"
 
 
@@ -224,7 +224,7 @@ def _verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
     pairs = list(_best_pairs(lower, higher))
     if not pairs:
         return "nothing to compare was examined", "open"
-    failed = sum(run.metrics["outcomes"]["error"] for pair in pairs for run in pair)
+    failed = sum(run.metrics.outcomes["error"] for pair in pairs for run in pair)
     if failed:
         return f"{failed} samples of the runs ended in an error, so it is not decided", "open"
     if claim.spread is not None:
@@ -252,7 +252,7 @@ def _best_pairs(lower: Sequence[CompletedRun], higher: Sequence[CompletedRun]) -
     for i, side in enumerate((lower, higher)):
         for completed in side:
             setting = next(iter(completed.setting.values()), None)
-            groups[completed.run.manifest["data"]["fingerprint"], completed.run.primary, setting][i].append(
+            groups[completed.run.manifest.data.fingerprint, completed.run.primary, setting][i].append(
                 completed.run
             )
     for low, high in groups.values():
@@ -261,7 +261,7 @@ def _best_pairs(lower: Sequence[CompletedRun], higher: Sequence[CompletedRun]) -
 
 
 def _value(run: Run) -> float:
-    return float(run.headline["value"]) if run.headline else 0.0
+    return float(run.headline.value) if run.headline else 0.0
 
 
 def _of_spread(spread: Sequence[CompletedRun], pairs: Sequence[tuple[Run, Run]]) -> tuple[str, str]:

@@ -81,7 +81,7 @@ def write_card(
 
     Args:
         on_hub: the base model's id on the Hub, if it lies there.
-        whole: whether all of the data was tested: only that is a result of a benchmark.
+        complete: whether all of the data was tested: only that is a result of a benchmark.
 
     The Hub takes results in ``.eval_results/`` for data sets that lie there alone; all are in the card's
     ``model-index``.

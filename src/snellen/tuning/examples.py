@@ -38,7 +38,7 @@ def examples(
     protocol: str | None,
     options: Mapping[str, Any],
     *,
-    teach: TrainFormat = "both",
+    train_format: TrainFormat = "both",
     confused: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Example]:
@@ -72,9 +72,9 @@ def examples(
     assert sample.label is not None
     rng = random.Random(f"snellen/teach/{seed}/{sample.id}")
     pairs = []
-    if teach != "names":
+    if train_format != "names":
         pairs.append(_example(sample, rng.choice(OPEN_WORLD), sample.label))
-    if teach != "open":
+    if train_format != "open":
         pairs.append(
             _example(sample, fill(CLOSED_SET, names=", ".join(_names(sample, confused, rng))), sample.label)
         )

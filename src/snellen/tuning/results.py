@@ -91,9 +91,9 @@ class Result:
 def result_of(before: Run, after: Run) -> Result:
     """Two runs on the same samples, perhaps by two protocols (a head ranks names, the model said them)."""
     (comparison,) = compare([after, before], across=True)
-    asked, now = (run.manifest["protocol"]["name"] for run in (before, after))
-    title = f"{after.manifest['data']['name']}, {asked}" + (f" → {now}" if now != asked else "")
-    scores = [float(run.metrics[run.primary]["value"]) for run in (before, after)]
+    asked, now = (run.manifest.protocol.name for run in (before, after))
+    title = f"{after.manifest.data.name}, {asked}" + (f" → {now}" if now != asked else "")
+    scores = [float(run.metrics[run.primary].value) for run in (before, after)]
     return Result(title, comparison.score, before.id, after.id, scores[0], scores[1], comparison.result)
 
 

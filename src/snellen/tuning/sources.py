@@ -175,7 +175,7 @@ class Source:
 
     selection: Selection
     weight: float = 1.0
-    teach: TrainFormat = "both"
+    train_format: TrainFormat = "both"
     seed: int = 0
     confused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     wrong: frozenset[int] = frozenset()
@@ -187,7 +187,7 @@ class Source:
             sample,
             data.protocol,
             data.protocol_options,
-            teach=self.teach,
+            train_format=self.train_format,
             confused=self.confused.get(sample.label or "", ()),
             seed=self.seed,
         )
@@ -197,7 +197,7 @@ class Source:
         return self.selection.data.row(self.selection.indices[place]).label
 
 
-def mixed(name: str, teach: TrainFormat, seed: int, *, skip_invalid: bool = False) -> Source:
+def mixed(name: str, train_format: TrainFormat, seed: int, *, skip_invalid: bool = False) -> Source:
     """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
     unless another is named.
 
@@ -216,7 +216,7 @@ def mixed(name: str, teach: TrainFormat, seed: int, *, skip_invalid: bool = Fals
         raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
     selection = select(_own_split(head, {}) or DATASETS.make(head), skip_invalid=skip_invalid)
     selection.name = head
-    return Source(selection, weight, teach, seed)
+    return Source(selection, weight, train_format, seed)
 
 
 class TrainingSet(Sequence[Example]):

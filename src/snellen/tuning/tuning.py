@@ -88,7 +88,7 @@ class Tuning:
         mix: further data sets to learn from, ``DATA`` or ``DATA@WEIGHT``: so many examples for each of
             the first's.
         general: data sets that it is examined on besides, as their authors do: what it must not forget.
-        teach: which questions teach a class.
+        train_format: which questions teach a class.
         oversample: ``rare``: classes with few images come more often; ``hard``: images that the model
             gets wrong come three times, and lists of names hold what it takes their class for.
         leaks: what is done about training images that are tested: refuse, drop them, allow.
@@ -294,7 +294,7 @@ class Tuning:
 
     # ── from beginning to end ───────────────────────────────────────────────────────────────────────
 
-    def carry_out(self) -> TunedModel | None:
+    def run(self) -> TunedModel | None:
         """Check, examine, train, examine again, write down.
 
         Returns:
@@ -394,7 +394,7 @@ class Tuning:
             "learnt": [[s.selection.fingerprint(), s.weight] for s in self._sources],
             "tested": self._test.fingerprint(),
             "recipe": self.recipe,
-            "teach": self.train_format,
+            "train_format": self.train_format,
             "oversample": sorted(self.oversample),
             "leaks": self.leaks,
             "settings": dict(self.settings),
@@ -414,7 +414,7 @@ class Tuning:
             "data": redact(self.data),
             "learnt_from": [redact(source.selection.name) for source in self._sources],
             "recipe": "full" if self._dual else self.recipe,
-            "teach": self.train_format,
+            "train_format": self.train_format,
             "oversample": list(self.oversample),
             "leaks": self.leaks,
             "settings": settings,

@@ -118,14 +118,14 @@ class SourceImages:
         return None
 
     def _selection(self, run: str) -> Selection | None:
-        recipe = Run(self.store, run).manifest.get("plan")
-        if recipe is None or recipe["data"][0].partition(":")[0] not in _LOCAL:
+        recipe = Run(self.store, run).manifest.plan
+        if recipe is None or recipe.data[0].partition(":")[0] not in _LOCAL:
             return None
-        filters = Filters.of(recipe)
+        filters = Filters.of(recipe.filters)
         split = {"split": filters.split} if filters.split else {}
         try:
-            options = {**recipe["data_options"], **split}
-            return DataSource(recipe["data"][0], options, filters, recipe["seed"])()
+            options = {**recipe.data_options, **split}
+            return DataSource(recipe.data[0], options, filters, recipe.seed)()
         except (SnellenError, OSError):
             return None
 

@@ -25,6 +25,7 @@ from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.reports.page import markdown_table
 from snellen.reports.tables import pairs
 from snellen.runs.run import Run
+from snellen.storage.manifest import Figure
 from snellen.web.state import AppState, site_of
 
 __all__ = ["router"]
@@ -157,9 +158,9 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def _figure(entry: Entry) -> dict[str, float | None] | None:
+def _figure(entry: Entry) -> Figure | None:
     """The primary score of an entry with its interval."""
-    return None if entry.value is None else {"value": entry.value, "low": entry.low, "high": entry.high}
+    return None if entry.value is None else Figure(value=entry.value, low=entry.low, high=entry.high)
 
 
 def _named(entry: Entry, group: Group) -> str:
@@ -255,7 +256,7 @@ def heatmap(request: Request) -> Response:
         runs=opened,
         rows=rows,
         left_out=len(names) - len(ordered),
-        several=len({run.manifest["data"]["fingerprint"] for run in opened}) > 1,
+        several=len({run.manifest.data.fingerprint for run in opened}) > 1,
     )
 
 

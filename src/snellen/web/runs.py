@@ -54,20 +54,20 @@ def run_page(request: Request, id: str) -> Response:
         title=f"{run.model}, {run.protocol}",
         run=run,
         figures=figures,
-        scores=[(heading_of(n), plainly(n, figures)) for n in figures.get("scores", ()) if figures.get(n)],
+        scores=[(heading_of(n), plainly(n, figures)) for n in figures.scores if figures.figure(n)],
         classes=sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"]))
         if truth
         else [],
         matrix=matrix_of(truth, predicted) if truth else None,
         confused=Confusion.of(truth, predicted).confused() if truth else [],
-        order=_order(figures.get("protocol", {})),
+        order=_order(figures.protocol),
         wanted=wanted,
         link=lambda truth, predicted: wanted.address(truth=truth, predicted=predicted),
         samples=[_brief(run, row) for row in rows[:SAMPLES]],
         more=len(rows) > SAMPLES,
-        labels=run.manifest["data"]["labels"],
+        labels=run.manifest.data.labels,
         outcomes=list(Outcome),
-        manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+        manifest=json.dumps(run.manifest.as_dict(), indent=2, ensure_ascii=False),
     )
 
 

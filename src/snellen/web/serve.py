@@ -61,7 +61,7 @@ def serve(
     path = "/play" if site.play is not None else "/arena" if site.arena is not None else "/"
     address = f"http://{shown}:{port}{path}"
 
-    class BoundServer(uvicorn.BoundServer):  # type: ignore[misc] # loaded when it is needed, so of no known type
+    class BoundServer(uvicorn.Server):  # type: ignore[misc] # loaded when it is needed, so of no known type
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:

@@ -26,9 +26,9 @@ class ChainOfThought(Analysis):
         """Two open-world runs."""
         plain, thought = case.run("open-world"), case.run("open-world?cot=true")
         gap = case.difference(thought, plain)
-        n = plain.metrics["n"]
-        tokens = [run.metrics["completion_tokens"] / n for run in (plain, thought)]
-        lost = n - thought.metrics["outcomes"]["ok"]
+        n = plain.metrics.n
+        tokens = [run.metrics.completion_tokens / n for run in (plain, thought)]
+        lost = n - thought.metrics.outcomes["ok"]
         shows = None if case.guesses else little(gap.result.difference, real=gap.real)
         what = "helps." if gap.result.difference.value > 0 else "harms."
         verdict = (
@@ -37,7 +37,7 @@ class ChainOfThought(Analysis):
             + {True: "matters little.", False: what, None: "has no effect that these images tell."}[shows]
         )
         rows = tuple(
-            (title, told(estimate_of(run)), f"{run.metrics['outcomes']['ok']} of {n}", f"{each:.1f}")
+            (title, told(estimate_of(run)), f"{run.metrics.outcomes['ok']} of {n}", f"{each:.1f}")
             for title, run, each in (("plain", plain, tokens[0]), ("step by step", thought, tokens[1]))
         )
         table = ResultTable(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)

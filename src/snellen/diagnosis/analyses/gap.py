@@ -52,18 +52,18 @@ class Gap(Analysis):
         for title, run in own.items():
             comparison = gaps[title]
             parted = "yes" if comparison.real else "no"
-            ok = run.metrics["outcomes"]["ok"]
+            ok = run.metrics.outcomes["ok"]
             rows.append(
                 (
                     title,
                     told(estimate_of(run)),
-                    f"{ok} of {run.metrics['n']}",
+                    f"{ok} of {run.metrics.n}",
                     points(comparison.result.difference),
                     parted,
                 )
             )
         rows += [
-            (name, told(estimate_of(run)), f"{run.metrics['outcomes']['ok']} of {run.metrics['n']}", "–", "–")
+            (name, told(estimate_of(run)), f"{run.metrics.outcomes['ok']} of {run.metrics.n}", "–", "–")
             for name, run in beside.items()
         ]
         first = max(own, key=lambda title: estimate_of(own[title]).value)

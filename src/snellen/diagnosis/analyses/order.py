@@ -40,7 +40,7 @@ class Order(Analysis):
         wins: Counter[int] = Counter()
         agree = [0.0] * (ROUNDS + 1)
         rows = list(voted.findings())
-        options = voted.manifest["protocol"]["options"]
+        options = voted.manifest.protocol.options
         for row in rows:
             votes = row["details"].get("votes", [None] * ROUNDS)
             names = shuffled(case.labels, options["seed"], Sample(row["id"]), 0)

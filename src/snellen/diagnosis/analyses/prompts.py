@@ -40,7 +40,7 @@ class Prompts(Analysis):
             }[shows]
         )
         rows = tuple(
-            (text, told(rates[text]), f"{run.metrics['outcomes']['ok']} of {run.metrics['n']}")
+            (text, told(rates[text]), f"{run.metrics.outcomes['ok']} of {run.metrics.n}")
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
         note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."

@@ -46,7 +46,7 @@ class Sweep(Analysis):
                 str(n),
                 *(told(estimate_of(runs[n])) for runs in lines.values()),
                 f"{100 / n:.1f} %",
-                f"{told(estimate_of(fewer[n]))} of {fewer[n].metrics['n']}" if n in fewer else "–",
+                f"{told(estimate_of(fewer[n]))} of {fewer[n].metrics.n}" if n in fewer else "–",
             )
             for n in sizes
         ]

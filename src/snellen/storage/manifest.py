@@ -1,0 +1,229 @@
+"""What is stored of a run besides its samples: the manifest, and the metrics. Validated by pydantic.
+
+Import it where a run is read, not at the top of a module: ``snellen --help`` does without pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "Bounds",
+    "Category",
+    "DataRecord",
+    "Figure",
+    "ModelRecord",
+    "PlanRecord",
+    "ProtocolRecord",
+    "RunManifest",
+    "RunMetrics",
+    "SkippedRow",
+]
+
+#: To be raised by whoever changes what a key means.
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it that was given, as JSON."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class ModelRecord(_Record):
+    """The model of a run.
+
+    Attributes:
+        identity: everything that can change an answer.
+        metadata: what is known of the loaded model: parameters, device, peak memory …
+    """
+
+    name: str
+    identity: dict[str, Any]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class SkippedRow(_Record):
+    """A row of the data set that could not be read."""
+
+    where: str
+    reason: str
+
+
+class DataRecord(_Record):
+    """The data of a run.
+
+    Attributes:
+        fingerprint: a hash of labels, ids and contents.
+        labels: the class names; empty where there are none.
+        background: the label that stands for "none of the others".
+    """
+
+    name: str
+    filters: dict[str, Any] = Field(default_factory=dict)
+    fingerprint: str
+    n: int
+    labels: tuple[str, ...] = ()
+    background: str | None = None
+    notes: tuple[str, ...] = ()
+    skipped: tuple[SkippedRow, ...] = ()
+
+
+class ProtocolRecord(_Record):
+    """The protocol of a run; ``title`` is how the user named it, options and all."""
+
+    name: str
+    title: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PlanRecord(_Record):
+    """What a user asked for, as far as names can say it: enough to resume the run."""
+
+    models: tuple[str, ...]
+    data: tuple[str, ...]
+    protocols: tuple[str, ...]
+    model_options: dict[str, Any]
+    data_options: dict[str, Any]
+    protocol_options: dict[str, Any]
+    filters: dict[str, Any]
+    seed: int
+    batch_size: int | None
+
+
+class RunManifest(_Record):
+    """Everything needed to reproduce a run.
+
+    Attributes:
+        snellen: the version.
+        scorers: the identities of scorers with models.
+        cache_salt: of a fresh run; empty where cached responses may be used.
+        specification: a hash of what the run is.
+        rescored: the run whose stored answers were read again.
+        sink: the folder or bucket of Parquet files that holds its answers, if not the database.
+        stopped: why it stopped early.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    snellen: str
+    model: ModelRecord
+    data: DataRecord
+    protocol: ProtocolRecord
+    scorers: tuple[dict[str, Any], ...] = ()
+    seed: int = 0
+    cache_salt: str = ""
+    specification: str = ""
+    rescored: str | None = None
+    sink: str | None = None
+    batch_size: int | None = None
+    plan: PlanRecord | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    git: str | None = None
+    started: str = ""
+    finished: str | None = None
+    stopped: str | None = None
+    replicas: tuple[dict[str, Any], ...] = ()
+    shards: int = 0
+
+
+class Figure(_Record):
+    """A score over the samples of a run, with its 95% interval where it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+class Bounds(_Record):
+    """The least and the most that a score can be."""
+
+    low: float
+    high: float
+
+
+class Category(_Record):
+    """The primary score of one category of samples."""
+
+    value: float
+    n: int
+
+
+class RunMetrics(BaseModel):
+    """The figures of a run. Scores stand under their own names (:meth:`figure`).
+
+    Attributes:
+        primary: the score by which runs are ranked.
+        scores: the names of all scores that are means over samples.
+        accuracy_bounds: if the samples without the outcome ok were all wrong, or all right.
+        protocol: the protocol's own figures.
+        latency_median, latency_p95: seconds per request.
+        cost, scoring_cost: in US dollars.
+        peak_rss_bytes, peak_gpu_bytes: of the process, and of the GPU.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Figure | None]
+
+    schema_version: int = SCHEMA_VERSION
+    n: int = 0
+    primary: str = "accuracy"
+    scores: tuple[str, ...] = ()
+    outcomes: dict[str, int] = Field(default_factory=dict)
+    clusters: int | None = None
+    macro_precision: float | None = None
+    macro_recall: float | None = None
+    weighted_precision: float | None = None
+    weighted_recall: float | None = None
+    accuracy_bounds: Bounds | None = None
+    by_category: dict[str, Category] = Field(default_factory=dict)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    questions: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_median: float | None = None
+    latency_p95: float | None = None
+    skipped: int = 0
+    items_per_second: float | None = None
+    cost: float | None = None
+    scoring_cost: float | None = None
+    peak_rss_bytes: int | None = None
+    peak_gpu_bytes: int | None = None
+    parameters: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown(cls, given: Any) -> Any:
+        """A score whose value is not known (null, once not a number) is none."""
+        if not isinstance(given, dict):
+            return given
+        return {k: None if isinstance(v, dict) and v.get("value", 0) is None else v for k, v in given.items()}
+
+    def figure(self, name: str) -> Figure | None:
+        """A score by its name; None where the run has none of that name."""
+        return (self.model_extra or {}).get(name)
+
+    def figures(self) -> dict[str, Figure]:
+        """All scores by name."""
+        return {name: figure for name, figure in (self.model_extra or {}).items() if figure is not None}
+
+    def __getitem__(self, name: str) -> Figure:
+        """A score by its name.
+
+        Raises:
+            KeyError: the run has none of that name.
+        """
+        figure = self.figure(name)
+        if figure is None:
+            raise KeyError(name)
+        return figure
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it that was given, as JSON."""
+        return self.model_dump(mode="json", exclude_unset=True)
