@@ -97,7 +97,7 @@ class Subject:
         layers: whose hidden states are probed: ``last`` or ``all``.
 
     Raises:
-        UsageError: as :class:`snellen.api.Plan`.
+        UsageError: as :class:`snellen.runs.plan.Plan`.
         DataError: the data set has no classes.
     """
 
@@ -153,7 +153,7 @@ class Subject:
         """Examine the model, or another one, by a protocol; what is there already comes back.
 
         Raises:
-            UsageError: as :class:`snellen.api.Plan`.
+            UsageError: as :class:`snellen.runs.plan.Plan`.
         """
         (result,) = self._plan(model or self.model, protocol, filters or self.filters).run(self.watch)
         return result

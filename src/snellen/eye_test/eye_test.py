@@ -103,7 +103,7 @@ def run_eye_test(
 
     Raises:
         BadOption: a chart that has no levels, or fewer pictures than levels.
-        UsageError: as :class:`snellen.api.Plan`.
+        UsageError: as :class:`snellen.runs.plan.Plan`.
     """
     data = []
     charts = list(dict.fromkeys(charts))
