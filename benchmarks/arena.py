@@ -68,7 +68,16 @@ def main() -> None:
             page = []
             for k, (v, i, j, o) in enumerate(some[start : start + 2000], start):
                 turn = Turn(0, "What is it?", Answer("a cat"), Answer("a dog"))
-                battle = Battle(str(k), str(v), "bench", str(k), names[i], names[j], 1.0, turns=(turn,))
+                battle = Battle(
+                    id=str(k),
+                    voter=str(v),
+                    source="bench",
+                    item=str(k),
+                    left=names[i],
+                    right=names[j],
+                    propensity=1.0,
+                    turns=(turn,),
+                )
                 page.append((battle, Vote((Choice.LEFT, Choice.RIGHT, Choice.TIE)[o])))
             ballots.import_votes(page)
         print(f"{len(some):,} written to SQLite in {time.perf_counter() - began:.1f} s")

@@ -166,8 +166,8 @@ def look(o: argparse.Namespace) -> dict:
                 else:
                     # As many images at once as are asked for.
                     model.batch_size = count
-                    model._sharing.__dict__["images"] = count
-                    model._sharing.__dict__.pop("_once", None)
+                    model._sharing.images = count
+                    model._sharing.clear()
                 times = []
                 try:
                     for repeat in range(
@@ -419,8 +419,8 @@ def memory(o: argparse.Namespace) -> dict:
         for arm, model in (("shared", shared), ("plain", plain)):
             model.batch_size = 64
             model.memory.limit = None
-            model._sharing.__dict__["images"] = 64
-            model._sharing.__dict__.pop("_once", None)
+            model._sharing.images = 64
+            model._sharing.clear()
             for title in list(b.WORKLOADS)[:1] + list(b.WORKLOADS)[5:6]:
                 if arm == "plain" and "100" in title:
                     continue

@@ -499,7 +499,11 @@ def overhead(options: argparse.Namespace) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     model = f"pico:llava?prefix={prefix}"
                     plan = Plan(
-                        [model], ["chart:shapes"], [protocol], filters=Filters(limit=n), workspace=folder
+                        models=[model],
+                        data=["chart:shapes"],
+                        protocols=[protocol],
+                        filters=Filters(limit=n),
+                        workspace=folder,
                     )
                     (run,) = plan.run(lambda _, state, at=at: at.append((time.thread_time(), state.done)))
                 engine = 1000 * (at[-1][0] - at[0][0]) / (at[-1][1] - at[0][1])

@@ -38,7 +38,12 @@ class Numbers:
 
             def sample(self, index, labels, background):
                 return Sample(
-                    f"sample {index}", (), LABELS[index % 100], labels, background, question=f"{index}"
+                    f"sample {index}",
+                    (),
+                    label=LABELS[index % 100],
+                    labels=labels,
+                    background=background,
+                    question=f"{index}",
                 )
 
             def digest(self, index):

@@ -174,9 +174,9 @@ def main() -> None:
     """Examine and draw."""
     with tempfile.TemporaryDirectory() as workspace:
         plan = Plan(
-            [f"pico:{name}" for name in NAMES],
-            ["chart:shapes"],
-            ["closed-set", "binary", "rank"],
+            models=[f"pico:{name}" for name in NAMES],
+            data=["chart:shapes"],
+            protocols=["closed-set", "binary", "rank"],
             filters=Filters(limit=140),
             workspace=workspace,
         )
@@ -196,7 +196,10 @@ def main() -> None:
     print(f"written: {path}")
     with tempfile.TemporaryDirectory() as workspace:
         case = Subject(
-            "pico:llava-skewed", "chart:shapes", Store(workspace), ("pico:clip", "pico:classifier")
+            model="pico:llava-skewed",
+            data="chart:shapes",
+            store=Store(workspace),
+            references=("pico:clip", "pico:classifier"),
         )
         diagnosis = Path(workspace) / "diagnosis.html"
         diagnose(case).write(diagnosis)

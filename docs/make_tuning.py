@@ -80,7 +80,7 @@ def main() -> None:
 
     def tune(name: str, model: str, **more: object) -> TunedModel:
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
-        made = Tuning(model, TEST, top / name, workspace=workspace, **more)  # type: ignore[arg-type]
+        made = Tuning(model=model, data=TEST, out=top / name, workspace=workspace, **more)  # type: ignore[arg-type]
         found = made.run()
         assert found is not None
         return found

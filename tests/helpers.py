@@ -49,7 +49,7 @@ def picture(color: str = "red", size: tuple[int, int] = (16, 16)) -> Image:
 
 
 def sample(labels: Sequence[str], label: str | None = None, **more: Any) -> Sample:
-    return Sample(more.pop("id", "s1"), (picture(),), label, tuple(labels), **more)
+    return Sample(more.pop("id", "s1"), (picture(),), label=label, labels=tuple(labels), **more)
 
 
 def converse(

@@ -35,7 +35,17 @@ def ballots(anywhere):
 def battle(ballots: VoteStore, voter: str = "me", left: str = "A", right: str = "B", **more) -> Battle:
     said = more.pop("said", ("a cat", "a dog"))
     turn = Turn(0, "What is it?", *(Answer(text) for text in said))
-    made = Battle("", voter, "live", more.pop("item", "item"), left, right, 0.5, turns=(turn,), **more)
+    made = Battle(
+        id="",
+        voter=voter,
+        source="live",
+        item=more.pop("item", "item"),
+        left=left,
+        right=right,
+        propensity=0.5,
+        turns=(turn,),
+        **more,
+    )
     return ballots.keep(made)
 
 
@@ -118,7 +128,18 @@ class TestVotes:
             ballots.vote(battle(ballots).id, "me", "left", ["left:boring"])
 
     def test_nothing_to_vote_on_yet(self, ballots):
-        waiting = ballots.keep(Battle("", "me", "live", "i", "A", "B", 1.0, turns=(Turn(0, "?"),)))
+        waiting = ballots.keep(
+            Battle(
+                id="",
+                voter="me",
+                source="live",
+                item="i",
+                left="A",
+                right="B",
+                propensity=1.0,
+                turns=(Turn(0, "?"),),
+            )
+        )
         failed = battle(ballots)
         ballots.store.do(lambda c: c.execute(sa.text("UPDATE arena_answers SET outcome = 'error'")))
         for one in (waiting, failed):
@@ -495,7 +516,14 @@ class TestLive:
         with pytest.raises(UsageError, match="--data"):
             arena.random_image()
         full = Battle(
-            "b", "me", "live", "i", "one", "two", 1.0, turns=tuple(Turn(k, "?") for k in range(MAX_TURNS))
+            id="b",
+            voter="me",
+            source="live",
+            item="i",
+            left="one",
+            right="two",
+            propensity=1.0,
+            turns=tuple(Turn(k, "?") for k in range(MAX_TURNS)),
         )
         with pytest.raises(BadOption, match="Vote now"):
             arena.ask(full, "more?")

@@ -25,7 +25,7 @@ from snellen.suites.published import published
 def entry(id: str, value: float | None = 0.5, half: float = 0.1, **more) -> Entry:
     known = {"model": f"hf:org/{id}", "data": "d", "protocol": "p", "primary": "accuracy", "fingerprint": "f"}
     ends = (None, None) if value is None else (value - half, value + half)
-    return Entry(id, **{**known, **more}, value=value, low=ends[0], high=ends[1])
+    return Entry(id=id, **{**known, **more}, value=value, low=ends[0], high=ends[1])
 
 
 class TestQuery:
@@ -60,8 +60,23 @@ class TestQuery:
             Query.of(pairs)
 
     def test_filters(self):
-        one = entry("a", info=ModelInfo(3_000_000_000, True, "mit", "llava", "clip", "llama"))
-        two = entry("b", info=ModelInfo(8_000_000_000, False, "", "openai"), data="other", suites=("charts",))
+        one = entry(
+            "a",
+            info=ModelInfo(
+                parameters=3_000_000_000,
+                open=True,
+                licence="mit",
+                family="llava",
+                vision="clip",
+                language="llama",
+            ),
+        )
+        two = entry(
+            "b",
+            info=ModelInfo(parameters=8_000_000_000, open=False, licence="", family="openai"),
+            data="other",
+            suites=("charts",),
+        )
         three = entry("c")
         every = [one, two, three]
 
@@ -163,7 +178,7 @@ def test_the_pareto_line_is_of_those_that_nothing_beats(points, small):
 class TestCharts:
     @given(st.lists(st.tuples(st.floats(1e-3, 1e6), st.floats(0, 100)), min_size=2, max_size=20))
     def test_marks_stay_within_the_frame(self, points):
-        drawn = scatter([ChartPoint(x, y, "m") for x, y in points], x="x", y="y")
+        drawn = scatter([ChartPoint(x=x, y=y, name="m") for x, y in points], x="x", y="y")
         for mark in drawn["marks"]:
             assert 50 <= mark["x"] <= 540
             assert 20 <= mark["y"] <= 250
@@ -173,24 +188,34 @@ class TestCharts:
         assert len(places) <= 12
 
     def test_more_is_to_the_right_and_better_is_up(self):
-        drawn = scatter([ChartPoint(1, 10, "slow"), ChartPoint(100, 90, "fast")], x="items/s", y="accuracy %")
+        drawn = scatter(
+            [ChartPoint(x=1, y=10, name="slow"), ChartPoint(x=100, y=90, name="fast")],
+            x="items/s",
+            y="accuracy %",
+        )
         slow, fast = drawn["marks"]
         assert slow["x"] < fast["x"]
         assert slow["y"] > fast["y"]
         assert drawn["best"] == [2]
-        assert scatter([ChartPoint(1, 10, "one")], x="", y="") is None
-        assert scatter([ChartPoint(0, 10, "none"), ChartPoint(1, 10, "one")], x="", y="") is None
+        assert scatter([ChartPoint(x=1, y=10, name="one")], x="", y="") is None
+        assert (
+            scatter([ChartPoint(x=0, y=10, name="none"), ChartPoint(x=1, y=10, name="one")], x="", y="")
+            is None
+        )
 
     def test_curves_are_sorted_by_x(self):
         drawn = curves(
-            {"m": [ChartPoint(50, 20, ""), ChartPoint(2, 90, "")], "alone": [ChartPoint(2, 1, "")]},
+            {
+                "m": [ChartPoint(x=50, y=20, name=""), ChartPoint(x=2, y=90, name="")],
+                "alone": [ChartPoint(x=2, y=1, name="")],
+            },
             x="n",
             y="a",
         )
         (line,) = drawn["lines"]
         assert line["told"] == "2: 90.0, 50: 20.0"
         assert line["places"][0][0] < line["places"][1][0]
-        assert curves({"alone": [ChartPoint(2, 1, "")]}, x="", y="") is None
+        assert curves({"alone": [ChartPoint(x=2, y=1, name="")]}, x="", y="") is None
 
 
 class TestFacts:
@@ -204,7 +229,9 @@ class TestFacts:
         assert book.of("hf:Qwen/Qwen2-VL-7B-Instruct", {}).parameters == 7_000_000_000
         assert book.of("hf:HuggingFaceTB/SmolVLM-500M-Instruct", {}).parameters == 500_000_000
         assert book.of("hf:llava-hf/llava-1.5-7b-hf", {}).open is True
-        assert book.of("openai:gpt-4o", {}) == ModelInfo(None, False, "proprietary", "openai")
+        assert book.of("openai:gpt-4o", {}) == ModelInfo(
+            parameters=None, open=False, licence="proprietary", family="openai"
+        )
         assert book.of("openai:Qwen/Qwen2-VL-2B?base_url=http://localhost:1/v1", {}).open is None
         assert book.of("scripted", {}).open is None
         served = {"address": "http://localhost:8000/v1"}
@@ -228,7 +255,12 @@ class TestFacts:
         )
         found = ModelInfoIndex().of(f"hf:{tmp_path}", {}, 7_063_427_072)
         assert found == ModelInfo(
-            7_063_427_072, True, "llama2", "llava", "clip_vision_model", "lmsys/vicuna-7b"
+            parameters=7_063_427_072,
+            open=True,
+            licence="llama2",
+            family="llava",
+            vision="clip_vision_model",
+            language="lmsys/vicuna-7b",
         )
         assert ModelInfoIndex().of("pico:llava", {}).language == "llama"
 

@@ -59,9 +59,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     found = Store(tmp_path_factory.mktemp("browser") / "workspace")
     hand = SharedResources()
     Plan(
-        ["pico:llava", "pico:llava-skewed", "pico:clip"],
-        ["chart:shapes"],
-        ["closed-set?rounds=2", "rank"],
+        models=["pico:llava", "pico:llava-skewed", "pico:clip"],
+        data=["chart:shapes"],
+        protocols=["closed-set?rounds=2", "rank"],
         filters=Filters(limit=56),
         workspace=found,
         at_hand=hand,

@@ -123,9 +123,9 @@ def test_it_can_be_examined_and_learns(tmp_path):
     blind = run(model=f"hf:{out}", data="chart:shapes?n=28", workspace=tmp_path / "ws")
     assert blind.metrics["accuracy"].value < 0.3
     found = Tuning(
-        f"hf:{out}",
-        "chart:shapes?n=56",
-        tmp_path / "out",
+        model=f"hf:{out}",
+        data="chart:shapes?n=56",
+        out=tmp_path / "out",
         recipe="projector",
         train_limit=560,
         settings={"max_steps": 45, "eval_steps": 45, "per_device_train_batch_size": 16},

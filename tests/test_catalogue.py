@@ -64,7 +64,7 @@ def test_an_entry_loads_its_copy_and_runs_as_its_authors_ask(name, copies, works
     one = entry(name)
     compares = one.task in ("caption", "instruct", "rationale")
     more = {"embedding": minilm} if compares else {}
-    plan = Plan(["pico:llava"], [name], protocol_options=more)
+    plan = Plan(models=["pico:llava"], data=[name], protocol_options=more)
     (run,) = plan.run()
     rows = yaml.safe_load((ROWS / f"{name}.yaml").read_text(encoding="utf-8"))["rows"]
     assert run.status == "finished"
@@ -100,7 +100,7 @@ def test_who_answers_the_truth_is_right(name, copies, workspace, minilm):
 
     compares = one.task in ("caption", "instruct", "rationale")
     more = {"embedding": minilm} if compares else {"format": "unit"} if one.task == "grounding" else {}
-    (run,) = Plan([Scripted(answer)], [name], protocol_options=more).run()
+    (run,) = Plan(models=[Scripted(answer)], data=[name], protocol_options=more).run()
     assert run.metrics.outcomes["ok"] == run.metrics.n
     assert run.headline.value >= (0.9 if one.protocol == "vqa" and one.options["metric"] == "vqa" else 0.999)
     assert run.headline.get("n", run.metrics.n) == run.metrics.n
@@ -135,11 +135,11 @@ def test_rolled_rows_are_left_out_and_rolled_anew(copies, workspace):
 
 def test_options_that_a_user_names_win_over_the_entry_s(copies, workspace):
     write_copy("docvqa", copies)
-    (run,) = Plan(["pico:llava"], ["docvqa"]).run()
+    (run,) = Plan(models=["pico:llava"], data=["docvqa"]).run()
     assert run.primary == "anls"
-    (run,) = Plan(["pico:llava"], ["docvqa"], protocol_options={"metric": "exact"}).run()
+    (run,) = Plan(models=["pico:llava"], data=["docvqa"], protocol_options={"metric": "exact"}).run()
     assert run.primary == "exact_match"
-    (run,) = Plan(["pico:llava"], ["docvqa"], ["vqa?metric=contains"]).run()
+    (run,) = Plan(models=["pico:llava"], data=["docvqa"], protocols=["vqa?metric=contains"]).run()
     assert run.primary == "accuracy"
 
 

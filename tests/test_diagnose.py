@@ -193,10 +193,10 @@ class TestModels:
 def case(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("diagnosis") / "workspace")
     found = Subject(
-        "pico:llava-skewed",
-        "chart:shapes",
-        store,
-        ("pico:clip", "pico:classifier"),
+        model="pico:llava-skewed",
+        data="chart:shapes",
+        store=store,
+        references=("pico:clip", "pico:classifier"),
         filters=Filters(limit=84),
     )
     yield found
@@ -292,7 +292,9 @@ class TestDiagnosis:
 
 class TestWhatIsMissing:
     def test_no_training_split(self, workspace, photos):
-        case = Subject("pico:llava", f"folder:{photos}", Store(workspace), filters=Filters(limit=10))
+        case = Subject(
+            model="pico:llava", data=f"folder:{photos}", store=Store(workspace), filters=Filters(limit=10)
+        )
         found = diagnose(case, ["probe", "exposure", "gap"])
         case.close()
         assert "--train-split" in found.left_out["probe"]
@@ -300,7 +302,9 @@ class TestWhatIsMissing:
 
     def test_a_training_split_that_is_the_test(self, workspace):
         data = {"n": 28}
-        case = Subject("pico:llava", "chart:shapes", Store(workspace), train="test", data_options=data)
+        case = Subject(
+            model="pico:llava", data="chart:shapes", store=Store(workspace), train="test", data_options=data
+        )
         found = diagnose(case, ["probe", "confusions"])
         case.close()
         assert "among those that are tested" in found.left_out["probe"]
@@ -310,7 +314,9 @@ class TestWhatIsMissing:
         from snellen.diagnosis.analyses.size import Size
 
         monkeypatch.setattr(Size, "run", lambda *_: 1 / 0)
-        case = Subject("pico:llava", "chart:shapes", Store(workspace), filters=Filters(limit=28))
+        case = Subject(
+            model="pico:llava", data="chart:shapes", store=Store(workspace), filters=Filters(limit=28)
+        )
         found = diagnose(case, ["size", "confusions"])
         case.close()
         assert "ZeroDivisionError" in found.left_out["size"]
@@ -330,7 +336,13 @@ class TestWhatIsMissing:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)).save(path)
         data = f"folder:{workspace.parent / 'noise'}"
-        case = Subject("pico:llava", data, Store(workspace), train="train", filters=Filters(split="test"))
+        case = Subject(
+            model="pico:llava",
+            data=data,
+            store=Store(workspace),
+            train="train",
+            filters=Filters(split="test"),
+        )
         found = diagnose(case, ["prompts", "order", "cot", "probe"])
         case.close()
         assert found.left_out == {}
@@ -344,7 +356,9 @@ class TestWhatIsMissing:
 
         MODELS.register("free")(lambda rest: Free(lambda r: "star", "free:x"))
         try:
-            case = Subject("free:x", "chart:shapes", Store(workspace), filters=Filters(limit=56))
+            case = Subject(
+                model="free:x", data="chart:shapes", store=Store(workspace), filters=Filters(limit=56)
+            )
             found = diagnose(case, ["decoding", "probe", "exposure", "confusions"])
         finally:
             MODELS._entries.pop("free")
@@ -355,7 +369,10 @@ class TestWhatIsMissing:
     def test_one_class_or_none(self, workspace, tmp_path):
         with pytest.raises(UsageError):
             Subject(
-                "pico:llava", "chart:shapes?ask=color", Store(workspace), filters=Filters(classes=["star"])
+                model="pico:llava",
+                data="chart:shapes?ask=color",
+                store=Store(workspace),
+                filters=Filters(classes=["star"]),
             )
 
     def test_captions_of_ones_own(self, workspace, tmp_path):
@@ -364,7 +381,11 @@ class TestWhatIsMissing:
             "".join(f"a {kind}\n" * n for n, kind in enumerate(["star", "ring", "heart", "key"], 1))
         )
         case = Subject(
-            "pico:llava", "chart:shapes", Store(workspace), captions=[file], filters=Filters(limit=56)
+            model="pico:llava",
+            data="chart:shapes",
+            store=Store(workspace),
+            captions=[file],
+            filters=Filters(limit=56),
         )
         found = diagnose(case, ["exposure"]).findings[0]
         case.close()
@@ -413,7 +434,7 @@ def test_confusions_within_a_sort(tmp_path):
         for i in range(4):
             color = (hash(name) % 200, 40 * i, 90)
             Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / name / f"{i}.png")
-    case = Subject("pico:llava", f"folder:{tmp_path / 'photos'}", Store(tmp_path / "ws"))
+    case = Subject(model="pico:llava", data=f"folder:{tmp_path / 'photos'}", store=Store(tmp_path / "ws"))
     said = iter(["polar bear"] * 8 + ["cat"] * 4)
     case.hand.models["pico:llava"] = case.subject = Scripted(
         lambda request: next(said), "pico:llava", batch_size=12
@@ -431,7 +452,7 @@ def test_features_go_on_where_they_were(tmp_path):
     from snellen.models.huggingface import features as module
 
     model = MODELS.make("pico:llava")
-    selection = Subject("pico:llava", "chart:shapes?n=56", Store(tmp_path / "ws")).selection
+    selection = Subject(model="pico:llava", data="chart:shapes?n=56", store=Store(tmp_path / "ws")).selection
     places = list(range(56))
     whole = module.stored(model, selection, places, "What?", tmp_path / "whole")
     real, asked = module.features, []

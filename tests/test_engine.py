@@ -356,14 +356,14 @@ class TestRuns:
         with pytest.raises(Unsupported, match="Protocols that scripted can answer: rank"):
             run(model=mute, data="chart:shapes?n=3", protocol="closed-set")
         assert mute.loads == 0
-        plan = Plan([mute], ["chart:shapes?n=3"], ["closed-set", "rank"])
+        plan = Plan(models=[mute], data=["chart:shapes?n=3"], protocols=["closed-set", "rank"])
         assert plan.skipped == ["scripted can score, and closed-set asks it to generate"]
         (only,) = plan.run()
         assert only.protocol == "rank"
 
     def test_no_names_no_plan(self):
         with pytest.raises(UsageError, match="--model"):
-            Plan([], ["chart:shapes"], ["rank"])
+            Plan(models=[], data=["chart:shapes"], protocols=["rank"])
 
     def test_a_broken_image_stops_the_run_and_keeps_what_was_answered(self, workspace, photos, tmp_path):
         import shutil
@@ -479,14 +479,14 @@ class TestWhatOthersWrote:
 class TestPlan:
     def test_variants_can_be_told_apart_and_repeats_are_not_repeated(self, workspace):
         names = ["closed-set", "closed-set?rounds=1", "closed-set", "closed-set?rounds=2&order=fixed"]
-        plan = Plan([Scripted(guess)], ["chart:shapes?n=3"] * 2, names)
+        plan = Plan(models=[Scripted(guess)], data=["chart:shapes?n=3"] * 2, protocols=names)
         runs = plan.run()
         assert [found.protocol for found in runs] == list(dict.fromkeys(names))
         assert len({found.id for found in runs}) == 3
         assert runs[0].data == "chart:shapes?n=3"
 
     def test_a_path_is_a_folder_and_one_name_is_a_list_of_one(self, workspace, photos):
-        (found,) = Plan(Scripted(guess), photos, "closed-set?rounds=1").run()
+        (found,) = Plan(models=Scripted(guess), data=photos, protocols="closed-set?rounds=1").run()
         assert found.data == f"folder:{photos}"
 
     @pytest.mark.parametrize(
@@ -618,9 +618,9 @@ class TestForesight:
 
     def run(self, model, workspace, **more):
         plan = Plan(
-            [model],
-            ["chart:shapes"],
-            ["closed-set?rounds=2"],
+            models=[model],
+            data=["chart:shapes"],
+            protocols=["closed-set?rounds=2"],
             filters=Filters(limit=12),
             workspace=workspace,
             **more,
@@ -638,7 +638,11 @@ class TestForesight:
         again = self.Foreseeing(lambda r: "star")
         # Another run of the same questions: at most until the memory is seen to hold them.
         plan = Plan(
-            [again], ["chart:shapes"], ["closed-set?rounds=2"], filters=Filters(limit=13), workspace=workspace
+            models=[again],
+            data=["chart:shapes"],
+            protocols=["closed-set?rounds=2"],
+            filters=Filters(limit=13),
+            workspace=workspace,
         )
         plan.run()
         assert len(again.asked) == 2

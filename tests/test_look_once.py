@@ -107,7 +107,9 @@ def forced(
     model: VisionLanguageModel, way: Strategy, images: int = 1, batch_size: int = 16
 ) -> VisionLanguageModel:
     """A model that takes this way, so many images at once."""
-    model._sharing.__dict__ |= {"findings": Findings(way, 0.0, {}), "images": images, "_tokens": 10**6}
+    sharing = model._sharing
+    sharing.findings = sharing.found = Findings(way, 0.0, {})
+    sharing.images, sharing._tokens = images, 10**6
     model.batch_size = batch_size
     return model
 
@@ -305,7 +307,7 @@ class TestSelfCheck:
         folder = tiny.save(name, tmp_path, scale=2.0 if (name, dtype) == ("qwen3_5", "bfloat16") else 6.0)
         model = MODELS.make(f"hf:{folder}?dtype={dtype}")
         model.load()
-        model._sharing.__dict__["images"] = 1
+        model._sharing.images = 1
         way = model._sharing.way
         assert way is (Strategy.ROWS if fault == "leak" else way)
         assert way not in ((Strategy.PACKED,) if fault == "leak" else (Strategy.PACKED, Strategy.ROWS))
@@ -574,7 +576,9 @@ def pico(prefix) -> VisionLanguageModel:
 def test_runs_predict_the_same_both_ways(protocol, workspace):
     kept = {}
     for prefix in ("on", "off"):
-        plan = Plan([pico(prefix)], ["chart:shapes"], [protocol], filters=Filters(limit=56))
+        plan = Plan(
+            models=[pico(prefix)], data=["chart:shapes"], protocols=[protocol], filters=Filters(limit=56)
+        )
         (found,) = plan.run()
         kept[prefix] = found.predictions[["id", "prediction", "outcome", "questions"]]
         assert ("prefix" in found.manifest.model.metadata) == (prefix == "on")
@@ -592,7 +596,12 @@ def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):
     for protocol in ("binary", "binary?request_batch=1"):
         asked.clear()
         (run,) = Plan(
-            [model], ["chart:shapes"], [protocol], filters=Filters(limit=28), workspace=workspace, fresh=True
+            models=[model],
+            data=["chart:shapes"],
+            protocols=[protocol],
+            filters=Filters(limit=28),
+            workspace=workspace,
+            fresh=True,
         ).run()
         found[protocol] = run.predictions[["id", "prediction", "outcome", "questions"]]
         if protocol == "binary":
@@ -605,7 +614,9 @@ def test_the_line_that_says_which_is_printed(workspace, capsys):
     from snellen.reports.progress import progress
 
     with progress() as watch:
-        Plan([pico("auto")], ["chart:shapes"], ["closed-set"], filters=Filters(limit=4)).run(watch)
+        Plan(
+            models=[pico("auto")], data=["chart:shapes"], protocols=["closed-set"], filters=Filters(limit=4)
+        ).run(watch)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "pico, prefix auto: each image is looked at once, its questions packed behind it"
     assert not logging.getLogger("snellen").handlers

@@ -116,8 +116,16 @@ def together(
 ) -> list[Run]:
     """Runs by two replicas, which are those of one process."""
     how = {"known_options": {"metrics": "overlap", "rounds": 2, **known}, "batch_size": 8}  # several shards
-    here = Plan([name], data, protocols, **how, workspace=folder / "here").run()
-    there = Plan([name], data, protocols, **how, workspace=folder / "there", engine=TWO, sink=sink).run()
+    here = Plan(models=[name], data=data, protocols=protocols, **how, workspace=folder / "here").run()
+    there = Plan(
+        models=[name],
+        data=data,
+        protocols=protocols,
+        **how,
+        workspace=folder / "there",
+        engine=TWO,
+        sink=sink,
+    ).run()
     assert [one.id for one in here] == [one.id for one in there]
     for one, other in zip(here, there, strict=True):
         assert rows_of(one) == rows_of(other)
@@ -140,7 +148,9 @@ def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
     found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries], embedding=minilm)
     asked = {one.manifest.protocol.name for one in found}
     assert asked == (set(PROTOCOLS.entries) if name.startswith("llava") else {"rank"})
-    again = Plan([f"pico:{name}"], data[:1], ["rank"], workspace=tmp_path / "there").run()
+    again = Plan(
+        models=[f"pico:{name}"], data=data[:1], protocols=["rank"], workspace=tmp_path / "there"
+    ).run()
     assert again[0].manifest.finished in {one.manifest.finished for one in found}  # as it was
 
 
@@ -307,7 +317,7 @@ def test_what_a_replica_raises_is_told(questions, tmp_path):
     found = run(**how, workspace=tmp_path / "ws", engine=Engine(replicas=1), skip_invalid=True)
     assert found.metrics.n == 3
     assert found.metrics.skipped == 2
-    assert [bad["where"] for bad in found.manifest.data.skipped] == ["q0", "q1"]
+    assert [bad.where for bad in found.manifest.data.skipped] == ["q0", "q1"]
 
 
 def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatch):
@@ -365,9 +375,9 @@ def test_what_came_to_nothing_may_go_elsewhere(questions, tmp_path):
     (tmp_path / "afile").write_text("")
     plans = [
         Plan(
-            ["deadly:star"],
-            [questions],
-            ["vqa", "vqa?metric=exact"],
+            models=["deadly:star"],
+            data=[questions],
+            protocols=["vqa", "vqa?metric=exact"],
             workspace=tmp_path / "ws",
             engine=Engine(replicas=1),
             sink=f"parquet:{tmp_path}/{name}",
@@ -507,7 +517,9 @@ def told(questions, tmp_path):
     source = DataSource(questions, {}, Filters(), 0)
 
     def report(recipe: ModelSpec, **more: Any) -> dict[str, Any]:
-        duty = TaskSpec("run", source, PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more})
+        duty = TaskSpec(
+            run="run", data=source, protocol=PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more}
+        )
         found = Worker(desk, recipe, [duty], str(tmp_path))
         batch = {"duty": [0], "start": [0], "stop": [0]}
         return json.loads(found(batch)["report"][0])
@@ -548,9 +560,9 @@ def test_several_runs_one_of_which_fails(questions, tmp_path):
     broken = asked_about(tmp_path / "b", ["What?"] * 3)
     (tmp_path / "b/one.png").write_bytes(b"no picture")
     plan = Plan(
-        ["deadly:star"],
-        [questions, broken],
-        ["vqa", "vqa?metric=exact"],
+        models=["deadly:star"],
+        data=[questions, broken],
+        protocols=["vqa", "vqa?metric=exact"],
         workspace=tmp_path / "ws",
         engine=TWO,
         batch_size=4,
@@ -576,7 +588,7 @@ def test_bad_images_are_no_suspects(tmp_path):
     how = {"data": questions, "protocol": "vqa", "skip_invalid": True, "batch_size": 8}
     found = run(model="deadly:star", **how, workspace=tmp_path / "ws", engine=Engine(replicas=1))
     assert found.metrics.outcomes == {"ok": 7, "unparsed": 0, "refused": 0, "truncated": 0, "error": 1}
-    assert {bad["where"] for bad in found.manifest.data.skipped} == {"q2", "q7"}
+    assert {bad.where for bad in found.manifest.data.skipped} == {"q2", "q7"}
 
 
 @pytest.mark.parametrize("sink", [[], ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])

@@ -527,10 +527,10 @@ class TestStops:
     def test_one_budget_for_all_models(self, workspace):
         with Server(by_question) as server:
             plan = Plan(
-                [of(server, system="a"), of(server, system="b")],
-                [DATA],
-                ["closed-set?rounds=1"],
-                {"price_in": 1000, "price_out": 0},
+                models=[of(server, system="a"), of(server, system="b")],
+                data=[DATA],
+                protocols=["closed-set?rounds=1"],
+                model_options={"price_in": 1000, "price_out": 0},
                 max_cost=9.0,
             )
             with pytest.raises(Stopped):
@@ -815,11 +815,15 @@ class TestDryRun:
         ],
     )
     def test_what_a_model_s_own_options_change(self, workspace, model, protocol, requests, out):
-        (plain,) = Plan([model], [DATA], [protocol], filters=Filters(limit=2)).forecasts()
+        (plain,) = Plan(
+            models=[model], data=[DATA], protocols=[protocol], filters=Filters(limit=2)
+        ).forecasts()
         assert list(plain.requests) == requests
         assert list(plain.tokens_out) == out
         name = f"{model}{'&' if '?' in model else '?'}system={'word ' * 400}"
-        (longer,) = Plan([name], [DATA], [protocol], filters=Filters(limit=2)).forecasts()
+        (longer,) = Plan(
+            models=[name], data=[DATA], protocols=[protocol], filters=Filters(limit=2)
+        ).forecasts()
         assert longer.tokens_in[0] == pytest.approx(plain.tokens_in[0] + requests[0] * 500, rel=0.01)
         assert longer.tokens_in[1] == pytest.approx(plain.tokens_in[1] + requests[1] * 500, rel=0.01)
 

@@ -680,7 +680,7 @@ class TestNames:
 
     def test_what_it_cannot_do_is_refused_with_a_way_out(self, workspace):
         with Server() as server, pytest.raises(Unsupported, match="can answer: binary.*vllm:NAME"):
-            Plan([f"openai:x?base_url={server.url}"], ["chart:shapes?n=3"], ["rank"])
+            Plan(models=[f"openai:x?base_url={server.url}"], data=["chart:shapes?n=3"], protocols=["rank"])
 
 
 class TestPrices:

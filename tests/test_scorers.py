@@ -297,7 +297,9 @@ class TestJudge:
     def test_is_foreseen(self, judge, workspace):
         from snellen.runs.plan import Plan
 
-        plan = Plan(["pico:llava"], ["chart:shapes?ask=color&n=10"], ["vqa?judge=judge:x"])
+        plan = Plan(
+            models=["pico:llava"], data=["chart:shapes?ask=color&n=10"], protocols=["vqa?judge=judge:x"]
+        )
         asked, judged = plan.forecasts()
         assert asked.requests == (10, 10)
         assert (judged.model, judged.requests) == ("judge:x", (0, 20))

@@ -28,15 +28,15 @@ def test_responses_come_back_as_they_were(anywhere):
     store = Store()
     whole = Response(
         "café 🦊\n end",
-        (Score(-1.5, 3), Score(-math.inf), Score(0.1)),
-        Outcome.TRUNCATED,
-        "why",
-        0.25,
-        12,
-        3,
-        "USER: what?",
-        "a fox?",
-        {"model": "served", "usage": {"reasoning": 3}},
+        scores=(Score(-1.5, 3), Score(-math.inf), Score(0.1)),
+        outcome=Outcome.TRUNCATED,
+        reason="why",
+        latency=0.25,
+        prompt_tokens=12,
+        completion_tokens=3,
+        prompt="USER: what?",
+        thinking="a fox?",
+        meta={"model": "served", "usage": {"reasoning": 3}},
     )
     store.put([CacheEntry("k", "m", {"a": 1}, whole)])
     assert store.get(["k", "none"]) == {"k": whole}

@@ -536,7 +536,14 @@ def test_one_budget_for_all_parts(workspace):
 
     hand = SharedResources()
     for _ in range(2):
-        Plan(["pico:llava"], ["chart:shapes"], ["rank"], max_cost=5.0, at_hand=hand, workspace=workspace)
+        Plan(
+            models=["pico:llava"],
+            data=["chart:shapes"],
+            protocols=["rank"],
+            max_cost=5.0,
+            at_hand=hand,
+            workspace=workspace,
+        )
     assert hand.budget is not None
     assert hand.budget.most == 5
     assert len(hand.models) == 1

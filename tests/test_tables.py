@@ -210,7 +210,7 @@ def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
     )
     assert list(found.predictions["id"]) == ["a", "b", "d"]
     assert found.metrics.skipped == 1
-    assert reason in found.manifest.data.skipped[0]["reason"]
+    assert reason in found.manifest.data.skipped[0].reason
 
 
 @pytest.mark.parametrize(

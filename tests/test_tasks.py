@@ -167,7 +167,9 @@ class TestCircular:
         from snellen.runs.plan import Plan
 
         data = "chart:shapes?ask=multiple-choice&n=28"
-        (found,) = Plan(["pico:llava"], [data], ["multiple-choice?circular=true"]).forecasts()
+        (found,) = Plan(
+            models=["pico:llava"], data=[data], protocols=["multiple-choice?circular=true"]
+        ).forecasts()
         assert found.requests == (28, 4 * 28)
 
     def test_every_option_stands_in_every_place_once(self):
@@ -628,14 +630,14 @@ def test_pairs_that_do_not_go_together_are_left_out_and_said_so(workspace, capsy
     from snellen.runs.plan import Plan
 
     plan = Plan(
-        [Scripted(lambda r: "yes")],
-        ["chart:shapes", "chart:shapes?ask=multiple-choice"],
-        ["closed-set", "rationale"],
+        models=[Scripted(lambda r: "yes")],
+        data=["chart:shapes", "chart:shapes?ask=multiple-choice"],
+        protocols=["closed-set", "rationale"],
     )
     assert len(plan.skipped) == 2
     assert "The protocol 'rationale' needs a question with options" in plan.skipped[0]
     with pytest.raises(DataError, match="needs a question with options"):
-        Plan([Scripted(lambda r: "yes")], ["chart:shapes"], ["rationale"])
+        Plan(models=[Scripted(lambda r: "yes")], data=["chart:shapes"], protocols=["rationale"])
 
 
 def test_replay_of_a_column_that_is_not_there_is_refused(tmp_path, workspace):

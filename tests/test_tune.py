@@ -236,7 +236,7 @@ class TestSources:
             parted(DATASETS.make(f"folder:{tmp_path}"), 1.0, 0)
 
     def test_a_mixture_by_weight(self):
-        first = Source(select(DATASETS.make("chart:shapes?n=56")))
+        first = Source(selection=select(DATASETS.make("chart:shapes?n=56")))
         half = mixed("chart:shapes?ask=color&n=10@0.5", "both", 0)
         assert half.weight == 0.5
         lessons = TrainingSet([first, half])
@@ -251,26 +251,26 @@ class TestSources:
         data = DATASETS.make("chart:shapes?n=280")
         many = [i for i in range(280) if data.row(i).label != "star"]
         few = [i for i in range(280) if data.row(i).label == "star"][:2]
-        source = Source(select(Subset(data, [*few, *many], "x")), train_format="open")
+        source = Source(selection=select(Subset(data, [*few, *many], "x")), train_format="open")
         assert TrainingSet([source]).classes()["star"] == 2
         counted = TrainingSet([source], rare=True).classes()
         assert counted["star"] == counted["ring"] == 10
 
     def test_hard_ones_come_three_times(self):
         source = Source(
-            select(DATASETS.make("chart:shapes?n=28")), train_format="open", wrong=frozenset({3, 5})
+            selection=select(DATASETS.make("chart:shapes?n=28")), train_format="open", wrong=frozenset({3, 5})
         )
         lessons = TrainingSet([source])
         assert len(lessons) == 28 + 4
 
     def test_what_is_kept_apart(self):
-        source = Source(select(DATASETS.make("chart:shapes?n=560")))
+        source = Source(selection=select(DATASETS.make("chart:shapes?n=560")))
         kept = validation_split(source, 0)
         assert len(kept) == 56
         counted = [source.label(i) for i in kept]
         assert all(counted.count(name) == 2 for name in KINDS)
         assert not validation_split(
-            Source(select(DATASETS.make("chart:shapes?n=84"))), 0
+            Source(selection=select(DATASETS.make("chart:shapes?n=84"))), 0
         )  # too few to tell anything
         taught = TrainingSet([source], without=kept)
         assert len(taught) == 2 * (560 - 56)
@@ -278,7 +278,9 @@ class TestSources:
     def test_nothing_to_learn(self, tmp_path):
         (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.png", "question": "Why?"}) + "\n")
         with pytest.raises(DataError, match="nothing can be learnt"):
-            TrainingSet([Source(select(DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}?question=question")))])
+            TrainingSet(
+                [Source(selection=select(DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}?question=question")))]
+            )
 
 
 class TestLeaks:
@@ -330,7 +332,11 @@ class TestLeaks:
 
     def test_the_same_split_is_refused(self, photos, tmp_path):
         tuning = Tuning(
-            "pico:llava", f"folder:{photos}", tmp_path / "out", train=f"folder:{photos}", workspace=tmp_path
+            model="pico:llava",
+            data=f"folder:{photos}",
+            out=tmp_path / "out",
+            train=f"folder:{photos}",
+            workspace=tmp_path,
         )
         with pytest.raises(DataError, match="20 in all"):
             tuning.run()
@@ -378,7 +384,13 @@ class TestRecipes:
         with pytest.raises(BadOption, match="-o"):
             read_settings({"output_dir": "x"})
         with pytest.raises(BadOption, match="lora"):
-            Tuning("pico:llava", "chart:shapes", tmp_path / "o", recipe="loraa", workspace=tmp_path)
+            Tuning(
+                model="pico:llava",
+                data="chart:shapes",
+                out=tmp_path / "o",
+                recipe="loraa",
+                workspace=tmp_path,
+            )
         model, _ = tiny.ARCHITECTURES["llava"]()
         with pytest.raises(BadOption, match="LoRA"):
             adapters(model, {"rank": 4})
@@ -399,7 +411,7 @@ class TestTeaching:
         model = MODELS.make(f"hf:{checkpoint}?prefix=off")
         assert isinstance(model, VisionLanguageModel)
         model.load()
-        source = Source(select(DATASETS.make("chart:shapes?n=3")), train_format="open")
+        source = Source(selection=select(DATASETS.make("chart:shapes?n=3")), train_format="open")
         lessons = TrainingSet([source])
         collator = Collator(model._processor)
         rows = rows_of(lessons, collator)
@@ -480,9 +492,9 @@ class TestTeaching:
             for i in range(4):
                 draw(figure(f"{kind}/{i}", "ring"), 48).save(photos / kind / f"{i}.png")
         found = Tuning(
-            f"hf:{checkpoint}",
-            f"folder:{photos}",
-            tmp_path / "out",
+            model=f"hf:{checkpoint}",
+            data=f"folder:{photos}",
+            out=tmp_path / "out",
             train=f"conversations:{tmp_path / 'c.jsonl'}",
             settings={"max_steps": 12, "per_device_train_batch_size": 3, "learning_rate": 1e-2},
             workspace=tmp_path / "ws",
@@ -496,9 +508,9 @@ class TestTeaching:
     def test_what_cannot_be_taught(self, tmp_path):
         folder = tiny.save("blip_2", tmp_path / "m")
         with pytest.raises(Unsupported, match="cannot be fine-tuned"):
-            Tuning(f"hf:{folder}", "chart:shapes", tmp_path / "o", workspace=tmp_path)
+            Tuning(model=f"hf:{folder}", data="chart:shapes", out=tmp_path / "o", workspace=tmp_path)
         with pytest.raises(Unsupported, match="whoever runs it"):
-            Tuning("openai:gpt-4o", "chart:shapes", tmp_path / "o", workspace=tmp_path)
+            Tuning(model="openai:gpt-4o", data="chart:shapes", out=tmp_path / "o", workspace=tmp_path)
 
 
 def short(out: Path, workspace: Path, **more) -> Tuning:
@@ -507,7 +519,11 @@ def short(out: Path, workspace: Path, **more) -> Tuning:
     if more["settings"]:
         more["settings"] = {"per_device_train_batch_size": 8, "eval_steps": 6, **more["settings"]}
     return Tuning(
-        more.pop("model", "pico:llava-skewed"), "chart:shapes?n=28", out, workspace=workspace, **more
+        model=more.pop("model", "pico:llava-skewed"),
+        data="chart:shapes?n=28",
+        out=out,
+        workspace=workspace,
+        **more,
     )
 
 
@@ -536,9 +552,9 @@ class TestTuning:
     def test_it_mends_rare_classes(self, tmp_path, ws):
         """In small what docs/tuning.md reports: a gain that no chance makes, and colors are not forgotten."""
         found = Tuning(
-            "pico:llava-skewed",
-            "chart:shapes?n=196",
-            tmp_path / "out",
+            model="pico:llava-skewed",
+            data="chart:shapes?n=196",
+            out=tmp_path / "out",
             train_limit=560,
             settings={"max_steps": 40, "eval_steps": 40, "per_device_train_batch_size": 16},
             workspace=ws,
@@ -751,7 +767,12 @@ class TestTuning:
         with pytest.raises(ModelError, match="names no base"):
             MODELS.make(f"hf:{out}")
         with pytest.raises(Unsupported, match="Merge it first"):
-            Tuning(f"hf:{tmp_path / 'm'}?adapter={out}", "chart:shapes", tmp_path / "o", workspace=tmp_path)
+            Tuning(
+                model=f"hf:{tmp_path / 'm'}?adapter={out}",
+                data="chart:shapes",
+                out=tmp_path / "o",
+                workspace=tmp_path,
+            )
 
     def test_an_adapter_is_found_wherever_it_lies(self, tmp_path, ws, monkeypatch):
         """Its base by a path that holds from everywhere; named both, the base may lie elsewhere."""

@@ -229,8 +229,11 @@ class TestPages:
         from snellen.reports.charts import ChartPoint
         from snellen.web.leaderboard import MARKS, _best
 
-        points = [ChartPoint(1.0 + i, float(i % 50), f"m{i}") for i in range(60)]
-        kept = _best([ChartPoint(500.0, 1.0, "fast"), *points, ChartPoint(0.5, 99.0, "best")], small=False)
+        points = [ChartPoint(x=1.0 + i, y=float(i % 50), name=f"m{i}") for i in range(60)]
+        kept = _best(
+            [ChartPoint(x=500.0, y=1.0, name="fast"), *points, ChartPoint(x=0.5, y=99.0, name="best")],
+            small=False,
+        )
         assert len(kept) == MARKS
         assert {"fast", "best"} <= {one.name for one in kept}
 
@@ -700,7 +703,16 @@ class TestArena:
 
     def test_a_battle_that_repeats_another_is_only_judged(self, live):
         old = live.ballots.keep(
-            Battle("", "me", "live", "i", "secret-one", "secret-two", 1.0, turns=(Turn(0, "?"),))
+            Battle(
+                id="",
+                voter="me",
+                source="live",
+                item="i",
+                left="secret-one",
+                right="secret-two",
+                propensity=1.0,
+                turns=(Turn(0, "?"),),
+            )
         )
         with pytest.raises(BadOption, match="only to be judged again"):
             live.arena.ask(replace(old, repeats="b"), "And now?")

@@ -55,11 +55,21 @@ class Image:
     def __init__(self, load: Callable[[], bytes], name: str) -> None:
         self._load = load
         self.name = name
+        self._pixels: Pixels | None = None
 
     @classmethod
     def from_path(cls, path: Path) -> Image:
         """The image in a file; at most ``MAX_BYTES`` of it are read."""
         return cls(lambda: _read(path), str(path))
+
+    @classmethod
+    def recorded(cls, sha256: str, size: tuple[int, int] | None, load: Callable[[], bytes]) -> Image:
+        """An image whose hash is known, and its size in pixels where it matters; ``load`` gives the bytes."""
+        image = cls(load, f"image {sha256[:12]}")
+        image.sha256 = sha256
+        if size is not None:
+            image.size = size
+        return image
 
     @cached_property
     def data(self) -> bytes:
@@ -75,14 +85,16 @@ class Image:
         """The hash of the encoded bytes, in hex."""
         return hashlib.sha256(self.data).hexdigest()
 
-    @cached_property
+    @property
     def pixels(self) -> Pixels:
         """The picture in RGB, upright, as a person would see it.
 
         Raises:
             ImageError: as :func:`decode`.
         """
-        return decode(self.data, self.name)
+        if self._pixels is None:
+            self._pixels = decode(self.data, self.name)
+        return self._pixels
 
     @cached_property
     def _known(self) -> _Known:
@@ -105,7 +117,7 @@ class Image:
         Raises:
             ImageError: as :func:`decode`.
         """
-        small = self.__dict__.get("pixels") or decode(self.data, self.name, at_least=side)
+        small = self._pixels or decode(self.data, self.name, at_least=side)
         return preview(small, side)
 
     def as_sent(
@@ -128,7 +140,7 @@ class Image:
             and (max_bytes is None or len(self.data) <= max_bytes)
         ):
             return f"image/{known.format.lower()}", self.data
-        picture = self.__dict__.get("pixels") or decode(self.data, self.name)
+        picture = self._pixels or decode(self.data, self.name)
         if max_side is not None and max(picture.size) > max_side:
             picture = picture.copy()
             picture.thumbnail((max_side, max_side))

@@ -15,7 +15,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -61,6 +61,8 @@ class Registration:
     factory: Factory
     example: str
     listed: bool = True  # among the schemes; what is one of many has a list of its own
+    #: A keyword of the factory, and the dataclass that it takes, whose fields are options, too.
+    bundle: tuple[str, type] | None = None
 
     @property
     def summary(self) -> str:
@@ -69,9 +71,17 @@ class Registration:
 
     @cached_property
     def options(self) -> dict[str, inspect.Parameter]:
-        """The factory's keyword parameters."""
+        """The factory's keyword parameters, and the fields of its bundle."""
         parameters = inspect.signature(self.factory).parameters.values()
-        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        own = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        if self.bundle is None:
+            return own
+        name, kind = self.bundle
+        bundled = {
+            f.name: inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+            for f in fields(kind)
+        }
+        return bundled | {key: value for key, value in own.items() if key != name}
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -80,7 +90,18 @@ class Registration:
             return typing.get_type_hints(self.factory)
         function: Any = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
         annotations = {k: v for k, v in function.__annotations__.items() if k in self.options}
-        return typing.get_type_hints(types.SimpleNamespace(__annotations__=annotations), function.__globals__)
+        hints = typing.get_type_hints(
+            types.SimpleNamespace(__annotations__=annotations), function.__globals__
+        )
+        return hints if self.bundle is None else {**typing.get_type_hints(self.bundle[1]), **hints}
+
+    def make(self, *rest: str, **values: Any) -> Any:
+        """Call the factory."""
+        if self.bundle is None:
+            return self.factory(*rest, **values)
+        name, kind = self.bundle
+        bundled = {f.name: values.pop(f.name) for f in fields(kind) if f.name in values}
+        return self.factory(*rest, **{name: kind(**bundled)}, **values)
 
 
 def discover(package: str) -> Iterator[tuple[str, Any]]:
@@ -114,12 +135,16 @@ class Registry(Generic[T]):
         self._discovered = False
 
     def register(
-        self, scheme: str, *, example: str = "", listed: bool = True
+        self, scheme: str, *, example: str = "", listed: bool = True, bundle: tuple[str, type] | None = None
     ) -> Callable[[Factory], Factory]:
-        """Decorate a factory: ``factory([rest,] *, option=default, …)``."""
+        """Decorate a factory: ``factory([rest,] *, option=default, …)``.
+
+        Args:
+            bundle: a keyword of the factory, and the dataclass that it takes, whose fields are options, too.
+        """
 
         def keep(factory: Factory) -> Factory:
-            self._entries[scheme] = Registration(scheme, factory, example or scheme, listed)
+            self._entries[scheme] = Registration(scheme, factory, example or scheme, listed, bundle)
             return factory
 
         return keep
@@ -173,7 +198,7 @@ class Registry(Generic[T]):
                 )
         values = {k: convert(f"{scheme}?{k}", v, entry.hints[k]) for k, v in given.items()}
         values |= {k: v for k, v in context.items() if k in entry.options and k not in values}
-        made: T = entry.factory(rest, **values) if self.takes_rest else entry.factory(**values)
+        made: T = entry.make(rest, **values) if self.takes_rest else entry.make(**values)
         return made
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +73,7 @@ class Sample:
 
     id: str
     images: tuple[Image, ...] = ()
+    _: KW_ONLY
     label: str | None = None  #: the true class
     labels: tuple[str, ...] = ()
     background: str | None = None  #: the label, if any, that stands for "none of the others"
@@ -148,6 +149,7 @@ class Response:
     """A model's answer to one request."""
 
     text: str = ""  #: without the thinking, where the model keeps it apart
+    _: KW_ONLY
     scores: tuple[Score, ...] = ()  #: one for each continuation
     outcome: Outcome = Outcome.OK  #: OK, REFUSED, TRUNCATED or ERROR
     reason: str = ""  #: of an outcome that is not OK
@@ -168,6 +170,7 @@ class Prediction:
 
     sample_id: str
     label: str = ""
+    _: KW_ONLY
     outcome: Outcome = Outcome.OK
     reason: str = ""
     questions: int = 0  #: that the stop rule needed

@@ -200,15 +200,15 @@ def _made(
         turns.append(Turn(number, longer[2 * number], left, right))
     item = str(more.get("item") or hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24])
     battle = Battle(
-        digest[:16],
-        ballots.voter(f"import\0{judge or digest}"),
-        "import",
-        storable(item),
-        storable(models[0]),
-        storable(models[1]),
-        _share(more.get("propensity")),
-        tuple(image for image in more.get("images") or () if is_hash(str(image))),
-        {"from": storable(key), "truth": more.get("truth"), "right": _right(more.get("right"))},
+        id=digest[:16],
+        voter=ballots.voter(f"import\0{judge or digest}"),
+        source="import",
+        item=storable(item),
+        left=storable(models[0]),
+        right=storable(models[1]),
+        propensity=_share(more.get("propensity")),
+        images=tuple(image for image in more.get("images") or () if is_hash(str(image))),
+        content={"from": storable(key), "truth": more.get("truth"), "right": _right(more.get("right"))},
         created=created,
         turns=tuple(turns),
     )

@@ -146,7 +146,18 @@ class Live:
         pair = sorted((drawn.left, drawn.right))
         item = hashlib.sha256("\0".join([*pair, *images, question]).encode()).hexdigest()[:24]
         turns = (Turn(0, question),)
-        battle = Battle("", voter, self.source, item, *drawn, tuple(images), dict(more or {}), turns=turns)
+        battle = Battle(
+            id="",
+            voter=voter,
+            source=self.source,
+            item=item,
+            left=drawn.left,
+            right=drawn.right,
+            propensity=drawn.propensity,
+            images=tuple(images),
+            content=dict(more or {}),
+            turns=turns,
+        )
         return self.ballots.keep(battle)
 
     def ask(self, battle: Battle, question: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Agreement", "Quality", "agreement", "assess", "preferred_wrong"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quality:
     """What repeated battles and swapped sides show.
 
@@ -68,12 +68,12 @@ def assess(votes: Sequence[CastVote]) -> Quality:
     decisive = [vote for vote in votes if vote.choice in ("left", "right")]
     alpha, shared = _alpha([vote for vote in votes if vote.repeats is None])
     return Quality(
-        rate(same, _clusters([vote for vote, _ in again])) if same else None,
-        len(same),
-        rate([v.choice == "left" for v in decisive], _clusters(decisive)) if decisive else None,
-        len(decisive),
-        alpha,
-        shared,
+        consistency=rate(same, _clusters([vote for vote, _ in again])) if same else None,
+        repeated=len(same),
+        left=rate([v.choice == "left" for v in decisive], _clusters(decisive)) if decisive else None,
+        decisive=len(decisive),
+        alpha=alpha,
+        shared=shared,
     )
 
 

@@ -40,7 +40,7 @@ UNSEEN = 0.5
 SCALE, CENTER = 400.0, 1000.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VoteCounts:
     """Votes counted by voter, pair and outcome.
 
@@ -75,7 +75,9 @@ class VoteCounts:
             outcome = straight[row.outcome] if i < j else swapped[row.outcome]
             pair = min(i, j) * len(models) + max(i, j)
             table[:, column] = (voters.setdefault(row.voter, len(voters)), pair, outcome, row.times)
-        return cls(models, len(voters), table[0], table[1], table[2], table[3])
+        return cls(
+            models=models, voters=len(voters), voter=table[0], pair=table[1], outcome=table[2], count=table[3]
+        )
 
     @property
     def votes(self) -> int:
@@ -134,7 +136,7 @@ class VoteCounts:
         return weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """One model's place.
 
@@ -165,7 +167,7 @@ class Standing:
     group: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """All places, the best first.
 
@@ -295,19 +297,19 @@ def ranking(
         follower = order[place + 1] if place + 1 < m and members[order[place + 1]] else None
         standings.append(
             Standing(
-                tally.models[i],
-                float(ratings[i]),
-                float(low[i]),
-                float(high[i]),
-                1 + int((low[members] > high[i]).sum()),
-                int(members.sum() - (high[members] < low[i]).sum()),
-                int(met[i]),
-                int(wins[i]),
-                int(losses[i]),
-                int(drawn[i]),
-                float((wins[i] + drawn[i] / 2) / met[i]) if met[i] else math.nan,
-                None if follower is None else _needed(float(logs[i] - logs[follower]), ties),
-                int(group[i]),
+                model=tally.models[i],
+                rating=float(ratings[i]),
+                low=float(low[i]),
+                high=float(high[i]),
+                rank=1 + int((low[members] > high[i]).sum()),
+                worst=int(members.sum() - (high[members] < low[i]).sum()),
+                votes=int(met[i]),
+                wins=int(wins[i]),
+                losses=int(losses[i]),
+                ties=int(drawn[i]),
+                win_rate=float((wins[i] + drawn[i] / 2) / met[i]) if met[i] else math.nan,
+                needed=None if follower is None else _needed(float(logs[i] - logs[follower]), ties),
+                group=int(group[i]),
             )
         )
     meetings = won[:, :, 0] + won[:, :, 0].T + won[:, :, 1]
@@ -323,17 +325,17 @@ def ranking(
     alone = not styled and not group.any()
     flips, challenger = _flips(tally, logs, ties, order) if alone else (None, None)
     return Ranking(
-        tuple(standings),
-        tally.votes,
-        tally.voters,
-        tally.voters >= FEW_VOTERS,
-        ties,
-        rates,
-        tuple(tuple(int(meetings[i, j]) for j in order) for i in order),
-        flips,
-        "" if challenger is None else tally.models[challenger],
-        _points(again)[:, order],
-        style,
+        standings=tuple(standings),
+        votes=tally.votes,
+        voters=tally.voters,
+        clustered=tally.voters >= FEW_VOTERS,
+        ties=ties,
+        rates=rates,
+        meetings=tuple(tuple(int(meetings[i, j]) for j in order) for i in order),
+        flips=flips,
+        challenger="" if challenger is None else tally.models[challenger],
+        replicates=_points(again)[:, order],
+        style=style,
     )
 
 

@@ -154,7 +154,18 @@ class Recorded:
         question = self._question(left, sample)
         turn = Turn(0, question, *(self._answer(name, sample) for name in (left, right)))
         images = answers[0].images
-        return Battle("", voter, self.source, item, left, right, propensity, images, content, turns=(turn,))
+        return Battle(
+            id="",
+            voter=voter,
+            source=self.source,
+            item=item,
+            left=left,
+            right=right,
+            propensity=propensity,
+            images=images,
+            content=content,
+            turns=(turn,),
+        )
 
     def _question(self, name: str, sample: str) -> str:
         run = self._runs[name]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ArenaResults"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArenaResults:
     """The ranking, and how far it can be trusted.
 
@@ -55,13 +55,13 @@ class ArenaResults:
             style_ranking = rank(VoteCounts.of(ballots.verdicts(leaked=leaked)))
         cast = ballots.cast()
         return cls(
-            style_ranking,
-            assess(cast),
-            ballots.counts(),
-            preferred_wrong(cast),
-            tuple(_agreements(style_ranking, entries)) if style_ranking is not None else (),
-            style,
-            leaked,
+            ranking=style_ranking,
+            quality=assess(cast),
+            counts=ballots.counts(),
+            wrong=preferred_wrong(cast),
+            agreements=tuple(_agreements(style_ranking, entries)) if style_ranking is not None else (),
+            styled=style,
+            leaked=leaked,
         )
 
     def as_dict(self) -> dict[str, Any]:

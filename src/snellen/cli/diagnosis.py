@@ -86,23 +86,23 @@ def diagnose_(
     store = Store(workspace)
     with interruptible(), progress(quiet=quiet) as watch:
         case = Subject(
-            model,
-            data,
-            store,
-            reference or references_of(model),
-            train_split,
-            captions or (),
-            prompt or (),
-            layers,
-            Filters(limit=limit, skip_invalid=skip_invalid),
-            read_options("-D", data_option),
-            read_options("-M", model_option),
+            model=model,
+            data=data,
+            store=store,
+            references=reference or references_of(model),
+            train=train_split,
+            captions=captions or (),
+            prompts=prompt or (),
+            layers=layers,
+            filters=Filters(limit=limit, skip_invalid=skip_invalid),
+            data_options=read_options("-D", data_option),
+            model_options=read_options("-M", model_option),
             batch_size=batch_size,
             watch=watch,
             max_cost=max_cost,
             max_concurrency=max_concurrency,
         )
-        diagnosis = Diagnosis(redact(model), redact(data), len(case.selection))
+        diagnosis = Diagnosis(model=redact(model), data=redact(data), n=len(case.selection))
         words = [redact(model), redact(data), *(name for item in only or [] for name in item.split(","))]
         stem = "-".join(slug(word)[-60:] for word in words)
         output = output or store.folder / f"diagnosis-{stem[:200]}.html"

@@ -124,19 +124,19 @@ def run_(
         skip_invalid=skip_invalid,
     )
     plan = Plan(
-        model,
-        data,
-        protocol or (),
-        read_options("-M", model_option),
-        read_options("-D", data_option),
-        read_options("-P", protocol_option),
-        filters,
-        seed,
-        batch_size,
-        workspace,
-        fresh,
-        max_cost,
-        max_concurrency,
+        models=model,
+        data=data,
+        protocols=protocol or (),
+        model_options=read_options("-M", model_option),
+        data_options=read_options("-D", data_option),
+        protocol_options=read_options("-P", protocol_option),
+        filters=filters,
+        seed=seed,
+        batch_size=batch_size,
+        workspace=workspace,
+        fresh=fresh,
+        max_cost=max_cost,
+        max_concurrency=max_concurrency,
         engine=read_engine(engine, replicas, gpus_per_replica),
         sink=sink,
     )
@@ -326,9 +326,9 @@ def demo(
     from snellen.runs.plan import Filters, Plan
 
     plan = Plan(
-        [f"pico:{name}" for name in NAMES],
-        ["chart:shapes"],
-        ["closed-set", "binary", "rank"],
+        models=[f"pico:{name}" for name in NAMES],
+        data=["chart:shapes"],
+        protocols=["closed-set", "binary", "rank"],
         filters=Filters(limit=DEMO_SAMPLES),
         workspace=workspace,
     )

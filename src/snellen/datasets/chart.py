@@ -55,7 +55,7 @@ def chart(
     if name in EYE_CHARTS:
         if ask != "object":
             raise BadOption(f"chart:{name}?ask={ask!r} is not allowed; this chart has a question of its own.")
-        return EyeChart(name, n, seed, size, split, optotype)
+        return EyeChart(chart=name, n=n, seed=seed, size=size, split=split, optotype=optotype)
     chart_: Dataset = CHARTS[name](n, seed, size, split, ask)
     return chart_
 
@@ -98,10 +98,10 @@ class Shapes(Dataset):
         return Sample(
             name,
             (Image(lambda: encode(draw(fig, self.size)), f"{self.name}/{name}"),),
-            fig.kind,
-            labels,
-            background,
-            self.synonyms,
+            label=fig.kind,
+            labels=labels,
+            background=background,
+            synonyms=self.synonyms,
             question=question,
             choices=choices,
             answers=(choices.index(fig.kind),) if choices else (),
@@ -167,7 +167,15 @@ class Letters(Dataset):
             lambda: encode(draw_letter(letter, size, contrast, key, self.size)), f"{self.name}/{name}"
         )
         meta = {"size": size, "height": round(size * self.size, 1), "contrast": contrast}
-        return Sample(name, (image,), letter, labels, background, question="Which letter is this?", meta=meta)
+        return Sample(
+            name,
+            (image,),
+            label=letter,
+            labels=labels,
+            background=background,
+            question="Which letter is this?",
+            meta=meta,
+        )
 
     def digest(self, index: int) -> str:
         """Of the description, as for shapes."""

@@ -9,13 +9,15 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.parsing.choices import LETTERS
 from snellen.types import Region
 
-__all__ = ["AnswerAs", "BoxAs", "ColumnMapping", "Parts", "takes_columns", "values_at"]
+__all__ = ["COLUMNS", "AnswerAs", "BoxAs", "ColumnMapping", "Parts", "document_columns", "values_at"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 AnswerAs = Literal["letter", "letters", "index", "text", "yes-no"]
 BoxAs = Literal["xywh", "xyxy", "unit-xywh", "unit-xyxy"]
@@ -355,30 +357,14 @@ def _answers(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int
     return (keys.index(match[1].upper()),) if match is not None and match[1].upper() in keys else ()
 
 
-def takes_columns(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a factory ``factory(rest, columns, *, …)`` the roles of :class:`ColumnMapping` as options."""
-    hints = typing.get_type_hints(ColumnMapping)
-    own = inspect.signature(factory).parameters.values()
-    roles = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
-        for f in fields(ColumnMapping)
-    ]
+#: How a data set registers that it takes these options.
+COLUMNS = ("columns", ColumnMapping)
 
-    def make(rest: str, **options: Any) -> Any:
-        given = {name: options.pop(name) for name in hints if name in options}
-        return factory(rest, ColumnMapping(**given), **options)
 
-    kept = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
-    first = inspect.Parameter("rest", inspect.Parameter.POSITIONAL_ONLY)
-    made: Any = make
-    made.__signature__ = inspect.Signature([first, *roles, *kept])
-    made.__annotations__ = {
-        **hints,
-        **{parameter.name: factory.__annotations__[parameter.name] for parameter in kept},
-    }
-    made.__doc__ = (inspect.getdoc(factory) or "").replace("{columns}", OPTIONS)
-    made.__name__, made.__module__ = factory.__name__, factory.__module__
-    return make
+def document_columns(factory: F) -> F:
+    """Put the options of :class:`ColumnMapping` into a factory's docstring, for ``{columns}``."""
+    factory.__doc__ = (inspect.getdoc(factory) or "").replace("{columns}", OPTIONS)
+    return factory
 
 
 def satisfies(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:

@@ -41,7 +41,7 @@ COUNTS = tuple(str(n) for n in range(1, 9))
 ASKED = "Answer this question in one word: {question} Choose one from {{names}}. Answer:"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
     """Something drawn: patches around a center, all as shares of the picture's side, and its ink."""
 
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
     rng: random.Random
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """What a chart asks.
 
@@ -107,13 +107,15 @@ def _somewhere(rng: random.Random, radius: float) -> tuple[float, float]:
 
 def _acuity(of: Asked) -> tuple[list[Mark], str]:
     x, y = _somewhere(of.rng, of.level / 2)
-    return [Mark(_patches(of.label), x, y, of.level / 2)], _which(of.optotype)
+    return [Mark(patches=_patches(of.label), x=x, y=y, radius=of.level / 2)], _which(of.optotype)
 
 
 def _contrast(of: Asked) -> tuple[list[Mark], str]:
     gray = PAPER[0] * (1 - of.level)
     x, y = _somewhere(of.rng, 0.28)
-    return [Mark(_patches(of.label), x, y, 0.28, (gray, gray, gray))], _which(of.optotype)
+    return [Mark(patches=_patches(of.label), x=x, y=y, radius=0.28, ink=(gray, gray, gray))], _which(
+        of.optotype
+    )
 
 
 def _color(of: Asked) -> tuple[list[Mark], str]:
@@ -121,17 +123,19 @@ def _color(of: Asked) -> tuple[list[Mark], str]:
     gray = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2]  # as bright as the color is
     red, green, blue = (gray + of.level * (part - gray) for part in pure)
     x, y = _somewhere(of.rng, 0.28)
-    return [Mark(PATCHES[of.rng.choice(SHAPES)], x, y, 0.28, (red, green, blue))], "What color is the object?"
+    return [
+        Mark(patches=PATCHES[of.rng.choice(SHAPES)], x=x, y=y, radius=0.28, ink=(red, green, blue))
+    ], "What color is the object?"
 
 
 def _counting(of: Asked) -> tuple[list[Mark], str]:
     cells = [(column, row) for column in range(4) for row in range(4)]
     marks = [
         Mark(
-            PATCHES["circle"],
-            0.2 + 0.2 * c + of.rng.uniform(-0.04, 0.04),
-            0.2 + 0.2 * r + of.rng.uniform(-0.04, 0.04),
-            0.05,
+            patches=PATCHES["circle"],
+            x=0.2 + 0.2 * c + of.rng.uniform(-0.04, 0.04),
+            y=0.2 + 0.2 * r + of.rng.uniform(-0.04, 0.04),
+            radius=0.05,
         )
         for c, r in of.rng.sample(cells, int(of.label))
     ]
@@ -143,15 +147,18 @@ def _crowding(of: Asked) -> tuple[list[Mark], str]:
     others = of.rng.sample([name for name in _names(of.optotype) if name != of.label], 4)
     away = of.level * size
     places = [(0.5 + away, 0.5), (0.5 - away, 0.5), (0.5, 0.5 + away), (0.5, 0.5 - away)]
-    marks = [Mark(_patches(of.label), 0.5, 0.5, size / 2)]
-    marks += [Mark(_patches(name), x, y, size / 2) for name, (x, y) in zip(others, places, strict=True)]
+    marks = [Mark(patches=_patches(of.label), x=0.5, y=0.5, radius=size / 2)]
+    marks += [
+        Mark(patches=_patches(name), x=x, y=y, radius=size / 2)
+        for name, (x, y) in zip(others, places, strict=True)
+    ]
     what = "Which letter" if of.optotype == "letters" else "What type of object"
     return marks, f"{what} is in the middle?"
 
 
 def _orientation(of: Asked) -> tuple[list[Mark], str]:
     x, y = _somewhere(of.rng, of.level / 2)
-    mark = Mark(letter_patches("E"), x, y, of.level / 2, angle=WAYS[of.label])
+    mark = Mark(patches=letter_patches("E"), x=x, y=y, radius=of.level / 2, angle=WAYS[of.label])
     return [mark], "The letter E is turned. Which way do its three strokes point?"
 
 
@@ -160,8 +167,8 @@ def _relations(of: Asked) -> tuple[list[Mark], str]:
     side = -1 if of.label == "left" else 1
     y = 0.5 + of.rng.uniform(-0.2, 0.2)
     marks = [
-        Mark(PATCHES[first], 0.5 + side * of.level / 2, y, 0.06),
-        Mark(PATCHES[second], 0.5 - side * of.level / 2, 1 - y, 0.06),
+        Mark(patches=PATCHES[first], x=0.5 + side * of.level / 2, y=y, radius=0.06),
+        Mark(patches=PATCHES[second], x=0.5 - side * of.level / 2, y=1 - y, radius=0.06),
     ]
     return marks, f"Is the {first} to the left or to the right of the {second}?"
 
@@ -171,28 +178,45 @@ def _print(of: Asked) -> tuple[list[Mark], str]:
     step = 1.25 * of.level
     left = 0.5 - step * (len(word) - 1) / 2
     y = 0.5 + of.rng.uniform(-0.2, 0.2)
-    marks = [Mark(letter_patches(letter), left + i * step, y, of.level / 2) for i, letter in enumerate(word)]
+    marks = [
+        Mark(patches=letter_patches(letter), x=left + i * step, y=y, radius=of.level / 2)
+        for i, letter in enumerate(word)
+    ]
     return marks, "Which word is written here?"
 
 
 EYE_CHARTS: dict[str, Chart] = {
-    "acuity": Chart(_falling(0.8, 0.2), "height / side", _names, _acuity),
-    "contrast": Chart(_falling(1.0, 0.25), "Weber contrast", _names, _contrast),
-    "color": Chart(_falling(1.0, 0.2), "saturation", lambda optotype: tuple(COLORS)[:-1], _color),
-    "counting": Chart(tuple(range(1, 9)), "dots", lambda optotype: COUNTS, _counting, rising=False),
-    "crowding": Chart((3.4, 2.8, 2.3, 1.9, 1.6, 1.4, 1.2, 1.05), "distance / height", _names, _crowding),
-    "orientation": Chart(_falling(0.8, 0.2), "height / side", lambda optotype: tuple(WAYS), _orientation),
+    "acuity": Chart(levels=_falling(0.8, 0.2), unit="height / side", labels=_names, draw=_acuity),
+    "contrast": Chart(levels=_falling(1.0, 0.25), unit="Weber contrast", labels=_names, draw=_contrast),
+    "color": Chart(
+        levels=_falling(1.0, 0.2), unit="saturation", labels=lambda optotype: tuple(COLORS)[:-1], draw=_color
+    ),
+    "counting": Chart(
+        levels=tuple(range(1, 9)), unit="dots", labels=lambda optotype: COUNTS, draw=_counting, rising=False
+    ),
+    "crowding": Chart(
+        levels=(3.4, 2.8, 2.3, 1.9, 1.6, 1.4, 1.2, 1.05),
+        unit="distance / height",
+        labels=_names,
+        draw=_crowding,
+    ),
+    "orientation": Chart(
+        levels=_falling(0.8, 0.2),
+        unit="height / side",
+        labels=lambda optotype: tuple(WAYS),
+        draw=_orientation,
+    ),
     "relations": Chart(
-        _falling(0.6, 0.12),
-        "distance / side",
-        lambda optotype: ("left", "right"),
-        _relations,
+        levels=_falling(0.6, 0.12),
+        unit="distance / side",
+        labels=lambda optotype: ("left", "right"),
+        draw=_relations,
     ),
     "print": Chart(
-        _falling(0.12, 0.12),
-        "letter height / side",
-        lambda optotype: WORDS,
-        _print,
+        levels=_falling(0.12, 0.12),
+        unit="letter height / side",
+        labels=lambda optotype: WORDS,
+        draw=_print,
         side=448,
     ),
 }
@@ -207,7 +231,7 @@ class EyeChart(Dataset):
     VERSION = 1
 
     def __init__(
-        self, chart: str, n: int, seed: int, size: int | None, split: str, optotype: Optotype
+        self, *, chart: str, n: int, seed: int, size: int | None, split: str, optotype: Optotype
     ) -> None:
         self.name = f"chart:{chart}"
         self.chart = EYE_CHARTS[chart]
@@ -245,9 +269,9 @@ class EyeChart(Dataset):
         return Sample(
             name,
             (image,),
-            label,
-            labels,
-            background,
+            label=label,
+            labels=labels,
+            background=background,
             question=question,
             meta={"level": level, "chart": self.name},
         )

@@ -42,7 +42,7 @@ def folder(
         DataError: no such folder, no images, or two folders of one clean name.
         BadOption: a split, a background or a synonym's class that is not there.
     """
-    return Folder(path, split, names, level, background, synonyms)
+    return Folder(path=path, split=split, names=names, level=level, background=background, synonyms=synonyms)
 
 
 class Folder(Dataset):
@@ -54,6 +54,7 @@ class Folder(Dataset):
 
     def __init__(
         self,
+        *,
         path: str,
         split: str | None,
         names: str,
@@ -86,7 +87,9 @@ class Folder(Dataset):
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
         path, label = self.row(index)
         image = Image.from_path(self.root / path)
-        return Sample(path, (image,), label, labels, background, self.synonyms)
+        return Sample(
+            path, (image,), label=label, labels=labels, background=background, synonyms=self.synonyms
+        )
 
     def digest(self, index: int) -> str:
         return Image.from_path(self.root / self._paths[index]).sha256

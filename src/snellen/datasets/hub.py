@@ -12,7 +12,7 @@ from typing import Any
 
 from snellen._util.hub import check_hub
 from snellen.datasets.base import DATASETS
-from snellen.datasets.columns import ColumnMapping, takes_columns
+from snellen.datasets.columns import COLUMNS, ColumnMapping, document_columns
 from snellen.datasets.records import Record, Records
 from snellen.datasets.table import Table
 from snellen.errors import DataError, reason_of, require
@@ -88,12 +88,12 @@ def load(
     return replace(loaded, rows=Arrow(rows, name))
 
 
-@DATASETS.register("hub", example="hub:ORG/NAME[:CONFIG][@SPLIT]")
-@takes_columns
+@DATASETS.register("hub", example="hub:ORG/NAME[:CONFIG][@SPLIT]", bundle=COLUMNS)
+@document_columns
 def hub(
     name: str,
-    columns: ColumnMapping,
     *,
+    columns: ColumnMapping,
     labels: tuple[str, ...] = (),
     background: str | None = None,
     split: str | None = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
-from snellen.datasets.columns import ColumnMapping, Parts, items_of, satisfies, takes_columns
+from snellen.datasets.columns import COLUMNS, ColumnMapping, Parts, document_columns, items_of, satisfies
 from snellen.datasets.records import Delimited, JsonLines, Parquet, Records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
@@ -23,8 +23,8 @@ __all__ = ["Table", "csv_", "jsonl", "open_image", "parquet", "read_image"]
 def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Table]:
     def make(
         path: str,
-        columns: ColumnMapping,
         *,
+        columns: ColumnMapping,
         labels: tuple[str, ...] = (),
         background: str | None = None,
         allow_outside: bool = False,
@@ -49,7 +49,7 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
     Raises:
         DataError: no such file, no such column, or no rows.
     """
-    return takes_columns(make)
+    return document_columns(make)
 
 
 class Table(Dataset):
@@ -162,16 +162,18 @@ class Table(Dataset):
         return Sample(
             row.id,
             images,
-            row.label,
-            labels,
-            background,
-            self.synonyms,
-            said.question,
-            said.choices,
-            said.answers,
-            said.references,
-            tuple(_in_pixels(region, images) if shares else region for region, shares in said.regions),
-            {**{column: record.get(column) for column in self._kept}, **said.extra},
+            label=row.label,
+            labels=labels,
+            background=background,
+            synonyms=self.synonyms,
+            question=said.question,
+            choices=said.choices,
+            answers=said.answers,
+            references=said.references,
+            regions=tuple(
+                _in_pixels(region, images) if shares else region for region, shares in said.regions
+            ),
+            meta={**{column: record.get(column) for column in self._kept}, **said.extra},
         )
 
     def _parts(self, index: int, record: Mapping[str, Any]) -> Parts:
@@ -263,8 +265,8 @@ def _from_path(text: str, where: str, root: Path | None, outside: bool) -> bytes
     return Image.from_path(path).data
 
 
-jsonl = DATASETS.register("jsonl", example="jsonl:FILE")(_factory("jsonl", JsonLines))
-csv_ = DATASETS.register("csv", example="csv:FILE")(
+jsonl = DATASETS.register("jsonl", example="jsonl:FILE", bundle=COLUMNS)(_factory("jsonl", JsonLines))
+csv_ = DATASETS.register("csv", example="csv:FILE", bundle=COLUMNS)(
     _factory("csv", lambda path: Delimited(path, "\t" if path.suffix == ".tsv" else ","))
 )
-parquet = DATASETS.register("parquet", example="parquet:FILE")(_factory("parquet", Parquet))
+parquet = DATASETS.register("parquet", example="parquet:FILE", bundle=COLUMNS)(_factory("parquet", Parquet))

@@ -52,7 +52,7 @@ class ResultTable:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """What a part found.
 
@@ -82,7 +82,7 @@ class Finding:
         return {**{name: getattr(self, name) for name in kept}, "runs": list(self.runs)}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Subject:
     """A model, the images that it is examined on, and what else there is to compare with.
 
@@ -160,16 +160,16 @@ class Subject:
 
     def _plan(self, model: str, protocol: str, filters: Filters) -> Plan:
         return Plan(
-            [model],
-            [self.data],
-            [protocol],
-            self.model_options if model == self.model else {},
-            self.data_options,
-            {},
-            filters,
-            self.seed,
-            self.batch_size,
-            self.store,
+            models=[model],
+            data=[self.data],
+            protocols=[protocol],
+            model_options=self.model_options if model == self.model else {},
+            data_options=self.data_options,
+            protocol_options={},
+            filters=filters,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            workspace=self.store,
             max_cost=self.max_cost,
             max_concurrency=self.max_concurrency,
             at_hand=self.hand,

@@ -30,7 +30,7 @@ def parts() -> dict[str, Analysis]:
     return {part.name: part for part in sorted(analyses, key=lambda part: part.order)}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Diagnosis:
     """What came of it.
 
@@ -121,7 +121,9 @@ def diagnose(
         UnknownName: no such part.
         Stopped: a model gave up, or the budget is used up.
     """
-    diagnosis = into if into is not None else Diagnosis(case.model, case.data, len(case.selection))
+    diagnosis = (
+        into if into is not None else Diagnosis(model=case.model, data=case.data, n=len(case.selection))
+    )
     for part in chosen(only):
         if watch is not None:
             watch(part)

@@ -38,7 +38,7 @@ class ResultSink(ResponseCache, Protocol):
         """Keep small previews of those images that have none yet."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BatchStats:
     """What came of some samples, in numbers.
 
@@ -142,7 +142,7 @@ class SampleRunner:
                     raise ImageError(f"{error} Or leave bad images out with --skip-invalid") from error
                 self.skipped.append(InvalidRow(sample.id, str(error)))
         # What nobody would hear is not worth asking a protocol for.
-        if type(self.model).prefetch is not Model.prefetch and self.memory.asking:
+        if self.model.prefetches and self.memory.asking:
             self.model.prefetch(first_requests(good, self.protocol))
         return good
 
@@ -152,7 +152,7 @@ class SampleRunner:
         return self._record([EvaluatedSample(position, sample, lost, ())], 0.0)
 
     def _record(self, block: Sequence[EvaluatedSample], seconds: float) -> BatchStats:
-        tally = BatchStats(len(block))
+        tally = BatchStats(n=len(block))
         findings = []
         for item in block:
             sample, prediction = item.sample, item.prediction

@@ -28,7 +28,7 @@ __all__ = ["ImportReport", "ImportedResult", "import_results", "read_results"]
 ANSWER = "answer of the model"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportedResult:
     """A stored answer.
 
@@ -143,13 +143,13 @@ def _lmms(path: Path) -> Iterator[ImportedResult]:
         right = _places(target, choices)
         truths = _texts(target if isinstance(target, list) else [target])
         yield ImportedResult(
-            id_,
-            str(doc.get("question") or row.get("input") or _prompt(row)),
-            _likeliest(answered, choices) or _first(answered),
-            choices,
-            right,
-            tuple(choices[place] for place in right) or truths,
-            _score(row),
+            id=id_,
+            question=str(doc.get("question") or row.get("input") or _prompt(row)),
+            said=_likeliest(answered, choices) or _first(answered),
+            choices=choices,
+            answers=right,
+            references=tuple(choices[place] for place in right) or truths,
+            score=_score(row),
         )
 
 
@@ -275,13 +275,13 @@ def _vlmevalkit(path: Path) -> Iterator[ImportedResult]:
         right = _places(row["answer"], choices)
         hit = {"true": "1", "false": "0"}.get(said := str(row.get("hit", "")).strip().lower(), said)
         yield ImportedResult(
-            row["index"],
-            str(row.get("question", "")),
-            row["prediction"],
-            choices,
-            right,
-            tuple(choices[place] for place in right) or _texts([row["answer"]]),
-            float(hit) if hit.replace(".", "", 1).isdecimal() else None,
+            id=row["index"],
+            question=str(row.get("question", "")),
+            said=row["prediction"],
+            choices=choices,
+            answers=right,
+            references=tuple(choices[place] for place in right) or _texts([row["answer"]]),
+            score=float(hit) if hit.replace(".", "", 1).isdecimal() else None,
         )
 
 

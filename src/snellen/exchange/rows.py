@@ -19,7 +19,7 @@ NORMAL = 1.959963984540054
 LONGEST = 150
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answered:
     """A sample of a run.
 
@@ -54,15 +54,15 @@ def answered(run: Run) -> Iterator[Answered]:
         references = tuple(content.get("references") or ())
         target = (label,) if classifies and label is not None else references or ((label,) if label else ())
         yield Answered(
-            row["position"],
-            row["id"],
-            content,
-            target,
-            replies,
-            row["prediction"] or "",
-            Outcome(row["outcome"]),
-            row["reason"] or "",
-            marks,
+            position=row["position"],
+            id=row["id"],
+            content=content,
+            target=target,
+            replies=replies,
+            prediction=row["prediction"] or "",
+            outcome=Outcome(row["outcome"]),
+            reason=row["reason"] or "",
+            metrics=marks,
         )
 
 

@@ -121,9 +121,9 @@ def run_eye_test(
     made_model = MODELS.make(model) if isinstance(model, str) else model
     protocols = [] if Kind.GENERATE in made_model.kinds else ["rank"]
     plan = Plan(
-        [model],
-        list(charts),
-        protocols,
+        models=[model],
+        data=list(charts),
+        protocols=protocols,
         data_options=options,
         filters=Filters(),
         seed=seed,

@@ -38,7 +38,7 @@ class CurvePoint:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
     """A fitted curve.
 
@@ -124,7 +124,7 @@ def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> C
     share = float(right.sum() / (right.sum() + wrong.sum()))
     # Three parameters more than none: is there anything but guessing? Worse than guessing is no sight either.
     if share <= guess or 2 * (best[top] - by_chance) < chi2.ppf(LEVEL, 3):
-        return Curve(known, guess, None, rising=rising)
+        return Curve(points=known, guess=guess, location=None, rising=rising)
     within = np.flatnonzero(2 * (best[top] - best) <= chi2.ppf(LEVEL, 1))
     # The ends lie between the last threshold within and the first one without: the outer one is taken.
     outer = (within[0] - 1, within[-1] + 1)
@@ -135,7 +135,17 @@ def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> C
     if not rising:
         low, high = high, low
     beyond: Literal["", "hard", "easy"] = "hard" if top == 0 else "easy" if top == THRESHOLDS - 1 else ""
-    return Curve(known, guess, threshold, low, high, slope, lapse, rising, beyond)
+    return Curve(
+        points=known,
+        guess=guess,
+        location=threshold,
+        low=low,
+        high=high,
+        slope=slope,
+        lapse=lapse,
+        rising=rising,
+        beyond=beyond,
+    )
 
 
 def _likelihood(rates: NDArray[np.float64], right: Any, wrong: Any) -> Any:

@@ -12,7 +12,7 @@ from snellen.runs.run import Run
 __all__ = ["Entry", "entry_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One line of a leaderboard: a run, or a published figure.
 
@@ -61,26 +61,27 @@ def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> En
     figures, manifest = run.metrics, run.manifest
     head = run.headline
     return Entry(
-        run.id,
-        run.model,
-        run.data,
-        run.protocol,
-        run.primary,
-        head.value if head else None,
-        head.low if head else None,
-        head.high if head else None,
-        figures.n,
-        manifest.protocol.options.get("candidates") or len(manifest.data.labels),
-        manifest.data.fingerprint,
-        run.status,
-        {name: figure.as_dict() for name in figures.scores if (figure := figures.figure(name))},
-        figures.items_per_second,
+        id=run.id,
+        model=run.model,
+        data=run.data,
+        protocol=run.protocol,
+        primary=run.primary,
+        value=head.value if head else None,
+        low=head.low if head else None,
+        high=head.high if head else None,
+        n=figures.n,
+        classes=manifest.protocol.options.get("candidates") or len(manifest.data.labels),
+        fingerprint=manifest.data.fingerprint,
+        status=run.status,
+        scores={name: figure.as_dict() for name in figures.scores if (figure := figures.figure(name))},
+        speed=figures.items_per_second,
         # What a model behind an address takes is not what asking it takes.
-        figures.peak_gpu_bytes or (None if "address" in manifest.model.metadata else figures.peak_rss_bytes),
-        figures.cost,
-        figures.outcomes,
-        figures.skipped,
-        str(manifest.finished or manifest.started),
-        book.of(run.model, manifest.model.identity, figures.parameters),
-        suites,
+        memory=figures.peak_gpu_bytes
+        or (None if "address" in manifest.model.metadata else figures.peak_rss_bytes),
+        cost=figures.cost,
+        outcomes=figures.outcomes,
+        skipped=figures.skipped,
+        date=str(manifest.finished or manifest.started),
+        info=book.of(run.model, manifest.model.identity, figures.parameters),
+        suites=suites,
     )

@@ -33,7 +33,7 @@ SIZES: tuple[tuple[str, float, float], ...] = (
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """What is known of a model; empty or None where it is not.
 
@@ -157,12 +157,12 @@ def _from_name(name: str, identity: Mapping[str, Any]) -> ModelInfo:
     if size is not None:
         parameters = int(float(size[1]) * (1e9 if size[2].lower() == "b" else 1e6))
     if scheme in ("hf", "clip", "classifier", "pico"):
-        return ModelInfo(parameters, True, family=re.split(r"[-_.\d]", last.lower())[0])
+        return ModelInfo(parameters=parameters, open=True, family=re.split(r"[-_.\d]", last.lower())[0])
     known = identity.get("address", "//api.openai.com")
     if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
         # Behind OpenAI's own address: nobody else has the weights.
-        return ModelInfo(None, False, "proprietary", family="openai")
-    return ModelInfo(parameters, None, family=scheme)
+        return ModelInfo(parameters=None, open=False, licence="proprietary", family="openai")
+    return ModelInfo(parameters=parameters, open=None, family=scheme)
 
 
 def _folder(name: str, identity: Mapping[str, Any]) -> Path | None:

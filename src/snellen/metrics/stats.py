@@ -203,7 +203,7 @@ def bootstrap(
     return Estimate(point, min(float(low), point), max(float(high), point))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
     """Two runs on the same samples.
 
@@ -279,7 +279,16 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
     if binary:
         low, high = max(-1.0, low), min(1.0, high)
     estimate = Estimate(center, low, high)
-    return Paired(estimate, only_first, only_second, n, groups, p, test, quantiles * error)
+    return Paired(
+        difference=estimate,
+        only_first=only_first,
+        only_second=only_second,
+        n=n,
+        clusters=groups,
+        p=p,
+        test=test,
+        detectable=quantiles * error,
+    )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -163,6 +163,9 @@ class Model(ABC):
         """
         _ = image.pixels
 
+    #: Whether :meth:`prefetch` does anything.
+    prefetches: bool = False
+
     def prefetch(self, requests: Sequence[Request]) -> None:
         """Told in another thread of requests that will come soon: what can be made ready may be."""
 

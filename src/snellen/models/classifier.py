@@ -42,7 +42,9 @@ def classifier(
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-    weights = Checkpoint.find(f"classifier:{checkpoint}", checkpoint, revision, dtype, device)
+    weights = Checkpoint.find(
+        f"classifier:{checkpoint}", checkpoint, revision=revision, dtype=dtype, device=device
+    )
     return Classifier(weights, read_mapping(mapping))
 
 

@@ -133,7 +133,7 @@ def clip(
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
 
-    weights = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision, dtype, device)
+    weights = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision=revision, dtype=dtype, device=device)
     return DualEncoder(weights, template)
 
 

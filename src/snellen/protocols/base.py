@@ -249,7 +249,9 @@ def per_length(score: Score, text: str, how: Normalise) -> float:
 
 def failed(sample: Sample, failure: ParseFailure, questions: int, **details: Any) -> Prediction:
     """The prediction of an examination that ended in a parse failure: none."""
-    return Prediction(sample.id, "", failure.outcome, failure.reason, questions, details=details)
+    return Prediction(
+        sample.id, "", outcome=failure.outcome, reason=failure.reason, questions=questions, details=details
+    )
 
 
 def slots(option: str, prompt: str, *names: str) -> None:

@@ -50,4 +50,4 @@ class Caption(FreeTextProtocol, Protocol):
         text = fill(self.prompt or usual, words=str(self.words))
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
         said, outcome, reason = free_text(reply)
-        return Prediction(sample.id, said, outcome, reason, 1)
+        return Prediction(sample.id, said, outcome=outcome, reason=reason, questions=1)

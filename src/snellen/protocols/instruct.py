@@ -44,4 +44,4 @@ class Instruct(FreeTextProtocol, Protocol):
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
         said, outcome, reason = free_text(reply)
-        return Prediction(sample.id, said, outcome, reason, 1)
+        return Prediction(sample.id, said, outcome=outcome, reason=reason, questions=1)

@@ -71,7 +71,14 @@ class Rationale(Protocol):
         if isinstance(choice, ParseFailure):
             return failed(sample, choice, 1, **details)
         label = _label(sample)[choice]
-        return Prediction(sample.id, label, outcome, reason, 1, details={**details, "choice": choice})
+        return Prediction(
+            sample.id,
+            label,
+            outcome=outcome,
+            reason=reason,
+            questions=1,
+            details={**details, "choice": choice},
+        )
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Whether the label is right."""

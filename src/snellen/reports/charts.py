@@ -15,7 +15,7 @@ __all__ = ["ChartPoint", "curves", "scatter"]
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChartPoint:
     """A mark: where, with which interval of y, what it is called, and where a click on it leads."""
 

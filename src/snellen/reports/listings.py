@@ -31,7 +31,7 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
             "what": entry.summary,
             # A shorthand's options are those of what it is short for, as its summary says.
             "options": {}
-            if hasattr(entry.factory, "__wrapped__")
+            if entry.bundle is not None and entry.scheme != "openai" and what == "models"
             else {name: _default(p.default) for name, p in entry.options.items()},
         }
         for entry in registries[what].entries.values()

@@ -140,7 +140,9 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
 def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Scores against speeds."""
     points = [
-        ChartPoint(run.metrics.items_per_second, 100 * _figure(run).value, f"{run.model} {run.protocol}")
+        ChartPoint(
+            x=run.metrics.items_per_second, y=100 * _figure(run).value, name=f"{run.model} {run.protocol}"
+        )
         for run in runs
         if run.metrics.items_per_second
     ]

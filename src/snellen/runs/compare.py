@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two runs on their shared samples.
 
@@ -89,7 +89,16 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
         results.append(_pair(first.id, other.id, frames[first.id], frames[other.id], of_classes=classes))
     adjusted = holm([result.p for result, *_ in results])
     return [
-        Comparison(first.id, other.id, result, p, left_out, classes, disagreements, first.primary)
+        Comparison(
+            first=first.id,
+            second=other.id,
+            result=result,
+            p_adjusted=p,
+            left_out=left_out,
+            classes=classes,
+            disagreements=disagreements,
+            score=first.primary,
+        )
         for (first, other), (result, left_out, classes, disagreements), p in zip(
             pairs, results, adjusted, strict=True
         )

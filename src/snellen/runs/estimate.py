@@ -19,7 +19,7 @@ __all__ = ["Forecast", "forecast", "forecast_scorers"]
 PROBED = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """What an examination takes, each figure from the least to the most.
 
@@ -110,14 +110,14 @@ def _foretold(
     # An answer may be one token long; what the most would be is known.
     prices = [model.price(low[0], low[1], low[0]), model.price(high[0], high[1], high[2])]
     return Forecast(
-        model.name,
-        data.name,
-        title,
-        len(data),
-        (low[0], high[0]),
-        (low[1], high[1]),
-        (low[0], high[2]),
-        None if prices[0] is None or prices[1] is None else (prices[0], prices[1]),
+        model=model.name,
+        data=data.name,
+        protocol=title,
+        samples=len(data),
+        requests=(low[0], high[0]),
+        tokens_in=(low[1], high[1]),
+        tokens_out=(low[0], high[2]),
+        cost=None if prices[0] is None or prices[1] is None else (prices[0], prices[1]),
     )
 
 

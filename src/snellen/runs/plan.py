@@ -107,7 +107,7 @@ class SharedResources:
     budget: Budget | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Plan:
     """Every model under every protocol on every data set, as far as they go together.
 
@@ -343,7 +343,13 @@ class Plan:
         n = len(evaluation.data)
         ids = {place: evaluation.data.id(place) for place in range(0, n, max(1, n // 50))}
         return TaskSpec(
-            evaluation.run, source, evaluation.protocol, n, ids, evaluation.cache_salt, evaluation.sink
+            run=evaluation.run,
+            data=source,
+            protocol=evaluation.protocol,
+            n=n,
+            ids=ids,
+            cache_salt=evaluation.cache_salt,
+            sink=evaluation.sink,
         )
 
     def forecasts(self) -> list[Forecast]:

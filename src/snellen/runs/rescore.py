@@ -132,16 +132,16 @@ class _RecordedData(Dataset):
         return Sample(
             row["id"],
             tuple(_known(sha256, size) for sha256, size in zip(row["images"], sizes, strict=True)),
-            row["label"],
-            labels,
-            background,
-            {key: tuple(names) for key, names in content.get("synonyms", {}).items()},
-            content.get("question"),
-            tuple(content.get("choices", ())),
-            tuple(content.get("answers", ())),
-            tuple(content.get("references", ())),
-            tuple(_region(region) for region in content.get("regions", ())),
-            content.get("meta", {}),
+            label=row["label"],
+            labels=labels,
+            background=background,
+            synonyms={key: tuple(names) for key, names in content.get("synonyms", {}).items()},
+            question=content.get("question"),
+            choices=tuple(content.get("choices", ())),
+            answers=tuple(content.get("answers", ())),
+            references=tuple(content.get("references", ())),
+            regions=tuple(_region(region) for region in content.get("regions", ())),
+            meta=content.get("meta", {}),
         )
 
     def digest(self, index: int) -> str:
@@ -160,8 +160,4 @@ def _known(sha256: str, size: Sequence[int] | None) -> Image:
     def gone() -> bytes:
         raise UsageError("A stored run keeps its images' hashes, not the images.")
 
-    image = Image(gone, f"image {sha256[:12]}")
-    image.__dict__["sha256"] = sha256
-    if size is not None:
-        image.__dict__["size"] = (size[0], size[1])
-    return image
+    return Image.recorded(sha256, None if size is None else (size[0], size[1]), gone)

@@ -28,12 +28,11 @@ class Run:
     def __init__(self, store: Store, run: str, row: dict[str, Any] | None = None) -> None:
         self._store = store
         self.id = run
-        if row is not None:
-            self.__dict__["_row"] = row
+        self._given = row
 
     @cached_property
     def _row(self) -> dict[str, Any]:
-        return self._store.run(self.id)
+        return self._store.run(self.id) if self._given is None else self._given
 
     @property
     def status(self) -> str:

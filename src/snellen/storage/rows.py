@@ -98,15 +98,15 @@ def response_of(row: Mapping[Any, Any]) -> Response:
     """The answer that a row holds."""
     return Response(
         row["text"],
-        tuple(Score(-math.inf if value is None else value, n) for value, n in row["scores"]),
-        Outcome(row["outcome"]),
-        row["reason"],
-        row["latency"],
-        row["prompt_tokens"],
-        row["completion_tokens"],
-        row["prompt"],
-        row["thinking"],
-        row["meta"],
+        scores=tuple(Score(-math.inf if value is None else value, n) for value, n in row["scores"]),
+        outcome=Outcome(row["outcome"]),
+        reason=row["reason"],
+        latency=row["latency"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        prompt=row["prompt"],
+        thinking=row["thinking"],
+        meta=row["meta"],
     )
 
 

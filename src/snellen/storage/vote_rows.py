@@ -76,7 +76,7 @@ class Vote:
     created: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Battle:
     """Two anonymous models side by side.
 

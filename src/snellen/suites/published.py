@@ -65,12 +65,12 @@ def _published(suite: str, part: Any, data: str, row: Sequence[Any]) -> Entry:
     primary = "accuracy" if "accuracy" in figures else next(iter(scores), "accuracy")
     gigabytes = figures.get("gpu_gb")
     return Entry(
-        "",
-        str(row[0]),
-        data,
-        title,
-        primary,
-        scores.get(primary, {}).get("value"),
+        id="",
+        model=str(row[0]),
+        data=data,
+        protocol=title,
+        primary=primary,
+        value=scores.get(primary, {}).get("value"),
         scores=scores,
         speed=figures.get("items_per_second"),
         memory=None if gigabytes is None else 1e9 * gigabytes,

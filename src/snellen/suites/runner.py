@@ -310,9 +310,9 @@ def _plans(
                     more: Any = more,
                 ) -> Plan:
                     return Plan(
-                        [model],
-                        [data],
-                        part.protocols,
+                        models=[model],
+                        data=[data],
+                        protocols=part.protocols,
                         data_options={**part.data_options, **(more if where == "data" else {})},
                         protocol_options={**part.protocol_options, **(more if where == "protocol" else {})},
                         filters=Filters(**filters),

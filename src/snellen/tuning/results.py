@@ -14,7 +14,7 @@ from snellen.runs.run import Run
 __all__ = ["Result", "of_classes", "result_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """A task before and after, on the same samples.
 
@@ -94,7 +94,15 @@ def result_of(before: Run, after: Run) -> Result:
     asked, now = (run.manifest.protocol.name for run in (before, after))
     title = f"{after.manifest.data.name}, {asked}" + (f" → {now}" if now != asked else "")
     scores = [float(run.metrics[run.primary].value) for run in (before, after)]
-    return Result(title, comparison.score, before.id, after.id, scores[0], scores[1], comparison.result)
+    return Result(
+        task=title,
+        score=comparison.score,
+        first=before.id,
+        second=after.id,
+        before=scores[0],
+        after=scores[1],
+        paired=comparison.result,
+    )
 
 
 def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None:
@@ -109,4 +117,13 @@ def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None
     difference = paired(right[1], right[0], clusters)
     title = f"the {len(classes)} classes that it found least before"
     means = [sum(marks) / len(marks) for marks in right]
-    return Result(title, "accuracy", before.id, after.id, means[0], means[1], difference, tuple(classes))
+    return Result(
+        task=title,
+        score="accuracy",
+        first=before.id,
+        second=after.id,
+        before=means[0],
+        after=means[1],
+        paired=difference,
+        classes=tuple(classes),
+    )

@@ -163,7 +163,7 @@ def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
         return None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Source:
     """Samples that are learnt from, and how.
 
@@ -216,7 +216,7 @@ def mixed(name: str, train_format: TrainFormat, seed: int, *, skip_invalid: bool
         raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
     selection = select(_own_split(head, {}) or DATASETS.make(head), skip_invalid=skip_invalid)
     selection.name = head
-    return Source(selection, weight, train_format, seed)
+    return Source(selection=selection, weight=weight, train_format=train_format, seed=seed)
 
 
 class TrainingSet(Sequence[Example]):

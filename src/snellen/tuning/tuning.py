@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,7 +44,7 @@ LOOKED = 500
 CARRIED = ("device", "dtype", "attn", "quantization")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TunedModel:
     """What came of a tuning.
 
@@ -74,7 +74,7 @@ class TunedModel:
         }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tuning:
     """A model, what it is to learn, and how. Done twice, it goes on where it was stopped.
 
@@ -194,7 +194,7 @@ class Tuning:
         self._retention_plans = [self._retention_plan(self.model, name) for name in self._retention]
         wanted = Filters(shuffle=True, limit=self.train_limit, skip_invalid=self.filters.skip_invalid)
         classes = self._test.labels if set(self._test.labels) < set(learnt.labels) else ()
-        wanted = Filters(**{**wanted.__dict__, "classes": classes})
+        wanted = replace(wanted, classes=classes)
         self._learnt = wanted.apply(learnt, self.seed)
         self._learnt.name = learnt.name
         if learnt.labels and self._test.labels:
@@ -206,7 +206,9 @@ class Tuning:
                 )
         if self._classless and (self._dual or self.recipe == "head"):
             raise DataError(f"{learnt.name} has no classes, and a classifier is taught them.")
-        self._sources = [Source(self._learnt, 1.0, self.train_format, self.seed)]
+        self._sources = [
+            Source(selection=self._learnt, weight=1.0, train_format=self.train_format, seed=self.seed)
+        ]
         skip = self.filters.skip_invalid
         self._sources += [mixed(name, self.train_format, self.seed, skip_invalid=skip) for name in self.mix]
 
@@ -264,16 +266,16 @@ class Tuning:
     def _plan(self, model: str, data: Any, protocols: Sequence[str], *, examined: Filters) -> Plan:
         options = self.model_options if model == self.model else self._carried
         return Plan(
-            [model],
-            [data],
-            protocols,
-            options,
-            self.data_options if data == self.data else {},
-            {},
-            examined,
-            self.seed,
-            self.batch_size,
-            self.workspace,
+            models=[model],
+            data=[data],
+            protocols=protocols,
+            model_options=options,
+            data_options=self.data_options if data == self.data else {},
+            protocol_options={},
+            filters=examined,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            workspace=self.workspace,
             at_hand=self._hand,
         )
 
@@ -339,7 +341,14 @@ class Tuning:
         draw_curves(taught.log, self.out / "curves.png")
         if self.merge:
             self._merge()
-        tuned = TunedModel(self.tuned_name, self.out, results, weakest, facts, tuple(self.notes))
+        tuned = TunedModel(
+            model=self.tuned_name,
+            folder=self.out,
+            results=results,
+            weakest=weakest,
+            facts=facts,
+            notes=tuple(self.notes),
+        )
         self._record.add(
             {
                 **facts,
@@ -468,7 +477,9 @@ class Tuning:
             }
         if self._dual or self.recipe == "head":
             return TrainingSet(
-                [Source(self._learnt, 1.0, "open", self.seed)], without=without, seed=self.seed
+                [Source(selection=self._learnt, weight=1.0, train_format="open", seed=self.seed)],
+                without=without,
+                seed=self.seed,
             )
         return TrainingSet(self._sources, rare="rare" in self.oversample, without=without, seed=self.seed)
 
@@ -530,7 +541,10 @@ class Tuning:
                 subject.close()
         watched = None
         if seen is not None:
-            watched = TrainingSet([Source(seen, 1.0, self.train_format, self.seed)], seed=self.seed)
+            watched = TrainingSet(
+                [Source(selection=seen, weight=1.0, train_format=self.train_format, seed=self.seed)],
+                seed=self.seed,
+            )
         return teach(
             subject,
             self._recipe,

@@ -118,12 +118,12 @@ def _chart(group: Group, axis: str) -> dict[str, Any] | None:
     label, value, small = _AXES[axis]
     points = [
         ChartPoint(
-            x,
-            100 * e.value,
-            _named(e, group),
-            _percent(e.low),
-            _percent(e.high),
-            f"/runs/{e.id}" if e.id else "",
+            x=x,
+            y=100 * e.value,
+            name=_named(e, group),
+            low=_percent(e.low),
+            high=_percent(e.high),
+            href=f"/runs/{e.id}" if e.id else "",
         )
         for e in group.entries
         if e.value is not None and (x := value(e))
@@ -175,7 +175,7 @@ def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         if entry.value is not None and entry.classes and not entry.published:
             bare = entry.protocol.partition("?")[0]
             lines = by_data.setdefault((entry.data, entry.primary), {})
-            point = ChartPoint(entry.classes, 100 * entry.value, entry.model)
+            point = ChartPoint(x=entry.classes, y=100 * entry.value, name=entry.model)
             lines.setdefault(f"{entry.model}, {bare}", {})[entry.classes] = point
     charts = []
     for (data, primary), lines in sorted(by_data.items()):

@@ -68,7 +68,16 @@ class Confusions(Analysis):
             "unread": unread,
             "siblings": kin if sorts else None,
         }
-        return Finding(self.name, "Confusions", verdict, "", tables, (), figures, (case.closed.id,))
+        return Finding(
+            part=self.name,
+            title="Confusions",
+            verdict=verdict,
+            about="",
+            tables=tables,
+            charts=(),
+            figures=figures,
+            runs=(case.closed.id,),
+        )
 
 
 PART = Confusions()

@@ -43,15 +43,15 @@ class ChainOfThought(Analysis):
         table = ResultTable(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)
         figures = {"difference": gap.result.difference.as_dict(), "tokens": tokens}
         return Finding(
-            self.name,
-            "Chain of thought",
-            verdict,
-            "",
-            (table,),
-            (),
-            figures,
-            (plain.id, thought.id),
-            shows,
+            part=self.name,
+            title="Chain of thought",
+            verdict=verdict,
+            about="",
+            tables=(table,),
+            charts=(),
+            figures=figures,
+            runs=(plain.id, thought.id),
+            shows=shows,
         )
 
 

@@ -68,7 +68,16 @@ class DecodingRules(Analysis):
             },
         }
         ids = (case.closed.id, *(run.id for run in runs.values()))
-        return Finding(self.name, "DecodingRules", verdict, "", (table,), (), figures, ids)
+        return Finding(
+            part=self.name,
+            title="DecodingRules",
+            verdict=verdict,
+            about="",
+            tables=(table,),
+            charts=(),
+            figures=figures,
+            runs=ids,
+        )
 
 
 PART = DecodingRules()

@@ -70,7 +70,7 @@ class Exposure(Analysis):
             ),
         )
         chart = scatter(
-            [ChartPoint(n + 1, 100 * r, f"{name} ({n:,})") for name, n, r, _ in rows],
+            [ChartPoint(x=n + 1, y=100 * r, name=f"{name} ({n:,})") for name, n, r, _ in rows],
             x="texts that name the class, plus one",
             y="recall %",
             pareto_line=False,
@@ -88,7 +88,15 @@ class Exposure(Analysis):
             "ones."
         )
         return Finding(
-            self.name, "Exposure", verdict, about, tables, charts, figures, (case.closed.id,), shows
+            part=self.name,
+            title="Exposure",
+            verdict=verdict,
+            about=about,
+            tables=tables,
+            charts=charts,
+            figures=figures,
+            runs=(case.closed.id,),
+            shows=shows,
         )
 
     def _lines(self, case: Subject) -> tuple[Iterator[str], str]:

@@ -101,9 +101,9 @@ class Gap(Analysis):
         }
         runs = tuple(run.id for run in (*own.values(), *beside.values()))
         return Finding(
-            self.name,
-            "The gap",
-            verdict,
+            part=self.name,
+            title="The gap",
+            verdict=verdict,
             tables=(table,),
             figures=figures,
             runs=runs,

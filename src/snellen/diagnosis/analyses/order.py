@@ -88,7 +88,17 @@ class Order(Analysis):
             "by_rounds": {r: wins[r] / len(rows) for r in range(1, ROUNDS + 1)},
         }
         ids = (fixed.id, voted.id, case.closed.id)
-        return Finding(self.name, "Order of names", verdict, "", (places, rounds_), (), figures, ids, shows)
+        return Finding(
+            part=self.name,
+            title="Order of names",
+            verdict=verdict,
+            about="",
+            tables=(places, rounds_),
+            charts=(),
+            figures=figures,
+            runs=ids,
+            shows=shows,
+        )
 
 
 PART = Order()

@@ -136,7 +136,17 @@ class Probe(Analysis):
             "guessing": guess,
         }
         charts = self._by_depth(accuracies)
-        return Finding(self.name, "Probe", verdict, "", (table,), charts, figures, (case.closed.id,), shows)
+        return Finding(
+            part=self.name,
+            title="Probe",
+            verdict=verdict,
+            about="",
+            tables=(table,),
+            charts=charts,
+            figures=figures,
+            runs=(case.closed.id,),
+            shows=shows,
+        )
 
     def _train(self, case: Subject) -> tuple[Selection, int]:
         """Some of each class of the training split without what is tested, and how many that was."""
@@ -184,8 +194,15 @@ class Probe(Analysis):
         for title, accuracy in accuracies.items():
             if title.startswith("layer") and title.endswith("linear"):
                 layer, _, rest = title.removeprefix("layer ").partition(", ")
-                ends = (100 * accuracy.low, 100 * accuracy.high)
-                lines.setdefault(rest, []).append(ChartPoint(int(layer), 100 * accuracy.value, "", *ends))
+                lines.setdefault(rest, []).append(
+                    ChartPoint(
+                        x=int(layer),
+                        y=100 * accuracy.value,
+                        name="",
+                        low=100 * accuracy.low,
+                        high=100 * accuracy.high,
+                    )
+                )
         drawn = curves(lines, x="layer", y="accuracy %")
         return () if drawn is None else ({"kind": "curves", **drawn},)
 

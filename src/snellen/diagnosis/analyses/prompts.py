@@ -51,7 +51,17 @@ class Prompts(Analysis):
             "pairs_parted": len(apart),
         }
         ids = tuple(run.id for run in runs.values())
-        return Finding(self.name, "Wordings", verdict, "", (table,), (), figures, ids, shows)
+        return Finding(
+            part=self.name,
+            title="Wordings",
+            verdict=verdict,
+            about="",
+            tables=(table,),
+            charts=(),
+            figures=figures,
+            runs=ids,
+            shows=shows,
+        )
 
 
 PART = Prompts()

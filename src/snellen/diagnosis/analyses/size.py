@@ -43,7 +43,16 @@ class Size(Analysis):
         rows = tuple((name, told(accuracies[name]), str(len(groups[name]))) for name in order)
         table = ResultTable((what, "accuracy (95 %)", "samples"), rows)
         figures = {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
-        return Finding(self.name, "Size", verdict, "", (table,), (), figures, (case.closed.id,))
+        return Finding(
+            part=self.name,
+            title="Size",
+            verdict=verdict,
+            about="",
+            tables=(table,),
+            charts=(),
+            figures=figures,
+            runs=(case.closed.id,),
+        )
 
     def _sizes(self, case: Subject) -> tuple[dict[str, str], str]:
         """Each sample's group, and what it is grouped by."""

@@ -36,7 +36,7 @@ class Sweep(Analysis):
             except UsageError as error:
                 case.missing[name] = str(error)
         drawn = {name: [_point(n, run) for n, run in runs.items()] for name, runs in lines.items()}
-        drawn["guessing"] = [ChartPoint(n, 100 / n, "") for n in sizes]
+        drawn["guessing"] = [ChartPoint(x=n, y=100 / n, name="") for n in sizes]
         fewer = {
             n: case.run("closed-set?rounds=1", filters=replace(case.filters, num_classes=n))
             for n in sizes[:-1]
@@ -64,7 +64,17 @@ class Sweep(Analysis):
         figures["classes alone"] = {n: estimate_of(run).as_dict() for n, run in fewer.items()}
         ids = tuple(run.id for runs in (*lines.values(), fewer) for run in runs.values())
         charts = () if chart is None else ({"kind": "curves", **chart},)
-        return Finding(self.name, "Fewer names", verdict, "", (table,), charts, figures, ids, shows)
+        return Finding(
+            part=self.name,
+            title="Fewer names",
+            verdict=verdict,
+            about="",
+            tables=(table,),
+            charts=charts,
+            figures=figures,
+            runs=ids,
+            shows=shows,
+        )
 
     def _run(self, case: Subject, n: int, total: int) -> Run:
         return case.closed if n == total else case.run(f"closed-set?rounds=1&candidates={n}")
@@ -124,7 +134,7 @@ def _change(
 
 def _point(n: int, run: Run) -> ChartPoint:
     figure = estimate_of(run)
-    return ChartPoint(n, 100 * figure.value, "", 100 * figure.low, 100 * figure.high)
+    return ChartPoint(x=n, y=100 * figure.value, name="", low=100 * figure.low, high=100 * figure.high)
 
 
 PART = Sweep()

@@ -33,7 +33,7 @@ def identity_of(model: Model) -> dict[str, Any]:
     return plain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """An examination as a replica is told of it.
 

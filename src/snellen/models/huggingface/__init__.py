@@ -52,13 +52,13 @@ def hf(
     weights = Checkpoint.find(
         f"hf:{checkpoint}",
         checkpoint,
-        revision,
-        dtype,
-        device,
-        attn,
-        trust_remote_code,
-        adapter,
-        quantization,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attn=attn,
+        trust_remote_code=trust_remote_code,
+        adapter=adapter,
+        quantization=quantization,
     )
     if device_map != "none":
         if device != "auto":

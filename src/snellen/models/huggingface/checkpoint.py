@@ -23,7 +23,7 @@ __all__ = ["Checkpoint"]
 _HASHED = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A checkpoint and the options with which it is loaded.
 
@@ -51,6 +51,7 @@ class Checkpoint:
         cls,
         name: str,
         path: str,
+        *,
         revision: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
@@ -66,20 +67,10 @@ class Checkpoint:
             ModelError: there is no such checkpoint, or the Hub cannot be reached.
             BadOption: no such device here.
         """
-        torch = require("torch", "local", f"The model {name!r}")
+        require("torch", "local", f"The model {name!r}")
         require("transformers", "local", f"The model {name!r}")
         quiet()
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            on = torch.device(device)
-            if on.type == "cuda" and not torch.cuda.is_available():
-                raise RuntimeError("there is no GPU that torch can use")
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise BadOption(
-                f"device={device!r} is not allowed here ({reason}); try device=cpu or device=auto."
-            ) from error
+        device = _usable(device)
         if adapter is not None:
             require("peft", "tune", f"adapter={adapter}")
         if quantization != "none":
@@ -88,30 +79,49 @@ class Checkpoint:
         if path and (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists():
             base, commit = _base_of(folder, adapter)
             require("peft", "tune", f"The adapter {path}")
-            options = (commit or revision, dtype, device, attn, trust_remote_code, str(folder), quantization)
             try:
-                return cls.find(name, base, *options)
+                return cls.find(
+                    name,
+                    base,
+                    revision=commit or revision,
+                    dtype=dtype,
+                    device=device,
+                    attn=attn,
+                    trust_remote_code=trust_remote_code,
+                    adapter=str(folder),
+                    quantization=quantization,
+                )
             except ModelError as error:
                 raise ModelError(
                     f"{path} is an adapter on {base}, which is not to be had ({error}) If that lies "
                     f"elsewhere now, name both: hf:BASE?adapter={path}"
                 ) from error
-        more = (adapter, quantization)
-        if path and folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise ModelError(
-                    f"{path}: a folder without config.json is no checkpoint. Give the folder that "
-                    "save_pretrained wrote."
-                )
-            return cls(name, str(folder), True, None, dtype, device, attn, trust_remote_code, *more)
+        local = bool(path) and folder.is_dir()
+        if local and not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{path}: a folder without config.json is no checkpoint. Give the folder that "
+                "save_pretrained wrote."
+            )
         scheme = name.partition(":")[0]
-        if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep != "/":
+        if not local and (
+            not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep != "/"
+        ):
             raise ModelError(
                 f"{path or '(nothing)'}: no such folder, and no Hub id either. A model is given as "
                 f"{scheme}:ORG/NAME or {scheme}:FOLDER."
             )
-        commit = _hub_commit(path, revision)
-        return cls(name, path, False, commit, dtype, device, attn, trust_remote_code, *more)
+        return cls(
+            name=name,
+            path=str(folder) if local else path,
+            local=local,
+            pinned=None if local else _hub_commit(path, revision),
+            dtype=dtype,
+            device=device,
+            attn=attn,
+            trust_remote_code=trust_remote_code,
+            adapter=adapter,
+            quantization=quantization,
+        )
 
     @cached_property
     def revision(self) -> str:
@@ -293,6 +303,30 @@ def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> s
     return commit
 
 
+def _usable(device: str) -> str:
+    """A device that is there: ``auto`` takes a GPU if there is one.
+
+    Raises:
+        BadOption: no such device here.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        on = torch.device(device)
+        if on.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("there is no GPU that torch can use")
+        if on.type == "cuda" and (on.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs, counted from 0")
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise BadOption(
+            f"device={device!r} is not allowed here ({reason}); try device=cpu or device=auto."
+        ) from error
+    return device
+
+
 def _hash_folder(folder: Path) -> str:
     # Beside an adapter lie checkpoints of its training, and what it was merged into.
     adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
@@ -331,7 +365,9 @@ def without_torchvision() -> None:
         merge_size, patch_size, temporal_patch_size, num_frames, fps = 2, 14, 2, 1, 1
 
         def __init__(self, **options: Any) -> None:
-            self.__dict__.update({k: v for k, v in options.items() if not k.startswith("_")})
+            for name, value in options.items():
+                if not name.startswith("_"):
+                    setattr(self, name, value)
 
         @classmethod
         def from_pretrained(cls, *_: Any, **__: Any) -> NoVideoProcessor:

@@ -146,6 +146,8 @@ class VisionLanguageModel(CheckpointModel):
     def request_batch(self) -> int:
         return REQUEST_BATCH if self._sharing.way in BRANCHES else 1
 
+    prefetches = True
+
     def prefetch(self, requests: Sequence[Request]) -> None:
         self._sharing.prefetch(requests)
 

@@ -66,7 +66,7 @@ class RequestError(Exception):
         self.again = retried if again is None else again
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """How a server is dealt with; changes no answer.
 

@@ -46,7 +46,7 @@ _NONCE = f"image-{secrets.token_hex(16)}-"
 Scores = Literal["none", "top", "prompt"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What can change an answer, besides the request: see the options of ``openai:``."""
 
@@ -83,6 +83,7 @@ class ChatModel(RemoteModel):
 
     def __init__(
         self,
+        *,
         name: str,
         model: str,
         address: str,

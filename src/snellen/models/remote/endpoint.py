@@ -85,7 +85,13 @@ def endpoint(
         scheme=scheme,
         mapping=read_mapping(mapping),
         max_side=max_side,
-        manners=RetryPolicy(timeout, total_timeout, tries, max_consecutive_failures, requests_per_minute),
+        manners=RetryPolicy(
+            timeout=timeout,
+            total_timeout=total_timeout,
+            tries=tries,
+            max_consecutive_failures=max_consecutive_failures,
+            requests_per_minute=requests_per_minute,
+        ),
         price=price,
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from snellen.errors import BadOption
@@ -43,31 +43,34 @@ PROVIDERS = {
 }
 
 
-@MODELS.register("openai", example="openai:NAME")
-def openai(
-    model: str,
-    *,
-    base_url: str | None = None,
-    api_key_env: str | None = None,
-    system: str | None = None,
-    temperature: float | None = 0.0,
-    max_tokens: int | None = None,
-    seed: int | None = None,
-    reasoning_effort: str | None = None,
-    extra: str | None = None,
-    detail: Literal["low", "high", "auto"] | None = None,
-    max_side: int | None = None,
-    scores: Literal["auto", "none", "top", "prompt"] = "auto",
-    max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto",
-    timeout: float = 120.0,
-    total_timeout: float = 600.0,
-    tries: int = 8,
-    max_consecutive_failures: int = 20,
-    requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
-    price_in: float | None = None,
-    price_out: float | None = None,
-) -> Model:
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions:
+    """The options of a chat model: see :func:`openai`."""
+
+    base_url: str | None = None
+    api_key_env: str | None = None
+    system: str | None = None
+    temperature: float | None = 0.0
+    max_tokens: int | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    extra: str | None = None
+    detail: Literal["low", "high", "auto"] | None = None
+    max_side: int | None = None
+    scores: Literal["auto", "none", "top", "prompt"] = "auto"
+    max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    timeout: float = 120.0
+    total_timeout: float = 600.0
+    tries: int = 8
+    max_consecutive_failures: int = 20
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+
+
+@MODELS.register("openai", example="openai:NAME", bundle=("options", ChatOptions))
+def openai(model: str, *, options: ChatOptions) -> Model:
     """A chat model behind an address that speaks the OpenAI protocol: hosted, or a server of your own.
 
     The key stands in the environment: ``OPENAI_API_KEY``, or the variable that ``api_key_env`` names.
@@ -88,10 +91,10 @@ def openai(
         BadOption: an address or option that cannot be used.
         ModelError: the key is not there.
     """
-    return _chat("openai", **locals())
+    return _chat("openai", model, options)
 
 
-def _chat(scheme: str, model: str, **options: Any) -> Model:
+def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     from snellen.models.remote.base import RetryPolicy
     from snellen.models.remote.chat import ChatModel, Settings
     from snellen.models.remote.prices import Prices
@@ -99,16 +102,16 @@ def _chat(scheme: str, model: str, **options: Any) -> Model:
     provider = PROVIDERS[scheme]
     if not model:
         raise BadOption(f"{scheme}: names no model; write {scheme}:NAME, as the server calls it.")
-    base_url = options["base_url"]
+    base_url = options.base_url
     if scheme == "openai" and base_url is None:
         base_url = os.environ.get("OPENAI_BASE_URL") or None
     address = address_of("base_url", base_url or provider.address)
     own = address == provider.address
-    key_name = options["api_key_env"] or provider.key
-    key = ApiKey(key_name, needed=options["api_key_env"] is not None or (own and provider.needs_key))
-    settings = {name: options[name] for name in Settings.__dataclass_fields__}
-    settings["extra"] = _object("extra", storable_option("extra", options["extra"]))
-    storable_option("system", options["system"])
+    key_name = options.api_key_env or provider.key
+    key = ApiKey(key_name, needed=options.api_key_env is not None or (own and provider.needs_key))
+    settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
+    settings["extra"] = _object("extra", storable_option("extra", options.extra))
+    storable_option("system", options.system)
     if settings["scores"] == "auto":
         settings["scores"] = provider.scores if own or scheme == "vllm" else "none"
     if settings["max_tokens_as"] == "auto":
@@ -122,18 +125,15 @@ def _chat(scheme: str, model: str, **options: Any) -> Model:
         model=model,
         address=address,
         settings=Settings(**settings),
-        manners=RetryPolicy(**{name: options[name] for name in RetryPolicy.__dataclass_fields__}),
-        prices=Prices.find(f"{scheme}:{model}", options["price_in"], options["price_out"]),
+        manners=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
+        prices=Prices.find(f"{scheme}:{model}", options.price_in, options.price_out),
         key=key,
     )
 
 
 def _shorthand(scheme: str) -> Callable[..., Model]:
-    defaults = dict(openai.__kwdefaults__ or {})
-
-    @functools.wraps(openai)
-    def factory(model: str, **options: Any) -> Model:
-        return _chat(scheme, model, **{**defaults, **options})
+    def factory(model: str, *, options: ChatOptions) -> Model:
+        return _chat(scheme, model, options)
 
     provider = PROVIDERS[scheme]
     factory.__doc__ = (
@@ -146,7 +146,7 @@ def _shorthand(scheme: str) -> Callable[..., Model]:
 
 for _name in PROVIDERS:
     if _name != "openai":
-        MODELS.register(_name, example=f"{_name}:NAME")(_shorthand(_name))
+        MODELS.register(_name, example=f"{_name}:NAME", bundle=("options", ChatOptions))(_shorthand(_name))
 
 
 def _object(option: str, text: str | None) -> dict[str, Any]:

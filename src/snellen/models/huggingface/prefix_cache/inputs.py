@@ -24,7 +24,7 @@ ALONG = frozenset(
 KEPT_BYTES = 2**29
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ImageContext:
     """Some images with the prompt that they came with.
 
@@ -65,7 +65,15 @@ class ImageContext:
             after += 1
         head = len(ids) - after
         places = [place for place, token in enumerate(ids) if token == image_token]
-        return cls(images, ids, text, head, len(text) - after, places[-1] + 1 if places else head, tensors)
+        return cls(
+            images=images,
+            ids=ids,
+            text=text,
+            head=head,
+            mark=len(text) - after,
+            seen=places[-1] + 1 if places else head,
+            tensors=tensors,
+        )
 
     @cached_property
     def nbytes(self) -> int:

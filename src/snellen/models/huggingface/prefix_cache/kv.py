@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from transformers.cache_utils import DynamicLayer
@@ -52,9 +53,7 @@ class InPlaceCache(DynamicLayer):  # type: ignore[misc]
         """This layer as it is now, to be written on from here, in the same buffers: of several such, the
         last one is right.
         """
-        other = InPlaceCache(self._room)
-        other.__dict__ |= self.__dict__
-        return other
+        return copy.copy(self)
 
     def spread(self, rows: torch.Tensor, room: int) -> InPlaceCache:
         """A copy with these rows of this one."""

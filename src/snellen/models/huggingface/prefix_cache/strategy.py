@@ -104,13 +104,20 @@ class PrefixSharing:
     def __init__(self, model: SharedModel, mode: PrefixMode, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
         self._tokens = 1
+        #: The findings, once the check has been made.
+        self.found: Findings | None = None
+        self._reader: Reader | None = None
+        self._scheduler: Scheduler | None = None
 
-    @cached_property
+    @property
     def reader(self) -> Reader:
         """Reads prompts with images."""
+        if self._reader is not None:
+            return self._reader
         config = self._model.decoder.config
         token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-        return Reader(self._model.process, self._model.tokens, token)
+        self._reader = Reader(self._model.process, self._model.tokens, token)
+        return self._reader
 
     def budget(self) -> int:
         """Bytes that caches may take now."""
@@ -161,12 +168,7 @@ class PrefixSharing:
         if self._mode == "on" and findings.way not in BRANCHES:
             raise ModelError(f"{name}: prefix=on is not possible: {findings}. Leave prefix at auto.")
         log.log(logging.INFO if findings.way in BRANCHES else logging.WARNING, "%s: %s", name, findings)
-        return findings
-
-    @property
-    def found(self) -> Findings | None:
-        """The findings, where the check has been made."""
-        findings: Findings | None = self.__dict__.get("findings")
+        self.found = findings
         return findings
 
     @property
@@ -174,11 +176,14 @@ class PrefixSharing:
         """The way that is taken."""
         return Strategy.PLAIN if self.findings is None else self.findings.way
 
-    @cached_property
-    def _once(self) -> Scheduler:
-        return Scheduler(
-            self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
-        )
+    @property
+    def scheduler(self) -> Scheduler:
+        """Answers questions that way."""
+        if self._scheduler is None:
+            self._scheduler = Scheduler(
+                self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
+            )
+        return self._scheduler
 
     def _check(self) -> Findings:
         import torch
@@ -248,8 +253,7 @@ class PrefixSharing:
 
     def clear(self) -> None:
         """Give back what is kept for questions to come."""
-        for name in ("reader", "_once"):
-            self.__dict__.pop(name, None)
+        self._reader = self._scheduler = None
 
     def _read(self, request: Request) -> Question:
         prompt = self._model.prompt(request.messages)
@@ -263,7 +267,7 @@ class PrefixSharing:
 
     def _generate(self, questions: Sequence[Question], decoding: Decoding) -> list[Response]:
         config = self._model.generation_config(decoding)
-        answers = self._once.generate(questions, config.max_new_tokens, self._model.ends(config))
+        answers = self.scheduler.generate(questions, config.max_new_tokens, self._model.ends(config))
         return [
             self._model.response(answer, len(question.ids), config, question.prompt)
             for answer, question in zip(answers, questions, strict=True)
@@ -271,7 +275,7 @@ class PrefixSharing:
 
     def _score(self, questions: Sequence[Question]) -> list[Response]:
         responses = []
-        for question, values in zip(questions, self._once.score(questions), strict=True):
+        for question, values in zip(questions, self.scheduler.score(questions), strict=True):
             pairs = zip(values, question.tails, strict=True)
             responses.append(
                 Response(
