@@ -37,6 +37,7 @@ from snellen.storage.store import Store
 from snellen.tuning.examples import SOME, WHOLE, examples
 from snellen.tuning.leakage import leaks
 from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
+from snellen.tuning.runner import TuningRunner
 from snellen.tuning.sft import Collator, rows_of
 from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, parted, validation_split
 from snellen.tuning.trainer import last_checkpoint, read_settings
@@ -326,9 +327,9 @@ class TestLeaks:
             Tuning(**common, out=tmp_path / "out", workspace=store).run()
         assert not (tmp_path / "out").exists()
         dropped = Tuning(**common, out=tmp_path / "out", workspace=store, leaks="drop")
-        leaked = dropped._look_for_leaks()
-        assert [dropped._learnt.id(place) for place in leaked] == ["star/copy.png"]
-        assert "left out" in dropped.notes[-1]
+        leaked = TuningRunner(dropped.plan).find_leaks()
+        assert [dropped.plan.train_set.id(place) for place in leaked] == ["star/copy.png"]
+        assert "left out" in dropped.plan.notes[-1]
 
     def test_the_same_split_is_refused(self, photos, tmp_path):
         tuning = Tuning(
@@ -644,17 +645,17 @@ class TestTuning:
         assert found.model == f"clip:{out}"
         assert found.results[0].task.endswith("rank")
         held = yaml.safe_load((out / MANIFEST).read_text())
-        assert any("held_out_accuracy" in row for row in held["log"]["full"]) == bool(held["kept_apart"])
+        assert any("held_out_accuracy" in row for row in held["log"]["full"]) == bool(held["validation"])
         with pytest.raises(BadOption, match="dual encoder"):
             short(tmp_path / "o", ws, model="pico:clip", recipe="head", settings={})
 
     def test_rare_and_hard_ones_come_more_often(self, tmp_path, ws):
         tuning = short(tmp_path / "out", ws, oversample=["hard", "rare"])
         found = tuning.run()
-        source = tuning._sources[0]
+        source = tuning.plan.sources[0]
         assert source.wrong
         assert all(name in KINDS for names in source.confused.values() for name in names)
-        assert found.facts["examples"]["chart:shapes"] > 2 * (112 - found.facts["kept_apart"])
+        assert found.facts["examples"]["chart:shapes"] > 2 * (112 - found.facts["validation"])
 
     def test_done_twice_it_is_done_once(self, tmp_path, ws):
         out = tmp_path / "out"
@@ -1077,7 +1078,7 @@ class TestCommand:
         assert done.returncode == 0, done.stderr[-3000:]
         document = json.loads(done.stdout[done.stdout.index("{") :])
         assert len(document["results"]) == 3
-        assert len(Store(tmp_path / "ws").list_runs()) == 6 + bool(document["kept_apart"])
+        assert len(Store(tmp_path / "ws").list_runs()) == 6 + bool(document["validation"])
 
 
 def test_help_names_what_there_is(capsys, monkeypatch):

@@ -123,7 +123,7 @@ def tune_(
             out=output,
             train=train,
             train_split=train_split,
-            split_data=hold_out,
+            hold_out=hold_out,
             recipe=recipe,
             mix=mix or (),
             retention_data=retention_data or (),

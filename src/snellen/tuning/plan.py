@@ -1,0 +1,231 @@
+"""A tuning made out: the model, what is learned from and what is tested, checked before any training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snellen._util.redaction import redact
+from snellen._version import __version__
+from snellen.datasets.base import Dataset, Selection
+from snellen.errors import BadOption, DataError, Unsupported
+from snellen.models.base import MODELS, Model
+from snellen.registry import parse_name
+from snellen.runs.plan import Filters, Plan, SharedResources
+from snellen.tuning.config import TuningConfig
+from snellen.tuning.manifest import TuningManifest
+from snellen.tuning.sft import check_teachable
+from snellen.tuning.sources import Source, Subset, mixed, split_data
+
+__all__ = ["TuningPlan"]
+
+#: Options of the model that hold for the tuned one, too.
+CARRIED = ("device", "dtype", "attn", "quantization")
+
+
+class TuningPlan:
+    """What a tuning works on.
+
+    Attributes:
+        subject: the model, not loaded; ``dual``: whether it is a dual encoder.
+        train_set: the samples that it learns from; ``sources``: these and what is mixed in.
+        test: the samples that it is tested on before and after.
+        notes: what a user should know.
+
+    Raises:
+        UsageError: as its subclasses say, before anything is loaded.
+    """
+
+    def __init__(self, config: TuningConfig) -> None:
+        self.config = config
+        self.notes: list[str] = []
+        self._take_model()
+        training, tested = split_data(
+            config.data,
+            config.data_options,
+            train=config.train,
+            split=config.train_split,
+            share=config.hold_out,
+            seed=config.seed,
+        )
+        self._plan_evaluations(tested)
+        self._take_training(training)
+
+    def _take_model(self) -> None:
+        """Make the model, and refuse one that cannot be tuned as asked."""
+        from snellen.models.dual_encoder import DualEncoder
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        self.subject: Model = MODELS.make(self.config.model, self.config.model_options)
+        self.dual = isinstance(self.subject, DualEncoder)
+        if isinstance(self.subject, VisionLanguageModel):
+            check_teachable(self.subject)
+        elif not self.dual:
+            raise Unsupported(
+                f"{self.config.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; what "
+                "is behind an address is tuned by whoever runs it."
+            )
+        if self.dual:
+            more = {"-L": self.config.lora, "--merge": self.config.merge, **self.config.instructing}
+            self.config.refuse_with("a dual encoder", more)
+        if self.dual and self.config.recipe not in ("lora", "full"):
+            raise BadOption(
+                f"--recipe {self.config.recipe} is for vision-language models; a dual encoder is tuned whole."
+            )
+        checkpoint = self.subject.checkpoint  # type: ignore[attr-defined] # both sorts have one
+        if checkpoint.adapter is not None:
+            raise Unsupported(
+                f"{self.config.model} is an adapter on another model already. Merge it first (snellen tune … "
+                "--merge) and tune hf:FOLDER/merged."
+            )
+        #: What an adapter is to say that it belongs to: found from wherever it is used.
+        self.base = self.config.model if self.config.model.startswith("pico:") else checkpoint.path
+        if checkpoint.local and not self.config.model.startswith("pico:"):
+            self.base = str(Path(checkpoint.path).resolve())
+        #: The Hub's id of it, if it lies there.
+        self.base_on_hub = None if checkpoint.local else checkpoint.path
+
+    def _plan_evaluations(self, tested: Dataset) -> None:
+        """Plan the evaluations before and after."""
+        self.shared = SharedResources()
+        #: A part of a data set has no name that it could be made by again.
+        self.tested: Dataset | str = tested if isinstance(tested, Subset) else self.config.data
+        #: How the model is examined before; as the data set's authors do, where that is no classification.
+        self.protocols: tuple[str, ...] = ()
+        if self.dual:
+            self.protocols = ("rank",)
+        elif tested.labels and tested.protocol in (None, "closed-set"):
+            asked = ("closed-set?rounds=1", "open-world")  # a head is set beside the first alone
+            self.protocols = asked[:1] if self.config.recipe == "head" else asked
+        self.test_plan = self.evaluation_plan(
+            self.config.model, self.tested, self.protocols, examined=self.config.filters
+        )
+        self.test: Selection = next(iter(self.test_plan.selections))
+        self.retention = self._retention_names()
+        self.retention_plans = [self.retention_plan(self.config.model, name) for name in self.retention]
+
+    def _take_training(self, training: Dataset) -> None:
+        """Select what is learned from, and what is mixed in."""
+        wanted = Filters(
+            shuffle=True, limit=self.config.train_limit, skip_invalid=self.config.filters.skip_invalid
+        )
+        classes = self.test.labels if set(self.test.labels) < set(training.labels) else ()
+        wanted = replace(wanted, classes=classes)
+        self.train_set = wanted.apply(training, self.config.seed)
+        self.train_set.name = training.name
+        if training.labels and self.test.labels:
+            unseen = [name for name in self.test.labels if name not in training.labels]
+            if unseen:
+                self.notes.append(
+                    f"{len(unseen)} classes that are tested have no training images: {', '.join(unseen[:5])}"
+                    f"{' …' if len(unseen) > 5 else ''}."
+                )
+        if self.classless and (self.dual or self.config.recipe == "head"):
+            raise DataError(f"{training.name} has no classes, and a classifier is taught them.")
+        self.sources = [
+            Source(
+                selection=self.train_set,
+                weight=1.0,
+                train_format=self.config.train_format,
+                seed=self.config.seed,
+            )
+        ]
+        skip = self.config.filters.skip_invalid
+        self.sources += [
+            mixed(name, self.config.train_format, self.config.seed, skip_invalid=skip)
+            for name in self.config.mix
+        ]
+
+    @property
+    def classless(self) -> bool:
+        return not self.train_set.labels
+
+    def _retention_names(self) -> Sequence[str]:
+        if self.dual or self.config.recipe == "head":
+            return ()
+        if not self.config.retention_data and self.config.data.partition("?")[0] == "chart:shapes":
+            return ("chart:shapes?ask=color",)
+        if not self.config.retention_data:
+            self.notes.append(
+                "Whether it forgot anything is not known: name a task that it must keep with "
+                "--retention-data DATA, and let it learn from such data too with --mix DATA@0.5."
+            )
+        return tuple(self.config.retention_data)
+
+    def evaluation_plan(self, model: str, data: Any, protocols: Sequence[str], *, examined: Filters) -> Plan:
+        options = self.config.model_options if model == self.config.model else self.carried
+        return Plan(
+            models=[model],
+            data=[data],
+            protocols=protocols,
+            model_options=options,
+            data_options=self.config.data_options if data == self.config.data else {},
+            protocol_options={},
+            filters=examined,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            workspace=self.config.workspace,
+            at_hand=self.shared,
+        )
+
+    @cached_property
+    def carried(self) -> dict[str, Any]:
+        """Options of the model that hold for what comes of it too."""
+        allowed = ("device",) if self.config.recipe == "head" else CARRIED
+        allowed = (*allowed, "trust_remote_code") if not self.dual else allowed
+        carried = {key: value for key, value in self.config.model_options.items() if key in allowed}
+        _, _, own = parse_name(self.config.model)
+        return {**carried, **{key: value for key, value in own.items() if key in allowed}}
+
+    @property
+    def tuned_name(self) -> str:
+        """The model that comes of it, by name."""
+        scheme = "clip" if self.dual else "head" if self.config.recipe == "head" else "hf"
+        return f"{scheme}:{self.config.out}"
+
+    def retention_plan(self, model: str, name: str) -> Plan:
+        """A model on a general task, as its authors examine."""
+        return self.evaluation_plan(model, name, (), examined=Filters())
+
+    @cached_property
+    def specification(self) -> str:
+        """A hash of all that can change what comes of it."""
+        content = {
+            "version": 1,
+            "model": self.subject.identity(),
+            "learnt": [[s.selection.fingerprint(), s.weight] for s in self.sources],
+            "tested": self.test.fingerprint(),
+            "recipe": self.config.recipe,
+            "train_format": self.config.train_format,
+            "oversample": sorted(self.config.oversample),
+            "leaks": self.config.leaks,
+            "settings": dict(self.config.settings),
+            "lora": dict(self.config.lora),
+            "seed": self.config.seed,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    @cached_property
+    def manifest(self) -> TuningManifest:
+        """The folder's manifest."""
+        settings = {k: redact(v) if isinstance(v, str) else v for k, v in self.config.settings.items()}
+        about = {
+            "snellen": __version__,
+            "model": redact(self.config.model),
+            "base": dict(self.subject.identity()),
+            "data": redact(self.config.data),
+            "learnt_from": [redact(source.selection.name) for source in self.sources],
+            "recipe": "full" if self.dual else self.config.recipe,
+            "train_format": self.config.train_format,
+            "oversample": list(self.config.oversample),
+            "leaks": self.config.leaks,
+            "settings": settings,
+            "lora": dict(self.config.lora),
+            "seed": self.config.seed,
+        }
+        return TuningManifest(self.config.out, self.specification, about)

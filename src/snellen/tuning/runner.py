@@ -1,0 +1,348 @@
+"""A tuning from beginning to end: check, evaluate, train, evaluate again, write down."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.datasets.base import Selection
+from snellen.errors import DataError
+from snellen.models.base import MODELS
+from snellen.runs.plan import Filters
+from snellen.runs.run import Run
+from snellen.tuning.card import draw_curves, write_card
+from snellen.tuning.leakage import leaks
+from snellen.tuning.plan import TuningPlan
+from snellen.tuning.results import Result, of_classes, result_of
+from snellen.tuning.sft import TrainResult
+from snellen.tuning.sources import Source, Subset, TrainingSet, validation_split
+from snellen.tuning.trainer import room
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TunedModel", "TuningRunner"]
+
+#: Training images on which the model's errors are looked for, where those are to come more often.
+LOOKED = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedModel:
+    """What came of a tuning.
+
+    Attributes:
+        model: the name to examine or talk to it by.
+        results: before and after on the same samples, one for each task.
+        weakest: the same for the third of classes that the model found least on images apart from the test.
+        notes: what a user should hear.
+    """
+
+    model: str
+    folder: Path
+    results: tuple[Result, ...]
+    weakest: Result | None
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "model": self.model,
+            "folder": str(self.folder),
+            "results": [result.as_dict() for result in self.results],
+            "weakest": None if self.weakest is None else self.weakest.as_dict(),
+            **self.facts,
+            "notes": list(self.notes),
+        }
+
+
+class TuningRunner:
+    """Does what a plan says; run again, it resumes where it was stopped."""
+
+    def __init__(self, plan: TuningPlan) -> None:
+        self.plan, self.config = plan, plan.config
+        self.alone = plan.config.processes == 1
+
+    def run(self) -> TunedModel | None:
+        """Check, examine, train, examine again, write down.
+
+        Returns:
+            what came of it; None in all processes but the first of several.
+
+        Raises:
+            DataError: what is tested was learnt from, or an image cannot be read.
+            UsageError: the folder holds something else.
+            Stopped: memory, or the disk, was too small.
+        """
+        began = time.time()
+        leaked: frozenset[int] = frozenset()
+        held = self.plan.manifest.held()
+        if held.get("finished"):
+            self.plan.notes = list(held["notes"])  # all was looked at then
+            leaked = frozenset(held["leaked"])
+        else:
+            leaked = self.find_leaks()
+        kept = (
+            frozenset() if self.plan.classless else validation_split(self.plan.sources[0], self.config.seed)
+        )
+        kept -= leaked
+        if self.config.leads:
+            self.plan.manifest.begin()
+        before: list[Run] = []
+        try:
+            weak = self._weakest(kept) if self.alone and kept and not self.plan.dual else None
+            if self.alone:
+                before = self._examine_all(self.config.model)
+            lessons = self._lessons(kept | leaked)
+            taught = self._train(lessons, kept, leaked)
+            if not self.config.leads:
+                return None
+            if not self.alone:
+                weak = self._weakest(kept) if kept and not self.plan.dual else None
+                before = self._examine_all(self.config.model)
+            self._close()
+            after = self._examine_all(self.plan.tuned_name)
+        finally:
+            self._close()
+        results = tuple(result_of(a, b) for a, b in zip(before, after, strict=True))
+        weakest = of_classes(before[0], after[0], weak) if weak else None
+        facts = self._facts(lessons, taught, kept)
+        draw_curves(taught.log, self.config.out / "curves.png")
+        if self.config.merge:
+            self._merge()
+        tuned = TunedModel(
+            model=self.plan.tuned_name,
+            folder=self.config.out,
+            results=results,
+            weakest=weakest,
+            facts=facts,
+            notes=tuple(self.plan.notes),
+        )
+        self.plan.manifest.add(
+            {
+                **facts,
+                "finished": True,
+                "results": [result.as_dict() for result in results],
+                "seconds": round(time.time() - began, 1),
+                "notes": self.plan.notes,
+            }
+        )
+        write_card(
+            self.config.out,
+            base=self.plan.base_on_hub or self.config.model,
+            on_hub=self.plan.base_on_hub,
+            complete=not self.config.hold_out and not self.config.filters.limit,
+            recipe=self.config.named_recipe if not self.plan.dual else None,
+            results=results,
+            weakest=weakest,
+            facts=facts,
+            notes=self.plan.notes,
+            model=self.plan.tuned_name,
+        )
+        return tuned
+
+    def find_leaks(self) -> frozenset[int]:
+        """Refuse, drop or allow what is both learnt from and tested.
+
+        Returns:
+            places of the first source that are not to be learnt from.
+        """
+        tested = [self.plan.test, *(next(iter(plan.selections)) for plan in self.plan.retention_plans)]
+        result = leaks([learned.selection for learned in self.plan.sources], tested)
+        names = [source.selection.name for source in self.plan.sources]
+        if result.identical and self.config.leaks == "refuse":
+            raise DataError(result.refusal(names))
+        self.plan.notes += result.notes(names, dropped=self.config.leaks == "drop")
+        dropped = [same if self.config.leaks == "drop" else set[int]() for same in result.places]
+        for number, source in enumerate(self.plan.sources[1:], 1):
+            gone = dropped[number] | result.unread[number]
+            rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
+            learned = source.selection
+            source.selection = Selection(
+                learned.data, rest, learned.labels, learned.filters, learned.skip_invalid
+            )
+        return frozenset(dropped[0] | result.unread[0])
+
+    def _examine_all(self, model: str) -> list[Run]:
+        """The model on what is tested, and on general tasks."""
+        if model == self.config.model:
+            plans = [self.plan.test_plan, *self.plan.retention_plans]
+        else:
+            protocols = ("rank",) if self.config.recipe == "head" or self.plan.dual else self.plan.protocols
+            plans = [
+                self.plan.evaluation_plan(model, self.plan.tested, protocols, examined=self.config.filters)
+            ]
+            plans += [self.plan.retention_plan(model, name) for name in self.plan.retention]
+        return [run for plan in plans for run in plan.run(self.config.watch_evaluation)]
+
+    def _closed(self, places: Sequence[int], what: str) -> pd.DataFrame:
+        """What the model says of some of the training samples, out of all names."""
+        seen = Subset(self.plan.train_set.data, [self.plan.train_set.indices[i] for i in places], what)
+        plan = self.plan.evaluation_plan(
+            self.config.model, seen, ("closed-set?rounds=1",), examined=Filters()
+        )
+        (run,) = plan.run(self.config.watch_evaluation)
+        return run.outcomes
+
+    def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
+        """The third of classes that the model finds least on images that are neither learnt from nor
+        tested.
+        """
+        frame = self._closed(sorted(kept), "kept apart")
+        recall = (frame["prediction"] == frame["label"]).groupby(frame["label"]).mean()
+        order = sorted(recall.index, key=lambda name: (recall[name], name))
+        return tuple(order[: max(1, len(order) // 3)])
+
+    def _lessons(self, without: frozenset[int]) -> TrainingSet:
+        first = self.plan.sources[0]
+        if "hard" in self.config.oversample:
+            looked = [i for i in range(len(self.plan.train_set)) if i not in without][:LOOKED]
+            frame = self._closed(looked, "looked at")
+            wrong = frame[frame["prediction"] != frame["label"]]
+            names = set(wrong["id"])
+            first.wrong = frozenset(i for i in looked if self.plan.train_set.id(i) in names)
+            taken = wrong[wrong["prediction"].isin(self.plan.train_set.labels)]
+            first.confused = {
+                str(label): tuple(rows["prediction"].value_counts().index)
+                for label, rows in taken.groupby("label")
+            }
+        if self.plan.dual or self.config.recipe == "head":
+            return TrainingSet(
+                [
+                    Source(
+                        selection=self.plan.train_set, weight=1.0, train_format="open", seed=self.config.seed
+                    )
+                ],
+                without=without,
+                seed=self.config.seed,
+            )
+        return TrainingSet(
+            self.plan.sources, rare="rare" in self.config.oversample, without=without, seed=self.config.seed
+        )
+
+    def _train(self, lessons: TrainingSet, kept: frozenset[int], leaked: frozenset[int]) -> TrainResult:
+        """The training, unless it is done; what it left is in the manifest."""
+        held = self.plan.manifest.held()
+        if "log" in held:
+            return TrainResult(held["log"], held["trained"], held["parameters"], held["effective"])
+        self._close()
+        without = kept | leaked
+        seen = Selection(
+            self.plan.train_set.data,
+            [self.plan.train_set.indices[i] for i in sorted(kept)],
+            self.plan.train_set.labels,
+        )
+        taught = self._teach(lessons, seen if kept else None, without)
+        if self.config.leads:
+            log = {stage: [dict(row) for row in rows] for stage, rows in taught.log.items()}
+            done = {
+                "log": log,
+                "trained": taught.trained,
+                "parameters": taught.parameters,
+                "effective": dict(taught.effective),
+            }
+            self.plan.manifest.add({**done, "leaked": sorted(leaked)})
+            shutil.rmtree(self.config.out / "checkpoints", ignore_errors=True)
+        return taught
+
+    def _teach(self, lessons: TrainingSet, seen: Selection | None, without: frozenset[int]) -> TrainResult:
+        from snellen.models.dual_encoder import DualEncoder
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+        from snellen.tuning.dual_encoder import tune_dual_encoder
+        from snellen.tuning.head import fit_head
+        from snellen.tuning.sft import teach
+
+        subject = self.plan.subject
+        if isinstance(subject, DualEncoder):
+            learnt = [i for place, i in enumerate(self.plan.train_set.indices) if place not in without]
+            part = Selection(self.plan.train_set.data, learnt, self.plan.train_set.labels)
+            return tune_dual_encoder(
+                subject,
+                part,
+                seen,
+                out=self.config.out,
+                given=self.config.settings,
+                seed=self.config.seed,
+                watch=self.config.watch,
+            )
+        assert isinstance(subject, VisionLanguageModel)
+        if self.config.recipe == "head":
+            try:
+                learnt_numbers = fit_head(
+                    subject,
+                    self.plan.train_set,
+                    without,
+                    out=self.config.out,
+                    base=self.config.model,
+                    options=self.config.model_options,
+                    top=self.plan.test_plan.folder / "features",
+                    watch=self.config.watch,
+                )
+                subject.load()  # what it sees may have been known from another time
+                return TrainResult({}, learnt_numbers, int(subject.metadata()["parameters"]))
+            finally:
+                subject.close()
+        watched = None
+        if seen is not None:
+            watched = TrainingSet(
+                [
+                    Source(
+                        selection=seen,
+                        weight=1.0,
+                        train_format=self.config.train_format,
+                        seed=self.config.seed,
+                    )
+                ],
+                seed=self.config.seed,
+            )
+        return teach(
+            subject,
+            self.config.named_recipe,
+            lessons,
+            watched,
+            seen,
+            out=self.config.out,
+            given=self.config.settings,
+            lora=self.config.lora,
+            base=self.plan.base,
+            seed=self.config.seed,
+            watch=self.config.watch,
+        )
+
+    def _close(self) -> None:
+        for model in self.plan.shared.models.values():
+            model.close()
+
+    # ── what came of it ─────────────────────────────────────────────────────────────────────────────
+
+    def _facts(self, lessons: TrainingSet, taught: TrainResult, kept: frozenset[int]) -> dict[str, Any]:
+        return {
+            "examples": dict(zip([s.selection.name for s in lessons.sources], lessons.counts, strict=False)),
+            "validation": len(kept),
+            "trained": taught.trained,
+            "parameters": taught.parameters,
+            "effective": dict(taught.effective),
+        }
+
+    def _merge(self) -> None:
+        """Write the model with its adapter merged into its weights."""
+        if (self.config.out / "merged").is_dir():
+            return
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        options = {k: v for k, v in self.plan.carried.items() if k in ("device", "trust_remote_code")}
+        made = MODELS.make(self.plan.tuned_name, options)
+        assert isinstance(made, VisionLanguageModel)
+        part = self.config.out / "merged.part"
+        shutil.rmtree(part, ignore_errors=True)
+        with room(part):
+            made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(part)
+            made.checkpoint.load_processor(AutoProcessor).save_pretrained(part)
+            part.rename(self.config.out / "merged")
