@@ -54,6 +54,7 @@ def run(
     Raises:
         UsageError: as :class:`Plan`.
     """
+    # Long for its options alone.
     filters = Filters(
         classes=classes,
         num_classes=num_classes,

@@ -276,6 +276,7 @@ def ranking(
     styled: bool = False,
 ) -> Ranking:
     """The places that follow from log-strengths, v, and log-strengths under resampled votes."""
+    # Long: one algorithm, whose steps share nearly all of its state.
     import numpy as np
 
     m = len(tally.models)

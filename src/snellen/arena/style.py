@@ -74,6 +74,7 @@ def styled(
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
+    # Long: one algorithm, whose steps share nearly all of its state.
     import numpy as np
 
     linear: Any = require("sklearn.linear_model", "web", "Controlling for style")

@@ -146,6 +146,7 @@ def arena_(
     workspace: Workspace = None,
 ) -> None:
     """Vote blind in the browser: two anonymous models side by side, live or from finished runs."""
+    # Long for its options alone.
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
 

@@ -75,6 +75,7 @@ def diagnose_(
 
     Parts: gap, sweep, prompts, order, cot, decoding, probe, exposure, size, confusions.
     """
+    # Long for its options alone.
     from snellen.diagnosis.analysis import Subject
     from snellen.diagnosis.diagnosis import Diagnosis, chosen, diagnose, references_of
     from snellen.reports.progress import progress

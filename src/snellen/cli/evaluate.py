@@ -112,6 +112,7 @@ def run_(
 
     Started again, it asks only what is missing.
     """
+    # Long for its options alone.
     from snellen.runs.plan import Filters, Plan
 
     filters = Filters(

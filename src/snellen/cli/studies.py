@@ -152,6 +152,7 @@ def suite_run(
     quiet: Quiet = False,
 ) -> None:
     """Carry a suite out. Started again, it asks only what is missing; one report stands at the end."""
+    # Long for its options alone.
     from snellen.exchange.export import write_text
     from snellen.reports.progress import progress
     from snellen.reports.suites import outcome_tables, suite_page

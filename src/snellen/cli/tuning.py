@@ -102,6 +102,7 @@ def tune_(
     Given again, the command goes on from the last checkpoint. Several GPUs:
     accelerate launch -m snellen tune …
     """
+    # Long for its options alone.
     from snellen.exchange.publish import check_address, publish
     from snellen.reports.progress import progress
     from snellen.reports.training import training

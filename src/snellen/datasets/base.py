@@ -170,6 +170,7 @@ def select(
         BadOption: a class that is not there, or a number that is not positive.
         DataError: nothing is left, a single class, or bad rows.
     """
+    # Long for its options alone.
     for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
         if number is not None and (not isinstance(number, int) or number < 1):
             raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")

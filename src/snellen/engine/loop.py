@@ -125,6 +125,7 @@ async def drive(
     Raises:
         Whatever drawing samples, preparing or responding raises; blocks in flight are given up.
     """
+    # Long: one algorithm, whose steps share nearly all of its state.
     source = iter(samples)
     loop = asyncio.get_running_loop()
     results: asyncio.Queue[list[EvaluatedSample] | BaseException | None] = asyncio.Queue(maxsize=workers)

@@ -99,22 +99,14 @@ def build(
     Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi
     et al., "Fuyu-8B" (adept.ai/blog/fuyu-8b, 2023).
     """
-    if out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"-o {out}: not empty. Name a new folder.")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"-o {out}: a file; a folder is needed.")
-    if vision is not None and (image_size or patch):
-        raise BadOption("--image-size and --patch are for models without --vision; an encoder has its own.")
-    if vision is None and (layer != -2 or select != "auto"):
-        raise BadOption("--layer and --select are of an encoder, and there is no --vision.")
+    # Long for its options alone.
     side, cell = image_size or 224, patch or 16
-    if vision is None and (cell < 1 or side % cell):
-        raise BadOption(f"--patch {cell} does not divide --image-size {side}.")
+    _refuse(out, vision, layer, select, image_size, patch)
     # Found before either is loaded.
     decoder_checkpoint = _checkpoint(language, device)
     vision_checkpoint = None if vision is None else _checkpoint(vision, device)
     import torch
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, set_seed
+    from transformers import LlavaConfig, set_seed
 
     set_seed(seed)
     tower, images = _pixels(side, cell) if vision_checkpoint is None else _tower(vision_checkpoint)
@@ -147,13 +139,7 @@ def build(
         tie_word_embeddings=head is None,
     )
     try:
-        model = LlavaForConditionalGeneration(config)
-        model.model.vision_tower.load_state_dict(tower.state_dict())
-        model.model.language_model.load_state_dict(decoder.state_dict())
-        if head is not None:
-            model.lm_head.load_state_dict(head.state_dict())
-        else:
-            model.tie_weights()
+        model = _joined(config, tower, decoder, head)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise Unsupported(
             f"{language} and {vision or 'no encoder'}: cannot be put together as a LLaVA "
@@ -175,6 +161,45 @@ def build(
     }
     counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     return BuildResult(out, counted, config.image_seq_length, template)
+
+
+def _refuse(
+    out: Path, vision: str | None, layer: int, select: str, image_size: int | None, patch: int | None
+) -> None:
+    """Refuse options that do not go together, and a folder that holds something.
+
+    Raises:
+        UsageError: as said.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"-o {out}: not empty. Name a new folder.")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"-o {out}: a file; a folder is needed.")
+    if vision is not None and (image_size or patch):
+        raise BadOption("--image-size and --patch are for models without --vision; an encoder has its own.")
+    if vision is None and (layer != -2 or select != "auto"):
+        raise BadOption("--layer and --select are of an encoder, and there is no --vision.")
+    side, cell = image_size or 224, patch or 16
+    if vision is None and (cell < 1 or side % cell):
+        raise BadOption(f"--patch {cell} does not divide --image-size {side}.")
+
+
+def _joined(config: Any, tower: Any, decoder: Any, head: Any) -> Any:
+    """A LLaVA of these parts.
+
+    Raises:
+        AttributeError, RuntimeError, TypeError, ValueError: they do not fit.
+    """
+    from transformers import LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.language_model.load_state_dict(decoder.state_dict())
+    if head is not None:
+        model.lm_head.load_state_dict(head.state_dict())
+    else:
+        model.tie_weights()
+    return model
 
 
 def _checkpoint(name: str, device: str) -> Checkpoint:

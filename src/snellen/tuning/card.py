@@ -88,7 +88,7 @@ def write_card(
 
     Source: https://huggingface.co/docs/hub/eval-results and …/model-cards.
     """
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
     figures = [
         HubMetric(result.data, result.protocol, result.score, round(100 * result.after, 2))
@@ -103,49 +103,55 @@ def write_card(
         model_name=f"{base.rpartition('/')[2]}-tuned",
         eval_results=model_index(figures),
     )
-    rows = [*results, *([weakest] if weakest else [])]
-    table = [
+    trained = (
+        f"Fine-tuned with Snellen: {recipe.about if recipe else 'all weights of a dual encoder'}. "
+        f"{facts['trained']:,} of {facts['parameters']:,} numbers were trained."
+    )
+    text = [f"# {_cell(base)}, tuned", "", trained, "", *_gains(results, weakest)]
+    if (folder / "curves.png").exists():
+        text += ["", "![the training by step](curves.png)"]
+    text += ["", *_lessons(facts)]
+    if notes:
+        text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
+    text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
+    card = ModelCard("\n".join(["---", data.to_yaml(), "---", "", *text]))
+    write_atomic(folder / "README.md", str(card))
+    if complete:
+        write_entries(folder, figures)
+
+
+def _gains(results: Sequence[Result], weakest: Result | None) -> list[str]:
+    """What the model gained and lost."""
+    lines = [
+        "## What it gained, and what it lost",
+        "",
         "| task | score | samples | before % | after % | difference in points (95 %) | |",
         "|---|---|---|---|---|---|---|",
     ]
-    table += [
+    lines += [
         f"| {_cell(result.task)} | {result.score} | {result.paired.n} | {' | '.join(result.told)} |"
-        for result in rows
+        for result in [*results, *([weakest] if weakest else [])]
     ]
-    text = [
-        "---",
-        data.to_yaml(),
-        "---",
-        "",
-        f"# {_cell(base)}, tuned",
-        "",
-        f"Fine-tuned with Snellen: {recipe.about if recipe else 'all weights of a dual encoder'}. "
-        f"{facts['trained']:,} of {facts['parameters']:,} numbers were trained.",
-        "",
-        "## What it gained, and what it lost",
-        "",
-        *table,
+    lines += [
         "",
         "Before and after are on the same samples, none of which was learnt from unless a note below says "
         "so; differences are paired, their intervals clustered by image.",
     ]
     if weakest:
-        text += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
-    if (folder / "curves.png").exists():
-        text += ["", "![the training by step](curves.png)"]
-    text += ["", "## What it learnt from", ""]
-    text += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
-    text += [
+        lines += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
+    return lines
+
+
+def _lessons(facts: Mapping[str, Any]) -> list[str]:
+    """What the model learned from, and how."""
+    lines = ["## What it learnt from", ""]
+    lines += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
+    lines += [
         f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, learning "
         f"rate {how['learning_rate']:g}"
         for stage, how in facts.get("effective", {}).items()
     ]
-    if notes:
-        text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
-    text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
-    write_atomic(folder / "README.md", "\n".join(text))
-    if complete:
-        write_entries(folder, figures)
+    return lines
 
 
 def _cell(text: str) -> str:

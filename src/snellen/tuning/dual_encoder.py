@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,9 @@ def tune_dual_encoder(
     Raises:
         Stopped, BadOption: as :func:`~snellen.tuning.trainer.run_stage`.
     """
+    # Long for its options alone.
     require("trl", "tune", "Fine-tuning")
-    import torch
     from transformers import AutoModel, AutoProcessor, Trainer, set_seed
-
-    from snellen.models.dual_encoder import unit
 
     set_seed(seed)
     network = model.checkpoint.load(AutoModel)
@@ -59,30 +58,6 @@ def tune_dual_encoder(
     ).to(network.device)
     numbers = {name: i for i, name in enumerate(train.labels)}
 
-    class Classifying(torch.nn.Module):
-        """The dual encoder as a classifier over the captions of the classes."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network
-
-        def forward(self, pixel_values: Any, labels: Any) -> dict[str, Any]:
-            image = unit(self.inner.get_image_features(pixel_values=pixel_values))
-            text = unit(self.inner.get_text_features(**texts))
-            logits = self.inner.logit_scale.exp() * image @ text.T
-            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    def rows(selection: Selection) -> Any:
-        def batch(places: Sequence[int]) -> dict[str, Any]:
-            samples = [selection[place] for place in places]
-            pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
-            return {
-                "pixel_values": pixels["pixel_values"],
-                "labels": [numbers[s.label or ""] for s in samples],
-            }
-
-        return by_place(len(selection), batch)
-
     parameters = sum(p.numel() for p in network.parameters())
     folder = out / "checkpoints" / "full"
     config = settings(
@@ -97,7 +72,8 @@ def tune_dual_encoder(
         watched=held is not None,
     )
     config.gradient_checkpointing = False  # the wrapper has no such switch
-    wrapped = Classifying()
+    wrapped = _classifier(network, texts)
+    rows = partial(_rows, processor, numbers)
 
     def right(prediction: Any) -> dict[str, float]:
         said = prediction.predictions.argmax(-1)
@@ -123,3 +99,39 @@ def tune_dual_encoder(
         for row in trainer.state.log_history
     ]
     return TrainResult({"full": log}, parameters, parameters, {"full": in_effect(config, len(train))})
+
+
+def _classifier(network: Any, texts: Any) -> Any:
+    """A dual encoder as a classifier over captions of the classes."""
+    import torch
+
+    from snellen.models.dual_encoder import unit
+
+    class Classifying(torch.nn.Module):
+        """The dual encoder as a classifier over the captions of the classes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, pixel_values: Any, labels: Any) -> dict[str, Any]:
+            image = unit(self.inner.get_image_features(pixel_values=pixel_values))
+            text = unit(self.inner.get_text_features(**texts))
+            logits = self.inner.logit_scale.exp() * image @ text.T
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    return Classifying()
+
+
+def _rows(processor: Any, numbers: Mapping[str, int], selection: Selection) -> Any:
+    """Images and class numbers of samples, made when they are asked for."""
+
+    def batch(places: Sequence[int]) -> dict[str, Any]:
+        samples = [selection[place] for place in places]
+        pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
+        return {
+            "pixel_values": pixels["pixel_values"],
+            "labels": [numbers[s.label or ""] for s in samples],
+        }
+
+    return by_place(len(selection), batch)

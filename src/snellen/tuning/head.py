@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
@@ -52,13 +52,13 @@ def fit_head(
 
     Source: Zhang et al., arXiv 2405.18415, which compares both objectives.
     """
+    # Long for its options alone.
     import numpy as np
     from safetensors.numpy import save_file
 
     from snellen.models.huggingface.features import stored
 
-    linear: Any = require("sklearn.linear_model", "tune", "A classification head")
-    searching: Any = require("sklearn.model_selection", "tune", "A classification head")
+    require("sklearn.linear_model", "tune", "A classification head")
     places = [place for place in range(len(train)) if place not in without]
     labels = [train.data.row(train.indices[place]).label for place in places]
     few = min(labels.count(name) for name in train.labels)
@@ -73,27 +73,45 @@ def fit_head(
         watch=None if watch is None else lambda step, steps: watch("features", step, steps, {}),
     )
     seen = np.asarray(next(rows for name, rows in held.items() if name.endswith("last token")))
-    mean, scale = seen.mean(0), seen.std(0) + 1e-6
-    search = searching.GridSearchCV(
-        linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
-        fitted = search.fit((seen - mean) / scale, labels).best_estimator_
-    weight, bias = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:  # scikit-learn keeps the second of two alone
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    head = _fit(seen, labels, max(2, min(FOLDS, few)))
     out.mkdir(parents=True, exist_ok=True)
-    arrays = {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
-    save_file({key: np.ascontiguousarray(value, np.float32) for key, value in arrays.items()}, out / WEIGHTS)
+    save_file(
+        {key: np.ascontiguousarray(value, np.float32) for key, value in head.arrays.items()}, out / WEIGHTS
+    )
     facts = {
         "base": base,
         "revision": model.checkpoint.revision,
         "options": dict(options),
         "prompt": OPEN_WORLD[0],
         "place": "last token",
-        "labels": [str(name) for name in fitted.classes_],
-        "strength": float(search.best_params_["C"]),
+        "labels": head.labels,
+        "strength": head.strength,
     }
     write_atomic(out / CONFIG, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    return int(weight.size + bias.size)
+    return int(head.arrays["weight"].size + head.arrays["bias"].size)
+
+
+class _Fitted(NamedTuple):
+    """A linear head: its arrays by name, its classes, and the strength that cross-validation chose."""
+
+    arrays: dict[str, Any]
+    labels: list[str]
+    strength: float
+
+
+def _fit(seen: Any, labels: Sequence[str | None], folds: int) -> _Fitted:
+    """Fit a logistic regression on standardized features, [samples, width]."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    mean, scale = seen.mean(0), seen.std(0) + 1e-6
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=folds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
+        fitted = search.fit((seen - mean) / scale, labels).best_estimator_
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:  # scikit-learn keeps the second of two alone
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    arrays = {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
+    return _Fitted(arrays, [str(name) for name in fitted.classes_], float(search.best_params_["C"]))

@@ -67,8 +67,8 @@ class TuningPlan:
             check_teachable(self.subject)
         elif not self.dual:
             raise Unsupported(
-                f"{self.config.model} cannot be fine-tuned here. hf: models can, and clip: as a baseline; what "
-                "is behind an address is tuned by whoever runs it."
+                f"{self.config.model} cannot be fine-tuned here. hf: models can, and clip: as a "
+                "baseline; what is behind an address is tuned by whoever runs it."
             )
         if self.dual:
             more = {"-L": self.config.lora, "--merge": self.config.merge, **self.config.instructing}

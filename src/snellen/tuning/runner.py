@@ -79,6 +79,7 @@ class TuningRunner:
             UsageError: the folder holds something else.
             Stopped: memory, or the disk, was too small.
         """
+        # Long: one algorithm, whose steps share nearly all of its state.
         began = time.time()
         leaked: frozenset[int] = frozenset()
         held = self.plan.manifest.held()
@@ -257,6 +258,7 @@ class TuningRunner:
         from snellen.tuning.head import fit_head
         from snellen.tuning.sft import teach
 
+        # Long: three ways to teach, each a call with many parts.
         subject = self.plan.subject
         if isinstance(subject, DualEncoder):
             learnt = [i for place, i in enumerate(self.plan.train_set.indices) if place not in without]

@@ -16,12 +16,14 @@ from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.protocols.closed_set import ClosedSet
 from snellen.reports.training import TrainingWatch
 from snellen.tuning.examples import Example
-from snellen.tuning.recipes import Recipe, adapters, freeze
+from snellen.tuning.recipes import Recipe, Stage, adapters, freeze
 from snellen.tuning.sources import TrainingSet
 from snellen.tuning.trainer import by_place, in_effect, room, run_stage, settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:
+    import torch
+
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
@@ -88,6 +90,7 @@ def teach(
         Stopped: as :func:`~snellen.tuning.trainer.run_stage`.
         BadOption, Unsupported, ModelError: as said there.
     """
+    # Long for its options alone.
     require("trl", "tune", "Fine-tuning")
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
@@ -111,8 +114,6 @@ def teach(
     for stage in recipe.stages:
         folder = out / "checkpoints" / stage.name
         set_seed(seed)  # a stage begins alike, whether the one before it was trained now or earlier
-        if peft_config is None:
-            trained = freeze(network, stage.trains)
         config = settings(
             given,
             folder=folder,
@@ -126,13 +127,7 @@ def teach(
         )
 
         effective[stage.name] = in_effect(config, len(lessons))
-        # What learns does so in full precision; the rest goes along where it is mixed, else it has to be
-        # alike.
-        mixes = config.bf16 or config.fp16
-        for parameter in network.parameters() if peft_config is None else ():
-            if parameter.requires_grad or not mixes:
-                parameter.data = parameter.data.float()
-
+        trained = _prepare(network, stage, adapter=peft_config is not None, mixes=config.bf16 or config.fp16)
         try:
             trainer = run_stage(
                 SFTTrainer,
@@ -156,21 +151,48 @@ def teach(
         network, log[stage.name] = trainer.model, trainer.state.log_history
         if peft_config is not None:
             trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    saved: dict[str, Any] = {}
-    if peft_config is not None:
-        for adapter in network.peft_config.values():
-            adapter.base_model_name_or_path, adapter.revision = base, checkpoint.pinned
-        # Else peft looks for the base model's vocabulary, under its name, to see whether it grew.
-        saved["save_embedding_layers"] = False
-    if trainer.is_world_process_zero():
-        with room(out):
-            (network if recipe.adapter else network.to(dtype)).save_pretrained(out, **saved)
-            processor.save_pretrained(out)
-    trainer.accelerator.wait_for_everyone()
+    _save(trainer, processor, out, base=base, checkpoint=checkpoint, adapter=recipe.adapter, dtype=dtype)
     del network, trainer
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return TrainResult(log, trained, parameters, effective)
+
+
+def _save(
+    trainer: Any,
+    processor: Any,
+    out: Path,
+    *,
+    base: str,
+    checkpoint: Checkpoint,
+    adapter: bool,
+    dtype: torch.dtype,
+) -> None:
+    """Write the trained model, or its adapter, and the processor."""
+    network = trainer.model
+    saved: dict[str, Any] = {}
+    if adapter:
+        for config in network.peft_config.values():
+            config.base_model_name_or_path, config.revision = base, checkpoint.pinned
+        # Else peft looks for the base model's vocabulary, under its name, to see whether it grew.
+        saved["save_embedding_layers"] = False
+    if trainer.is_world_process_zero():
+        with room(out):
+            (network if adapter else network.to(dtype)).save_pretrained(out, **saved)
+            processor.save_pretrained(out)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _prepare(network: Any, stage: Stage, *, adapter: bool, mixes: bool) -> int:
+    """Freeze what a stage does not train, and give what learns full precision; how many numbers learn."""
+    if adapter:
+        return 0
+    trained = freeze(network, stage.trains)
+    # What learns does so in full precision; the rest goes along where it is mixed, else it has to be alike.
+    for parameter in network.parameters():
+        if parameter.requires_grad or not mixes:
+            parameter.data = parameter.data.float()
+    return trained
 
 
 def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:

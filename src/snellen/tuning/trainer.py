@@ -166,31 +166,14 @@ def settings(
     Raises:
         BadOption: trl refuses.
     """
-    import torch
     from trl.trainer.sft_config import SFTConfig
 
-    on_gpu = device.type == "cuda"
     small = parameters < SMALL
     # transformers calls it so from 5.20 on; a user may call it either way.
     fields = {option.name for option in dataclasses.fields(SFTConfig)}
     saving = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     given = {saving if key in CHECKPOINTING else key: value for key, value in given.items()}
-    usual: dict[str, Any] = {
-        "per_device_train_batch_size": 32 if small else 8,
-        "per_device_eval_batch_size": 32 if small else 8,
-        "learning_rate": learning_rate * (10 if small else 1),
-        "lr_scheduler_type": "cosine",
-        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-        saving: on_gpu and not small,
-        "max_length": None,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_total_limit": 2,
-        "remove_unused_columns": False,
-        "use_cpu": device.type == "cpu",
-        "logging_nan_inf_filter": False,
-    }
-    usual["per_device_train_batch_size"] = min(usual["per_device_train_batch_size"], examples)
+    usual = _usual(examples, small, learning_rate, saving, device)
     merged = {**usual, **given}
     rows = merged["per_device_train_batch_size"] * merged.get("gradient_accumulation_steps", 1)
     rows *= int(os.environ.get("WORLD_SIZE", "1"))
@@ -213,6 +196,31 @@ def settings(
         return SFTConfig(output_dir=str(folder), seed=seed, **{**timed, **merged})
     except (TypeError, ValueError, OSError) as error:
         raise BadOption(f"-T: trl refuses this configuration ({reason_of(error)}).") from error
+
+
+def _usual(
+    examples: int, small: bool, learning_rate: float, saving: str, device: torch.device
+) -> dict[str, Any]:
+    """What suits the model and the machine, where a user says nothing."""
+    import torch
+
+    on_gpu = device.type == "cuda"
+    rows = 32 if small else 8
+    return {
+        "per_device_train_batch_size": min(rows, examples),
+        "per_device_eval_batch_size": rows,
+        "learning_rate": learning_rate * (10 if small else 1),
+        "lr_scheduler_type": "cosine",
+        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+        saving: on_gpu and not small,
+        "max_length": None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_total_limit": 2,
+        "remove_unused_columns": False,
+        "use_cpu": device.type == "cpu",
+        "logging_nan_inf_filter": False,
+    }
 
 
 def by_place(count: int, batch: Callable[[Sequence[int]], dict[str, Any]]) -> Any:
@@ -274,7 +282,50 @@ def run_stage(
     Raises:
         Stopped: the disk is full, or memory too small; checkpoints that were written stay.
     """
-    from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
+    from transformers import PrinterCallback, TrainerState
+
+    asked = _Interrupt()
+    if watch is not None:
+        config = how["args"]
+        watch(stage, 0, config.max_steps, in_effect(config, len(how["train_dataset"])))
+    start = last_checkpoint(folder)
+    try:
+        with warnings.catch_warnings(), asked:
+            # peft asks transformers by an old name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            trainer = _careful(trainer_class, folder)(
+                callbacks=[*callbacks, _reporter(stage, watch, asked)], **how
+            )
+            trainer.remove_callback(PrinterCallback)
+            done = TrainerState.load_from_json(str(start / STATE)) if start else TrainerState()
+            if start and done.global_step >= trainer.args.max_steps:
+                trainer._load_from_checkpoint(str(start))  # ended before: to go on would be another step
+                trainer.state = done
+                return trainer
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Stopped(
+            f"Memory is too small for this training ({reason_of(error)}). What helps, in this order: "
+            "-T per_device_train_batch_size=1 -T gradient_accumulation_steps=8, "
+            "-T gradient_checkpointing=true, --recipe lora, --recipe qlora. Checkpoints that were written "
+            f"are kept in {folder}."
+        ) from error
+    state = trainer.state
+    if asked.set and state.global_step < state.max_steps:
+        raise Interrupted(
+            f"Stopped after step {state.global_step} of {state.max_steps}. The same command goes on "
+            "from there."
+        )
+    return trainer
+
+
+def _careful(trainer_class: Any, folder: Path) -> Any:
+    """The trainer with checkpoints that are read whole, and an error that says what to do where one cannot be
+    written.
+    """
+    from transformers import PreTrainedModel
 
     # What is loaded when it is needed is of no known type.
     class Careful(trainer_class):  # type: ignore[misc]
@@ -301,7 +352,12 @@ def run_stage(
                     "this disk and give the same command again: it goes on from there."
                 ) from error
 
-    asked = _Interrupt()
+    return Careful
+
+
+def _reporter(stage: str, watch: TrainingWatch | None, asked: _Interrupt) -> Any:
+    """A callback that passes on what is logged, and stops after the step in which it was asked to."""
+    from transformers import TrainerCallback
 
     class Told(TrainerCallback):  # type: ignore[misc] # of no known type: loaded when needed
         """Passes on what is logged, and stops after this step where somebody wants it to stop."""
@@ -317,38 +373,7 @@ def run_stage(
             if asked.set:
                 control.should_save = control.should_training_stop = True
 
-    if watch is not None:
-        config = how["args"]
-        watch(stage, 0, config.max_steps, in_effect(config, len(how["train_dataset"])))
-    start = last_checkpoint(folder)
-    try:
-        with warnings.catch_warnings(), asked:
-            # peft asks transformers by an old name
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            trainer = Careful(callbacks=[*callbacks, Told()], **how)
-            trainer.remove_callback(PrinterCallback)
-            done = TrainerState.load_from_json(str(start / STATE)) if start else TrainerState()
-            if start and done.global_step >= trainer.args.max_steps:
-                trainer._load_from_checkpoint(str(start))  # ended before: to go on would be another step
-                trainer.state = done
-                return trainer
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise Stopped(
-            f"Memory is too small for this training ({reason_of(error)}). What helps, in this order: "
-            "-T per_device_train_batch_size=1 -T gradient_accumulation_steps=8, "
-            "-T gradient_checkpointing=true, --recipe lora, --recipe qlora. Checkpoints that were written "
-            f"are kept in {folder}."
-        ) from error
-    state = trainer.state
-    if asked.set and state.global_step < state.max_steps:
-        raise Interrupted(
-            f"Stopped after step {state.global_step} of {state.max_steps}. The same command goes on "
-            "from there."
-        )
-    return trainer
+    return Told()
 
 
 class _Interrupt:

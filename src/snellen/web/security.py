@@ -169,6 +169,7 @@ class SecurityMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or let through with headers added and the body counted."""
+        # Long: one algorithm, whose steps share nearly all of its state.
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return

@@ -28,6 +28,7 @@ class Exposure(Analysis):
 
     def run(self, case: Subject) -> Finding:
         """Count, correlate, bin."""
+        # Long: it measures, and words what it measured.
         lines, source = self._lines(case)
         known = {label: case.selection.data.synonyms.get(label, ()) for label in case.labels}
         counted, total = count(known, lines)

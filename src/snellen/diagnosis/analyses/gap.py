@@ -31,6 +31,7 @@ class Gap(Analysis):
 
     def run(self, case: Subject) -> Finding:
         """Runs under each protocol, and paired differences with the best reference."""
+        # Long: it measures, and words what it measured.
         own: dict[str, Run] = {"closed-set, one round": case.closed}
         wanted = {"open-world": "open-world"}
         if len(case.labels) <= BINARY:

@@ -32,6 +32,7 @@ class Order(Analysis):
 
     def run(self, case: Subject) -> Finding:
         """A run with fixed order, and one of five shuffled rounds."""
+        # Long: it measures, and words what it measured.
         fixed = case.run("closed-set?rounds=1&order=fixed")
         voted = case.run(f"closed-set?rounds={ROUNDS}")
         gap = case.difference(case.closed, fixed)

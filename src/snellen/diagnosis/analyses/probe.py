@@ -56,6 +56,7 @@ class Probe(Analysis):
 
     def run(self, case: Subject) -> Finding:
         """Fit on the training split, test beside generation."""
+        # Long: it measures, and words what it measured.
         from snellen.models.huggingface.features import stored
         from snellen.models.huggingface.vlm import VisionLanguageModel
 

@@ -67,6 +67,7 @@ class Checkpoint:
             ModelError: there is no such checkpoint, or the Hub cannot be reached.
             BadOption: no such device here.
         """
+        # Long for its options alone.
         require("torch", "local", f"The model {name!r}")
         require("transformers", "local", f"The model {name!r}")
         quiet()

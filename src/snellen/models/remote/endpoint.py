@@ -59,6 +59,7 @@ def endpoint(
         ModelError: the key is not there.
         DataError: the mapping file cannot be read.
     """
+    # Long for its options alone.
     jmespath = require("jmespath", "api", "endpoint:")
     paths = []
     for option, expression in (("labels", labels), ("scores", scores)):
