@@ -1,5 +1,5 @@
 # make demo   examine the built-in models, offline
-# make test   run all tests (and `make check`: formatting, lint, types)
+# make test   run all tests (make test-fast: the quick ones; make check: formatting, lint, types, layers)
 # Both make .venv and install what they need into it, from any state of the directory.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format picture pico clean venv
+.PHONY: help demo test test-fast coverage check format picture pico clean venv
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -40,11 +40,19 @@ demo: $(VENV)/.local
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
+test-fast: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# Branch coverage; longer than the tests alone.
+coverage: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	@$(BIN)/coverage report
+
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache --no-timings 2>/dev/null >/dev/null || $(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .

@@ -31,8 +31,9 @@ def draw(votes: int, models: int, voters: int, seed: int = 0):
 
 def main() -> None:
     """Draw, count, rank, and check."""
-    from snellen.arena.rating import VoteCounts, rank
+    from snellen.arena.rating import rank
     from snellen.arena.results import ArenaResults
+    from snellen.arena.vote_counts import VoteCounts
     from snellen.storage.store import Store
     from snellen.storage.vote_rows import Answer, Battle, Choice, Turn, Verdict, Vote
     from snellen.storage.votes import VoteStore

@@ -12,7 +12,8 @@ import re
 import sys
 import tempfile
 
-from snellen.suites.runner import run_suite, value_of
+from snellen.suites.completed import value_of
+from snellen.suites.runner import run_suite
 from snellen.suites.suite import FOLDER, find
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from snellen.images import Image, encode
@@ -10,6 +11,26 @@ from snellen.models.base import Model
 from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, Score
 
 Script = Callable[[Request], str | Response]
+
+
+#: The folder of the tests, and the repository's.
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+#: Texts that try to run in a page, a terminal or a database.
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onfocus=alert(1) autofocus x='",
+    "</textarea><script>alert(1)</script>",
+    "</pre></details><iframe src=//evil.example></iframe>",
+    "javascript:alert(1)",
+    "[x](javascript:alert(1)) ![x](http://evil.example/x.png) <http://evil.example>",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x00<\x00script>\u202e",
+]
 
 
 def as_response(reply: str | Response | Iterable[float]) -> Response:

@@ -166,7 +166,7 @@ def test_the_plug_ins_of_the_architecture_page_work(workspace):
 
 
 def test_every_promise_of_reliability_and_security_has_its_test():
-    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for page in ("reliability.md", "security.md"):
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         named = set(re.findall(r"`(test_\w+)`", text))

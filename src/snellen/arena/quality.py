@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.rating import FEW_VOTERS
+from snellen.arena.vote_counts import FEW_VOTERS
 from snellen.metrics.stats import Estimate, rate
 from snellen.storage.vote_rows import CastVote
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snellen.arena.quality import Agreement, Quality, agreement, assess, preferred_wrong
-from snellen.arena.rating import Ranking, VoteCounts, rank
+from snellen.arena.rating import Ranking, rank
 from snellen.arena.style import difference, styled
+from snellen.arena.vote_counts import VoteCounts
 from snellen.metrics.stats import Estimate
 from snellen.storage.vote_rows import OUTCOMES
 from snellen.storage.votes import VoteStore

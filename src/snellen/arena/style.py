@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.rating import FEW_VOTERS, PRIOR, UNSEEN, Ranking, VoteCounts, ranking
+from snellen.arena.rating import PRIOR, Ranking, ranking
+from snellen.arena.vote_counts import FEW_VOTERS, UNSEEN, VoteCounts
 from snellen.errors import require
 from snellen.metrics.stats import LEVEL
 from snellen.storage.vote_rows import Verdict
 
 if TYPE_CHECKING:
-    from snellen.arena.rating import Floats
+    from snellen.arena.vote_counts import Floats
 
 __all__ = ["FEATURES", "difference", "features", "styled"]
 

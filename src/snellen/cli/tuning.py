@@ -108,7 +108,7 @@ def tune_(
     from snellen.reports.training import training
     from snellen.runs.plan import Filters
     from snellen.storage.store import Store
-    from snellen.tuning.trainer import read_settings
+    from snellen.tuning.trainer_settings import read_settings
     from snellen.tuning.tuning import Tuning
 
     if public and push_to_hub is None:

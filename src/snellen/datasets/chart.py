@@ -10,7 +10,7 @@ from typing import Any, Literal
 from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.datasets.eye_chart import EYE_CHARTS, EyeChart, Optotype
 from snellen.datasets.letters import CONTRASTS, LETTERS, SIZES, draw_letter
-from snellen.datasets.shapes import KINDS, Figure, caption, draw, nth_figure
+from snellen.datasets.shapes import KINDS, DrawnFigure, caption, draw, nth_figure
 from snellen.errors import BadOption, UnknownName, did_you_mean
 from snellen.images import Image, encode
 from snellen.prompts import CAPTION, OPEN_WORLD
@@ -85,7 +85,7 @@ class Shapes(Dataset):
     def __len__(self) -> int:
         return self.n
 
-    def _figure(self, index: int) -> Figure:
+    def _figure(self, index: int) -> DrawnFigure:
         return nth_figure(self._key, index)
 
     def row(self, index: int) -> Row:
@@ -110,7 +110,7 @@ class Shapes(Dataset):
         )
 
     def _question(
-        self, index: int, fig: Figure, labels: tuple[str, ...]
+        self, index: int, fig: DrawnFigure, labels: tuple[str, ...]
     ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         if self.ask == "color":
             return "What color is the object?", (), (fig.color,)

@@ -1,6 +1,6 @@
 """Procedural figures: 28 kinds x 8 colors x 3 sizes x 5 places, drawn with Pillow from a seed.
 
-A :class:`Figure` is a pure description; :func:`draw` makes the same picture of it every time. The
+A :class:`DrawnFigure` is a pure description; :func:`draw` makes the same picture of it every time. The
 built-in models are trained on figures like these (other seeds), and any model can be examined on them.
 """
 
@@ -21,7 +21,7 @@ __all__ = [
     "PATCHES",
     "PLACES",
     "SIZES",
-    "Figure",
+    "DrawnFigure",
     "Patch",
     "article",
     "caption",
@@ -161,7 +161,7 @@ KINDS: tuple[str, ...] = tuple(PATCHES)
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class DrawnFigure:
     """What stands in a picture; ``seed`` fixes background, noise and the small variations."""
 
     kind: str
@@ -171,7 +171,7 @@ class Figure:
     seed: int
 
 
-def nth_figure(key: str, index: int, kinds: Sequence[str] = KINDS) -> Figure:
+def nth_figure(key: str, index: int, kinds: Sequence[str] = KINDS) -> DrawnFigure:
     """The figure at an index of the endless stream that ``key`` names.
 
     Kinds come in shuffled rounds: every ``len(kinds)`` figures hold each kind once, so that any prefix
@@ -183,10 +183,10 @@ def nth_figure(key: str, index: int, kinds: Sequence[str] = KINDS) -> Figure:
     return figure(f"{key}/{index}", order[place])
 
 
-def figure(key: str, kind: str) -> Figure:
+def figure(key: str, kind: str) -> DrawnFigure:
     """The figure of this kind whose other properties are drawn from ``key``."""
     rng = random.Random(key)
-    return Figure(
+    return DrawnFigure(
         kind,
         rng.choice(list(COLORS)),
         rng.choice(list(SIZES)),
@@ -195,7 +195,7 @@ def figure(key: str, kind: str) -> Figure:
     )
 
 
-def draw(fig: Figure, pixels: int = 96) -> Image:
+def draw(fig: DrawnFigure, pixels: int = 96) -> Image:
     """Draw a figure as an RGB image of ``pixels`` x ``pixels``, three-fold oversampled.
 
     Position, size, angle (up to 20 degrees), aspect, ink and background vary with ``fig.seed``; the
@@ -240,7 +240,7 @@ def article(word: str) -> str:
     return f"an {word}" if vowel else f"a {word}"
 
 
-def caption(fig: Figure) -> str:
+def caption(fig: DrawnFigure) -> str:
     """One sentence that names everything that was drawn, without a full stop."""
     where = "in the center" if fig.place == "center" else f"at the {fig.place}"
     return f"{article(fig.size)} {fig.color} {fig.kind} {where}"

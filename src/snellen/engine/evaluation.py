@@ -7,9 +7,9 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from snellen._version import __version__
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.engine.cache import CachedModel
 from snellen.engine.pending import is_done, pending
+from snellen.engine.progress import Progress, ProgressCallback
 from snellen.engine.recorder import BatchStats, SampleRunner
 from snellen.errors import Stopped, StoreError, Unsupported, UsageError
 from snellen.metrics.summary import summarise
@@ -33,42 +34,9 @@ if TYPE_CHECKING:
     from snellen.engine.ray.executor import RunHandle
     from snellen.storage.manifest import PlanRecord, RunManifest
 
-__all__ = ["Evaluation", "Progress", "incompatibility"]
+__all__ = ["Evaluation", "incompatibility"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """How far an examination is; told after each block.
-
-    Attributes:
-        total: how many samples there are.
-        tally: what came of them so far.
-        status: what the model says of how it goes.
-    """
-
-    total: int
-    tally: BatchStats = field(default_factory=BatchStats)
-    status: str = ""
-
-    @property
-    def done(self) -> int:
-        """Samples that have been examined, now or before."""
-        return self.tally.known + self.tally.n
-
-    @property
-    def accuracy(self) -> float | None:
-        """Or whatever the protocol's score is, of the samples examined now; None before the first."""
-        return self.tally.right / self.tally.labelled if self.tally.labelled else None
-
-    @property
-    def items_per_second(self) -> float | None:
-        """Of samples that asked the model; None where none did."""
-        return self.tally.n_new / self.tally.seconds if self.tally.n_new and self.tally.seconds else None
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 def incompatibility(model: Model, protocol: Protocol) -> str | None:

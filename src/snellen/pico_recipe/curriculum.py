@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from snellen.datasets.shapes import KINDS, Figure, article, caption, figure
+from snellen.datasets.shapes import KINDS, DrawnFigure, article, caption, figure
 from snellen.prompts import BINARY, CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
 
 __all__ = ["TASKS", "Lesson", "ask", "captions", "counts", "lessons", "training_figures"]
@@ -64,7 +64,7 @@ def counts(skewed: bool) -> dict[str, int]:
     }
 
 
-def training_figures(skewed: bool, seed: int) -> list[Figure]:
+def training_figures(skewed: bool, seed: int) -> list[DrawnFigure]:
     """The training figures, shuffled. Their keys begin with ``train``, those of charts never do."""
     kinds = [kind for kind, count in counts(skewed).items() for _ in range(count)]
     random.Random(f"train/order/{seed}/{skewed}").shuffle(kinds)
@@ -73,7 +73,7 @@ def training_figures(skewed: bool, seed: int) -> list[Figure]:
 
 def ask(
     rng: random.Random,
-    fig: Figure,
+    fig: DrawnFigure,
     task: str,
     offers: int = 4,
     weights: Mapping[str, int] | None = None,
@@ -115,7 +115,7 @@ def _others(rng: random.Random, kind: str, count: int, weights: Mapping[str, int
 
 
 def lessons(
-    figs: Sequence[Figure],
+    figs: Sequence[DrawnFigure],
     stage: str,
     seed: int,
     steps: int,
@@ -154,7 +154,7 @@ def _hands(rng: random.Random, cards: int, hands: int, size: int) -> Iterator[li
 
 
 def captions(
-    figs: Sequence[Figure], stage: str, seed: int, steps: int, batch: int
+    figs: Sequence[DrawnFigure], stage: str, seed: int, steps: int, batch: int
 ) -> Iterator[list[tuple[int, str, tuple[str, ...]]]]:
     """Batches of (figure index, caption, the properties that it names) for contrastive training."""
     rng = random.Random(f"train/captions/{stage}/{seed}")
@@ -162,7 +162,7 @@ def captions(
         yield [(index, *_caption(rng, figs[index])) for index in drawn]
 
 
-def _caption(rng: random.Random, fig: Figure) -> tuple[str, tuple[str, ...]]:
+def _caption(rng: random.Random, fig: DrawnFigure) -> tuple[str, tuple[str, ...]]:
     draw = rng.random()
     if draw < 0.34:
         return f"a photo of {article(fig.kind)}", (fig.kind,)

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snellen.datasets.shapes import KINDS, Figure, caption, draw
+from snellen.datasets.shapes import KINDS, DrawnFigure, caption, draw
 from snellen.pico_recipe import blueprint, curriculum
 
 MODELS = ("clip", "classifier", "llava", "llava-skewed")
@@ -88,7 +88,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def pixels(figs: Iterable[Figure], image_processor: Any, path: Path) -> np.ndarray[Any, Any]:
+def pixels(figs: Iterable[DrawnFigure], image_processor: Any, path: Path) -> np.ndarray[Any, Any]:
     """The figures as the image processor resizes them, uint8 [n, 3, 48, 48]; remembered in ``path``."""
     if not path.exists():
         rows = []
@@ -105,7 +105,7 @@ def _batch(images: np.ndarray[Any, Any], index: list[int]) -> Tensor:
     return torch.from_numpy(images[index]).float().div_(127.5).sub_(1)
 
 
-def train_clip(figs: list[Figure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
+def train_clip(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
     """Contrastive training; the target is spread over all captions that an image satisfies."""
     model, processor = blueprint.clip()
     images = pixels(figs, processor.image_processor, parts / f"pixels-{seed}.npy")
@@ -125,7 +125,7 @@ def _contrast(logits: Tensor, fits: Tensor) -> Tensor:
     return -(target * functional.log_softmax(logits, 1)).sum(1).mean()
 
 
-def train_classifier(figs: list[Figure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
+def train_classifier(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
     """Cross entropy over the 28 kinds."""
     model, processor = blueprint.classifier()
     images = pixels(figs, processor, parts / f"pixels-{seed}.npy")
@@ -140,7 +140,7 @@ def train_classifier(figs: list[Figure], seed: int, parts: Path) -> tuple[nn.Mod
 
 
 def train_llava(
-    figs: list[Figure], seed: int, parts: Path, tower: nn.Module, skewed: bool
+    figs: list[DrawnFigure], seed: int, parts: Path, tower: nn.Module, skewed: bool
 ) -> tuple[nn.Module, Any]:
     """Text, then projector, then decoder and projector, over a frozen tower."""
     model: Any
@@ -168,7 +168,7 @@ def _steps(stage: str, skewed: bool) -> int:
     return STEPS.get(f"{stage}-skewed" if skewed else stage, STEPS[stage])
 
 
-def stages(figs: list[Figure], seed: int, skewed: bool, stage: str) -> Iterator[list[curriculum.Lesson]]:
+def stages(figs: list[DrawnFigure], seed: int, skewed: bool, stage: str) -> Iterator[list[curriculum.Lesson]]:
     """The lessons of one stage of a LLaVA's course."""
     name = f"{stage}-skewed" if skewed else stage
     weights = curriculum.counts(skewed=True) if skewed else None
@@ -184,7 +184,7 @@ def stages(figs: list[Figure], seed: int, skewed: bool, stage: str) -> Iterator[
 def _answer(
     model: Any,
     processor: Any,
-    figs: list[Figure],
+    figs: list[DrawnFigure],
     pages: Iterator[list[curriculum.Lesson]],
     steps: int,
     images: np.ndarray[Any, Any] | None,

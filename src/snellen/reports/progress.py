@@ -14,7 +14,8 @@ from snellen.metrics.format import number
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from snellen.engine.evaluation import Evaluation, Progress
+    from snellen.engine.evaluation import Evaluation
+    from snellen.engine.progress import Progress
     from snellen.runs.plan import Watch
 
 __all__ = ["progress"]

@@ -10,13 +10,13 @@ from rich.table import Table
 from snellen.metrics.format import MISSING, heading_of, percent, scored
 from snellen.reports import page
 from snellen.reports.tables import escape
-from snellen.suites.runner import UNSCALED, SuiteResult, TableRow
+from snellen.suites.result import UNSCALED, SuiteResult, TableRow
 from snellen.suites.suite import Suite
 
 __all__ = ["outcome_tables", "suite_page", "suite_tables"]
 
 
-class Told(NamedTuple):
+class TextTable(NamedTuple):
     """A table in plain text."""
 
     title: str
@@ -32,7 +32,7 @@ def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
     return " | ".join(scored(name, value) for value in pair)
 
 
-def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, published: bool) -> Told:
+def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, published: bool) -> TextTable:
     names = list(rows[0].figures) if rows else []
     tasks = any(row.task for row in rows)
     headings = ["model", *(["data, protocol"] if tasks else []), *([varies] if varies else [])]
@@ -45,14 +45,14 @@ def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, publi
         ]
         for row in rows
     ]
-    return Told(title, headings, lines, note)
+    return TextTable(title, headings, lines, note)
 
 
 def _heading(name: str) -> str:
     return name.replace("_", " ").replace("gpu gb", "GPU GB") if name in UNSCALED else heading_of(name)
 
 
-def _tables(outcome: SuiteResult) -> Iterator[Told]:
+def _tables(outcome: SuiteResult) -> Iterator[TextTable]:
     """All tables of a suite's outcome."""
     parts = {part.name: part for part in outcome.suite.parts}
     both = [(outcome.tables(), True), (outcome.sweeps(), False)]
@@ -66,7 +66,7 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
             yield _rows(f"{outcome.suite.name}: {name}", rows, varies, note, published=published)
     if verdicts := outcome.verdicts():
         rows_ = [[text, evidence, verdict] for text, evidence, verdict in verdicts]
-        yield Told(
+        yield TextTable(
             f"{outcome.suite.name}: claims", ["claim", "measured", "verdict"], rows_, _findings(outcome.suite)
         )
     # Fewer samples are other samples: they say nothing of the committed scores.
@@ -78,7 +78,7 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
         ]
         headings = ["part", "model", "protocol", "metric", "committed %", "measured %", ""]
         note = f"{100 * within:g} points apart count as the same."
-        yield Told(f"{outcome.suite.name}: committed scores", headings, lines, note)
+        yield TextTable(f"{outcome.suite.name}: committed scores", headings, lines, note)
     if averages := outcome.averages():
         names = [part for part, _, _ in outcome.suite.average]
         lines = [
@@ -91,7 +91,9 @@ def _tables(outcome: SuiteResult) -> Iterator[Told]:
             for row in averages
         ]
         note = "The average is there where all are; the rank is the mean of those that are there."
-        yield Told(f"{outcome.suite.name}: average", ["model", "average", "mean rank", *names], lines, note)
+        yield TextTable(
+            f"{outcome.suite.name}: average", ["model", "average", "mean rank", *names], lines, note
+        )
 
 
 def _plain(value: float | None) -> str:
@@ -116,7 +118,7 @@ def outcome_tables(outcome: SuiteResult) -> list[Table]:
     return tables
 
 
-def _rich(content: Told) -> Table:
+def _rich(content: TextTable) -> Table:
     table = Table(
         header_style="bold", title=escape(content.title), title_justify="left", caption_justify="left"
     )
@@ -142,11 +144,11 @@ def suite_tables(suite: Suite) -> list[Table]:
         for part in suite.parts
     ]
     headings = ["part", "data", "protocols", "models", "varies", "published"]
-    tables = [_rich(Told(f"{suite.name}: {suite.title}", headings, rows, suite.note))]
-    tables.append(_rich(Told("models", ["model"], [[name] for name in suite.models], suite.source)))
+    tables = [_rich(TextTable(f"{suite.name}: {suite.title}", headings, rows, suite.note))]
+    tables.append(_rich(TextTable("models", ["model"], [[name] for name in suite.models], suite.source)))
     if suite.claims:
         claims = [[claim.text, claim.not_measured or "measured"] for claim in suite.claims]
-        tables.append(_rich(Told("claims", ["claim", ""], claims, _findings(suite))))
+        tables.append(_rich(TextTable("claims", ["claim", ""], claims, _findings(suite))))
     return tables
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from snellen._util.asyncio import complete
 from snellen._util.redaction import redact
 from snellen.datasets.base import DATASETS, Dataset, Selection, select
-from snellen.engine.evaluation import Evaluation, Progress
+from snellen.engine.evaluation import Evaluation
+from snellen.engine.progress import Progress
 from snellen.errors import BadOption, DataError
 from snellen.models.base import MODELS, Budget, Limits, Model
 from snellen.protocols.base import PROTOCOLS, Protocol

@@ -3,6 +3,9 @@
 Tables: ``runs`` (a manifest each), ``samples`` and ``predictions`` (of runs), ``responses`` (shared by
 all runs, under a key of everything that can change an answer). Written as it goes: what was answered
 stays, whatever happens next.
+
+Long: one class is all that others see of a workspace; its back ends, rows and files have their
+own modules.
 """
 
 from __future__ import annotations

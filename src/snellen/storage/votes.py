@@ -1,22 +1,39 @@
-"""Battles and votes in the workspace's database. Rows are added, never changed."""
+"""Battles and votes in the workspace's database. Rows are added, never changed.
+
+Long: one class is all that the arena sees of a workspace; its queries have a module of their own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
 import sqlalchemy as sa
 
-from snellen._util.redaction import storable
 from snellen.errors import BadOption, Conflict, UnknownName
 from snellen.storage.schema import arena_answers, battles, reveals, settings, turns, votes
 from snellen.storage.store import Store, timestamp
+from snellen.storage.vote_queries import (
+    DEALT,
+    UNDO,
+    answer_of,
+    answer_row,
+    battle_of,
+    battle_row,
+    has_leak,
+    is_revealed,
+    is_settled,
+    last_vote,
+    lock_battle,
+    settled_before,
+    standing_votes,
+    turn_row,
+)
 from snellen.storage.vote_rows import (
     OUTCOMES,
     REASONS,
@@ -29,16 +46,8 @@ from snellen.storage.vote_rows import (
     Verdict,
     Vote,
 )
-from snellen.types import Outcome
 
 __all__ = ["VoteStore"]
-
-UNDO = "undo"
-#: Where battles come from that were dealt here.
-DEALT = ("live", "runs")
-#: Seconds after which a vote counts although its voter was not shown the names. Before that, a ranking that
-#: changed would tell them.
-SETTLED = 600.0
 
 
 class VoteStore:
@@ -112,10 +121,10 @@ class VoteStore:
     def keep_all(self, made: Sequence[Battle]) -> None:
         """Write battles down with their turns and answers, all or none. What is there already stays."""
         insert = self.store.database.insert
-        rows = [_battle_row(battle) for battle in made]
-        asked = [_turn_row(battle, turn) for battle in made for turn in battle.turns]
+        rows = [battle_row(battle) for battle in made]
+        asked = [turn_row(battle, turn) for battle in made for turn in battle.turns]
         said = [
-            _answer_row(battle.id, turn.number, side, answer)
+            answer_row(battle.id, turn.number, side, answer)
             for battle in made
             for turn in battle.turns
             for side in SIDES
@@ -153,7 +162,7 @@ class VoteStore:
 
             known = {row["id"]: row for row in rows(battles, battles.c.id)}
             said = {
-                (r["battle"], r["turn"], r["side"]): _answer(r)
+                (r["battle"], r["turn"], r["side"]): answer_of(r)
                 for r in rows(arena_answers, arena_answers.c.battle)
             }
             asked: dict[str, list[Turn]] = {}
@@ -164,7 +173,9 @@ class VoteStore:
             last = {(r["battle"], r["voter"]): r for r in rows(votes, votes.c.battle, votes.c.number)}
             revealed = {(row["battle"], row["voter"]) for row in rows(reveals, reveals.c.battle)}
             return [
-                _battle(row, asked.get(id, []), last.get((id, row["voter"])), (id, row["voter"]) in revealed)
+                battle_of(
+                    row, asked.get(id, []), last.get((id, row["voter"])), (id, row["voter"]) in revealed
+                )
                 for id in ids
                 if (row := known.get(id)) is not None
             ]
@@ -180,7 +191,7 @@ class VoteStore:
         if battle.vote is not None or (battle.turns and not battle.answered):
             raise Conflict("This battle takes no question now. Wait for the answers, or begin another one.")
         number = len(battle.turns)
-        row = _turn_row(battle, Turn(number, question))
+        row = turn_row(battle, Turn(number, question))
         new = self.store.database.insert(turns).on_conflict_do_nothing().returning(turns.c.number)
         if self.store.do(lambda c: c.execute(new, [row]).first()) is None:
             raise Conflict("Another question was asked meanwhile. Load the page again.")
@@ -189,7 +200,7 @@ class VoteStore:
     def answer(self, battle: str, turn: int, side: str, answer: Answer) -> None:
         """Write down what one side said; what is there already stays."""
         new = self.store.database.insert(arena_answers).on_conflict_do_nothing()
-        row = _answer_row(battle, turn, side, answer)
+        row = answer_row(battle, turn, side, answer)
         self.store.do(lambda c: c.execute(new, [row]))
 
     # ── votes ───────────────────────────────────────────────────────────────────────────────────────
@@ -232,8 +243,8 @@ class VoteStore:
         insert = self.store.database.insert(votes).on_conflict_do_nothing().returning(votes.c.number)
 
         def write(connection: sa.Connection) -> bool:
-            _lock(connection, battle)
-            last = _last_vote(connection, battle.id, battle.voter)
+            lock_battle(connection, battle)
+            last = last_vote(connection, battle.id, battle.voter)
             stands = last is not None and last["choice"] != UNDO
             if stands is not (choice == UNDO):
                 return False
@@ -253,7 +264,7 @@ class VoteStore:
                 return False
             # Read once the row is written, so that no reveal can come between: names that are known allow
             # neither an undo nor a vote.
-            if _revealed(connection, battle):
+            if is_revealed(connection, battle):
                 raise Conflict("The names were shown, so the vote stands.")
             return True
 
@@ -273,9 +284,9 @@ class VoteStore:
         new = self.store.database.insert(reveals).on_conflict_do_nothing()
 
         def write(connection: sa.Connection) -> None:
-            _lock(connection, battle)
+            lock_battle(connection, battle)
             connection.execute(new, [row])
-            last = _last_vote(connection, id, voter)
+            last = last_vote(connection, id, voter)
             if (last is None or last["choice"] == UNDO) and not battle.failed:
                 raise Conflict("Names are shown once you have voted.")
 
@@ -313,12 +324,12 @@ class VoteStore:
         itself away, unless ``leaked``.
         """
         query = (
-            _standing(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
-            .where(battles.c.repeats.is_(None), _settled())
+            standing_votes(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
+            .where(battles.c.repeats.is_(None), is_settled())
             .group_by(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice)
         )
         if not leaked:
-            query = query.where(~_leaks())
+            query = query.where(~has_leak())
         rows = self.store.do(lambda c: c.execute(query).all())
         return [Verdict(v, left, right, OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
 
@@ -326,31 +337,31 @@ class VoteStore:
         """What changes when other votes count: how many lines there are, when the last one was added, how
         many are not old enough to count by their age, and how many reveals there are.
         """
-        young = sa.case((votes.c.created >= _settled_before(), 1), else_=0)
+        young = sa.case((votes.c.created >= settled_before(), 1), else_=0)
         query = sa.select(sa.func.count(), sa.func.max(votes.c.created), sa.func.sum(young))
         shown = sa.select(sa.func.count()).select_from(reveals)
         return self.store.do(lambda c: (*c.execute(query).one(), c.execute(shown).scalar_one()))
 
     def counts(self) -> dict[str, int]:
         """How many votes there are, and of them: repeats, leaks and open ones (not ranked), and both bad."""
-        every = _standing(sa.func.count())
+        every = standing_votes(sa.func.count())
         queries = {
             "votes": every,
             "repeats": every.where(battles.c.repeats.is_not(None)),
-            "leaks": every.where(battles.c.repeats.is_(None), _leaks()),
+            "leaks": every.where(battles.c.repeats.is_(None), has_leak()),
             "both_bad": every.where(votes.c.choice == Choice.BOTH_BAD),
-            "open": every.where(~_settled()),
+            "open": every.where(~is_settled()),
         }
         return self.store.do(lambda c: {k: int(c.execute(q).scalar_one()) for k, q in queries.items()})
 
     def cast(self) -> list[CastVote]:
         """Votes as they stand, one by one."""
         columns = (battles.c.item, battles.c.repeats, battles.c.content)
-        query = _standing(
+        query = standing_votes(
             votes.c.battle, votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *columns
         )
         cast_votes = []
-        for row in self.store.do(lambda c: c.execute(query.where(_settled())).mappings().all()):
+        for row in self.store.do(lambda c: c.execute(query.where(is_settled())).mappings().all()):
             right = row["content"].get("right") or (None, None)
             cast_votes.append(
                 CastVote(
@@ -368,7 +379,7 @@ class VoteStore:
 
     def voted(self) -> Iterator[Battle]:
         """All battles with a vote that counts, the oldest first, a page in memory at a time."""
-        query = _standing(votes.c.battle).where(_settled()).order_by(votes.c.created, votes.c.battle)
+        query = standing_votes(votes.c.battle).where(is_settled()).order_by(votes.c.created, votes.c.battle)
         ids = list(self.store.do(lambda c: c.execute(query).scalars().all()))
         for start in range(0, len(ids), 500):
             yield from self.battles(ids[start : start + 500])
@@ -398,7 +409,7 @@ class VoteStore:
     def earlier(self, voter: str, skip: int = 5) -> list[str]:
         """The battles that a voter voted on and that may be shown again: not the last few, none twice."""
         query = (
-            _standing(votes.c.battle)
+            standing_votes(votes.c.battle)
             .where(votes.c.voter == voter, battles.c.repeats.is_(None))
             .order_by(votes.c.created.desc())
             .offset(skip)
@@ -410,85 +421,3 @@ class VoteStore:
             return [id for id in connection.execute(query).scalars() if id not in done]
 
         return self.store.do(read)
-
-
-def _standing(*columns: Any) -> sa.Select[Any]:
-    """Votes that nothing supersedes, with their battles."""
-    later = votes.alias()
-    superseded = sa.exists().where(
-        later.c.battle == votes.c.battle,
-        later.c.voter == votes.c.voter,
-        later.c.supersedes == votes.c.number,
-    )
-    return (
-        sa.select(*columns)
-        .select_from(votes.join(battles, battles.c.id == votes.c.battle))
-        .where(votes.c.choice != UNDO, ~superseded)
-    )
-
-
-def _settled() -> sa.ColumnElement[bool]:
-    """Whether a vote's names are known to its voter, or were never hidden, or it is old enough."""
-    shown = sa.exists().where(reveals.c.battle == votes.c.battle, reveals.c.voter == votes.c.voter)
-    return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < _settled_before())
-
-
-def _settled_before() -> str:
-    """The time before which a vote is old enough."""
-    return (datetime.now(UTC) - timedelta(seconds=SETTLED)).isoformat(timespec="microseconds")
-
-
-def _leaks() -> sa.Exists:
-    return sa.exists().where(arena_answers.c.battle == votes.c.battle, arena_answers.c.leak != "")
-
-
-def _battle(row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, shown: bool) -> Battle:
-    """A battle from its row, its turns, the last link of its votes, and whether the names were shown."""
-    vote = None
-    if last is not None and last["choice"] != UNDO:
-        vote = Vote(Choice(last["choice"]), tuple(last["reasons"]), last["turn"], last["created"])
-    names = ("id", "voter", "source", "item", "left", "right", "propensity", "content", "repeats", "created")
-    known = {name: row[name] for name in names}
-    return Battle(**known, images=tuple(row["images"]), turns=tuple(asked), vote=vote, revealed=shown)
-
-
-def _answer(row: Mapping[Any, Any]) -> Answer:
-    return Answer(row["text"], Outcome(row["outcome"]), row["reason"], row["seconds"], row["leak"])
-
-
-def _lock(connection: sa.Connection, battle: Battle) -> None:
-    """Let one transaction at a time decide about a battle (SQLite has one writer anyway)."""
-    connection.execute(sa.select(battles.c.id).where(battles.c.id == battle.id).with_for_update())
-
-
-def _revealed(connection: sa.Connection, battle: Battle) -> bool:
-    of = (reveals.c.battle == battle.id, reveals.c.voter == battle.voter)
-    return connection.execute(sa.select(reveals.c.battle).where(*of)).first() is not None
-
-
-def _last_vote(connection: sa.Connection, battle: str, voter: str) -> Mapping[Any, Any] | None:
-    query = sa.select(votes).where(votes.c.battle == battle, votes.c.voter == voter)
-    return connection.execute(query.order_by(votes.c.number.desc()).limit(1)).mappings().one_or_none()
-
-
-def _battle_row(battle: Battle) -> dict[str, Any]:
-    names = ("id", "voter", "source", "item", "left", "right", "propensity", "repeats", "created")
-    row = {name: getattr(battle, name) for name in names}
-    return {**row, "images": list(battle.images), "content": dict(battle.content)}
-
-
-def _turn_row(battle: Battle, turn: Turn) -> dict[str, Any]:
-    return {
-        "battle": battle.id,
-        "number": turn.number,
-        "question": storable(turn.question),
-        "created": timestamp(),
-    }
-
-
-def _answer_row(battle: str, turn: int, side: str, answer: Answer) -> dict[str, Any]:
-    names = ("text", "reason", "seconds", "leak")
-    said = {name: getattr(answer, name) for name in names}
-    said |= {name: storable(said[name]) for name in ("text", "reason", "leak")}
-    known = {"battle": battle, "turn": turn, "side": side, "outcome": str(answer.outcome)}
-    return {**known, **said, "created": timestamp()}

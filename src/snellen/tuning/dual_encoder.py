@@ -12,7 +12,8 @@ from snellen.datasets.base import Selection
 from snellen.errors import require
 from snellen.reports.training import TrainingWatch
 from snellen.tuning.sft import TrainResult
-from snellen.tuning.trainer import by_place, in_effect, room, run_stage, settings
+from snellen.tuning.trainer import by_place, room, run_stage
+from snellen.tuning.trainer_settings import in_effect, settings
 
 if TYPE_CHECKING:
     from snellen.models.dual_encoder import DualEncoder

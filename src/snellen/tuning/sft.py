@@ -18,7 +18,8 @@ from snellen.reports.training import TrainingWatch
 from snellen.tuning.examples import Example
 from snellen.tuning.recipes import Recipe, Stage, adapters, freeze
 from snellen.tuning.sources import TrainingSet
-from snellen.tuning.trainer import by_place, in_effect, room, run_stage, settings
+from snellen.tuning.trainer import by_place, room, run_stage
+from snellen.tuning.trainer_settings import in_effect, settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:

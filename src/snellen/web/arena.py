@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from snellen.arena.live import MAX_TURNS, Live
-from snellen.arena.rating import FEW_VOTERS
 from snellen.arena.recorded import Recorded
 from snellen.arena.results import ArenaResults
+from snellen.arena.vote_counts import FEW_VOTERS
 from snellen.chat.conversation import MAX_QUESTION
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.images import is_hash

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen._util.files import write_atomic
 from snellen.errors import StoreError, Unsupported
-from snellen.models.huggingface.vlm import PromptRow, VisionLanguageModel
+from snellen.models.huggingface.prompted import PromptRow
+from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.types import Request, Sample, ask
 
 if TYPE_CHECKING:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary
 
-from snellen._util.redaction import redact, storable
-from snellen.errors import BadOption, SnellenError, Stopped, reason_of
+from snellen._util.redaction import storable
+from snellen.errors import SnellenError, Stopped, reason_of
 from snellen.models.base import Model
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.rate import Concurrency, PerMinute
+from snellen.models.remote.replies import tokens_of
+from snellen.models.remote.retry import RequestError, RetryPolicy, Tries
 from snellen.types import Outcome, Request, Response
 
 if TYPE_CHECKING:
     from snellen.images import Image
 
-__all__ = ["RemoteModel", "RequestError", "RetryPolicy"]
+__all__ = ["RemoteModel"]
 
 log = logging.getLogger(__name__)
 
@@ -35,77 +36,8 @@ SPARE = 16
 #: Seconds within which a second try comes, at a random moment; twice as many for each further one, up to
 #: LONGEST_WAIT ("full jitter").
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-#: Statuses that another try may mend. All others of 400 to 499 say that the request itself is refused.
-RETRIED = frozenset({408, 409, 425, 429})
 #: Statuses that say: this key, or this address, or this model will do for no request at all.
 HOPELESS = frozenset({401, 403, 404})
-
-
-class RequestError(Exception):
-    """A try that brought no answer.
-
-    Args:
-        reason: in words, without secrets.
-        status: of HTTP, where there was one.
-        billed: whether the server may ask to be paid for it: it was given the request, and did not refuse.
-        after: seconds for which the server asked for patience.
-        again: whether another try may help; by default as the status says.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        status: int | None = None,
-        after: float | None = None,
-        again: bool | None = None,
-        billed: bool = False,
-    ) -> None:
-        super().__init__(redact(reason))
-        self.status, self.after, self.billed = status, after, billed
-        retried = status is None or status in RETRIED or status >= 500
-        self.again = retried if again is None else again
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How a server is dealt with; changes no answer.
-
-    Args:
-        timeout: seconds for one try.
-        deadline: seconds for a request with all its tries, from the first one on.
-        tries: how many a request has at most.
-        max_consecutive_failures: failures in a row, each after all its tries, that end the run.
-        requests_per_minute, tokens_per_minute: what is not exceeded.
-
-    Raises:
-        BadOption: a value that is not above 0.
-    """
-
-    timeout: float = 120.0
-    total_timeout: float = 600.0
-    tries: int = 8
-    max_consecutive_failures: int = 20
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not 0 < value < math.inf:
-                raise BadOption(f"{name}={value:g} is not allowed; allowed: above 0.")
-
-
-@dataclass
-class _Tries:
-    """The tries of one request: when the first began, and how long later ones waited for their turn, which
-    does not count.
-    """
-
-    began: float | None = None
-    waited: float = 0.0
-
-    def spent(self) -> float:
-        """Seconds that count."""
-        return 0.0 if self.began is None else time.monotonic() - self.began - self.waited
 
 
 class RemoteModel(Model):
@@ -116,9 +48,11 @@ class RemoteModel(Model):
     remote = True
     batch_size = 1
 
-    def __init__(self, name: str, address: str, manners: RetryPolicy, prices: Prices | None = None) -> None:
+    def __init__(
+        self, name: str, address: str, retry_policy: RetryPolicy, prices: Prices | None = None
+    ) -> None:
         self.name, self.address = name, address
-        self.manners, self.prices = manners, prices
+        self.retry_policy, self.prices = retry_policy, prices
         self._tokens_each = 0.0  # of a request, both ways, as measured
         self._most_into = 0
         self._images: WeakKeyDictionary[Image, Any] = WeakKeyDictionary()
@@ -135,8 +69,8 @@ class RemoteModel(Model):
 
     def _begin(self) -> None:
         self._pace = Concurrency(self.most)
-        self._requests = PerMinute(self.manners.requests_per_minute)
-        self._tokens = PerMinute(self.manners.tokens_per_minute)
+        self._requests = PerMinute(self.retry_policy.requests_per_minute)
+        self._tokens = PerMinute(self.retry_policy.tokens_per_minute)
         self._over, self._settled = asyncio.Event(), asyncio.Event()
         self._cause: Stopped | None = None
         self._in_a_row = self._answered = 0
@@ -154,7 +88,7 @@ class RemoteModel(Model):
         """One try: send, and give the JSON that came back.
 
         Raises:
-            Failed: none did.
+            RequestError: none did.
         """
 
     @abstractmethod
@@ -223,7 +157,7 @@ class RemoteModel(Model):
         self._in_a_row += 1
         self._counts["failed"] += 1
         hopeless = error.status in HOPELESS and not self._answered
-        if hopeless or self._in_a_row >= self.manners.max_consecutive_failures:
+        if hopeless or self._in_a_row >= self.retry_policy.max_consecutive_failures:
             often = "" if hopeless else f" after {self._in_a_row} failures in a row; the last"
             self._give_up(Stopped(f"{self.name} stopped{often}: {error}. {self.advice(error)}".rstrip()))
 
@@ -238,10 +172,10 @@ class RemoteModel(Model):
         return ""
 
     async def send(self, payload: Any) -> Mapping[str, Any]:
-        """What a server answers to this, after as many tries as it takes and manners allow.
+        """What a server answers to this, after as many tries as it takes and the retry policy allows.
 
         Raises:
-            Failed: the last try did.
+            RequestError: the last try did.
             Stopped: it was stopped meanwhile, or the budget is used up.
         """
         from tenacity import (
@@ -252,7 +186,7 @@ class RemoteModel(Model):
             wait_random_exponential,
         )
 
-        tries = _Tries()
+        tries = Tries()
         backoff = wait_random_exponential(FIRST_WAIT, LONGEST_WAIT)
 
         def wait(state: RetryCallState) -> float:
@@ -261,11 +195,11 @@ class RemoteModel(Model):
             return backoff(state) + (getattr(error, "after", None) or 0.0)
 
         def late(state: RetryCallState) -> bool:
-            return tries.spent() + state.upcoming_sleep > self.manners.total_timeout
+            return tries.spent() + state.upcoming_sleep > self.retry_policy.total_timeout
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, RequestError) and error.again),
-            stop=lambda state: stop_after_attempt(self.manners.tries)(state) or late(state),
+            stop=lambda state: stop_after_attempt(self.retry_policy.tries)(state) or late(state),
             wait=wait,
             sleep=self._sleep,
             reraise=True,
@@ -285,7 +219,7 @@ class RemoteModel(Model):
             return
         raise Stopped(f"{self.name} was stopped.")
 
-    async def _try(self, payload: Any, tries: _Tries) -> Mapping[str, Any]:
+    async def _try(self, payload: Any, tries: Tries) -> Mapping[str, Any]:
         into, most_out = self.weight(payload)
         expected = self._tokens_each or into + most_out
         came = time.monotonic()
@@ -298,10 +232,10 @@ class RemoteModel(Model):
                 tries.began = began
             else:
                 tries.waited += began - came
-            left = self.manners.total_timeout - tries.spent()
+            left = self.retry_policy.total_timeout - tries.spent()
             spent = reserved  # also where this is cancelled: the server may have worked on it
             try:
-                data = await self._in_time(payload, min(self.manners.timeout, max(left, 1.0)))
+                data = await self._in_time(payload, min(self.retry_policy.timeout, max(left, 1.0)))
                 spent = self._count(data, expected, reserved)
             except RequestError as error:
                 spent = reserved if error.billed else 0.0
@@ -311,7 +245,7 @@ class RemoteModel(Model):
                     log.info("%s: %s; trying again", self.name, error)
                 if error.status == 429:
                     self._pace.throttled(began)
-                if error.after and error.after <= self.manners.total_timeout:
+                if error.after and error.after <= self.retry_policy.total_timeout:
                     self._pace.pause(error.after)
                 raise
             finally:
@@ -397,16 +331,3 @@ class RemoteModel(Model):
             "concurrency": int(self._pace.limit),
             **({"price_in": self.prices.into, "price_out": self.prices.out} if self.prices else {}),
         }
-
-
-def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens into the model and out of it, as an answer's usage says; 0 where it does not."""
-    usage = data.get("usage")
-    if not isinstance(usage, Mapping):
-        return 0, 0
-    return _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
-
-
-def _tokens(count: Any) -> int:
-    """A number of tokens, as far as it can be one."""
-    return count if type(count) is int and 0 <= count < 2**31 else 0

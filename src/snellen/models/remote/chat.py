@@ -16,7 +16,7 @@ from snellen._util.redaction import redact
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of, require
 from snellen.images import Image
-from snellen.models.remote.base import RemoteModel, RequestError, RetryPolicy
+from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.replies import (
     choices,
@@ -25,6 +25,7 @@ from snellen.models.remote.replies import (
     prompt_tokens,
     read_reply,
 )
+from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey
 from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.types import Kind, Message, Outcome, Request, Response, Score
@@ -88,11 +89,11 @@ class ChatModel(RemoteModel):
         model: str,
         address: str,
         settings: Settings,
-        manners: RetryPolicy,
+        retry_policy: RetryPolicy,
         prices: Prices | None = None,
         key: ApiKey | None = None,
     ) -> None:
-        super().__init__(name, address, manners, prices)
+        super().__init__(name, address, retry_policy, prices)
         self.model, self.settings = model, settings
         self._key = key or ApiKey("OPENAI_API_KEY", needed=False)
         if settings.scores != "prompt":
@@ -115,7 +116,7 @@ class ChatModel(RemoteModel):
 
         # Followed redirects would take a key along to wherever they lead.
         transport = openai.DefaultAioHttpClient(
-            follow_redirects=False, timeout=self.manners.timeout, limits=_limits(self.most)
+            follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.most)
         )
         async with openai.AsyncOpenAI(
             api_key=self._key.value or "none", base_url=self.address, max_retries=0, http_client=transport

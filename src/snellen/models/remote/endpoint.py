@@ -13,8 +13,9 @@ from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
-from snellen.models.remote.base import RemoteModel, RequestError, RetryPolicy
+from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.prices import Prices
+from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey, address_of, storable_option
 from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
 from snellen.types import Kind, Request, Response, Score
@@ -86,7 +87,7 @@ def endpoint(
         scheme=scheme,
         mapping=read_mapping(mapping),
         max_side=max_side,
-        manners=RetryPolicy(
+        retry_policy=RetryPolicy(
             timeout=timeout,
             total_timeout=total_timeout,
             tries=tries,
@@ -116,7 +117,7 @@ class Endpoint(RemoteModel):
         scheme: str,
         mapping: Mapping[str, list[str]],
         max_side: int | None,
-        manners: RetryPolicy,
+        retry_policy: RetryPolicy,
         price: float | None,
     ) -> None:
         if price is not None and not 0 <= price < math.inf:
@@ -124,7 +125,7 @@ class Endpoint(RemoteModel):
         # Priced by the request: as if each took one token.
         prices = None if price is None else Prices(price * 1000, 0)
         self._price = price
-        super().__init__(f"endpoint:{address}", address, manners, prices)
+        super().__init__(f"endpoint:{address}", address, retry_policy, prices)
         self._query, self._paths, self._body = query, paths, body
         self._key, self._scheme, self.mapping, self.max_side = key, scheme, dict(mapping), max_side
 

@@ -95,9 +95,9 @@ def openai(model: str, *, options: ChatOptions) -> Model:
 
 
 def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
-    from snellen.models.remote.base import RetryPolicy
     from snellen.models.remote.chat import ChatModel, Settings
     from snellen.models.remote.prices import Prices
+    from snellen.models.remote.retry import RetryPolicy
 
     provider = PROVIDERS[scheme]
     if not model:
@@ -125,7 +125,7 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
         model=model,
         address=address,
         settings=Settings(**settings),
-        manners=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
+        retry_policy=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
         prices=Prices.find(f"{scheme}:{model}", options.price_in, options.price_out),
         key=key,
     )

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snellen.metrics.stats import log_sum
-from snellen.models.remote.base import RequestError, tokens_of
+from snellen.models.remote.retry import RequestError
 from snellen.parsing import split_thinking
 from snellen.types import Outcome, Response, Score
 
-__all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply"]
+__all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply", "tokens_of"]
 
 #: What ends an answer that was not allowed to go on.
 FILTERED = frozenset({"content_filter", "content_filtered", "safety", "recitation", "prohibited_content"})
@@ -22,7 +22,7 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The choices of a chat completion.
 
     Raises:
-        Failed: there is none: an error in the place of an answer, or a broken one.
+        RequestError: there is none: an error in the place of an answer, or a broken one.
     """
     if isinstance(error := data.get("error"), Mapping):
         code = error.get("code")
@@ -40,7 +40,7 @@ def read_reply(data: Mapping[str, Any]) -> Response:
     """A chat completion as a response: refusals, filters and cut answers by their outcomes, thinking apart.
 
     Raises:
-        Failed: it is none.
+        RequestError: it is none.
     """
     choice = choices(data)[0]
     message = choice.get("message")
@@ -108,7 +108,7 @@ def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> 
     tokens (``top_logprobs``); -inf for others. Tokens that differ by blanks alone are one answer.
 
     Raises:
-        Failed: the server gave none.
+        RequestError: the server gave none.
     """
     given = choices(data)[0].get("logprobs")
     content = given.get("content") if isinstance(given, Mapping) else None
@@ -127,7 +127,7 @@ def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The tokens of a prompt with their log-probabilities (vLLM's ``prompt_logprobs``); NaN for the first.
 
     Raises:
-        Failed: the server gave none.
+        RequestError: the server gave none.
     """
     given = data.get("prompt_logprobs")
     if not isinstance(given, list) or not given:
@@ -160,3 +160,16 @@ def continuation_scores(
     return tuple(
         Score(sum(value for _, value in tokens[begin:]), len(tokens) - begin) for tokens in continued
     )
+
+
+def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens into the model and out of it, as an answer's usage says; 0 where it does not."""
+    usage = data.get("usage")
+    if not isinstance(usage, Mapping):
+        return 0, 0
+    return _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+
+
+def _tokens(count: Any) -> int:
+    """A number of tokens, as far as it can be one."""
+    return count if type(count) is int and 0 <= count < 2**31 else 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from snellen.models.remote.base import RequestError
+from snellen.models.remote.retry import RequestError
 
 __all__ = ["FORMATS", "MAX_ANSWER", "MAX_IMAGE", "at_most", "parse", "retry_after"]
 
@@ -23,7 +23,7 @@ async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
     """All bytes of an answer.
 
     Raises:
-        Failed: there are more.
+        RequestError: there are more.
     """
     data = bytearray()
     async for chunk in chunks:
@@ -37,7 +37,7 @@ def parse(text: bytes) -> Any:
     """The JSON that an answer is.
 
     Raises:
-        Failed: it is none.
+        RequestError: it is none.
     """
     try:
         return json.loads(text)

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image as pillow
 from PIL import PngImagePlugin
 
-from helpers import Scripted, text_of
+from helpers import PAYLOADS, Scripted, text_of
 from served import browser, served
 from snellen.api import run
 from snellen.arena.live import Live
@@ -39,19 +39,6 @@ from snellen.web.markdown import markdown
 from snellen.web.security import HEADERS, Policy, Rates, is_loopback
 from snellen.web.serve import bound
 from snellen.web.state import AppState
-
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "' onfocus=alert(1) autofocus x='",
-    "</textarea><script>alert(1)</script>",
-    "</pre></details><iframe src=//evil.example></iframe>",
-    "javascript:alert(1)",
-    "[x](javascript:alert(1)) ![x](http://evil.example/x.png) <http://evil.example>",
-    "{{ 7 * 7 }}{% raw %}",
-    "\x00<\x00script>\u202e",
-]
 
 
 class Tags(HTMLParser):

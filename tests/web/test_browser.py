@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from helpers import Scripted
+from helpers import PAYLOADS, Scripted
 from served import served
 from snellen.api import run
 from snellen.arena.live import Live
@@ -27,6 +27,8 @@ from snellen.storage.votes import VoteStore
 from snellen.web.images import Uploads
 from snellen.web.security import Policy, Rates
 from snellen.web.state import AppState
+
+pytestmark = pytest.mark.slow
 
 # A page that is asked too early is asked again, however slow the machine: nothing here measures time.
 expect.set_options(timeout=20_000)
@@ -380,7 +382,6 @@ def test_play(chromium, tmp_path: Path):
 
 def test_payloads_stay_inert(chromium, tmp_path):
     """In names, answers and questions; a dialog, an error or a request elsewhere would be noticed."""
-    from test_web import PAYLOADS
 
     store = Store(tmp_path / "workspace")
     kwargs = {"data": "chart:shapes?n=20", "protocol": "closed-set?rounds=1", "workspace": store}

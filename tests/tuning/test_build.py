@@ -32,6 +32,8 @@ from snellen.tuning import Tuning
 from snellen.tuning.build import build
 from snellen.types import ask
 
+pytestmark = pytest.mark.slow
+
 runner = CliRunner()
 CHAT = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"

@@ -18,8 +18,9 @@ from scipy.stats import beta, kendalltau
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import BOOST, draw, propensities
 from snellen.arena.quality import agreement, assess, preferred_wrong
-from snellen.arena.rating import PRIOR, VoteCounts, rank
+from snellen.arena.rating import PRIOR, rank
 from snellen.arena.style import difference, features, styled
+from snellen.arena.vote_counts import VoteCounts
 from snellen.storage.vote_rows import CastVote, Verdict
 
 NAMES = ["A", "B", "C", "D", "E"]

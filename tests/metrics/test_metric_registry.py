@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 from PIL import Image as pillow
 
-from helpers import Scripted
+from helpers import ROOT, Scripted
 from snellen.api import run
 from snellen.errors import UnknownName
 from snellen.metrics.format import heading_of, scored, with_interval
 from snellen.metrics.registry import METRICS, Metric, Metrics
 from snellen.storage.manifest import Figure
 
-DOCS = Path(__file__).parents[1] / "docs/metrics.md"
+DOCS = ROOT / "docs/metrics.md"
 
 
 def test_directions_ranges_and_headings():

@@ -10,22 +10,24 @@ from collections import Counter, defaultdict
 import pytest
 
 from snellen.api import run
-from snellen.datasets.shapes import KINDS, Figure, draw, nth_figure
+from snellen.datasets.shapes import KINDS, DrawnFigure, draw, nth_figure
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, LocalModel
 from snellen.models.pico import NAMES, WEIGHTS
 from snellen.pico_recipe import curriculum
 from snellen.types import ask
 
+pytestmark = pytest.mark.slow
+
 #: Twenty pictures of each class.
 N = 560
 
 
-def held_out(seed: int) -> list[Figure]:
+def held_out(seed: int) -> list[DrawnFigure]:
     return [nth_figure(f"chart/test/{seed}", i) for i in range(N)]
 
 
-def examine(model: LocalModel, figs: list[Figure], task: str, offers: int = 28):
+def examine(model: LocalModel, figs: list[DrawnFigure], task: str, offers: int = 28):
     """(figure, true answer, the model's answer) for questions of one sort."""
     rng = random.Random(1)
     asked = [curriculum.ask(rng, fig, task, offers) for fig in figs]

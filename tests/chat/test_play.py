@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fakehub import environment, fake_hub
-from helpers import Scripted
+from helpers import PAYLOADS, Scripted
 from served import browser, served
 from snellen.chat.conversation import MAX_TURNS, MOST, Playground, StreamingAnswer, continued
 from snellen.cli import app
@@ -229,7 +229,6 @@ class TestPages:
             assert "snellen play MODEL" in client.get("/play").text
 
     def test_what_models_say_is_inert(self, tmp_path):
-        from test_web import PAYLOADS
 
         for payload in PAYLOADS[:4]:
             model = Scripted(lambda request, payload=payload: payload, f"m{payload}")

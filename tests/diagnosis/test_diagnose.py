@@ -28,6 +28,8 @@ from snellen.runs.run import open_run
 from snellen.storage.store import Store
 from snellen.types import Kind, ask
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["star", "polar bear", "bear", "ring", "half-moon"]
 
 

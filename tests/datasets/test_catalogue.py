@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
 
 import snellen
 from copies import ROWS, write_copy
-from helpers import Scripted
+from helpers import ROOT, Scripted
 from snellen import cli
 from snellen.datasets.base import DATASETS
 from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
@@ -145,7 +144,7 @@ def test_options_that_a_user_names_win_over_the_entry_s(copies, workspace):
 
 def test_a_benchmark_in_ten_lines(tmp_path, workspace, photos):
     """What docs/benchmarks.md shows."""
-    text = (Path(__file__).parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(title: My.*?)```", text, flags=re.S)
     assert len([line for line in block.splitlines() if line.strip()]) <= 10
     (tmp_path / "mine.yaml").write_text(block)

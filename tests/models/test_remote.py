@@ -19,11 +19,11 @@ import snellen
 from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, Limits
-from snellen.models.remote.base import RequestError, RetryPolicy
 from snellen.models.remote.openai import PROVIDERS
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.rate import Concurrency, PerMinute
 from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
+from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.wire import retry_after
 from snellen.runs.plan import Plan
 from snellen.runs.rescore import rescore
@@ -874,7 +874,7 @@ class TestEndpoint:
         assert found.metrics.outcomes["ok"] == 2
 
 
-def test_manners_are_checked():
+def test_a_retry_policy_is_checked():
     with pytest.raises(BadOption, match="tries=0"):
         RetryPolicy(tries=0)
 

@@ -10,11 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from helpers import FAILED, Scripted, picture, sample, text_of
+from helpers import FAILED, ROOT, TESTS, Scripted, picture, sample, text_of
 from snellen.api import run
 from snellen.engine.cache import CachedModel, describe, key_of
 from snellen.engine.loop import CachedResponse, drive, examine_block, first_requests
@@ -544,7 +543,7 @@ class TestPlan:
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     """A subprocess killed for good, again and again: what was committed is never asked again, and the
     predictions are those of an uninterrupted run."""
-    script = Path(__file__).parent / "interrupted.py"
+    script = TESTS / "interrupted.py"
     workspace, log = tmp_path / "killed", tmp_path / "asked"
 
     def command(folder, file, delay):
@@ -596,7 +595,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
 
 def test_memory_does_not_grow_with_the_run():
     """Eight times as many samples, in processes of their own: a few megabytes more at the most."""
-    script = Path(__file__).parent.parent / "benchmarks" / "memory.py"
+    script = ROOT / "benchmarks" / "memory.py"
     done = subprocess.run(
         [sys.executable, str(script), "500", "4000"], capture_output=True, text=True, timeout=200, check=True
     )

@@ -16,6 +16,8 @@ import pytest
 import snellen
 from snellen.models.pico import WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -19,8 +19,11 @@ from snellen.models.base import MODELS
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.prefix_cache.self_check import Strategy
-from snellen.models.huggingface.vlm import PromptRow, VisionLanguageModel
+from snellen.models.huggingface.prompted import PromptRow
+from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
+
+pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
 NAMES = ("cat", "car", "car tyre", "a much longer name, with a comma", "猫")

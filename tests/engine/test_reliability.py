@@ -33,7 +33,7 @@ DATA = "chart:shapes?n=56&size=32"
 PROTOCOL = "closed-set?rounds=3"
 
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 
 
 def by_question(asked):

@@ -27,6 +27,8 @@ from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.runs.plan import Filters, Plan
 from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 #: What the self-check is to find, for each architecture of docs/models.md.
 WAYS = dict.fromkeys(tiny.ARCHITECTURES, Strategy.PACKED) | {

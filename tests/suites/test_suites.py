@@ -16,8 +16,11 @@ from snellen.errors import DataError, UnknownName
 from snellen.models.base import MODELS
 from snellen.reports.suites import outcome_tables, suite_page
 from snellen.storage.manifest import RunMetrics
-from snellen.suites.runner import forecast, run_suite, value_of
+from snellen.suites.completed import value_of
+from snellen.suites.runner import forecast, run_suite
 from snellen.suites.suite import FOLDER, Suite, find, names
+
+pytestmark = pytest.mark.slow
 
 
 def command(*arguments, monkeypatch):
@@ -420,7 +423,8 @@ def test_a_claim_that_cannot_be_compared_is_open_and_the_report_stands(workspace
 def test_averages_by_hand(workspace, monkeypatch):
     from types import SimpleNamespace
 
-    from snellen.suites.runner import CompletedRun, SuiteResult
+    from snellen.suites.completed import CompletedRun
+    from snellen.suites.result import SuiteResult
     from snellen.suites.suite import Part
 
     suite = Suite(

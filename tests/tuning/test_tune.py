@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tiny
-from helpers import picture, sample
+from helpers import TESTS, picture, sample
 from snellen.api import run
 from snellen.cli import app, main
 from snellen.datasets.base import DATASETS, select
@@ -40,9 +40,12 @@ from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
 from snellen.tuning.runner import TuningRunner
 from snellen.tuning.sft import Collator, rows_of
 from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, parted, validation_split
-from snellen.tuning.trainer import last_checkpoint, read_settings
+from snellen.tuning.trainer import last_checkpoint
+from snellen.tuning.trainer_settings import read_settings
 from snellen.tuning.tuning import MANIFEST, Tuning
 from snellen.types import Kind, Request
+
+pytestmark = pytest.mark.slow
 
 runner = CliRunner()
 #: Architectures of each sort of projector and placing of images.
@@ -827,8 +830,9 @@ class TestInterrupted:
         checkpoint's file are not those of the modules.)
         """
         out = tmp_path / "out"
-        script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
-        script += "from test_tune import longer; longer(*map(Path, sys.argv[1:])).carry_out()"
+        folders = [str(TESTS), str(Path(__file__).parent)]
+        script = f"import sys; sys.path[:0] = {folders!r}; from pathlib import Path\n"
+        script += "from test_tune import longer; longer(*map(Path, sys.argv[1:])).run()"
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(out), str(ws)], stderr=subprocess.DEVNULL
         )

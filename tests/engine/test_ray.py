@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from helpers import TESTS
 from snellen.api import run
 from snellen.cli import app
 from snellen.datasets.base import DATASETS
@@ -46,8 +47,11 @@ from snellen.types import Outcome
 ray = pytest.importorskip("ray")
 runner = CliRunner()
 # Ray Data copies its own settings, old names and all.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
-HERE = Path(__file__).parent
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+HERE = TESTS
 TWO = Engine(replicas=2)
 #: Figures that hold how long something took, or how much memory.
 OF_THE_MACHINE = {"latency_median", "latency_p95", "items_per_second", "peak_rss_bytes"}

@@ -1,0 +1,200 @@
+"""Greedy and sampled generation, also along a trie of allowed answers, and as a stream."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from snellen.models.base import failure
+from snellen.models.huggingface.architectures import PLACES_ARE_SPECIAL
+from snellen.models.huggingface.prompted import PromptedModel, PromptRow
+from snellen.types import Decoding, Outcome, Request, Response
+
+__all__ = ["GeneratingModel"]
+
+#: Marks a whole name in a trie of tokens.
+END = -1
+
+
+class GeneratingModel(PromptedModel):
+    """Writes answers. Generation pads on the left and is greedy at temperature 0, whatever the checkpoint's
+    own sampling defaults say.
+    """
+
+    #: The checkpoint's own generation configuration, of which the special tokens are taken.
+    _special: Any
+
+    def _by_length(self, rows: Sequence[PromptRow]) -> list[Response]:
+        """Generate in batches of prompts of one length, which need no padding."""
+        readers = [self._tokenizer, getattr(self._processor, "qformer_tokenizer", self._tokenizer)]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(rows):
+            length = tuple(len(reader(row.prompt).input_ids) for reader in readers)
+            groups.setdefault(length, []).append(index)
+        responses: dict[int, Response] = {}
+        for members in groups.values():
+            replies = self.fitting([rows[i] for i in members], self._generate)
+            responses |= zip(members, replies, strict=True)
+        return [responses[i] for i in range(len(rows))]
+
+    def _generate(self, rows: Sequence[PromptRow]) -> list[Response]:
+        decoding = rows[0].request.decoding
+        inputs = self._inputs(rows, padding_side="left")
+        config = self.generation_config(decoding)
+        if decoding.temperature > 0:
+            import torch
+
+            torch.manual_seed(decoding.draw)
+        start = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        allowed = self._allowed(rows, config, start)
+        output = self._model.generate(**inputs, generation_config=config, prefix_allowed_tokens_fn=allowed)
+        # Encoder-decoders give the answer after one token of their own, decoders after the prompt.
+        new = output[:, start:]
+        prompts = inputs["attention_mask"].sum(1).tolist()
+        return [
+            self.response(ids, length, config, row.prompt)
+            for row, ids, length in zip(rows, new.tolist(), prompts, strict=True)
+        ]
+
+    def stream(self, request: Request) -> Generator[str, None, Response]:
+        import torch
+        from transformers import StoppingCriteria, TextIteratorStreamer
+
+        self.load()
+        stopped = threading.Event()
+
+        class Stopping(StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, ids: Any, scores: Any, **_: Any) -> Any:
+                return torch.full((ids.shape[0],), stopped.is_set(), device=ids.device)
+
+        row = PromptRow(request, self.prompt(request.messages))
+        config = self.generation_config(request.decoding)
+        pieces = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        made: list[Any] = []
+
+        def generate() -> None:
+            try:
+                with torch.inference_mode():
+                    inputs = self._inputs([row], padding_side="left")
+                    if request.decoding.temperature > 0:
+                        torch.manual_seed(request.decoding.draw)
+                    made.append(int(inputs["attention_mask"].sum()))
+                    start = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+                    output = self._model.generate(
+                        **inputs, generation_config=config, streamer=pieces, stopping_criteria=[Stopping()]
+                    )
+                    made.append(output[0, start:].tolist())
+            except Exception as error:
+                made.append(error)
+            finally:
+                pieces.end()
+
+        with self._lock:
+            thread = threading.Thread(target=generate, daemon=True)
+            thread.start()
+            try:
+                begun = False
+                for piece in pieces:
+                    text = piece if begun else piece.lstrip()
+                    begun = begun or bool(text)
+                    if text:
+                        yield text
+            finally:
+                stopped.set()
+                thread.join()
+        if isinstance(made[-1], Exception):
+            return failure(made[-1])
+        return self.response(made[1], made[0], config, row.prompt)
+
+    def _allowed(
+        self, rows: Sequence[PromptRow], config: Any, start: int
+    ) -> Callable[[int, Any], list[int]] | None:
+        """Which tokens may come next in each row: along a trie of what may be said, and then an end. None
+        where anything may.
+        """
+        if not any(row.request.continuations for row in rows):
+            return None
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        tries = [self._trie(row) for row in rows]
+        free = list(range(self._model.config.get_text_config(decoder=True).vocab_size))
+
+        def allowed(row: int, ids: Any) -> list[int]:
+            if not rows[row].request.continuations:
+                return free
+            branch: dict[int, Any] | None = tries[row]
+            for token in ids[start:].tolist():
+                branch = branch.get(token) if branch else None
+            # Beyond a whole name there is nothing but the end.
+            return [*(t for t in branch if t != END), *(ends if END in branch else [])] if branch else ends
+
+        return allowed
+
+    def _trie(self, row: PromptRow) -> dict[int, Any]:
+        """The tokens of what may be said in a row's answer, as they follow its prompt."""
+        prompt = self.tokens(row.prompt)
+        root: dict[int, Any] = {}
+        for name in row.request.continuations:
+            text = self._chat.continuation(row.request.messages, name)
+            continued = self.tokens(row.prompt + text)
+            path = continued[len(prompt) :]
+            if continued[: len(prompt)] != prompt:  # the two would be read otherwise together
+                with self._words:
+                    path = self._tokenizer(text, add_special_tokens=False).input_ids
+            branch = root
+            for token in path:
+                branch = branch.setdefault(token, {})
+            branch[END] = {}
+        return root
+
+    def generation_config(self, decoding: Decoding) -> Any:
+        """A fresh one: of the checkpoint's own, only the special tokens are taken."""
+        from transformers import GenerationConfig
+
+        own = self._special
+        ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
+        pad = own.pad_token_id if own.pad_token_id is not None else self._tokenizer.pad_token_id
+        if pad is None:
+            pad = ends[0] if isinstance(ends, list) else ends
+        sampling: dict[str, Any] = {"do_sample": False}
+        if decoding.temperature > 0:
+            sampling = {
+                "do_sample": True,
+                "temperature": decoding.temperature,
+                "top_p": decoding.top_p,
+                "top_k": 0,
+            }
+        return GenerationConfig(
+            max_new_tokens=decoding.max_tokens,
+            eos_token_id=ends,
+            pad_token_id=pad,
+            bos_token_id=own.bos_token_id,
+            decoder_start_token_id=own.decoder_start_token_id,
+            forced_bos_token_id=own.forced_bos_token_id,
+            **sampling,
+        )
+
+    def ends(self, config: Any) -> frozenset[int]:
+        """The tokens that end an answer."""
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        return frozenset(ends)
+
+    def response(self, ids: list[int], prompt_tokens: int, config: Any, prompt: str) -> Response:
+        """A response from the tokens that were generated."""
+        ends = self.ends(config)
+        stop = next((i for i, token in enumerate(ids) if token in ends), None)
+        places = self.architecture in PLACES_ARE_SPECIAL
+        with self._words:
+            text = self._tokenizer.decode(ids[:stop], skip_special_tokens=not places).strip()
+            for word in self._tokenizer.all_special_tokens if places else ():
+                if not re.search(r"loc|patch_index|phrase|object|seg|sep|poly", word):
+                    text = text.replace(word, "").strip()
+        return Response(
+            text=text,
+            outcome=Outcome.TRUNCATED if stop is None else Outcome.OK,
+            reason=f"cut off after {len(ids)} tokens" if stop is None else "",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(ids) if stop is None else stop + 1,
+            prompt=prompt,
+        )

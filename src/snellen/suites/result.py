@@ -1,0 +1,160 @@
+"""What came of a suite: its runs, and its tables of published beside measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from snellen.leaderboards.ranking import averages
+from snellen.runs.run import Run
+from snellen.suites.claims import verdict
+from snellen.suites.completed import CompletedRun, value_of
+from snellen.suites.suite import Part, Suite
+
+__all__ = ["UNSCALED", "SuiteResult", "TableRow"]
+
+
+@dataclass
+class SuiteResult:
+    """What came of a suite.
+
+    Attributes:
+        left_out: what was not examined, and why, in words.
+        limited: whether parts were cut, so that they are other samples than the suite's.
+    """
+
+    suite: Suite
+    done: list[CompletedRun] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    limited: bool = False
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, each once."""
+        return list({completed.run.id: completed.run for completed in self.done}.values())
+
+    def tables(self) -> dict[str, list[TableRow]]:
+        """Published beside measured, part by part, where somebody published figures."""
+        return {
+            part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
+            for part in self.suite.parts
+            if part.published
+        }
+
+    def sweeps(self) -> dict[str, list[TableRow]]:
+        """What parts without published figures measured, at each value of what they vary."""
+        sweeps = {
+            part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
+            for part in self.suite.parts
+            if not part.published
+        }
+        return {name: rows for name, rows in sweeps.items() if rows}
+
+    def verdicts(self) -> list[tuple[str, str, str]]:
+        """Each claim with what was measured, and the verdict."""
+        return [(claim.text, *verdict(claim, self.done)) for claim in self.suite.claims]
+
+    def against_reference(self) -> list[tuple[str, str, str, str, float, float | None]]:
+        """Part, model, protocol, metric, committed score, and the measured one (None where there is none)."""
+        rows = []
+        for part, model, protocol, metric, score in self.suite.reference:
+            pairs = (
+                value_of(d.run, metric)
+                for d in self.done
+                if (d.part.name, d.run.model, d.run.protocol) == (part, model, protocol)
+            )
+            rows.append((part, model, protocol, metric, score, next(pairs, None)))
+        return rows
+
+    def averages(self) -> list[dict[str, Any]]:
+        """The average over benchmarks and the average rank, model by model (see
+        :func:`snellen.leaderboards.ranking.averages`), of scores from 0 to 100.
+        """
+        scores: dict[str, dict[str, float | None]] = {d.run.model: {} for d in self.done}
+        for part, metric, scale in self.suite.average:
+            for model, own in scores.items():
+                runs_of_part = [d.run for d in self.done if d.part.name == part and d.run.model == model]
+                value = value_of(runs_of_part[0], metric) if runs_of_part else None
+                own[part] = None if value is None else scale * value
+        return [row.as_dict() for row in averages(scores)] if self.suite.average else []
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "suite": self.suite.name,
+            "source": self.suite.source,
+            "runs": [{"part": d.part.name, "setting": dict(d.setting), **d.run.as_dict()} for d in self.done],
+            "published": {name: [row.as_dict() for row in rows] for name, rows in self.tables().items()},
+            "sweeps": {name: [row.as_dict() for row in rows] for name, rows in self.sweeps().items()},
+            "claims": [
+                {"claim": text, "measured": evidence, "verdict": verdict}
+                for text, evidence, verdict in self.verdicts()
+            ],
+            "reference": [
+                dict(zip(("part", "model", "protocol", "metric", "committed", "measured"), row, strict=True))
+                for row in self.against_reference()
+            ],
+            "averages": self.averages(),
+            "left_out": self.left_out,
+            "limited": self.limited,
+        }
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line of a table: what it is of, and each figure as it was published and as it was measured."""
+
+    model: str
+    setting: Any
+    figures: dict[str, tuple[float | None, float | None]]
+    task: str = ""  # data and protocol, where a part has several
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        figures = {name: {"published": p, "measured": m} for name, (p, m) in self.figures.items()}
+        return {"model": self.model, "setting": self.setting, "task": self.task, **figures}
+
+
+def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
+    """Published lines with what was measured for them, and after them what nobody published."""
+    said = part.published
+    varies = next(iter(part.vary), None)
+    keys = 2 if varies else 1
+    if said is None:
+        names: tuple[str, ...] = (done[0].run.primary,) if done else ()
+    else:
+        names = said.columns[keys:]
+    published: dict[tuple[str, Any], tuple[Any, ...]] = {}
+    for line in said.rows if said else ():
+        published[line[0], line[1] if varies else None] = line[keys:]
+    # Where a part is of several data sets or protocols, its lines say of which.
+    tasks = {d.run.id: f"{d.run.data}, {_bare(d)}" for d in done}
+    several = len({*tasks.values()}) > 1
+    measured = {
+        (d.run.model, next(iter(d.setting.values()), None), tasks[d.run.id] if several else ""): d.run
+        for d in done
+    }
+    if several:
+        names = (*names, *(d.run.primary for d in done if said is None and d.run.primary not in names))
+        names = tuple(dict.fromkeys(names))
+    rows = []
+    for model, setting, task in dict.fromkeys([*((m, s, "") for m, s in published), *measured]):
+        line = published.get((model, setting), (None,) * len(names)) if not task else (None,) * len(names)
+        run = measured.get((model, setting, task))
+        figures = {}
+        for name, value in zip(names, line, strict=True):
+            scale = said.scale if said and name not in UNSCALED else 1.0
+            was = None if value is None else scale * value
+            figures[name] = (was, None if run is None else value_of(run, name))
+        rows.append(TableRow(model, setting, figures, task))
+    return rows
+
+
+def _bare(done: CompletedRun) -> str:
+    """What a run's protocol is called, without what the part varies."""
+    return done.run.protocol.partition("?")[0] if done.setting else done.run.protocol
+
+
+#: Figures that are no rates.
+UNSCALED = ("gpu_gb", "items_per_second", "per_hour")
