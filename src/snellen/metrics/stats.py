@@ -40,6 +40,8 @@ REPLICATES = 1000
 #: Below so many clusters, the normal theory of clustered errors is not trusted.
 FEW_CLUSTERS = 40
 PERMUTATIONS = 10_000
+#: So many clusters at most have all their flips counted.
+EXACT_FLIPS = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,16 +304,21 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def _sign_flip(sums: Values) -> float:
     """The share of sign flips of the clusters whose sum is as far from 0 as the one observed."""
     import numpy as np
+    from scipy.stats import permutation_test
 
     moved = sums[sums != 0]
     if not len(moved):
         return 1.0
-    observed = abs(moved.sum()) - 1e-9
-    if len(moved) <= 13:
-        flips = 1 - 2 * ((np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))) & 1)
-        return float((np.abs(flips @ moved) >= observed).mean())
-    flips = np.random.default_rng(0).choice([-1, 1], size=(PERMUTATIONS, len(moved)))
-    return float(((np.abs(flips @ moved) >= observed).sum() + 1) / (PERMUTATIONS + 1))
+    exact = len(moved) <= EXACT_FLIPS
+    flips = permutation_test(
+        (moved,),
+        np.sum,
+        permutation_type="samples",  # of one sample: signs
+        n_resamples=2**EXACT_FLIPS if exact else PERMUTATIONS,
+        batch=max(1, 2_000_000 // len(moved)),
+        rng=np.random.default_rng(0),
+    )
+    return float(flips.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
