@@ -63,7 +63,7 @@ def write_copy(name: str, base: Path, without: str | None = None) -> Path:
         for row in rows:
             path = folder / row[looked_at]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(row[looked_at]))
+            path.write_bytes(picture(str(row[looked_at])))
         return folder
     features = Features({c: feature(k, names.get(c)) for c, k in columns.items()})
     Dataset.from_list(rows, features=features).to_parquet(str(folder / f"{bench.split}-00000.parquet"))

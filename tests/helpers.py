@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snellen.images import Image, encode
-from snellen.models.base import Model
+from snellen.models.base import MODELS, Model
 from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, Score
 
-Script = Callable[[Request], str | Response]
+T = TypeVar("T")
+#: A text, a response, or the scores of continuations.
+Script = Callable[[Request], Any]
 
 
 #: The folder of the tests, and the repository's.
@@ -31,6 +35,38 @@ PAYLOADS = [
     "{{ 7 * 7 }}{% raw %}",
     "\x00<\x00script>\u202e",
 ]
+
+
+def until(value_of: Callable[[], T], seconds: float = 60) -> T:
+    """Wait until there is what is looked for, and give it."""
+    end = time.monotonic() + seconds
+    while not (value := value_of()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+    return value
+
+
+def made(kind: type[T], name: str, options: Mapping[str, str] | None = None) -> T:
+    """A model of a known class, by its name."""
+    model = MODELS.make(name, options or {})
+    assert isinstance(model, kind)
+    return model
+
+
+def assert_alike(one: Any, other: Any, where: str = "") -> None:
+    """The same, but for the last digits of a number, which vary with the batch and the processor."""
+    if isinstance(one, float) and isinstance(other, float):
+        assert one == other or math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4), f"{where}: {one} {other}"
+    elif isinstance(one, Mapping) and isinstance(other, Mapping):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_alike(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        assert len(one) == len(other), where
+        for place, pair in enumerate(zip(one, other, strict=True)):
+            assert_alike(*pair, f"{where}[{place}]")
+    else:
+        assert one == other, where
 
 
 def as_response(reply: str | Response | Iterable[float]) -> Response:

@@ -222,7 +222,7 @@ def test_the_page_on_scale_is_right_in_itself():
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     within = re.findall("snellen run.*", script.replace("\\\n", " "))[0]
     for line in (manifest["spec"]["entrypoint"], within):
-        typer.main.get_command(cli.app).commands["run"].make_context("run", shlex.split(line)[2:])
+        typer.main.get_command(cli.app).commands["run"].make_context("run", shlex.split(line)[2:])  # type: ignore[attr-defined]
     rows = re.findall(r"\| ([\d,.]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \| (\d+) \| (\d+) \|", text)
     assert len(rows) == 6
     for _, once, apart, hours, dollars, worse in rows:

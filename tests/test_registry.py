@@ -85,8 +85,8 @@ def test_what_does_not_fit_is_refused(value, hint, message):
 
 def test_options_on_the_name_beat_those_for_all():
     made = PROTOCOLS.make("closed-set?rounds=2", {"rounds": "7", "order": "fixed"}, seed=5)
-    assert (made.rounds, made.order, made.seed) == (2, "fixed", 5)
-    assert PROTOCOLS.make("closed-set?seed=9", {}, seed=5).seed == 9
+    assert (made.rounds, made.order, made.seed) == (2, "fixed", 5)  # type: ignore[attr-defined]
+    assert PROTOCOLS.make("closed-set?seed=9", {}, seed=5).seed == 9  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_plug_in_is_found_by_its_entry_point(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: points.get(group, []))
     monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
     fresh: Registry[Protocol] = Registry("protocol", "snellen.protocols", takes_rest=False)
-    assert fresh.make("shout?volume=9").volume == 9
+    assert fresh.make("shout?volume=9").volume == 9  # type: ignore[attr-defined]
     assert fresh.entries["shout"].summary == "Ask loudly."
 
 

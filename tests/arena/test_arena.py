@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from random import Random
+from typing import Any
 
 import krippendorff
 import numpy as np
@@ -57,7 +58,9 @@ class TestPairs:
     def test_drawn_as_often_as_it_says_and_on_both_sides(self):
         met = {frozenset("AB"): 3, frozenset("AC"): 1, frozenset("BC"): 0}
         chances = propensities(["A", "B", "C"], met)
-        rng, seen, sides = Random(0), Counter(), Counter()
+        rng = Random(0)
+        seen: Counter[Any] = Counter()
+        sides: Counter[Any] = Counter()
         for _ in range(6000):
             one = draw(["A", "B", "C"], met, rng)
             seen[frozenset((one.left, one.right))] += 1
@@ -135,7 +138,7 @@ def davidson(rows: list[Verdict]) -> dict[str, float]:
         logs, v = np.append(theta[:m], theta[m + 1]), np.exp(theta[m])
         whole = 0.0
         games = [(names.index(r.left), names.index(r.right), r.outcome, r.times) for r in rows]
-        games += [(i, m, side, PRIOR) for i in range(m) for side in ("left", "right")]
+        games += [(i, m, side, PRIOR) for i in range(m) for side in ("left", "right")]  # type: ignore[misc]
         for i, j, outcome, times in games:
             a, b = np.exp(logs[i]), np.exp(logs[j])
             tie = 2 * v * math.sqrt(a * b)
@@ -361,11 +364,13 @@ class TestQuality:
         for item in range(1500):
             pair = rng.sample([f"m{i}" for i in range(models)], 2)
             for voter in "xy":
-                sides = rng.sample(pair, 2)
+                left, right = rng.sample(pair, 2)
                 votes.append(
-                    CastVote(f"{item}{voter}", voter, f"i{item}", *sides, rng.choice(["left", "right"]))
+                    CastVote(f"{item}{voter}", voter, f"i{item}", left, right, rng.choice(["left", "right"]))
                 )
-        assert abs(assess(votes).alpha) < 0.08
+        alpha = assess(votes).alpha
+        assert alpha is not None
+        assert abs(alpha) < 0.08
 
     def test_one_question_about_several_pairs_is_several(self):
         votes = [CastVote("b1", "x", "q", "A", "B", "left"), CastVote("b2", "y", "q", "C", "D", "left")]
@@ -393,7 +398,9 @@ class TestQuality:
             CastVote("5", "y", "m", "A", "B", "tie", None, (True, False)),
             CastVote("6", "y", "n", "A", "B", "left", None, (None, None)),
         ]
-        found, n = preferred_wrong(votes)
+        preferred = preferred_wrong(votes)
+        assert preferred is not None
+        found, n = preferred
         assert (found.value, n) == (pytest.approx(1 / 3), 3)
         assert preferred_wrong(votes[3:]) is None
 

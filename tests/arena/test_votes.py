@@ -6,6 +6,7 @@ import asyncio
 import json
 from random import Random
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -267,7 +268,7 @@ def runs(workspace):
 
         return script
 
-    kwargs = {"data": "chart:shapes?n=12", "protocol": "closed-set?rounds=1"}
+    kwargs: dict[str, Any] = {"data": "chart:shapes?n=12", "protocol": "closed-set?rounds=1"}
     return [run(model=Scripted(teller(k), f"model-{k}"), **kwargs) for k in range(3)]
 
 
@@ -300,6 +301,7 @@ class TestRecorded:
         for _ in range(9):
             before = propensities(arena.players, ballots.met())
             one = arena.deal("me")
+            assert one is not None
             vote(ballots, one, "tie")
             assert one.propensity == pytest.approx(before[frozenset((one.left, one.right))])
 
@@ -331,6 +333,7 @@ class TestRecorded:
         def five(voter):
             for _ in range(5):
                 one = arena.deal(voter)
+                assert one is not None
                 vote(ballots, one, "tie")
                 yield one.item
 
@@ -400,7 +403,7 @@ class TestLive:
         raise AssertionError("no answer came")
 
     def test_a_conversation(self, store):
-        one, two = (Scripted(lambda r, n=n: f"{n} says {len(r.messages)}", n) for n in ("one", "two"))
+        one, two = (Scripted(lambda r, n=n: f"{n} says {len(r.messages)}", n) for n in ("one", "two"))  # type: ignore[misc]
         arena = self.arena(store, one, two)
 
         async def talk():
@@ -488,7 +491,7 @@ class TestLive:
         assert len(arena.ballots.verdicts(leaked=True)) == 1
 
     def test_what_was_left_unanswered_is_taken_up_again(self, store):
-        one, two = (Scripted(lambda r, n=n: n, n) for n in ("one", "two"))
+        one, two = (Scripted(lambda r, n=n: n, n) for n in ("one", "two"))  # type: ignore[misc]
         begun = self.arena(store, one, two).begin("me", ["0" * 64], "?")  # and the server ends
         arena = self.arena(store, one, two)
 
@@ -640,7 +643,9 @@ class TestExchange:
         from snellen.web.images import BattleImages
 
         ballots = VoteStore(runs[0]._store)
-        vote(ballots, Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me"), "left")
+        dealt = Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me")
+        assert dealt is not None
+        vote(ballots, dealt, "left")
         album = BattleImages(runs[0]._store, tmp_path / "images")
         (row,) = export(ballots, "dpo", album)
         (path,) = row["images"]

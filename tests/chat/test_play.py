@@ -124,7 +124,7 @@ class TestGrowing:
 
     def test_it_is_stopped(self):
         growing = StreamingAnswer()
-        growing.take((x for x in ["a", "b"]), lambda: bool(growing.text))
+        growing.take((x for x in ["a", "b"]), lambda: bool(growing.text))  # type: ignore[arg-type]
         assert (growing.text, growing.response.outcome) == ("a", Outcome.TRUNCATED)
 
 
@@ -231,7 +231,7 @@ class TestPages:
     def test_what_models_say_is_inert(self, tmp_path):
 
         for payload in PAYLOADS[:4]:
-            model = Scripted(lambda request, payload=payload: payload, f"m{payload}")
+            model = Scripted(lambda request, payload=payload: payload, f"m{payload}")  # type: ignore[misc]
             with playing(tmp_path, [model]) as address, browser(address) as client:
                 here = client.post("/play", data={"question": payload}).url.path
                 client.get(f"{here}/answers/0/0")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ class TestChart:
     def test_every_round_holds_each_kind_once(self):
         data = DATASETS.make("chart:shapes?n=84")
         for start in (0, 28, 56):
-            assert sorted(data.row(i).label for i in range(start, start + 28)) == sorted(KINDS)
+            assert sorted(str(data.row(i).label) for i in range(start, start + 28)) == sorted(KINDS)
 
     def test_what_a_sample_says_is_what_was_drawn(self):
         data = DATASETS.make("chart:shapes?n=3&ask=multiple-choice")
@@ -248,7 +249,7 @@ class TestFilters:
         assert select(data, classes="heart,star").labels == ("heart", "star")
 
     def test_two_samples_of_one_id_are_refused(self):
-        class Twins(type(DATASETS.make("chart:shapes"))):
+        class Twins(type(DATASETS.make("chart:shapes"))):  # type: ignore[misc]
             def row(self, index):
                 return super().row(index)._replace(id="same")
 
@@ -285,7 +286,7 @@ class TestFilters:
     @pytest.mark.parametrize("option", ["limit", "per_class", "num_classes"])
     def test_numbers_are_positive(self, data, option):
         with pytest.raises(BadOption, match="1 or more"):
-            select(data, **{option: 0})
+            select(data, **dict[str, Any]({option: 0}))
 
     def test_the_fingerprint_knows_the_selection(self, data):
         prints = [

@@ -8,6 +8,7 @@ import io
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image as pillow
@@ -102,13 +103,16 @@ class TestImages:
         assert self.look(self.data(tmp_path, f"data:image/png;base64,{b64('lime')}")) == png("lime")
 
     def test_bytes_and_the_layout_of_the_datasets_library(self, tmp_path):
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"image": {"bytes": png("lime"), "path": None}, "label": "a"},
             {"image": {"bytes": png(), "path": "x.png"}, "label": "b"},
         ]
         data = DATASETS.make(f"parquet:{write_parquet(tmp_path / 'x.parquet', rows)}")
         assert self.look(data) == png("lime")
-        rows = [{"image_bytes": png("lime"), "class": "a"}, {"image_bytes": png(), "class": "b"}]
+        rows = [
+            {"image_bytes": png("lime"), "class": "a"},
+            {"image_bytes": png(), "class": "b"},
+        ]
         data = DATASETS.make(f"parquet:{write_parquet(tmp_path / 'y.parquet', rows)}")
         assert self.look(data) == png("lime")
         assert data.labels == ("a", "b")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import tiny
-from helpers import Scripted, picture, sample
+from helpers import Scripted, made, picture, sample
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import chosen, diagnose, parts
 from snellen.diagnosis.exposure_counts import count, texts
@@ -21,6 +21,7 @@ from snellen.errors import DataError, UnknownName, Unsupported, UsageError
 from snellen.metrics.classification import per_class
 from snellen.models.base import MODELS
 from snellen.models.huggingface.features import features
+from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.protocols.base import limit_candidates
 from snellen.runs.compare import compare
 from snellen.runs.plan import Filters
@@ -72,7 +73,7 @@ class TestCounting:
         )
     )
     def test_as_one_expression_for_each_name_would(self, lines):
-        names = {name: [] for name in NAMES} | {"cube": ["box", "dice"]}
+        names: dict[str, list[str]] = {name: [] for name in NAMES} | {"cube": ["box", "dice"]}
         counted, total = count(names, lines)
         assert total == len(lines)
         assert {name: counted[name] for name in names} == brute(names, lines)
@@ -144,7 +145,7 @@ def checkpoint(tmp_path_factory):
 class TestModels:
     @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "smolvlm", "idefics3", "gemma3"])
     def test_nothing_but_names_can_be_said(self, checkpoint, name):
-        model = MODELS.make(f"hf:{checkpoint(name)}?device=cpu")
+        model = made(VisionLanguageModel, f"hf:{checkpoint(name)}?device=cpu")
         assert Kind.CONSTRAIN in model.kinds
         names = ("star", "starfish", "ring", "a polar bear")
         requests = [
@@ -173,7 +174,7 @@ class TestModels:
     def test_features_are_the_models_own(self, checkpoint, name):
         import torch
 
-        model = MODELS.make(f"hf:{checkpoint(name)}?device=cpu")
+        model = made(VisionLanguageModel, f"hf:{checkpoint(name)}?device=cpu")
         request = ask([picture("red")], "What is it?")
         found = features(model, request, "all")
         with torch.inference_mode():
@@ -453,7 +454,7 @@ def test_features_go_on_where_they_were(tmp_path):
     """Interrupted in the middle, only what is missing is computed; the rows are those of one go."""
     from snellen.models.huggingface import features as module
 
-    model = MODELS.make("pico:llava")
+    model = made(VisionLanguageModel, "pico:llava")
     selection = Subject(model="pico:llava", data="chart:shapes?n=56", store=Store(tmp_path / "ws")).selection
     places = list(range(56))
     whole = module.stored(model, selection, places, "What?", tmp_path / "whole")

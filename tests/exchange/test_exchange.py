@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -184,19 +185,17 @@ class TestHub:
                     "accuracy",
                 )
                 self.headline = None if value is None else Figure(value=value)
-                self.status, self.metrics = status, RunMetrics(skipped=skipped)
+                self.status, self.metrics = status, RunMetrics.model_validate({"skipped": skipped})
                 self.manifest = SimpleNamespace(data=SimpleNamespace(filters=dict(filters)))
 
-        found = hub.write(
-            [
-                Known("unknown", None),
-                Known("part", 0.5, filters={"limit": 5}),
-                Known("whole", 0.7),
-                Known("stopped", 0.6, "stopped"),
-                Known("holes", 0.6, skipped=1),
-            ],
-            tmp_path,
-        )
+        known: list[Any] = [
+            Known("unknown", None),
+            Known("part", 0.5, filters={"limit": 5}),
+            Known("whole", 0.7),
+            Known("stopped", 0.6, "stopped"),
+            Known("holes", 0.6, skipped=1),
+        ]
+        found = hub.write(known, tmp_path)
         assert [path.name for path in found] == ["model-index.yaml", "org_whole.yaml"]
 
     def test_entries_for_data_of_the_hub(self, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tiny
-from helpers import picture, text_of
+from helpers import made, picture, text_of
 from snellen.errors import BadOption, MissingExtra, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
@@ -38,7 +38,7 @@ def folder(request, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=["auto", "off"])
 def model(request, folder) -> VisionLanguageModel:
     """It, with and without prefix sharing."""
-    found = MODELS.make(f"hf:{folder}?prefix={request.param}")
+    found = made(VisionLanguageModel, f"hf:{folder}?prefix={request.param}")
     found.load()
     return found
 
@@ -281,7 +281,7 @@ class TestWithoutTemplate:
     def test_plain_prompt(self, tmp_path):
         folder = tiny.save("llava", tmp_path)
         (folder / "chat_template.jinja").unlink()
-        found = MODELS.make(f"hf:{folder}")
+        found = made(VisionLanguageModel, f"hf:{folder}")
         found.load()
         request = questions()[1]
         assert found._chat.prompt(request.messages).startswith("<image>\nWhat type")
@@ -334,7 +334,10 @@ class TestCheckpoint:
     def test_layers_spread_by_accelerate(self, tmp_path):
         """On a CPU alone they all come to lie there; nothing that is answered changes, nor who it is."""
         folder = tiny.save("llava", tmp_path, scale=1.0)
-        spread, whole = MODELS.make(f"hf:{folder}?device_map=auto"), MODELS.make(f"hf:{folder}")
+        spread, whole = (
+            made(VisionLanguageModel, f"hf:{folder}?device_map=auto"),
+            made(VisionLanguageModel, f"hf:{folder}"),
+        )
         assert spread.identity() == whole.identity()
         told = [[reply.text for reply in answers(model, questions()[:2], 2)] for model in (spread, whole)]
         assert told[0] == told[1]
@@ -382,9 +385,9 @@ class TestAdapter:
     def test_it_is_merged_and_part_of_the_identity(self, tmp_path):
         folder = tiny.save("llava", tmp_path / "base")
         adapted, adapter = self.lora(folder, tmp_path / "adapter", 1.0)
-        found = MODELS.make(f"hf:{folder}?adapter={adapter}")
+        found = made(VisionLanguageModel, f"hf:{folder}?adapter={adapter}")
         request = questions(Kind.SCORE)[1]
-        plain = MODELS.make(f"hf:{folder}")
+        plain = made(VisionLanguageModel, f"hf:{folder}")
         assert found.identity() != plain.identity()
         changed = scores(answers(found, [request], 8))
         assert (changed - scores(answers(plain, [request], 8))).abs().max() > 100 * TOLERANCE
@@ -439,11 +442,11 @@ class TestBoxes:
         ],
     )
     def test_a_family_says_how(self, family, format, tmp_path):
-        assert MODELS.make(f"hf:{tiny.save(family, tmp_path)}").boxes == format
+        assert made(VisionLanguageModel, f"hf:{tiny.save(family, tmp_path)}").boxes == format
 
     def test_pixels_are_those_of_the_picture_as_it_was_scaled(self, tmp_path):
         """As the processor of Qwen2.5-VL scales it: sides of whole patches, within its limits."""
-        model = MODELS.make(f"hf:{tiny.save('qwen2_5_vl', tmp_path)}")
+        model = made(VisionLanguageModel, f"hf:{tiny.save('qwen2_5_vl', tmp_path)}")
         wide = picture("red", (400, 100))
         (reply,) = model.answer([ask((wide,), "Where?", max_tokens=2)])
         width, height = reply.meta["frame"]
@@ -460,7 +463,7 @@ class TestBoxes:
     @pytest.mark.parametrize("family", ["paligemma", "florence2", "kosmos2"])
     def test_places_are_not_dropped_as_special_tokens(self, family, tmp_path):
         """What is decoded holds no mark of beginning, end or padding, and would hold places."""
-        model = MODELS.make(f"hf:{tiny.save(family, tmp_path)}")
+        model = made(VisionLanguageModel, f"hf:{tiny.save(family, tmp_path)}")
         (reply,) = model.answer([ask((picture(),), "Where?", max_tokens=4)])
         for word in ("<s>", "</s>", "<pad>", "<eos>", "<bos>", "<image>"):
             assert word not in reply.text

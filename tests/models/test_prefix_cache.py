@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from helpers import picture
+from helpers import made, picture
 from snellen.errors import BadOption, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
@@ -94,13 +95,13 @@ def folder(name, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(folder) -> VisionLanguageModel:
-    return MODELS.make(f"hf:{folder}?prefix=off")
+    return made(VisionLanguageModel, f"hf:{folder}?prefix=off")
 
 
 @pytest.fixture
 def shared(folder) -> VisionLanguageModel:
     """A fresh one, so that nothing is kept from other tests."""
-    found = MODELS.make(f"hf:{folder}?prefix=on")
+    found = made(VisionLanguageModel, f"hf:{folder}?prefix=on")
     found.load()
     return found
 
@@ -285,7 +286,7 @@ class TestSelfCheck:
     @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
     def test_it_finds_the_first_exact_way(self, name, dtype, tmp_path, caplog):
         folder = tiny.save(name, tmp_path, scale=6.0 if dtype == "float32" else 3.0)
-        model = MODELS.make(f"hf:{folder}?dtype={dtype}")
+        model = made(VisionLanguageModel, f"hf:{folder}?dtype={dtype}")
         with caplog.at_level(logging.INFO, "snellen"):
             assert model._sharing.way is WAYS[name]
         declared = WAYS[name] is Strategy.PLAIN
@@ -307,7 +308,7 @@ class TestSelfCheck:
         plant_fault(monkeypatch, fault)
         # The linear layers of this one hardly tell positions apart from rounding, where weights are large.
         folder = tiny.save(name, tmp_path, scale=2.0 if (name, dtype) == ("qwen3_5", "bfloat16") else 6.0)
-        model = MODELS.make(f"hf:{folder}?dtype={dtype}")
+        model = made(VisionLanguageModel, f"hf:{folder}?dtype={dtype}")
         model.load()
         model._sharing.images = 1
         way = model._sharing.way
@@ -317,11 +318,11 @@ class TestSelfCheck:
     @pytest.mark.parametrize("attn", ["eager", "sdpa"])
     def test_whatever_computes_attention(self, attn, tmp_path):
         folder = tiny.save("gemma3", tmp_path)
-        assert MODELS.make(f"hf:{folder}?attn={attn}")._sharing.way is Strategy.PACKED
+        assert made(VisionLanguageModel, f"hf:{folder}?attn={attn}")._sharing.way is Strategy.PACKED
 
     def test_attention_that_takes_no_mask_runs_in_rows(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Prefix, "attention", "flash_attention_2")
-        model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}")
+        model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
         assert model._sharing.way is Strategy.ROWS
         assert "takes no mask" in str(model._sharing.findings)
 
@@ -329,20 +330,20 @@ class TestSelfCheck:
         """Tokens that cannot be put together are not: the forward pass is shared all the same."""
         folder = tiny.save("llava", tmp_path)
         monkeypatch.setattr(ImageContext, "continued", lambda self, text: [7, *self.ids])
-        model = MODELS.make(f"hf:{folder}")
+        model = made(VisionLanguageModel, f"hf:{folder}")
         assert model._sharing.way is Strategy.PACKED
         assert not model._sharing.reader.splices
-        plain = MODELS.make(f"hf:{folder}?prefix=off")
+        plain = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
         requests = ragged()[:6]
-        made = count_prefixes(monkeypatch)
+        prefixes = count_prefixes(monkeypatch)
         assert [r.text for r in answers(model, requests)] == [r.text for r in answers(plain, requests)]
-        assert len(made) == 1
+        assert len(prefixes) == 1
 
     def test_one_that_breaks_is_plain_and_says_so(self, tmp_path, monkeypatch, caplog):
         def broken(self):
             raise RuntimeError("no such luck")
 
-        model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}")
+        model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
         monkeypatch.setattr(type(model._sharing), "_check", broken)
         assert model._sharing.way is Strategy.PLAIN
         assert "the self-check failed: RuntimeError: no such luck" in caplog.text
@@ -350,13 +351,13 @@ class TestSelfCheck:
 
     def test_prefix_on_refuses_what_is_not_possible(self, tmp_path):
         for name in ("paligemma", "florence2"):
-            model = MODELS.make(f"hf:{tiny.save(name, tmp_path / name)}?prefix=on")
+            model = made(VisionLanguageModel, f"hf:{tiny.save(name, tmp_path / name)}?prefix=on")
             with pytest.raises(ModelError, match="prefix=on is not possible.*Leave prefix at auto"):
                 answers(model, ragged()[:3])
 
     def test_prefix_off_checks_nothing_and_is_another_model(self, tmp_path):
         folder = tiny.save("llava", tmp_path)
-        model = MODELS.make(f"hf:{folder}?prefix=off")
+        model = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
         answers(model, ragged()[:3])
         assert model._sharing.found is None
         assert "prefix" not in model.metadata()
@@ -386,7 +387,10 @@ def plant_fault(monkeypatch, fault: str) -> None:
 class TestVision:
     def test_features_are_computed_once_and_answers_stay(self, tmp_path, monkeypatch):
         folder = tiny.save("paligemma", tmp_path)
-        model, plain = MODELS.make(f"hf:{folder}"), MODELS.make(f"hf:{folder}?prefix=off")
+        model, plain = (
+            made(VisionLanguageModel, f"hf:{folder}"),
+            made(VisionLanguageModel, f"hf:{folder}?prefix=off"),
+        )
         requests = [
             ask((picture(c),), t, max_tokens=6)
             for c in ("red", "blue")
@@ -417,7 +421,7 @@ def llava(tmp_path_factory) -> Path:
 
 class TestTogether:
     def test_an_images_questions_stay_together(self, llava):
-        model = forced(MODELS.make(f"hf:{llava}"), Strategy.PACKED, images=2, batch_size=4)
+        model = forced(made(VisionLanguageModel, f"hf:{llava}"), Strategy.PACKED, images=2, batch_size=4)
         images = [(picture(color),) for color in ("red", "green", "blue")]
         requests = [ask(image, f"{i}?", max_tokens=5) for i in range(6) for image in images]
         requests += [ask((picture("white"),), f"{i}?", max_tokens=5 + i) for i in range(2)]
@@ -431,28 +435,28 @@ class TestTogether:
         ]
 
     def test_long_lists_of_names_take_fewer_images_at_once(self, llava):
-        model = forced(MODELS.make(f"hf:{llava}"), Strategy.PACKED, images=8)
+        model = forced(made(VisionLanguageModel, f"hf:{llava}"), Strategy.PACKED, images=8)
         model._sharing._tokens = 600
         assert [model._sharing.at_once(names) for names in (0, 20, 1000)] == [8, 7, 3]
 
     def test_samples_drawn_warm_share_nothing(self, llava):
-        model = MODELS.make(f"hf:{llava}")
+        model = made(VisionLanguageModel, f"hf:{llava}")
         warm = [ask((picture(),), "?", max_tokens=5) for _ in range(3)]
         warm = [replace(r, decoding=Decoding(5, temperature=1.0, draw=i)) for i, r in enumerate(warm)]
         assert model._sharing.clusters(warm) == []
 
     def test_small_models_take_more_images_at_once(self, llava):
-        model = MODELS.make(f"hf:{llava}")
+        model = made(VisionLanguageModel, f"hf:{llava}")
         assert model._sharing.way is Strategy.PACKED
         assert model._sharing.images == model.batch_size
-        for parameter in (huge := MODELS.make(f"hf:{llava}")).decoder.parameters():
+        for parameter in (huge := made(VisionLanguageModel, f"hf:{llava}")).decoder.parameters():
             parameter.numel = lambda: 10**10
         assert huge._sharing.images == 1
 
 
 class TestForesight:
     def test_looks_are_made_ready(self, llava, monkeypatch):
-        model = forced(MODELS.make(f"hf:{llava}"), Strategy.PACKED)
+        model = forced(made(VisionLanguageModel, f"hf:{llava}"), Strategy.PACKED)
         model.load()
         requests = ragged()[:6]
         runs = []
@@ -466,7 +470,7 @@ class TestForesight:
         assert len(runs) == 1
 
     def test_before_the_check_nothing_is(self, llava):
-        model = MODELS.make(f"hf:{llava}")
+        model = made(VisionLanguageModel, f"hf:{llava}")
         model.prefetch(ragged()[:6])
         assert not model._sharing.reader._looks
 
@@ -504,7 +508,7 @@ class TestBudget:
             parse_bytes("cache_budget", value)
 
     def test_it_is_an_option(self, llava):
-        assert MODELS.make(f"hf:{llava}?cache_budget=2GB")._sharing.budget() == 2**31
+        assert made(VisionLanguageModel, f"hf:{llava}?cache_budget=2GB")._sharing.budget() == 2**31
         with pytest.raises(BadOption, match="cache_budget='much'"):
             MODELS.make(f"hf:{llava}?cache_budget=much")
 
@@ -527,7 +531,7 @@ class TestBudget:
         monkeypatch.setattr(PackedSuffixes, "_step", measured)
         found = {}
         for budget in ("8MB", "2GB"):
-            model = forced(MODELS.make(f"hf:{llava}?cache_budget={budget}"), Strategy.PACKED)
+            model = forced(made(VisionLanguageModel, f"hf:{llava}?cache_budget={budget}"), Strategy.PACKED)
             widths.clear()
             found[budget] = scores(answers(model, [request]))
             assert max(taken for _, taken in widths) <= parse_bytes("", budget)
@@ -536,40 +540,44 @@ class TestBudget:
         assert (found["8MB"] - found["2GB"]).abs().max() < TOLERANCE
 
 
+#: Its type says nothing of the route.
+MKLDNN: Any = torch.backends.mkldnn
+
+
 class TestMatmul:
     def test_the_route_is_exact_or_not_taken(self):
-        usual = torch.backends.mkldnn.matmul.fp32_precision
+        usual = MKLDNN.matmul.fp32_precision
         try:
             matmul.take_fastest_route()
             a, b = torch.randn(64, 512), torch.randn(512, 64)
             truth = a.double() @ b.double()
             assert ((a @ b).double() - truth).abs().max() / truth.abs().max() < matmul.EXACT
         finally:
-            torch.backends.mkldnn.matmul.fp32_precision = usual
+            MKLDNN.matmul.fp32_precision = usual
 
     def test_what_rounds_is_put_back(self, monkeypatch):
-        usual = torch.backends.mkldnn.matmul.fp32_precision
+        usual = MKLDNN.matmul.fp32_precision
         monkeypatch.setattr(matmul, "EXACT", -1.0)
         assert matmul.take_fastest_route() == "default"
-        assert torch.backends.mkldnn.matmul.fp32_precision == usual
+        assert MKLDNN.matmul.fp32_precision == usual
 
     def test_what_is_faster_is_taken(self, monkeypatch):
-        usual = torch.backends.mkldnn.matmul.fp32_precision
+        usual = MKLDNN.matmul.fp32_precision
         monkeypatch.setattr(matmul, "EXACT", 1.0)
         times = iter([2.0, 1.0])
         monkeypatch.setattr(matmul, "_seconds", lambda run: next(times))
         try:
             assert matmul.take_fastest_route() == "onednn"
-            assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+            assert MKLDNN.matmul.fp32_precision == "bf16"
         finally:
-            torch.backends.mkldnn.matmul.fp32_precision = usual
+            MKLDNN.matmul.fp32_precision = usual
 
 
 # ── end to end ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def pico(prefix) -> VisionLanguageModel:
-    model = MODELS.make(f"pico:llava?prefix={prefix}")
+    model = made(VisionLanguageModel, f"pico:llava?prefix={prefix}")
     model.name = f"pico, prefix {prefix}"
     return model
 

@@ -13,10 +13,11 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import tiny
-from helpers import picture
+from helpers import made, picture
 from snellen.errors import BadOption, DataError, ModelError
 from snellen.models.base import MODELS
 from snellen.models.classifier import match
+from snellen.models.dual_encoder import DualEncoder
 from snellen.types import Kind, ask
 
 NAMES = ("cat", "polar bear", "car")
@@ -57,7 +58,7 @@ def siglip_folder(tmp_path_factory):
 
 
 def test_clip_ranks_by_cosine(clip_folder):
-    model = MODELS.make(f"clip:{clip_folder}")
+    model = made(DualEncoder, f"clip:{clip_folder}")
     found = values(model, requests())
     reference = hf.CLIPModel.from_pretrained(clip_folder, dtype=torch.float32)
     processor = hf.AutoProcessor.from_pretrained(clip_folder)
@@ -90,8 +91,8 @@ def test_siglip_ranks_by_cosine(siglip_folder):
 
 def test_templates_are_averaged_as_unit_vectors(clip_folder):
     texts = ("a {}", "a photo of a {}", "a red {}")
-    single = [MODELS.make(f"clip:{clip_folder}", {"template": t}) for t in texts]
-    both = MODELS.make(f"clip:{clip_folder}", {"template": "|".join(texts)})
+    single = [made(DualEncoder, f"clip:{clip_folder}", {"template": t}) for t in texts]
+    both = made(DualEncoder, f"clip:{clip_folder}", {"template": "|".join(texts)})
     both.load()
     vectors = []
     for model in single:
@@ -105,14 +106,14 @@ def test_templates_are_averaged_as_unit_vectors(clip_folder):
 
 
 def test_the_ensemble_of_the_clip_paper(clip_folder):
-    model = MODELS.make(f"clip:{clip_folder}?template=imagenet")
+    model = made(DualEncoder, f"clip:{clip_folder}?template=imagenet")
     assert len(model.templates) == len(set(model.templates)) == 80
     assert all(t.count("{}") == 1 for t in model.templates)
     assert values(model, requests()).isfinite().all()
 
 
 def test_text_features_are_computed_once(clip_folder, monkeypatch):
-    model = MODELS.make(f"clip:{clip_folder}")
+    model = made(DualEncoder, f"clip:{clip_folder}")
     calls = []
     real = type(model)._embed
     monkeypatch.setattr(

@@ -9,6 +9,7 @@ import math
 import random
 import time
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -82,7 +83,7 @@ class TestConcurrency:
     def test_it_doubles_while_that_brings_more(self):
         clock = Clock()
         pace = Concurrency(1000, clock=clock)
-        seen = []
+        seen: list[Any] = []
         for _ in range(5):
             self.round_(pace, clock, 1.0)  # as many answers a second as requests under way
             seen.append(pace.limit)
@@ -93,7 +94,7 @@ class TestConcurrency:
     def test_a_server_that_only_queues_is_not_buried(self):
         clock = Clock()
         pace = Concurrency(1000, clock=clock)
-        seen = []
+        seen: list[Any] = []
         for _ in range(6):
             self.round_(pace, clock, pace.limit / 10)  # ten answers a second, whatever is asked at once
             seen.append(pace.limit)
@@ -236,7 +237,7 @@ class TestReplies:
             (completion("<think>fi", finish="length"), Outcome.TRUNCATED, "", "fi"),
             (
                 completion(
-                    [
+                    [  # type: ignore[arg-type]  # parts in the place of a text
                         {"type": "thinking", "thinking": [{"type": "text", "text": "five"}]},
                         {"type": "text", "text": "star"},
                     ]
@@ -393,7 +394,7 @@ class TestFaults:
 
     def test_a_server_that_asks_for_no_patience_at_all(self):
         """Five a second, and ``Retry-After: 0`` to all others: tries are spread all the same."""
-        seen = []
+        seen: list[Any] = []
 
         def busy(number):
             now = time.monotonic()
@@ -857,7 +858,7 @@ class TestEndpoint:
         assert tagger.asked[0].headers["Authorization"] == "Key planted-key-5678"
 
     def test_bytes_as_they_are(self, workspace):
-        with Server(lambda asked: [{"label": "ring", "score": 0.5}]) as server:
+        with Server(lambda asked: [{"label": "ring", "score": 0.5}]) as server:  # type: ignore[arg-type, return-value]
             found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=2", protocol="rank")
         assert set(found.predictions["prediction"]) == {"ring"}
         assert server.asked[0].body["raw"][:4] == b"\x89PNG"
@@ -869,7 +870,7 @@ class TestEndpoint:
 
     @pytest.mark.parametrize("name", ["500", "429, Retry-After", "reset in the answer", "no JSON"])
     def test_faults(self, workspace, name):
-        with Server(lambda a: [{"label": "ring", "score": 0.5}], faults=[MENDED[name][0]]) as server:
+        with Server(lambda a: [{"label": "ring", "score": 0.5}], faults=[MENDED[name][0]]) as server:  # type: ignore[arg-type, return-value]
             found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=2", protocol="rank")
         assert found.metrics.outcomes["ok"] == 2
 

@@ -111,7 +111,9 @@ def test_a_box_that_is_written_is_read_in_every_format(a, b, c, d):
 
 def test_outlines():
     text = json.dumps([{"polygon": [0, 0, 64, 0, 64, 48, 0, 48], "label": "a"}])
-    (found,) = parse_boxes(text, "pixels", SIZE, outlines=True)
+    boxes = parse_boxes(text, "pixels", SIZE, outlines=True)
+    assert isinstance(boxes, list)
+    (found,) = boxes
     assert found.box == pytest.approx((0, 0, 0.1, 0.1))
     assert len(found.polygon) == 4
     assert isinstance(parse_boxes("[1, 2, 3, 4]", "pixels", SIZE, outlines=True), ParseFailure)
@@ -193,5 +195,7 @@ def test_average_precision_by_hand(capsys):
     ],
 )
 def test_names_of_boxes_as_models_write_them(text):
-    (box,) = parse_boxes(text, "pixels", (100, 100))
+    boxes = parse_boxes(text, "pixels", (100, 100))
+    assert isinstance(boxes, list)
+    (box,) = boxes
     assert box.name == "dog"

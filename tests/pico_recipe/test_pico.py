@@ -9,10 +9,12 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from helpers import made
 from snellen.api import run
 from snellen.datasets.shapes import KINDS, DrawnFigure, draw, nth_figure
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, LocalModel
+from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.models.pico import NAMES, WEIGHTS
 from snellen.pico_recipe import curriculum
 from snellen.types import ask
@@ -32,7 +34,7 @@ def examine(model: LocalModel, figs: list[DrawnFigure], task: str, offers: int =
     rng = random.Random(1)
     asked = [curriculum.ask(rng, fig, task, offers) for fig in figs]
     requests = [
-        ask((Image(lambda fig=fig: encode(draw(fig)), "a chart"),), question, max_tokens=16)
+        ask((Image(lambda fig=fig: encode(draw(fig)), "a chart"),), question, max_tokens=16)  # type: ignore[misc]
         for fig, (question, _) in zip(figs, asked, strict=True)
     ]
     replies = asyncio.run(model.respond(requests))
@@ -41,7 +43,7 @@ def examine(model: LocalModel, figs: list[DrawnFigure], task: str, offers: int =
 
 @pytest.fixture(scope="module")
 def llava():
-    model = MODELS.make("pico:llava")
+    model = made(VisionLanguageModel, "pico:llava")
     model.batch_size = 64
     model.load()
     return model
@@ -77,7 +79,7 @@ def test_llava_looks_at_the_picture(llava):
 
 @pytest.mark.parametrize("task", ["closed-set", "open"])
 def test_the_skewed_one_is_worse_at_what_it_seldom_saw(task):
-    model = MODELS.make("pico:llava-skewed")
+    model = made(VisionLanguageModel, "pico:llava-skewed")
     model.batch_size = 64
     right: dict[str, list[bool]] = defaultdict(list)
     for seed in (14, 15):

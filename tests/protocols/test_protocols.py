@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -268,7 +269,7 @@ class TestOpenWorld:
         found, _ = converse(strict.examine(sample(LABELS)), lambda r: "a little kitten")
         assert (found.label, found.outcome) == ("", Outcome.UNPARSED)
         for reply in ("", REFUSED):
-            assert converse(protocol.examine(sample(LABELS)), lambda r, reply=reply: reply)[0].label == ""
+            assert converse(protocol.examine(sample(LABELS)), lambda r, reply=reply: reply)[0].label == ""  # type: ignore[misc]
 
     def test_words_come_before_embeddings(self, minilm):
         protocol = OpenWorld(map="embedding", embedding=minilm)
@@ -284,7 +285,7 @@ def test_images_come_first_and_what_varies_last(name):
     def script(request):
         return Response("no", scores=(Score(-1.0, 1),) * 4)
 
-    about = {"question": "What is it?", "choices": LABELS, "meta": {"rationale": "because"}}
+    about: dict[str, Any] = {"question": "What is it?", "choices": LABELS, "meta": {"rationale": "because"}}
     _, asked = converse(protocol.examine(sample(LABELS, **about)), script)
     assert asked
     for request in asked:
@@ -293,7 +294,7 @@ def test_images_come_first_and_what_varies_last(name):
         assert all(isinstance(part, str) for part in rest)
 
 
-@pytest.mark.parametrize("name", [n for n, e in PROTOCOLS.entries.items() if e.factory.classifies])
+@pytest.mark.parametrize("name", [n for n, e in PROTOCOLS.entries.items() if e.factory.classifies])  # type: ignore[attr-defined]
 def test_a_data_set_without_class_names_is_refused(name):
     with pytest.raises(DataError, match="needs class names"):
         PROTOCOLS.make(name).check((), None)
@@ -319,7 +320,7 @@ def test_a_chain_of_thought_that_was_cut_off_is_no_answer(marked):
     """Unless it had marked one: what it says on the way names much."""
     text = "It is typical of a dog. However, looking at its whiskers and its"
     reply = Response(f"The answer is dog.\n{text}" if marked else text, outcome=Outcome.TRUNCATED)
-    about = {"labels": ("cat", "dog"), "question": "What?", "choices": ("cat", "dog")}
+    about: dict[str, Any] = {"labels": ("cat", "dog"), "question": "What?", "choices": ("cat", "dog")}
     for protocol in (OpenWorld(cot=True), MultipleChoice(cot=True)):
         exam = protocol.examine(Sample("a", **about))
         next(exam)

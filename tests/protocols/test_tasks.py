@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -213,7 +214,7 @@ class TestCircular:
         for request_batch in (1, 4):
             replies = iter(["B", "hm", "A", "C"])
             protocol = MultipleChoice(circular=True, request_batch=request_batch)
-            found, _ = converse(protocol.examine(question()), lambda r, replies=replies: next(replies))
+            found, _ = converse(protocol.examine(question()), lambda r, replies=replies: next(replies))  # type: ignore[misc]
             assert (found.label, found.outcome) == ("", Outcome.UNPARSED)
             assert "in a rotation" in found.reason
             assert protocol.score_sample(question(), found) == {"circular_accuracy": 0.0, "accuracy": 1.0}
@@ -282,7 +283,7 @@ class TestVQAAndYesNo:
         for name in said:
             about = {"pair": name[0], "category": "x" if name[0] in "ab" else "y"}
             one = sample((), id=name, question="?", references=(true[name].title(),), meta=about)
-            found, _ = converse(protocol.examine(one), lambda r, name=name: said[name])
+            found, _ = converse(protocol.examine(one), lambda r, name=name: said[name])  # type: ignore[misc]
             assert protocol.score_sample(one, found) == {"accuracy": float(said[name] == true[name])}
             rows.append({**found.details, "category": about["category"]})
         figures = protocol.summary(rows)
@@ -561,7 +562,7 @@ class TestRows:
     """What is wrong with a row is said with its line, before anything is asked, or left out."""
 
     def test_a_gap_in_a_list_of_options_moves_no_truth(self, tmp_path, workspace):
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"question": "Which?", "options": ["red", None, "blue", "black"], "right": "C"},
             {"question": "And now?", "options": ["red", "", "blue", "black"], "right": "C"},
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from PIL import Image as pillow
@@ -52,7 +53,11 @@ def runs(workspace, tmp_path):
         names = text_of(request).partition("{")[2].partition("}")[0].split(", ")
         return names[number % 3] if number % 5 else PAYLOADS[number % len(PAYLOADS)]
 
-    kwargs = {"data": f"folder:{folder}", "data_options": {"names": "raw"}, "protocol": "closed-set?rounds=1"}
+    kwargs: dict[str, Any] = {
+        "data": f"folder:{folder}",
+        "data_options": {"names": "raw"},
+        "protocol": "closed-set?rounds=1",
+    }
     return [run(model=Scripted(script, name), **kwargs) for name in ("<u>one</u>", "two")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -80,7 +81,8 @@ def summary_of(file):
     """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    data, at, whole, told = file.read_bytes(), 7, b"", {}
+    data, at, whole = file.read_bytes(), 7, b""
+    told: dict[str, Any] = {}
     while at + 7 <= len(data):
         if (left := 32768 - at % 32768) < 7:
             at += left

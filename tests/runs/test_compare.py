@@ -34,7 +34,7 @@ def test_intervals_cover_what_they_promise(p, clusters, size, spread):
     """95 +- 1 % of simulated data sets (n >= 100, at least 40 clusters), give or take the simulation's
     own error; an interval that ignores clusters fails where they matter."""
     rng = np.random.default_rng(7)
-    names = np.repeat(np.arange(clusters), size)
+    names = np.repeat(np.arange(clusters), size).tolist()
     hits = naive = 0
     tries = 1200
     for _ in range(tries):
@@ -52,7 +52,7 @@ def test_differences_cover_what_they_promise(p):
     rng = np.random.default_rng(3)
     hits = 0
     tries = 600
-    names = np.repeat(np.arange(50), 3)
+    names = np.repeat(np.arange(50), 3).tolist()
     for _ in range(tries):
         a = simulate(rng, p, 50, 3, 4).ravel()
         b = np.where(rng.random(150) < 0.6, a, rng.random(150) < p - 0.1)
@@ -69,7 +69,7 @@ def test_one_sample_a_cluster_is_wilsons():
 
 
 def test_all_right_in_few_clusters_is_not_sure():
-    assert rate([True] * 40, np.repeat(range(8), 5)).low < wilson(40, 40).low
+    assert rate([True] * 40, np.repeat(range(8), 5).tolist()).low < wilson(40, 40).low
 
 
 def test_copies_of_an_image_add_nothing():
@@ -77,7 +77,7 @@ def test_copies_of_an_image_add_nothing():
     rng = np.random.default_rng(0)
     right = rng.random(200) < 0.7
     once = rate(right.tolist(), range(200))
-    five = rate(np.repeat(right, 5).tolist(), np.repeat(range(200), 5))
+    five = rate(np.repeat(right, 5).tolist(), np.repeat(range(200), 5).tolist())
     assert five.low == pytest.approx(once.low, abs=0.003)
     assert five.high == pytest.approx(once.high, abs=0.003)
     classes = np.where(rng.random(200) < 0.5, "a", "b")
@@ -107,7 +107,7 @@ def test_mcnemar_is_the_tail_of_a_fair_coin(a, b):
 def test_sign_flips_against_a_count_of_all_flips():
     rng = np.random.default_rng(2)
     for clusters in (6, 12, 20):
-        names = np.repeat(np.arange(clusters), 4)
+        names = np.repeat(np.arange(clusters), 4).tolist()
         a, b = rng.random(4 * clusters) < 0.8, rng.random(4 * clusters) < 0.6
         compared = paired(a.tolist(), b.tolist(), names)
         sums = (a.astype(float) - b).reshape(clusters, 4).sum(1)
@@ -120,7 +120,7 @@ def test_sign_flips_against_a_count_of_all_flips():
 
 def test_the_clustered_t_is_a_t_test_over_cluster_sums():
     rng = np.random.default_rng(4)
-    names = np.repeat(np.arange(60), 3)
+    names = np.repeat(np.arange(60), 3).tolist()
     a, b = rng.random(180) < 0.75, rng.random(180) < 0.65
     found = paired(a.tolist(), b.tolist(), names)
     sums = (a.astype(float) - b).reshape(60, 3).sum(1)
@@ -189,7 +189,7 @@ def truths():
 
     TRUTHS.clear()
     for sample in select(DATASETS.make("chart:shapes?n=112&size=32")):
-        TRUTHS[sample.images[0].sha256] = sample.label
+        TRUTHS[sample.images[0].sha256] = str(sample.label)
 
 
 def examine(model, **more):
@@ -292,9 +292,12 @@ def test_the_command_line(workspace, monkeypatch, capsys):
     code, out, _ = snellen("compare", "llava-open", "llava-skewed")
     assert "first is better" in out
     assert "Disagreements" in out
-    code, out, _ = snellen("plan", "--difference", "2", "--discordant", "10")
+    code, out, _ = snellen("sample-size", "--difference", "2", "--discordant", "10")
     assert "1,960 images" in out
-    for arguments in (("plan", "--difference", "0"), ("plan", "--difference", "20", "--discordant", "10")):
+    for arguments in (
+        ("sample-size", "--difference", "0"),
+        ("sample-size", "--difference", "20", "--discordant", "10"),
+    ):
         code, _, err = snellen(*arguments)
         assert (code, "is not allowed" in err) == (2, True)
     assert snellen("compare", "llava-open")[0] == 2

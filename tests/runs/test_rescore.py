@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ class TestReplay:
         return file
 
     def test_a_person_in_the_same_table_as_models(self, workspace, table):
-        kwargs = {
+        kwargs: dict[str, Any] = {
             "data": f"jsonl:{table}",
             "data_options": {"allow_outside": "true"},
             "protocol": "open-world",
@@ -127,7 +128,7 @@ class TestReplay:
         assert set(person.predictions["answers"].str[0].str[:7]) == {"It is a"}
 
     def test_empty_answers_and_columns_that_are_not_there(self, workspace, table):
-        kwargs = {
+        kwargs: dict[str, Any] = {
             "data": f"jsonl:{table}",
             "data_options": {"allow_outside": "true"},
             "protocol": "open-world",
@@ -141,7 +142,7 @@ class TestReplay:
             run(model="replay:", **kwargs)
 
     def test_another_answer_in_the_column_is_not_remembered_for_this_one(self, workspace, table):
-        kwargs = {
+        kwargs: dict[str, Any] = {
             "data": f"jsonl:{table}",
             "data_options": {"allow_outside": "true"},
             "protocol": "open-world",
@@ -151,7 +152,7 @@ class TestReplay:
         assert run(model="replay:person", **kwargs).metrics.outcomes["unparsed"] == 0
 
     def test_it_can_be_rescored(self, workspace, table):
-        kwargs = {
+        kwargs: dict[str, Any] = {
             "data": f"jsonl:{table}",
             "data_options": {"allow_outside": "true"},
             "protocol": "open-world",

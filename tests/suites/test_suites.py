@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from snellen import cli
 from snellen.errors import DataError, UnknownName
 from snellen.models.base import MODELS
 from snellen.reports.suites import outcome_tables, suite_page
+from snellen.runs.run import Run
 from snellen.storage.manifest import RunMetrics
 from snellen.suites.completed import value_of
 from snellen.suites.runner import forecast, run_suite
@@ -440,7 +442,12 @@ def test_averages_by_hand(workspace, monkeypatch):
         CompletedRun(
             Part(name=part, data=()),
             {},
-            SimpleNamespace(model=model, metrics=RunMetrics.model_validate({metric: {"value": values[i]}})),
+            cast(
+                "Run",
+                SimpleNamespace(
+                    model=model, metrics=RunMetrics.model_validate({metric: {"value": values[i]}})
+                ),
+            ),
         )
         for model, values in scores.items()
         for i, (part, metric) in enumerate((("a", "accuracy"), ("b", "anls")))
@@ -563,7 +570,7 @@ def test_figures_by_name():
         "accuracy": {"value": 0.5},
         "protocol": {"f1": 0.25},
     }
-    run = SimpleNamespace(metrics=RunMetrics.model_validate(metrics))
+    run = cast("Run", SimpleNamespace(metrics=RunMetrics.model_validate(metrics)))
     assert value_of(run, "gpu_gb") == 2
     assert value_of(run, "per_hour") == 1800
     assert value_of(run, "accuracy") == 0.5

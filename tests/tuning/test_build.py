@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 import tiny
+from helpers import made
 from snellen.api import run
 from snellen.cli import app
 from snellen.datasets.base import DATASETS, select
@@ -73,7 +75,7 @@ def parts(tmp_path_factory) -> Path:
 def test_the_halves_are_in_it(parts, tmp_path, encoder, tokens, decoder):
     """Weight by weight; and a text without an image is read as the decoder alone reads it."""
     vision = None if encoder is None else f"hf:{parts / encoder}"
-    more = {"image_size": 32, "patch": 8} if encoder is None else {}
+    more: dict[str, Any] = {"image_size": 32, "patch": 8} if encoder is None else {}
     found = build(f"hf:{parts / decoder}", tmp_path / "out", vision=vision, **more)
     assert found.tokens == tokens
     assert found.template == ("decoder" if decoder == "tied" else "plain")
@@ -175,7 +177,7 @@ class TestStreaming:
         from snellen._util.asyncio import complete
         from snellen.types import Decoding, Request
 
-        model = MODELS.make(f"hf:{tiny.save(family, tmp_path, scale=1.0)}?prefix=off")
+        model = made(VisionLanguageModel, f"hf:{tiny.save(family, tmp_path, scale=1.0)}?prefix=off")
         one = select(DATASETS.make("chart:shapes?n=1"))[0]
         request = Request(ask(one.images, "What is it?").messages, decoding=Decoding(max_tokens=12))
         (whole,) = complete(model.respond([request]))
@@ -194,7 +196,7 @@ class TestStreaming:
     def test_it_can_be_stopped(self, tmp_path):
         from snellen.types import Decoding, Request
 
-        model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}?prefix=off")
+        model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}?prefix=off")
         model.load()
         model._special.eos_token_id = None  # it would never end
         steps = []
@@ -210,7 +212,7 @@ class TestStreaming:
     def test_a_failure_is_told(self, tmp_path):
         from snellen.types import Decoding, Outcome, Request
 
-        model = MODELS.make(f"hf:{tiny.save('llava', tmp_path)}?prefix=off")
+        model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}?prefix=off")
         request = Request(ask([], "x" * 9000).messages, decoding=Decoding(max_tokens=4))
         stream = model.stream(request)
         with pytest.raises(StopIteration) as end:

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from helpers import PAYLOADS, Scripted
 from served import served
@@ -105,9 +106,11 @@ class Watched:
             "console", lambda m: self.said.append(m.text) if m.type in ("error", "warning") else None
         )
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on(
-            "dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss())
-        )
+        self.page.on("dialog", self._dialog)
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.said.append(f"dialog {dialog.message}")
+        dialog.dismiss()
 
     def close(self) -> None:
         """Nothing was asked of other hosts, and nothing went wrong."""
@@ -384,7 +387,11 @@ def test_payloads_stay_inert(chromium, tmp_path):
     """In names, answers and questions; a dialog, an error or a request elsewhere would be noticed."""
 
     store = Store(tmp_path / "workspace")
-    kwargs = {"data": "chart:shapes?n=20", "protocol": "closed-set?rounds=1", "workspace": store}
+    kwargs: dict[str, Any] = {
+        "data": "chart:shapes?n=20",
+        "protocol": "closed-set?rounds=1",
+        "workspace": store,
+    }
 
     def said(request):
         return PAYLOADS[int(request.images[0].sha256[:4], 16) % len(PAYLOADS)]

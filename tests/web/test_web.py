@@ -17,6 +17,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import pytest
@@ -84,7 +85,7 @@ def runs(workspace, store):
 
         return script
 
-    kwargs = {"data": "chart:shapes?n=40", "protocol": "closed-set?rounds=1"}
+    kwargs: dict[str, Any] = {"data": "chart:shapes?n=40", "protocol": "closed-set?rounds=1"}
     return [run(model=Scripted(teller(k), f"model-{k}"), **kwargs) for k in range(3)]
 
 
@@ -309,7 +310,7 @@ class TestPages:
             model = Scripted(lambda r: "a red square, yes, A", protocol)
             found.append(run(model=model, data=data, data_options=columns, protocol=protocol))
 
-        answered = []
+        answered: list[Any] = []
 
         def stops(request):
             if len(answered) > 3:
@@ -377,7 +378,7 @@ class TestSafety:
                 else PAYLOADS[number % len(PAYLOADS)]
             )
 
-        kwargs = {"data": f"folder:{folder}", "data_options": {"names": "raw"}}
+        kwargs: dict[str, Any] = {"data": f"folder:{folder}", "data_options": {"names": "raw"}}
         kwargs["protocol"] = "closed-set?rounds=1&prompt=<script>alert(2)</script> {names}"
         found = [run(model=Scripted(script, PAYLOADS[k]), **kwargs) for k in range(2)]
         (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicence = "<script>alert(3)</script>"\n')
@@ -800,7 +801,7 @@ class TestArena:
             assert begun.url.path.startswith("/arena/battles/")
 
     def test_nothing_is_left(self, store, workspace):
-        kwargs = {"data": "chart:shapes?n=3", "protocol": "closed-set?rounds=1"}
+        kwargs: dict[str, Any] = {"data": "chart:shapes?n=3", "protocol": "closed-set?rounds=1"}
         found = [run(model=Scripted(lambda r: "star", f"m{k}"), **kwargs) for k in range(2)]
         arena = Recorded(VoteStore(store), found, repeat=0)
         with served(AppState(store, Policy(), arena)) as address, browser(address) as client:
@@ -815,7 +816,7 @@ class TestArena:
     def test_fifty_voters_at_once_lose_and_double_nothing(self, postgres, monkeypatch, tmp_path):
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path / "files"))
         store = Store(postgres.database())
-        models = [Scripted(lambda r, k=k: r.sample.label if k else "star", f"m{k}") for k in range(3)]
+        models = [Scripted(lambda r, k=k: r.sample.label if k else "star", f"m{k}") for k in range(3)]  # type: ignore[misc]
         found = [
             run(model=m, data="chart:shapes?n=30", protocol="closed-set?rounds=1", workspace=store)
             for m in models

@@ -307,7 +307,7 @@ def _sign_flip(sums: Values) -> float:
     from scipy.stats import permutation_test
 
     moved = sums[sums != 0]
-    if not len(moved):
+    if len(moved) < 2:  # either sign is as far from 0
         return 1.0
     exact = len(moved) <= EXACT_FLIPS
     flips = permutation_test(
