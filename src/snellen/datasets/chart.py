@@ -35,7 +35,7 @@ def chart(
     """Drawn charts: shapes (28 figures), letters, and the eye test (acuity, contrast, color, counting …).
 
     The eye test's charts (acuity, contrast, color, counting, crowding, orientation, relations, print) grow
-    harder in eight levels; ``snellen acuity`` fits a curve to each.
+    harder in eight levels; ``snellen eye-test`` fits a curve to each.
 
     Options: ``n`` pictures (of shapes, every 28 hold each class once; of letters, every 120 hold each
     letter at each size); ``seed``; ``size`` in pixels a side (shapes 96, letters 224); ``split`` (no

@@ -77,7 +77,7 @@ class CachedModel:
     already is not asked again meanwhile, but waited for.
 
     Args:
-        nonce: makes the keys differ from all others: nothing is recalled from other runs.
+        cache_salt: makes the keys differ from all others: nothing is recalled from other runs.
     """
 
     def __init__(self, model: Model, store: ResponseCache, cache_salt: str = "") -> None:

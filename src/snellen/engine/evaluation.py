@@ -120,7 +120,7 @@ class Evaluation:
         self.crew: RunHandle | None = None
         #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
         self.scoring_cost: float | None = None
-        digest = _digest({**self.spec, "nonce": self.cache_salt})
+        digest = _digest({**self.spec, "cache_salt": self.cache_salt})
         if expect is not None and store.run(expect)["digest"] != digest:
             raise UsageError(self._what_changed(expect))
         #: The folder that predictions and answers go into; None for the store.

@@ -12,11 +12,13 @@ __all__ = [
     "Estimate",
     "Interval",
     "dollars",
+    "giga",
     "heading_of",
     "number",
     "percent",
     "score_cells",
     "scored",
+    "short_number",
     "with_interval",
 ]
 
@@ -87,6 +89,21 @@ def number(value: float | None) -> str:
     if value is None:
         return MISSING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def giga(count: float | None) -> str:
+    """Bytes as 10⁹ of them."""
+    return MISSING if count is None else f"{count / 1e9:.2f}"
+
+
+def short_number(count: float | None) -> str:
+    """A large number with a letter for thousands, millions or billions."""
+    if count is None:
+        return MISSING
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(int(count))
 
 
 def dollars(value: float | None) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,18 +11,18 @@ from fastapi.responses import Response
 
 from snellen.errors import BadOption, UsageError
 from snellen.leaderboards.board import Group, benchmark, grouped
+from snellen.leaderboards.columns import columns_of
 from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, UNKNOWN
 from snellen.leaderboards.query import Query
 from snellen.leaderboards.ranking import Ranks, pareto
 from snellen.metrics.classification import per_class
-from snellen.metrics.format import dollars, heading_of, number, with_interval
+from snellen.metrics.format import heading_of
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
-from snellen.reports.page import markdown_table
+from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown
 from snellen.reports.tables import pairs
 from snellen.runs.run import Run
-from snellen.storage.manifest import Figure
 from snellen.web.state import AppState, site_of
 
 __all__ = ["router"]
@@ -43,17 +40,6 @@ _AXES: dict[str, tuple[str, Callable[[Entry], float | None], bool]] = {
 
 def _query(request: Request) -> Query:
     return Query.of(request.query_params.multi_items())
-
-
-#: Columns that are there only where some run has something to say.
-_SOMETIMES: dict[str, Callable[[Entry], Any]] = {
-    "licence": lambda e: e.info.licence,
-    "vision": lambda e: e.info.vision,
-    "language": lambda e: e.info.language,
-    "open": lambda e: e.info.open is not None,
-    "parameters": lambda e: e.info.parameters,
-    "cost": lambda e: e.cost is not None,
-}
 
 
 @router.get("/", response_model=None)
@@ -96,7 +82,7 @@ def leaderboard(request: Request) -> Response:
         pages=-(-sum(len(group.entries) for group in groups) // ROWS),
         axes=_AXES,
         facts_file=site.store.folder / "models.toml",
-        shown={name: any(map(has, seen)) for name, has in _SOMETIMES.items()},
+        columns=columns_of(seen),
     )
 
 
@@ -156,11 +142,6 @@ def _ranks(site: AppState, entries: Sequence[Entry], query: Query) -> Callable[[
 
 def _percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-def _figure(entry: Entry) -> Figure | None:
-    """The primary score of an entry with its interval."""
-    return None if entry.value is None else Figure(value=entry.value, low=entry.low, high=entry.high)
 
 
 def _named(entry: Entry, group: Group) -> str:
@@ -264,7 +245,7 @@ def heatmap(request: Request) -> Response:
 def download(request: Request, format: str) -> Response:
     """What the leaderboard shows, as CSV, JSON or Markdown."""
     site, query = site_of(request), _query(request)
-    makers = {"csv": _as_csv, "json": _as_json, "md": _as_markdown}
+    makers = {"csv": as_csv, "json": as_json, "md": as_markdown}
     if format not in makers:
         raise BadOption(f"leaderboard.{format} is not written; allowed: {', '.join(makers)}.")
     ranks = _ranks(site, site.board.entries(), query)
@@ -275,69 +256,3 @@ def download(request: Request, format: str) -> Response:
         "content-disposition": f'attachment; filename="leaderboard.{format}"',
     }
     return Response(text, headers=headers)
-
-
-#: Groups with the ranks of their runs.
-Ranked = Sequence[tuple[Group, Mapping[str, int]]]
-
-
-def _flat(groups: Ranked) -> list[dict[str, Any]]:
-    return [
-        {**entry.as_dict(), "rank": places.get(entry.id)}
-        for group, places in groups
-        for entry in group.entries
-    ]
-
-
-def _as_json(groups: Ranked) -> str:
-    return json.dumps(_flat(groups), indent=1, ensure_ascii=False)
-
-
-def _as_csv(groups: Ranked) -> str:
-    rows = _flat(groups)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    if rows:
-        writer.writerow(rows[0])
-    for row in rows:
-        cells = (json.dumps(v) if isinstance(v, dict | list) else v for v in row.values())
-        writer.writerow([_harmless(v) for v in cells])
-    return buffer.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
-
-
-def _as_markdown(groups: Ranked) -> str:
-    lines: list[str] = []
-    for group, places in groups:
-        lines += [f"## {' '.join(markdown_table([benchmark(group)], [])[0].strip('| ').split())}", ""]
-        headings = ["#", "model", "protocol", heading_of(group.primary), "outcomes", "n", "items/s"]
-        headings += ["memory GB", "cost $", "parameters", "weights", "licence", "date", "published"]
-        cells = [
-            [
-                str(places.get(e.id, "–")),
-                e.model,
-                e.protocol,
-                with_interval(e.primary, _figure(e)),
-                ", ".join(f"{n} {name}" for name, n in e.outcomes.items() if n),
-                str(e.n or ""),
-                number(e.speed),
-                "–" if e.memory is None else f"{e.memory / 1e9:.2f}",
-                dollars(e.cost),
-                "–" if e.info.parameters is None else f"{e.info.parameters:,.0f}",
-                "–" if e.info.open is None else "open" if e.info.open else "proprietary",
-                e.info.licence or "–",
-                e.date[:10],
-                e.published,
-            ]
-            for e in group.entries
-        ]
-        lines += markdown_table(headings, cells)
-    return "\n".join(lines)

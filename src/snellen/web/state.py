@@ -19,7 +19,7 @@ from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import Playground
 from snellen.errors import SnellenError
 from snellen.leaderboards.board import Board
-from snellen.metrics.format import dollars, heading_of, number
+from snellen.metrics.format import dollars, giga, heading_of, number, short_number
 from snellen.reports.page import environment
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
@@ -63,8 +63,8 @@ class AppState:
             "number": number,
             "dollars": dollars,
             "heading": heading_of,
-            "giga": lambda count: "–" if count is None else f"{count / 1e9:.2f}",
-            "millions": _millions,
+            "giga": giga,
+            "short_number": short_number,
             "day": lambda date: date[:10],
             "markdown": markdown,
             "part": lambda text: quote(str(text), safe=""),
@@ -155,12 +155,3 @@ def site_of(request: Request) -> AppState:
     """The state of the app that a request is for."""
     site: AppState = request.app.state.site
     return site
-
-
-def _millions(count: float | None) -> str:
-    if count is None:
-        return "–"
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= size:
-            return f"{count / size:.3g} {letter}"
-    return str(int(count))

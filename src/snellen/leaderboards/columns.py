@@ -1,0 +1,80 @@
+"""The columns that a leaderboard has beside its scores: one list for the page and for the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from snellen.leaderboards.entries import Entry
+from snellen.metrics.format import MISSING, dollars, giga, number, short_number
+
+__all__ = ["COLUMNS", "Column", "columns_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: what it is sorted by, in addresses.
+        text: an entry's cell.
+        numeric: aligned to the right.
+        is_known: whether an entry has something to say; a column of which none has is left out. None: it is
+            always there.
+    """
+
+    name: str
+    heading: str
+    text: Callable[[Entry], str]
+    numeric: bool = True
+    is_known: Callable[[Entry], bool] | None = None
+
+
+COLUMNS = (
+    Column(name="speed", heading="items/s", text=lambda e: number(e.speed)),
+    Column(name="memory", heading="memory GB", text=lambda e: giga(e.memory)),
+    Column(
+        name="cost", heading="cost $", text=lambda e: dollars(e.cost), is_known=lambda e: e.cost is not None
+    ),
+    Column(
+        name="parameters",
+        heading="parameters",
+        text=lambda e: short_number(e.info.parameters),
+        is_known=lambda e: e.info.parameters is not None,
+    ),
+    Column(
+        name="open",
+        heading="weights",
+        text=lambda e: {True: "open", False: "proprietary", None: MISSING}[e.info.open],
+        numeric=False,
+        is_known=lambda e: e.info.open is not None,
+    ),
+    Column(
+        name="licence",
+        heading="licence",
+        text=lambda e: e.info.licence or MISSING,
+        numeric=False,
+        is_known=lambda e: bool(e.info.licence),
+    ),
+    Column(
+        name="vision",
+        heading="vision",
+        text=lambda e: e.info.vision or MISSING,
+        numeric=False,
+        is_known=lambda e: bool(e.info.vision),
+    ),
+    Column(
+        name="language",
+        heading="language",
+        text=lambda e: e.info.language or MISSING,
+        numeric=False,
+        is_known=lambda e: bool(e.info.language),
+    ),
+    Column(name="date", heading="date", text=lambda e: e.date[:10], numeric=False),
+)
+
+
+def columns_of(entries: Iterable[Entry]) -> list[Column]:
+    """The columns in which these entries have something to say."""
+    listed = list(entries)
+    return [c for c in COLUMNS if c.is_known is None or any(map(c.is_known, listed))]
