@@ -97,7 +97,7 @@ class TestVotes:
         ballots.vote(one.id, "me", "left")
         before = ballots.stamp()
         assert ballots.verdicts() == []
-        monkeypatch.setattr("snellen.storage.votes.SETTLED", -1)
+        monkeypatch.setattr("snellen.storage.vote_queries.SETTLED", -1)
         assert ballots.stamp() != before
         assert ballots.verdicts() == [("me", "A", "B", "left", 1)]
 
@@ -702,16 +702,3 @@ class TestExchange:
             read(ballots, file, "preferences")
         with pytest.raises(DataError, match="cannot be read"):
             read(ballots, tmp_path / "none.jsonl", "preferences")
-
-
-def test_a_workspace_of_the_layout_before_takes_votes(tmp_path):
-    store = Store(tmp_path / "old")
-    with store.database.engine.begin() as connection:
-        for table in ("reveals", "votes", "answers", "turns", "battles", "settings"):
-            connection.execute(sa.text(f"DROP TABLE {table}"))
-        connection.execute(sa.text("PRAGMA user_version = 3"))
-    store.close()
-    ballots = VoteStore(Store(tmp_path / "old"))
-    vote(ballots, battle(ballots), "left")
-    with pytest.raises(StoreError, match="append-only"):
-        ballots.store.do(lambda c: c.execute(sa.text("DELETE FROM votes")))

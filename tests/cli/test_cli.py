@@ -54,25 +54,25 @@ def test_a_folder_of_images_to_figures_that_a_recount_confirms(snellen, photos, 
         assert code == 0
         rows = [json.loads(line) for line in (tmp_path / f"{entry['id']}.jsonl").read_text().splitlines()]
         truth, predicted = [r["label"] for r in rows], [r["prediction"] for r in rows]
-        assert figures.n == len(rows) == 20
+        assert figures["n"] == len(rows) == 20
         assert {r["id"] for r in rows} == {p.relative_to(photos).as_posix() for p in photos.rglob("*.*")}
         assert all(r["label"] == r["id"].split("/")[0] for r in rows)
         labels = sorted({*truth, *predicted} - {""})
-        assert figures["accuracy"].value == pytest.approx(
+        assert figures["accuracy"]["value"] == pytest.approx(
             sum(t == p for t, p in zip(truth, predicted, strict=True)) / 20
         )
         for average in ("macro", "weighted"):
-            assert figures[f"{average}_f1"].value == pytest.approx(
+            assert figures[f"{average}_f1"]["value"] == pytest.approx(
                 sk.f1_score(truth, predicted, labels=labels, average=average, zero_division=0)
             )
         counts = pd.Series([r["outcome"] for r in rows]).value_counts()
-        assert figures.outcomes == {
+        assert figures["outcomes"] == {
             o: int(counts.get(o, 0)) for o in ("ok", "unparsed", "refused", "truncated", "error")
         }
-        assert figures.items_per_second > 0
+        assert figures["items_per_second"] > 0
         if entry["protocol"] == "rank":
             hits = sum(r["label"] in r["ranking"][:5] for r in rows)
-            assert figures["top5"].value == hits / 20
+            assert figures["top5"]["value"] == hits / 20
         else:
             assert figures["top5"] is None
             assert all(r["answers"] for r in rows)

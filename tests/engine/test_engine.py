@@ -531,7 +531,7 @@ class TestPlan:
         found = run(**kwargs, skip_invalid=True)
         assert found.metrics.n == 20
         assert found.metrics.skipped == 2
-        listed = {bad["where"]: bad["reason"] for bad in found.manifest.data.skipped}
+        listed = {bad.where: bad.reason for bad in found.manifest.data.skipped}
         assert set(listed) == {"star/9.png", "ring/9.png"}
         assert "empty file" in listed["ring/9.png"]
 
@@ -624,6 +624,8 @@ class TestForesight:
         def __init__(self, script):
             super().__init__(script, batch_size=4)
             self.foreseen: list[Request] = []
+
+        prefetches = True
 
         def prefetch(self, requests):
             self.foreseen += requests

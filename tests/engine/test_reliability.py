@@ -614,12 +614,12 @@ class TestResume:
         with Server(by_question) as server:
             found = snellen.run(model=of(server), data=folder, protocol="closed-set?rounds=1")
             (folder / "star" / "0.png").unlink()
-            with pytest.raises(UsageError, match="cannot be gone on with: the data changed since"):
+            with pytest.raises(UsageError, match="Cannot resume .*: the data changed since"):
                 plan_of(Store(), found.id).run()
 
     def test_what_was_begun_with_objects(self, workspace):
         found = snellen.run(model=Scripted(lambda r: "star"), data=DATA, protocol="closed-set?rounds=1")
-        with pytest.raises(UsageError, match="objects of Python's own"):
+        with pytest.raises(UsageError, match="was started from Python with objects"):
             plan_of(Store(), found.id)
 
 

@@ -113,7 +113,7 @@ def test_the_samples_tell_all(runs):
     assert len(closed[0].replies) == 5
     figure = runs["closed"].metrics["accuracy"]
     assert scores_of(runs["closed"])["accuracy"][1] == pytest.approx(
-        (figure["high"] - figure["low"]) / 3.92, rel=1e-3
+        (figure.high - figure.low) / 3.92, rel=1e-3
     )
 
 

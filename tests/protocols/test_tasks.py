@@ -246,7 +246,7 @@ class TestCircular:
         one, all_ = (run.metrics for run in runs)
         assert one["circular_accuracy"] == all_["circular_accuracy"]
         assert one["accuracy"] == all_["accuracy"]
-        assert one["questions"] == all_["questions"] < all_["requests"]
+        assert one.questions == all_.questions < all_.requests
 
 
 class TestVQAAndYesNo:
@@ -481,7 +481,10 @@ def test_categories_are_told_apart(workspace, tmp_path, capsys):
         return "yes" if request.sample.meta["category"] == "big" else request.sample.references[0]
 
     run = snellen.run(model=Scripted(script), data=name, protocol="yes-no")
-    assert run.metrics.by_category == {"big": {"value": 0.5, "n": 2}, "small": {"value": 1.0, "n": 2}}
+    assert run.metrics.as_dict()["by_category"] == {
+        "big": {"value": 0.5, "n": 2},
+        "small": {"value": 1.0, "n": 2},
+    }
     from rich.console import Console
 
     from snellen.reports.tables import category_table

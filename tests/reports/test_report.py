@@ -87,7 +87,7 @@ def test_figures_are_those_of_the_runs(runs):
     text = page.html(runs)
     for one in runs:
         accuracy = one.metrics["accuracy"]
-        assert f"{100 * accuracy['value']:.1f}" in text
+        assert f"{100 * accuracy.value:.1f}" in text
         assert one.id in text
         frame = one.predictions
         wrong = int(((frame["prediction"] != frame["label"]) & (frame["outcome"] == "ok")).sum())

@@ -25,8 +25,8 @@ def found(tmp_path_factory):
 def test_figures_are_flat(found):
     told = figures(found)
     accuracy = found.metrics["accuracy"]
-    assert told["accuracy"] == accuracy["value"] > 0
-    assert (told["accuracy_low"], told["accuracy_high"]) == (accuracy["low"], accuracy["high"])
+    assert told["accuracy"] == accuracy.value > 0
+    assert (told["accuracy_low"], told["accuracy_high"]) == (accuracy.low, accuracy.high)
     assert told["outcomes_ok"] == 28
     assert told["n"] == 28
     assert all(isinstance(value, float) for value in told.values())

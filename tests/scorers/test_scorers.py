@@ -268,7 +268,7 @@ class TestJudge:
             "protocol": "vqa?judge=judge:x&prompt={question}",
         }
         one = snellen.run(model=model, **options)
-        assert one.manifest.scorers == [{"judge:x": {"scripted": "judge:x"}}]
+        assert list(one.manifest.scorers) == [{"judge:x": {"scripted": "judge:x"}}]
         monkeypatch.setattr(type(judge), "identity", lambda self: {"scripted": self.name, "weights": "new"})
         other = snellen.run(model=Scripted(lambda r: "red"), **options)
         assert other.id != one.id

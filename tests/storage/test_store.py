@@ -204,22 +204,6 @@ def test_runs_that_came_to_something_stay(anywhere):
     assert [finding["prediction"] for finding in store.findings(one)] == ["a"]
 
 
-def test_an_earlier_layout_is_brought_up_to_date(tmp_path):
-    """As version 1 wrote it: without the columns that came later."""
-    store = Store(tmp_path)
-    store.put([CacheEntry("k", "m", {}, Response("kept"))])
-    store.close()
-    with sqlite3.connect(tmp_path / "snellen.db") as connection:
-        connection.execute("ALTER TABLE responses DROP COLUMN thinking")
-        connection.execute("ALTER TABLE responses DROP COLUMN meta")
-        connection.execute("ALTER TABLE predictions DROP COLUMN scores")
-        connection.execute("PRAGMA user_version = 1")
-    store = Store(tmp_path)
-    assert store.get(["k"]) == {"k": Response("kept")}
-    store.put([CacheEntry("l", "m", {}, Response("new", thinking="hm", meta={"a": 1}))])
-    assert store.get(["l"])["l"].thinking == "hm"
-
-
 def test_a_foreign_database_of_a_server_is_refused(postgres, tmp_path, monkeypatch):
     monkeypatch.setenv("SNELLEN_FILES", str(tmp_path))
     address = postgres.database()

@@ -91,7 +91,7 @@ def show(
     labelled = stored.classifies and len(frame)
     if as_json:
         classes = per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
-        print_json({**stored.as_dict(), "classes": classes, "manifest": stored.manifest})
+        print_json({**stored.as_dict(), "classes": classes, "manifest": stored.manifest.as_dict()})
         return
     console = screen()
     console.print(tables.figures_table(stored))

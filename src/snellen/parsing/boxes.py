@@ -55,7 +55,7 @@ def parse_boxes(
         outlines: polygons are meant: flat lists of x and y.
 
     >>> parse_boxes("[0.1, 0.2, 0.5, 0.6]", "unit", (100, 100))
-    [Found(box=(0.1, 0.2, 0.5, 0.6), name='', polygon=())]
+    [ParsedBox(box=(0.1, 0.2, 0.5, 0.6), name='', polygon=())]
     >>> parse_boxes("[10, 20, 50, 60]", "unit", (100, 100))
     ParseFailure(reason='box outside 0 to 1: 10, 20, 50, 60', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """

@@ -14,7 +14,7 @@ class IntervalUnion:
     def add(self, began: float, ended: float) -> float:
         """Take in a stretch; how much of it (seconds) no other had covered.
 
-        >>> spans = Spans()
+        >>> spans = IntervalUnion()
         >>> [spans.add(*stretch) for stretch in [(90, 95), (0, 100), (50, 60), (99, 101)]]
         [5, 95, 0, 1]
         """
