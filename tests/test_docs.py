@@ -102,7 +102,7 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
         line for line in OTHERS if not any(word in line for word in (*ELSEWHERE, *AFAR, *SERVES, *TAKES))
     ]
     # Fewer pictures than a reader would take, and none of their runs among those that lines name.
-    few = f"-n 8 --workspace {tmp_path / 'eyes'}"
+    few = f"--limit 8 --workspace {tmp_path / 'eyes'}"
     lines = [f"{line} {few}" if line.startswith("snellen eye-test") else line for line in lines]
     some = f"--limit 28 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]

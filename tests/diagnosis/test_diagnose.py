@@ -227,7 +227,7 @@ class TestDiagnosis:
         assert self.finding(diagnosis, "probe").shows
         exposure = self.finding(diagnosis, "exposure")
         assert exposure.shows
-        assert exposure.figures["spearman"].low > 0
+        assert exposure.figures["spearman"]["low"] > 0
         probe = self.finding(diagnosis, "probe").figures["rare"]
         assert probe["probe"] > probe["generated"] + 0.1
 

@@ -180,7 +180,7 @@ def test_the_built_in_models_have_cards(workspace, tmp_path, monkeypatch, capsys
     charts = ["--chart", "chart:contrast?optotype=shapes", "--chart", "chart:acuity"]
     monkeypatch.setattr(
         "sys.argv",
-        ["snellen", "eye-test", "pico:llava", *charts, "-n", "64", "-o", str(card), "--quiet", "--json"],
+        ["snellen", "eye-test", "pico:llava", *charts, "--limit", "64", "-o", str(card), "--quiet", "--json"],
     )
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -191,7 +191,7 @@ def test_the_built_in_models_have_cards(workspace, tmp_path, monkeypatch, capsys
     assert letters["threshold"] is None
     assert "could not be read" in letters["verdict"]
     assert card.read_text(encoding="utf-8").startswith("<?xml")
-    monkeypatch.setattr("sys.argv", ["snellen", "eye-test", "pico:clip", *charts, "-n", "16", "--quiet"])
+    monkeypatch.setattr("sys.argv", ["snellen", "eye-test", "pico:clip", *charts, "--limit", "16", "--quiet"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
@@ -204,7 +204,7 @@ def test_the_built_in_models_have_cards(workspace, tmp_path, monkeypatch, capsys
     ("arguments", "message"),
     [
         (["--chart", "chart:shapes"], "chart:shapes' is not allowed"),
-        (["-n", "4"], "8 or more"),
+        (["--limit", "4"], "8 or more"),
         (["-o", "card.txt"], ".png, .svg, .pdf"),
     ],
 )
