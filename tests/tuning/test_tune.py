@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import tiny
-from helpers import TESTS, made, picture, sample
+from helpers import TESTS, made, picture, sample, until
 from snellen.api import run
 from snellen.cli import app, main
 from snellen.datasets.base import DATASETS, select
@@ -704,8 +703,8 @@ class TestTuning:
                 ws,
                 recipe=recipe,
                 model=f"hf:{half(tmp_path)}?dtype=bfloat16",
-                settings={"max_steps": 4, **settings},
-                train_limit=336,
+                settings={"max_steps": 2, **settings},
+                train_limit=168,
             ).run()
             held = yaml.safe_load((out / MANIFEST).read_text())
             shares = [row["held_out_accuracy"] for row in held["log"][recipe] if "held_out_accuracy" in row]
@@ -826,7 +825,7 @@ class TestTuning:
 
 def longer(out: Path, workspace: Path) -> Tuning:
     """A tuning in which there is time to be killed."""
-    return short(out, workspace, recipe="full", settings={"max_steps": 24, "save_steps": 4, "eval_steps": 24})
+    return short(out, workspace, recipe="full", settings={"max_steps": 14, "save_steps": 4, "eval_steps": 14})
 
 
 class TestInterrupted:
@@ -843,16 +842,13 @@ class TestInterrupted:
         )
         folder = out / "checkpoints" / "full"
         try:
-            for _ in range(1200):
-                if (folder / "checkpoint-8" / "trainer_state.json").exists():
-                    break
-                time.sleep(0.05)
-                assert process.poll() is None
+            until((folder / "checkpoint-4" / "trainer_state.json").exists)
+            assert process.poll() is None
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert not (out / "model.safetensors").exists()
-        torso = folder / "checkpoint-20"  # killed in the middle of a write
+        torso = folder / "checkpoint-10"  # killed in the middle of a write
         shutil.rmtree(torso, ignore_errors=True)
         torso.mkdir()
         (torso / "model.safetensors").write_bytes(b"x")
