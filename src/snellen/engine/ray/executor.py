@@ -10,6 +10,7 @@ each shard.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import queue
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Seconds in which replicas that are told to stop may end what they have under way.
 GRACE = 30.0
+#: Seconds in which the threads of Ray Data end once they are told to.
+THREADS_END = 2.0
 #: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
 SILENCE = 20.0
 
@@ -327,10 +330,24 @@ class RayExecutor:
             self._stopping.set()
             if self._desk is not None and ray.is_initialized():
                 ray.kill(self._desk)
-            self._desk = self._thread = None
+            self._desk = None
+            self._await_threads()
+            self._thread = None
             if self._began:
                 ray.shutdown()
                 self._began = False
+
+    def _await_threads(self) -> None:
+        """Wait for the threads of Ray Data. One that drops a reference to an object after Ray was shut down
+        ends the whole process at once, with status 1 and without a word. (Now and then its prefetcher misses
+        that it is to stop, and sleeps for ever: such a one drops nothing, and is not waited for long.)
+        """
+        ends = time.monotonic() + THREADS_END
+        for thread in threading.enumerate():
+            of_ray_data = type(thread).__module__.startswith("ray.data") or thread.name == "Prefetcher"
+            if of_ray_data or thread is self._thread:
+                thread.join(max(0.0, ends - time.monotonic()))
+        gc.collect()
 
     def _await_the_last(self, ray: Any) -> None:
         """Begin nothing more, and wait for what is under way: a second interrupt waits for nothing."""
