@@ -62,7 +62,7 @@ def main() -> None:
         f"intervals that hold the true rating: {covered} of {models}; flips of the first place: {found.flips}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        ballots = VoteStore(Store(folder))
+        vote_store = VoteStore(Store(folder))
         some = rows[:100_000]
         began = time.perf_counter()
         for start in range(0, len(some), 2000):
@@ -80,10 +80,10 @@ def main() -> None:
                     turns=(turn,),
                 )
                 page.append((battle, Vote((Choice.LEFT, Choice.RIGHT, Choice.TIE)[o])))
-            ballots.import_votes(page)
+            vote_store.import_votes(page)
         print(f"{len(some):,} written to SQLite in {time.perf_counter() - began:.1f} s")
         began = time.perf_counter()
-        ArenaResults.of(ballots)
+        ArenaResults.of(vote_store)
         print(f"everything that its page shows: {time.perf_counter() - began:.1f} s")
 
 

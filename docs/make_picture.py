@@ -79,8 +79,8 @@ def screenshot(report: Path, picture: Path) -> None:
 
 def vote(store: Store, runs: list[Run], voters: int = 14, each: int = 22) -> Recorded:
     """Simulated people, who prefer the right answer nine times in ten, and mostly say tie without one."""
-    ballots, rng = VoteStore(store), Random(0)
-    arena = Recorded(ballots, runs, rng=rng)
+    vote_store, rng = VoteStore(store), Random(0)
+    arena = Recorded(vote_store, runs, rng=rng)
     for k in range(voters):
         for _ in range(each):
             battle = arena.deal(f"simulated {k}")
@@ -92,8 +92,8 @@ def vote(store: Store, runs: list[Run], voters: int = 14, each: int = 22) -> Rec
                 choice = "left" if left == (rng.random() < 0.9) else "right"
             elif rng.random() < 0.2:
                 choice = rng.choice(["left", "right"])
-            ballots.vote(battle.id, f"simulated {k}", choice)
-            ballots.reveal(battle.id, f"simulated {k}")
+            vote_store.vote(battle.id, f"simulated {k}", choice)
+            vote_store.reveal(battle.id, f"simulated {k}")
     return arena
 
 

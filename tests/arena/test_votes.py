@@ -27,13 +27,13 @@ from snellen.types import Kind
 
 
 @pytest.fixture
-def ballots(anywhere):
+def vote_store(anywhere):
     store = Store(anywhere)
     yield VoteStore(store)
     store.close()
 
 
-def battle(ballots: VoteStore, voter: str = "me", left: str = "A", right: str = "B", **more) -> Battle:
+def battle(vote_store: VoteStore, voter: str = "me", left: str = "A", right: str = "B", **more) -> Battle:
     said = more.pop("said", ("a cat", "a dog"))
     turn = Turn(0, "What is it?", *(Answer(text) for text in said))
     made = Battle(
@@ -47,89 +47,89 @@ def battle(ballots: VoteStore, voter: str = "me", left: str = "A", right: str = 
         turns=(turn,),
         **more,
     )
-    return ballots.keep(made)
+    return vote_store.keep(made)
 
 
-def vote(ballots: VoteStore, one: Battle, choice: str) -> None:
+def vote(vote_store: VoteStore, one: Battle, choice: str) -> None:
     """Vote and see the names, so that the vote counts at once."""
-    ballots.vote(one.id, one.voter, choice)
-    ballots.reveal(one.id, one.voter)
+    vote_store.vote(one.id, one.voter, choice)
+    vote_store.reveal(one.id, one.voter)
 
 
-def rows(ballots: VoteStore) -> list[tuple]:
+def rows(vote_store: VoteStore) -> list[tuple]:
     query = sa.select(votes.c.number, votes.c.choice, votes.c.supersedes).order_by(votes.c.number)
-    return [tuple(row) for row in ballots.store.do(lambda c: c.execute(query).all())]
+    return [tuple(row) for row in vote_store.store.do(lambda c: c.execute(query).all())]
 
 
 class TestVotes:
-    def test_a_battle_comes_back_as_it_was_written(self, ballots):
-        one = battle(ballots, content={"sample": "s", "right": [True, None]}, images=("ab",))
-        again = VoteStore(ballots.store).battle(one.id)
+    def test_a_battle_comes_back_as_it_was_written(self, vote_store):
+        one = battle(vote_store, content={"sample": "s", "right": [True, None]}, images=("ab",))
+        again = VoteStore(vote_store.store).battle(one.id)
         assert (again.left, again.right, again.images, again.propensity) == ("A", "B", ("ab",), 0.5)
         assert again.content == {"sample": "s", "right": [True, None]}
         assert (again.turns[0].left.text, again.turns[0].right.text) == ("a cat", "a dog")
         assert again.answered
         assert again.vote is None
 
-    def test_a_second_vote_is_refused_and_undoing_supersedes(self, ballots):
-        one = battle(ballots)
-        voted = ballots.vote(one.id, "me", "left", ["right:missed", "right:missed", "left:refused"])
+    def test_a_second_vote_is_refused_and_undoing_supersedes(self, vote_store):
+        one = battle(vote_store)
+        voted = vote_store.vote(one.id, "me", "left", ["right:missed", "right:missed", "left:refused"])
         assert voted.vote.choice == Choice.LEFT
         assert voted.vote.reasons == ("right:missed", "left:refused")
         with pytest.raises(Conflict, match="already"):
-            ballots.vote(one.id, "me", "right")
-        assert ballots.undo(one.id, "me").vote is None
+            vote_store.vote(one.id, "me", "right")
+        assert vote_store.undo(one.id, "me").vote is None
         with pytest.raises(Conflict, match="no vote"):
-            ballots.undo(one.id, "me")
-        assert ballots.vote(one.id, "me", "tie").vote.choice == Choice.TIE
-        assert rows(ballots) == [(0, "left", None), (1, "undo", 0), (2, "tie", 1)]
-        assert ballots.verdicts() == []  # nobody is told by a ranking what is still hidden
-        assert ballots.counts()["open"] == 1
-        before = ballots.stamp()
-        assert ballots.stamp() == before
-        ballots.reveal(one.id, "me")
-        assert ballots.verdicts() == [("me", "A", "B", "tie", 1)]
-        assert ballots.stamp() != before
+            vote_store.undo(one.id, "me")
+        assert vote_store.vote(one.id, "me", "tie").vote.choice == Choice.TIE
+        assert rows(vote_store) == [(0, "left", None), (1, "undo", 0), (2, "tie", 1)]
+        assert vote_store.verdicts() == []  # nobody is told by a ranking what is still hidden
+        assert vote_store.counts()["open"] == 1
+        before = vote_store.stamp()
+        assert vote_store.stamp() == before
+        vote_store.reveal(one.id, "me")
+        assert vote_store.verdicts() == [("me", "A", "B", "tie", 1)]
+        assert vote_store.stamp() != before
 
-    def test_a_vote_counts_once_it_is_old(self, ballots, monkeypatch):
+    def test_a_vote_counts_once_it_is_old(self, vote_store, monkeypatch):
         """And whoever shows a ranking notices."""
-        one = battle(ballots)
-        ballots.vote(one.id, "me", "left")
-        before = ballots.stamp()
-        assert ballots.verdicts() == []
+        one = battle(vote_store)
+        vote_store.vote(one.id, "me", "left")
+        before = vote_store.stamp()
+        assert vote_store.verdicts() == []
         monkeypatch.setattr("snellen.storage.vote_queries.SETTLED", -1)
-        assert ballots.stamp() != before
-        assert ballots.verdicts() == [("me", "A", "B", "left", 1)]
+        assert vote_store.stamp() != before
+        assert vote_store.verdicts() == [("me", "A", "B", "left", 1)]
 
-    def test_no_undo_after_the_names_and_no_names_before_the_vote(self, ballots):
-        one = battle(ballots)
+    def test_no_undo_after_the_names_and_no_names_before_the_vote(self, vote_store):
+        one = battle(vote_store)
         with pytest.raises(Conflict, match="once you have voted"):
-            ballots.reveal(one.id, "me")
-        ballots.vote(one.id, "me", "both_bad")
-        assert ballots.reveal(one.id, "me").revealed
-        assert ballots.battle(one.id).revealed
+            vote_store.reveal(one.id, "me")
+        vote_store.vote(one.id, "me", "both_bad")
+        assert vote_store.reveal(one.id, "me").revealed
+        assert vote_store.battle(one.id).revealed
         with pytest.raises(Conflict, match="names were shown"):
-            ballots.undo(one.id, "me")
+            vote_store.undo(one.id, "me")
 
-    def test_other_peoples_battles_are_not_there(self, ballots):
-        one = battle(ballots)
-        for act in (ballots.undo, ballots.reveal, lambda *a: ballots.vote(*a, "left")):
+    def test_other_peoples_battles_are_not_there(self, vote_store):
+        one = battle(vote_store)
+        for act in (vote_store.undo, vote_store.reveal, lambda *a: vote_store.vote(*a, "left")):
             with pytest.raises(UnknownName, match="no battle"):
                 act(one.id, "somebody")
         with pytest.raises(UnknownName):
-            ballots.battle("nothing")
+            vote_store.battle("nothing")
 
     @pytest.mark.parametrize("said", ["", "A", "undo", "left'; DROP TABLE votes;--"])
-    def test_only_the_choices(self, ballots, said):
+    def test_only_the_choices(self, vote_store, said):
         with pytest.raises(BadOption, match="left, right, tie, both_bad"):
-            ballots.vote(battle(ballots).id, "me", said)
+            vote_store.vote(battle(vote_store).id, "me", said)
 
-    def test_only_the_reasons(self, ballots):
+    def test_only_the_reasons(self, vote_store):
         with pytest.raises(BadOption, match="left:hallucinated"):
-            ballots.vote(battle(ballots).id, "me", "left", ["left:boring"])
+            vote_store.vote(battle(vote_store).id, "me", "left", ["left:boring"])
 
-    def test_nothing_to_vote_on_yet(self, ballots):
-        waiting = ballots.keep(
+    def test_nothing_to_vote_on_yet(self, vote_store):
+        waiting = vote_store.keep(
             Battle(
                 id="",
                 voter="me",
@@ -141,18 +141,18 @@ class TestVotes:
                 turns=(Turn(0, "?"),),
             )
         )
-        failed = battle(ballots)
-        ballots.store.do(lambda c: c.execute(sa.text("UPDATE arena_answers SET outcome = 'error'")))
+        failed = battle(vote_store)
+        vote_store.store.do(lambda c: c.execute(sa.text("UPDATE arena_answers SET outcome = 'error'")))
         for one in (waiting, failed):
             with pytest.raises(Conflict, match="nothing to vote on"):
-                ballots.vote(one.id, "me", "left")
+                vote_store.vote(one.id, "me", "left")
 
-    def test_the_database_itself_keeps_votes(self, ballots):
-        one = battle(ballots)
-        ballots.vote(one.id, "me", "left")
+    def test_the_database_itself_keeps_votes(self, vote_store):
+        one = battle(vote_store)
+        vote_store.vote(one.id, "me", "left")
         for statement in ("UPDATE votes SET choice = 'right'", "DELETE FROM votes"):
             with pytest.raises(StoreError, match="append-only"):
-                ballots.store.do(lambda c, s=statement: c.execute(sa.text(s)))
+                vote_store.store.do(lambda c, s=statement: c.execute(sa.text(s)))
         broken = {"battle": one.id, "voter": "me", "reasons": [], "turn": 0, "left": "A", "right": "B"}
         broken |= {"propensity": 1.0, "created": ""}
         for number, supersedes, choice in [
@@ -163,40 +163,40 @@ class TestVotes:
         ]:
             values = {**broken, "number": number, "supersedes": supersedes, "choice": choice}
             with pytest.raises(StoreError):
-                ballots.store.do(lambda c, v=values: c.execute(sa.insert(votes), [v]))
+                vote_store.store.do(lambda c, v=values: c.execute(sa.insert(votes), [v]))
         replace = "INSERT OR REPLACE INTO votes SELECT * FROM votes"
         empty = "TRUNCATE votes"
-        if ballots.store.database.name.startswith("postgresql"):
+        if vote_store.store.database.name.startswith("postgresql"):
             with pytest.raises(StoreError, match="append-only"):
-                ballots.store.do(lambda c: c.execute(sa.text(empty)))
+                vote_store.store.do(lambda c: c.execute(sa.text(empty)))
         else:
             changed = replace.replace(
                 "*",
                 "battle, voter, number, supersedes, 'right', reasons, turn, "
                 + '"left", "right", propensity, created',
             )
-            ballots.store.do(lambda c: c.execute(sa.text(changed)))
-        assert rows(ballots) == [(0, "left", None)]
+            vote_store.store.do(lambda c: c.execute(sa.text(changed)))
+        assert rows(vote_store) == [(0, "left", None)]
 
-    def test_names_that_are_known_allow_no_other_vote(self, ballots, monkeypatch):
+    def test_names_that_are_known_allow_no_other_vote(self, vote_store, monkeypatch):
         """Also where they are shown between the look at a battle and the line that is written."""
-        one = battle(ballots)
-        ballots.vote(one.id, "me", "left")
-        seen = ballots.battle(one.id, "me")
-        ballots.reveal(one.id, "me")
-        monkeypatch.setattr(ballots, "battle", lambda *_: seen)
+        one = battle(vote_store)
+        vote_store.vote(one.id, "me", "left")
+        seen = vote_store.battle(one.id, "me")
+        vote_store.reveal(one.id, "me")
+        monkeypatch.setattr(vote_store, "battle", lambda *_: seen)
         with pytest.raises(Conflict, match="names were shown"):
-            ballots.undo(one.id, "me")
-        assert rows(ballots) == [(0, "left", None)]
+            vote_store.undo(one.id, "me")
+        assert rows(vote_store) == [(0, "left", None)]
 
-    def test_of_many_at_once_one_vote_stands(self, ballots):
-        one = battle(ballots)
+    def test_of_many_at_once_one_vote_stands(self, vote_store):
+        one = battle(vote_store)
         gate, ended = Barrier(8), []
 
         def vote(choice):
             gate.wait()
             try:
-                ballots.vote(one.id, "me", choice)
+                vote_store.vote(one.id, "me", choice)
                 ended.append("voted")
             except Conflict:
                 ended.append("conflict")
@@ -207,53 +207,53 @@ class TestVotes:
         for thread in threads:
             thread.join()
         assert sorted(ended) == ["conflict"] * 7 + ["voted"]
-        assert len(rows(ballots)) == 1
+        assert len(rows(vote_store)) == 1
 
-    def test_ids_of_voters_are_salted(self, ballots, tmp_path):
-        mine = ballots.voter("secret")
-        assert mine == VoteStore(ballots.store).voter("secret")
-        assert mine != ballots.voter("another")
+    def test_ids_of_voters_are_salted(self, vote_store, tmp_path):
+        mine = vote_store.voter("secret")
+        assert mine == VoteStore(vote_store.store).voter("secret")
+        assert mine != vote_store.voter("another")
         elsewhere = VoteStore(Store(tmp_path / "other"))
         assert elsewhere.voter("secret") != mine
         assert "secret" not in mine
 
-    def test_what_is_ranked(self, ballots):
-        vote(ballots, battle(ballots), "left")
-        vote(ballots, battle(ballots, "you", "B", "A"), "both_bad")
-        leaked = battle(ballots, "you", item="other")
-        ballots.answer(leaked.id, 0, "left", Answer("again"))  # what is there stays
-        vote(ballots, leaked, "right")
-        ballots.store.do(
+    def test_what_is_ranked(self, vote_store):
+        vote(vote_store, battle(vote_store), "left")
+        vote(vote_store, battle(vote_store, "you", "B", "A"), "both_bad")
+        leaked = battle(vote_store, "you", item="other")
+        vote_store.answer(leaked.id, 0, "left", Answer("again"))  # what is there stays
+        vote(vote_store, leaked, "right")
+        vote_store.store.do(
             lambda c: c.execute(
                 sa.text("UPDATE arena_answers SET leak = 'GPT' WHERE battle = :b"), {"b": leaked.id}
             )
         )
-        assert sorted(ballots.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
-        assert len(ballots.verdicts(leaked=True)) == 3
-        assert ballots.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1, "open": 0}
-        results = ArenaResults.of(ballots)
+        assert sorted(vote_store.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
+        assert len(vote_store.verdicts(leaked=True)) == 3
+        assert vote_store.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1, "open": 0}
+        results = ArenaResults.of(vote_store)
         assert results.ranking.votes == 2
-        assert ArenaResults.of(ballots, leaked=True).ranking.votes == 3
-        assert ArenaResults.of(ballots, style=True).ranking.votes == 2
+        assert ArenaResults.of(vote_store, leaked=True).ranking.votes == 3
+        assert ArenaResults.of(vote_store, style=True).ranking.votes == 2
         json.dumps(results.as_dict())
 
-    def test_repeats_swap_sides_and_do_not_count(self, ballots):
+    def test_repeats_swap_sides_and_do_not_count(self, vote_store):
         for k in range(8):
-            vote(ballots, battle(ballots, item=f"i{k}", content={"right": [True, False]}), "left")
+            vote(vote_store, battle(vote_store, item=f"i{k}", content={"right": [True, False]}), "left")
         seen = set()
-        while (again := ballots.again("me", Random(1))) is not None:
-            old = ballots.battle(again.repeats)
+        while (again := vote_store.again("me", Random(1))) is not None:
+            old = vote_store.battle(again.repeats)
             assert (again.left, again.right) == (old.right, old.left)
             assert again.turns[0].left.text == old.turns[0].right.text
             assert again.content["right"] == [False, True]
             assert again.repeats not in seen  # each but once
             seen.add(again.repeats)
-            vote(ballots, again, "right" if len(seen) < 3 else "left")
+            vote(vote_store, again, "right" if len(seen) < 3 else "left")
         assert len(seen) == 3  # not the last five
-        assert ballots.again("stranger", Random(1)) is None
-        assert ballots.counts()["repeats"] == 3
-        assert sum(v.times for v in ballots.verdicts()) == 8
-        quality = ArenaResults.of(ballots).quality
+        assert vote_store.again("stranger", Random(1)) is None
+        assert vote_store.counts()["repeats"] == 3
+        assert sum(v.times for v in vote_store.verdicts()) == 8
+        quality = ArenaResults.of(vote_store).quality
         assert (quality.repeated, quality.consistency.value) == (3, pytest.approx(2 / 3))
 
 
@@ -274,8 +274,8 @@ def runs(workspace):
 
 class TestRecorded:
     def test_battles_are_of_stored_answers(self, runs):
-        ballots = VoteStore(runs[0]._store)
-        arena = Recorded(ballots, runs, repeat=0, overlap=0, rng=Random(0))
+        vote_store = VoteStore(runs[0]._store)
+        arena = Recorded(vote_store, runs, repeat=0, overlap=0, rng=Random(0))
         assert arena.players == tuple(f"model-{k} closed-set?rounds=1" for k in range(3))
         seen = set()
         by_name = {f"{one.model} {one.protocol}": one for one in runs}
@@ -290,19 +290,19 @@ class TestRecorded:
                 assert getattr(one.turns[0], side).text == player.replies(sample)[0].text
                 assert right == (row["prediction"] == row["label"])
                 assert one.content["truth"] == row["label"]
-            vote(ballots, one, "left")
+            vote(vote_store, one, "left")
         assert len(seen) == 3 * 12
         # Counts are balanced: each pair was drawn until nothing was left of it.
-        assert set(ballots.met().values()) == {12}
+        assert set(vote_store.met().values()) == {12}
 
     def test_its_propensity_is_that_of_the_pair_when_it_was_drawn(self, runs):
-        ballots = VoteStore(runs[0]._store)
-        arena = Recorded(ballots, runs, repeat=0, rng=Random(3))
+        vote_store = VoteStore(runs[0]._store)
+        arena = Recorded(vote_store, runs, repeat=0, rng=Random(3))
         for _ in range(9):
-            before = propensities(arena.players, ballots.met())
+            before = propensities(arena.players, vote_store.met())
             one = arena.deal("me")
             assert one is not None
-            vote(ballots, one, "tie")
+            vote(vote_store, one, "tie")
             assert one.propensity == pytest.approx(before[frozenset((one.left, one.right))])
 
     def test_disagreements_first(self, runs):
@@ -313,28 +313,28 @@ class TestRecorded:
         while (one := arena.deal("me")) is not None:
             left, right = one.content["right"]
             order.append(left != right)
-            vote(arena.ballots, one, "tie")
+            vote(arena.vote_store, one, "tie")
         assert any(order)
         assert order == sorted(order, reverse=True)  # whichever pair they are of
 
     def test_a_battle_without_a_vote_is_dealt_again(self, runs):
-        ballots = VoteStore(runs[0]._store)
-        arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
+        vote_store = VoteStore(runs[0]._store)
+        arena = Recorded(vote_store, runs, repeat=0, rng=Random(0))
         one = arena.deal("me")
         assert arena.deal("me").id == one.id
         assert arena.deal("you").id != one.id
-        ballots.vote(one.id, "me", "left")
+        vote_store.vote(one.id, "me", "left")
         assert arena.deal("me").id != one.id
 
     def test_others_are_shown_the_same_now_and_then(self, runs):
-        ballots = VoteStore(runs[0]._store)
-        arena = Recorded(ballots, runs, repeat=0, overlap=1.0, rng=Random(0))
+        vote_store = VoteStore(runs[0]._store)
+        arena = Recorded(vote_store, runs, repeat=0, overlap=1.0, rng=Random(0))
 
         def five(voter):
             for _ in range(5):
                 one = arena.deal(voter)
                 assert one is not None
-                vote(ballots, one, "tie")
+                vote(vote_store, one, "tie")
                 yield one.item
 
         first, second = set(five("one")), list(five("two"))
@@ -352,27 +352,27 @@ class TestRecorded:
         assert sorted(names.values()) == ["model-0 closed-set?rounds=1", "model-0 closed-set?rounds=2"]
 
     def test_what_cannot_be_compared(self, runs, workspace):
-        ballots = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0]._store)
         with pytest.raises(UsageError, match="at least two"):
-            Recorded(ballots, [runs[0], runs[0]])
+            Recorded(vote_store, [runs[0], runs[0]])
         other = run(
             model=Scripted(lambda r: "star", "x"),
             data="chart:shapes?n=12&seed=5",
             protocol="closed-set?rounds=1",
         )
         with pytest.raises(UsageError, match="share no samples"):
-            Recorded(ballots, [runs[0], other])
+            Recorded(vote_store, [runs[0], other])
 
     def test_wrong_answers_and_agreement_are_told(self, runs):
-        ballots = VoteStore(runs[0]._store)
-        arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
+        vote_store = VoteStore(runs[0]._store)
+        arena = Recorded(vote_store, runs, repeat=0, rng=Random(0))
         wrong = told = 0
         while (one := arena.deal("me")) is not None:
-            vote(ballots, one, "left")
+            vote(vote_store, one, "left")
             left, right = one.content["right"]
             told += left != right
             wrong += right and not left
-        results = ArenaResults.of(ballots)
+        results = ArenaResults.of(vote_store)
         assert results.wrong[1] == told > 0
         assert results.wrong[0].value == pytest.approx(wrong / told)
         assert results.quality.left.value == 1.0
@@ -396,7 +396,7 @@ class TestLive:
 
     async def settled(self, arena, one):
         for _ in range(300):
-            now = arena.ballots.battle(one.id)
+            now = arena.vote_store.battle(one.id)
             if now.answered:
                 return now
             await asyncio.sleep(0.01)
@@ -414,7 +414,7 @@ class TestLive:
                 arena.attend(begun)  # twice asks once
                 first = await self.settled(arena, begun)
                 arena.ask(first, "And now?")
-                arena.attend(arena.ballots.battle(begun.id))
+                arena.attend(arena.vote_store.battle(begun.id))
                 return await self.settled(arena, begun)
 
         found = asyncio.run(talk())
@@ -446,7 +446,7 @@ class TestLive:
                 begun = arena.begin("me", ["0" * 64], "?")
                 arena.attend(begun)
                 await asyncio.sleep(0.2)
-                now = arena.ballots.battle(begun.id)
+                now = arena.vote_store.battle(begun.id)
                 assert now.turns[0].left is None
                 assert now.turns[0].right is None
                 release.set()
@@ -472,8 +472,8 @@ class TestLive:
             found = asyncio.run(talk())
             assert found.failed
             with pytest.raises(Conflict):
-                arena.ballots.vote(found.id, "me", "left")
-            assert arena.ballots.reveal(found.id, "me").revealed
+                arena.vote_store.vote(found.id, "me", "left")
+            assert arena.vote_store.reveal(found.id, "me").revealed
 
     def test_identity_leaks_are_marked_at_once(self, store):
         arena = self.arena(store, Scripted(lambda r: "I am GPT-4.", "x"), Scripted(lambda r: "a cat", "y"))
@@ -486,9 +486,9 @@ class TestLive:
 
         found = asyncio.run(talk())
         assert found.leak == "GPT-4"
-        vote(arena.ballots, found, "left")
-        assert arena.ballots.verdicts() == []
-        assert len(arena.ballots.verdicts(leaked=True)) == 1
+        vote(arena.vote_store, found, "left")
+        assert arena.vote_store.verdicts() == []
+        assert len(arena.vote_store.verdicts(leaked=True)) == 1
 
     def test_what_was_left_unanswered_is_taken_up_again(self, store):
         one, two = (Scripted(lambda r, n=n: n, n) for n in ("one", "two"))  # type: ignore[misc]
@@ -497,7 +497,7 @@ class TestLive:
 
         async def talk():
             async with arena.open():
-                arena.attend(arena.ballots.battle(begun.id))
+                arena.attend(arena.vote_store.battle(begun.id))
                 return await self.settled(arena, begun)
 
         assert asyncio.run(talk()).answered
@@ -537,14 +537,14 @@ class TestLive:
 
 class TestExchange:
     @pytest.fixture
-    def voted(self, ballots):
+    def voted(self, vote_store):
         for k, choice in enumerate(Choice):
             one = battle(
-                ballots, f"v{k}", said=(f"left {k}", f"right {k}"), images=("ab" * 32,), item=f"i{k}"
+                vote_store, f"v{k}", said=(f"left {k}", f"right {k}"), images=("ab" * 32,), item=f"i{k}"
             )
-            ballots.vote(one.id, f"v{k}", choice, ["left:missed"] if k == 0 else [])
-            ballots.reveal(one.id, f"v{k}")
-        return ballots
+            vote_store.vote(one.id, f"v{k}", choice, ["left:missed"] if k == 0 else [])
+            vote_store.reveal(one.id, f"v{k}")
+        return vote_store
 
     def test_public_preference_data(self, voted):
         found = list(export(voted, "preferences"))
@@ -558,20 +558,20 @@ class TestExchange:
         assert row["reasons"] == ["left:missed"]
         assert row["judge"] == "v0"
 
-    def test_images_are_hashes_and_lead_nowhere(self, ballots, tmp_path):
+    def test_images_are_hashes_and_lead_nowhere(self, vote_store, tmp_path):
         from snellen.web.images import BattleImages
 
         row = {"question_id": "q", "model_a": "x", "model_b": "y", "winner": "tie", "tstamp": 1.7e9,
                "conversation_a": [], "conversation_b": [],
                "images": ["../outside/secret", 3, "ab" * 32]}  # fmt: skip
         (tmp_path / "v.jsonl").write_text(json.dumps(row))
-        assert read(ballots, tmp_path / "v.jsonl", "preferences").votes == 1
-        (one,) = ballots.voted()
+        assert read(vote_store, tmp_path / "v.jsonl", "preferences").votes == 1
+        (one,) = vote_store.voted()
         assert one.images == ("ab" * 32,)
-        secret = ballots.store.preview_path("../outside/secret")
+        secret = vote_store.store.preview_path("../outside/secret")
         secret.parent.mkdir(parents=True, exist_ok=True)
         secret.write_bytes(b"mine")
-        assert BattleImages(ballots.store, tmp_path / "out")(one, "../outside/secret") == ""
+        assert BattleImages(vote_store.store, tmp_path / "out")(one, "../outside/secret") == ""
         assert not (tmp_path / "out").exists()
 
     def test_pairs_for_dpo(self, voted):
@@ -602,15 +602,15 @@ class TestExchange:
         assert read(voted, file, layout) == (4, 0, 0)
         assert len(voted.cast()) == 4
 
-    def test_several_judges_of_one_question_are_of_one_item(self, ballots, tmp_path):
+    def test_several_judges_of_one_question_are_of_one_item(self, vote_store, tmp_path):
         row = {"question_id": "q", "model_a": "x", "model_b": "y", "conversation_a": [], "conversation_b": []}
         lines = [{**row, "judge": judge, "winner": w} for judge, w in [("p", "model_a"), ("q", "model_b")]]
         lines += [{**row, "question_id": f"q{k}", "judge": "p", "winner": "tie"} for k in range(5)]
         file = tmp_path / "p.jsonl"
         file.write_text("\n".join(map(json.dumps, lines)))
-        assert read(ballots, file, "preferences") == (7, 7, 0)
-        assert sorted(b.vote.choice for b in ballots.voted()) == ["left", "right", *["tie"] * 5]
-        plain, held = ArenaResults.of(ballots), ArenaResults.of(ballots, style=True)
+        assert read(vote_store, file, "preferences") == (7, 7, 0)
+        assert sorted(b.vote.choice for b in vote_store.voted()) == ["left", "right", *["tie"] * 5]
+        plain, held = ArenaResults.of(vote_store), ArenaResults.of(vote_store, style=True)
         assert plain.quality.shared == 1
         assert [s.wins for s in plain.ranking.standings] == [s.wins for s in held.ranking.standings] == [1, 1]
 
@@ -621,40 +621,40 @@ class TestExchange:
             {"propensity": -3}, {"propensity": 7}, {"tstamp": 1e300}, {"tstamp": "soon"},
         ],
     )  # fmt: skip
-    def test_what_would_break_a_ranking_is_refused(self, ballots, tmp_path, more):
+    def test_what_would_break_a_ranking_is_refused(self, vote_store, tmp_path, more):
         row = {"question_id": "q", "model_a": "x", "model_b": "y", "conversation_a": [], "conversation_b": []}
         file = tmp_path / "p.jsonl"
         file.write_text(json.dumps({**row, "winner": "tie", **more}))
         with pytest.raises(DataError, match="line 1"):
-            read(ballots, file, "preferences")
-        assert ArenaResults.of(ballots).ranking is None
+            read(vote_store, file, "preferences")
+        assert ArenaResults.of(vote_store).ranking is None
 
-    def test_texts_that_databases_do_not_take(self, ballots, tmp_path):
+    def test_texts_that_databases_do_not_take(self, vote_store, tmp_path):
         said = [{"role": "user", "content": "a\0b"}, {"role": "assistant", "content": "c\ud83d"}]
         row = {"question_id": "q\ud83d", "model_a": "x\0", "model_b": "y", "winner": "tie", "tstamp": 1.7e12}
         file = tmp_path / "p.jsonl"
         file.write_text(json.dumps({**row, "conversation_a": said, "conversation_b": said}))
-        assert read(ballots, file, "preferences") == (1, 1, 0)
-        (one,) = ballots.voted()
+        assert read(vote_store, file, "preferences") == (1, 1, 0)
+        (one,) = vote_store.voted()
         assert one.vote.created.startswith("2023")
         assert "\0" not in one.turns[0].question
 
     def test_images_leave_as_files(self, runs, tmp_path):
         from snellen.web.images import BattleImages
 
-        ballots = VoteStore(runs[0]._store)
-        dealt = Recorded(ballots, runs, repeat=0, rng=Random(0)).deal("me")
+        vote_store = VoteStore(runs[0]._store)
+        dealt = Recorded(vote_store, runs, repeat=0, rng=Random(0)).deal("me")
         assert dealt is not None
-        vote(ballots, dealt, "left")
+        vote(vote_store, dealt, "left")
         album = BattleImages(runs[0]._store, tmp_path / "images")
-        (row,) = export(ballots, "dpo", album)
+        (row,) = export(vote_store, "dpo", album)
         (path,) = row["images"]
         from PIL import Image
 
         with Image.open(path) as picture:
             assert picture.size == (96, 96)
 
-    def test_other_layouts_of_others(self, ballots, tmp_path):
+    def test_other_layouts_of_others(self, vote_store, tmp_path):
         lines = [
             # arena-human-preference-55k
             {"id": 30192, "model_a": "gpt-4", "model_b": "vicuna", "prompt": '["Hi?", "And?"]',
@@ -669,16 +669,18 @@ class TestExchange:
         ]  # fmt: skip
         file = tmp_path / "p.jsonl"
         file.write_text("\n".join(map(json.dumps, lines)))
-        assert read(ballots, file, "preferences") == (2, 2, 0)
+        assert read(vote_store, file, "preferences") == (2, 2, 0)
         first, second = (
-            ballots.voted() if next(ballots.voted()).left == "gpt-4" else reversed(list(ballots.voted()))
+            vote_store.voted()
+            if next(vote_store.voted()).left == "gpt-4"
+            else reversed(list(vote_store.voted()))
         )
         assert [turn.question for turn in first.turns] == ["Hi?", "And?"]
         assert [turn.left.text for turn in first.turns] == ["Hello.", "More."]
         assert second.turns[0].question == "See?"
         assert second.vote.choice == Choice.BOTH_BAD
 
-    def test_fastchats_log_holds_more_than_votes(self, ballots, tmp_path):
+    def test_fastchats_log_holds_more_than_votes(self, vote_store, tmp_path):
         state = {"messages": [["USER", ["What?", ["image"]]], ["ASSISTANT", "A cat."]], "offset": 0}
         lines = [
             {"tstamp": 1.0, "type": "chat", "model": "x", "state": {}},
@@ -687,18 +689,18 @@ class TestExchange:
         ]  # fmt: skip
         file = tmp_path / "log.json"
         file.write_text("\n".join(map(json.dumps, lines)))
-        assert read(ballots, file, "fastchat") == (2, 1, 1)
-        (one,) = ballots.voted()
+        assert read(vote_store, file, "fastchat") == (2, 1, 1)
+        (one,) = vote_store.voted()
         assert (one.left, one.right, one.turns[0].question) == ("x", "y", "What?")
         assert "10.0.0.1" not in str(one)
 
     @pytest.mark.parametrize(
         "line", ["{", "[]", '{"winner": "me"}', '{"model_a": "x", "model_b": "y", "winner": "z"}']
     )
-    def test_another_layout(self, ballots, tmp_path, line):
+    def test_another_layout(self, vote_store, tmp_path, line):
         file = tmp_path / "x.jsonl"
         file.write_text(line + "\n")
         with pytest.raises(DataError, match="line 1: not of the layout"):
-            read(ballots, file, "preferences")
+            read(vote_store, file, "preferences")
         with pytest.raises(DataError, match="cannot be read"):
-            read(ballots, tmp_path / "none.jsonl", "preferences")
+            read(vote_store, tmp_path / "none.jsonl", "preferences")

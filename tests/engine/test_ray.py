@@ -394,14 +394,14 @@ def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = f"127.0.0.1:{free.getsockname()[1]}"
-    crew = RayExecutor(TWO, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
-    crew._hear()  # it is there
-    assert crew._heard
+    executor = RayExecutor(TWO, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    executor._hear()  # it is there
+    assert executor._heard
     monkeypatch.setattr(type(ray.get_runtime_context()), "gcs_address", gone)
     monkeypatch.setattr("snellen.engine.ray.executor.SILENCE", 0.0)
     with pytest.raises(Stopped, match=f"the head of the cluster, {gone}, does not answer"):
-        crew._hear()
-    crew.close()  # asks nobody
+        executor._hear()
+    executor.close()  # asks nobody
 
 
 def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -486,13 +486,13 @@ def test_refusals(tmp_path):
         Engine(gpus=-1)
     words = "run --model pico:llava --data chart:shapes --replicas 2".split()
     assert "go with --engine" in str(runner.invoke(app, words).exception)
-    crew = RayExecutor(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
-    assert crew._count({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
-    crew._engine.alone = True
+    executor = RayExecutor(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    assert executor._count({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
+    executor._engine.alone = True
     with pytest.raises(BadOption, match="9 replicas are asked for; 4 cores"):
-        crew._count({"num_cpus": 1, "num_gpus": 0})
+        executor._count({"num_cpus": 1, "num_gpus": 0})
     with pytest.raises(BadOption, match=r"0 GPUs are there, which is room for 0 of 0.5 GPUs"):
-        crew._count({"num_cpus": 1, "num_gpus": 0.5})
+        executor._count({"num_cpus": 1, "num_gpus": 0.5})
     with pytest.raises(BadOption, match="keys do not belong"):
         parquet_url("parquet:memory://me:hunter2secret@bucket/x")
 
@@ -510,15 +510,15 @@ def test_what_several_did_at_once_took_its_time_once(stretches):
 def told(questions, tmp_path):
     """What a replica reports that is made here, on another node as it were."""
     store = Store(tmp_path / "ws")
-    desk = ray.remote(WriterActor).remote(store.where, str(store.folder))
+    writer = ray.remote(WriterActor).remote(store.where, str(store.folder))
     source = DataSource(questions, {}, Filters(), 0)
 
     def report(recipe: ModelSpec, **more: Any) -> dict[str, Any]:
-        duty = TaskSpec(
+        task = TaskSpec(
             run="run", data=source, protocol=PROTOCOLS.make("vqa"), **{"n": 64, "ids": {3: "q3"}, **more}
         )
-        found = Worker(desk, recipe, [duty], str(tmp_path))
-        batch = {"duty": [0], "start": [0], "stop": [0]}
+        found = Worker(writer, recipe, [task], str(tmp_path))
+        batch = {"task": [0], "start": [0], "stop": [0]}
         return json.loads(found(batch)["report"][0])
 
     level = logging.getLogger("snellen").level
@@ -529,7 +529,7 @@ def told(questions, tmp_path):
     for name in ("snellen", "py.warnings"):
         logging.getLogger(name).handlers = []
     logging.getLogger("snellen").setLevel(level)
-    ray.kill(desk)
+    ray.kill(writer)
 
 
 def test_another_model_or_other_data_are_refused(told):

@@ -690,7 +690,7 @@ class TestArena:
             assert again.url.path.startswith("/arena/battles/")
 
     def test_a_battle_that_repeats_another_is_only_judged(self, live):
-        old = live.ballots.keep(
+        old = live.vote_store.keep(
             Battle(
                 id="",
                 voter="me",
@@ -752,8 +752,10 @@ class TestArena:
             assert "HttpOnly" in cookie
             assert "SameSite=strict" in cookie
             secret = client.cookies["snellen_voter"]
-            (battle,) = live.ballots.store.do(lambda c: c.exec_driver_sql("SELECT voter FROM battles").all())
-            assert battle[0] == live.ballots.voter(secret)
+            (battle,) = live.vote_store.store.do(
+                lambda c: c.exec_driver_sql("SELECT voter FROM battles").all()
+            )
+            assert battle[0] == live.vote_store.voter(secret)
             assert secret not in battle[0]
 
     @pytest.mark.parametrize(
@@ -846,10 +848,10 @@ class TestArena:
         with served(site) as address, ThreadPoolExecutor(50) as pool:
             done = [one for voter in pool.map(vote, [address] * 50) for one in voter]
         assert done == [[200, 409]] * 200
-        verdicts = site.ballots.verdicts()
+        verdicts = site.vote_store.verdicts()
         assert sum(v.times for v in verdicts) == 200
         assert len({v.voter for v in verdicts}) == 50
-        assert site.ballots.counts() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50, "open": 0}
+        assert site.vote_store.counts() == {"votes": 200, "repeats": 0, "leaks": 0, "both_bad": 50, "open": 0}
 
     def test_a_server_that_is_killed_in_mid_battle(self, store, runs, workspace):
         with socket.socket() as free:
@@ -938,12 +940,12 @@ class TestCommands:
         assert (code, "SNELLEN_TOKEN" in err) == (2, True)
 
     def test_votes_out_and_in(self, snellen, store, runs, tmp_path):
-        ballots = VoteStore(store)
-        arena = Recorded(ballots, runs, repeat=0, rng=Random(0))
+        vote_store = VoteStore(store)
+        arena = Recorded(vote_store, runs, repeat=0, rng=Random(0))
         for k in range(30):
             one = arena.deal(f"v{k % 12}")
-            ballots.vote(one.id, one.voter, ["left", "right", "tie"][k % 3])
-            ballots.reveal(one.id, one.voter)
+            vote_store.vote(one.id, one.voter, ["left", "right", "tie"][k % 3])
+            vote_store.reveal(one.id, one.voter)
         code, out, _ = snellen("votes", "ranking")
         assert code == 0
         assert "30 votes of 12 people" in out

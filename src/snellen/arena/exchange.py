@@ -47,7 +47,7 @@ class ImportedVotes(NamedTuple):
 
 
 def export(
-    ballots: VoteStore, layout: str, picture: Callable[[Battle, str], str] | None = None
+    vote_store: VoteStore, layout: str, picture: Callable[[Battle, str], str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Votes that count, one row each, the oldest first.
 
@@ -57,7 +57,7 @@ def export(
     Args:
         picture: what stands for an image, from its battle and hash; by default the hash.
     """
-    for battle in ballots.voted():
+    for battle in vote_store.voted():
         assert battle.vote is not None  # as they were asked for
         if layout != "preferences" and battle.repeats:
             continue
@@ -130,7 +130,7 @@ def _seconds(created: str) -> float:
     return 0.0
 
 
-def read(ballots: VoteStore, path: Path, layout: str) -> ImportedVotes:
+def read(vote_store: VoteStore, path: Path, layout: str) -> ImportedVotes:
     """Take votes over from a file of JSON lines. What was taken over before is not doubled.
 
     Voters' names and addresses become salted ids; images are not in these files. Votes of battles that were
@@ -149,7 +149,7 @@ def read(ballots: VoteStore, path: Path, layout: str) -> ImportedVotes:
                     continue
                 lines += 1
                 try:
-                    made = make(ballots, json.loads(line))
+                    made = make(vote_store, json.loads(line))
                 except (ValueError, KeyError, TypeError, LookupError, AttributeError, OverflowError) as error:
                     other = next(name for name in IMPORTS if name != layout)
                     raise DataError(
@@ -162,22 +162,22 @@ def read(ballots: VoteStore, path: Path, layout: str) -> ImportedVotes:
                     continue
                 page.append(made)
                 if len(page) == 1000:
-                    new += ballots.import_votes(_foreign(ballots, page))
+                    new += vote_store.import_votes(_foreign(vote_store, page))
                     page = []
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read ({reason}).") from error
-    return ImportedVotes(lines, new + ballots.import_votes(_foreign(ballots, page)), others)
+    return ImportedVotes(lines, new + vote_store.import_votes(_foreign(vote_store, page)), others)
 
 
-def _foreign(ballots: VoteStore, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:
+def _foreign(vote_store: VoteStore, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:
     """Those whose battles were not fought here: one's own export, read again, brings nothing new."""
-    own = ballots.known([str(battle.content["from"]) for battle, _ in page])
+    own = vote_store.known([str(battle.content["from"]) for battle, _ in page])
     return [(battle, vote) for battle, vote in page if battle.content["from"] not in own]
 
 
 def _made(
-    ballots: VoteStore,
+    vote_store: VoteStore,
     key: str,
     models: tuple[str, str],
     choice: Choice,
@@ -201,7 +201,7 @@ def _made(
     item = str(more.get("item") or hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24])
     battle = Battle(
         id=digest[:16],
-        voter=ballots.voter(f"import\0{judge or digest}"),
+        voter=vote_store.voter(f"import\0{judge or digest}"),
         source="import",
         item=storable(item),
         left=storable(models[0]),
@@ -240,7 +240,7 @@ def _right(value: Any) -> list[bool | None]:
     return pair
 
 
-def _from_preference(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
+def _from_preference(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     if "winner_model_a" in row:  # the layout of 55k
         flags = [int(row[name]) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
         choice = [Choice.LEFT, Choice.RIGHT, Choice.TIE][flags.index(1)]
@@ -261,10 +261,10 @@ def _from_preference(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle
     key = str(row.get("question_id") or row.get("id") or json.dumps(row, sort_keys=True))
     judge = str(row.get("judge") or row.get("judge_hash") or "")
     models, both = (row["model_a"], row["model_b"]), (conversations[0], conversations[1])
-    return _made(ballots, key, models, choice, judge, both, float(row.get("tstamp") or 0), row)
+    return _made(vote_store, key, models, choice, judge, both, float(row.get("tstamp") or 0), row)
 
 
-def _from_fastchat(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
+def _from_fastchat(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     choices = {kind: choice for choice, kind in _TYPES.items()}
     if row["type"] not in choices:
         return None  # a chat, a regeneration …: no vote
@@ -282,7 +282,7 @@ def _from_fastchat(ballots: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, 
     key = own.pop() if len(own) == 1 and ids[0] != ids[1] else "-".join([*ids, str(row["tstamp"])])
     seconds, judge = float(row["tstamp"]), str(row.get("ip") or "")
     both, models = (conversations[0], conversations[1]), (names[0], names[1])
-    return _made(ballots, key, models, choices[row["type"]], judge, both, seconds, {})
+    return _made(vote_store, key, models, choices[row["type"]], judge, both, seconds, {})
 
 
 def _list(value: Any) -> list[Any]:

@@ -41,7 +41,7 @@ class Live:
     Both answers are released together: nobody sees one before the other, so that speed betrays nobody.
 
     Args:
-        ballots: where battles are written down, at once, so that a restart goes on with them.
+        vote_store: where battles are written down, at once, so that a restart goes on with them.
         models: two or more that generate text.
         data: where random images come from, if anywhere.
         image_path: where the image of a hash lies (uploads, and what was drawn from the data).
@@ -56,7 +56,7 @@ class Live:
 
     def __init__(
         self,
-        ballots: VoteStore,
+        vote_store: VoteStore,
         models: Sequence[Model],
         *,
         image_path: Callable[[str], Path],
@@ -76,7 +76,7 @@ class Live:
             model.check()
         if max_tokens < 1:
             raise BadOption(f"--max-tokens {max_tokens} is not allowed; allowed: 1 or more.")
-        self.ballots, self.data = ballots, data
+        self.vote_store, self.data = vote_store, data
         self.models = {model.name: model for model in models}
         self.players = tuple(sorted(self.models))
         self.max_tokens, self.seconds = max_tokens, seconds
@@ -97,7 +97,7 @@ class Live:
                 await asyncio.to_thread(model.load)
                 stack.callback(model.close)
                 await stack.enter_async_context(model.connected())
-                self._memory[name] = CachedModel(model, self.ballots.store)
+                self._memory[name] = CachedModel(model, self.vote_store.store)
             try:
                 yield
             finally:
@@ -141,7 +141,7 @@ class Live:
             BadOption: the question is empty or too long.
         """
         question = checked(question)
-        drawn = draw(self.players, self.ballots.met(), self.rng)
+        drawn = draw(self.players, self.vote_store.met(), self.rng)
         assert drawn is not None  # no pair is excluded
         pair = sorted((drawn.left, drawn.right))
         item = hashlib.sha256("\0".join([*pair, *images, question]).encode()).hexdigest()[:24]
@@ -158,7 +158,7 @@ class Live:
             content=dict(more or {}),
             turns=turns,
         )
-        return self.ballots.keep(battle)
+        return self.vote_store.keep(battle)
 
     def ask(self, battle: Battle, question: str) -> None:
         """Write down a further question.
@@ -171,7 +171,7 @@ class Live:
             raise BadOption("This battle was fought before; it is only to be judged again. Vote now.")
         if len(battle.turns) >= MAX_TURNS:
             raise BadOption(f"A battle has {MAX_TURNS} questions at most. Vote now.")
-        self.ballots.ask(battle, checked(question))
+        self.vote_store.ask(battle, checked(question))
 
     def attend(self, battle: Battle) -> None:
         """See to it that the last question is being answered. To be called where the event loop runs; what
@@ -191,7 +191,7 @@ class Live:
         waiting = [side for side in SIDES if getattr(turn, side) is None]
         answers = await asyncio.gather(*(self._one(battle, side) for side in waiting))
         for side, answer in zip(waiting, answers, strict=True):
-            await asyncio.to_thread(self.ballots.answer, battle.id, turn.number, side, answer)
+            await asyncio.to_thread(self.vote_store.answer, battle.id, turn.number, side, answer)
 
     async def _one(self, battle: Battle, side: str) -> Answer:
         name = getattr(battle, side)

@@ -50,7 +50,7 @@ class Recorded:
     """An arena over runs.
 
     Args:
-        ballots: where battles are written down.
+        vote_store: where battles are written down.
         runs: two or more finished ones on samples that they share.
         disagreements_first: show samples first of which exactly one of the two is right.
         repeat, overlap: see :data:`REPEAT` and :data:`OVERLAP`.
@@ -63,7 +63,7 @@ class Recorded:
 
     def __init__(
         self,
-        ballots: VoteStore,
+        vote_store: VoteStore,
         runs: Sequence[Run],
         *,
         disagreements_first: bool = False,
@@ -76,7 +76,7 @@ class Recorded:
         for run in runs:
             if run.status != "finished":
                 raise UsageError(f"{run.id} is not finished ({run.status}); first: {run.resuming}")
-        self.ballots, self.repeat, self.overlap = ballots, repeat, overlap
+        self.vote_store, self.repeat, self.overlap = vote_store, repeat, overlap
         self.first = disagreements_first
         self.rng = rng or Random()
         self._runs = {name: run for run in runs for name in [names_of(runs)[run.id]]}
@@ -103,13 +103,13 @@ class Recorded:
         """A battle for a voter, answers and all: the one that they left without a vote, or a new one; None
         where they were shown everything.
         """
-        for id in self.ballots.unvoted(voter, self.source)[:1]:
-            waiting = self.ballots.battle(id)
+        for id in self.vote_store.unvoted(voter, self.source)[:1]:
+            waiting = self.vote_store.battle(id)
             if {waiting.left, waiting.right} <= set(self.players):
                 return waiting
-        if self.rng.random() < self.repeat and (again := self.ballots.again(voter, self.rng)) is not None:
+        if self.rng.random() < self.repeat and (again := self.vote_store.again(voter, self.rng)) is not None:
             return again
-        seen, dealt = self.ballots.seen(voter), self.ballots.dealt(self.source)
+        seen, dealt = self.vote_store.seen(voter), self.vote_store.dealt(self.source)
         left_over = {
             pair: [item for item in shared if item not in seen] for pair, shared in self._shared.items()
         }
@@ -120,7 +120,7 @@ class Recorded:
             left_over = apart if any(apart.values()) else left_over
         done = {frozenset((a, b)) for a in self.players for b in self.players if a < b}
         done -= {pair for pair, items in left_over.items() if items}
-        drawn = draw(self.players, self.ballots.met(), self.rng, done)
+        drawn = draw(self.players, self.vote_store.met(), self.rng, done)
         if drawn is None:
             return None
         pair = frozenset((drawn.left, drawn.right))
@@ -130,7 +130,7 @@ class Recorded:
             items = others
         item = self.rng.choice(items)
         battle = self._battle(voter, drawn.left, drawn.right, drawn.propensity, item)
-        return self.ballots.keep(battle)
+        return self.vote_store.keep(battle)
 
     def _apart(self, pair: frozenset[str], sample: str) -> bool:
         """Whether exactly one of two is right about a sample."""

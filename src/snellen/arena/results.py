@@ -41,7 +41,12 @@ class ArenaResults:
 
     @classmethod
     def of(
-        cls, ballots: VoteStore, *, style: bool = False, leaked: bool = False, entries: Sequence[Entry] = ()
+        cls,
+        vote_store: VoteStore,
+        *,
+        style: bool = False,
+        leaked: bool = False,
+        entries: Sequence[Entry] = (),
     ) -> ArenaResults:
         """Read all votes of a workspace and rank by them.
 
@@ -51,14 +56,14 @@ class ArenaResults:
             entries: the leaderboard's, to compare with.
         """
         if style:
-            style_ranking = styled(_rows(ballots, leaked=leaked))
+            style_ranking = styled(_rows(vote_store, leaked=leaked))
         else:
-            style_ranking = rank(VoteCounts.of(ballots.verdicts(leaked=leaked)))
-        cast = ballots.cast()
+            style_ranking = rank(VoteCounts.of(vote_store.verdicts(leaked=leaked)))
+        cast = vote_store.cast()
         return cls(
             ranking=style_ranking,
             quality=assess(cast),
-            counts=ballots.counts(),
+            counts=vote_store.counts(),
             wrong=preferred_wrong(cast),
             agreements=tuple(_agreements(style_ranking, entries)) if style_ranking is not None else (),
             styled=style,
@@ -81,10 +86,10 @@ class ArenaResults:
         }
 
 
-def _rows(ballots: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
+def _rows(vote_store: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
     """Votes one by one, with the difference in style of all that both sides said."""
     rows: list[tuple[str, str, str, str, Sequence[float]]] = []
-    for battle in ballots.voted():
+    for battle in vote_store.voted():
         if battle.vote is None or battle.repeats or (battle.leak and not leaked):
             continue
         texts = [

@@ -161,14 +161,14 @@ def arena_(
     if disagreements_first and not runs:
         raise BadOption("--disagreements-first goes with --runs.")
     store = Store(workspace, create=not runs)
-    ballots = VoteStore(store)
+    vote_store = VoteStore(store)
     with _door(host, port, token, allow_host, browse) as serve:
         if runs:
             from snellen.arena.recorded import Recorded
             from snellen.runs.run import Run
 
             finished = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
-            serve(store, Recorded(ballots, finished, disagreements_first=disagreements_first))
+            serve(store, Recorded(vote_store, finished, disagreements_first=disagreements_first))
             return
         from snellen.arena.live import Live
         from snellen.runs.matching import live_models, load_all
@@ -176,7 +176,7 @@ def arena_(
 
         models = live_models(model or [], read_options("-M", model_option), max_cost)
         live = Live(
-            ballots,
+            vote_store,
             models,
             image_path=Uploads(store.folder).path,
             data=load_all(data, read_options("-D", data_option)) if data else None,
@@ -251,15 +251,15 @@ def export(
     from snellen.web.images import BattleImages
 
     store = Store(workspace, create=False)
-    ballots = VoteStore(store)
+    vote_store = VoteStore(store)
     album = BattleImages(store, images) if images is not None else None
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows(ballots, format, album)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows(vote_store, format, album)]
     text = "".join(f"{line}\n" for line in lines)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_text(output, text)
-    known = ballots.counts()["votes"]
+    known = vote_store.counts()["votes"]
     left = f"; {known - len(lines)} others are left out" if known > len(lines) else ""
     where = f"written to {output}" if output is not None else "written"
     typer.echo(f"{len(lines)} votes {where}{left}", err=True)

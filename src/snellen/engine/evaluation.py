@@ -117,7 +117,7 @@ class Evaluation:
         self.cache_salt = cache_salt
         self.base, self.plan = base, plan
         #: Who examines in this one's place, if somebody does.
-        self.crew: RunHandle | None = None
+        self.handle: RunHandle | None = None
         #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
         self.scoring_cost: float | None = None
         digest = _digest({**self.spec, "cache_salt": self.cache_salt})
@@ -187,7 +187,7 @@ class Evaluation:
             return
         self.protocol.prepare()
         try:
-            if self.crew is not None:
+            if self.handle is not None:
                 await self._examine(watch)
             else:
                 self.model.load()
@@ -248,17 +248,17 @@ class Evaluation:
 
     async def _examine(self, watch: ProgressCallback | None) -> None:
         progress = Progress(len(self.data))
-        tallies = self._here(progress.tally) if self.crew is None else self.crew.evaluate()
-        who = self.model if self.crew is None else self.crew
+        tallies = self._here(progress.tally) if self.handle is None else self.handle.evaluate()
+        who = self.model if self.handle is None else self.handle
         async with aclosing(tallies):
             async for tally in tallies:
                 progress.tally.add(tally)
                 progress.status = who.status()
                 if watch is not None:
                     watch(progress)
-        if self.crew is not None:
-            self.skipped += self.crew.skipped
-            shards, written = self.store.shards(self.run), self.crew.files
+        if self.handle is not None:
+            self.skipped += self.handle.skipped
+            shards, written = self.store.shards(self.run), self.handle.files
             if shards is not None and (missing := written - set(shards.names())):
                 raise StoreError(
                     f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are not "
@@ -308,7 +308,7 @@ class Evaluation:
         }
 
     def _metadata(self) -> Mapping[str, Any]:
-        return self.model.metadata() if self.crew is None else self.crew.metadata()
+        return self.model.metadata() if self.handle is None else self.handle.metadata()
 
     def manifest(self) -> RunManifest:
         """Everything needed to reproduce the run, as it is known when it starts."""
@@ -347,15 +347,15 @@ class Evaluation:
 
     def _results(self, began: RunManifest) -> dict[str, Any]:
         """What is known once it has ended, in the form of the manifest."""
-        crew = self.crew
+        handle = self.handle
         shards = self.store.shards(self.run)
         skipped = [{"where": row.where, "reason": row.reason} for row in self.skipped]
-        used = {**hardware(), "peak_rss_bytes": peak_rss(), **(crew.hardware() if crew else {})}
+        used = {**hardware(), "peak_rss_bytes": peak_rss(), **(handle.hardware() if handle else {})}
         return {
             "model": {**began.model.as_dict(), "metadata": dict(self._metadata())},
             "data": {**began.data.as_dict(), "skipped": skipped},
             "hardware": used,
-            **({"replicas": crew.replicas()} if crew else {}),
+            **({"replicas": handle.replicas()} if handle else {}),
             **({"shards": len(shards.names())} if shards else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }

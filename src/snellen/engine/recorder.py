@@ -74,7 +74,7 @@ class SampleRunner:
 
     Args:
         model: loaded.
-        ledger: where everything goes.
+        sink: where everything goes.
         run: what it belongs to.
         cache_salt: of a fresh run (see :class:`~snellen.engine.cache.CachedModel`).
         skip_invalid: leave out what cannot be read, instead of refusing it; :attr:`skipped` lists it.
@@ -85,23 +85,23 @@ class SampleRunner:
         self,
         model: Model,
         protocol: Asked,
-        ledger: ResultSink,
+        sink: ResultSink,
         run: str,
         *,
         cache_salt: str = "",
         skip_invalid: bool = False,
         looks: bool = True,
     ) -> None:
-        self.model, self.ledger, self.run, self.skip_invalid, self.looks = (
+        self.model, self.sink, self.run, self.skip_invalid, self.looks = (
             model,
-            ledger,
+            sink,
             run,
             skip_invalid,
             looks,
         )
         # What a model finds out about itself before it can tell costs no run any speed.
         self.protocol = protocol.batched(model.request_batch) if protocol.multi_query else protocol
-        self.memory = CachedModel(model, ledger, cache_salt)
+        self.memory = CachedModel(model, sink, cache_salt)
         self.skipped: list[InvalidRow] = []
 
     async def evaluate(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[BatchStats]:
@@ -135,7 +135,7 @@ class SampleRunner:
             try:
                 for image in sample.images:
                     self.model.prepare(image)
-                self.ledger.keep_previews(sample.images)
+                self.sink.keep_previews(sample.images)
                 good.append((position, sample))
             except ImageError as error:
                 if not self.skip_invalid:
@@ -172,7 +172,7 @@ class SampleRunner:
                 tally.right += value
         # A block that came from memory alone says nothing of the model's speed.
         tally.seconds = seconds if tally.n_new else 0.0
-        self.ledger.record(self.run, findings, n_new=tally.n_new, seconds=tally.seconds)
+        self.sink.record(self.run, findings, n_new=tally.n_new, seconds=tally.seconds)
         return tally
 
 

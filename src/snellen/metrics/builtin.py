@@ -1,4 +1,7 @@
-"""The built-in metrics that are no rules for short answers (see :mod:`snellen.metrics.answers`)."""
+"""The built-in metrics that are no rules for short answers (see :mod:`snellen.metrics.answers`): how each is
+shown. Their values come from :mod:`snellen.metrics.summary` (means and F1 of predictions), from a protocol's
+``score_sample``, or from a scorer in :mod:`snellen.scorers`.
+"""
 
 from __future__ import annotations
 

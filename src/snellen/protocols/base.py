@@ -32,10 +32,12 @@ __all__ = [
     "PROTOCOLS",
     "Normalise",
     "Protocol",
-    "enough",
+    "check_count",
+    "check_placeholders",
     "failed",
     "free_text",
     "limit_candidates",
+    "most_frequent",
     "per_length",
     "positive",
     "read_label",
@@ -43,9 +45,7 @@ __all__ = [
     "read_yes_no",
     "refusal",
     "shuffled",
-    "slots",
     "unanswered",
-    "worst",
 ]
 
 #: Options that name a model, by an address perhaps.
@@ -254,7 +254,7 @@ def failed(sample: Sample, failure: ParseFailure, questions: int, **details: Any
     )
 
 
-def slots(option: str, prompt: str, *names: str) -> None:
+def check_placeholders(option: str, prompt: str, *names: str) -> None:
     """Refuse an empty prompt, and one that lacks one of these slots.
 
     Raises:
@@ -267,7 +267,7 @@ def slots(option: str, prompt: str, *names: str) -> None:
             raise BadOption(f"{option}={prompt!r} is not allowed: it must hold {{{name}}}.")
 
 
-def enough(option: str, value: int | None) -> None:
+def check_count(option: str, value: int | None) -> None:
     """Refuse a number of labels that leaves nothing to choose from.
 
     Raises:
@@ -287,7 +287,7 @@ def positive(option: str, value: int) -> None:
         raise BadOption(f"{option}={value} is not allowed; allowed: 1 or more.")
 
 
-def worst(failures: Sequence[ParseFailure]) -> ParseFailure:
+def most_frequent(failures: Sequence[ParseFailure]) -> ParseFailure:
     """The failure that stands for several: the first of the most frequent outcome."""
     counts: dict[Outcome, int] = {}
     for failure in failures:

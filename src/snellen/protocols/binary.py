@@ -13,7 +13,16 @@ from typing import Any, ClassVar, Literal
 from snellen.metrics.stats import log_sum
 from snellen.parsing import ParseFailure
 from snellen.prompts import BINARY, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_yes_no, shuffled, slots, worst
+from snellen.protocols.base import (
+    PROTOCOLS,
+    Protocol,
+    check_placeholders,
+    failed,
+    most_frequent,
+    positive,
+    read_yes_no,
+    shuffled,
+)
 from snellen.types import Examination, Kind, Prediction, Request, Response, Sample, ask
 
 __all__ = ["Binary"]
@@ -51,7 +60,7 @@ class Binary(Protocol):
         if self.request_batch is not None:
             positive("request_batch", self.request_batch)
         positive("max_tokens", self.max_tokens)
-        slots("prompt", self.prompt, "name")
+        check_placeholders("prompt", self.prompt, "name")
 
     @property
     def requires(self) -> Kind:
@@ -79,7 +88,7 @@ class Binary(Protocol):
                     failures.append(answer)
         details = {"unparsed_answers": len(failures)}
         if failures:
-            return failed(sample, worst(failures), len(names), **details)
+            return failed(sample, most_frequent(failures), len(names), **details)
         return Prediction(sample.id, sample.background or "", questions=len(names), details=details)
 
     def _ask(self, sample: Sample, name: str) -> Request:

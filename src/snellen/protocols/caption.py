@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from snellen.errors import BadOption
 from snellen.prompts import CAPTION, CAPTION_OF_WORDS, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, free_text, positive, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, free_text, positive
 from snellen.protocols.free_text import FreeTextProtocol
 from snellen.types import Examination, Prediction, Sample, ask
 
@@ -40,7 +40,7 @@ class Caption(FreeTextProtocol, Protocol):
         if self.words is not None:
             positive("words", self.words)
         if self.prompt is not None:
-            slots("prompt", self.prompt, *(["words"] if self.words is not None else []))
+            check_placeholders("prompt", self.prompt, *(["words"] if self.words is not None else []))
             if self.words is None and "{words}" in self.prompt:
                 raise BadOption(f"prompt={self.prompt!r} asks for {{words}}; say how many: words=40")
 

@@ -16,14 +16,14 @@ from snellen.prompts import CLOSED_SET, fill
 from snellen.protocols.base import (
     PROTOCOLS,
     Protocol,
-    enough,
+    check_count,
+    check_placeholders,
     failed,
     limit_candidates,
+    most_frequent,
     positive,
     read_label,
     shuffled,
-    slots,
-    worst,
 )
 from snellen.types import Examination, Kind, Prediction, Sample, ask
 
@@ -55,10 +55,10 @@ class ClosedSet(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        enough("candidates", self.candidates)
+        check_count("candidates", self.candidates)
         positive("rounds", self.rounds)
         positive("max_tokens", self.max_tokens)
-        slots("prompt", self.prompt, "names")
+        check_placeholders("prompt", self.prompt, "names")
 
     @property
     def requires(self) -> Kind:
@@ -97,7 +97,7 @@ class ClosedSet(Protocol):
         }
         if not cast:
             failures = [vote for vote in votes if not isinstance(vote, str)]
-            return failed(sample, worst(failures), self.rounds, **details, agreement=0.0)
+            return failed(sample, most_frequent(failures), self.rounds, **details, agreement=0.0)
         counts = Counter(cast)  # keeps the order of first votes, in which most_common breaks ties
         (label, most), *rest = counts.most_common()
         details["tie"] = bool(rest) and rest[0][1] == most

@@ -15,7 +15,7 @@ from snellen.errors import BadOption
 from snellen.parsing.boxes import FORMATS, BoxFormat, ParsedBox, parse_boxes
 from snellen.parsing.text import ParseFailure
 from snellen.prompts import fill
-from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, refusal, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, positive, refusal
 from snellen.scorers.base import Scorer
 from snellen.scorers.detection import AveragePrecision, iou, mask_iou, matched, reaches, same
 from snellen.types import Examination, Outcome, Prediction, Sample, ask
@@ -77,7 +77,7 @@ class Grounding(Protocol):
 
     def __post_init__(self) -> None:
         if self.prompt is not None:
-            slots("prompt", self.prompt, "expression")
+            check_placeholders("prompt", self.prompt, "expression")
         if self.max_tokens is not None:
             positive("max_tokens", self.max_tokens)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from snellen.prompts import fill
-from snellen.protocols.base import PROTOCOLS, Protocol, free_text, positive, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, free_text, positive
 from snellen.protocols.free_text import FreeTextProtocol
 from snellen.types import Examination, Prediction, Sample, ask
 
@@ -33,7 +33,7 @@ class Instruct(FreeTextProtocol, Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        slots("prompt", self.prompt, "question")
+        check_placeholders("prompt", self.prompt, "question")
         positive("max_tokens", self.max_tokens)
 
     def missing_fields(self, sample: Sample) -> str | None:

@@ -24,14 +24,14 @@ from snellen.protocols.base import (
     PROTOCOLS,
     Normalise,
     Protocol,
+    check_placeholders,
     failed,
+    most_frequent,
     per_length,
     positive,
     read_short,
     refusal,
-    slots,
     unanswered,
-    worst,
 )
 from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, ask
 
@@ -75,9 +75,9 @@ class MultipleChoice(Protocol):
         for option, value in (("request_batch", self.request_batch), ("max_tokens", self.max_tokens)):
             if value is not None:
                 positive(option, value)
-        slots("open_prompt", self.open_prompt, "question")
+        check_placeholders("open_prompt", self.open_prompt, "question")
         if self.prompt is not None:
-            slots("prompt", self.prompt, "question", *(["options"] if self.circular else []))
+            check_placeholders("prompt", self.prompt, "question", *(["options"] if self.circular else []))
         if self.score == "texts" and self.circular:
             raise BadOption("score='texts' with circular=true is not allowed: no order of options is shown.")
         if self.score and (self.cot or self.all_that_apply):
@@ -164,7 +164,7 @@ class MultipleChoice(Protocol):
         details["letters"] = "".join(LETTERS[i] for i in first)
         failures = [choice for choice in choices if isinstance(choice, ParseFailure)]
         if failures:  # what could not be read is what speaks against it
-            failure = worst(failures)
+            failure = most_frequent(failures)
             unread = ParseFailure(f"in a rotation: {failure.reason}", failure.outcome)
             return failed(sample, unread, questions, **details)
         return Prediction(sample.id, label, questions=questions, details=details)

@@ -15,7 +15,15 @@ from typing import Any, ClassVar, Literal
 from snellen.errors import BadOption
 from snellen.parsing import ParseFailure, strip_thinking
 from snellen.prompts import COT, OPEN_WORLD, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_label, slots, unanswered
+from snellen.protocols.base import (
+    PROTOCOLS,
+    Protocol,
+    check_placeholders,
+    failed,
+    positive,
+    read_label,
+    unanswered,
+)
 from snellen.scorers.similarity import MINILM, embedder
 from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
@@ -41,7 +49,7 @@ class OpenWorld(Protocol):
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        slots("prompt", self.prompt)
+        check_placeholders("prompt", self.prompt)
         if not -1 <= self.min_similarity <= 1:
             raise BadOption(f"min_similarity={self.min_similarity} is not allowed; allowed: -1 to 1.")
         if self.max_tokens is not None:

@@ -19,11 +19,11 @@ from snellen.protocols.base import (
     PROTOCOLS,
     Normalise,
     Protocol,
-    enough,
+    check_count,
+    check_placeholders,
     failed,
     limit_candidates,
     per_length,
-    slots,
 )
 from snellen.types import Examination, Kind, Message, Outcome, Prediction, Request, Sample, Score
 
@@ -58,8 +58,8 @@ class Rank(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        slots("prompt", self.prompt)
-        enough("candidates", self.candidates)
+        check_placeholders("prompt", self.prompt)
+        check_count("candidates", self.candidates)
 
     @property
     def without_image(self) -> bool:

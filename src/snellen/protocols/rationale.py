@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.choices import LETTERS
 from snellen.prompts import ANSWER_AND_REASON, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, failed, free_text, positive, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, free_text, positive
 from snellen.scorers.base import SamplePrediction, Scorer
 from snellen.scorers.similarity import MINILM, Similarity
 from snellen.types import Examination, Outcome, Prediction, Sample, ask
@@ -41,7 +41,7 @@ class Rationale(Protocol):
     embedding: str = MINILM
 
     def __post_init__(self) -> None:
-        slots("prompt", self.prompt, "question", "options")
+        check_placeholders("prompt", self.prompt, "question", "options")
         positive("max_tokens", self.max_tokens)
 
     @property

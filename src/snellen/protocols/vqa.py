@@ -15,7 +15,7 @@ from snellen.metrics.answers import anls, exact_match
 from snellen.metrics.registry import METRICS, Metric
 from snellen.parsing import ParseFailure
 from snellen.prompts import SHORT_ANSWER, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_short, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, positive, read_short
 from snellen.scorers.base import Scorer
 from snellen.scorers.judge import Judge
 from snellen.types import Examination, Prediction, Sample, ask
@@ -42,7 +42,7 @@ class VQA(Protocol):
     judge: str | None = None
 
     def __post_init__(self) -> None:
-        slots("prompt", self.prompt, "question")
+        check_placeholders("prompt", self.prompt, "question")
         positive("max_tokens", self.max_tokens)
         METRICS.by_option(self.name, self.metric)
 

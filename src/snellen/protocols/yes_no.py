@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from snellen.parsing import ParseFailure, parse_yes_no
 from snellen.prompts import YES_NO, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, failed, positive, read_yes_no, slots
+from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, positive, read_yes_no
 from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["YesNo"]
@@ -40,7 +40,7 @@ class YesNo(Protocol):
     singles: bool = False
 
     def __post_init__(self) -> None:
-        slots("prompt", self.prompt, "question")
+        check_placeholders("prompt", self.prompt, "question")
         positive("max_tokens", self.max_tokens)
 
     @property

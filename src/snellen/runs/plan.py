@@ -285,10 +285,10 @@ class Plan:
         self.runs = []
         for model, tasks in self._pairs:
             examinations: Iterable[Evaluation] = (self._examination(model, *task) for task in tasks)
-            crew = None
+            executor = None
             if self.engine is not None:
                 examinations = list(examinations)
-                crew = self._crew(model, examinations)
+                executor = self._executor(model, examinations)
             try:
                 for examination in examinations:
                     self.current = examination.run if examination.plan is not None else None
@@ -297,8 +297,8 @@ class Plan:
                     finally:
                         self.runs.append(Run(store, examination.run))
             finally:
-                if crew is not None:
-                    crew.close()
+                if executor is not None:
+                    executor.close()
             if self.at_hand is None:
                 model.close()
         return self.runs
@@ -321,7 +321,7 @@ class Plan:
             sink=self._sink,
         )
 
-    def _crew(self, model: Model, examinations: Sequence[Evaluation]) -> RayExecutor | None:
+    def _executor(self, model: Model, examinations: Sequence[Evaluation]) -> RayExecutor | None:
         """The copies of a model that examine what is not finished, at work already."""
         from snellen.engine.ray.executor import RayExecutor
 
@@ -330,13 +330,13 @@ class Plan:
         if not todo:
             return None
         name = next(name for name in self._names["model"] if redact(name) == model.name)
-        crew = RayExecutor(self.engine, model, name, self.model_options, self.store)
-        crew.begin([self._duty(evaluation) for evaluation in todo.values()])
+        executor = RayExecutor(self.engine, model, name, self.model_options, self.store)
+        executor.begin([self._task(evaluation) for evaluation in todo.values()])
         for evaluation in examinations:  # two of them may be the same run
-            evaluation.crew = crew.shares.get(evaluation.run)
-        return crew
+            evaluation.handle = executor.shares.get(evaluation.run)
+        return executor
 
-    def _duty(self, evaluation: Evaluation) -> TaskSpec:
+    def _task(self, evaluation: Evaluation) -> TaskSpec:
         """An examination as other processes are told of it."""
         from snellen.engine.ray.task import TaskSpec
 

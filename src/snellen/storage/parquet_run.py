@@ -314,7 +314,7 @@ class ParquetRun:
 
 
 class ParquetShard:
-    """A ledger in memory (see :class:`snellen.engine.recorder.ResultSink`) of the samples of one shard, begun
+    """A sink in memory (see :class:`snellen.engine.recorder.ResultSink`) of the samples of one shard, begun
     with what its file holds.
     """
 

@@ -68,7 +68,7 @@ def _begin_page(
         sample=sample,
         question=question,
         message=message,
-        again=bool(voter and site.ballots.earlier(voter)),
+        again=bool(voter and site.vote_store.earlier(voter)),
         max_upload=MAX_UPLOAD,
         max_question=MAX_QUESTION,
     )
@@ -152,7 +152,7 @@ def again(request: Request) -> Response:
     arena = _arena(site)
     site.limit("vote", request)
     voter = site.voter(request)
-    battle = site.ballots.again(voter, arena.rng) if voter else None
+    battle = site.vote_store.again(voter, arena.rng) if voter else None
     if battle is None:
         raise UsageError(
             "There is no battle of yours that is old enough to be judged again. Vote on more first."
@@ -163,7 +163,7 @@ def again(request: Request) -> Response:
 async def _mine(request: Request, id: str) -> tuple[AppState, str, Battle]:
     site = site_of(request)
     voter = await run_in_threadpool(site.voter, request)
-    return site, voter or "", await run_in_threadpool(site.ballots.battle, id, voter or "")
+    return site, voter or "", await run_in_threadpool(site.vote_store.battle, id, voter or "")
 
 
 @router.get("/arena/battles/{id}", response_model=None)
@@ -227,7 +227,7 @@ def arena_image(request: Request, sha256: str) -> Response:
 def battle_image(request: Request, id: str, number: int) -> Response:
     """An image of a battle, as large as it can be had."""
     site = site_of(request)
-    battle = site.ballots.battle(id, site.voter(request) or "")
+    battle = site.vote_store.battle(id, site.voter(request) or "")
     if not 0 < number <= len(battle.images):
         raise HTTPException(404, "This battle has no such image.")
     sha256 = battle.images[number - 1]
@@ -244,7 +244,7 @@ async def further(request: Request, id: str, question: str = Form("")) -> Respon
     if not isinstance(site.arena, Live) or battle.source != Live.source:
         raise UsageError("The answers of this battle are stored ones; its models are not here to be asked.")
     await run_in_threadpool(site.arena.ask, battle, question)
-    site.arena.attend(await run_in_threadpool(site.ballots.battle, id, voter))
+    site.arena.attend(await run_in_threadpool(site.vote_store.battle, id, voter))
     return RedirectResponse(f"/arena/battles/{id}", 303)
 
 
@@ -253,7 +253,7 @@ def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = 
     """Vote; the names come later, so that a vote can still be taken back."""
     site = site_of(request)
     site.limit("vote", request)
-    site.ballots.vote(id, site.voter(request) or "", choice, reason)
+    site.vote_store.vote(id, site.voter(request) or "", choice, reason)
     return RedirectResponse(f"/arena/battles/{id}", 303)
 
 
@@ -262,7 +262,7 @@ def undo(request: Request, id: str) -> Response:
     """Take a vote back, before the names are shown."""
     site = site_of(request)
     site.limit("vote", request)
-    site.ballots.undo(id, site.voter(request) or "")
+    site.vote_store.undo(id, site.voter(request) or "")
     return RedirectResponse(f"/arena/battles/{id}", 303)
 
 
@@ -270,7 +270,7 @@ def undo(request: Request, id: str) -> Response:
 def reveal(request: Request, id: str) -> Response:
     """Show the names."""
     site = site_of(request)
-    site.ballots.reveal(id, site.voter(request) or "")
+    site.vote_store.reveal(id, site.voter(request) or "")
     return RedirectResponse(f"/arena/battles/{id}", 303)
 
 

@@ -54,7 +54,7 @@ class AppState:
 
     def __post_init__(self) -> None:
         self.board = Board(self.store, published(), suites_of)
-        self.ballots = VoteStore(self.store)
+        self.vote_store = VoteStore(self.store)
         self.uploads = Uploads(self.store.folder)
         self.originals = SourceImages(self.store)
         self._results: dict[tuple[bool, bool], tuple[Any, ArenaResults]] = {}
@@ -106,17 +106,19 @@ class AppState:
 
     def results(self, *, style: bool, leaked: bool) -> ArenaResults:
         """What votes say, worked out anew when there are other votes or runs."""
-        stamp = (self.ballots.stamp(), tuple(self.store.stamps().values()))
+        stamp = (self.vote_store.stamp(), tuple(self.store.stamps().values()))
         known = self._results.get((style, leaked))
         if known is None or known[0] != stamp:
-            results = ArenaResults.of(self.ballots, style=style, leaked=leaked, entries=self.board.entries())
+            results = ArenaResults.of(
+                self.vote_store, style=style, leaked=leaked, entries=self.board.entries()
+            )
             known = self._results[style, leaked] = (stamp, results)
         return known[1]
 
     def voter(self, request: Request) -> str | None:
         """The salted id of whoever asks; None for somebody who never began a battle."""
         secret = request.cookies.get(VOTER)
-        return self.ballots.voter(secret) if secret else None
+        return self.vote_store.voter(secret) if secret else None
 
     def newcomer(self, request: Request, response: Response) -> None:
         """Remember a voter by a cookie that only their browser holds."""
@@ -134,7 +136,7 @@ class AppState:
     def enrolled(self, request: Request) -> str:
         """The salted id of whoever asks, new or known; see :meth:`newcomer`."""
         request.state.secret = request.cookies.get(VOTER) or secrets.token_urlsafe(24)
-        return self.ballots.voter(request.state.secret)
+        return self.vote_store.voter(request.state.secret)
 
 
 def picture(image: tuple[str, bytes] | None) -> Response:

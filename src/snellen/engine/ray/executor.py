@@ -62,14 +62,14 @@ class _WorkerStats:
 
 
 class RunHandle:
-    """What a crew does for one run.
+    """What a executor does for one run.
 
     Attributes:
         skipped: what was left out of its data.
     """
 
-    def __init__(self, crew: RayExecutor, run: str) -> None:
-        self._crew, self.run = crew, run
+    def __init__(self, executor: RayExecutor, run: str) -> None:
+        self._executor, self.run = executor, run
         self.left = 0
         self.reports: deque[dict[str, Any]] = deque()
         self.skipped: list[InvalidRow] = []
@@ -87,7 +87,7 @@ class RunHandle:
         busy = IntervalUnion()
         while self.left:
             if not self.reports:
-                await self._crew.listen()
+                await self._executor.listen()
                 continue
             report = self.reports.popleft()
             self.left -= 1
@@ -104,7 +104,7 @@ class RunHandle:
             replica.errors += tally.outcomes["error"]
             replica.about, self._metadata = report["replica"], report["metadata"]
             self.files |= {report["file"]} - {None}
-            await asyncio.to_thread(self._crew.record, self.run, tally)
+            await asyncio.to_thread(self._executor.record, self.run, tally)
             yield tally
 
     def status(self) -> str:
@@ -158,7 +158,7 @@ class RayExecutor:
         self._engine, self._model, self._store = engine, model, store
         self._make = ModelSpec(name, dict(options), model.batch_size, identity_of(model))
         self._reports: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-        self._desk: Any = None
+        self._writer: Any = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         #: When the head of the cluster was heard last.
@@ -168,7 +168,7 @@ class RayExecutor:
         #: By run.
         self.shares: dict[str, RunHandle] = {}
 
-    def begin(self, duties: Sequence[TaskSpec]) -> None:
+    def begin(self, tasks: Sequence[TaskSpec]) -> None:
         """Start Ray, if it does not run, and have the replicas start with the first shards.
 
         Raises:
@@ -181,9 +181,9 @@ class RayExecutor:
             each = self._resources()
             count = self._count(each)
             folder = str(self._store.folder.resolve())
-            self._desk = self._place(ray.remote(WriterActor)).remote(self._store.where, folder)
-            self.shares = {duty.run: RunHandle(self, duty.run) for duty in duties}
-            work = (duties, list(self._shards(duties, count)), each, count)
+            self._writer = self._place(ray.remote(WriterActor)).remote(self._store.where, folder)
+            self.shares = {task.run: RunHandle(self, task.run) for task in tasks}
+            work = (tasks, list(self._shards(tasks, count)), each, count)
             self._thread = threading.Thread(target=self._work, args=work, daemon=True)
             self._thread.start()
         except BaseException as error:
@@ -192,13 +192,13 @@ class RayExecutor:
                 raise
             raise ModelError(f"--engine ray: the replicas cannot be started ({reason_of(error)}).") from error
 
-    def _shards(self, duties: Sequence[TaskSpec], replicas: int) -> Iterator[dict[str, int]]:
-        for place, duty in enumerate(duties):
+    def _shards(self, tasks: Sequence[TaskSpec], replicas: int) -> Iterator[dict[str, int]]:
+        for place, task in enumerate(tasks):
             batch = self._model.batch_size
-            size = file_size(duty.n) if duty.sink else shard_size(duty.n, batch, replicas)
-            for start in range(0, duty.n, size):
-                self.shares[duty.run].left += 1
-                yield {"duty": place, "start": start, "stop": min(start + size, duty.n)}
+            size = file_size(task.n) if task.sink else shard_size(task.n, batch, replicas)
+            for start in range(0, task.n, size):
+                self.shares[task.run].left += 1
+                yield {"task": place, "start": start, "stop": min(start + size, task.n)}
 
     def _resources(self) -> dict[str, float]:
         gpus = self._engine.gpus
@@ -242,7 +242,7 @@ class RayExecutor:
 
     def _work(
         self,
-        duties: Sequence[TaskSpec],
+        tasks: Sequence[TaskSpec],
         shards: Sequence[Mapping[str, int]],
         each: Mapping[str, float],
         count: int,
@@ -258,7 +258,7 @@ class RayExecutor:
             todo = data.from_items(list(shards), override_num_blocks=len(shards))
             done = todo.map_batches(
                 Worker,
-                fn_constructor_args=(self._desk, self._make, duties, str(Path.cwd())),
+                fn_constructor_args=(self._writer, self._make, tasks, str(Path.cwd())),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=count),
                 **each,
@@ -324,13 +324,13 @@ class RayExecutor:
             self._stopping.set()
             return
         try:
-            if self._desk is not None and ray.is_initialized() and self._thread is not None:
+            if self._writer is not None and ray.is_initialized() and self._thread is not None:
                 self._await_the_last(ray)
         finally:
             self._stopping.set()
-            if self._desk is not None and ray.is_initialized():
-                ray.kill(self._desk)
-            self._desk = None
+            if self._writer is not None and ray.is_initialized():
+                ray.kill(self._writer)
+            self._writer = None
             self._await_threads()
             self._thread = None
             if self._began:
@@ -356,8 +356,8 @@ class RayExecutor:
             log.info("ending what is under way; interrupted again, it waits for nothing")
         ends = time.monotonic() + GRACE
         with suppress(ray.exceptions.RayError):
-            ray.get(self._desk.stop.remote(), timeout=GRACE)
+            ray.get(self._writer.stop.remote(), timeout=GRACE)
             while self._thread.is_alive() and time.monotonic() < ends:
-                if not ray.get(self._desk.busy.remote(), timeout=GRACE):
+                if not ray.get(self._writer.busy.remote(), timeout=GRACE):
                     self._stopping.set()
                 self._thread.join(0.2)

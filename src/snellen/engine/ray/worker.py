@@ -36,15 +36,15 @@ TRIES = 2
 
 
 class _RemoteLogHandler(logging.Handler):
-    """Sends what is logged to the desk."""
+    """Sends what is logged to the writer."""
 
-    def __init__(self, desk: Any, name: str) -> None:
+    def __init__(self, writer: Any, name: str) -> None:
         super().__init__(logging.INFO)
-        self._desk, self._replica = desk, name
+        self._writer, self._replica = writer, name
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Exception):
-            self._desk.log.remote(self._replica, f"{record.levelname} {self.format(record)}")
+            self._writer.log.remote(self._replica, f"{record.levelname} {self.format(record)}")
 
 
 class Worker:
@@ -52,32 +52,32 @@ class Worker:
     with a report of each, also where it failed.
     """
 
-    def __init__(self, desk: Any, make: ModelSpec, duties: Sequence[TaskSpec], folder: str) -> None:
+    def __init__(self, writer: Any, make: ModelSpec, tasks: Sequence[TaskSpec], folder: str) -> None:
         with suppress(OSError):
             os.chdir(folder)  # relative paths are meant from there
-        self._desk, self._make, self._duties = desk, make, duties
+        self._writer, self._make, self._tasks = writer, make, tasks
         self._data: dict[int, Selection] = {}
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._log = logging.getLogger("snellen")
-        self._log.addHandler(_RemoteLogHandler(desk, self.name))
+        self._log.addHandler(_RemoteLogHandler(writer, self.name))
         self._log.setLevel(logging.INFO)
         logging.captureWarnings(True)
-        logging.getLogger("py.warnings").addHandler(_RemoteLogHandler(desk, self.name))
+        logging.getLogger("py.warnings").addHandler(_RemoteLogHandler(writer, self.name))
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
         """Examine one shard."""
-        place, start, stop = (int(batch[name][0]) for name in ("duty", "start", "stop"))
-        duty = self._duties[place]
-        report: dict[str, Any] = {"run": duty.run, "failure": None}
+        place, start, stop = (int(batch[name][0]) for name in ("task", "start", "stop"))
+        task = self._tasks[place]
+        report: dict[str, Any] = {"run": task.run, "failure": None}
         try:
-            wait_for(self._desk.enter.remote(duty.run, start))
+            wait_for(self._writer.enter.remote(task.run, start))
             try:
                 # Made when they are first asked for, which is not counted as asking the model.
                 model, data = self.model, self._selection(place)
                 report["began"] = time.time()
-                tally, skipped, report["file"] = asyncio.run(self._examine(model, duty, data, start, stop))
+                tally, skipped, report["file"] = asyncio.run(self._examine(model, task, data, start, stop))
             finally:
-                wait_for(self._desk.leave.remote(duty.run, start))
+                wait_for(self._writer.leave.remote(task.run, start))
             report |= {"tally": {**vars(tally), "outcomes": dict(tally.outcomes)}, "ended": time.time()}
             report |= {"metadata": dict(self.model.metadata()), "replica": self._about(), "skipped": skipped}
         except Exception as error:
@@ -98,7 +98,7 @@ class Worker:
         import ray
 
         actor = ray.get_runtime_context().get_actor_id()
-        wait_for(self._desk.loading.remote(actor))
+        wait_for(self._writer.loading.remote(actor))
         try:
             recipe = self._make
             model = MODELS.make(recipe.name, recipe.options)
@@ -118,7 +118,7 @@ class Worker:
             self._log.info("loading %s", model.name)
             model.load()
         finally:
-            wait_for(self._desk.loaded.remote(actor))
+            wait_for(self._writer.loaded.remote(actor))
         self._log.info("loaded")
         return model
 
@@ -132,52 +132,52 @@ class Worker:
 
     def _selection(self, place: int) -> Selection:
         if place not in self._data:
-            duty = self._duties[place]
-            selection = duty.data()
-            if len(selection) != duty.n or any(selection.id(place) != id for place, id in duty.ids.items()):
+            task = self._tasks[place]
+            selection = task.data()
+            if len(selection) != task.n or any(selection.id(place) != id for place, id in task.ids.items()):
                 raise DataError(
                     f"{selection.name}: {self.name} finds {len(selection)} samples, and they are not "
-                    f"the {duty.n} of the run. Every node must see the same data."
+                    f"the {task.n} of the run. Every node must see the same data."
                 )
-            duty.protocol.prepare()
+            task.protocol.prepare()
             self._data[place] = selection
         return self._data[place]
 
     async def _examine(
-        self, model: Any, duty: TaskSpec, data: Selection, start: int, stop: int
+        self, model: Any, task: TaskSpec, data: Selection, start: int, stop: int
     ) -> tuple[BatchStats, list[InvalidRow], str | None]:
         """What came of a shard, what was left out, and the file that it is in, if it is in one."""
-        ledger: RemoteSink | ShardSink = RemoteSink(self._desk)
-        if duty.sink is not None:
-            ledger = ShardSink(ParquetShard(ParquetRun(duty.sink, duty.run), start, stop), self._desk)
-        progress = _Shard(self._desk, ledger, data)
+        sink: RemoteSink | ShardSink = RemoteSink(self._writer)
+        if task.sink is not None:
+            sink = ShardSink(ParquetShard(ParquetRun(task.sink, task.run), start, stop), self._writer)
+        progress = _Shard(self._writer, sink, data)
         work = SampleRunner(
             model,
-            duty.protocol,
-            ledger,
-            duty.run,
-            cache_salt=duty.cache_salt,
+            task.protocol,
+            sink,
+            task.run,
+            cache_salt=task.cache_salt,
             skip_invalid=data.skip_invalid,
         )
         try:
             async with model.connected():
                 await progress.count(work, progress.unsuspected(work, range(start, stop)))
                 for position in progress.suspects:
-                    await asyncio.to_thread(ledger.flush)  # what may come kills
+                    await asyncio.to_thread(sink.flush)  # what may come kills
                     await progress.count(work, progress.alone(work, position))
         finally:
-            await asyncio.to_thread(ledger.flush)
-        self._log.info("%s: %d to %d: %s", duty.run, start, stop, _told(progress.tally))
+            await asyncio.to_thread(sink.flush)
+        self._log.info("%s: %d to %d: %s", task.run, start, stop, _told(progress.tally))
         if progress.stopped:
             raise Stopped("It was stopped.")
-        return progress.tally, work.skipped, ledger.file
+        return progress.tally, work.skipped, sink.file
 
 
 class _Shard:
     """How far a replica is with a shard, and what it must be careful with."""
 
-    def __init__(self, desk: Any, ledger: RemoteSink | ShardSink, data: Selection) -> None:
-        self._desk, self._ledger, self._data = desk, ledger, data
+    def __init__(self, writer: Any, sink: RemoteSink | ShardSink, data: Selection) -> None:
+        self._writer, self._sink, self._data = writer, sink, data
         self.tally = BatchStats()
         #: Positions of samples that were under way when a replica died.
         self.suspects: list[int] = []
@@ -198,7 +198,7 @@ class _Shard:
         for ids in pages(self._data, positions, size):
             self._skip(work)
             try:
-                before = self._ledger.begin(work.run, list(ids))
+                before = self._sink.begin(work.run, list(ids))
             except Stopped:
                 self.stopped = True  # what is under way is ended
                 return
@@ -212,7 +212,7 @@ class _Shard:
         """A sample by itself, unless it was so when replicas died: then it is recorded as an error."""
         id = self._data.id(position)
         try:
-            _, died = wait_for(self._desk.begin.remote(work.run, [id], alone=True))[id]
+            _, died = wait_for(self._writer.begin.remote(work.run, [id], alone=True))[id]
         except Stopped:
             self.stopped = True
             return
@@ -228,13 +228,13 @@ class _Shard:
             log.error("%s: %s is given up: %d replicas died of it", work.run, id, died)
             reason = f"{TRIES} replicas died while they examined this sample alone"
             self.tally.add(work.give_up(position, sample, reason))
-            wait_for(self._desk.give_up.remote(work.run, id))
+            wait_for(self._writer.give_up.remote(work.run, id))
 
     def _skip(self, work: SampleRunner) -> None:
         """What was left out is not under way."""
         if new := work.skipped[self._skipped :]:
             self._skipped += len(new)
-            wait_for(self._desk.ended.remote(work.run, [bad.where for bad in new]))
+            wait_for(self._writer.ended.remote(work.run, [bad.where for bad in new]))
 
 
 def _told(tally: BatchStats) -> str:

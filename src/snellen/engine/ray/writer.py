@@ -160,7 +160,7 @@ class WriterActor:
 
 
 def wait_for(reference: Any) -> Any:
-    """What the desk answers.
+    """What the writer answers.
 
     Raises:
         SnellenError: what it raised.
@@ -178,23 +178,23 @@ def wait_for(reference: Any) -> Any:
 
 
 class RemoteSink:
-    """A ledger (see :class:`snellen.engine.recorder.ResultSink`) that the desk keeps."""
+    """A sink (see :class:`snellen.engine.recorder.ResultSink`) that the writer keeps."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
 
     def get(self, keys: Sequence[str]) -> dict[str, Response]:
-        known: dict[str, Response] = wait_for(self._desk.get.remote(list(keys)))
+        known: dict[str, Response] = wait_for(self._writer.get.remote(list(keys)))
         return known
 
     def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
-        known: dict[str, Response] = wait_for(self._desk.put.remote(list(rows)))
+        known: dict[str, Response] = wait_for(self._writer.put.remote(list(rows)))
         return known
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
         """See :meth:`WriterActor.begin_missing`."""
         before: Mapping[str, tuple[int, int] | None] = wait_for(
-            self._desk.begin_missing.remote(run, list(ids))
+            self._writer.begin_missing.remote(run, list(ids))
         )
         return before
 
@@ -202,7 +202,7 @@ class RemoteSink:
         self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
         """Seconds are counted by who knows of all replicas."""
-        wait_for(self._desk.write.remote(run, written(run, findings)))
+        wait_for(self._writer.write.remote(run, written(run, findings)))
 
     #: It is in none.
     file = None
@@ -214,23 +214,23 @@ class RemoteSink:
         by_hash = {image.sha256: image for image in images}
         if not by_hash:
             return
-        if lacking := wait_for(self._desk.without_preview.remote(list(by_hash))):
+        if lacking := wait_for(self._writer.without_preview.remote(list(by_hash))):
             wait_for(
-                self._desk.keep_previews.remote({sha256: by_hash[sha256].preview() for sha256 in lacking})
+                self._writer.keep_previews.remote({sha256: by_hash[sha256].preview() for sha256 in lacking})
             )
 
 
 class ShardSink:
-    """A ledger that is a file of its own; images get no previews."""
+    """A sink that is a file of its own; images get no previews."""
 
-    def __init__(self, shard: ParquetShard, desk: Any) -> None:
-        self._shard, self._desk = shard, desk
+    def __init__(self, shard: ParquetShard, writer: Any) -> None:
+        self._shard, self._writer = shard, writer
         self.get, self.put = shard.get, shard.put
 
     def begin(self, run: str, ids: Sequence[str]) -> Mapping[str, tuple[int, int] | None]:
         """See :meth:`WriterActor.begin_missing`."""
         todo = missing(ids, self._shard.examined)
-        before: Mapping[str, tuple[int, int] | None] = wait_for(self._desk.begin.remote(run, todo))
+        before: Mapping[str, tuple[int, int] | None] = wait_for(self._writer.begin.remote(run, todo))
         return before
 
     def record(
@@ -239,7 +239,7 @@ class ShardSink:
         rows = written(run, findings)
         self._shard.record(rows)
         self._shard.write(EVERY)
-        wait_for(self._desk.ended.remote(run, [row["id"] for row in rows.samples]))
+        wait_for(self._writer.ended.remote(run, [row["id"] for row in rows.samples]))
 
     @property
     def file(self) -> str | None:

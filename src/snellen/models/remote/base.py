@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 #: Requests under way at once where nobody says otherwise.
 CONCURRENCY = 128
 #: Samples that are looked up or stored meanwhile.
-SPARE = 16
+SPARE_WORKERS = 16
 #: Seconds within which a second try comes, at a random moment; twice as many for each further one, up to
 #: LONGEST_WAIT ("full jitter").
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
@@ -41,7 +41,7 @@ HOPELESS = frozenset({401, 403, 404})
 
 
 class RemoteModel(Model):
-    """A model behind an address. A subclass makes one try (:meth:`exchange`) and puts tries together to an
+    """A model behind an address. A subclass makes one try (:meth:`send_once`) and puts tries together to an
     answer (:meth:`ask`).
     """
 
@@ -59,16 +59,16 @@ class RemoteModel(Model):
         self._begin()
 
     @property
-    def most(self) -> int:
+    def max_concurrency(self) -> int:
         """How many requests may be under way at once."""
         return self.limits.max_concurrency or CONCURRENCY
 
     @property
     def workers(self) -> int:  # type: ignore[override]  # an attribute of Model: here it follows the limits
-        return self.most + SPARE
+        return self.max_concurrency + SPARE_WORKERS
 
     def _begin(self) -> None:
-        self._pace = Concurrency(self.most)
+        self._pace = Concurrency(self.max_concurrency)
         self._requests = PerMinute(self.retry_policy.requests_per_minute)
         self._tokens = PerMinute(self.retry_policy.tokens_per_minute)
         self._over, self._settled = asyncio.Event(), asyncio.Event()
@@ -84,7 +84,7 @@ class RemoteModel(Model):
         """Answer one request, by one :meth:`send` or several."""
 
     @abstractmethod
-    async def exchange(self, payload: Any) -> Mapping[str, Any]:
+    async def send_once(self, payload: Any) -> Mapping[str, Any]:
         """One try: send, and give the JSON that came back.
 
         Raises:
@@ -97,9 +97,9 @@ class RemoteModel(Model):
 
     @abstractmethod
     def connect(self) -> Any:
-        """An asynchronous context manager in which :meth:`exchange` works."""
+        """An asynchronous context manager in which :meth:`send_once` works."""
 
-    def weight(self, payload: Any) -> tuple[float, float]:
+    def estimate_tokens(self, payload: Any) -> tuple[float, float]:
         """About how many tokens a payload takes, into the model and, at most, out of it."""
         return 0.0, 0.0
 
@@ -220,7 +220,7 @@ class RemoteModel(Model):
         raise Stopped(f"{self.name} was stopped.")
 
     async def _try(self, payload: Any, tries: Tries) -> Mapping[str, Any]:
-        into, most_out = self.weight(payload)
+        into, most_out = self.estimate_tokens(payload)
         expected = self._tokens_each or into + most_out
         came = time.monotonic()
         if (turn := max(self._requests.turn(), self._tokens.turn(expected))) > 0:
@@ -258,7 +258,7 @@ class RemoteModel(Model):
     async def _in_time(self, payload: Any, seconds: float) -> Mapping[str, Any]:
         try:
             async with asyncio.timeout(seconds):
-                return await self.exchange(payload)
+                return await self.send_once(payload)
         except TimeoutError as error:
             raise RequestError(f"no answer within {seconds:.0f} s", billed=True) from error
 

@@ -116,7 +116,7 @@ class ChatModel(RemoteModel):
 
         # Followed redirects would take a key along to wherever they lead.
         transport = openai.DefaultAioHttpClient(
-            follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.most)
+            follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.max_concurrency)
         )
         async with openai.AsyncOpenAI(
             api_key=self._key.value or "none", base_url=self.address, max_retries=0, http_client=transport
@@ -236,7 +236,7 @@ class ChatModel(RemoteModel):
         ]
         return "\n".join([*system, *turns])
 
-    def weight(self, payload: Payload) -> tuple[float, float]:
+    def estimate_tokens(self, payload: Payload) -> tuple[float, float]:
         text = len(str(payload.body["messages"]))
         into = text_tokens(text) + sum(image_tokens(image.size) for image in payload.images)
         limits = [payload.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
@@ -256,7 +256,7 @@ class ChatModel(RemoteModel):
 
     # ── one try ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def exchange(self, payload: Payload) -> Mapping[str, Any]:
+    async def send_once(self, payload: Payload) -> Mapping[str, Any]:
         import httpx2
         import openai
 

@@ -148,7 +148,7 @@ class Endpoint(RemoteModel):
         known = {k: v for k, v in super().metadata().items() if k not in ("price_in", "price_out")}
         return known if self._price is None else {**known, "price": self._price}
 
-    def weight(self, payload: Any) -> tuple[float, float]:
+    def estimate_tokens(self, payload: Any) -> tuple[float, float]:
         return 1.0, 0.0
 
     def encode(self, image: Image) -> tuple[str, bytes]:
@@ -164,7 +164,7 @@ class Endpoint(RemoteModel):
         import aiohttp
 
         headers = {"Authorization": f"{self._scheme} {self._key.value}".strip()} if self._key else {}
-        connector = aiohttp.TCPConnector(limit=self.most)
+        connector = aiohttp.TCPConnector(limit=self.max_concurrency)
         unlimited = aiohttp.ClientTimeout(total=None)  # time is kept by whoever tries
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, timeout=unlimited
@@ -189,7 +189,7 @@ class Endpoint(RemoteModel):
         ids = match(request.continuations, own, self.mapping)
         return Response(scores=tuple(Score(max((values[i] for i in of), default=-math.inf)) for of in ids))
 
-    async def exchange(self, payload: Image) -> Mapping[str, Any]:
+    async def send_once(self, payload: Image) -> Mapping[str, Any]:
         import aiohttp
 
         media, data = await self.encoded(payload)
