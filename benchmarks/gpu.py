@@ -114,7 +114,7 @@ def exact(o: argparse.Namespace) -> dict:
     for architecture in ("llava", "qwen2_vl"):
         for dtype in ("float32", "bfloat16"):
             shared, plain = b.build(architecture, bench(o, size="tiny" if o.quick else "100m", dtype=dtype))
-            rows: dict = {"self-check": str(shared._sharing.findings)}
+            rows: dict = {"self-check": str(shared.sharing.findings)}
             for title, make in list(b.WORKLOADS.items())[: 3 if o.quick else 6]:
                 same = total = 0
                 apart = 0.0
@@ -142,7 +142,7 @@ def look(o: argparse.Namespace) -> dict:
     for architecture in o.architectures.split(","):
         took, (shared, plain) = clock(lambda a=architecture: b.build(a, bench(o)), o.device)
         table: dict = {"build s": took, "parameters": sum(p.numel() for p in shared.decoder.parameters())}
-        table["self-check"] = str(shared._sharing.findings)
+        table["self-check"] = str(shared.sharing.findings)
         table["products TFLOP/s"] = b.rate(b.SIZES[o.size], bench(o)) / 1e12
         side = 8192 if o.device == "cuda" else 512
         big = torch.randn(side, side, device=o.device, dtype=getattr(torch, o.dtype))
@@ -166,8 +166,8 @@ def look(o: argparse.Namespace) -> dict:
                 else:
                     # As many images at once as are asked for.
                     model.batch_size = count
-                    model._sharing.images = count
-                    model._sharing.clear()
+                    model.sharing.images = count
+                    model.sharing.clear()
                 times = []
                 try:
                     for repeat in range(
@@ -212,8 +212,8 @@ def profile(o: argparse.Namespace) -> dict:
         make = b.WORKLOADS[title]
         for count in (1, 16):
             shared.batch_size = count
-            shared._sharing.__dict__["images"] = count
-            shared._sharing.__dict__.pop("_once", None)
+            shared.sharing.__dict__["images"] = count
+            shared.sharing.__dict__.pop("_once", None)
             b.answered(shared, [r for i in range(count) for r in make(b.picture(i))])
             requests = [r for i in range(count) for r in make(b.picture(500 + i))]
             kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if o.device == "cuda" else [])
@@ -419,8 +419,8 @@ def memory(o: argparse.Namespace) -> dict:
         for arm, model in (("shared", shared), ("plain", plain)):
             model.batch_size = 64
             model.memory.limit = None
-            model._sharing.images = 64
-            model._sharing.clear()
+            model.sharing.images = 64
+            model.sharing.clear()
             for title in list(b.WORKLOADS)[:1] + list(b.WORKLOADS)[5:6]:
                 if arm == "plain" and "100" in title:
                     continue

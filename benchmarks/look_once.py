@@ -297,7 +297,7 @@ def answered(model: VisionLanguageModel, requests: Sequence[Request]) -> list[Re
 def one_by_one(model: VisionLanguageModel, request: Request) -> list[float]:
     """The prefix once, and then a forward pass for each name."""
     with torch.inference_mode():
-        question = model._sharing._read(request)
+        question = model.sharing._read(request)
         prefix = Prefix(model.decoder, [question.look], [question.ids], len(question.ids))
         return [BatchedSuffixes(prefix, [(0, tail)]).likelihoods([0])[0] for tail in question.tails]
 
@@ -335,7 +335,7 @@ def rate(size: dict[str, Any], options: argparse.Namespace) -> float:
 
 def operations(model: VisionLanguageModel, requests: Sequence[Request], generated: int) -> float:
     """Of one look, all tokens of a forest that follow it, and those that were generated."""
-    sharing = model._sharing
+    sharing = model.sharing
     with torch.inference_mode():
         questions = [sharing._read(request) for request in requests]
     stems = [q.ids + tail[:-1] for q in questions for tail in (q.tails or ([],))]
@@ -381,7 +381,7 @@ def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, An
     parameters = sum(p.numel() for p in shared.decoder.parameters())
     print(
         f"\n{architecture}: {parameters / 1e6:.0f} M parameters, {options.dtype} on {options.device}, "
-        f"{torch.get_num_threads()} thread(s), {shared._sharing.findings}, "
+        f"{torch.get_num_threads()} thread(s), {shared.sharing.findings}, "
         f"products by the {shared.metadata().get('matmul', 'usual')} route"
     )
     rows = []
@@ -407,7 +407,7 @@ def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, An
                 took, again = seconds(lambda r=requests: one_by_one(shared, r[0]), options.device)
                 row["one by one"].append(took)
                 assert decisions(ours) == [max(range(len(again)), key=again.__getitem__)]
-            count = shared._sharing.images
+            count = shared.sharing.images
             many = [r for i in range(count) for r in make(picture(1000 * number + 100 * repeat + 100 + i))]
             took, _ = seconds(lambda r=many: answered(shared, r), options.device)
             row["together"].append(took / count)
@@ -417,7 +417,7 @@ def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, An
         if title == "likelihood of 100 names":
             hundred = row["plain"]
         rows.append(row)
-        report(row, shared._sharing.images)
+        report(row, shared.sharing.images)
     return rows
 
 

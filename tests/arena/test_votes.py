@@ -274,7 +274,7 @@ def runs(workspace):
 
 class TestRecorded:
     def test_battles_are_of_stored_answers(self, runs):
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         arena = Recorded(vote_store, runs, repeat=0, overlap=0, rng=Random(0))
         assert arena.players == tuple(f"model-{k} closed-set?rounds=1" for k in range(3))
         seen = set()
@@ -296,7 +296,7 @@ class TestRecorded:
         assert set(vote_store.met().values()) == {12}
 
     def test_its_propensity_is_that_of_the_pair_when_it_was_drawn(self, runs):
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         arena = Recorded(vote_store, runs, repeat=0, rng=Random(3))
         for _ in range(9):
             before = propensities(arena.players, vote_store.met())
@@ -307,7 +307,7 @@ class TestRecorded:
 
     def test_disagreements_first(self, runs):
         arena = Recorded(
-            VoteStore(runs[0]._store), runs, disagreements_first=True, repeat=0, overlap=0, rng=Random(0)
+            VoteStore(runs[0].store), runs, disagreements_first=True, repeat=0, overlap=0, rng=Random(0)
         )
         order = []
         while (one := arena.deal("me")) is not None:
@@ -318,7 +318,7 @@ class TestRecorded:
         assert order == sorted(order, reverse=True)  # whichever pair they are of
 
     def test_a_battle_without_a_vote_is_dealt_again(self, runs):
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         arena = Recorded(vote_store, runs, repeat=0, rng=Random(0))
         one = arena.deal("me")
         assert arena.deal("me").id == one.id
@@ -327,7 +327,7 @@ class TestRecorded:
         assert arena.deal("me").id != one.id
 
     def test_others_are_shown_the_same_now_and_then(self, runs):
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         arena = Recorded(vote_store, runs, repeat=0, overlap=1.0, rng=Random(0))
 
         def five(voter):
@@ -352,7 +352,7 @@ class TestRecorded:
         assert sorted(names.values()) == ["model-0 closed-set?rounds=1", "model-0 closed-set?rounds=2"]
 
     def test_what_cannot_be_compared(self, runs, workspace):
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         with pytest.raises(UsageError, match="at least two"):
             Recorded(vote_store, [runs[0], runs[0]])
         other = run(
@@ -364,7 +364,7 @@ class TestRecorded:
             Recorded(vote_store, [runs[0], other])
 
     def test_wrong_answers_and_agreement_are_told(self, runs):
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         arena = Recorded(vote_store, runs, repeat=0, rng=Random(0))
         wrong = told = 0
         while (one := arena.deal("me")) is not None:
@@ -642,11 +642,11 @@ class TestExchange:
     def test_images_leave_as_files(self, runs, tmp_path):
         from snellen.web.images import BattleImages
 
-        vote_store = VoteStore(runs[0]._store)
+        vote_store = VoteStore(runs[0].store)
         dealt = Recorded(vote_store, runs, repeat=0, rng=Random(0)).deal("me")
         assert dealt is not None
         vote(vote_store, dealt, "left")
-        album = BattleImages(runs[0]._store, tmp_path / "images")
+        album = BattleImages(runs[0].store, tmp_path / "images")
         (row,) = export(vote_store, "dpo", album)
         (path,) = row["images"]
         from PIL import Image

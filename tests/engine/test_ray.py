@@ -93,7 +93,7 @@ def cluster(plugin):
 
 def rows_of(found: Run) -> list[dict[str, Any]]:
     """Everything that was predicted and answered, without how long it took."""
-    return [{k: v for k, v in row.items() if k != "latencies"} for row in found._store.rows(found.id)]
+    return [{k: v for k, v in row.items() if k != "latencies"} for row in found.store.rows(found.id)]
 
 
 def figures_of(found: Run) -> dict[str, Any]:

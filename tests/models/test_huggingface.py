@@ -116,7 +116,7 @@ def test_planted_faults_would_be_seen(scorer, monkeypatch):
     """A wrong image, mask or position moves log-likelihoods by 100 times the tolerance: the tests
     above could not pass with one of them."""
     if scorer._prefix != "off":
-        pytest.skip("the faults of prefix sharing are planted in test_look_once.py")
+        pytest.skip("the faults of prefix sharing are planted in test_prefix_cache.py")
     request = questions(Kind.SCORE)[1]
     right = scores(answers(scorer, [request], 16))
     plain = VisionLanguageModel._inputs
@@ -228,7 +228,7 @@ def test_cut_off_answers_say_so(model):
 
 
 def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
-    if model._model.config.model_type in UNPADDED or model._sharing.way is Strategy.VISION:
+    if model._model.config.model_type in UNPADDED or model.sharing.way is Strategy.VISION:
         pytest.skip("its batches are of one prompt length, or image, and these are ragged")
     whole = answers(model, questions(), 16)
     sizes = []

@@ -111,7 +111,7 @@ def forced(
     model: VisionLanguageModel, way: Strategy, images: int = 1, batch_size: int = 16
 ) -> VisionLanguageModel:
     """A model that takes this way, so many images at once."""
-    sharing = model._sharing
+    sharing = model.sharing
     sharing.findings = sharing.found = Findings(way, 0.0, {})
     sharing.images, sharing._tokens = images, 10**6
     model.batch_size = batch_size
@@ -191,10 +191,10 @@ class TestBothWays:
 
     def test_a_small_budget_changes_nothing(self, name, shared, plain_texts, plain_scores, monkeypatch):
         """Not even where every branch is run alone."""
-        monkeypatch.setattr(shared._sharing, "budget", lambda: 1)
+        monkeypatch.setattr(shared.sharing, "budget", lambda: 1)
         for way, images in ways(name):
             forced(shared, way, images)
-            shared._sharing.clear()
+            shared.sharing.clear()
             found = answers(shared, ragged())
             assert [r.text for r in found] == [r.text for r in plain_texts]
             assert (
@@ -203,7 +203,7 @@ class TestBothWays:
 
     def test_waves_go_on_from_the_same_prefix(self, name, shared, plain_texts, monkeypatch):
         """What is asked later of the same image is answered from the prefix that was kept for it."""
-        assert shared._sharing.way is WAYS[name]
+        assert shared.sharing.way is WAYS[name]
         made = count_prefixes(monkeypatch)
         found = []
         requests = ragged(colors=("red",))[4:6]
@@ -213,7 +213,7 @@ class TestBothWays:
         assert [r.text for r in found[:2]] == [r.text for r in plain_texts[4:6]]
         assert len(made) == 1
         shared.close()
-        assert shared._sharing.clusters(more)
+        assert shared.sharing.clusters(more)
         answers(shared, more)
         assert len(made) == 2
 
@@ -290,7 +290,7 @@ class TestSelfCheck:
         folder = tiny.save(name, tmp_path, scale=6.0 if dtype == "float32" else 3.0)
         model = made(VisionLanguageModel, f"hf:{folder}?dtype={dtype}")
         with caplog.at_level(logging.INFO, "snellen"):
-            assert model._sharing.way is WAYS[name]
+            assert model.sharing.way is WAYS[name]
         declared = WAYS[name] is Strategy.PLAIN
         assert len(caplog.records) == (0 if declared else 1)
         if not declared:
@@ -312,29 +312,29 @@ class TestSelfCheck:
         folder = tiny.save(name, tmp_path, scale=2.0 if (name, dtype) == ("qwen3_5", "bfloat16") else 6.0)
         model = made(VisionLanguageModel, f"hf:{folder}?dtype={dtype}")
         model.load()
-        model._sharing.images = 1
-        way = model._sharing.way
+        model.sharing.images = 1
+        way = model.sharing.way
         assert way is (Strategy.ROWS if fault == "leak" else way)
         assert way not in ((Strategy.PACKED,) if fault == "leak" else (Strategy.PACKED, Strategy.ROWS))
 
     @pytest.mark.parametrize("attn", ["eager", "sdpa"])
     def test_whatever_computes_attention(self, attn, tmp_path):
         folder = tiny.save("gemma3", tmp_path)
-        assert made(VisionLanguageModel, f"hf:{folder}?attn={attn}")._sharing.way is Strategy.PACKED
+        assert made(VisionLanguageModel, f"hf:{folder}?attn={attn}").sharing.way is Strategy.PACKED
 
     def test_attention_that_takes_no_mask_runs_in_rows(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Prefix, "attention", "flash_attention_2")
         model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
-        assert model._sharing.way is Strategy.ROWS
-        assert "takes no mask" in str(model._sharing.findings)
+        assert model.sharing.way is Strategy.ROWS
+        assert "takes no mask" in str(model.sharing.findings)
 
     def test_a_processor_that_joins_text_and_image_is_run_for_each_prompt(self, tmp_path, monkeypatch):
         """Tokens that cannot be put together are not: the forward pass is shared all the same."""
         folder = tiny.save("llava", tmp_path)
         monkeypatch.setattr(ImageContext, "continued", lambda self, text: [7, *self.ids])
         model = made(VisionLanguageModel, f"hf:{folder}")
-        assert model._sharing.way is Strategy.PACKED
-        assert not model._sharing.reader.splices
+        assert model.sharing.way is Strategy.PACKED
+        assert not model.sharing.reader.splices
         plain = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
         requests = ragged()[:6]
         prefixes = count_prefixes(monkeypatch)
@@ -346,8 +346,8 @@ class TestSelfCheck:
             raise RuntimeError("no such luck")
 
         model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
-        monkeypatch.setattr(type(model._sharing), "_check", broken)
-        assert model._sharing.way is Strategy.PLAIN
+        monkeypatch.setattr(type(model.sharing), "_check", broken)
+        assert model.sharing.way is Strategy.PLAIN
         assert "the self-check failed: RuntimeError: no such luck" in caplog.text
         assert answers(model, ragged()[:3])
 
@@ -361,7 +361,7 @@ class TestSelfCheck:
         folder = tiny.save("llava", tmp_path)
         model = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
         answers(model, ragged()[:3])
-        assert model._sharing.found is None
+        assert model.sharing.found is None
         assert "prefix" not in model.metadata()
         assert model.identity() != MODELS.make(f"hf:{folder}").identity()
         assert MODELS.make(f"hf:{folder}").identity() == MODELS.make(f"hf:{folder}?prefix=on").identity()
@@ -399,7 +399,7 @@ class TestVision:
             for t in ("What?", "Is it? Is it?", "A")
         ]
         expected = answers(plain, requests)
-        assert model._sharing.way is Strategy.VISION
+        assert model.sharing.way is Strategy.VISION
         tower = type(model._model.model.vision_tower)
         seen = []
         real = tower.forward
@@ -438,22 +438,22 @@ class TestTogether:
 
     def test_long_lists_of_names_take_fewer_images_at_once(self, llava):
         model = forced(made(VisionLanguageModel, f"hf:{llava}"), Strategy.PACKED, images=8)
-        model._sharing._tokens = 600
-        assert [model._sharing.at_once(names) for names in (0, 20, 1000)] == [8, 7, 3]
+        model.sharing._tokens = 600
+        assert [model.sharing.at_once(names) for names in (0, 20, 1000)] == [8, 7, 3]
 
     def test_samples_drawn_warm_share_nothing(self, llava):
         model = made(VisionLanguageModel, f"hf:{llava}")
         warm = [ask((picture(),), "?", max_tokens=5) for _ in range(3)]
         warm = [replace(r, decoding=Decoding(5, temperature=1.0, draw=i)) for i, r in enumerate(warm)]
-        assert model._sharing.clusters(warm) == []
+        assert model.sharing.clusters(warm) == []
 
     def test_small_models_take_more_images_at_once(self, llava):
         model = made(VisionLanguageModel, f"hf:{llava}")
-        assert model._sharing.way is Strategy.PACKED
-        assert model._sharing.images == model.batch_size
+        assert model.sharing.way is Strategy.PACKED
+        assert model.sharing.images == model.batch_size
         for parameter in (huge := made(VisionLanguageModel, f"hf:{llava}")).decoder.parameters():
             parameter.numel = lambda: 10**10
-        assert huge._sharing.images == 1
+        assert huge.sharing.images == 1
 
 
 class TestForesight:
@@ -474,7 +474,7 @@ class TestForesight:
     def test_before_the_check_nothing_is(self, llava):
         model = made(VisionLanguageModel, f"hf:{llava}")
         model.prefetch(ragged()[:6])
-        assert not model._sharing.reader._looks
+        assert not model.sharing.reader._looks
 
     def test_a_reader_keeps_some(self):
         class Tensors(dict):
@@ -510,7 +510,7 @@ class TestBudget:
             parse_bytes("cache_budget", value)
 
     def test_it_is_an_option(self, llava):
-        assert made(VisionLanguageModel, f"hf:{llava}?cache_budget=2GB")._sharing.budget() == 2**31
+        assert made(VisionLanguageModel, f"hf:{llava}?cache_budget=2GB").sharing.budget() == 2**31
         with pytest.raises(BadOption, match="cache_budget='much'"):
             MODELS.make(f"hf:{llava}?cache_budget=much")
 

@@ -26,13 +26,13 @@ class Run:
     """A stored run."""
 
     def __init__(self, store: Store, run: str, row: dict[str, Any] | None = None) -> None:
-        self._store = store
+        self.store = store
         self.id = run
         self._given = row
 
     @cached_property
     def _row(self) -> dict[str, Any]:
-        return self._store.run(self.id) if self._given is None else self._given
+        return self.store.run(self.id) if self._given is None else self._given
 
     @property
     def status(self) -> str:
@@ -62,7 +62,7 @@ class Run:
     @property
     def where(self) -> str:
         """What a command takes besides to find its workspace."""
-        return self._store.option
+        return self.store.option
 
     @property
     def primary(self) -> str:
@@ -102,7 +102,7 @@ class Run:
     @property
     def predictions(self) -> pd.DataFrame:
         """One row a sample (see :meth:`snellen.storage.store.Store.frame`)."""
-        return self._store.frame(self.id)
+        return self.store.frame(self.id)
 
     @property
     def outcomes(self) -> pd.DataFrame:
@@ -110,22 +110,22 @@ class Run:
         import pandas as pd
 
         columns = ("id", "label", "prediction", "outcome", "images", "metrics")
-        rows = ([row[name] for name in columns] for row in self._store.findings(self.id))
+        rows = ([row[name] for name in columns] for row in self.store.findings(self.id))
         return pd.DataFrame(rows, columns=list(columns))
 
     def first_error(self) -> str:
         """Why the first of the samples that ended in an error did; empty where none did."""
-        with closing(self._store.findings(self.id)) as rows:
+        with closing(self.store.findings(self.id)) as rows:
             return str(next((row["reason"] for row in rows if row["outcome"] == Outcome.ERROR), ""))
 
     def first(self, most: int) -> list[dict[str, Any]]:
         """The first samples, with id and label."""
-        with closing(self._store.sample_rows(self.id)) as rows:
+        with closing(self.store.sample_rows(self.id)) as rows:
             return list(islice(rows, most))
 
     def samples(self) -> Iterator[dict[str, Any]]:
         """All samples in the order of the data set, as :meth:`sample`."""
-        return self._store.sample_rows(self.id)
+        return self.store.sample_rows(self.id)
 
     def sample(self, id: str) -> dict[str, Any]:
         """A sample: label, images (sha256), and its content: question, choices, references …
@@ -133,15 +133,15 @@ class Run:
         Raises:
             UnknownName: there is none of that id.
         """
-        return self._store.sample_row(self.id, id)
+        return self.store.sample_row(self.id, id)
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Rows of samples with their predictions, each with the responses behind it."""
-        return self._store.answered(self.id)
+        return self.store.answered(self.id)
 
     def findings(self) -> Iterator[dict[str, Any]]:
         """Rows of samples with their predictions and without what was answered."""
-        return self._store.findings(self.id)
+        return self.store.findings(self.id)
 
     def finding(self, position: int) -> dict[str, Any]:
         """The sample at a position of the data set, with its prediction.
@@ -149,7 +149,7 @@ class Run:
         Raises:
             UnknownName: there is none.
         """
-        with closing(self._store.findings(self.id, position)) as rows:
+        with closing(self.store.findings(self.id, position)) as rows:
             row = next(rows, None)
         if row is None:
             raise UnknownName(f"{self.id} has no sample at position {position}.")
@@ -157,20 +157,20 @@ class Run:
 
     def neighbours(self, position: int) -> tuple[int | None, int | None]:
         """The positions of the samples before and after one."""
-        return self._store.neighbours(self.id, position)
+        return self.store.neighbours(self.id, position)
 
     @property
     def folder(self) -> Path:
         """The folder of its workspace."""
-        return self._store.folder
+        return self.store.folder
 
     def replies(self, sample: str) -> list[Response]:
         """The responses behind one sample's prediction, in the order of asking."""
-        return self._store.replies(self.id, sample)
+        return self.store.replies(self.id, sample)
 
     def preview(self, sha256: str) -> Path:
         """Where the small preview of an image is kept."""
-        return self._store.preview_path(sha256)
+        return self.store.preview_path(sha256)
 
     def as_dict(self) -> dict[str, Any]:
         """Id, model, data, protocol, status and metrics, as JSON."""

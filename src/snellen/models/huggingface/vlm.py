@@ -49,7 +49,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     ) -> None:
         super().__init__(checkpoint)
         self._prefix = prefix
-        self._sharing = PrefixSharing(self, prefix, cache_budget)
+        self.sharing = PrefixSharing(self, prefix, cache_budget)
         config = checkpoint.config()
         text = config.get_text_config(decoder=True)
         # Where the prompt sees what follows it (PaliGemma), or is read by another half of the model, the
@@ -94,18 +94,18 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         try:
             yield
         finally:
-            self._sharing.clear()
+            self.sharing.clear()
             self._model, model.generation_config = None, own
             model.train(training)
 
     def close(self) -> None:
-        self._sharing.clear()
+        self.sharing.clear()
         super().close()
 
     def metadata(self) -> Mapping[str, Any]:
         """As of any checkpoint, and what the check of prefix sharing found, if there was one."""
         known = dict(super().metadata())
-        if known and (findings := self._sharing.found) is not None:
+        if known and (findings := self.sharing.found) is not None:
             known["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
         if known and self._matmul:
             known["matmul"] = self._matmul
@@ -116,17 +116,17 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
     @property
     def request_batch(self) -> int:
-        return REQUEST_BATCH if self._sharing.way in BRANCHES else 1
+        return REQUEST_BATCH if self.sharing.way in BRANCHES else 1
 
     prefetches = True
 
     def prefetch(self, requests: Sequence[Request]) -> None:
-        self._sharing.prefetch(requests)
+        self.sharing.prefetch(requests)
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
         """An image's questions stay together, where they share; as many images as pays."""
-        clusters = self._sharing.clusters(requests)
-        if not clusters or self._sharing.way is Strategy.PLAIN:
+        clusters = self.sharing.clusters(requests)
+        if not clusters or self.sharing.way is Strategy.PLAIN:
             return super().together(requests)
         alike: dict[Any, list[list[int]]] = {}
         for places in clusters:
@@ -134,7 +134,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
             alike.setdefault((first.kind, first.decoding, len(first.continuations)), []).append(places)
         shared = []
         for (_, _, continuations), clusters_alike in alike.items():
-            size = self._sharing.at_once(continuations) if self._sharing.way in BRANCHES else 1
+            size = self.sharing.at_once(continuations) if self.sharing.way in BRANCHES else 1
             shared += [
                 list(chain(*clusters_alike[start : start + size]))
                 for start in range(0, len(clusters_alike), size)
@@ -149,7 +149,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
         self.load()
         with torch.inference_mode():
-            if self._sharing.clusters(requests) and self._sharing.way in BRANCHES:
+            if self.sharing.clusters(requests) and self.sharing.way in BRANCHES:
                 responses = self._shared(requests)
             else:
                 responses = self.plainly(requests)
@@ -160,7 +160,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     def _shared(self, requests: Sequence[Request]) -> list[Response]:
         """Answer from shared prefixes, or, where memory is too small for them, in plain batches."""
         try:
-            return self._sharing.answer(requests)
+            return self.sharing.answer(requests)
         except OutOfMemory as error:
             log.warning("%s: %s Answering in plain batches.", self.name, error)
         self.free_memory()
@@ -168,10 +168,10 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
     @property
     def shares_vision(self) -> bool:
-        return self._sharing.way is Strategy.VISION
+        return self.sharing.way is Strategy.VISION
 
     def free_memory(self) -> None:
-        self._sharing.clear()
+        self.sharing.clear()
         super().free_memory()
 
     def _framed(self, request: Request, reply: Response) -> Response:
