@@ -728,7 +728,7 @@ class TestTuning:
         results = {one.metric_name: one.metric_value for one in card.data.eval_results}
         assert results["accuracy, closed-set"] == round(100 * found.results[0].after, 2)
         assert card.data.library_name == "peft"
-        assert found.results[0].told[2] in card.text
+        assert found.results[0].cells[2] in card.text
         assert str(tmp_path) not in (out / "adapter_config.json").read_text()
         assert not (out / ".eval_results").exists()
 

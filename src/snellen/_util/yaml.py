@@ -50,7 +50,7 @@ def read_model(path: Path, kind: type[T], what: str, **given: Any) -> T:
         absent = [str(p["loc"][-1]) for p in problems if p["type"] in ("missing", "missing_argument")]
         place = [key for key in problem["loc"] if not str(key).startswith(("function-", "dataclass"))]
         line = _line(yaml.compose(text, yaml.SafeLoader), place)
-        raise DataError(f"{path}, line {line}: {_told(problem, place, kind, given, absent)}") from error
+        raise DataError(f"{path}, line {line}: {_explain(problem, place, kind, given, absent)}") from error
     return made
 
 
@@ -81,7 +81,7 @@ def _line(node: Any, place: Sequence[Any]) -> int:
     return line
 
 
-def _told(
+def _explain(
     problem: Mapping[str, Any],
     place: Sequence[Any],
     kind: Any,

@@ -191,7 +191,7 @@ def _show(result: object, where: str) -> None:
         table.add_column(heading, justify="left" if heading in ("task", "score", "") else "right")
     colors = {"better": "green", "worse": "red", "no difference shown": "dim"}
     for row in [*result.results, *([result.weakest] if result.weakest else [])]:
-        *cells, sentence = row.told
+        *cells, sentence = row.cells
         color = colors[row.verdict]
         table.add_row(escape(row.task), row.score, str(row.paired.n), *cells, f"[{color}]{sentence}[/]")
     console.print(table)

@@ -35,7 +35,7 @@ def check_address(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise BadOption(f"{name!r} is no name on the Hub ({error}); allowed: ORG/NAME.") from error
-    with _told(name, "Nothing was done yet."):
+    with _explaining_errors(name, "Nothing was done yet."):
         HfApi().whoami()
 
 
@@ -66,7 +66,9 @@ def publish(
     from huggingface_hub import HfApi
 
     api = HfApi()
-    with _told(name, further or f"It lies in {folder}; push it later with: hf upload {name} {folder}"):
+    with _explaining_errors(
+        name, further or f"It lies in {folder}; push it later with: hf upload {name} {folder}"
+    ):
         address = api.create_repo(name, private=not public, exist_ok=True, repo_type=kind)
         if not public and api.repo_info(name, repo_type=kind).private is not True:
             raise UsageError(
@@ -84,7 +86,7 @@ def publish(
 
 
 @contextmanager
-def _told(name: str, further: str) -> Iterator[None]:
+def _explaining_errors(name: str, further: str) -> Iterator[None]:
     """What the Hub's client raises, as errors of our own."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 

@@ -198,7 +198,7 @@ def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
         if curve.rising:
             plot.invert_xaxis()  # from easy to hard, as on a wall
         plot.set_ylim(-4, 104)
-        title = told(reading) if curve.threshold else reading.verdict
+        title = format_reading(reading) if curve.threshold else reading.verdict
         plot.set_title(f"{reading.chart.removeprefix('chart:')}: {title}", fontsize=9)
         plot.set_xlabel(reading.unit, fontsize=8)
         plot.set_ylabel("right %", fontsize=8)
@@ -207,7 +207,7 @@ def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def told(reading: Reading) -> str:
+def format_reading(reading: Reading) -> str:
     """A threshold with its interval, or why there is none."""
     curve = reading.curve
     if curve.threshold is None:

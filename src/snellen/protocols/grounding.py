@@ -112,7 +112,7 @@ class Grounding(Protocol):
         )
 
     def truth(self, sample: Sample) -> str | None:
-        return "; ".join(_told(r.name, r.box) for r in sample.regions) or None
+        return "; ".join(_format_box(r.name, r.box) for r in sample.regions) or None
 
     def sample_details(self, sample: Sample) -> dict[str, Any]:
         return _true(sample)
@@ -143,7 +143,7 @@ class Grounding(Protocol):
             return failed(sample, boxes, 1, **true)
         if self.task == "refer":
             boxes = boxes[:1]
-        label = "; ".join(_told(f.name, _pixels(f, width, height)) for f in boxes)
+        label = "; ".join(_format_box(f.name, _pixels(f, width, height)) for f in boxes)
         predicted = [asdict(box) for box in boxes]
         drawn = {**true["drawn"], "predicted": [box.box for box in boxes]}
         details = {**true, "predicted": predicted, "drawn": drawn}
@@ -197,7 +197,7 @@ def _expression(sample: Sample) -> str:
     return sample.question or (sample.regions[0].name if sample.regions else "")
 
 
-def _told(name: str, box: Sequence[float]) -> str:
+def _format_box(name: str, box: Sequence[float]) -> str:
     return f"{name} [{', '.join(f'{end:.0f}' for end in box)}]".strip()
 
 

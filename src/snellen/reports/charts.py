@@ -56,7 +56,7 @@ class _Axis:
         at = math.log10(value) if self._log else value
         return round(self._begin + (self._end - self._begin) * (at - low) / (high - low), 1)
 
-    def told(self) -> list[dict[str, Any]]:
+    def tick_labels(self) -> list[dict[str, Any]]:
         """Places and texts of the ticks."""
         return [{"at": self.place(t), "text": f"{t:,.10g}"} for t in self.ticks]
 
@@ -98,8 +98,8 @@ def scatter(
         "line": line if len(best) > 1 and pareto_line else "",
         "better": pareto_line,
         "best": [marks[i]["number"] for i in best],
-        "across": across.told(),
-        "up": up.told(),
+        "across": across.tick_labels(),
+        "up": up.tick_labels(),
         "x": x + (" (log scale)" if log else ""),
         "y": y,
         "small": small,
@@ -128,4 +128,4 @@ def curves(
         lines.append(
             {"name": name, "number": number, "line": drawn, "places": places, "spans": spans, "told": values}
         )
-    return {"lines": lines, "across": across.told(), "up": up.told(), "x": x, "y": y}
+    return {"lines": lines, "across": across.tick_labels(), "up": up.tick_labels(), "x": x, "y": y}

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from snellen.metrics.format import dollars, heading_of, number
 from snellen.metrics.registry import METRICS
-from snellen.reports.tables import escape, outcomes_of, told_of
+from snellen.reports.tables import escape, format_metric, outcomes_of
 
 if TYPE_CHECKING:
     from snellen.runs.run import Run
@@ -91,7 +91,7 @@ def _scores(runs: Sequence[Run]) -> list[str]:
 
 
 def _score_of(name: str, run: Run) -> str:
-    return told_of(name, run.metrics)
+    return format_metric(name, run.metrics)
 
 
 def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> int:

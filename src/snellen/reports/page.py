@@ -161,7 +161,7 @@ def _section(run: Run) -> dict[str, Any]:
     return {
         "classifies": run.classifies,
         "scores": [(heading_of(name), plainly(name, run.metrics)) for name in shown],
-        "figures": [] if run.classifies else _told(run.metrics.protocol),
+        "figures": [] if run.classifies else _protocol_figures(run.metrics.protocol),
         "id": run.id,
         "model": run.model,
         "protocol": run.protocol,
@@ -201,7 +201,7 @@ def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
     return {"columns": columns, "rows": rows}
 
 
-def _told(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _protocol_figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A protocol's own figures in words."""
     return [
         (name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))

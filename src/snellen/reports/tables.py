@@ -32,13 +32,13 @@ __all__ = [
     "failures_table",
     "figures_table",
     "forecasts_table",
+    "format_metric",
     "harmless",
     "outcomes",
     "pairs",
     "plainly",
     "prompt_lines",
     "runs_table",
-    "told_of",
 ]
 
 
@@ -62,7 +62,7 @@ def rich_score(name: str, figure: Interval | None) -> str:
     return f"{text} [dim]{interval}[/dim]" if interval else text
 
 
-def told_of(name: str, figures: RunMetrics) -> str:
+def format_metric(name: str, figures: RunMetrics) -> str:
     """A score with its interval, and of how many samples, if not of all."""
     figure = figures.figure(name)
     known = figures.n if figure is None or figure.n is None else figure.n
@@ -72,7 +72,7 @@ def told_of(name: str, figures: RunMetrics) -> str:
 
 def plainly(name: str, figures: RunMetrics) -> str:
     """The same without any markup."""
-    return Text.from_markup(told_of(name, figures)).plain
+    return Text.from_markup(format_metric(name, figures)).plain
 
 
 def outcomes(counts: Mapping[str, int]) -> str:
@@ -150,7 +150,9 @@ def figures_table(run: Run) -> Table:
     ]
     if not figures.n:
         rows.append(("figures", "none yet: start the same command again to go on"))
-    rows += [(heading_of(name), told_of(name, figures)) for name in figures.scores if figures.figure(name)]
+    rows += [
+        (heading_of(name), format_metric(name, figures)) for name in figures.scores if figures.figure(name)
+    ]
     if (bounds := figures.accuracy_bounds) is not None:
         low, high = bounds.low, bounds.high
         rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
@@ -307,7 +309,7 @@ def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
 
 def card_table(model: str, readings: Sequence[Reading]) -> Table:
     """A model's eye-test card."""
-    from snellen.eye_test.eye_test import told
+    from snellen.eye_test.eye_test import format_reading
 
     table = Table(header_style="bold", title=f"Eye test: {escape(model)}", title_justify="left")
     for name in ("chart", "threshold (95 %)", "of", "right %", "guessing %", "outcomes", ""):
@@ -317,7 +319,7 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
         figures = reading.run.metrics
         cells = (
             escape(reading.chart),
-            told(reading),
+            format_reading(reading),
             reading.unit,
             rich_score("accuracy", figures["accuracy"]),
             percent(reading.curve.guess),

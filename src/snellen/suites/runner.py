@@ -63,7 +63,7 @@ def _plans(
 
 
 @contextmanager
-def _told(part: Part, model: str, left_out: list[str]) -> Iterator[None]:
+def _collecting_errors(part: Part, model: str, left_out: list[str]) -> Iterator[None]:
     """What a user must mend for a part is told, and the other parts go on. What a model cannot answer at all
     is no part of its suite.
     """
@@ -112,7 +112,7 @@ def forecast(
     estimates = []
     common = {"workspace": workspace, "max_cost": max_cost, "at_hand": SharedResources()}
     for part, _, model, make in _plans(suite, models, limit, **common, known_options=options or {}):
-        with _told(part, model, left_out):
+        with _collecting_errors(part, model, left_out):
             plan = make()
             estimates += [(part.name, estimate) for estimate in plan.forecasts()]
     return estimates, left_out
@@ -153,7 +153,7 @@ def run_suite(
             if model != last and last in hand.models:
                 hand.models.pop(last).close()
             last = model
-            with _told(part, model, result.left_out):
+            with _collecting_errors(part, model, result.left_out):
                 plan = make()
                 result.done += [CompletedRun(part, setting, run) for run in plan.run(watch)]
     finally:

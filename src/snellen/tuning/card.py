@@ -129,7 +129,7 @@ def _gains(results: Sequence[Result], weakest: Result | None) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {_cell(result.task)} | {result.score} | {result.paired.n} | {' | '.join(result.told)} |"
+        f"| {_cell(result.task)} | {result.score} | {result.paired.n} | {' | '.join(result.cells)} |"
         for result in [*results, *([weakest] if weakest else [])]
     ]
     lines += [

@@ -68,7 +68,7 @@ def examples(
         return _lettered(sample)
     classifies = protocol in (None, "closed-set") and sample.label is not None
     if not classifies:
-        return _told(sample, protocol, options)
+        return _examples_of(sample, protocol, options)
     assert sample.label is not None
     rng = random.Random(f"snellen/teach/{seed}/{sample.id}")
     pairs = []
@@ -93,7 +93,7 @@ def _lettered(sample: Sample) -> list[Example]:
     return [_example(sample, text, LETTERS[sample.answers[0]])]
 
 
-def _told(sample: Sample, protocol: str | None, options: Mapping[str, Any]) -> list[Example]:
+def _examples_of(sample: Sample, protocol: str | None, options: Mapping[str, Any]) -> list[Example]:
     if not sample.references or not sample.references[0].strip():
         return []
     question = sample.question or ""

@@ -52,7 +52,7 @@ class Result:
         return "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference shown"
 
     @property
-    def told(self) -> tuple[str, str, str, str]:
+    def cells(self) -> tuple[str, str, str, str]:
         """Before, after, the difference with its interval, the verdict; shares in per cent."""
         gap = self.paired.difference
         return (

@@ -177,7 +177,7 @@ class SecurityMiddleware:
             raise RuntimeError(f"{scope['type']} is not spoken here")
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
 
-        async def told(message: AsgiMessage) -> None:
+        async def send_with_headers(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 known = {name.lower() for name, _ in message["headers"]}
                 more = {"cache-control": "no-store", **HEADERS}
@@ -193,16 +193,16 @@ class SecurityMiddleware:
         if refused is None and (not length.isdecimal() or int(length) > self.policy.max_body):
             refused = 413, self._too_large
         if refused is not None:
-            await _plain(told, *refused)
+            await _plain(send_with_headers, *refused)
             return
         path = scope["path"]
         if not self.policy.admits(headers) and not path.startswith(_OPEN):
             if scope["method"] in _SAFE and "text/html" in headers.get("accept", ""):
                 query = scope.get("query_string", b"").decode("latin-1")
                 target = quote(f"{path}?{query}" if query else path)
-                await _plain(told, 303, "Log in first.", {"location": f"/login?next={target}"})
+                await _plain(send_with_headers, 303, "Log in first.", {"location": f"/login?next={target}"})
             else:
-                await _plain(told, 401, "A token is needed.", {"www-authenticate": "Bearer"})
+                await _plain(send_with_headers, 401, "A token is needed.", {"www-authenticate": "Bearer"})
             return
         taken, begun = 0, False
 
@@ -220,7 +220,7 @@ class SecurityMiddleware:
                 taken <= self.policy.max_body or begun
             ):  # what the app says of a body cut off is not the reason
                 begun = True
-                await told(message)
+                await send_with_headers(message)
 
         try:
             await self.app(scope, counted, watched)
@@ -230,7 +230,7 @@ class SecurityMiddleware:
             if not begun:  # else it is logged, and the page that says so is on its way
                 raise
         if not begun:
-            await _plain(told, 413, self._too_large)
+            await _plain(send_with_headers, 413, self._too_large)
 
     @property
     def _too_large(self) -> str:

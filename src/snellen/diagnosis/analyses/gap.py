@@ -11,8 +11,8 @@ from snellen.diagnosis.analysis import (
     Skipped,
     Subject,
     estimate_of,
+    format_estimate,
     points,
-    told,
 )
 from snellen.errors import UsageError
 from snellen.runs.run import Run
@@ -57,14 +57,20 @@ class Gap(Analysis):
             rows.append(
                 (
                     title,
-                    told(estimate_of(run)),
+                    format_estimate(estimate_of(run)),
                     f"{ok} of {run.metrics.n}",
                     points(comparison.result.difference),
                     parted,
                 )
             )
         rows += [
-            (name, told(estimate_of(run)), f"{run.metrics.outcomes['ok']} of {run.metrics.n}", "–", "–")
+            (
+                name,
+                format_estimate(estimate_of(run)),
+                f"{run.metrics.outcomes['ok']} of {run.metrics.n}",
+                "–",
+                "–",
+            )
             for name, run in beside.items()
         ]
         first = max(own, key=lambda title: estimate_of(own[title]).value)
@@ -75,8 +81,8 @@ class Gap(Analysis):
         some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
         level = gap.low >= -MARGIN
         verdict = (
-            f"At its best ({first}) {case.model} is right about {told(estimate_of(own[first]))} of the "
-            f"images, {best.model} about {told(estimate_of(best))}: {points(gap)}. "
+            f"At its best ({first}) {case.model} is right about {format_estimate(estimate_of(own[first]))} of the "
+            f"images, {best.model} about {format_estimate(estimate_of(best))}: {points(gap)}. "
             + (
                 "It stays behind under every protocol."
                 if behind

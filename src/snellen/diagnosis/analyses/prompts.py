@@ -5,7 +5,15 @@ from __future__ import annotations
 from statistics import pstdev
 from urllib.parse import quote
 
-from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Subject, estimate_of, little, told
+from snellen.diagnosis.analysis import (
+    Analysis,
+    Finding,
+    ResultTable,
+    Subject,
+    estimate_of,
+    format_estimate,
+    little,
+)
 from snellen.prompts import OPEN_WORLD
 
 
@@ -40,7 +48,7 @@ class Prompts(Analysis):
             }[shows]
         )
         rows = tuple(
-            (text, told(rates[text]), f"{run.metrics.outcomes['ok']} of {run.metrics.n}")
+            (text, format_estimate(rates[text]), f"{run.metrics.outcomes['ok']} of {run.metrics.n}")
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
         note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."

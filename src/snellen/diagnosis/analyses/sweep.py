@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Subject, estimate_of, points, told
+from snellen.diagnosis.analysis import (
+    Analysis,
+    Finding,
+    ResultTable,
+    Subject,
+    estimate_of,
+    format_estimate,
+    points,
+)
 from snellen.errors import UsageError
 from snellen.metrics.stats import Paired, paired
 from snellen.metrics.summary import cluster_of
@@ -44,9 +52,9 @@ class Sweep(Analysis):
         rows = [
             (
                 str(n),
-                *(told(estimate_of(runs[n])) for runs in lines.values()),
+                *(format_estimate(estimate_of(runs[n])) for runs in lines.values()),
                 f"{100 / n:.1f} %",
-                f"{told(estimate_of(fewer[n]))} of {fewer[n].metrics.n}" if n in fewer else "–",
+                f"{format_estimate(estimate_of(fewer[n]))} of {fewer[n].metrics.n}" if n in fewer else "–",
             )
             for n in sizes
         ]
@@ -85,8 +93,8 @@ class Sweep(Analysis):
         few, all_ = sizes[0], sizes[-1]
         line = lines[case.model]
         begun = (
-            f"With {few} names on offer it is right about {told(estimate_of(line[few]))}, with all {all_} "
-            f"about {told(estimate_of(line[all_]))}."
+            f"With {few} names on offer it is right about {format_estimate(estimate_of(line[few]))}, "
+            f"with all {all_} about {format_estimate(estimate_of(line[all_]))}."
         )
         others = [name for name in lines if name != case.model]
         if not others:

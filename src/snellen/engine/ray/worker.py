@@ -167,7 +167,7 @@ class Worker:
                     await progress.count(work, progress.alone(work, position))
         finally:
             await asyncio.to_thread(sink.flush)
-        self._log.info("%s: %d to %d: %s", task.run, start, stop, _told(progress.tally))
+        self._log.info("%s: %d to %d: %s", task.run, start, stop, _describe(progress.tally))
         if progress.stopped:
             raise Stopped("It was stopped.")
         return progress.tally, work.skipped, sink.file
@@ -237,7 +237,7 @@ class _Shard:
             wait_for(self._writer.ended.remote(work.run, [bad.where for bad in new]))
 
 
-def _told(tally: BatchStats) -> str:
+def _describe(tally: BatchStats) -> str:
     """A tally in words."""
     parts = [f"{n} {outcome}" for outcome, n in sorted(tally.outcomes.items())]
     return ", ".join([*parts, f"{tally.known} examined before"] if tally.known else parts)
