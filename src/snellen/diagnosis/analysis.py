@@ -28,9 +28,9 @@ __all__ = [
     "Skipped",
     "Subject",
     "estimate_of",
-    "format_estimate",
     "little",
     "points",
+    "with_ci",
 ]
 
 #: A difference matters little if its interval lies within so much: 5 points.
@@ -250,10 +250,10 @@ def little(gap: Estimate, *, real: bool) -> bool | None:
     return False if real else None
 
 
-def format_estimate(figure: Estimate) -> str:
+def with_ci(figure: Estimate) -> str:
     """A share in per cent with its interval.
 
-    >>> format_estimate(Estimate(0.5, 0.4, 0.6))
+    >>> with_ci(Estimate(0.5, 0.4, 0.6))
     '50.0 % (40.0–60.0)'
     """
     return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f}–{100 * figure.high:.1f})"

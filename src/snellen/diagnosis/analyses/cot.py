@@ -8,9 +8,9 @@ from snellen.diagnosis.analysis import (
     ResultTable,
     Subject,
     estimate_of,
-    format_estimate,
     little,
     points,
+    with_ci,
 )
 
 
@@ -37,7 +37,7 @@ class ChainOfThought(Analysis):
             + {True: "matters little.", False: what, None: "has no effect that these images tell."}[shows]
         )
         rows = tuple(
-            (title, format_estimate(estimate_of(run)), f"{run.metrics.outcomes['ok']} of {n}", f"{each:.1f}")
+            (title, with_ci(estimate_of(run)), f"{run.metrics.outcomes['ok']} of {n}", f"{each:.1f}")
             for title, run, each in (("plain", plain, tokens[0]), ("step by step", thought, tokens[1]))
         )
         table = ResultTable(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)

@@ -10,8 +10,8 @@ from snellen.diagnosis.analysis import (
     Skipped,
     Subject,
     estimate_of,
-    format_estimate,
     points,
+    with_ci,
 )
 
 #: Likelihoods, by how they are normalised for the length of a name.
@@ -46,19 +46,16 @@ class DecodingRules(Analysis):
         best = max(runs, key=lambda title: estimate_of(runs[title]).value)
         gap = gaps[best]
         verdict = (
-            f"Deciding otherwise ({best}) gives {format_estimate(estimate_of(runs[best]))}, generating freely from the "
-            f"list {format_estimate(estimate_of(case.closed))}: {points(gap.result.difference)}. "
+            f"Deciding otherwise ({best}) gives {with_ci(estimate_of(runs[best]))}, generating freely from the "
+            f"list {with_ci(estimate_of(case.closed))}: {points(gap.result.difference)}. "
             + (
                 "The model knows more than it says when it is free."
                 if gap.real and gap.result.difference.value > 0
                 else "That brings nothing that these images show."
             )
         )
-        rows = [("generated from the list", format_estimate(estimate_of(case.closed)), "–")]
-        rows += [
-            (t, format_estimate(estimate_of(run)), points(gaps[t].result.difference))
-            for t, run in runs.items()
-        ]
+        rows = [("generated from the list", with_ci(estimate_of(case.closed)), "–")]
+        rows += [(t, with_ci(estimate_of(run)), points(gaps[t].result.difference)) for t, run in runs.items()]
         table = ResultTable(
             ("decided by", "accuracy (95 %)", "less generated"),
             tuple(rows),

@@ -11,8 +11,8 @@ from snellen.diagnosis.analysis import (
     Skipped,
     Subject,
     estimate_of,
-    format_estimate,
     points,
+    with_ci,
 )
 from snellen.errors import UsageError
 from snellen.runs.run import Run
@@ -57,7 +57,7 @@ class Gap(Analysis):
             rows.append(
                 (
                     title,
-                    format_estimate(estimate_of(run)),
+                    with_ci(estimate_of(run)),
                     f"{ok} of {run.metrics.n}",
                     points(comparison.result.difference),
                     parted,
@@ -66,7 +66,7 @@ class Gap(Analysis):
         rows += [
             (
                 name,
-                format_estimate(estimate_of(run)),
+                with_ci(estimate_of(run)),
                 f"{run.metrics.outcomes['ok']} of {run.metrics.n}",
                 "–",
                 "–",
@@ -81,8 +81,8 @@ class Gap(Analysis):
         some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
         level = gap.low >= -MARGIN
         verdict = (
-            f"At its best ({first}) {case.model} is right about {format_estimate(estimate_of(own[first]))} of the "
-            f"images, {best.model} about {format_estimate(estimate_of(best))}: {points(gap)}. "
+            f"At its best ({first}) {case.model} is right about {with_ci(estimate_of(own[first]))} of the "
+            f"images, {best.model} about {with_ci(estimate_of(best))}: {points(gap)}. "
             + (
                 "It stays behind under every protocol."
                 if behind

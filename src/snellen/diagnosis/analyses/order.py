@@ -10,9 +10,9 @@ from snellen.diagnosis.analysis import (
     ResultTable,
     Subject,
     estimate_of,
-    format_estimate,
     little,
     points,
+    with_ci,
 )
 from snellen.metrics.stats import wilson
 from snellen.protocols.base import shuffled
@@ -59,8 +59,8 @@ class Order(Analysis):
         shows = False if apart else None if case.guesses else little(gap.result.difference, real=gap.real)
         verdict = (
             f"Shuffled names instead of fixed ones change accuracy by {points(gap.result.difference)}; by "
-            f"the place of the true name it goes from {format_estimate(worst)} to {format_estimate(best)}. A vote of {ROUNDS} "
-            f"rounds gives {format_estimate(estimate_of(voted))} after {format_estimate(estimate_of(case.closed))} for one. Order "
+            f"the place of the true name it goes from {with_ci(worst)} to {with_ci(best)}. A vote of {ROUNDS} "
+            f"rounds gives {with_ci(estimate_of(voted))} after {with_ci(estimate_of(case.closed))} for one. Order "
             + {
                 True: "matters little.",
                 False: "matters here.",
@@ -70,7 +70,7 @@ class Order(Analysis):
         places = ResultTable(
             ("true name stands in", "accuracy of the first round", "samples"),
             tuple(
-                (f"fifth {p + 1} of the list", format_estimate(wilson(right[p], asked[p])), str(asked[p]))
+                (f"fifth {p + 1} of the list", with_ci(wilson(right[p], asked[p])), str(asked[p]))
                 for p in range(PARTS)
                 if asked[p]
             ),
@@ -78,7 +78,7 @@ class Order(Analysis):
         rounds_ = ResultTable(
             ("rounds", "accuracy of the vote", "votes that agree"),
             tuple(
-                (str(r), format_estimate(wilson(wins[r], len(rows))), f"{100 * agree[r]:.1f} %")
+                (str(r), with_ci(wilson(wins[r], len(rows))), f"{100 * agree[r]:.1f} %")
                 for r in range(1, ROUNDS + 1)
             ),
             "Of equals, the name that was given first wins.",

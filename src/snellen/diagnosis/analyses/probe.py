@@ -15,9 +15,9 @@ from snellen.diagnosis.analysis import (
     Skipped,
     Subject,
     estimate_of,
-    format_estimate,
     little,
     points,
+    with_ci,
 )
 from snellen.errors import DataError, UsageError, require
 from snellen.metrics.stats import Estimate, paired, rate
@@ -109,13 +109,13 @@ class Probe(Analysis):
         what += f" {unread} of the {len(ids)} generated answers could not be read." if unread else ""
         rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
         verdict = (
-            f"A probe on the last hidden state is right about {format_estimate(accuracies[best])} of the "
-            f"images, the answer that it generates about {format_estimate(estimate_of(case.closed))}: "
+            f"A probe on the last hidden state is right about {with_ci(accuracies[best])} of the "
+            f"images, the answer that it generates about {with_ci(estimate_of(case.closed))}: "
             f"{points(gap.difference)}. " + rare_verdict + what
         )
-        rows = [("generated (closed set)", format_estimate(estimate_of(case.closed)))]
+        rows = [("generated (closed set)", with_ci(estimate_of(case.closed)))]
         rows += [
-            (title, format_estimate(accuracy))
+            (title, with_ci(accuracy))
             for title, accuracy in sorted(accuracies.items(), key=lambda item: -item[1].value)
         ]
         table = ResultTable(

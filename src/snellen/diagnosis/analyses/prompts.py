@@ -11,8 +11,8 @@ from snellen.diagnosis.analysis import (
     ResultTable,
     Subject,
     estimate_of,
-    format_estimate,
     little,
+    with_ci,
 )
 from snellen.prompts import OPEN_WORLD
 
@@ -48,7 +48,7 @@ class Prompts(Analysis):
             }[shows]
         )
         rows = tuple(
-            (text, format_estimate(rates[text]), f"{run.metrics.outcomes['ok']} of {run.metrics.n}")
+            (text, with_ci(rates[text]), f"{run.metrics.outcomes['ok']} of {run.metrics.n}")
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
         note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."

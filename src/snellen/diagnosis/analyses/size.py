@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Skipped, Subject, format_estimate
+from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Skipped, Subject, with_ci
 from snellen.metrics.stats import Estimate, rate
 
 #: Groups where size is a number.
@@ -36,11 +36,11 @@ class Size(Analysis):
         )
         apart = _apart(accuracies[worst], accuracies[best])
         verdict = (
-            f"By {what}, accuracy goes from {format_estimate(accuracies[worst])} ({worst}) to "
-            f"{format_estimate(accuracies[best])} ({best}): "
+            f"By {what}, accuracy goes from {with_ci(accuracies[worst])} ({worst}) to "
+            f"{with_ci(accuracies[best])} ({best}): "
             + ("size matters here." if apart else "no difference that these images show.")
         )
-        rows = tuple((name, format_estimate(accuracies[name]), str(len(groups[name]))) for name in order)
+        rows = tuple((name, with_ci(accuracies[name]), str(len(groups[name]))) for name in order)
         table = ResultTable((what, "accuracy (95 %)", "samples"), rows)
         figures = {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
         return Finding(

@@ -10,8 +10,8 @@ from snellen.diagnosis.analysis import (
     ResultTable,
     Subject,
     estimate_of,
-    format_estimate,
     points,
+    with_ci,
 )
 from snellen.errors import UsageError
 from snellen.metrics.stats import Paired, paired
@@ -52,9 +52,9 @@ class Sweep(Analysis):
         rows = [
             (
                 str(n),
-                *(format_estimate(estimate_of(runs[n])) for runs in lines.values()),
+                *(with_ci(estimate_of(runs[n])) for runs in lines.values()),
                 f"{100 / n:.1f} %",
-                f"{format_estimate(estimate_of(fewer[n]))} of {fewer[n].metrics.n}" if n in fewer else "–",
+                f"{with_ci(estimate_of(fewer[n]))} of {fewer[n].metrics.n}" if n in fewer else "–",
             )
             for n in sizes
         ]
@@ -93,8 +93,8 @@ class Sweep(Analysis):
         few, all_ = sizes[0], sizes[-1]
         line = lines[case.model]
         begun = (
-            f"With {few} names on offer it is right about {format_estimate(estimate_of(line[few]))}, "
-            f"with all {all_} about {format_estimate(estimate_of(line[all_]))}."
+            f"With {few} names on offer it is right about {with_ci(estimate_of(line[few]))}, "
+            f"with all {all_} about {with_ci(estimate_of(line[all_]))}."
         )
         others = [name for name in lines if name != case.model]
         if not others:
