@@ -46,8 +46,8 @@ class DecodingRules(Analysis):
         best = max(runs, key=lambda title: estimate_of(runs[title]).value)
         gap = gaps[best]
         verdict = (
-            f"Deciding otherwise ({best}) gives {with_ci(estimate_of(runs[best]))}, generating freely from the "
-            f"list {with_ci(estimate_of(case.closed))}: {points(gap.result.difference)}. "
+            f"Deciding otherwise ({best}) gives {with_ci(estimate_of(runs[best]))}, generating freely from "
+            f"the list {with_ci(estimate_of(case.closed))}: {points(gap.result.difference)}. "
             + (
                 "The model knows more than it says when it is free."
                 if gap.real and gap.result.difference.value > 0

@@ -59,8 +59,9 @@ class Order(Analysis):
         shows = False if apart else None if case.guesses else little(gap.result.difference, real=gap.real)
         verdict = (
             f"Shuffled names instead of fixed ones change accuracy by {points(gap.result.difference)}; by "
-            f"the place of the true name it goes from {with_ci(worst)} to {with_ci(best)}. A vote of {ROUNDS} "
-            f"rounds gives {with_ci(estimate_of(voted))} after {with_ci(estimate_of(case.closed))} for one. Order "
+            f"the place of the true name it goes from {with_ci(worst)} to {with_ci(best)}. A vote of "
+            f"{ROUNDS} rounds gives {with_ci(estimate_of(voted))} after "
+            f"{with_ci(estimate_of(case.closed))} for one. Order "
             + {
                 True: "matters little.",
                 False: "matters here.",
