@@ -215,6 +215,10 @@ def diagnosis(case):
 class TestDiagnosis:
     def test_every_part_finds_something(self, diagnosis):
         assert [one.part for one in diagnosis.findings] == list(parts())
+        assert [one.title for one in diagnosis.findings] == [
+            *("The gap", "Fewer names", "Wordings", "Order of names", "Chain of thought", "Decoding"),
+            *("Probe", "Exposure", "Size", "Confusions"),
+        ]
         assert diagnosis.left_out == {}
         json.dumps(diagnosis.as_dict())
 

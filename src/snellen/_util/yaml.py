@@ -45,7 +45,7 @@ def read_model(path: Path, kind: type[T], what: str, **given: Any) -> T:
         made: T = _adapter(cast("Any", kind)).validate_python({**values, **given})
     except ValidationError as error:
         problems = error.errors()
-        # A misspelled key is told rather than the one that is missing for it.
+        # A misspelled key comes first: the one that is missing for it is its consequence.
         problem = next((p for p in problems if p["type"] in UNEXPECTED), problems[0])
         absent = [str(p["loc"][-1]) for p in problems if p["type"] in ("missing", "missing_argument")]
         place = [key for key in problem["loc"] if not str(key).startswith(("function-", "dataclass"))]

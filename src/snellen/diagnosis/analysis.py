@@ -238,6 +238,11 @@ def estimate_of(run: Run) -> Estimate:
     return Estimate(figure.value, figure.low, figure.high)
 
 
+def understood(run: Run) -> str:
+    """How many of a run's answers could be read, of how many."""
+    return f"{run.metrics.outcomes['ok']} of {run.metrics.n}"
+
+
 def little(gap: Estimate, *, real: bool) -> bool | None:
     """Whether a difference matters little: True where its interval lies within ``MARGIN``, False where it is
     significant beyond that, None where these images do not tell.

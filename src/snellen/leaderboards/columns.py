@@ -30,6 +30,17 @@ class Column:
     is_known: Callable[[Entry], bool] | None = None
 
 
+def _words(name: str, read: Callable[[Entry], str | None], heading: str = "") -> Column:
+    """A column of words, which is there where some entry has any."""
+    return Column(
+        name=name,
+        heading=heading or name,
+        text=lambda entry: read(entry) or MISSING,
+        numeric=False,
+        is_known=lambda entry: bool(read(entry)),
+    )
+
+
 COLUMNS = (
     Column(name="speed", heading="items/s", text=lambda e: number(e.speed)),
     Column(name="memory", heading="memory GB", text=lambda e: giga(e.memory)),
@@ -42,34 +53,10 @@ COLUMNS = (
         text=lambda e: short_number(e.info.parameters),
         is_known=lambda e: e.info.parameters is not None,
     ),
-    Column(
-        name="open",
-        heading="weights",
-        text=lambda e: {True: "open", False: "proprietary", None: MISSING}[e.info.open],
-        numeric=False,
-        is_known=lambda e: e.info.open is not None,
-    ),
-    Column(
-        name="licence",
-        heading="licence",
-        text=lambda e: e.info.licence or MISSING,
-        numeric=False,
-        is_known=lambda e: bool(e.info.licence),
-    ),
-    Column(
-        name="vision",
-        heading="vision",
-        text=lambda e: e.info.vision or MISSING,
-        numeric=False,
-        is_known=lambda e: bool(e.info.vision),
-    ),
-    Column(
-        name="language",
-        heading="language",
-        text=lambda e: e.info.language or MISSING,
-        numeric=False,
-        is_known=lambda e: bool(e.info.language),
-    ),
+    _words("open", lambda e: {True: "open", False: "proprietary", None: ""}[e.info.open], heading="weights"),
+    _words("licence", lambda e: e.info.licence),
+    _words("vision", lambda e: e.info.vision),
+    _words("language", lambda e: e.info.language),
     Column(name="date", heading="date", text=lambda e: e.date[:10], numeric=False),
 )
 

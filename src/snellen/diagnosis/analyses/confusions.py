@@ -72,9 +72,7 @@ class Confusions(Analysis):
             part=self.name,
             title="Confusions",
             verdict=verdict,
-            about="",
             tables=tables,
-            charts=(),
             figures=figures,
             runs=(case.closed.id,),
         )

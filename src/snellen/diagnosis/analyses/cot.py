@@ -10,6 +10,7 @@ from snellen.diagnosis.analysis import (
     estimate_of,
     little,
     points,
+    understood,
     with_ci,
 )
 
@@ -37,7 +38,7 @@ class ChainOfThought(Analysis):
             + {True: "matters little.", False: what, None: "has no effect that these images tell."}[shows]
         )
         rows = tuple(
-            (title, with_ci(estimate_of(run)), f"{run.metrics.outcomes['ok']} of {n}", f"{each:.1f}")
+            (title, with_ci(estimate_of(run)), understood(run), f"{each:.1f}")
             for title, run, each in (("plain", plain, tokens[0]), ("step by step", thought, tokens[1]))
         )
         table = ResultTable(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)
@@ -46,9 +47,7 @@ class ChainOfThought(Analysis):
             part=self.name,
             title="Chain of thought",
             verdict=verdict,
-            about="",
             tables=(table,),
-            charts=(),
             figures=figures,
             runs=(plain.id, thought.id),
             shows=shows,

@@ -70,11 +70,9 @@ class DecodingRules(Analysis):
         ids = (case.closed.id, *(run.id for run in runs.values()))
         return Finding(
             part=self.name,
-            title="DecodingRules",
+            title="Decoding",
             verdict=verdict,
-            about="",
             tables=(table,),
-            charts=(),
             figures=figures,
             runs=ids,
         )

@@ -12,6 +12,7 @@ from snellen.diagnosis.analysis import (
     Subject,
     estimate_of,
     points,
+    understood,
     with_ci,
 )
 from snellen.errors import UsageError
@@ -52,22 +53,20 @@ class Gap(Analysis):
         gaps = case.differences(own, best)
         for title, run in own.items():
             comparison = gaps[title]
-            parted = "yes" if comparison.real else "no"
-            ok = run.metrics.outcomes["ok"]
             rows.append(
                 (
                     title,
                     with_ci(estimate_of(run)),
-                    f"{ok} of {run.metrics.n}",
+                    understood(run),
                     points(comparison.result.difference),
-                    parted,
+                    "yes" if comparison.real else "no",
                 )
             )
         rows += [
             (
                 name,
                 with_ci(estimate_of(run)),
-                f"{run.metrics.outcomes['ok']} of {run.metrics.n}",
+                understood(run),
                 "–",
                 "–",
             )

@@ -140,7 +140,6 @@ class Probe(Analysis):
             part=self.name,
             title="Probe",
             verdict=verdict,
-            about="",
             tables=(table,),
             charts=charts,
             figures=figures,

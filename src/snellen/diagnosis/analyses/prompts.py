@@ -12,6 +12,7 @@ from snellen.diagnosis.analysis import (
     Subject,
     estimate_of,
     little,
+    understood,
     with_ci,
 )
 from snellen.prompts import OPEN_WORLD
@@ -48,7 +49,7 @@ class Prompts(Analysis):
             }[shows]
         )
         rows = tuple(
-            (text, with_ci(rates[text]), f"{run.metrics.outcomes['ok']} of {run.metrics.n}")
+            (text, with_ci(rates[text]), understood(run))
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
         note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."
@@ -63,9 +64,7 @@ class Prompts(Analysis):
             part=self.name,
             title="Wordings",
             verdict=verdict,
-            about="",
             tables=(table,),
-            charts=(),
             figures=figures,
             runs=ids,
             shows=shows,

@@ -47,9 +47,7 @@ class Size(Analysis):
             part=self.name,
             title="Size",
             verdict=verdict,
-            about="",
             tables=(table,),
-            charts=(),
             figures=figures,
             runs=(case.closed.id,),
         )

@@ -76,7 +76,6 @@ class Sweep(Analysis):
             part=self.name,
             title="Fewer names",
             verdict=verdict,
-            about="",
             tables=(table,),
             charts=charts,
             figures=figures,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 #: Seconds in which replicas that are told to stop may end what they have under way.
 GRACE = 30.0
-#: Seconds in which the threads of Ray Data end once they are told to.
+#: Seconds in which the threads of Ray Data end once they are to stop.
 THREADS_END = 2.0
 #: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
 SILENCE = 20.0

@@ -1,4 +1,4 @@
-"""What other processes are told: which model to make, and which run to work on."""
+"""What other processes need to know: which model to make, and which run to work on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def identity_of(model: Model) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """An examination as a replica is told of it.
+    """A run as a replica needs to know it.
 
     Args:
         data: makes the samples; called in each replica.
