@@ -443,7 +443,7 @@ def test_confusions_within_a_sort(tmp_path):
             Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / name / f"{i}.png")
     case = Subject(model="pico:llava", data=f"folder:{tmp_path / 'photos'}", store=Store(tmp_path / "ws"))
     said = iter(["polar bear"] * 8 + ["cat"] * 4)
-    case.hand.models["pico:llava"] = case.subject = Scripted(
+    case.resources.models["pico:llava"] = case.subject = Scripted(
         lambda request: next(said), "pico:llava", batch_size=12
     )
     found = diagnose(case, ["confusions"])

@@ -24,6 +24,7 @@ from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, Pack
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext, Reader
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.self_check import Findings, Strategy
+from snellen.models.huggingface.prefix_cache.strategy import MAX_FAILURES
 from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.runs.plan import Filters, Plan
@@ -266,6 +267,9 @@ class TestBothWays:
         found = answers(shared, ragged(Kind.SCORE))
         assert (scores(found) - scores(plain_scores)).abs().max() < TOLERANCE
         assert "plain batches" in caplog.text
+        for _ in range(3):
+            answers(shared, ragged(Kind.SCORE)[:2])
+        assert caplog.text.count("plain batches") == MAX_FAILURES, "it does not try for ever"
 
 
 def count_prefixes(monkeypatch) -> list[int]:

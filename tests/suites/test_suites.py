@@ -545,20 +545,20 @@ def test_one_budget_for_all_parts(workspace):
     assert found
     from snellen.runs.plan import Plan, SharedResources
 
-    hand = SharedResources()
+    resources = SharedResources()
     for _ in range(2):
         Plan(
             models=["pico:llava"],
             data=["chart:shapes"],
             protocols=["rank"],
             max_cost=5.0,
-            at_hand=hand,
+            resources=resources,
             workspace=workspace,
         )
-    assert hand.budget is not None
-    assert hand.budget.most == 5
-    assert len(hand.models) == 1
-    assert len(hand.selections) == 1
+    assert resources.budget is not None
+    assert resources.budget.most == 5
+    assert len(resources.models) == 1
+    assert len(resources.selections) == 1
 
 
 def test_figures_by_name():

@@ -60,16 +60,16 @@ def chromium() -> Iterator[Browser]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """The built-in models on the built-in chart."""
     found = Store(tmp_path_factory.mktemp("browser") / "workspace")
-    hand = SharedResources()
+    resources = SharedResources()
     Plan(
         models=["pico:llava", "pico:llava-skewed", "pico:clip"],
         data=["chart:shapes"],
         protocols=["closed-set?rounds=2", "rank"],
         filters=Filters(limit=56),
         workspace=found,
-        at_hand=hand,
+        resources=resources,
     ).run()
-    for model in hand.models.values():
+    for model in resources.models.values():
         model.close()
     yield found
     found.close()

@@ -117,12 +117,12 @@ class Subject:
     watch: Watch | None = None
     max_cost: float | None = None
     max_concurrency: int | None = None
-    hand: SharedResources = field(default_factory=SharedResources)
+    resources: SharedResources = field(default_factory=SharedResources)
 
     def __post_init__(self) -> None:
         self._plan(self.model, "closed-set?rounds=1", self.filters)  # refuses what cannot be asked
-        self.subject: Model = self.hand.models[self.model]
-        self.selection: Selection = next(iter(self.hand.selections.values()))
+        self.subject: Model = self.resources.models[self.model]
+        self.selection: Selection = next(iter(self.resources.selections.values()))
         if len(self.selection.labels) < 2:
             raise DataError(f"{self.data} has no classes, and a diagnosis is of classification.")
 
@@ -172,7 +172,7 @@ class Subject:
             workspace=self.store,
             max_cost=self.max_cost,
             max_concurrency=self.max_concurrency,
-            at_hand=self.hand,
+            resources=self.resources,
         )
 
     @cached_property
@@ -211,7 +211,7 @@ class Subject:
 
     def close(self) -> None:
         """Give back what models took."""
-        for model in self.hand.models.values():
+        for model in self.resources.models.values():
             model.close()
 
 

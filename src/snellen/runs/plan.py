@@ -149,7 +149,7 @@ class Plan:
     #: Options of those protocols that have them.
     known_options: Mapping[str, Any] = field(default_factory=dict)
     #: What several plans share.
-    at_hand: SharedResources | None = None
+    resources: SharedResources | None = None
     #: Where copies of the models run; None for this process.
     engine: Engine | None = None
     #: ``parquet:URL``: where copies write predictions and answers, instead of the workspace.
@@ -209,12 +209,12 @@ class Plan:
         if not isinstance(name, str):
             return self.filters.apply(name, self.seed)
         key = repr((name, sorted(options.items()), self.filters, self.seed))
-        if self.at_hand is not None and key in self.at_hand.selections:
-            return self.at_hand.selections[key]
+        if self.resources is not None and key in self.resources.selections:
+            return self.resources.selections[key]
         self._sources[name] = DataSource(name, options, self.filters, self.seed, few)
         selection = self._sources[name]()
-        if self.at_hand is not None:
-            self.at_hand.selections[key] = selection
+        if self.resources is not None:
+            self.resources.selections[key] = selection
         return selection
 
     def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
@@ -234,8 +234,8 @@ class Plan:
 
     def _make(self, name: str | Model, limits: Limits) -> Model:
         """A model that knows what this plan says of all models."""
-        if isinstance(name, str) and self.at_hand is not None and name in self.at_hand.models:
-            return self.at_hand.models[name]
+        if isinstance(name, str) and self.resources is not None and name in self.resources.models:
+            return self.resources.models[name]
         model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
         if self.engine is not None:
             self.engine.check(model, name)
@@ -243,8 +243,8 @@ class Plan:
         model.batch_size = self.batch_size or model.batch_size
         model.limits = limits
         refuse_unpriced(model)
-        if isinstance(name, str) and self.at_hand is not None:
-            self.at_hand.models[name] = model
+        if isinstance(name, str) and self.resources is not None:
+            self.resources.models[name] = model
         return model
 
     def _limits(self) -> Limits:
@@ -254,8 +254,8 @@ class Plan:
         if most is not None and not (isinstance(most, int) and most > 0):
             raise BadOption(f"--max-concurrency {most} is not allowed; allowed: a whole number above 0.")
         budget = None if cost is None else Budget(cost)
-        if self.at_hand is not None:
-            budget = self.at_hand.budget = self.at_hand.budget or budget
+        if self.resources is not None:
+            budget = self.resources.budget = self.resources.budget or budget
         return Limits(most, budget)
 
     @cached_property
@@ -299,7 +299,7 @@ class Plan:
             finally:
                 if executor is not None:
                     executor.close()
-            if self.at_hand is None:
+            if self.resources is None:
                 model.close()
         return self.runs
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,43 +24,50 @@ if TYPE_CHECKING:
 __all__ = ["forecast", "run_suite"]
 
 
-def _plans(
-    suite: Suite, models: Sequence[str], limit: int | None, **common: Any
-) -> Iterator[tuple[Part, dict[str, Any], str, Callable[[], Plan]]]:
-    """A plan for each model, part, setting and data set, so that one that is missing takes none along; model
-    by model, so that each is loaded once.
+@dataclass(frozen=True)
+class _Step:
+    """One part of a suite, in one setting, on one data set, by one model."""
+
+    part: Part
+    setting: dict[str, Any]
+    data: str
+    model: str
+
+    def plan(self, limit: int | None, **common: Any) -> Plan:
+        """The plan of this step.
+
+        Args:
+            limit: samples at most.
+            common: what all steps of the suite are planned with.
+        """
+        part = self.part
+        options = {"data": part.data_options, "protocol": part.protocol_options, "filters": part.filters}
+        for name, value in self.setting.items():
+            where, _, option = name.partition(".")
+            options[where] = {**options[where], option: value}
+        filters = dict(options["filters"])
+        if limit is not None:
+            filters["limit"] = min(limit, filters.get("limit", limit))
+        return Plan(
+            models=[self.model],
+            data=[self.data],
+            protocols=part.protocols,
+            data_options=options["data"],
+            protocol_options=options["protocol"],
+            filters=Filters(**filters),
+            **common,
+        )
+
+
+def _steps(suite: Suite, models: Sequence[str]) -> Iterator[_Step]:
+    """Each model, part, setting and data set, so that one that is missing takes none along; model by model,
+    so that each is loaded once.
     """
     for model in dict.fromkeys(models or [m for part in suite.parts for m in part.models or suite.models]):
         for part in suite.parts:
-            if not models and model not in (part.models or suite.models):
-                continue
-            for setting, data in product(part.settings(), part.data):
-                where, _, option = next(iter(setting), "").partition(".")
-                value = next(iter(setting.values()), None)
-                more = {option: value}
-                filters = {**part.filters, **(more if where == "filters" else {})}
-                if limit is not None:
-                    filters["limit"] = min(limit, filters.get("limit", limit))
-
-                def make(
-                    model: str = model,
-                    part: Part = part,
-                    data: str = data,
-                    where: str = where,
-                    filters: Any = filters,
-                    more: Any = more,
-                ) -> Plan:
-                    return Plan(
-                        models=[model],
-                        data=[data],
-                        protocols=part.protocols,
-                        data_options={**part.data_options, **(more if where == "data" else {})},
-                        protocol_options={**part.protocol_options, **(more if where == "protocol" else {})},
-                        filters=Filters(**filters),
-                        **common,
-                    )
-
-                yield part, setting, model, make
+            if models or model in (part.models or suite.models):
+                for setting, data in product(part.settings(), part.data):
+                    yield _Step(part, setting, data, model)
 
 
 @contextmanager
@@ -110,11 +118,11 @@ def forecast(
     _check_options(suite, options or {})
     left_out: list[str] = []
     estimates = []
-    common = {"workspace": workspace, "max_cost": max_cost, "at_hand": SharedResources()}
-    for part, _, model, make in _plans(suite, models, limit, **common, known_options=options or {}):
-        with _collecting_errors(part, model, left_out):
-            plan = make()
-            estimates += [(part.name, estimate) for estimate in plan.forecasts()]
+    common = {"workspace": workspace, "max_cost": max_cost, "resources": SharedResources()}
+    for step in _steps(suite, models):
+        with _collecting_errors(step.part, step.model, left_out):
+            plan = step.plan(limit, **common, known_options=options or {})
+            estimates += [(step.part.name, estimate) for estimate in plan.forecasts()]
     return estimates, left_out
 
 
@@ -145,19 +153,19 @@ def run_suite(
     result = SuiteResult(suite, limited=limit is not None)
     # One store, and one budget, for all of it.
     store = workspace if isinstance(workspace, Store) else Store(workspace)
-    hand = SharedResources()
-    common = {"workspace": store, "max_cost": max_cost, "at_hand": hand, "known_options": options or {}}
+    resources = SharedResources()
+    common = {"workspace": store, "max_cost": max_cost, "resources": resources}
     last = ""
     try:
-        for part, setting, model, make in _plans(suite, models, limit, **common):
-            if model != last and last in hand.models:
-                hand.models.pop(last).close()
-            last = model
-            with _collecting_errors(part, model, result.left_out):
-                plan = make()
-                result.done += [CompletedRun(part, setting, run) for run in plan.run(watch)]
+        for step in _steps(suite, models):
+            if step.model != last and last in resources.models:
+                resources.models.pop(last).close()
+            last = step.model
+            with _collecting_errors(step.part, step.model, result.left_out):
+                plan = step.plan(limit, **common, known_options=options or {})
+                result.done += [CompletedRun(step.part, step.setting, run) for run in plan.run(watch)]
     finally:
-        for loaded in hand.models.values():
+        for loaded in resources.models.values():
             loaded.close()
     if not result.done:
         reasons = "; ".join(result.left_out[:3])

@@ -170,7 +170,7 @@ class TuningPlan:
             seed=self.config.seed,
             batch_size=self.config.batch_size,
             workspace=self.config.workspace,
-            at_hand=self.shared,
+            resources=self.shared,
         )
 
     @cached_property

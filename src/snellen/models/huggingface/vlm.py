@@ -163,6 +163,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
             return self.sharing.answer(requests)
         except OutOfMemory as error:
             log.warning("%s: %s Answering in plain batches.", self.name, error)
+            self.sharing.failed()
         self.free_memory()
         return self.plainly(requests)
 

@@ -35,6 +35,8 @@ __all__ = ["PrefixSharing", "encoded_once"]
 #: Operations of a prefill beyond which more images at once gain nothing on a CPU: measured, see
 #: benchmarks/RESULTS.md.
 WORTHWHILE = 8e11
+#: Batches in a row that did not fit, after which no more are tried: each try costs a garbage collection.
+MAX_FAILURES = 2
 
 log = logging.getLogger("snellen")
 
@@ -104,6 +106,7 @@ class PrefixSharing:
     def __init__(self, model: SharedModel, mode: PrefixMode, budget: int | None) -> None:
         self._model, self._mode, self._bytes = model, mode, budget
         self._tokens = 1
+        self._failures = 0
         #: The findings, once the check has been made.
         self.found: Findings | None = None
         self._reader: Reader | None = None
@@ -208,8 +211,10 @@ class PrefixSharing:
 
     def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
         """The places of requests that are worth sharing: about the same images, and several, or with
-        continuations.
+        continuations. None once memory was too small for several batches in a row.
         """
+        if self._failures >= MAX_FAILURES:
+            return []
         groups: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
             # A draw has a seed of its own, and what may be said differs from request to request.
@@ -241,6 +246,7 @@ class PrefixSharing:
             else:
                 answers = self._generate(chosen, requests[0].decoding)
             responses |= zip(shared, answers, strict=True)
+        self._failures = 0
         return [responses[i] for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:
@@ -250,6 +256,10 @@ class PrefixSharing:
                 request = requests[places[0]]
                 with suppress(Exception):  # what is wrong with a request is said when it is answered
                     self.reader.read(self._model.prompt(request.messages), request.images)
+
+    def failed(self) -> None:
+        """Record that a batch did not fit into memory, even one image at a time."""
+        self._failures += 1
 
     def clear(self) -> None:
         """Give back what is kept for questions to come."""
