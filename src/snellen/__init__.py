@@ -88,7 +88,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are loaded when they are first used: importing snellen costs nothing."""
+    """Load public names on first use, so that importing snellen costs nothing."""
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(import_module(home), name)

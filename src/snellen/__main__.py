@@ -1,4 +1,4 @@
-"""``python -m snellen``: what ``accelerate launch -m snellen tune …`` starts in every process."""
+"""Run ``python -m snellen``, which ``accelerate launch -m snellen tune …`` starts in every process."""
 
 from snellen.cli import main
 

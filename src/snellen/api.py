@@ -44,15 +44,15 @@ def run(
     sink: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
-    """Examine one model under one protocol (or the data set's own) on one data set.
+    """Evaluate one model on one data set under one protocol (by default, the data set's own).
 
-    Started again, it asks only what is missing; a finished run comes back as it is.
+    Rerunning resumes: only missing samples are evaluated, and a finished run is returned unchanged.
 
     >>> run(model="pico:llava", data="chart:shapes", limit=28).metrics["accuracy"]  # doctest: +SKIP
     {'value': 0.96, 'low': 0.82, 'high': 0.99}
 
     Raises:
-        UsageError: as :class:`Plan`.
+        UsageError: as for :class:`Plan`.
     """
     # Long for its options alone.
     filters = Filters(

@@ -1,21 +1,21 @@
-"""Everything that Snellen raises on purpose.
+"""Every exception that Snellen raises on purpose.
 
 ::
 
     SnellenError
-    ├── UsageError            what was asked for cannot be done as asked (the command line exits with 2)
-    │   ├── UnknownName       no model, data set, protocol or run of that name
-    │   ├── BadOption         an option that is not there, or a value that it does not take
-    │   ├── MissingExtra      an optional dependency that is not installed
-    │   ├── Unsupported       a model that cannot answer what a protocol asks
-    │   ├── DataError         a data set that is not there, is empty, or contradicts itself
-    │   │   └── ImageError    an image that is missing, broken, or too large to decode
-    │   ├── ModelError        a checkpoint that is not there or cannot be loaded
-    │   └── Conflict          what can be done once was done already: a second vote
-    ├── Stopped               a run ended before its end, with what it has: too many failures, or money
+    ├── UsageError            invalid input (the command line exits with 2)
+    │   ├── UnknownName       no model, data set, protocol or run has this name
+    │   ├── BadOption         an unknown option, or a value that it does not accept
+    │   ├── MissingExtra      an optional dependency is not installed
+    │   ├── Unsupported       the model cannot do what the protocol asks for
+    │   ├── DataError         a data set is missing, empty or inconsistent
+    │   │   └── ImageError    an image is missing, broken, or too large to decode
+    │   ├── ModelError        a checkpoint is missing or cannot be loaded
+    │   └── Conflict          a one-time action was repeated, such as a second vote
+    ├── Stopped               a run stopped early: too many failures, or over budget
     └── StoreError            the workspace cannot be read or written
 
-Each message says what was refused, the value, what is allowed, and what to do next.
+Each message names the value, says what is wrong with it and what is allowed, and gives the next step.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ __all__ = [
 
 
 class SnellenError(Exception):
-    """The base of all errors that Snellen raises on purpose."""
+    """Base class of all exceptions that Snellen raises on purpose."""
 
 
 class UsageError(SnellenError):
-    """What was asked for cannot be done as asked."""
+    """The input is invalid."""
 
 
 class UnknownName(UsageError):
@@ -58,7 +58,7 @@ class UnknownName(UsageError):
 
 
 class BadOption(UsageError):
-    """An option is unknown, or does not take this value."""
+    """An option is unknown or does not accept this value."""
 
 
 class MissingExtra(UsageError):
@@ -66,11 +66,11 @@ class MissingExtra(UsageError):
 
 
 class Unsupported(UsageError):
-    """A model cannot answer what a protocol asks."""
+    """The model cannot do what the protocol asks for."""
 
 
 class DataError(UsageError):
-    """A data set is not there, is empty, or contradicts itself."""
+    """A data set is missing, empty or inconsistent."""
 
 
 class ImageError(DataError):
@@ -78,19 +78,19 @@ class ImageError(DataError):
 
 
 class ModelError(UsageError):
-    """A checkpoint is not there or cannot be loaded."""
+    """A checkpoint is missing or cannot be loaded."""
 
 
 class Conflict(UsageError):
-    """What can be done only once was done already."""
+    """A one-time action was repeated."""
 
 
 class Stopped(SnellenError):
-    """A run ended before its end. What was answered is kept, and the run can be gone on with."""
+    """A run stopped early. Answers so far are saved, and the run can be resumed."""
 
 
 class Interrupted(Stopped):
-    """A user ended it before its end."""
+    """The user interrupted a run."""
 
 
 class StoreError(SnellenError):
@@ -98,7 +98,7 @@ class StoreError(SnellenError):
 
 
 def reason_of(error: BaseException) -> str:
-    r"""What somebody else's error says, in one line: its type and its first line.
+    r"""Summarize an exception in one line: its type and the first line of its message.
 
     >>> reason_of(ValueError("no\nand more"))
     'ValueError: no'
@@ -108,7 +108,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest known word, or nothing.
+    """Return `` Did you mean 'x'?`` for the closest known word, or an empty string.
 
     >>> did_you_mean("closedset", ["closed-set", "rank"])
     " Did you mean 'closed-set'?"
@@ -121,7 +121,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency.
 
     Raises:
-        MissingExtra: it is not installed; the message names the extra that brings it.
+        MissingExtra: it is not installed; the message names the extra to install.
     """
     try:
         return import_module(module)

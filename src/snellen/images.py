@@ -1,4 +1,4 @@
-"""The only room that decodes pixels or reads an image address: limits, hashing, encoding."""
+"""The only module that decodes images or reads image files: limits, hashing, encoding."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ __all__ = [
     "preview",
 ]
 
-#: What an image file may be at most, checked before it is decoded.
+#: Limits of an image file, checked before it is decoded.
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
-#: Formats that are decoded, whatever a file is called.
+#: Formats that are decoded, whatever the file extension.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-#: What people may upload: formats, pixels.
+#: Limits of uploads: formats, pixels.
 UPLOADS = ("PNG", "JPEG", "MPO", "WEBP")
 UPLOAD_PIXELS = 24_000_000
-#: The EXIF tag that says how a picture is to be turned.
+#: The EXIF orientation tag.
 ORIENTATION = 0x0112
-#: The values of that tag for pictures that lie on a side.
+#: Orientations that swap width and height.
 QUARTERS = (5, 6, 7, 8)
 EXTENSIONS = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split())
 
 
 class Image:
-    """An image by promise: read, hashed and decoded when asked, and then kept while the sample lives.
+    """A lazy image: read, hashed and decoded on first use, then cached while the sample lives.
 
     Args:
-        load: gives the encoded bytes.
-        name: its address in words, for messages.
+        load: returns the encoded bytes.
+        name: the image's location, for messages.
     """
 
     def __init__(self, load: Callable[[], bytes], name: str) -> None:
@@ -59,12 +59,12 @@ class Image:
 
     @classmethod
     def from_path(cls, path: Path) -> Image:
-        """The image in a file; at most ``MAX_BYTES`` of it are read."""
+        """Return the image in a file; at most ``MAX_BYTES`` are read."""
         return cls(lambda: _read(path), str(path))
 
     @classmethod
     def recorded(cls, sha256: str, size: tuple[int, int] | None, load: Callable[[], bytes]) -> Image:
-        """An image whose hash is known, and its size in pixels where it matters; ``load`` gives the bytes."""
+        """Return an image whose hash, and optionally size in pixels, is known; ``load`` returns its bytes."""
         image = cls(load, f"image {sha256[:12]}")
         image.sha256 = sha256
         if size is not None:
@@ -73,7 +73,7 @@ class Image:
 
     @cached_property
     def data(self) -> bytes:
-        """The encoded bytes, as they stand in the file.
+        """The encoded bytes, exactly as in the file.
 
         Raises:
             ImageError: missing, unreadable, empty, or larger than ``MAX_BYTES``.
@@ -82,15 +82,15 @@ class Image:
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the encoded bytes, in hex."""
+        """The SHA-256 hash of the encoded bytes, in hex."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def pixels(self) -> Pixels:
-        """The picture in RGB, upright, as a person would see it.
+        """The picture in upright RGB, as a person would see it.
 
         Raises:
-            ImageError: as :func:`decode`.
+            ImageError: as for :func:`decode`.
         """
         if self._pixels is None:
             self._pixels = decode(self.data, self.name)
@@ -102,20 +102,21 @@ class Image:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture in pixels, read off the header; no pixel is decoded.
+        """Width and height of the upright picture in pixels, read from the header without decoding.
 
         Raises:
-            ImageError: as :func:`decode`.
+            ImageError: as for :func:`decode`.
         """
         width, height = self._known.size
         return (height, width) if self._known.turned else (width, height)
 
     def preview(self, side: int = 192) -> bytes:
-        """A JPEG of at most ``side`` pixels a side. Pixels are not kept for it: a large JPEG is decoded at a
+        """Return a JPEG of at most ``side`` pixels a side. Pixels are not cached: a large JPEG is decoded at
+        a
         fraction of its size, which is faster.
 
         Raises:
-            ImageError: as :func:`decode`.
+            ImageError: as for :func:`decode`.
         """
         small = self._pixels or decode(self.data, self.name, at_least=side)
         return preview(small, side)
@@ -123,14 +124,14 @@ class Image:
     def as_sent(
         self, formats: Collection[str], max_side: int | None = None, max_bytes: int | None = None
     ) -> tuple[str, bytes]:
-        """Media type and encoded bytes for a server that takes these formats (Pillow's names).
+        """Return the media type and encoded bytes for a server that accepts these formats (Pillow's names).
 
-        The bytes are the original ones where they can be: in one of the formats, upright, of one frame, and
-        within the limits. Else the picture is encoded again: as PNG where it was without loss, as JPEG of
-        quality 95 where it was not or where PNG would be too large, smaller by and by until it fits.
+        The original bytes are sent if they have an accepted format, are upright, have a single frame, and are
+        within the limits. Otherwise the picture is re-encoded: lossless sources as PNG; lossy ones, and those
+        whose PNG would be too large, as JPEG of quality 95, downscaled step by step until it fits.
 
         Raises:
-            ImageError: as :func:`decode`.
+            ImageError: as for :func:`decode`.
         """
         known = self._known
         plain = known.format in formats and known.upright and known.frames == 1
@@ -160,7 +161,7 @@ class Image:
 
 def _read(path: Path) -> bytes:
     try:
-        if not path.is_file():  # a pipe would be waited for, a device read for ever
+        if not path.is_file():  # opening a pipe would block, reading a device might never end
             what = "a folder, not an image" if path.is_dir() else "no such file"
             raise ImageError(f"{path}: cannot be read ({what}).")
         with path.open("rb") as file:
@@ -169,21 +170,20 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
     if len(data) > MAX_BYTES:
         raise ImageError(
-            f"{path}: images of at most {MAX_BYTES:,} bytes are read, and it is larger. "
-            "Shrink the file or remove it."
+            f"{path}: larger than the limit of {MAX_BYTES:,} bytes per image. Shrink the file or remove it."
         )
     return data
 
 
 def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
-    """Decode an image to upright RGB: the first frame, transparency over white.
+    """Decode an image to upright RGB: the first frame, with transparency over white.
 
     Args:
-        at_least: how many pixels a side are enough: a JPEG may then be decoded at a fraction of its size.
+        at_least: the pixels a side that suffice; a JPEG may then be decoded at a fraction of its size.
 
     Raises:
-        ImageError: empty, not an image, truncated, or of more than ``MAX_PIXELS`` pixels (which is
-            read off the header, before any pixel is decoded).
+        ImageError: empty, not an image, truncated, or larger than ``MAX_PIXELS`` pixels (checked in the
+            header, before decoding).
     """
     from PIL import ImageOps
 
@@ -195,18 +195,18 @@ def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
 
 
 class _Known(NamedTuple):
-    """What an image's header says."""
+    """The properties in an image's header."""
 
     format: str
     size: tuple[int, int]
     upright: bool
-    turned: bool  # by a quarter, so that height and width change places
+    turned: bool  # by 90 degrees, which swaps height and width
     frames: int
 
 
 def _header(data: bytes, name: str) -> _Known:
     with _opened(data, name) as file:
-        # To look for an orientation where there is none would decode a PNG.
+        # Looking for an orientation that is not there would decode a PNG.
         tagged = any(key in file.info for key in ("exif", "xmp", "XML:com.adobe.xmp"))
         way = file.getexif().get(ORIENTATION, 1) if tagged else 1
         return _Known(file.format or "", file.size, way == 1, way in QUARTERS, getattr(file, "n_frames", 1))
@@ -214,12 +214,12 @@ def _header(data: bytes, name: str) -> _Known:
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
-    """The opened file, its size checked; what goes wrong with it becomes an ImageError."""
+    """Open an image and check its size; any failure becomes an ImageError."""
     from PIL import Image as pillow
     from PIL import UnidentifiedImageError
 
     if not data:
-        raise ImageError(f"{name}: an empty file, not an image. Remove it.")
+        raise ImageError(f"{name}: the file is empty. Remove it.")
     try:
         with pillow.open(io.BytesIO(data), formats=_formats()) as file:
             width, height = file.size
@@ -229,14 +229,14 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image that can be read. Remove or replace it.") from error
+        raise ImageError(f"{name}: not a readable image. Remove or replace it.") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise ImageError(f"{name}: a broken image ({error}). Remove or replace it.") from error
 
 
 def _too_large(name: str, size: str) -> ImageError:
     return ImageError(
-        f"{name}: {size}; at most {MAX_PIXELS:,} pixels are decoded. Shrink the image or remove it."
+        f"{name}: {size}, and the limit is {MAX_PIXELS:,} pixels. Shrink the image or remove it."
     )
 
 
@@ -256,7 +256,7 @@ def _to_rgb(image: Pixels) -> Pixels:
         values = np.asarray(image, dtype=np.float64)
         if image.mode.startswith("I;16"):
             top = 65535.0
-        else:  # 32 bits or floats, which say nothing of their range
+        else:  # 32 bits or floats, whose range is unknown
             most = values.max(initial=0)
             top = 65535.0 if most > 255 else 255.0 if most > 1 else 1.0
         return pillow.fromarray((values * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -268,28 +268,28 @@ def _to_rgb(image: Pixels) -> Pixels:
 
 
 def encode(image: Pixels, format: str = "PNG", quality: int = 95) -> bytes:
-    """The encoded bytes of a picture."""
+    """Encode a picture."""
     buffer = io.BytesIO()
-    # Fast compression: charts are noisy, so more effort gains next to nothing.
+    # Fast compression: more effort gains next to nothing on noisy charts.
     image.save(buffer, format, **({"compress_level": 1} if format == "PNG" else {"quality": quality}))
     return buffer.getvalue()
 
 
 def cleaned(data: bytes, name: str) -> bytes:
-    """An upload decoded and encoded again: the pixels and nothing else, no EXIF, comment or profile. A JPEG
-    stays one (quality 92), all else becomes a PNG.
+    """Decode and re-encode an upload, keeping only its pixels: no EXIF, comments or profile. A JPEG
+    stays a JPEG (quality 92); everything else becomes a PNG.
 
     Raises:
-        ImageError: as :func:`decode`; or no PNG, JPEG or WebP, or of more than ``UPLOAD_PIXELS`` pixels.
+        ImageError: as for :func:`decode`; or not a PNG, JPEG or WebP, or more than ``UPLOAD_PIXELS`` pixels.
     """
     from PIL import Image as pillow
 
     known = _header(data, name)
     if known.format not in UPLOADS:
-        raise ImageError(f"{name}: {known.format} images are not taken. Allowed: PNG, JPEG, WebP.")
+        raise ImageError(f"{name}: {known.format} images are not accepted. Allowed: PNG, JPEG, WebP.")
     if known.size[0] * known.size[1] > UPLOAD_PIXELS:
         raise ImageError(
-            f"{name}: {known.size[0]} x {known.size[1]} pixels; at most {UPLOAD_PIXELS:,} are taken. "
+            f"{name}: {known.size[0]} x {known.size[1]} pixels; at most {UPLOAD_PIXELS:,} are accepted. "
             "Shrink the image."
         )
     picture = decode(data, name)
@@ -299,12 +299,12 @@ def cleaned(data: bytes, name: str) -> bytes:
 
 
 def is_hash(text: str) -> bool:
-    """Whether a text is a sha256 in hex, and nothing that leads elsewhere."""
+    """Return whether a text is a SHA-256 hash in hex, so that it is safe in a path."""
     return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def preview(image: Pixels, side: int = 192) -> bytes:
-    """A JPEG of at most ``side`` pixels a side."""
+    """Return a JPEG of at most ``side`` pixels a side."""
     small = image.copy()
     small.thumbnail((side, side))
     return encode(small, "JPEG", 75)

@@ -1,8 +1,8 @@
-"""The wordings that protocols ask by default, in one place.
+"""The default prompts of all protocols, in one place.
 
-The shared text stands first and what varies (names, options) last, so that key-value caches, ours and
-those of servers, are hit. ``{names}``, ``{name}``, ``{question}`` and ``{options}`` are filled by
-:func:`fill`; all other braces are plain text.
+Fixed text comes first and the variable parts (names, options) last, so that KV caches, ours and those of
+servers, are hit. :func:`fill` fills in ``{names}``, ``{name}``, ``{question}`` and ``{options}``; all
+other braces are plain text.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ OPEN_WORLD = (
     "What is the main object depicted in this photograph?",
 )
 
-#: Lettered options in the wording that LLaVA-1.5 made common.
+#: Lettered options, as LLaVA-1.5 was trained to answer them.
 MULTIPLE_CHOICE = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 SEVERAL_CHOICES = (
     "{question}\n{options}\nAnswer with the letters of all options that are right, such as A, C."
 )
-#: A chain of thought, and how it ends.
+#: A chain of thought that ends in a final line.
 COT = "Let's think step by step, and end with one line that says: Answer: followed by {what}."
 CAPTION = "Describe this image."
 CAPTION_OF_WORDS = "Describe this image in about {words} words."
 
-#: Short answers, as LLaVA-1.5 was tuned to be asked (Liu et al., arXiv 2310.03744).
+#: Short answers, as in the training data of LLaVA-1.5 (Liu et al., arXiv 2310.03744).
 SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
 YES_NO = "{question}\nAnswer the question using yes or no."
 ANSWER_AND_REASON = (
@@ -61,7 +61,7 @@ ANSWER_AND_REASON = (
 
 
 def fill(prompt: str, **values: str) -> str:
-    """Replace each ``{key}`` in a prompt by its value, in one pass; other braces stay.
+    """Replace each ``{key}`` in a prompt with its value, in one pass; other braces stay.
 
     >>> fill("Choose one from {{names}}.", names="cat, dog")
     'Choose one from {cat, dog}.'

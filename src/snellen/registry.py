@@ -1,9 +1,8 @@
-"""``scheme:rest?key=value`` to objects: models, data sets and protocols by name.
+"""Build models, data sets, protocols and metrics from names of the form ``scheme:rest?key=value``.
 
-A built-in stands in one file of its package and registers itself there; other packages add theirs
-through the entry-point groups ``snellen.models``, ``snellen.datasets``, ``snellen.protocols`` and
-``snellen.metrics``, whose
-entries are modules that register or the factories themselves.
+Each built-in is one file of its package and registers itself there. Other packages add theirs through the
+entry-point groups ``snellen.models``, ``snellen.datasets``, ``snellen.protocols`` and ``snellen.metrics``;
+an entry point names a module that registers something, or a factory.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Factory = Callable[..., Any]
 
 
 def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
-    """Split a name into scheme, rest and options (percent-encoding is undone in options alone).
+    """Split a name into scheme, rest and options (only options are percent-decoded).
 
     >>> parse_name("folder:./photos?names=raw&split=test")
     ('folder', './photos', {'names': 'raw', 'split': 'test'})
@@ -40,7 +39,7 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
     Raises:
         BadOption: an option without ``=``.
     """
-    # Options begin at the first "?" that a key and "=" follow; any other belongs to the text.
+    # Options begin at the first "?" followed by a key and "="; any other "?" belongs to the text.
     head, *more = re.split(r"\?(?=[A-Za-z_]\w*=)", name, maxsplit=1)
     tail = more[0] if more else ""
     options = {}
@@ -55,13 +54,13 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Registration:
-    """One registered scheme."""
+    """A registered scheme."""
 
     scheme: str
     factory: Factory
     example: str
-    listed: bool = True  # among the schemes; what is one of many has a list of its own
-    #: A keyword of the factory, and the dataclass that it takes, whose fields are options, too.
+    listed: bool = True  # among the schemes; benchmarks have their own list
+    #: A keyword of the factory that takes a dataclass, whose fields become options too.
     bundle: tuple[str, type] | None = None
 
     @property
@@ -85,7 +84,7 @@ class Registration:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The types of the options (other annotations may name what is not imported)."""
+        """The types of the options (other annotations may name types that are not imported)."""
         if is_dataclass(self.factory):
             return typing.get_type_hints(self.factory)
         function: Any = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
@@ -105,28 +104,28 @@ class Registration:
 
 
 def discover(package: str) -> Iterator[tuple[str, Any]]:
-    """Import the modules of a package, which register what they hold, and load the plug-ins of the
-    entry-point group of the same name: their names and what they load to.
+    """Import the modules of a package, which register their contents, and load the plug-ins of the
+    entry-point group with the same name; return them by name.
     """
     for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
         import_module(module.name)
     for point in entry_points(group=package):
         try:
             loaded = point.load()
-        except Exception as error:  # of whatever sort: it is somebody else's code
-            warnings.warn(f"The plug-in {point.name!r} of {package} does not load: {error}", stacklevel=3)
+        except Exception as error:  # of any type: it is third-party code
+            warnings.warn(f"The plug-in {point.name!r} of {package} cannot be loaded: {error}", stacklevel=3)
             continue
         yield point.name, loaded
 
 
 class Registry(Generic[T]):
-    """Schemes of one sort of thing.
+    """The schemes of one kind of object.
 
     Args:
-        sort: what they are, in messages ("model").
-        package: whose modules register the built-in ones; also the entry-point group of plug-ins.
-        takes_rest: whether a name goes on after its scheme (``folder:PATH``).
-        bare: the scheme that is probably meant by a name that is a path or ORG/NAME.
+        sort: the kind, in messages ("model").
+        package: its modules register the built-ins; also the entry-point group of plug-ins.
+        takes_rest: whether names continue after their scheme (``folder:PATH``).
+        bare: the scheme to suggest for a name that is a path or ORG/NAME.
     """
 
     def __init__(self, sort: str, package: str, *, takes_rest: bool = True, bare: str = "") -> None:
@@ -140,7 +139,7 @@ class Registry(Generic[T]):
         """Decorate a factory: ``factory([rest,] *, option=default, …)``.
 
         Args:
-            bundle: a keyword of the factory, and the dataclass that it takes, whose fields are options, too.
+            bundle: a keyword of the factory that takes a dataclass, whose fields become options too.
         """
 
         def keep(factory: Factory) -> Factory:
@@ -151,7 +150,7 @@ class Registry(Generic[T]):
 
     @property
     def entries(self) -> dict[str, Registration]:
-        """All schemes by name, built-in ones and plug-ins."""
+        """All schemes by name, built-ins and plug-ins."""
         if not self._discovered:
             self._discovered = True
             for name, loaded in discover(self.package):
@@ -164,16 +163,16 @@ class Registry(Generic[T]):
         return f", and {rest} benchmarks" if rest else ""
 
     def make(self, name: str, options: Mapping[str, Any] | None = None, **context: Any) -> T:
-        """Build what a name says.
+        """Build the object that a name describes.
 
         Args:
             name: ``scheme:rest?key=value&…``
-            options: more options, which those on the name override.
-            context: values for options of these names that nobody set.
+            options: further options; those in the name override them.
+            context: defaults for options of these names.
 
         Raises:
             UnknownName: no such scheme.
-            BadOption: an option that the scheme does not have, or a value that it does not take.
+            BadOption: an option that the scheme does not have, or a value that it does not accept.
         """
         scheme, rest, own = parse_name(name)
         known = self.entries
@@ -193,8 +192,8 @@ class Registry(Generic[T]):
                 raise BadOption(
                     f"The {self.sort} {scheme!r} has no option {key!r}."
                     f"{did_you_mean(key, entry.options)} Its options: "
-                    f"{', '.join(sorted(entry.options)) or 'none'}. An option for one of several "
-                    f"{self.sort}s goes on its name: {scheme}?option=value"
+                    f"{', '.join(sorted(entry.options)) or 'none'}. To set an option for one of several "
+                    f"{self.sort}s, add it to the name: {scheme}?option=value"
                 )
         values = {k: convert(f"{scheme}?{k}", v, entry.hints[k]) for k, v in given.items()}
         values |= {k: v for k, v in context.items() if k in entry.options and k not in values}
@@ -203,11 +202,11 @@ class Registry(Generic[T]):
 
 
 def convert(where: str, value: Any, hint: Any) -> Any:
-    """Read an option's value as its type says: bool, int, float, str, Literal, tuple of strings
-    (separated by commas), or one of these or None.
+    """Convert an option's value to its declared type: bool, int, float, str, Literal, tuple of strings
+    (comma-separated), or an optional one of these.
 
     Raises:
-        BadOption: it does not fit.
+        BadOption: the value does not fit.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):

@@ -4,7 +4,7 @@
 >>> with Server(lambda asked: "star", faults=[fault.status(429, retry_after=1)]) as server:  # doctest: +SKIP
 ...     snellen.run(model=f"openai:any?base_url={server.url}", data="folder:./photos")
 
-``python -m snellen.testing --port 8077`` serves one that answers with the first name of a list.
+``python -m snellen.testing --port 8077`` starts one that answers with the first name in the list.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ReceivedRequest:
     @property
     def text(self) -> str:
         """The texts of the last message."""
-        if not self.body["messages"]:  # of an endpoint: that is no chat
+        if not self.body["messages"]:  # an endpoint's request, which is not a chat
             return ""
         content = self.body["messages"][-1]["content"]
         if isinstance(content, str):
@@ -49,7 +49,7 @@ class ReceivedRequest:
 
     @property
     def images(self) -> list[bytes]:
-        """The images of all messages, decoded from their data addresses."""
+        """The images of all messages, decoded from their data URLs."""
         contents = [message["content"] for message in self.body["messages"]]
         parts = [part for content in contents if isinstance(content, list) for part in content]
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
@@ -57,14 +57,14 @@ class ReceivedRequest:
 
 
 Responder = Callable[[ReceivedRequest], "str | Mapping[str, Any] | Awaitable[str | Mapping[str, Any]]"]
-#: A fault answers in the place of the server: it is given the request as aiohttp knows it.
+#: A fault answers instead of the server, given the aiohttp request.
 Fault = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
 
 
 def completion(
     text: str | None, *, finish: str = "stop", model: str = "scripted", **message: Any
 ) -> dict[str, Any]:
-    """A chat completion as a server writes it; ``message`` adds to the message (``refusal=…``)."""
+    """Build a chat completion as servers return it; ``message`` adds to the message (``refusal=…``)."""
     return {
         "id": f"chatcmpl-{time.monotonic_ns()}",
         "object": "chat.completion",
@@ -82,22 +82,23 @@ def completion(
 
 
 def first_name(asked: ReceivedRequest) -> str:
-    """The first name of the list in a closed-set question; ``star`` where there is none."""
+    """Return the first name listed in a closed-set question, or ``star`` if there is none."""
     return asked.text.partition("{")[2].partition("}")[0].split(", ")[0] or "star"
 
 
 class Server:
-    """A server on loopback, in a thread of its own, between ``with`` and the end of its block.
+    """A server on loopback that runs in its own thread inside a ``with`` block.
 
     Args:
-        answer: gives a text, or a whole completion as JSON; may be a coroutine.
-        faults: what happens to the first requests instead, in order; None for a proper answer. Or a function
+        answer: returns a text or a whole completion as JSON; may be a coroutine.
+        faults: what happens to the first requests instead, in order; None means a proper answer. Or a
+            function
             of the request's number.
-        port: 0 for any that is free.
+        port: 0 for any free port.
 
     Attributes:
-        asked: every request that was received, faults and all.
-        most: how many were under way at once at most.
+        asked: every request received, including faulty ones.
+        most: the largest number of concurrent requests.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The base address."""
+        """The base URL."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     def __enter__(self) -> Server:
@@ -186,13 +187,13 @@ class Server:
 
 
 class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
-    """Faults as servers have them."""
+    """Faults that real servers have."""
 
     @staticmethod
     def status(
         code: int, message: str = "", *, retry_after: float | str | None = None, error: str = ""
     ) -> Fault:
-        """A status with an error in JSON; ``error`` is its code."""
+        """Return this status with a JSON error; ``error`` is its code."""
 
         async def go(_: web.Request) -> web.StreamResponse:
             from aiohttp import web
@@ -205,7 +206,7 @@ class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
 
     @staticmethod
     def body(content: bytes | str | Mapping[str, Any], *, kind: str = "application/json") -> Fault:
-        """A 200 with this body: broken JSON, no choices, another content type …"""
+        """Return status 200 with this body: broken JSON, no choices, another content type …"""
 
         async def go(_: web.Request) -> web.StreamResponse:
             from aiohttp import web
@@ -218,7 +219,7 @@ class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
 
     @staticmethod
     def hang(seconds: float = 3600) -> Fault:
-        """No answer for so long, and then none."""
+        """Wait this many seconds, then close the connection without an answer."""
 
         async def go(request: web.Request) -> web.StreamResponse:
             await asyncio.sleep(seconds)
@@ -228,7 +229,7 @@ class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
 
     @staticmethod
     def reset(after: bytes | None = None) -> Fault:
-        """The connection reset: before the answer, or in its middle, after these bytes of it."""
+        """Reset the connection, before the answer or after these bytes of it."""
 
         async def go(request: web.Request) -> web.StreamResponse:
             from aiohttp import web
@@ -248,7 +249,7 @@ class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
 
     @staticmethod
     def drip(content: str, seconds: float = 0.05) -> Fault:
-        """A 200 whose body comes byte by byte, so slowly."""
+        """Return status 200 with a body that arrives byte by byte."""
 
         async def go(request: web.Request) -> web.StreamResponse:
             from aiohttp import web
@@ -264,12 +265,12 @@ class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)
 
     @staticmethod
     def flood(size: int) -> Fault:
-        """A proper answer whose text is so many bytes long."""
+        """Return a proper answer whose text has this many bytes."""
         return fault.body(completion("x" * size))
 
     @staticmethod
     def script(*faults: Fault | None) -> Callable[[int], Fault | None]:
-        """These faults again and again: a function of the request's number."""
+        """Repeat these faults forever: a function of the request's number."""
         return lambda number: faults[number % len(faults)]
 
 

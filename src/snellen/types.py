@@ -1,6 +1,6 @@
-"""The words of the house: what passes between data sets, protocols, models and the store.
+"""The types that pass between data sets, protocols, models and the store.
 
-All are frozen and do no I/O (an :class:`~snellen.images.Image` is a promise that is kept when asked).
+All are frozen and do no I/O (an :class:`~snellen.images.Image` loads lazily).
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = [
 
 
 class Outcome(StrEnum):
-    """How an examination, or a single answer, ended. Only ``OK`` carries a prediction."""
+    """How the evaluation of a sample, or a single answer, ended. Only ``OK`` carries a prediction."""
 
     OK = "ok"
-    UNPARSED = "unparsed"  #: the answer names nothing that was asked for, or several things
+    UNPARSED = "unparsed"  #: the answer names none of the candidates, or several
     REFUSED = "refused"  #: the model declined to answer
-    TRUNCATED = "truncated"  #: the answer was cut off before it could be understood
-    ERROR = "error"  #: no answer came; asked again on resume
+    TRUNCATED = "truncated"  #: the answer was cut off before it could be parsed
+    ERROR = "error"  #: no answer; retried on resume
 
 
 class Kind(StrEnum):
-    """What a request wants back."""
+    """What a request asks a model for."""
 
     GENERATE = "generate"  #: a text
     SCORE = "score"  #: a number for each continuation: its log-likelihood, or a similarity
-    #: What a protocol needs where its SCORE requests offer a few short answers that their first token tells
-    #: apart (yes and no, letters): a server that gives the likeliest next tokens can do that much.
+    #: Needed by protocols whose SCORE requests offer a few short answers that differ in their first token
+    #: (yes and no, letters): a server that returns the top next tokens is enough.
     CHOOSE = "choose"
-    #: What a protocol needs whose GENERATE requests have continuations: a text that is one of them.
+    #: Needed by protocols whose GENERATE requests have continuations: the text must be one of them.
     CONSTRAIN = "constrain"
 
 
@@ -58,8 +58,8 @@ class Region:
 
     Attributes:
         box: left, top, right, bottom.
-        name: what it is, or the expression that refers to it.
-        polygon: the outline as corners (x, y), where there is one.
+        name: the object's name, or the expression that refers to it.
+        polygon: the outline as corners (x, y), if known.
     """
 
     box: tuple[float, float, float, float]
@@ -69,27 +69,27 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item of a data set. ``labels`` is the label set that all samples share (by reference)."""
+    """One item of a data set. ``labels`` is the label set, which all samples share by reference."""
 
     id: str
     images: tuple[Image, ...] = ()
     _: KW_ONLY
     label: str | None = None  #: the true class
     labels: tuple[str, ...] = ()
-    background: str | None = None  #: the label, if any, that stands for "none of the others"
+    background: str | None = None  #: the label, if any, that means "none of the others"
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     question: str | None = None
     choices: tuple[str, ...] = ()
-    answers: tuple[int, ...] = ()  #: which of the choices are right
-    references: tuple[str, ...] = ()  #: true answers or captions in free text
-    regions: tuple[Region, ...] = ()  #: what is to be found, and where it is
+    answers: tuple[int, ...] = ()  #: the correct choices
+    references: tuple[str, ...] = ()  #: reference answers or captions, as free text
+    regions: tuple[Region, ...] = ()  #: the objects to locate
     meta: Mapping[str, Any] = field(default_factory=dict)
-    turns: tuple[Message, ...] = ()  #: a whole conversation, to be taught
+    turns: tuple[Message, ...] = ()  #: a whole conversation, for fine-tuning
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: texts and images in the order in which the model sees them."""
+    """One turn: texts and images, in the order in which the model sees them."""
 
     role: Literal["system", "user", "assistant"]
     content: tuple[str | Image, ...]
@@ -107,7 +107,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How a text is generated. Temperature 0 is greedy; ``draw`` numbers repeated samples."""
+    """Decoding parameters. Temperature 0 is greedy; ``draw`` numbers repeated samples."""
 
     max_tokens: int = 32
     temperature: float = 0.0
@@ -117,15 +117,15 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question to a model. A last message of the assistant's is a beginning to be continued."""
+    """A request to a model. If the last message is the assistant's, the model continues it."""
 
     messages: tuple[Message, ...]
     kind: Kind = Kind.GENERATE
     decoding: Decoding = field(default_factory=Decoding)
-    #: Of a SCORE request what is scored; of a GENERATE request, where there are some, all that may be said.
+    #: For SCORE, the texts to score; for GENERATE, if any, the only texts allowed.
     continuations: tuple[str, ...] = ()
-    #: What the request is about. The engine sets it, for models that answer from the data (replay:); no
-    #: part of the question, so no part of what it is remembered by.
+    #: The sample, set by the engine for models that answer from the data (replay:). Not part of the
+    #: question, so not part of the cache key either.
     sample: Sample | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -136,8 +136,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A continuation's score: a log-likelihood in nats summed over ``tokens`` tokens, or, with
-    ``tokens`` = 0, a similarity or logit that no length normalisation applies to.
+    """The score of a continuation: its log-likelihood in nats, summed over ``tokens`` tokens; or, if
+    ``tokens`` is 0, a similarity or logit, to which no length normalization applies.
     """
 
     value: float
@@ -148,24 +148,25 @@ class Score:
 class Response:
     """A model's answer to one request."""
 
-    text: str = ""  #: without the thinking, where the model keeps it apart
+    text: str = ""  #: without the reasoning, if the model separates it
     _: KW_ONLY
     scores: tuple[Score, ...] = ()  #: one for each continuation
     outcome: Outcome = Outcome.OK  #: OK, REFUSED, TRUNCATED or ERROR
-    reason: str = ""  #: of an outcome that is not OK
-    latency: float = 0.0  #: seconds from asking to answering, of the batch that it came with
+    reason: str = ""  #: why the outcome is not OK
+    latency: float = 0.0  #: seconds from request to response, of its whole batch
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    prompt: str = ""  #: as it was sent, chat template and all, where the model tells
-    thinking: str = ""  #: what a reasoning model wrote before its answer
-    #: What a server said besides, as JSON: the model that it served, its usage in detail, tries …
+    prompt: str = ""  #: as sent, with the chat template applied, if the model reports it
+    thinking: str = ""  #: the reasoning before the answer
+    #: Further facts from the server, as JSON: the model that it served, detailed usage, attempts …
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What an examination found. ``label`` is the class, or the answer as text: empty unless the outcome is
-    OK, and it may be then. (Free text that was cut off is kept, and is TRUNCATED.)
+    """The result for one sample. ``label`` is the class, or the answer as text. It is empty unless the
+    outcome
+    is OK, and may be empty even then. (Truncated free text is kept, with outcome TRUNCATED.)
     """
 
     sample_id: str
@@ -173,12 +174,12 @@ class Prediction:
     _: KW_ONLY
     outcome: Outcome = Outcome.OK
     reason: str = ""
-    questions: int = 0  #: that the stop rule needed
-    ranking: tuple[str, ...] = ()  #: best first, where labels were ranked
+    questions: int = 0  #: answers that the stop rule needed
+    ranking: tuple[str, ...] = ()  #: labels by rank, best first, if they were ranked
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: A protocol's examination of a sample: yields batches of requests, is sent their responses.
+#: A protocol's evaluation of a sample: yields batches of requests, and is sent their responses.
 Examination = Generator[Sequence[Request], Sequence[Response], Prediction]
 
 
@@ -190,7 +191,9 @@ def ask(
     max_tokens: int = 32,
     **more: Any,
 ) -> Request:
-    """A user's turn: images first, then the text; one that the text names, as <image 1>, stands there."""
+    """Build a user's turn: images first, then the text. An image that the text names, as in <image 1>, is
+    placed there.
+    """
     message = Message("user", _placed(tuple(images), text))
     return Request((message,), kind, Decoding(max_tokens=max_tokens), **more)
 

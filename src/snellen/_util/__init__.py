@@ -1,1 +1,1 @@
-"""Small helpers that any package may use; nothing here imports a package above it."""
+"""Small helpers for every package; nothing here imports a package above it."""

@@ -1,4 +1,4 @@
-"""Coroutines for callers that are none."""
+"""Run coroutines from synchronous code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, in a thread of its own where an event loop runs already (a notebook).
+    """Run a coroutine to completion, in its own thread if an event loop is already running (a notebook).
 
     Raises:
-        KeyboardInterrupt: it was interrupted; what it does when it is cancelled is done. Interrupted again,
-            nothing is waited for.
+        KeyboardInterrupt: interrupted; the coroutine's cancellation has completed. A second interrupt does
+            not wait for it.
     """
     try:
         asyncio.get_running_loop()

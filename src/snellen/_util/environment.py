@@ -1,4 +1,4 @@
-"""The machine and the packages that an examination runs on, as far as they tell."""
+"""The machine and the packages that a run used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["available_memory", "git_hash", "hardware", "peak_rss", "versions"]
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a figure, as far as they are there."""
+    """Versions of Python and of the installed packages that can change a figure."""
     packages = {"python": platform.python_version()}
     for package in ("torch", "transformers", "tokenizers", "numpy", "pillow"):
         with suppress(metadata.PackageNotFoundError):
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine, as far as it tells: processor, cores, memory, GPU (only where torch is in use)."""
+    """The machine, as far as known: processor, cores, memory, GPU (only if torch is in use)."""
     import psutil
 
     machine: dict[str, Any] = {
@@ -48,7 +48,7 @@ def _processor() -> str:
 
 
 def peak_rss() -> int:
-    """The most memory that this process has held so far, in bytes."""
+    """The peak memory of this process, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
@@ -61,14 +61,14 @@ def peak_rss() -> int:
 
 
 def available_memory() -> int:
-    """Memory that processes can still take without swapping, in bytes."""
+    """Memory that can be allocated without swapping, in bytes."""
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
 def git_hash() -> str | None:
-    """The commit of the repository around the working directory, ``-dirty`` where it has changes."""
+    """The commit of the repository around the working directory, with ``-dirty`` if it has changes."""
     try:
         command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and hashes of folders."""
+"""Atomic file writes, and hashes of folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["hash_files", "write_atomic"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file, and the folders that lead to it; readers see the old content or the new, never a part.
+    """Write a file atomically, creating its folders; readers see the old content or the new, never a part.
 
     Raises:
         OSError: it cannot be written.
@@ -27,10 +27,10 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def hash_files(folder: Path, files: Iterable[Path]) -> str:
-    """Hash the names and contents of files (sha256, hex).
+    """Hash the names and contents of files (SHA-256, hex).
 
     Args:
-        folder: what the files' names are relative to, so that a folder has one hash wherever it lies.
+        folder: the names are relative to it, so that a folder has the same hash wherever it is.
     """
     digest = hashlib.sha256()
     for file in sorted(files):

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face Hub can be reached. Asked once, so that being offline costs no minute."""
+"""Check once whether the Hugging Face Hub can be reached, so that working offline costs no minute."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["check_hub"]
 
 @lru_cache(maxsize=1)
 def check_hub() -> bool:
-    """Find out whether the Hub can be reached, and if not tell huggingface_hub, which would else try
-    each file five times, half a minute long. Behind a proxy nothing is tried: it is taken as reachable.
+    """Check whether the Hub can be reached; if not, put huggingface_hub into offline mode, since it would
+    retry
+    each file five times, for half a minute. Behind a proxy the Hub is taken as reachable, without a check.
     """
     constants: Any = require("huggingface_hub.constants", "local", "The Hugging Face Hub")
     require("huggingface_hub.utils.logging", "local", "The Hugging Face Hub").set_verbosity_error()

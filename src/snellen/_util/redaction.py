@@ -1,4 +1,4 @@
-"""Secrets are taken out of whatever is stored, logged or shown."""
+"""Remove secrets from everything that is stored, logged or shown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 __all__ = ["guard", "redact", "storable"]
 
-#: What stands in a secret's place.
+#: Replaces a secret.
 MASK = "[redacted]"
-#: Values that are secret in this process: keys that were read from the environment.
+#: Secret values of this process: keys read from the environment.
 _secrets: set[str] = set()
 
-#: What looks like a secret, whoever wrote it: the user's part of an address, a bearer's token, keys as the
-#: providers make them, and parameters of such names.
+#: Patterns of secrets: the user part of a URL, bearer tokens, keys in the formats of the providers,
+#: and parameters with such names.
 _PATTERNS = (
     (re.compile(r"(?<=://)[^/\s@\"'<>]+@"), ""),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
@@ -22,8 +22,8 @@ _PATTERNS = (
 
 
 def guard(secret: str) -> None:
-    """Take this value out of everything that is redacted from now on. Words that servers of one's own are
-    given for a key ("none", "EMPTY", "ollama") are none, and to mask them would change answers.
+    """Register a secret value to redact from now on. Placeholders that local servers accept as a key
+    ("none", "EMPTY", "ollama") are not secrets, and masking them would change answers.
     """
     mixed = any(c.isdigit() for c in secret) and any(c.isalpha() for c in secret)
     if len(secret) >= (8 if mixed else 16):
@@ -31,7 +31,7 @@ def guard(secret: str) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without guarded values and without what looks like a secret.
+    """Return the text without registered secrets and without anything that looks like a secret.
 
     >>> redact("https://me:hunter2@example.com/v1?api_key=abc")
     'https://example.com/v1?api_key=[redacted]'
@@ -43,8 +43,9 @@ def redact(text: str) -> str:
 
 
 def storable(text: str) -> str:
-    r"""The text as every database takes it: NUL and lone surrogates, which are no text, replaced. Guarded
-    values are masked; what only looks like a secret stays as the model wrote it.
+    r"""Return the text in a form that every database accepts: NUL and lone surrogates are replaced, and
+    registered
+    secrets are masked. Text that only looks like a secret stays as the model wrote it.
 
     >>> storable("a\0b")
     'a\ufffdb'

@@ -1,4 +1,4 @@
-"""About how many tokens texts and images are, where no tokenizer is at hand: pure."""
+"""Estimate the number of tokens in texts and images without a tokenizer. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ CHARACTERS_A_TOKEN = 4
 
 
 def text_tokens(characters: int) -> float:
-    """Tokens of so many characters."""
+    """Estimate the tokens in a text of this many characters."""
     return characters / CHARACTERS_A_TOKEN
 
 
 def image_tokens(size: tuple[int, int]) -> int:
-    """Tokens of an image of so many pixels, as OpenAI counts them for GPT-4o at high detail: 85, and 170 for
-    each tile of 512 pixels a side, once it fits into 2048 pixels a side and its shorter side into 768
-    (https://platform.openai.com/docs/guides/images-vision). Others count otherwise.
+    """Estimate the tokens of an image of this size in pixels, by OpenAI's rule for GPT-4o at high detail:
+    scale it
+    to fit into 2048 pixels a side and its shorter side to 768, then count 85, plus 170 per tile of 512 pixels
+    a side (https://platform.openai.com/docs/guides/images-vision). Other models count differently.
 
     >>> image_tokens((1024, 1024))
     765

@@ -1,4 +1,4 @@
-"""YAML files as dataclasses: read safely, and validated by pydantic, with the line of what is wrong."""
+"""Read YAML files as dataclasses: safely loaded, validated by pydantic, errors with line numbers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["read_model"]
 
 T = TypeVar("T")
 
-#: pydantic's names for a key that is no field.
+#: pydantic's error types for an unknown key.
 UNEXPECTED = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def read_model(path: Path, kind: type[T], what: str, **given: Any) -> T:
-    """Read a YAML file as a dataclass. Keys without a value count as not given.
+    """Read a YAML file as a dataclass. Keys without a value count as absent.
 
     Args:
-        kind: a dataclass; nested ones and ``__post_init__`` (by ``ValueError``) are validated, too.
-        what: what the file is, in messages ("suite").
-        given: fields that the file does not hold.
+        kind: a dataclass; nested ones and ``__post_init__`` (by ``ValueError``) are validated too.
+        what: the kind of file, in messages ("suite").
+        given: fields that the file does not contain.
 
     Raises:
-        DataError: it is not there, no YAML, or not of that form: with the line and the field.
+        DataError: the file is missing, not YAML, or does not fit; the message names the line and the field.
     """
     import yaml
 
@@ -35,9 +35,9 @@ def read_model(path: Path, kind: type[T], what: str, **given: Any) -> T:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: no {what} can be read from it ({error}).") from error
+        raise DataError(f"{path}: cannot be read as a {what} ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: a {what} is a mapping of keys to values; this is none.")
+        raise DataError(f"{path}: a {what} must be a mapping of keys to values.")
     from pydantic import ValidationError
 
     values = {key: value for key, value in content.items() if value is not None}
@@ -45,7 +45,7 @@ def read_model(path: Path, kind: type[T], what: str, **given: Any) -> T:
         made: T = _adapter(cast("Any", kind)).validate_python({**values, **given})
     except ValidationError as error:
         problems = error.errors()
-        # A misspelled key comes first: the one that is missing for it is its consequence.
+        # A misspelled key comes first: it explains the missing one.
         problem = next((p for p in problems if p["type"] in UNEXPECTED), problems[0])
         absent = [str(p["loc"][-1]) for p in problems if p["type"] in ("missing", "missing_argument")]
         place = [key for key in problem["loc"] if not str(key).startswith(("function-", "dataclass"))]
@@ -62,7 +62,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def _line(node: Any, place: Sequence[Any]) -> int:
-    """The line (from 1) of the deepest part of a path that is there."""
+    """Return the line (from 1) of the deepest part of a path that exists."""
     line: int = node.start_mark.line + 1
     for key in place:
         value = node.value
@@ -88,7 +88,7 @@ def _explain(
     given: Mapping[str, Any],
     absent: Sequence[str],
 ) -> str:
-    """What is wrong, where, and what is allowed."""
+    """Explain the problem, its place, and what is allowed."""
     where = "".join(f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in place).lstrip(".")
     if problem["type"] in UNEXPECTED:
         known = [name for name in _fields_at(kind, place[:-1]) if name not in given]
@@ -105,7 +105,7 @@ def _explain(
 
 
 def _fields_at(kind: Any, place: Sequence[Any]) -> list[str]:
-    """The fields of the dataclass at a path below a dataclass."""
+    """Return the fields of the dataclass at a path within a dataclass."""
     import typing
 
     for key in place:

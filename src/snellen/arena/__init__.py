@@ -1,1 +1,1 @@
-"""Blind votes between models: battles, votes, and the ranking that follows from them."""
+"""Blind votes between models: battles, votes, and the ranking computed from them."""

@@ -1,4 +1,4 @@
-"""Votes in the layouts that others use: public human-preference data, FastChat's logs, pairs for DPO."""
+"""Read and write votes in other layouts: public human-preference data, FastChat's logs, pairs for DPO."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TYPES = {
 
 
 class ImportedVotes(NamedTuple):
-    """How many lines a file had, how many votes were new, and how many lines were no votes."""
+    """The number of lines in a file, of new votes, and of lines that are no votes."""
 
     lines: int
     votes: int
@@ -49,16 +49,16 @@ class ImportedVotes(NamedTuple):
 def export(
     vote_store: VoteStore, layout: str, picture: Callable[[Battle, str], str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Votes that count, one row each, the oldest first.
+    """Yield the votes that count, one row each, oldest first.
 
-    Pairs for DPO are of decisive votes alone, without repeated battles and without those in which a model
-    gave itself away; FastChat's logs, too, have no word for a battle that repeats another.
+    Pairs for DPO come from decisive votes only, without repeated battles and without those in which a model
+    revealed itself; FastChat's logs omit these too, since their layout cannot mark a repeated battle.
 
     Args:
-        picture: what stands for an image, from its battle and hash; by default the hash.
+        picture: returns the representation of an image, from its battle and hash; by default the hash.
     """
     for battle in vote_store.voted():
-        assert battle.vote is not None  # as they were asked for
+        assert battle.vote is not None  # in the order of the request
         if layout != "preferences" and battle.repeats:
             continue
         if layout == "dpo" and (battle.vote.choice not in SIDES or battle.leak):
@@ -112,7 +112,7 @@ def _fastchat(battle: Battle, vote: Vote) -> dict[str, Any]:
     return {
         "tstamp": _seconds(vote.created),
         "type": _TYPES[vote.choice],
-        "models": ["", ""],  # as in every anonymous battle; the names stand in the states
+        "models": ["", ""],  # as in every anonymous battle; the states hold the names
         "states": states,
         "ip": battle.voter,
     }
@@ -131,13 +131,14 @@ def _seconds(created: str) -> float:
 
 
 def read(vote_store: VoteStore, path: Path, layout: str) -> ImportedVotes:
-    """Take votes over from a file of JSON lines. What was taken over before is not doubled.
+    """Import votes from a JSON lines file. Votes imported before are not duplicated.
 
-    Voters' names and addresses become salted ids; images are not in these files. Votes of battles that were
-    fought in this very workspace are left alone.
+    Voters' names and addresses become salted ids; these files contain no images. Votes on this workspace's
+    own
+    battles are left unchanged.
 
     Raises:
-        DataError: the file cannot be read, or a line is not of this layout.
+        DataError: the file cannot be read, or a line does not have this layout.
     """
     page: list[tuple[Battle, Vote]] = []
     lines = new = others = 0
@@ -153,9 +154,9 @@ def read(vote_store: VoteStore, path: Path, layout: str) -> ImportedVotes:
                 except (ValueError, KeyError, TypeError, LookupError, AttributeError, OverflowError) as error:
                     other = next(name for name in IMPORTS if name != layout)
                     raise DataError(
-                        f"{path}, line {number}: not of the layout {layout!r} ({type(error).__name__}: "
-                        f"{error}). Perhaps it is of the other: --format {other}. {new} votes before it are "
-                        "taken over."
+                        f"{path}, line {number}: not in the layout {layout!r} ({type(error).__name__}: "
+                        f"{error}). Perhaps it is in the other: --format {other}. {new} votes before it "
+                        "were imported."
                     ) from error
                 if made is None:
                     others += 1
@@ -171,7 +172,7 @@ def read(vote_store: VoteStore, path: Path, layout: str) -> ImportedVotes:
 
 
 def _foreign(vote_store: VoteStore, page: list[tuple[Battle, Vote]]) -> list[tuple[Battle, Vote]]:
-    """Those whose battles were not fought here: one's own export, read again, brings nothing new."""
+    """Yield only votes on battles from elsewhere, so that importing one's own export adds nothing."""
     own = vote_store.known([str(battle.content["from"]) for battle, _ in page])
     return [(battle, vote) for battle, vote in page if battle.content["from"] not in own]
 
@@ -186,8 +187,8 @@ def _made(
     seconds: float,
     more: Mapping[str, Any],
 ) -> tuple[Battle, Vote]:
-    """A battle and its vote from what all layouts hold; conversations are texts, questions first. Of several
-    judges of one question, each has a battle of their own, about the same item.
+    """Build a battle and its vote from the common content of all layouts; conversations are texts, questions
+    first. Several judges of one question get one battle each, about the same item.
     """
     seconds = seconds / 1000 if seconds > 1e11 else seconds  # some write milliseconds
     created = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds") if seconds else ""
@@ -217,26 +218,26 @@ def _made(
 
 
 def _share(value: Any) -> float:
-    """A propensity; 0 where there is none.
+    """Parse a propensity; 0 if absent.
 
     Raises:
-        ValueError: no number from 0 to 1.
+        ValueError: not a number from 0 to 1.
     """
     share = float(value or 0)
     if not 0 <= share <= 1:
-        raise ValueError(f"propensity is {value!r}; it is a number from 0 to 1")
+        raise ValueError(f"propensity is {value!r}; allowed: a number from 0 to 1")
     return share
 
 
 def _right(value: Any) -> list[bool | None]:
-    """Whether both sides are right, as far as it is told.
+    """Parse whether both sides are right, if known.
 
     Raises:
-        ValueError: something else.
+        ValueError: anything else.
     """
     pair = [None, None] if value is None else value
     if not isinstance(pair, list) or len(pair) != 2 or not all(x in (True, False, None) for x in pair):
-        raise ValueError(f"right is {value!r}; it is two of true, false and null")
+        raise ValueError(f"right is {value!r}; allowed: a list of two values, each true, false or null")
     return pair
 
 
@@ -250,14 +251,14 @@ def _from_preference(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Bat
     else:
         winners = {sides: choice for choice, sides in _WINNERS.items()}
         if row["winner"] not in winners:
-            raise ValueError(f"winner is {row['winner']!r}; known: {', '.join(winners)}")
+            raise ValueError(f"winner is {row['winner']!r}; allowed: {', '.join(winners)}")
         choice = winners[row["winner"]]
         conversations = [
             [_text(line["content"]) for line in _list(row[name]) if line["role"] != "system"]
             for name in ("conversation_a", "conversation_b")
         ]
     if row.get("repeats"):
-        return None  # of one whose own id is another here
+        return None  # its own id differs here
     key = str(row.get("question_id") or row.get("id") or json.dumps(row, sort_keys=True))
     judge = str(row.get("judge") or row.get("judge_hash") or "")
     models, both = (row["model_a"], row["model_b"]), (conversations[0], conversations[1])
@@ -267,7 +268,7 @@ def _from_preference(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Bat
 def _from_fastchat(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Battle, Vote] | None:
     choices = {kind: choice for choice, kind in _TYPES.items()}
     if row["type"] not in choices:
-        return None  # a chat, a regeneration …: no vote
+        return None  # a chat, a regeneration …: not a vote
     left, right = row["states"]
     names = [
         state.get("model_name") or name for state, name in zip((left, right), row["models"], strict=True)
@@ -278,7 +279,7 @@ def _from_fastchat(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Battl
     ]
     ids = [str(state.get("conv_id") or "") for state in (left, right)]
     own = {id.removesuffix(f"-{side}") for id, side in zip(ids, SIDES, strict=True)}
-    # Two ids of our own making name the battle; others are the conversations', and know no battle.
+    # Two ids in our own format identify the battle; others identify conversations only.
     key = own.pop() if len(own) == 1 and ids[0] != ids[1] else "-".join([*ids, str(row["tstamp"])])
     seconds, judge = float(row["tstamp"]), str(row.get("ip") or "")
     both, models = (conversations[0], conversations[1]), (names[0], names[1])
@@ -286,12 +287,12 @@ def _from_fastchat(vote_store: VoteStore, row: Mapping[str, Any]) -> tuple[Battl
 
 
 def _list(value: Any) -> list[Any]:
-    """A list, also where it stands as JSON in a text."""
+    """Return a list, also if it is stored as JSON in a string."""
     return list(json.loads(value) if isinstance(value, str) else value)
 
 
 def _text(content: Any) -> str:
-    """The text of a message, whose content may also be parts, or a text with images."""
+    """Return the text of a message, whose content may also be parts, or a text with images."""
     if isinstance(content, str):
         return content
     parts = [p if isinstance(p, str) else p.get("text", "") if isinstance(p, dict) else "" for p in content]

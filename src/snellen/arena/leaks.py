@@ -1,4 +1,4 @@
-"""Answers that give away who wrote them: pure."""
+"""Find answers that reveal which model wrote them. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 __all__ = ["leak"]
 
-#: Families and makers of models, as they call themselves.
+#: Names of model families and makers.
 _NAMES = (
     "chatgpt|gpt|openai|claude|anthropic|gemini|gemma|deepmind|llama|llava|meta ai|mistral|pixtral|qwen|"
     "tongyi|alibaba|internvl|internlm|smolvlm|idefics|hugging ?face|deepseek|moonshot|kimi|yi-vl|01\\.ai|"
     "copilot|molmo|ai2|grok|xai|cohere|reka|minicpm|cogvlm|glm|zhipu|paligemma|instructblip|fuyu|hunyuan|doubao"
 )
-#: Those that are words or people's names too: taken for names only as such.
+#: Names that are also ordinary words or people's names: counted only when used as a model's name.
 _WORDS = "Bard|Phi|Command|Aya|Florence|BLIP|Adept|Nova|Ernie|ERNIE|Step"
 _MAKERS = f"{_NAMES}|google|microsoft|amazon|apple|nvidia|meta|baidu|tencent"
 _SELF = re.compile(
@@ -23,7 +23,7 @@ _SELF = re.compile(
     rf"(?P<name>(?i:(?:{_NAMES})(?![a-z])[\w.-]*)|(?:{_WORDS})(?=[-.,!?]|\s*$|\s\d)[\w.-]*)"
     rf"|(?i:\bas (?P<also>(?:{_NAMES})(?![a-z])[\w.-]*), i\b)"
 )
-#: What stands between "I am" and "made by" where somebody speaks of themselves, and not of what they see.
+#: Words between "I am" and "made by" when a model describes itself rather than the image.
 _SELVES = (
     "an?|ai|artificial|intelligence|large|vision|visual|multimodal|multi|modal|language|neural|network|model|"
     "llm|vlm|assistant|helpful|virtual|chat|chatbot|bot|system|program|that|which|is|was|has|been|not|just|"
@@ -35,7 +35,7 @@ _MADE = re.compile(
     rf"(?:\w+[ -]){{0,2}}?(?P<also>)(?P<name>(?:{_MAKERS})\b)",
     re.IGNORECASE,
 )
-#: Parts of players' names that say nothing of who they are.
+#: Parts of players' names that do not identify them.
 _COMMON = frozenset(
     "model models vision language instruct chat base large small mini tiny preview latest test the and main "
     "hf pico openai clip local image images photo photos shapes rounds prompt binary rank closed open world "
@@ -44,11 +44,11 @@ _COMMON = frozenset(
 
 
 def leak(text: str, players: Iterable[str] = ()) -> str:
-    """The words by which an answer gives away its author, or ``""``.
+    """Return the words by which an answer reveals its author, or ``""``.
 
-    It says "I am …", "as …, I" or "made by …" with the name of a family or maker of models; or it holds a
-    distinctive part of the name of one of the players (four characters or more, a digit or a hyphen among
-    them, or after "I am").
+    A leak is "I am …", "as …, I" or "made by …" with the name of a model family or maker, or a distinctive
+    part
+    of a player's name (at least four characters and either a digit or hyphen in it, or preceded by "I am").
 
     >>> leak("I am GPT-4, a large language model.")
     'GPT-4'
@@ -63,7 +63,7 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
         for part in _parts(player.lower()):
             if len(part) < 4 or part in _COMMON:
                 continue
-            part = "-".join(part.split("-")[:2])  # the family, whatever its size
+            part = "-".join(part.split("-")[:2])  # the family, regardless of size
             distinct = any(c.isdigit() or c in "-_" for c in part)
             before = "" if distinct else r"(?:i am|i'm|my name is)\s+(?:an? |the )?"
             if (hit := re.search(rf"{before}(?<![\w-])({re.escape(part)})(?!\w)", lowered)) is not None:
@@ -72,7 +72,7 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
 
 
 def _parts(player: str) -> list[str]:
-    """The words of a player's name; of a folder's path, its last component alone names the model."""
+    """Return the words of a player's name; for a path, only its last component counts."""
     scheme, colon, rest = player.partition(":")
     path, mark, options = rest.partition("?")
     if colon and path.startswith(("/", ".", "~")):

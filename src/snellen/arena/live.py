@@ -1,4 +1,4 @@
-"""Battles between models that answer while somebody waits."""
+"""Battles between models that answer while someone waits."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TURNS", "Live"]
 
 log = logging.getLogger(__name__)
-#: Questions that a battle takes.
+#: The most questions per battle.
 MAX_TURNS = 8
-#: Seconds for which answers under way are awaited when the arena closes.
+#: Seconds to wait for pending answers when the arena closes.
 PATIENCE = 10.0
 
 
 class Live:
-    """An arena of models that are asked as people ask them.
+    """An arena of models that answer people's questions.
 
-    Both answers are released together: nobody sees one before the other, so that speed betrays nobody.
+    Both answers are released together, so that speed reveals nothing.
 
     Args:
-        vote_store: where battles are written down, at once, so that a restart goes on with them.
+        vote_store: battles are stored here immediately, so that a restart resumes them.
         models: two or more that generate text.
-        data: where random images come from, if anywhere.
-        image_path: where the image of a hash lies (uploads, and what was drawn from the data).
-        max_tokens: of an answer.
-        seconds: for which an answer is awaited; later it counts as an error.
+        data: the source of random images, if any.
+        image_path: returns the path of the image with a hash (uploads, and images drawn from the data).
+        max_tokens: per answer.
+        seconds: how long to wait for an answer; later it counts as an error.
 
     Raises:
         UsageError: fewer than two models, or one that does not generate text.
@@ -83,14 +83,14 @@ class Live:
         self._image_path = image_path
         self.rng = rng or Random()
         self._memory: dict[str, CachedModel] = {}
-        #: A model in this process answers one request after the other; whoever waits holds no thread.
+        #: A local model answers one request at a time; waiting requests hold no thread.
         self._turns = {name: asyncio.Semaphore(16 if m.remote else 1) for name, m in self.models.items()}
         self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._late: set[asyncio.Task[Response]] = set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Load the models; questions come within it."""
+        """Load the models; questions are accepted inside this context."""
         async with AsyncExitStack() as stack:
             for name, model in self.models.items():
                 log.info("loading %s", name)
@@ -104,25 +104,25 @@ class Live:
                 tasks: list[asyncio.Task[Any]] = [*self._under_way.values(), *self._late]
                 for task in tasks:
                     task.cancel()
-                if tasks:  # what a model is in the middle of is seen through, but not for ever
+                if tasks:  # pending answers may finish, but not take forever
                     await asyncio.wait(tasks, timeout=PATIENCE)
 
     def random_image(self) -> tuple[Image, str, str | None]:
-        """An image of the data with its sample's id and question.
+        """Draw an image from the data, with its sample's id and question.
 
         Raises:
-            UsageError: there are no data, or none of a hundred samples has an image.
+            UsageError: there is no data, or none of a hundred samples has an image.
         """
         if self.data is None:
-            raise UsageError("There are no data to take an image from; start the arena with --data.")
+            raise UsageError("There is no data to draw an image from. Start the arena with --data.")
         for _ in range(100):
             sample = self.data[self.rng.randrange(len(self.data))]
             if sample.images:
                 return sample.images[0], sample.id, sample.question
-        raise UsageError(f"{self.data.name}: of a hundred samples, none has an image. Upload one.")
+        raise UsageError(f"{self.data.name}: none of a hundred samples has an image. Upload one.")
 
     def sample(self, id: str) -> Sample | None:
-        """A sample of the data; None where there are none, or no such."""
+        """Return a sample of the data; None if there is no data or no such sample."""
         data = self.data
         places = (i for i in range(len(data)) if data.id(i) == id) if data is not None else iter(())
         place = next(places, None)
@@ -131,11 +131,11 @@ class Live:
     def begin(
         self, voter: str, images: Sequence[str], question: str, more: Mapping[str, Any] | None = None
     ) -> Battle:
-        """Write down a new battle with its first question, yet unanswered.
+        """Store a new battle with its first question, not yet answered.
 
         Args:
             images: their hashes.
-            more: what is known of them (``sample``).
+            more: known facts about them (``sample``).
 
         Raises:
             BadOption: the question is empty or too long.
@@ -161,21 +161,23 @@ class Live:
         return self.vote_store.keep(battle)
 
     def ask(self, battle: Battle, question: str) -> None:
-        """Write down a further question.
+        """Store a further question.
 
         Raises:
-            BadOption: it is empty or too long, or there were enough, or the battle repeats another.
-            Conflict: another one waits for its answers.
+            BadOption: it is empty or too long, the battle has enough questions, or the battle repeats
+                another.
+            Conflict: another question is still unanswered.
         """
         if battle.repeats:
-            raise BadOption("This battle was fought before; it is only to be judged again. Vote now.")
+            raise BadOption("This battle repeats an earlier one and takes no new questions. Vote now.")
         if len(battle.turns) >= MAX_TURNS:
-            raise BadOption(f"A battle has {MAX_TURNS} questions at most. Vote now.")
+            raise BadOption(f"A battle has at most {MAX_TURNS} questions. Vote now.")
         self.vote_store.ask(battle, checked(question))
 
     def attend(self, battle: Battle) -> None:
-        """See to it that the last question is being answered. To be called where the event loop runs; what
-        was left unanswered when a server ended is taken up again.
+        """Make sure that the last question is being answered. Call it in the event loop; questions left
+        unanswered
+        when a server stopped are resumed.
         """
         if not battle.turns or battle.answered:
             return
@@ -186,7 +188,7 @@ class Live:
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
 
     async def _answer(self, battle: Battle) -> None:
-        """Ask both, and write down both answers once both are there."""
+        """Ask both models, and store both answers when both have arrived."""
         turn = battle.turns[-1]
         waiting = [side for side in SIDES if getattr(turn, side) is None]
         answers = await asyncio.gather(*(self._one(battle, side) for side in waiting))
@@ -197,18 +199,18 @@ class Live:
         name = getattr(battle, side)
         began = time.perf_counter()
         if name not in self._memory:
-            return Answer("", Outcome.ERROR, "this model is not in the arena any more")
+            return Answer("", Outcome.ERROR, "this model is no longer in the arena")
         try:
             request = self._request(battle, side)
             asking = asyncio.create_task(self._ask(name, request))
             self._late.add(asking)
             asking.add_done_callback(self._late.discard)
-            # Whoever is late is not cut off: others may wait for the same answer, and it is remembered.
+            # A late answer is not cancelled: others may wait for it, and it will be cached.
             done, _ = await asyncio.wait({asking}, timeout=self.seconds)
             if not done:
-                return Answer("", Outcome.ERROR, "no answer came in time", time.perf_counter() - began)
+                return Answer("", Outcome.ERROR, "the answer timed out", time.perf_counter() - began)
             reply = asking.result()
-        except Exception as error:  # of whatever sort: the other side's answer must not be lost with it
+        except Exception as error:  # any error: the other side's answer must not be lost
             reply = failure(error)
         if reply.outcome is Outcome.ERROR:
             log.warning("%s failed: %s", name, reply.reason)
@@ -216,13 +218,13 @@ class Live:
         return Answer(reply.text, reply.outcome, reply.reason, time.perf_counter() - began, given_away)
 
     async def _ask(self, name: str, request: Request) -> Response:
-        """One answer, by memory where it can, once it is this request's turn."""
+        """Get one answer, from the cache if possible, when it is this request's turn."""
         async with self._turns[name]:
             (response,) = await self._memory[name].respond([request])
         return response.response
 
     def _request(self, battle: Battle, side: str) -> Request:
-        """The conversation so far as this side knows it."""
+        """Build the conversation as this side knows it."""
         images = [Image.from_path(self._image_path(sha256)) for sha256 in battle.images]
         messages: list[Message] = []
         for turn in battle.turns:

@@ -1,4 +1,4 @@
-"""Who meets whom: pure."""
+"""Choose the next pair of models. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 __all__ = ["BOOST", "Draw", "draw", "propensities"]
 
-#: How many times likelier a new model is drawn than one that has met as many as the others, at most.
+#: The most that a new model's chance of being drawn is raised.
 BOOST = 5.0
 
 
 class Draw(NamedTuple):
-    """A pair that was drawn: who stands on the left and the right, and how likely the pair was."""
+    """A pair that was drawn: left, right, and the pair's probability."""
 
     left: str
     right: str
@@ -24,11 +24,12 @@ class Draw(NamedTuple):
 def propensities(
     players: Sequence[str], met: Mapping[frozenset[str], int], boost: float = BOOST
 ) -> dict[frozenset[str], float]:
-    """How likely each pair is to meet next; they sum to 1.
+    """Return the probability of each pair to meet next; they sum to 1.
 
-    A pair that met n times weighs 1 / (n + 1), so that counts even out, times each player's boost: (1 + the
-    mean number of battles) / (1 + its own), from 1 to ``boost``. No pair's chance is ever 0, so that votes
-    can be weighted by the inverse of it.
+    A pair that met n times weighs 1 / (n + 1), which evens out the counts, times each player's boost: (1 +
+    the
+    mean number of battles) / (1 + its own), from 1 to ``boost``. No probability is ever 0, so that votes can
+    be weighted by its inverse.
 
     Args:
         players: at least two, all different.
@@ -36,7 +37,7 @@ def propensities(
         boost: 1 or more.
 
     Raises:
-        ValueError: fewer than two players, or one twice.
+        ValueError: fewer than two players, or duplicates.
     """
     if len(set(players)) < 2 or len(set(players)) < len(players):
         raise ValueError("two players or more are needed, each once")
@@ -60,13 +61,13 @@ def draw(
     rng: Random,
     without: Collection[frozenset[str]] = (),
 ) -> Draw | None:
-    """A pair by its propensity, sides at random; None where no pair is left.
+    """Draw a pair by its propensity, with random sides; None if no pair is left.
 
     Args:
-        without: pairs that have nothing left to show; the others share their chances.
+        without: pairs with nothing left to show; their probability goes to the others.
 
     Raises:
-        ValueError: as :func:`propensities`.
+        ValueError: as for :func:`propensities`.
     """
     chances = {p: chance for p, chance in propensities(players, met).items() if p not in without}
     if not chances:

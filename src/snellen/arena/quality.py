@@ -1,4 +1,4 @@
-"""How far votes can be trusted: do voters agree with themselves and with each other, and do sides matter?"""
+"""How far to trust votes: self-consistency, agreement between voters, position bias."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class Quality:
     """What repeated battles and swapped sides show.
 
     Attributes:
-        consistency: the share of repeated battles in which a voter said the same again; None without any.
-        repeated: how many there were.
-        left: the share of decisive votes that went to the left side; one half where sides do not matter.
-        decisive: how many those are.
-        alpha: Krippendorff's alpha (nominal) over what several voters judged: 1 is perfect agreement, 0 that
-            of chance; None where nobody judged what another did.
-        shared: how many items several judged.
+        consistency: the share of repeated battles in which a voter gave the same answer; None without any.
+        repeated: the number of repeated battles.
+        left: the share of decisive votes for the left side; one half if sides do not matter.
+        decisive: the number of decisive votes.
+        alpha: Krippendorff's alpha (nominal) over items that several voters judged: 1 is perfect agreement, 0
+            is
+            chance; None if no item was judged twice.
+        shared: the number of items that several voters judged.
     """
 
     consistency: Estimate | None
@@ -52,9 +53,9 @@ class Quality:
 
 
 def assess(votes: Sequence[CastVote]) -> Quality:
-    """Self-consistency, position bias and agreement of votes.
+    """Compute self-consistency, position bias and agreement of votes.
 
-    Intervals count voters, or votes where there are fewer than ``FEW_VOTERS``.
+    Intervals resample voters, or votes if there are fewer than ``FEW_VOTERS``.
 
     Source of alpha: K. Krippendorff, *Content analysis: an introduction to its methodology* (2018), ch. 12.
     """
@@ -78,16 +79,16 @@ def assess(votes: Sequence[CastVote]) -> Quality:
 
 
 def _clusters(votes: Sequence[CastVote]) -> list[str]:
-    """What votes hang together by: their voters, or, where those are few, nothing."""
+    """Return the cluster of each vote: its voter, or itself if voters are few."""
     several = len({vote.voter for vote in votes}) >= FEW_VOTERS
     return [vote.voter if several else vote.battle for vote in votes]
 
 
 def _alpha(votes: Sequence[CastVote]) -> tuple[float | None, int]:
-    """Nominal alpha by counts of each item: a table of voters by items would be empty but for a few cells.
+    """Compute nominal alpha from counts per item, since a table of voters by items would be almost empty.
 
-    What was said is told relative to the pair: models' names as categories would count as agreement that
-    nobody prefers a model that was not shown.
+    Judgments are relative to the pair: with model names as categories, voters would "agree" that nobody
+    prefers a model that was not shown.
     """
     by_item: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for vote in votes:
@@ -98,7 +99,7 @@ def _alpha(votes: Sequence[CastVote]) -> tuple[float | None, int]:
     totals: Counter[str] = sum(shared, Counter())
     n = totals.total()
     expected = n**2 - sum(count**2 for count in totals.values())
-    if not expected:  # none, or all of one opinion, about which chance says nothing
+    if not expected:  # no judgments, or unanimous ones, for which chance agreement is undefined
         return None, len(shared)
     apart = sum(
         (m**2 - sum(c**2 for c in cast.values())) / (m - 1) for cast in shared for m in [cast.total()]
@@ -107,7 +108,7 @@ def _alpha(votes: Sequence[CastVote]) -> tuple[float | None, int]:
 
 
 def preferred_wrong(votes: Sequence[CastVote]) -> tuple[Estimate, int] | None:
-    """How often the wrong answer was preferred, of decisive votes where exactly one of the two is right."""
+    """Count how often the wrong answer was preferred, among decisive votes with exactly one right answer."""
     once = [vote for vote in votes if vote.repeats is None and vote.choice in ("left", "right")]
     decided = [v for v in once if None not in v.right and v.right[0] != v.right[1]]
     if not decided:
@@ -129,15 +130,16 @@ class Agreement:
 def agreement(
     models: Sequence[str], ratings: Sequence[float], again: NDArray[np.float64], scores: Mapping[str, float]
 ) -> Agreement | None:
-    """Whether people prefer what scores well; None for fewer than three models, or where all are alike.
+    """Measure whether people prefer models that score well; None for fewer than three models, or if all are
+    tied.
 
-    The interval is over resampled votes; the benchmark's scores are taken as they are.
+    The interval is over resampled votes; the benchmark's scores are treated as exact.
 
     Source: M. G. Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945), through scipy.
 
     Args:
-        models: of the ratings.
-        ratings: one a model.
+        models: the rated models.
+        ratings: one per model.
         again: ratings under resampled votes, [replicates, models].
         scores: of a benchmark, by model.
     """

@@ -1,10 +1,12 @@
-"""Votes to a ranking: Bradley–Terry with ties, its intervals, and how firmly the first place is held.
+"""Rank models by votes: Bradley–Terry with ties, intervals, and the robustness of the first place.
 
-The model is Davidson's: with strengths a and b, the first wins with a / D, they tie with 2 v √(ab) / D, where
-D = a + b + 2 v √(ab). Sources: R. A. Bradley and M. E. Terry, Biometrika 39 (1952); R. R. Davidson, "On
-extending the Bradley–Terry model to accommodate ties", JASA 65 (1970); fitted by M. E. J. Newman's iteration
-("Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023) through evalica. What is fitted
-are counts by pair, not single votes, so that a million of them take no longer than a thousand.
+The model is Davidson's: with strengths a and b, the first wins with probability a / D and they tie with
+2 v √(ab) / D, where D = a + b + 2 v √(ab). Sources: R. A. Bradley and M. E. Terry, Biometrika 39 (1952); R.
+R.
+Davidson, "On extending the Bradley–Terry model to accommodate ties", JASA 65 (1970); fitted by M. E. J.
+Newman's
+iteration ("Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023) through evalica. The
+fit uses counts per pair rather than single votes, so that a million votes take no longer than a thousand.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "Standing", "rank", "ranking"]
 
 REPLICATES = 500
-#: What every model is taken to have won, and lost, against an imagined one before any vote: so that a model
-#: that never lost has a finite strength, and all have some way to each other.
+#: Wins and losses that every model is given against an imaginary opponent before any vote, so that a model
+#: that never lost has a finite strength and all models are connected.
 PRIOR = 0.5
-#: Points on the customary scale: 400 for a factor of ten in strength, 1000 in the middle.
+#: The customary scale: 400 points per factor of ten in strength, centered at 1000.
 SCALE, CENTER = 400.0, 1000.0
 
 
@@ -37,14 +39,14 @@ class Standing:
 
     Attributes:
         rating: on the scale where 400 points are a factor of ten in strength and the mean is 1000.
-        low, high: its 95 % interval.
-        rank: 1 + how many models' intervals lie wholly above this one's: the best that it may be.
-        worst: how many models there are, less those whose intervals lie wholly below this one's.
-        win_rate: the share of its votes that it won, ties half.
-        needed: about how many more direct votes would part it from the next one; None for the last one, or
-            where they are so equal that no number would.
-        group: models of one group met each other, directly or through others; those of two never did, and
-            nothing is known of who is better. Ratings, ranks and ``needed`` hold within a group.
+        low, high: the 95% interval.
+        rank: 1 + the number of models whose intervals lie entirely above this one's: the best possible rank.
+        worst: the number of models minus those whose intervals lie entirely below this one's.
+        win_rate: the share of its votes that it won, counting ties as half.
+        needed: roughly how many more direct votes would separate it from the next model; None for the last
+            model, or if the two are so close that no number would.
+        group: models of one group met each other, directly or through others; models of different groups
+            never did and cannot be compared. Ratings, ranks and ``needed`` hold within a group.
     """
 
     model: str
@@ -64,22 +66,22 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """All places, the best first.
+    """All places, best first.
 
     Attributes:
-        standings: one a model.
-        votes, voters: how many stand behind it.
-        clustered: whether voters were drawn again for the intervals (else votes were).
-        ties: Davidson's v: 0 where nothing ever ties.
-        rates: of the row's votes against the column, the share that the row won, ties half; None where the
-            two never met. In the order of the standings.
-        meetings: how many votes stand behind each.
-        flips: how many decisive votes would have had to go the other way for another model to be first, as
-            far as a greedy search finds; None where there is no second model.
-        challenger: which model that is.
+        standings: one per model.
+        votes, voters: the size of the data.
+        clustered: whether voters were resampled for the intervals (otherwise votes were).
+        ties: Davidson's v: 0 if nothing ever ties.
+        rates: the share of votes that the row won against the column, counting ties as half; None if the two
+            never met. In the order of the standings.
+        meetings: the number of votes behind each rate.
+        flips: how many decisive votes would have to change sides for another model to be first, as found by a
+            greedy search; None if there is no second model.
+        challenger: that other model.
         replicates: ratings under resampled votes, [replicates, models], in the order of the standings.
-        style: what each feature of style is worth, where it was controlled for: log-odds of winning for an
-            answer that has all of it.
+        style: the effect of each style feature, if controlled for: the log-odds of winning for an answer that
+            has all of it.
     """
 
     standings: tuple[Standing, ...]
@@ -96,11 +98,11 @@ class Ranking:
 
     @property
     def groups(self) -> int:
-        """How many groups of models there are that never met."""
+        """The number of groups of models that never met each other."""
         return 1 + max(standing.group for standing in self.standings)
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the replicates, as JSON."""
+        """Everything except the replicates, as JSON."""
         return {
             "standings": [asdict(standing) for standing in self.standings],
             **{name: getattr(self, name) for name in ("votes", "voters", "clustered", "ties", "groups")},
@@ -115,20 +117,20 @@ class Ranking:
 
 
 def _fit(models: int, cells: Counts, counts: Floats) -> tuple[Floats, float]:
-    """Log-strengths, whose mean is 0, and v."""
+    """Fit log-strengths, with mean 0, and v."""
     import numpy as np
 
     evalica: Any = require("evalica", "web", "Ranking by votes")
     kept = counts > 1e-9
     pair, outcome = cells[kept] // 3, cells[kept] % 3
-    # The last one is the imagined opponent.
+    # The last one is the imaginary opponent.
     everyone = list(range(models))
     xs = [*(pair // models).tolist(), *everyone, *everyone]
     ys = [*(pair % models).tolist(), *[models] * (2 * models)]
     sorts = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
     winners = [sorts[o] for o in outcome.tolist()] + [sorts[0]] * models + [sorts[1]] * models
     weights = [*counts[kept].tolist(), *[PRIOR] * (2 * models)]
-    # v as it is where all are equally strong: a beginning near the end, and 0 without any tie.
+    # Start from the v of equally strong models: it is close to the solution, and 0 without ties.
     tied = float(counts[kept][outcome == 2].sum())
     start = tied / (float(counts[kept].sum()) - tied + 2 * PRIOR * models)
     fit = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
@@ -142,10 +144,11 @@ def _points(log_strengths: Floats) -> Floats:
 
 
 def rank(tally: VoteCounts, *, replicates: int = REPLICATES, seed: int = 0) -> Ranking | None:
-    """Rank models by votes; None where there are none.
+    """Rank models by votes; None without votes.
 
-    Intervals are percentiles over resampled votes (see :meth:`VoteCounts.resampled`): of whole voters, or,
-    below ``FEW_VOTERS``, of votes, which says how sure these voters' opinion is, not what others would say.
+    Intervals are percentiles over resampled votes (see :meth:`VoteCounts.resampled`). With at least
+    ``FEW_VOTERS`` voters, whole voters are resampled; with fewer, votes are, and the intervals describe these
+    voters' opinion rather than everyone's.
 
     Raises:
         MissingExtra: evalica is not installed.
@@ -170,14 +173,14 @@ def ranking(
     *,
     styled: bool = False,
 ) -> Ranking:
-    """The places that follow from log-strengths, v, and log-strengths under resampled votes."""
+    """Build the ranking from log-strengths, v, and log-strengths under resampled votes."""
     # Long: one algorithm, whose steps share nearly all of its state.
     import numpy as np
 
     m = len(tally.models)
     won = _won(tally)
     group = _groups(won)
-    for k in range(group.max() + 1):  # votes say nothing of how two groups stand to each other
+    for k in range(group.max() + 1):  # votes cannot compare two groups
         members = group == k
         logs[members] -= logs[members].mean()
         again[:, members] -= again[:, members].mean(axis=1, keepdims=True)
@@ -216,8 +219,8 @@ def ranking(
         )
         for i in order
     )
-    # What turns the first place is sought without regard to style, so only where style has no say; and where
-    # there is one first place.
+    # The search for the fewest flips ignores style, so it runs only without style control, and only if
+    # there is a single first place.
     alone = not styled and not group.any()
     flips, challenger = _flips(tally, logs, ties, order) if alone else (None, None)
     return Ranking(
@@ -236,7 +239,7 @@ def ranking(
 
 
 def _won(tally: VoteCounts) -> Floats:
-    """How often the row beat the column, and how often they tied, [models, models, 2]."""
+    """Count how often the row beat the column and how often they tied, [models, models, 2]."""
     import numpy as np
 
     m = len(tally.models)
@@ -252,7 +255,7 @@ def _won(tally: VoteCounts) -> Floats:
 
 
 def _groups(won: Floats) -> Counts:
-    """The number of each model's group of those that met, the largest group first."""
+    """Return each model's group of models that met, with the largest group first."""
     import numpy as np
     from scipy.sparse.csgraph import connected_components
 
@@ -264,14 +267,14 @@ def _groups(won: Floats) -> Counts:
 
 
 def _chances(gap: float, ties: float) -> tuple[float, float, float]:
-    """Of winning, losing and tying for a gap in log-strength."""
+    """Return the probabilities of winning, losing and tying for a gap in log-strength."""
     a, b = math.exp(gap / 2), math.exp(-gap / 2)
     total = a + b + 2 * ties
     return a / total, b / total, 2 * ties / total
 
 
 def _needed(gap: float, ties: float) -> int | None:
-    """Direct votes that find this gap at 5 % with 80 % power.
+    """Return the number of direct votes that detect this gap at the 5% level with 80% power.
 
     See :func:`snellen.metrics.stats.samples_needed`.
     """
@@ -284,10 +287,12 @@ def _needed(gap: float, ties: float) -> int | None:
 def _flips(
     tally: VoteCounts, logs: Floats, ties: float, order: Sequence[int]
 ) -> tuple[int | None, int | None]:
-    """How few decisive votes, given to the other side, put another model first, and which.
+    """Find how few decisive votes, given to the other side, put another model first, and which model.
 
-    Votes are turned in the order of their first-order influence on the gap, and the least number is found by
-    fitting anew. It is an upper bound: another choice might do with fewer. Compare J. Huang et al., "Dropping
+    Votes are turned in the order of their first-order influence on the gap, and the smallest number is found
+    by
+    refitting. The result is an upper bound: another choice might need fewer. Compare J. Huang et al.,
+    "Dropping
     just a handful of preferences can change top large language model rankings" (2025), who drop votes.
     """
     import numpy as np
@@ -305,11 +310,11 @@ def _flips(
         information += n * variance * np.outer(step, step)
     inverse = np.linalg.pinv(information)
     best: tuple[int, int] | None = None
-    for other in order[1:4]:  # those behind them are further away
+    for other in order[1:4]:  # the others are further away
         gap = np.zeros(m)
         gap[[first, other]] = 1, -1
         pull = gap @ inverse
-        # What turning a vote of each kind takes from the gap, and the kind that it becomes.
+        # How much turning a vote of each kind closes the gap, and the kind it becomes.
         sign = np.where(outcome == 0, 1.0, np.where(outcome == 1, -1.0, 0.0))
         gain = sign * (pull[i] - pull[j])
         places = [int(c) for c in np.argsort(-gain, kind="stable") if gain[c] > 0 and tally.totals[c]]
@@ -334,7 +339,7 @@ def _flips(
             high = min(high, best[0])
         if not high or not ousted(high):
             continue
-        while high - low > 1:  # high ousts it, low does not
+        while high - low > 1:  # high votes replace the first model, low ones do not
             middle = (low + high) // 2
             low, high = (low, middle) if ousted(middle) else (middle, high)
         best = (high, other)

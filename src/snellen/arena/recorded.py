@@ -1,4 +1,4 @@
-"""Battles between finished runs: their answers are stored, so nothing is asked while people vote."""
+"""Battles between finished runs: their answers are stored, so no model is needed while people vote."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["OVERLAP", "REPEAT", "Recorded", "names_of"]
 
-#: How often a voter is shown a battle of their own again, sides swapped, and how often what another voter
-#: was shown: what self-consistency and agreement are computed from.
+#: How often a voter sees one of their own battles again, sides swapped, and how often one that another voter
+#: saw: the data for self-consistency and agreement.
 REPEAT, OVERLAP = 0.05, 0.25
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What one run says of a sample."""
+    """One run's answer to a sample."""
 
     label: str | None
     said: str
@@ -38,8 +38,9 @@ class _Told:
 
 
 def names_of(runs: Sequence[Run]) -> dict[str, str]:
-    """What runs are called as players, by id: model and protocol, so that a run is called the same whoever
-    else is there; with the end of the id where that is not enough to tell them apart.
+    """Return the display names of runs as players, by id: model and protocol, so that a name does not depend
+    on
+    the other runs; with the end of the id if that is ambiguous.
     """
     names = {run.id: f"{run.model} {run.protocol}" for run in runs}
     twice = {name for name, times in Counter(names.values()).items() if times > 1}
@@ -50,13 +51,13 @@ class Recorded:
     """An arena over runs.
 
     Args:
-        vote_store: where battles are written down.
-        runs: two or more finished ones on samples that they share.
-        disagreements_first: show samples first of which exactly one of the two is right.
+        vote_store: where battles are stored.
+        runs: two or more finished runs that share samples.
+        disagreements_first: start with samples that exactly one of the two got right.
         repeat, overlap: see :data:`REPEAT` and :data:`OVERLAP`.
 
     Raises:
-        UsageError: fewer than two runs, one that is not finished, or two that share no sample.
+        UsageError: fewer than two runs, an unfinished one, or two that share no samples.
     """
 
     source = "runs"
@@ -82,7 +83,7 @@ class Recorded:
         self._runs = {name: run for run in runs for name in [names_of(runs)[run.id]]}
         self.players = tuple(sorted(self._runs))
         self._told = {name: _table(run) for name, run in self._runs.items()}
-        #: What each pair can show: samples by the id of the item.
+        #: The samples that each pair can show, by item id.
         self._shared: dict[frozenset[str], dict[str, str]] = {}
         for i, a in enumerate(self.players):
             for b in self.players[i + 1 :]:
@@ -95,13 +96,14 @@ class Recorded:
             )
 
     def _samples(self, a: str, b: str) -> list[str]:
-        """What two runs can be compared on."""
+        """Return the samples on which two runs can be compared."""
         first, theirs = self._told[a], self._told[b]
         return [id for id, row in first.items() if id in theirs and theirs[id].images == row.images]
 
     def deal(self, voter: str) -> Battle | None:
-        """A battle for a voter, answers and all: the one that they left without a vote, or a new one; None
-        where they were shown everything.
+        """Return a battle for a voter, including answers: the one they left without a vote, or a new one;
+        None if they
+        have seen everything.
         """
         for id in self.vote_store.unvoted(voter, self.source)[:1]:
             waiting = self.vote_store.battle(id)
@@ -133,7 +135,7 @@ class Recorded:
         return self.vote_store.keep(battle)
 
     def _apart(self, pair: frozenset[str], sample: str) -> bool:
-        """Whether exactly one of two is right about a sample."""
+        """Return whether exactly one of two runs is right about a sample."""
         a, b = (self._told[name][sample].right for name in pair)
         return a != b
 
@@ -180,7 +182,9 @@ class Recorded:
         return "What is in the image?" if run.classifies else "Describe the image."
 
     def _answer(self, name: str, sample: str) -> Answer:
-        """What a run's model said: its own words where it was asked once for a text, else its decision."""
+        """Return a run's answer: the model's own words if it was asked once for a text, otherwise its
+        decision.
+        """
         row = self._told[name][sample]
         replies = self._runs[name].replies(sample)
         text = replies[0].text if len(replies) == 1 and replies[0].text else row.said
@@ -189,7 +193,7 @@ class Recorded:
 
 
 def _table(run: Run) -> Mapping[str, _Told]:
-    """What a run says of each sample that it has an answer for."""
+    """Return a run's answer to each sample that has one."""
     rows = {}
     for row in run.outcomes.to_dict("records"):
         if row["outcome"] == Outcome.ERROR:

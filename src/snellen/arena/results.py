@@ -1,4 +1,4 @@
-"""Everything that votes say, in one piece: for pages, the terminal and JSON."""
+"""Everything that votes show, in one object: for pages, the terminal and JSON."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ __all__ = ["ArenaResults"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaResults:
-    """The ranking, and how far it can be trusted.
+    """The ranking, and how far to trust it.
 
     Attributes:
-        counts: votes in all, and of them: repeats, leaks (neither is ranked), and both bad (a tie).
-        wrong: how often the wrong answer was preferred where one alone was right, and of how many votes.
-        agreements: with the benchmarks that three models or more have a score on.
+        counts: total votes; of those, repeats and leaks (neither is ranked); and votes for "both bad" (a
+            tie).
+        wrong: how often the wrong answer was preferred when exactly one was right, and the number of such
+            votes.
+        agreements: with the benchmarks on which at least three models have a score.
         styled, leaked: whether style was controlled for, and whether battles with a leak were counted.
     """
 
@@ -48,12 +50,12 @@ class ArenaResults:
         leaked: bool = False,
         entries: Sequence[Entry] = (),
     ) -> ArenaResults:
-        """Read all votes of a workspace and rank by them.
+        """Read all votes of a workspace and rank the models.
 
         Args:
             style: control for style.
-            leaked: count battles in which a model gave itself away.
-            entries: the leaderboard's, to compare with.
+            leaked: count battles in which a model revealed itself.
+            entries: leaderboard entries, to compare with.
         """
         if style:
             style_ranking = styled(_rows(vote_store, leaked=leaked))
@@ -87,7 +89,7 @@ class ArenaResults:
 
 
 def _rows(vote_store: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, str, Sequence[float]]]:
-    """Votes one by one, with the difference in style of all that both sides said."""
+    """Yield each vote with the style differences between all that both sides said."""
     rows: list[tuple[str, str, str, str, Sequence[float]]] = []
     for battle in vote_store.voted():
         if battle.vote is None or battle.repeats or (battle.leak and not leaked):
@@ -102,14 +104,15 @@ def _rows(vote_store: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, s
 
 
 def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, Agreement]]:
-    """Kendall's tau with each benchmark, the one with most models first; apart for groups of models that
-    never met, since votes say nothing of how they stand to each other.
+    """Compute Kendall's tau with each benchmark, those with most models first. Groups of models that never
+    met are
+    treated separately, since votes cannot compare them.
     """
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     for entry in entries:
         if entry.value is None or entry.published or entry.status != "finished":
             continue
-        # Players are models, or, where that is not enough, models with their protocols.
+        # Players are models, or models with their protocols if that is ambiguous.
         for name, protocol in ((entry.model, entry.protocol), (f"{entry.model} {entry.protocol}", "")):
             key = (entry.data, protocol, entry.primary, entry.fingerprint)
             scores.setdefault(key, {})[name] = entry.value

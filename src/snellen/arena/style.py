@@ -1,7 +1,7 @@
-"""How an answer is written, whatever it says; and a ranking as if all wrote alike.
+"""Measure how an answer is written, and rank models as if all wrote alike.
 
-Source of controlling for style: T. Li, A. Angelopoulos, W.-L. Chiang, "Does style matter? Disentangling style
-and substance in Chatbot Arena" (LMSYS, 2024); hedging is an addition of ours.
+Source of style control: T. Li, A. Angelopoulos, W.-L. Chiang, "Does style matter? Disentangling style and
+substance in Chatbot Arena" (LMSYS, 2024); the hedging feature is our addition.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "difference", "features", "styled"]
 
-#: What is counted.
+#: The style features.
 FEATURES = ("length", "lists", "bold", "hedging")
 _LIST = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s+\S", re.MULTILINE)
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
@@ -34,9 +34,9 @@ _HEDGE = re.compile(
 
 
 def features(text: str) -> tuple[float, float, float, float]:
-    r"""Words, list items, bold passages and hedging expressions of an answer.
+    r"""Count words, list items, bold passages and hedging expressions of an answer.
 
-    >>> features("It **might** be:\n- a cat\n- a dog")
+    >>> features("It **might** be:\\n- a cat\\n- a dog")
     (9.0, 2.0, 1.0, 1.0)
     """
     return (
@@ -48,7 +48,7 @@ def features(text: str) -> tuple[float, float, float, float]:
 
 
 def difference(left: str, right: str) -> tuple[float, ...]:
-    """(left − right) / (left + right) of each feature, from −1 to 1; 0 where neither has any."""
+    """Return (left − right) / (left + right) of each feature, from −1 to 1; 0 if neither side has any."""
     pairs = zip(features(left), features(right), strict=True)
     return tuple((a - b) / (a + b) if a + b else 0.0 for a, b in pairs)
 
@@ -62,15 +62,18 @@ def styled(
 ) -> Ranking | None:
     """Rank models by votes as if they all wrote in one style.
 
-    Bradley–Terry as a logistic regression (scikit-learn) with the differences in style as further variables;
-    a tie is half a win and half a loss. As in :func:`snellen.arena.rating.rank`, each model has won and lost
-    ``PRIOR`` against an imagined one, and each resample has random pseudo-counts. A feature that never
-    differs is left out.
+    A Bradley–Terry model fitted as logistic regression (scikit-learn) with the style differences as
+    additional
+    variables; a tie is half a win and half a loss. As in :func:`snellen.arena.rating.rank`, each model has
+    won and
+    lost ``PRIOR`` against an imaginary opponent, and each resample has random pseudo-counts. A feature that
+    never
+    differs is dropped.
 
     Args:
-        rows: one a vote: voter, left, right, outcome, and the differences in style, left less right.
-        names: of the features of style.
-        replicates: of the bootstrap over voters (or votes, where voters are few).
+        rows: one per vote: voter, left, right, outcome, and the style differences, left minus right.
+        names: of the style features.
+        replicates: of the bootstrap over voters (or votes, if voters are few).
 
     Raises:
         MissingExtra: scikit-learn is not installed.
@@ -87,7 +90,7 @@ def styled(
     styles = np.array([row[4] for row in rows], dtype=np.float64)
     kept = [k for k in range(len(names)) if np.ptp(styles[:, k]) > 0]
     pairs = [(int(p) // m, int(p) % m) for p in np.unique(tally.pair)]
-    # Votes, then each model against the imagined one (the last), then each pair that met once more.
+    # Votes, then each model against the imaginary opponent (the last), then each pair that met once more.
     games = [(place[left], place[right]) for _, left, right, _, _ in rows]
     games += [(i, m) for i in range(m)] + pairs
     design = np.zeros((len(games), m + 1 + len(kept)))
@@ -100,7 +103,7 @@ def styled(
     unseen = UNSEEN / max(1.0, 2 * len(pairs) / m)
 
     def fitted(weight: Floats, pseudo: Floats) -> Floats:
-        """Log-strengths and effects of style; ``pseudo`` holds wins, losses and ties of each pair."""
+        """Fit log-strengths and style effects; ``pseudo`` holds wins, losses and ties of each pair."""
         extra = [pseudo[:, 0] + pseudo[:, 2] / 2, pseudo[:, 1] + pseudo[:, 2] / 2]
         wins = np.concatenate([weight * share, np.full(m, PRIOR), extra[0]])
         losses = np.concatenate([weight * (1 - share), np.full(m, PRIOR), extra[1]])

@@ -1,4 +1,4 @@
-"""Votes counted by voter, pair and outcome, and drawn again."""
+"""Count votes by voter, pair and outcome, and resample them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FEW_VOTERS", "UNSEEN", "VoteCounts"]
 
-#: With fewer voters, votes are drawn again rather than voters, and the intervals are theirs alone.
+#: With fewer voters, votes are resampled instead, and intervals hold for these voters only.
 FEW_VOTERS = 10
-#: The pseudo-count that lies on each outcome when votes are drawn again.
+#: The pseudo-count of each outcome when votes are resampled.
 UNSEEN = 0.5
 
 
@@ -30,9 +30,9 @@ class VoteCounts:
 
     Attributes:
         models: sorted.
-        voters: how many there are.
-        voter, pair, outcome, count: one entry for each kind of vote that a voter gave: the voter's number,
-            the pair as i · m + j with i < j < m, 0 where i won, 1 where j won, 2 for a tie, and how many.
+        voters: the number of voters.
+        voter, pair, outcome, count: one entry for each combination: the voter's number; the pair as
+            i · m + j with i < j < m; 0 if i won, 1 if j won, 2 for a tie; the number of such votes.
     """
 
     models: tuple[str, ...]
@@ -65,37 +65,39 @@ class VoteCounts:
 
     @property
     def votes(self) -> int:
-        """How many votes there are."""
+        """The number of votes."""
         return int(self.count.sum())
 
     @cached_property
     def cells(self) -> Counts:
-        """All kinds of votes of pairs that met, as pair · 3 + outcome, sorted."""
+        """All pairs and outcomes of pairs that met, as pair · 3 + outcome, sorted."""
         import numpy as np
 
         return (np.unique(self.pair)[:, None] * 3 + np.arange(3)).ravel()
 
     @cached_property
     def column(self) -> NDArray[np.int64]:
-        """The place among :attr:`cells` of each entry."""
+        """The index in :attr:`cells` of each entry."""
         import numpy as np
 
         return np.searchsorted(self.cells, self.pair * 3 + self.outcome).astype(np.int64)
 
     @cached_property
     def totals(self) -> Floats:
-        """How many votes of each kind."""
+        """The number of votes in each cell."""
         import numpy as np
 
         counts = np.bincount(self.column, weights=self.count, minlength=len(self.cells))
         return counts.astype(np.float64)
 
     def resampled(self, replicates: int, seed: int) -> Floats:
-        """Counts by kind with voters (or, where they are few, votes) drawn again, [replicates, cells].
+        """Resample voters (or votes, if voters are few) and count by cell, [replicates, cells].
 
-        What was never seen may yet happen: on every count lies a random pseudo-count, of half a vote for each
-        outcome of a model's meetings together (Jeffreys' prior), so that three wins out of three are no
-        certainty. Where votes are drawn, it is the Bayesian bootstrap. Sources: C. A. Field and A. Welsh,
+        An outcome that was never seen is still possible: each count gets a random pseudo-count, half a vote
+        per
+        outcome spread over all meetings of a model (Jeffreys' prior), so that three wins out of three are no
+        certainty. When votes are resampled, this is the Bayesian bootstrap. Sources: C. A. Field and A.
+        Welsh,
         "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007); D. B. Rubin, "The Bayesian
         bootstrap", Ann. Statist. 9 (1981).
         """
@@ -104,7 +106,9 @@ class VoteCounts:
 
         rng = np.random.default_rng(seed)
         cells = len(self.cells)
-        unseen = UNSEEN / max(1.0, 2 * cells / 3 / len(self.models))  # by the opponents that a model has met
+        unseen = UNSEEN / max(
+            1.0, 2 * cells / 3 / len(self.models)
+        )  # by the number of opponents that a model has met
         if self.voters < FEW_VOTERS:
             return rng.gamma(self.totals + unseen, size=(replicates, cells))
         by_voter = csr_array((self.count, (self.column, self.voter)), shape=(cells, self.voters))

@@ -1,1 +1,1 @@
-"""Conversations with one or several models about images."""
+"""Conversations with one or more models about images."""

@@ -1,4 +1,4 @@
-"""Talk with models about an image: one, or one beside another."""
+"""Chat about an image with one model, or with several side by side."""
 
 from __future__ import annotations
 
@@ -31,26 +31,24 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-#: Questions that a talk takes, characters that one may have, and talks that are kept.
+#: The most questions per conversation, characters per question, and conversations kept.
 MAX_TURNS, MAX_QUESTION, MOST = 20, 4000, 200
 
 
 def check_talker(model: Model) -> None:
-    """Refuse a model that does not answer in words.
+    """Refuse a model that does not generate text.
 
     Raises:
-        Unsupported: as said.
-        ModelError, MissingExtra: what it needs is not there.
+        Unsupported: it does not.
+        ModelError, MissingExtra: the model's requirements are missing.
     """
     if Kind.GENERATE not in model.kinds or model.fixed:
-        raise Unsupported(
-            f"{model.name} does not answer questions in words, so there is nothing to talk with."
-        )
+        raise Unsupported(f"{model.name} does not generate text, so it cannot chat.")
     model.check()
 
 
 def checked(question: str) -> str:
-    """A question as it is asked.
+    """Return a question ready to send.
 
     Raises:
         BadOption: it is empty or too long.
@@ -68,7 +66,7 @@ def checked(question: str) -> str:
 def continued(
     images: Sequence[Image], said: Sequence[tuple[str, str]], question: str, max_tokens: int
 ) -> Request:
-    """The request for the next answer of a talk: images first, then what was said so far."""
+    """Build the request for the next answer: images first, then the conversation so far."""
     messages: list[Message] = []
     for asked, answer in [*said, (question, "")]:
         before = tuple(images) if not messages else ()
@@ -79,7 +77,7 @@ def continued(
 
 
 class StreamingAnswer:
-    """An answer that comes piece by piece, in another thread. Any number may watch it."""
+    """An answer that streams in from another thread. Any number of readers can watch it."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -88,11 +86,11 @@ class StreamingAnswer:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the answer is complete."""
         return self.response is not None
 
     def take(self, stream: Generator[str, None, Response], stop: Callable[[], bool]) -> None:
-        """Let it grow to its end, or until it is to stop."""
+        """Consume the stream to its end, or until stopped."""
         reply: Response | None = None
         try:
             while not stop():
@@ -103,7 +101,7 @@ class StreamingAnswer:
             stream.close()
         except StopIteration as end:
             reply = end.value
-        except Exception as error:  # of whatever sort: whoever watches must not wait for ever
+        except Exception as error:  # any error: readers must not wait forever
             log.warning("an answer failed: %s", error)
             reply = failure(error)
         with self._news:
@@ -113,7 +111,7 @@ class StreamingAnswer:
             self._news.notify_all()
 
     def watch(self, start: int = 0, patience: float = 15.0) -> Iterator[str]:
-        """Pieces as they come; an empty one where nothing came for so many seconds."""
+        """Yield pieces as they arrive, and an empty one after this many seconds of silence."""
         while True:
             with self._news:
                 if len(self.text) <= start and not self.done:
@@ -135,7 +133,7 @@ class ChatTurn:
 
     @property
     def done(self) -> bool:
-        """Whether all answers are there."""
+        """Whether all answers are complete."""
         return all(answer.done for answer in self.answers)
 
 
@@ -149,15 +147,16 @@ class Conversation:
 
 
 class Playground:
-    """Models to be talked with, side by side. Talks live as long as the process, the oldest go first.
+    """Models to chat with, side by side. Conversations live as long as the process; the oldest are dropped
+    first.
 
     Args:
         models: one or more that generate text.
-        image_path: where the image of a hash lies.
-        max_tokens: of an answer.
+        image_path: returns the path of the image with a hash.
+        max_tokens: per answer.
 
     Raises:
-        Unsupported: a model that does not answer in words.
+        Unsupported: a model that does not generate text.
     """
 
     def __init__(
@@ -177,13 +176,13 @@ class Playground:
 
     @property
     def names(self) -> list[str]:
-        """What the models are called."""
+        """The models' names."""
         return [model.name for model in self.models]
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Load the models; questions come within it."""
-        # A model in this process answers one question after the other.
+        """Load the models; questions are accepted inside this context."""
+        # A local model answers one question at a time.
         self._workers = [ThreadPoolExecutor(4 if model.remote else 1) for model in self.models]
         try:
             for model in self.models:
@@ -197,20 +196,20 @@ class Playground:
                 model.close()
 
     def talk(self, id: str) -> Conversation:
-        """A talk by its id.
+        """Return a conversation by its id.
 
         Raises:
-            UnknownName: there is none, or it was long ago.
+            UnknownName: it does not exist, or was dropped.
         """
         with self._lock:
             conversation = self._talks.get(id)
             if conversation is None:
-                raise UnknownName("There is no such talk any more. Begin another one.")
+                raise UnknownName("This conversation no longer exists. Start a new one.")
             self._talks.move_to_end(id)
             return conversation
 
     def begin(self, images: Sequence[str], question: str) -> Conversation:
-        """Begin a talk with its first question.
+        """Start a conversation with its first question.
 
         Raises:
             BadOption: the question is empty or too long.
@@ -224,18 +223,18 @@ class Playground:
         return conversation
 
     def ask(self, talk: Conversation, question: str) -> None:
-        """Ask all models something more.
+        """Ask all models a further question.
 
         Raises:
-            BadOption: the question is empty or too long, or there were enough.
-            Conflict: an answer is still coming.
+            BadOption: the question is empty or too long, or the conversation has enough of them.
+            Conflict: an answer is still streaming.
         """
         question = checked(question)
         with self._lock:
             if talk.turns and not talk.turns[-1].done:
-                raise Conflict("An answer is still coming. Wait for it.")
+                raise Conflict("An answer is still streaming. Wait for it.")
             if len(talk.turns) >= MAX_TURNS:
-                raise BadOption(f"A talk has {MAX_TURNS} questions at most. Begin another one.")
+                raise BadOption(f"A conversation has at most {MAX_TURNS} questions. Start a new one.")
             said = list(talk.turns)
             turn = ChatTurn(question, [StreamingAnswer() for _ in self.models])
             talk.turns.append(turn)

@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints. What it prints on errors is one sentence."""
+"""The command line: each command parses, calls one function and prints. An error prints as one message."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["app", "browser", "chat", "diagnosis", "evaluate", "inspect", "main",
 
 
 def main() -> None:
-    """Run the command line; errors of Snellen's own become one message and an exit code."""
-    # Pillow's remark on an image that is refused anyway.
+    """Run the command line; Snellen's own errors become one message and an exit code."""
+    # Pillow's warning about an image that is refused anyway.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         app()

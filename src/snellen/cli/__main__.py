@@ -1,4 +1,4 @@
-"""``python -m snellen.cli``."""
+"""Run ``python -m snellen.cli``."""
 
 from snellen.cli import main
 

@@ -1,4 +1,4 @@
-"""The application, options that commands share, and how they print."""
+"""The application, the options that commands share, and how they print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.runs.run import Run
 
-#: The order in which ``snellen --help`` lists commands.
+#: The order of commands in ``snellen --help``.
 ORDER = (
     *("run", "resume", "eye-test", "suite", "sample-size", "demo"),
     *("view", "ls", "show", "compare", "report", "rescore"),
@@ -32,10 +32,10 @@ ORDER = (
 
 
 class OrderedGroup(typer.core.TyperGroup):
-    """Commands in the order of :data:`ORDER`, not in that of imports."""
+    """Commands in the order of :data:`ORDER` rather than of imports."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """All names, those without a place last."""
+        """Return all command names; those without a place come last."""
         known = {name: place for place, name in enumerate(ORDER)}
         return sorted(super().list_commands(ctx), key=lambda name: known.get(name, len(known)))
 
@@ -43,7 +43,7 @@ class OrderedGroup(typer.core.TyperGroup):
 app = typer.Typer(
     cls=OrderedGroup,
     name="snellen",
-    help="An eye test for vision-language models: which one sees your images best, and at what speed.",
+    help="An eye test for vision-language models: find the best one for your images, at what speed and cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -62,54 +62,52 @@ Workspace = Annotated[
         "-w",
         "--workspace",
         metavar="DIR|URL",
-        help="Where runs are kept: a folder, or postgresql://USER@HOST/NAME. "
+        help="The workspace: a folder, or postgresql://USER@HOST/NAME. "
         "[dim]$SNELLEN_WORKSPACE, or ./snellen-workspace[/dim]",
     ),
 ]
 MaxCost = Annotated[
     float | None,
-    typer.Option(metavar="USD", help="Stop before models behind addresses cost more than this together."),
+    typer.Option(metavar="USD", help="Stop before hosted models cost more than this in total."),
 ]
-MaxConcurrency = Annotated[
-    int | None, typer.Option(help="Requests to a model behind an address under way at once, at most.")
-]
+MaxConcurrency = Annotated[int | None, typer.Option(help="The most concurrent requests to a hosted model.")]
 MaxFailures = Annotated[
     float,
-    typer.Option(help="The share of samples that may end in an error (exit code 1 above)."),
+    typer.Option(help="The share of samples that may fail before the exit code is 1."),
 ]
 EngineName = Annotated[
     str | None,
     typer.Option(
         "--engine",
         metavar="ray|ray://HOST:PORT",
-        help="Let copies of the models answer side by side, by Ray.",
+        help="Run model replicas in parallel on Ray.",
     ),
 ]
 Replicas = Annotated[
     int | None,
-    typer.Option(help="With --engine: how many copies. [dim]One a GPU, or a core where there is none[/dim]"),
+    typer.Option(help="With --engine: number of replicas. [dim]One per GPU, or per core without GPUs[/dim]"),
 ]
 GpusPerReplica = Annotated[
-    float | None, typer.Option(help="With --engine: GPUs of each copy, or a part of one.")
+    float | None, typer.Option(help="With --engine: GPUs per replica; may be a fraction.")
 ]
 Track = Annotated[
     list[str] | None,
-    typer.Option(metavar="wandb|mlflow|trackio", help="Also send figures to a tracker. Repeatable."),
+    typer.Option(metavar="wandb|mlflow|trackio", help="Log metrics to this tracker too. Repeatable."),
 ]
 ModelOptions = Annotated[
     list[str] | None,
-    typer.Option("-M", metavar="KEY=VALUE", help="An option of every model. Repeatable."),
+    typer.Option("-M", metavar="KEY=VALUE", help="Set an option for every model. Repeatable."),
 ]
 DataOptions = Annotated[
     list[str] | None,
-    typer.Option("-D", metavar="KEY=VALUE", help="An option of every data set. Repeatable."),
+    typer.Option("-D", metavar="KEY=VALUE", help="Set an option for every data set. Repeatable."),
 ]
 OutputPath = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Also write results as JSON to this folder."),
+    typer.Option("-o", "--output", metavar="DIR", help="Write results as JSON to this folder too."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only one JSON document.")]
 
 
 def _version(wanted: bool) -> None:
@@ -128,36 +126,36 @@ def _main(
 
 
 def load(models: Sequence[Model]) -> None:
-    """Load models that somebody waits for, and say so."""
+    """Load models while someone waits, and say so."""
     for model in models:
         typer.echo(f"loading {model.name} …", err=True)
         model.load()
 
 
 def print_leaderboard(runs: list[Run]) -> None:
-    """The table of runs, and how to look closer."""
+    """Print the table of runs, and how to inspect one."""
     from snellen.leaderboards.ranking import rank_runs
     from snellen.reports.leaderboard import leaderboards
 
     console = screen()
     for table in leaderboards(runs, console.width, rank_runs(runs)):
         console.print(table)
-    console.print(f"Look closer: snellen show {runs[-1].id}{runs[-1].where}", style="dim", soft_wrap=True)
+    console.print(f"Details: snellen show {runs[-1].id}{runs[-1].where}", style="dim", soft_wrap=True)
 
 
-#: How to ask again what failed in one of many examinations.
-AGAIN = "start the same command again"
+#: How to retry what failed in one of many runs.
+AGAIN = "rerun the same command"
 
 
 def tell_errors(runs: Iterable[Run], again: str = "") -> bool:
-    """Say of which runs samples ended in an error, and how to ask them again; whether there are any."""
+    """Report runs in which samples ended in an error, and how to retry; return whether there are any."""
     failed = False
     for run in runs:
         if count := run.metrics.outcomes.get("error"):
             failed = True
             typer.echo(
                 f"{count} of {run.metrics.n} samples of {run.id} ended in an error; the first: "
-                f"{run.first_error()}\nAsk them again: {again or run.resuming}",
+                f"{run.first_error()}\nRetry with: {again or run.resuming}",
                 err=True,
             )
     return failed
@@ -165,16 +163,16 @@ def tell_errors(runs: Iterable[Run], again: str = "") -> bool:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Where Ctrl-C loses nothing, and the same command goes on."""
+    """A context in which Ctrl-C loses nothing and rerunning resumes."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What was answered is kept; the same command goes on.", err=True)
+        typer.echo("\nInterrupted. Answers so far are saved; rerun the same command to resume.", err=True)
         raise typer.Exit(130) from None
 
 
 def slug(text: str) -> str:
-    """A name as part of a file's name: letters, digits and hyphens.
+    """Turn a name into part of a file name: letters, digits and hyphens.
 
     >>> slug("hf:org/Name?x=1")
     'hf-org-Name-x-1'
@@ -183,10 +181,10 @@ def slug(text: str) -> str:
 
 
 def read_options(flag: str, given: list[str] | None) -> dict[str, str]:
-    """``KEY=VALUE`` items as a mapping.
+    """Parse ``KEY=VALUE`` items.
 
     Raises:
-        BadOption: one is something else.
+        BadOption: an item has another form.
     """
     options = {}
     for item in given or []:
@@ -202,27 +200,27 @@ def screen() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:  # piped, a table keeps its columns rather than folding them
+    if not console.is_terminal:  # when piped, a table keeps its columns rather than folding them
         console.width = 160
     console.width = max(console.width, 80)
     return console
 
 
 def read_engine(name: str | None, replicas: int | None, gpus: float | None) -> Engine | None:
-    """The engine that options name; None where they name none.
+    """Build the engine from its options; None if none are set.
 
     Raises:
-        BadOption: options that go with an engine, without one; or of values that cannot be.
+        BadOption: options that need an engine, without one; or invalid values.
     """
     from snellen.engine.ray.cluster import Engine
 
     if name is not None:
         return Engine.read(name, replicas, gpus)
     if replicas is not None or gpus is not None:
-        raise BadOption("--replicas and --gpus-per-replica go with --engine ray.")
+        raise BadOption("--replicas and --gpus-per-replica need --engine ray.")
     return None
 
 
 def print_json(document: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""``view``, ``arena`` and ``votes``: what is done in the browser, and what comes of it."""
+"""``view``, ``arena`` and ``votes``: the web app and its results."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from snellen.cli.app import (
 )
 from snellen.errors import BadOption, require
 
-Host = Annotated[str, typer.Option(help="The address to bind; one that others reach demands a token.")]
-Port = Annotated[int, typer.Option(help="0 takes any that is free.")]
+Host = Annotated[
+    str, typer.Option(help="The address to bind. One that other machines can reach requires a token.")
+]
+Port = Annotated[int, typer.Option(help="The port; 0 for any free one.")]
 TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="SNELLEN_TOKEN", help="What everybody must show. Best set as $SNELLEN_TOKEN."),
+    typer.Option(envvar="SNELLEN_TOKEN", help="The access token. Prefer $SNELLEN_TOKEN."),
 ]
 AllowHost = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="A further name under which it is reached (a proxy's). Repeatable."),
+    typer.Option(metavar="NAME", help="Another hostname of this server, such as a proxy's. Repeatable."),
 ]
 Browse = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")]
 
@@ -43,7 +45,7 @@ Browse = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser."
 def _door(
     host: str, port: int, token: str | None, names: list[str] | None, browse: bool
 ) -> Iterator[Callable[..., None]]:
-    """What serves a workspace. The address is bound, and what is wrong with it said, before models load."""
+    """Create the server of a workspace. The address is bound, and errors reported, before models load."""
     from snellen.web.security import Policy
     from snellen.web.serve import bound, serve
     from snellen.web.state import AppState
@@ -61,7 +63,7 @@ def _door(
 
 
 def _need() -> None:
-    """Said now, not when models are loaded."""
+    """Check optional dependencies before models load."""
     for module in ("fastapi", "uvicorn", "python_multipart", "jinja2", "nh3", "markdown_it", "evalica"):
         require(module, "web", "The web app")
 
@@ -86,11 +88,9 @@ def view(
 
 @app.command("play", rich_help_panel=PEOPLE)
 def play_(
-    models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="A model, or several side by side.")
-    ],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="One or more models to chat with.")],
     model_option: ModelOptions = None,
-    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
+    max_tokens: Annotated[int, typer.Option(help="The most tokens per answer.")] = 512,
     max_cost: MaxCost = None,
     host: Host = "127.0.0.1",
     port: Port = 8421,
@@ -99,7 +99,7 @@ def play_(
     browse: Browse = False,
     workspace: Workspace = None,
 ) -> None:
-    """Talk with a model about an image in the browser; with several, a tuned one beside the original, say."""
+    """Chat about an image in the browser with one model, or with several side by side."""
     from snellen.chat.conversation import Playground
     from snellen.runs.matching import live_models
     from snellen.storage.store import Store
@@ -120,23 +120,21 @@ def arena_(
         list[str] | None, typer.Argument(metavar="[RUN]...", help="With --runs: more runs.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="A model that answers questions. Two or more.")
+        list[str] | None, typer.Option("-m", "--model", help="A model that generates text. Two or more.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("-d", "--data", help="A data set to take random images from.")
+        str | None, typer.Option("-d", "--data", help="A data set to draw random images from.")
     ] = None,
     runs: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="RUN", help="Let finished runs meet instead: --runs RUN RUN …; no model is asked."
-        ),
+        typer.Option(metavar="RUN", help="Compare the stored answers of finished runs: --runs RUN RUN …"),
     ] = None,
     disagreements_first: Annotated[
-        bool, typer.Option("--disagreements-first", help="With --runs: begin where one alone is right.")
+        bool, typer.Option("--disagreements-first", help="With --runs: start where exactly one is right.")
     ] = False,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
-    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
+    max_tokens: Annotated[int, typer.Option(help="The most tokens per answer.")] = 512,
     max_cost: MaxCost = None,
     host: Host = "127.0.0.1",
     port: Port = 8421,
@@ -145,7 +143,7 @@ def arena_(
     browse: Browse = False,
     workspace: Workspace = None,
 ) -> None:
-    """Vote blind in the browser: two anonymous models side by side, live or from finished runs."""
+    """Vote blind in the browser between two anonymous models, live or from finished runs."""
     # Long for its options alone.
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
@@ -153,13 +151,13 @@ def arena_(
     _need()
     wanted = [*(runs or []), *(more or [])]
     if bool(model) == bool(runs) or (more and not runs):
-        raise BadOption(
-            "An arena is of models (--model A --model B) or of runs (--runs RUN RUN), one of the two."
-        )
+        raise BadOption("An arena needs either models (--model A --model B) or runs (--runs RUN RUN).")
     if runs and (data or model_option or data_option or max_cost is not None):
-        raise BadOption("--runs shows stored answers: --data, -M, -D and --max-cost do not go with it.")
+        raise BadOption(
+            "--runs shows stored answers, so --data, -M, -D and --max-cost cannot be used with it."
+        )
     if disagreements_first and not runs:
-        raise BadOption("--disagreements-first goes with --runs.")
+        raise BadOption("--disagreements-first needs --runs.")
     store = Store(workspace, create=not runs)
     vote_store = VoteStore(store)
     with _door(host, port, token, allow_host, browse) as serve:
@@ -186,24 +184,22 @@ def arena_(
         serve(store, live)
 
 
-votes = typer.Typer(
-    name="votes", help="What an arena's votes say: ranking, export, import.", no_args_is_help=True
-)
+votes = typer.Typer(name="votes", help="Rank models by votes; export and import votes.", no_args_is_help=True)
 app.add_typer(votes, rich_help_panel=PEOPLE)
 
 
 @votes.command("ranking")
 def ranking(
     style: Annotated[
-        bool, typer.Option("--style", help="Hold length, lists, bold and hedging alike.")
+        bool, typer.Option("--style", help="Control for length, lists, bold text and hedging.")
     ] = False,
     leaks: Annotated[
-        bool, typer.Option("--leaks", help="Count battles in which a model gave itself away.")
+        bool, typer.Option("--leaks", help="Count battles in which a model revealed itself.")
     ] = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank models by votes, with intervals, and say how far to trust it."""
+    """Rank models by votes, with confidence intervals and checks of the votes' quality."""
     from snellen.arena.results import ArenaResults
     from snellen.leaderboards.board import Board
     from snellen.reports.votes import lines_of, ranking_table
@@ -217,7 +213,7 @@ def ranking(
         return
     console = screen()
     if results.ranking is None:
-        console.print("There are no votes yet that count. Begin: snellen arena --model A --model B")
+        console.print("No votes yet. Start an arena: snellen arena --model A --model B")
         return
     console.print(ranking_table(results.ranking))
     for line in lines_of(results):
@@ -233,15 +229,16 @@ def export(
         ),
     ] = "preferences",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to this file. [dim]Standard output[/dim]"),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the images here, and their paths in place of their hashes."),
+        typer.Option(metavar="DIR", help="Write images to this folder, and their paths instead of hashes."),
     ] = None,
     workspace: Workspace = None,
 ) -> None:
-    """Write votes as JSON lines in a layout that others read."""
+    """Export votes as JSON lines in a public layout."""
     import json
 
     from snellen.arena.exchange import export as rows
@@ -260,7 +257,7 @@ def export(
     else:
         write_text(output, text)
     known = vote_store.counts()["votes"]
-    left = f"; {known - len(lines)} others are left out" if known > len(lines) else ""
+    left = f"; {known - len(lines)} others skipped" if known > len(lines) else ""
     where = f"written to {output}" if output is not None else "written"
     typer.echo(f"{len(lines)} votes {where}{left}", err=True)
 
@@ -269,15 +266,15 @@ def export(
 def import_(
     file: Annotated[Path, typer.Argument(help="JSON lines.")],
     format: Annotated[
-        Literal["preferences", "fastchat"], typer.Option(help="The layout of the file.")
+        Literal["preferences", "fastchat"], typer.Option(help="The file's layout.")
     ] = "preferences",
     workspace: Workspace = None,
 ) -> None:
-    """Take votes over from elsewhere; what was taken over before is not doubled."""
+    """Import votes from a file. Votes imported before are not duplicated."""
     from snellen.arena.exchange import read
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
 
     imported = read(VoteStore(Store(workspace)), file, format)
-    others = f", {imported.others} lines are no votes to be counted" if imported.others else ""
+    others = f", {imported.others} lines without a countable vote" if imported.others else ""
     typer.echo(f"{imported.votes} new votes of {imported.lines} lines{others}", err=True)

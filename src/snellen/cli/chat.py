@@ -1,4 +1,4 @@
-"""``chat``: talk with a model about an image, in the terminal."""
+"""``chat``: chat with a model about an image in the terminal."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ if TYPE_CHECKING:
     from snellen.images import Image
     from snellen.models.base import Model
 
-#: What can be typed besides questions.
-COMMANDS = "/image FILE: another image · /forget: begin again · /quit"
+#: The commands of a chat.
+COMMANDS = "/image FILE: another image · /forget: start over · /quit"
 
 
 @app.command("chat", rich_help_panel=PEOPLE)
 def chat_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME, hf:TUNED or pico:llava.")],
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="What is talked about.")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="The image to chat about.")] = None,
     with_: Annotated[
-        str | None, typer.Option("--with", metavar="MODEL", help="A second model, asked the same.")
+        str | None, typer.Option("--with", metavar="MODEL", help="A second model, asked the same questions.")
     ] = None,
     ask: Annotated[
-        list[str] | None, typer.Option(metavar="QUESTION", help="Ask this and end. Repeatable.")
+        list[str] | None, typer.Option(metavar="QUESTION", help="Ask this question and exit. Repeatable.")
     ] = None,
     model_option: ModelOptions = None,
-    max_tokens: Annotated[int, typer.Option(help="Of an answer.")] = 512,
+    max_tokens: Annotated[int, typer.Option(help="The most tokens per answer.")] = 512,
     max_cost: MaxCost = None,
 ) -> None:
-    """Talk with a model about an image; answers appear as they are written. In the browser: snellen play
-    MODEL.
-    """
+    """Chat with a model about an image (streaming). In the browser: snellen play MODEL."""
     from snellen.chat.conversation import check_talker
     from snellen.errors import BadOption, SnellenError
     from snellen.runs.matching import live_models
@@ -57,7 +55,7 @@ def chat_(
                 if not talk.ask(question):
                     raise typer.Exit(1)
             return
-        with suppress(AttributeError):  # what is typed need not be text
+        with suppress(AttributeError):  # input may be invalid text
             sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr] # a test's input has none
         if sys.stdin.isatty():
             typer.echo(f"Ask. {COMMANDS}", err=True)
@@ -72,7 +70,7 @@ def chat_(
                     typer.echo(COMMANDS, err=True)
                 elif line.strip():
                     talk.ask(line)
-            except SnellenError as error:  # a talk goes on after a misspelt name
+            except SnellenError as error:  # the chat continues after a misspelled name
                 typer.echo(f"Error: {error}", err=True)
     finally:
         for item in models:
@@ -80,14 +78,14 @@ def chat_(
 
 
 class _ChatSession:
-    """What was said so far, to each model."""
+    """The conversation so far with each model."""
 
     def __init__(self, models: list[Model], image: Image | None, max_tokens: int) -> None:
         self.models, self.image, self.max_tokens = models, image, max_tokens
         self.said: list[list[tuple[str, str]]] = [[] for _ in models]
 
     def ask(self, question: str) -> bool:
-        """Ask all, and print their answers as they come; whether all answered."""
+        """Ask all models and print their answers as they stream; return whether all answered."""
         from snellen.chat.conversation import continued
         from snellen.reports.tables import harmless
         from snellen.types import Outcome
@@ -116,7 +114,7 @@ class _ChatSession:
 
 
 def _opened(path: Path) -> Image:
-    """An image that can be read.
+    """Open an image and check that it can be read.
 
     Raises:
         ImageError: it cannot.
@@ -129,7 +127,7 @@ def _opened(path: Path) -> Image:
 
 
 def _line() -> str | None:
-    """What is typed next; None at the end."""
+    """Read the next line; None at the end."""
     try:
         return input("> " if sys.stdin.isatty() else "")
     except (EOFError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""``diagnose``: why a model fails."""
+"""``diagnose``: find out why a model fails."""
 
 from __future__ import annotations
 
@@ -38,40 +38,43 @@ def diagnose_(
         str, typer.Option("-d", "--data", help="A data set with classes, such as folder:./photos.")
     ],
     only: Annotated[
-        list[str] | None, typer.Option(metavar="PART,…", help="These parts only. Repeatable.")
+        list[str] | None, typer.Option(metavar="PART,…", help="Run only these parts. Repeatable.")
     ] = None,
     reference: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="A model to set it beside: clip:…, classifier:… Repeatable."),
+        typer.Option(metavar="MODEL", help="A model to compare with: clip:…, classifier:… Repeatable."),
     ] = None,
-    train_split: Annotated[str | None, typer.Option(help="The split that probes are fitted on.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="The split to fit probes on.")] = None,
     captions: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="Texts that the model was trained on: .jsonl, .json, .parquet, .txt."
-        ),
+        typer.Option(metavar="FILE", help="The model's training texts: .jsonl, .json, .parquet, .txt."),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A wording of your own for the open question. Repeatable.")
+        list[str] | None, typer.Option(help="Your own prompt for the open question. Repeatable.")
     ] = None,
-    layers: Annotated[Literal["last", "all"], typer.Option(help="Whose hidden states are probed.")] = "last",
-    limit: Annotated[int | None, typer.Option(help="The first N samples only.")] = None,
+    layers: Annotated[
+        Literal["last", "all"], typer.Option(help="The layers whose hidden states to probe.")
+    ] = "last",
+    limit: Annotated[int | None, typer.Option(help="Evaluate the first N samples only.")] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave out images that cannot be read.")
+        bool, typer.Option("--skip-invalid", help="Skip unreadable images and list them.")
     ] = False,
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
-    batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The report. In the workspace.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write the report here. [dim]In the workspace[/dim]"
+        ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Why it fails: labels, prompts, order, decoding, features, training; one report, a verdict in words.
+    """Diagnose why a model fails: labels, prompts, order, decoding, features, training data.
 
     Parts: gap, sweep, prompts, order, cot, decoding, probe, exposure, size, confusions.
     """
@@ -83,7 +86,7 @@ def diagnose_(
     from snellen.runs.run import Run
     from snellen.storage.store import Store
 
-    chosen(only or [])  # what is misspelt is said at once
+    chosen(only or [])  # fail early on misspelled parts
     store = Store(workspace)
     with interruptible(), progress(quiet=quiet) as watch:
         case = Subject(
@@ -109,7 +112,7 @@ def diagnose_(
         output = output or store.folder / f"diagnosis-{stem[:200]}.html"
         try:
             diagnose(case, only or [], into=diagnosis)
-        finally:  # also of what was found before it was stopped
+        finally:  # also when stopped: with the findings so far
             case.close()
             if diagnosis.findings or diagnosis.left_out:
                 diagnosis.write(output)
@@ -123,7 +126,7 @@ def diagnose_(
 
 
 def _print(diagnosis: Diagnosis, output: Path) -> None:
-    """Each finding in a line."""
+    """Print each finding in one line."""
     from snellen.reports.tables import escape
 
     console = screen()
@@ -133,5 +136,5 @@ def _print(diagnosis: Diagnosis, output: Path) -> None:
         ]
         console.print(f"[bold]{finding.title}[/]: {escape(finding.verdict)}{like}", soft_wrap=True)
     for name, reason in (diagnosis.left_out | diagnosis.missing).items():
-        console.print(f"[dim]Left out, {escape(name)}: {escape(reason)}[/]", soft_wrap=True)
-    console.print(f"With figures: {output}", soft_wrap=True)
+        console.print(f"[dim]Skipped {escape(name)}: {escape(reason)}[/]", soft_wrap=True)
+    console.print(f"Report: {output}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``run``, ``resume``, ``demo``: examinations."""
+"""``run``, ``resume`` and ``demo``: evaluate models."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_(
         typer.Option(
             "-p",
             "--protocol",
-            help="A protocol, such as closed-set or rank. Repeatable. [dim]As the data set's authors ask, or "
+            help="A protocol, such as closed-set or rank. Repeatable. [dim]The data set's own, or "
             "closed-set[/dim]",
         ),
     ] = None,
@@ -64,33 +64,33 @@ def run_(
     data_option: DataOptions = None,
     protocol_option: Annotated[
         list[str] | None,
-        typer.Option("-P", metavar="KEY=VALUE", help="An option of every protocol. Repeatable."),
+        typer.Option("-P", metavar="KEY=VALUE", help="Set an option for every protocol. Repeatable."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Examine the first N samples only.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Evaluate the first N samples only.")] = None,
     classes: Annotated[
-        list[str] | None, typer.Option(help="Examine these classes only, separated by commas. Repeatable.")
+        list[str] | None, typer.Option(help="Evaluate these classes only (comma-separated). Repeatable.")
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(help="Examine a random subset of N classes (by --seed).")
+        int | None, typer.Option(help="Evaluate a random subset of N classes (by --seed).")
     ] = None,
-    per_class: Annotated[int | None, typer.Option(help="Examine the first N samples of each class.")] = None,
+    per_class: Annotated[int | None, typer.Option(help="Evaluate the first N samples of each class.")] = None,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle samples (by --seed).")] = False,
-    split: Annotated[str | None, typer.Option(help="A split of the data set.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of the data set.")] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave out what cannot be read, and list it in the run.")
+        bool, typer.Option("--skip-invalid", help="Skip unreadable samples and list them in the run.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of shuffling, class subsets and protocols.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for shuffling, class subsets and protocols.")] = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="How many requests, or images with all their questions, are answered together."),
+        typer.Option(help="Requests per batch, or images with all their questions."),
     ] = None,
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,
     max_failures: MaxFailures = 0.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be asked, and cost, and ask nothing.")
+        bool, typer.Option("--dry-run", help="Estimate requests and cost without evaluating.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask everything anew, as new runs.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore stored answers and start new runs.")] = False,
     engine: EngineName = None,
     replicas: Replicas = None,
     gpus_per_replica: GpusPerReplica = None,
@@ -98,8 +98,8 @@ def run_(
         str | None,
         typer.Option(
             metavar="parquet:URL",
-            help="With --engine: copies write predictions and answers into Parquet files here (a folder, "
-            "s3://…, gs://…), not into the workspace.",
+            help="With --engine: replicas write predictions and answers to Parquet files here (a folder, "
+            "s3://…, gs://…) instead of the workspace.",
         ),
     ] = None,
     track: Track = None,
@@ -108,9 +108,9 @@ def run_(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Examine every model under every protocol on every data set, and print the table.
+    """Evaluate models on data sets and print a leaderboard.
 
-    Started again, it asks only what is missing.
+    Rerunning the same command resumes: only missing samples are evaluated.
     """
     # Long for its options alone.
     from snellen.runs.plan import Filters, Plan
@@ -162,7 +162,7 @@ def resume(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with a run that was interrupted, stopped, or has errors: only what is missing is asked."""
+    """Resume a run that was interrupted or has errors; only missing samples are evaluated."""
     from snellen.runs.resume import plan_of
     from snellen.storage.store import Store
 
@@ -186,7 +186,7 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Examine, and show what came of it."""
+    """Evaluate, and print the results."""
     from snellen.exchange.export import writable, write_run
     from snellen.reports.tracking import tracker
 
@@ -207,7 +207,7 @@ def _run(
         print_leaderboard(runs)
     untold = _tell(trackers, runs)
     if stopped is not None:
-        typer.echo(f"Error: {redact(str(stopped))}\nWhat was answered is kept.", err=True)
+        typer.echo(f"Error: {redact(str(stopped))}\nAnswers so far are saved.", err=True)
         tell_how_to_go_on(plan)
         raise typer.Exit(1)
     for line in (line for run in runs for line in _unscored(run)):
@@ -218,7 +218,7 @@ def _run(
 
 
 def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
-    """Send figures to trackers; whether one could not be told."""
+    """Send figures to trackers; return whether one failed."""
     from snellen.reports.tracking import track
 
     failed = False
@@ -233,23 +233,23 @@ def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
 
 
 def _unscored(run: Run) -> Iterator[str]:
-    """What of a run has no score, and why, in words."""
+    """Explain which scores of a run are missing, and why."""
     figures = run.metrics
     details = figures.protocol
     if details.get("judge_errors"):
         yield (
             f"{details['judge_errors']} answers of {run.id} could not be judged by {details['judge']}. "
-            f"Ask again: {run.resuming}"
+            f"Retry with: {run.resuming}"
         )
     if details.get("not_graded"):
         count = details["not_graded"]
-        yield f"{details['judge']} gave {count} answers of {run.id} no grade that can be read."
+        yield f"{details['judge']} gave no readable grade for {count} answers of {run.id}."
     if not run.classifies:
         known = (run.headline.n or 0) if run.headline else 0
         if known < figures.n and run.primary != "judge":
             unknown = figures.n - known
             yield (
-                f"{unknown} of {figures.n} samples of {run.id} have no truth that can be read, and no "
+                f"{unknown} of {figures.n} samples of {run.id} have no usable reference answer, and no "
                 f"{run.primary}."
             )
 
@@ -266,24 +266,24 @@ def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
 
 
 def _failed_share(run: Run) -> float:
-    """Of samples that ended in an error, or that a judge failed to grade."""
+    """The share of samples that ended in an error, or that a judge failed to grade."""
     figures = run.metrics
     failed = max(figures.outcomes["error"], figures.protocol.get("judge_errors", 0))
     return float(failed / figures.n)
 
 
 def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:
-    """Carry a plan out; what stopped it, if something did."""
+    """Run a plan; return what stopped it, if anything."""
     from snellen.reports.progress import progress
 
     if not quiet:
         tell_what_is_left_out(plan)
     try:
-        # Ray tells of replicas that died where results are to be.
+        # Ray reports dead replicas on standard output.
         with redirect_stdout(sys.stderr), progress(quiet=quiet) as watch:
             plan.run(watch)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What was answered is kept.", err=True)
+        typer.echo("\nInterrupted. Answers so far are saved.", err=True)
         tell_how_to_go_on(plan)
         raise typer.Exit(130) from None
     except Stopped as error:
@@ -292,15 +292,15 @@ def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:
 
 
 def tell_what_is_left_out(plan: Plan) -> None:
-    """What a user should hear before it begins."""
-    for line in [*plan.notes, *(f"left out: {reason}" for reason in plan.skipped)]:
+    """Print notes and skipped pairs before the evaluation starts."""
+    for line in [*plan.notes, *(f"skipped: {reason}" for reason in plan.skipped)]:
         typer.echo(line, err=True)
 
 
 def tell_how_to_go_on(plan: Plan) -> None:
-    """The command that goes on with what was interrupted."""
-    # With --fresh, what is finished would be examined anew once more.
-    same = "" if plan.fresh else "The same command goes on with all of it. "
+    """Print the command that resumes what was interrupted."""
+    # With --fresh, finished runs would be evaluated again.
+    same = "" if plan.fresh else "Rerun the same command to resume all runs. "
     if plan.current is not None:
         options = {
             "--max-cost": plan.max_cost,
@@ -310,7 +310,7 @@ def tell_how_to_go_on(plan: Plan) -> None:
             "--gpus-per-replica": plan.engine and plan.engine.gpus,
         }
         given = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
-        same += f"Go on: snellen resume {plan.current}{plan.store.option}{given}"
+        same += f"Resume this run with: snellen resume {plan.current}{plan.store.option}{given}"
     if same:
         typer.echo(same, err=True)
 
@@ -320,7 +320,7 @@ def demo(
     workspace: Workspace = None,
     quiet: Quiet = False,
 ) -> None:
-    """Examine the built-in models on the built-in chart: offline, without a GPU, in a minute."""
+    """Evaluate the built-in models on a built-in data set: offline, no GPU, in a minute."""
     from snellen.exchange.export import write_text
     from snellen.models.pico import NAMES
     from snellen.reports import page
@@ -334,23 +334,23 @@ def demo(
         workspace=workspace,
     )
     plan.notes = [
-        f"{len(NAMES)} built-in models, {DEMO_SAMPLES} drawn pictures of 28 classes, 3 protocols. "
-        "The models are tiny, but real: they see."
+        f"{len(NAMES)} built-in models, {DEMO_SAMPLES} drawn pictures in 28 classes, 3 protocols. "
+        "The models are tiny, but trained."
     ]
     plan.skipped, skipped = [], plan.skipped
     carry_out_plan(plan, quiet=quiet)
     runs = plan.runs
     print_leaderboard(runs)
     console = screen()
-    console.print(f"[dim]Not asked: {'; '.join(skipped)}.[/dim]", soft_wrap=True)
+    console.print(f"[dim]Skipped: {'; '.join(skipped)}.[/dim]", soft_wrap=True)
     report = plan.folder / "report.html"
     write_text(report, page.html(runs))
-    console.print(f"With pictures, confusions and samples: {report}", soft_wrap=True)
+    console.print(f"Report with pictures, confusions and samples: {report}", soft_wrap=True)
     console.print(
-        f"\nNow your own images, one folder a class{_activation()}:\n"
+        f"\nNext, your own images, one folder per class{_activation()}:\n"
         "  snellen run --model hf:HuggingFaceTB/SmolVLM-500M-Instruct "
         "--data folder:./photos --protocol closed-set\n"
-        "and without a download, to see how it goes:\n"
+        "Without a download, to try it out:\n"
         "  snellen run --model pico:clip --data folder:./photos --protocol rank\n"
         "More: snellen ls models, snellen ls datasets, snellen ls protocols, snellen show @last",
         soft_wrap=True,
@@ -358,7 +358,7 @@ def demo(
 
 
 def _activation() -> str:
-    """How to get at the command, where it is not at hand in the shell."""
+    """Explain how to activate the environment, if the command is not on the PATH."""
     import shutil
 
     if shutil.which("snellen"):
@@ -366,5 +366,5 @@ def _activation() -> str:
     return f" (first: source {Path(sys.executable).parent / 'activate'})"
 
 
-#: Five pictures of each of the 28 classes.
+#: Five pictures per class.
 DEMO_SAMPLES = 140

@@ -1,4 +1,4 @@
-"""What was examined, and what there is: ``ls``, ``show``, ``report``, ``compare``, ``export`` …"""
+"""``ls``, ``show``, ``report``, ``compare``, ``export`` …: inspect what is available and what was run."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 def ls(
     what: Annotated[Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")],
     hub: Annotated[
-        bool, typer.Option("--hub", help="With models: image-text-to-text models of the Hub.")
+        bool, typer.Option("--hub", help="With models: list image-text-to-text models on the Hub.")
     ] = False,
-    search: Annotated[str | None, typer.Option(help="With --hub: what names must hold.")] = None,
-    limit: Annotated[int | None, typer.Option(help="With --hub: how many. [dim]20[/dim]")] = None,
+    search: Annotated[str | None, typer.Option(help="With --hub: filter by name.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --hub: how many to list. [dim]20[/dim]")] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what there is: models, data sets, protocols (with their options), or runs."""
+    """List models, data sets, protocols (with their options), or runs."""
     from snellen.reports import listings
 
     if hub and what != "models":
-        raise BadOption(f"--hub goes with models, not with {what}: snellen ls models --hub")
+        raise BadOption(f"--hub lists models, not {what}: snellen ls models --hub")
     if search is not None and not hub:
-        raise BadOption(f"--search goes with --hub: snellen ls models --hub --search {search}")
+        raise BadOption(f"--search needs --hub: snellen ls models --hub --search {search}")
     if limit is not None and not hub:
-        raise BadOption("--limit goes with --hub: snellen ls models --hub --limit 20")
+        raise BadOption("--limit needs --hub: snellen ls models --hub --limit 20")
     if what == "runs":
         from snellen.reports.tables import runs_table
         from snellen.runs.run import list_runs
@@ -67,22 +67,24 @@ def ls(
 
 @app.command("show", rich_help_panel=INSPECT)
 def show(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    run: Annotated[str, typer.Argument(help="A run's id or a unique prefix of it, or @last.")],
     prompts: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Show the prompts of the first N samples as they were sent."),
+        typer.Option(metavar="N", min=1, help="Show the first N prompts as sent."),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one run: figures, classes, the most confused pairs, examples of each failure."""
+    """Show a run: metrics, classes, most confused pairs, examples of each failure."""
     from snellen.metrics.classification import per_class
     from snellen.reports import tables
     from snellen.runs.run import open_run
 
     stored = open_run(run, workspace)
     if prompts is not None and as_json:
-        raise BadOption("--prompts goes without --json; all prompts as JSON: snellen export --format lm-eval")
+        raise BadOption(
+            "--prompts cannot be used with --json. For all prompts as JSON: snellen export --format lm-eval"
+        )
     if prompts is not None:
         for line in tables.prompt_lines(stored, prompts):
             screen().print(line, soft_wrap=True)
@@ -108,11 +110,12 @@ def show(
 def report_(
     runs: Annotated[list[str], typer.Argument(help="Runs: ids, unique prefixes, or @last.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="By default the screen.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to this file. [dim]Standard output[/dim]"),
     ] = None,
     format: Annotated[
         Literal["html", "markdown"] | None,
-        typer.Option(help="html or markdown. By default markdown for FILE.md, else html."),
+        typer.Option(help="html or markdown. [dim]markdown for FILE.md, otherwise html[/dim]"),
     ] = None,
     workspace: Workspace = None,
 ) -> None:
@@ -133,15 +136,15 @@ def report_(
 
 @app.command("rescore", rich_help_panel=INSPECT)
 def rescore_(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")],
+    run: Annotated[str, typer.Argument(help="A run's id or a unique prefix of it, or @last.")],
     protocol_option: Annotated[
         list[str] | None,
-        typer.Option("-P", metavar="KEY=VALUE", help="A protocol option that is to differ. Repeatable."),
+        typer.Option("-P", metavar="KEY=VALUE", help="A protocol option to change. Repeatable."),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read and score stored answers again by other rules; the model is not called, the old run stays."""
+    """Parse and score stored answers again by other rules, as a new run, without calling the model."""
     from snellen.runs.rescore import rescore
     from snellen.runs.run import Run
     from snellen.storage.store import Store
@@ -160,12 +163,12 @@ def rescore_(
 def compare_(
     runs: Annotated[list[str], typer.Argument(help="Two or more runs: ids, unique prefixes, or @last.")],
     across: Annotated[
-        bool, typer.Option("--across", help="Also across protocols, prompts and other protocol options.")
+        bool, typer.Option("--across", help="Compare across protocols, prompts and protocol options too.")
     ] = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Is the difference real? Runs side by side on the samples that they share."""
+    """Test whether differences between runs are significant, on the samples that they share."""
     from snellen.reports import tables
     from snellen.runs.compare import compare
     from snellen.runs.run import open_run
@@ -183,49 +186,51 @@ def compare_(
 
 @app.command("sample-size", rich_help_panel=EVALUATE)
 def sample_size(
-    difference: Annotated[float, typer.Option(help="The difference in accuracy to be found, in points.")],
+    difference: Annotated[float, typer.Option(help="The difference in accuracy to detect, in points.")],
     discordant: Annotated[
-        float, typer.Option(help="Samples that one model alone gets right, in per cent.")
+        float, typer.Option(help="Samples that exactly one model gets right, in percent.")
     ] = 10.0,
     as_json: AsJson = False,
 ) -> None:
-    """How many images does it take to find a difference (at 5 %, with 80 % power)?"""
+    """Compute the sample size needed to detect a difference (5% level, 80% power)."""
     from snellen.metrics.stats import samples_needed
 
     if not 0 < difference <= discordant <= 100:
         raise BadOption(
-            f"--difference {difference} --discordant {discordant} is not allowed: the difference must be "
-            "above 0, at most as large as the share of discordant samples, and that at most 100."
+            f"--difference {difference} --discordant {discordant} is not allowed. The difference must be "
+            "above 0 and at most the discordant share, which is at most 100."
         )
     n = samples_needed(difference / 100, discordant / 100)
     if as_json:
         print_json({"difference": difference, "discordant": discordant, "samples": n})
     else:
         typer.echo(
-            f"{n:,} images: with {discordant:g} % of them right under one model alone, a difference of "
-            f"{difference:g} points is then found in 8 of 10 tries."
+            f"{n:,} images. If {discordant:g}% of them are right under exactly one model, a difference of "
+            f"{difference:g} points is then detected in 8 of 10 studies."
         )
 
 
 @app.command("export", rich_help_panel=EXCHANGE)
 def export(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
+        list[str], typer.Argument(metavar="RUN...", help="Runs: ids, unique prefixes, or @last.")
     ],
     format: Annotated[
         Literal["jsonl", "csv", "parquet", "lm-eval", "inspect", "hub", "latex", "markdown"] | None,
         typer.Option(
-            help="One row a sample: jsonl, csv, parquet. Other tools' layouts: lm-eval, inspect, hub. "
-            "Tables of runs: latex, markdown. By default what the file's ending says."
+            help="One row per sample: jsonl, csv, parquet. Other tools' layouts: lm-eval, inspect, hub. "
+            "Tables of runs: latex, markdown. [dim]By the file's extension[/dim]"
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="PATH", help="A file; of lm-eval, inspect and hub, a folder."),
+        typer.Option(
+            "-o", "--output", metavar="PATH", help="A file, or a folder for lm-eval, inspect and hub."
+        ),
     ] = None,
     workspace: Workspace = None,
 ) -> None:
-    """Write runs for others to read: samples, tables with intervals, the layouts of other tools."""
+    """Export runs: samples, tables with intervals, or the layouts of other tools."""
     from snellen.exchange.export import ENDINGS, write_text
     from snellen.runs.run import open_run
 
@@ -233,7 +238,7 @@ def export(
         ending = output.suffix.lower() if output else ".jsonl"
         if ending not in ENDINGS:
             raise BadOption(
-                f"-o {output}: the ending does not say which format; add --format "
+                f"-o {output}: the extension does not determine the format. Add --format "
                 f"{', '.join(ENDINGS.values())}, lm-eval, inspect or hub."
             )
         format = ENDINGS[ending]
@@ -248,12 +253,12 @@ def export(
             write_text(output, text)
         return
     if len(opened) > 1 and format != "hub":
-        raise BadOption(f"--format {format} is of one run; several go into latex, markdown and hub.")
+        raise BadOption(f"--format {format} takes one run. For several, use latex, markdown or hub.")
     if format == "jsonl" or format == "csv" or format == "parquet":
         _samples(opened[0], format, output)
         return
     if output is None:
-        raise BadOption(f"--format {format} takes a place: -o PATH")
+        raise BadOption(f"--format {format} needs -o PATH.")
     if format == "inspect":
         from snellen.exchange import inspect_log
 
@@ -271,7 +276,7 @@ def export(
 
 
 def _samples(run: Run, format: Literal["jsonl", "csv", "parquet"], output: Path | None) -> None:
-    """One row a sample, to a file or the screen."""
+    """Write one row per sample, to a file or the screen."""
     from snellen.exchange.export import rows_as_text, write_rows
 
     frame = run.predictions
@@ -290,19 +295,21 @@ def import_(
             metavar="FILE", help="LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv)."
         ),
     ],
-    model: Annotated[str, typer.Option("-m", "--model", help="What the model is to be called.")],
+    model: Annotated[str, typer.Option("-m", "--model", help="The name of the model that gave the answers.")],
     protocol: Annotated[
         str | None,
         typer.Option(
             "-p",
             "--protocol",
-            help="How the answers are read. multiple-choice, yes-no or vqa, by what they are.",
+            help="The protocol that reads the answers. [dim]multiple-choice, yes-no or vqa, by the file[/dim]",
         ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take results of another tool as a run: its stored answers, read by our parsers; no model is called."""
+    """Import another tool's results as a run: its stored answers, read by our parsers, without calling a
+    model.
+    """
     from snellen.exchange.imported import import_results
     from snellen.storage.store import Store
 
@@ -314,34 +321,34 @@ def import_(
     print_leaderboard([imported.run])
     console, n = screen(), imported.run.metrics.n
     if imported.other_scale:
-        console.print("Its scores are not from 0 to 1, so they are not compared with ours.")
+        console.print("The file's scores are not between 0 and 1, so they are not compared.")
         return
     if imported.theirs is None:
-        console.print("The file says nothing of scores, so there is nothing to compare with.")
+        console.print("The file contains no scores to compare with.")
         return
     figure = imported.run.headline
-    ours = "none" if figure is None else f"{100 * figure.value:.1f} %"
+    ours = "none" if figure is None else f"{100 * figure.value:.1f}%"
     console.print(
-        f"Theirs: {100 * imported.theirs:.1f} %. Ours, of the same answers: {ours}.", soft_wrap=True
+        f"Their score: {100 * imported.theirs:.1f}%. Ours on the same answers: {ours}.", soft_wrap=True
     )
     if imported.changed:
         some = ", ".join(f"{id} ({theirs:g} → {ours:g})" for id, theirs, ours in imported.changed[:8])
         more = " …" if len(imported.changed) > 8 else ""
         console.print(
-            f"{len(imported.changed)} of {n} answers are judged otherwise: {some}{more}", soft_wrap=True
+            f"{len(imported.changed)} of {n} answers are scored differently: {some}{more}", soft_wrap=True
         )
 
 
 @app.command("push", rich_help_panel=EXCHANGE)
 def push_(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, unique prefixes of them, or @last.")
+        list[str], typer.Argument(metavar="RUN...", help="Runs: ids, unique prefixes, or @last.")
     ],
-    to: Annotated[str, typer.Option(metavar="hub:ORG/DATASET", help="Where they go.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see.")] = False,
+    to: Annotated[str, typer.Option(metavar="hub:ORG/DATASET", help="The target data set.")],
+    public: Annotated[bool, typer.Option("--public", help="Make it public.")] = False,
     workspace: Workspace = None,
 ) -> None:
-    """Publish predictions as a data set of the Hub, with a card: privately, and without images."""
+    """Publish predictions as a data set on the Hub, with a card; private and without images by default."""
     from snellen.exchange.predictions import push
     from snellen.runs.run import open_run
 

@@ -1,4 +1,4 @@
-"""``eye-test`` and ``suite``: many examinations with one result."""
+"""``eye-test`` and ``suite``: many runs with one combined result."""
 
 from __future__ import annotations
 
@@ -33,25 +33,30 @@ def eye_test(
         list[str] | None, typer.Option(help="A chart, such as chart:acuity. Repeatable. [dim]all[/dim]")
     ] = None,
     limit: Annotated[int, typer.Option(help="Pictures per chart.")] = 160,
-    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
-    batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for the pictures.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="The card: .png, .svg or .pdf. In the workspace."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the card here (.png, .svg or .pdf). [dim]In the workspace[/dim]",
         ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """The eye test: how small, faint, crowded … may it be? Fits a curve to each chart and draws the card."""
+    """Run the eye test: fit a psychometric curve to each chart (size, contrast, crowding …) and draw the
+    card.
+    """
     from snellen.exchange.export import writable
     from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
     from snellen.reports import tables
     from snellen.reports.progress import progress
 
-    require("matplotlib", "report", "Drawing the card")  # said now, not when all has been asked
+    require("matplotlib", "report", "Drawing the card")  # fail now rather than after the evaluation
     if output is not None and output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise BadOption(f"-o {output}: allowed endings: .png, .svg, .pdf.")
     if output is not None:
@@ -84,12 +89,10 @@ def eye_test(
         raise typer.Exit(1)
 
 
-suite_app = typer.Typer(
-    no_args_is_help=True, help="Studies redone: what was published beside what is measured."
-)
+suite_app = typer.Typer(no_args_is_help=True, help="Reproduce published studies and compare the figures.")
 app.add_typer(suite_app, name="suite", rich_help_panel=EVALUATE)
 
-SuiteName = Annotated[str, typer.Argument(help="A suite, or a file of its form: FILE.yaml.")]
+SuiteName = Annotated[str, typer.Argument(help="A suite, or a suite file: FILE.yaml.")]
 
 
 @suite_app.command("ls")
@@ -115,7 +118,7 @@ def suite_ls(as_json: AsJson = False) -> None:
 
 @suite_app.command("show")
 def suite_show(name: SuiteName, as_json: AsJson = False) -> None:
-    """Show a suite: its parts, models, published figures and claims."""
+    """Show a suite: parts, models, published figures and claims."""
     from dataclasses import asdict
 
     from snellen.reports.suites import suite_tables
@@ -133,25 +136,31 @@ def suite_show(name: SuiteName, as_json: AsJson = False) -> None:
 def suite_run(
     name: SuiteName,
     model: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="Instead of the suite's own models. Repeatable.")
+        list[str] | None,
+        typer.Option("-m", "--model", help="Evaluate this model instead of the suite's. Repeatable."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Samples of each part, at most.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Evaluate at most N samples per part.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be asked, and cost, and ask nothing.")
+        bool, typer.Option("--dry-run", help="Estimate requests and cost without evaluating.")
     ] = False,
     max_cost: MaxCost = None,
     protocol_option: Annotated[
         list[str] | None,
-        typer.Option("-P", metavar="KEY=VALUE", help="An option of the protocols that have it. Repeatable."),
+        typer.Option(
+            "-P", metavar="KEY=VALUE", help="Set an option for every protocol that has it. Repeatable."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The report. In the workspace.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write the report here. [dim]In the workspace[/dim]"
+        ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Carry a suite out. Started again, it asks only what is missing; one report stands at the end."""
+    """Run a suite and write a report of measured against published figures. Rerunning it resumes."""
     # Long for its options alone.
     from snellen.exchange.export import write_text
     from snellen.reports.progress import progress
@@ -161,7 +170,7 @@ def suite_run(
     from snellen.suites.suite import find
 
     suite = find(name)
-    require("jinja2", "report", "Writing the report")  # said now, not when all has been asked
+    require("jinja2", "report", "Writing the report")  # fail now rather than after the evaluation
     if dry_run:
         options = read_options("-P", protocol_option)
         estimates, left_out = forecast(
@@ -188,7 +197,7 @@ def suite_run(
                 watch=watch,
             )
     except Stopped as error:
-        typer.echo(f"Error: {redact(str(error))}\nThe same command goes on.", err=True)
+        typer.echo(f"Error: {redact(str(error))}\nRerun the same command to resume.", err=True)
         raise typer.Exit(1) from None
     if output is None:
         output = outcome.runs[0].folder / f"suite-{suite.name}.html"
@@ -207,4 +216,4 @@ def suite_run(
 
 def _tell_left_out(left_out: list[str]) -> None:
     for line in left_out:
-        typer.echo(f"left out: {redact(line)}", err=True)
+        typer.echo(f"skipped: {redact(line)}", err=True)

@@ -1,4 +1,4 @@
-"""``tune`` and ``build``: mend a model, or put one together."""
+"""``tune`` and ``build``: fine-tune a model, or assemble one."""
 
 from __future__ import annotations
 
@@ -28,78 +28,83 @@ from snellen.errors import BadOption
 def tune_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
     data: Annotated[
-        str, typer.Option("-d", "--data", help="What it is tested on; its training split is learnt from.")
+        str,
+        typer.Option(
+            "-d", "--data", help="The data set to evaluate on; its training split is used for training."
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Where what comes of it lies.")
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", help="Write the model, its card and checkpoints here."),
     ],
     recipe: Annotated[
-        str, typer.Option(help="lora, qlora, projector, decoder, two-stage, full, head.")
+        str, typer.Option(help="What to train: lora, qlora, projector, decoder, two-stage, full, head.")
     ] = "lora",
     train: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Learn from another data set than its training split.")
+        str | None, typer.Option(metavar="DATA", help="Train on this data set instead of the training split.")
     ] = None,
-    train_split: Annotated[str | None, typer.Option(help="The training split's name.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="The name of the training split.")] = None,
     hold_out: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Test on this share, learn from the rest.")
+        float | None, typer.Option(metavar="SHARE", help="Evaluate on this share and train on the rest.")
     ] = None,
     mix: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DATA[@WEIGHT]", help="Learn from this too: so many examples for each of the data's."
+            metavar="DATA[@WEIGHT]",
+            help="Mix in this data set, with WEIGHT examples per example of the data.",
         ),
     ] = None,
     retention_data: Annotated[
         list[str] | None,
-        typer.Option(metavar="DATA", help="A task that it must not forget: examined too. Repeatable."),
+        typer.Option(metavar="DATA", help="Evaluate forgetting on this data set too. Repeatable."),
     ] = None,
     train_format: Annotated[
         Literal["both", "open", "names"],
-        typer.Option(help="Teach classes by open questions, by lists of names, or both."),
+        typer.Option(help="Train on open questions, on lists of class names, or both."),
     ] = "both",
     oversample: Annotated[
-        list[str] | None, typer.Option(metavar="rare|hard", help="What comes more often. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="rare|hard", help="Oversample rare or hard classes. Repeatable."),
     ] = None,
     leaks: Annotated[
         Literal["refuse", "drop", "allow"],
-        typer.Option(help="What is done about training images that are tested."),
+        typer.Option(help="How to handle training images that are in the test set."),
     ] = "refuse",
     training_option: Annotated[
         list[str] | None,
-        typer.Option("-T", metavar="KEY=VALUE", help="An option of TRL's SFTConfig. Repeatable."),
+        typer.Option("-T", metavar="KEY=VALUE", help="Set an option of TRL's SFTConfig. Repeatable."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Options of TRL's SFTConfig as YAML.")
+        Path | None, typer.Option(metavar="FILE", help="A YAML file with options of TRL's SFTConfig.")
     ] = None,
     lora_option: Annotated[
         list[str] | None,
-        typer.Option("-L", metavar="KEY=VALUE", help="An option of PEFT's LoraConfig: r, lora_alpha …"),
+        typer.Option("-L", metavar="KEY=VALUE", help="Set an option of PEFT's LoraConfig: r, lora_alpha …"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Test on the first N samples only.")] = None,
-    train_limit: Annotated[
-        int | None, typer.Option(help="Learn from N samples only, drawn at random.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Evaluate on the first N samples only.")] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Train on N random samples only.")] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave out images that cannot be read.")
+        bool, typer.Option("--skip-invalid", help="Skip unreadable images and list them.")
     ] = False,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Also write the model with its adapter merged in, to DIR/merged.")
+        bool, typer.Option("--merge", help="Merge the adapter into the model and write it to DIR/merged.")
     ] = False,
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="ORG/NAME", help="Push it to the Hugging Face Hub, privately.")
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="Push the model to the Hugging Face Hub, as private."),
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Push it for everybody to see.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make the pushed model public.")] = False,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
-    batch_size: Annotated[int | None, typer.Option(help="How many are answered together.")] = None,
-    seed: Annotated[int, typer.Option(help="Of parting, drawing and training.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for splitting, sampling and training.")] = 0,
     workspace: Workspace = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune a model on your images, and show what it gained and lost: the same samples before and after.
+    """Fine-tune a model on your images and evaluate it on the same samples before and after.
 
-    Given again, the command goes on from the last checkpoint. Several GPUs:
+    Rerunning resumes from the last checkpoint. On several GPUs:
     accelerate launch -m snellen tune …
     """
     # Long for its options alone.
@@ -112,7 +117,7 @@ def tune_(
     from snellen.tuning.tuning import Tuning
 
     if public and push_to_hub is None:
-        raise BadOption("--public goes with --push-to-hub.")
+        raise BadOption("--public needs --push-to-hub.")
     if push_to_hub is not None:
         check_address(push_to_hub)
     settings = read_settings(read_options("-T", training_option), config)
@@ -145,14 +150,14 @@ def tune_(
             watch_evaluation=watch_evaluation,
         )
         result = tuning.run()
-    if result is None:  # one of several processes, and not the first
+    if result is None:  # not the first of several processes
         return
     if as_json and push_to_hub is None:
         print_json(result.as_dict())
         return
     if not as_json:
         _show(result, store.option)
-    if push_to_hub is not None:  # whatever comes of it, the figures are there
+    if push_to_hub is not None:  # even if it fails, the figures are shown
         address = publish(output, push_to_hub, public=public)
         if as_json:
             print_json({**result.as_dict(), "address": address})
@@ -161,10 +166,10 @@ def tune_(
 
 
 def _values(flag: str, given: Mapping[str, str]) -> dict[str, object]:
-    """Values as in YAML.
+    """Parse values as YAML.
 
     Raises:
-        BadOption: one is not.
+        BadOption: one is not valid YAML.
     """
     import yaml
 
@@ -173,12 +178,12 @@ def _values(flag: str, given: Mapping[str, str]) -> dict[str, object]:
         try:
             values[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise BadOption(f"{flag} {key}={text!r} is not allowed; a value as in YAML is.") from error
+            raise BadOption(f"{flag} {key}={text!r} is not allowed; write the value as in YAML.") from error
     return values
 
 
 def _show(result: object, where: str) -> None:
-    """The table of before and after, and what to do next."""
+    """Print the table of before and after, and what to do next."""
     from rich.table import Table
 
     from snellen.reports.tables import escape
@@ -187,7 +192,7 @@ def _show(result: object, where: str) -> None:
     assert isinstance(result, TunedModel)
     console = screen()
     table = Table(title="Before and after, on the same samples", title_justify="left")
-    for heading in ("task", "score", "samples", "before %", "after %", "difference in points (95 %)", ""):
+    for heading in ("task", "score", "samples", "before %", "after %", "difference in points (95%)", ""):
         table.add_column(heading, justify="left" if heading in ("task", "score", "") else "right")
     colors = {"better": "green", "worse": "red", "no difference shown": "dim"}
     for row in [*result.results, *([result.weakest] if result.weakest else [])]:
@@ -197,10 +202,10 @@ def _show(result: object, where: str) -> None:
     console.print(table)
     for note in result.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
-    console.print(f"It lies in {result.folder}, with its card: README.md.", soft_wrap=True)
+    console.print(f"Saved to {result.folder}, with a model card: README.md.", soft_wrap=True)
     first = result.results[0]
     console.print(
-        f"Look closer: snellen compare {first.first} {first.second} --across{where}",
+        f"Compare samples: snellen compare {first.first} {first.second} --across{where}",
         style="dim",
         soft_wrap=True,
     )
@@ -211,30 +216,30 @@ def _show(result: object, where: str) -> None:
 
 @app.command("build", rich_help_panel=IMPROVE)
 def build_(
-    language: Annotated[str, typer.Option(metavar="MODEL", help="The decoder: hf:ORG/NAME, hf:FOLDER.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where it is written.")],
+    language: Annotated[str, typer.Option(metavar="MODEL", help="The decoder: hf:ORG/NAME or hf:FOLDER.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Write the model here.")],
     vision: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="The encoder: CLIP, SigLIP, ViT, DINOv2. Without: pixels, as Fuyu."
+            metavar="MODEL",
+            help="The vision encoder: CLIP, SigLIP, ViT or DINOv2. [dim]None: raw pixels, as in Fuyu[/dim]",
         ),
     ] = None,
-    layer: Annotated[int, typer.Option(help="Which of the encoder's hidden states the projector sees.")] = -2,
+    layer: Annotated[int, typer.Option(help="The encoder's hidden state that the projector reads.")] = -2,
     select: Annotated[
-        Literal["auto", "default", "full"], typer.Option(help="default leaves the class token out.")
+        Literal["auto", "default", "full"],
+        typer.Option(help="Which image tokens to use; default drops the class token."),
     ] = "auto",
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side, where there is no encoder. [dim]224[/dim]")
+        int | None, typer.Option(help="Image size in pixels a side, without an encoder. [dim]224[/dim]")
     ] = None,
     patch: Annotated[
-        int | None, typer.Option(help="Pixels a side of a patch, where there is no encoder. [dim]16[/dim]")
+        int | None, typer.Option(help="Patch size in pixels a side, without an encoder. [dim]16[/dim]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the projector's first weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for the projector's initial weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Put a vision-language model together: an encoder, a decoder, and between them a projector to be
-    trained.
-    """
+    """Assemble a vision-language model from an encoder, a decoder and an untrained projector."""
     from snellen.tuning.build import build
 
     built = build(
@@ -254,12 +259,15 @@ def build_(
     for name, count in built.parameters.items():
         note = ", untrained" if name == "projector" else ""
         if name == "vision tower" and vision is None:
-            note = ", of which only the pixels of each patch are handed on"
+            note = " (only passes on the pixels of each patch)"
         console.print(f"{name}: {count:,} parameters{note}")
-    template = {"decoder": "the decoder's own", "plain": "plain (USER: … ASSISTANT: …): the decoder had none"}
+    template = {
+        "decoder": "the decoder's own",
+        "plain": "plain (USER: … ASSISTANT: …), as the decoder has none",
+    }
     console.print(f"An image takes {built.tokens} tokens. Chat template: {template[built.template]}.")
     console.print(
-        f"Teach it: snellen tune {shlex.quote(f'hf:{built.folder}')} --recipe two-stage --data DATA -o TUNED",
+        f"Train it: snellen tune {shlex.quote(f'hf:{built.folder}')} --recipe two-stage --data DATA -o TUNED",
         style="dim",
         soft_wrap=True,
     )

@@ -1,1 +1,1 @@
-"""Where samples come from."""
+"""Data sets: where samples come from."""

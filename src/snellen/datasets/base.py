@@ -1,4 +1,4 @@
-"""What a data set is, and the filters that every data set takes."""
+"""The interface of data sets, and the filters that all of them take."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ __all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "select"]
 
 
 class Row(NamedTuple):
-    """What is known of an item without looking at its pixels."""
+    """What is known about an item without decoding its image."""
 
     id: str
     label: str | None
 
 
 class InvalidRow(NamedTuple):
-    """A row or file that is no sample, and why."""
+    """A row or file that is not a valid sample, and why."""
 
     where: str
     reason: str
 
 
 class Dataset(ABC):
-    """A sequence of samples that are made when asked for.
+    """A sequence of samples that are built on access.
 
     Attributes:
-        name: how a user named it.
+        name: as the user named it.
         labels: the label set, in a fixed order.
-        background: the label that stands for "none of the others", if there is one.
+        background: the label that means "none of the others", if there is one.
         synonyms: other names of labels.
-        protocol, protocol_options: how its authors examine it; what is done where a user names none.
-        notes: decisions that a user should hear of (which split was taken …).
-        bad: what was found not to be a sample when the data set was opened.
+        protocol, protocol_options: how its authors evaluate it; the default.
+        notes: decisions to report to the user (such as the chosen split).
+        bad: items found invalid when the data set was opened.
     """
 
     name: str
@@ -55,23 +55,23 @@ class Dataset(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many items there are."""
+        """The number of items."""
 
     @abstractmethod
     def row(self, index: int) -> Row:
-        """Id and label of an item; cheap."""
+        """Return the id and label of an item; cheap."""
 
     @abstractmethod
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        """The item as a sample that offers this label set."""
+        """Return an item as a sample with this label set."""
 
     @abstractmethod
     def digest(self, index: int) -> str:
-        """A hash of everything in the item that can change an examination."""
+        """Return a hash of everything in the item that can change an evaluation."""
 
 
 class Selection:
-    """Some items of a data set in some order, offering some of its labels: what a run examines."""
+    """Items of a data set in some order, with some of its labels: the input of a run."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Selection:
         return self.data.sample(self.indices[position], self.labels, self.background)
 
     def first(self) -> Sample:
-        """The first sample, or, where invalid ones are skipped, the first that can be read.
+        """The first sample, or the first valid one if invalid ones are skipped.
 
         Raises:
             DataError: it cannot be read; or none can.
@@ -112,18 +112,18 @@ class Selection:
         raise DataError(f"{self.name}: no samples.")
 
     def id(self, position: int) -> str:
-        """A sample's id, without making the sample."""
+        """Return a sample's id without building the sample."""
         return self.data.row(self.indices[position]).id
 
     def digest(self, position: int) -> str:
-        """A hash of a sample's content, without making the sample."""
+        """Return a hash of a sample's content without building the sample."""
         return self.data.digest(self.indices[position])
 
     def fingerprint(self) -> str:
-        """A hash of labels, ids and contents, in order (sha256, hex). Reads every item, the first time.
+        """A hash of labels, ids and contents, in order (SHA-256, hex). Reads every item on first use.
 
         Raises:
-            DataError: an item cannot be read (unless bad ones are skipped), or two have one id.
+            DataError: an item cannot be read (unless invalid ones are skipped), or an id is duplicated.
         """
         if self._fingerprint is not None:
             return self._fingerprint
@@ -134,7 +134,7 @@ class Selection:
         for index in self.indices:
             row = self.data.row(index)
             if row.id in seen:
-                raise DataError(f"{self.name}: two samples have the id {row.id!r}; ids must differ.")
+                raise DataError(f"{self.name}: two samples have the id {row.id!r}; ids must be unique.")
             seen.add(row.id)
             digest.update(json.dumps([*row, self._digest(index)]).encode())
         self._fingerprint = digest.hexdigest()
@@ -160,15 +160,16 @@ def select(
     seed: int = 0,
     skip_invalid: bool = False,
 ) -> Selection:
-    """Filter a data set: classes by name, then a random subset of classes (the background, if any, is
-    always in it), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
+    """Filter a data set: classes by name, then a random subset of classes (which always includes the
+    background,
+    if any), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
 
-    An item of ``classes`` is a class, or several separated by commas. With ``skip_invalid``, what cannot be
-    read is left out, and the run lists it.
+    An entry of ``classes`` is one class, or several separated by commas. With ``skip_invalid``, unreadable
+    items are skipped, and the run lists them.
 
     Raises:
-        BadOption: a class that is not there, or a number that is not positive.
-        DataError: nothing is left, a single class, or bad rows.
+        BadOption: an unknown class, or a number that is not positive.
+        DataError: nothing is left, only one class is left, or there are invalid rows.
     """
     # Long for its options alone.
     for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
@@ -177,12 +178,12 @@ def select(
     if data.invalid and not skip_invalid:
         where, reason = data.invalid[0]
         more = f" (the first of {len(data.invalid)})" if len(data.invalid) > 1 else ""
-        raise DataError(f"{where}: {reason}{more}. Mend it, or leave bad rows out with --skip-invalid")
+        raise DataError(f"{where}: {reason}{more}. Fix it, or skip invalid rows with --skip-invalid")
     labels = _choose(data, classes, num_classes, seed)
     if len(labels) < 2 and data.labels:
         raise DataError(
-            f"{data.name}: {len(labels)} class ({', '.join(labels)}); telling classes apart needs at "
-            "least two. Give a folder with one sub-folder a class, or name more --classes."
+            f"{data.name}: {len(labels)} class ({', '.join(labels)}), but classification needs at "
+            "least two. Use a folder with one subfolder per class, or add --classes."
         )
     indices: Sequence[int] = range(len(data))
     if len(labels) < len(data.labels):
@@ -202,7 +203,7 @@ def select(
     if limit is not None:
         indices = indices[:limit]
     if not indices:
-        raise DataError(f"{data.name}: no samples are left. Loosen the filters.")
+        raise DataError(f"{data.name}: no samples are left after filtering. Relax the filters.")
     filters = {
         "classes": [classes] if isinstance(classes, str) else list(classes) or None,
         "num_classes": num_classes,
@@ -229,7 +230,7 @@ def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed
     if num_classes is None or num_classes >= len(labels):
         return labels
     pool = [name for name in labels if name != data.background]
-    # One order for all sizes: a smaller subset lies within a larger one.
+    # The same order for all sizes, so that smaller subsets are contained in larger ones.
     ordered = random.Random(f"snellen/classes/{seed}").sample(pool, len(pool))
     take = num_classes - (data.background in labels)
     kept = {*ordered[:take], data.background}

@@ -1,8 +1,7 @@
-"""The catalogue: benchmarks by name, each a few declarative lines in ``catalogue/NAME.yaml``.
+"""The catalog: benchmarks by name, each a few declarative lines in ``catalogue/NAME.yaml``.
 
-An entry says where a data set lies, which of its columns hold what, how its authors ask it, and where all of
-that is documented. Another one is another file of that form: in the package, or anywhere as
-``benchmark:FILE.yaml``.
+An entry says where a data set is, which columns hold what, how its authors evaluate it, and where all of that
+is documented. To add one, add such a file to the package, or use any file as ``benchmark:FILE.yaml``.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ FOLDER = Path(__file__).parent / "catalogue"
 Task = Literal[
     "classification", "multiple-choice", "yes-no", "vqa", "caption", "instruct", "rationale", "grounding"
 ]
-#: Where local copies lie, each in a folder of its benchmark's name.
+#: The folder of local copies, each in a subfolder with its benchmark's name.
 COPIES = "SNELLEN_DATA"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """An entry of the catalogue; its fields are the keys of its file (see docs/benchmarks.md)."""
+    """An entry of the catalog; its fields are the keys of its file (see docs/benchmarks.md)."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
@@ -66,10 +65,10 @@ class Benchmark:
 
     @classmethod
     def read(cls, path: Path) -> Benchmark:
-        """An entry from its file.
+        """Read an entry from its file.
 
         Raises:
-            DataError: it is not there, no YAML, or has other keys than an entry has.
+            DataError: the file is missing, not YAML, or has unknown keys.
         """
         return read_model(path, cls, "benchmark", name=path.stem)
 
@@ -80,7 +79,7 @@ class Benchmark:
         """Its columns.
 
         Raises:
-            ValueError: a role that there is not.
+            ValueError: an unknown role.
         """
         values = {
             ("reference" if role == "references" else role): value for role, value in self.columns.items()
@@ -91,7 +90,7 @@ class Benchmark:
                 raise ValueError(f"columns: unknown role {role!r}.{did_you_mean(role, roles)}")
             if isinstance(roles[role].default, tuple):
                 values[role] = tuple(value) if isinstance(value, list) else (value,)
-        # A column that happens to be called "id" need not tell rows apart: without one, their numbers do.
+        # A column named "id" need not be unique, so rows without a declared id are numbered.
         return ColumnMapping(**{"id": "", **values})
 
     def open(
@@ -104,19 +103,19 @@ class Benchmark:
         reference: tuple[str, ...] = (),
         limit: int | None = None,
     ) -> Table:
-        """Its samples, from a local copy or the Hub.
+        """Open the samples, from a local copy or the Hub.
 
         Raises:
-            DataError: it is not to be had, or a column that it should have is not there.
+            DataError: the data set is not available, or an expected column is missing.
         """
         loaded, where = self._load(path, split, revision, config, limit)
         columns = replace(self.roles(), reference=reference) if reference else self.roles()
         for column, role in {**columns.named(), **dict.fromkeys(self.where, "where")}.items():
             if column not in loaded.rows.columns:
-                hint = f" It was there as {self.documented} documents it." if self.documented else ""
-                hint += " Name another revision with -D revision=COMMIT" if loaded.root is None else ""
+                hint = f" It is documented at {self.documented}." if self.documented else ""
+                hint += " Try another revision with -D revision=COMMIT" if loaded.root is None else ""
                 raise DataError(
-                    f"{self.name}: the column {column!r} ({role}) is not in {where}; its columns: "
+                    f"{self.name}: no column {column!r} ({role}) in {where}; its columns: "
                     f"{', '.join(loaded.rows.columns)}.{hint}"
                 )
         given, synonyms = self._names(loaded.names(columns.label))
@@ -132,7 +131,7 @@ class Benchmark:
         return table
 
     def _names(self, raw: Sequence[str]) -> tuple[list[str] | None, dict[str, tuple[str, ...]]]:
-        """What classes are to be called, and their other names."""
+        """Return the class names to use, and their synonyms."""
         if self.names == "clean":
             return [_clean(name) for name in raw], {}
         return listed(raw) if self.names == "listed" else (None, {})
@@ -140,15 +139,15 @@ class Benchmark:
     def _load(
         self, path: str | None, split: str | None, revision: str | None, config: str | None, limit: int | None
     ) -> tuple[LoadedTable, str]:
-        """Rows, and where they come from in words."""
+        """Return the rows, and a description of their source."""
         local = self._copy(path)
         split = split or self.split
-        # Class names that stand in the rows are known once all have been read.
+        # Class names in the rows are known after all rows have been read.
         named = self.task != "classification" or any(isinstance(f, Mapping) for f in self.features.values())
         few = limit if named and not self.where else None
         if local is not None and (lines := sorted(local.glob("*.jsonl"))):
             file = self._of_lines(lines, split)
-            rows: Any = JsonLines(file)  # records of another sort: read alike
+            rows: Any = JsonLines(file)  # another kind of records with the same interface
             return LoadedTable(rows, {}, file.stem, None, file.parent), str(file)
         if local is not None:
             loaded = load(self.name, str(local), split=split if _has(local, split) else None, limit=few)
@@ -156,42 +155,41 @@ class Benchmark:
         if self.hub is None:
             raise DataError(
                 " ".join(filter(None, [f"{self.name} is not on the Hub.", self.note]))
-                + f" Name the folder that it lies in: -D path=FOLDER, or ${COPIES}/{self.name}"
+                + f" Give its folder with -D path=FOLDER, or put it in ${COPIES}/{self.name}"
             )
         configs: Sequence[str | None] = (config,) if config else self.configs or (self.config,)
         try:
             loaded = load(f"hub:{self.hub}", self.hub, configs, split, revision or self.revision, few)
         except DataError as error:
             raise DataError(
-                f"{error}\nA copy on this machine is named with -D path=FOLDER, or lies in "
-                f"${COPIES}/{self.name}"
+                f"{error}\nTo use a local copy, add -D path=FOLDER or put it in ${COPIES}/{self.name}"
             ) from error
         return loaded, f"hub:{self.hub}, split {loaded.split!r}, revision {loaded.revision or 'not known'}"
 
     def _of_lines(self, files: Sequence[Path], split: str | None) -> Path:
-        """The file of a copy in JSON lines: that of the split's name, or the only one.
+        """Return the file of a copy in JSON lines: the one named like the split, or the only one.
 
         Raises:
-            DataError: several files, and none of the split's name.
+            DataError: several files, none of which is named like the split.
         """
         chosen = [file for file in files if file.stem == split] or (files if len(files) == 1 else [])
         if not chosen:
             names_of_files = ", ".join(file.name for file in files)
             raise DataError(
-                f"{self.name}: which of {names_of_files}? Name one with --split, without its ending."
+                f"{self.name}: which of {names_of_files}? Choose one with --split, without its extension."
             )
         return chosen[0]
 
     def _copy(self, path: str | None) -> Path | None:
-        """The folder of the local copy; None where there is none.
+        """Return the folder of the local copy; None if there is none.
 
         Raises:
-            DataError: a folder was named, and is not there.
+            DataError: the named folder does not exist.
         """
         if path is not None:
             folder = Path(path).expanduser()
             if not folder.is_dir():
-                raise DataError(f"{self.name}: path={path!r} is no folder.")
+                raise DataError(f"{self.name}: path={path!r} is not a folder.")
             return folder
         base = os.environ.get(COPIES)
         folder = Path(base or ".").expanduser() / self.name
@@ -199,7 +197,7 @@ class Benchmark:
 
 
 def _has(folder: Path, split: str | None) -> bool:
-    """Whether a copy has the split; a tiny one may have a single split of another name."""
+    """Return whether a copy has the split; a tiny one may have a single split with another name."""
     if split is None:
         return False
     datasets: Any = require("datasets", "local", "Reading a local copy")
@@ -209,13 +207,14 @@ def _has(folder: Path, split: str | None) -> bool:
         return split in datasets.load_from_disk(str(folder))
     try:
         return split in datasets.get_dataset_split_names(str(folder))
-    except Exception:  # whatever is wrong with it, loading it will say
+    except Exception:  # loading it will report the problem
         return True
 
 
 def listed(raw: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-    """Names of classes that are lists of synonyms: the first that no other class has, and the others of that
-    sort by it.
+    """Split class names that are lists of synonyms: each class gets the first name that no other class has,
+    and the
+    rest become synonyms.
 
     >>> listed(["tench, Tinca tinca", "crane", "maillot", "maillot, tank suit"])
     (['tench', 'crane', 'maillot', 'tank suit'], {'tench': ('Tinca tinca',)})
@@ -233,7 +232,7 @@ def listed(raw: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
 
 
 def _clean(name: str) -> str:
-    """A class name without its number and with blanks.
+    """Return a class name without its number and with spaces.
 
     >>> _clean("001.ak47"), _clean("apple_pie")
     ('ak47', 'apple pie')
@@ -243,13 +242,13 @@ def _clean(name: str) -> str:
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of the catalogue."""
+    """Return the names in the catalog."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 @cache
 def entry(name: str) -> Benchmark:
-    """An entry of the catalogue.
+    """Return an entry of the catalog.
 
     Raises:
         KeyError: no such entry.
@@ -274,21 +273,21 @@ def _opener(find: Callable[[str], Benchmark]) -> Callable[..., Table]:
             path=path, split=split, revision=revision, config=config, reference=reference, limit=limit
         )
 
-    make.__doc__ = """A benchmark of the catalogue, or one that a file of that form describes.
+    make.__doc__ = """A benchmark from the catalog, or one described by a file in the same format.
 
-    Options: ``path``: the folder of a local copy (by default ``$SNELLEN_DATA/NAME``, if it is there, else
-    the Hub); ``split``, ``config``, ``revision`` and ``reference`` (columns of true answers) other than the
-    entry's; ``limit``: read only the first so many rows, streaming them.
+    Options: ``path``: the folder of a local copy (default: ``$SNELLEN_DATA/NAME`` if it exists, else
+    the Hub); ``split``, ``config``, ``revision`` and ``reference`` (columns of reference answers) instead of the
+    entry's; ``limit``: stream only this many rows.
 
     Raises:
-        DataError: it is not to be had, or a column that it should have is not there.
+        DataError: the data set is not available, or an expected column is missing.
     """
     return make
 
 
 def _of_file(rest: str) -> Benchmark:
     if not rest:
-        raise BadOption("benchmark: names no file; write benchmark:FILE.yaml (see docs/benchmarks.md).")
+        raise BadOption("benchmark: needs a file; write benchmark:FILE.yaml (see docs/benchmarks.md).")
     return Benchmark.read(Path(rest).expanduser())
 
 

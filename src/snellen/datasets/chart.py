@@ -1,4 +1,4 @@
-"""Built-in charts: pictures that are drawn when asked for, the same ones for everybody."""
+"""Built-in charts, drawn on access and identical for everyone."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def chart(
 ) -> Dataset:
     """Drawn charts: shapes (28 figures), letters, and the eye test (acuity, contrast, color, counting …).
 
-    The eye test's charts (acuity, contrast, color, counting, crowding, orientation, relations, print) grow
-    harder in eight levels; ``snellen eye-test`` fits a curve to each.
+    The eye test's charts (acuity, contrast, color, counting, crowding, orientation, relations, print) get
+    harder over eight levels; ``snellen eye-test`` fits a curve to each.
 
-    Options: ``n`` pictures (of shapes, every 28 hold each class once; of letters, every 120 hold each
-    letter at each size); ``seed``; ``size`` in pixels a side (shapes 96, letters 224); ``split`` (no
-    picture of one is in the other); ``ask``, what a question about shapes is about (object, color,
-    caption, multiple-choice); ``optotype``: what the eye test shows, ``letters`` or ``shapes``.
+    Options: ``n`` pictures (of shapes, every 28 contain each class once; of letters, every 120 contain each
+    letter at each size); ``seed``; ``size`` in pixels a side (shapes 96, letters 224); ``split`` (splits
+    share no picture); ``ask``, the subject of questions about shapes (object, color, caption,
+    multiple-choice); ``optotype``: what the eye test shows, ``letters`` or ``shapes``.
 
     Raises:
         UnknownName: no such chart.
-        BadOption: a number that is out of range.
+        BadOption: a number out of range.
     """
     known = (*CHARTS, *EYE_CHARTS)
     if name not in known:
@@ -54,13 +54,13 @@ def chart(
             raise BadOption(f"chart?{option}={value} is not allowed; allowed: {low} to {high}.")
     if name in EYE_CHARTS:
         if ask != "object":
-            raise BadOption(f"chart:{name}?ask={ask!r} is not allowed; this chart has a question of its own.")
+            raise BadOption(f"chart:{name}?ask={ask!r} is not allowed; this chart has a fixed question.")
         return EyeChart(chart=name, n=n, seed=seed, size=size, split=split, optotype=optotype)
     chart_: Dataset = CHARTS[name](n, seed, size, split, ask)
     return chart_
 
 
-#: How each question is asked where a user does not say.
+#: The default protocol of each question.
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "object": ("closed-set", {}),
     "color": ("vqa", {"prompt": "{question}"}),
@@ -70,9 +70,9 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Shapes(Dataset):
-    """See :func:`chart`. A sample's meta holds color, size and place; its reference, a caption."""
+    """See :func:`chart`. A sample's meta holds color, size and place; its reference is a caption."""
 
-    #: To be raised when the same options give other pictures than before.
+    #: Increment when the same options produce different pictures.
     VERSION = 1
 
     def __init__(self, n: int, seed: int, size: int | None, split: str, ask: ChartQuestion) -> None:
@@ -125,23 +125,25 @@ class Shapes(Dataset):
         return OPEN_WORLD[0], (), (caption(fig),)
 
     def digest(self, index: int) -> str:
-        """Of the description, not of the pixels: charts need no drawing to be known."""
+        """Hash the description, not the pixels, so that no chart has to be drawn for it."""
         key = f"{self.VERSION}/{self._key}/{index}/{self.size}/{self.ask}"
         return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Letters(Dataset):
-    """An acuity chart (see :func:`chart`): letters of falling size and contrast.
+    """An acuity chart (see :func:`chart`): letters of decreasing size and contrast.
 
-    A sample's meta holds ``size`` (height as a share of the side), ``height`` in pixels and ``contrast``:
-    accuracy against size is a model's visual acuity.
+    A sample's meta holds ``size`` (height as a fraction of the side), ``height`` in pixels and ``contrast``:
+    accuracy by size is a model's visual acuity.
     """
 
     VERSION = 1
 
     def __init__(self, n: int, seed: int, size: int | None, split: str, ask: ChartQuestion) -> None:
         if ask != "object":
-            raise BadOption(f"chart:letters?ask={ask!r} is not allowed; letters are asked for as objects.")
+            raise BadOption(
+                f"chart:letters?ask={ask!r} is not allowed; letters can only be asked for as objects."
+            )
         self.name = "chart:letters"
         self.labels = LETTERS
         self.n, self.seed, self.size, self.split = n, seed, size or 224, split
@@ -151,7 +153,7 @@ class Letters(Dataset):
         return self.n
 
     def _letter(self, index: int) -> tuple[str, float, float]:
-        """Letter, size and contrast: all letters at all sizes before the next contrast."""
+        """Return letter, size and contrast: all letters at all sizes before the next contrast."""
         turn, place = divmod(index, len(LETTERS) * len(SIZES))
         cells = [(letter, size) for size in SIZES for letter in LETTERS]
         random.Random(f"{self._key}/round/{turn}").shuffle(cells)
@@ -178,7 +180,7 @@ class Letters(Dataset):
         )
 
     def digest(self, index: int) -> str:
-        """Of the description, as for shapes."""
+        """Hash the description, as for shapes."""
         key = f"{self.VERSION}/{self._key}/{index}/{self.size}"
         return hashlib.sha256(key.encode()).hexdigest()
 

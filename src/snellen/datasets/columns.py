@@ -1,4 +1,4 @@
-"""Which column holds what, and rows to the parts of a sample."""
+"""Map columns of a table to the parts of a sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 AnswerAs = Literal["letter", "letters", "index", "text", "yes-no"]
 BoxAs = Literal["xywh", "xyxy", "unit-xywh", "unit-xyxy"]
 
-#: Column names that are understood where the user names none, the first that is there.
+#: Default column names; the first that exists is used.
 USUAL = {
     "image": ("image", "img", "image_path", "path", "file_name", "file", "image_bytes"),
     "label": ("label", "class", "class_name", "category", "target", "fine_label", "labels"),
@@ -30,19 +30,19 @@ USUAL = {
     "question": ("question",),
 }
 
-OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: names of columns (the usual ones
-    are found by themselves); an image is a path, base64 text, or bytes. For other tasks: ``question``;
-    ``reference``: columns of true answers or captions (a dot leads into what a cell holds);
-    ``choices``: the columns of the options, or one that holds a list, or the question's own, which then ends
-    in them; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``; ``rationale``;
-    ``category``, by which figures are broken down; ``pair``: what is equal belongs together; ``box`` with
-    ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a column of lists,
-    each item of which is a question of its own."""
+OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column names (the usual names
+    are found automatically); an image is a path, base64 text, or bytes. For other tasks: ``question``;
+    ``reference``: columns of reference answers or captions (a dot leads into nested cells);
+    ``choices``: the columns of the options, one column with a list, or the question's column if it ends
+    in the options; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``; ``rationale``;
+    ``category``, to break down figures by; ``pair``: rows with equal values form a pair; ``box`` with
+    ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a column of lists
+    whose items are separate questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnMapping:
-    """Which column holds what; None where there is none, or where the usual names are tried."""
+    """Which column holds what; None if absent, or if the usual names are to be tried."""
 
     image: tuple[str, ...] = ()
     label: str | None = None
@@ -63,7 +63,7 @@ class ColumnMapping:
     each: str | None = None
 
     def named(self) -> dict[str, str]:
-        """Every column that is named, with its role."""
+        """All named columns, by role."""
         roles = {}
         for option in fields(self):
             value = getattr(self, option.name)
@@ -73,26 +73,25 @@ class ColumnMapping:
         return roles
 
     def resolve(self, present: Sequence[str], where: str) -> ColumnMapping:
-        """The same with the usual names filled in, as far as they are there.
+        """Fill in the usual column names, where they exist.
 
         Raises:
-            BadOption: a named column is not there.
-            DataError: no column for images.
+            BadOption: a named column does not exist.
+            DataError: no column of images.
         """
         for column, role in self.named().items():
             if column not in present:
                 raise BadOption(
-                    f"{role}={column!r}: {where} has no such column.{did_you_mean(column, present)} "
+                    f"{role}={column!r}: no such column in {where}.{did_you_mean(column, present)} "
                     f"Its columns: {', '.join(present)}."
                 )
         usual = {role: next((c for c in names if c in present), None) for role, names in USUAL.items()}
         image = self.image or ((usual["image"],) if usual["image"] else ())
         if not image:
             raise DataError(
-                f"{where}: no column of images found among {', '.join(present)}. "
-                "Name it with: -D image=COLUMN"
+                f"{where}: no image column among {', '.join(present)}. Set it with: -D image=COLUMN"
             )
-        # A column that has another role is no class, nor is any in a table of questions.
+        # A column with another role is not the label; nor is any column of a table of questions.
         other = self.asks or self.question is not None
         free = None if other or usual["label"] in self.named() else usual["label"]
         values = {option.name: getattr(self, option.name) for option in fields(self)}
@@ -107,7 +106,7 @@ class ColumnMapping:
 
     @property
     def protocol(self) -> str | None:
-        """What rows of these columns are for, where a user does not say."""
+        """The protocol that fits these columns, for the default."""
         if self.box is not None:
             return "grounding"
         if self.answer_as == "yes-no" and self.answer is not None:
@@ -120,11 +119,13 @@ class ColumnMapping:
 
     @property
     def asks(self) -> bool:
-        """Whether the rows are for another task than classification."""
+        """Whether the rows are for a task other than classification."""
         return bool(self.answer or self.choices or self.box or self.each)
 
     def parts(self, record: Mapping[str, Any], item: int | None = None) -> Parts:
-        """What a row says besides image, label and id; ``item`` of the list that is asked one by one."""
+        """Return a row's content apart from image, label and id; ``item`` is an index into the ``each``
+        list.
+        """
         question = _text(record, self.question)
         if self.question is not None and not question and self.each is None:
             raise DataError(f"{self.question}: the question is empty.")
@@ -164,25 +165,25 @@ class ColumnMapping:
         )
 
     def _options(self, record: Mapping[str, Any]) -> dict[str, str] | None:
-        """Options by what their column or place is called; None where they stand in the question."""
+        """Return options by their column or position; None if they are part of the question."""
         if len(self.choices) > 1:
-            # By the letters of their places: a column may be called anything.
+            # By the letters of their positions: a column can have any name.
             options = {LETTERS[i]: _text(record, column) or "" for i, column in enumerate(self.choices)}
             return {letter: text for letter, text in options.items() if text not in ("", "nan")}
         if not self.choices or self.choices == (self.question,):
             return None
         listed = [text.strip() for text in values_at(record, self.choices[0], gaps=True, numbers=True)]
         if len(listed) > len(LETTERS):
-            raise DataError(f"{len(listed)} options; at most {len(LETTERS)} can be lettered.")
-        # One that is empty has a letter all the same, by which the right one may be named.
+            raise DataError(f"{len(listed)} options, but there are only {len(LETTERS)} letters.")
+        # Empty options keep their letter, since the answer may be given by letter.
         return {x: text for x, text in zip(LETTERS, _unlettered(listed), strict=False) if text}
 
     def _corners(self, box: Any) -> tuple[float, float, float, float]:
-        """A box as left, top, right, bottom."""
+        """Return a box as left, top, right, bottom."""
         try:
             a, b, c, d = map(float, box)
         except (TypeError, ValueError) as error:
-            raise DataError(f"{self.box}={box!r} is no box: four numbers are.") from error
+            raise DataError(f"{self.box}={box!r} is not a box. A box is four numbers.") from error
         corners = (a, b, a + c, b + d) if self.box_as.endswith("xywh") else (a, b, c, d)
         left, top, right, bottom = corners
         if not all(map(math.isfinite, corners)) or right <= left or bottom <= top:
@@ -190,7 +191,7 @@ class ColumnMapping:
         return corners
 
     def _regions(self, record: Mapping[str, Any], question: str | None) -> tuple[tuple[Region, bool], ...]:
-        """Regions, and whether their numbers are shares of the picture."""
+        """Return regions, and whether their numbers are fractions of the picture."""
         if self.box is None:
             return ()
         boxes = _listed(_at(record, self.box))
@@ -209,12 +210,12 @@ class ColumnMapping:
 
 
 def _listed(value: Any) -> Any:
-    """A list that may stand there as text (a CSV file has no other way)."""
+    """Return a list, which may be written as text (a CSV file has no other way)."""
     return _literal(value) if isinstance(value, str) else value
 
 
 def _flat(outlines: Any, place: int, count: int) -> list[float]:
-    """The numbers of one outline: a flat list, a list of pairs, or one list for each of several boxes."""
+    """Return the numbers of one outline: from a flat list, a list of pairs, or one list per box."""
     outline = outlines[place] if outlines and count > 1 and len(outlines) == count else outlines
     while outline and isinstance(outline[0], Sequence) and isinstance(outline[0][0], Sequence):
         outline = outline[0]
@@ -228,7 +229,7 @@ _YES_NO = {"1": "yes", "0": "no", "true": "yes", "false": "no", "yes": "yes", "n
 
 
 class Parts(typing.NamedTuple):
-    """What a row says."""
+    """The content of a row."""
 
     question: str | None
     choices: tuple[str, ...]
@@ -244,7 +245,7 @@ def _text(record: Mapping[str, Any], column: str | None) -> str | None:
 
 
 def _at(record: Any, path: str) -> Any:
-    """What a cell holds, or the part of it that a dot leads to; a list of structs gives a list of parts."""
+    """Return a cell's content, or the part that a dotted path leads to; a list of structs gives a list."""
     head, _, rest = path.partition(".")
     value = record.get(head) if isinstance(record, Mapping) else None
     if not rest or value is None:
@@ -255,11 +256,12 @@ def _at(record: Any, path: str) -> Any:
 def values_at(
     record: Mapping[str, Any], path: str, *, gaps: bool = False, numbers: bool = False
 ) -> list[str]:
-    """The texts that a cell holds: one, a list of them, or the text of a list of texts (with ``numbers``, of
-    numbers too). Nulls are left out, or, with ``gaps``, stand as empty texts in their places.
+    """Return the texts in a cell: one, a list, or a list written as text (with ``numbers``, of numbers too).
+    Nulls
+    are dropped, or, with ``gaps``, kept as empty texts.
 
     Raises:
-        DataError: keys and values, where texts are expected.
+        DataError: the cell holds keys and values instead of texts.
 
     >>> values_at({"a": [{"b": "x"}, {"b": 1}]}, "a.b"), values_at({"a": "['x', 'y']"}, "a")
     (['x', '1'], ['x', 'y'])
@@ -267,14 +269,14 @@ def values_at(
     value = _at(record, path)
     if isinstance(value, str) and value.strip().startswith("["):
         listed = _literal(value)
-        # Numbers in brackets are an answer of their own, but no list of options.
+        # Numbers in brackets can be an answer, but are not a list of options.
         kinds = (str, int, float) if numbers else str
         if listed is not None and all(isinstance(item, kinds) for item in listed):
             value = listed
     many = value if isinstance(value, list | tuple) else [] if value is None else [value]
     for item in many:
         if isinstance(item, Mapping):
-            raise DataError(f"{path}: a text is expected, or a list of texts; found {str(item)[:60]}")
+            raise DataError(f"{path}: expected a text or a list of texts, found {str(item)[:60]}")
     return ["" if item is None else str(item) for item in many if gaps or item is not None]
 
 
@@ -286,12 +288,12 @@ def _literal(text: str) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-#: An option's letter before its text: "A) 3.5", "(A) 3.5", "[A] 3.5", "A. 3.5", "A: 3.5".
+#: An option's letter and text: "A) 3.5", "(A) 3.5", "[A] 3.5", "A. 3.5", "A: 3.5".
 _LETTERED = re.compile(r"(?:[\[(]([A-Z])[\])]|([A-Z])(?:\)|[.:](?=\s)))\s*(.*)", re.S)
 
 
 def _unlettered(options: Sequence[str]) -> list[str]:
-    """Options without their letters, where each of them has that of its place."""
+    """Strip the letters from options if each has the letter of its position."""
     read = [match for option in options if (match := _LETTERED.fullmatch(option)) is not None]
     letters = "".join(match[1] or match[2] for match in read)
     if len(read) < len(options) or len(read) < 2 or letters != LETTERS[: len(read)]:
@@ -299,7 +301,7 @@ def _unlettered(options: Sequence[str]) -> list[str]:
     return [match[3] for match in read]
 
 
-#: Where an option may begin in a question: at a line's beginning, or after a comma.
+#: Where an option can start in a question: at the start of a line, or after a comma.
 _STYLES = (
     re.compile(r"(?:^|\n)[^\S\n]{0,8}\(([A-Z])\)\s{0,8}"),
     re.compile(r"(?:^|\n)[^\S\n]{0,8}([A-Z])[.)]\s{1,8}"),
@@ -310,7 +312,7 @@ _ASKED_AFTER = re.compile(r"\n(?=(?:choose|please|answer|select)\b)", re.I)
 
 
 def options_in(text: str) -> tuple[str, dict[str, str]]:
-    r"""A question that ends in its options, parted: in the style that gives the longest run A, B, C …
+    r"""Split a question that ends in its options, in the style that gives the longest run A, B, C …
 
     >>> options_in("How many?\nOptions: A: 1, B: 2, or so, C: 3")
     ('How many?', {'A': '1', 'B': '2, or so', 'C': '3'})
@@ -331,17 +333,17 @@ def options_in(text: str) -> tuple[str, dict[str, str]]:
     ends = [*(match.start() for match in best[1:]), len(text)]
     options = {m[1]: text[m.end() : end].strip() for m, end in zip(best, ends, strict=True)}
     last = best[-1][1]
-    # What follows the last option asks for a letter, and is no part of it.
+    # Text after the last option asks for a letter and is not part of the option.
     options[last] = _ASKED_AFTER.split(options[last])[0].strip()
     return head, options
 
 
 def _answers(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int, ...]:
-    """The places of the right options; none where the cell names none."""
+    """Return the positions of the correct options; empty if the cell names none."""
     keys, texts = list(options), list(options.values())
     if how == "index":
         number = re.fullmatch(r"(\d+)(?:\.0)?", str(value).strip())
-        # A place among all options, of which empty ones are not shown.
+        # An index into all options, including empty ones, which are not shown.
         letter = LETTERS[int(number[1])] if number and int(number[1]) < len(LETTERS) else ""
         return (keys.index(letter),) if letter in keys else ()
     said = "" if value is None else str(value).strip()
@@ -357,18 +359,18 @@ def _answers(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int
     return (keys.index(match[1].upper()),) if match is not None and match[1].upper() in keys else ()
 
 
-#: How a data set registers that it takes these options.
+#: The registration of a data set with these options.
 COLUMNS = ("columns", ColumnMapping)
 
 
 def document_columns(factory: F) -> F:
-    """Put the options of :class:`ColumnMapping` into a factory's docstring, for ``{columns}``."""
+    """Put the options of :class:`ColumnMapping` into a factory's docstring, in place of ``{columns}``."""
     factory.__doc__ = (inspect.getdoc(factory) or "").replace("{columns}", OPTIONS)
     return factory
 
 
 def satisfies(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether a row has what is wanted of it: a value, ``present``, or ``{max: …}`` of a number."""
+    """Return whether a row meets a condition: a value, ``present``, or ``{max: …}`` for a number."""
     for column, wanted in where.items():
         value = record.get(column)
         if wanted == "present":
@@ -383,7 +385,7 @@ def satisfies(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
 
 
 def items_of(record: Mapping[str, Any], each: str | None) -> Iterator[int | None]:
-    """The places in the list that is asked about one by one; None once where there is none."""
+    """Return the indices of the list whose items are separate questions; one None without such a list."""
     if each is None:
         yield None
     else:

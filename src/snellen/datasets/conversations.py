@@ -1,4 +1,4 @@
-"""Conversations about images, for teaching: chat messages, and the layout of LLaVA-Instruct."""
+"""Conversations about images for fine-tuning: chat messages, and the layout of LLaVA-Instruct."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from snellen.types import Message, Sample
 
 __all__ = ["Conversations", "conversations"]
 
-#: Who speaks, as either layout calls them.
+#: Roles, as named by the two layouts.
 ROLES = {
     "system": "system",
     "user": "user",
@@ -31,15 +31,18 @@ MARK = "<image>"
 
 @DATASETS.register("conversations", example="conversations:FILE")
 def conversations(path: str, *, images: str | None = None, allow_outside: bool = False) -> Conversations:
-    """Conversations to be taught: ``messages`` and ``images`` a JSON line, or LLaVA-Instruct's JSON.
+    """Conversations for fine-tuning: ``messages`` and ``images`` per JSON line, or LLaVA-Instruct's JSON.
 
-    Of the first, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH, …]}``, a
-    content being a text (``<image>`` in it, or else the beginning, is where images stand) or a list of parts
-    of type text and image. Of the second, the file is a list of ``{"image": PATH, "conversations":
-    [{"from": "human", "value": …}, {"from": "gpt", …}]}``. Either may be without an image.
+    In the first layout, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH,
+    …]}``.
+    A content is a text, where ``<image>`` marks the images' positions (default: the start), or a list of
+    parts
+    of type text and image. In the second, the file is a list of ``{"image": PATH, "conversations":
+    [{"from": "human", "value": …}, {"from": "gpt", …}]}``. Images are optional in both.
 
-    Options: ``images``, the folder that image paths start from (the file's own); ``allow_outside=true``:
-    they may lead out of it.
+    Options: ``images``, the folder that image paths are relative to (default: the file's);
+    ``allow_outside=true``:
+    image paths may lead out of it.
 
     Raises:
         DataError: no such file, or a row of another layout.
@@ -50,7 +53,7 @@ def conversations(path: str, *, images: str | None = None, allow_outside: bool =
 
 
 def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
-    """The rows of a list in JSON, or of JSON lines."""
+    """Yield the rows of a JSON list, or of JSON lines."""
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
     with file.open("rb") as stream:
@@ -63,14 +66,15 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
     except ValueError as error:
         raise DataError(f"{file}: not JSON ({error}).") from error
     if not all(isinstance(row, dict) for row in content):
-        raise DataError(f"{file}: expected a list of objects, as LLaVA-Instruct's.")
+        raise DataError(f"{file}: expected a list of objects, as in LLaVA-Instruct.")
     rows: Sequence[Mapping[str, Any]] = content
     return rows
 
 
 class Conversations(Dataset):
-    """See :func:`conversations`. A sample's ``turns`` hold all of it; its question and reference are the
-    first of each, so that it can be examined too.
+    """See :func:`conversations`. A sample's ``turns`` hold the whole conversation; its question and reference
+    are the
+    first of each, so that it can be evaluated too.
     """
 
     protocol = "instruct"
@@ -80,7 +84,7 @@ class Conversations(Dataset):
         self.name, self._rows, self._root, self._outside = name, rows, root, outside
         if not rows:
             raise DataError(f"{name}: no rows.")
-        self._turns(0)  # a file of another layout is said at once
+        self._turns(0)  # fail early on a file of another layout
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -114,7 +118,7 @@ class Conversations(Dataset):
         turns = row.get("messages", row.get("conversations"))
         if not isinstance(turns, list) or not turns:
             raise DataError(
-                f"{where}: neither messages nor conversations. Its keys: {', '.join(map(str, row))}. A "
+                f"{where}: neither messages nor conversations among its keys: {', '.join(map(str, row))}. A "
                 "row is "
                 '{"messages": [{"role": …, "content": …}], "images": [PATH]}, or LLaVA-Instruct\'s.'
             )
@@ -124,15 +128,15 @@ class Conversations(Dataset):
         left = iter(images)
         messages = [self._message(turn, left, where) for turn in turns]
         unplaced = tuple(left)
-        if unplaced:  # nothing says where: before the first question
+        if unplaced:  # no position given: before the first question
             first = next((i for i, turn in enumerate(messages) if turn.role == "user"), None)
             if first is None:
-                raise DataError(f"{where}: nobody asks anything.")
+                raise DataError(f"{where}: there is no question.")
             messages[first] = Message("user", (*unplaced, *messages[first].content))
         roles = [turn.role for turn in messages if turn.role != "system"]
         if roles[:2] != ["user", "assistant"] or any(a == b for a, b in pairwise(roles)):
             raise DataError(
-                f"{where}: user and assistant do not take turns ({', '.join(roles) or 'nobody'})."
+                f"{where}: user and assistant must alternate; found: {', '.join(roles) or 'no turns'}."
             )
         return tuple(messages)
 
@@ -141,7 +145,7 @@ class Conversations(Dataset):
         role = ROLES.get(str(said.get("role", said.get("from"))))
         content = said.get("content", said.get("value"))
         if role is None or not isinstance(content, str | list):
-            raise DataError(f"{where}: a turn is a role and a content, not {str(turn)[:60]!r}.")
+            raise DataError(f"{where}: a turn needs a role and a content; found {str(turn)[:60]!r}.")
         parts: list[str | Image] = []
         for piece in [content] if isinstance(content, str) else content:
             kind = piece.get("type") if isinstance(piece, Mapping) else "text"
@@ -153,11 +157,11 @@ class Conversations(Dataset):
                     parts += [self._next(left, where)] if number else []
                     parts += [rest.strip("\n")] if rest.strip("\n") else []
             else:
-                raise DataError(f"{where}: a part is a text or an image, not {str(piece)[:60]!r}.")
+                raise DataError(f"{where}: a part must be a text or an image; found {str(piece)[:60]!r}.")
         return Message(role, tuple(parts))  # type: ignore[arg-type]
 
     def _next(self, left: Iterator[Image], where: str) -> Image:
         image = next(left, None)
         if image is None:
-            raise DataError(f"{where}: more places for images than images.")
+            raise DataError(f"{where}: more image positions than images.")
         return image

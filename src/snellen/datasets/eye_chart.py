@@ -1,9 +1,10 @@
-"""The eye test: charts that grow harder level by level, drawn without a font and without a download.
+"""The eye test's charts: pictures that get harder level by level, drawn without fonts or downloads.
 
-Each asks one thing (how small, how faint, how crowded may it be?), at eight levels that a psychometric curve
-is fitted to (:mod:`snellen.eye_test.psychometric`). Sources: Snellen (1862) and Bailey and Lovie (1976) for
-letters of falling size, Pelli and Robson (1988) for contrast, Bouma (1970) for crowding, Taylor (1978) for
-the tumbling E, as doctors and psychologists use them with people.
+Each chart varies one thing (size, contrast, crowding …) over eight levels, to which a psychometric curve is
+fitted (:mod:`snellen.eye_test.psychometric`). Sources, from tests of human vision: Snellen (1862) and Bailey
+and
+Lovie (1976) for letters of decreasing size, Pelli and Robson (1988) for contrast, Bouma (1970) for crowding,
+Taylor (1978) for the tumbling E.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ Ink = tuple[float, float, float]
 
 PAPER: Ink = (225.0, 225.0, 225.0)
 DARK: Ink = (25.0, 25.0, 25.0)
-#: Figures that differ clearly, as many as there are letters.
+#: Clearly different figures, as many as there are letters.
 SHAPES = tuple("circle square triangle star cross ring heart arrow house tree fish key".split())
-#: Words of the letters that can be drawn.
+#: Words made of the letters that can be drawn.
 WORDS = tuple("cello clone fence flute fleet hotel lunch note photo tent vote zone".split())
 WAYS = {"right": 0, "down": 90, "left": 180, "up": 270}
 COUNTS = tuple(str(n) for n in range(1, 9))
@@ -43,7 +44,7 @@ ASKED = "Answer this question in one word: {question} Choose one from {{names}}.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """Something drawn: patches around a center, all as shares of the picture's side, and its ink."""
+    """A drawn object: patches around a center, all as fractions of the picture's side, and its color."""
 
     patches: Sequence[Patch]
     x: float
@@ -54,7 +55,7 @@ class Mark:
 
 
 class Asked(NamedTuple):
-    """One picture to be drawn."""
+    """One picture to draw."""
 
     level: float
     label: str
@@ -64,15 +65,15 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What a chart asks.
+    """The definition of a chart.
 
     Attributes:
-        levels: the easiest first.
-        unit: what a level is.
+        levels: easiest first.
+        unit: the unit of a level.
         rising: whether a higher level is easier.
         labels: the answers, by optotype.
-        draw: marks and question of one picture.
-        side: of the picture in pixels, by default.
+        draw: returns the marks and the question of one picture.
+        side: the default size of a picture in pixels.
     """
 
     levels: tuple[float, ...]
@@ -84,7 +85,7 @@ class Chart:
 
 
 def _falling(first: float, step: float) -> tuple[float, ...]:
-    """Eight levels, each by the same factor below the one before."""
+    """Return eight levels, each smaller than the one before by the same factor."""
     return tuple(round(first * 10 ** (-step * i), 4) for i in range(8))
 
 
@@ -120,7 +121,7 @@ def _contrast(of: Asked) -> tuple[list[Mark], str]:
 
 def _color(of: Asked) -> tuple[list[Mark], str]:
     pure = COLORS[of.label]
-    gray = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2]  # as bright as the color is
+    gray = 0.299 * pure[0] + 0.587 * pure[1] + 0.114 * pure[2]  # as bright as the color
     red, green, blue = (gray + of.level * (part - gray) for part in pure)
     x, y = _somewhere(of.rng, 0.28)
     return [
@@ -223,11 +224,12 @@ EYE_CHARTS: dict[str, Chart] = {
 
 
 class EyeChart(Dataset):
-    """See :func:`snellen.datasets.chart.chart`. A sample's meta holds its ``level``; levels take turns, so
-    that the first so many samples hold all of them alike.
+    """See :func:`snellen.datasets.chart.chart`. A sample's meta holds its ``level``; levels alternate, so
+    that any
+    prefix contains all of them equally often.
     """
 
-    #: To be raised when the same options give other pictures than before.
+    #: Increment when the same options produce different pictures.
     VERSION = 1
 
     def __init__(
@@ -245,11 +247,13 @@ class EyeChart(Dataset):
         return self.n
 
     def level(self, index: int) -> float:
-        """How hard the sample is."""
+        """Return the sample's level."""
         return self.chart.levels[index % len(self.chart.levels)]
 
     def _label(self, index: int) -> str:
-        """Each level has all answers before it has one twice; the number of dots is its own answer."""
+        """Return the answer. Each level uses every answer once before repeating one; a number of dots is
+        its own answer.
+        """
         if self.chart.draw is _counting:
             return str(int(self.level(index)))
         turn, place = divmod(index // len(self.chart.levels), len(self.labels))
@@ -277,13 +281,13 @@ class EyeChart(Dataset):
         )
 
     def digest(self, index: int) -> str:
-        """Of the description, not of the pixels."""
+        """Hash the description, not the pixels."""
         key = f"{self.VERSION}/{self._key}/{index}/{self.size}"
         return hashlib.sha256(key.encode()).hexdigest()
 
 
 def paint(marks: Sequence[Mark], pixels: int, seed: int) -> Pixels:
-    """Marks on light paper as an RGB picture, four-fold oversampled, with a little noise."""
+    """Draw marks on light paper as an RGB picture, with four-fold oversampling and a little noise."""
     import numpy as np
     from PIL import Image as pillow
     from PIL import ImageDraw

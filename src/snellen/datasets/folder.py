@@ -1,4 +1,4 @@
-"""Image folders: one folder a class."""
+"""Image folders: one folder per class."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from snellen.types import Sample
 
 __all__ = ["Folder", "folder"]
 
-#: Folder names that are splits where nothing but such folders stands at the top, in the order in which
-#: one is taken when none is asked for.
+#: Names of split folders, used if the top level contains only such folders, in order of preference
+#: for the default split.
 SPLITS = ("test", "validation", "valid", "val", "dev", "train", "training")
 
 
@@ -31,25 +31,27 @@ def folder(
     background: str | None = None,
     synonyms: str | None = None,
 ) -> Folder:
-    """A folder with one sub-folder of images a class, or train/val/test folders of such.
+    """A folder with one subfolder of images per class, or train/val/test folders of such.
 
-    Options: ``split``; ``names=raw`` keeps folder names as they are (``clean``: ``_`` and ``-`` become
-    spaces, a leading ``257.`` goes); ``level=leaf`` names the class by the folder that holds the image
-    (``top``: by the topmost one); ``background=CLASS`` is the class that stands for none of the others;
+    Options: ``split``; ``names=raw`` keeps folder names unchanged (``clean``: ``_`` and ``-`` become spaces,
+    and
+    a leading ``257.`` is dropped); ``level=leaf`` takes the class from the folder that contains the image
+    (``top``: from the topmost folder); ``background=CLASS`` is the class that means none of the others;
     ``synonyms=FILE.json`` holds other names of classes, ``{"class": ["name", …]}``.
 
     Raises:
-        DataError: no such folder, no images, or two folders of one clean name.
-        BadOption: a split, a background or a synonym's class that is not there.
+        DataError: no such folder, no images, or two folders with the same clean name.
+        BadOption: an unknown split, background or class in the synonyms.
     """
     return Folder(path=path, split=split, names=names, level=level, background=background, synonyms=synonyms)
 
 
 class Folder(Dataset):
-    """See :func:`folder`. Holds a short path for each image, never an image.
+    """See :func:`folder`. Keeps a short path for each image, never an image.
 
-    Items are dealt round the classes (the first of each, then the second of each …), so that any
-    prefix of the data set, a ``--limit`` say, is as balanced as it can be.
+    Items alternate between classes (the first of each, then the second of each …), so that any prefix of the
+    data
+    set, such as a ``--limit``, is as balanced as possible.
     """
 
     def __init__(
@@ -66,8 +68,8 @@ class Folder(Dataset):
         top = Path(path).expanduser()
         if not path or not top.is_dir():
             raise DataError(
-                f"{path or '(nothing)'}: no such folder. Give the folder that holds one sub-folder of "
-                "images a class, as in: --data folder:./photos"
+                f"{path or '(nothing)'}: no such folder. Give a folder with one subfolder of "
+                "images per class, as in: --data folder:./photos"
             )
         self.root = self._split(top, split)
         self._paths, folders = self._scan(level)
@@ -101,8 +103,8 @@ class Folder(Dataset):
         if not splits or (len(splits) < len(folders) and not mixed):
             if split is not None:
                 raise BadOption(
-                    f"{top} has no splits, so split={split!r} is not allowed: splits are folders named "
-                    f"{', '.join(SPLITS)} with nothing beside them. Leave --split out."
+                    f"{top} has no splits, so split={split!r} is not allowed: split folders are named "
+                    f"{', '.join(SPLITS)} and no other folders are next to them. Omit --split."
                 )
             return top
         chosen = split or splits[0]
@@ -114,7 +116,7 @@ class Folder(Dataset):
         )
         if len(splits) < len(folders):
             others = ", ".join(f for f in folders if f.lower() not in splits)
-            self.notes += (f"{self.name}: beside the splits, {others} is left out",)
+            self.notes += (f"{self.name}: {others} next to the splits is skipped",)
         return top / match[0]
 
     @staticmethod
@@ -122,7 +124,7 @@ class Folder(Dataset):
         return any(p.is_dir() for p in folder_.iterdir())
 
     def _scan(self, level: str) -> tuple[list[str], list[str]]:
-        """Relative paths (with ``/``) dealt round the classes, and the class folders."""
+        """Collect relative paths (with ``/``), alternating between classes, and the class folders."""
         by_class: dict[str, list[str]] = {}
         loose = 0
         for folder_, subfolders, files in os.walk(self.root, followlinks=True):
@@ -139,13 +141,13 @@ class Folder(Dataset):
                     raise DataError(f"{self.root}: a file name that is not UTF-8: {path!r}. Rename it.")
                 by_class.setdefault(self._class_folder(path, level), []).append(path)
         if not by_class:
-            hint = f" ({loose} lie at the top, where no class can be told)" if loose else ""
+            hint = f" ({loose} are at the top level, which has no class)" if loose else ""
             raise DataError(
                 f"{self.root}: no images in class folders{hint}. Expected {self.root}/CLASS/IMAGE with "
-                f"one of the endings {', '.join(sorted(EXTENSIONS))}."
+                f"one of the extensions {', '.join(sorted(EXTENSIONS))}."
             )
         if loose:
-            note = f"{self.name}: {loose} images outside any class folder are left out"
+            note = f"{self.name}: {loose} images outside class folders are skipped"
             self.notes = (*self.notes, note)
         folders = sorted(by_class)
         rounds = max(map(len, by_class.values()))
@@ -164,7 +166,7 @@ class Folder(Dataset):
             if label in taken:
                 raise DataError(
                     f"{self.root}: the folders {taken[label]!r} and {folder_!r} both give the class name "
-                    f"{label!r}. Rename one, or keep folder names as they are with: -D names=raw"
+                    f"{label!r}. Rename one, or use folder names unchanged: -D names=raw"
                 )
             of_folder[folder_] = label
             taken[label] = folder_
@@ -175,7 +177,7 @@ class Folder(Dataset):
             if candidate in self.labels:
                 return candidate
         raise BadOption(
-            f"{what}={name!r}: {self.name} has no such class.{did_you_mean(name, self.labels)} "
+            f"{what}={name!r}: no such class in {self.name}.{did_you_mean(name, self.labels)} "
             f"Its classes: {', '.join(self.labels[:20])}{' …' if len(self.labels) > 20 else ''}"
         )
 
@@ -190,13 +192,15 @@ class Folder(Dataset):
 
 
 def _descend(parent: str, name: str) -> bool:
-    """Into no hidden folder, and into no link to a folder above (it would never end)."""
+    """Return whether to descend: not into hidden folders, nor into links to a parent folder (an endless
+    loop).
+    """
     above = os.path.realpath(parent) + os.sep
     return name[0] != "." and not above.startswith(os.path.realpath(Path(parent) / name) + os.sep)
 
 
 def clean(folder_: str, names: str = "clean") -> str:
-    """The class name that a folder's name gives.
+    """Return the class name for a folder name.
 
     >>> clean("257.clutter"), clean("polar_bear"), clean("big/polar_bear")
     ('clutter', 'polar bear', 'polar bear')

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, or folders in its format, through the datasets library."""
+"""Data sets on the Hugging Face Hub, or folders in its format, through the datasets library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LoadedTable", "hub", "load", "table_of"]
 
 @dataclass(frozen=True)
 class LoadedTable:
-    """Rows of a data set with what is known of them: types of columns, split, and the commit they are of."""
+    """Rows of a data set with their column types, split and commit."""
 
     rows: Arrow
     features: Mapping[str, Any]
@@ -36,7 +36,7 @@ class LoadedTable:
         return [name for name, feature in self.features.items() if type(feature).__name__ == "Image"]
 
     def names(self, column: str | None) -> Sequence[str]:
-        """The class names of a column, where its type has them."""
+        """Return a column's class names, if its type has them."""
         return getattr(self.features.get(column or ""), "names", None) or ()
 
 
@@ -48,12 +48,12 @@ def load(
     revision: str | None = None,
     limit: int | None = None,
 ) -> LoadedTable:
-    """Rows of a data set of the Hub, or of a folder in its format or as ``save_to_disk`` writes it.
+    """Load the rows of a data set on the Hub, or of a folder in its format or written by ``save_to_disk``.
 
     Args:
-        name: how to call it in messages.
-        configs: its configurations, one after the other.
-        limit: only the first so many rows, streamed.
+        name: for messages.
+        configs: the configurations to concatenate.
+        limit: stream only this many rows.
 
     Raises:
         MissingExtra: the datasets library is not installed.
@@ -100,12 +100,12 @@ def hub(
     revision: str | None = None,
     limit: int | None = None,
 ) -> Table:
-    """A data set of the Hub, or a folder in its format: hub:ORG/NAME, with :CONFIG and @SPLIT if need be.
+    """A data set on the Hub, or a folder in its format: hub:ORG/NAME, optionally with :CONFIG and @SPLIT.
 
-    Options: {columns} ``labels`` and ``background`` as for jsonl (class names come from ClassLabel
-    features); ``split`` (also as @SPLIT; by default test, else validation, else train); ``revision``;
-    ``limit``: read only the first so many rows, streaming them (``--limit`` sets it where rows are not
-    shuffled or filtered by class).
+    Options: {columns} ``labels`` and ``background`` as for jsonl (ClassLabel features supply class
+    names); ``split`` (also as @SPLIT; default: test, else validation, else train); ``revision``;
+    ``limit``: stream only this many rows (set by ``--limit`` unless rows are shuffled or filtered by
+    class).
 
     Raises:
         MissingExtra: the datasets library is not installed.
@@ -122,7 +122,7 @@ def hub(
 
 
 def table_of(loaded: LoadedTable, name: str, columns: ColumnMapping, **more: Any) -> Table:
-    """Rows as samples. The first column of images is looked at, where none is named."""
+    """Turn rows into samples. By default, the first image column is used."""
     if not columns.image and loaded.pictures:
         columns = replace(columns, image=(loaded.pictures[0],))
     chosen = columns.resolve(loaded.rows.columns, name).label
@@ -131,7 +131,7 @@ def table_of(loaded: LoadedTable, name: str, columns: ColumnMapping, **more: Any
 
 
 class Arrow(Records):
-    """Rows of a datasets.Dataset: memory-mapped, images undecoded."""
+    """Rows of a datasets.Dataset: memory-mapped, with images undecoded."""
 
     def __init__(self, rows: Any, name: str) -> None:
         self._rows, self._name = rows, name
@@ -154,13 +154,13 @@ class Arrow(Records):
 
 
 def _address(address: str) -> tuple[str, str | None]:
-    """Path and configuration; a drive's colon is no configuration's."""
+    """Split into path and configuration; the colon of a Windows drive does not count."""
     match = re.fullmatch(r"(.+):([^:/\\]+)", address)
     return (match[1], match[2]) if match else (address, None)
 
 
 def _pin(path: str, revision: str | None) -> str | None:
-    """The commit that this revision is now; None where it cannot be told (offline, from the cache)."""
+    """Return the commit of a revision; None if unknown (offline, from the cache)."""
     from huggingface_hub import HfApi
 
     with suppress(Exception):
@@ -169,19 +169,19 @@ def _pin(path: str, revision: str | None) -> str | None:
 
 
 def _usual(splits: Sequence[str]) -> str:
-    """The split that is examined where none is named."""
+    """Return the default split."""
     usual = (split for split in ("test", "validation", "val", "dev", "train") if split in splits)
     return next(usual, str(splits[0]))
 
 
 @contextmanager
 def _explained(name: str, path: str) -> Iterator[None]:
-    """Turn what the datasets library raises into one sentence."""
+    """Turn errors of the datasets library into one message."""
     try:
         yield
     except Exception as error:
         raise DataError(
             f"{name} cannot be loaded ({reason_of(error)}). Check name, "
-            "configuration and split; while online, fetch it with: "
+            "configuration and split. While online, download it with: "
             f"hf download --repo-type dataset {path}"
         ) from error

@@ -1,7 +1,7 @@
-"""Optotypes: letters on a grid of 5 x 5, as on an eye chart, drawn without a font.
+"""Optotypes: letters on a 5 x 5 grid, as on an eye chart, drawn without fonts.
 
 Source: H. Snellen, "Probebuchstaben zur Bestimmung der Sehschärfe" (1862): letters five times as high as
-their strokes are wide. The size falls by a constant factor from line to line (Bailey and Lovie 1976).
+their strokes are wide. Sizes decrease by a constant factor from line to line (Bailey and Lovie 1976).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTRASTS", "LETTERS", "SIZES", "draw_letter", "letter_patches"]
 
-#: Heights as shares of the picture's side: ten lines, each 10^-0.1 of the one before (0.1 logMAR).
+#: Heights as fractions of the picture's side: ten lines, each 10^-0.1 of the previous (0.1 logMAR).
 SIZES: tuple[float, ...] = tuple(round(0.5 * 10 ** (-0.1 * line), 4) for line in range(10))
 #: Weber contrasts of the letter against its background.
 CONTRASTS: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1)
 
 PatchBox = tuple[float, float, float, float]
-#: Strokes as boxes (x0, y0, x1, y1) on the grid; slanted ones as quadrangles; rings apart.
+#: Strokes as boxes (x0, y0, x1, y1) on the grid; slanted ones as quadrangles; rings separately.
 _BOXES: dict[str, list[PatchBox]] = {
     "E": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3), (0, 4, 5, 5)],
     "F": [(0, 0, 1, 5), (0, 0, 5, 1), (0, 2, 5, 3)],
@@ -47,7 +47,7 @@ LETTERS: tuple[str, ...] = tuple(sorted(_BOXES))
 
 
 def letter_patches(letter: str) -> list[Patch]:
-    """A letter as patches of ink and holes in the square [-1, 1] x [-1, 1], as figures are described."""
+    """Return a letter as patches of ink and holes in the square [-1, 1] x [-1, 1], like figures."""
 
     def place(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(x / 2.5 - 1, y / 2.5 - 1) for x, y in points]
@@ -72,9 +72,9 @@ def draw_letter(letter: str, size: float, contrast: float, key: str, pixels: int
 
     Args:
         letter: one of ``LETTERS``.
-        size: height as a share of the picture's side.
-        contrast: (background - letter) / background, in luminance values.
-        key: fixes the place of the letter, which varies by a tenth of the side.
+        size: height as a fraction of the picture's side.
+        contrast: (background - letter) / background, in luminance.
+        key: determines the letter's position, which varies by a tenth of the side.
     """
     from PIL import Image, ImageDraw
 
@@ -99,6 +99,6 @@ def draw_letter(letter: str, size: float, contrast: float, key: str, pixels: int
     if letter in "OC":
         pen.ellipse([place(0, 0), place(5, 5)], fill=ink)
         pen.ellipse([place(1, 1), place(4, 4)], fill=paper)
-    if letter == "C":  # the gap of a Landolt ring, a fifth of its height
+    if letter == "C":  # the gap of a Landolt ring: one fifth of its height
         pen.rectangle([place(2.5 + math.sqrt(1.5**2 - 0.5**2), 2), place(5.1, 3)], fill=paper)
     return image.resize((pixels, pixels), Image.Resampling.BOX).convert("RGB")

@@ -1,4 +1,4 @@
-"""Rows of files by number: JSON lines, delimited text, parquet. The rows stay in the file."""
+"""Random access to the rows of JSON lines, delimited text and parquet files, which stay on disk."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Records(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Record:
-        """One row.
+        """Return one row.
 
         Raises:
             DataError: it cannot be read.
@@ -38,11 +38,11 @@ class Records(ABC):
 
     @abstractmethod
     def scan(self, columns: Sequence[str]) -> Iterator[Record]:
-        """All rows in order, at least these columns of them."""
+        """Yield all rows in order, with at least these columns."""
 
     @abstractmethod
     def where(self, index: int) -> str:
-        """A row's address in words."""
+        """Return a row's location, for messages."""
 
 
 def _there(path: Path) -> Path:
@@ -52,7 +52,7 @@ def _there(path: Path) -> Path:
 
 
 class _Lines(Records):
-    """Rows of a text file, found again by the place where they begin."""
+    """Rows of a text file, located by their byte offsets."""
 
     def __init__(self, path: Path) -> None:
         self.path = _there(path)
@@ -66,7 +66,7 @@ class _Lines(Records):
         return f"{self.path}, line {self._lines[index]}"
 
     def _text(self, start: int = 0) -> Iterator[tuple[int, str]]:
-        """Lines from an offset on, with the offset of each."""
+        """Yield lines from an offset on, each with its offset."""
         with self.path.open("rb") as file:
             file.seek(start)
             offset = start
@@ -81,7 +81,7 @@ class _Lines(Records):
 
 
 class JsonLines(_Lines):
-    """One JSON object a line; blank lines do not count."""
+    """One JSON object per line; blank lines are ignored."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -112,28 +112,29 @@ class JsonLines(_Lines):
 
 
 class Delimited(_Lines):
-    """Comma- or tab-separated text with a header. Cells are text as it stands: an option "None" or "N/A"
-    stays what it is, and an empty cell is an empty text.
+    """Comma- or tab-separated text with a header. Cells are taken literally: an option "None" or "N/A" stays,
+    and
+    an empty cell is an empty text.
     """
 
     def __init__(self, path: Path, separator: str) -> None:
         super().__init__(path)
-        csv.field_size_limit(sys.maxsize)  # images stand in cells, as base64
+        csv.field_size_limit(sys.maxsize)  # cells hold images as base64
         self._separator = separator
         rows = self._rows(0)
         header = next(rows, None)
         if header is None:
-            raise DataError(f"{path}: an empty file. Expected a header of column names.")
+            raise DataError(f"{path}: the file is empty. The first line must name the columns.")
         self.columns = tuple(header[2])
         if len(set(self.columns)) < len(self.columns):
-            raise DataError(f"{path}: two columns have one name: {', '.join(self.columns)}.")
+            raise DataError(f"{path}: duplicate column names: {', '.join(self.columns)}.")
         for start, number, cells in rows:
             if cells:
                 self._starts.append(start)
                 self._lines.append(number)
                 if len(cells) != len(self.columns):
                     raise DataError(
-                        f"{self.where(len(self._starts) - 1)}: {len(cells)} cells, and the header has "
+                        f"{self.where(len(self._starts) - 1)}: {len(cells)} cells, but the header has "
                         f"{len(self.columns)}."
                     )
 
@@ -147,7 +148,7 @@ class Delimited(_Lines):
         return (dict(zip(self.columns, cells, strict=True)) for _, _, cells in rows if cells)
 
     def _rows(self, start: int) -> Iterator[tuple[int, int, list[str]]]:
-        """(offset, line number from ``start``, cells); a quoted cell may go over several lines."""
+        """Yield (offset, line number from ``start``, cells); a quoted cell may span lines."""
         place = [start]
         count = 0
 
@@ -172,7 +173,7 @@ class Delimited(_Lines):
 
 
 class Parquet(Records):
-    """Rows of a parquet file, one row group in memory at a time."""
+    """Rows of a parquet file, with one row group in memory at a time."""
 
     def __init__(self, path: Path) -> None:
         parquet: Any = require("pyarrow.parquet", "local", "Reading parquet")
@@ -180,7 +181,7 @@ class Parquet(Records):
         try:
             self._file: Any = parquet.ParquetFile(path)
         except Exception as error:
-            raise DataError(f"{path}: no parquet file ({str(error).splitlines()[0]}).") from error
+            raise DataError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from error
         self.columns = tuple(self._file.schema_arrow.names)
         groups = self._file.metadata
         self._ends: list[int] = []

@@ -1,7 +1,7 @@
 """Procedural figures: 28 kinds x 8 colors x 3 sizes x 5 places, drawn with Pillow from a seed.
 
-A :class:`DrawnFigure` is a pure description; :func:`draw` makes the same picture of it every time. The
-built-in models are trained on figures like these (other seeds), and any model can be examined on them.
+A :class:`DrawnFigure` is a pure description, from which :func:`draw` always makes the same picture. The
+built-in models are trained on such figures (with other seeds), and any model can be evaluated on them.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "pink": (245, 130, 180),
     "black": (25, 25, 25),
 }
-#: Radius of the figure as a share of the picture's side.
+#: Radius of the figure as a fraction of the picture's side.
 SIZES: dict[str, float] = {"small": 0.22, "medium": 0.30, "large": 0.40}
-#: Center of the figure as shares of width and height.
+#: Center of the figure as fractions of width and height.
 PLACES: dict[str, Point] = {
     "center": (0.5, 0.5),
     "top left": (0.36, 0.36),
@@ -162,7 +162,7 @@ KINDS: tuple[str, ...] = tuple(PATCHES)
 
 @dataclass(frozen=True, slots=True)
 class DrawnFigure:
-    """What stands in a picture; ``seed`` fixes background, noise and the small variations."""
+    """The content of a picture; ``seed`` fixes background, noise and small variations."""
 
     kind: str
     color: str
@@ -172,10 +172,10 @@ class DrawnFigure:
 
 
 def nth_figure(key: str, index: int, kinds: Sequence[str] = KINDS) -> DrawnFigure:
-    """The figure at an index of the endless stream that ``key`` names.
+    """Return the figure at an index of the endless stream named ``key``.
 
-    Kinds come in shuffled rounds: every ``len(kinds)`` figures hold each kind once, so that any prefix
-    of the stream is balanced.
+    Kinds come in shuffled rounds: every ``len(kinds)`` figures contain each kind once, so that any prefix of
+    the stream is balanced.
     """
     turn, place = divmod(index, len(kinds))
     order = list(kinds)
@@ -184,7 +184,7 @@ def nth_figure(key: str, index: int, kinds: Sequence[str] = KINDS) -> DrawnFigur
 
 
 def figure(key: str, kind: str) -> DrawnFigure:
-    """The figure of this kind whose other properties are drawn from ``key``."""
+    """Return a figure of this kind whose other properties are drawn from ``key``."""
     rng = random.Random(key)
     return DrawnFigure(
         kind,
@@ -196,10 +196,11 @@ def figure(key: str, kind: str) -> DrawnFigure:
 
 
 def draw(fig: DrawnFigure, pixels: int = 96) -> Image:
-    """Draw a figure as an RGB image of ``pixels`` x ``pixels``, three-fold oversampled.
+    """Draw a figure as an RGB image of ``pixels`` x ``pixels``, with three-fold oversampling.
 
     Position, size, angle (up to 20 degrees), aspect, ink and background vary with ``fig.seed``; the
-    background has a soft gradient and the whole picture has noise.
+    background
+    has a soft gradient and the whole picture has noise.
     """
     import numpy as np
     from PIL import Image, ImageDraw
@@ -227,7 +228,7 @@ def draw(fig: DrawnFigure, pixels: int = 96) -> Image:
     slope = ramp[:, None] * rng.uniform(-20, 20) + ramp[None, :] * rng.uniform(-20, 20)
     ink_color = np.array(COLORS[fig.color]) + noise.uniform(-18, 18, 3)
     paper = noise.uniform(150, 250, 3)
-    while np.abs(paper - ink_color).sum() < 120:  # ink that a person could not make out is no fair test
+    while np.abs(paper - ink_color).sum() < 120:  # ink that a person could not see is not a fair test
         paper = noise.uniform(150, 250, 3)
     picture = (paper + slope[..., None]) * (1 - mask) + ink_color * mask
     picture += noise.normal(0, 10, picture.shape)
@@ -235,12 +236,12 @@ def draw(fig: DrawnFigure, pixels: int = 96) -> Image:
 
 
 def article(word: str) -> str:
-    """The word with its indefinite article (by its first letter; a silent h in "hour")."""
+    """Return the word with its indefinite article (by its first letter; a silent h in "hour")."""
     vowel = word[0].lower() in "aeio" or word.lower().startswith("hour")
     return f"an {word}" if vowel else f"a {word}"
 
 
 def caption(fig: DrawnFigure) -> str:
-    """One sentence that names everything that was drawn, without a full stop."""
+    """Describe everything in the picture in one sentence, without a period."""
     where = "in the center" if fig.place == "center" else f"at the {fig.place}"
     return f"{article(fig.size)} {fig.color} {fig.kind} {where}"

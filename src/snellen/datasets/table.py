@@ -1,4 +1,4 @@
-"""Tables of samples: jsonl, csv and parquet files whose columns say what is what."""
+"""Tables of samples: jsonl, csv and parquet files with named columns."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
             allow_outside=allow_outside,
         )
 
-    make.__doc__ = f"""A {scheme} file, one row a sample; relative image paths are relative to it.
+    make.__doc__ = f"""A {scheme} file with one row per sample; image paths are relative to it.
 
-    Options: {{columns}} ``labels``: the label set, in its order, separated by commas (by default all labels
-    that occur); ``background``: the class that stands for none of the others. ``allow_outside=true``: image
-    paths may lead out of the file's folder. Columns that are not named are kept with the samples.
+    Options: {{columns}} ``labels``: the label set, in order, separated by commas (default: all labels
+    that occur); ``background``: the class that means none of the others. ``allow_outside=true``: image
+    paths may lead out of the file's folder. Other columns are kept with the samples.
 
     Raises:
         DataError: no such file, no such column, or no rows.
@@ -53,13 +53,14 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
 
 
 class Table(Dataset):
-    """Samples from rows. Ids and labels are held (small numbers for labels), rows and images are not.
+    """Samples from rows. Ids and labels are kept in memory (labels as small numbers); rows and images are
+    not.
 
     Args:
-        names: class names by number, for labels that are numbers (ClassLabel features).
-        where: only the rows whose columns have these values (see :func:`snellen.datasets.columns.satisfies`).
-        pictures: columns that hold images, besides those that are looked at.
-        root: the folder that relative image paths start from.
+        names: class names by number, for numeric labels (ClassLabel features).
+        where: keep only rows with these values (see :func:`snellen.datasets.columns.satisfies`).
+        pictures: columns that hold images, in addition to the one in use.
+        root: the folder that relative image paths are relative to.
     """
 
     def __init__(
@@ -85,19 +86,19 @@ class Table(Dataset):
         self._where = dict(where or {})
         self._kept = [c for c in records.columns if c not in (*self._columns.image, *pictures)]
         if labels and len(set(labels)) < len(labels):
-            raise BadOption(f"labels={','.join(labels)}: a class name stands there twice.")
+            raise BadOption(f"labels={','.join(labels)}: duplicate class name.")
         given = tuple(labels) or self._names
         self._index(given)
         if background is not None:
             if background not in self.labels:
                 raise BadOption(
-                    f"background={background!r}: {name} has no such class."
+                    f"background={background!r}: no such class in {name}."
                     f"{did_you_mean(background, self.labels)}"
                 )
             self.background = background
 
     def _index(self, given: tuple[str, ...]) -> None:
-        """Read ids and labels once; note what is bad."""
+        """Read ids and labels once, and record invalid rows."""
         columns = self._columns
         wanted = [c for c in (columns.id, columns.label, columns.each, *self._where) if c]
         seen: set[str] = set()
@@ -119,9 +120,9 @@ class Table(Dataset):
                 if columns.id and not row:
                     problem = problem or "an empty id"
                 elif name in seen:
-                    problem = problem or f"the id {name!r} stands on an earlier row too"
+                    problem = problem or f"duplicate id {name!r}"
                 if columns.label and label is not None and not given:
-                    label = known.setdefault(label, label)  # one text for all samples of a class
+                    label = known.setdefault(label, label)  # one string shared by all samples of a class
                 if problem:
                     invalid.append(InvalidRow(where, problem))
                     continue
@@ -134,12 +135,12 @@ class Table(Dataset):
         self.labels = given or tuple(sorted({label for label in self._labels if label}))
 
     def _label(self, value: Any, given: tuple[str, ...]) -> tuple[str | None, str | None]:
-        """A label and None, or None and what is wrong with it."""
+        """Return a label and None, or None and the problem."""
         if self._columns.label is None:
             return None, None
         if self._names and isinstance(value, int) and not isinstance(value, bool):
             if not 0 <= value < len(self._names):
-                return None, f"the label {value} is none of 0 to {len(self._names) - 1}"
+                return None, f"the label {value} is not between 0 and {len(self._names) - 1}"
             return self._names[value], None
         text = "" if value is None else str(value).strip()
         if not text:
@@ -187,7 +188,7 @@ class Table(Dataset):
         cells: list[Any] = []
         for column in columns:
             value = record.get(column)
-            if value is None and len(columns) > 1:  # of several columns for images, some are empty
+            if value is None and len(columns) > 1:  # some of several image columns may be empty
                 continue
             cells += value if isinstance(value, list) else [value]
         return tuple(open_image(cell, where, self._root, self._outside) for cell in cells)
@@ -200,9 +201,9 @@ class Table(Dataset):
         rest = {column: record.get(column) for column in self._kept}
         columns = self._columns
         if columns.asks or columns.question or columns.reference:
-            # Another reading of the same cells asks, or is scored by, something else.
+            # Reading the same cells differently changes the question or the score.
             rest["columns"] = repr(columns)
-            self._parts(index, record)  # what is wrong with a row is said before anything is asked
+            self._parts(index, record)  # report an invalid row before the evaluation starts
         digest.update(json.dumps(rest, sort_keys=True, default=repr).encode())
         return digest.hexdigest()
 
@@ -215,19 +216,18 @@ def _in_pixels(region: Region, images: Sequence[Image]) -> Region:
 
 
 def open_image(value: Any, where: str, root: Path | None, outside: bool = False) -> Image:
-    """The promise of an image that stands in a cell: read when it is looked at."""
+    """Return a lazy image for a cell."""
     return Image(lambda: read_image(value, where, root, outside), where)
 
 
 def read_image(value: Any, where: str, root: Path | None, outside: bool = False) -> bytes:
-    """The encoded bytes of an image that stands in a cell: bytes, base64 text (with or without a data
-    URI's head), a path, or ``{"bytes": …, "path": …}`` as the datasets library has it.
+    """Read the encoded bytes of an image from a cell: bytes, base64 text (optionally a data URI), a path, or
+    ``{"bytes": …, "path": …}`` as in the datasets library.
 
-    A path is relative to ``root`` and, unless ``outside``, may not lead out of it. Addresses on the
-    network are never fetched.
+    A path is relative to ``root`` and, unless ``outside``, may not lead out of it. URLs are never fetched.
 
     Raises:
-        ImageError: nothing of the kind, or a path that leads elsewhere.
+        ImageError: the cell holds none of these, or a path outside ``root``.
     """
     if isinstance(value, Mapping):
         inner = value.get("bytes")
@@ -235,11 +235,11 @@ def read_image(value: Any, where: str, root: Path | None, outside: bool = False)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str) or not value.strip():
-        raise ImageError(f"{where}: no image in its cell.")
+        raise ImageError(f"{where}: the image cell is empty.")
     text = value.strip()
     if text.startswith(("http://", "https://", "ftp://")):
         raise ImageError(
-            f"{where}: an address, {text[:80]!r}. Addresses found in data are not fetched; download the "
+            f"{where}: the image is a URL, {text[:80]!r}. URLs in data are not fetched; download the "
             "image and give its path."
         )
     looks_like_path = len(text) < 1024 and Path(text.split("?")[0]).suffix.lower() in EXTENSIONS
@@ -250,18 +250,16 @@ def read_image(value: Any, where: str, root: Path | None, outside: bool = False)
         return base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(
-            f"{where}: {text[:60]!r} is neither a path with an image's ending nor base64."
+            f"{where}: {text[:60]!r} is neither a path with an image extension nor base64."
         ) from error
 
 
 def _from_path(text: str, where: str, root: Path | None, outside: bool) -> bytes:
     if root is None:
-        raise ImageError(f"{where}: {text!r} is a path, and this data set has no folder.")
+        raise ImageError(f"{where}: {text!r} is a path, but this data set has no folder.")
     path = root / text
     if not outside and not path.resolve().is_relative_to(root.resolve()):
-        raise ImageError(
-            f"{where}: {text!r} leads out of {root}. If that is meant, add: -D allow_outside=true"
-        )
+        raise ImageError(f"{where}: {text!r} leads out of {root}. To allow it, add: -D allow_outside=true")
     return Image.from_path(path).data
 
 

@@ -1,4 +1,4 @@
-"""The layout of VLMEvalKit's benchmark files (github.com/open-compass/VLMEvalKit): one TSV a benchmark."""
+"""VLMEvalKit's benchmark files (github.com/open-compass/VLMEvalKit): one TSV per benchmark."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from snellen.types import Sample
 
 __all__ = ["VLMEvalKit", "tsv"]
 
-#: An image cell of at most this many characters is the index of the row that holds the image.
+#: An image cell of at most this many characters is the index of the row with the image.
 REFERENCE = 64
-#: What is added to a row's index for each place that its options are rolled on.
+#: Added to a row's index per position by which its options are rotated.
 ROLLED = 1_000_000
 
 
@@ -30,20 +30,20 @@ ROLLED = 1_000_000
 def tsv(path: str, *, split: str | None = None, allow_outside: bool = False) -> VLMEvalKit:
     """A benchmark file in VLMEvalKit's layout: index, image, question, hint, A … Z, answer, category.
 
-    Options: ``split``: only rows whose column ``split`` says so; ``allow_outside=true``: paths in
-    ``image_path`` may lead out of the file's folder. Cells are text as it stands: an option "None" or
-    "N/A" stays an option; an empty one is none.
+    Options: ``split``: only rows whose column ``split`` has this value; ``allow_outside=true``: paths in
+    ``image_path`` may lead out of the file's folder. Cells are taken literally: an option "None" or
+    "N/A" stays an option; an empty cell is no option.
 
     Raises:
-        DataError: no such file, a column missing, or no rows.
+        DataError: no such file, a missing column, or no rows.
         BadOption: no such split.
     """
     return VLMEvalKit(Path(path).expanduser(), f"tsv:{path}", split, allow_outside)
 
 
 class VLMEvalKit(Dataset):
-    """See :func:`tsv`. The right option's letter is the sample's ``meta["answer"]``, its text the
-    reference; other columns are kept in ``meta``.
+    """See :func:`tsv`. The correct option's letter is the sample's ``meta["answer"]``, its text the
+    reference; ``meta`` keeps the other columns.
     """
 
     def __init__(self, path: Path, name: str, split: str | None, allow_outside: bool) -> None:
@@ -52,9 +52,9 @@ class VLMEvalKit(Dataset):
         columns = self._records.columns
         for needed in ("index", "question"):
             if needed not in columns:
-                raise DataError(f"{path}: no column {needed!r} among {', '.join(columns)}.")
+                raise DataError(f"{path}: missing column {needed!r} among {', '.join(columns)}.")
         if "image" not in columns and "image_path" not in columns:
-            raise DataError(f"{path}: neither a column 'image' nor 'image_path'.")
+            raise DataError(f"{path}: expected a column 'image' or 'image_path'.")
         self.labels = ()
         self._letters = [letter for letter in string.ascii_uppercase if letter in columns]
         self._numbers: dict[str, int] = {}
@@ -66,7 +66,7 @@ class VLMEvalKit(Dataset):
             index = record["index"].strip()
             splits[record.get("split", "")] = None
             if not index or index in self._numbers:
-                reason = f"the index {index!r} stands on an earlier row too" if index else "an empty index"
+                reason = f"duplicate index {index!r}" if index else "an empty index"
                 invalid.append(InvalidRow(self._records.where(number), reason))
                 continue
             self._numbers[index] = number
@@ -79,8 +79,8 @@ class VLMEvalKit(Dataset):
         self.protocol = "multiple-choice" if self._letters else "vqa"
         if rolled:
             self.notes = (
-                f"{path}: {rolled} rows with an index of {ROLLED:,} or more repeat others with their options "
-                "rolled on, and are left out: multiple-choice?circular=true rolls them by itself.",
+                f"{path}: {rolled} rows with an index of {ROLLED:,} or more repeat others with rotated "
+                "options and are skipped; multiple-choice?circular=true rotates them itself.",
             )
         if split is not None and not self._ids:
             known = ", ".join(sorted(filter(None, splits))) or "none"
@@ -89,7 +89,7 @@ class VLMEvalKit(Dataset):
             raise DataError(f"{path}: no rows.")
 
     def _rolled(self, index: str) -> bool:
-        """Whether a row is another with its options rolled on, as CircularEval takes them."""
+        """Return whether a row repeats another with rotated options, for CircularEval."""
         return index.isdigit() and int(index) >= ROLLED and str(int(index) % ROLLED) in self._numbers
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class VLMEvalKit(Dataset):
             try:
                 cells = [str(item) for item in ast.literal_eval(cell)]
             except (ValueError, SyntaxError) as error:
-                raise ImageError(f"{where}: a list of images that cannot be read.") from error
+                raise ImageError(f"{where}: unreadable list of images.") from error
         else:
             cells = [cell]
         return tuple(self._promise(item, where) for item in cells)
@@ -136,7 +136,7 @@ class VLMEvalKit(Dataset):
         return Image(lambda: read_image(cell, where, self._root, self._outside), where)
 
     def _cell(self, record: Mapping[str, Any], where: str, hops: int) -> str:
-        """The row's image, or that of the row that it refers to; a path where there is neither."""
+        """Return the row's image, or that of the row it refers to; a path if there is neither."""
         cell = str(record.get("image", "")).strip()
         if cell and len(cell) <= REFERENCE and cell in self._numbers and hops:
             return self._cell(self._records[self._numbers[cell]], where, hops - 1)

@@ -1,1 +1,3 @@
-"""Why a model fails at classification: labels, prompts, decoding, features, training; one part each."""
+"""Diagnose why a model fails at classification: labels, prompts, decoding, features, training; one part
+each.
+"""

@@ -1,4 +1,4 @@
-"""What a part of a diagnosis is, what it finds, and the case that it looks at."""
+"""The interface of a diagnosis part, its findings, and the subject that it studies."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
     "with_ci",
 ]
 
-#: A difference matters little if its interval lies within so much: 5 points.
+#: A difference matters little if its interval lies within this margin: 5 points.
 MARGIN = 0.05
-#: Beyond so many likelihoods of names, they are left out.
+#: With more likelihoods of names, the part is skipped.
 SCORED = 500_000
 
 
 class Skipped(Exception):
-    """A part that cannot look at this case. The message says why, and what it would take."""
+    """A part that cannot run on this subject. The message says why, and what is missing."""
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows of text, with what a person needs to read them."""
+    """Rows of text, with what a reader needs to interpret them."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -54,16 +54,16 @@ class ResultTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a part found.
+    """The result of one part.
 
     Attributes:
-        part, title: its name, and what the section is called.
+        part, title: the part's name, and the section's title.
         verdict: one plain sentence that cites its numbers.
         about: how to read the figures below.
-        charts: as :mod:`snellen.reports.charts` makes them, with ``kind`` (curves, scatter).
+        charts: as made by :mod:`snellen.reports.charts`, with ``kind`` (curves, scatter).
         figures: the same numbers as JSON.
-        runs: the runs behind it.
-        shows: whether it shows what the study found (arXiv 2405.18415); None where it says nothing of it.
+        runs: the underlying runs.
+        shows: whether it agrees with the study's finding (arXiv 2405.18415); None if undecided.
     """
 
     part: str
@@ -77,27 +77,27 @@ class Finding:
     shows: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What is not drawn, as JSON."""
+        """Everything except the charts, as JSON."""
         kept = ("part", "title", "verdict", "figures", "shows")
         return {**{name: getattr(self, name) for name in kept}, "runs": list(self.runs)}
 
 
 @dataclass(kw_only=True)
 class Subject:
-    """A model, the images that it is examined on, and what else there is to compare with.
+    """A model, its evaluation images, and what to compare with.
 
-    Every examination is a run of the workspace: done once, it is not done again.
+    Every evaluation is a run of the workspace and is never repeated.
 
     Args:
         model, data: names.
-        references: other models, to be set beside it: dual encoders, classifiers.
-        train: the split that probes are fitted on.
-        captions: files of texts that the model was trained on.
-        prompts: further wordings.
-        layers: whose hidden states are probed: ``last`` or ``all``.
+        references: other models to compare with: dual encoders, classifiers.
+        train: the split to fit probes on.
+        captions: files with the model's training texts.
+        prompts: additional wordings.
+        layers: whose hidden states to probe: ``last`` or ``all``.
 
     Raises:
-        UsageError: as :class:`snellen.runs.plan.Plan`.
+        UsageError: as for :class:`snellen.runs.plan.Plan`.
         DataError: the data set has no classes.
     """
 
@@ -120,11 +120,11 @@ class Subject:
     resources: SharedResources = field(default_factory=SharedResources)
 
     def __post_init__(self) -> None:
-        self._plan(self.model, "closed-set?rounds=1", self.filters)  # refuses what cannot be asked
+        self._plan(self.model, "closed-set?rounds=1", self.filters)  # refuses unsupported models
         self.subject: Model = self.resources.models[self.model]
         self.selection: Selection = next(iter(self.resources.selections.values()))
         if len(self.selection.labels) < 2:
-            raise DataError(f"{self.data} has no classes, and a diagnosis is of classification.")
+            raise DataError(f"{self.data} has no classes, and a diagnosis needs classification.")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -133,14 +133,15 @@ class Subject:
 
     @property
     def guesses(self) -> bool:
-        """Whether its closed-set answers are no better than guessing, as far as these images show: then it
-        says nothing that wordings, orders or thoughts do not change them.
+        """Whether its closed-set answers are no better than guessing, as far as these images show. If so, it
+        proves
+        nothing that wording, order or reasoning do not change them.
         """
         return estimate_of(self.closed).low <= 1 / len(self.labels)
 
     @property
     def scores(self) -> bool:
-        """Whether the model tells likelihoods."""
+        """Whether the model provides likelihoods."""
         return Kind.SCORE in self.subject.kinds
 
     def run(
@@ -150,10 +151,10 @@ class Subject:
         model: str | None = None,
         filters: Filters | None = None,
     ) -> Run:
-        """Examine the model, or another one, by a protocol; what is there already comes back.
+        """Evaluate the model, or another one, under a protocol, reusing stored results.
 
         Raises:
-            UsageError: as :class:`snellen.runs.plan.Plan`.
+            UsageError: as for :class:`snellen.runs.plan.Plan`.
         """
         (result,) = self._plan(model or self.model, protocol, filters or self.filters).run(self.watch)
         return result
@@ -177,11 +178,11 @@ class Subject:
 
     @cached_property
     def closed(self) -> Run:
-        """The model's answers to a closed set of all names, asked once: what most parts begin with."""
+        """The model's answers to one closed-set question with all names, on which most parts build."""
         return self.run("closed-set?rounds=1")
 
     def beside(self) -> dict[str, Run]:
-        """The references' ranks of names, by model; those that cannot be asked are left out."""
+        """The references' rankings of names, by model; unavailable ones are skipped."""
         references = {}
         for name in self.references:
             try:
@@ -192,16 +193,16 @@ class Subject:
 
     @cached_property
     def missing(self) -> dict[str, str]:
-        """References that could not be asked, and why."""
+        """Unavailable references, and why."""
         return {}
 
     def difference(self, first: Run, other: Run) -> Comparison:
-        """One run less another on the same images."""
+        """Return one run minus another on the same images."""
         (comparison,) = compare([first, other], across=True)
         return comparison
 
     def differences(self, runs: Mapping[str, Run], base: Run) -> dict[str, Comparison]:
-        """Each run less one and the same, with p adjusted for how many there are (Holm)."""
+        """Return each run minus a common baseline, with p-values adjusted for the number of runs (Holm)."""
         comparisons = {title: self.difference(run, base) for title, run in runs.items()}
         adjusted = holm([comparison.result.p for comparison in comparisons.values()])
         return {
@@ -210,28 +211,28 @@ class Subject:
         }
 
     def close(self) -> None:
-        """Give back what models took."""
+        """Release the models."""
         for model in self.resources.models.values():
             model.close()
 
 
 class Analysis(ABC):
-    """One question about a case."""
+    """One question about a subject."""
 
     name: ClassVar[str]
     order: ClassVar[int]
 
     @abstractmethod
     def run(self, case: Subject) -> Finding:
-        """Answer it.
+        """Answer the question.
 
         Raises:
-            LeftOut: this case has not what it takes.
+            Skipped: this subject lacks what the question needs.
         """
 
 
 def estimate_of(run: Run) -> Estimate:
-    """The accuracy of a run."""
+    """Return a run's accuracy."""
     figure = run.metrics["accuracy"]
     assert figure.low is not None
     assert figure.high is not None
@@ -239,13 +240,13 @@ def estimate_of(run: Run) -> Estimate:
 
 
 def understood(run: Run) -> str:
-    """How many of a run's answers could be read, of how many."""
+    """Return how many of a run's answers were parsed, out of how many."""
     return f"{run.metrics.outcomes['ok']} of {run.metrics.n}"
 
 
 def little(gap: Estimate, *, real: bool) -> bool | None:
-    """Whether a difference matters little: True where its interval lies within ``MARGIN``, False where it is
-    significant beyond that, None where these images do not tell.
+    """Return whether a difference matters little: True if its interval lies within ``MARGIN``, False if it is
+    significant and larger, None if these images do not show either.
 
     >>> little(Estimate(0.01, -0.02, 0.04), real=False), little(Estimate(0.01, -0.1, 0.12), real=False)
     (True, None)
@@ -256,16 +257,16 @@ def little(gap: Estimate, *, real: bool) -> bool | None:
 
 
 def with_ci(figure: Estimate) -> str:
-    """A share in per cent with its interval.
+    """Format a share in percent with its interval.
 
     >>> with_ci(Estimate(0.5, 0.4, 0.6))
-    '50.0 % (40.0–60.0)'
+    '50.0% (40.0–60.0)'
     """
-    return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f}–{100 * figure.high:.1f})"
+    return f"{100 * figure.value:.1f}% ({100 * figure.low:.1f}–{100 * figure.high:.1f})"
 
 
 def points(figure: Estimate) -> str:
-    """A difference in points with its interval.
+    """Format a difference in points with its interval.
 
     >>> points(Estimate(-0.1, -0.2, 0.0))
     '-10.0 points (-20.0 to +0.0)'

@@ -1,4 +1,4 @@
-"""A diagnosis: parts in their order, a verdict in plain sentences, a report."""
+"""A diagnosis: its parts in order, a verdict in plain sentences, and a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def parts() -> dict[str, Analysis]:
-    """All parts by name, in their order."""
+    """Return all parts by name, in order."""
     package = import_module("snellen.diagnosis.analyses")
     modules = (import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
     analyses: list[Analysis] = [module.PART for module in modules]
@@ -32,11 +32,11 @@ def parts() -> dict[str, Analysis]:
 
 @dataclass(kw_only=True)
 class Diagnosis:
-    """What came of it.
+    """The result of a diagnosis.
 
     Attributes:
-        left_out: parts that could not look, and why.
-        missing: models that could not be asked, and why.
+        left_out: skipped parts, and why.
+        missing: unavailable models, and why.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Diagnosis:
 
     @property
     def claims(self) -> tuple[int, int]:
-        """How many of the study's findings are shown here, and of how many that are looked at."""
+        """How many of the study's findings hold here, and how many were tested."""
         known = [finding.shows for finding in self.findings if finding.shows is not None]
         return sum(known), len(known)
 
@@ -64,7 +64,7 @@ class Diagnosis:
         }
 
     def html(self) -> str:
-        """One self-contained page.
+        """Render one self-contained page.
 
         Raises:
             MissingExtra: jinja2 is not installed.
@@ -85,7 +85,7 @@ class Diagnosis:
 
 
 def chosen(only: Sequence[str] = ()) -> list[Analysis]:
-    """Parts by their names; all without any.
+    """Return parts by name; all if no names are given.
 
     Raises:
         UnknownName: no such part.
@@ -99,7 +99,7 @@ def chosen(only: Sequence[str] = ()) -> list[Analysis]:
 
 
 def references_of(model: str) -> tuple[str, ...]:
-    """What a model is set beside where nobody says: the built-in CLIP and classifier, if it is built in."""
+    """Return the default references: for a built-in model, the built-in CLIP and classifier."""
     return ("pico:clip", "pico:classifier") if model.startswith("pico:") else ()
 
 
@@ -109,13 +109,14 @@ def diagnose(
     watch: Callable[[Analysis], None] | None = None,
     into: Diagnosis | None = None,
 ) -> Diagnosis:
-    """Look at a case, part by part. What was examined before is not examined again. A part that fails is left
-    out, with the reason, and takes no other along.
+    """Diagnose a model part by part. Finished runs are reused. A part that fails is skipped with its reason,
+    and the
+    others continue.
 
     Args:
         only: names of parts.
-        watch: told of each part before it begins.
-        into: where findings go as they come, so that they are there if this is interrupted.
+        watch: called with each part before it starts.
+        into: collects findings as they arrive, so that an interruption keeps them.
 
     Raises:
         UnknownName: no such part.

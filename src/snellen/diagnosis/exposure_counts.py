@@ -1,4 +1,4 @@
-"""How often names occur in texts: millions of texts, thousands of names, one pass."""
+"""Count how often names occur in texts: millions of texts, thousands of names, one pass."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ ENDINGS = (".jsonl", ".json", ".parquet", ".txt")
 
 
 def count(names: Mapping[str, Sequence[str]], lines: Iterable[str]) -> tuple[Counter[str], int]:
-    """In how many texts each class occurs, by any of its names, as whole words whatever their case; and how
-    many texts there are. A plural in -s, -es or -ies counts.
+    """Count in how many texts each class occurs, under any of its names, as whole words regardless of case;
+    and
+    count the texts. Plurals in -s, -es or -ies count.
 
     Aho–Corasick (A. V. Aho and M. J. Corasick, CACM 18, 1975, through pyahocorasick) finds all names in one
-    pass over each text, however many they are.
+    pass
+    over each text, however many there are.
 
     Args:
-        names: for each class, what it is called.
+        names: the names of each class.
 
     Raises:
         MissingExtra: pyahocorasick is not installed.
@@ -55,21 +57,22 @@ _BREAKS = re.compile(r"[\W_]+")
 
 
 def _plain(text: str) -> str:
-    """Words in lower case with one blank between them, so that a blank is a word's boundary."""
+    """Return lower-case words separated by single spaces, so that a space is a word boundary."""
     return _BREAKS.sub(" ", text.lower()).strip()
 
 
 def texts(path: Path) -> Iterator[str]:
-    """The texts of a file, one an image or conversation, without holding the file.
+    """Yield the texts of a file, one per image or conversation, without loading the file.
 
-    JSON lines and parquet: every string of a row (lists and turns of conversations within it), together;
-    JSON: a list of such rows, as LLaVA's instructions are; text: a line each.
+    JSON lines and parquet: all strings of a row joined (including nested lists and turns); JSON: a list of
+    such
+    rows, as in LLaVA's instructions; text: one per line.
 
     Raises:
-        DataError: it is not there, has another ending, or is not of its ending's layout.
+        DataError: the file is missing, has another extension, or does not fit its extension's layout.
     """
     if path.suffix not in ENDINGS:
-        raise DataError(f"{path}: captions are read from {', '.join(ENDINGS)}.")
+        raise DataError(f"{path}: unsupported extension. Captions can be {', '.join(ENDINGS)}.")
     try:
         if path.suffix == ".parquet":
             yield from _parquet(path)
@@ -80,7 +83,7 @@ def texts(path: Path) -> Iterator[str]:
             elif path.suffix == ".json":
                 rows = json.load(file)
                 if not isinstance(rows, list):
-                    raise DataError(f"{path}: a list of rows is expected; found {type(rows).__name__}.")
+                    raise DataError(f"{path}: expected a list of rows, found {type(rows).__name__}.")
                 yield from map(_words, rows)
             else:
                 for number, line in enumerate(file, 1):
@@ -88,11 +91,11 @@ def texts(path: Path) -> Iterator[str]:
                         try:
                             yield _words(json.loads(line))
                         except ValueError as error:
-                            raise DataError(f"{path}, line {number}: no JSON ({error}).") from error
+                            raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not of the layout that its ending says ({error}).") from error
+        raise DataError(f"{path}: does not fit its extension ({error}).") from error
 
 
 def _parquet(path: Path) -> Iterator[str]:
@@ -100,20 +103,20 @@ def _parquet(path: Path) -> Iterator[str]:
     try:
         file = parquet.ParquetFile(path)
     except (ValueError, OSError) as error:
-        raise DataError(f"{path}: no parquet file ({error}).") from error
+        raise DataError(f"{path}: not a parquet file ({error}).") from error
     for batch in file.iter_batches(batch_size=10_000):
         for row in batch.to_pylist():
             yield _words(row)
 
 
-#: What names a row rather than tells of it.
+#: Keys that identify a row rather than describe it.
 _NAMES = frozenset(
     {"id", "image", "images", "model", "stage", "figure", "path", "url", "file_name", "from", "role"}
 )
 
 
 def _words(value: Any) -> str:
-    """All strings within a row, apart by a full stop."""
+    """Return all strings within a row, separated by periods."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""The examiner: drives protocols over a model, remembers, resumes."""
+"""The evaluation engine: runs protocols on models, caches answers, resumes."""

@@ -1,4 +1,4 @@
-"""Memory is a wrapper: what a model answered once under the same key is not asked again."""
+"""The response cache, a wrapper around models: a request answered once is not sent again."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["CACHE_VERSION", "CachedModel", "ResponseCache", "describe", "key_of"
 
 Item = TypeVar("Item")
 
-#: Seconds for which answers from afar wait for others to be committed with them. What is killed meanwhile was
-#: not told to anybody, and is asked again.
+#: Seconds for which remote answers wait to be committed together. Answers lost to a kill in between were
+#: not reported anywhere, and are requested again.
 LINGER = 0.01
-#: To be raised by whoever changes how requests are rendered or answered: what was remembered before then
-#: is not taken for an answer of now.
+#: Increment when requests are rendered or answered differently, so that
+#: older cached answers are not reused.
 CACHE_VERSION = 2
 
 
 def describe(request: Request) -> dict[str, Any]:
-    """A request as JSON, images by their hash: what stands in the store."""
+    """Describe a request as JSON, with images as hashes, for the store."""
     return {
         "kind": request.kind,
         "messages": [
@@ -50,34 +50,35 @@ def describe(request: Request) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _options(decoding: Decoding) -> dict[str, Any]:
-    """Few are in use, and asdict copies deeply."""
+    """Convert decoding options to a dict. Few are in use, and asdict copies deeply, so results are cached."""
     return asdict(decoding)
 
 
 def key_of(identity: Mapping[str, Any], request: Mapping[str, Any], cache_salt: str = "") -> str:
-    """sha256 over everything that can change the answer."""
+    """Return the SHA-256 hash of everything that can change the answer."""
     text = json.dumps([CACHE_VERSION, identity, request, cache_salt], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ResponseCache(Protocol):
-    """Where answers are kept. A :class:`~snellen.storage.store.Store` is one."""
+    """Storage of cached answers. A :class:`~snellen.storage.store.Store` is one."""
 
     def get(self, keys: Sequence[str]) -> dict[str, Response]:
-        """The answers that are remembered under these keys."""
+        """Return the cached answers with these keys."""
 
     def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
-        """Commit answers; those that were there already stay as they are, and are returned."""
+        """Commit answers; existing ones are kept and returned."""
 
 
 class CachedModel:
-    """A model behind a store.
+    """A model with a cache.
 
-    Each batch of the model's is committed as it is received. Errors are not remembered. What is being asked
-    already is not asked again meanwhile, but waited for.
+    Each of the model's batches is committed as it arrives. Errors are not cached. A request already in flight
+    is
+    awaited instead of sent again.
 
     Args:
-        cache_salt: makes the keys differ from all others: nothing is recalled from other runs.
+        cache_salt: makes the keys unique, so that no other run's answers are reused.
     """
 
     def __init__(self, model: Model, store: ResponseCache, cache_salt: str = "") -> None:
@@ -86,18 +87,19 @@ class CachedModel:
         linger = LINGER if model.remote else 0.0
         self._get: _WriteBatcher[str] = _WriteBatcher(store.get, linger)
         self._put: _WriteBatcher[CacheEntry] = _WriteBatcher(store.put, linger)
-        #: Keys that are being looked up or asked, and what will come of them.
+        #: Keys being looked up or requested, with their future results.
         self._pending: dict[str, asyncio.Future[tuple[Response, bool]]] = {}
         self._stopping = False
-        #: Whether the model had to be asked last time: what it is asked next is worth making ready.
+        #: Whether the model was called last time, so that preparing its next inputs is worthwhile.
         self.asking = True
 
     async def respond(self, requests: Sequence[Request]) -> list[CachedResponse]:
-        """Answer from memory where it can, from the model where it must.
+        """Answer from the cache if possible, otherwise from the model.
 
         Raises:
-            SnellenError: the model gave up, or the store cannot be written. What was under way is seen
-                through, and remembered, before that is raised, and also where this is cancelled.
+            SnellenError: the model gave up, or the store cannot be written. Requests in flight are completed
+                and
+                cached before it is raised, also on cancellation.
         """
         rendered = [describe(request) for request in requests]
         contexts = [self._model.context(request) for request in requests]
@@ -105,7 +107,7 @@ class CachedModel:
             key_of({**self._identity, **context}, row, self._cache_salt)
             for context, row in zip(contexts, rendered, strict=True)
         ]
-        # No await between looking and entering: two that come at once would both ask.
+        # No await between lookup and insert: two concurrent callers would both call the model.
         loop = asyncio.get_running_loop()
         wanted = {key: self._pending.get(key) for key in keys}
         owned = {key: loop.create_future() for key, future in wanted.items() if future is None}
@@ -125,7 +127,7 @@ class CachedModel:
         owned: Mapping[str, asyncio.Future[tuple[Response, bool]]],
         asked: Mapping[str, tuple[Request, dict[str, Any]]],
     ) -> None:
-        """Bring about the futures: by memory, or by the model, each batch committed as it comes."""
+        """Resolve the futures from the cache or the model, committing each batch as it arrives."""
         try:
             known = await self._get(list(owned))
             for key, reply in known.items():
@@ -139,7 +141,7 @@ class CachedModel:
             for future in owned.values():
                 if not future.done():
                     future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-                    future.exception()  # whether or not anybody else waits for it
+                    future.exception()  # whether or not anyone else awaits it
             raise
         finally:
             for key in owned:
@@ -153,12 +155,12 @@ class CachedModel:
     ) -> None:
         requests = [asked[key][0] for key in keys]
         together = self._model.together
-        # What is near may have to look at prompts and images to tell, which takes a while.
+        # A local model may have to read prompts and images to group them, which takes a while.
         batches = together(requests) if self._model.remote else await asyncio.to_thread(together, requests)
 
         async def ask(places: Sequence[int]) -> None:
             if self._stopping:
-                raise Stopped("It was stopped.")
+                raise Stopped("The run was stopped.")
             replies = await self._answers([requests[place] for place in places])
             answered = {keys[place]: reply for place, reply in zip(places, replies, strict=True)}
             rows = [
@@ -168,7 +170,7 @@ class CachedModel:
             ]
             kept = await self._put(rows) if rows else {}
             for key, reply in answered.items():
-                # Another process may have been faster: its answer is the one that is kept.
+                # Another process may have been faster: then its answer is kept.
                 owned[key].set_result((kept.get(key, reply), True))
 
         if self._model.workers == 1:
@@ -181,23 +183,23 @@ class CachedModel:
                     raise error
 
     async def _through(self, work: Coroutine[Any, Any, None]) -> None:
-        """See work through also when it is cancelled: what was computed, or paid for, is remembered first."""
+        """Complete work even if cancelled: what was computed or paid for is cached first."""
         task = asyncio.ensure_future(work)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             self._stopping = True
             self._model.stop()
-            await asyncio.wait([task])  # raises nothing of the task's own
+            await asyncio.wait([task])  # does not raise the task's exceptions
             if not task.cancelled():
                 task.exception()
             raise
 
     async def _answers(self, asked: Sequence[Request]) -> Sequence[Response]:
-        """The model's answers; what it raises, and what does not fit the requests, made errors.
+        """Get the model's answers; exceptions and malformed responses become errors.
 
         Raises:
-            ModelError: it gave another number of answers than it was asked for.
+            ModelError: it returned the wrong number of answers.
         """
         try:
             replies = await self._model.respond(asked)
@@ -207,26 +209,24 @@ class CachedModel:
             return [failure(error)] * len(asked)
         if len(replies) != len(asked):
             raise ModelError(
-                f"{self._model.name} was asked {len(asked)} requests and gave {len(replies)} answers."
+                f"{self._model.name} received {len(asked)} requests and returned {len(replies)} answers."
             )
         return [_clean(_fitting(request, reply)) for request, reply in zip(asked, replies, strict=True)]
 
 
 def _fitting(request: Request, reply: Response) -> Response:
-    """The reply, or an error where it holds another number of scores than there are continuations, or one
-    that is no number.
-    """
+    """Return the reply, or an error if it has the wrong number of scores, or a score that is not a number."""
     wanted = len(request.continuations) if request.kind is Kind.SCORE else 0
     if reply.outcome is Outcome.OK and len(reply.scores) != wanted:
         reason = f"{len(reply.scores)} scores for {wanted} continuations"
         return Response(outcome=Outcome.ERROR, reason=reason)
     if any(math.isnan(score.value) or score.value == math.inf for score in reply.scores):
-        return Response(outcome=Outcome.ERROR, reason="the model gave a score that is no number")
+        return Response(outcome=Outcome.ERROR, reason="the model returned a score that is not a number")
     return reply
 
 
 def _clean(reply: Response) -> Response:
-    """The reply as any database gives it back, and without secrets that a server may have echoed."""
+    """Return the reply as any database stores it, without secrets that a server may have echoed."""
     texts = {name: getattr(reply, name) for name in ("text", "reason", "prompt", "thinking")}
     cleaned: dict[str, Any] = {n: clean for n, text in texts.items() if (clean := storable(text)) != text}
     if reply.meta:
@@ -235,9 +235,9 @@ def _clean(reply: Response) -> Response:
 
 
 class _WriteBatcher(Generic[Item]):
-    """Calls of a store: those that come while one is under way, or within ``linger`` seconds, are made in
-    one go, in a thread, so that many answers a second take few transactions, and none of them holds up the
-    others' connections.
+    """Batches calls of a store: calls during another one, or within ``linger`` seconds, are combined and made
+    in a
+    thread, so that many answers per second need few transactions and do not block each other's connections.
     """
 
     def __init__(self, call: Callable[[list[Item]], dict[str, Response]], linger: float) -> None:
@@ -246,7 +246,7 @@ class _WriteBatcher(Generic[Item]):
         self._busy: asyncio.Task[None] | None = None
 
     async def __call__(self, items: list[Item]) -> dict[str, Response]:
-        """What the call gives for these items (and for others that were in the same go)."""
+        """Return the call's result for these items; the call may have included others."""
         done: asyncio.Future[dict[str, Response]] = asyncio.get_running_loop().create_future()
         self._waiting.append((items, done))
         if self._busy is None:

@@ -1,4 +1,6 @@
-"""One model, one data set, one protocol: examine what is missing, store it, and sum it up."""
+"""Evaluate one model on one data set under one protocol: answer what is missing, store it, compute
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -40,37 +42,37 @@ log = logging.getLogger(__name__)
 
 
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
-    """Why a model cannot answer a protocol, or None where it can."""
+    """Return why a model does not support a protocol, or None if it does."""
     if protocol.requires not in model.kinds:
         kinds = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
         can = " and ".join(sorted(kinds))
-        return f"{model.name} can {can}, and {protocol.name} asks it to {protocol.requires}"
+        return f"{model.name} can {can}, but {protocol.name} needs {protocol.requires}"
     if protocol.permutes_choices and model.fixed:
         return (
-            f"{model.name} has its answers written down, and {protocol.name} (circular) letters options anew"
+            f"{model.name} has recorded answers, but {protocol.name} (circular) permutes option letters"
         )
     if protocol.without_image and not model.text_only:
-        return f"{model.name} answers no request without an image, which {protocol.name} asks (pmi)"
+        return f"{model.name} needs an image in every request, but {protocol.name} (pmi) omits it"
     return None
 
 
 class Evaluation:
-    """An examination to be done, or to be gone on with.
+    """An evaluation to run or resume.
 
     Args:
-        fresh: ask everything anew, as a new run.
-        expect: the run that this is to go on with.
-        plan: what the user asked for, as JSON, where that can be said: how to go on with the run.
-        fingerprint: of the data, where it is known already.
-        title: how the user named the protocol, options and all.
-        rescored: the run whose answers are read again; no image is looked at.
-        cache_salt: of the fresh run whose answers those are.
-        sink: the folder of Parquet files that predictions and answers go into, if not into the store.
+        fresh: ignore stored answers and start a new run.
+        expect: the run that this must resume.
+        plan: the user's request as JSON, if it can be written so; needed to resume the run.
+        fingerprint: of the data, if known.
+        title: the protocol as the user named it, with options.
+        rescored: the run whose answers are parsed again; no image is read.
+        cache_salt: of the fresh run those answers belong to.
+        sink: the folder of Parquet files for predictions and answers; None for the store.
 
     Raises:
-        Unsupported: the model cannot answer what the protocol asks.
-        DataError: the protocol cannot ask about this data set.
-        UsageError: this is not what the expected run examines.
+        Unsupported: the model does not support the protocol.
+        DataError: the protocol does not fit this data set.
+        UsageError: the expected run evaluates something else.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Evaluation:
         self.seed, self.title, self.rescored = seed, title or protocol.name, rescored
         self.skipped: list[InvalidRow] = list(data.data.invalid)
         self.fingerprint = fingerprint or data.fingerprint()
-        # What the run is: the same specification is the same run, wherever and whenever it is started.
+        # The run's identity: the same specification is the same run, wherever and whenever it starts.
         self.spec: dict[str, Any] = {
             "snellen": __version__,
             "model": dict(model.identity()),
@@ -111,56 +113,56 @@ class Evaluation:
         if rescored is not None:
             self.spec["rescored"] = rescored
         base = _digest(self.spec)
-        # A fresh run that was interrupted is gone on with; only a finished one makes room for another.
+        # An interrupted fresh run is resumed; only after it has finished does --fresh start another.
         if cache_salt is None:
             cache_salt = (store.unfinished(base, sink) or datetime.now(UTC).isoformat()) if fresh else ""
         self.cache_salt = cache_salt
         self.base, self.plan = base, plan
-        #: Who examines in this one's place, if somebody does.
+        #: Evaluates instead of this process, if set.
         self.handle: RunHandle | None = None
-        #: US dollars that scorers' models cost, remembered replies included; None where nothing is known.
+        #: The cost of scorers' models in US dollars, including cached replies; None if unknown.
         self.scoring_cost: float | None = None
         digest = _digest({**self.spec, "cache_salt": self.cache_salt})
         if expect is not None and store.run(expect)["digest"] != digest:
             raise UsageError(self._what_changed(expect))
-        #: The folder that predictions and answers go into; None for the store.
+        #: The folder for predictions and answers; None for the store.
         self.sink = sink
         self.run = store.begin(self._slug(), digest, self.manifest().as_dict())
         self._keep_sink()
 
     def _keep_sink(self) -> None:
-        """Take over the shards that the run was begun with.
+        """Reuse the shards of the run's first start.
 
         Raises:
-            UsageError: it was begun with another sink, or with none.
+            UsageError: it was started with another sink, or with none.
         """
         began = self.store.run(self.run)["manifest"].get("sink")
         if began != self.sink:
             with closing(self.store.findings(self.run)) as rows:
-                if next(rows, None) is None:  # nothing came of it yet
+                if next(rows, None) is None:  # it has no results yet
                     self.store.move(self.run, self.sink)
                     began = self.sink
         if not self.finished and began != self.sink:
             there = f"--sink parquet:{began}" if began else "no --sink"
             raise UsageError(
-                f"{self.run} was begun with {there}, where its answers are: go on with that, or begin "
-                "another with --fresh"
+                f"{self.run} was started with {there}, which holds its answers. Resume it with that, or start "
+                "a new run with --fresh"
             )
         self.sink = began
 
     def _slug(self) -> str:
-        """model-protocol-data, in letters, digits and hyphens."""
-        model = self.model.name.partition("?")[0]  # an address would hide the name
-        title = re.sub(r"[:/]", "-", self.title)  # a model's name among its options hides no protocol
+        """Return model-protocol-data, in letters, digits and hyphens."""
+        model = self.model.name.partition("?")[0]  # a URL would hide the name
+        title = re.sub(r"[:/]", "-", self.title)  # keep the protocol readable if a model is among its options
         return "-".join(_slug(part) for part in (model, title, self.data.name))
 
     @property
     def finished(self) -> bool:
-        """Whether every sample has been examined without an error, and graded, if it was to be."""
+        """Whether every sample has been evaluated without an error, and graded, if necessary."""
         return is_done(self.store.run(self.run))
 
     def _what_changed(self, run: str) -> str:
-        """Why an examination is not that of a run."""
+        """Explain how an evaluation differs from that of a run."""
         from snellen.storage.manifest import RunManifest
 
         old = RunManifest.model_validate(self.store.run(run)["manifest"])
@@ -177,13 +179,13 @@ class Evaluation:
         )
 
     async def evaluate(self, watch: ProgressCallback | None = None) -> None:
-        """Examine what is missing. What was answered is stored, whatever happens next.
+        """Evaluate the missing samples. Answers are stored as they arrive, whatever happens next.
 
         Raises:
-            Stopped: the model gave up, or the budget is used up; figures of what there is are stored.
+            Stopped: the model gave up, or the budget is used up; metrics of the samples so far are stored.
         """
         if self.finished:
-            self.store.record(self.run, [])  # it is the last one now
+            self.store.record(self.run, [])  # it becomes @last
             return
         self.protocol.prepare()
         try:
@@ -200,7 +202,7 @@ class Evaluation:
         self._finish("finished", {}, overall)
 
     async def _score(self) -> dict[str, Any]:
-        """Have the protocol's scorers score all predictions; figures of the whole come back."""
+        """Let the protocol's scorers score all predictions; return metrics of the whole run."""
         if not self.scorers:
             return {}
         log.info("%s: scoring", self.run)
@@ -227,7 +229,7 @@ class Evaluation:
         return overall
 
     async def _ask(self, model: Model, requests: Sequence[Request]) -> list[Response]:
-        """What a scorer's own model answers, by memory where it can."""
+        """Get the answers of a scorer's model, from the cache if possible."""
         model.limits = self.model.limits
         memory = CachedModel(model, self.store, self.cache_salt)
         async with model.connected():
@@ -238,7 +240,7 @@ class Evaluation:
         return replies
 
     def _finish(self, status: str, more: Mapping[str, Any], overall: Mapping[str, Any]) -> None:
-        """Store the figures of what was evaluated."""
+        """Store the metrics of the evaluated samples."""
         from snellen.storage.manifest import RunManifest
 
         began = RunManifest.model_validate(self.store.run(self.run)["manifest"])
@@ -261,12 +263,12 @@ class Evaluation:
             shards, written = self.store.shards(self.run), self.handle.files
             if shards is not None and (missing := written - set(shards.names())):
                 raise StoreError(
-                    f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are not "
-                    "here. A folder must be one that all nodes see; or name a bucket (s3://…, gs://…)."
+                    f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are missing "
+                    "here. Use a folder that all nodes share, or a bucket (s3://…, gs://…)."
                 )
 
     async def _here(self, progress: BatchStats) -> AsyncGenerator[BatchStats]:
-        """Examine what is missing in this process."""
+        """Evaluate the missing samples in this process."""
         work = SampleRunner(
             self.model,
             self.protocol,
@@ -291,7 +293,7 @@ class Evaluation:
         details = (finding["details"] for finding in self.store.findings(self.run))
         figures = summarise(self.store.rows(self.run), details, self.protocol)
         speed = row["n_new"] / row["seconds"] if row["n_new"] and row["seconds"] else None
-        if self.model.fixed:  # reading answers that were written before is no speed
+        if self.model.fixed:  # reading recorded answers says nothing about speed
             speed = None
         facts = manifest.model.metadata
         tokens = figures["prompt_tokens"], figures["completion_tokens"]
@@ -311,7 +313,7 @@ class Evaluation:
         return self.model.metadata() if self.handle is None else self.handle.metadata()
 
     def manifest(self) -> RunManifest:
-        """Everything needed to reproduce the run, as it is known when it starts."""
+        """Build the manifest: everything needed to reproduce the run, as known at its start."""
         from snellen.storage import manifest as stored
 
         data, protocol = self.data, self.protocol
@@ -346,7 +348,7 @@ class Evaluation:
         )
 
     def _results(self, began: RunManifest) -> dict[str, Any]:
-        """What is known once it has ended, in the form of the manifest."""
+        """Return what is known at the end, in the form of the manifest."""
         handle = self.handle
         shards = self.store.shards(self.run)
         skipped = [{"where": row.where, "reason": row.reason} for row in self.skipped]
@@ -362,7 +364,7 @@ class Evaluation:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as JSON holds it."""
+    """Return a mapping with JSON types only."""
     plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return plain
 

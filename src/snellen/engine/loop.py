@@ -1,4 +1,4 @@
-"""The evaluation loop: samples in batches, their requests in batches. Knows models as a function alone."""
+"""The evaluation loop: samples in batches, their requests in batches. Models are plain functions here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CachedResponse", "EvaluatedSample", "Respond", "drive", "examine_blo
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """A response, the key under which it is remembered, and whether the model was asked for it now."""
+    """A response, its cache key, and whether the model was called for it."""
 
     response: Response
     key: str
@@ -30,7 +30,7 @@ Respond = Callable[[Sequence[Request]], Awaitable[Sequence[CachedResponse]]]
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedSample:
-    """A sample with its prediction and the answers behind it."""
+    """A sample with its prediction and the underlying answers."""
 
     position: int
     sample: Sample
@@ -42,9 +42,9 @@ SampleBatch = list[tuple[int, Sample]]
 
 
 async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond) -> list[EvaluatedSample]:
-    """Examine samples in lockstep: each request batch of all of them are answered together.
+    """Evaluate samples in lockstep: each request batch of all of them is answered together.
 
-    A sample of which an answer fails (outcome ERROR) is not examined further; its prediction says why.
+    A sample with a failed answer (outcome ERROR) is not evaluated further; its prediction gives the reason.
     """
     answers: dict[int, list[CachedResponse]] = {position: [] for position, _ in block}
     names = {position: sample.id for position, sample in block}
@@ -98,7 +98,9 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
 
 
 def first_requests(block: SampleBatch, protocol: Protocol) -> list[Request]:
-    """What will be asked first of these samples; a protocol that fails will do so again when it is driven."""
+    """Return the first requests of these samples; a protocol that fails here will fail again when it is
+    driven.
+    """
     requests: list[Request] = []
     for _, sample in block:
         with suppress(Exception):
@@ -115,17 +117,18 @@ async def drive(
     block: int = 16,
     prepare: Callable[[SampleBatch], SampleBatch] = lambda block: block,
 ) -> AsyncGenerator[list[EvaluatedSample]]:
-    """Examine samples and yield them as blocks are done: one block, or all that were done meanwhile.
+    """Evaluate samples and yield them in completed blocks: one, or all completed in the meantime.
 
-    Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block
-    is answered, the next is made ready in a thread: samples are drawn from the iterator, and
-    ``prepare`` may leave some out and decodes their images. So at most ``workers`` + 1 blocks are in
-    memory, however long the data set is.
+    Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block is
+    answered, a
+    thread prepares the next: it draws samples from the iterator, and ``prepare`` may drop some and decodes
+    their
+    images. At most ``workers`` + 1 blocks are in memory, however long the data set is.
 
     Raises:
-        Whatever drawing samples, preparing or responding raises; blocks in flight are given up.
+        Whatever the iterator, ``prepare`` or ``respond`` raises; blocks in flight are cancelled.
     """
-    # Long: one algorithm, whose steps share nearly all of its state.
+    # Long: one algorithm whose steps share nearly all of its state.
     source = iter(samples)
     loop = asyncio.get_running_loop()
     results: asyncio.Queue[list[EvaluatedSample] | BaseException | None] = asyncio.Queue(maxsize=workers)
@@ -135,7 +138,7 @@ async def drive(
 
         def ready() -> asyncio.Future[SampleBatch | None]:
             coming = loop.run_in_executor(pool, _next_block, source, block, prepare)
-            # Where a run ends otherwise, nobody comes for it, and asyncio would complain of its error.
+            # If a run ends otherwise, nobody awaits it, and asyncio would report its error.
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())
             return coming
 
@@ -159,7 +162,7 @@ async def drive(
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                await results.put(error)  # also a cancellation from within, which nobody else would see
+                await results.put(error)  # also an inner cancellation, which nobody else would see
 
         tasks = [asyncio.create_task(work()) for _ in range(workers)]
         try:
@@ -183,6 +186,6 @@ async def drive(
 def _next_block(
     source: Iterator[tuple[int, Sample]], size: int, prepare: Callable[[SampleBatch], SampleBatch]
 ) -> SampleBatch | None:
-    """The next block, made ready; None at the end. Runs in the one preparing thread."""
+    """Prepare the next block; None at the end. Runs in the single preparing thread."""
     taken = list(islice(source, size))
     return prepare(taken) if taken else None

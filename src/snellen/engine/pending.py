@@ -1,7 +1,8 @@
-"""Which samples of a run are missing: one rule, for this process and for workers elsewhere.
+"""Find the missing samples of a run: one rule, for this process and for remote workers.
 
-A sample is missing until it has a prediction that is no error. A run is done when it has ended and no
-sample, and no grade of a judge, is missing.
+A sample is missing until it has a prediction other than an error. A run is done when it has ended and neither
+a
+sample nor a judge's grade is missing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from snellen.types import Sample
 
 __all__ = ["is_done", "missing", "pages", "pending", "readable"]
 
-#: Ids of what has a prediction already, out of some ids.
+#: Returns those of some ids that already have a prediction.
 Evaluated = Callable[[Sequence[str]], set[str]]
-#: How many ids are looked up at once.
+#: Ids per lookup.
 PAGE = 500
 
 
 def is_done(row: Mapping[str, Any]) -> bool:
-    """Whether nothing of a run is left to be asked, by its row in the store."""
+    """Return whether a run has nothing left to evaluate, from its row in the store."""
     from snellen.storage.manifest import RunMetrics
 
     if row["status"] != "finished":
@@ -32,14 +33,14 @@ def is_done(row: Mapping[str, Any]) -> bool:
 
 
 def missing(ids: Iterable[str], evaluated: Evaluated) -> list[str]:
-    """Those of some ids that have no prediction yet, in their order."""
+    """Return the ids without a prediction, in order."""
     wanted = list(ids)
     known = evaluated(wanted)
     return [id for id in wanted if id not in known]
 
 
 def pages(data: Selection, positions: range, size: int = PAGE) -> Iterator[dict[str, int]]:
-    """Ids with their positions, some at a time."""
+    """Yield ids with their positions, in pages."""
     for first in range(positions.start, positions.stop, size):
         yield {data.id(i): i for i in range(first, min(first + size, positions.stop))}
 
@@ -47,11 +48,11 @@ def pages(data: Selection, positions: range, size: int = PAGE) -> Iterator[dict[
 def pending(
     data: Selection, evaluated: Evaluated, skipped: list[InvalidRow], count: Callable[[int], None]
 ) -> Iterator[tuple[int, Sample]]:
-    """Positions and samples that are missing, in the order of the data set.
+    """Yield the positions and samples that are missing, in the order of the data set.
 
     Args:
-        skipped: invalid rows are added here where they may be skipped.
-        count: called with how many samples have a prediction already, page by page.
+        skipped: collects invalid rows, if they may be skipped.
+        count: called with the number of samples that already have a prediction, page by page.
 
     Raises:
         DataError: a sample cannot be read.
@@ -65,7 +66,7 @@ def pending(
 def readable(
     data: Selection, positions: Iterable[int], skipped: list[InvalidRow]
 ) -> Iterator[tuple[int, Sample]]:
-    """Samples with their positions; invalid rows are added to ``skipped`` where they may be skipped.
+    """Yield samples with their positions; ``skipped`` collects invalid rows, if they may be skipped.
 
     Raises:
         DataError: a sample cannot be read.

@@ -1,4 +1,4 @@
-"""How far an examination is."""
+"""The progress of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Progress", "ProgressCallback"]
 
 @dataclass
 class Progress:
-    """How far an examination is; told after each block.
+    """The progress of an evaluation, reported after each block.
 
     Attributes:
-        total: how many samples there are.
-        tally: what came of them so far.
-        status: what the model says of how it goes.
+        total: the number of samples.
+        tally: the results so far.
+        status: the model's own status message.
     """
 
     total: int
@@ -26,17 +26,17 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Samples that have been examined, now or before."""
+        """Samples evaluated so far, now or before."""
         return self.tally.known + self.tally.n
 
     @property
     def accuracy(self) -> float | None:
-        """Or whatever the protocol's score is, of the samples examined now; None before the first."""
+        """The accuracy, or the protocol's score, of samples evaluated now; None before the first."""
         return self.tally.right / self.tally.labelled if self.tally.labelled else None
 
     @property
     def items_per_second(self) -> float | None:
-        """Of samples that asked the model; None where none did."""
+        """Throughput over samples for which the model was called; None if there are none."""
         return self.tally.n_new / self.tally.seconds if self.tally.n_new and self.tally.seconds else None
 
 

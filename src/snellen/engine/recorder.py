@@ -1,4 +1,4 @@
-"""Samples are asked about, and what comes of them is recorded: in one process, or in each of many."""
+"""Evaluate samples and record the results, in one process or in each of many."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from snellen.types import Outcome, Prediction, Sample
 
 __all__ = ["BatchStats", "ResultSink", "SampleRunner"]
 
-#: Seconds in which samples from afar gather to be stored together; what they were answered is stored before.
+#: Seconds for which remote samples wait to be stored together; their answers are already stored.
 GATHER = 0.02
 
 
 class ResultSink(ResponseCache, Protocol):
-    """Where answers and findings are kept. A :class:`~snellen.storage.store.Store` is one."""
+    """Storage of answers and predictions. A :class:`~snellen.storage.store.Store` is one."""
 
     def record(
         self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
-        """Commit what came of some samples, and how long it took."""
+        """Commit the results of samples, and how long they took."""
 
     def keep_previews(self, images: Sequence[Image]) -> None:
-        """Keep small previews of those images that have none yet."""
+        """Store small previews of images that have none yet."""
 
 
 @dataclass(kw_only=True)
 class BatchStats:
-    """What came of some samples, in numbers.
+    """Statistics of evaluated samples.
 
     Attributes:
-        n: how many were examined.
-        fresh: how many of them asked the model, and got an answer.
-        seconds: that those took; 0 where there were none.
-        labelled, right: of how many a score is known, and what it adds up to.
-        known: how many more had been examined before.
+        n: the number of samples evaluated.
+        fresh: how many of them called the model and got an answer.
+        seconds: the time of those; 0 if there are none.
+        labelled, right: how many have a known score, and the sum of the scores.
+        known: how many more had been evaluated before.
     """
 
     n: int = 0
@@ -59,7 +59,7 @@ class BatchStats:
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: BatchStats) -> None:
-        """Count others too."""
+        """Add other statistics."""
         self.n += other.n
         self.n_new += other.n_new
         self.seconds += other.seconds
@@ -70,14 +70,14 @@ class BatchStats:
 
 
 class SampleRunner:
-    """A model that is asked, under a protocol, about samples of a data set.
+    """Evaluates samples with a model under a protocol.
 
     Args:
         model: loaded.
-        sink: where everything goes.
-        run: what it belongs to.
+        sink: stores everything.
+        run: the run's id.
         cache_salt: of a fresh run (see :class:`~snellen.engine.cache.CachedModel`).
-        skip_invalid: leave out what cannot be read, instead of refusing it; :attr:`skipped` lists it.
+        skip_invalid: skip unreadable samples instead of failing; :attr:`skipped` lists them.
         looks: whether images are read at all.
     """
 
@@ -99,13 +99,13 @@ class SampleRunner:
             skip_invalid,
             looks,
         )
-        # What a model finds out about itself before it can tell costs no run any speed.
+        # A model's self-check does not count toward the run's time.
         self.protocol = protocol.batched(model.request_batch) if protocol.multi_query else protocol
         self.memory = CachedModel(model, sink, cache_salt)
         self.skipped: list[InvalidRow] = []
 
     async def evaluate(self, samples: Iterable[tuple[int, Sample]]) -> AsyncGenerator[BatchStats]:
-        """Ask about samples, with their positions, and record block by block; tell of each."""
+        """Evaluate samples, given with their positions; record and yield block by block."""
         blocks = drive(
             samples,
             self.protocol,
@@ -115,18 +115,19 @@ class SampleRunner:
             prepare=self._prepare,
         )
         began = time.perf_counter()
-        async with aclosing(blocks):  # so that what is under way is awaited while connections are open
+        async with aclosing(blocks):  # so that requests in flight are awaited while connections are open
             async for block in blocks:
                 now = time.perf_counter()
-                # In a thread, so that a database far away holds up no answer.
+                # In a thread, so that a remote database does not delay answers.
                 yield await asyncio.to_thread(self._record, block, now - began)
                 began = now
                 if self.model.remote:
                     await asyncio.sleep(GATHER)
 
     def _prepare(self, block: SampleBatch) -> SampleBatch:
-        """Read and hash a block's images ahead of time, make of them what the model needs, and keep their
-        previews (which shows that they can be decoded).
+        """Read and hash a block's images in advance, preprocess them for the model, and store their previews
+        (which proves
+        that they can be decoded).
         """
         if not self.looks:
             return block
@@ -139,15 +140,15 @@ class SampleRunner:
                 good.append((position, sample))
             except ImageError as error:
                 if not self.skip_invalid:
-                    raise ImageError(f"{error} Or leave bad images out with --skip-invalid") from error
+                    raise ImageError(f"{error} Or skip invalid images with --skip-invalid") from error
                 self.skipped.append(InvalidRow(sample.id, str(error)))
-        # What nobody would hear is not worth asking a protocol for.
+        # Nobody listens, so the protocol need not be asked.
         if self.model.prefetches and self.memory.asking:
             self.model.prefetch(first_requests(good, self.protocol))
         return good
 
     def give_up(self, position: int, sample: Sample, reason: str) -> BatchStats:
-        """Record a sample, which is not asked about, as an error."""
+        """Record a sample as an error without evaluating it."""
         lost = Prediction(sample.id, outcome=Outcome.ERROR, reason=reason)
         return self._record([EvaluatedSample(position, sample, lost, ())], 0.0)
 
@@ -170,14 +171,14 @@ class SampleRunner:
             elif (value := scores.get(self.protocol.primary)) is not None:
                 tally.labelled += 1
                 tally.right += value
-        # A block that came from memory alone says nothing of the model's speed.
+        # A fully cached block says nothing about the model's speed.
         tally.seconds = seconds if tally.n_new else 0.0
         self.sink.record(self.run, findings, n_new=tally.n_new, seconds=tally.seconds)
         return tally
 
 
 def _with_more(prediction: Prediction, about: Mapping[str, Any], sample: Sample) -> Prediction:
-    """The prediction with what figures need of its sample, also where no answer came."""
+    """Return the prediction with the parts of its sample that metrics need, also if there is no answer."""
     category = sample.meta.get("category")
     more = {"category": str(category)} if category is not None else {}
     if not more and not about:

@@ -1,1 +1,1 @@
-"""Results that travel: runs in the layouts of other tools, and results of other tools as runs."""
+"""Exchange results: runs in other tools' layouts, and other tools' results as runs."""

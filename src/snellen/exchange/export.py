@@ -1,4 +1,4 @@
-"""A run's samples to files."""
+"""Write a run's samples to files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ENDINGS", "Format", "rows_as_text", "writable", "write_rows", "write_run", "write_text"]
 
 Format = Literal["jsonl", "csv", "parquet"]
-#: What a file's ending says.
+#: Formats by file extension.
 ENDINGS: dict[str, Literal["jsonl", "csv", "parquet", "latex", "markdown"]] = {
     ".jsonl": "jsonl",
     ".csv": "csv",
@@ -33,10 +33,10 @@ ENDINGS: dict[str, Literal["jsonl", "csv", "parquet", "latex", "markdown"]] = {
 
 
 def rows_as_text(frame: pd.DataFrame, format: Format) -> str:
-    """The rows as JSON lines, or as CSV whose lists and mappings are JSON.
+    """Return the rows as JSON lines, or as CSV with lists and mappings as JSON.
 
     Raises:
-        BadOption: the format is no text.
+        BadOption: the format is not text.
     """
     if format == "jsonl":
         rows = (_plain(row) for row in frame.to_dict("records"))
@@ -44,7 +44,7 @@ def rows_as_text(frame: pd.DataFrame, format: Format) -> str:
     if format == "csv":
         text: str = _flat(frame).to_csv(index=False)
         return text
-    raise BadOption(f"format={format!r} cannot go to the screen; add: -o FILE.{format}")
+    raise BadOption(f"format={format!r} cannot be printed. Add: -o FILE.{format}")
 
 
 def write_rows(frame: pd.DataFrame, format: Format, path: Path) -> None:
@@ -63,7 +63,7 @@ def write_rows(frame: pd.DataFrame, format: Format, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, and the folders that lead to it.
+    """Write a text file, creating its folders.
 
     Raises:
         StoreError: it cannot be written.
@@ -73,10 +73,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_run(run: Run, folder: Path) -> None:
-    """Write what the field's harnesses write: results as JSON, samples as JSON lines.
+    """Write results as JSON and samples as JSON lines, as evaluation harnesses do.
 
     Raises:
-        BadOption: the folder cannot be written into.
+        BadOption: the folder is not writable.
     """
     writable(folder)
     results = {**run.as_dict(), "manifest": run.manifest.as_dict()}
@@ -85,17 +85,17 @@ def write_run(run: Run, folder: Path) -> None:
 
 
 def writable(folder: Path) -> None:
-    """Make a folder for results, or say why not.
+    """Create a folder for results, or say why it cannot be created.
 
     Raises:
-        BadOption: it cannot be made or written into.
+        BadOption: it cannot be created or is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise BadOption(f"--output {folder}: not a folder to write into ({error.strerror}).") from error
+        raise BadOption(f"--output {folder}: not a writable folder ({error.strerror}).") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The layout of lm-evaluation-harness and LMMs-Eval: a results JSON, and a JSON line a sample."""
+"""The layout of lm-evaluation-harness and LMMs-Eval: a results JSON, and one JSON line per sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snellen.runs.run import Run
 
 __all__ = ["results", "sample", "write"]
 
-#: Their name for what is ours.
+#: Their names for our metrics.
 NAMES = {"accuracy": "acc", "macro_f1": "f1_macro", "weighted_f1": "f1_weighted"}
 
 
@@ -35,7 +35,7 @@ def write(run: Run, folder: Path) -> list[Path]:
 
 
 def results(run: Run) -> dict[str, Any]:
-    """The results document. A standard error is half of our interval over 1.96."""
+    """Build the results document. A standard error is half the width of our interval over 1.96."""
     task, manifest = task_of(run), run.manifest
     scores: dict[str, Any] = {"alias": task}
     for name, (value, error) in scores_of(run).items():
@@ -71,7 +71,7 @@ def results(run: Run) -> dict[str, Any]:
 
 
 def sample(row: Answered) -> dict[str, Any]:
-    """A line of the samples."""
+    """Build one line of the samples."""
     prompts = [reply.prompt for reply in row.replies]
     target = row.target[0] if len(row.target) == 1 else list(row.target)
     doc = {"id": row.id, **{k: v for k, v in row.content.items() if v and k != "sizes"}}

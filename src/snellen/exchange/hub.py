@@ -1,4 +1,4 @@
-"""Results as the Hugging Face Hub reads them: ``.eval_results/*.yaml``, and a card's ``model-index``."""
+"""Results in the Hugging Face Hub's formats: ``.eval_results/*.yaml``, and a card's ``model-index``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["HubMetric", "figure_of", "model_index", "on_hub", "write", "write_en
 
 
 class HubMetric(NamedTuple):
-    """A result: of which data set by which protocol, and what, in per cent where it is a share."""
+    """A result: the data set, the protocol, and the figure, in percent if it is a share."""
 
     data: str
     protocol: str
@@ -25,7 +25,7 @@ class HubMetric(NamedTuple):
 
 
 def figure_of(run: Run) -> HubMetric | None:
-    """A run's primary figure; None where it has none."""
+    """Return a run's primary figure; None if it has none."""
     headline = run.headline
     if headline is None:
         return None
@@ -35,7 +35,7 @@ def figure_of(run: Run) -> HubMetric | None:
 
 
 def on_hub(data: str) -> str | None:
-    """The Hub's id of a data set, if it lies there.
+    """Return the Hub's id of a data set, if it is on the Hub.
 
     >>> on_hub("hub:org/name@test?image=x"), on_hub("chart:shapes")
     ('org/name', None)
@@ -45,9 +45,9 @@ def on_hub(data: str) -> str | None:
 
 
 def model_index(figures: Sequence[HubMetric]) -> list[Any]:
-    """Figures as huggingface_hub's ``EvalResult``, for a card's metadata.
+    """Convert figures to huggingface_hub's ``EvalResult``, for a card's metadata.
 
-    It takes for one data set what is of one type, configuration and split, so those tell all of a name.
+    It accepts one type, configuration and split per data set, so these are part of the name.
     """
     from huggingface_hub import EvalResult
 
@@ -73,7 +73,7 @@ def model_index(figures: Sequence[HubMetric]) -> list[Any]:
 
 
 def write_entries(folder: Path, figures: Sequence[HubMetric]) -> list[Path]:
-    """Write ``.eval_results/ORG_NAME.yaml`` for the data sets that lie on the Hub; it takes no others.
+    """Write ``.eval_results/ORG_NAME.yaml`` for data sets on the Hub; it accepts no others.
 
     Source: https://huggingface.co/docs/hub/eval-results.
 
@@ -102,11 +102,11 @@ def write_entries(folder: Path, figures: Sequence[HubMetric]) -> list[Path]:
 
 
 def write(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write what a model's repository takes: ``.eval_results/``, and ``model-index.yaml`` to be put into
-    its card.
+    """Write files for a model's repository: ``.eval_results/``, and ``model-index.yaml`` to be added to its
+    card.
 
     Raises:
-        BadOption: they are of several models.
+        BadOption: the runs are of several models.
         StoreError: they cannot be written.
         MissingExtra: huggingface_hub is not installed.
     """
@@ -114,7 +114,7 @@ def write(runs: Sequence[Run], folder: Path) -> list[Path]:
     from huggingface_hub import ModelCardData
 
     if len(models := dict.fromkeys(run.model for run in runs)) > 1:
-        raise BadOption(f"--format hub is of one model; these runs are of {', '.join(models)}.")
+        raise BadOption(f"--format hub takes runs of one model; these are of {', '.join(models)}.")
     pairs = [(figure, run) for run in runs if (figure := figure_of(run)) is not None]
     name = runs[0].model.rpartition("/")[2].rpartition(":")[2]
     data = ModelCardData(model_name=name, eval_results=model_index([figure for figure, _ in pairs]))
@@ -124,6 +124,6 @@ def write(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 
 def _whole(run: Run) -> bool:
-    """Whether a run is of all samples of its data."""
+    """Return whether a run covers all samples of its data."""
     data = run.manifest.data
     return run.status == "finished" and not data.filters and not run.metrics.skipped

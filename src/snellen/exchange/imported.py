@@ -1,4 +1,4 @@
-"""Results of LMMs-Eval and VLMEvalKit as runs: their stored answers, read by our parsers."""
+"""Import results of LMMs-Eval and VLMEvalKit as runs: their stored answers, read by our parsers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class ImportedResult:
     """A stored answer.
 
     Attributes:
-        choices, answers: the options and the places of the right ones, where there are some.
-        references: true answers in free text.
-        said: what the model answered.
-        score: what the other tool made of it: 1, 0 or between; None where it does not say.
+        choices, answers: the options and the positions of the correct ones, if any.
+        references: reference answers in free text.
+        said: the model's answer.
+        score: the other tool's score, from 0 to 1; None if absent.
     """
 
     id: str
@@ -50,13 +50,12 @@ class ImportedResult:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What was imported.
+    """The result of an import.
 
     Attributes:
-        run: the run that it is now.
-        theirs: the other tool's mean score over what it scored; None where it scored nothing, or on another
-            scale than from 0 to 1.
-        changed: ids of samples that it and we judge differently, with its score and ours.
+        run: the new run.
+        theirs: the other tool's mean score; None if it scored nothing, or on a scale other than 0 to 1.
+        changed: ids of samples with a different score, with its score and ours.
         other_scale: whether its scores cannot be compared with ours.
     """
 
@@ -67,17 +66,16 @@ class ImportReport:
 
 
 def read_results(path: Path) -> list[ImportedResult]:
-    """Read a file of results: LMMs-Eval's ``*_samples_*.jsonl``, VLMEvalKit's ``*.xlsx``, ``.tsv`` or
+    """Read a file of results: LMMs-Eval's ``*_samples_*.jsonl``, or VLMEvalKit's ``*.xlsx``, ``.tsv`` or
     ``.csv``.
 
     Sources: https://github.com/EvolvingLMMs-Lab/lmms-eval (``--log_samples``),
     https://github.com/open-compass/VLMEvalKit (columns ``index``, ``question``, ``A`` …, ``answer``,
-    ``prediction``,
-    ``hit``).
+    ``prediction``, ``hit``).
 
     Raises:
-        DataError: no such file, or of another layout.
-        MissingExtra: openpyxl is not installed, which ``.xlsx`` takes.
+        DataError: no such file, or another layout.
+        MissingExtra: openpyxl, needed for ``.xlsx``, is not installed.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
@@ -87,7 +85,7 @@ def read_results(path: Path) -> list[ImportedResult]:
         results = list(_vlmevalkit(path))
     else:
         raise DataError(
-            f"{path}: neither LMMs-Eval's samples (.jsonl) nor VLMEvalKit's predictions (.xlsx, .tsv, .csv)."
+            f"{path}: unknown layout. Allowed: LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv, .csv)."
         )
     if not results:
         raise DataError(f"{path}: no rows.")
@@ -95,13 +93,13 @@ def read_results(path: Path) -> list[ImportedResult]:
     seen: set[str] = set()
     for result in results:
         if result.id in seen:
-            raise DataError(f"{path}: two rows have the id {result.id!r}.")
+            raise DataError(f"{path}: duplicate id {result.id!r}.")
         seen.add(result.id)
     return results
 
 
 def _storable(result: ImportedResult) -> ImportedResult:
-    """With texts that a database takes."""
+    """Return it with texts that every database accepts."""
     return replace(
         result,
         id=storable(result.id),
@@ -113,7 +111,7 @@ def _storable(result: ImportedResult) -> ImportedResult:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, with their numbers.
+    """Yield non-empty lines with their numbers.
 
     Raises:
         DataError: they cannot be read.
@@ -154,12 +152,12 @@ def _lmms(path: Path) -> Iterator[ImportedResult]:
 
 
 def _texts(truths: Sequence[Any]) -> tuple[str, ...]:
-    """Those that say something: of the others, nobody knows what is true."""
+    """Return non-empty texts; an empty reference says nothing."""
     return tuple(str(truth) for truth in truths if truth is not None and str(truth).strip())
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
-    """The prompt, where it stands among the arguments."""
+    """Return the prompt, if it is among the arguments."""
     arguments: Any = row.get("arguments")
     while isinstance(arguments, Mapping | list) and arguments:
         arguments = next(iter(arguments.values())) if isinstance(arguments, Mapping) else arguments[0]
@@ -167,11 +165,11 @@ def _prompt(row: Mapping[str, Any]) -> str:
 
 
 def _likeliest(answered: Any, choices: Sequence[str]) -> str:
-    """The letter of the likeliest option, where answers are their log-likelihoods; else nothing."""
+    """Return the letter of the most likely option, if answers are log-likelihoods; else an empty text."""
     scores = answered if isinstance(answered, list) and len(answered) == len(choices) > 1 else []
     pairs = [
         score[0] if isinstance(score, list) and len(score) == 1 else score for score in scores
-    ]  # resps nests
+    ]  # resps is nested
     if not pairs or not all(isinstance(score, list) and len(score) == 2 for score in pairs):
         return ""
     if not all(isinstance(n, int | float) and isinstance(greedy, bool) for n, greedy in pairs):
@@ -188,8 +186,9 @@ def _first(value: Any) -> str:
 
 
 def _score(row: Mapping[str, Any]) -> float | None:
-    """What the harness made of it: the first of its metrics that is a number, or a mapping that says whether
-    it is right.
+    """Return the harness's score: its first metric that is a number, or a mapping that says whether the
+    answer is
+    right.
     """
     known = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "input", "filter"}
     names = row.get("metrics")
@@ -201,14 +200,14 @@ def _score(row: Mapping[str, Any]) -> float | None:
             for inner in ("score", "accuracy", "is_correct", "correct"):
                 if isinstance(value.get(inner), bool | int | float):
                     return float(value[inner])
-            # What is scored over all samples at once (CIDEr) stands here with lists of references.
+            # Corpus-level scores (CIDEr) appear here as lists of references.
             if isinstance(value.get("pred"), str) and isinstance(value.get("answer"), str):
                 return float(value["pred"] == value["answer"])
     return None
 
 
 def _options(doc: Mapping[str, Any]) -> tuple[str, ...]:
-    """The options of a row: a list (perhaps written as one), or columns A, B, C …"""
+    """Return a row's options: a list (possibly written as text), or columns A, B, C …"""
     for key in ("choices", "options"):
         value = doc.get(key)
         if isinstance(value, str) and value.strip().startswith("["):
@@ -228,7 +227,7 @@ def _options(doc: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _places(target: Any, choices: Sequence[str]) -> tuple[int, ...]:
-    """The places of the right options; of several, all must be found."""
+    """Return the positions of the correct options; if there are several, all must be found."""
     several = target if isinstance(target, list) else [target]
     if isinstance(target, str) and re.fullmatch(r"\s*[A-Za-z](\s*[,;]\s*[A-Za-z])+\s*", target):
         several = re.split(r"[,;]", target)
@@ -237,7 +236,7 @@ def _places(target: Any, choices: Sequence[str]) -> tuple[int, ...]:
 
 
 def _place(target: Any, choices: Sequence[str]) -> int | None:
-    """The place of an option: by number, by letter, by text, or by a number that is written as text."""
+    """Return an option's position: by number, by letter, by text, or by a number written as text."""
     if not choices:
         return None
     if isinstance(target, int) and not isinstance(target, bool):
@@ -286,7 +285,7 @@ def _vlmevalkit(path: Path) -> Iterator[ImportedResult]:
 
 
 class _RecordedProtocol(Replay):
-    """A model that is known by its name and its answers."""
+    """A model known only by its name and its answers."""
 
     def __init__(self, name: str, results: Sequence[ImportedResult]) -> None:
         super().__init__(ANSWER)
@@ -299,7 +298,7 @@ class _RecordedProtocol(Replay):
 
 
 class _Results(Dataset):
-    """Stored answers as a data set. Their images are not in the files; the answers are in ``meta``."""
+    """Stored answers as a data set. The files contain no images; ``meta`` holds the answers."""
 
     labels = ()
 
@@ -336,17 +335,19 @@ def import_results(
     workspace: Store | Path | str | None = None,
     protocol: str | Protocol | None = None,
 ) -> ImportReport:
-    """Read a file of results into a run of the workspace; the model is not called.
+    """Import a file of results as a run of the workspace; no model is called.
 
-    Answers are read anew by the protocol: by default ``multiple-choice`` where rows have options,
-    ``yes-no`` where all truths are yes or no, else ``vqa``. So an answer that the other tool could not read
-    and filled in at random is ``unparsed`` here.
+    Answers are parsed again by the protocol: by default ``multiple-choice`` if rows have options, ``yes-no``
+    if all
+    references are yes or no, else ``vqa``. An answer that the other tool could not parse and scored at random
+    is
+    ``unparsed`` here.
 
     Args:
-        model: what the run is to call the model.
+        model: the model's name in the run.
 
     Raises:
-        DataError, MissingExtra: as :func:`read_results`.
+        DataError, MissingExtra: as for :func:`read_results`.
         UsageError: a protocol that does not fit.
     """
     results = read_results(path)
@@ -375,7 +376,7 @@ def import_results(
 
 
 def _fitting(results: Sequence[ImportedResult]) -> str:
-    if any(result.choices and result.answers for result in results):  # the others it asks openly
+    if any(result.choices and result.answers for result in results):  # the others are open questions
         several = any(len(result.answers) > 1 for result in results)
         return "multiple-choice?all_that_apply=true" if several else "multiple-choice"
     truths = {text.strip().lower() for result in results for text in result.references}

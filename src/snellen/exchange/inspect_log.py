@@ -22,14 +22,15 @@ def write(run: Run, path: Path) -> list[Path]:
     Source: https://inspect.aisi.org.uk/eval-logs.html.
 
     Args:
-        path: a folder, in which the log gets the name by which ``inspect view`` finds it; or the log itself,
-            ending in ``.json``.
+        path: a folder, in which the log gets a name that ``inspect view`` finds; or the log's own path,
+            ending
+            in ``.json``.
 
     Raises:
         StoreError: it cannot be written.
     """
     if path.suffix != ".json":
-        # It lists what begins with a time.
+        # It lists files that begin with a time.
         began = str(run.manifest.started or datetime.datetime.now(datetime.UTC).isoformat())
         path = path / f"{began[:19].replace(':', '-')}_{task_of(run)}_{run.id[-6:]}.json"
     write_text(path, json.dumps(log(run), indent=2, ensure_ascii=False) + "\n")
@@ -37,7 +38,7 @@ def write(run: Run, path: Path) -> list[Path]:
 
 
 def log(run: Run) -> dict[str, Any]:
-    """The log as JSON. The scorer is named by the protocol; a sample's score is its primary mark."""
+    """Build the log as JSON. The scorer has the protocol's name; a sample's score is its primary metric."""
     manifest, task = run.manifest, task_of(run)
     rows = list(answered(run))
     created = str(manifest.started or datetime.datetime.now(datetime.UTC).isoformat())

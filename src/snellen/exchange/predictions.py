@@ -1,4 +1,4 @@
-"""Predictions of runs as a data set that others can load."""
+"""Publish predictions of runs as a data set that others can load."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["push", "write"]
 
 
 def write(runs: Sequence[Run], folder: Path) -> None:
-    """Write a data set: a parquet file and a results JSON for each run, and a card with their figures.
+    """Write a data set: a parquet file and a results JSON per run, and a card with their figures.
 
-    Images are not in it: they are known by their hash alone.
+    Images are not included, only their hashes.
 
     Raises:
         StoreError: it cannot be written.
@@ -44,24 +44,23 @@ def write(runs: Sequence[Run], folder: Path) -> None:
         "",
         "# Predictions",
         "",
-        "What models answered, sample by sample: prediction, outcome and every response with its "
-        "prompt. Images are named by the",
-        "sha256 of their file and are not included; whoever has the data set has them.",
+        "Model answers, sample by sample: prediction, outcome and every response with its "
+        "prompt. Images are identified by the",
+        "SHA-256 hash of their file and are not included.",
         "",
         tables.markdown(runs),
-        "Written by Snellen. Shares are in per cent with 95 % intervals; unread are answers that are no "
-        "prediction.",
+        "Written by Snellen. Shares are in percent with 95% intervals; unread answers yield no prediction.",
         "",
     ]
     write_text(folder / "README.md", "\n".join(card))
 
 
 def push(runs: Sequence[Run], target: str, *, public: bool = False) -> str:
-    """Push predictions to ``hub:ORG/DATASET``, privately unless ``public``; its address comes back.
+    """Push predictions to ``hub:ORG/DATASET``, private unless ``public``; return its URL.
 
     Raises:
-        BadOption: another target, or no such name can be.
-        UsageError, Stopped: as :func:`~snellen.exchange.publish.publish`.
+        BadOption: another target, or an invalid name.
+        UsageError, Stopped: as for :func:`~snellen.exchange.publish.publish`.
     """
     scheme, _, name = target.partition(":")
     if scheme != "hub" or not name:

@@ -1,4 +1,4 @@
-"""Models and predictions to the Hugging Face Hub: privately, unless it is said otherwise."""
+"""Push models and predictions to the Hugging Face Hub; private by default."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
 
 __all__ = ["check_address", "publish"]
 
-#: What stays at home.
+#: Files that are never pushed.
 LEFT = ["checkpoints/*", "*.part", "*.part/*"]
 
 
 def check_address(name: str) -> None:
-    """Refuse what is no ``ORG/NAME``, and a Hub that cannot be reached or does not know the user, before
-    anything is done for it.
+    """Refuse an invalid ``ORG/NAME``, or a Hub that cannot be reached or does not know the user, before any
+    work is
+    done.
 
     Raises:
-        BadOption: no such name can be.
+        BadOption: an invalid name.
         UsageError: no key, or a wrong one.
         Stopped: the Hub cannot be reached.
         MissingExtra: huggingface_hub is not installed.
@@ -31,11 +32,11 @@ def check_address(name: str) -> None:
 
     try:
         if name.count("/") != 1:
-            raise HFValidationError("it needs an owner and a name")
+            raise HFValidationError("an owner and a name are required")
         validate_repo_id(name)
     except HFValidationError as error:
-        raise BadOption(f"{name!r} is no name on the Hub ({error}); allowed: ORG/NAME.") from error
-    with _explaining_errors(name, "Nothing was done yet."):
+        raise BadOption(f"{name!r} is not a valid name on the Hub ({error}); allowed: ORG/NAME.") from error
+    with _explaining_errors(name, "Nothing was changed."):
         HfApi().whoami()
 
 
@@ -47,19 +48,19 @@ def publish(
     kind: Literal["model", "dataset"] = "model",
     further: str = "",
 ) -> str:
-    """Push a folder to a repository, which is made, privately, where it is not there.
+    """Push a folder to a repository, which is created as private if it does not exist.
 
     Args:
-        further: what a user can do where it fails, in a sentence.
+        further: what the user can do if it fails, in one sentence.
 
-    The key is that of ``hf auth login`` or ``$HF_TOKEN``.
+    The key comes from ``hf auth login`` or ``$HF_TOKEN``.
 
     Returns:
-        the address of the repository.
+        the URL of the repository.
 
     Raises:
-        UsageError: no key, or one that may not write there; or the repository is there and everybody sees it,
-            which was not asked for.
+        UsageError: no key, or one without write access; or the repository exists and is public, which was not
+            requested.
         Stopped: the Hub cannot be reached.
     """
     require("huggingface_hub", "local", "Pushing to the Hub")
@@ -67,13 +68,12 @@ def publish(
 
     api = HfApi()
     with _explaining_errors(
-        name, further or f"It lies in {folder}; push it later with: hf upload {name} {folder}"
+        name, further or f"It is in {folder}; push it later with: hf upload {name} {folder}"
     ):
         address = api.create_repo(name, private=not public, exist_ok=True, repo_type=kind)
         if not public and api.repo_info(name, repo_type=kind).private is not True:
             raise UsageError(
-                f"{name}: this repository is there already and everybody sees it. If that is "
-                "meant, add: --public"
+                f"{name}: this repository already exists and is public. To push to it, add: --public"
             )
         api.upload_folder(
             repo_id=name,
@@ -87,7 +87,7 @@ def publish(
 
 @contextmanager
 def _explaining_errors(name: str, further: str) -> Iterator[None]:
-    """What the Hub's client raises, as errors of our own."""
+    """Turn errors of the Hub's client into our own."""
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     try:
@@ -96,7 +96,7 @@ def _explaining_errors(name: str, further: str) -> Iterator[None]:
         raise
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         raise UsageError(
-            f"{name}: the Hub refuses ({reason_of(error)}). Log in with: hf auth login. {further}"
+            f"{name}: the Hub refused ({reason_of(error)}). Log in with: hf auth login. {further}"
         ) from error
-    except Exception as error:  # of whichever transport its client stands on; or it is offline
+    except Exception as error:  # whichever transport its client uses; or it is offline
         raise Stopped(f"{name}: the Hub cannot be reached ({reason_of(error)}). {further}") from error

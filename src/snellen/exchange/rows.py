@@ -1,4 +1,4 @@
-"""What every layout is made of: a run's samples, with what was asked and answered."""
+"""The common source of all layouts: a run's samples with their questions and answers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from snellen.types import Outcome, Response
 
 __all__ = ["Answered", "answered", "scores_of", "task_of"]
 
-#: Half of a 95 % interval is so many standard errors.
+#: Half the width of a 95% interval, in standard errors.
 NORMAL = 1.959963984540054
-#: Bytes of a task's name: with what stands before and after it, a file's name takes 255.
+#: The most bytes in a task's name, so that file names stay below 255.
 LONGEST = 150
 
 
@@ -24,9 +24,9 @@ class Answered:
     """A sample of a run.
 
     Attributes:
-        target: the truth: the class, or the references.
-        replies: what the model answered, in the order of asking.
-        metrics: its scores; of a classification, ``accuracy``: 1 where it is right, else 0.
+        target: the true class, or the references.
+        replies: the model's answers, in the order of the questions.
+        metrics: its scores; for classification, ``accuracy``: 1 if correct, else 0.
     """
 
     position: int
@@ -41,9 +41,9 @@ class Answered:
 
 
 def answered(run: Run) -> Iterator[Answered]:
-    """A run's samples, one by one."""
+    """Yield a run's samples."""
     classifies = run.classifies
-    # Both in the order of the data set; some samples may have no prediction yet.
+    # Both are in the order of the data set; some samples may have no prediction yet.
     samples = run.samples()
     for row, replies in run.answered():
         content = next(sample["content"] for sample in samples if sample["position"] == row["position"])
@@ -67,7 +67,9 @@ def answered(run: Run) -> Iterator[Answered]:
 
 
 def scores_of(run: Run) -> dict[str, tuple[float, float]]:
-    """Each figure that has an interval, with its standard error: half of the interval over 1.96."""
+    """Return each figure that has an interval, with its standard error: half the width of the interval
+    over 1.96.
+    """
     scores = {}
     for name, figure in run.metrics.figures().items():
         if figure.low is not None and figure.high is not None:
@@ -76,7 +78,7 @@ def scores_of(run: Run) -> dict[str, tuple[float, float]]:
 
 
 def task_of(run: Run) -> str:
-    """A run's task as one word: data set and protocol.
+    """Return a run's task as one word: data set and protocol.
 
     >>> from types import SimpleNamespace
     >>> task_of(SimpleNamespace(data="folder:./a b", protocol="closed-set?rounds=1"))
@@ -87,11 +89,11 @@ def task_of(run: Run) -> str:
     name = "_".join(words).replace("_-", "-").replace("-_", "-")
     if len(name.encode()) <= LONGEST:
         return name
-    # A file is called by it.
+    # It becomes a file name.
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether a score is to be high."""
+    """Return whether a higher score is better."""
     return METRICS[name].higher_is_better

@@ -1,4 +1,4 @@
-"""Runs as a table with intervals for a paper or a page: LaTeX, Markdown."""
+"""Tables of runs with intervals, for a paper or a page: LaTeX, Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snellen.runs.run import Run
 __all__ = ["latex", "markdown"]
 
 HEADINGS = ("model", "data", "protocol", "score", "value", "95 %", "samples", "unread")
-#: What LaTeX would take for its own.
+#: LaTeX's special characters.
 ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -49,14 +49,16 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """A table of runs in Markdown. Shares are in per cent; "unread" counts every outcome that is not ok."""
+    """Build a table of runs in Markdown. Shares are in percent; "unread" counts every outcome other than
+    ok.
+    """
     lines = [HEADINGS, tuple("---" for _ in HEADINGS), *_rows(runs)]
     cells = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def latex(runs: Sequence[Run]) -> str:
-    """A table of runs in LaTeX, for the package booktabs."""
+    """Build a table of runs in LaTeX, for the package booktabs."""
 
     def row(cells: Sequence[str]) -> str:
         return " & ".join("".join(ESCAPES.get(c, c) for c in cell) for cell in cells) + r" \\"

@@ -1,4 +1,4 @@
-"""The eye test: a model in front of every chart, and the card that says how far it sees."""
+"""Run the eye test: evaluate a model on every chart and draw a card with its thresholds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHARTS", "Reading", "draw_card", "run_eye_test"]
 
-#: What stands on a card.
+#: The titles on a card.
 CHARTS = (
     "chart:acuity",
     "chart:acuity?optotype=shapes",
@@ -38,13 +38,13 @@ CHARTS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What one chart showed.
+    """The result of one chart.
 
     Attributes:
         chart: its name.
-        unit: what its levels are.
-        run: the run behind it.
-        curve: fitted to the answers; what could not be read counts as wrong.
+        unit: the unit of its levels.
+        run: the underlying run.
+        curve: fitted to the answers; unparsed ones count as wrong.
     """
 
     chart: str
@@ -54,7 +54,7 @@ class Reading:
 
     @property
     def verdict(self) -> str:
-        """In a few words."""
+        """The result in a few words."""
         curve = self.curve
         read = self.run.metrics.outcomes["ok"] / self.run.metrics.n
         levels = [point.level for point in curve.points]
@@ -62,19 +62,19 @@ class Reading:
         if curve.beyond == "hard" or (
             curve.threshold and (curve.low if curve.rising else curve.high) is None
         ):
-            return f"the chart ends before: {hardest:.2g} is not too hard"
+            return f"beyond the chart: {hardest:.2g} is not too hard"
         if curve.beyond == "easy":
-            return f"not even {easiest:.2g} is easy enough"
+            return f"beyond the chart: even {easiest:.2g} is too hard"
         if curve.threshold is None:
             if read < 0.5:
-                return f"{100 * (1 - read):.0f} % of the answers could not be read"
+                return f"{100 * (1 - read):.0f}% of the answers could not be parsed"
             return "no better than guessing"
         if (curve.high if curve.rising else curve.low) is None:
             return "even the easiest level is near the threshold"
         return "threshold within the chart"
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         figures = self.run.metrics
         return {
             "chart": self.chart,
@@ -97,13 +97,13 @@ def run_eye_test(
     workspace: Store | Path | str | None = None,
     watch: Watch | None = None,
 ) -> list[Reading]:
-    """Examine a model on charts of the eye test: 20 pictures at each of 8 levels, by default.
+    """Evaluate a model on the eye test's charts: by default, 20 pictures at each of 8 levels.
 
-    A model that writes is asked to choose among the answers (closed-set); one that only scores ranks them.
+    A generative model chooses among the answers (closed-set); a model that only scores ranks them.
 
     Raises:
-        BadOption: a chart that has no levels, or fewer pictures than levels.
-        UsageError: as :class:`snellen.runs.plan.Plan`.
+        BadOption: a chart without levels, or fewer pictures than levels.
+        UsageError: as for :class:`snellen.runs.plan.Plan`.
     """
     data = []
     charts = list(dict.fromkeys(charts))
@@ -112,7 +112,9 @@ def run_eye_test(
         if not isinstance(made, EyeChart):
             raise BadOption(f"chart {name!r} is not allowed; allowed: {', '.join(CHARTS)}.")
         if n < len(made.chart.levels):
-            raise BadOption(f"n={n} is not allowed; allowed: {len(made.chart.levels)} or more, one a level.")
+            raise BadOption(
+                f"n={n} is not allowed; allowed: {len(made.chart.levels)} or more, one per level."
+            )
         made.name = name
         data.append(made)
     options: dict[str, Any] = {"n": n, "seed": seed}
@@ -135,7 +137,7 @@ def run_eye_test(
 
 
 def _reading(run: Run, chart: EyeChart) -> Reading:
-    """The curve of a run's answers against the levels of its chart."""
+    """Fit the curve of a run's answers against the levels of its chart."""
     level = {chart.row(i).id: chart.level(i) for i in range(len(chart))}
     right: Counter[float] = Counter()
     asked: Counter[float] = Counter()
@@ -148,7 +150,7 @@ def _reading(run: Run, chart: EyeChart) -> Reading:
 
 
 def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
-    """Draw a card: for each chart the share of right answers at each level, the curve and its threshold.
+    """Draw a card: for each chart, the share of correct answers by level, the curve and its threshold.
 
     Args:
         path: a picture (.png, .svg or .pdf).
@@ -196,7 +198,7 @@ def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
         plot.set_xticklabels([f"{x:.3g}" for x in (levels[0], levels[len(levels) // 2], levels[-1])])
         plot.minorticks_off()
         if curve.rising:
-            plot.invert_xaxis()  # from easy to hard, as on a wall
+            plot.invert_xaxis()  # from easy to hard, as on an eye chart
         plot.set_ylim(-4, 104)
         title = format_reading(reading) if curve.threshold else reading.verdict
         plot.set_title(f"{reading.chart.removeprefix('chart:')}: {title}", fontsize=9)
@@ -208,7 +210,7 @@ def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
 
 
 def format_reading(reading: Reading) -> str:
-    """A threshold with its interval, or why there is none."""
+    """Format a threshold with its interval, or the reason why there is none."""
     curve = reading.curve
     if curve.threshold is None:
         return "–"

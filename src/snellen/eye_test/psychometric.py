@@ -1,9 +1,10 @@
-"""A psychometric curve: how often an answer is right, against how hard it was made.
+"""The psychometric curve: the share of correct answers against the level of difficulty.
 
-P(right | x) = γ + (1 - γ - λ) / (1 + exp(-β (log x - α))), a logistic curve of the logarithm of the level; γ
-is what guessing gives, λ lapses (at most a tenth), α the threshold. Sources: Wichmann and Hill, "The
-psychometric function: I" (Perception & Psychophysics 63, 2001) for the form and the bound on lapses; the
-interval is that of the profile likelihood (Venzon and Moolgavkar, Applied Statistics 37, 1988).
+P(right | x) = γ + (1 - γ - λ) / (1 + exp(-β (log x - α))), a logistic curve of the logarithm of the level, with
+the guessing rate γ, the lapse rate λ (at most 0.1), the threshold α and the slope β. Sources: Wichmann and
+Hill,
+"The psychometric function: I" (Perception & Psychophysics 63, 2001) for the form and the bound on lapses; the
+interval is the profile likelihood's (Venzon and Moolgavkar, Applied Statistics 37, 1988).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Curve", "CurvePoint", "fit"]
 
-#: Lapses that are tried, and slopes per e-fold of the level.
+#: The grid of lapse rates, and of slopes per e-fold of the level.
 LAPSES = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1)
 SLOPES = (0.5, 40.0, 48)
-#: Thresholds that are tried, and how far beyond the chart's ends, in its steps.
+#: The grid of thresholds, and how far it extends beyond the chart, in steps.
 THRESHOLDS = 400
 BEYOND = 1.0
 
@@ -43,15 +44,15 @@ class Curve:
     """A fitted curve.
 
     Attributes:
-        points: what it was fitted to.
+        points: the data.
         guess: γ.
-        location: exp α, the level at which the curve is half way from guessing to its top; None where the
-            answers are no better than guessing, whatever the level.
-        low, high: its 95 % interval; None where it is open to that side: the chart ends before.
+        location: exp α, the level at which the curve is halfway between guessing and its maximum; None if the
+            answers are no better than guessing at any level.
+        low, high: its 95% interval; None if unbounded on that side, because the chart ends before.
         slope, lapse: β and λ.
         rising: whether a higher level is easier.
-        beyond: "hard" or "easy" where the likeliest location lies beyond that end of what was tried, so that
-            it says nothing but that.
+        beyond: "hard" or "easy" if the most likely location lies beyond that end of the search range, so that
+            only this is known.
     """
 
     points: tuple[CurvePoint, ...]
@@ -66,18 +67,18 @@ class Curve:
 
     @property
     def threshold(self) -> float | None:
-        """The location, where the chart shows one."""
+        """The location, if it lies within the chart."""
         return None if self.beyond else self.location
 
     def rate(self, level: float) -> float:
-        """What the curve expects at a level."""
+        """Return the expected share of correct answers at a level."""
         if self.location is None:
             return self.guess
         far = math.log(level / self.location) * (1 if self.rising else -1)
         return float(_curve(self.guess, self.lapse, self.slope * far))
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {**asdict(self), "threshold": self.threshold}
 
 
@@ -88,11 +89,11 @@ def _curve(guess: float, lapse: Any, z: Any) -> Any:
 
 
 def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> Curve:
-    """The curve of the highest likelihood, by a search over a grid: it always ends, and needs no start.
+    """Fit the maximum-likelihood curve by grid search, which always ends and needs no starting values.
 
     Args:
         points: at least two levels, all above 0.
-        guess: the rate of right answers of somebody who sees nothing.
+        guess: the share of correct answers when guessing.
         rising: whether a higher level is easier.
 
     Raises:
@@ -110,7 +111,7 @@ def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> C
     step = float(logs.max() - logs.min()) / (len(known) - 1)
     thresholds = np.linspace(logs.min() - BEYOND * step, logs.max() + BEYOND * step, THRESHOLDS)
     slopes = np.geomspace(*SLOPES)
-    best = np.full(THRESHOLDS, -np.inf)  # the profile: the highest likelihood for each threshold
+    best = np.full(THRESHOLDS, -np.inf)  # the profile: the maximum likelihood for each threshold
     chosen = [(0.0, 0.0)] * THRESHOLDS
     for lapse in LAPSES:
         z = slopes[None, :, None] * (logs[None, None, :] - thresholds[:, None, None])
@@ -122,11 +123,11 @@ def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> C
     top = int(best.argmax())
     by_chance = float(_likelihood(np.full(len(known), guess), right, wrong))
     share = float(right.sum() / (right.sum() + wrong.sum()))
-    # Three parameters more than none: is there anything but guessing? Worse than guessing is no sight either.
+    # A test of the three parameters against guessing only. Worse than guessing is not seeing either.
     if share <= guess or 2 * (best[top] - by_chance) < chi2.ppf(LEVEL, 3):
         return Curve(points=known, guess=guess, location=None, rising=rising)
     within = np.flatnonzero(2 * (best[top] - best) <= chi2.ppf(LEVEL, 1))
-    # The ends lie between the last threshold within and the first one without: the outer one is taken.
+    # The bounds lie between the last threshold inside and the first one outside: take the outer one.
     outer = (within[0] - 1, within[-1] + 1)
     ends = [None if i < 0 or i >= THRESHOLDS else thresholds[i] for i in outer]
     low, high = (None if end is None else float(np.exp(end if rising else -end)) for end in ends)
@@ -149,7 +150,7 @@ def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> C
 
 
 def _likelihood(rates: NDArray[np.float64], right: Any, wrong: Any) -> Any:
-    """The log-likelihood of counts under rates, summed over the last axis."""
+    """Return the log-likelihood of counts given rates, summed over the last axis."""
     import numpy as np
 
     safe = np.clip(rates, 1e-9, 1 - 1e-9)

@@ -1,4 +1,4 @@
-"""The leaderboard as data: runs with what is known of their models, filtered, grouped, ranked, averaged."""
+"""The leaderboard as data: runs with facts about their models, filtered, grouped, ranked, averaged."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Board", "Group", "benchmark", "grouped"]
 
 @dataclass(frozen=True)
 class Group:
-    """Entries that can be compared: of the same samples by the same score.
+    """Comparable entries: the same samples and score.
 
     Attributes:
-        protocol: empty where protocols stand side by side.
-        fingerprint: of the samples; published figures have none of their own and stand with the first.
+        protocol: empty if the group spans protocols.
+        fingerprint: of the samples; published figures have none and join the first group.
     """
 
     data: str
@@ -35,23 +35,23 @@ class Group:
 
     @property
     def n(self) -> int:
-        """How many samples."""
+        """The number of samples."""
         return max((entry.n for entry in self.entries), default=0)
 
 
 def grouped(entries: Sequence[Entry], query: Query) -> list[Group]:
-    """Entries by data set, samples, protocol and score, in the order of the data sets' names."""
+    """Group entries by data set, samples, protocol and score, in the order of the data sets' names."""
     groups: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
         protocol = entry.protocol if query.by == "protocol" else ""
         key = (entry.data, protocol, entry.primary, entry.fingerprint)
         groups.setdefault(key, []).append(entry)
-    # A published figure is of the data set as a whole: it stands with whatever was measured most of it.
+    # A published figure covers the whole data set, so it joins the group with the most samples.
     for key in [key for key in groups if not key[3]]:
         measured = [other for other in groups if other[:3] == key[:3] and other[3]]
         if measured:
             groups[max(measured, key=lambda k: max(e.n for e in groups[k]))] += groups.pop(key)
-    # What can be compared comes before what stands alone.
+    # Comparable entries come before single ones.
     order = sorted(
         groups, key=lambda k: (len(groups[k]) < 2, k[0], k[1], k[2], -max(e.n for e in groups[k]), k[3])
     )
@@ -59,12 +59,12 @@ def grouped(entries: Sequence[Entry], query: Query) -> list[Group]:
 
 
 class Board:
-    """A workspace's entries, read again only where runs changed.
+    """A workspace's entries, reloaded only if runs changed.
 
     Args:
-        store: an open workspace; ``models.toml`` in its folder corrects facts of models.
-        published: figures from elsewhere that stand next to the runs.
-        suites_of: the names of the suites that ask a protocol about a data set.
+        store: an open workspace; ``models.toml`` in its folder corrects facts about models.
+        published: figures from elsewhere, shown next to the runs.
+        suites_of: returns the names of the suites that combine a protocol with a data set.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Board:
         self._lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """All runs, the oldest first, and published figures after them."""
+        """Return all runs, oldest first, then published figures."""
         with self._lock:
             path = self.store.folder / "models.toml"
             written = path.stat().st_mtime if path.exists() else 0.0
@@ -96,11 +96,11 @@ class Board:
             return [self._entries[id][1] for id in stamps if id in self._entries] + [*self.published]
 
     def select(self, query: Query) -> list[Group]:
-        """What a query shows, in groups."""
+        """Return what a query shows, in groups."""
         return grouped([entry for entry in self.entries() if query.keeps(entry)], query)
 
     def ranks(self, group: Group) -> Ranks:
-        """Ranks of a group's runs (see :func:`snellen.leaderboards.ranking.rank`)."""
+        """Rank a group's runs (see :func:`snellen.leaderboards.ranking.rank`)."""
         ended = [e for e in group.entries if not e.published and _ended(e)]
         key = tuple((e.id, self._entries[e.id][0]) for e in ended if e.id in self._entries)
         if key not in self._ranks:
@@ -109,13 +109,14 @@ class Board:
         return self._ranks[key]
 
     def averaged(self, groups: Sequence[Group]) -> tuple[list[str], list[Average]]:
-        """The names of groups as benchmarks, and models over them, in per cent. Of several runs, a model's
-        newest counts; runs that have not ended count nowhere; scores that are no shares are no benchmark.
+        """Treat groups as benchmarks and average models over them, in percent. A model's latest run counts;
+        unfinished runs
+        and scores that are not shares do not.
         """
         shares = [group for group in groups if METRICS[group.primary].is_share]
         kept = [group for group in shares if any(map(_ended, group.entries))]
         titles = [benchmark(group) for group in kept]
-        # Other samples of one name are another benchmark.
+        # Other samples under the same name are another benchmark.
         names = [
             f"{name} ({group.fingerprint[:6]})" if titles.count(name) > 1 else name
             for group, name in zip(kept, titles, strict=True)
@@ -129,10 +130,10 @@ class Board:
 
 
 def _ended(entry: Entry) -> bool:
-    """Whether an entry has a score that is final."""
+    """Return whether an entry has a final score."""
     return entry.value is not None and entry.status == "finished"
 
 
 def benchmark(group: Group) -> str:
-    """What a group is called as a benchmark."""
+    """Return the name of a group as a benchmark."""
     return " · ".join(filter(None, (group.data, group.protocol, group.primary, f"{group.n} samples")))

@@ -1,4 +1,4 @@
-"""The columns that a leaderboard has beside its scores: one list for the page and for the files."""
+"""The columns of a leaderboard other than its scores: one list for pages and files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ __all__ = ["COLUMNS", "Column", "columns_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column.
+    """A column.
 
     Attributes:
-        name: what it is sorted by, in addresses.
-        text: an entry's cell.
+        name: its sort key in URLs.
+        text: returns an entry's cell.
         numeric: aligned to the right.
-        is_known: whether an entry has something to say; a column of which none has is left out. None: it is
-            always there.
+        is_known: whether an entry has a value; a column without values is hidden. None: always shown.
     """
 
     name: str
@@ -31,7 +30,7 @@ class Column:
 
 
 def _words(name: str, read: Callable[[Entry], str | None], heading: str = "") -> Column:
-    """A column of words, which is there where some entry has any."""
+    """Build a text column, shown if some entry has a value."""
     return Column(
         name=name,
         heading=heading or name,
@@ -62,6 +61,6 @@ COLUMNS = (
 
 
 def columns_of(entries: Iterable[Entry]) -> list[Column]:
-    """The columns in which these entries have something to say."""
+    """Return the columns that have values in these entries."""
     listed = list(entries)
     return [c for c in COLUMNS if c.is_known is None or any(map(c.is_known, listed))]

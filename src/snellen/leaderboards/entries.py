@@ -1,4 +1,4 @@
-"""The lines of a leaderboard: runs with what is known of their models, and published figures."""
+"""The entries of a leaderboard: runs with facts about their models, and published figures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Entry", "entry_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of a leaderboard: a run, or a published figure.
+    """One entry of a leaderboard: a run, or a published figure.
 
     Attributes:
-        id: of the run; empty for a published one.
-        value, low, high: the primary score, None where there is none.
-        n, classes: how many samples, and class names on offer.
+        id: of the run; empty for a published figure.
+        value, low, high: the primary score; None if there is none.
+        n, classes: the number of samples and of candidate class names.
         scores: all scores by name, with their intervals.
-        speed: items per second. memory: at its peak, in bytes, of the GPU or else of the process; None for
-            models behind an address.
-        published: where the figure was published; empty for a run.
+        speed: items per second. memory: the peak in bytes, of the GPU or else of the process; None for hosted
+            models.
+        published: the source of a published figure; empty for a run.
     """
 
     id: str
@@ -50,14 +50,14 @@ class Entry:
     published: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Flat, for CSV and JSON."""
+        """Return flat values, for CSV and JSON."""
         info = {f.name: getattr(self.info, f.name) for f in fields(ModelInfo)}
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("info", "scores")}
         return {**kept, "outcomes": dict(self.outcomes), "suites": list(self.suites), **info}
 
 
 def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> Entry:
-    """The line of a run. ``suites`` names those that ask what it asked."""
+    """Build the entry of a run. ``suites`` are the suites that include it."""
     figures, manifest = run.metrics, run.manifest
     head = run.headline
     return Entry(
@@ -75,7 +75,7 @@ def entry_of(run: Run, book: ModelInfoIndex, suites: tuple[str, ...] = ()) -> En
         status=run.status,
         scores={name: figure.as_dict() for name in figures.scores if (figure := figures.figure(name))},
         speed=figures.items_per_second,
-        # What a model behind an address takes is not what asking it takes.
+        # The client's memory is not that of a hosted model.
         memory=figures.peak_gpu_bytes
         or (None if "address" in manifest.model.metadata else figures.peak_rss_bytes),
         cost=figures.cost,

@@ -1,7 +1,7 @@
-"""What is known of a model besides its scores: size, licence, openness, what it is built of.
+"""Facts about models besides their scores: size, license, openness, architecture.
 
-Taken, in this order, from the user's ``models.toml``, the run's manifest, the checkpoint's ``config.json``
-and its card (``README.md``) where they lie on this machine, and the name. Nothing is fetched.
+Sources, in order: the user's ``models.toml``, the run's manifest, the checkpoint's ``config.json`` and card
+(``README.md``) if they are on this machine, and the name. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from snellen.registry import parse_name
 
 __all__ = ["SIZES", "ModelInfo", "ModelInfoIndex", "size_of"]
 
-#: The classes of size that leaderboards filter by: name, from, below (parameters).
+#: The size classes that leaderboards filter by: name, from, below (parameters).
 SIZES: tuple[tuple[str, float, float], ...] = (
     ("<4B", 0, 4e9),
     ("4-10B", 4e9, 10e9),
@@ -35,13 +35,13 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What is known of a model; empty or None where it is not.
+    """Facts about a model; empty or None if unknown.
 
     Attributes:
-        parameters: how many.
-        open: whether its weights can be had.
-        licence: as its card names it.
-        family: the architecture, or who serves it.
+        parameters: their number.
+        open: whether its weights are available.
+        licence: as named in its card.
+        family: the architecture, or the provider.
         vision, language: the backbones.
     """
 
@@ -54,12 +54,12 @@ class ModelInfo:
 
     @property
     def size(self) -> str:
-        """Its class of size."""
+        """Its size class."""
         return size_of(self.parameters)
 
 
 def size_of(parameters: float | None) -> str:
-    """The class of size of a number of parameters.
+    """Return the size class of a number of parameters.
 
     >>> size_of(7.6e9), size_of(None)
     ('4-10B', 'unknown')
@@ -70,10 +70,10 @@ def size_of(parameters: float | None) -> str:
 
 
 class ModelInfoIndex:
-    """Facts of models, looked up once each.
+    """Facts about models, each looked up once.
 
     Args:
-        path: the user's corrections, one table a model::
+        path: the user's corrections, one table per model::
 
             ["openai:gpt-4o"]
             open = false
@@ -81,7 +81,7 @@ class ModelInfoIndex:
             parameters = 200e9
 
     Raises:
-        BadOption: the file says something else.
+        BadOption: the file contains something else.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -90,12 +90,12 @@ class ModelInfoIndex:
         self._known: dict[str, ModelInfo] = {}
 
     def of(self, name: str, identity: Mapping[str, Any], parameters: int | None = None) -> ModelInfo:
-        """Facts of a model.
+        """Return facts about a model.
 
         Args:
-            name: as a user named it; options on it do not matter to ``models.toml``.
-            identity: of the model in a run of it; empty where it is not known.
-            parameters: as that run found them.
+            name: as a user named it; ``models.toml`` ignores its options.
+            identity: from a run of the model; empty if unknown.
+            parameters: as reported by that run.
         """
         bare = name.partition("?")[0]
         if name not in self._known:
@@ -117,41 +117,41 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadOption(f'{path}: cannot be read ({error}). A table a model: ["hf:ORG/NAME"]') from error
+        raise BadOption(f'{path}: cannot be read ({error}). Expected one table per model: ["hf:ORG/NAME"]') from error
     sorts: dict[str, Any] = {"parameters": (int, float), "open": bool}
     known = [field.name for field in fields(ModelInfo)]
     for name, table in content.items():
         if not isinstance(table, dict):
-            raise BadOption(f'{path}: {name} = {table!r} is no table; write ["{name}"] and keys below it.')
+            raise BadOption(f'{path}: {name} = {table!r} is not a table; write ["{name}"] and its keys below.')
         for key, value in table.items():
             if key not in known:
                 raise BadOption(
-                    f"{path}: {name} has {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}."
+                    f"{path}: {name} has an unknown key {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}."
                 )
             if not isinstance(value, sorts.get(key, str)) or (
                 key == "parameters" and isinstance(value, bool)
             ):
                 wanted = {"parameters": "a number", "open": "true or false"}.get(key, "a text")
-                raise BadOption(f"{path}: {name}: {key} is {wanted}; found {value!r}.")
+                raise BadOption(f"{path}: {name}: {key} must be {wanted}; found {value!r}.")
         if not 0 < table.get("parameters", 1) < 1e15:
-            raise BadOption(f"{path}: {name}: parameters is how many there are; found {table['parameters']}.")
+            raise BadOption(f"{path}: {name}: parameters must be a positive count; found {table['parameters']}.")
         if "parameters" in table:
             table["parameters"] = int(table["parameters"])
     return content
 
 
 def _parsed(name: str) -> tuple[str, str, dict[str, str]]:
-    """Scheme, rest and options of a name, whoever gave it."""
+    """Split any name into scheme, rest and options."""
     with suppress(BadOption):
         return parse_name(name)
     return name, "", {}
 
 
 def _from_name(name: str, identity: Mapping[str, Any]) -> ModelInfo:
-    """What the scheme and the name say: ``7B`` in it, who serves it."""
+    """Infer facts from the scheme and name: ``7B`` in it, the provider."""
     scheme, rest, options = _parsed(name)
     last = rest.rstrip("/").rsplit("/", 1)[-1]
-    # A part of its own: no 8x7B, and not what it was trained on.
+    # A separate part of the name: not 8x7B, and not the size of its training set.
     size = re.search(r"(?:^|[-_])(\d+(?:\.\d+)?)([bm])(?=$|[-_.])", last, re.IGNORECASE)
     parameters = None
     if size is not None:
@@ -160,13 +160,13 @@ def _from_name(name: str, identity: Mapping[str, Any]) -> ModelInfo:
         return ModelInfo(parameters=parameters, open=True, family=re.split(r"[-_.\d]", last.lower())[0])
     known = identity.get("address", "//api.openai.com")
     if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
-        # Behind OpenAI's own address: nobody else has the weights.
+        # OpenAI's own endpoint: the weights are not public.
         return ModelInfo(parameters=None, open=False, licence="proprietary", family="openai")
     return ModelInfo(parameters=parameters, open=None, family=scheme)
 
 
 def _folder(name: str, identity: Mapping[str, Any]) -> Path | None:
-    """The folder of a checkpoint's files on this machine, or None."""
+    """Return the local folder of a checkpoint's files, or None."""
     scheme, rest, _ = _parsed(name)
     if scheme == "pico":
         folder = WEIGHTS / rest
@@ -186,7 +186,7 @@ def _folder(name: str, identity: Mapping[str, Any]) -> Path | None:
 
 
 def _from_config(folder: Path) -> dict[str, str]:
-    """Family and backbones, by the names in ``config.json``."""
+    """Read family and backbones from ``config.json``."""
     with suppress(OSError, ValueError):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         names_found = {"family": str(config.get("model_type") or "")}
@@ -201,7 +201,7 @@ def _from_config(folder: Path) -> dict[str, str]:
 
 
 def _from_card(folder: Path) -> dict[str, str]:
-    """The licence, from the front matter of the card."""
+    """Read the license from the front matter of the card."""
     with suppress(OSError, UnicodeDecodeError):
         text = (folder / "README.md").read_text(encoding="utf-8")
         head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)

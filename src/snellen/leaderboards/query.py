@@ -1,4 +1,4 @@
-"""What of a leaderboard is shown: filters, order, page."""
+"""Filters, order and page of a leaderboard."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["COLUMNS", "Query", "page_of"]
 
 
 def page_of(text: str) -> int:
-    """The number of a page.
+    """Parse a page number.
 
     Raises:
-        BadOption: it is none.
+        BadOption: it is not valid.
     """
     if not text.isascii() or not text.isdecimal() or len(text) > 6 or not int(text):
         raise BadOption(f"page={text[:20]!r} is not allowed; allowed: 1 to 999999.")
     return int(text)
 
 
-#: What can be sorted by: the address's word, and the value (None goes last).
+#: Sort keys: the word in the URL, and the value (None sorts last).
 COLUMNS: dict[str, Any] = {
     "score": lambda e: e.value,
     "model": lambda e: e.model.lower(),
@@ -40,21 +40,22 @@ COLUMNS: dict[str, Any] = {
     "cost": lambda e: e.cost,
     "date": lambda e: e.date or None,
 }
-#: Those that are best when small, or are words: the first click sorts them upwards.
+#: Keys that are best when small, or are words: the first click sorts them in ascending order.
 _UPWARDS = frozenset({"model", "licence", "vision", "language", "memory", "cost", "parameters"})
 
 
 @dataclass(frozen=True)
 class Query:
-    """What of the leaderboard is seen; stands in the address bar.
+    """A view of the leaderboard, as encoded in the address bar.
 
     Attributes:
-        q: words that must occur in a model's, data set's or protocol's name.
-        size, open, licence, data, protocol, suite, family: what to keep; of several values, any. Empty: all.
+        q: words that must occur in the name of the model, data set or protocol.
+        size, open, licence, data, protocol, suite, family: filters; several values are alternatives. Empty:
+            all.
         sort, order: a key of ``COLUMNS``, and ``up`` or ``down``.
-        published: whether published figures are shown beside.
-        by: ``protocol`` makes a table for each data set and protocol, ``data`` one for each data set.
-        x: what scores are drawn against.
+        published: whether to include published figures.
+        by: ``protocol`` makes one table per data set and protocol, ``data`` one per data set.
+        x: the quantity to plot scores against.
         page: from 1.
     """
 
@@ -75,10 +76,10 @@ class Query:
 
     @classmethod
     def of(cls, given: Iterable[tuple[str, str]]) -> Query:
-        """From an address's parameters.
+        """Parse a URL's parameters.
 
         Raises:
-            BadOption: a parameter that is not there, or a value that it does not take.
+            BadOption: an unknown parameter or an invalid value.
         """
         allowed: dict[str, Sequence[str]] = {
             "size": [*(name for name, _, _ in SIZES), UNKNOWN],
@@ -92,7 +93,7 @@ class Query:
         values: dict[str, Any] = {}
         for key, text in given:
             if key not in defaults:
-                raise BadOption(f"There is no filter {key!r}.{did_you_mean(key, defaults)}")
+                raise BadOption(f"Unknown filter {key!r}.{did_you_mean(key, defaults)}")
             value = text.strip()
             if key in allowed and value not in allowed[key] and value:
                 known = ", ".join(filter(None, allowed[key]))
@@ -109,11 +110,11 @@ class Query:
 
     @property
     def upwards(self) -> bool:
-        """Whether the smallest comes first."""
+        """Whether the order is ascending."""
         return self.order == "up" if self.order else self.sort in _UPWARDS
 
     def address(self, **changes: Any) -> str:
-        """The query as it stands in an address, with some of it changed; from the first page on."""
+        """Return the query as a URL, with some parameters changed; starts at the first page."""
         changed = replace(self, **{"page": 1, **changes})
         pairs: list[tuple[str, str]] = []
         for option in fields(changed):
@@ -125,13 +126,13 @@ class Query:
         return "?" + urlencode(pairs)
 
     def sorting(self, column: str) -> str:
-        """The address that sorts by a column, or the other way round where it does already."""
+        """Return the URL that sorts by a column, or reverses the order if it already does."""
         turned = self.sort == column
         up = not self.upwards if turned else column in _UPWARDS
         return self.address(sort=column, order="up" if up else "down")
 
     def keeps(self, entry: Entry) -> bool:
-        """Whether an entry is seen."""
+        """Return whether an entry passes the filters."""
         info = entry.info
         words = f"{entry.model} {entry.data} {entry.protocol} {info.vision} {info.language}".lower()
         openness = {True: "open", False: "proprietary", None: UNKNOWN}[info.open]
@@ -148,7 +149,7 @@ class Query:
         )
 
     def ordered(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Entries as they are sorted; those without a value last, equals by model."""
+        """Sort entries; those without a value come last, ties are sorted by model."""
         value = COLUMNS[self.sort]
         known: list[tuple[Any, Entry]] = []
         unknown = []

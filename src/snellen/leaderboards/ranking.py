@@ -1,8 +1,9 @@
-"""The rule of ranking, the same for the command line, reports and the browser; averages; Pareto fronts.
+"""The ranking rule for the command line, reports and the browser; averages; Pareto fronts.
 
 A run's rank is 1 + the number of runs that are significantly better on the same samples by the same score.
-Small groups are ranked by paired tests (:func:`snellen.runs.compare.compare`), larger ones by their
-confidence intervals.
+Small
+groups are ranked by paired tests (:func:`snellen.runs.compare.compare`), larger ones by their confidence
+intervals.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from snellen.runs.run import Run
 
 __all__ = ["Average", "Candidate", "Ranks", "averages", "interval_ranks", "pareto", "rank", "rank_runs"]
 
-#: Groups of up to so many runs and samples are ranked by paired tests.
+#: Groups of at most this many runs and samples are ranked by paired tests.
 PAIRED_RUNS, PAIRED_SAMPLES = 10, 20_000
 
 
 class Candidate(NamedTuple):
-    """A finished run with the confidence interval of its primary score; ``n`` counts its samples."""
+    """A finished run with the confidence interval of its primary score; ``n`` is the number of samples."""
 
     id: str
     low: float | None
@@ -32,30 +33,30 @@ class Candidate(NamedTuple):
 
 
 class Ranks(NamedTuple):
-    """Ranks by run id, and whether paired tests stand behind them (else intervals)."""
+    """Ranks by run id, and whether they come from paired tests (otherwise from intervals)."""
 
     ranks: Mapping[str, int]
     paired: bool
 
 
 def rank(candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]]) -> Ranks:
-    """Rank runs of the same samples by the same score. Runs that no test tells apart share a rank.
+    """Rank runs of the same samples by the same score. Runs without a significant difference share a rank.
 
     Args:
-        load: opens the candidates' runs; called only where paired tests are made.
+        load: opens the candidates' runs; called only for paired tests.
     """
     if 1 < len(candidates) <= PAIRED_RUNS and sum(c.n for c in candidates) <= PAIRED_SAMPLES:
         try:
             return Ranks(_paired_ranks(load()), True)
-        except UsageError:  # samples without a truth, say: figures they have, tests they have not
+        except UsageError:  # for example samples without a reference, which have figures but no tests
             return Ranks({}, False)
     return Ranks(interval_ranks(candidates), False)
 
 
 def rank_runs(runs: Sequence[Run]) -> dict[str, int]:
-    """Rank runs of several data sets and scores, each among those that share its samples and score.
+    """Rank runs of several data sets and scores, each among those with the same samples and score.
 
-    Runs without another to compare with are left out.
+    Runs with nothing to compare to are omitted.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -84,7 +85,7 @@ def _paired_ranks(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def interval_ranks(candidates: Sequence[Candidate]) -> dict[str, int]:
-    """1 + how many intervals lie wholly above one's own; intervals that overlap are tied."""
+    """Return 1 + the number of intervals entirely above one's own; overlapping intervals are tied."""
     known = [(c.id, c.low, c.high) for c in candidates if c.low is not None and c.high is not None]
     lows = sorted(low for _, low, _ in known)
     return {id: 1 + len(lows) - bisect_right(lows, high) for id, _, high in known}
@@ -95,10 +96,10 @@ class Average:
     """A model over several benchmarks.
 
     Attributes:
-        average: the mean of its scores; None where one is missing.
-        rank: the mean of its ranks on the benchmarks that it has, 1 + how many are strictly better on each.
-        missing: on how many benchmarks it has no score.
-        scores: by benchmark; None where there is none.
+        average: the mean of its scores; None if one is missing.
+        rank: the mean of its ranks on its benchmarks, each 1 + the number of strictly better models.
+        missing: the number of benchmarks without a score.
+        scores: by benchmark; None if missing.
     """
 
     model: str
@@ -108,12 +109,12 @@ class Average:
     scores: Mapping[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """One flat row."""
+        """Return one flat row."""
         return {"model": self.model, "average": self.average, "rank": self.rank, **self.scores}
 
 
 def averages(scores: Mapping[str, Mapping[str, float | None]]) -> list[Average]:
-    """Average score and average rank, the best average first; models with a gap after them, by rank.
+    """Average scores and ranks, best average first; models with missing scores follow, by rank.
 
     Source: the Open VLM Leaderboard (github.com/open-compass/VLMEvalKit): unweighted means.
 
@@ -137,7 +138,7 @@ def averages(scores: Mapping[str, Mapping[str, float | None]]) -> list[Average]:
 
 
 def pareto(points: Sequence[tuple[float, float]], *, small: bool = False) -> list[int]:
-    """The places of the points that no other beats on both counts, by x: y large, x large (or ``small``)."""
+    """Return the indices of points on the Pareto front, by x: large y, and large x (or ``small``)."""
     sign = 1 if small else -1
     order = sorted(range(len(points)), key=lambda i: (sign * points[i][0], -points[i][1]))
     best, front = float("-inf"), []

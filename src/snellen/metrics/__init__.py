@@ -1,1 +1,1 @@
-"""Predictions to numbers."""
+"""Metrics, their intervals, and tests."""

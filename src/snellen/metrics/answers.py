@@ -1,7 +1,8 @@
-"""How good a short answer is, by the rules of the benchmarks that ask for one. Pure functions of texts.
+"""Score short answers by the rules of the benchmarks that ask for them. Pure functions of texts.
 
-All give a number from 0 to 1, the best over the true answers. Which rule a data set is scored by is the
-choice of its authors; docs/vqa.md has the sources side by side.
+All return a number from 0 to 1, the best over the references. Which rule applies is the choice of a data
+set's
+authors; docs/vqa.md lists the sources side by side.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = [
 
 @metric("exact_match", option="exact", protocols=("vqa",))
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer is one of the references, casing, outer blanks and a final full stop aside.
+    """Return 1 if the answer equals a reference, ignoring case, surrounding spaces and a final period.
 
     >>> exact_match("Red.", ["red"]), exact_match("a red car", ["red"])
     (1.0, 0.0)
@@ -44,10 +45,11 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 
 @metric("accuracy", option="contains", protocols=("vqa",))
 def contains(answer: str, references: Sequence[str]) -> float:
-    """1 where a reference occurs in the answer, casing and line breaks aside.
+    """Return 1 if a reference occurs in the answer, ignoring case and line breaks.
 
-    Source: Liu et al., "OCRBench" (arXiv 2305.07895). There, formulas (HME100k) are compared without blanks
-    and with their casing; here they are not told apart.
+    Source: Liu et al., "OCRBench" (arXiv 2305.07895). There, formulas (HME100k) are compared without spaces
+    and with
+    case; here they are treated like other texts.
     """
 
     def plain(text: str) -> str:
@@ -58,7 +60,7 @@ def contains(answer: str, references: Sequence[str]) -> float:
 
 # ── VQA accuracy ────────────────────────────────────────────────────────────────────────────────────
 
-#: Contractions that annotators write without their apostrophe; each is known by its letters alone.
+#: Contractions that annotators write without their apostrophe, looked up by their letters.
 _CONTRACTIONS = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't "
     "he'd he'd've he's how'd how'll how's I'd've I'm I've isn't it'd it'd've it'll let's ma'am mightn't "
@@ -78,14 +80,16 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
 def normalise_vqa(text: str) -> str:
-    """A short answer in the form in which VQA accuracy compares it.
+    """Normalize a short answer for VQA accuracy.
 
-    Punctuation goes (between digits a comma is dropped, elsewhere it becomes a blank unless a blank is
-    beside it), a full stop goes unless a digit follows, numbers up to ten become digits, articles go, and
-    contractions get their apostrophe.
+    Punctuation is removed (a comma between digits is dropped; other marks become a space unless next to one),
+    as is a
+    period not followed by a digit; numbers up to ten become digits, articles are dropped, and contractions
+    get their
+    apostrophe.
 
     Source: Antol et al., "VQA: Visual Question Answering" (arXiv 1505.00468) and the authors' evaluation
-    (github.com/GT-Vision-Lab/VQA); written anew from its description.
+    (github.com/GT-Vision-Lab/VQA); implemented from its description.
 
     >>> normalise_vqa("The Two dogs, dont run."), normalise_vqa("1,000")
     ("2 dogs don't run", '1000')
@@ -103,12 +107,13 @@ def normalise_vqa(text: str) -> str:
 
 @metric("vqa_accuracy", option="vqa", protocols=("vqa",))
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """The mean, over the annotators, of min(1, others who say the same / 3), the usual ten given.
+    """Return the mean over annotators (usually ten) of min(1, matching other annotators / 3).
 
-    Answers are normalised (see :func:`normalise_vqa`) on both sides. Fewer than four annotators cannot agree
-    enough to give 1; then, as with a single reference, exact match after normalisation is taken instead.
+    Answers are normalized on both sides (see :func:`normalise_vqa`). Fewer than four annotators can never
+    reach 1; then,
+    as with a single reference, exact match after normalization is used instead.
 
-    Source: as :func:`normalise_vqa`.
+    Source: as for :func:`normalise_vqa`.
 
     >>> vqa_accuracy("red", ["red"] * 3 + ["blue"] * 7), vqa_accuracy("blue", ["red"] * 3 + ["blue"] * 7)
     (0.9, 1.0)
@@ -118,7 +123,7 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     n = len(references)
     if n < 4:
         return float(same > 0)
-    # Left out in turn, an annotator who said the same is one less, each of the others none.
+    # Leaving out an annotator who agrees reduces the count by one; leaving out another does not.
     included, others = min(1.0, (same - 1) / 3), min(1.0, same / 3)
     return (same * included + (n - same) * others) / n if same else 0.0
 
@@ -129,13 +134,14 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+
 
 
 def number(text: str) -> float | None:
-    """The number that a text is, with a currency sign or thousands' commas, a per cent sign dividing by a
-    hundred; None where it is anything else.
+    """Parse a number, with a currency sign or thousands separators; a percent sign divides by a hundred. None
+    for
+    anything else.
 
     >>> number("$1,250.50"), number("41%"), number("3/4"), number("about 5")
     (1250.5, 0.41, 0.75, None)
     """
-    if any(unicodedata.category(c) == "No" for c in text):  # 5² is not 52, which it would become
+    if any(unicodedata.category(c) == "No" for c in text):  # 5² must not become 52
         return None
     text = unicodedata.normalize("NFKC", text).strip().removesuffix(".").strip("$€£ ").replace("−", "-")
     scale = 1.0
@@ -154,10 +160,9 @@ def number(text: str) -> float | None:
 
 @metric("relaxed_accuracy", option="relaxed", protocols=("vqa",))
 def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 0.05) -> float:
-    """1 where the answer is within 5 per cent of a reference that is a number, or else equals it, casing
-    aside.
+    """Return 1 if the answer is within 5% of a numeric reference, or equals the reference, ignoring case.
 
-    Source: Masry et al., "ChartQA" (arXiv 2203.10244); a true 0 is compared as text, as there.
+    Source: Masry et al., "ChartQA" (arXiv 2203.10244); as there, a reference of 0 is compared as text.
     """
 
     def near(reference: str) -> bool:
@@ -171,10 +176,11 @@ def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 
 
 @metric("number_match", option="number", protocols=("vqa",))
 def number_match(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer is the same number as a reference, once it is rounded to the decimals that the
-    reference has; a whole number, and what is no number, must be matched exactly.
+    """Return 1 if the answer equals a numeric reference after rounding to the reference's decimals; integers
+    and
+    non-numbers must match exactly.
 
-    Source: as MathVista (Lu et al., arXiv 2310.02255) rounds an answer to the precision that is asked for.
+    Source: as MathVista (Lu et al., arXiv 2310.02255) rounds an answer to the requested precision.
 
     >>> number_match("3.252", ["3.25"]), number_match("3.3", ["3.25"]), number_match("[1, 2]", ["[1,2]"])
     (1.0, 0.0, 1.0)
@@ -198,10 +204,12 @@ def number_match(answer: str, references: Sequence[str]) -> float:
 
 @metric("accuracy", option="open", protocols=("vqa",))
 def open_match(answer: str, references: Sequence[str]) -> float:
-    """1 where :func:`exact_match` or :func:`number_match` is: for free answers among lettered ones (MMMU).
+    """Return 1 if :func:`exact_match` or :func:`number_match` does: for open answers among lettered ones
+    (MMMU).
 
-    MMMU's own evaluation (Yue et al., arXiv 2311.16502) also takes a text that contains the answer, and the
-    last number of a longer text; here an answer is only what the text says is its answer.
+    MMMU's own evaluation (Yue et al., arXiv 2311.16502) also accepts a text that contains the answer, and the
+    last number
+    of a longer text; here only what the text presents as its answer counts.
     """
     return max(exact_match(answer, references), number_match(answer, references))
 
@@ -211,11 +219,13 @@ def open_match(answer: str, references: Sequence[str]) -> float:
 
 @metric("anls", protocols=("vqa",))
 def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
-    """Average normalised Levenshtein similarity, of one answer: 1 less the edit distance over the longer
-    length, of the nearest reference; 0 below the threshold.
+    """Return the normalized Levenshtein similarity of one answer: 1 minus the edit distance over the longer
+    length, for the
+    nearest reference; 0 below the threshold. Averaged over samples, it is ANLS.
 
-    Source: Biten et al., "Scene Text Visual Question Answering" (arXiv 1905.13648), as DocVQA (Mathew et
-    al., arXiv 2007.00398) uses it. Distances through rapidfuzz.
+    Source: Biten et al., "Scene Text Visual Question Answering" (arXiv 1905.13648), as used by DocVQA (Mathew
+    et al.,
+    arXiv 2007.00398). Distances through rapidfuzz.
 
     >>> anls("Helo World", ["hello world"]), anls("cat", ["hello world"])
     (0.9090909090909091, 0.0)

@@ -1,6 +1,8 @@
-"""The built-in metrics that are no rules for short answers (see :mod:`snellen.metrics.answers`): how each is
-shown. Their values come from :mod:`snellen.metrics.summary` (means and F1 of predictions), from a protocol's
-``score_sample``, or from a scorer in :mod:`snellen.scorers`.
+"""How the built-in metrics are displayed, except rules for short answers (see
+:mod:`snellen.metrics.answers`). Their
+values come from :mod:`snellen.metrics.summary` (means and F1 of predictions), from a protocol's
+``score_sample``, or
+from a scorer in :mod:`snellen.scorers`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ for _metric in (
     Metric(name="similarity", heading="similarity", low=-1.0, protocols=("caption", "instruct")),
     Metric(name="label_similarity", heading="label similarity", low=-1.0, protocols=("rationale",)),
     Metric(name="rationale_similarity", heading="rationale similarity", low=-1.0, protocols=("rationale",)),
-    # CIDEr is printed in hundredths, as it is everywhere, but is no share of anything.
+    # CIDEr is printed in hundredths, as usual, but is not a share.
     Metric(name="cider", heading="cider", high=10.0, unit="", protocols=("caption", "instruct")),
     Metric(name="clipscore", heading="clipscore", high=2.5, protocols=("caption", "instruct")),
     # Lengths of captions.

@@ -1,8 +1,9 @@
-"""Predictions to classification figures: accuracy, balanced accuracy, precision, recall, F1.
+"""Classification metrics: accuracy, balanced accuracy, precision, recall, F1.
 
-Everything divides by all samples. A sample without a prediction is a miss for its class and a false
-positive for none. Averages run over the classes that occur among truths or predictions, and a ratio
-without a denominator is 0, both as scikit-learn has it by default (with ``zero_division=0``).
+Every denominator counts all samples. A sample without a prediction is a miss for its class and a false
+positive
+for none. Averages run over the classes that occur among references or predictions, and a ratio without a
+denominator is 0, as in scikit-learn (with ``zero_division=0``).
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["RATES", "Confusion", "headline", "per_class"]
 
-#: The figures of classification that have an interval.
+#: The classification metrics that have an interval.
 RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each class was taken for each.
+    """A sparse confusion matrix.
 
     Attributes:
-        labels: the classes that occur among truths or predictions, sorted.
-        truth, predicted: class indices of the cells that occur; -1 where nothing was predicted.
-        counts: how many samples fell into each cell.
-        clusters: counts by cluster, a sparse array [clusters, cells]; None where every cluster is one
-            sample.
+        labels: the classes that occur among references or predictions, sorted.
+        truth, predicted: class indices of the cells that occur; -1 for no prediction.
+        counts: the number of samples in each cell.
+        clusters: counts by cluster, a sparse array [clusters, cells]; None if every cluster is one sample.
     """
 
     labels: tuple[str, ...]
@@ -46,7 +46,7 @@ class Confusion:
 
     @classmethod
     def of(cls, truth: Sequence[str], predicted: Sequence[str], clusters: Sequence[Any] = ()) -> Confusion:
-        """Count pairs; an empty prediction is none."""
+        """Count pairs; an empty prediction means none."""
         import numpy as np
 
         labels = tuple(sorted({*truth, *predicted} - {""}))
@@ -65,7 +65,7 @@ class Confusion:
         return cls(labels, rows[:, 0], rows[:, 1], rows[:, 2], table)
 
     def tallies(self, counts: Counts) -> tuple[Values, Values, Values]:
-        """True positives, truths and predictions of each class, each [replicates, classes]."""
+        """Return true positives, references and predictions of each class, each [replicates, classes]."""
         from scipy.sparse import csr_array
 
         def total(column: Counts, keep: NDArray[np.bool_]) -> Any:
@@ -82,7 +82,7 @@ class Confusion:
         )
 
     def scores(self, counts: Counts | None = None) -> dict[str, Values]:
-        """Precision, recall, F1 and support of each class, each [replicates, classes]."""
+        """Return precision, recall, F1 and support of each class, each [replicates, classes]."""
         hits, truths, guesses = self.tallies(self.counts[None] if counts is None else counts)
         return {
             "precision": _ratio(hits, guesses),
@@ -93,8 +93,9 @@ class Confusion:
         }
 
     def average(self, figure: str, how: str, counts: Counts | None = None) -> Values:
-        """A class figure averaged: ``macro`` over the classes that occur, ``weighted`` by support,
-        ``true`` over the classes that occur among truths. [replicates]
+        """Average a class metric: ``macro`` over the classes that occur, ``weighted`` by support, ``true``
+        over the classes
+        that occur among references. [replicates]
         """
         table = self.scores(counts)
         weights = {
@@ -105,13 +106,13 @@ class Confusion:
         return _ratio((table[figure] * weights).sum(1), weights.sum(1))
 
     def estimate(self, figure: str, how: str, seed: int = 0) -> Estimate:
-        """An averaged figure with its bootstrap interval."""
+        """Return an averaged metric with its bootstrap interval."""
         return bootstrap(
             self.counts, lambda counts: self.average(figure, how, counts), seed, clusters=self.clusters
         )
 
     def confused(self, most: int = 10) -> list[tuple[str, str, int]]:
-        """The most frequent (truth, prediction, count) that are wrong; prediction "" is none."""
+        """Return the most frequent wrong (truth, prediction, count); prediction "" means none."""
         names = (*self.labels, "")
         cells = [
             (names[t], names[p], int(n))
@@ -122,7 +123,7 @@ class Confusion:
 
 
 def _by_cluster(clusters: Sequence[Any], columns: list[int], cells: int) -> Any:
-    """How many samples of each cluster fell into each cell, sparse [clusters, cells]."""
+    """Count the samples of each cluster in each cell, sparse [clusters, cells]."""
     import numpy as np
     from scipy.sparse import csr_array
 
@@ -146,11 +147,13 @@ def headline(
     clusters: Sequence[Any] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The figures of a classification run; those with an interval as ``{value, low, high}``.
+    """Compute the metrics of a classification run; those with an interval as ``{value, low, high}``.
 
-    ``hits5`` says of each sample whether the truth was among the five best; ``top5`` is None where nothing
-    was ranked. Samples of one cluster (of one image) are not independent,
-    and intervals take that into account; without ``clusters`` each sample is its own.
+    ``hits5`` says for each sample whether the true class is among the top five; ``top5`` is None if nothing
+    was ranked.
+    Samples of one cluster (one image) are not independent, which intervals account for; without ``clusters``,
+    each
+    sample is its own cluster.
     """
     clusters = clusters or range(len(truth))
     right = [t == p for t, p in zip(truth, predicted, strict=True)]
@@ -170,7 +173,7 @@ def headline(
 
 
 def per_class(truth: Sequence[str], predicted: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each class that occurs, in the order of their names."""
+    """Return precision, recall, F1 and support of each class that occurs, sorted by name."""
     table = Confusion.of(truth, predicted)
     scores = table.scores()
     return [

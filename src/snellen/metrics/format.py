@@ -1,4 +1,4 @@
-"""Figures as text, the same in terminals, reports, pages and exports."""
+"""Format figures as text, the same way in terminals, reports, pages and exports."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = [
     "with_interval",
 ]
 
-#: Stands where there is no figure.
+#: Shown in place of a missing figure.
 MISSING = "–"
 
 
 def heading_of(name: str) -> str:
-    """What a score is called in a table, with its unit."""
+    """Return a score's name in tables, with its unit."""
     return METRICS[name].title
 
 
 def scored(name: str, value: float | None) -> str:
-    """A value of a score in the unit of tables, without the unit.
+    """Format a score in the unit of tables, without the unit.
 
     >>> scored("accuracy", 0.934), scored("words", 12.5), scored("accuracy", None)
     ('93.4', '12.5', '–')
@@ -41,7 +41,7 @@ def scored(name: str, value: float | None) -> str:
 
 
 class Interval(Protocol):
-    """A value with its confidence interval, where it has one."""
+    """A value with its confidence interval, if it has one."""
 
     @property
     def value(self) -> float: ...
@@ -54,11 +54,11 @@ class Interval(Protocol):
 
 
 def score_cells(name: str, figure: Interval | None, *, digits: int = 1) -> tuple[str, str]:
-    """A score and its interval as two cells; the second is empty where there is no interval.
+    """Format a score and its interval as two cells; the second is empty without an interval.
 
     Args:
         figure: such as a run's :class:`~snellen.storage.manifest.Figure`.
-        digits: after the point of the interval's ends.
+        digits: decimals of the interval's ends.
     """
     if figure is None:
         return MISSING, ""
@@ -70,7 +70,7 @@ def score_cells(name: str, figure: Interval | None, *, digits: int = 1) -> tuple
 
 
 def with_interval(name: str, figure: Interval | None) -> str:
-    """A score and its interval in one cell.
+    """Format a score and its interval in one cell.
 
     >>> with_interval("accuracy", Estimate(0.5, 0.4, 0.6))
     '50.0 (40.0–60.0)'
@@ -80,24 +80,24 @@ def with_interval(name: str, figure: Interval | None) -> str:
 
 
 def percent(rate: float | None) -> str:
-    """A rate in per cent, without the sign."""
+    """Format a rate in percent, without the sign."""
     return MISSING if rate is None else f"{100 * rate:.1f}"
 
 
 def number(value: float | None) -> str:
-    """A number to three significant digits."""
+    """Format a number to three significant digits."""
     if value is None:
         return MISSING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def giga(count: float | None) -> str:
-    """Bytes as 10⁹ of them."""
+    """Format bytes as gigabytes (10⁹)."""
     return MISSING if count is None else f"{count / 1e9:.2f}"
 
 
 def short_number(count: float | None) -> str:
-    """A large number with a letter for thousands, millions or billions."""
+    """Format a large number with a letter for thousands, millions or billions."""
     if count is None:
         return MISSING
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
@@ -107,7 +107,7 @@ def short_number(count: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """US dollars, to a hundredth of a cent where they are few."""
+    """Format US dollars, to a hundredth of a cent for small amounts."""
     if value is None:
         return MISSING
     return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"

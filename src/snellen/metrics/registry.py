@@ -1,7 +1,7 @@
-"""Metrics by name: what they are called, their range, and which way is better.
+"""The registry of metrics: names, ranges, and directions.
 
-A metric is one registration, in a module of this package or of another one under the entry-point group
-``snellen.metrics``. Where it has a rule for short answers, ``vqa?metric=NAME`` scores by it::
+A metric is one registration, in a module of this package, or of another package under the entry-point group
+``snellen.metrics``. If it has a rule for short answers, ``vqa?metric=NAME`` scores by it::
 
     @metric("off_by_one", heading="off by one", protocols=("vqa",))
     def off_by_one(answer: str, references: Sequence[str]) -> float:
@@ -24,18 +24,18 @@ Rule = Callable[[str, Sequence[str]], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What is known of a metric.
+    """The description of a metric.
 
     Attributes:
-        name: the key under which its values are stored.
+        name: the key of its stored values.
         heading: its name in tables, without a unit.
         low, high: its range.
         higher_is_better: its direction.
-        scale: what its values are multiplied by in tables.
-        unit: what follows the heading in tables.
-        protocols: the protocols that report it; empty where any may.
-        option: what ``metric=`` is set to; empty where it is no option.
-        rule: scores a short answer, where it can be an option.
+        scale: the factor applied in tables.
+        unit: appended to the heading in tables.
+        protocols: the protocols that report it; empty for any.
+        option: its value in ``metric=``; empty if it is not an option.
+        rule: scores a short answer, if it can be an option.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Metric:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a share of something, so that it can be averaged with others."""
+        """Whether it is a share, so that it can be averaged with other shares."""
         return self.high <= 1 and self.unit == "%"
 
 
 class Metrics(Mapping[str, Metric]):
-    """All metrics by name. A name that nobody registered is a share in per cent, higher being better."""
+    """All metrics by name. An unregistered name is treated as a share in percent, higher being better."""
 
     def __init__(self, package: str = "snellen.metrics") -> None:
         self._package = package
@@ -100,12 +100,12 @@ class Metrics(Mapping[str, Metric]):
         return len(self._metrics)
 
     def options(self, protocol: str) -> list[str]:
-        """The values of ``metric=`` that a protocol takes."""
+        """Return the values that a protocol's option ``metric=`` accepts."""
         self._discover()
         return [option for option, m in self._options.items() if not m.protocols or protocol in m.protocols]
 
     def by_option(self, protocol: str, option: str) -> Metric:
-        """The metric that an option of a protocol names.
+        """Return the metric that a protocol's option selects.
 
         Raises:
             UnknownName: there is none.
@@ -128,9 +128,9 @@ def metric(
     """Register a rule for short answers as a metric from 0 to 1.
 
     Args:
-        name: the key under which its values are stored.
-        heading: its name in tables; the name in words by default.
-        option: what ``metric=`` is set to; the name by default.
+        name: the key of its stored values.
+        heading: its name in tables; by default, the name with spaces.
+        option: its value in ``metric=``; by default, the name.
     """
 
     def keep(rule: Rule) -> Rule:

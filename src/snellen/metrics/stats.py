@@ -1,7 +1,8 @@
-"""Intervals and paired tests: how far a figure may lie from the truth, and whether a difference is real.
+"""Confidence intervals and paired tests. Pure functions.
 
-Pure functions. A *cluster* is what was drawn together (all samples of one image): samples within one are
-not independent, so intervals and tests count clusters, not samples.
+A *cluster* is a group of samples drawn together, such as all samples of one image. Samples within a cluster
+are not
+independent, so intervals and tests count clusters rather than samples.
 """
 
 from __future__ import annotations
@@ -33,32 +34,32 @@ __all__ = [
     "wilson",
 ]
 
-#: The confidence level of every interval, and the power that plans aim at.
+#: The confidence level of every interval, and the power of sample-size estimates.
 LEVEL = 0.95
 POWER = 0.80
 REPLICATES = 1000
-#: Below so many clusters, the normal theory of clustered errors is not trusted.
+#: With fewer clusters, the normal approximation of clustered errors is not used.
 FEW_CLUSTERS = 40
 PERMUTATIONS = 10_000
-#: So many clusters at most have all their flips counted.
+#: The most clusters for which all flips are enumerated.
 EXACT_FLIPS = 13
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % confidence interval."""
+    """A value and its 95% confidence interval."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """``{value, low, high}``; an end that is unbounded is None."""
+        """Return ``{value, low, high}``; an unbounded end is None."""
         return {key: end if math.isfinite(end) else None for key, end in asdict(self).items()}
 
 
 def wilson(successes: int, n: int) -> Estimate:
-    """A rate with Wilson's score interval.
+    """Compute a rate with Wilson's score interval.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
     JASA 22 (1927), through scipy.
@@ -73,8 +74,9 @@ def wilson(successes: int, n: int) -> Estimate:
 
 
 def _wilson(p: float, n: float, quantile: float | None = None) -> Estimate:
-    """Wilson's interval around a share that need be no whole number of successes, of samples that need be
-    no whole number; with the normal quantile, or another one.
+    """Compute Wilson's interval for a share and a sample size that may be fractional, with the normal
+    quantile or
+    another one.
     """
     from scipy.stats import norm
 
@@ -85,13 +87,17 @@ def _wilson(p: float, n: float, quantile: float | None = None) -> Estimate:
 
 
 def rate(right: Sequence[bool], clusters: Sequence[Any]) -> Estimate:
-    """A rate with an interval that counts clusters: Wilson's where every cluster is one sample, or else
-    Wilson's with the effective number of samples and Student's t for the normal quantile.
+    """Compute a rate with an interval that accounts for clusters: Wilson's if every cluster is one sample,
+    otherwise
+    Wilson's with the effective sample size and Student's t instead of the normal quantile.
 
-    The effective number is n over the design effect, which is the clustered variance of the mean (Miller,
-    "Adding error bars to evals", arXiv 2411.00640, eq. 4) over the variance of as many independent
-    samples. Source of the modified interval: N. Dean and M. Pagano, "Evaluating confidence interval
-    methods for binomial proportions in clustered surveys", J. Surv. Stat. Methodol. 3 (2015).
+    The effective sample size is n over the design effect: the clustered variance of the mean (Miller, "Adding
+    error
+    bars to evals", arXiv 2411.00640, eq. 4) over the variance of independent samples. Source of the modified
+    interval:
+    N. Dean and M. Pagano, "Evaluating confidence interval methods for binomial proportions in clustered
+    surveys",
+    J. Surv. Stat. Methodol. 3 (2015).
     """
     import numpy as np
     from scipy.stats import t
@@ -102,22 +108,24 @@ def rate(right: Sequence[bool], clusters: Sequence[Any]) -> Estimate:
     if groups == n:
         return wilson(int(x.sum()), n)
     p = float(x.mean())
-    if groups < 2:  # all of one image: nothing is known of others
+    if groups < 2:  # a single image says nothing about others
         return Estimate(p, 0.0, 1.0)
     independent = p * (1 - p) / n
     clustered = groups / (groups - 1) * float(((sums - p * sizes) ** 2).sum()) / n**2
-    # Where all samples agree, nothing is known of the design effect: the largest there can be is taken.
+    # If all samples agree, the design effect is unknown: take the largest possible.
     effect = clustered / independent if independent > 0 and clustered > 0 else n / groups
     return _wilson(p, min(n / effect, float(n)), float(t.ppf((1 + LEVEL) / 2, groups - 1)))
 
 
 def mean(values: Sequence[float], clusters: Sequence[Any], low: float = 0.0, high: float = 1.0) -> Estimate:
-    """A mean with its interval: that of :func:`rate` where all values are 0 or 1, or else the clustered t
-    interval (Miller, arXiv 2411.00640, eq. 4), which ends where values do. Where all values from 0 to 1 are
-    the same, so that t would have no width, it is Wilson's; of one cluster alone it is everything.
+    """Compute a mean with its interval: that of :func:`rate` if all values are 0 or 1, otherwise the
+    clustered t interval
+    (Miller, arXiv 2411.00640, eq. 4), clipped to the range of values. If all values from 0 to 1 are equal, so
+    that t has
+    no width, Wilson's is used; a single cluster gives the whole range.
 
     Args:
-        low, high: what values can be at all.
+        low, high: the range of possible values.
 
     Raises:
         ValueError: there are no values.
@@ -125,21 +133,22 @@ def mean(values: Sequence[float], clusters: Sequence[Any], low: float = 0.0, hig
     import numpy as np
 
     if not len(values):
-        raise ValueError("a mean of nothing")
+        raise ValueError("the mean of an empty list is undefined")
     shares = (low, high) == (0.0, 1.0)
     if shares and set(values) <= {0, 1}:
         return rate([value == 1 for value in values], clusters)
     x = np.asarray(values, dtype=float)
     center, spread, _, sums = _clustered(x, clusters)
     if shares and len(sums) > 1 and x.min() == x.max():
-        # As wide as of so many clusters whose values were 0 or 1, which vary the most.
+        # As wide as for this many clusters with values of 0 or 1, which vary the most.
         return _wilson(center, len(sums))
     return Estimate(center, max(low, center - spread), min(high, center + spread))
 
 
 def _clustered(x: Values, clusters: Sequence[Any]) -> tuple[float, float, float, Values]:
-    """Mean, half its interval, its clustered standard error, and the sums of the clusters. Half the
-    interval is infinite, and the error nan, where there is one cluster alone.
+    """Return the mean, half its interval, its clustered standard error, and the sums of the clusters. With a
+    single
+    cluster, half the interval is infinite and the error nan.
     """
     import numpy as np
     from scipy.stats import t
@@ -154,7 +163,7 @@ def _clustered(x: Values, clusters: Sequence[Any]) -> tuple[float, float, float,
 
 
 def _by_cluster(x: Values, clusters: Sequence[Any]) -> tuple[Values, Values]:
-    """Sum and size of each cluster."""
+    """Return the sum and size of each cluster."""
     import numpy as np
 
     index: dict[Any, int] = {}
@@ -170,20 +179,21 @@ def bootstrap(
     replicates: int = REPLICATES,
     clusters: Any = None,
 ) -> Estimate:
-    """A statistic of a table of counts with its percentile bootstrap interval.
+    """Compute a statistic of a table of counts with its percentile bootstrap interval.
 
-    Drawing n samples again with replacement and counting them anew is drawing the counts from a
-    multinomial distribution over the observed cells, which is what is done. With clusters, whole clusters
-    are drawn again.
+    Resampling n samples with replacement and counting them is the same as drawing the counts from a
+    multinomial
+    distribution over the observed cells, which is how it is done. With clusters, whole clusters are
+    resampled.
 
     Source: B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979).
 
     Args:
-        counts: how many samples fell into each cell, [cells].
-        statistic: from counts [replicates, cells] to values [replicates].
+        counts: the number of samples in each cell, [cells].
+        statistic: maps counts [replicates, cells] to values [replicates].
         seed: of the draws.
-        replicates: how many draws.
-        clusters: counts by cluster, a sparse array [clusters, cells], where clusters hold several samples.
+        replicates: the number of draws.
+        clusters: counts by cluster, a sparse array [clusters, cells], if clusters hold several samples.
     """
     import numpy as np
 
@@ -207,15 +217,15 @@ def bootstrap(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
-    """Two runs on the same samples.
+    """A comparison of two runs on the same samples.
 
     Attributes:
         difference: of the means, first minus second, with a clustered t interval.
-        only_first, only_second: samples that one alone got right, or that it did better on.
-        n, clusters: how many samples and clusters.
+        only_first, only_second: samples that only one got right, or on which it scored higher.
+        n, clusters: the number of samples and clusters.
         p: two-sided.
-        test: which test p is of: mcnemar, sign-flip or clustered-t.
-        detectable: the smallest true difference that so many samples show with 80 % power.
+        test: the test behind p: mcnemar, sign-flip or clustered-t.
+        detectable: the smallest true difference that this many samples detect with 80% power.
     """
 
     difference: Estimate
@@ -229,36 +239,40 @@ class Paired:
 
     @property
     def win_rate(self) -> float:
-        """The share of samples on which the first does better, ties counting half."""
+        """The share of samples on which the first does better; ties count half."""
         return 0.5 + (self.only_first - self.only_second) / (2 * self.n)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {**asdict(self), "win_rate": self.win_rate}
 
 
 def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[Any]) -> Paired:
-    """Compare two runs sample by sample: right or wrong (1 or 0), or any score that is to be high.
+    """Compare two runs sample by sample: right or wrong (1 or 0), or any score where higher is better.
 
     The difference's error is clustered (Miller, arXiv 2411.00640, sec. 4, "paired differences"), with
-    Student's t. p is McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) where every cluster is one
-    sample and every score 0 or 1; else, with fewer than 40 clusters or where all differ by the same, a
-    sign-flip permutation test over cluster sums (exact up to 2^13 flips, or else 10,000 seeded ones); else
-    that of the clustered t.
+    Student's t. p is
+    McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) if every cluster is one sample and every score
+    is 0 or 1;
+    otherwise, with fewer than 40 clusters or a constant difference, a sign-flip permutation test over cluster
+    sums (exact
+    up to 2^13 flips, then 10,000 seeded ones); otherwise the clustered t-test.
 
-    Where all samples differ by the same (by nothing, say), their spread says nothing of the error; of right
-    and wrong, half a sample is then added to each cell of the two-by-two table (Agresti and Min, "Simple
-    improved confidence intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
+    If all samples differ by the same amount (zero, for example), their spread does not estimate the error.
+    For right and
+    wrong, half a sample is then added to each cell of the two-by-two table (Agresti and Min, "Simple improved
+    confidence
+    intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
 
     Raises:
-        ValueError: no samples, or not as many of one as of the other.
+        ValueError: no samples, or different numbers of samples.
     """
     import numpy as np
     from scipy.stats import t
 
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if len(a) != len(b) or len(a) != len(clusters) or not len(a):
-        raise ValueError("paired samples must be as many, and at least one")
+        raise ValueError("paired samples must be equally many, and at least one")
     d = a - b
     n = len(d)
     center, spread, error, sums = _clustered(d, clusters)
@@ -294,7 +308,7 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact test: the two-sided p of the discordant pairs under a fair coin."""
+    """Return McNemar's exact test: the two-sided p of the discordant pairs under a fair coin."""
     from scipy.stats import binomtest
 
     n = only_first + only_second
@@ -302,18 +316,20 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def _sign_flip(sums: Values) -> float:
-    """The share of sign flips of the clusters whose sum is as far from 0 as the one observed."""
+    """Return the share of sign flips of the clusters whose sum is at least as far from 0 as the observed
+    one.
+    """
     import numpy as np
     from scipy.stats import permutation_test
 
     moved = sums[sums != 0]
-    if len(moved) < 2:  # either sign is as far from 0
+    if len(moved) < 2:  # both signs are equally far from 0
         return 1.0
     exact = len(moved) <= EXACT_FLIPS
     flips = permutation_test(
         (moved,),
         np.sum,
-        permutation_type="samples",  # of one sample: signs
+        permutation_type="samples",  # signs of one sample
         n_resamples=2**EXACT_FLIPS if exact else PERMUTATIONS,
         batch=max(1, 2_000_000 // len(moved)),
         rng=np.random.default_rng(0),
@@ -322,7 +338,7 @@ def _sign_flip(sums: Values) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number.
+    """Adjust p-values for multiple comparisons.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
     """
@@ -336,31 +352,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def samples_needed(difference: float, discordant: float) -> int:
-    """How many samples a paired comparison needs to find a difference, at 5 % and with 80 % power.
+    """Compute the sample size that a paired comparison needs to detect a difference (5% level, 80% power).
 
     Source: R. J. Connor, "Sample size for testing differences in proportions for the paired-sample
     design", Biometrics 43 (1987).
 
     Args:
         difference: of the two rates, above 0.
-        discordant: the share of samples that one alone gets right, from ``difference`` to 1.
+        discordant: the share of samples that exactly one gets right, from ``difference`` to 1.
 
     Raises:
-        ValueError: they are not.
+        ValueError: a value out of range.
     """
     from math import ceil, sqrt
 
     from scipy.stats import norm
 
     if not 0 < difference <= discordant <= 1:
-        raise ValueError("0 < difference <= discordant <= 1 is needed")
+        raise ValueError("0 < difference <= discordant <= 1 is required")
     alpha, beta = (float(norm.ppf(q)) for q in ((1 + LEVEL) / 2, POWER))
     root = alpha * sqrt(discordant) + beta * sqrt(discordant - difference**2)
     return ceil((root / difference) ** 2)
 
 
 def log_sum(values: Sequence[float]) -> float:
-    """The log of the sum of exp, of log-likelihoods that add up; -inf of none.
+    """Return the log of the sum of exponentials, for log-likelihoods of disjoint events; -inf if empty.
 
     >>> log_sum([math.log(0.2), math.log(0.3)]) == math.log(0.5)
     True

@@ -1,4 +1,4 @@
-"""A run's predictions to all of its figures."""
+"""Compute all metrics of a run from its predictions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from snellen.types import Outcome
 
 __all__ = ["cluster_of", "summarise"]
 
-#: Beyond so many categories they are names of single samples rather than of sorts.
+#: With more categories, they are taken for names of samples rather than of groups.
 CATEGORIES = 200
 
 
 def cluster_of(images: Sequence[str], sample: str) -> int:
-    """What a sample was drawn with, as a number: its images, or itself where it has none."""
+    """Return a sample's cluster as a number: its images, or itself if it has none."""
     return hash(tuple(images) or sample)
 
 
 class Scored(Protocol):
-    """What a summary must know of a protocol."""
+    """What a summary needs from a protocol."""
 
     @property
     def primary(self) -> str:
@@ -36,11 +36,11 @@ class Scored(Protocol):
         """Whether it predicts one of the data set's classes."""
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures from the details of predictions."""
+        """Compute metrics from the details of predictions."""
 
 
 class _Marks:
-    """Scores that protocols give, and right or wrong by category, as they come in."""
+    """Accumulates the scores given by protocols, and correctness by category."""
 
     def __init__(self, protocol: Scored) -> None:
         self.protocol = protocol
@@ -48,7 +48,7 @@ class _Marks:
         self.categories: dict[str, array[float]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take in one sample."""
+        """Add one sample."""
         for name, value in row["metrics"].items():
             values, owners = self.scores.setdefault(name, (array("d"), []))
             values.append(value)
@@ -60,7 +60,7 @@ class _Marks:
             self.categories.setdefault(intern(str(category)), array("d")).append(right)
 
     def figures(self) -> tuple[dict[str, Any], list[str]]:
-        """Means with their intervals, the primary score by category, and the names of the means."""
+        """Return means with their intervals, the primary score by category, and the names of the means."""
         means: dict[str, Any] = {}
         for name, (values, owners) in self.scores.items():
             metric = METRICS[name]
@@ -76,15 +76,16 @@ class _Marks:
 def summarise(
     rows: Iterable[Mapping[str, Any]], details: Iterable[Mapping[str, Any]], protocol: Scored
 ) -> dict[str, Any]:
-    """Figures of a run, also category by category where the data set has some.
+    """Compute the metrics of a run, also by category if the data set has categories.
 
-    ``primary`` names the one that runs are ranked by, ``scores`` all that are means over samples. Bounds are
-    the primary score if the samples without the outcome ok all had the least, and if they all had the most.
+    ``primary`` names the score that runs are ranked by; ``scores`` lists all means over samples. Bounds are
+    the primary
+    score if every sample whose outcome is not ok had the lowest score, and if each had the highest.
 
     Args:
-        rows: see :meth:`snellen.storage.store.Store.rows`; read once, only a few numbers of each are held.
+        rows: see :meth:`snellen.storage.store.Store.rows`; read once, keeping only a few numbers of each.
         details: of the predictions, read once.
-        protocol: sums up its own details.
+        protocol: summarizes its own details.
     """
     import numpy as np
 

@@ -1,8 +1,10 @@
-"""Text to answer, or to a :class:`ParseFailure`: pure functions, one library for every protocol.
+"""Parse answers from text, or return a :class:`ParseFailure`: pure functions, one library for every protocol.
 
-Nothing is guessed. A name counts only as whole words; of names within names the longest counts; a
-negated name does not count; an answer that names several classes is a failure, unless it marks one of
-them as its answer ("The answer is …"); so is one that was cut off where its last name may go on.
+Nothing is guessed. Names match whole words only; the longest of overlapping names counts; a negated name does
+not
+count. An answer that names several classes is a failure, unless it marks one of them as its answer ("The
+answer is
+…"); so is a truncated one whose last name may be incomplete.
 """
 
 from snellen.parsing.choices import parse_choice, parse_choices

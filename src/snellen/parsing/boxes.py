@@ -1,9 +1,12 @@
-"""Boxes and outlines in text, in the formats of the model families, as shares of the picture.
+"""Read boxes and outlines in the formats of the model families, as fractions of the picture.
 
-Which format a text is in is told beforehand, never chosen by what would fit. Sources of the formats:
-PaliGemma (Beyer et al., arXiv 2407.07726), Florence-2 (Xiao et al., arXiv 2311.06242), Kosmos-2 (Peng et al.,
-arXiv 2306.14824), Qwen-VL (Bai et al., arXiv 2308.12966), Qwen2.5-VL (arXiv 2502.13923), InternVL
-(arXiv 2404.16821), LLaVA-1.5 (arXiv 2310.03744) and Shikra (Chen et al., arXiv 2306.15195).
+The format is given in advance, never guessed from the text. Sources of the formats: PaliGemma (Beyer et al.,
+arXiv
+2407.07726), Florence-2 (Xiao et al., arXiv 2311.06242), Kosmos-2 (Peng et al., arXiv 2306.14824), Qwen-VL
+(Bai et al.,
+arXiv 2308.12966), Qwen2.5-VL (arXiv 2502.13923), InternVL (arXiv 2404.16821), LLaVA-1.5 (arXiv 2310.03744)
+and Shikra
+(Chen et al., arXiv 2306.15195).
 """
 
 from __future__ import annotations
@@ -27,12 +30,12 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ParsedBox:
-    """A region that a model names.
+    """A region in an answer.
 
     Attributes:
-        box: left, top, right, bottom, as shares of width and height.
-        name: what the model calls it; empty where it does not.
-        polygon: its outline, as shares, where the model gives one.
+        box: left, top, right, bottom, as fractions of width and height.
+        name: the model's name for it; may be empty.
+        polygon: its outline, as fractions, if the model gives one.
     """
 
     box: Corners
@@ -43,16 +46,18 @@ class ParsedBox:
 def parse_boxes(
     text: str, format: BoxFormat, size: tuple[int, int], *, outlines: bool = False, truncated: bool = False
 ) -> list[ParsedBox] | ParseFailure:
-    """All regions of an answer, in their order; several may be the same.
+    """Return all regions of an answer, in order, including duplicates.
 
     Args:
-        format: ``pixels`` (of the picture of this size), ``unit`` (0 to 1), ``thousand`` (0 to 1000),
-            ``yx-thousand`` (the same, top before left), ``padded-unit`` (0 to 1 of the picture padded to a
-            square, as LLaVA-1.5 sees it), all four as numbers in brackets or JSON; ``loc`` (PaliGemma's
-            <loc0000> to <loc1023>, top first), ``florence`` (<loc_0> to <loc_999>), ``kosmos``
-            (<patch_index_0000>, a grid of 32 by 32).
-        size: width and height of the picture in the pixels that the model speaks of.
-        outlines: polygons are meant: flat lists of x and y.
+        format: ``pixels`` (of a picture of this size), ``unit`` (0 to 1), ``thousand`` (0 to 1000),
+            ``yx-thousand`` (the
+            same, top before left), ``padded-unit`` (0 to 1 of the picture padded to a square, as LLaVA-1.5
+            sees it), all
+            four as numbers in brackets or JSON; ``loc`` (PaliGemma's <loc0000> to <loc1023>, top first),
+            ``florence``
+            (<loc_0> to <loc_999>), ``kosmos`` (<patch_index_0000>, a grid of 32 by 32).
+        size: width and height of the picture in the model's pixels.
+        outlines: polygons are expected: flat lists of x and y.
 
     >>> parse_boxes("[0.1, 0.2, 0.5, 0.6]", "unit", (100, 100))
     [ParsedBox(box=(0.1, 0.2, 0.5, 0.6), name='', polygon=())]
@@ -65,7 +70,7 @@ def parse_boxes(
     if is_refusal(text):
         return failure(text, truncated, "refusal")
     if re.fullmatch(r"(?:```(?:json)?)?\s*\[\s*\]\s*(?:```)?", text):
-        return []  # nothing is there, it says
+        return []  # the model says that there is nothing
     reader = _READERS.get(format, _numbers)
     parsed: list[ParsedBox] = []
     for values, name in reader(text, outlines):
@@ -79,7 +84,7 @@ def parse_boxes(
             return failure(text, truncated, f"box outside {points}: {_shown(values)}")
         xs, ys = [x for x, _ in points], [y for _, y in points]
         if not outlines and (xs[0] > xs[1] or ys[0] > ys[1]):
-            return failure(text, truncated, f"a box whose corners are the wrong way round: {_shown(values)}")
+            return failure(text, truncated, f"a box with swapped corners: {_shown(values)}")
         box = (min(xs), min(ys), max(xs), max(ys))
         parsed.append(ParsedBox(box, name, tuple(points) if outlines else ()))
     return parsed or failure(text, truncated, "names no box")
@@ -89,16 +94,16 @@ def _shown(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values[:6])
 
 
-#: The highest number of each format; pixels have their picture's size.
+#: The maximum of each format; pixels have the picture's size.
 _TOP = {"unit": 1.0, "padded-unit": 1.0, "thousand": 1000.0, "yx-thousand": 1000.0, "loc": 1023.0}
-#: What a rounded number may lie beyond its range.
+#: How far rounding may take a number beyond its range.
 _SLACK = 0.005
 
 
 def _shares(
     values: Sequence[float], format: BoxFormat, size: tuple[int, int]
 ) -> list[tuple[float, float]] | str:
-    """Corners as shares of width and height; or the range that they do not keep to."""
+    """Return corners as fractions of width and height; or the valid range, if they exceed it."""
     if format in ("florence", "kosmos"):
         within = all(0 <= share <= 1 for share in values)
         return list(zip(values[::2], values[1::2], strict=True)) if within else "the picture"
@@ -135,14 +140,14 @@ _NAME = re.compile(
 
 
 def _named(before: str) -> str:
-    """The name that ends the text before a box; empty where there is none."""
+    """Return the name at the end of the text before a box; empty if there is none."""
     match = _NAME.search(before[-300:])
     name = (match[1] or match[2] or "") if match else ""
     return re.sub(r"^\s*\d{1,3}[.)]\s+", "", name).strip(" \t:*_-\"'`{#")
 
 
 def _numbers(text: str, outlines: bool) -> Regions:
-    """Four numbers in JSON, in brackets, or between tags."""
+    """Read four numbers in JSON, in brackets, or between tags."""
     if (read := _json(text)) is not None:
         yield from read
         return
@@ -160,7 +165,7 @@ def _numbers(text: str, outlines: bool) -> Regions:
 
 
 def _json(text: str) -> list[tuple[list[float], str]] | None:
-    """Objects with a box and a label, or lists of numbers; None where the text is not JSON."""
+    """Read objects with a box and a label, or lists of numbers; None if the text is not JSON."""
     items = _documents(text) or _documents(_repaired(text))
     if items is None:
         return None
@@ -182,13 +187,13 @@ _NAMES = ("label", "name", "category", "class", "object")
 
 
 def _repaired(text: str) -> str:
-    """JSON as it should be of what many write: with single quotes, or with a comma too many."""
+    """Repair common errors in JSON: single quotes, or trailing commas."""
     text = text if '"' in text else text.replace("'", '"')
     return re.sub(r",(\s*[\]}])", r"\1", text)
 
 
 def _within(item: Any, name: str) -> Iterator[tuple[Any, str]]:
-    """The items of an object that is a wrapper of them, or boxes by name: ``{"dog": [[1, 2, 3, 4]]}``."""
+    """Return the items of an object that wraps them, or boxes by name: ``{"dog": [[1, 2, 3, 4]]}``."""
     if not isinstance(item, dict) or any(key in item for key in _BOXES):
         yield item, name
         return
@@ -203,8 +208,9 @@ def _within(item: Any, name: str) -> Iterator[tuple[Any, str]]:
 
 
 def _documents(text: str) -> list[tuple[Any, str]] | None:
-    """The items of all JSON documents in a text, each with the name before its document; None where there are
-    none. A list of numbers is an item itself.
+    """Return the items of all JSON documents in a text, each with the name before its document; None if there
+    are none. A list
+    of numbers is itself an item.
     """
     decoder = json.JSONDecoder()
     documents: list[tuple[Any, str]] = []
@@ -213,7 +219,7 @@ def _documents(text: str) -> list[tuple[Any, str]] | None:
         try:
             document, place = decoder.raw_decode(text, begin.start())
         except (ValueError, RecursionError):
-            return documents or None  # brackets of another kind, or JSON that is broken
+            return documents or None  # other brackets, or broken JSON
         many = document if isinstance(document, list) else [document]
         before = _named(text[: begin.start()])
         documents += [(item, before) for item in ([many] if many and all(map(_is_number, many)) else many)]
@@ -228,15 +234,16 @@ def _is_number(value: object) -> bool:
 
 
 def _loc(text: str, _: bool) -> Regions:
-    """PaliGemma: four <loc####>, then the name; regions are parted by ";". Masks in <seg###> take a decoder
-    that no checkpoint brings along, so that their box is all there is.
+    """PaliGemma: four <loc####>, then the name; regions are separated by ";". Masks in <seg###> need a
+    decoder that no
+    checkpoint includes, so only their box is read.
     """
     for match in re.finditer(r"((?:<loc\d{4}>)+)(?:<seg\d{3}>)*([^<;]*)", text):
         yield [float(number) for number in re.findall(r"<loc(\d{4})>", match[1])], match[2].strip()
 
 
 def _florence(text: str, outlines: bool) -> Regions:
-    """Florence-2: a name, then places of 1000 bins, each of which stands for its middle."""
+    """Florence-2: a name, then positions in 1000 bins, each represented by its middle."""
     name = ""
     last = 0
     text = re.sub(r"</?s>|<pad>|</?poly>|<sep>", " ", text)
@@ -250,13 +257,14 @@ def _florence(text: str, outlines: bool) -> Regions:
             yield from ((values[i : i + 4], name) for i in range(0, len(values), 4))
 
 
-#: Kosmos-2's grid has so many cells a side.
+#: Kosmos-2's grid has this many cells a side.
 _CELLS = 32
 
 
 def _kosmos(text: str, _: bool) -> Regions:
-    """Kosmos-2: the cells of the upper left and the lower right corner; centres of cells, or, where both lie
-    in one row or column, their outer edges.
+    """Kosmos-2: the cells of the upper left and the lower right corner; centers of cells, or, if both are in
+    one row or
+    column, their outer edges.
     """
     for match in re.finditer(r"(?:<phrase>(.*?)</phrase>)?\s*<object>(.*?)</object>", text, re.S):
         for pair in re.finditer(r"<patch_index_(\d{4})>\s*<patch_index_(\d{4})>", match[2]):

@@ -1,4 +1,4 @@
-"""Lettered options in free text."""
+"""Read lettered options from free text."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ Read = tuple[int, ...] | ParseFailure | None
 
 
 def parse_choice(text: str, options: Sequence[str], *, truncated: bool = False) -> int | ParseFailure:
-    """The one option that an answer chooses, by its place: by its letter in any dressing, or else by its
-    text, where that names one option alone.
+    """Return the index of the one option that an answer chooses: by its letter in any formatting, or else by
+    its text, if
+    that names exactly one option.
 
-    A letter that is followed by another option's text, one that is spoken against ("A is wrong"), and several
-    letters are no answer, unless one of them is marked as the answer ("The answer is B") or stands alone in
-    the first line.
+    A letter followed by another option's text, a rejected one ("A is wrong"), or several letters are not an
+    answer,
+    unless one of them is marked as the answer ("The answer is B") or stands alone on the first line.
 
     >>> parse_choice("**(B)** circle", ["star", "circle"]), parse_choice("It is a star.", ["star", "circle"])
     (1, 0)
@@ -47,7 +48,7 @@ def parse_choice(text: str, options: Sequence[str], *, truncated: bool = False) 
 def parse_choices(
     text: str, options: Sequence[str], *, truncated: bool = False
 ) -> tuple[int, ...] | ParseFailure:
-    """All options that an answer chooses, by their places in order, where several may be right.
+    """Return the indices of all options that an answer chooses, in order, if several may be right.
 
     >>> parse_choices("A, C and D", ["1", "2", "3", "4"]), parse_choices("AC", ["1", "2", "3"])
     ((0, 2, 3), (0, 2))
@@ -55,7 +56,7 @@ def parse_choices(
     return _Reader(options, several=True).read(text, truncated)
 
 
-#: What may stand around letters, and words that may stand before them. All patterns are read in one pass:
+#: Formatting around letters, and words before them. All patterns match in linear time:
 #: none nests a repetition in another.
 _DRESSING = str.maketrans(dict.fromkeys("()[]{}<>\"'*_`$#.,:;!?&+/“”‘’。，、：-–—", " "))
 _BEFORE = frozenset(
@@ -63,16 +64,16 @@ _BEFORE = frozenset(
     "and definitely likely probably most clearly therefore thus so hence assistant choose pick select ans "
     "sure certainly of course".split()
 )
-#: Where what is said of an answer ends and what is said for or against others begins.
+#: Where the statement of an answer ends and the discussion of others begins.
 _AFTER = re.compile(
     r"(?i:\b(?:rather than|instead of|and not|but not|because|since)\b)|,\s*not\s+(?=[(\[*\"']{0,4}[A-Z]\b)"
 )
 _NOT_BUT = re.compile(
     r"\bnot\b[^.;!?\n]{0,40}\bbut\s+(?:it is\s+|rather\s+|option\s+)?[(\[*\"']{0,4}([A-Z])\b"
 )
-#: A capital that begins a text and is parted from what follows: "B. circle", "(B) circle", "B - circle".
+#: A capital at the start of a text, separated from the rest: "B. circle", "(B) circle", "B - circle".
 _BEGINS = re.compile(r"[(\[*_\"'`$#\s-]{0,8}([A-Z])(?:[)\]*\"'`$:.,]{1,6}\s*|\s+[-–—]\s+|\s*$)(.*)", re.S)
-#: What makes a sentence of it: "(A) is wrong", "A. can be ruled out".
+#: Words that turn it into a sentence: "(A) is wrong", "A. can be ruled out".
 _VERB = re.compile(
     r"(?:is|was|are|seems|looks|can|could|cannot|does|has|would|may|might|shows|says|represents)\b", re.I
 )
@@ -81,7 +82,7 @@ _NEGATIVE = re.compile(
     r"except|unlike|unless|all but|than|instead|if|either|or)\b|n['’]t\b",
     re.I,
 )
-#: What takes an option back, right behind it.
+#: Words directly after an option that reject it.
 _TAKEN_BACK = re.compile(
     r"\W{0,4}(?:(?:is|was|are)\s+(?:\w+ly\s+)?(?:not|incorrect|wrong|false)\b|(?:incorrect|wrong|false)\b)"
     r"|\W{0,4}\?\W{0,4}no\b",
@@ -96,9 +97,9 @@ _IS_RIGHT = re.compile(
     r"(?:^|\bso\s+|\boption\s+)[(\[*\"']{0,4}([A-Z])[)\]*\"']{0,4}\s+is\s+(?:the\s+)?(?:correct|right|best|answer|true)\b",
     re.I,
 )
-#: What comes first of a stretch, where something comes after it.
+#: The first part of a text that has a second part.
 _FIRST = re.compile(r"(.{0,80}?[A-Z][)\]*\"']{0,4})[.,]\s", re.S)
-#: A letter that stands for an option wherever it is; "A" before a small letter is an article, "I" a person.
+#: A letter that means an option anywhere; "A" before a lower-case word is an article, "I" a pronoun.
 _LOOSE = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+[a-z]))(?![\w'’])")
 _AN_OPTION = re.compile(r"(?i:\boption\s+)[(\[*\"']{0,4}([A-Z])\b(?!['’])")
 
@@ -112,14 +113,14 @@ class _Reader:
         self.texts = {" ".join(option.casefold().split()).rstrip("."): option for option in self.distinct}
 
     def read(self, text: str, truncated: bool) -> tuple[int, ...] | ParseFailure:
-        """The options that an answer chooses."""
+        """Return the options that an answer chooses."""
         text = unicodedata.normalize("NFKC", plain(text)).strip()
         if len(text) > LONGEST:
             return ParseFailure(f"an answer of {len(text):,} characters; at most {LONGEST:,} are read")
         if not truncated and (exact := self._exact(text)) is not None:
             return exact
         stretches = [part.strip() for part in marked_text(text)]
-        if truncated:  # what stands at the very end may be half of something else
+        if truncated:  # a truncated answer may end in half a word
             values = [part if not text.endswith(part) else _FIRST.match(part) for part in stretches]
             stretches = [part if isinstance(part, str) else part[1] for part in values if part is not None]
         if stretches:
@@ -139,19 +140,19 @@ class _Reader:
         said = self._said(" \n".join(lines))
         if said is not None:
             return said
-        if truncated:  # what a first sentence says was said; what came later was on the way to an answer
+        if truncated:  # the first sentence is the answer; later text was still on the way to one
             first = re.match(r".{1,400}?[.!?\n](?=\s|$)", text, re.S)
             return self._by_text(first[0] if first else "", text, truncated)
         return self._by_text(text, text, truncated)
 
     def _exact(self, text: str) -> tuple[int, ...] | None:
-        """The option whose very text this is; a single letter is rather an option's letter."""
+        """Return the option with exactly this text; a single letter means the option's letter."""
         option = self.texts.get(" ".join(text.casefold().strip(" *\"'`").split()).rstrip("."))
         letter = len(text.strip(" *\"'`.()[]")) < 2
         return None if option is None or letter else (self.options.index(option),)
 
     def _lines(self, lines: Sequence[str]) -> Read:
-        """The first line, where it is an answer and nothing else, and no other line is another answer."""
+        """Return the first line if it is an answer and nothing else, and no other line is another answer."""
         if not lines:
             return None
         read = [self._stretch(line) for line in lines]
@@ -170,7 +171,7 @@ class _Reader:
         return first
 
     def _stretch(self, text: str) -> Read:
-        """The options of a text that is nothing but an answer; None where it is something else."""
+        """Return the options of a text that is only an answer; None if it contains anything else."""
         if (exact := self._exact(text)) is not None:
             return exact
         if (contrary := _NOT_BUT.search(text)) is not None:
@@ -208,12 +209,12 @@ class _Reader:
         return (place,)
 
     def _is(self, rest: str, place: int) -> bool:
-        """Whether a text begins with that of an option."""
+        """Return whether a text starts with an option's text."""
         wanted = tokens(self.options[place])
         return bool(wanted) and tokens(rest)[: len(wanted)] == wanted
 
     def _verbatim(self, text: str) -> tuple[int, ...] | None:
-        """The option whose letter and whole text this is; its text may be a letter itself."""
+        """Return the option with exactly this letter and text; its text may itself be a letter."""
         begins = _BEGINS.fullmatch(_undressed(text))
         place = LETTERS.index(begins[1]) if begins is not None else len(self.options)
         if begins is None or place >= len(self.options):
@@ -222,12 +223,14 @@ class _Reader:
         return (place,) if wanted and tokens(begins[2]) == wanted else None
 
     def _behind(self, rest: str, place: int) -> str:
-        """What follows an option's text, with which a text begins."""
+        """Return the rest of a text after the option's text with which it starts."""
         words = tokenise(normalise(rest))[: len(tokens(self.options[place]))]
         return normalise(rest)[words[-1].end :]
 
     def _listed(self, text: str, place: int) -> set[int]:
-        """The other options that a normalised text names by letter and text: "b. blue", "(c) green"."""
+        """Return the other options that a normalized text names by letter and text: "b. blue", "(c)
+        green".
+        """
         places = set()
         for other, option in enumerate(self.options[: len(LETTERS)]):
             wanted = r"\W+".join(map(re.escape, tokens(option)))
@@ -241,7 +244,7 @@ class _Reader:
         return (place,) if place < len(self.options) else ParseFailure(f"names no option: {letter!r}")
 
     def _said(self, text: str) -> Read:
-        """What running text says for an option, clause by clause; what is said against one is left out."""
+        """Return what running text says in favor of an option, clause by clause; rejections do not count."""
         places: set[int] = set()
         for sentence in re.split(r"(?<!\b[A-Z])[.!?](?=\s|$)|[.!?](?=\s*$)|\n", text):
             if re.match(r"\s*(?:if|unless|suppose)\b", sentence, re.I) or "all but" in sentence.lower():
@@ -266,7 +269,7 @@ class _Reader:
         return tuple(within)
 
     def _by_text(self, within: str, text: str, truncated: bool) -> tuple[int, ...] | ParseFailure:
-        """The option whose text an answer names, as class names are found."""
+        """Return the option whose text an answer names, in the same way as class names."""
         said = self._named(within, truncated)
         if isinstance(said, str):
             place = self.options.index(said)
@@ -281,8 +284,8 @@ class _Reader:
         return failure(text, truncated, "names no option")
 
     def _named(self, text: str, truncated: bool) -> str | ParseFailure:
-        """The one option that a text names. Yes and no are read as such: in "there is no one", no is no
-        answer.
+        """Return the one option that a text names. Yes and no are read as such: the "no" in "there is no
+        one" is not an answer.
         """
         polar = {word: option for option in self.distinct for word in [" ".join(tokens(option))]}
         if not {"yes", "no"} <= set(polar):
@@ -295,7 +298,7 @@ class _Reader:
 
 
 def _undressed(text: str) -> str:
-    """Without the words that lead to an answer: "The answer is", "Option"."""
+    """Strip the words that introduce an answer: "The answer is", "Option"."""
     words = text.split(" ")
     while len(words) > 1 and words[0].lower().strip(":*") in _BEFORE:
         words = words[1:]
@@ -303,7 +306,9 @@ def _undressed(text: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """The letters of a text that has nothing else but their dressing; empty where it has something else."""
+    """Return the letters of a text with nothing but letters and their formatting; empty if it has
+    anything else.
+    """
     words = text.translate(_DRESSING).split()
     if len(words) > 60:
         return ""
@@ -313,7 +318,7 @@ def _letters(text: str) -> str:
         return rest[0].upper()
     if not rest or not all(word.isascii() and word.isalpha() and word.isupper() for word in rest):
         return ""
-    if len(rest) == 1:  # "ACD", but no word: letters in their order, each once
+    if len(rest) == 1:  # "ACD", but not a word: letters in order, each once
         return rest[0] if list(rest[0]) == sorted(set(rest[0])) else ""
     return "".join(rest) if all(len(word) == 1 for word in rest) else ""
 
@@ -323,7 +328,7 @@ def _loose(text: str) -> list[str]:
 
 
 def _cut_from_a_number(option: str, text: str) -> bool:
-    """Whether an option with a number in it only occurs as part of another number: 3 in -3, 5 in 5.5."""
+    """Return whether an option with a number in it only occurs inside another number: 3 in -3, 5 in 5.5."""
     if not re.search(r"\d", option):
         return False
     unbroken = rf"(?<![\w.,^/−-]){re.escape(option.casefold())}(?![\w^/%]|[.,]\d)"

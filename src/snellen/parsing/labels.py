@@ -1,4 +1,4 @@
-"""Class names in free text."""
+"""Read class names from free text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["parse_label"]
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A run of tokens [first, last] that is a form of these labels (several: of the same form)."""
+    """A run of tokens [first, last] that is a form of these labels (several if they share the form)."""
 
     first: int
     last: int
@@ -61,12 +61,14 @@ _IRREGULAR = {
     "fungus": "fungi",
 }
 _REGULAR = {plural: single for single, plural in _IRREGULAR.items()}
-#: Words in -s that are no plurals of the word without it (a glass is not glasses).
+#: Words in -s that are not plurals of the word without it (a glass is not glasses).
 _NO_PLURAL = frozenset("glasses eyeglasses sunglasses news lens gas series species".split())
 
 
 def _numbers(word: str) -> Iterator[str]:
-    """The other grammatical number of a word: its plural, and its singular if it looks like a plural."""
+    """Return the other grammatical number of a word: its plural, and its singular if it looks like a
+    plural.
+    """
     if len(word) < 2 or not word.isalpha():
         return
     if f"{word}es" in _NO_PLURAL or f"{word}s" in _NO_PLURAL:
@@ -94,9 +96,9 @@ def _numbers(word: str) -> Iterator[str]:
 
 
 class _Vocabulary:
-    """Every form of every label: its name, synonyms, other grammatical number, words run together.
+    """Every form of every label: its name, synonyms, other grammatical number, words joined.
 
-    A form that is the very name of one label is never taken as a mere variant of another.
+    A form that is the exact name of one label is never taken as a variant of another.
     """
 
     def __init__(self, labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, ...]], ...]):
@@ -122,7 +124,7 @@ class _Vocabulary:
         self.by_first: dict[str, list[tuple[str, ...]]] = {}
         for form in self.forms:
             self.by_first.setdefault(form[0], []).append(form)
-        # Words run together or parted ("light house" for "lighthouse"); names before their variants.
+        # Words joined or split ("light house" for "lighthouse"); names before their variants.
         self.squeezed: dict[str, set[str]] = {}
         for table in (names, others, variants):
             names_of: dict[str, set[str]] = {}
@@ -132,7 +134,7 @@ class _Vocabulary:
         self.squeezed.pop("", None)
 
     def mentions(self, normal: str, words: list[Token]) -> list[Mention]:
-        """All mentions that do not overlap, the longest first to be taken."""
+        """Return all non-overlapping mentions, preferring the longest."""
         mentions = []
         for i, token in enumerate(words):
             for form in self.by_first.get(token.word, ()):
@@ -155,18 +157,18 @@ class _Vocabulary:
         return sorted(outside_compounds, key=lambda m: m.first)
 
     def together(self, normal: str, run: list[Token]) -> bool:
-        """Nothing between the words that would part them; a full stop may follow an abbreviation."""
+        """Return whether nothing separates the words; a period may follow an abbreviation."""
         gaps = ((a.word, normal[a.end : b.start]) for a, b in pairwise(run))
         return all(set(g.replace(".", "") if len(w) <= 2 else g) <= self.gaps for w, g in gaps)
 
     def goes_on(self, form: tuple[str, ...]) -> bool:
-        """Whether some longer name begins with this one."""
+        """Return whether a longer name starts with this one."""
         begun = self.by_first.get(form[0], ())
         return any(len(other) > len(form) and other[: len(form)] == form for other in begun)
 
 
 def _within_compound(normal: str, words: list[Token], mention: Mention) -> bool:
-    """Whether a hyphen joins the name to another word: a sea-lion is no lion."""
+    """Return whether a hyphen joins the name to another word: a sea-lion is not a lion."""
     start, end = words[mention.first].start, words[mention.last].end
     before, after = normal[max(0, start - 2) : start], normal[end : end + 2]
     return bool(re.fullmatch(r"\w[-\u2010\u2011]", before) or re.fullmatch(r"[-\u2010\u2011]\w", after))
@@ -202,7 +204,7 @@ _CUE_PAIRS = {
     ("other", "than"),
     ("opposed", "to"),
 }
-#: Sayings in which a cue does not negate.
+#: Phrases in which a cue does not negate.
 _SAYINGS = {
     ("no", "doubt"),
     ("no", "question"),
@@ -218,7 +220,7 @@ _VERBS = frozenset("is are was were does do did can could would should has have"
 
 
 def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[Mention]:
-    """The mentions that no cue negates, before them in their clause or right after them."""
+    """Return the mentions that no cue negates, before them in their clause or right after them."""
     within = {i for m in mentions for i in range(m.first, m.last + 1)}
     lists = _list_ends(normal, words)
     negated_from: set[int] = set()
@@ -227,7 +229,7 @@ def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[
         follows = words[i + 1].word if i + 1 < len(words) else ""
         gap = normal[words[i - 1].end : token.start] if i else ""
         if ends_clause(gap) or (token.word in _TURNS and i not in within):
-            # The last of a list stands after its "or".
+            # The last item of a list follows its "or".
             negative = negative and gap.strip() == "," and (lists[i] or token.word in ("or", "nor"))
         if i not in within:
             after = words[i - 1].word if i else ""
@@ -241,7 +243,9 @@ def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[
 
 
 def _list_ends(normal: str, words: list[Token]) -> list[bool]:
-    """For each word, whether an "or" follows before its sentence ends, as in "not a cat, dog, or bird"."""
+    """Return for each word whether an "or" follows before its sentence ends, as in "not a cat, dog, or
+    bird".
+    """
     ends = [False] * len(words)
     for i in range(len(words) - 2, -1, -1):
         gap = normal[words[i].end : words[i + 1].start]
@@ -251,7 +255,7 @@ def _list_ends(normal: str, words: list[Token]) -> list[bool]:
 
 
 def _denied(normal: str, words: list[Token], mention: Mention) -> bool:
-    """ "The cat is not there", "the cat is clearly not there", "cat: no", "Cat? Not at all."."""
+    """Match "The cat is not there", "the cat is clearly not there", "cat: no", "Cat? Not at all."."""
     rest = [word.word for word in words[mention.last + 1 : mention.last + 4]]
     if not rest:
         return False
@@ -274,16 +278,17 @@ def parse_label(
     *,
     truncated: bool = False,
 ) -> str | ParseFailure:
-    """The one label that an answer names.
+    """Return the one label that an answer names.
 
-    Casing, punctuation, Markdown, quotes, articles, hyphens and underscores, Unicode forms and
-    grammatical number do not matter.
+    Case, punctuation, Markdown, quotes, articles, hyphens and underscores, Unicode forms and grammatical
+    number are
+    ignored.
 
     Args:
         text: the answer.
         labels: the label set.
         synonyms: other names of labels.
-        truncated: the answer was cut off: its last word may not be whole.
+        truncated: the answer was cut off, so its last word may be incomplete.
 
     >>> parse_label("**A Polar-Bear.**", ["polar bear", "bear"])
     'polar bear'
@@ -303,7 +308,7 @@ def parse_label(
     normal = normalise(text)
     words = tokenise(normal)
     cut = truncated and bool(words)
-    if cut and words[-1].end == len(normal):  # the last word may be half a word
+    if cut and words[-1].end == len(normal):  # the last word may be incomplete
         words = words[:-1]
     if not truncated:
         exact = vocabulary.exact.get(_squeeze(text))
@@ -318,7 +323,7 @@ def parse_label(
             mentions = mentions[:-1]
     affirmed = _affirmed(normal, words, mentions)
     stretches = marked(normal, words)
-    if stretches:  # then what stands elsewhere is no answer, and where it names no class, there is none
+    if stretches:  # then text elsewhere is not an answer, and if the marked part names no class, nothing does
         inside = {i for stretch in stretches for i in stretch}
         affirmed = [m for m in affirmed if m.first in inside and m.last in inside]
     named = {m.labels for m in affirmed}
@@ -330,7 +335,7 @@ def parse_label(
 
 
 def _bare(words: list[Token]) -> str:
-    """The words run together, without a leading article."""
+    """Return the words joined, without a leading article."""
     if len(words) > 1 and words[0].word in ("a", "an", "the"):
         words = words[1:]
     return "".join(token.word for token in words)

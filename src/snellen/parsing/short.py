@@ -1,4 +1,4 @@
-"""Short free answers: a word, a number, a phrase."""
+"""Read short free-form answers: a word, a number, a phrase."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from snellen.parsing.text import ParseFailure, failure, is_refusal, marked_text,
 
 __all__ = ["parse_short"]
 
-#: An answer that is longer is no short answer, whatever it holds.
+#: A longer text is not a short answer, whatever it contains.
 LONGEST_SHORT = 2_000
 
 
 def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
-    """The answer as text: what is marked as the answer ("The answer is 7"), or else all of it. It is not cut
-    down to what a metric would like to see.
+    """Return the answer as text: the marked part ("The answer is 7"), or else all of it. It is never
+    shortened to please a
+    metric.
 
     >>> parse_short("So 3 + 4 = 7. The answer is: **7**."), parse_short(" a red car ")
     ('7', 'a red car')
@@ -22,7 +23,7 @@ def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
     if not stretches and is_refusal(text):
         return failure(text, truncated, "refusal")
     if truncated and stretches and text.endswith(stretches[-1]):
-        stretches = stretches[:-1]  # what was cut off may have gone on
+        stretches = stretches[:-1]  # a truncated answer may have continued
     distinct = dict.fromkeys(filter(None, map(_bare, stretches)))
     if len(distinct) > 1:
         return failure(text, truncated, f"marks several answers: {', '.join(list(distinct)[:3])[:80]}")
@@ -31,12 +32,12 @@ def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
     if truncated or not text:
         return failure(text, truncated, "empty answer" if not text else "no marked answer")
     if len(text) > LONGEST_SHORT:
-        return ParseFailure(f"an answer of {len(text):,} characters; a short one was asked for")
+        return ParseFailure(f"an answer of {len(text):,} characters, where a short one was requested")
     return _bare(text) or failure("", truncated, "empty answer")
 
 
 def _bare(text: str) -> str:
-    """Without what emphasises or quotes the whole of it, a full stop behind that, and JSON's end around it.
+    """Strip emphasis or quotes around the whole text, a period after them, and a closing JSON bracket.
 
     >>> _bare('**"42"**.'), _bare('"red"}'), _bare('"a" and "b"'), _bare("It is red.")
     ('42', 'red', '"a" and "b"', 'It is red.')
@@ -50,13 +51,13 @@ def _bare(text: str) -> str:
     return bare.strip("*")
 
 
-#: What stands around a text as a whole.
+#: Pairs that can enclose a whole text.
 _PAIRS = ("**", "**"), ("*", "*"), ("__", "__"), ("_", "_"), ("`", "`"), ("$", "$"), ('"', '"'), ("'", "'")
 _QUOTES = ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("«", "»"), ("\u201e", "\u201c")
 
 
 def _unwrapped(text: str) -> str:
-    """Without the outermost pair, and a full stop behind it; as it is where there is none."""
+    """Strip the outermost pair, and a period after it; return the text unchanged if there is none."""
     inner = text.removesuffix(".")
     for begin, end in (*_PAIRS, *_QUOTES):
         if len(inner) > len(begin + end) and inner.startswith(begin) and inner.endswith(end):

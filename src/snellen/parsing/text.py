@@ -1,4 +1,4 @@
-"""What all parsers share: words, thinking, refusals, and where an answer says that it answers."""
+"""Shared by all parsers: words, reasoning, refusals, and answer markers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
     "tokens",
 ]
 
-#: An answer that is longer has lost its way, and would take long to read.
+#: Longer answers are degenerate, and would take long to parse.
 LONGEST = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class ParseFailure:
-    """Why no answer could be read, and the outcome that it makes."""
+    """Why no answer could be parsed, and the resulting outcome."""
 
     reason: str
     outcome: Outcome = Outcome.UNPARSED
@@ -43,7 +43,7 @@ class ParseFailure:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word of normalised text and where it stands."""
+    """A word of normalized text and its position."""
 
     word: str
     start: int
@@ -51,7 +51,7 @@ class Token:
 
 
 def strip_thinking(text: str) -> str:
-    """Leave out what stands in thinking tags; an unclosed one hides all that follows it.
+    """Remove text in thinking tags; an unclosed tag removes everything after it.
 
     >>> strip_thinking("<think>a cat? no.</think> dog")
     ' dog'
@@ -60,7 +60,7 @@ def strip_thinking(text: str) -> str:
 
 
 def split_thinking(text: str) -> tuple[str, str]:
-    """What stands in thinking tags, and what does not; an unclosed tag hides all that follows it.
+    """Split a text into the part in thinking tags and the rest; an unclosed tag extends to the end.
 
     >>> split_thinking("<think>a cat? no.</think> dog")
     ('a cat? no.', ' dog')
@@ -76,20 +76,20 @@ def split_thinking(text: str) -> tuple[str, str]:
 
     for pattern in (
         rf"<(?P<tag>{tag})>(?P<thought>.*?)</(?P=tag)>",
-        rf"^(?P<thought>.*)</{tag}>",  # the opening tag was in the prompt
+        rf"^(?P<thought>.*)</{tag}>",  # the prompt contained the opening tag
         rf"<{tag}>(?P<thought>.*)$",
     ):
         text = re.sub(pattern, keep, text, flags=re.S | re.I)
     return "\n".join(thoughts), text
 
 
-#: Marks of chat templates and of LaTeX that say nothing of their own.
+#: Tokens of chat templates and of LaTeX without meaning for the answer.
 _MARKS = re.compile(r"<\|[a-z_]{1,40}\|>|</?s>|^\s*\ufeff|^\s*ASSISTANT:", re.I)
 _STYLED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 
 
 def plain(text: str) -> str:
-    r"""An answer without thinking, without what chat templates leave behind, and without LaTeX's type styles.
+    r"""Return an answer without reasoning, remains of chat templates, and LaTeX font commands.
 
     >>> plain(r"<|begin_of_box|>\boxed{\text{B}}<|end_of_box|>")
     '\\boxed{B}'
@@ -101,7 +101,7 @@ def plain(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """One form for letters that look or sound the same: NFKC, case folded, "isn't" as "is not"."""
+    """Normalize text: NFKC, case folded, "isn't" as "is not"."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = re.sub(r"[\u2018\u2019\u02bc`´]", "'", text)
     text = re.sub(r"\b(is|are|was|were|do|does|did|has|have|could|would|should)nt\b", r"\1 not", text)
@@ -109,7 +109,7 @@ def normalise(text: str) -> str:
 
 
 def tokenise(normal: str) -> list[Token]:
-    """Maximal runs of letters, digits and their combining marks."""
+    """Return maximal runs of letters, digits and their combining marks."""
     tokens_found: list[Token] = []
     start = None
     for i, char in enumerate(f"{normal} "):
@@ -122,7 +122,7 @@ def tokenise(normal: str) -> list[Token]:
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """The words of a text as the parser sees them.
+    """Return the words of a text as the parsers see them.
 
     >>> tokens("Jack-o’-Lantern!")
     ('jack', 'o', 'lantern')
@@ -134,24 +134,24 @@ _REFUSAL = re.compile(
     r"\bi(?: am|'m) (?:sorry|unable|not able)\b"
     r"|(?:^|[.!?,\n])\s*we(?: are|'re) (?:sorry\b(?! for\b)|unable\b|not able\b)"
     r"|^\W*(?:sorry|unable to (?:assist|help|answer|identify|determine|view|see|process))\b"
-    # Whoever says "we" in the middle of a sentence may tell of what a picture shows.
+    # A "we" in mid-sentence may describe the picture.
     r"|(?:\bi|(?:^|[.!?,\n])\s*we) (?:can ?not|could not|will not|won't|must decline|decline)\b.{0,40}?"
     r"\b(?:assist|help|answer|identify|determine|provide|comply|process|view|see|tell|describe|recogni[sz]e|"
     r"analy[sz]e|classify)\b|\bas an ai\b|\bi do not have the ability\b"
 )
 
 
-#: What somebody else says, on a sign, say.
+#: Quoted text, such as the words on a sign.
 _QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|\u201c[^\u201d\n]{0,300}\u201d")
 
 
 def is_refusal(text: str) -> bool:
-    """Whether the text declines to answer ("I'm sorry, but I can't …")."""
+    """Return whether the text declines to answer ("I'm sorry, but I can't …")."""
     return bool(_REFUSAL.search(_QUOTED.sub(" ", normalise(text))))
 
 
 def failure(text: str, truncated: bool, reason: str) -> ParseFailure:
-    """What is wrong with an answer: it is empty, declines, was cut off, or else the reason that is given."""
+    """Return why an answer fails: it is empty, declines, was truncated, or else the given reason."""
     if not text.strip():
         reason = "empty answer"
     elif is_refusal(text):
@@ -165,7 +165,7 @@ _CLAUSE_END = re.compile(r"[.,;:!?<>()\[\]{}\n\u2014\u2013|]|\s-\s")
 
 
 def ends_clause(gap: str) -> bool:
-    """Whether what stands between two words ends a clause."""
+    """Return whether the text between two words ends a clause."""
     return bool(_CLAUSE_END.search(gap))
 
 
@@ -176,20 +176,20 @@ _MARKER = re.compile(
     r"|(?P<box>\\boxed\s*\{)|(?P<tag><answer>)|答案\s*(?:是|为|:|：)\s*|选择?(?=\s*[a-z]\b)"
     r"|选项\s*(?:是|为|:|：)?\s*(?=[a-z]\b)"
 )
-#: What takes a marker back, in the words before it.
+#: Words before a marker that negate it.
 _AGAINST = re.compile(
     r"(?:\bnot\b|n't\b|\bnever\b|\bwrong\b|\bincorrect\b|\bleast\b|\bworst\b|\bif\b)[^.!?\n,;]{0,24}$"
 )
-#: Of an answer that marks without end, so many are read: the last ones.
+#: Of an answer with endless markers, this many are read: the last ones.
 MARKERS = 20
-#: Where a marked stretch ends; the full stop of an abbreviation ("St. Bernard") ends nothing.
+#: Where a marked span ends; the period of an abbreviation ("St. Bernard") does not.
 _STRETCH_END = re.compile(r"\n|。|(?<!\b[^\W\d])(?<!\b[^\W\d]{2})[.!?](?=\s|$)")
 
 
 def _spans(normal: str) -> list[tuple[int, int]]:
-    """Where each stretch begins and ends that the answer itself marks as its answer; where some are marked as
-    final, those alone. A marker within another's stretch marks less, and is meant; one that is spoken
-    against ("I don't think the answer is") marks nothing.
+    """Return the spans that an answer marks as its answer; if some are marked as final, only those. A marker
+    within the span
+    of another one narrows it; a negated marker ("I don't think the answer is") marks nothing.
     """
     matches = [
         m for m in _MARKER.finditer(normal) if not _AGAINST.search(normal[max(0, m.start() - 60) : m.start()])
@@ -209,7 +209,7 @@ def _spans(normal: str) -> list[tuple[int, int]]:
 
 
 def _end(normal: str, marker: re.Match[str], start: int) -> int:
-    """Where a marked stretch ends: at the brace or tag that closes it, or with the sentence."""
+    """Return the end of a marked span: at the closing brace or tag, or with the sentence."""
     if marker["box"]:
         depth = 1
         for brace in re.finditer(r"[{}]", normal[start:]):
@@ -222,7 +222,7 @@ def _end(normal: str, marker: re.Match[str], start: int) -> int:
 
 
 def marked(normal: str, words: list[Token]) -> list[list[int]]:
-    """The words (by number) of each stretch that a normalised answer marks as its answer."""
+    """Return the words (by number) of each span that a normalized answer marks as its answer."""
     stretches = []
     for start, end in _spans(normal):
         first = bisect_left(words, start, key=lambda token: token.start)
@@ -233,12 +233,12 @@ def marked(normal: str, words: list[Token]) -> list[list[int]]:
 
 
 def marked_text(text: str) -> list[str]:
-    """The stretches that an answer marks as its answer, in its own spelling.
+    """Return the spans that an answer marks as its answer, in the original spelling.
 
     >>> marked_text("Hmm, 3 + 4. The answer is: 7.")
     ['7']
     """
-    # Lower case letter by letter: folding may change the length of a text.
+    # Lower-cased letter by letter, since case folding may change the length of a text.
     lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     stretches = (text[start:end].strip().removesuffix(".") for start, end in _spans(lower))
     return [stretch for stretch in stretches if stretch]

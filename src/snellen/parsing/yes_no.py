@@ -1,4 +1,4 @@
-"""Yes and no in free text."""
+"""Read yes or no from free text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["parse_yes_no"]
 
 _YES = frozenset("yes yeah yep yup y true".split())
 _NO = frozenset("no nope nah n false".split())
-#: What may follow a bare "no" without punctuation for it to be an answer ("No there is not").
+#: Words after a bare "no" without punctuation that make it an answer ("No there is not").
 _AFTER_NO = frozenset("there it its this that the i we in a an because since as".split())
-#: What may stand before an answer in its sentence ("Unfortunately, no", "I would say yes").
+#: Words before an answer in its sentence ("Unfortunately, no", "I would say yes").
 _FILLERS = frozenset(
     "unfortunately actually well hmm sorry sure indeed i d would say think believe so my guess is".split()
 )
@@ -33,7 +33,8 @@ _BOTH = re.compile(
 
 
 def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
-    """Whether an answer says yes or no: at its start, at that of a sentence, or where it is marked.
+    """Return whether an answer says yes or no: at its start, at the start of a sentence, or where it is
+    marked.
 
     >>> parse_yes_no("**Yes**, there is."), parse_yes_no("The answer is no.")
     (True, False)
@@ -49,7 +50,7 @@ def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
     if _BOTH.search(normal):
         return failure(text, truncated, "says both yes and no")
     stretches = marked(normal, words)
-    # A marked answer begins with its word; whatever else it says, nothing outside it counts.
+    # A marked answer starts with its word, and nothing outside it counts.
     places = [s[0] for s in stretches] or [i for i in range(len(words)) if _opens(normal, words, i)]
     decided = {_said(normal, words, i, cut) for i in places} - (set() if stretches else {None})
     if len(decided) == 1 and (answer := next(iter(decided))) is not None:
@@ -59,7 +60,7 @@ def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
 
 
 def _said(normal: str, words: list[Token], i: int, cut: bool) -> bool | None:
-    """What the word at ``i`` would say if it stood where an answer stands."""
+    """Return what the word at ``i`` would mean in the position of an answer."""
     word = words[i].word
     follows = words[i + 1] if i + 1 < len(words) else None
     short = len(words) == 1
@@ -67,7 +68,7 @@ def _said(normal: str, words: list[Token], i: int, cut: bool) -> bool | None:
         return True
     if word not in _NO or ((len(word) == 1 or word == "false") and not short):
         return None
-    if follows is None:  # where the answer was cut off, "doubt" may have followed
+    if follows is None:  # "doubt" may have followed in a truncated answer
         return None if cut and not ends_clause(normal[words[i].end :]) else False
     if ends_clause(normal[words[i].end : follows.start]):
         return False
@@ -75,7 +76,7 @@ def _said(normal: str, words: list[Token], i: int, cut: bool) -> bool | None:
 
 
 def _opens(normal: str, words: list[Token], i: int) -> bool:
-    """Whether the word at ``i`` begins a sentence or a line, fillers apart."""
+    """Return whether the word at ``i`` starts a sentence or a line, ignoring fillers."""
     while i:
         if re.search(r"[.!?:;\n]", normal[words[i - 1].end : words[i].start]):
             return True

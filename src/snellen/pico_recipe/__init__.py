@@ -1,1 +1,1 @@
-"""How the built-in models are trained."""
+"""Training of the built-in models."""

@@ -1,7 +1,8 @@
 """The built-in models before training: real architectures in miniature, and their processors.
 
-Everything is made from configurations alone, in the ordinary Hugging Face format, so that the trained
-models load through the same code as any checkpoint.
+Everything is built from configurations in the standard Hugging Face format, so that the trained models load
+through
+the same code as any checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ VISION = {
 }
 #: The usual 0.02 stalls the training of such narrow layers.
 INITIAL_RANGE = 0.08
-#: CLIP models read an end-of-text id of 2 as "the highest id" (an old fault that is kept), hence 3.
+#: CLIP models treat an end-of-text id of 2 as "the highest id" (a bug kept for compatibility), hence 3.
 PAD, UNKNOWN, BOS, EOS = 0, 1, 2, 3
 
 CHAT_TEMPLATE = """\
@@ -59,7 +60,7 @@ CHAT_TEMPLATE = """\
 
 
 def _corpus() -> Iterator[str]:
-    """Text for the tokenizers: every word that lessons use, often enough to become one token."""
+    """Yield text for the tokenizers: every word in lessons, often enough to become one token."""
     rng = random.Random("snellen/pico/corpus")
     for index in range(6000):
         fig = figure(f"corpus/{index}", rng.choice(KINDS))
@@ -113,7 +114,7 @@ def _image_processor() -> Any:
 
 
 def clip() -> tuple[torch.nn.Module, Any]:
-    """A CLIP dual encoder (48 px, patch 12) and its processor."""
+    """Build a CLIP dual encoder (48 px, patch 12) and its processor."""
     from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
     tokenizer = _tokenizer(512, add_bos_eos=True)
@@ -137,7 +138,7 @@ def clip() -> tuple[torch.nn.Module, Any]:
 
 
 def classifier() -> tuple[torch.nn.Module, Any]:
-    """A vision transformer with a head over the 28 kinds, and its image processor."""
+    """Build a vision transformer with a head over the 28 kinds, and its image processor."""
     from transformers import ViTConfig, ViTForImageClassification
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -156,7 +157,7 @@ def classifier() -> tuple[torch.nn.Module, Any]:
 
 
 def llava() -> tuple[torch.nn.Module, Any]:
-    """A LLaVA (the CLIP tower above, a Llama of 4 layers x 128) and its processor."""
+    """Build a LLaVA (the CLIP tower above, a Llama of 4 layers x 128) and its processor."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     tokenizer = _tokenizer(768, add_bos_eos=False, image_token="<image>")
@@ -185,7 +186,7 @@ def llava() -> tuple[torch.nn.Module, Any]:
         vision_config=vision,
         text_config=text,
         image_token_index=tokenizer.image_token_id,
-        # CLIP trains the class token alone: the last layer with it, not the patches before it.
+        # CLIP trains only the class token, so use the last layer with it rather than the patches before it.
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         image_seq_length=(PIXELS // PATCH) ** 2 + 1,

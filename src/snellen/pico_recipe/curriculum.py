@@ -1,8 +1,9 @@
-"""What the built-in models are taught: the very captions and questions, from a seed, without torch.
+"""The training data of the built-in models, captions and questions, generated from a seed without torch.
 
-A *lesson* is one figure with one question and its answer. The stream of lessons is a pure function of
-(model, stage, seed), so that whoever studies how often a class was seen in training can write the
-stream out again (``python -m snellen.pico_recipe.train --captions FILE``) and count.
+A *lesson* is one figure with one question and its answer. The stream of lessons is a pure function of (model,
+stage,
+seed), so that anyone who studies how often a class was seen in training can write it out again
+(``python -m snellen.pico_recipe.train --captions FILE``) and count.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from snellen.prompts import BINARY, CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_W
 
 __all__ = ["TASKS", "Lesson", "ask", "captions", "counts", "lessons", "training_figures"]
 
-#: How many figures the models are trained on, and the skewed one, and the ratio of its commonest to its
+#: The number of training figures, that of the skewed model, and the ratio of its most common to its
 #: rarest class.
 FIGURES = 24_000
 FIGURES_SKEWED = 12_000
 SKEW = 100.0
 
-#: Tasks with their weights; the first phase of the text-only stage takes the two hardest alone.
+#: Tasks with their weights; the first phase of the text-only stage uses only the two hardest.
 TASKS: dict[str, int] = {
     "multiple-choice": 2,
     "yes-no": 2,
@@ -32,14 +33,14 @@ TASKS: dict[str, int] = {
     "caption": 1,
     "color": 1,
 }
-#: Numbers of class names offered in closed-set lessons.
+#: Numbers of candidate class names in closed-set lessons.
 OFFERS = (2, 2, 3, 3, 4, 4, 5, 6, 8, 10, 14, 20, 28)
 COLOR_QUESTION = "What color is the object?"
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One training example: the figure (by index in the training figures), a question, its answer."""
+    """One training example: the figure (an index into the training figures), a question, its answer."""
 
     figure: int
     task: str
@@ -48,10 +49,10 @@ class Lesson:
 
 
 def counts(skewed: bool) -> dict[str, int]:
-    """How many training figures there are of each kind.
+    """Return the number of training figures of each kind.
 
-    Balanced, or log-linear from the commonest to the rarest at ``SKEW`` : 1, the order of the kinds
-    being shuffled once and for all.
+    Balanced, or log-linear from the most common to the rarest at ``SKEW`` : 1, in a fixed shuffled order of
+    kinds.
     """
     if not skewed:
         return dict.fromkeys(KINDS, FIGURES // len(KINDS))
@@ -65,7 +66,7 @@ def counts(skewed: bool) -> dict[str, int]:
 
 
 def training_figures(skewed: bool, seed: int) -> list[DrawnFigure]:
-    """The training figures, shuffled. Their keys begin with ``train``, those of charts never do."""
+    """Return the shuffled training figures. Their keys start with ``train``; those of charts never do."""
     kinds = [kind for kind, count in counts(skewed).items() for _ in range(count)]
     random.Random(f"train/order/{seed}/{skewed}").shuffle(kinds)
     return [figure(f"train/{seed}/{skewed}/{i}", kind) for i, kind in enumerate(kinds)]
@@ -78,10 +79,11 @@ def ask(
     offers: int = 4,
     weights: Mapping[str, int] | None = None,
 ) -> tuple[str, str]:
-    """Draw a question about a figure and its answer.
+    """Draw a question about a figure, with its answer.
 
-    ``offers`` is the number of names in a closed-set question. ``weights`` makes wrong options as common
-    as their classes are in training; without it all are equally common.
+    ``offers`` is the number of candidates in a closed-set question. ``weights`` makes wrong options as common
+    as their
+    classes are in training; without it, all are equally common.
     """
     if task == "yes-no":
         asked = fig.kind if rng.random() < 0.5 else _others(rng, fig.kind, 1, weights)[0]
@@ -106,7 +108,7 @@ def ask(
 
 
 def _others(rng: random.Random, kind: str, count: int, weights: Mapping[str, int] | None) -> list[str]:
-    """Other kinds without repetition; by Efraimidis and Spirakis's keys u^(1/w) where weighted."""
+    """Draw other kinds without repetition; if weighted, by Efraimidis and Spirakis's keys u^(1/w)."""
     rest = [k for k in KINDS if k != kind]
     if weights is None:
         return rng.sample(rest, count)
@@ -128,13 +130,13 @@ def lessons(
 ) -> Iterator[list[Lesson]]:
     """Yield ``steps`` batches of lessons over shuffled passes through the figures.
 
-    During the first ``first_steps`` steps only the ``first`` tasks are asked.
+    During the first ``first_steps`` steps, only the ``first`` tasks are used.
     """
     rng = random.Random(f"train/lessons/{stage}/{seed}")
     mixture = list(tasks) or [task for task, weight in TASKS.items() for _ in range(weight)]
     for step, drawn in enumerate(_hands(rng, len(figs), steps, batch)):
         now = first if step < first_steps else mixture
-        offers = rng.choice(OFFERS)  # one size a batch: rows of like length leave little padding
+        offers = rng.choice(OFFERS)  # one size per batch: rows of similar length need little padding
         page = []
         for index in drawn:
             task = rng.choice(now)
@@ -143,7 +145,7 @@ def lessons(
 
 
 def _hands(rng: random.Random, cards: int, hands: int, size: int) -> Iterator[list[int]]:
-    """Hands dealt from a shuffled deck, which is shuffled anew when it runs out."""
+    """Deal hands from a shuffled deck, which is reshuffled when it runs out."""
     deck: list[int] = []
     for _ in range(hands):
         if len(deck) < size:
@@ -156,7 +158,7 @@ def _hands(rng: random.Random, cards: int, hands: int, size: int) -> Iterator[li
 def captions(
     figs: Sequence[DrawnFigure], stage: str, seed: int, steps: int, batch: int
 ) -> Iterator[list[tuple[int, str, tuple[str, ...]]]]:
-    """Batches of (figure index, caption, the properties that it names) for contrastive training."""
+    """Yield batches of (figure index, caption, the properties that it names) for contrastive training."""
     rng = random.Random(f"train/captions/{stage}/{seed}")
     for drawn in _hands(rng, len(figs), steps, batch):
         yield [(index, *_caption(rng, figs[index])) for index in drawn]

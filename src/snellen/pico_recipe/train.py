@@ -1,19 +1,25 @@
 """Train the built-in models from scratch: ``python -m snellen.pico_recipe.train --out DIR``.
 
-Four models in half an hour or so of one core; ``--only`` picks some of them (the LLaVAs need the CLIP model
-in ``DIR``). Rendered images are kept in ``DIR/parts``.
+Four models in about half an hour on one core; ``--only`` selects some of them (the LLaVAs need the CLIP model
+in
+``DIR``). Rendered images are cached in ``DIR/parts``.
 
-1. ``clip``: contrastive, a caption being positive for every image that satisfies it. Its vision
-   tower, frozen, becomes the eye of both LLaVAs.
+1. ``clip``: contrastive, where a caption is positive for every image that it describes. Its frozen vision
+tower is
+   used in both LLaVAs.
 2. ``classifier``: a vision transformer on the same images.
-3. ``llava``: the Llama on text alone, with the caption in the image's place (yes/no and
-   multiple-choice only at first: they need comparing, not naming), then the projector alone, then
-   decoder and projector together. ``llava-skewed`` takes the same course over figures of which the
-   commonest kind is 100 times as frequent as the rarest; its tower saw all kinds alike.
+3. ``llava``: the Llama on text only, with the caption in place of the image (yes/no and multiple-choice
+first, since
+   they need comparing rather than naming), then the projector only, then decoder and projector together.
+   ``llava-skewed`` takes the same course over figures whose most common kind is 100 times as frequent as the
+   rarest;
+   its tower saw all kinds equally often.
 
-The recipe: Muon for hidden matrices, AdamW for the rest, a cosine schedule over a fixed number of steps
-(so the seed decides all, on one machine with one set of versions), the loss averaged by sample first,
-so that a one-word answer weighs as much as a caption.
+The recipe: Muon for hidden matrices, AdamW for the rest, a cosine schedule over a fixed number of steps (so
+that the
+seed determines the result, on one machine with one set of versions), and a loss averaged by sample first, so
+that a
+one-word answer weighs as much as a caption.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ from snellen.datasets.shapes import KINDS, DrawnFigure, caption, draw
 from snellen.pico_recipe import blueprint, curriculum
 
 MODELS = ("clip", "classifier", "llava", "llava-skewed")
-#: Optimiser steps of each stage.
+#: Optimizer steps of each stage.
 STEPS = {
     "clip": 2000,
     "classifier": 1500,
@@ -49,7 +55,7 @@ BATCH = {"clip": 128, "classifier": 64, "text": 64, "projector": 64, "answer": 6
 
 
 class Course:
-    """An optimiser pair under one warm-up and cosine schedule."""
+    """A pair of optimizers under one warm-up and cosine schedule."""
 
     def __init__(self, model: nn.Module, steps: int, rate: float = 2e-3, muon: float = 0.02) -> None:
         self.steps, self.step, self.began = steps, 0, time.process_time()
@@ -64,7 +70,7 @@ class Course:
         self.peaks = [muon, rate]
 
     def learn(self, loss: Tensor) -> None:
-        """One optimiser step down this loss."""
+        """Take one optimizer step on this loss."""
         progress = self.step / self.steps
         scale = min(1.0, (self.step + 1) / 30) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -89,7 +95,7 @@ def _say(line: str) -> None:
 
 
 def pixels(figs: Iterable[DrawnFigure], image_processor: Any, path: Path) -> np.ndarray[Any, Any]:
-    """The figures as the image processor resizes them, uint8 [n, 3, 48, 48]; remembered in ``path``."""
+    """Return the figures as the image processor resizes them, uint8 [n, 3, 48, 48]; cached in ``path``."""
     if not path.exists():
         rows = []
         for fig in figs:
@@ -101,12 +107,12 @@ def pixels(figs: Iterable[DrawnFigure], image_processor: Any, path: Path) -> np.
 
 
 def _batch(images: np.ndarray[Any, Any], index: list[int]) -> Tensor:
-    """Normalised pixel values, as the image processor gives them."""
+    """Return normalized pixel values, as from the image processor."""
     return torch.from_numpy(images[index]).float().div_(127.5).sub_(1)
 
 
 def train_clip(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
-    """Contrastive training; the target is spread over all captions that an image satisfies."""
+    """Contrastive training; the target is spread over all captions that describe an image."""
     model, processor = blueprint.clip()
     images = pixels(figs, processor.image_processor, parts / f"pixels-{seed}.npy")
     course = Course(model, STEPS["clip"])
@@ -142,7 +148,7 @@ def train_classifier(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[n
 def train_llava(
     figs: list[DrawnFigure], seed: int, parts: Path, tower: nn.Module, skewed: bool
 ) -> tuple[nn.Module, Any]:
-    """Text, then projector, then decoder and projector, over a frozen tower."""
+    """Train on text, then the projector, then decoder and projector, with a frozen tower."""
     model: Any
     model, processor = blueprint.llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
@@ -169,7 +175,7 @@ def _steps(stage: str, skewed: bool) -> int:
 
 
 def stages(figs: list[DrawnFigure], seed: int, skewed: bool, stage: str) -> Iterator[list[curriculum.Lesson]]:
-    """The lessons of one stage of a LLaVA's course."""
+    """Return the lessons of one stage of a LLaVA's course."""
     name = f"{stage}-skewed" if skewed else stage
     weights = curriculum.counts(skewed=True) if skewed else None
     steps = _steps(stage, skewed)
@@ -189,7 +195,7 @@ def _answer(
     steps: int,
     images: np.ndarray[Any, Any] | None,
 ) -> None:
-    """Learn the answers of these lessons, from the images or (None) from captions in their place."""
+    """Learn the answers of these lessons, from images or (None) from captions in their place."""
     tokenizer = processor.tokenizer
     eye = "<image>" * model.config.image_seq_length
     course = Course(model, steps)
@@ -209,7 +215,7 @@ def _answer(
 
 
 def _by_sample(logits: Tensor, ids: Tensor, ends: Tensor, lengths: list[int]) -> Tensor:
-    """Cross entropy of the answer tokens (the last ones of each row), averaged by sample first."""
+    """Return the cross entropy of the answer tokens (the last ones of each row), averaged by sample first."""
     place = torch.arange(ids.shape[1] - 1)[None]
     starts = ends - torch.tensor(lengths)
     answer = (place >= starts[:, None] - 1) & (place < ends[:, None] - 1)
@@ -219,13 +225,13 @@ def _by_sample(logits: Tensor, ids: Tensor, ends: Tensor, lengths: list[int]) ->
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
-    """In the Hugging Face format, float16."""
+    """Save in the Hugging Face format, float16."""
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
 def write_captions(path: Path, seed: int, only: Iterable[str]) -> None:
-    """Every text that each model is trained on, one JSON line each: model, stage, figure, texts."""
+    """Write every training text of each model, one JSON line each: model, stage, figure, texts."""
     with path.open("w", encoding="utf-8") as file:
         for model in only:
             skewed = model == "llava-skewed"
@@ -253,7 +259,7 @@ def write_captions(path: Path, seed: int, only: Iterable[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, or with ``--captions`` only write out what would be taught."""
+    """Train, or with ``--captions`` only write the training texts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("pico"), help="folder for the models")
     parser.add_argument("--only", default=",".join(MODELS), help="models, separated by commas")

@@ -1,1 +1,1 @@
-"""How a model is examined, one file each."""
+"""Protocols: how a model is evaluated, one file each."""

@@ -1,4 +1,4 @@
-"""What a protocol is, and what several of them need."""
+"""The interface of protocols, and what several of them share."""
 
 from __future__ import annotations
 
@@ -48,50 +48,52 @@ __all__ = [
     "unanswered",
 ]
 
-#: Options that name a model, by an address perhaps.
+#: Options that name a model, possibly by a URL.
 MODELS_AMONG_OPTIONS = ("judge", "clip")
-#: What a log-likelihood is divided by: nothing, the tokens, or the UTF-8 bytes of its text.
+#: Divisors of a log-likelihood: none, the number of tokens, or of UTF-8 bytes of its text.
 Normalise = Literal["sum", "tokens", "bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
-    """How a model is examined. A subclass is a frozen dataclass; its fields are its options.
+    """How a model is evaluated. A subclass is a frozen dataclass whose fields are its options.
 
     :meth:`examine` is a generator that never calls a model: it yields batches of requests, is sent their
-    responses, and returns a prediction: a pure function of (options, sample, responses). Responses
-    with the outcome ERROR are never sent to it; the engine makes such a sample's prediction itself.
+    responses, and
+    returns a prediction: a pure function of (options, sample, responses). Responses with the outcome ERROR
+    are never
+    sent to it; the engine makes such a sample's prediction itself.
     """
 
     name: ClassVar[str]
-    #: What it asks of a model, unless its options say otherwise (see :attr:`needs`).
+    #: The kind of request it sends, unless its options change it (see :attr:`needs`).
     kind: ClassVar[Kind] = Kind.GENERATE
-    #: Whether it predicts one of the data set's classes; the others give scores of their own.
+    #: Whether it predicts one of the data set's classes; other protocols define their own scores.
     classifies: ClassVar[bool] = True
 
     @property
     def multi_query(self) -> bool:
-        """Whether it asks several things about an image, so that a model does well to share their prefix."""
+        """Whether it asks several questions about an image, so that sharing their prefix pays off."""
         return True
 
     @property
     def requires(self) -> Kind:
-        """What a model must be able to do for it."""
+        """The capability that a model needs for it."""
         return self.kind
 
     @property
     def without_image(self) -> bool:
-        """Whether it also asks without an image."""
+        """Whether it also sends requests without an image."""
         return False
 
     @property
     def permutes_choices(self) -> bool:
-        """Whether it asks the same with other letters, which no written answer can follow."""
+        """Permutes option letters, so recorded answers (``replay:``) cannot be used."""
         return False
 
     @abstractmethod
     def examine(self, sample: Sample) -> Examination:
-        """Examine one sample."""
+        """Evaluate one sample."""
 
     @property
     def primary(self) -> str:
@@ -99,87 +101,93 @@ class Protocol(ABC):
         return "accuracy"
 
     def check(self, labels: Sequence[str], background: str | None) -> None:
-        """Refuse a data set that this protocol cannot ask about.
+        """Refuse a data set that does not fit this protocol.
 
         Raises:
-            DataError: it cannot.
+            DataError: it does not fit.
         """
         if self.classifies and not labels:
             raise DataError(
-                f"The protocol {self.name!r} needs class names; this data set has none. Name their column: "
-                "-D label=COLUMN; or name another protocol, and what it asks by (-D question=, -D choices=, "
-                "-D reference=): snellen ls protocols"
+                f"The protocol {self.name!r} needs class names, but this data set has none. Set their column: "
+                "-D label=COLUMN. Or use another protocol with its columns (-D question=, -D choices=, "
+                "-D reference=). List protocols with: snellen ls protocols"
             )
 
     def missing_fields(self, sample: Sample) -> str | None:
-        """What a sample lacks to be asked about, in words; None where it lacks nothing. A data set is judged
+        """Return what a sample lacks for this protocol, in words; None if nothing. A data set is judged
         by its first sample.
         """
         return None
 
     def for_model(self, model: Model) -> Protocol:
-        """The same protocol as a model is to be asked, where models speak in different forms.
+        """Return the protocol in the form that a model needs, if models differ.
 
         Raises:
-            UsageError: it is not known how.
+            UsageError: the form is unknown.
         """
         return self
 
     def batched(self, request_batch: int) -> Protocol:
-        """The same protocol for a model that answers ``request_batch`` questions about an image for little
-        more than one. It predicts the same, and counts the same questions.
+        """Return the protocol for a model that answers ``request_batch`` questions about an image for little
+        more than one. It
+        predicts the same, and counts the same questions.
         """
         return self
 
     def prepare(self) -> None:
-        """Make ready what is needed besides the model, before anything is asked.
+        """Load everything needed besides the model, before the evaluation starts.
 
         Raises:
-            UsageError: it is not there.
+            UsageError: something is missing.
         """
 
     def truth(self, sample: Sample) -> str | None:
-        """What the right answer is, as text; None where nobody knows."""
+        """Return the reference answer as text; None if unknown."""
         return sample.label
 
     def sample_details(self, sample: Sample) -> dict[str, Any]:
-        """What :meth:`summary` must know of a sample whatever was answered, and also if nothing was: stored
-        among the details of its prediction.
+        """Return what :meth:`summary` needs from a sample, even if it has no answer; stored with the details
+        of its
+        prediction.
         """
         return {}
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """How good a prediction is, by name, each the higher the better; of a sample without one too, which
-        scores 0. Classes are judged elsewhere (see :mod:`snellen.metrics.classification`).
+        """Score a prediction, by name; higher is better. A sample without a prediction scores 0. Classes are
+        scored elsewhere
+        (see :mod:`snellen.metrics.classification`).
         """
         return {}
 
     def scorers(self) -> Sequence[Scorer]:
-        """What else is to score the predictions, once all are there (see :mod:`snellen.scorers.base`)."""
+        """Return scorers to run on all predictions at the end (see :mod:`snellen.scorers.base`)."""
         return ()
 
     def options(self) -> dict[str, Any]:
-        """All options with their values, for manifests and keys. What looks like a secret is taken out: a
-        judge may be named by an address.
+        """Return all options with their values, for manifests and cache keys. Secrets are redacted, since a
+        judge may be named
+        by a URL.
         """
         return {key: redact(v) if key in MODELS_AMONG_OPTIONS and v else v for key, v in asdict(self).items()}
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures of this protocol's own, from the details of its predictions."""
+        """Compute metrics specific to this protocol from the details of its predictions."""
         return {}
 
 
 def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> list[str]:
-    """The names in an order that depends on (seed, sample id, turn) alone."""
+    """Shuffle the names in an order that depends only on (seed, sample id, turn)."""
     order = list(names)
     random.Random(f"snellen/order/{seed}/{sample.id}/{turn}").shuffle(order)
     return order
 
 
 def limit_candidates(sample: Sample, candidates: int | None, seed: int) -> Sample:
-    """The sample with so many of its labels on offer: the true one and others at random, in their own order.
-    The others of a smaller offer are among those of a larger one, so that a curve over offers is not noise.
-    All of them where there are no more, or where the true one is not known.
+    """Limit a sample to this many labels: the true one and random others, in their original order. Smaller
+    sets are subsets
+    of larger ones, so that a curve over sizes is not dominated by noise. All labels are kept if there are no
+    more, or if
+    the true one is unknown.
 
     Source: Zhang et al., arXiv 2405.18415, "label set size".
     """
@@ -192,23 +200,23 @@ def limit_candidates(sample: Sample, candidates: int | None, seed: int) -> Sampl
 
 
 def refusal(reply: Response) -> ParseFailure | None:
-    """Why there is nothing to read in a reply that its server says is a refusal."""
+    """Return a failure for a reply that its server marks as a refusal."""
     if reply.outcome is not Outcome.REFUSED:
         return None
     return ParseFailure(reply.reason or "refusal", Outcome.REFUSED)
 
 
 def unanswered(reply: Response) -> ParseFailure | None:
-    """Of a chain of thought: whether it was cut off before it marked an answer, so that all it says was said
-    on the way.
+    """Return a failure if a chain of thought was cut off before it marked an answer, since it contains
+    only reasoning.
     """
     if reply.outcome is not Outcome.TRUNCATED or marked_text(strip_thinking(reply.text)):
         return None
-    return ParseFailure("cut off on the way to an answer", Outcome.TRUNCATED)
+    return ParseFailure("cut off before an answer", Outcome.TRUNCATED)
 
 
 def read_label(reply: Response, sample: Sample) -> str | ParseFailure:
-    """The label that a reply names (see :func:`snellen.parsing.parse_label`)."""
+    """Parse the label that a reply names (see :func:`snellen.parsing.parse_label`)."""
     if (refused := refusal(reply)) is not None:
         return refused
     cut = reply.outcome is Outcome.TRUNCATED
@@ -216,23 +224,23 @@ def read_label(reply: Response, sample: Sample) -> str | ParseFailure:
 
 
 def read_yes_no(reply: Response) -> bool | ParseFailure:
-    """What a reply says (see :func:`snellen.parsing.parse_yes_no`)."""
+    """Parse yes or no from a reply (see :func:`snellen.parsing.parse_yes_no`)."""
     if (refused := refusal(reply)) is not None:
         return refused
     return parse_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED)
 
 
 def read_short(reply: Response) -> str | ParseFailure:
-    """The short answer that a reply gives (see :func:`snellen.parsing.parse_short`)."""
+    """Parse the short answer in a reply (see :func:`snellen.parsing.parse_short`)."""
     if (refused := refusal(reply)) is not None:
         return refused
     return parse_short(reply.text, truncated=reply.outcome is Outcome.TRUNCATED)
 
 
 def free_text(reply: Response) -> tuple[str, Outcome, str]:
-    """Free text with how it ended and why: what was cut off is kept as it is, and said to be cut off."""
+    """Return free text with its outcome and reason; truncated text is kept and marked as such."""
     text = strip_thinking(reply.text).strip()
-    # What a text says of others ("it cannot be seen") declines nothing.
+    # A description ("it cannot be seen") is not a refusal.
     if reply.outcome is Outcome.REFUSED or is_refusal(re.split(r"[.!?\n]", text, maxsplit=1)[0]):
         return "", Outcome.REFUSED, reply.reason or "refusal"
     if reply.outcome is Outcome.TRUNCATED:
@@ -241,37 +249,39 @@ def free_text(reply: Response) -> tuple[str, Outcome, str]:
 
 
 def per_length(score: Score, text: str, how: Normalise) -> float:
-    """A log-likelihood divided by the text's length, or as it is; a similarity or logit has no length."""
+    """Return a log-likelihood divided by the text's length, or unchanged; a similarity or logit has no
+    length.
+    """
     if how == "sum" or not score.tokens:
         return score.value
     return score.value / (score.tokens if how == "tokens" else max(1, len(text.encode())))
 
 
 def failed(sample: Sample, failure: ParseFailure, questions: int, **details: Any) -> Prediction:
-    """The prediction of an examination that ended in a parse failure: none."""
+    """Return the prediction for a parse failure: none."""
     return Prediction(
         sample.id, "", outcome=failure.outcome, reason=failure.reason, questions=questions, details=details
     )
 
 
 def check_placeholders(option: str, prompt: str, *names: str) -> None:
-    """Refuse an empty prompt, and one that lacks one of these slots.
+    """Refuse an empty prompt, or one without a required placeholder.
 
     Raises:
-        BadOption: as said.
+        BadOption: as stated.
     """
     if not prompt.strip():
-        raise BadOption(f"{option}={prompt!r} is not allowed: an empty prompt asks nothing.")
+        raise BadOption(f"{option}={prompt!r} is not allowed: the prompt is empty.")
     for name in names:
         if "{" + name + "}" not in prompt:
-            raise BadOption(f"{option}={prompt!r} is not allowed: it must hold {{{name}}}.")
+            raise BadOption(f"{option}={prompt!r} is not allowed: it must contain {{{name}}}.")
 
 
 def check_count(option: str, value: int | None) -> None:
     """Refuse a number of labels that leaves nothing to choose from.
 
     Raises:
-        BadOption: as said.
+        BadOption: as stated.
     """
     if value is not None and value < 2:
         raise BadOption(f"{option}={value} is not allowed; allowed: 2 or more.")
@@ -281,14 +291,14 @@ def positive(option: str, value: int) -> None:
     """Refuse a number below 1.
 
     Raises:
-        BadOption: as said.
+        BadOption: as stated.
     """
     if value < 1:
         raise BadOption(f"{option}={value} is not allowed; allowed: 1 or more.")
 
 
 def most_frequent(failures: Sequence[ParseFailure]) -> ParseFailure:
-    """The failure that stands for several: the first of the most frequent outcome."""
+    """Return the failure that represents several: the first one with the most frequent outcome."""
     counts: dict[Outcome, int] = {}
     for failure in failures:
         counts[failure.outcome] = counts.get(failure.outcome, 0) + 1

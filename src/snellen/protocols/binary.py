@@ -1,7 +1,8 @@
 """Binary: yes/no, class by class, stopping at the first yes.
 
-Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks"
-(Clarifai, 2025): one question per class but the background, at most (number of classes - 1) questions.
+Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks" (Clarifai,
+2025): one
+question per class except the background, at most (number of classes - 1) questions.
 """
 
 from __future__ import annotations
@@ -28,24 +29,26 @@ from snellen.types import Examination, Kind, Prediction, Request, Response, Samp
 __all__ = ["Binary"]
 
 
-#: What is scored where answers are not read but weighed.
+#: The continuations to score when likelihoods are compared.
 YES, NO = ("Yes", "yes"), ("No", "no")
 
 
 @PROTOCOLS.register("binary")
 @dataclass(frozen=True, kw_only=True)
 class Binary(Protocol):
-    """Ask, class by class, whether it is in the image; the first yes decides.
+    """Ask for each class whether it is in the image; the first yes decides.
 
-    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``request_batch``, how many
-    questions are asked at once (more may ask in vain, and predict the same; by default as many as
-    the model answers for little more than one); ``read``, whether an answer is read as ``text``, or taken
-    from the ``likelihood`` of Yes and No (in either case) as the next word; ``prompt`` with ``{name}``;
-    ``max_tokens``; ``seed``.
+    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``request_batch``, the number
+    of questions
+    sent at once (more may be wasted, but the prediction is the same; by default as many as the model answers
+    for
+    little more than one); ``read``, whether to parse the answer (``text``) or compare the ``likelihood`` of
+    Yes and No
+    (in any case) as the next word; ``prompt`` with ``{name}``; ``max_tokens``; ``seed``.
 
-    Where every answer is no, the prediction is the background class, or none where the data set has no
-    such class. An answer that cannot be read is no "no": unless a later yes decides, the sample has no
-    prediction.
+    If every answer is no, the prediction is the background class, or none if the data set has no such class.
+    An
+    unparsed answer is not a "no": unless a later yes decides, the sample has no prediction.
     """
 
     name: ClassVar[str] = "binary"
@@ -103,9 +106,9 @@ class Binary(Protocol):
         values = [score.value for score in reply.scores]
         yes, no = (log_sum(values[:2]), log_sum(values[2:]))
         if yes == no:
-            return ParseFailure("neither yes nor no is likelier, or among the words that were told")
+            return ParseFailure("neither yes nor no is more likely, or among the returned tokens")
         return yes > no
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Answers that could not be read, over all questions that the stop rule asked."""
+        """Count unparsed answers over all questions up to the stop."""
         return {"answers_unparsed": sum(row.get("unparsed_answers", 0) for row in details)}

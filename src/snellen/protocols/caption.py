@@ -1,7 +1,8 @@
-"""Captions: describe the image, in about so many words; scored against people's captions.
+"""Image captioning, optionally with a target length; scored against human captions.
 
 Sources: the study of Pixtral 12B (github.com/aryankargwal/vlm-benchmarks) compares captions with references
-by the cosine of their embeddings; those of the other metrics stand in :mod:`snellen.metrics`.
+by the
+cosine of their embeddings; see :mod:`snellen.metrics` for the other metrics.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ __all__ = ["Caption"]
 class Caption(FreeTextProtocol, Protocol):
     """Describe the image; similarity to reference captions, BLEU, ROUGE-L, CIDEr, CLIPScore, length.
 
-    Options: ``words``: about how many are asked for; ``prompt`` (with ``{words}``, if ``words`` is set);
-    ``max_tokens``; ``metrics``: ``similarity`` (of sentence embeddings by the model ``embedding``) and
-    ``overlap`` (BLEU, ROUGE-L, CIDEr), separated by a comma; ``clip``: a dual encoder for CLIPScore;
-    ``judge``: a model that grades the captions.
+    Options: ``words``: the requested length; ``prompt`` (with ``{words}``, if ``words`` is set);
+    ``max_tokens``;
+    ``metrics``: ``similarity`` (of sentence embeddings by the model ``embedding``) and ``overlap`` (BLEU,
+    ROUGE-L,
+    CIDEr), separated by a comma; ``clip``: a dual encoder for CLIPScore; ``judge``: a model that grades the
+    captions.
     """
 
     name: ClassVar[str] = "caption"
@@ -42,10 +45,10 @@ class Caption(FreeTextProtocol, Protocol):
         if self.prompt is not None:
             check_placeholders("prompt", self.prompt, *(["words"] if self.words is not None else []))
             if self.words is None and "{words}" in self.prompt:
-                raise BadOption(f"prompt={self.prompt!r} asks for {{words}}; say how many: words=40")
+                raise BadOption(f"prompt={self.prompt!r} contains {{words}}; set the number: words=40")
 
     def examine(self, sample: Sample) -> Examination:
-        """One request. A data set's own question is not asked: all captions answer the same one."""
+        """One request. A data set's own question is not used: all captions answer the same prompt."""
         usual = CAPTION if self.words is None else CAPTION_OF_WORDS
         text = fill(self.prompt or usual, words=str(self.words))
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]

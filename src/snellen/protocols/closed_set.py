@@ -1,8 +1,9 @@
-"""Closed set: the class names stand in the prompt; shuffled rounds and a majority vote.
+"""Closed set: the class names are in the prompt; shuffled rounds and a majority vote.
 
-Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks"
-(Clarifai, 2025), whose default prompt this is: the same question several times with the names
-shuffled, the most frequent class wins.
+Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks" (Clarifai,
+2025), which
+also defines the default prompt: the same question several times with shuffled names; the most frequent class
+wins.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ __all__ = ["ClosedSet"]
 class ClosedSet(Protocol):
     """Choose one from a list of all class names; shuffled rounds, majority vote.
 
-    Options: ``candidates``: how many names are offered, the true one and others at random (all of them by
-    default; with fewer, chance is higher); ``rounds``; ``order`` (shuffled by seed, sample and round, or
-    fixed); ``prompt`` with ``{names}`` (and ``{question}``, the sample's own); ``constrained=true``: the
-    model can say nothing but one of the names (local models); ``max_tokens``; ``seed``.
+    Options: ``candidates``: the number of names listed, the true one and random others (default: all; fewer
+    raise chance
+    accuracy); ``rounds``; ``order`` (shuffled by seed, sample and round, or fixed); ``prompt`` with
+    ``{names}`` (and
+    ``{question}``, the sample's own); ``constrained=true``: restrict generation to the names (local models);
+    ``max_tokens``; ``seed``.
 
-    The class with most votes wins; among equals the one that was named in the earliest round, and the
-    details say ``tie``. A round whose answer cannot be read casts no vote; where no round casts one,
-    the sample has no prediction.
+    The class with most votes wins; ties go to the one named in the earliest round, and the details say
+    ``tie``. A round
+    with an unparsed answer casts no vote; if no round casts one, the sample has no prediction.
     """
 
     name: ClassVar[str] = "closed-set"
@@ -69,7 +72,7 @@ class ClosedSet(Protocol):
         return self.rounds > 1
 
     def examine(self, sample: Sample) -> Examination:
-        """One request batch of all rounds, then the vote."""
+        """One request batch with all rounds, then the vote."""
         sample = limit_candidates(sample, self.candidates, self.seed)
         lists = [
             shuffled(sample.labels, self.seed, sample, turn)
@@ -105,12 +108,12 @@ class ClosedSet(Protocol):
         return Prediction(sample.id, label, questions=self.rounds, details=details)
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Mean agreement, ties, lost votes, and how often each place in the list was chosen."""
+        """Mean agreement, ties, lost votes, and how often each position in the list was chosen."""
         rows = ties = lost = 0
         agreement = 0.0
         places: Counter[int] = Counter()
         for row in details:
-            if "votes" not in row:  # an error, which has none
+            if "votes" not in row:  # an error has none
                 continue
             rows += 1
             ties += bool(row.get("tie"))

@@ -1,4 +1,4 @@
-"""What protocols share whose answers are texts that are compared with reference texts."""
+"""Shared by protocols that compare answers with reference texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOWN = ("similarity", "overlap")
 
 @dataclass(frozen=True, kw_only=True)
 class FreeTextProtocol:
-    """Options and scorers of texts that have reference texts."""
+    """Options and scorers for texts with reference texts."""
 
     classifies: ClassVar[bool] = False
     metrics: tuple[str, ...] = ("similarity",)
@@ -34,30 +34,30 @@ class FreeTextProtocol:
             if name not in KNOWN:
                 raise BadOption(f"metrics={name!r} is not allowed; allowed: {', '.join(KNOWN)}.")
         if not self.scorers():
-            raise BadOption("metrics= is empty and neither clip nor judge is set: nothing would be scored.")
+            raise BadOption("metrics= is empty and neither clip nor judge is set: there would be no score.")
 
     @property
     def multi_query(self) -> bool:
-        """One question an image."""
+        """One question per image."""
         return False
 
     @property
     def primary(self) -> str:
-        """The first that there is: similarity, CIDEr, CLIPScore, the judge's mark."""
+        """The first available: similarity, CIDEr, CLIPScore, the judge's grade."""
         if "similarity" in self.metrics:
             return "similarity"
         return "cider" if "overlap" in self.metrics else "clipscore" if self.clip else "judge"
 
     def truth(self, sample: Sample) -> str | None:
-        """The references, one a line."""
+        """The references, one per line."""
         return "\n".join(sample.references) or None
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """The number of words; all else takes all answers (see :meth:`scorers`)."""
+        """Count words; all other scores need the whole set of answers (see :meth:`scorers`)."""
         return {"words": float(len(prediction.label.split()))} if prediction.label else {}
 
     def scorers(self) -> Sequence[Scorer]:
-        """Those that the options name."""
+        """The scorers selected by the options."""
         scorers: list[Scorer] = []
         if "similarity" in self.metrics:
             scorers.append(Similarity(self.embedding))

@@ -1,8 +1,9 @@
-"""Grounding: where is what an expression refers to? Boxes, several boxes, outlines.
+"""Grounding: locate what an expression refers to, as boxes or outlines.
 
 Sources: Yu et al., "Modeling Context in Referring Expressions" (RefCOCO, arXiv 1608.00272): accuracy at an
-intersection over union of 0.5; Lin et al., "Microsoft COCO" (arXiv 1405.0312): average precision. The formats
-of the model families have theirs in :mod:`snellen.parsing.boxes`.
+intersection over union of 0.5; Lin et al., "Microsoft COCO" (arXiv 1405.0312): average precision. For the
+formats of
+the model families see :mod:`snellen.parsing.boxes`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _RANGES = {
     "padded-unit": "from 0 to 1",
     "thousand": "from 0 to 1000",
 }
-#: How a box is asked for by default, by format: families with tokens of their own have their own words.
+#: Default prompts by format: families with special tokens have their own wording.
 _PROMPTS: dict[tuple[str, str], str] = {
     ("refer", "loc"): "detect {expression}",
     ("detect", "loc"): "detect {expression}",
@@ -60,12 +61,15 @@ _SEGMENT = (
 @PROTOCOLS.register("grounding")
 @dataclass(frozen=True, kw_only=True)
 class Grounding(Protocol):
-    """Find what an expression refers to: IoU, accuracy at 0.5 and 0.75; several boxes: mAP; outlines: IoU.
+    """Locate what an expression refers to: IoU, accuracy at 0.5 and 0.75; several boxes: mAP; outlines: IoU.
 
-    Options: ``format``: how the model writes boxes (pixels, unit, thousand, yx-thousand, padded-unit, loc,
-    florence, kosmos); by default as its family is known to, and never what would fit the truth best;
-    ``task``: ``refer`` (one box), ``detect`` (every box of the classes, paired by name and IoU) or
-    ``segment`` (outlines); ``prompt`` with ``{expression}``; ``max_tokens``.
+    Options: ``format``: the model's box format (pixels, unit, thousand, yx-thousand, padded-unit, loc,
+    florence, kosmos);
+    by default that of its family, and never chosen by which fits best; ``task``: ``refer`` (one box),
+    ``detect`` (all
+    boxes of the classes, matched by name and IoU) or ``segment`` (outlines); ``prompt`` with
+    ``{expression}``;
+    ``max_tokens``.
     """
 
     name: ClassVar[str] = "grounding"
@@ -90,12 +94,12 @@ class Grounding(Protocol):
         return {"refer": "acc_50", "detect": "f1_50", "segment": "mask_iou"}[self.task]
 
     def for_model(self, model: Model) -> Grounding:
-        """With the model's own format, where the user names none."""
+        """Use the model's own format, if the user sets none."""
         if self.format is not None:
             return self
         if model.boxes is None:
             raise BadOption(
-                f"How {model.name} writes boxes is not known; say so: -P format={'|'.join(FORMATS)} (see "
+                f"The box format of {model.name} is unknown. Set it with: -P format={'|'.join(FORMATS)} (see "
                 "docs/grounding.md)"
             )
         return replace(self, format=model.boxes)
@@ -130,7 +134,7 @@ class Grounding(Protocol):
         if (refused := refusal(reply)) is not None:
             return failed(sample, refused, 1, **true)
         width, height = sample.images[0].size
-        # A model that scales pictures and speaks of pixels says what it scaled to.
+        # A model that rescales pictures and answers in pixels reports the new size.
         frame = tuple(reply.meta.get("frame") or (width, height))
         cut = reply.outcome is Outcome.TRUNCATED
         outlines = self.task == "segment"
@@ -138,7 +142,7 @@ class Grounding(Protocol):
         if isinstance(boxes, list) and cut:
             boxes = ParseFailure("cut off within a list of boxes", Outcome.TRUNCATED)
         if isinstance(boxes, list) and self.task == "refer" and len({box.box for box in boxes}) != 1:
-            boxes = ParseFailure(f"names {len(boxes)} boxes where one was asked for")
+            boxes = ParseFailure(f"names {len(boxes)} boxes instead of one")
         if isinstance(boxes, ParseFailure):
             return failed(sample, boxes, 1, **true)
         if self.task == "refer":
@@ -157,7 +161,7 @@ class Grounding(Protocol):
         return 128 if self.task == "refer" else 1024
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """IoU and accuracies; of several boxes precision, recall and F1 at 0.5; of outlines IoU."""
+        """IoU and accuracies; for several boxes precision, recall and F1 at 0.5; for outlines IoU."""
         if not sample.regions and self.task != "detect":
             return {}
         boxes = [
@@ -175,7 +179,7 @@ class Grounding(Protocol):
                 "acc_75": float(reaches(overlap, 0.75)),
                 "iou": overlap,
             }
-        if not boxes and not true:  # rightly, nothing
+        if not boxes and not true:  # correctly, nothing
             sure = float(prediction.outcome is Outcome.OK)
             return {"f1_50": sure, "precision_50": sure, "recall_50": sure}
         hits = matched([(same(f.name), f.box) for f in boxes], [(same(r["name"]), r["box"]) for r in true])
@@ -189,7 +193,7 @@ class Grounding(Protocol):
         return [AveragePrecision()] if self.task == "detect" else []
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """In which format boxes were read."""
+        """The format in which boxes were parsed."""
         return {"box_format": self.format}
 
 
@@ -207,7 +211,7 @@ def _pixels(box: ParsedBox, width: int, height: int) -> tuple[float, ...]:
 
 
 def _true(sample: Sample) -> dict[str, Any]:
-    """The sample's regions as shares of its picture: to be drawn, and for average precision."""
+    """Return the sample's regions as fractions of its picture, for drawing and for average precision."""
     if not sample.regions:
         return {"true": [], "drawn": {"true": [], "predicted": []}}
     width, height = sample.images[0].size

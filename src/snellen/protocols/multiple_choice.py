@@ -1,10 +1,13 @@
-"""Multiple choice: lettered options, read from the answer or by likelihood; CircularEval; open questions too.
+"""Multiple choice: lettered options, parsed or by likelihood; CircularEval; also open questions.
 
-Sources: the wording is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744). ``circular``: Liu et al., "MMBench:
-Is Your Multi-modal Model an All-around Player?" (arXiv 2307.06281), where a question counts as answered when
-it is under all rotations of its options. Options such as "all of the above" are rotated as any other, as
-there. Position bias as the standard deviation of recalls: Zheng et al., "Large Language Models Are Not
-Robust Multiple Choice Selectors" (arXiv 2309.03882).
+Sources: the prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744). ``circular``: Liu et al., "MMBench:
+Is Your
+Multi-modal Model an All-around Player?" (arXiv 2307.06281), where a question counts as solved only if it is
+solved
+under all rotations of its options. As there, options such as "all of the above" are rotated like any other.
+Position
+bias as the standard deviation of recalls: Zheng et al., "Large Language Models Are Not Robust Multiple Choice
+Selectors" (arXiv 2309.03882).
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from snellen.types import Examination, Kind, Outcome, Prediction, Request, Respo
 
 __all__ = ["MultipleChoice"]
 
-#: Options by their places in the data set.
+#: Options by their position in the data set.
 Choice = tuple[int, ...]
 COT_OF_LETTER = fill(COT, what="the option's letter")
 
@@ -45,17 +48,21 @@ COT_OF_LETTER = fill(COT, what="the option's letter")
 @PROTOCOLS.register("multiple-choice")
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoice(Protocol):
-    """Choose among lettered options; CircularEval, likelihood, several letters, open questions mixed in.
+    """Choose among lettered options; CircularEval, likelihood, several letters, mixed-in open questions.
 
-    Options: ``circular=true``: all rotations of the options, right only where every one is (the first wrong
-    one ends it, where they are asked one by one: ``request_batch`` at once); ``score``: nothing is written,
-    but the likeliest of the ``letters``, or of the options' ``texts`` after the question alone, is taken
-    (``normalise`` as for rank); ``cot=true`` asks for a chain of thought; ``all_that_apply=true``: more
-    than one option may be right, and all must be named; ``hint=false`` leaves hints out; ``prompt`` with
-    ``{question}``, ``{options}`` and ``{hint}`` (a line without its hint is left out); ``open_prompt`` for
-    questions without options; ``max_tokens``.
+    Options: ``circular=true``: ask all rotations of the options; right only if every one is (stops at the
+    first wrong one;
+    ``request_batch`` are sent at once); ``score``: take the most likely of the ``letters``, or of the
+    options' ``texts``
+    after the question, instead of generating (``normalise`` as for rank); ``cot=true`` asks for a chain of
+    thought;
+    ``all_that_apply=true``: several options may be right, and all must be named; ``hint=false`` omits hints;
+    ``prompt``
+    with ``{question}``, ``{options}`` and ``{hint}`` (the line is omitted without a hint); ``open_prompt``
+    for questions
+    without options; ``max_tokens``.
 
-    Options are lettered in the order in which they are shown; what is predicted is an option's text.
+    Options are lettered in the order shown; the prediction is an option's text.
     """
 
     name: ClassVar[str] = "multiple-choice"
@@ -79,11 +86,11 @@ class MultipleChoice(Protocol):
         if self.prompt is not None:
             check_placeholders("prompt", self.prompt, "question", *(["options"] if self.circular else []))
         if self.score == "texts" and self.circular:
-            raise BadOption("score='texts' with circular=true is not allowed: no order of options is shown.")
+            raise BadOption("score='texts' with circular=true is not allowed: with likelihoods of texts, options have no order.")
         if self.score and (self.cot or self.all_that_apply):
             raise BadOption(
-                f"score={self.score!r} with cot or all_that_apply is not allowed: nothing is written, and "
-                "one option is the likeliest."
+                f"score={self.score!r} with cot or all_that_apply is not allowed: nothing is generated, and "
+                "only the most likely option counts."
             )
 
     @property
@@ -116,13 +123,13 @@ class MultipleChoice(Protocol):
         return " / ".join(sample.references) or None
 
     def examine(self, sample: Sample) -> Examination:
-        """The options as they stand, or their rotations; or the open question."""
+        """Ask with the options as given, or all rotations, or the open question."""
         if not sample.choices:
             return (yield from self._open(sample))
         count = len(sample.choices)
         if count > len(LETTERS):
             raise DataError(
-                f"The sample {sample.id!r} has {count} options; at most {len(LETTERS)} are lettered."
+                f"The sample {sample.id!r} has {count} options, but there are only {len(LETTERS)} letters."
             )
         shifts = range(count if self.circular else 1)
         choices: list[Choice | ParseFailure] = []
@@ -144,7 +151,7 @@ class MultipleChoice(Protocol):
     def _prediction(
         self, sample: Sample, choices: Sequence[Choice | ParseFailure], shown: Sequence[list[int]]
     ) -> Prediction:
-        # What the stop rule needed, whatever was asked at once: no figure hangs on how many that were.
+        # What the stop rule needed, so that no metric depends on how many were sent at once.
         wrong = [i for i, choice in enumerate(choices) if sample.answers and choice != sample.answers]
         questions = wrong[0] + 1 if wrong else len(choices)
         choices, shown, first = choices[:questions], shown[:questions], choices[0]
@@ -163,7 +170,7 @@ class MultipleChoice(Protocol):
         label = ", ".join(sample.choices[i] for i in first)
         details["letters"] = "".join(LETTERS[i] for i in first)
         failures = [choice for choice in choices if isinstance(choice, ParseFailure)]
-        if failures:  # what could not be read is what speaks against it
+        if failures:  # the unparsed answer decides against it
             failure = most_frequent(failures)
             unread = ParseFailure(f"in a rotation: {failure.reason}", failure.outcome)
             return failed(sample, unread, questions, **details)
@@ -171,7 +178,7 @@ class MultipleChoice(Protocol):
 
     def _open(self, sample: Sample) -> Examination:
         if self.score:
-            return failed(sample, ParseFailure("a question without options has no likeliest one"), 0)
+            return failed(sample, ParseFailure("likelihoods need options, and this question has none"), 0)
         text = fill(self.open_prompt, question=sample.question or "")
         if self.cot:
             text += " " + fill(COT, what="the answer")
@@ -207,7 +214,7 @@ class MultipleChoice(Protocol):
         return ask(sample.images, text, max_tokens=self._tokens(32))
 
     def _read(self, reply: Response, options: Sequence[str]) -> Choice | ParseFailure:
-        """The options that a reply chooses, by their places among those shown."""
+        """Return the options that a reply chooses, by their position among those shown."""
         if self.score:
             texts = options if self.score == "texts" else LETTERS[: len(options)]
             values = [per_length(s, x, self.normalise) for s, x in zip(reply.scores, texts, strict=True)]
@@ -228,10 +235,10 @@ class MultipleChoice(Protocol):
         return answer if isinstance(answer, ParseFailure) else (answer,)
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """Accuracy and, with ``circular``, circular accuracy; none where the truth is not known.
+        """Score accuracy and, with ``circular``, circular accuracy; nothing if the answer is unknown.
 
         Raises:
-            DataError: rotations are missing, and none that is there is wrong.
+            DataError: rotations are missing, and none of the others is wrong.
         """
         if not sample.choices:
             if not sample.references:
@@ -246,13 +253,15 @@ class MultipleChoice(Protocol):
             return {"accuracy": accuracy}
         if right and all(right) and len(right) < len(sample.choices):
             raise DataError(
-                f"The sample {sample.id!r} has {len(right)} of {len(sample.choices)} rotations, none of them "
+                f"The sample {sample.id!r} has {len(right)} of {len(sample.choices)} rotations, none of which is "
                 "wrong: an incomplete group has no circular accuracy."
             )
         return {"circular_accuracy": float(bool(right) and all(right)), "accuracy": accuracy}
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """How often each place was chosen and was right, and the standard deviation of places' recalls."""
+        """How often each position was chosen and was right, and the standard deviation of the positions'
+        recalls.
+        """
         chosen: Counter[int] = Counter()
         true: Counter[int] = Counter()
         hits: Counter[int] = Counter()
@@ -260,7 +269,7 @@ class MultipleChoice(Protocol):
         for row in details:
             opened += bool(row.get("open"))
             unread += sum(places is None for places in row.get("places", []))
-            # As the options stand: later rotations are of what was answered rightly before them.
+            # In the original order: later rotations are asked only after right answers.
             for places, right in zip(row.get("places", [])[:1], row.get("true_places", [])[:1], strict=True):
                 chosen.update(places or [])
                 true.update(right)

@@ -1,9 +1,10 @@
 """Open world: a free answer, mapped to the label set afterwards.
 
 Source: Zhang et al., "Why are Visually-Grounded Language Models Bad at Image Classification?" (arXiv
-2405.18415): correct when the class name occurs in the answer. Here a name counts as whole words only,
-the longest first, negations and answers that name several classes being failures (see
-:mod:`snellen.parsing`).
+2405.18415):
+correct if the class name occurs in the answer. Here, names match whole words only, the longest first, and
+negations
+and answers that name several classes are failures (see :mod:`snellen.parsing`).
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ __all__ = ["OpenWorld"]
 @PROTOCOLS.register("open-world")
 @dataclass(frozen=True, kw_only=True)
 class OpenWorld(Protocol):
-    """Ask what it is, without naming the classes; find the class in the free answer.
+    """Ask for the object without listing the classes; find the class in the free answer.
 
-    Options: ``prompt``; ``cot=true`` asks for a chain of thought and reads its last "Answer: …";
-    ``map=embedding`` takes the nearest class name by sentence embedding where the answer holds none
-    (``embedding``: the model; ``min_similarity``: below this cosine there is none); ``max_tokens``.
+    Options: ``prompt``; ``cot=true`` asks for a chain of thought and parses its last "Answer: …";
+    ``map=embedding`` takes
+    the nearest class name by sentence embedding if the answer contains none (``embedding``: the model;
+    ``min_similarity``: the smallest cosine accepted); ``max_tokens``.
     """
 
     name: ClassVar[str] = "open-world"
@@ -60,7 +62,7 @@ class OpenWorld(Protocol):
         return False
 
     def prepare(self) -> None:
-        """Load the embedding model, if it is needed."""
+        """Load the embedding model, if needed."""
         if self.map == "embedding":
             embedder(self.embedding)
 
@@ -89,7 +91,7 @@ class OpenWorld(Protocol):
         return Prediction(sample.id, name, questions=1, details=details)
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """How many predictions the embedding made."""
+        """Count predictions made by embedding."""
         if self.map == "words":
             return {}
         return {"mapped_by_embedding": sum(d.get("mapped_by") == "embedding" for d in details)}

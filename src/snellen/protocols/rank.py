@@ -1,10 +1,12 @@
-"""Rank: every class name scored against the image; top-1 and top-5.
+"""Rank: score every class name against the image; top-1 and top-5.
 
-For a generative model the score is the log-likelihood of the name given image and prompt (Zhang et
-al., arXiv 2405.18415, "probabilistic inference": the sum of log P(token) of each class name); for a
-dual encoder, the cosine of image and text (Radford et al., arXiv 2103.00020); for a classifier, its
-log-probability. ``pmi`` is the prior-free variant (Holtzman et al., arXiv 2104.08315): what the image
-adds to the name's likelihood under the prompt alone.
+For a generative model the score is the log-likelihood of the name given image and prompt (Zhang et al., arXiv
+2405.18415, "probabilistic inference": the sum of log P(token) of each class name); for a dual encoder, the
+cosine of
+image and text (Radford et al., arXiv 2103.00020); for a classifier, its log-probability. ``pmi`` is the
+prior-free
+variant (Holtzman et al., arXiv 2104.08315): what the image adds to the name's likelihood under the prompt
+alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from snellen.types import Examination, Kind, Message, Outcome, Prediction, Reque
 
 __all__ = ["Rank"]
 
-#: How many of the best names a prediction keeps.
+#: The number of top names kept with a prediction.
 KEPT = 10
 
 
@@ -38,14 +40,19 @@ KEPT = 10
 class Rank(Protocol):
     """Score every class name and take the best; top-1 and top-5.
 
-    Options: ``candidates``: how many names are ranked, the true one and others at random (by ``seed``; all of
-    them by default); ``normalise`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of
-    the name; ``pmi=true`` subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``,
-    with which the answer begins ("The photo features a"). Similarities of dual encoders and
-    classifiers' logits are never normalised, and have no prior to subtract.
+    Options: ``candidates``: the number of names to rank, the true one and random others (by ``seed``;
+    default: all);
+    ``normalise`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of the name;
+    ``pmi=true``
+    subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``, the start of the answer
+    ("The photo
+    features a"). Similarities of dual encoders and classifiers' logits are never normalized, and have no
+    prior to
+    subtract.
 
-    Equal scores keep the order of the label set. A name without a score (a class that a classifier does
-    not know) is not ranked.
+    Ties keep the order of the label set. A name without a score (a class that a classifier does not know) is
+    not
+    ranked.
     """
 
     name: ClassVar[str] = "rank"
@@ -78,7 +85,7 @@ class Rank(Protocol):
             values = [value - before for value, before in zip(values, prior, strict=True)]
         if any(math.isnan(value) for value in values):
             return Prediction(
-                sample.id, outcome=Outcome.ERROR, reason="the model gave a score that is no number"
+                sample.id, outcome=Outcome.ERROR, reason="the model returned a score that is not a number"
             )
         scored = [
             (value, name) for value, name in zip(values, sample.labels, strict=True) if value > -math.inf
@@ -86,7 +93,7 @@ class Rank(Protocol):
         if not scored:
             failure = ParseFailure("the model knows none of the class names")
             return failed(sample, failure, 1)
-        scored.sort(key=lambda pair: -pair[0])  # stable: equal scores keep the labels' order
+        scored.sort(key=lambda pair: -pair[0])  # stable: ties keep the labels' order
         ranking = tuple(name for _, name in scored[:KEPT])
         details = {"scores": {name: value for value, name in scored[:KEPT]}}
         return Prediction(sample.id, ranking[0], questions=1, ranking=ranking, details=details)

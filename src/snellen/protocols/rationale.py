@@ -1,8 +1,9 @@
-"""An answer and the reason for it: the option's letter in the first line, a rationale after it.
+"""An answer with its reason: the option's letter on the first line, then a rationale.
 
 Sources: Li et al., "Multimodal ArXiv" (arXiv 2403.00231), whose questions about figures of papers have both;
 github.com/aryankargwal/vlm-benchmarks compares the first line with the label and the rest with the rationale,
-by the cosine of their embeddings. Here the label is also read, and right or wrong.
+by
+the cosine of their embeddings. Here the label is also parsed, and scored as right or wrong.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ __all__ = ["Rationale"]
 @PROTOCOLS.register("rationale")
 @dataclass(frozen=True, kw_only=True)
 class Rationale(Protocol):
-    """Choose an option in the first line and say why after it: accuracy, similarity of label and rationale.
+    """Choose an option on the first line and explain it below: accuracy, similarity of label and rationale.
 
     Options: ``prompt`` with ``{question}`` and ``{options}``; ``max_tokens``; ``embedding``: the model that
-    compares texts.
+    compares
+    texts.
 
-    The label's letter and text are compared with the first line, the data set's ``rationale`` with the
-    rest. An answer without a rationale has a similarity of 0 there.
+    The label's letter and text are compared with the first line, the data set's ``rationale`` with the rest.
+    An answer
+    without a rationale has a similarity of 0.
     """
 
     name: ClassVar[str] = "rationale"
@@ -66,7 +69,7 @@ class Rationale(Protocol):
             return failed(sample, ParseFailure(reason, outcome), 1)
         first, _, rest = said.partition("\n")
         details: dict[str, Any] = {"first_line": first.strip(), "rationale": rest.strip()}
-        # Where a rationale was cut off, the line before it was not.
+        # If the rationale was cut off, the first line is complete.
         choice = parse_choice(first, sample.choices, truncated=outcome is Outcome.TRUNCATED and not rest)
         if isinstance(choice, ParseFailure):
             return failed(sample, choice, 1, **details)
@@ -81,7 +84,7 @@ class Rationale(Protocol):
         )
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """Whether the label is right."""
+        """Score whether the label is right."""
         if not sample.answers:
             return {}
         return {"accuracy": float(prediction.details.get("choice") in sample.answers)}

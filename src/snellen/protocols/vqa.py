@@ -1,7 +1,8 @@
-"""Visual question answering: short free answers against those of annotators.
+"""Visual question answering: short free-form answers against those of annotators.
 
-Sources: the wording is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744); those of the metrics stand in
-:mod:`snellen.metrics.answers`.
+Sources: the prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744); see :mod:`snellen.metrics.answers`
+for the
+metrics.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ __all__ = ["VQA"]
 class VQA(Protocol):
     """Ask a question and score the short answer: exact match, VQA accuracy, relaxed accuracy, ANLS, numbers.
 
-    Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (5 % off, charts), ``anls``
-    (documents), ``number`` (to the decimals of the truth), ``contains``, ``open`` (exact or number),
-    or another one that is registered (:mod:`snellen.metrics.registry`);
-    ``prompt`` with ``{question}``; ``max_tokens``; ``judge``: a model that grades the answers, too.
+    Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (within 5%, for charts), ``anls``
+    (documents),
+    ``number`` (to the reference's decimals), ``contains``, ``open`` (exact or number), or another registered
+    one
+    (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``; ``max_tokens``; ``judge``: a model that
+    also grades
+    the answers.
     """
 
     name: ClassVar[str] = "vqa"
@@ -59,7 +63,7 @@ class VQA(Protocol):
         return METRICS.by_option(self.name, self.metric)
 
     def prepare(self) -> None:
-        """Look for what the metric needs."""
+        """Check the requirements of the metric."""
         if self._metric.rule is anls:
             require("rapidfuzz.distance", "metrics", "ANLS")
 
@@ -79,7 +83,7 @@ class VQA(Protocol):
         return Prediction(sample.id, answer, questions=1)
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """The metric, and exact match beside it; none where the truth is not known."""
+        """Score by the metric and by exact match; nothing if the answer is unknown."""
         if not sample.references:
             return {}
         said = prediction.label

@@ -1,8 +1,10 @@
-"""Yes or no: POPE and MME and their like.
+"""Yes/no questions, as in POPE and MME.
 
 Sources: Li et al., "Evaluating Object Hallucination in Large Vision-Language Models" (POPE, arXiv
-2305.10355): accuracy, precision, recall, F1 of yes, share of yes. Fu et al., "MME" (arXiv 2306.13394):
-accuracy and accuracy+ (both questions of an image right), and their sum in points, category by category.
+2305.10355):
+accuracy, precision, recall, F1 of yes, share of yes. Fu et al., "MME" (arXiv 2306.13394): accuracy and
+accuracy+
+(both questions about an image right), and their sum in points, by category.
 """
 
 from __future__ import annotations
@@ -23,14 +25,16 @@ __all__ = ["YesNo"]
 @PROTOCOLS.register("yes-no")
 @dataclass(frozen=True, kw_only=True)
 class YesNo(Protocol):
-    """Ask questions that are answered by yes or no: accuracy, F1 of yes, and accuracy+ of pairs.
+    """Ask yes/no questions: accuracy, F1 of yes, and accuracy+ of pairs.
 
-    Options: ``prompt`` with ``{question}``; ``max_tokens``; ``singles=true``: a question that stands alone is
-    a pair as well (HallusionBench's accuracy by figure).
+    Options: ``prompt`` with ``{question}``; ``max_tokens``; ``singles=true``: a single question counts as a
+    pair too
+    (HallusionBench's accuracy by figure).
 
-    Where the data set says which questions belong together (``pair``), accuracy+ is the share of pairs of
-    which every question is answered rightly, and ``mme_score`` the sum of accuracy and accuracy+ in points
-    over categories. An answer that is neither yes nor no is wrong, and no no.
+    If the data set groups questions (``pair``), accuracy+ is the share of pairs with only right answers, and
+    ``mme_score`` the sum of accuracy and accuracy+ in points over categories. An answer that is neither yes
+    nor no is
+    wrong, and does not count as no.
     """
 
     name: ClassVar[str] = "yes-no"
@@ -74,12 +78,12 @@ class YesNo(Protocol):
         return Prediction(sample.id, label, questions=1, details={"said": label, **about})
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
-        """Right or wrong; nothing where the truth is not known."""
+        """Score right or wrong; nothing if the answer is unknown."""
         true = self.truth(sample)
         return {} if true is None else {"accuracy": float(prediction.label == true)}
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """F1, precision and recall of yes, its share; accuracy+ and MME's score where there are pairs."""
+        """F1, precision and recall of yes, the share of yes; accuracy+ and MME's score if there are pairs."""
         known = [row for row in details if row.get("true")]
         if not known:
             return {}
@@ -97,8 +101,9 @@ class YesNo(Protocol):
 
 
 def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
-    """Accuracy+ over all pairs, and MME's score: a pair belongs to one category. Of fewer questions than
-    ``least`` (where others were not asked, by ``--limit``, say) it is none, and is counted apart.
+    """Accuracy+ over all pairs, and MME's score; a pair belongs to one category. A group with fewer than
+    ``least`` questions
+    (for example after ``--limit``) is not a pair, and is counted separately.
     """
     groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:

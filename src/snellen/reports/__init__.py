@@ -1,1 +1,1 @@
-"""Tables, progress, exports."""
+"""Tables, reports and progress."""

@@ -1,4 +1,4 @@
-"""Figures as plain numbers, which the templates draw as SVG: pure."""
+"""Charts as plain numbers, which the templates draw as SVG. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
 
 @dataclass(frozen=True, kw_only=True)
 class ChartPoint:
-    """A mark: where, with which interval of y, what it is called, and where a click on it leads."""
+    """A marker: its position, the interval of y, its name, and its link."""
 
     x: float
     y: float
@@ -28,7 +28,7 @@ class ChartPoint:
 
 
 def _ticks(low: float, high: float, *, log: bool) -> list[float]:
-    """Round numbers that span a range."""
+    """Return round numbers that span a range."""
     if log:
         decades = range(math.floor(math.log10(low / 1.1)), math.ceil(math.log10(1.1 * high)) + 1)
         wide = len(decades) > 3
@@ -43,7 +43,7 @@ def _ticks(low: float, high: float, *, log: bool) -> list[float]:
 
 
 class _Axis:
-    """Values to places."""
+    """Maps values to positions."""
 
     def __init__(self, values: Sequence[float], begin: float, end: float, *, log: bool = False) -> None:
         low, high = min(values), max(values)
@@ -51,13 +51,13 @@ class _Axis:
         self._log, self._begin, self._end = log, begin, end
 
     def place(self, value: float) -> float:
-        """Where a value stands."""
+        """Return a value's position."""
         low, high = (math.log10(t) if self._log else t for t in (self.ticks[0], self.ticks[-1]))
         at = math.log10(value) if self._log else value
         return round(self._begin + (self._end - self._begin) * (at - low) / (high - low), 1)
 
     def tick_labels(self) -> list[dict[str, Any]]:
-        """Places and texts of the ticks."""
+        """Return positions and texts of the ticks."""
         return [{"at": self.place(t), "text": f"{t:,.10g}"} for t in self.ticks]
 
 
@@ -71,13 +71,13 @@ def scatter(
     pareto_line: bool = True,
     top: float = 100.0,
 ) -> dict[str, Any] | None:
-    """Marks with their Pareto line: those that no other beats on both counts. None for fewer than two.
+    """A scatter plot with its Pareto front. None for fewer than two points.
 
     Args:
-        points: y from 0 to ``top``, x above 0 where it is logarithmic.
-        x, y: what the axes are called.
+        points: y from 0 to ``top``; x above 0 if it is logarithmic.
+        x, y: axis labels.
         small: whether a small x is better.
-        pareto_line: whether x is something to be had, so that a line of the best makes sense.
+        pareto_line: whether x is a cost or benefit, so that a Pareto front makes sense.
     """
     known = [p for p in points if math.isfinite(p.x) and (p.x > 0 or not log)]
     if len(known) < 2:
@@ -109,7 +109,7 @@ def scatter(
 def curves(
     series: Mapping[str, Sequence[ChartPoint]], *, x: str, y: str, top: float = 100.0
 ) -> dict[str, Any] | None:
-    """Lines, one a name; None where none has two points."""
+    """A line chart, one line per name; None if no line has two points."""
     kept = {name: sorted(points, key=lambda p: p.x) for name, points in series.items() if len(points) > 1}
     if not kept:
         return None

@@ -1,4 +1,4 @@
-"""Runs side by side on the terminal, the best first."""
+"""The leaderboard on the terminal, best runs first."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["leaderboards"]
 def leaderboards(
     runs: Sequence[Run], width: int = 160, ranks: Mapping[str, int] | None = None
 ) -> list[Table]:
-    """One table a data set and score, the best first.
+    """Build one table per data set and score, best runs first.
 
-    What ``width`` characters cannot hold is left out, and said so. Runs of one rank (see
+    Columns that do not fit into ``width`` characters are dropped and listed. Runs with the same rank (see
     :func:`snellen.leaderboards.ranking.rank_runs`) are tied.
     """
     groups = dict.fromkeys((run.data, run.primary, run.classifies) for run in runs)
@@ -34,24 +34,24 @@ def leaderboards(
         _leaderboard([r for r in runs if (r.data, r.primary, r.classifies) == group], width, ranks or {})
         for group in groups
     ]
-    tables[-1].caption = "95 % intervals beside the figures; every figure divides by all samples."
+    tables[-1].caption = "95% intervals next to the figures; every figure counts all samples."
     if ranks:
-        tables[-1].caption += " # is 1 + the number of runs that are significantly better: equals are tied."
+        tables[-1].caption += " # is 1 + the number of runs that are significantly better; other runs are tied."
     left_out = dict.fromkeys(name for table in tables for name in table.left_out)
     if left_out:
-        tables[-1].caption += f" Not shown for want of width: {', '.join(left_out)}."
+        tables[-1].caption += f" Hidden for lack of width: {', '.join(left_out)}."
     tables[-1].caption_justify = "left"
     return list(tables)
 
 
 class _Board(Table):
-    """A table that knows which columns it has no room for."""
+    """A table that knows which columns it had no room for."""
 
     left_out: list[str]
 
 
 def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _Board:
-    """The table of runs on one data set by one score."""
+    """Build the table of runs on one data set by one score."""
     columns: dict[str, Callable[[Run], str]] = {
         "#": lambda run: str(ranks.get(run.id, "–")),
         "model": lambda run: escape(run.model),
@@ -83,7 +83,7 @@ def _leaderboard(runs: Sequence[Run], width: int, ranks: Mapping[str, int]) -> _
 
 
 def _scores(runs: Sequence[Run]) -> list[str]:
-    """The scores that a table of runs shows, the one that they are ranked by first."""
+    """Return the scores that a table of runs shows, starting with the one for ranking."""
     names = dict.fromkeys([runs[0].primary])
     for run in runs:
         names |= dict.fromkeys(run.metrics.scores)
@@ -95,7 +95,7 @@ def _score_of(name: str, run: Run) -> str:
 
 
 def _width(runs: Sequence[Run], columns: Mapping[str, Callable[[Run], str]]) -> int:
-    """How wide a table of these columns is."""
+    """Return the width of a table with these columns."""
     cells = {heading: [cell(run) for run in runs] for heading, cell in columns.items()}
     longest = (max(cell_len(h), *(Text.from_markup(c).cell_len for c in cs)) for h, cs in cells.items())
     return sum(longest) + 3 * len(columns) + 1

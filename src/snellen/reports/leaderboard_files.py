@@ -30,12 +30,12 @@ def _flat(groups: Ranked) -> list[dict[str, Any]]:
 
 
 def as_json(groups: Ranked) -> str:
-    """All entries with their ranks, as JSON."""
+    """Return all entries with their ranks as JSON."""
     return json.dumps(_flat(groups), indent=1, ensure_ascii=False)
 
 
 def as_csv(groups: Ranked) -> str:
-    """All entries with their ranks, as CSV."""
+    """Return all entries with their ranks as CSV."""
     rows = _flat(groups)
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -48,7 +48,7 @@ def as_csv(groups: Ranked) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
+    """Return a cell that no spreadsheet evaluates as a formula."""
     return (
         f"'{value}"
         if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
@@ -57,7 +57,7 @@ def _harmless(value: Any) -> Any:
 
 
 def as_markdown(groups: Ranked) -> str:
-    """A table for each group, with the columns of the page."""
+    """Return a table per group, with the page's columns."""
     lines: list[str] = []
     columns = columns_of(entry for group, _ in groups for entry in group.entries)
     for group, places in groups:
@@ -82,5 +82,5 @@ def as_markdown(groups: Ranked) -> str:
 
 
 def _figure(entry: Entry) -> Figure | None:
-    """The primary score of an entry with its interval."""
+    """Return an entry's primary score with its interval."""
     return None if entry.value is None else Figure(value=entry.value, low=entry.low, high=entry.high)

@@ -1,4 +1,4 @@
-"""What ``snellen ls`` lists."""
+"""The lists that ``snellen ls`` prints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["as_catalogue", "as_table", "brief", "catalogue", "hub_models", "sche
 
 
 def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, Any]]:
-    """Name, summary and options (with defaults) of each scheme."""
+    """Return name, summary and options (with defaults) of each scheme."""
     registries: dict[str, Registry[Any]] = {
         "models": MODELS,
         "datasets": DATASETS,
@@ -29,7 +29,7 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
         {
             "name": entry.example,
             "what": entry.summary,
-            # A shorthand's options are those of what it is short for, as its summary says.
+            # A shorthand has the options of its target, as its summary says.
             "options": {}
             if entry.bundle is not None and entry.scheme != "openai" and what == "models"
             else {name: _default(p.default) for name, p in entry.options.items()},
@@ -40,7 +40,7 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
 
 
 def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with the roles of columns, which tables have many of, in one line."""
+    """Return the same with the many column roles of tables on one line."""
     from snellen.datasets.columns import ColumnMapping
 
     roles = [role.name for role in fields(ColumnMapping)]
@@ -57,7 +57,7 @@ def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """The benchmarks of the catalogue, as their files describe them."""
+    """Return the benchmarks in the catalog, as described by their files."""
     from snellen.datasets.benchmarks import entry, names
 
     return [
@@ -78,7 +78,7 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def as_catalogue(rows: list[dict[str, Any]]) -> Table:
-    """The catalogue as a table; where each is documented and cited stands in the JSON."""
+    """Return the catalog as a table; the JSON also has documentation and citations."""
     table = Table(header_style="bold", title="Benchmarks", title_justify="left", caption_justify="left")
     shown = ("name", "protocol", "samples", "licence", "hub", "revision", "source")
     for heading in shown:
@@ -88,8 +88,8 @@ def as_catalogue(rows: list[dict[str, Any]]) -> Table:
         short = {**row, "revision": (row["revision"] or "the newest")[:10], "source": source}
         table.add_row(*(_cell(short[name]) for name in shown))
     table.caption = (
-        "Asked as their authors do, unless --protocol says otherwise. A copy on this machine: -D "
-        "path=FOLDER or $SNELLEN_DATA/NAME. Where columns are documented, how to cite: snellen ls datasets "
+        "Evaluated as their authors do, unless --protocol is set. To use a local copy: -D "
+        "path=FOLDER or $SNELLEN_DATA/NAME. For documentation and citations: snellen ls datasets "
         "--json"
     )
     return table
@@ -100,7 +100,7 @@ def _default(value: Any) -> Any:
 
 
 def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
-    """Image-text-to-text models of the Hub, the most downloaded first.
+    """List image-text-to-text models on the Hub, most downloaded first.
 
     Raises:
         MissingExtra: huggingface_hub is not installed.
@@ -122,7 +122,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
     except Exception as error:
         raise SnellenError(
             "The Hugging Face Hub cannot be reached "
-            f"({type(error).__name__}). What is built in or on disk: snellen ls models"
+            f"({type(error).__name__}). For built-in and local models: snellen ls models"
         ) from error
     return [
         {
@@ -136,7 +136,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
-    """Rows of equal keys as a table; options one a line."""
+    """Return rows with equal keys as a table, one option per line."""
     table = Table(header_style="bold", show_lines=bool(rows) and "options" in rows[0])
     for heading in rows[0] if rows else ("nothing found",):
         table.add_column(heading, no_wrap=heading == "name")

@@ -1,4 +1,4 @@
-"""A report of runs: one self-contained HTML page, or Markdown."""
+"""A report on runs: one self-contained HTML page, or Markdown."""
 
 from __future__ import annotations
 
@@ -27,26 +27,28 @@ if TYPE_CHECKING:
 
 __all__ = ["boxes_of", "environment", "html", "markdown", "markdown_table", "matrix_of"]
 
-#: Beyond so many classes a confusion matrix is too large to read; the most confused pairs stay.
+#: With more classes a confusion matrix is too large to read; the most confused pairs remain.
 MATRIX = 40
-#: Samples shown of each group.
+#: Samples shown per group.
 SHOWN = 6
 
 
 def html(
     runs: Sequence[Run], title: str | None = None, tables: Sequence[Mapping[str, Any]] = (), intro: str = ""
 ) -> str:
-    """One page: leaderboard, speed against accuracy, and for each run classes, confusions, a gallery of
-    right and wrong samples and of each failure, and the manifest. What models wrote is escaped; nothing
-    is loaded from elsewhere, by the page's own security policy.
+    """Render one page: leaderboard, speed against accuracy, and for each run its classes, confusions, a
+    gallery of right,
+    wrong and failed samples, and the manifest. Model output is escaped, and the page's security policy
+    prevents it from
+    loading anything.
 
     Args:
-        intro: to stand below the title.
-        tables: to stand before all else, each with title, headings, rows and note.
+        intro: a text below the title.
+        tables: placed before everything else, each with title, headings, rows and note.
 
     Raises:
         MissingExtra: jinja2 is not installed.
-        UsageError: a run that is not finished, or without a truth.
+        UsageError: a run that is not finished, or has no reference answers.
     """
     template = environment("Writing a report").get_template("report.html.jinja")
     content = _content(runs)
@@ -57,7 +59,7 @@ def html(
 
 
 def environment(purpose: str, *packages: str) -> Any:
-    """Templates of reports, and of other packages, which escape what they are given.
+    """Return the template environment of reports and other packages, which escapes all values.
 
     Raises:
         MissingExtra: jinja2 is not installed.
@@ -76,9 +78,9 @@ def environment(purpose: str, *packages: str) -> Any:
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         if run.status != "finished" or run.headline is None:
-            what = "has no truth to report on"
+            what = "has no reference answers to report on"
             if run.status != "finished":
-                what = f"is not finished ({run.status}); go on with it: {run.resuming}"
+                what = f"is not finished ({run.status}). Resume it with: {run.resuming}"
             raise UsageError(f"{run.id} {what}.")
     places = rank_runs(runs)
     names = dict.fromkeys(run.data for run in runs)
@@ -93,13 +95,13 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _figure(run: Run) -> Figure:
-    """What a run is ranked by; a report is of runs that have it."""
+    """Return the score that a run is ranked by; a report needs it."""
     assert run.headline is not None
     return run.headline
 
 
 def _others(runs: Sequence[Run]) -> list[str]:
-    """Two more scores for a leaderboard's columns."""
+    """Return two more scores for a leaderboard's columns."""
     names = dict.fromkeys(name for run in runs for name in run.metrics.scores)
     wanted = [name for name in names if name not in (runs[0].primary, "balanced_accuracy")]
     return wanted[: 1 if runs[0].classifies else 4]
@@ -138,7 +140,7 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Scores against speeds."""
+    """Plot scores against speeds."""
     points = [
         ChartPoint(
             x=run.metrics.items_per_second, y=100 * _figure(run).value, name=f"{run.model} {run.protocol}"
@@ -180,7 +182,7 @@ def _section(run: Run) -> dict[str, Any]:
 
 
 def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
-    """A confusion matrix as rows of counts and of shares of their row; None where it is too large to read."""
+    """Return a confusion matrix as rows of counts and of row shares; None if it is too large to read."""
     table = Confusion.of(truth, predicted)
     if len(table.labels) > MATRIX:
         return None
@@ -202,7 +204,7 @@ def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
 
 
 def _protocol_figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A protocol's own figures in words."""
+    """Return a protocol's own figures in words."""
     return [
         (name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
         for name, value in figures.items()
@@ -219,9 +221,9 @@ def _gallery(run: Run, frame: pd.DataFrame) -> list[dict[str, Any]]:
     between = frame[ok & (marks > 0) & (marks < 1)].sort_values("mark", kind="stable")
     groups = {
         "wrong": frame[ok & (marks <= 0)],
-        "the least of those in between": between.head(SHOWN),
+        "the lowest of those in between": between.head(SHOWN),
         **{o.value: frame[frame["outcome"] == o] for o in Outcome if o is not Outcome.OK},
-        "the best of those in between": between.iloc[::-1].head(min(SHOWN, max(0, len(between) - SHOWN))),
+        "the highest of those in between": between.iloc[::-1].head(min(SHOWN, max(0, len(between) - SHOWN))),
         "right": frame[ok & (marks >= 1)],
     }
     return [
@@ -259,7 +261,7 @@ def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def boxes_of(row: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    """True and predicted boxes, in per cent of the picture; none where nothing was to be found."""
+    """Return true and predicted boxes, in percent of the picture; empty if there was nothing to locate."""
     drawn = row.get("drawn")
     if not isinstance(drawn, dict):
         return []
@@ -278,10 +280,10 @@ def _best(row: Mapping[Any, Any]) -> str:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """The leaderboard, and for each run its classes and the most confused pairs.
+    """Render the leaderboard, and for each run its classes and the most confused pairs.
 
     Raises:
-        UsageError: as :func:`html`.
+        UsageError: as for :func:`html`.
     """
     content = _content(runs)
     lines = [f"# {_plain(content['title'])}", ""]
@@ -329,13 +331,13 @@ def markdown(runs: Sequence[Run]) -> str:
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table, text escaped."""
+    """Return the lines of a table, with text escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
     return [*(f"| {' | '.join(map(_plain, cells))} |" for cells in lines), ""]
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes for text: no table cells, tags or links of its own."""
+    """Escape text so that Markdown shows it literally: no table cells, tags or links."""
     for char in "\\|<>[]`*_#":
         text = text.replace(char, f"\\{char}") if text != "---" else text
     return text.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, otherwise a line from time to time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INTERVAL = 10.0
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Watch | None]:
-    """Give a watcher that shows how far each examination is; what is logged meanwhile is shown too."""
+    """Return a watcher that shows the progress of each run, and log messages."""
     if quiet:
         yield None
         return
@@ -45,17 +45,17 @@ def progress(*, quiet: bool = False) -> Iterator[Watch | None]:
 
 
 class _OnStandardError(logging.Handler):
-    """Writes to standard error as it is now: a bar may have put itself before it."""
+    """Writes to the current standard error, which a progress bar may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 def _status(state: Progress) -> str:
-    """items/s, accuracy so far, and outcomes other than ok."""
+    """Format items/s, accuracy so far, and outcomes other than ok."""
     parts = [f"{number(state.items_per_second)} items/s"]
     if state.accuracy is not None:
-        parts.append(f"accuracy {100 * state.accuracy:.1f} %")
+        parts.append(f"accuracy {100 * state.accuracy:.1f}%")
     parts += [state.status] if state.status else []
     parts += [f"{count} {outcome}" for outcome, count in sorted(state.tally.outcomes.items())]
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""What came of a suite, on the terminal and as a page: published beside measured."""
+"""Results of a suite, on the terminal and as a page: published against measured figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TextTable(NamedTuple):
 
 
 def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
-    """``published | measured``, rates in per cent."""
+    """Format ``published | measured``, rates in percent."""
     if name in UNSCALED:
         return " | ".join(MISSING if value is None else f"{value:.1f}" for value in pair)
     return " | ".join(scored(name, value) for value in pair)
@@ -53,7 +53,7 @@ def _heading(name: str) -> str:
 
 
 def _tables(outcome: SuiteResult) -> Iterator[TextTable]:
-    """All tables of a suite's outcome."""
+    """Yield all tables of a suite's result."""
     parts = {part.name: part for part in outcome.suite.parts}
     both = [(outcome.tables(), True), (outcome.sweeps(), False)]
     for measured, published in both:
@@ -69,7 +69,7 @@ def _tables(outcome: SuiteResult) -> Iterator[TextTable]:
         yield TextTable(
             f"{outcome.suite.name}: claims", ["claim", "measured", "verdict"], rows_, _findings(outcome.suite)
         )
-    # Fewer samples are other samples: they say nothing of the committed scores.
+    # With fewer samples, the committed scores do not apply.
     if (reference := outcome.against_reference()) and not outcome.limited:
         within = outcome.suite.tolerance
         lines = [
@@ -77,7 +77,7 @@ def _tables(outcome: SuiteResult) -> Iterator[TextTable]:
             for part, model, protocol, metric, was, now in reference
         ]
         headings = ["part", "model", "protocol", "metric", "committed %", "measured %", ""]
-        note = f"{100 * within:g} points apart count as the same."
+        note = f"Differences up to {100 * within:g} points count as the same."
         yield TextTable(f"{outcome.suite.name}: committed scores", headings, lines, note)
     if averages := outcome.averages():
         names = [part for part, _, _ in outcome.suite.average]
@@ -90,7 +90,7 @@ def _tables(outcome: SuiteResult) -> Iterator[TextTable]:
             ]
             for row in averages
         ]
-        note = "The average is there where all are; the rank is the mean of those that are there."
+        note = "The average needs all benchmarks; the rank is the mean over those available."
         yield TextTable(
             f"{outcome.suite.name}: average", ["model", "average", "mean rank", *names], lines, note
         )
@@ -111,7 +111,7 @@ def _findings(suite: Suite) -> str:
 
 
 def outcome_tables(outcome: SuiteResult) -> list[Table]:
-    """The tables of a suite's outcome for the terminal."""
+    """Build the tables of a suite's result for the terminal."""
     tables = [_rich(content) for content in _tables(outcome)]
     if outcome.suite.note and tables:
         tables[-1].caption = f"{escape(str(tables[-1].caption or ''))}\n{escape(outcome.suite.note)}".strip()
@@ -131,12 +131,12 @@ def _rich(content: TextTable) -> Table:
 
 
 def suite_tables(suite: Suite) -> list[Table]:
-    """What a suite is, for the terminal."""
+    """Describe a suite on the terminal."""
     rows = [
         [
             part.name,
             ", ".join(part.data),
-            ", ".join(part.protocols) or "the data sets' own",
+            ", ".join(part.protocols) or "the data set's own",
             ", ".join(part.models) or "the suite's",
             "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in part.vary.items()),
             part.published.source if part.published else "–",
@@ -153,7 +153,7 @@ def suite_tables(suite: Suite) -> list[Table]:
 
 
 def suite_page(outcome: SuiteResult) -> str:
-    """One page: published beside measured, then the report of all runs that have a score.
+    """Render one page: published against measured figures, then the report on all runs with a score.
 
     Raises:
         MissingExtra: jinja2 is not installed.
@@ -161,7 +161,7 @@ def suite_page(outcome: SuiteResult) -> str:
     tables: list[dict[str, Any]] = [content._asdict() for content in _tables(outcome)]
     if outcome.left_out:
         rows = [[line] for line in outcome.left_out]
-        tables.append({"title": "Left out", "headings": ["what, and why"], "rows": rows, "note": ""})
+        tables.append({"title": "Skipped", "headings": ["what and why"], "rows": rows, "note": ""})
     runs = [run for run in outcome.runs if run.headline is not None and run.status == "finished"]
     intro = f"Source: {outcome.suite.source}. {outcome.suite.note}"
     return page.html(runs, outcome.suite.title, tables, intro)

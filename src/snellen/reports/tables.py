@@ -1,4 +1,4 @@
-"""What the terminal shows: leaderboards and single runs as Rich tables."""
+"""Leaderboards and single runs as Rich tables for the terminal."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ __all__ = [
 
 
 def escape(text: str) -> str:
-    """Text of others made safe to print: no markup, and no control characters."""
+    """Make foreign text safe to print: no markup, and no control characters."""
     return escape_markup(harmless(text))
 
 
 def harmless(text: str, kept: str = "\n") -> str:
-    r"""Text of others without control characters, which a terminal obeys, but for those that are kept.
+    r"""Replace control characters, which a terminal would obey, except those to keep.
 
     >>> harmless("a\x1b[31m\n")
     'a\ufffd[31m\n'
@@ -57,13 +57,13 @@ def harmless(text: str, kept: str = "\n") -> str:
 
 
 def rich_score(name: str, figure: Interval | None) -> str:
-    """A score with its interval, which is dimmed."""
+    """Format a score with a dimmed interval."""
     text, interval = score_cells(name, figure, digits=0)
     return f"{text} [dim]{interval}[/dim]" if interval else text
 
 
 def format_metric(name: str, figures: RunMetrics) -> str:
-    """A score with its interval, and of how many samples, if not of all."""
+    """Format a score with its interval, and its number of samples, if not all."""
     figure = figures.figure(name)
     known = figures.n if figure is None or figure.n is None else figure.n
     text = rich_score(name, figure)
@@ -71,12 +71,12 @@ def format_metric(name: str, figures: RunMetrics) -> str:
 
 
 def plainly(name: str, figures: RunMetrics) -> str:
-    """The same without any markup."""
+    """Return the text without markup."""
     return Text.from_markup(format_metric(name, figures)).plain
 
 
 def outcomes(counts: Mapping[str, int]) -> str:
-    """``280 ok``, and whatever else there was."""
+    """Format outcomes: ``280 ok``, and any others."""
     style = {"ok": "green", "error": "red"}
     return " ".join(
         f"[{style.get(outcome, 'yellow')}]{count} {outcome}[/]"
@@ -86,14 +86,14 @@ def outcomes(counts: Mapping[str, int]) -> str:
 
 
 def outcomes_of(run: Run) -> str:
-    """The outcomes of a run that has figures, what was skipped, and where it stopped."""
+    """Format the outcomes of a run with metrics, skipped samples, and where it stopped."""
     skipped, total = run.metrics.skipped, run.manifest.data.n
     text = outcomes(run.metrics.outcomes) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
     return text if run.status == "finished" else f"{text} [red]stopped at {run.metrics.n} of {total}[/]"
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
-    """All runs of a workspace, the newest last."""
+    """List all runs of a workspace, newest last."""
     table = Table(header_style="bold")
     for name in ("run", "status", "n", "score %", "outcomes", "started"):
         side: Literal["left", "right"] = "right" if name in ("n", "score %") else "left"
@@ -112,7 +112,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
 
 
 def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
-    """What examinations will ask and cost."""
+    """List the requests and costs of evaluations to come."""
     table = Table(header_style="bold")
     for heading in ("model", "protocol", "data", "samples", "requests", "tokens in", "tokens out", "cost $"):
         words = heading in ("model", "protocol", "data")
@@ -123,9 +123,9 @@ def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
         names = (escape(estimate.model), escape(estimate.protocol), escape(estimate.data))
         table.add_row(*names, f"{estimate.samples:,}", *counts, cost)
     table.caption = (
-        "Nothing was asked. From the least to the most: a protocol may stop early, an answer be shorter than "
-        "max_tokens. Tokens in are estimated: texts by their length, images as GPT-4o counts them. What is "
-        "remembered already is not taken off."
+        "Nothing was sent. Ranges are from the minimum to the maximum: a protocol may stop early, and answers may "
+        "be shorter than max_tokens. Input tokens are estimated: texts by length, images as for GPT-4o. Cached "
+        "answers are not subtracted."
     )
     table.caption_justify = "left"
     return table
@@ -136,7 +136,7 @@ def _span(pair: tuple[int, int]) -> str:
 
 
 def figures_table(run: Run) -> Table:
-    """Every figure of one run."""
+    """List every figure of one run."""
     table = Table(title=run.id, title_justify="left", show_header=False)
     table.add_column()
     table.add_column()
@@ -149,13 +149,13 @@ def figures_table(run: Run) -> Table:
         ("status", run.status),
     ]
     if not figures.n:
-        rows.append(("figures", "none yet: start the same command again to go on"))
+        rows.append(("figures", "none yet; rerun the same command to resume"))
     rows += [
         (heading_of(name), format_metric(name, figures)) for name in figures.scores if figures.figure(name)
     ]
     if (bounds := figures.accuracy_bounds) is not None:
         low, high = bounds.low, bounds.high
-        rows.append(("accuracy % if all not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
+        rows.append(("accuracy % if all samples not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
     if figures.n:
         rows += [
             ("outcomes", outcomes_of(run)),
@@ -179,9 +179,9 @@ def figures_table(run: Run) -> Table:
         calls = ", ".join(f"{count} {what}" for what, count in facts["calls"].items())
         rows.append(("calls", escape(calls)))
     if facts.get("prefix"):
-        rows.append(("an image's questions share", escape(facts["prefix"]["way"])))
+        rows.append(("shared between an image's questions", escape(facts["prefix"]["way"])))
     if facts.get("unmapped_classes"):
-        rows.append(("classes that the model does not know", escape(", ".join(facts["unmapped_classes"]))))
+        rows.append(("classes unknown to the model", escape(", ".join(facts["unmapped_classes"]))))
     options = run.manifest.protocol.options
     rows += [(f"-P {option}", escape(str(value))) for option, value in options.items()]
     for row in rows:
@@ -202,12 +202,12 @@ def _giga(count: float | None) -> str:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """Differences in accuracy, or in whatever score the protocol has, pair by pair."""
+    """Compare accuracy, or the protocol's score, pair by pair."""
     names = ", ".join(dict.fromkeys(comparison.score for comparison in comparisons))
     table = Table(header_style="bold", title=names.replace("_", " "), title_justify="left")
     for heading in ("first", "second", "difference (points)", "only first / second better", "p", "verdict"):
         words = heading in ("first", "second", "verdict")
-        # The ends of ids tell runs apart.
+        # Runs are told apart by the ends of their ids.
         folds: Literal["fold", "ellipsis"] = "fold" if heading in ("first", "second") else "ellipsis"
         table.add_column(heading, justify="left" if words else "right", overflow=folds)
     for comparison in comparisons:
@@ -216,7 +216,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         shown = f"{100 * gap.value:+.1f} [dim]{100 * gap.low:+.1f} to {100 * gap.high:+.1f}[/dim]"
         verdict = f"[green]{'first' if gap.value > 0 else 'second'} is better[/]"
         if not comparison.real:
-            verdict = f"not parted: {result.n} samples show {100 * result.detectable:.1f} points or more"
+            verdict = f"not significant (n = {result.n}; detectable difference: {100 * result.detectable:.1f} points)"
             if not result.only_first and not result.only_second:
                 verdict = f"the same on all {result.n} samples"
         p = "< 0.0001" if comparison.p_adjusted < 1e-4 else f"{comparison.p_adjusted:.4f}"
@@ -231,20 +231,20 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         )
         table.add_row(*cells)
     if len(comparisons) == 1 and comparisons[0].score != "accuracy":
-        table.caption = f"Win rate of the first: {100 * comparisons[0].result.win_rate:.1f} %, ties half. "
+        table.caption = f"Win rate of the first: {100 * comparisons[0].result.win_rate:.1f}%, ties count half. "
     table.caption = (table.caption or "") + (
-        "Paired on shared samples, 95 % intervals clustered by image; p adjusted by Holm over all pairs."
+        "Paired on shared samples; 95% intervals clustered by image; p adjusted by Holm over all pairs."
     )
     left_out = max((comparison.left_out for comparison in comparisons), default=0)
     if left_out:
-        table.caption += f" Up to {left_out} samples that only one run has are left out."
+        table.caption += f" Up to {left_out} samples that only one run has are excluded."
     table.caption_justify = "left"
     return table
 
 
 def disagreement_tables(comparison: Comparison, most: int = 10) -> list[Table]:
-    """The classes that carry a difference, and samples on which two runs disagree."""
-    classes = Table(title="Classes that carry the difference", title_justify="left", header_style="bold")
+    """List the classes that contribute most to a difference, and samples on which two runs disagree."""
+    classes = Table(title="Classes that contribute most to the difference", title_justify="left", header_style="bold")
     for heading in ("class", "difference (points)", "samples"):
         classes.add_column(heading, justify="left" if heading == "class" else "right")
     for name, difference, count in comparison.classes[:most]:
@@ -261,18 +261,18 @@ def disagreement_tables(comparison: Comparison, most: int = 10) -> list[Table]:
 
 
 def prompt_lines(run: Run, most: int) -> Iterator[str]:
-    """The prompts of the first samples as they were sent, with their answers."""
+    """Show the prompts of the first samples as sent, with their answers."""
     for sample in run.first(most):
-        truth = f", which is {sample['label']!r}" if sample["label"] else ""
+        truth = f", label {sample['label']!r}" if sample["label"] else ""
         yield f"[bold]{escape(sample['id'])}[/]{escape(truth)}"
         for reply in run.replies(sample["id"]):
             said = reply.text if not reply.scores else f"{len(reply.scores)} scores"
-            yield f"[dim]{escape(reply.prompt or '(this model is sent no prompt)')}[/] → {escape(said)}"
+            yield f"[dim]{escape(reply.prompt or '(this model takes no prompt)')}[/] → {escape(said)}"
 
 
 def class_table(frame: pd.DataFrame) -> Table:
-    """Precision, recall, F1 and support of each class, the worst F1 first."""
-    table = Table(title="Classes, the worst first", title_justify="left", header_style="bold")
+    """List precision, recall, F1 and support of each class, lowest F1 first."""
+    table = Table(title="Classes, lowest F1 first", title_justify="left", header_style="bold")
     table.add_column("class")
     for heading in ("precision %", "recall %", "F1 %", "samples"):
         table.add_column(heading, justify="right")
@@ -283,7 +283,7 @@ def class_table(frame: pd.DataFrame) -> Table:
 
 
 def confusion_table(frame: pd.DataFrame, most: int = 10) -> Table:
-    """The most frequent confusions."""
+    """List the most frequent confusions."""
     table = Table(title="Most confused", title_justify="left", header_style="bold")
     for heading in ("truth", "taken for"):
         table.add_column(heading)
@@ -294,7 +294,7 @@ def confusion_table(frame: pd.DataFrame, most: int = 10) -> Table:
 
 
 def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
-    """A few samples of each outcome that is not ok; None where there is none."""
+    """List a few samples of each outcome other than ok; None if there are none."""
     table = Table(title="Failures", title_justify="left", header_style="bold")
     for heading in ("outcome", "sample", "truth", "reason", "answers"):
         table.add_column(heading)
@@ -308,11 +308,11 @@ def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
 
 
 def card_table(model: str, readings: Sequence[Reading]) -> Table:
-    """A model's eye-test card."""
+    """Show a model's eye-test card."""
     from snellen.eye_test.eye_test import format_reading
 
     table = Table(header_style="bold", title=f"Eye test: {escape(model)}", title_justify="left")
-    for name in ("chart", "threshold (95 %)", "of", "right %", "guessing %", "outcomes", ""):
+    for name in ("chart", "threshold (95%)", "of", "correct %", "chance %", "outcomes", ""):
         right = name.endswith("%") or name.startswith("threshold")
         table.add_column(name, justify="right" if right else "left", no_wrap=name == "chart")
     for reading in readings:
@@ -326,19 +326,19 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
         )
         table.add_row(*cells, outcomes(figures.outcomes), reading.verdict)
     table.caption = (
-        "The threshold is the level at which answers are half way from guessing to perfect. What cannot be "
-        "read counts as wrong."
+        "The threshold is the level halfway between guessing and perfect accuracy. Unparsed answers "
+        "count as wrong."
     )
     table.caption_justify = "left"
     return table
 
 
 def category_table(run: Run) -> Table | None:
-    """The primary score category by category, the worst first; None where there are no categories."""
+    """Show the primary score by category, lowest first; None without categories."""
     categories = run.metrics.by_category
     if not categories:
         return None
-    table = Table(title="Categories, the worst first", title_justify="left", header_style="bold")
+    table = Table(title="Categories, lowest score first", title_justify="left", header_style="bold")
     table.add_column("category")
     table.add_column(heading_of(run.primary), justify="right")
     table.add_column("samples", justify="right")
@@ -348,6 +348,6 @@ def category_table(run: Run) -> Table | None:
 
 
 def pairs(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Truths and predictions of the samples that have a truth."""
+    """Yield references and predictions of the samples that have a reference."""
     known = frame[frame["label"].notna()]
     return known["label"].tolist(), known["prediction"].tolist()

@@ -1,5 +1,6 @@
-"""Figures of runs in the experiment trackers that teams have: Weights & Biases, MLflow, Trackio, each through
-its own client, which knows its own addresses and keys. A run has one entry there; sent again, it is renewed.
+"""Log metrics to experiment trackers: Weights & Biases, MLflow, Trackio, each through its own client, which
+manages URLs
+and keys. Each run has one entry there, which is updated when sent again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from snellen.runs.run import Run
 
 __all__ = ["TRACKERS", "figures", "settings", "track", "tracker"]
 
-#: The project, or experiment, that runs go into where the client's own variable names none.
+#: The default project or experiment, if the client's own variable sets none.
 PROJECT = "snellen"
 
 
 def figures(run: Run) -> dict[str, float]:
-    """All figures of a run that are numbers, by name; an interval ends at ``NAME_low`` and ``NAME_high``."""
+    """Return all numeric figures of a run by name; intervals as ``NAME_low`` and ``NAME_high``."""
 
     def flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
         for key, value in values.items():
@@ -35,7 +36,7 @@ def figures(run: Run) -> dict[str, float]:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """What a run was, flat: model, data set, protocol and its options, seed, versions."""
+    """Return a run's settings, flat: model, data set, protocol and its options, seed, versions."""
     manifest = run.manifest
     facts = manifest.model.metadata
     return {
@@ -68,10 +69,10 @@ def _mlflow(run: Run) -> None:
     about = settings(run)
     tags = {"snellen": run.id, "status": about.pop("status")}
     with mlflow.start_run(run_id=known, run_name=run.id, tags=tags, log_system_metrics=False):
-        # What was said once cannot be said otherwise there.
+        # A logged parameter cannot be changed there.
         said = earlier[0].data.params if earlier else {}
         mlflow.log_params({k: v for k, v in about.items() if k not in said and v is not None})
-        # A category may be called what it refuses.
+        # A category's name may contain characters that it refuses.
         mlflow.log_metrics({re.sub(r"[^\w\-. /]", "_", key): value for key, value in figures(run).items()})
         mlflow.log_dict(run.manifest.as_dict(), "manifest.json")
 
@@ -91,7 +92,7 @@ TRACKERS: dict[str, Callable[[Run], None]] = {"wandb": _wandb, "mlflow": _mlflow
 
 
 def tracker(name: str) -> Callable[[Run], None]:
-    """The tracker of a name.
+    """Return the tracker with this name.
 
     Raises:
         BadOption: there is none.
@@ -112,15 +113,15 @@ def track(name: str, run: Run) -> None:
     """Send a run's figures to a tracker.
 
     Raises:
-        BadOption, MissingExtra: as :func:`tracker`.
+        BadOption, MissingExtra: as for :func:`tracker`.
         SnellenError: its client failed.
     """
     send = tracker(name)
     try:
-        with redirect_stdout(sys.stderr):  # what a client has to say is no result
+        with redirect_stdout(sys.stderr):  # a client's output is not a result
             send(run)
     except Exception as error:
         raise SnellenError(
-            f"--track {name}: the figures of {run.id} could not be sent ({reason_of(error)}). They are kept. "
-            f"Send them again: snellen resume {run.id} --track {name}"
+            f"--track {name}: the figures of {run.id} could not be sent ({reason_of(error)}). They are saved. "
+            f"Retry with: snellen resume {run.id} --track {name}"
         ) from error

@@ -1,4 +1,4 @@
-"""A training's progress on standard error, a line whenever something is known."""
+"""Training progress on standard error, one line per update."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 from snellen.reports.progress import INTERVAL
 
-#: Called with the stage, the step, the number of steps, and what is known at this step: ``loss``,
+#: Called with the stage, the step, the number of steps, and the values at this step: ``loss``,
 #: ``eval_loss``, ``held_out_accuracy``.
 TrainingWatch = Callable[[str, int, int, Mapping[str, float]], None]
 
 __all__ = ["TrainingWatch", "training"]
 
-#: What is told of a training, and how.
+#: The reported values and their formats.
 TOLD = {
     "loss": "loss {:.3f}",
     "eval_loss": "held-out loss {:.3f}",
@@ -26,9 +26,7 @@ TOLD = {
 
 @contextmanager
 def training(*, quiet: bool = False) -> Iterator[TrainingWatch | None]:
-    """Give a watcher that tells how a training goes: losses and accuracy as they come, and else how far it
-    is.
-    """
+    """Return a watcher that reports losses and accuracy as they arrive, and otherwise the step."""
     if quiet:
         yield None
         return

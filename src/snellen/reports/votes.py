@@ -15,9 +15,9 @@ __all__ = ["lines_of", "ranking_table"]
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """Models, the best first."""
+    """List models, best first."""
     table = Table(header_style="bold", title="Ranking by votes", title_justify="left")
-    for name in ("rank", "model", "rating (95 %)", "won %", "won / lost / tied", "votes to part from next"):
+    for name in ("rank", "model", "rating (95%)", "won %", "won / lost / tied", "votes to separate from next"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for standing in ranking.standings:
         place = str(standing.rank) if standing.rank == standing.worst else f"{standing.rank}–{standing.worst}"
@@ -27,42 +27,42 @@ def ranking_table(ranking: Ranking) -> Table:
         table.add_row(
             place, escape(standing.model), rating, percent(standing.win_rate), record, number(standing.needed)
         )
-    over = "people" if ranking.clustered else "votes, so of these people alone"
+    over = "voters" if ranking.clustered else "votes, so they hold for these voters only"
     table.caption = (
-        f"{ranking.votes} votes of {ranking.voters} people. Bradley–Terry with ties: 400 points are odds of "
-        f"ten to one. Intervals are over {over}. Both bad counts as a tie."
+        f"{ranking.votes} votes by {ranking.voters} voters. Bradley–Terry with ties: 400 points are odds of "
+        f"ten to one. Intervals resample {over}. Both bad counts as a tie."
     )
     table.caption_justify = "left"
     return table
 
 
 def lines_of(results: ArenaResults) -> Iterator[str]:
-    """How far to trust it, line by line."""
+    """Yield notes on how far to trust the votes."""
     ranking, quality, counts = results.ranking, results.quality, results.counts
     if ranking is not None and ranking.groups > 1:
         yield (
-            f"[yellow]{ranking.groups} groups (A, B …) never met[/]: ratings and ranks hold within a group "
-            "alone."
+            f"[yellow]{ranking.groups} groups (A, B …) never met[/]: ratings and ranks hold only within a "
+            "group."
         )
     if counts["open"]:
-        yield f"{counts['open']} votes do not count yet: their voters have not seen the names (10 minutes)."
+        yield f"{counts['open']} votes do not count yet: the models' names are not revealed yet (10 minutes)."
     if ranking is not None and ranking.flips:
-        yield f"Had {ranking.flips} votes gone the other way, {escape(ranking.challenger)} would be first."
+        yield f"If {ranking.flips} votes had gone the other way, {escape(ranking.challenger)} would be first."
     for name, value, low, high in ranking.style if ranking is not None else ():
         yield f"Style: {name} {value:+.2f} ({low:+.2f} to {high:+.2f}) in log-odds of winning."
     what = "counted" if results.leaked else "left out"
     yield (
-        f"{counts['votes']} votes: {counts['repeats']} repeat another, in {counts['leaks']} a model gave "
-        f"itself away ({what}), {counts['both_bad']} said that both are bad."
+        f"{counts['votes']} votes: {counts['repeats']} repeat another, in {counts['leaks']} a model "
+        f"revealed itself ({what}), {counts['both_bad']} are for both bad."
     )
     if quality.consistency is not None:
-        yield f"Of {quality.repeated} judged again, {percent(quality.consistency.value)} % were judged alike."
+        yield f"Of {quality.repeated} repeated votes, {percent(quality.consistency.value)}% were the same."
     if quality.alpha is not None:
-        yield f"Krippendorff's alpha over {quality.shared} shared: {quality.alpha:.2f}."
+        yield f"Krippendorff's alpha over {quality.shared} shared items: {quality.alpha:.2f}."
     if quality.left is not None:
-        yield f"Left side preferred in {percent(quality.left.value)} % of {quality.decisive} decisive votes."
+        yield f"Left side preferred in {percent(quality.left.value)}% of {quality.decisive} decisive votes."
     if results.wrong is not None:
-        yield f"Wrong answer preferred in {percent(results.wrong[0].value)} % of {results.wrong[1]} votes."
+        yield f"Wrong answer preferred in {percent(results.wrong[0].value)}% of {results.wrong[1]} votes."
     for name, agreement in results.agreements:
         interval = f"{agreement.low:.2f} to {agreement.high:.2f}"
         yield f"Kendall's tau with {escape(name)}: {agreement.tau:.2f} ({interval})."

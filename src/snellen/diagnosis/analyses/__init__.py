@@ -1,1 +1,1 @@
-"""What can be diagnosed, one part a file; a file with a ``PART`` is all that another part takes."""
+"""The parts of a diagnosis, one per file; any file here with a ``PART`` adds one."""

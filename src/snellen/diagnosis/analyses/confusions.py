@@ -1,4 +1,4 @@
-"""What is taken for what?"""
+"""Which classes are confused?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST = 15
 
 
 def siblings(first: str, other: str) -> bool:
-    """Whether two names share a word, as those of one sort often do; a hierarchy of classes is not at hand.
+    """Return whether two names share a word, as related classes often do, for lack of a class hierarchy.
 
     >>> siblings("polar bear", "Brown bears"), siblings("polar bear", "teddy-bear"), siblings("cat", "dog")
     (False, True, False)
@@ -22,8 +22,9 @@ def siblings(first: str, other: str) -> bool:
 
 
 class Confusions(Analysis):
-    """The pairs that are confused most, whether in both directions and whether of one sort; the classes that
-    are found least.
+    """The most confused pairs, whether they are confused in both directions and share a word; and the classes
+    with
+    the lowest recall.
     """
 
     name, order = "confusions", 90
@@ -45,21 +46,27 @@ class Confusions(Analysis):
         worst = sorted(per_class(truth, said), key=lambda row: (row["recall"], row["class"]))[:MOST]
         within = sum(n for t, s, n in confused[:5] if s)
         verdict = (
-            f"{wrong} of {len(truth)} images are taken for another class and {unread} for none; the five "
-            f"most frequent confusions make {within} of them"
-            + (f", and {kin} are of classes whose names share a word. " if sorts else ". ")
-            + "Found least: "
-            + ", ".join(f"{row['class']} ({100 * row['recall']:.0f} %)" for row in worst[:3])
+            f"{wrong} of {len(truth)} images are assigned to a wrong class and {unread} to none; the five "
+            f"most frequent confusions account for {within} of them"
+            + (f", and {kin} are between classes whose names share a word. " if sorts else ". ")
+            + "Lowest recall: "
+            + ", ".join(f"{row['class']} ({100 * row['recall']:.0f}%)" for row in worst[:3])
             + "."
         )
         tables = (
             ResultTable(
-                ("truth", "taken for", "times", "the other way round", *(["share a word"] if sorts else [])),
+                (
+                    "true class",
+                    "predicted class",
+                    "count",
+                    "reverse count",
+                    *(["share a word"] if sorts else []),
+                ),
                 rows,
             ),
             ResultTable(
                 ("class", "recall", "samples"),
-                tuple((row["class"], f"{100 * row['recall']:.0f} %", str(row["support"])) for row in worst),
+                tuple((row["class"], f"{100 * row['recall']:.0f}%", str(row["support"])) for row in worst),
             ),
         )
         figures = {

@@ -1,4 +1,4 @@
-"""Does thinking step by step help?"""
+"""Does step-by-step reasoning help?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from snellen.diagnosis.analysis import (
 
 
 class ChainOfThought(Analysis):
-    """The open question with and without a chain of thought, and what it costs.
+    """The open question with and without a chain of thought, and its cost.
 
     Source: Zhang et al., arXiv 2405.18415, "chain of thought".
     """
@@ -34,14 +34,16 @@ class ChainOfThought(Analysis):
         what = "helps." if gap.result.difference.value > 0 else "harms."
         verdict = (
             f"A chain of thought changes accuracy by {points(gap.result.difference)}, for {tokens[1]:.0f} "
-            f"tokens an answer instead of {tokens[0]:.0f}; {lost} of {n} such answers could not be read. It "
-            + {True: "matters little.", False: what, None: "has no effect that these images tell."}[shows]
+            f"tokens per answer instead of {tokens[0]:.0f}; {lost} of {n} answers could not be parsed. It "
+            + {True: "matters little.", False: what, None: "has no significant effect on these images."}[
+                shows
+            ]
         )
         rows = tuple(
             (title, with_ci(estimate_of(run)), understood(run), f"{each:.1f}")
             for title, run, each in (("plain", plain, tokens[0]), ("step by step", thought, tokens[1]))
         )
-        table = ResultTable(("asked", "accuracy (95 %)", "understood", "tokens an answer"), rows)
+        table = ResultTable(("prompt", "accuracy (95%)", "parsed", "tokens per answer"), rows)
         figures = {"difference": gap.result.difference.as_dict(), "tokens": tokens}
         return Finding(
             part=self.name,

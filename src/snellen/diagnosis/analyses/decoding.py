@@ -1,4 +1,4 @@
-"""Does it know more than it says? Generated names against likelihoods, and against nothing but names."""
+"""Does it know more than it says? Generated names against likelihoods, and against constrained generation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from snellen.diagnosis.analysis import (
     with_ci,
 )
 
-#: Likelihoods, by how they are normalised for the length of a name.
+#: Likelihoods, by length normalization.
 WAYS = {
     "log-likelihood": "rank",
     "per token": "rank?normalise=tokens",
     "per byte": "rank?normalise=bytes",
-    "less that without the image (PMI)": "rank?pmi=true",
+    "minus the likelihood without the image (PMI)": "rank?pmi=true",
 }
 
 
 class DecodingRules(Analysis):
-    """The name that is generated against the likeliest one.
+    """The generated name against the most likely one.
 
     Source: Zhang et al., arXiv 2405.18415, "probabilistic inference".
     """
@@ -32,34 +32,34 @@ class DecodingRules(Analysis):
     name, order = "decoding", 60
 
     def run(self, case: Subject) -> Finding:
-        """A run for each normalisation, where the model tells likelihoods."""
+        """One run per normalization, if the model provides likelihoods."""
         if not case.scores:
-            raise Skipped(f"{case.model} does not tell likelihoods of names")
+            raise Skipped(f"{case.model} does not provide likelihoods of names")
         if len(case.labels) * len(case.selection) > SCORED:
             raise Skipped(
                 f"{len(case.labels)} names for each of {len(case.selection)} images are more than {SCORED:,} "
-                "likelihoods: take fewer with --limit"
+                "likelihoods; use fewer with --limit"
             )
         runs = {title: case.run(protocol) for title, protocol in WAYS.items()}
-        runs["generated, nothing but names possible"] = case.run("closed-set?rounds=1&constrained=true")
+        runs["generated, constrained to the names"] = case.run("closed-set?rounds=1&constrained=true")
         gaps = case.differences(runs, case.closed)
         best = max(runs, key=lambda title: estimate_of(runs[title]).value)
         gap = gaps[best]
         verdict = (
-            f"Deciding otherwise ({best}) gives {with_ci(estimate_of(runs[best]))}, generating freely from "
-            f"the list {with_ci(estimate_of(case.closed))}: {points(gap.result.difference)}. "
+            f"The best other decoding rule ({best}) reaches {with_ci(estimate_of(runs[best]))}; free generation reaches "
+            f"{with_ci(estimate_of(case.closed))}: {points(gap.result.difference)}. "
             + (
-                "The model knows more than it says when it is free."
+                "The model knows more than it says in free generation."
                 if gap.real and gap.result.difference.value > 0
-                else "That brings nothing that these images show."
+                else "The gain is not significant on these images."
             )
         )
         rows = [("generated from the list", with_ci(estimate_of(case.closed)), "–")]
         rows += [(t, with_ci(estimate_of(run)), points(gaps[t].result.difference)) for t, run in runs.items()]
         table = ResultTable(
-            ("decided by", "accuracy (95 %)", "less generated"),
+            ("decoding", "accuracy (95%)", "difference to generated"),
             tuple(rows),
-            "Paired on the same images, p by Holm.",
+            "Paired on the same images; p-values adjusted by Holm.",
         )
         figures = {
             "accuracy": {title: estimate_of(run).as_dict() for title, run in runs.items()},

@@ -1,4 +1,4 @@
-"""Is a class known the better, the more often it was seen in training?"""
+"""Are classes that occur more often in the training data recognized better?"""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from snellen.metrics.stats import LEVEL
 from snellen.reports.charts import ChartPoint, scatter
 from snellen.reports.tables import pairs
 
-#: As the study bins exposure.
+#: The study's exposure bins.
 BINS = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 1000, 10_000, 100_000)
 REPLICATES = 2000
 
 
 class Exposure(Analysis):
-    """How often each class name occurs in what the model was trained on, against its recall.
+    """How often each class name occurs in the training data, against its recall.
 
     Source: Zhang et al., arXiv 2405.18415, "data": class exposure and accuracy.
     """
@@ -27,8 +27,8 @@ class Exposure(Analysis):
     name, order = "exposure", 80
 
     def run(self, case: Subject) -> Finding:
-        """Count, correlate, bin."""
-        # Long: it measures, and words what it measured.
+        """Count, correlate and bin."""
+        # Long: it measures, and puts the result into words.
         lines, source = self._lines(case)
         known = {label: case.selection.data.synonyms.get(label, ()) for label in case.labels}
         counted, total = count(known, lines)
@@ -39,16 +39,20 @@ class Exposure(Analysis):
         rows = [(name, counted[name], *recall[name]) for name in case.labels if name in recall]
         if len(rows) < 4 or len({n for _, n, _, _ in rows}) < 2:
             raise Skipped(
-                f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts say nothing"
+                f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts are too few"
             )
         if len({r for _, _, r, _ in rows}) < 2:
-            raise Skipped("all classes have one recall, which no exposure explains")
+            raise Skipped("all classes have the same recall, so there is nothing to explain")
         spearman, pearson = _correlations([n for _, n, _, _ in rows], [r for _, _, r, _ in rows])
         shows = True if spearman[1] > 0 else False if spearman[2] < 0 else None
         verdict = (
             f"Over {len(rows)} classes and {total:,} texts ({source}), exposure and recall have a Spearman "
             f"correlation of {spearman[0]:.2f} ({spearman[1]:.2f} to {spearman[2]:.2f}): "
-            + ("what was seen more often is known better." if shows else "these images do not show it.")
+            + (
+                "classes seen more often are recognized better."
+                if shows
+                else "no significant correlation on these images."
+            )
         )
         bins = []
         for low, high in zip(BINS, (*BINS[1:], math.inf), strict=True):
@@ -56,7 +60,7 @@ class Exposure(Analysis):
             if some:
                 mean = sum(r * s for r, s in some) / sum(s for _, s in some)
                 name = f"{low:,}–{high - 1:,}" if high < math.inf else f"{low:,} and more"
-                bins.append((name, str(len(some)), f"{100 * mean:.1f} %"))
+                bins.append((name, str(len(some)), f"{100 * mean:.1f}%"))
         below = _below(rows)
         tables = (
             ResultTable(
@@ -64,10 +68,8 @@ class Exposure(Analysis):
             ),
             ResultTable(
                 ("class", "texts", "recall", "expected"),
-                tuple(
-                    (name, f"{n:,}", f"{100 * r:.0f} %", f"{100 * e:.0f} %") for name, n, r, e in below[:10]
-                ),
-                "Furthest below what its exposure lets expect (a line through recall against log exposure).",
+                tuple((name, f"{n:,}", f"{100 * r:.0f}%", f"{100 * e:.0f}%") for name, n, r, e in below[:10]),
+                "Classes furthest below the recall expected from exposure (a linear fit of recall on log exposure).",
             ),
         )
         chart = scatter(
@@ -85,8 +87,8 @@ class Exposure(Analysis):
         charts = () if chart is None else ({"kind": "scatter", **chart},)
         about = (
             f"Pearson's correlation with log(1 + exposure) is {pearson[0]:.2f} ({pearson[1]:.2f} to "
-            f"{pearson[2]:.2f}); intervals over classes. A correlation is no cause: rare classes may be hard "
-            "ones."
+            f"{pearson[2]:.2f}); intervals over classes. Correlation is not causation: rare classes may be "
+            "harder."
         )
         return Finding(
             part=self.name,
@@ -104,12 +106,12 @@ class Exposure(Analysis):
         if case.captions:
             return chain.from_iterable(map(texts, case.captions)), ", ".join(p.name for p in case.captions)
         if case.model.startswith("pico:llava"):
-            return _pico(skewed="skewed" in case.model), "the lessons that it was taught from images"
-        raise Skipped("what the model was trained on is not known here. Name its captions: --captions FILE")
+            return _pico(skewed="skewed" in case.model), "its training examples with images"
+        raise Skipped("the model's training data is unknown. Provide its captions: --captions FILE")
 
 
 def _pico(*, skewed: bool) -> Iterator[str]:
-    """What a built-in LLaVA was asked and told about images, as its training wrote it."""
+    """Yield the questions and answers about images that a built-in LLaVA was trained on."""
     from snellen.pico_recipe.curriculum import training_figures
     from snellen.pico_recipe.train import stages
 
@@ -121,7 +123,9 @@ def _pico(*, skewed: bool) -> Iterator[str]:
 def _correlations(
     exposure: list[int], recall: list[float]
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Spearman's, and Pearson's with log(1 + exposure), each with its bootstrap interval over classes."""
+    """Compute Spearman's correlation, and Pearson's with log(1 + exposure), with bootstrap intervals over
+    classes.
+    """
     import numpy as np
     from scipy.stats import rankdata
 
@@ -144,7 +148,7 @@ def _correlations(
 
 
 def _below(rows: list[tuple[str, int, float, int]]) -> list[tuple[str, int, float, float]]:
-    """Classes with their expected recall, the furthest below it first."""
+    """Return classes with their expected recall, the furthest below it first."""
     import numpy as np
 
     x, y = np.log1p([n for _, n, _, _ in rows]), np.array([r for _, _, r, _ in rows])

@@ -1,4 +1,4 @@
-"""How far is it behind models that only classify?"""
+"""How far is it behind dedicated classifiers?"""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from snellen.diagnosis.analysis import (
 from snellen.errors import UsageError
 from snellen.runs.run import Run
 
-#: Beyond so many classes, a yes/no question for each of them is left out.
+#: With more classes, the yes/no question per class is skipped.
 BINARY = 60
 
 
 class Gap(Analysis):
-    """The model under every protocol beside its references, on the same images.
+    """The model under every protocol next to its references, on the same images.
 
     Source: Zhang et al., arXiv 2405.18415, table 1: open- and closed-world accuracy against CLIP.
     """
@@ -32,7 +32,7 @@ class Gap(Analysis):
 
     def run(self, case: Subject) -> Finding:
         """Runs under each protocol, and paired differences with the best reference."""
-        # Long: it measures, and words what it measured.
+        # Long: it measures, and puts the result into words.
         own: dict[str, Run] = {"closed-set, one round": case.closed}
         wanted = {"open-world": "open-world"}
         if len(case.labels) <= BINARY:
@@ -46,8 +46,8 @@ class Gap(Analysis):
                 case.missing[title] = str(error)
         beside = case.beside()
         if not beside:
-            reasons = "; ".join(case.missing.values()) or "none was named"
-            raise Skipped(f"no other model to compare with ({reasons}). Name some: --reference clip:ORG/NAME")
+            reasons = "; ".join(case.missing.values()) or "none was given"
+            raise Skipped(f"no other model to compare with ({reasons}). Add one: --reference clip:ORG/NAME")
         best = max(beside.values(), key=lambda run: estimate_of(run).value)
         rows = []
         gaps = case.differences(own, best)
@@ -80,23 +80,23 @@ class Gap(Analysis):
         some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
         level = gap.low >= -MARGIN
         verdict = (
-            f"At its best ({first}) {case.model} is right about {with_ci(estimate_of(own[first]))} of the "
-            f"images, {best.model} about {with_ci(estimate_of(best))}: {points(gap)}. "
+            f"At its best ({first}), {case.model} classifies {with_ci(estimate_of(own[first]))} of the images "
+            f"correctly, {best.model} {with_ci(estimate_of(best))}: {points(gap)}. "
             + (
-                "It stays behind under every protocol."
+                "It is behind under every protocol."
                 if behind
-                else "It stays behind under some protocols, not under all."
+                else "It is behind under some protocols, but not all."
                 if some
                 else "It is not behind by more than 5 points."
                 if level
-                else "These images do not tell whether it is behind."
+                else "These images do not show whether it is behind."
             )
         )
         table = ResultTable(
-            ("asked", "accuracy (95 %)", "understood", f"less {best.model}", "parted"),
+            ("protocol", "accuracy (95%)", "parsed", f"difference to {best.model}", "significant"),
             tuple(rows),
-            "Paired on the same images; parted is whether the difference is significant at 5 %, for all of "
-            "them together (Holm). What was not understood counts as wrong.",
+            "Paired on the same images; significance at the 5% level, adjusted for all comparisons (Holm). "
+            "Unparsed answers count as wrong.",
         )
         figures = {
             "accuracy": {title: estimate_of(run).as_dict() for title, run in (own | beside).items()},

@@ -1,4 +1,4 @@
-"""Does it matter where in the list the right name stands?"""
+"""Does the position of the right name in the list matter?"""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from snellen.metrics.stats import wilson
 from snellen.protocols.base import shuffled
 from snellen.types import Sample
 
-#: Parts of the list that places are counted in, and rounds of the vote.
+#: Sections of the list to group positions by, and rounds of the vote.
 PARTS, ROUNDS = 5, 5
 
 
 class Order(Analysis):
-    """Fixed against shuffled lists, accuracy by the place of the true name, and what a vote over rounds adds.
+    """Fixed against shuffled lists, accuracy by the position of the true name, and the gain from voting over
+    rounds.
 
-    Source: Zhang et al., arXiv 2405.18415, "label order"; the vote is that of the vendor's study.
+    Source: Zhang et al., arXiv 2405.18415, "label order"; the vote follows the vendor's study.
     """
 
     name, order = "order", 40
 
     def run(self, case: Subject) -> Finding:
-        """A run with fixed order, and one of five shuffled rounds."""
-        # Long: it measures, and words what it measured.
+        """One run with fixed order, and one with five shuffled rounds."""
+        # Long: it measures, and puts the result into words.
         fixed = case.run("closed-set?rounds=1&order=fixed")
         voted = case.run(f"closed-set?rounds={ROUNDS}")
         gap = case.difference(case.closed, fixed)
@@ -58,18 +59,18 @@ class Order(Analysis):
         apart = worst.high < best.low
         shows = False if apart else None if case.guesses else little(gap.result.difference, real=gap.real)
         verdict = (
-            f"Shuffled names instead of fixed ones change accuracy by {points(gap.result.difference)}; by "
-            f"the place of the true name it goes from {with_ci(worst)} to {with_ci(best)}. A vote of "
-            f"{ROUNDS} rounds gives {with_ci(estimate_of(voted))} after "
+            f"Shuffling the names changes accuracy by {points(gap.result.difference)}. By "
+            f"position of the true name, accuracy ranges from {with_ci(worst)} to {with_ci(best)}. A vote over "
+            f"{ROUNDS} rounds reaches {with_ci(estimate_of(voted))}, against "
             f"{with_ci(estimate_of(case.closed))} for one. Order "
             + {
                 True: "matters little.",
                 False: "matters here.",
-                None: "has no effect that these images tell.",
+                None: "has no significant effect on these images.",
             }[shows]
         )
         places = ResultTable(
-            ("true name stands in", "accuracy of the first round", "samples"),
+            ("position of the true name", "accuracy of the first round", "samples"),
             tuple(
                 (f"fifth {p + 1} of the list", with_ci(wilson(right[p], asked[p])), str(asked[p]))
                 for p in range(PARTS)
@@ -77,12 +78,12 @@ class Order(Analysis):
             ),
         )
         rounds_ = ResultTable(
-            ("rounds", "accuracy of the vote", "votes that agree"),
+            ("rounds", "accuracy of the vote", "agreement of votes"),
             tuple(
-                (str(r), with_ci(wilson(wins[r], len(rows))), f"{100 * agree[r]:.1f} %")
+                (str(r), with_ci(wilson(wins[r], len(rows))), f"{100 * agree[r]:.1f}%")
                 for r in range(1, ROUNDS + 1)
             ),
-            "Of equals, the name that was given first wins.",
+            "Ties go to the name that was answered first.",
         )
         figures = {
             "shuffled_less_fixed": gap.result.difference.as_dict(),

@@ -1,4 +1,4 @@
-"""Is the information there, although it is not said? Classifiers on the model's own features."""
+"""Is the information in the model's features even if it is not in its answers? Probes on frozen features."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     import numpy as np
 
-#: Strengths of regularisation that cross-validation chooses among, and its folds.
+#: Regularization strengths for cross-validation, and its folds.
 STRENGTHS, FOLDS = (0.01, 0.1, 1.0, 10.0, 100.0), 3
-#: Samples of the training split, at most.
+#: The most samples of the training split.
 TRAINED_ON = 5000
-#: From so many on an MLP is fitted too; on fewer it learns nothing.
+#: An MLP is fitted only with at least this many samples; with fewer it learns nothing.
 ENOUGH = 1000
 
 log = logging.getLogger(__name__)
 
 
 class Probe(Analysis):
-    """Logistic regression and a small MLP on frozen features, tested on the images that the model was asked
-    about.
+    """Logistic regression and a small MLP on frozen features, tested on the images of the evaluation.
 
-    Features are those of the prompt "What type of object is in this photo?": hidden states at the last token
-    and their mean over tokens, and the means of the vision tower's and the projector's outputs. They are
-    written to memory-mapped files as they come, so that they need not fit into memory, and are not computed
-    twice, nor again when it was interrupted.
+    Features are those of the prompt "What type of object is in this photo?": hidden states at the last token,
+    their mean over tokens, and the mean outputs of the vision tower and the projector. They are written to
+    memory-mapped files as they are computed, so that they need not fit into memory, are computed only once,
+    and
+    survive an interruption.
 
     Source: Zhang et al., arXiv 2405.18415, "probing".
     """
@@ -55,13 +55,13 @@ class Probe(Analysis):
     name, order = "probe", 70
 
     def run(self, case: Subject) -> Finding:
-        """Fit on the training split, test beside generation."""
-        # Long: it measures, and words what it measured.
+        """Fit on the training split and test against generation."""
+        # Long: it measures, and puts the result into words.
         from snellen.models.huggingface.features import stored
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
         if not isinstance(case.subject, VisionLanguageModel):
-            raise Skipped(f"{case.model} does not show its hidden states")
+            raise Skipped(f"{case.model} does not expose its hidden states")
         said = {row["id"]: row for row in case.closed.outcomes.to_dict("records")}
         tested = [i for i in range(len(case.selection)) if case.selection.id(i) in said]
         train, dropped = self._train(case)
@@ -69,7 +69,7 @@ class Probe(Analysis):
         labels = {name: [s.data.row(s.indices[i]).label for i in kept] for name, (s, kept) in places.items()}
         few = min(Counter(labels["train"]).values(), default=0)
         if few < 2 or set(labels["train"]) < set(labels["test"]):
-            raise Skipped("the training split has classes with fewer than two images that can be read")
+            raise Skipped("the training split has classes with fewer than two readable images")
         top = case.store.folder / "features"
         held = {
             name: stored(case.subject, selection, kept, OPEN_WORLD[0], top, case.layers)
@@ -88,29 +88,29 @@ class Probe(Analysis):
                     held["train"][name], labels["train"], held["test"][name], labels["test"], sort
                 )
                 accuracies[title] = rate([r == 1 for r in right[title]], clusters)
-        # Named beforehand, as the study does: the best of many on these very images would flatter it.
+        # Chosen in advance, as in the study: picking the best of many on the test images would be biased.
         last = max(int(t.split(",")[0].removeprefix("layer ")) for t in accuracies if t.startswith("layer"))
         best = f"layer {last}, last token, linear"
         gap = paired(right[best], generated, clusters)
-        # What a model of no use to anybody would reach: always the commonest class.
+        # The baseline: always predict the most common class.
         guess = max(Counter(labels["test"]).values()) / len(ids)
         sees = accuracies[best].low > guess
         unread = sum(said[id]["outcome"] != Outcome.OK for id in ids)
         level = little(gap.difference, real=gap.p < 0.05)
         shows: bool | None = None
         if sees and gap.p < 0.05 and gap.difference.value > 0:
-            shows, what = True, "The information is there and is not decoded."
+            shows, what = True, "The information is present but not decoded."
         elif not sees:
-            what = "The probe is not above guessing, so these features, or so few images, tell nothing."
+            what = "The probe is no better than guessing, so these features, or so few images, show nothing."
         elif level is True or gap.difference.value < 0:
-            shows, what = False, "The probe finds no more than is said."
+            shows, what = False, "The probe is no better than generation."
         else:
-            what = "Whether it finds more than is said, these images do not tell."
-        what += f" {unread} of the {len(ids)} generated answers could not be read." if unread else ""
+            what = "These images do not show whether the probe beats generation."
+        what += f" {unread} of the {len(ids)} generated answers could not be parsed." if unread else ""
         rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
         verdict = (
-            f"A probe on the last hidden state is right about {with_ci(accuracies[best])} of the "
-            f"images, the answer that it generates about {with_ci(estimate_of(case.closed))}: "
+            f"A probe on the last hidden state classifies {with_ci(accuracies[best])} of the images "
+            f"correctly, the generated answer {with_ci(estimate_of(case.closed))}: "
             f"{points(gap.difference)}. " + rare_verdict + what
         )
         rows = [("generated (closed set)", with_ci(estimate_of(case.closed)))]
@@ -119,13 +119,13 @@ class Probe(Analysis):
             for title, accuracy in sorted(accuracies.items(), key=lambda item: -item[1].value)
         ]
         table = ResultTable(
-            ("decided by", "accuracy (95 %)"),
+            ("classifier", "accuracy (95%)"),
             tuple(rows),
             f"Fitted on {len(labels['train'])} samples of the training split"
-            + (f" ({dropped} that are tested were left out)" if dropped else "")
-            + f", tested on the same {len(ids)} images. Always saying the commonest class gives "
-            f"{100 * guess:.1f} %. A probe is fitted on this task, the model is not: it shows what its "
-            "features hold, not what it could say.",
+            + (f" ({dropped} test samples were excluded)" if dropped else "")
+            + f", tested on the same {len(ids)} images. Always predicting the most common class gives "
+            f"{100 * guess:.1f}%. The probe is trained on this task and the model is not: it shows what the "
+            "features contain, not what the model could say.",
         )
         figures = {
             "accuracy": {title: accuracy.as_dict() for title, accuracy in accuracies.items()},
@@ -148,11 +148,13 @@ class Probe(Analysis):
         )
 
     def _train(self, case: Subject) -> tuple[Selection, int]:
-        """Some of each class of the training split without what is tested, and how many that was."""
+        """Return some samples of each class of the training split, without tested ones, and the number of
+        those.
+        """
         chart = case.data.startswith("chart:")
         split = case.train or ("train" if chart else None)
         if split is None:
-            raise Skipped("there is no training split to fit it on. Name one: --train-split NAME")
+            raise Skipped("there is no training split to fit the probe on. Set one: --train-split NAME")
         each = max(2, min(40, TRAINED_ON // len(case.labels)))
         more = {"n": each * len(case.labels)} if chart else {}
         wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_invalid=True)
@@ -165,7 +167,7 @@ class Probe(Analysis):
         kept = [i for i in selection.indices if selection.data.digest(i) not in known]
         dropped = len(selection.indices) - len(kept)
         if not kept:
-            raise Skipped(f"all samples of the split {split!r} are among those that are tested")
+            raise Skipped(f"all samples of the split {split!r} are also test samples")
         return Selection(
             selection.data, kept, selection.labels, selection.filters, skip_invalid=True
         ), dropped
@@ -173,7 +175,7 @@ class Probe(Analysis):
     def _rare(
         self, case: Subject, truth: list[Any], probe: list[float], generated: list[float]
     ) -> tuple[dict[str, Any], str]:
-        """Both on the third of classes that generation finds least."""
+        """Compare both on the third of classes with the lowest recall in generation."""
         by_class: dict[str, list[float]] = {}
         for label, mark in zip(truth, generated, strict=True):
             by_class.setdefault(str(label), []).append(mark)
@@ -182,9 +184,9 @@ class Probe(Analysis):
         some = [i for i, label in enumerate(truth) if label in least]
         means = [sum(marks[i] for i in some) / len(some) for marks in (probe, generated)]
         told_ = (
-            f"On the third of classes that it finds least, the probe is right about {100 * means[0]:.1f} % "
-            f"and generation about {100 * means[1]:.1f} % (chosen by generation, so it looks worse than it "
-            "is). "
+            f"On the third of classes with the lowest recall, the probe reaches {100 * means[0]:.1f}% "
+            f"and generation {100 * means[1]:.1f}% (classes are selected by generation, which biases against "
+            "it). "
         )
         return {"classes": sorted(least), "probe": means[0], "generated": means[1]}, told_
 
@@ -207,21 +209,21 @@ class Probe(Analysis):
 
 
 def _readable(selection: Selection) -> list[int]:
-    """The places of samples whose image can be read."""
+    """Return the indices of samples whose image can be read."""
     places = []
     for i in range(len(selection)):
         try:
             if selection[i].images[0].size:
                 places.append(i)
         except (DataError, IndexError):
-            log.info("%s: left out, as its image cannot be read", selection.id(i))
+            log.info("%s: skipped, as its image cannot be read", selection.id(i))
     return places
 
 
 def _fit(
     train: np.ndarray[Any, Any], truth: list[Any], test: np.ndarray[Any, Any], wanted: list[Any], sort: str
 ) -> list[float]:
-    """1 for each test sample that a classifier gets right, else 0."""
+    """Return 1 for each test sample that a classifier gets right, else 0."""
     import warnings
 
     pipeline: Any = require("sklearn.pipeline", "diagnose", "A probe")
@@ -237,7 +239,9 @@ def _fit(
             linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
+        warnings.simplefilter(
+            "ignore"
+        )  # about strengths that do not converge, which cross-validation rejects
         fitted = pipeline.make_pipeline(scaling.StandardScaler(), model).fit(train, truth)
     return [float(said == label) for said, label in zip(fitted.predict(test), wanted, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Does the wording matter?"""
+"""Does the prompt's wording matter?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snellen.prompts import OPEN_WORLD
 
 
 class Prompts(Analysis):
-    """The study's four wordings and any others, against what chance over images alone would do.
+    """The study's four wordings and your own, compared with the spread expected from sampling images.
 
     Source: Zhang et al., arXiv 2405.18415, "prompt variation".
     """
@@ -27,7 +27,7 @@ class Prompts(Analysis):
     name, order = "prompts", 30
 
     def run(self, case: Subject) -> Finding:
-        """One open-world run for each wording."""
+        """One open-world run per wording."""
         wordings = list(dict.fromkeys([*OPEN_WORLD, *case.prompts]))
         runs = {text: case.run(f"open-world?prompt={quote(text, safe=' ?.,')}") for text in wordings}
         rates = {text: estimate_of(run) for text, run in runs.items()}
@@ -39,21 +39,21 @@ class Prompts(Analysis):
         each = [little(gap.difference, real=pair in apart) for pair, gap in gaps.items()]
         shows = None if case.guesses else False if False in each else True if all(each) else None
         verdict = (
-            f"Over {len(wordings)} wordings accuracy goes from {min(values):.1f} to {max(values):.1f} % "
-            f"(standard deviation {spread:.1f} points), where the images alone leave ± {half:.1f}: the "
+            f"Over {len(wordings)} wordings, accuracy ranges from {min(values):.1f}% to {max(values):.1f}% "
+            f"(standard deviation {spread:.1f} points; sampling error alone is ± {half:.1f}): the "
             "wording "
             + {
                 True: "matters little.",
-                False: f"matters ({len(apart)} of {len(pairs)} pairs are parted).",
-                None: "has no effect that these images tell.",
+                False: f"matters ({len(apart)} of {len(pairs)} pairs differ significantly).",
+                None: "has no significant effect on these images.",
             }[shows]
         )
         rows = tuple(
             (text, with_ci(rates[text]), understood(run))
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
-        note = "Asked without naming the classes. Pairs are parted by McNemar's test after Bonferroni."
-        table = ResultTable(("wording", "accuracy (95 %)", "understood"), rows, note)
+        note = "Prompts do not list the classes. Pairs are compared by McNemar's test with Bonferroni correction."
+        table = ResultTable(("wording", "accuracy (95%)", "parsed"), rows, note)
         figures = {
             "accuracy": {text: rate.as_dict() for text, rate in rates.items()},
             "standard_deviation": spread / 100,

@@ -1,4 +1,4 @@
-"""Does it miss what is small?"""
+"""Does it miss small objects?"""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Skipped, Subject, with_ci
 from snellen.metrics.stats import Estimate, rate
 
-#: Groups where size is a number.
+#: Groups of numeric sizes.
 QUARTERS = ("the smallest quarter", "the second", "the third", "the largest quarter")
 
 
 class Size(Analysis):
-    """Accuracy by how large the thing is: as the data say (``size``), its box, or the image's pixels."""
+    """Accuracy by object size: as given in the data (``size``), by bounding box, or by the image's pixels."""
 
     name, order = "size", 85
 
     def run(self, case: Subject) -> Finding:
-        """Group the closed-set run's samples."""
+        """Group the samples of the closed-set run."""
         sizes, what = self._sizes(case)
         groups: dict[str, list[bool]] = {}
         for row in case.closed.findings():
             if row["id"] in sizes:
                 groups.setdefault(sizes[row["id"]], []).append(row["prediction"] == row["label"])
         if len(groups) < 2:
-            raise Skipped(f"all samples are alike in {what}")
+            raise Skipped(f"all samples have the same {what}")
         accuracies = {name: rate(marks, range(len(marks))) for name, marks in groups.items()}
         order = [name for name in QUARTERS if name in accuracies] or sorted(
             accuracies, key=lambda n: -accuracies[n].value
@@ -36,12 +36,12 @@ class Size(Analysis):
         )
         apart = _apart(accuracies[worst], accuracies[best])
         verdict = (
-            f"By {what}, accuracy goes from {with_ci(accuracies[worst])} ({worst}) to "
+            f"By {what}, accuracy ranges from {with_ci(accuracies[worst])} ({worst}) to "
             f"{with_ci(accuracies[best])} ({best}): "
-            + ("size matters here." if apart else "no difference that these images show.")
+            + ("size matters here." if apart else "the difference is not significant on these images.")
         )
         rows = tuple((name, with_ci(accuracies[name]), str(len(groups[name]))) for name in order)
-        table = ResultTable((what, "accuracy (95 %)", "samples"), rows)
+        table = ResultTable((what, "accuracy (95%)", "samples"), rows)
         figures = {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
         return Finding(
             part=self.name,
@@ -53,7 +53,7 @@ class Size(Analysis):
         )
 
     def _sizes(self, case: Subject) -> tuple[dict[str, str], str]:
-        """Each sample's group, and what it is grouped by."""
+        """Return each sample's group, and the grouping variable."""
         samples = [(case.selection.id(i), case.selection[i]) for i in range(len(case.selection))]
         named = {id: str(s.meta["size"]) for id, s in samples if isinstance(s.meta.get("size"), str)}
         if named:
@@ -62,10 +62,10 @@ class Size(Analysis):
             id: _share(s.regions[0].box, s.images[0].size) for id, s in samples if s.regions and s.images
         }
         if boxed:
-            return _quarters(boxed), "share of the image that the object takes"
+            return _quarters(boxed), "share of the image covered by the object"
         pixels = {id: float(s.images[0].size[0] * s.images[0].size[1]) for id, s in samples if s.images}
         if len(set(pixels.values())) < 2:
-            raise Skipped("all images are of one size, and the data do not say how large the objects are")
+            raise Skipped("all images have the same size, and the data does not include object sizes")
         return _quarters(pixels), "pixels of the image"
 
 
@@ -79,7 +79,7 @@ def _share(box: tuple[float, float, float, float], size: tuple[int, int]) -> flo
 
 
 def _quarters(values: Mapping[str, Any]) -> dict[str, str]:
-    """Four groups of about the same number, equals together."""
+    """Form four groups of similar size, keeping ties together."""
     ordered = sorted(values.values())
     edges = [ordered[len(ordered) * k // 4] for k in (1, 2, 3)]
     return {id: QUARTERS[sum(value >= edge for edge in edges)] for id, value in values.items()}

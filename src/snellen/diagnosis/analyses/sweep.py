@@ -1,4 +1,4 @@
-"""Do fewer names on offer narrow the gap?"""
+"""Do fewer candidate names narrow the gap?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from snellen.metrics.summary import cluster_of
 from snellen.reports.charts import ChartPoint, curves
 from snellen.runs.run import Run
 
-#: As the study's label-set sizes, and those of the vendor's sweep.
+#: The label-set sizes of the study, and of the vendor's sweep.
 SIZES = (2, 5, 10, 20, 25, 50, 75, 100, 150, 200)
 
 
 class Sweep(Analysis):
-    """Accuracy against the number of names on offer: the right one and random others, fewer among more.
+    """Accuracy against the number of candidates: the right name and nested random subsets of the others.
 
     Source: Zhang et al., arXiv 2405.18415, "label set size".
     """
@@ -32,7 +32,7 @@ class Sweep(Analysis):
     name, order = "sweep", 20
 
     def run(self, case: Subject) -> Finding:
-        """One run for each number, of the model and the references; and of the images of N classes alone."""
+        """One run per number, of the model and the references; and runs on the images of N classes only."""
         total = len(case.labels)
         sizes = [*(n for n in SIZES if n < total), total]
         lines: dict[str, dict[int, Run]] = {case.model: {n: self._run(case, n, total) for n in sizes}}
@@ -53,19 +53,19 @@ class Sweep(Analysis):
             (
                 str(n),
                 *(with_ci(estimate_of(runs[n])) for runs in lines.values()),
-                f"{100 / n:.1f} %",
+                f"{100 / n:.1f}%",
                 f"{with_ci(estimate_of(fewer[n]))} of {fewer[n].metrics.n}" if n in fewer else "–",
             )
             for n in sizes
         ]
         table = ResultTable(
-            ("names on offer", *lines, "guessing", "images of so many classes alone"),
+            ("candidates", *lines, "chance", "images of that many classes only"),
             tuple(rows),
-            "The right name and random others, in which those of a smaller offer are among those of a larger "
-            "one. The last column keeps only the images of so many classes, and offers these.",
+            "The right name and random others; smaller sets of candidates are subsets of larger ones. "
+            "The last column uses only the images of that many classes, with these classes as candidates.",
         )
         verdict, shows = self._verdict(case, lines, sizes)
-        chart = curves(drawn, x="number of class names on offer", y="accuracy %")
+        chart = curves(drawn, x="number of candidate class names", y="accuracy %")
         figures = {
             name: {n: estimate_of(run).as_dict() for n, run in runs.items()} for name, runs in lines.items()
         }
@@ -92,8 +92,8 @@ class Sweep(Analysis):
         few, all_ = sizes[0], sizes[-1]
         line = lines[case.model]
         begun = (
-            f"With {few} names on offer it is right about {with_ci(estimate_of(line[few]))}, "
-            f"with all {all_} about {with_ci(estimate_of(line[all_]))}."
+            f"With {few} candidates it reaches {with_ci(estimate_of(line[few]))}, "
+            f"with all {all_} it reaches {with_ci(estimate_of(line[all_]))}."
         )
         others = [name for name in lines if name != case.model]
         if not others:
@@ -105,27 +105,27 @@ class Sweep(Analysis):
         corrected = _change(lines[best], line, few, all_, corrected=True)
         narrower = None if change.p >= 0.05 else change.difference.value < 0
         what = {
-            True: "fewer names narrow the gap"
-            + ("" if gaps[few].real else ", so far that none is left to see"),
-            False: "fewer names widen the gap",
-            None: "whether fewer names narrow the gap, these images do not tell",
+            True: "fewer candidates narrow the gap"
+            + ("" if gaps[few].real else ", until no significant gap is left"),
+            False: "fewer candidates widen the gap",
+            None: "these images do not show whether fewer candidates narrow the gap",
         }[narrower]
         return (
-            f"{begun} {best} is ahead by {small:+.1f} and {large:+.1f} points, a change by "
-            f"{points(change.difference)} (less what guessing gives, {points(corrected.difference)}): {what}."
+            f"{begun} {best} is ahead by {small:+.1f} and {large:+.1f} points, a change of "
+            f"{points(change.difference)} (corrected for guessing, {points(corrected.difference)}): {what}."
         ), narrower
 
 
 def _change(
     ahead: dict[int, Run], first: dict[int, Run], few: int, all_: int, *, corrected: bool = False
 ) -> Paired:
-    """The lead among few names less that among all, on the same images; perhaps as shares of what is beyond
+    """The lead with few names minus the lead with all, on the same images; optionally corrected for
     guessing.
     """
     marks: dict[int, dict[str, float]] = {}
     clusters: dict[str, int] = {}
     for n in (few, all_):
-        scale = n / (n - 1) if corrected else 1.0  # what guessing gives cancels in a difference
+        scale = n / (n - 1) if corrected else 1.0  # the guessing rate cancels in a difference
         right = [
             {row["id"]: scale * (row["prediction"] == row["label"]) for row in run.findings()}
             for run in (ahead[n], first[n])

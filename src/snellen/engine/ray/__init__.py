@@ -1,1 +1,1 @@
-"""The evaluation loop in many processes, by Ray."""
+"""The evaluation loop in many processes, on Ray."""

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting Ray on this machine."""
+"""Join a Ray cluster, or start Ray on this machine."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ __all__ = ["Engine", "load_ray"]
 
 @dataclass
 class Engine:
-    """Where a model's copies run.
+    """Where a model's replicas run.
 
     Args:
-        address: of a Ray cluster (``ray://HOST:10001``, ``auto``); None joins the cluster that
-            ``$RAY_ADDRESS`` names, or that runs on this machine, or else starts Ray here.
-        replicas: how many; None for one a GPU, or one a processor core where there are none.
-        gpus: of each replica, which may be a part of one.
+        address: of a Ray cluster (``ray://HOST:10001``, ``auto``). None joins the cluster in ``$RAY_ADDRESS``
+            or
+            on this machine, and otherwise starts Ray here.
+        replicas: their number; None for one per GPU, or one per core without GPUs.
+        gpus: per replica; may be a fraction.
 
     Raises:
-        BadOption: a number that cannot be.
+        BadOption: an invalid number.
     """
 
     address: str | None = None
     replicas: int | None = None
     gpus: float | None = None
-    #: Whether Ray was started here, for this alone, so that no more machines will come.
+    #: Whether Ray was started here, just for this run, so that no machines will join.
     alone: bool = field(default=False, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -44,10 +45,10 @@ class Engine:
 
     @classmethod
     def read(cls, name: str, replicas: int | None = None, gpus: float | None = None) -> Engine:
-        """``ray``, or ``ray://ADDRESS``.
+        """Parse ``ray`` or ``ray://ADDRESS``.
 
         Raises:
-            BadOption: another name, or a number that cannot be.
+            BadOption: another name, or an invalid number.
         """
         if name != "ray" and not name.startswith("ray://"):
             raise BadOption(f"--engine {name!r} is not allowed; allowed: ray, ray://HOST:PORT.")
@@ -55,37 +56,38 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """As a user names it."""
+        """The engine as a user names it."""
         return self.address or "ray"
 
     @property
     def where(self) -> str | None:
-        """The address of a cluster, where one is named."""
+        """The cluster's address, if given."""
         return self.address or os.environ.get("RAY_ADDRESS")
 
     def check(self, model: Model, name: object) -> None:
-        """Refuse a model of which no copies can be made.
+        """Refuse a model that cannot be replicated.
 
         Raises:
             MissingExtra: ray is not installed.
-            Unsupported: it is behind an address, or an object of Python's own.
+            Unsupported: it is a hosted model, or a Python object.
         """
         load_ray()
         if not isinstance(model, LocalModel):
             raise Unsupported(
-                f"--engine ray is for models that run here; {model.name} does not. What is behind an address "
-                "is asked side by side already: --max-concurrency"
+                f"--engine ray needs a local model, and {model.name} is hosted. Hosted models "
+                "already answer in parallel: --max-concurrency"
             )
         if not isinstance(name, str):
-            raise Unsupported(f"An engine makes copies of models by their names; {name!r} is an object.")
+            raise Unsupported(f"--engine ray needs a model name, not the model object {name!r}.")
 
     def join(self) -> bool:
-        """Join the cluster, or start Ray on this machine: whether it is to be left again, or ended.
+        """Join the cluster, or start Ray on this machine; return whether to leave it or shut it down at the
+        end.
 
         Raises:
-            ModelError: it cannot be.
+            ModelError: it cannot be reached or started.
         """
-        # What Ray's core writes to standard error, its own logs hold as well.
+        # Ray's logs also contain what its core writes to standard error.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray = load_ray()
         require("ray.data", "ray", "--engine ray")
@@ -111,7 +113,7 @@ class Engine:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Without what Ray's core, which knows nothing of Python's streams, writes to standard error."""
+    """Silence what Ray's core writes to standard error, bypassing Python's streams."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -124,11 +126,11 @@ def _hushed() -> Iterator[None]:
 
 
 def load_ray() -> Any:
-    """Ray, which must not be started again by what still asks it after it was ended.
+    """Import Ray so that late calls cannot restart it after shutdown.
 
     Raises:
         MissingExtra: it is not installed.
     """
-    # Ray reads this when it is imported.
+    # Ray reads this on import.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     return require("ray", "ray", "--engine ray")

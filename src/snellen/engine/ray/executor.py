@@ -1,10 +1,12 @@
-"""Copies of a model in processes of their own, on this machine or a Ray cluster, that examine side by side.
+"""Run replicas of a model in parallel, in processes on this machine or a Ray cluster.
 
-Ray Data hands out shards of the data set to an actor pool of replicas, and gives those of a replica that
-died to others. Each replica makes the model and the data set anew from their names, reads the samples of its
-shards itself, and examines them as one process would (:class:`~snellen.engine.recorder.SampleRunner`), so no
-image but its preview passes between processes. What is answered goes to the one writer, or into a file for
-each shard.
+Ray Data hands out shards of the data set to an actor pool of replicas, and reassigns the shards of a replica
+that
+died. Each replica builds the model and the data set from their names, reads the samples of its shards itself,
+and
+evaluates them as a single process would (:class:`~snellen.engine.recorder.SampleRunner`), so that no image
+except
+its preview passes between processes. Answers go to the single writer, or into one file per shard.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ from snellen.storage.store import is_address
 if TYPE_CHECKING:
     from snellen.storage.store import Store
 
-#: Seconds in which replicas that are told to stop may end what they have under way.
+#: Seconds for which stopping replicas may finish what is in flight.
 GRACE = 30.0
-#: Seconds in which the threads of Ray Data end once they are to stop.
+#: Seconds in which the threads of Ray Data end after the stop signal.
 THREADS_END = 2.0
-#: Seconds for which a cluster's head may be silent. After a minute Ray ends the process, without a word.
+#: Seconds of silence allowed to a cluster's head. After a minute, Ray ends the process without a message.
 SILENCE = 20.0
 
 __all__ = ["RayExecutor", "RunHandle"]
@@ -54,7 +56,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _WorkerStats:
-    """What is known of a replica."""
+    """What is known about a replica."""
 
     samples: int = 0
     errors: int = 0
@@ -62,10 +64,10 @@ class _WorkerStats:
 
 
 class RunHandle:
-    """What a executor does for one run.
+    """The executor's work for one run.
 
     Attributes:
-        skipped: what was left out of its data.
+        skipped: invalid samples that were skipped.
     """
 
     def __init__(self, executor: RayExecutor, run: str) -> None:
@@ -73,16 +75,16 @@ class RunHandle:
         self.left = 0
         self.reports: deque[dict[str, Any]] = deque()
         self.skipped: list[InvalidRow] = []
-        #: What the shards' files are called.
+        #: The names of the shards' files.
         self.files: set[str] = set()
         self._replicas: dict[str, _WorkerStats] = {}
         self._metadata: dict[str, Any] = {}
 
     async def evaluate(self) -> AsyncGenerator[BatchStats]:
-        """What comes of the run's samples, shard by shard.
+        """Yield the results of the run's samples, shard by shard.
 
         Raises:
-            SnellenError: what a replica could not go on after.
+            SnellenError: a replica failed for good.
         """
         busy = IntervalUnion()
         while self.left:
@@ -96,7 +98,7 @@ class RunHandle:
                 raise getattr(errors, kind, ModelError)(message)
             counts = report["tally"]
             tally = BatchStats(**{**counts, "outcomes": Counter(counts["outcomes"])})
-            # What several did at the same time took its time once.
+            # Overlapping times count once.
             tally.seconds = busy.add(report["began"], report["ended"]) if tally.n_new else 0.0
             self.skipped += [InvalidRow(*bad) for bad in report["skipped"]]
             replica = self._replicas.setdefault(report["replica"]["name"], _WorkerStats())
@@ -108,7 +110,7 @@ class RunHandle:
             yield tally
 
     def status(self) -> str:
-        """How it goes, in a few words: replicas, the memory of GPUs, and failures by replica."""
+        """A short status: replicas, GPU memory, failures by replica."""
         parts = [f"{len(self._replicas)} replica{'s' * (len(self._replicas) != 1)}"]
         if held := sum(self._peaks("peak_gpu_bytes")):
             parts.append(f"{held / 2**30:.1f} GiB of GPU memory")
@@ -118,7 +120,9 @@ class RunHandle:
         return ", ".join(parts)
 
     def metadata(self) -> Mapping[str, Any]:
-        """Of the loaded model, with the most GPU memory that any replica held; and how many there were."""
+        """The loaded model's metadata, with the peak GPU memory of any replica, and the number of
+        replicas.
+        """
         peak = max(self._peaks("peak_gpu_bytes"), default=None)
         return (
             {**self._metadata, "peak_gpu_bytes": peak, "replicas": len(self._replicas)}
@@ -127,14 +131,14 @@ class RunHandle:
         )
 
     def hardware(self) -> dict[str, Any]:
-        """Of a replica's machine, with the most memory that any replica held."""
+        """The hardware of a replica's machine, with the peak memory of any replica."""
         if not self._replicas:
             return {}
         first = next(iter(self._replicas.values()))
         return {**first.about["hardware"], "peak_rss_bytes": max(self._peaks("peak_rss_bytes"), default=None)}
 
     def replicas(self) -> list[dict[str, Any]]:
-        """Where each replica was, and what it did."""
+        """Where each replica ran, and its counts."""
         return [
             {"name": name, "samples": worker.samples, "errors": worker.errors}
             for name, worker in sorted(self._replicas.items())
@@ -145,11 +149,11 @@ class RunHandle:
 
 
 class RayExecutor:
-    """Replicas of a model, at work on several runs.
+    """Replicas of a model, working on several runs.
 
     Args:
-        model: the model, not loaded; the replicas make theirs by ``name`` and ``options``.
-        store: the workspace that one process, beside this one, writes.
+        model: the model, not loaded; the replicas build theirs from ``name`` and ``options``.
+        store: the workspace, which a single other process on this machine writes.
     """
 
     def __init__(
@@ -161,7 +165,7 @@ class RayExecutor:
         self._writer: Any = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        #: When the head of the cluster was heard last.
+        #: When the head of the cluster last responded.
         self._heard = 0.0
         self._lost = False
         self._began = False
@@ -169,10 +173,10 @@ class RayExecutor:
         self.shares: dict[str, RunHandle] = {}
 
     def begin(self, tasks: Sequence[TaskSpec]) -> None:
-        """Start Ray, if it does not run, and have the replicas start with the first shards.
+        """Start Ray, if necessary, and start the replicas on the first shards.
 
         Raises:
-            BadOption: there is no room for so many replicas.
+            BadOption: not enough room for that many replicas.
             ModelError: Ray cannot be reached.
         """
         self._began = self._engine.join()
@@ -207,23 +211,23 @@ class RayExecutor:
         return {"num_cpus": 1, "num_gpus": gpus}
 
     def _count(self, each: Mapping[str, float]) -> int:
-        """How many replicas there are to be: as many as fit, unless it is said. A cluster may grow."""
+        """Return the number of replicas: the requested number, or as many as fit. A cluster may grow."""
         there = load_ray().cluster_resources()
         cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
         fits = min(cores, int(gpus / each["num_gpus"])) if each["num_gpus"] else cores
         wanted = self._engine.replicas or max(1, fits)
         if wanted <= fits:
             return wanted
-        room = f"{cores} cores and {gpus:g} GPUs are there, which is room for {fits}"
+        room = f"{cores} cores and {gpus:g} GPUs have room for {fits}"
         room += f" of {each['num_gpus']:g} GPUs" if each["num_gpus"] else ""
         if self._engine.alone:
             less = f"--replicas {fits}" if fits else "--gpus-per-replica 0, to run on the processor"
-            raise BadOption(f"--engine ray: {wanted} replicas are asked for; {room}. Ask for less: {less}")
-        log.info("--engine ray: %d replicas are asked for; %s. The others wait for more.", wanted, room)
+            raise BadOption(f"--engine ray: {wanted} replicas requested, but {room}. Use: {less}")
+        log.info("--engine ray: %d replicas requested, but %s. The others wait for more.", wanted, room)
         return wanted
 
     def _place(self, actor: Any) -> Any:
-        """The writer beside this process, whose folder it writes."""
+        """Choose the node of the writer: this machine, whose folder it writes."""
         ray = load_ray()
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -231,9 +235,9 @@ class RayExecutor:
         if ray.util.client.ray.is_connected():
             if not is_address(self._store.where):
                 raise BadOption(
-                    f"--engine {self._engine.name}: the workspace {self._store.name} is a folder of this "
-                    "machine, which the cluster cannot write. Name a database (--workspace "
-                    "postgresql://USER@HOST/NAME), or run this on a node of the cluster (--engine ray)."
+                    f"--engine {self._engine.name}: the workspace {self._store.name} is a folder on this "
+                    "machine, which the cluster cannot write to. Use a database (--workspace "
+                    "postgresql://USER@HOST/NAME), or run this command on a node of the cluster (--engine ray)."
                 )
         else:
             node = ray.get_runtime_context().get_node_id()
@@ -247,14 +251,14 @@ class RayExecutor:
         each: Mapping[str, float],
         count: int,
     ) -> None:
-        """Have Ray Data give the shards to the replicas. In a thread, since it waits."""
+        """Let Ray Data hand the shards to the replicas. Runs in a thread, since it blocks."""
         try:
             data: Any = require("ray.data", "ray", "--engine ray")
             context = data.DataContext.get_current()
             context.enable_progress_bars = context.print_on_execution_start = False
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-            # One block a shard; handed over from here, since tasks that read would want cores that replicas
-            # have taken.
+            # One block per shard, created here, since reading tasks would compete for the cores that replicas
+            # occupy.
             todo = data.from_items(list(shards), override_num_blocks=len(shards))
             done = todo.map_batches(
                 Worker,
@@ -272,11 +276,11 @@ class RayExecutor:
             self._reports.put(error)
 
     async def listen(self) -> None:
-        """Wait for a report, and give it to the run that it is of.
+        """Wait for a report, and pass it to its run.
 
         Raises:
             ModelError: Ray failed.
-            Stopped: its head is gone.
+            Stopped: the head node is gone.
         """
         try:
             report = await asyncio.to_thread(self._reports.get, timeout=0.5)
@@ -284,16 +288,16 @@ class RayExecutor:
             await asyncio.to_thread(self._hear)
             return
         if report is None:
-            raise ModelError("--engine ray: Ray ended before all shards were examined.")
+            raise ModelError("--engine ray: Ray ended before all shards were evaluated.")
         if isinstance(report, BaseException):
             raise ModelError(f"--engine ray: {reason_of(report)}") from report
         self.shares[report["run"]].reports.append(report)
 
     def _hear(self) -> None:
-        """See, now and then, whether the head of the cluster still answers.
+        """Check occasionally that the head of the cluster responds.
 
         Raises:
-            Stopped: it has not for a while.
+            Stopped: it has not responded for a while.
         """
         ray, now = load_ray(), time.monotonic()
         if now - self._heard < SILENCE / 4 or ray.util.client.ray.is_connected():
@@ -307,20 +311,20 @@ class RayExecutor:
             if now - self._heard > SILENCE:
                 self._lost = True
                 raise Stopped(
-                    f"--engine ray: the head of the cluster, {host}:{port}, does not answer any more "
+                    f"--engine ray: the head of the cluster, {host}:{port}, no longer responds "
                     f"({reason_of(error)})."
                 ) from error
 
     def record(self, run: str, tally: BatchStats) -> None:
-        """Note how long samples took; what came of them is stored."""
+        """Record how long samples took; their results are already stored."""
         self._store.record(run, [], n_new=tally.n_new, seconds=tally.seconds)
 
     def close(self) -> None:
-        """Have the replicas end what they have under way, so that it is kept; and end Ray where it was
-        started for them.
+        """Let the replicas finish what is in flight, so that it is saved, and shut Ray down if it was
+        started here.
         """
         ray = load_ray()
-        if self._lost:  # and all that Ray is asked would wait for it
+        if self._lost:  # and every call of Ray would wait for it
             self._stopping.set()
             return
         try:
@@ -338,9 +342,11 @@ class RayExecutor:
                 self._began = False
 
     def _await_threads(self) -> None:
-        """Wait for the threads of Ray Data. One that drops a reference to an object after Ray was shut down
-        ends the whole process at once, with status 1 and without a word. (Now and then its prefetcher misses
-        that it is to stop, and sleeps for ever: such a one drops nothing, and is not waited for long.)
+        """Wait for the threads of Ray Data. A thread that drops an object reference after Ray's shutdown ends
+        the whole
+        process, with status 1 and no message. (Occasionally its prefetcher misses the stop signal and sleeps
+        forever; it
+        drops nothing, so the wait is short.)
         """
         ends = time.monotonic() + THREADS_END
         for thread in threading.enumerate():
@@ -350,10 +356,10 @@ class RayExecutor:
         gc.collect()
 
     def _await_the_last(self, ray: Any) -> None:
-        """Begin nothing more, and wait for what is under way: a second interrupt waits for nothing."""
+        """Start nothing more, and wait for what is in flight; a second interrupt ends the wait."""
         assert self._thread is not None
         if any(share.left for share in self.shares.values()):
-            log.info("ending what is under way; interrupted again, it waits for nothing")
+            log.info("finishing requests in flight; interrupt again to stop at once")
         ends = time.monotonic() + GRACE
         with suppress(ray.exceptions.RayError):
             ray.get(self._writer.stop.remote(), timeout=GRACE)

@@ -6,13 +6,13 @@ __all__ = ["IntervalUnion"]
 
 
 class IntervalUnion:
-    """Stretches of time, which may overlap."""
+    """A set of time intervals, which may overlap."""
 
     def __init__(self) -> None:
         self._apart: list[tuple[float, float]] = []
 
     def add(self, began: float, ended: float) -> float:
-        """Take in a stretch; how much of it (seconds) no other had covered.
+        """Add an interval; return how much of it (seconds) was not covered yet.
 
         >>> spans = IntervalUnion()
         >>> [spans.add(*stretch) for stretch in [(90, 95), (0, 100), (50, 60), (99, 101)]]

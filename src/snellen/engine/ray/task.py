@@ -1,4 +1,4 @@
-"""What other processes need to know: which model to make, and which run to work on."""
+"""What remote processes need to know: the model to build, and the run to work on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ModelSpec", "TaskSpec", "identity_of"]
 
 
 class ModelSpec(NamedTuple):
-    """What a replica makes its model of.
+    """How a replica builds its model.
 
     Args:
         identity: of the model where the run was started.
@@ -28,20 +28,20 @@ class ModelSpec(NamedTuple):
 
 
 def identity_of(model: Model) -> dict[str, Any]:
-    """A model's identity as other processes tell it."""
+    """Return a model's identity in a form that other processes can compare."""
     plain: dict[str, Any] = json.loads(json.dumps(model.identity()))
     return plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """A run as a replica needs to know it.
+    """A run as seen by a replica.
 
     Args:
-        data: makes the samples; called in each replica.
-        n: how many they are.
-        ids: of some of them, by position, by which a node knows that it sees the same.
-        sink: the folder of Parquet files that answers go into; None for the writer.
+        data: builds the samples; called in each replica.
+        n: the number of samples.
+        ids: some ids by position, to check that a node sees the same data.
+        sink: the folder of Parquet files for answers; None for the writer.
     """
 
     run: str

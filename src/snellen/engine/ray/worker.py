@@ -1,4 +1,4 @@
-"""A worker: a replica of the model in a process of Ray, which evaluates shard after shard."""
+"""A worker: a replica of the model in a Ray process, which evaluates shard after shard."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ __all__ = ["Worker"]
 log = logging.getLogger(__name__)
 
 
-#: How often a sample may be the only one under way when its replica dies, before it ends as an error.
+#: How often a sample may be the only one in flight when its replica dies before it counts as an error.
 TRIES = 2
 
 
 class _RemoteLogHandler(logging.Handler):
-    """Sends what is logged to the writer."""
+    """Sends log records to the writer."""
 
     def __init__(self, writer: Any, name: str) -> None:
         super().__init__(logging.INFO)
@@ -48,13 +48,14 @@ class _RemoteLogHandler(logging.Handler):
 
 
 class Worker:
-    """A copy of the model, asked about shard after shard. What Ray Data makes an actor pool of; it comes back
-    with a report of each, also where it failed.
+    """A replica of the model that evaluates shard after shard. Ray Data turns it into an actor pool; each
+    call returns a
+    report, also on failure.
     """
 
     def __init__(self, writer: Any, make: ModelSpec, tasks: Sequence[TaskSpec], folder: str) -> None:
         with suppress(OSError):
-            os.chdir(folder)  # relative paths are meant from there
+            os.chdir(folder)  # relative paths are relative to it
         self._writer, self._make, self._tasks = writer, make, tasks
         self._data: dict[int, Selection] = {}
         self.name = f"{socket.gethostname()}-{os.getpid()}"
@@ -65,14 +66,14 @@ class Worker:
         logging.getLogger("py.warnings").addHandler(_RemoteLogHandler(writer, self.name))
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-        """Examine one shard."""
+        """Evaluate one shard."""
         place, start, stop = (int(batch[name][0]) for name in ("task", "start", "stop"))
         task = self._tasks[place]
         report: dict[str, Any] = {"run": task.run, "failure": None}
         try:
             wait_for(self._writer.enter.remote(task.run, start))
             try:
-                # Made when they are first asked for, which is not counted as asking the model.
+                # Built on first use, which does not count toward the model's time.
                 model, data = self.model, self._selection(place)
                 report["began"] = time.time()
                 tally, skipped, report["file"] = asyncio.run(self._examine(model, task, data, start, stop))
@@ -84,7 +85,7 @@ class Worker:
             message = str(error)
             if not isinstance(error, SnellenError):
                 self._log.error("%s", traceback.format_exc())
-                message = f"{self.name}: {reason_of(error)}. More in the workspace's logs/*/{self.name}.log"
+                message = f"{self.name}: {reason_of(error)}. See the workspace's logs/*/{self.name}.log"
             report["failure"] = [type(error).__name__, message]
         return {"report": [json.dumps(report)]}
 
@@ -111,9 +112,9 @@ class Worker:
                     if here.get(key) != value
                 ]
                 raise ModelError(
-                    f"{model.name}: on {self.name} it is another model than where the run was started "
-                    f"({', '.join(other)}). Every node needs the same packages and weights; where some have "
-                    "no GPU, say what differs, such as -M dtype=bfloat16."
+                    f"{model.name}: on {self.name}, the model differs from the one where the run was started "
+                    f"({', '.join(other)}). Every node needs the same packages and weights. If some have "
+                    "no GPU, set the option that differs, such as -M dtype=bfloat16."
                 )
             self._log.info("loading %s", model.name)
             model.load()
@@ -136,8 +137,8 @@ class Worker:
             selection = task.data()
             if len(selection) != task.n or any(selection.id(place) != id for place, id in task.ids.items()):
                 raise DataError(
-                    f"{selection.name}: {self.name} finds {len(selection)} samples, and they are not "
-                    f"the {task.n} of the run. Every node must see the same data."
+                    f"{selection.name}: {self.name} finds {len(selection)} samples, which are not "
+                    f"the run's {task.n}. Every node must see the same data."
                 )
             task.protocol.prepare()
             self._data[place] = selection
@@ -146,7 +147,7 @@ class Worker:
     async def _examine(
         self, model: Any, task: TaskSpec, data: Selection, start: int, stop: int
     ) -> tuple[BatchStats, list[InvalidRow], str | None]:
-        """What came of a shard, what was left out, and the file that it is in, if it is in one."""
+        """Return the results of a shard, the skipped samples, and its file, if it has one."""
         sink: RemoteSink | ShardSink = RemoteSink(self._writer)
         if task.sink is not None:
             sink = ShardSink(ParquetShard(ParquetRun(task.sink, task.run), start, stop), self._writer)
@@ -163,7 +164,7 @@ class Worker:
             async with model.connected():
                 await progress.count(work, progress.unsuspected(work, range(start, stop)))
                 for position in progress.suspects:
-                    await asyncio.to_thread(sink.flush)  # what may come kills
+                    await asyncio.to_thread(sink.flush)  # processing it may kill the replica
                     await progress.count(work, progress.alone(work, position))
         finally:
             await asyncio.to_thread(sink.flush)
@@ -174,33 +175,33 @@ class Worker:
 
 
 class _Shard:
-    """How far a replica is with a shard, and what it must be careful with."""
+    """A replica's progress in a shard, and the samples to treat with care."""
 
     def __init__(self, writer: Any, sink: RemoteSink | ShardSink, data: Selection) -> None:
         self._writer, self._sink, self._data = writer, sink, data
         self.tally = BatchStats()
-        #: Positions of samples that were under way when a replica died.
+        #: Positions of samples in flight when a replica died.
         self.suspects: list[int] = []
-        #: Whether nothing more is to be begun.
+        #: Whether to start nothing more.
         self.stopped = False
         self._skipped = 0
 
     async def count(self, work: SampleRunner, samples: Iterable[tuple[int, Sample]]) -> None:
-        """Examine samples, and count them."""
+        """Evaluate samples and count them."""
         async with aclosing(work.evaluate(samples)) as tallies:
             async for tally in tallies:
                 self.tally.add(tally)
         self._skip(work)
 
     def unsuspected(self, work: SampleRunner, positions: range) -> Iterator[tuple[int, Sample]]:
-        """The samples that are missing. Those that were under way when a replica died are put aside."""
+        """Yield missing samples, setting aside those in flight when a replica died."""
         size = work.model.batch_size
         for ids in pages(self._data, positions, size):
             self._skip(work)
             try:
                 before = self._sink.begin(work.run, list(ids))
             except Stopped:
-                self.stopped = True  # what is under way is ended
+                self.stopped = True  # finish what is in flight
                 return
             given_up = sum(died is None for died in before.values())
             self.tally.known += len(ids) - len(before) + given_up
@@ -209,7 +210,7 @@ class _Shard:
             yield from readable(self._data, fine, work.skipped)
 
     def alone(self, work: SampleRunner, position: int) -> Iterator[tuple[int, Sample]]:
-        """A sample by itself, unless it was so when replicas died: then it is recorded as an error."""
+        """Yield a sample by itself, or record it as an error if replicas already died of it alone."""
         id = self._data.id(position)
         try:
             _, died = wait_for(self._writer.begin.remote(work.run, [id], alone=True))[id]
@@ -221,23 +222,23 @@ class _Shard:
             return
         if died == TRIES:
             sample = next((item for _, item in readable(self._data, [position], work.skipped)), None)
-        else:  # reading it is what kills, it seems
+        else:  # reading it apparently kills the replica
             label = self._data.data.row(self._data.indices[position]).label
             sample = Sample(id, label=label, labels=self._data.labels, background=self._data.background)
         if sample is not None:
-            log.error("%s: %s is given up: %d replicas died of it", work.run, id, died)
-            reason = f"{TRIES} replicas died while they examined this sample alone"
+            log.error("%s: giving up on %s: it killed %d replicas", work.run, id, died)
+            reason = f"{TRIES} replicas died while evaluating this sample alone"
             self.tally.add(work.give_up(position, sample, reason))
             wait_for(self._writer.give_up.remote(work.run, id))
 
     def _skip(self, work: SampleRunner) -> None:
-        """What was left out is not under way."""
+        """Mark skipped samples as no longer in flight."""
         if new := work.skipped[self._skipped :]:
             self._skipped += len(new)
             wait_for(self._writer.ended.remote(work.run, [bad.where for bad in new]))
 
 
 def _describe(tally: BatchStats) -> str:
-    """A tally in words."""
+    """Describe a tally in words."""
     parts = [f"{n} {outcome}" for outcome, n in sorted(tally.outcomes.items())]
-    return ", ".join([*parts, f"{tally.known} examined before"] if tally.known else parts)
+    return ", ".join([*parts, f"{tally.known} evaluated before"] if tally.known else parts)

@@ -1,4 +1,4 @@
-"""The one process that writes, and the sinks through which workers reach it."""
+"""The single writing process, and the sinks through which workers reach it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from snellen.types import Response
 
 __all__ = ["RemoteSink", "ShardSink", "WriterActor", "wait_for"]
 
-#: Seconds after which a shard that is not done is written: so much is lost, at most, with a replica.
+#: Seconds after which an unfinished shard is written: the most that is lost with a replica.
 EVERY = 60.0
-#: How many replicas may die while they load the model.
+#: How many replicas may die while loading the model.
 LOADS = 3
 
 
 class WriterActor:
-    """The one writer, and what must be known of all replicas: what each of them has under way. An actor
-    beside the process that started the run.
+    """The single writer, which also tracks what every replica has in flight. An actor on the machine that
+    started the
+    run.
 
     Args:
-        where: what opens the workspace.
-        folder: of previews and logs.
+        where: the workspace to open.
+        folder: for previews and logs.
     """
 
     def __init__(self, where: str, folder: str) -> None:
@@ -42,11 +43,11 @@ class WriterActor:
         self._store = Store(where)
         self._folder = Path(folder)
         self._lock = threading.Lock()
-        #: How often samples were begun, with others and alone, and not ended.
+        #: How often samples were started, with others and alone, and not finished.
         self._together: Counter[tuple[str, str]] = Counter()
         self._alone: Counter[tuple[str, str]] = Counter()
         self._given_up: set[tuple[str, str]] = set()
-        #: Shards that replicas are at, and how often each actor began to load the model in vain.
+        #: Shards in progress, and how often each actor failed to load the model.
         self._busy: set[tuple[str, int]] = set()
         self._loads: Counter[str] = Counter()
         self._stopped = False
@@ -61,28 +62,29 @@ class WriterActor:
         return self._store.put(rows)
 
     def write(self, run: str, rows: RunRows) -> None:
-        """Commit what came of some samples; they are not under way any more."""
+        """Commit results of samples, which are then no longer in flight."""
         self._store.write(run, rows)
         self.ended(run, [row["id"] for row in rows.samples])
 
     def without_preview(self, hashes: list[str]) -> list[str]:
-        """Those images that have no preview yet."""
+        """Return the images that have no preview yet."""
         return [sha256 for sha256 in hashes if not self._store.preview_path(sha256).exists()]
 
     def keep_previews(self, previews: Mapping[str, bytes]) -> None:
-        """Keep previews of images by their hash."""
+        """Store previews of images by their hash."""
         for sha256, data in previews.items():
             self._store.keep_preview(sha256, data)
 
     def begin(self, run: str, ids: list[str], alone: bool = False) -> dict[str, tuple[int, int] | None]:
-        """Note that samples are begun; how often each was before, with others and alone, and never ended:
-        whoever was at it died. None for one that was given up.
+        """Record that samples are started; return how often each was started before, with others and alone,
+        and never
+        finished because its replica died. None for one that was given up.
 
         Raises:
-            Stopped: nothing more is to be begun.
+            Stopped: nothing more is to be started.
         """
         if self._stopped:
-            raise Stopped("It was stopped.")
+            raise Stopped("The run was stopped.")
         with self._lock:
             before = {
                 id: None if (run, id) in self._given_up else (self._together[run, id], self._alone[run, id])
@@ -92,78 +94,78 @@ class WriterActor:
         return before
 
     def begin_missing(self, run: str, ids: list[str]) -> dict[str, tuple[int, int] | None]:
-        """Note that those of some samples are begun that have no prediction (see :meth:`begin`)."""
+        """Record the start of those samples that have no prediction (see :meth:`begin`)."""
         return self.begin(run, missing(ids, partial(self._store.examined, run)))
 
     def ended(self, run: str, ids: list[str]) -> None:
-        """Note that samples are not under way any more."""
+        """Record that samples are no longer in flight."""
         with self._lock:
             for id in ids:
                 self._together.pop((run, id), None)
                 self._alone.pop((run, id), None)
 
     def give_up(self, run: str, id: str) -> None:
-        """Note that a sample was recorded as an error: those that follow leave it alone."""
+        """Record that a sample ended as an error, so that others skip it."""
         self._given_up.add((run, id))
 
     def loading(self, actor: str) -> None:
-        """Note that a replica loads the model: an actor of Ray's, which keeps its id when it begins anew.
+        """Record that a replica loads the model. A restarted actor of Ray keeps its id.
 
         Raises:
-            ModelError: too many died of it.
+            ModelError: too many died while loading.
         """
         with self._lock:
-            # Whoever else began last may be at it still.
+            # The other latest one may still be loading.
             died = sum(begun - (other != actor) for other, begun in self._loads.items())
             self._loads[actor] += died < LOADS
         if died >= LOADS:
             raise ModelError(
-                f"--engine ray: {died} replicas died while they loaded the model. Is there memory for as "
-                "many? Try fewer: --replicas 1. What they wrote last stands in /tmp/ray/session_latest/logs "
-                "of their node."
+                f"--engine ray: {died} replicas died while loading the model, perhaps for lack of "
+                "memory. Try fewer: --replicas 1. Their last output is in /tmp/ray/session_latest/logs "
+                "on their node."
             )
 
     def loaded(self, actor: str) -> None:
-        """Note that one has loaded it, or said why it cannot."""
+        """Record that a replica has loaded the model or reported why it cannot."""
         with self._lock:
             self._loads.pop(actor, None)
 
     def log(self, name: str, text: str) -> None:
-        """Write a line into a replica's log, without what looks like a secret."""
+        """Write a line to a replica's log, with secrets redacted."""
         folder = self._folder / "logs" / self._day
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{name}.log").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {redact(text)}\n")
 
     def enter(self, run: str, start: int) -> None:
-        """Note that a replica is at a shard.
+        """Record that a replica works on a shard.
 
         Raises:
-            Stopped: nothing more is to be begun.
+            Stopped: nothing more is to be started.
         """
         if self._stopped:
-            self._busy.discard((run, start))  # whoever was at it died
-            raise Stopped("It was stopped.")
+            self._busy.discard((run, start))  # its previous replica died
+            raise Stopped("The run was stopped.")
         self._busy.add((run, start))
 
     def leave(self, run: str, start: int) -> None:
-        """Note that a replica is done with a shard."""
+        """Record that a replica is done with a shard."""
         self._busy.discard((run, start))
 
     def busy(self) -> bool:
-        """Whether any replica is at a shard."""
+        """Whether any replica works on a shard."""
         return bool(self._busy)
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Start nothing more."""
         self._stopped = True
 
 
 def wait_for(reference: Any) -> Any:
-    """What the writer answers.
+    """Return the writer's answer.
 
     Raises:
-        SnellenError: what it raised.
+        SnellenError: an error that it raised.
     """
     import ray
 
@@ -173,12 +175,12 @@ def wait_for(reference: Any) -> Any:
         cause = getattr(error, "cause", None)
         if isinstance(cause, SnellenError):
             raise cause from error
-        lines = str(error).strip().splitlines()[-1:]  # the first lines say where, the last what
+        lines = str(error).strip().splitlines()[-1:]  # the first lines say where it failed, the last ones why
         raise SnellenError(f"--engine ray: the writer failed ({' '.join(lines)[:300]}).") from error
 
 
 class RemoteSink:
-    """A sink (see :class:`snellen.engine.recorder.ResultSink`) that the writer keeps."""
+    """A sink (see :class:`snellen.engine.recorder.ResultSink`) backed by the writer."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -201,14 +203,14 @@ class RemoteSink:
     def record(
         self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
-        """Seconds are counted by who knows of all replicas."""
+        """Record results; the time is counted centrally, over all replicas."""
         wait_for(self._writer.write.remote(run, written(run, findings)))
 
-    #: It is in none.
+    #: No file.
     file = None
 
     def flush(self) -> None:
-        """All is written at once."""
+        """Do nothing: everything is written immediately."""
 
     def keep_previews(self, images: Sequence[Image]) -> None:
         by_hash = {image.sha256: image for image in images}
@@ -221,7 +223,7 @@ class RemoteSink:
 
 
 class ShardSink:
-    """A sink that is a file of its own; images get no previews."""
+    """A sink that writes one file per shard; images get no previews."""
 
     def __init__(self, shard: ParquetShard, writer: Any) -> None:
         self._shard, self._writer = shard, writer
@@ -243,12 +245,12 @@ class ShardSink:
 
     @property
     def file(self) -> str | None:
-        """What the shard's file is called; None while there is nothing in it."""
+        """The name of the shard's file; None while it is empty."""
         return self._shard.file
 
     def flush(self) -> None:
-        """Write what is not written."""
+        """Write pending results."""
         self._shard.write()
 
     def keep_previews(self, images: Sequence[Image]) -> None:
-        """None are kept."""
+        """Do nothing: no previews are stored."""
