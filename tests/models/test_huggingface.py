@@ -227,6 +227,7 @@ def test_cut_off_answers_say_so(model):
     assert "2 tokens" in found.reason
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_running_out_of_memory_halves_the_batch(model, monkeypatch):
     if model._model.config.model_type in UNPADDED or model.sharing.way is Strategy.VISION:
         pytest.skip("its batches are of one prompt length, or image, and these are ragged")

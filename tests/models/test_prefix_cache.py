@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +87,10 @@ class TestForest:
 @pytest.fixture(scope="module", params=SHARING)
 def name(request) -> str:
     return request.param
+
+
+#: Packed and in rows, with a sliding window, with linear attention, and with cross-attention.
+MEMORY = ("llava", "qwen3_5", "gemma3", "mllama")
 
 
 @pytest.fixture(scope="module")
@@ -190,18 +193,6 @@ class TestBothWays:
                 assert [s.tokens for s in a.scores] == [s.tokens for s in b.scores]
                 assert (a.prompt, a.prompt_tokens) == (b.prompt, b.prompt_tokens)
 
-    def test_a_small_budget_changes_nothing(self, name, shared, plain_texts, plain_scores, monkeypatch):
-        """Not even where every branch is run alone."""
-        monkeypatch.setattr(shared.sharing, "budget", lambda: 1)
-        for way, images in ways(name):
-            forced(shared, way, images)
-            shared.sharing.clear()
-            found = answers(shared, ragged())
-            assert [r.text for r in found] == [r.text for r in plain_texts]
-            assert (
-                scores(answers(shared, ragged(Kind.SCORE))) - scores(plain_scores)
-            ).abs().max() < TOLERANCE
-
     def test_waves_go_on_from_the_same_prefix(self, name, shared, plain_texts, monkeypatch):
         """What is asked later of the same image is answered from the prefix that was kept for it."""
         assert shared.sharing.way is WAYS[name]
@@ -217,6 +208,24 @@ class TestBothWays:
         assert shared.sharing.clusters(more)
         answers(shared, more)
         assert len(made) == 2
+
+
+@pytest.mark.parametrize("name", MEMORY, indirect=True)
+@pytest.mark.usefixtures("no_collection")
+class TestLittleMemory:
+    """What happens then depends on the way and on the kind of cache, so one of each is enough."""
+
+    def test_a_small_budget_changes_nothing(self, name, shared, plain_texts, plain_scores, monkeypatch):
+        """Not even where every branch is run alone."""
+        monkeypatch.setattr(shared.sharing, "budget", lambda: 1)
+        for way, images in ways(name):
+            forced(shared, way, images)
+            shared.sharing.clear()
+            found = answers(shared, ragged())
+            assert [r.text for r in found] == [r.text for r in plain_texts]
+            assert (
+                scores(answers(shared, ragged(Kind.SCORE))) - scores(plain_scores)
+            ).abs().max() < TOLERANCE
 
     def test_running_out_of_memory_halves_what_is_run_at_once(self, name, shared, plain_scores, monkeypatch):
         forced(shared, WAYS[name])
@@ -263,7 +272,6 @@ class TestBothWays:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         monkeypatch.setattr(Prefix, "__init__", none)
-        monkeypatch.setattr(gc, "collect", lambda: 0)  # of all that a test process holds, it takes long
         found = answers(shared, ragged(Kind.SCORE))
         assert (scores(found) - scores(plain_scores)).abs().max() < TOLERANCE
         assert "plain batches" in caplog.text
@@ -593,7 +601,7 @@ def test_runs_predict_the_same_both_ways(protocol, workspace):
     kept = {}
     for prefix in ("on", "off"):
         plan = Plan(
-            models=[pico(prefix)], data=["chart:shapes"], protocols=[protocol], filters=Filters(limit=56)
+            models=[pico(prefix)], data=["chart:shapes"], protocols=[protocol], filters=Filters(limit=28)
         )
         (found,) = plan.run()
         kept[prefix] = found.predictions[["id", "prediction", "outcome", "questions"]]

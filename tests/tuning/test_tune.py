@@ -1066,7 +1066,7 @@ class TestCommand:
 
     def test_several_processes(self, tmp_path):
         """One of them examines and writes; all of them learn."""
-        words = "tune pico:llava-skewed --data chart:shapes?n=56 --train-limit 112 -T max_steps=3 --json"
+        words = "tune pico:llava-skewed --data chart:shapes?n=28 --train-limit 112 -T max_steps=3 --json"
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [
