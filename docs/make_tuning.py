@@ -159,7 +159,7 @@ stand beside that. Where an interval holds zero, these images do not tell. What 
 ## From parts
 
 `snellen build` joined the encoder of `pico:clip`, or none, with the decoder of `pico:llava` by an untrained projector; `--recipe two-stage`
-taught it with one color question for two of the others. Without a tower all of seeing has to be learnt from these 1,680 pictures, which is
+taught it with one color question for two of the others. Without a tower all of seeing has to be learned from these 1,680 pictures, which is
 what such models take millions for.
 
 | what is joined | openly, untrained % | openly % | with names % | color % |

@@ -1,4 +1,4 @@
-"""Tiny local copies of the catalogue's benchmarks: exactly their documented columns and types, few rows."""
+"""Tiny local copies of the catalog's benchmarks: exactly their documented columns and types, few rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snellen.datasets.benchmarks import entry
 from snellen.datasets.shapes import KINDS, draw, figure
 from snellen.images import encode
 
-ROWS = Path(__file__).parent / "catalogue"
+ROWS = Path(__file__).parent / "catalog"
 
 
 def picture(key: str, side: int = 64) -> bytes:

@@ -403,7 +403,7 @@ class TestRuns:
         kwargs: dict[str, Any] = {"data": "chart:shapes?n=4", "protocol": "rank"}
         first = run(model=Scripted(script), **kwargs)
         assert set(first.predictions["prediction"]) == {"square"}
-        again = run(model=Scripted(script), **kwargs, seed=1, protocol_options={"normalise": "tokens"})
+        again = run(model=Scripted(script), **kwargs, seed=1, protocol_options={"normalize": "tokens"})
         assert again.metrics.items_per_second is None  # from memory, -inf and all
         assert set(again.predictions["prediction"]) == {"square"}
 

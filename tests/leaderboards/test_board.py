@@ -65,7 +65,7 @@ class TestQuery:
             info=ModelInfo(
                 parameters=3_000_000_000,
                 open=True,
-                licence="mit",
+                license="mit",
                 family="llava",
                 vision="clip",
                 language="llama",
@@ -73,7 +73,7 @@ class TestQuery:
         )
         two = entry(
             "b",
-            info=ModelInfo(parameters=8_000_000_000, open=False, licence="", family="openai"),
+            info=ModelInfo(parameters=8_000_000_000, open=False, license="", family="openai"),
             data="other",
             suites=("charts",),
         )
@@ -90,8 +90,8 @@ class TestQuery:
         assert kept(open="open") == ["a"]
         assert kept(open="proprietary") == ["b"]
         assert kept(open="unknown") == ["c"]
-        assert kept(licence=("mit",)) == ["a"]
-        assert kept(licence=("unknown",)) == ["b", "c"]
+        assert kept(license=("mit",)) == ["a"]
+        assert kept(license=("unknown",)) == ["b", "c"]
         assert kept(family=("openai",)) == ["b"]
         assert kept(data=("other",)) == ["b"]
         assert kept(suite="charts") == ["b"]
@@ -230,7 +230,7 @@ class TestFacts:
         assert book.of("hf:HuggingFaceTB/SmolVLM-500M-Instruct", {}).parameters == 500_000_000
         assert book.of("hf:llava-hf/llava-1.5-7b-hf", {}).open is True
         assert book.of("openai:gpt-4o", {}) == ModelInfo(
-            parameters=None, open=False, licence="proprietary", family="openai"
+            parameters=None, open=False, license="proprietary", family="openai"
         )
         assert book.of("openai:Qwen/Qwen2-VL-2B?base_url=http://localhost:1/v1", {}).open is None
         assert book.of("scripted", {}).open is None
@@ -257,7 +257,7 @@ class TestFacts:
         assert found == ModelInfo(
             parameters=7_063_427_072,
             open=True,
-            licence="llama2",
+            license="llama2",
             family="llava",
             vision="clip_vision_model",
             language="lmsys/vicuna-7b",
@@ -266,14 +266,14 @@ class TestFacts:
 
     def test_what_a_user_says_wins(self, tmp_path):
         file = tmp_path / "models.toml"
-        file.write_text('["openai:gpt-4o"]\nopen = false\nparameters = 200e9\nlicence = "their own"\n')
+        file.write_text('["openai:gpt-4o"]\nopen = false\nparameters = 200e9\nlicense = "their own"\n')
         found = ModelInfoIndex(file).of("openai:gpt-4o?temperature=0", {}, None)
-        assert (found.parameters, found.licence, found.size) == (200_000_000_000, "their own", ">40B")
+        assert (found.parameters, found.license, found.size) == (200_000_000_000, "their own", ">40B")
 
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ('["x"]\nlicense = "mit"', "Did you mean 'licence'"),
+            ('["x"]\nlicense = "mit"', "Did you mean 'license'"),
             ('["x"]\nopen = "yes"', "true or false"),
             ('["x"]\nparameters = "7B"', "a number"),
             ('["x"]\nparameters = true', "a number"),
@@ -344,9 +344,9 @@ class TestBoard:
 
     def test_corrections_are_read_when_they_are_written(self, runs, workspace):
         board = Board(Store(workspace))
-        assert board.entries()[0].info.licence == ""
-        (workspace / "models.toml").write_text('["m9"]\nlicence = "mine"\n')
-        assert board.entries()[0].info.licence == "mine"
+        assert board.entries()[0].info.license == ""
+        (workspace / "models.toml").write_text('["m9"]\nlicense = "mine"\n')
+        assert board.entries()[0].info.license == "mine"
 
     def test_averages_show_what_is_missing(self, runs, workspace):
         run(model=Scripted(lambda r: "star", "m9"), data="chart:shapes?n=8", protocol="closed-set?rounds=1")

@@ -12,7 +12,7 @@ from snellen.metrics.answers import (
     anls,
     contains,
     exact_match,
-    normalise_vqa,
+    normalize_vqa,
     number,
     number_match,
     open_match,
@@ -70,12 +70,12 @@ class TestVQA:
             ("none", "0"),
         ],
     )
-    def test_normalisation(self, text, normal):
-        assert normalise_vqa(text) == normal
+    def test_normalization(self, text, normal):
+        assert normalize_vqa(text) == normal
 
     @given(st.text(max_size=30))
-    def test_normalising_is_done_once_and_for_all_but_for_words_that_appear_by_it(self, text):
-        once = normalise_vqa(text)
+    def test_normalizing_is_done_once_and_for_all_but_for_words_that_appear_by_it(self, text):
+        once = normalize_vqa(text)
         assert once == once.strip()
         assert "\n" not in once
 

@@ -809,7 +809,7 @@ class TestScores:
 
     @pytest.mark.parametrize("score", ["NaN", "Infinity", "1e999"])
     def test_a_score_that_is_no_number_is_an_error(self, anywhere, score):
-        """And takes none of its neighbours along."""
+        """And takes none of its neighbors along."""
 
         def answer(asked):
             told = score if asked.number % 2 else "0.5"
@@ -853,7 +853,7 @@ class TestEndpoint:
         assert set(found.predictions["prediction"]) == {"star"}
         assert found.predictions["ranking"][0] == ["star", "ring"]
         assert found.metrics.cost == pytest.approx(5 * 1.2 / 1000)
-        again = snellen.open_run(rescore(Store(), found.id, {"normalise": "tokens"}))
+        again = snellen.open_run(rescore(Store(), found.id, {"normalize": "tokens"}))
         assert again.metrics.cost == found.metrics.cost
         assert tagger.asked[0].headers["Authorization"] == "Key planted-key-5678"
 

@@ -190,20 +190,20 @@ class TestRank:
     @pytest.mark.parametrize(
         ("how", "best"), [("sum", "ox"), ("tokens", "hippopotamus"), ("bytes", "hippopotamus")]
     )
-    def test_normalisation(self, how, best):
+    def test_normalization(self, how, best):
         def script(request):
             return Response(scores=(Score(-2.0, 1), Score(-4.0, 4)))
 
-        found, _ = converse(Rank(normalise=how).examine(sample(("ox", "hippopotamus"))), script)
+        found, _ = converse(Rank(normalize=how).examine(sample(("ox", "hippopotamus"))), script)
         assert found.label == best
         expected = {"sum": -4.0, "tokens": -1.0, "bytes": -4 / 12}[how]
         assert found.details["scores"]["hippopotamus"] == pytest.approx(expected)
 
-    def test_similarities_are_never_normalised(self):
+    def test_similarities_are_never_normalized(self):
         script = self.scores(0.2, 0.3, 0.1, 0.0, tokens=0)
         plain, _ = converse(Rank().examine(sample(LABELS)), script)
-        normalised, _ = converse(Rank(normalise="bytes").examine(sample(LABELS)), script)
-        assert plain == normalised
+        normalized, _ = converse(Rank(normalize="bytes").examine(sample(LABELS)), script)
+        assert plain == normalized
 
     def test_pmi_takes_the_prior_away(self):
         def script(request):
@@ -246,7 +246,7 @@ class TestOpenWorld:
 
     def test_synonyms(self):
         exam = OpenWorld().examine(sample(LABELS, synonyms={"dog": ("hound",)}))
-        assert converse(exam, lambda r: "a grey hound")[0].label == "dog"
+        assert converse(exam, lambda r: "a gray hound")[0].label == "dog"
 
     def test_out_of_the_list_is_unparsed(self):
         found, _ = converse(OpenWorld().examine(sample(LABELS)), lambda r: "a wombat")

@@ -251,10 +251,10 @@ class TestCircular:
 
 class TestVQAAndYesNo:
     def test_a_short_answer_and_its_score(self):
-        one = sample((), question="What colour?", references=("red",) * 3 + ("blue",) * 7)
+        one = sample((), question="What color?", references=("red",) * 3 + ("blue",) * 7)
         protocol = VQA(metric="vqa")
         found, (request,) = converse(protocol.examine(one), lambda r: "Red.")
-        assert text_of(request) == "What colour?\nAnswer the question using a single word or phrase."
+        assert text_of(request) == "What color?\nAnswer the question using a single word or phrase."
         assert protocol.score_sample(one, found) == {"vqa_accuracy": pytest.approx(0.9), "exact_match": 1.0}
         assert protocol.primary == "vqa_accuracy"
 

@@ -63,9 +63,9 @@ class TestRescore:
             return [-float(len(name)) for name in request.continuations]
 
         found = run(model=Scripted(script), data="chart:shapes?n=28", protocol="rank")
-        new = open_run(rescore(Store(), found.id, {"normalise": "bytes"}))
+        new = open_run(rescore(Store(), found.id, {"normalize": "bytes"}))
         assert set(found.predictions["prediction"]) != set(new.predictions["prediction"])
-        assert new.manifest.protocol.title == "rank?normalise=bytes"
+        assert new.manifest.protocol.title == "rank?normalize=bytes"
 
     def test_it_is_called_as_what_it_reads(self, workspace):
         found = run(model=Scripted(lambda _: "star"), data="chart:shapes?n=6", protocol="closed-set?rounds=3")

@@ -201,7 +201,7 @@ class TestJudge:
         answers = {data.row(i).id: next(said) for i in range(4)}
         truth = {data.row(i).id: data.sample(i, (), None).references[0] for i in range(4)}
         answers[data.row(0).id] = truth[data.row(0).id]
-        answers[data.row(1).id] = "no colour of these"
+        answers[data.row(1).id] = "no color of these"
         model = Scripted(lambda r: answers[r.sample.id])
         run = snellen.run(model=model, data=data, protocol="vqa?judge=judge:x&prompt={question}")
         rows = run.predictions["metrics"].tolist()

@@ -185,11 +185,11 @@ class TestSources:
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
     def test_parted(self, photos, share):
         data = DATASETS.make(f"folder:{photos}")
-        learnt, tested = parted(data, share, 0)
-        ids = [{part.row(i).id for i in range(len(part))} for part in (learnt, tested)]
+        learned, tested = parted(data, share, 0)
+        ids = [{part.row(i).id for i in range(len(part))} for part in (learned, tested)]
         assert not ids[0] & ids[1]
         assert len(ids[0] | ids[1]) == len(data)
-        for part in (learnt, tested):  # every class on both sides
+        for part in (learned, tested):  # every class on both sides
             assert {part.row(i).label for i in range(len(part))} == set(data.labels)
         again = parted(data, share, 0)[1]
         assert [again.row(i) for i in range(len(again))] == [tested.row(i) for i in range(len(tested))]
@@ -207,9 +207,10 @@ class TestSources:
             f"jsonl:{tmp_path / 'x.jsonl'}",
             {"question": "question", "reference": "answer", "allow_outside": True},
         )
-        learnt, tested = parted(data, 0.4, 0)
+        learned, tested = parted(data, 0.4, 0)
         seen = [
-            {part.sample(i, (), None).images[0].sha256 for i in range(len(part))} for part in (learnt, tested)
+            {part.sample(i, (), None).images[0].sha256 for i in range(len(part))}
+            for part in (learned, tested)
         ]
         assert not seen[0] & seen[1]
         assert len(tested) == 6
@@ -226,8 +227,8 @@ class TestSources:
             (tmp_path / kind).mkdir()
             for i in range(6):
                 draw(figure(f"{kind}{i // 2}", kind), 48).save(tmp_path / kind / f"{i}.png")
-        learnt, tested = parted(DATASETS.make(f"folder:{tmp_path}"), 0.4, 3)
-        digests = [{part.digest(i) for i in range(len(part))} for part in (learnt, tested)]
+        learned, tested = parted(DATASETS.make(f"folder:{tmp_path}"), 0.4, 3)
+        digests = [{part.digest(i) for i in range(len(part))} for part in (learned, tested)]
         assert not digests[0] & digests[1]
 
     def test_one_image_cannot_be_parted(self, tmp_path):
@@ -281,7 +282,7 @@ class TestSources:
 
     def test_nothing_to_learn(self, tmp_path):
         (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.png", "question": "Why?"}) + "\n")
-        with pytest.raises(DataError, match="nothing can be learnt"):
+        with pytest.raises(DataError, match="nothing can be learned"):
             TrainingSet(
                 [Source(selection=select(DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}?question=question")))]
             )
@@ -290,7 +291,7 @@ class TestSources:
 class TestLeaks:
     @pytest.fixture
     def both(self, tmp_path: Path) -> tuple[Path, Path]:
-        folders = tmp_path / "learnt", tmp_path / "tested"
+        folders = tmp_path / "learned", tmp_path / "tested"
         for folder, key in zip(folders, "lt", strict=True):
             for kind in ("star", "ring"):
                 (folder / kind).mkdir(parents=True)
@@ -308,26 +309,26 @@ class TestLeaks:
     def test_of_every_sort(self, both):
         from PIL import Image
 
-        learnt, tested = both
+        learned, tested = both
         assert self.look(both).identical == []
         assert self.look(both).near == []
-        shutil.copy(tested / "star" / "t0.png", learnt / "ring" / "copy.png")
+        shutil.copy(tested / "star" / "t0.png", learned / "ring" / "copy.png")
         with Image.open(tested / "star" / "t1.png") as one:
-            one.save(learnt / "star" / "again.bmp")  # other bytes, the same pixels
+            one.save(learned / "star" / "again.bmp")  # other bytes, the same pixels
         with Image.open(tested / "ring" / "t2.png") as one:
-            one.resize((80, 80)).save(learnt / "ring" / "near.jpg", quality=70)
+            one.resize((80, 80)).save(learned / "ring" / "near.jpg", quality=70)
         found = self.look(both)
         assert set(found.identical) == {("ring/copy.png", "star/t0.png"), ("star/again.bmp", "star/t1.png")}
         assert [row[:2] for row in found.near] == [("ring/near.jpg", "ring/t2.png")]
         assert len(found.places[0]) == 2
 
     def test_they_are_refused_or_dropped(self, both, tmp_path):
-        learnt, tested = both
-        shutil.copy(tested / "star" / "t0.png", learnt / "star" / "copy.png")
+        learned, tested = both
+        shutil.copy(tested / "star" / "t0.png", learned / "star" / "copy.png")
         common: dict[str, Any] = {
             "model": "pico:llava",
             "data": f"folder:{tested}",
-            "train": f"folder:{learnt}",
+            "train": f"folder:{learned}",
         }
         store = Store(tmp_path / "ws")
         with pytest.raises(DataError, match="--leaks drop"):
@@ -486,7 +487,7 @@ class TestTeaching:
 
     @pytest.mark.parametrize("family", TAUGHT)
     def test_rows_without_an_image_among_others(self, family, tmp_path):
-        """They are learnt in one batch with the others, and the loss falls."""
+        """They are learned in one batch with the others, and the loss falls."""
         checkpoint = tiny.save(family, tmp_path / "model", scale=1.0)
         rows = []
         for i in range(6):
@@ -678,7 +679,7 @@ class TestTuning:
         with pytest.raises(UsageError, match="not empty"):
             short(tmp_path / "full", ws).run()
 
-    def test_a_folder_in_which_nothing_was_learnt_is_taken_over(self, tmp_path, ws, monkeypatch):
+    def test_a_folder_in_which_nothing_was_learned_is_taken_over(self, tmp_path, ws, monkeypatch):
         from snellen.tuning import sft, trainer
 
         def broken(*_, **__):

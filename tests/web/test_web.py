@@ -381,7 +381,7 @@ class TestSafety:
         kwargs: dict[str, Any] = {"data": f"folder:{folder}", "data_options": {"names": "raw"}}
         kwargs["protocol"] = "closed-set?rounds=1&prompt=<script>alert(2)</script> {names}"
         found = [run(model=Scripted(script, PAYLOADS[k]), **kwargs) for k in range(2)]
-        (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicence = "<script>alert(3)</script>"\n')
+        (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicense = "<script>alert(3)</script>"\n')
         arena = Recorded(VoteStore(store), found, repeat=0, rng=Random(0))
         with served(AppState(store, Policy(), arena)) as address, browser(address) as client:
             pages = ["/", "/?by=data", "/averages", f"/compare?run={found[0].id}&run={found[1].id}"]

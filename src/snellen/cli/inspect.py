@@ -56,13 +56,13 @@ def ls(
             screen().print(runs_table(runs))
         return
     rows = listings.hub_models(search, 20 if limit is None else limit) if hub else listings.schemes(what)
-    benchmarks = listings.catalogue() if what == "datasets" else []
+    benchmarks = listings.catalog() if what == "datasets" else []
     if as_json:
         print_json([*rows, *benchmarks])
         return
     screen().print(listings.as_table(listings.brief(rows)))
     if benchmarks:
-        screen().print(listings.as_catalogue(benchmarks))
+        screen().print(listings.as_catalog(benchmarks))
 
 
 @app.command("show", rich_help_panel=INSPECT)
@@ -90,16 +90,16 @@ def show(
             screen().print(line, soft_wrap=True)
         return
     frame = stored.predictions
-    labelled = stored.classifies and len(frame)
+    labeled = stored.classifies and len(frame)
     if as_json:
-        classes = per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labelled else []
+        classes = per_class(frame["label"].tolist(), frame["prediction"].tolist()) if labeled else []
         print_json({**stored.as_dict(), "classes": classes, "manifest": stored.manifest.as_dict()})
         return
     console = screen()
     console.print(tables.figures_table(stored))
     if (categories := tables.category_table(stored)) is not None:
         console.print(categories)
-    if labelled:
+    if labeled:
         console.print(tables.class_table(frame))
         console.print(tables.confusion_table(frame))
     if len(frame) and (failures := tables.failures_table(frame)):
@@ -301,7 +301,7 @@ def import_(
         typer.Option(
             "-p",
             "--protocol",
-            help="The protocol that reads the answers. [dim]multiple-choice, yes-no or vqa, by the file[/dim]",
+            help="The protocol that reads the answers. [dim]By the file: multiple-choice, yes-no, vqa[/dim]",
         ),
     ] = None,
     workspace: Workspace = None,

@@ -1,4 +1,4 @@
-"""The catalog: benchmarks by name, each a few declarative lines in ``catalogue/NAME.yaml``.
+"""The catalog: benchmarks by name, each a few declarative lines in ``catalog/NAME.yaml``.
 
 An entry says where a data set is, which columns hold what, how its authors evaluate it, and where all of that
 is documented. To add one, add such a file to the package, or use any file as ``benchmark:FILE.yaml``.
@@ -25,7 +25,7 @@ from snellen.errors import BadOption, DataError, did_you_mean, require
 
 __all__ = ["FOLDER", "Benchmark", "entry", "names"]
 
-FOLDER = Path(__file__).parent / "catalogue"
+FOLDER = Path(__file__).parent / "catalog"
 Task = Literal[
     "classification", "multiple-choice", "yes-no", "vqa", "caption", "instruct", "rationale", "grounding"
 ]
@@ -46,7 +46,7 @@ class Benchmark:
     columns: Mapping[str, Any]
     documented: str = ""
     citation: str = ""
-    licence: str = "unknown"
+    license: str = "unknown"
     samples: int = 0
     features: Mapping[str, Any] = field(default_factory=dict)
     hub: str | None = None
@@ -276,8 +276,8 @@ def _opener(find: Callable[[str], Benchmark]) -> Callable[..., Table]:
     make.__doc__ = """A benchmark from the catalog, or one described by a file in the same format.
 
     Options: ``path``: the folder of a local copy (default: ``$SNELLEN_DATA/NAME`` if it exists, else
-    the Hub); ``split``, ``config``, ``revision`` and ``reference`` (columns of reference answers) instead of the
-    entry's; ``limit``: stream only this many rows.
+    the Hub); ``split``, ``config``, ``revision`` and ``reference`` (columns of reference answers) instead of
+    the entry's; ``limit``: stream only this many rows.
 
     Raises:
         DataError: the data set is not available, or an expected column is missing.

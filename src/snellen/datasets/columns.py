@@ -34,7 +34,8 @@ OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column
     are found automatically); an image is a path, base64 text, or bytes. For other tasks: ``question``;
     ``reference``: columns of reference answers or captions (a dot leads into nested cells);
     ``choices``: the columns of the options, one column with a list, or the question's column if it ends
-    in the options; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``; ``rationale``;
+    in the options; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``;
+    ``rationale``;
     ``category``, to break down figures by; ``pair``: rows with equal values form a pair; ``box`` with
     ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a column of lists
     whose items are separate questions."""

@@ -25,7 +25,7 @@ from snellen.engine.pending import is_done, pending
 from snellen.engine.progress import Progress, ProgressCallback
 from snellen.engine.recorder import BatchStats, SampleRunner
 from snellen.errors import Stopped, StoreError, Unsupported, UsageError
-from snellen.metrics.summary import summarise
+from snellen.metrics.summary import summarize
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.scorers.base import SamplePrediction
@@ -48,9 +48,7 @@ def incompatibility(model: Model, protocol: Protocol) -> str | None:
         can = " and ".join(sorted(kinds))
         return f"{model.name} can {can}, but {protocol.name} needs {protocol.requires}"
     if protocol.permutes_choices and model.fixed:
-        return (
-            f"{model.name} has recorded answers, but {protocol.name} (circular) permutes option letters"
-        )
+        return f"{model.name} has recorded answers, but {protocol.name} (circular) permutes option letters"
     if protocol.without_image and not model.text_only:
         return f"{model.name} needs an image in every request, but {protocol.name} (pmi) omits it"
     return None
@@ -145,7 +143,8 @@ class Evaluation:
         if not self.finished and began != self.sink:
             there = f"--sink parquet:{began}" if began else "no --sink"
             raise UsageError(
-                f"{self.run} was started with {there}, which holds its answers. Resume it with that, or start "
+                f"{self.run} was started with {there}, which holds its answers. Resume it with that, or "
+                "start "
                 "a new run with --fresh"
             )
         self.sink = began
@@ -263,7 +262,8 @@ class Evaluation:
             shards, written = self.store.shards(self.run), self.handle.files
             if shards is not None and (missing := written - set(shards.names())):
                 raise StoreError(
-                    f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are missing "
+                    f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are "
+                    "missing "
                     "here. Use a folder that all nodes share, or a bucket (s3://…, gs://…)."
                 )
 
@@ -291,7 +291,7 @@ class Evaluation:
     def _metrics(self, manifest: RunManifest, overall: Mapping[str, Any]) -> dict[str, Any]:
         row = self.store.run(self.run)
         details = (finding["details"] for finding in self.store.findings(self.run))
-        figures = summarise(self.store.rows(self.run), details, self.protocol)
+        figures = summarize(self.store.rows(self.run), details, self.protocol)
         speed = row["n_new"] / row["seconds"] if row["n_new"] and row["seconds"] else None
         if self.model.fixed:  # reading recorded answers says nothing about speed
             speed = None

@@ -32,7 +32,7 @@ class Progress:
     @property
     def accuracy(self) -> float | None:
         """The accuracy, or the protocol's score, of samples evaluated now; None before the first."""
-        return self.tally.right / self.tally.labelled if self.tally.labelled else None
+        return self.tally.right / self.tally.labeled if self.tally.labeled else None
 
     @property
     def items_per_second(self) -> float | None:

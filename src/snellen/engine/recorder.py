@@ -46,14 +46,14 @@ class BatchStats:
         n: the number of samples evaluated.
         fresh: how many of them called the model and got an answer.
         seconds: the time of those; 0 if there are none.
-        labelled, right: how many have a known score, and the sum of the scores.
+        labeled, right: how many have a known score, and the sum of the scores.
         known: how many more had been evaluated before.
     """
 
     n: int = 0
     n_new: int = 0
     seconds: float = 0.0
-    labelled: int = 0
+    labeled: int = 0
     right: float = 0.0
     known: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ class BatchStats:
         self.n += other.n
         self.n_new += other.n_new
         self.seconds += other.seconds
-        self.labelled += other.labelled
+        self.labeled += other.labeled
         self.right += other.right
         self.known += other.known
         self.outcomes.update(other.outcomes)
@@ -166,10 +166,10 @@ class SampleRunner:
             tally.n_new += asked and prediction.outcome is not Outcome.ERROR
             tally.outcomes[prediction.outcome] += 1
             if self.protocol.classifies and sample.label is not None:
-                tally.labelled += 1
+                tally.labeled += 1
                 tally.right += prediction.label == sample.label
             elif (value := scores.get(self.protocol.primary)) is not None:
-                tally.labelled += 1
+                tally.labeled += 1
                 tally.right += value
         # A fully cached block says nothing about the model's speed.
         tally.seconds = seconds if tally.n_new else 0.0

@@ -85,7 +85,8 @@ def read_results(path: Path) -> list[ImportedResult]:
         results = list(_vlmevalkit(path))
     else:
         raise DataError(
-            f"{path}: unknown layout. Allowed: LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv, .csv)."
+            f"{path}: unknown layout. Allowed: LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions "
+            "(.xlsx, .tsv, .csv)."
         )
     if not results:
         raise DataError(f"{path}: no rows.")

@@ -53,7 +53,7 @@ COLUMNS = (
         is_known=lambda e: e.info.parameters is not None,
     ),
     _words("open", lambda e: {True: "open", False: "proprietary", None: ""}[e.info.open], heading="weights"),
-    _words("licence", lambda e: e.info.licence),
+    _words("license", lambda e: e.info.license),
     _words("vision", lambda e: e.info.vision),
     _words("language", lambda e: e.info.language),
     Column(name="date", heading="date", text=lambda e: e.date[:10], numeric=False),

@@ -40,14 +40,14 @@ class ModelInfo:
     Attributes:
         parameters: their number.
         open: whether its weights are available.
-        licence: as named in its card.
+        license: as named in its card.
         family: the architecture, or the provider.
         vision, language: the backbones.
     """
 
     parameters: int | None = None
     open: bool | None = None
-    licence: str = ""
+    license: str = ""
     family: str = ""
     vision: str = ""
     language: str = ""
@@ -77,7 +77,7 @@ class ModelInfoIndex:
 
             ["openai:gpt-4o"]
             open = false
-            licence = "proprietary"
+            license = "proprietary"
             parameters = 200e9
 
     Raises:
@@ -117,16 +117,21 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadOption(f'{path}: cannot be read ({error}). Expected one table per model: ["hf:ORG/NAME"]') from error
+        raise BadOption(
+            f'{path}: cannot be read ({error}). Expected one table per model: ["hf:ORG/NAME"]'
+        ) from error
     sorts: dict[str, Any] = {"parameters": (int, float), "open": bool}
     known = [field.name for field in fields(ModelInfo)]
     for name, table in content.items():
         if not isinstance(table, dict):
-            raise BadOption(f'{path}: {name} = {table!r} is not a table; write ["{name}"] and its keys below.')
+            raise BadOption(
+                f'{path}: {name} = {table!r} is not a table; write ["{name}"] and its keys below.'
+            )
         for key, value in table.items():
             if key not in known:
                 raise BadOption(
-                    f"{path}: {name} has an unknown key {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}."
+                    f"{path}: {name} has an unknown key {key!r}.{did_you_mean(key, known)} Known keys: "
+                    f"{', '.join(known)}."
                 )
             if not isinstance(value, sorts.get(key, str)) or (
                 key == "parameters" and isinstance(value, bool)
@@ -134,7 +139,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
                 wanted = {"parameters": "a number", "open": "true or false"}.get(key, "a text")
                 raise BadOption(f"{path}: {name}: {key} must be {wanted}; found {value!r}.")
         if not 0 < table.get("parameters", 1) < 1e15:
-            raise BadOption(f"{path}: {name}: parameters must be a positive count; found {table['parameters']}.")
+            raise BadOption(
+                f"{path}: {name}: parameters must be a positive count; found {table['parameters']}."
+            )
         if "parameters" in table:
             table["parameters"] = int(table["parameters"])
     return content
@@ -161,7 +168,7 @@ def _from_name(name: str, identity: Mapping[str, Any]) -> ModelInfo:
     known = identity.get("address", "//api.openai.com")
     if scheme == "openai" and "//api.openai.com" in options.get("base_url", str(known)):
         # OpenAI's own endpoint: the weights are not public.
-        return ModelInfo(parameters=None, open=False, licence="proprietary", family="openai")
+        return ModelInfo(parameters=None, open=False, license="proprietary", family="openai")
     return ModelInfo(parameters=parameters, open=None, family=scheme)
 
 
@@ -208,5 +215,5 @@ def _from_card(folder: Path) -> dict[str, str]:
         for key in ("license_name", "license"):
             match = re.search(rf"^{key}:[ \t]*([\w.+-]+)[ \t]*$", head[1] if head else "", re.MULTILINE)
             if match is not None and match[1] != "other":
-                return {"licence": match[1]}
+                return {"license": match[1]}
     return {}

@@ -31,7 +31,7 @@ COLUMNS: dict[str, Any] = {
     "model": lambda e: e.model.lower(),
     "parameters": lambda e: e.info.parameters,
     "open": lambda e: None if e.info.open is None else int(e.info.open),
-    "licence": lambda e: e.info.licence.lower() or None,
+    "license": lambda e: e.info.license.lower() or None,
     "vision": lambda e: e.info.vision.lower() or None,
     "language": lambda e: e.info.language.lower() or None,
     "n": lambda e: e.n or None,
@@ -41,7 +41,7 @@ COLUMNS: dict[str, Any] = {
     "date": lambda e: e.date or None,
 }
 #: Keys that are best when small, or are words: the first click sorts them in ascending order.
-_UPWARDS = frozenset({"model", "licence", "vision", "language", "memory", "cost", "parameters"})
+_UPWARDS = frozenset({"model", "license", "vision", "language", "memory", "cost", "parameters"})
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Query:
 
     Attributes:
         q: words that must occur in the name of the model, data set or protocol.
-        size, open, licence, data, protocol, suite, family: filters; several values are alternatives. Empty:
+        size, open, license, data, protocol, suite, family: filters; several values are alternatives. Empty:
             all.
         sort, order: a key of ``COLUMNS``, and ``up`` or ``down``.
         published: whether to include published figures.
@@ -62,7 +62,7 @@ class Query:
     q: str = ""
     size: tuple[str, ...] = ()
     open: str = ""
-    licence: tuple[str, ...] = ()
+    license: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     protocol: tuple[str, ...] = ()
     suite: str = ""
@@ -140,7 +140,7 @@ class Query:
             all(word in words for word in self.q.lower().split())
             and (not self.size or info.size in self.size)
             and (not self.open or openness == self.open)
-            and (not self.licence or (info.licence or UNKNOWN) in self.licence)
+            and (not self.license or (info.license or UNKNOWN) in self.license)
             and (not self.data or entry.data in self.data)
             and (not self.protocol or entry.protocol in self.protocol)
             and (not self.suite or self.suite in entry.suites)

@@ -20,7 +20,7 @@ __all__ = [
     "anls",
     "contains",
     "exact_match",
-    "normalise_vqa",
+    "normalize_vqa",
     "number",
     "number_match",
     "open_match",
@@ -79,7 +79,7 @@ _DIGITS["none"] = "0"
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
-def normalise_vqa(text: str) -> str:
+def normalize_vqa(text: str) -> str:
     """Normalize a short answer for VQA accuracy.
 
     Punctuation is removed (a comma between digits is dropped; other marks become a space unless next to one),
@@ -91,7 +91,7 @@ def normalise_vqa(text: str) -> str:
     Source: Antol et al., "VQA: Visual Question Answering" (arXiv 1505.00468) and the authors' evaluation
     (github.com/GT-Vision-Lab/VQA); implemented from its description.
 
-    >>> normalise_vqa("The Two dogs, dont run."), normalise_vqa("1,000")
+    >>> normalize_vqa("The Two dogs, dont run."), normalize_vqa("1,000")
     ("2 dogs don't run", '1000')
     """
     text = text.replace("\n", " ").replace("\t", " ").strip()
@@ -109,17 +109,17 @@ def normalise_vqa(text: str) -> str:
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """Return the mean over annotators (usually ten) of min(1, matching other annotators / 3).
 
-    Answers are normalized on both sides (see :func:`normalise_vqa`). Fewer than four annotators can never
+    Answers are normalized on both sides (see :func:`normalize_vqa`). Fewer than four annotators can never
     reach 1; then,
     as with a single reference, exact match after normalization is used instead.
 
-    Source: as for :func:`normalise_vqa`.
+    Source: as for :func:`normalize_vqa`.
 
     >>> vqa_accuracy("red", ["red"] * 3 + ["blue"] * 7), vqa_accuracy("blue", ["red"] * 3 + ["blue"] * 7)
     (0.9, 1.0)
     """
-    said = normalise_vqa(answer)
-    same = sum(normalise_vqa(reference) == said for reference in references)
+    said = normalize_vqa(answer)
+    same = sum(normalize_vqa(reference) == said for reference in references)
     n = len(references)
     if n < 4:
         return float(same > 0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from snellen.metrics.registry import METRICS
-from snellen.metrics.stats import Estimate
+from snellen.metrics.stats import Estimate, Paired
 
 __all__ = [
     "MISSING",
     "Estimate",
     "Interval",
+    "detectable",
     "dollars",
     "giga",
     "heading_of",
@@ -82,6 +83,11 @@ def with_interval(name: str, figure: Interval | None) -> str:
 def percent(rate: float | None) -> str:
     """Format a rate in percent, without the sign."""
     return MISSING if rate is None else f"{100 * rate:.1f}"
+
+
+def detectable(result: Paired, digits: int = 0) -> str:
+    """Say what an insignificant comparison could have detected."""
+    return f"n = {result.n}; detectable difference: {100 * result.detectable:.{digits}f} points"
 
 
 def number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from snellen.metrics.registry import METRICS
 from snellen.metrics.stats import mean
 from snellen.types import Outcome
 
-__all__ = ["cluster_of", "summarise"]
+__all__ = ["cluster_of", "summarize"]
 
 #: With more categories, they are taken for names of samples rather than of groups.
 CATEGORIES = 200
@@ -73,7 +73,7 @@ class _Marks:
         return means, list(self.scores)
 
 
-def summarise(
+def summarize(
     rows: Iterable[Mapping[str, Any]], details: Iterable[Mapping[str, Any]], protocol: Scored
 ) -> dict[str, Any]:
     """Compute the metrics of a run, also by category if the data set has categories.

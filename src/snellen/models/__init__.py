@@ -1,1 +1,1 @@
-"""Who answers."""
+"""Models of all kinds."""

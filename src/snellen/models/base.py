@@ -1,4 +1,4 @@
-"""What a model is to the rest of the house, and what local ones share."""
+"""The interface of models, and what local models share."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ T = TypeVar("T")
 
 @dataclass
 class Budget:
-    """What a command may spend, in US dollars, on all its models together."""
+    """A command's budget in US dollars, shared by all its models."""
 
     most: float
     spent: float = 0.0
     reserved: float = 0.0
-    pending: int = 0  # requests that something is set aside for
+    pending: int = 0  # requests with a reservation
 
     def reserve(self, cost: float) -> bool:
-        """Set aside what a request may cost; False where that could be more than there is."""
+        """Reserve the most that a request may cost; False if that exceeds the rest."""
         if self.spent + self.reserved + cost > self.most:
             return False
         self.reserved += cost
@@ -46,14 +46,14 @@ class Budget:
         return True
 
     def refusal(self, cost: float) -> str:
-        """Why a request is not made, in words."""
+        """Explain why a request is not made."""
         return (
-            f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} are spent, and another "
+            f"The budget is used up: ${self.spent:.4f} of --max-cost {self.most:g} spent, and another "
             f"request could cost ${cost:.4f}."
         )
 
     def settle(self, reserved: float, cost: float) -> None:
-        """Take back what was set aside, and note what it came to."""
+        """Release a reservation, and record the actual cost."""
         self.pending -= 1
         self.reserved = self.reserved - reserved if self.pending else 0.0
         self.spent += cost
@@ -61,11 +61,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Limits:
-    """What holds for all models of a command.
+    """Limits for all models of a command.
 
     Args:
-        max_concurrency: requests under way at once.
-        budget: shared by all.
+        max_concurrency: the most concurrent requests.
+        budget: shared by all models.
     """
 
     max_concurrency: int | None = None
@@ -73,19 +73,19 @@ class Limits:
 
 
 class Model(ABC):
-    """Who answers.
+    """A model.
 
     Attributes:
-        name: how a user named it.
-        kinds: what it can be asked for.
-        text_only: whether it answers requests without an image.
-        workers: how many blocks of samples may be under way at once.
-        batch_size: how many requests, or images with all their questions, are answered together.
-        remote: whether it is behind an address: its answers may cost money.
-        boxes: how it writes places in a picture, where its family is known to (see docs/grounding.md).
-        fixed: whether its answers were written before it was asked.
-        hint: what a user can do where it cannot answer a protocol, in a sentence.
-        limits: what a user sets for a whole command; the plan does so.
+        name: as the user named it.
+        kinds: the kinds of requests that it supports.
+        text_only: whether it supports requests without an image.
+        workers: the most blocks of samples in flight.
+        batch_size: requests per batch, or images with all their questions.
+        remote: whether it is hosted, so that its answers may cost money.
+        boxes: the box format of its family, if known (see docs/grounding.md).
+        fixed: whether its answers are recorded.
+        hint: one sentence for users whose protocol it does not support.
+        limits: a command's limits, set by the plan.
     """
 
     name: str = "unnamed"
@@ -101,17 +101,19 @@ class Model(ABC):
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """Everything of the model that can change an answer, as JSON: the memory's key holds it.
-        Known without loading the model.
+        """Return everything about the model that can change an answer, as JSON, for the cache key. Available
+        without loading the
+        model.
         """
 
     @abstractmethod
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer, in order. What cannot be answered comes back with the outcome ERROR."""
+        """Answer requests, in order. A failed request gets a response with the outcome ERROR."""
 
     def stream(self, request: Request) -> Generator[str, None, Response]:
-        """Answer one request to generate piece by piece, for somebody who watches; the whole is returned at
-        the end. What cannot tell pieces gives all at once. Closed early, it stops generating.
+        """Answer one generation request piece by piece; the complete response is returned at the end. Models
+        that cannot stream
+        yield everything at once. Closing it early stops generation.
         """
 
         async def once() -> list[Response]:
@@ -124,13 +126,11 @@ class Model(ABC):
         return response
 
     def context(self, request: Request) -> Mapping[str, Any]:
-        """What, besides the request and the identity, can change the answer, as JSON."""
+        """Return whatever can change the answer besides the request and the identity, as JSON."""
         return {}
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Which requests, by their places, are to be asked together; what they are answered is then
-        committed together.
-        """
+        """Return which requests, by index, to send together; their answers are committed together."""
         groups: dict[Hashable, list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault(self.group(request), []).append(place)
@@ -141,22 +141,23 @@ class Model(ABC):
         ]
 
     def group(self, request: Request) -> Hashable:
-        """Requests of one group may share a batch."""
+        """Return a key; requests with equal keys may share a batch."""
         return ()
 
     def cost(self, request: Request) -> int:
-        """How many rows of a batch a request takes."""
+        """Return the number of batch rows that a request takes."""
         return 1
 
     @property
     def request_batch(self) -> int:
-        """How many questions about an image cost little more than one, so that a protocol may ask them
-        before it knows that it needs their answers. Known once the model is loaded.
+        """The number of questions about an image that cost little more than one, so that a protocol may send
+        them before it knows
+        that it needs the answers. Known once the model is loaded.
         """
         return 1
 
     def prepare(self, image: Image) -> None:
-        """Told in another thread of an image that will be asked about: to make of it what will be needed.
+        """Preprocess an image that will be needed. Called in another thread.
 
         Raises:
             ImageError: it cannot be read.
@@ -167,76 +168,78 @@ class Model(ABC):
     prefetches: bool = False
 
     def prefetch(self, requests: Sequence[Request]) -> None:
-        """Told in another thread of requests that will come soon: what can be made ready may be."""
+        """Prepare requests that will come soon. Called in another thread."""
 
     def missing_fields(self, sample: Callable[[], Sample]) -> str | None:
-        """What the data lack for it to answer, in words, going by their first sample; None where nothing."""
+        """Return what the data lacks for this model, in words, judging by its first sample; None if
+        nothing.
+        """
         return None
 
     def check(self) -> None:
-        """Refuse what can be known to fail before anything is asked: a key or a package that is not there.
+        """Refuse what is known to fail before the evaluation starts: a missing key or package.
 
         Raises:
-            ModelError, MissingExtra: as said.
+            ModelError, MissingExtra: as stated.
         """
 
     def load(self) -> None:
-        """Load what answering needs; the time that it takes is not counted.
+        """Load everything needed; the time is not counted.
 
         Raises:
             ModelError: it cannot be loaded.
         """
 
     def metadata(self) -> Mapping[str, Any]:
-        """What is worth knowing of a loaded model: ``parameters``, ``device``, ``dtype`` …, and
-        ``peak_gpu_bytes`` so far.
+        """Facts about a loaded model: ``parameters``, ``device``, ``dtype`` …, and ``peak_gpu_bytes`` so
+        far.
         """
         return {}
 
     def close(self) -> None:
-        """Give back what :meth:`load` took."""
+        """Release what :meth:`load` took."""
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """What answering needs while an event loop runs: connections. Requests come within it."""
+        """A context for connections within an event loop, in which requests are made."""
         yield
 
     def stop(self) -> None:
-        """Begin nothing more; what is under way may end, and is awaited. Told to whoever answers in several
-        steps, or waits before answering.
+        """Start nothing more; requests in flight may finish and are awaited. For models that answer in
+        several steps or wait.
         """
 
     def status(self) -> str:
-        """How it goes, in a few words, for a line of progress; empty where there is nothing to say."""
+        """A short status for the progress line; may be empty."""
         return ""
 
     def expects(self, request: Request) -> tuple[int, float, float]:
-        """How many prompts a request takes, about how many tokens they are, and how many at most come out."""
+        """Estimate a request: the number of prompts, their tokens, and the most output tokens."""
         text = text_tokens(sum(len(message.text) for message in request.messages))
         images = sum(image_tokens(image.size) for image in request.images)
         out = request.decoding.max_tokens if request.kind is Kind.GENERATE else 1
         return 1, text + images, out
 
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """What so many requests of so many tokens cost in US dollars; None where that is not known."""
+        """Return the price of requests and tokens in US dollars; None if unknown."""
         return None
 
 
 class LocalModel(Model):
-    """A model in this process: answers batch by batch, in a thread, one batch at a time.
+    """A model in this process, which answers one batch at a time in a thread.
 
-    A batch that does not fit into memory is halved, and so are all later ones (see
-    :mod:`snellen.models.out_of_memory`). A batch that fails otherwise is asked again request by request, so
-    that one bad request spoils no other.
+    A batch that does not fit into memory is halved, and so are later ones (see
+    :mod:`snellen.models.out_of_memory`). A
+    batch that fails otherwise is retried request by request, so that one bad request does not affect others.
     """
 
     @cached_property
     def memory(self) -> Shrinking:
-        """What fits into memory at once."""
+        """The batch sizes that fit into memory."""
         return Shrinking(self.free_memory)
 
     def free_memory(self) -> None:
-        """Give back what is cached, after memory ran out."""
+        """Free caches after running out of memory."""
         release()
 
     @cached_property
@@ -284,12 +287,12 @@ class LocalModel(Model):
 
 
 def failure(error: Exception) -> Response:
-    """The response that says why there is none."""
+    """Return a response that explains a failure."""
     return Response(outcome=Outcome.ERROR, reason=reason_of(error))
 
 
 def batches(items: Sequence[T], size: int, cost: Callable[[T], int]) -> list[list[T]]:
-    """Items in order, cut so that the costs of a batch add up to ``size`` at most (or it is one item)."""
+    """Yield items in order, in batches whose costs add up to at most ``size`` (or with a single item)."""
     chunks: list[list[T]] = []
     rows = 0
     for item in items:

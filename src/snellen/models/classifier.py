@@ -1,4 +1,4 @@
-"""Image classifiers: a head over the classes that they were trained on."""
+"""Image classifiers with a fixed set of classes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def classifier(
 ) -> Classifier:
     """An image classifier: ranks the classes that it knows.
 
-    Its labels are mapped to the data set's by name (any of ImageNet's comma-separated ones, casing,
-    hyphens and underscores aside). Options: ``mapping``, a JSON file ``{"class of the data set":
-    ["label of the model", …]}`` for those that differ; ``revision``, ``dtype`` and ``device`` as for hf.
+    Its labels are mapped to the data set's by name (any of ImageNet's comma-separated ones, ignoring case,
+    hyphens and
+    underscores). Options: ``mapping``, a JSON file ``{"class of the data set": ["label of the model", …]}``
+    for those that
+    differ; ``revision``, ``dtype`` and ``device`` as for hf.
 
     Raises:
         MissingExtra, ModelError: as for hf.
@@ -49,7 +51,7 @@ def classifier(
 
 
 def read_mapping(file: str | None) -> dict[str, list[str]]:
-    """A file of class names with the labels that mean them; nothing where there is none.
+    """Read a file that maps class names to model labels; empty if there is none.
 
     Raises:
         DataError: it cannot be read.
@@ -66,8 +68,9 @@ def read_mapping(file: str | None) -> dict[str, list[str]]:
 
 
 class Classifier(CheckpointModel):
-    """See :func:`classifier`. A class's score is the log of the summed probability of all of the
-    model's labels that are mapped to it; a class without any has the score -inf and is reported.
+    """See :func:`classifier`. A class's score is the log of the summed probability of all model labels mapped
+    to it; a class
+    without any has the score -inf and is reported.
     """
 
     kinds = frozenset({Kind.SCORE})
@@ -129,8 +132,9 @@ class Classifier(CheckpointModel):
 def match(
     names: Sequence[str], own: Mapping[int, str], mapping: Mapping[str, Sequence[str]]
 ) -> list[list[int]]:
-    """For each name, the ids of the model's labels that mean it: those that the mapping gives, or
-    else those that have this name among their comma-separated ones.
+    """Return the ids of the model's labels for each name: those in the mapping, or else those with this name
+    among their
+    comma-separated names.
 
     >>> match(["polar bear"], {0: "ice bear, Polar_Bear", 1: "bear"}, {})
     [[0]]

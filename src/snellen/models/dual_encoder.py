@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DualEncoder", "clip", "unit"]
 
-#: The 80 templates of Radford et al. for ImageNet (arXiv 2103.00020, sec. 3.1.4), one a line.
+#: The 80 templates of Radford et al. for ImageNet (arXiv 2103.00020, sec. 3.1.4), one per line.
 IMAGENET = """\
 a bad photo of a {}.
 a photo of many {}.
@@ -108,7 +108,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-#: Beyond so many texts their features are forgotten: captions come once each.
+#: The most cached text features: captions are used only once.
 KEPT = 20_000
 
 
@@ -123,9 +123,10 @@ def clip(
 ) -> DualEncoder:
     """A dual encoder (CLIP, SigLIP …): ranks class names by cosine with the image.
 
-    Options: ``template``: ``photo`` ("a photo of a {}"), ``plain`` (the name alone), ``imagenet``
-    (the ensemble of 80 templates of the CLIP paper), or templates of your own with ``{}``, separated by
-    ``|``, whose text features are averaged; ``revision``, ``dtype`` and ``device`` as for hf.
+    Options: ``template``: ``photo`` ("a photo of a {}"), ``plain`` (only the name), ``imagenet`` (the
+    ensemble of 80
+    templates of the CLIP paper), or your own templates with ``{}``, separated by ``|``, whose text features
+    are averaged; ``revision``, ``dtype`` and ``device`` as for hf.
 
     Raises:
         MissingExtra, ModelError: as for hf.
@@ -138,11 +139,11 @@ def clip(
 
 
 class DualEncoder(CheckpointModel):
-    """See :func:`clip`. Text features are computed once for each class name.
+    """See :func:`clip`. Text features are computed once per class name.
 
-    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision"
-    (arXiv 2103.00020): an ensemble averages the unit vectors of its templates and is made a unit
-    vector again.
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv
+    2103.00020): an
+    ensemble averages the unit vectors of its templates and normalizes the result.
     """
 
     kinds = frozenset({Kind.SCORE})
@@ -194,7 +195,7 @@ class DualEncoder(CheckpointModel):
         return [Response(scores=tuple(map(Score, row))) for row in cosines]
 
     def _text_features(self, names: tuple[str, ...]) -> torch.Tensor:
-        """Unit vectors, [names, width], on the model's device."""
+        """Return unit vectors, [names, width], on the model's device."""
         import torch
 
         if len(self._texts) > KEPT:
@@ -210,7 +211,7 @@ class DualEncoder(CheckpointModel):
     def _embed(self, texts: list[str]) -> torch.Tensor:
         import torch
 
-        # SigLIP was trained on texts padded to their full length, and knows no mask.
+        # SigLIP was trained on texts padded to full length, without a mask.
         padding: Literal["max_length"] | bool = True
         if self._model.config.model_type.startswith("siglip"):
             padding = "max_length"
@@ -228,7 +229,7 @@ class DualEncoder(CheckpointModel):
 
 
 def unit(features: Any) -> torch.Tensor:
-    """Features (or an output that holds them) made unit vectors."""
+    """Normalize features (or an output that contains them) to unit length."""
     vectors: torch.Tensor = getattr(features, "pooler_output", features)
     unit: torch.Tensor = vectors / vectors.norm(dim=-1, keepdim=True)
     return unit

@@ -1,5 +1,5 @@
-"""A classification head on the features of a vision-language model, as ``snellen tune --recipe head``
-writes it.
+"""A classification head on the features of a vision-language model, as written by ``snellen tune --recipe
+head``.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ __all__ = ["CONFIG", "WEIGHTS", "Head", "head"]
 
 #: The files of a head.
 CONFIG, WEIGHTS = "head.json", "head.safetensors"
-#: Options of the model beneath that a folder may name.
+#: Options of the base model that a folder may set.
 KEPT = ("revision", "dtype", "attn", "quantization")
 
 
 @MODELS.register("head", example="head:FOLDER")
 def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) -> Head:
-    """A classification head that was fitted on a model's features: ranks the classes that it was taught.
+    """A classification head fitted on a model's features: ranks the classes that it was trained on.
 
-    Options: ``device`` of the model beneath; ``trust_remote_code=true`` runs code that comes with it: never
-    because the folder says so.
+    Options: ``device`` of the base model; ``trust_remote_code=true`` runs code that comes with it; the folder
+    alone can
+    never enable it.
 
     Raises:
-        ModelError: no such folder, or the model beneath is not there.
+        ModelError: no such folder, or the base model is missing.
     """
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
@@ -46,20 +47,20 @@ def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) 
         weights = (path / WEIGHTS).read_bytes()
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder or '(nothing)'}: no head lies there ({error}). One is made with: snellen tune MODEL "
+            f"{folder or '(nothing)'}: no head found ({error}). Create one with: snellen tune MODEL "
             "--recipe head --data DATA -o FOLDER"
         ) from error
     scheme, rest, own = parse_name(str(facts["base"]))
     if scheme not in ("hf", "pico"):
-        raise ModelError(f"{folder}: a head sits on hf: or pico: models, not on {facts['base']!r}.")
+        raise ModelError(f"{folder}: a head needs an hf: or pico: model, not {facts['base']!r}.")
     kept = {key: value for key, value in {**own, **facts["options"]}.items() if key in KEPT}
     more = {"trust_remote_code": True} if trust_remote_code else {}
     base = MODELS.make(f"{scheme}:{rest}", {**kept, **more, "device": device})
     if not isinstance(base, VisionLanguageModel):
-        raise ModelError(f"{folder}: {facts['base']} has no hidden states for a head to sit on.")
+        raise ModelError(f"{folder}: {facts['base']} has no hidden states for a head.")
     if base.checkpoint.revision != facts["revision"]:
         raise ModelError(
-            f"{folder}: this head was fitted on other weights ({facts['revision'][:19]}…) than "
+            f"{folder}: this head was fitted on different weights ({facts['revision'][:19]}…) than "
             f"{facts['base']} has now ({base.checkpoint.revision[:19]}…). Fit it again: snellen tune "
             f"{facts['base']} --recipe head"
         )
@@ -67,7 +68,7 @@ def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) 
 
 
 class Head(LocalModel):
-    """See :func:`head`. A class's score is its log-probability; one that was not taught has -inf."""
+    """See :func:`head`. A class's score is its log-probability; an unknown class has -inf."""
 
     kinds = frozenset({Kind.SCORE})
     text_only = False

@@ -1,7 +1,8 @@
-"""Running out of memory on a local model: one policy, on a CPU and on a GPU.
+"""Handle running out of memory on a local model: one policy for CPU and GPU.
 
-Shrink what runs at once, give back what is cached, and try again; at the end an error that names the
-options to set. What fitted once is the bound from then on.
+Halve the batch, free caches, and retry; finally raise an error that names the options to set. The batch size
+that fits
+becomes the limit from then on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["OutOfMemory", "Shrinking", "is_out_of_memory", "release"]
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: What torch's allocators, CUDA's libraries, ROCm and Apple's Metal say, in lower case.
+#: Messages of torch's allocators, CUDA's libraries, ROCm and Apple's Metal, in lower case.
 _PHRASES = (
     "out of memory",
     "can't allocate memory",
@@ -33,14 +34,15 @@ _PHRASES = (
 
 
 class OutOfMemory(ModelError):
-    """A single request does not fit into memory, whatever is given back."""
+    """A single request does not fit into memory, even after freeing everything."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of whatever sort it is.
+    """Return whether an error means that memory ran out.
 
     torch raises ``OutOfMemoryError`` for a GPU, ``RuntimeError`` for the CPU's allocator and for CUDA's
-    libraries, and ``AcceleratorError`` for errors that surface late; numpy and Python raise ``MemoryError``.
+    libraries, and
+    ``AcceleratorError`` for errors that surface late; numpy and Python raise ``MemoryError``.
 
     >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     True
@@ -56,7 +58,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give unused memory back to the device."""
+    """Return unused memory to the device."""
     gc.collect()
     import torch
 
@@ -65,9 +67,9 @@ def release() -> None:
 
 
 def refusal(what: str) -> OutOfMemory:
-    """The error at the end, with what a user can change."""
+    """Return the final error, with the options that help."""
     return OutOfMemory(
-        f"Out of memory: {what} does not fit. Use less of it: --batch-size 1, -M cache_budget=512MB, "
+        f"Out of memory: {what} does not fit. Try --batch-size 1, -M cache_budget=512MB, "
         "-M dtype=bfloat16, -M quantization=4bit (a GPU), -M device_map=auto (several GPUs), or smaller "
         "images."
     )
@@ -77,10 +79,10 @@ class Shrinking:
     """Runs rows in chunks that fit.
 
     Args:
-        free: gives back what is cached; called before each new try.
+        free: frees caches; called before each retry.
 
     Attributes:
-        limit: how many rows fitted at once, once some did not; None before that.
+        limit: the number of rows that fit, after some did not; None before that.
     """
 
     def __init__(self, free: Callable[[], None] = release) -> None:
@@ -88,16 +90,16 @@ class Shrinking:
         self.limit: int | None = None
 
     def size(self, most: int) -> int:
-        """How many rows to run at once."""
+        """Return the number of rows to run at once."""
         return most if self.limit is None else max(1, min(self.limit, most))
 
     def attempt(self, count: int, run: Callable[[], R]) -> tuple[bool, R | None]:
-        """Run something over ``count`` rows: whether it fitted, and its result.
+        """Run something over ``count`` rows; return whether it fit, and its result.
 
-        Where it did not, memory is given back and the limit is halved.
+        If it did not fit, memory is freed and the limit is halved.
 
         Raises:
-            OutOfMemory: a single row did not fit twice.
+            OutOfMemory: a single row failed twice.
         """
         for last in (False, True):
             try:
@@ -106,7 +108,7 @@ class Shrinking:
                 if not is_out_of_memory(error):
                     raise
                 message = str(error).strip().partition("\n")[0]
-            # Outside the handler: the error's traceback holds what was computed so far.
+            # Outside the handler, since the error's traceback keeps intermediate results alive.
             self.free()
             if count > 1:
                 self.limit = count // 2

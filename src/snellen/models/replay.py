@@ -1,4 +1,4 @@
-"""Answers that stand in the data set: a person's, or another model's."""
+"""Replay answers stored in the data set: a person's, or another model's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Replay", "replay"]
 
 @MODELS.register("replay", example="replay:COLUMN")
 def replay(column: str) -> Replay:
-    """Answers from a column of the data set: a person's, or another model's, beside those of models.
+    """Answers from a column of the data set, a person's or another model's, for comparison with models.
 
     Raises:
-        BadOption: no column is named.
+        BadOption: no column is given.
     """
     if not column:
-        raise BadOption("replay: names no column; write replay:COLUMN, a column of the data set.")
+        raise BadOption("replay: needs a column of the data set; write replay:COLUMN.")
     return Replay(column)
 
 
@@ -38,7 +38,7 @@ class Replay(Model):
         return {"kind": "replay", "column": self.column}
 
     def context(self, request: Request) -> Mapping[str, Any]:
-        """The answer itself: another one in the same column is not taken for it."""
+        """The answer itself, so that a changed column is not confused with a cached one."""
         meta = request.sample.meta if request.sample else {}
         return {"answer": str(meta.get(self.column)), "there": self.column in meta}
 

@@ -13,9 +13,9 @@ from snellen.parsing.text import (
     ParseFailure,
     failure,
     marked_text,
-    normalise,
+    normalize,
     plain,
-    tokenise,
+    tokenize,
     tokens,
 )
 from snellen.parsing.yes_no import parse_yes_no
@@ -224,8 +224,8 @@ class _Reader:
 
     def _behind(self, rest: str, place: int) -> str:
         """Return the rest of a text after the option's text with which it starts."""
-        words = tokenise(normalise(rest))[: len(tokens(self.options[place]))]
-        return normalise(rest)[words[-1].end :]
+        words = tokenize(normalize(rest))[: len(tokens(self.options[place]))]
+        return normalize(rest)[words[-1].end :]
 
     def _listed(self, text: str, place: int) -> set[int]:
         """Return the other options that a normalized text names by letter and text: "b. blue", "(c)

@@ -15,9 +15,9 @@ from snellen.parsing.text import (
     ends_clause,
     failure,
     marked,
-    normalise,
+    normalize,
     strip_thinking,
-    tokenise,
+    tokenize,
     tokens,
 )
 
@@ -118,7 +118,7 @@ class _Vocabulary:
             for variant in _variants(form):
                 variants.setdefault(variant, set()).update(owners)
         for name in (*labels, *(n for _, more in synonyms for n in more)):
-            self.gaps |= {c for c in normalise(name) if not c.isalnum()}
+            self.gaps |= {c for c in normalize(name) if not c.isalnum()}
         self.forms = {**variants, **others, **names}
         self.forms.pop((), None)
         self.by_first: dict[str, list[tuple[str, ...]]] = {}
@@ -175,7 +175,7 @@ def _within_compound(normal: str, words: list[Token], mention: Mention) -> bool:
 
 
 def _squeeze(text: str) -> str:
-    return " ".join(normalise(text).split())
+    return " ".join(normalize(text).split())
 
 
 def _variants(form: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -305,8 +305,8 @@ def parse_label(
         return ParseFailure(f"an answer of {len(text):,} characters; at most {LONGEST:,} are read")
     if text.strip() in labels and not truncated:
         return text.strip()
-    normal = normalise(text)
-    words = tokenise(normal)
+    normal = normalize(text)
+    words = tokenize(normal)
     cut = truncated and bool(words)
     if cut and words[-1].end == len(normal):  # the last word may be incomplete
         words = words[:-1]

@@ -18,11 +18,11 @@ __all__ = [
     "is_refusal",
     "marked",
     "marked_text",
-    "normalise",
+    "normalize",
     "plain",
     "split_thinking",
     "strip_thinking",
-    "tokenise",
+    "tokenize",
     "tokens",
 ]
 
@@ -100,7 +100,7 @@ def plain(text: str) -> str:
     return re.sub(r"\\[()\[\]]", " ", text).strip()
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Normalize text: NFKC, case folded, "isn't" as "is not"."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = re.sub(r"[\u2018\u2019\u02bc`´]", "'", text)
@@ -108,7 +108,7 @@ def normalise(text: str) -> str:
     return re.sub(r"n't\b", " not", re.sub(r"\bcan't\b|\bcannot\b", "can not", text))
 
 
-def tokenise(normal: str) -> list[Token]:
+def tokenize(normal: str) -> list[Token]:
     """Return maximal runs of letters, digits and their combining marks."""
     tokens_found: list[Token] = []
     start = None
@@ -127,7 +127,7 @@ def tokens(text: str) -> tuple[str, ...]:
     >>> tokens("Jack-o’-Lantern!")
     ('jack', 'o', 'lantern')
     """
-    return tuple(token.word for token in tokenise(normalise(text)))
+    return tuple(token.word for token in tokenize(normalize(text)))
 
 
 _REFUSAL = re.compile(
@@ -147,7 +147,7 @@ _QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|\u201c[^\u201d\n]{0,300}\u201d")
 
 def is_refusal(text: str) -> bool:
     """Return whether the text declines to answer ("I'm sorry, but I can't …")."""
-    return bool(_REFUSAL.search(_QUOTED.sub(" ", normalise(text))))
+    return bool(_REFUSAL.search(_QUOTED.sub(" ", normalize(text))))
 
 
 def failure(text: str, truncated: bool, reason: str) -> ParseFailure:

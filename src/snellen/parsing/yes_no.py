@@ -11,9 +11,9 @@ from snellen.parsing.text import (
     ends_clause,
     failure,
     marked,
-    normalise,
+    normalize,
     strip_thinking,
-    tokenise,
+    tokenize,
 )
 
 __all__ = ["parse_yes_no"]
@@ -42,8 +42,8 @@ def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
     ParseFailure(reason='says neither yes nor no', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
     text = strip_thinking(text)[:LONGEST]
-    normal = re.sub(r"\byes\b\W{0,3}(?:or|/)\W{0,3}no\b|\byes\s*/\s*no\b", " ", normalise(text))
-    words = tokenise(normal)
+    normal = re.sub(r"\byes\b\W{0,3}(?:or|/)\W{0,3}no\b|\byes\s*/\s*no\b", " ", normalize(text))
+    words = tokenize(normal)
     cut = truncated and len(words) > 1
     if cut and words[-1].end == len(normal):
         words = words[:-1]

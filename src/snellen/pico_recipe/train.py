@@ -63,7 +63,7 @@ class Course:
         hidden = [p for name, p in named if _is_hidden(name, p)]
         other = [p for name, p in named if not _is_hidden(name, p)]
         self.parameters = hidden + other
-        self.optimisers: list[torch.optim.Optimizer] = [
+        self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(hidden, lr=muon, weight_decay=0.01, momentum=0.9),
             torch.optim.AdamW(other, lr=rate, weight_decay=0.01, betas=(0.9, 0.98)),
         ]
@@ -75,10 +75,10 @@ class Course:
         scale = min(1.0, (self.step + 1) / 30) * max(0.02, 0.5 * (1 + math.cos(math.pi * progress)))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
-            optimiser.param_groups[0]["lr"] = peak * scale
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.step % 200 == 0:
             spent = (time.process_time() - self.began) / 60

@@ -108,7 +108,8 @@ class Protocol(ABC):
         """
         if self.classifies and not labels:
             raise DataError(
-                f"The protocol {self.name!r} needs class names, but this data set has none. Set their column: "
+                f"The protocol {self.name!r} needs class names, but this data set has none. Set their "
+                "column: "
                 "-D label=COLUMN. Or use another protocol with its columns (-D question=, -D choices=, "
                 "-D reference=). List protocols with: snellen ls protocols"
             )

@@ -54,7 +54,7 @@ class MultipleChoice(Protocol):
     first wrong one;
     ``request_batch`` are sent at once); ``score``: take the most likely of the ``letters``, or of the
     options' ``texts``
-    after the question, instead of generating (``normalise`` as for rank); ``cot=true`` asks for a chain of
+    after the question, instead of generating (``normalize`` as for rank); ``cot=true`` asks for a chain of
     thought;
     ``all_that_apply=true``: several options may be right, and all must be named; ``hint=false`` omits hints;
     ``prompt``
@@ -70,7 +70,7 @@ class MultipleChoice(Protocol):
     circular: bool = False
     request_batch: int | None = None
     score: Literal["letters", "texts"] | None = None
-    normalise: Normalise = "sum"
+    normalize: Normalise = "sum"
     cot: bool = False
     all_that_apply: bool = False
     hint: bool = True
@@ -86,7 +86,10 @@ class MultipleChoice(Protocol):
         if self.prompt is not None:
             check_placeholders("prompt", self.prompt, "question", *(["options"] if self.circular else []))
         if self.score == "texts" and self.circular:
-            raise BadOption("score='texts' with circular=true is not allowed: with likelihoods of texts, options have no order.")
+            raise BadOption(
+                "score='texts' with circular=true is not allowed: with likelihoods of texts, options have "
+                "no order."
+            )
         if self.score and (self.cot or self.all_that_apply):
             raise BadOption(
                 f"score={self.score!r} with cot or all_that_apply is not allowed: nothing is generated, and "
@@ -217,7 +220,7 @@ class MultipleChoice(Protocol):
         """Return the options that a reply chooses, by their position among those shown."""
         if self.score:
             texts = options if self.score == "texts" else LETTERS[: len(options)]
-            values = [per_length(s, x, self.normalise) for s, x in zip(reply.scores, texts, strict=True)]
+            values = [per_length(s, x, self.normalize) for s, x in zip(reply.scores, texts, strict=True)]
             best = max(values)
             if math.isnan(sum(v for v in values if v != -math.inf)) or best == -math.inf:
                 return ParseFailure("no option has a likelihood")
@@ -253,7 +256,8 @@ class MultipleChoice(Protocol):
             return {"accuracy": accuracy}
         if right and all(right) and len(right) < len(sample.choices):
             raise DataError(
-                f"The sample {sample.id!r} has {len(right)} of {len(sample.choices)} rotations, none of which is "
+                f"The sample {sample.id!r} has {len(right)} of {len(sample.choices)} rotations, none of "
+                "which is "
                 "wrong: an incomplete group has no circular accuracy."
             )
         return {"circular_accuracy": float(bool(right) and all(right)), "accuracy": accuracy}

@@ -42,7 +42,7 @@ class Rank(Protocol):
 
     Options: ``candidates``: the number of names to rank, the true one and random others (by ``seed``;
     default: all);
-    ``normalise`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of the name;
+    ``normalize`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of the name;
     ``pmi=true``
     subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``, the start of the answer
     ("The photo
@@ -58,7 +58,7 @@ class Rank(Protocol):
     name: ClassVar[str] = "rank"
     kind: ClassVar[Kind] = Kind.SCORE
     candidates: int | None = None
-    normalise: Normalise = "sum"
+    normalize: Normalise = "sum"
     pmi: bool = False
     prompt: str = OPEN_WORLD[0]
     prefix: str = ""
@@ -106,4 +106,4 @@ class Rank(Protocol):
 
     def _values(self, names: tuple[str, ...], scores: tuple[Score, ...]) -> list[float]:
         pairs = zip(names, scores, strict=True)
-        return [per_length(score, name, self.normalise) for name, score in pairs]
+        return [per_length(score, name, self.normalize) for name, score in pairs]

@@ -36,7 +36,9 @@ def leaderboards(
     ]
     tables[-1].caption = "95% intervals next to the figures; every figure counts all samples."
     if ranks:
-        tables[-1].caption += " # is 1 + the number of runs that are significantly better; other runs are tied."
+        tables[
+            -1
+        ].caption += " # is 1 + the number of runs that are significantly better; other runs are tied."
     left_out = dict.fromkeys(name for table in tables for name in table.left_out)
     if left_out:
         tables[-1].caption += f" Hidden for lack of width: {', '.join(left_out)}."

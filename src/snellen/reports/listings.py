@@ -15,7 +15,7 @@ from snellen.models.base import MODELS
 from snellen.protocols.base import PROTOCOLS
 from snellen.registry import Registry
 
-__all__ = ["as_catalogue", "as_table", "brief", "catalogue", "hub_models", "schemes"]
+__all__ = ["as_catalog", "as_table", "brief", "catalog", "hub_models", "schemes"]
 
 
 def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def catalogue() -> list[dict[str, Any]]:
+def catalog() -> list[dict[str, Any]]:
     """Return the benchmarks in the catalog, as described by their files."""
     from snellen.datasets.benchmarks import entry, names
 
@@ -67,7 +67,7 @@ def catalogue() -> list[dict[str, Any]]:
             "task": item.task,
             "protocol": item.protocol,
             "samples": item.samples,
-            "licence": item.licence,
+            "license": item.license,
             "hub": item.hub,
             "revision": item.revision,
             "documented": item.documented,
@@ -77,10 +77,10 @@ def catalogue() -> list[dict[str, Any]]:
     ]
 
 
-def as_catalogue(rows: list[dict[str, Any]]) -> Table:
+def as_catalog(rows: list[dict[str, Any]]) -> Table:
     """Return the catalog as a table; the JSON also has documentation and citations."""
     table = Table(header_style="bold", title="Benchmarks", title_justify="left", caption_justify="left")
-    shown = ("name", "protocol", "samples", "licence", "hub", "revision", "source")
+    shown = ("name", "protocol", "samples", "license", "hub", "revision", "source")
     for heading in shown:
         table.add_column(heading, justify="right" if heading == "samples" else "left")
     for row in rows:
@@ -128,7 +128,7 @@ def hub_models(search: str | None, limit: int) -> list[dict[str, Any]]:
         {
             "name": f"hf:{model.id}",
             "parameters": getattr(model.safetensors, "total", None),
-            "licence": (getattr(model, "card_data", None) or {}).get("license"),
+            "license": (getattr(model, "card_data", None) or {}).get("license"),
             "downloads": model.downloads,
         }
         for model in models

@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from snellen.metrics.classification import Confusion, per_class
-from snellen.metrics.format import Interval, dollars, heading_of, number, percent, score_cells, scored
+from snellen.metrics.format import (
+    Interval,
+    detectable,
+    dollars,
+    heading_of,
+    number,
+    percent,
+    score_cells,
+    scored,
+)
 from snellen.types import Outcome
 
 if TYPE_CHECKING:
@@ -123,8 +132,10 @@ def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
         names = (escape(estimate.model), escape(estimate.protocol), escape(estimate.data))
         table.add_row(*names, f"{estimate.samples:,}", *counts, cost)
     table.caption = (
-        "Nothing was sent. Ranges are from the minimum to the maximum: a protocol may stop early, and answers may "
-        "be shorter than max_tokens. Input tokens are estimated: texts by length, images as for GPT-4o. Cached "
+        "Nothing was sent. Ranges are from the minimum to the maximum: a protocol may stop early, and "
+        "answers may "
+        "be shorter than max_tokens. Input tokens are estimated: texts by length, images as for GPT-4o. "
+        "Cached "
         "answers are not subtracted."
     )
     table.caption_justify = "left"
@@ -155,7 +166,9 @@ def figures_table(run: Run) -> Table:
     ]
     if (bounds := figures.accuracy_bounds) is not None:
         low, high = bounds.low, bounds.high
-        rows.append(("accuracy % if all samples not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}"))
+        rows.append(
+            ("accuracy % if all samples not ok were wrong / right", f"{100 * low:.1f} / {100 * high:.1f}")
+        )
     if figures.n:
         rows += [
             ("outcomes", outcomes_of(run)),
@@ -216,7 +229,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         shown = f"{100 * gap.value:+.1f} [dim]{100 * gap.low:+.1f} to {100 * gap.high:+.1f}[/dim]"
         verdict = f"[green]{'first' if gap.value > 0 else 'second'} is better[/]"
         if not comparison.real:
-            verdict = f"not significant (n = {result.n}; detectable difference: {100 * result.detectable:.1f} points)"
+            verdict = f"not significant ({detectable(result, 1)})"
             if not result.only_first and not result.only_second:
                 verdict = f"the same on all {result.n} samples"
         p = "< 0.0001" if comparison.p_adjusted < 1e-4 else f"{comparison.p_adjusted:.4f}"
@@ -231,7 +244,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         )
         table.add_row(*cells)
     if len(comparisons) == 1 and comparisons[0].score != "accuracy":
-        table.caption = f"Win rate of the first: {100 * comparisons[0].result.win_rate:.1f}%, ties count half. "
+        table.caption = (
+            f"Win rate of the first: {100 * comparisons[0].result.win_rate:.1f}%, ties count half. "
+        )
     table.caption = (table.caption or "") + (
         "Paired on shared samples; 95% intervals clustered by image; p adjusted by Holm over all pairs."
     )
@@ -244,7 +259,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 def disagreement_tables(comparison: Comparison, most: int = 10) -> list[Table]:
     """List the classes that contribute most to a difference, and samples on which two runs disagree."""
-    classes = Table(title="Classes that contribute most to the difference", title_justify="left", header_style="bold")
+    classes = Table(
+        title="Classes that contribute most to the difference", title_justify="left", header_style="bold"
+    )
     for heading in ("class", "difference (points)", "samples"):
         classes.add_column(heading, justify="left" if heading == "class" else "right")
     for name, difference, count in comparison.classes[:most]:

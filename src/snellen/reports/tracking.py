@@ -122,6 +122,7 @@ def track(name: str, run: Run) -> None:
             send(run)
     except Exception as error:
         raise SnellenError(
-            f"--track {name}: the figures of {run.id} could not be sent ({reason_of(error)}). They are saved. "
+            f"--track {name}: the figures of {run.id} could not be sent ({reason_of(error)}). They are "
+            "saved. "
             f"Retry with: snellen resume {run.id} --track {name}"
         ) from error

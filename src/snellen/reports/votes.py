@@ -17,7 +17,14 @@ __all__ = ["lines_of", "ranking_table"]
 def ranking_table(ranking: Ranking) -> Table:
     """List models, best first."""
     table = Table(header_style="bold", title="Ranking by votes", title_justify="left")
-    for name in ("rank", "model", "rating (95%)", "won %", "won / lost / tied", "votes to separate from next"):
+    for name in (
+        "rank",
+        "model",
+        "rating (95%)",
+        "won %",
+        "won / lost / tied",
+        "votes to separate from next",
+    ):
         table.add_column(name, justify="left" if name == "model" else "right")
     for standing in ranking.standings:
         place = str(standing.rank) if standing.rank == standing.worst else f"{standing.rank}–{standing.worst}"

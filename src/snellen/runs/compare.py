@@ -1,4 +1,4 @@
-"""Is the difference real? Runs side by side on the samples that they share."""
+"""Compare runs on the samples that they share: is the difference significant?"""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Comparison:
         result: see :class:`snellen.metrics.stats.Paired`.
         p_adjusted: p after Holm's correction over all pairs compared together.
         left_out: samples that only one of the two has.
-        score: what is compared ("accuracy", or another protocol's score).
-        classes: each class with its difference in recall and its number of samples, the largest
-            difference first.
-        disagreements: ids of the samples that one alone got right, or did better on, with truth and both
-            predictions.
+        score: the compared score ("accuracy", or another protocol's score).
+        classes: each class with its difference in recall and its number of samples, largest difference first.
+        disagreements: ids of samples that exactly one got right, or on which one scored higher, with the
+            reference
+            and both predictions.
     """
 
     first: str
@@ -46,11 +46,11 @@ class Comparison:
 
     @property
     def real(self) -> bool:
-        """Whether the difference is significant at 5 %, all pairs considered."""
+        """Whether the difference is significant at the 5% level, adjusted for all pairs."""
         return self.p_adjusted < 1 - LEVEL
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {
             "first": self.first,
             "second": self.second,
@@ -68,18 +68,20 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
-    """Compare every pair of runs on the samples that both have, matched by id.
+    """Compare every pair of runs on their shared samples, matched by id.
 
     Args:
-        across: also compare runs of different protocols, prompts or other protocol options.
+        across: also compare runs with different protocols, prompts or protocol options.
 
     Raises:
-        UsageError: fewer than two runs; runs without a truth or not finished; a shared id with another
-            image or truth; other class names on offer; no shared samples; or other protocol options,
-            unless ``across``.
+        UsageError: fewer than two runs; an unfinished run, or one without references; a shared id with a
+            different image
+            or reference; different candidate class names; no shared samples; or different protocol options,
+            unless
+            ``across``.
     """
     if len(runs) < 2:
-        raise UsageError("A comparison needs at least two runs; see: snellen ls runs")
+        raise UsageError("A comparison needs at least two runs. List them with: snellen ls runs")
     frames = {run.id: _frame(run) for run in runs}
     pairs = list(combinations(runs, 2))
     results = []
@@ -107,11 +109,11 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
 
 def _frame(run: Run) -> pd.DataFrame:
     if run.status != "finished":
-        raise UsageError(f"{run.id} is not finished ({run.status}); first: {run.resuming}")
+        raise UsageError(f"{run.id} is not finished ({run.status}). Resume it with: {run.resuming}")
     frame = run.outcomes
     if run.classifies:
         if frame["label"].isna().any():
-            raise UsageError(f"{run.id}: samples without a truth cannot be compared by accuracy.")
+            raise UsageError(f"{run.id}: samples without a label cannot be compared by accuracy.")
         return frame.assign(right=(frame["prediction"] == frame["label"]).astype(float)).set_index("id")
     right = frame["metrics"].map(lambda scores: scores.get(run.primary))
     if right.isna().any():
@@ -123,13 +125,13 @@ def _refuse_mismatch(first: Run, other: Run, across: bool) -> None:
     a, b = first.manifest, other.manifest
     if first.primary != other.primary:
         raise UsageError(
-            f"{first.id} is scored by {first.primary} and {other.id} by {other.primary}: "
+            f"{first.id} is scored by {first.primary}, but {other.id} by {other.primary}, so "
             "they cannot be compared."
         )
     names = [set(m.data.labels) for m in (a, b)]
     if names[0] != names[1]:
         differ = ", ".join(sorted(names[0] ^ names[1])[:5])
-        raise UsageError(f"{first.id} and {other.id} were offered other class names ({differ} …).")
+        raise UsageError(f"{first.id} and {other.id} have different candidate class names ({differ} …).")
     if across:
         return
     if a.protocol.name != b.protocol.name:
@@ -139,8 +141,8 @@ def _refuse_mismatch(first: Run, other: Run, across: bool) -> None:
         what = ", ".join(key for key in own if own[key] != theirs.get(key))
     if what:
         raise UsageError(
-            f"{first.id} and {other.id} were asked differently ({what}). If that is what you "
-            "want to compare, add: --across"
+            f"{first.id} and {other.id} have different prompts or options ({what}). To compare them "
+            "anyway, add: --across"
         )
 
 
@@ -156,8 +158,9 @@ def _pair(
     other = (a["images"].map(tuple) != b["images"].map(tuple)) | labels
     if other.any():
         raise UsageError(
-            f"{first} and {second}: the sample {shared[other.to_numpy()][0]!r} has another image or truth in "
-            "one than in the other. They were not examined on the same data."
+            f"{first} and {second}: the sample {shared[other.to_numpy()][0]!r} has a different image or "
+            "label in "
+            "the two runs. They were not evaluated on the same data."
         )
     clusters = [cluster_of(images, name) for name, images in zip(a.index, a["images"], strict=True)]
     result = paired(a["right"].tolist(), b["right"].tolist(), clusters)

@@ -1,4 +1,4 @@
-"""What an examination will ask, and cost, before anything is asked."""
+"""Estimate the requests and cost of an evaluation before it starts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from snellen.types import Request, Response, Sample, Score
 
 __all__ = ["Forecast", "forecast", "forecast_scorers"]
 
-#: Samples that are asked about in vain, to learn what the others will take.
+#: Samples to simulate, in order to estimate the others.
 PROBED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What an examination takes, each figure from the least to the most.
+    """The requests and cost of an evaluation, each as a range from minimum to maximum.
 
     Args:
-        samples: how many are to be examined.
-        requests: fewer where a protocol can stop early.
-        tokens_in: about; texts by their length, images by :func:`snellen._util.tokens.image_tokens`.
-        tokens_out: up to ``max_tokens`` a request.
-        cost: US dollars, where prices are known.
+        samples: the number of samples to evaluate.
+        requests: fewer if a protocol can stop early.
+        tokens_in: estimated; texts by their length, images by :func:`snellen._util.tokens.image_tokens`.
+        tokens_out: up to ``max_tokens`` per request.
+        cost: US dollars, if prices are known.
     """
 
     model: str
@@ -46,8 +46,9 @@ class Forecast:
 
 
 def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> Forecast:
-    """Foretell from a few samples, spread over the data: the least is what each asks first, the most what it
-    asks when no answer is of any use. What is remembered is not taken off.
+    """Estimate from a few samples, spread over the data: the minimum is the first batch of each, the maximum
+    what it sends if
+    no answer can be parsed. Cached answers are not subtracted.
 
     Raises:
         DataError: a sample cannot be read.
@@ -74,7 +75,7 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
 
 
 def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Forecast]:
-    """What judges and their like will be asked, at most, of answers that are as long as they may be."""
+    """Estimate the most that judges and other scorers will be asked, for answers of maximum length."""
     places = range(0, len(data), max(1, len(data) // PROBED))
     forecasts = []
     for scorer in protocol.scorers():
@@ -107,7 +108,7 @@ def _foretold(
     model: Model, data: Selection, title: str, least: Sequence[float], most: Sequence[float]
 ) -> Forecast:
     low, high = [round(x) for x in least], [round(x) for x in most]
-    # An answer may be one token long; what the most would be is known.
+    # An answer may be a single token; the maximum is known.
     prices = [model.price(low[0], low[1], low[0]), model.price(high[0], high[1], high[2])]
     return Forecast(
         model=model.name,
@@ -122,8 +123,9 @@ def _foretold(
 
 
 def _request_batches(protocol: Protocol, sample: Sample) -> list[Sequence[Request]]:
-    """All that is asked about a sample whose every answer says nothing, the truth being unknown: a wrong
-    answer would end what a right one goes on with.
+    """Yield all requests for a sample if every answer is empty and the reference is unknown, since a wrong
+    answer would end
+    what a right one continues.
     """
     exam = protocol.examine(replace(sample, answers=()))
     request_batches = []

@@ -1,4 +1,4 @@
-"""Who is to be asked what about which data, and what must be refused before anything is asked."""
+"""Match models, protocols and data sets, and refuse invalid combinations before the evaluation starts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = [
     "with_options",
 ]
 
-#: Protocols by what a user called them, and what a model is asked about which data.
+#: Protocols by title, and the protocols for each data set.
 NamedProtocols = list[tuple[str, Protocol]]
 Task = tuple[Selection, str, Protocol]
 
 
 def refuse(protocol: Protocol, selection: Selection) -> None:
-    """Refuse a data set that a protocol cannot ask about, going by its class names and its first sample.
+    """Refuse a data set that does not fit a protocol, judging by its class names and its first sample.
 
     Raises:
-        DataError: as said.
+        DataError: as stated.
     """
     protocol.check(selection.labels, selection.background)
     if protocol.classifies:
@@ -49,17 +49,17 @@ def refuse(protocol: Protocol, selection: Selection) -> None:
         hint = f" Its own protocol: {own}." if own and own != protocol.name else ""
         raise DataError(
             f"The protocol {protocol.name!r} needs {lacks}; {selection.name} has none (sample {sample.id!r})."
-            f"{hint} Columns are named with -D question=, -D choices=, -D reference= and others: snellen ls "
+            f"{hint} Set columns with -D question=, -D choices=, -D reference= and others; see: snellen ls "
             "datasets"
         )
 
 
-#: An option's value that is longer says little in a title.
+#: Longer option values are cut in titles.
 LONGEST_VALUE = 24
 
 
 def with_options(title: str, options: Mapping[str, Any]) -> str:
-    """What a user called a protocol, with the options that were given apart from its name.
+    """Return a protocol's title with the options that were set separately.
 
     >>> with_options("closed-set?rounds=3", {"candidates": 5, "rounds": 1})
     'closed-set?rounds=3&candidates=5'
@@ -74,23 +74,23 @@ def with_options(title: str, options: Mapping[str, Any]) -> str:
 
 
 def refuse_unpriced(model: Model) -> None:
-    """Refuse a model behind an address whose price is not known, where there is a budget.
+    """Refuse a hosted model without a known price if there is a budget.
 
     Raises:
-        BadOption: as said.
+        BadOption: as stated.
     """
     if model.limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
         raise BadOption(
-            f"--max-cost: what {model.name} costs is not known. Say so with price_in= and price_out= among "
-            "its options, in US dollars per million tokens (0 for a server of your own), or in a prices.toml."
+            f"--max-cost: the price of {model.name} is unknown. Set price_in= and price_out= among "
+            "its options, in US dollars per million tokens (0 for your own server), or in a prices.toml."
         )
 
 
 def check_scorer(scorer: Scorer, limits: Limits) -> None:
-    """Refuse what a scorer cannot do, and a model of its own that must not be asked.
+    """Refuse a scorer whose requirements are not met, or whose model must not be called.
 
     Raises:
-        UsageError, MissingExtra, ModelError: as said.
+        UsageError, MissingExtra, ModelError: as stated.
     """
     scorer.check()
     for model in scorer.models():
@@ -99,7 +99,7 @@ def check_scorer(scorer: Scorer, limits: Limits) -> None:
 
 
 def compatible(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtocols, list[DataError]]:
-    """The protocols that can ask about a data set, and why the others cannot."""
+    """Return the protocols that fit a data set, and why the others do not."""
     fit: NamedProtocols = []
     refused = []
     for title, protocol in asked:
@@ -114,10 +114,10 @@ def compatible(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtoc
 def match_models(
     models: Sequence[Model], selections: Sequence[Selection], protocols: Sequence[NamedProtocols]
 ) -> tuple[list[tuple[Model, list[Task]]], list[str]]:
-    """What each model can answer about which data, and why it cannot the rest, in words.
+    """Return the protocols and data that each model supports, and in words why it does not support the rest.
 
     Raises:
-        Unsupported: no model can answer anything.
+        Unsupported: no model supports anything.
     """
     matches: list[tuple[Model, list[Task]]] = []
     skipped: list[str] = []
@@ -128,7 +128,7 @@ def match_models(
             for title, protocol in asked:
                 reason = incompatibility(model, protocol)
                 if reason is None and (lacks := model.missing_fields(selection.first)) is not None:
-                    reason = f"{model.name} finds {lacks} ({selection.name})"
+                    reason = f"{model.name} lacks {lacks} ({selection.name})"
                     blind = True
                 if reason is None:
                     protocol.for_model(model)
@@ -143,7 +143,7 @@ def match_models(
 
 
 def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: float | None) -> list[Model]:
-    """Models to be talked with, which share a budget.
+    """Return models for interactive use, which share a budget.
 
     Raises:
         UsageError: as its subclasses say.
@@ -161,7 +161,7 @@ def live_models(names: Sequence[str], options: Mapping[str, Any], max_cost: floa
 
 
 def load_all(name: str, options: Mapping[str, Any]) -> Selection:
-    """All of a data set.
+    """Load a whole data set.
 
     Raises:
         UsageError: as its subclasses say; samples without an image.
@@ -176,14 +176,14 @@ _PLURALS = {"model": "models", "data": "datasets", "protocol": "protocols"}
 
 
 def resolve(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> list[Any]:
-    """Names or objects, each once.
+    """Resolve names or objects, each once.
 
     Raises:
-        UsageError: none, or something else; or options for what is made already.
+        UsageError: none, or an invalid one; or options for an object that already exists.
     """
     items = [given] if isinstance(given, str | Path | kind) else list(given or ())
     if not items:
-        raise UsageError(f"Name at least one --{sort}; see: snellen ls {_PLURALS[sort]}")
+        raise UsageError(f"At least one --{sort} is required. List them with: snellen ls {_PLURALS[sort]}")
     resolved: list[Any] = []
     for item in items:
         name = f"folder:{item}" if isinstance(item, Path) and sort == "data" else item
@@ -191,7 +191,8 @@ def resolve(sort: str, given: Any, kind: Any, options: Mapping[str, Any]) -> lis
             raise UsageError(f"{sort}={item!r} is not allowed; allowed: a name, or a {kind.__name__}.")
         if options and not isinstance(name, str):
             raise BadOption(
-                f"{sort}={item!r} is made already, so {', '.join(options)} cannot be set; set it there."
+                f"{sort}={item!r} is already an object, so {', '.join(options)} cannot be set; set it on "
+                "the object."
             )
         if name not in resolved:
             resolved.append(name)
@@ -203,4 +204,4 @@ def _what_works(model: Model) -> str:
     for scheme, entry in PROTOCOLS.entries.items():
         if getattr(entry.factory, "kind", None) in model.kinds:
             names.append(scheme)
-    return f"Protocols that {model.name} can answer: {', '.join(names)}. {model.hint}"
+    return f"Protocols that {model.name} supports: {', '.join(names)}. {model.hint}"

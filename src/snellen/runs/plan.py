@@ -1,4 +1,4 @@
-"""A plan: every model under every protocol on every data set, checked before anything is asked."""
+"""A plan: every model under every protocol on every data set, checked before the evaluation starts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which part of a data set is examined (see :func:`snellen.datasets.base.select`)."""
+    """The part of a data set to evaluate (see :func:`snellen.datasets.base.select`)."""
 
     classes: Sequence[str] = ()
     num_classes: int | None = None
@@ -56,11 +56,11 @@ class Filters:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Filters:
-        """The filters that the plan in a run's manifest holds."""
+        """Return the filters of the plan in a run's manifest."""
         return cls(**{**stored, "classes": tuple(stored["classes"])})
 
     def apply(self, data: Dataset, seed: int) -> Selection:
-        """The selection of a data set."""
+        """Select from a data set."""
         return select(
             data,
             classes=self.classes,
@@ -75,10 +75,10 @@ class Filters:
 
 @dataclass(frozen=True)
 class DataSource:
-    """How a data set that was named is made, in whatever process.
+    """How to build a named data set, in any process.
 
     Args:
-        few: how many rows are enough to read, where nothing else picks.
+        few: the number of rows that suffice, if no other filter applies.
     """
 
     name: str
@@ -93,14 +93,15 @@ class DataSource:
         return selection
 
 
-#: Told of each examination and its progress.
+#: Called with each evaluation and its progress.
 Watch = Callable[[Evaluation, Progress], None]
 
 
 @dataclass
 class SharedResources:
-    """What several plans share: models, loaded once (whoever made this closes them), data sets, read once,
-    and one budget.
+    """Resources shared by several plans: models, loaded once (closed by their creator), data sets, read once,
+    and one
+    budget.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
@@ -110,25 +111,26 @@ class SharedResources:
 
 @dataclass(kw_only=True)
 class Plan:
-    """Every model under every protocol on every data set, as far as they go together.
+    """Every model under every protocol on every data set, in all supported combinations.
 
-    Everything that can be refused is refused when the plan is made, before any model is loaded.
+    All errors that can be detected early are raised when the plan is made, before any model is loaded.
 
     Args:
-        models, data, protocols: names, or the objects themselves. Without protocols, each data set is
-            examined as its authors do, or under closed-set.
-        model_options, data_options, protocol_options: for all of a sort.
+        models, data, protocols: names, or the objects themselves. Without protocols, each data set's own is
+            used, or
+            closed-set.
+        model_options, data_options, protocol_options: for all objects of that kind.
         filters: for all data sets.
-        seed: for shuffling and for protocols that name none.
+        seed: for shuffling and for protocols that set none.
         batch_size: overrides each model's own.
         workspace: the folder of the store, or an open store.
-        fresh: ask everything anew, as new runs.
-        max_cost: US dollars that all models behind addresses may cost together; they must have prices.
-        max_concurrency: requests to a model behind an address that may be under way at once.
+        fresh: ignore stored answers and start new runs.
+        max_cost: a limit in US dollars for all hosted models together; they must have prices.
+        max_concurrency: the most concurrent requests to a hosted model.
 
     Raises:
-        UsageError: as its subclasses say; in particular Unsupported where no model can answer any of
-            the protocols.
+        UsageError: as its subclasses say; in particular Unsupported if no model supports any of the
+            protocols.
     """
 
     models: Sequence[str | Model]
@@ -144,27 +146,27 @@ class Plan:
     fresh: bool = False
     max_cost: float | None = None
     max_concurrency: int | None = None
-    #: A run that this is to go on with.
+    #: A run to resume.
     resumes: str | None = None
-    #: Options of those protocols that have them.
+    #: Options for every protocol that has them.
     known_options: Mapping[str, Any] = field(default_factory=dict)
-    #: What several plans share.
+    #: Resources shared with other plans.
     resources: SharedResources | None = None
-    #: Where copies of the models run; None for this process.
+    #: Where model replicas run; None for this process.
     engine: Engine | None = None
-    #: ``parquet:URL``: where copies write predictions and answers, instead of the workspace.
+    #: ``parquet:URL``: where replicas write predictions and answers, instead of the workspace.
     sink: str | None = None
 
     def __post_init__(self) -> None:
         limits = self._limits()
-        #: The run that is under way, or was when this was interrupted; None where it cannot be resumed.
+        #: The current run, or the one that was interrupted; None if it cannot be resumed.
         self.current: str | None = None
-        #: What makes the data sets that were named.
+        #: How to build the named data sets.
         self._sources: dict[str, DataSource] = {}
         if self.sink is not None and self.engine is None and self.resumes is None:
-            raise BadOption(f"--sink {self.sink} goes with --engine ray.")
+            raise BadOption(f"--sink {self.sink} needs --engine ray.")
         self._sink = None if self.sink is None else parquet_url(self.sink)
-        #: What was examined so far; the last one may have been stopped, or interrupted.
+        #: The runs so far; the last one may have been stopped or interrupted.
         self.runs: list[Run] = []
         if self.batch_size is not None and self.batch_size < 1:
             raise BadOption(f"--batch-size {self.batch_size} is not allowed; allowed: 1 or more.")
@@ -174,10 +176,10 @@ class Plan:
         if self.protocols:
             given["protocol"] = resolve("protocol", self.protocols, Protocol, self.protocol_options)
         for title in filter(lambda p: isinstance(p, str), given["protocol"]):
-            PROTOCOLS.make(title, self.protocol_options, seed=self.seed)  # what is wrong is said at once
+            PROTOCOLS.make(title, self.protocol_options, seed=self.seed)  # fail early
         split = {"split": self.filters.split} if self.filters.split else {}
         options = {**self.data_options, **split}
-        # A data set that can read its first rows alone need not read more, where nothing else picks.
+        # A data set that can read only its first rows does so, if no other filter applies.
         picks = replace(self.filters, limit=None, split=None, skip_invalid=False) != Filters()
         few = {} if picks else {"limit": self.filters.limit}
         selections = []
@@ -197,15 +199,15 @@ class Plan:
             raise unfit[0]
         self._pairs, self.skipped = match_models(models, selections, protocols)
         self.skipped = [*map(str, unfit), *self.skipped]
-        #: What was given by name, not as an object.
+        #: What was given by name rather than as an object.
         self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
-        #: What a user should hear before it begins.
+        #: Notes for the user before it starts.
         self.notes = [note for selection in selections for note in selection.data.notes]
-        #: What is examined of each data set.
+        #: The selected samples of each data set.
         self.selections = selections
 
     def _select(self, name: str | Dataset, options: Mapping[str, Any], few: Mapping[str, Any]) -> Selection:
-        """What is examined of a data set."""
+        """Select the samples of a data set to evaluate."""
         if not isinstance(name, str):
             return self.filters.apply(name, self.seed)
         key = repr((name, sorted(options.items()), self.filters, self.seed))
@@ -218,7 +220,7 @@ class Plan:
         return selection
 
     def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
-        """What is asked about a data set, by title: what the user names, or else what its authors ask."""
+        """Return the protocols for a data set by title: the user's, or its authors'."""
         names = given["protocol"] or [data.protocol or "closed-set"]
         protocols = []
         for name in names:
@@ -233,7 +235,7 @@ class Plan:
         return protocols
 
     def _make(self, name: str | Model, limits: Limits) -> Model:
-        """A model that knows what this plan says of all models."""
+        """Build a model with this plan's settings."""
         if isinstance(name, str) and self.resources is not None and name in self.resources.models:
             return self.resources.models[name]
         model = MODELS.make(name, self.model_options) if isinstance(name, str) else name
@@ -260,7 +262,7 @@ class Plan:
 
     @cached_property
     def store(self) -> Store:
-        """The workspace, opened (and made) when it is first asked for."""
+        """The workspace, opened (and created) on first use."""
         return self.workspace if isinstance(self.workspace, Store) else Store(self.workspace)
 
     @property
@@ -269,9 +271,9 @@ class Plan:
         return self.store.folder
 
     def run(self, watch: Watch | None = None) -> list[Run]:
-        """Do it all, model by model, and return the runs.
+        """Run everything, model by model, and return the runs.
 
-        May be called where an event loop runs (a notebook).
+        May be called while an event loop is running (a notebook).
         """
         for model, tasks in self._pairs:
             if tasks:
@@ -304,7 +306,7 @@ class Plan:
         return self.runs
 
     def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
-        """One examination of this plan, to be done."""
+        """Build one evaluation of this plan."""
         cache_salt = Run(self.store, self.resumes).manifest.cache_salt if self.resumes else None
         return Evaluation(
             model,
@@ -322,7 +324,7 @@ class Plan:
         )
 
     def _executor(self, model: Model, examinations: Sequence[Evaluation]) -> RayExecutor | None:
-        """The copies of a model that examine what is not finished, at work already."""
+        """Start the replicas of a model on all unfinished evaluations."""
         from snellen.engine.ray.executor import RayExecutor
 
         assert self.engine is not None
@@ -332,12 +334,12 @@ class Plan:
         name = next(name for name in self._names["model"] if redact(name) == model.name)
         executor = RayExecutor(self.engine, model, name, self.model_options, self.store)
         executor.begin([self._task(evaluation) for evaluation in todo.values()])
-        for evaluation in examinations:  # two of them may be the same run
+        for evaluation in examinations:  # two evaluations may be the same run
             evaluation.handle = executor.shares.get(evaluation.run)
         return executor
 
     def _task(self, evaluation: Evaluation) -> TaskSpec:
-        """An examination as other processes are told of it."""
+        """Describe an evaluation for other processes."""
         from snellen.engine.ray.task import TaskSpec
 
         source = self._sources.get(evaluation.data.name) or partial(_same, evaluation.data)
@@ -354,7 +356,7 @@ class Plan:
         )
 
     def forecasts(self) -> list[Forecast]:
-        """What it will ask and cost, without asking anything."""
+        """Estimate requests and cost without evaluating."""
         from snellen.runs.estimate import forecast, forecast_scorers
 
         forecasts = []
@@ -366,7 +368,7 @@ class Plan:
         return forecasts
 
     def _recipe(self, model: Model, selection: Selection, title: str) -> PlanRecord | None:
-        """What one run of this plan is rebuilt from; None where something was given as an object."""
+        """Return what one run of this plan can be rebuilt from; None if an object was given."""
         from snellen.storage.manifest import PlanRecord
 
         names = {redact(name): name for name in self._names["model"]}

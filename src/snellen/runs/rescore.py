@@ -1,4 +1,4 @@
-"""Stored answers read and scored again by other rules; the examined model is not called."""
+"""Parse and score stored answers again by other rules; the evaluated model is not called."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["rescore"]
 
 
 def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) -> str:
-    """Read a finished run's answers again and return the id of the new run; the old one stays.
+    """Parse a finished run's answers again and return the id of the new run; the old one stays.
 
     Args:
-        run: the full id of a run.
-        options: protocol options that differ from the run's; only such as need no new question.
+        run: a run's full id.
+        options: protocol options to change; only those that need no new requests.
 
     Raises:
         UsageError: the run is not finished.
-        BadOption: an option that the protocol does not have, or that asks what was never asked.
+        BadOption: an unknown option, or one that needs new requests.
     """
     from snellen.storage.manifest import RunManifest
 
     row = store.run(run)
     if row["status"] != "finished":
-        raise UsageError(f"{run} is not finished; start its command again first.")
+        raise UsageError(f"{run} is not finished. Rerun its command first.")
     manifest = RunManifest.model_validate(row["manifest"])
     made = {k: v for k, v in manifest.protocol.options.items() if v is not None}
     name = manifest.protocol.name
@@ -68,7 +68,7 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
 
 
 def _take_over(store: Store, run: str) -> None:
-    """Have the store remember answers that lie in Parquet files."""
+    """Copy answers in Parquet files into the store's cache."""
     shards = store.shards(run)
     rows = shards.answers() if shards is not None else iter(())
     while page := list(islice(rows, 500)):
@@ -76,7 +76,7 @@ def _take_over(store: Store, run: str) -> None:
 
 
 class _RecordedModel(Model):
-    """The examined model's name and identity, and nobody behind them."""
+    """The evaluated model's name and identity, with nothing behind it."""
 
     def __init__(self, manifest: RunManifest) -> None:
         self._record = manifest.model
@@ -105,13 +105,14 @@ class _RecordedModel(Model):
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
         raise BadOption(
-            f"{self.name} was never asked {requests[0].messages[-1].text[:80]!r} …: these options take new "
-            "questions, so run the examination with them. Rescoring changes how answers are read."
+            f"{self.name} has no stored answer to {requests[0].messages[-1].text[:80]!r} …: these options "
+            "need new "
+            "requests, so start a new run with them. Rescoring only changes how answers are parsed."
         )
 
 
 class _RecordedData(Dataset):
-    """The samples of a run as they stand in the store. Images are known by their hash alone."""
+    """The samples of a run as stored. Images are known only by their hash."""
 
     def __init__(self, store: Store, run: str, manifest: RunManifest) -> None:
         self.name, self.labels = manifest.data.name, manifest.data.labels
@@ -155,9 +156,9 @@ def _region(row: Mapping[str, Any]) -> Region:
 
 
 def _known(sha256: str, size: Sequence[int] | None) -> Image:
-    """An image of which the hash is known, the size where it matters, and nothing else."""
+    """Return an image of which only the hash, and optionally the size, is known."""
 
     def gone() -> bytes:
-        raise UsageError("A stored run keeps its images' hashes, not the images.")
+        raise UsageError("A stored run contains only its images' hashes, not the images.")
 
     return Image.recorded(sha256, None if size is None else (size[0], size[1]), gone)

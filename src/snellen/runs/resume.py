@@ -1,6 +1,6 @@
 """Resume a run: rebuild its plan from its manifest.
 
-Resuming is running again: the same plan finds the same run, and the engine asks what is missing
+Resuming means running again: the same plan finds the same run, and the engine evaluates what is missing
 (:mod:`snellen.engine.pending`).
 """
 
@@ -32,7 +32,7 @@ def plan_of(store: Store, run: str, **limits: Any) -> Plan:
     if plan is None:
         raise UsageError(
             f"{run} was started from Python with objects, or by rescoring, so it cannot be resumed by name. "
-            "Run the same code again: stored answers are not asked again."
+            "Run the same code again: stored answers are reused."
         )
     if sink is not None and limits.get("engine") is None and not is_done(store.run(run)):
         raise UsageError(

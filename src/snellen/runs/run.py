@@ -1,4 +1,4 @@
-"""Stored runs: what they were, what came of them, and the samples behind."""
+"""Stored runs: settings, results, and samples."""
 
 from __future__ import annotations
 
@@ -36,48 +36,49 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running`` (or interrupted), ``stopped`` (with what it had) or ``finished``."""
+        """``running`` (or interrupted), ``stopped`` (with partial results) or ``finished``."""
         return str(self._row["status"])
 
     @cached_property
     def manifest(self) -> RunManifest:
-        """Everything that is needed to do it again."""
+        """Everything needed to reproduce the run."""
         from snellen.storage.manifest import RunManifest
 
         return RunManifest.model_validate(self._row["manifest"])
 
     @cached_property
     def metrics(self) -> RunMetrics:
-        """The figures (see docs/metrics.md); of no samples while it has none."""
+        """The metrics (see docs/metrics.md); over zero samples while there are none."""
         from snellen.storage.manifest import RunMetrics
 
         return RunMetrics.model_validate(self._row["metrics"] or {})
 
     @property
     def resuming(self) -> str:
-        """The command that goes on with it, or asks again what failed."""
+        """The command that resumes it, or retries failed samples."""
         engine = " --engine ray" if self.manifest.sink else ""
         return f"snellen resume {self.id}{engine}{self.where}"
 
     @property
     def where(self) -> str:
-        """What a command takes besides to find its workspace."""
+        """The option that tells a command its workspace."""
         return self.store.option
 
     @property
     def primary(self) -> str:
-        """The name of the figure that it is ranked by."""
+        """The name of the score that it is ranked by."""
         return self.metrics.primary
 
     @property
     def headline(self) -> Figure | None:
-        """That figure with its interval; None while there is none, or where nobody knows the truth."""
+        """That score with its interval; None while there is none, or without references."""
         return self.metrics.figure(self.primary)
 
     @property
     def classifies(self) -> bool:
-        """Whether it predicts classes, so that there are confusions and figures class by class. Known by its
-        figures, or, while there are none, by its protocol.
+        """Whether it predicts classes, so that there are confusions and per-class metrics. Known from its
+        metrics or, while
+        there are none, from its protocol.
         """
         if self.metrics.n:
             return self.metrics.figure("macro_f1") is not None
@@ -96,17 +97,17 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """The protocol as the user named it, options and all."""
+        """The protocol as the user named it, with options."""
         return str(self.manifest.protocol.title)
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row a sample (see :meth:`snellen.storage.store.Store.frame`)."""
+        """One row per sample (see :meth:`snellen.storage.store.Store.frame`)."""
         return self.store.frame(self.id)
 
     @property
     def outcomes(self) -> pd.DataFrame:
-        """One row a sample with id, label, prediction, outcome, images and marks alone: small."""
+        """One small row per sample: id, label, prediction, outcome, images and scores only."""
         import pandas as pd
 
         columns = ("id", "label", "prediction", "outcome", "images", "metrics")
@@ -114,37 +115,37 @@ class Run:
         return pd.DataFrame(rows, columns=list(columns))
 
     def first_error(self) -> str:
-        """Why the first of the samples that ended in an error did; empty where none did."""
+        """The reason of the first error; empty if there are none."""
         with closing(self.store.findings(self.id)) as rows:
             return str(next((row["reason"] for row in rows if row["outcome"] == Outcome.ERROR), ""))
 
     def first(self, most: int) -> list[dict[str, Any]]:
-        """The first samples, with id and label."""
+        """Return the first samples, with id and label."""
         with closing(self.store.sample_rows(self.id)) as rows:
             return list(islice(rows, most))
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """All samples in the order of the data set, as :meth:`sample`."""
+        """Yield all samples in the order of the data set, as :meth:`sample`."""
         return self.store.sample_rows(self.id)
 
     def sample(self, id: str) -> dict[str, Any]:
-        """A sample: label, images (sha256), and its content: question, choices, references …
+        """Return a sample: label, images (SHA-256), and content: question, choices, references …
 
         Raises:
-            UnknownName: there is none of that id.
+            UnknownName: no such id.
         """
         return self.store.sample_row(self.id, id)
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """Rows of samples with their predictions, each with the responses behind it."""
+        """Yield samples with their predictions and the underlying responses."""
         return self.store.answered(self.id)
 
     def findings(self) -> Iterator[dict[str, Any]]:
-        """Rows of samples with their predictions and without what was answered."""
+        """Yield samples with their predictions, without responses."""
         return self.store.findings(self.id)
 
     def finding(self, position: int) -> dict[str, Any]:
-        """The sample at a position of the data set, with its prediction.
+        """Return the sample at a position of the data set, with its prediction.
 
         Raises:
             UnknownName: there is none.
@@ -155,9 +156,9 @@ class Run:
             raise UnknownName(f"{self.id} has no sample at position {position}.")
         return row
 
-    def neighbours(self, position: int) -> tuple[int | None, int | None]:
-        """The positions of the samples before and after one."""
-        return self.store.neighbours(self.id, position)
+    def neighbors(self, position: int) -> tuple[int | None, int | None]:
+        """Return the positions of the previous and next sample."""
+        return self.store.neighbors(self.id, position)
 
     @property
     def folder(self) -> Path:
@@ -165,15 +166,15 @@ class Run:
         return self.store.folder
 
     def replies(self, sample: str) -> list[Response]:
-        """The responses behind one sample's prediction, in the order of asking."""
+        """Return the responses behind a sample's prediction, in the order of the requests."""
         return self.store.replies(self.id, sample)
 
     def preview(self, sha256: str) -> Path:
-        """Where the small preview of an image is kept."""
+        """Return the path of an image's small preview."""
         return self.store.preview_path(sha256)
 
     def as_dict(self) -> dict[str, Any]:
-        """Id, model, data, protocol, status and metrics, as JSON."""
+        """Return id, model, data, protocol, status and metrics, as JSON."""
         return {
             "id": self.id,
             "model": self.model,
@@ -190,7 +191,7 @@ class Run:
 
 
 def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:
-    """A stored run by its id, a unique prefix of it, or ``@last``.
+    """Open a stored run by its id, a unique prefix of it, or ``@last``.
 
     Raises:
         UnknownName: none, or several.
@@ -200,7 +201,7 @@ def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:
 
 
 def list_runs(workspace: Path | str | None = None) -> Iterator[Run]:
-    """All runs of a workspace, the oldest first."""
+    """List all runs of a workspace, oldest first."""
     store = Store(workspace, create=False)
     for row in store.list_runs():
         yield Run(store, row["id"], row)

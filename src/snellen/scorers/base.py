@@ -1,8 +1,8 @@
-"""Scores that come after an examination: of texts by embedding and overlap, of captions by CLIP, by a judge.
+"""Scores computed after the evaluation: by embedding and overlap of texts, by CLIP, by a judge.
 
-A protocol names its scorers. They see all predictions at once (the frequencies of words that CIDEr weighs
-by are those of the whole data set), and what they ask of models of their own is remembered as what was
-examined is: scoring again costs nothing.
+A protocol names its scorers. They see all predictions at once (CIDEr needs the word frequencies of the whole
+data
+set), and requests to their own models are cached like all others, so that scoring again is free.
 """
 
 from __future__ import annotations
@@ -19,66 +19,72 @@ if TYPE_CHECKING:
 
 __all__ = ["AskModel", "SamplePrediction", "Scorer"]
 
-#: Has a model of the scorer's own answer, by memory where it can.
+#: Gets answers from a scorer's model, from the cache if possible.
 AskModel = Callable[["Model", Sequence[Request]], Awaitable[Sequence[Response]]]
 
 
 @dataclass(frozen=True, slots=True)
 class SamplePrediction:
-    """A sample, without its images, with what was predicted. ``look`` makes it anew, images and all, so that
-    they are held by nobody but who looks.
+    """A sample without its images, and its prediction. ``look`` rebuilds it with images, so that only the
+    caller holds them.
     """
 
     sample: Sample
-    answer: str  #: empty where there is none
+    answer: str  #: empty if there is none
     outcome: Outcome
     details: Mapping[str, Any]
     look: Callable[[], Sample]
 
 
 class Scorer(ABC):
-    """Scores predictions once all are there."""
+    """Scores predictions once all are complete."""
 
     def check(self) -> None:
-        """Refuse what can be known to fail, before a run is begun.
+        """Refuse what is known to fail before a run starts.
 
         Raises:
-            UsageError, MissingExtra, ModelError: what it needs is not there, or cannot be used for it.
+            UsageError, MissingExtra, ModelError: a requirement is missing or unsuitable.
         """
 
     def models(self) -> Sequence[Model]:
-        """Models of its own that it asks."""
+        """The models that it calls."""
         return ()
 
     def identity(self) -> Mapping[str, Any]:
-        """Everything of it that can change a score and is no option of its protocol, as JSON: who it asks."""
+        """Everything that can change a score and is not an option of its protocol, as JSON: the models it
+        calls.
+        """
         return {model.name: dict(model.identity()) for model in self.models()}
 
     def prepare(self) -> None:
-        """Load what it needs, once all predictions are there."""
+        """Load its requirements, once all predictions are complete."""
         for model in self.models():
             model.load()
 
     def close(self) -> None:
-        """Give back what :meth:`prepare` took."""
+        """Release what :meth:`prepare` loaded."""
         for model in self.models():
             model.close()
 
     def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]] | None:
-        """A model that it would ask about such an answer, and what; None where it asks none that costs."""
+        """Return the model that it would call about such an answer, and the requests; None if it calls
+        none that costs.
+        """
         return None
 
     @abstractmethod
     async def score(
         self, predictions: Sequence[SamplePrediction], ask: AskModel
     ) -> Sequence[Mapping[str, float]]:
-        """Scores by name for each prediction, the higher the better. A sample without an answer scores the
-        least; what could not be scored (a judge who gave no mark) has no score. A name that begins with an
-        underscore is for :meth:`overall` alone.
+        """Return scores by name for each prediction; higher is better. A sample without an answer gets the
+        lowest score; one that
+        could not be scored (a judge gave no grade) gets none. A name that starts with an underscore is only
+        for
+        :meth:`overall`.
         """
 
     def overall(
         self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> Mapping[str, Any]:
-        """Figures of the whole that are no mean of the samples'."""
+        """Return corpus-level figures that are not means over samples."""
         return {}

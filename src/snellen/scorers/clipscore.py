@@ -1,4 +1,4 @@
-"""CLIPScore: how well a caption suits its picture, with no reference at all."""
+"""CLIPScore: how well a caption matches its picture, without references."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from snellen.types import Kind, Message, Outcome, Request
 
 __all__ = ["ClipScore"]
 
-#: How many pictures are looked at together.
+#: Pictures per batch.
 TOGETHER = 64
 
 
 @dataclass
 class ClipScore(Scorer):
-    """2.5 · max(cosine of picture and caption, 0), by a dual encoder (``clip:…``).
+    """Compute 2.5 · max(cosine of picture and caption, 0) by a dual encoder (``clip:…``).
 
     Source: Hessel et al., "CLIPScore" (arXiv 2104.08718), with ViT-B/32 and "A photo depicts" before the
-    caption. Values of other encoders are on scales of their own.
+    caption. Other
+    encoders have other scales.
 
     Args:
         name: the dual encoder, as for ``--model``.
 
     Raises:
-        BadOption: the model is no dual encoder.
+        BadOption: the model is not a dual encoder.
     """
 
     name: str
@@ -84,6 +85,6 @@ class ClipScore(Scorer):
     def overall(
         self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, Any]:
-        """How many captions could not be compared."""
+        """Count the captions that could not be compared."""
         missing = sum(not score for score in scores)
         return {"without_clipscore": missing} if missing else {}

@@ -1,6 +1,6 @@
-"""Boxes and outlines against the truth: intersection over union, and average precision.
+"""Compare boxes and outlines with references: intersection over union, and average precision.
 
-All places are shares of the picture's width and height.
+All coordinates are fractions of the picture's width and height.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Outline = Sequence[Sequence[float]]
 
 
 def iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom); 0 where neither has an area.
+    """Return the intersection over union of two boxes (left, top, right, bottom); 0 if neither has an area.
 
     >>> iou((0, 0, 1, 1), (0.5, 0, 1, 1))
     0.5
@@ -33,7 +33,7 @@ def iou(first: Box, second: Box) -> float:
 
 
 def reaches(overlap: float, least: float) -> bool:
-    """Whether an IoU is at least so much, the last digits of a float aside."""
+    """Return whether an IoU reaches a threshold, allowing for floating-point error."""
     return overlap >= least - 1e-9
 
 
@@ -42,8 +42,9 @@ def _area(box: Box) -> float:
 
 
 def matched(predicted: Sequence[tuple[str, Box]], true: Sequence[tuple[str, Box]], least: float = 0.5) -> int:
-    """How many predicted boxes can be paired with true ones of the same name, one to one, at an IoU of
-    ``least`` or more: as many as possible (Hopcroft and Karp, through scipy).
+    """Count the predicted boxes that can be matched one-to-one with reference boxes of the same name at an
+    IoU of at least
+    ``least``: a maximum matching (Hopcroft and Karp, through scipy).
     """
     import numpy as np
     from scipy.sparse import csr_array
@@ -56,13 +57,15 @@ def matched(predicted: Sequence[tuple[str, Box]], true: Sequence[tuple[str, Box]
 
 
 def same(name: str) -> str:
-    """A name in the form in which names are compared: casing, blanks and a leading article aside."""
+    """Normalize a name for comparison: case, spaces and a leading article are ignored."""
     words = name.casefold().split()
     return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
 
 
 def mask_iou(predicted: Sequence[Outline], true: Sequence[Outline], side: int = 512) -> float:
-    """Intersection over union of the areas that outlines enclose, on a raster of ``side`` by ``side``."""
+    """Return the intersection over union of the areas inside outlines, on a raster of ``side`` by
+    ``side``.
+    """
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -78,16 +81,17 @@ def mask_iou(predicted: Sequence[Outline], true: Sequence[Outline], side: int = 
     return float((first & second).sum() / union) if union else 0.0
 
 
-#: Pictures are taken to have so many pixels a side: what is large or small for COCO's figures hangs on it,
-#: what is reported here does not.
+#: The nominal side of pictures in pixels: COCO's size classes depend on it, but
+#: the reported figures do not.
 SIDE = 1000
 
 
 class AveragePrecision(Scorer):
     """Mean average precision of boxes, through pycocotools: over IoU 0.50 to 0.95, at 0.50 and at 0.75.
 
-    Source: Lin et al., "Microsoft COCO" (arXiv 1405.0312). Models that write boxes give no confidence: all
-    count the same, so that AP says less than for a detector, and precision and recall at 0.5 stand beside it.
+    Source: Lin et al., "Microsoft COCO" (arXiv 1405.0312). Boxes written by a model have no confidence and
+    all count the
+    same, so AP is less informative than for a detector; precision and recall at 0.5 are reported too.
     """
 
     def check(self) -> None:
@@ -112,8 +116,9 @@ class AveragePrecision(Scorer):
 def average_precision(
     predicted: Sequence[Sequence[tuple[str, Box]]], true: Sequence[Sequence[tuple[str, Box]]]
 ) -> dict[str, float]:
-    """mAP, AP50 and AP75 over pictures; empty where nothing is to be found. Names without truth count for
-    nothing, as in COCO's evaluation.
+    """Compute mAP, AP50 and AP75 over pictures; empty if there is nothing to locate. Names without references
+    are ignored,
+    as in COCO's evaluation.
     """
     coco: Any = require("pycocotools.coco", "metrics", "Average precision").COCO
     evaluate: Any = require("pycocotools.cocoeval", "metrics", "Average precision").COCOeval
@@ -134,7 +139,7 @@ def average_precision(
             if name in number
         ]
 
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells how long it took
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how long it took
         truth = coco()
         truth.dataset = {
             "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(1, len(true) + 1)],

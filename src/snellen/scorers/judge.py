@@ -1,7 +1,8 @@
-"""A judge: a second model grades free answers against their references.
+"""A judge: a second model grades free-form answers against their references.
 
 Sources: Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (arXiv 2306.05685): grading by
-rubric, and both orders, because judges favour a place. The wording is ours.
+rubric,
+in both orders, because judges have a position bias. The wording is ours.
 """
 
 from __future__ import annotations
@@ -37,17 +38,16 @@ Reply with the grade of the candidate alone, a digit from 1 to 5."""
 
 @dataclass
 class Judge(Scorer):
-    """Grades of 1 to 5 as shares of 0 to 1, the mean of both orders of reference and candidate.
+    """Grades from 1 to 5 as scores from 0 to 1, the mean of both orders of reference and candidate.
 
-    An answer that is not there has the score 0 and is not graded. What the judge did not grade has no score,
-    and is counted.
+    A missing answer scores 0 and is not graded. Samples without a grade have no score, and are counted.
 
     Args:
         name: the judge, as for ``--model``.
-        most: how many samples are asked about at a time.
+        most: the number of samples per batch.
 
     Raises:
-        BadOption: the model writes no text, or answers nothing without an image.
+        BadOption: the model does not generate text, or needs an image.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Judge(Scorer):
             made = MODELS.make(self.name)
             if Kind.GENERATE not in made.kinds or not made.text_only:
                 raise BadOption(
-                    f"judge={self.name!r} is not allowed; allowed: a model that answers in words, without an "
+                    f"judge={self.name!r} is not allowed; allowed: a model that generates text without an "
                     "image, such as openai:gpt-4o"
                 )
             made.name, self._model = redact(self.name), made
@@ -106,7 +106,7 @@ class Judge(Scorer):
     def overall(
         self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, Any]:
-        """Who judged, how often the orders agreed, and how often the judge agrees with an exact match."""
+        """Report the judge, how often both orders agreed, and how often the judge agrees with exact match."""
         graded = [
             (prediction, score)
             for prediction, score in zip(predictions, scores, strict=True)
@@ -114,7 +114,7 @@ class Judge(Scorer):
         ]
         figures: dict[str, Any] = {"judge": redact(self.name)}
         known = sum(bool(prediction.sample.references) for prediction in predictions)
-        # What failed is asked again; a reply without a grade is a reply.
+        # Errors are retried; a reply without a grade is a reply.
         figures["judge_errors"] = sum("_failed" in score for score in scores)
         figures["not_graded"] = known - sum("judge" in score for score in scores) - figures["judge_errors"]
         if graded:
@@ -133,7 +133,7 @@ def _share(values: Sequence[bool]) -> float:
 
 
 def _questions(prediction: SamplePrediction) -> list[Request]:
-    """The rubric with the reference before the candidate, and after it."""
+    """Build the rubric with the reference before the candidate, and after it."""
     reference = " / ".join(dict.fromkeys(prediction.sample.references))
     compared = [f"Reference: {reference}", f"Candidate: {prediction.answer}"]
     question = prediction.sample.question or "What does the image show?"
@@ -147,7 +147,7 @@ def _questions(prediction: SamplePrediction) -> list[Request]:
 
 
 def parse_grade(text: str) -> int | None:
-    """The one grade from 1 to 5 that a reply gives; None where it gives none, or several.
+    """Parse the one grade from 1 to 5 in a reply; None if there is none, or several.
 
     >>> parse_grade("**4**"), parse_grade("Grade: 5/5"), parse_grade("4 or 5"), parse_grade("10")
     (4, 5, None, None)

@@ -1,9 +1,10 @@
-"""Words in common: BLEU, ROUGE-L and CIDEr of captions against their references, through libraries.
+"""Word overlap: BLEU, ROUGE-L and CIDEr of captions against their references, through libraries.
 
 Sources: Papineni et al., "BLEU" (ACL 2002), through sacrebleu; Lin, "ROUGE" (2004), through rouge-score;
-Vedantam et al., "CIDEr" (arXiv 1411.5726), through pycocoevalcap. COCO's own server splits words by a Java
-program; here they are lower-cased runs of letters and digits for all three, which is what that comes to in
-all but rare cases.
+Vedantam et
+al., "CIDEr" (arXiv 1411.5726), through pycocoevalcap. COCO's own server tokenizes with a Java program; here,
+words are
+lower-cased runs of letters and digits for all three metrics, which is the same in all but rare cases.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ __all__ = ["Overlap"]
 
 
 class Overlap(Scorer):
-    """BLEU-4 (of each sentence, smoothed, and of the whole), ROUGE-L and CIDEr; shares of 1, CIDEr up to 10.
+    """BLEU-4 (per sentence, smoothed, and for the corpus), ROUGE-L and CIDEr; shares of 1, CIDEr up to 10.
 
-    CIDEr weighs words by how rare they are among the references of the whole data set, so it says little of a
-    few samples and nothing of one.
+    CIDEr weighs words by how rare they are among the references of the whole data set, so it says little
+    about a few
+    samples and nothing about one.
     """
 
     def check(self) -> None:
@@ -52,7 +54,9 @@ class Overlap(Scorer):
     def overall(
         self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> dict[str, float]:
-        """BLEU of the whole, which is no mean of sentences: counts are summed before they are divided."""
+        """Compute corpus BLEU, which is not a mean of sentences: counts are summed before they are
+        divided.
+        """
         sacrebleu: Any = require("sacrebleu", "metrics", "BLEU")
         known = [prediction for prediction in predictions if prediction.sample.references]
         if not known:
@@ -72,14 +76,14 @@ class Overlap(Scorer):
 
 
 class _Words:
-    """Words as our parsers see them, in any script, for rouge-score, which knows Latin letters alone."""
+    """Tokenizes as our parsers do, in any script, for rouge-score, which only knows Latin letters."""
 
     def tokenize(self, text: str) -> list[str]:
         return list(tokens(text))
 
 
 def _bleu(said: str, references: Sequence[str]) -> float:
-    """BLEU-4 of one text, smoothed; exp and log leave it a hair above 1."""
+    """Compute smoothed BLEU-4 of one text; exp and log leave it slightly above 1."""
     sacrebleu: Any = require("sacrebleu", "metrics", "BLEU")
     bleu = sacrebleu.sentence_bleu(_words(said), [_words(text) for text in references], tokenize="none")
     return min(1.0, round(float(bleu.score) / 100, 12))
@@ -90,7 +94,7 @@ def _words(text: str) -> str:
 
 
 def _cider(predictions: Sequence[SamplePrediction]) -> list[float]:
-    """CIDEr of each prediction; 0 where there is no answer, or no reference."""
+    """Compute CIDEr of each prediction; 0 if there is no answer or no reference."""
     cider: Any = require("pycocoevalcap.cider.cider", "metrics", "CIDEr")
     known = [i for i, prediction in enumerate(predictions) if prediction.sample.references]
     values = [0.0] * len(predictions)

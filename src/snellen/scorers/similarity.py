@@ -1,9 +1,11 @@
-"""Sentence embeddings: how near two texts are in meaning. Loads its model when first asked.
+"""Sentence embeddings: how similar two texts are in meaning. The model is loaded on first use.
 
-The study's own figures (aryankargwal/vlm-benchmarks: Pixtral 12B beside GPT-4 and people) are the share of
+The figures of the study (aryankargwal/vlm-benchmarks: Pixtral 12B against GPT-4 and people) are the share of
 similarities above 0.8, which it calls win rate, and the mean of the 1, 5 and 10 highest similarities of the
-whole data set, which it calls top-k; both stand in the figures under its name. Ours are the mean
-similarity with its interval, and the paired win rate against another set of answers (``snellen compare``).
+whole data
+set, which it calls top-k; both are reported under its name. Ours are the mean similarity with its interval,
+and the
+paired win rate against another set of answers (``snellen compare``).
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Embedder:
 
     Raises:
         MissingExtra: sentence-transformers is not installed.
-        ModelError: the model is neither on disk nor to be had from the Hub.
+        ModelError: the model is neither on disk nor available from the Hub.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,15 +55,15 @@ class Embedder:
         except Exception as error:
             raise ModelError(
                 f"The embedding model {name!r} cannot be loaded ({reason_of(error)}). "
-                f"While online, fetch it with: hf download {name} ; "
-                f"or give a folder: embedding={Path('path/to/model')}"
+                f"While online, download it with: hf download {name} ; "
+                f"or set a folder: embedding={Path('path/to/model')}"
             ) from error
         self._folder = Path(name)
         self._known: dict[tuple[str, ...], NDArray[np.float32]] = {}
 
     @cached_property
     def digest(self) -> str:
-        """What tells the model from another of its name: the Hub's commit, or a hash of the files."""
+        """Identify the model's version: the Hub's commit, or a hash of its files."""
         if not self._folder.is_dir():
             config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
             return str(getattr(config, "_commit_hash", None))
@@ -69,14 +71,14 @@ class Embedder:
         return hash_files(self._folder, (p for p in files if p.is_file() and p.suffix in HASHED))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors, [len(texts), width]."""
+        """Return unit vectors, [len(texts), width]."""
         vectors: NDArray[np.float32] = self._model.encode(
             list(texts), normalize_embeddings=True, show_progress_bar=False
         )
         return vectors
 
     def nearest(self, text: str, names: tuple[str, ...]) -> tuple[str, float]:
-        """The name of the highest cosine with a text, and that cosine. Names are embedded once."""
+        """Return the name with the highest cosine to a text, and the cosine. Names are embedded once."""
         if names not in self._known:
             self._known[names] = self.embed(names)
         cosines = self._known[names] @ self.embed([text])[0]
@@ -86,22 +88,22 @@ class Embedder:
 
 @lru_cache(maxsize=4)
 def embedder(name: str) -> Embedder:
-    """The one embedder of this name in this process."""
+    """Return this process's only embedder with this name."""
     return Embedder(name)
 
 
-#: From which similarity on the study calls an answer a win.
+#: The similarity above which the study counts an answer as a win.
 WIN = 0.8
 
 
 @dataclass(frozen=True)
 class Similarity(Scorer):
-    """Cosine of the embeddings of an answer and of its references, the highest counts.
+    """The cosine of the embeddings of an answer and of its closest reference.
 
     Args:
         name: the embedding model.
-        of: which texts of a prediction are compared with which of its sample; (answer, references).
-        score_name: what the score is called.
+        of: returns the texts of a prediction and of its sample to compare; (answer, references).
+        score_name: the name of the score.
     """
 
     name: str = MINILM
@@ -128,7 +130,7 @@ class Similarity(Scorer):
         for answer, references in texts:
             known = [place[text] for text in references if text]
             if not known:
-                scores.append({})  # nobody knows what it should be like
+                scores.append({})  # there is no reference
                 continue
             best = float((vectors[known] @ vectors[place[answer]]).max()) if answer else 0.0
             scores.append({self.score_name: min(1.0, max(-1.0, best))})
@@ -143,7 +145,7 @@ class Similarity(Scorer):
 
 
 def study_figures(similarities: Sequence[float]) -> dict[str, float]:
-    """Win rate above 0.8, and the mean of the 1, 5 and 10 highest; 0 where there are not so many.
+    """Return the win rate above 0.8, and the mean of the 1, 5 and 10 highest; 0 if there are fewer.
 
     Source: the notebooks of github.com/aryankargwal/vlm-benchmarks.
 

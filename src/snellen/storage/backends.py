@@ -1,4 +1,4 @@
-"""The database behind a workspace: SQLite in its folder, or PostgreSQL by its address."""
+"""The database of a workspace: SQLite in its folder, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from snellen.storage.schema import SCHEMA_VERSION, metadata
 __all__ = ["PATIENCE", "Database", "Postgres", "Sqlite"]
 
 T = TypeVar("T")
-#: Seconds for which a server that went away in the middle of a run is sought again.
+#: Seconds for which to retry a server that disappeared during a run.
 PATIENCE = 300.0
 
 
@@ -28,8 +28,8 @@ class Database(ABC):
     """An open database.
 
     Attributes:
-        name: what it is called in messages: a path, or an address without a password.
-        insert: ``INSERT`` as its dialect writes it, with ``ON CONFLICT``.
+        name: its name in messages: a path, or a URL without a password.
+        insert: the dialect's ``INSERT``, with ``ON CONFLICT``.
     """
 
     name: str
@@ -37,35 +37,36 @@ class Database(ABC):
     insert: Callable[[sa.Table], Any]
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do work in a transaction and commit it. Where the connection is lost it is done again, perhaps
-        after it was committed, so it must do no harm when it is done twice.
+        """Run and commit a transaction. It is retried if the connection is lost, possibly after the commit,
+        so it must be
+        idempotent.
         """
         with self.engine.begin() as connection:
             return work(connection)
 
     @abstractmethod
     def version(self, connection: sa.Connection) -> int:
-        """The layout that is written in it; 0 where there is none."""
+        """Return the stored schema version; 0 if there is none."""
 
     @abstractmethod
     def set_version(self, connection: sa.Connection, version: int) -> None:
-        """Write the layout into it."""
+        """Store the schema version."""
 
     @abstractmethod
     def make(self) -> None:
-        """Create the tables if there are none. If several processes start at once, one of them does."""
+        """Create missing tables. If several processes start at once, one of them does."""
 
     def _make(self, connection: sa.Connection) -> None:
-        """Within a transaction that nobody else can be in."""
+        """Create them within an exclusive transaction."""
         if self.version(connection) == 0:
             metadata.create_all(connection)
             self.set_version(connection, SCHEMA_VERSION)
 
     def check(self) -> None:
-        """Refuse what another version of Snellen wrote.
+        """Refuse a database written by another version of Snellen.
 
         Raises:
-            StoreError: it did.
+            StoreError: it was.
         """
         with self.engine.connect() as connection:
             version = self.version(connection)
@@ -77,10 +78,10 @@ class Database(ABC):
 
 
 class Sqlite(Database):
-    """A file in the workspace's folder, its owner's alone.
+    """A file in the workspace's folder, readable by its owner only.
 
     Args:
-        path: made when it is not there.
+        path: created if necessary.
     """
 
     insert = staticmethod(sqlite.insert)
@@ -90,7 +91,7 @@ class Sqlite(Database):
         self._readonly = path.exists() and not os.access(path.parent, os.W_OK)
         if not self._readonly:
             path.touch(mode=0o600)
-        # Without a log beside it, a database that may only be read is one that nobody writes.
+        # A read-only database without a write-ahead log has no writer.
         log = path.with_name(f"{path.name}-wal")
         alone = {} if log.exists() and log.stat().st_size else {"immutable": "1"}
         where = sa.URL.create("sqlite", database=str(path))
@@ -134,19 +135,19 @@ def _configure(connection: Any, _: Any) -> None:
 
 
 class Postgres(Database):
-    """A database of a PostgreSQL server, ``postgresql://user@host/name``.
+    """A database on a PostgreSQL server, ``postgresql://user@host/name``.
 
-    A password stands in the address, in ``PGPASSWORD`` or in ``~/.pgpass``; it is never shown.
+    The password comes from the URL, ``PGPASSWORD`` or ``~/.pgpass``; it is never shown.
 
     Raises:
         MissingExtra: psycopg is not installed.
-        BadOption: no such address.
+        BadOption: an invalid URL.
     """
 
     insert = staticmethod(postgresql.insert)
 
-    #: SQLSTATEs that another try mends: the connection (class 08), the server going away or coming back
-    #: (57P), a deadlock, a conflict of transactions (40). A connection that never came about has none.
+    #: SQLSTATEs worth a retry: connection errors (class 08), the server stopping or starting
+    #: (57P), deadlocks and serialization failures (40). A connection that was never made has none.
     _GONE = ("08", "57P", "40P01", "40001")
 
     def __init__(self, address: str) -> None:
@@ -155,11 +156,11 @@ class Postgres(Database):
             url = sa.make_url(address).set(drivername="postgresql+psycopg")
         except (sa.exc.ArgumentError, ValueError) as error:
             raise BadOption(
-                "--workspace: not an address of a PostgreSQL database; write postgresql://USER@HOST/NAME."
+                "--workspace: not a URL of a PostgreSQL database; write postgresql://USER@HOST/NAME."
             ) from error
         self.name = url.set(drivername="postgresql", query={})._replace(password=None).render_as_string()
         self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8)
-        weakref.finalize(self, self.engine.dispose)  # a server counts who is connected
+        weakref.finalize(self, self.engine.dispose)  # servers limit connections
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -174,7 +175,7 @@ class Postgres(Database):
         return result
 
     def _lost(self, error: BaseException) -> bool:
-        """Whether an error says that the server cannot be reached just now."""
+        """Return whether an error means that the server is currently unreachable."""
         if not isinstance(error, sa.exc.DBAPIError):
             return False
         state = getattr(error.orig, "sqlstate", None)
@@ -194,6 +195,6 @@ class Postgres(Database):
 
     def make(self) -> None:
         with self.engine.begin() as connection:
-            # Held until the transaction ends; the number is any that nobody else is likely to take.
+            # Held until the transaction ends; an arbitrary number that is unlikely to be used elsewhere.
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(20260719)"))
             self._make(connection)

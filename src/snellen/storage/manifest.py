@@ -1,6 +1,6 @@
-"""What is stored of a run besides its samples: the manifest, and the metrics. Validated by pydantic.
+"""The manifest and metrics of a run, validated by pydantic.
 
-Import it where a run is read, not at the top of a module: ``snellen --help`` does without pydantic.
+Import it where a run is read rather than at the top of a module: ``snellen --help`` must not load pydantic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
     "SkippedRow",
 ]
 
-#: To be raised by whoever changes what a key means.
+#: Increment when the meaning of a key changes.
 SCHEMA_VERSION = 1
 
 
@@ -30,7 +30,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it that was given, as JSON."""
+        """Return all fields that were set, as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -39,7 +39,7 @@ class ModelRecord(_Record):
 
     Attributes:
         identity: everything that can change an answer.
-        metadata: what is known of the loaded model: parameters, device, peak memory …
+        metadata: facts about the loaded model: parameters, device, peak memory …
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelRecord(_Record):
 
 
 class SkippedRow(_Record):
-    """A row of the data set that could not be read."""
+    """An unreadable row of the data set."""
 
     where: str
     reason: str
@@ -59,8 +59,8 @@ class DataRecord(_Record):
 
     Attributes:
         fingerprint: a hash of labels, ids and contents.
-        labels: the class names; empty where there are none.
-        background: the label that stands for "none of the others".
+        labels: the class names, if any.
+        background: the label that means "none of the others".
     """
 
     name: str
@@ -74,7 +74,7 @@ class DataRecord(_Record):
 
 
 class ProtocolRecord(_Record):
-    """The protocol of a run; ``title`` is how the user named it, options and all."""
+    """The protocol of a run; ``title`` is the user's name for it, with options."""
 
     name: str
     title: str
@@ -82,7 +82,7 @@ class ProtocolRecord(_Record):
 
 
 class PlanRecord(_Record):
-    """What a user asked for, as far as names can say it: enough to resume the run."""
+    """The user's request, if it can be expressed by names: enough to resume the run."""
 
     models: tuple[str, ...]
     data: tuple[str, ...]
@@ -101,10 +101,10 @@ class RunManifest(_Record):
     Attributes:
         snellen: the version.
         scorers: the identities of scorers with models.
-        cache_salt: of a fresh run; empty where cached responses may be used.
-        specification: a hash of what the run is.
-        rescored: the run whose stored answers were read again.
-        sink: the folder or bucket of Parquet files that holds its answers, if not the database.
+        cache_salt: of a fresh run; empty if cached responses may be used.
+        specification: a hash of the run's identity.
+        rescored: the run whose stored answers were parsed again.
+        sink: the folder or bucket of Parquet files with its answers, if they are not in the database.
         stopped: why it stopped early.
     """
 
@@ -132,7 +132,7 @@ class RunManifest(_Record):
 
 
 class Figure(_Record):
-    """A score over the samples of a run, with its 95% interval where it has one."""
+    """A score over the samples of a run, with its 95% interval, if it has one."""
 
     value: float
     low: float | None = None
@@ -141,7 +141,7 @@ class Figure(_Record):
 
 
 class Bounds(_Record):
-    """The least and the most that a score can be."""
+    """The minimum and maximum that a score can have."""
 
     low: float
     high: float
@@ -155,12 +155,12 @@ class Category(_Record):
 
 
 class RunMetrics(BaseModel):
-    """The figures of a run. Scores stand under their own names (:meth:`figure`).
+    """The metrics of a run. Scores are fields with their own names (:meth:`figure`).
 
     Attributes:
-        primary: the score by which runs are ranked.
+        primary: the score that runs are ranked by.
         scores: the names of all scores that are means over samples.
-        accuracy_bounds: if the samples without the outcome ok were all wrong, or all right.
+        accuracy_bounds: if all samples without the outcome ok were wrong, or right.
         protocol: the protocol's own figures.
         latency_median, latency_p95: seconds per request.
         cost, scoring_cost: in US dollars.
@@ -200,24 +200,24 @@ class RunMetrics(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_unknown(cls, given: Any) -> Any:
-        """A score whose value is not known (null, once not a number) is none."""
+        """Drop scores whose value is unknown (null, originally NaN)."""
         if not isinstance(given, dict):
             return given
         return {k: None if isinstance(v, dict) and v.get("value", 0) is None else v for k, v in given.items()}
 
     def figure(self, name: str) -> Figure | None:
-        """A score by its name; None where the run has none of that name."""
+        """Return a score by its name; None if the run has none."""
         return (self.model_extra or {}).get(name)
 
     def figures(self) -> dict[str, Figure]:
-        """All scores by name."""
+        """Return all scores by name."""
         return {name: figure for name, figure in (self.model_extra or {}).items() if figure is not None}
 
     def __getitem__(self, name: str) -> Figure:
-        """A score by its name.
+        """Return a score by its name.
 
         Raises:
-            KeyError: the run has none of that name.
+            KeyError: the run has no such score.
         """
         figure = self.figure(name)
         if figure is None:
@@ -225,5 +225,5 @@ class RunMetrics(BaseModel):
         return figure
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it that was given, as JSON."""
+        """Return all fields that were set, as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)

@@ -1,8 +1,10 @@
-"""A run's samples, predictions and answers in Parquet files of their own, for runs that no database should
-hold: a shard is written whole or not at all, by whoever examined it, and read a page at a time.
+"""A run's samples, predictions and answers in its own Parquet files, for runs too large for a database. Each
+shard is
+written atomically by the worker that evaluated it, and read page by page.
 
-``URL/RUN/000000000000-000000000256.parquet`` holds the samples at the positions 0 to 255 of the data set, in
-order, one row each. Other tools read them as they are: ``SELECT outcome, count(*) FROM 'URL/RUN/*.parquet'``.
+``URL/RUN/000000000000-000000000256.parquet`` holds the samples at positions 0 to 255 of the data set, in
+order, one
+row each. Other tools can read them directly: ``SELECT outcome, count(*) FROM 'URL/RUN/*.parquet'``.
 """
 
 from __future__ import annotations
@@ -28,23 +30,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ParquetRun", "ParquetShard", "file_size", "parquet_url", "shard_size"]
 
-#: Shards for each replica at least, so that none waits long for the last one.
+#: The least number of shards per replica, so that none waits long for the last one.
 SHARDS = 8
-#: Batches that a shard has at most, since what is told of it is told once it is done …
+#: The most batches per shard, since progress is reported per shard …
 BATCHES = 16
-#: … unless there would be more shards than Ray Data handles with ease.
+#: … unless there would be more shards than Ray Data handles well.
 MOST = 10_000
-#: Rows of a file that are in memory at once.
+#: Rows of a file in memory at a time.
 PAGE = 500
-#: Columns of a sample itself.
+#: Columns of a sample.
 _SAMPLE = ("id", "position", "label", "images", "content")
-#: Columns of a row, and of an answer, that are kept as JSON, as their keys differ from data set to data set.
+#: Columns of a row, and of an answer, stored as JSON because their keys vary between data sets.
 _JSON = ("content", "details", "metrics")
 _REPLY_JSON = ("request", "scores", "meta")
 
 
 def shard_size(n: int, batch: int, replicas: int) -> int:
-    """How many of ``n`` samples make a shard: whole batches.
+    """Return the number of samples per shard: whole batches.
 
     >>> shard_size(300, 16, 4), shard_size(50_000, 16, 4), shard_size(10_000_000, 16, 4)
     (16, 256, 1008)
@@ -54,16 +56,16 @@ def shard_size(n: int, batch: int, replicas: int) -> int:
 
 
 def file_size(n: int) -> int:
-    """How many of ``n`` samples lie in a file: whoever writes it, since others may go on."""
+    """Return the number of samples per file, independent of the writer, since another may resume."""
     return shard_size(n, 16, 4)
 
 
 def parquet_url(sink: str) -> str:
-    """The folder that ``parquet:URL`` names, an absolute one where it is on this machine.
+    """Return the folder in ``parquet:URL``, as an absolute path if it is local.
 
     Raises:
-        BadOption: it names none, or one in a scheme that is not known here, or holds a key.
-        MissingExtra: a package that it needs is not installed.
+        BadOption: it is missing, has an unknown scheme, or contains a key.
+        MissingExtra: a required package is not installed.
     """
     scheme, _, url = sink.partition(":")
     if scheme != "parquet" or not url:
@@ -73,19 +75,19 @@ def parquet_url(sink: str) -> str:
         )
     if redact(url) != url:
         raise BadOption(
-            f"--sink parquet:{redact(url)} is not allowed: keys do not belong into an address. Give them as "
-            "the storage's own client takes them, by its variables or files."
+            f"--sink parquet:{redact(url)} is not allowed: URLs must not contain keys. Provide keys as "
+            "the storage's own client expects them, in its environment variables or files."
         )
     files, path = _opened(url)
     return str(Path(path).resolve()) if _is_here(files) else url
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    """The file system that an address is in, and the path there.
+    """Return the file system of a URL, and the path on it.
 
     Raises:
-        BadOption: an address of no known kind.
-        MissingExtra: a package that it needs is not installed.
+        BadOption: a URL of an unknown kind.
+        MissingExtra: a required package is not installed.
     """
     require("pyarrow", "ray", "A run in Parquet files")
     fsspec: Any = require("fsspec", "ray", "A run in Parquet files")
@@ -102,17 +104,17 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _is_here(files: Any) -> bool:
-    """Whether a file system is that of this machine."""
+    """Return whether a file system is local."""
     return "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol)
 
 
 def _packed(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The row with these columns as JSON."""
+    """Return the row with these columns encoded as JSON."""
     return {**row, **{name: json.dumps(row[name]) for name in names}}
 
 
 def _unpacked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The row with those of these columns that it has read from JSON."""
+    """Return the row with these columns decoded from JSON."""
     return {**row, **{name: json.loads(row[name]) for name in names if name in row}}
 
 
@@ -152,12 +154,12 @@ class ParquetRun:
     """The shards of a run.
 
     Args:
-        url: the folder above that of the run, as fsspec names it: a path, ``s3://…``, ``gs://…``.
-        run: whose they are.
-        count: how many there are at least, where the run is finished.
+        url: the parent folder, in fsspec's notation: a path, ``s3://…``, ``gs://…``.
+        run: the run's id.
+        count: the least number of shards, if the run is finished.
 
     Raises:
-        MissingExtra: pyarrow, or what reads such an address, is not installed.
+        MissingExtra: pyarrow, or the client for such a URL, is not installed.
     """
 
     def __init__(self, url: str, run: str, count: int = 0) -> None:
@@ -166,16 +168,16 @@ class ParquetRun:
         self._folder = f"{path.rstrip('/')}/{run}"
 
     def has(self, name: str) -> bool:
-        """Whether there is a shard of this name."""
+        """Return whether a shard with this name exists."""
         with self._explained("read"):
             self._files.invalidate_cache()  # others write here too
             return bool(self._files.exists(f"{self._folder}/{name}"))
 
     def names(self) -> list[str]:
-        """The shards that there are, in the order of the data set; other files are none of ours.
+        """Return the existing shards in the order of the data set; other files are ignored.
 
         Raises:
-            StoreError: they cannot be read, or some of a finished run's are not here.
+            StoreError: they cannot be read, or some of a finished run's are missing.
         """
         with self._explained("read"):
             self._files.invalidate_cache()  # others write here too
@@ -186,17 +188,17 @@ class ParquetRun:
         if len(known) < self.count:
             raise StoreError(
                 f"{redact(self.url)}: {self.count - len(known)} of {self.count} shards of {self.run} are not "
-                "here, so nothing of it can be told. Put them back where they were."
+                "here, so the run cannot be read. Put them back."
             )
         return known
 
     @staticmethod
     def name(start: int, stop: int) -> str:
-        """What the shard of these positions is called."""
+        """Return the name of the shard with these positions."""
         return f"{start:012d}-{stop:012d}.parquet"
 
     def write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a shard; it appears whole, or stays as it was.
+        """Write a shard atomically.
 
         Raises:
             StoreError: it cannot be written.
@@ -209,7 +211,7 @@ class ParquetRun:
         pq.write_table(table, buffer, compression="zstd")
         path = f"{self._folder}/{name}"
         with self._explained("written"):
-            # Object stores show a file once it is whole; a file system shows what is being written.
+            # Object stores show a file only when it is complete; a file system shows partial writes.
             if _is_here(self._files):
                 write_atomic(Path(path), buffer.getvalue())
             else:
@@ -217,7 +219,7 @@ class ParquetRun:
                 self._files.pipe_file(path, buffer.getvalue())
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The rows of a shard, a page in memory at a time."""
+        """Yield the rows of a shard, with one page in memory at a time."""
         import pyarrow.parquet as pq
 
         with self._explained("read"), self._files.open(f"{self._folder}/{name}", "rb") as file:
@@ -226,12 +228,12 @@ class ParquetRun:
                     yield _unpacked(row, _JSON)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows with the answers behind them, in the order of the data set."""
+        """Yield all rows with their responses, in the order of the data set."""
         for name in self.names():
             yield from self.read(name)
 
     def answers(self) -> Iterator[CacheEntry]:
-        """All answers, to be remembered."""
+        """Yield all responses, for the cache."""
         for row in self.rows():
             for packed in row["replies"]:
                 reply = _unpacked(packed, _REPLY_JSON)
@@ -240,7 +242,7 @@ class ParquetRun:
     # ── what a store asks of a run (see snellen.storage.sql_run.RunStorage) ───────────────────
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
-        """Rows without the answers, in the order of the data set; or the one at a position."""
+        """Yield rows without responses, in the order of the data set; or only the one at a position."""
         columns = [name for name in _schema().names if name not in ("content", "replies")]
         for name in self.names():
             start, stop = map(int, name.partition(".")[0].split("-"))
@@ -249,40 +251,40 @@ class ParquetRun:
                 yield from (row for row in rows if position is None or row["position"] == position)
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """Rows of the samples alone."""
+        """Yield rows of samples only."""
         for name in self.names():
             for row in self.read(name, _SAMPLE):
                 yield {"run": self.run, **row}
 
     def sample(self, id: str) -> dict[str, Any]:
-        """The row of one sample.
+        """Return the row of one sample.
 
         Raises:
-            UnknownName: there is none of that id.
+            UnknownName: no such id.
         """
         if (row := self._of(id)) is None:
             raise UnknownName(f"{self.run} has no sample {id!r}.")
         return {"run": self.run, **{name: row[name] for name in _SAMPLE}}
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """Whole rows with the answers behind them."""
+        """Yield complete rows with their responses."""
         for row in self.rows():
             yield row, _replies_of(row)
 
     def replies(self, id: str) -> list[Response]:
-        """The answers behind one sample's prediction, in the order of asking."""
+        """Return the responses behind a sample's prediction, in the order of the requests."""
         row = self._of(id)
         return [] if row is None else _replies_of(row)
 
     def _of(self, id: str) -> dict[str, Any] | None:
-        """The whole row of a sample: ids alone are read until it is found."""
+        """Return the complete row of a sample, reading only ids until it is found."""
         for name in self.names():
             if any(row["id"] == id for row in self.read(name, ["id"])):
                 return next(row for row in self.read(name) if row["id"] == id)
         return None
 
-    def neighbours(self, position: int) -> tuple[int | None, int | None]:
-        """The positions of the samples before and after one."""
+    def neighbors(self, position: int) -> tuple[int | None, int | None]:
+        """Return the positions of the previous and next sample."""
         before = None
         for name in self.names():
             for row in self.read(name, ["position"]):
@@ -293,7 +295,7 @@ class ParquetRun:
         return before, None
 
     def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Put the scores of samples in place of those that they had, shard by shard."""
+        """Replace the scores of samples, shard by shard."""
         for name in self.names():
             rows = list(self.read(name))
             if any(row["id"] in metrics for row in rows):
@@ -303,19 +305,21 @@ class ParquetRun:
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Whatever a file system raises, as one of ours."""
+        """Turn any error of a file system into one of ours."""
         try:
             yield
         except Exception as error:
             raise StoreError(
-                f"{redact(self.url)}: the shards of {self.run} cannot be {what} ({reason_of(error)}). What "
-                "was written before is kept; mend the cause and run the same command again."
+                f"{redact(self.url)}: the shards of {self.run} cannot be {what} ({reason_of(error)}). "
+                "Everything "
+                "written before is saved; fix this and rerun the same command."
             ) from error
 
 
 class ParquetShard:
-    """A sink in memory (see :class:`snellen.engine.recorder.ResultSink`) of the samples of one shard, begun
-    with what its file holds.
+    """A sink in memory (see :class:`snellen.engine.recorder.ResultSink`) for the samples of one shard,
+    initialized from its
+    file.
     """
 
     def __init__(self, shards: ParquetRun, start: int, stop: int) -> None:
@@ -339,11 +343,11 @@ class ParquetShard:
         return kept
 
     def examined(self, ids: Sequence[str]) -> set[str]:
-        """Which of these samples have a prediction already (one with an error does not count)."""
+        """Return those of these samples that have a prediction (errors do not count)."""
         return {id for id in ids if id in self._rows and self._rows[id]["outcome"] not in RETRIED}
 
     def record(self, rows: RunRows) -> None:
-        """Take in what came of some samples."""
+        """Add results of samples."""
         self._news = True
         about = {row["id"]: row for row in rows.samples}
         for row in rows.predictions:
@@ -359,11 +363,11 @@ class ParquetShard:
 
     @property
     def file(self) -> str | None:
-        """What its file is called; None while there is nothing in it."""
+        """The name of its file; None while it is empty."""
         return self._name if self._rows else None
 
     def write(self, after: float = 0.0) -> None:
-        """Put everything into the file, if there is anything new, and it was last done so many seconds ago.
+        """Write everything to the file if there is anything new and the last write was this many seconds ago.
 
         Raises:
             StoreError: it cannot be written.
@@ -379,6 +383,6 @@ def _reply(row: Mapping[str, Any]) -> Response:
 
 
 def _replies_of(row: Mapping[str, Any]) -> list[Response]:
-    """The answers behind the prediction of a row, in the order of asking."""
+    """Return the responses behind the prediction of a row, in the order of the requests."""
     known = {reply["key"]: _reply(reply) for reply in row["replies"]}
     return [known[key] for key in row["responses"] if key in known]

@@ -1,4 +1,4 @@
-"""Samples, predictions and answers as the rows that are stored: plain values that JSON can hold."""
+"""Convert samples, predictions and answers to stored rows: plain values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from snellen.types import Outcome, Prediction, Response, Sample, Score
 
 __all__ = ["RETRIED", "CacheEntry", "RunRows", "SampleResult", "response_of", "response_row", "written"]
 
-#: Outcomes of predictions that are asked again when a run is resumed.
+#: Outcomes that are retried when a run is resumed.
 RETRIED = frozenset({Outcome.ERROR})
 
 
 class CacheEntry(NamedTuple):
-    """A response on its way into the memory."""
+    """A response to be stored in the cache."""
 
     key: str
     model: str
@@ -26,7 +26,7 @@ class CacheEntry(NamedTuple):
 
 
 class SampleResult(NamedTuple):
-    """What came of one sample."""
+    """The result for one sample."""
 
     position: int
     sample: Sample
@@ -37,22 +37,22 @@ class SampleResult(NamedTuple):
 
 
 class RunRows(NamedTuple):
-    """What came of some samples, as rows of the tables ``samples`` and ``predictions``."""
+    """Results as rows of the tables ``samples`` and ``predictions``."""
 
     samples: list[dict[str, Any]]
     predictions: list[dict[str, Any]]
 
 
 def written(run: str, findings: Sequence[SampleResult]) -> RunRows:
-    """Findings as rows, in the order of the samples' ids: two that write the same in different orders would
-    wait for each other.
+    """Convert results to rows, sorted by sample id: two writers with different orders would wait for each
+    other.
     """
     ordered = sorted(findings, key=lambda finding: finding.sample.id)
     return RunRows([_sample_row(run, f) for f in ordered], [_prediction_row(run, f) for f in ordered])
 
 
 def _content(sample: Sample) -> dict[str, Any]:
-    """What reading a stored answer again may need, as JSON (what is none of it is shown as text)."""
+    """Return what parsing a stored answer again may need, as JSON (other values become text)."""
     content = {
         "background": sample.background,
         "synonyms": {key: list(names) for key, names in sample.synonyms.items()},
@@ -61,7 +61,7 @@ def _content(sample: Sample) -> dict[str, Any]:
         "answers": list(sample.answers),
         "references": list(sample.references),
         "regions": [asdict(region) for region in sample.regions],
-        # Where a region lies is told by the size of the image alone, once the image is gone.
+        # Without the image, a region can only be located if the image's size is known.
         "sizes": [image.size for image in sample.images] if sample.regions else [],
         "meta": dict(sample.meta),
     }
@@ -75,7 +75,7 @@ def _finite(value: float) -> float | None:
 
 
 def response_row(row: CacheEntry) -> dict[str, Any]:
-    """An answer as a row of the table ``responses``, without when it was written."""
+    """Convert an answer to a row of the table ``responses``, without its time."""
     reply = row.response
     return {
         "key": row.key,
@@ -95,7 +95,7 @@ def response_row(row: CacheEntry) -> dict[str, Any]:
 
 
 def response_of(row: Mapping[Any, Any]) -> Response:
-    """The answer that a row holds."""
+    """Convert a row to an answer."""
     return Response(
         row["text"],
         scores=tuple(Score(-math.inf if value is None else value, n) for value, n in row["scores"]),

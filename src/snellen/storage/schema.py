@@ -1,4 +1,4 @@
-"""The tables of a workspace: runs and what was answered; the arena's battles and votes."""
+"""The tables of a workspace: runs, answers, and the arena's battles and votes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     "votes",
 ]
 
-#: Written into the database; to be raised by whoever changes a table.
+#: Stored in the database; increment it when a table changes.
 SCHEMA_VERSION = 1
 #: The columns of :meth:`Store.frame` that every protocol has.
 COLUMNS = (
@@ -48,8 +48,8 @@ runs = sa.Table(
     sa.Column("created", sa.String, nullable=False, index=True),
     sa.Column("updated", sa.String, nullable=False, index=True),
     sa.Column("status", sa.String, nullable=False),  # running, stopped, finished
-    sa.Column("n_new", sa.Integer, nullable=False, default=0),  # samples that asked the model anew
-    sa.Column("seconds", sa.Float, nullable=False, default=0.0),  # that it took to examine those
+    sa.Column("n_new", sa.Integer, nullable=False, default=0),  # samples that called the model
+    sa.Column("seconds", sa.Float, nullable=False, default=0.0),  # the time that those took
     sa.Column("manifest", sa.JSON, nullable=False),
     sa.Column("metrics", sa.JSON),
 )
@@ -60,7 +60,7 @@ samples = sa.Table(
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("label", sa.String),
-    sa.Column("images", sa.JSON, nullable=False),  # their sha256
+    sa.Column("images", sa.JSON, nullable=False),  # their SHA-256 hashes
     sa.Column("content", sa.JSON, nullable=False),  # question, choices, references, meta …
 )
 predictions = sa.Table(
@@ -74,8 +74,8 @@ predictions = sa.Table(
     sa.Column("questions", sa.Integer, nullable=False),
     sa.Column("ranking", sa.JSON, nullable=False),
     sa.Column("details", sa.JSON, nullable=False),
-    sa.Column("responses", sa.JSON, nullable=False),  # keys, in the order of asking
-    sa.Column("metrics", sa.JSON, nullable=False, server_default="{}"),  # how good it is, by name
+    sa.Column("responses", sa.JSON, nullable=False),  # keys, in the order of the requests
+    sa.Column("metrics", sa.JSON, nullable=False, server_default="{}"),  # scores by name
 )
 responses = sa.Table(
     "responses",
@@ -96,7 +96,7 @@ responses = sa.Table(
     sa.Column("meta", sa.JSON, nullable=False, server_default="{}"),
 )
 
-#: What the whole workspace shares: the salt of voters' ids.
+#: Values shared by the whole workspace: the salt of voters' ids.
 settings = sa.Table(
     "settings",
     metadata,
@@ -109,13 +109,13 @@ battles = sa.Table(
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("created", sa.String, nullable=False, index=True),
     sa.Column("voter", sa.String, nullable=False, index=True),  # a salted hash
-    sa.Column("source", sa.String, nullable=False),  # live, runs, or what it was imported from
-    sa.Column("item", sa.String, nullable=False, index=True),  # the same for all who are shown the same
+    sa.Column("source", sa.String, nullable=False),  # live, runs, or the source of an import
+    sa.Column("item", sa.String, nullable=False, index=True),  # the same for everyone who sees the same
     sa.Column("left", sa.String, nullable=False),
     sa.Column("right", sa.String, nullable=False),
-    sa.Column("propensity", sa.Float, nullable=False),  # of this pair, when it was drawn
+    sa.Column("propensity", sa.Float, nullable=False),  # of this pair when it was drawn
     sa.Column("repeats", sa.String, sa.ForeignKey("battles.id")),  # an earlier battle of the same voter
-    sa.Column("images", sa.JSON, nullable=False),  # their sha256
+    sa.Column("images", sa.JSON, nullable=False),  # their SHA-256 hashes
     sa.Column("content", sa.JSON, nullable=False),  # sample, truth, who is right …
     sa.Index("battles_by_pair", "left", "right"),
 )
@@ -137,7 +137,7 @@ arena_answers = sa.Table(
     sa.Column("outcome", sa.String, nullable=False),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("leak", sa.String, nullable=False),  # the words that gave away who wrote it
+    sa.Column("leak", sa.String, nullable=False),  # the words that reveal its author
     sa.Column("created", sa.String, nullable=False),
     sa.ForeignKeyConstraint(["battle", "turn"], ["turns.battle", "turns.number"]),
     sa.Index(
@@ -147,8 +147,8 @@ arena_answers = sa.Table(
         postgresql_where=sa.text("leak <> ''"),
     ),
 )
-#: Votes form a chain for each battle and voter: a vote (0), an undo of it (1), another vote (2) … The
-#: database itself refuses a second vote, and to change or remove any.
+#: Votes form a chain per battle and voter: a vote (0), its undo (1), another vote (2) … The
+#: database itself refuses a second vote, and any change or deletion.
 votes = sa.Table(
     "votes",
     metadata,
@@ -158,7 +158,7 @@ votes = sa.Table(
     sa.Column("supersedes", sa.Integer),
     sa.Column("choice", sa.String, nullable=False),  # left, right, tie, both_bad, undo
     sa.Column("reasons", sa.JSON, nullable=False),
-    sa.Column("turn", sa.Integer, nullable=False),  # the last one that was seen
+    sa.Column("turn", sa.Integer, nullable=False),  # the last one seen
     sa.Column("left", sa.String, nullable=False),
     sa.Column("right", sa.String, nullable=False),
     sa.Column("propensity", sa.Float, nullable=False),
@@ -179,14 +179,14 @@ reveals = sa.Table(
     sa.Column("created", sa.String, nullable=False),
 )
 
-#: What makes votes append-only, by dialect.
+#: Statements that make votes append-only, by dialect.
 _APPEND_ONLY = {
     "sqlite": [
         f"CREATE TRIGGER votes_no_{what.lower()} BEFORE {what} ON votes "
         "BEGIN SELECT RAISE(ABORT, 'votes are append-only'); END"
         for what in ("UPDATE", "DELETE")
     ]
-    # REPLACE deletes without a trigger: what is there already is left alone before that.
+    # REPLACE deletes without a trigger, so existing rows are protected before it.
     + [
         "CREATE TRIGGER votes_no_replace BEFORE INSERT ON votes WHEN EXISTS (SELECT 1 FROM votes WHERE "
         "battle = NEW.battle AND voter = NEW.voter AND number = NEW.number) BEGIN SELECT RAISE(IGNORE); END"

@@ -1,5 +1,6 @@
-"""What a run holds: its samples, what came of each, and the answers behind it. They lie in the workspace's
-database, or in files of the run's own (:class:`snellen.storage.parquet_run.ParquetRun`).
+"""The contents of a run: samples, predictions and answers, in the workspace's database or in the run's own
+files
+(:class:`snellen.storage.parquet_run.ParquetRun`).
 """
 
 from __future__ import annotations
@@ -20,56 +21,56 @@ T = TypeVar("T")
 
 
 class RunStorage(Protocol):
-    """What a store asks of a run, wherever it lies. Rows come in the order of the data set, a page in memory
+    """The interface of a run's contents. Rows come in the order of the data set, with one page in memory
     at a time.
     """
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """Rows of the samples alone."""
+        """Yield rows of samples only."""
         ...
 
     def sample(self, id: str) -> dict[str, Any]:
-        """The row of one sample.
+        """Return the row of one sample.
 
         Raises:
-            UnknownName: there is none of that id.
+            UnknownName: no such id.
         """
         ...
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
-        """Rows of samples with their predictions; or the one at a position."""
+        """Yield rows of samples with their predictions; or only the one at a position."""
         ...
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """Findings with the responses behind them."""
+        """Yield rows with predictions and the underlying responses."""
         ...
 
     def replies(self, id: str) -> list[Response]:
-        """The responses behind one sample's prediction, in the order of asking."""
+        """Return the responses behind a sample's prediction, in the order of the requests."""
         ...
 
-    def neighbours(self, position: int) -> tuple[int | None, int | None]:
-        """The positions of the samples before and after one."""
+    def neighbors(self, position: int) -> tuple[int | None, int | None]:
+        """Return the positions of the previous and next sample."""
         ...
 
     def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Put the scores of samples in place of those that they had."""
+        """Replace the scores of samples."""
         ...
 
 
 class Queryable(Protocol):
-    """What reading a run needs of its store."""
+    """What reading a run needs from its store."""
 
     def do(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run a transaction, again where that may help."""
+        """Run a transaction, retrying if that may help."""
         ...
 
     def stream(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
-        """Rows of a query, a page in memory at a time."""
+        """Yield rows of a query, with one page in memory at a time."""
         ...
 
     def get(self, keys: Sequence[str]) -> dict[str, Response]:
-        """Cached responses by key."""
+        """Return cached responses by key."""
         ...
 
 
@@ -80,16 +81,16 @@ class SqlRun:
         self._store, self.run = store, run
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """Rows of the samples alone."""
+        """Yield rows of samples only."""
         return self._store.stream(
             sa.select(samples).where(samples.c.run == self.run).order_by(samples.c.position)
         )
 
     def sample(self, id: str) -> dict[str, Any]:
-        """The row of one sample.
+        """Return the row of one sample.
 
         Raises:
-            UnknownName: there is none of that id.
+            UnknownName: no such id.
         """
         query = sa.select(samples).where(samples.c.run == self.run, samples.c.id == id)
         row = self._store.do(lambda connection: connection.execute(query).mappings().one_or_none())
@@ -98,7 +99,7 @@ class SqlRun:
         return dict(row)
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
-        """Rows of samples with their predictions; or the one at a position."""
+        """Yield rows of samples with their predictions; or only the one at a position."""
         query = (
             sa.select(
                 samples.c.id,
@@ -122,7 +123,7 @@ class SqlRun:
         return self._store.stream(query)
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """Findings with the responses behind them."""
+        """Yield rows with predictions and the underlying responses."""
         findings = self.findings()
         while page := list(islice(findings, 200)):
             known = self._store.get([key for row in page for key in row["responses"]])
@@ -130,7 +131,7 @@ class SqlRun:
                 yield row, [known[key] for key in row["responses"] if key in known]
 
     def replies(self, id: str) -> list[Response]:
-        """The responses behind one sample's prediction, in the order of asking."""
+        """Return the responses behind a sample's prediction, in the order of the requests."""
         query = sa.select(predictions.c.responses).where(
             predictions.c.run == self.run, predictions.c.sample == id
         )
@@ -138,15 +139,15 @@ class SqlRun:
         known = self._store.get(keys)
         return [known[key] for key in keys if key in known]
 
-    def neighbours(self, position: int) -> tuple[int | None, int | None]:
-        """The positions of the samples before and after one."""
+    def neighbors(self, position: int) -> tuple[int | None, int | None]:
+        """Return the positions of the previous and next sample."""
         here, of_run = samples.c.position, samples.c.run == self.run
         before = sa.select(sa.func.max(here)).where(of_run, here < position)
         after = sa.select(sa.func.min(here)).where(of_run, here > position)
         return self._store.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
 
     def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Put the scores of samples in place of those that they had."""
+        """Replace the scores of samples."""
         change = (
             sa.update(predictions)
             .where(predictions.c.run == self.run, predictions.c.sample == sa.bindparam("of"))

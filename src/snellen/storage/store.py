@@ -1,11 +1,12 @@
 """The workspace: a database and small previews of images.
 
-Tables: ``runs`` (a manifest each), ``samples`` and ``predictions`` (of runs), ``responses`` (shared by
-all runs, under a key of everything that can change an answer). Written as it goes: what was answered
-stays, whatever happens next.
+Tables: ``runs`` (with a manifest each), ``samples`` and ``predictions`` (of runs), ``responses`` (shared by
+all runs,
+under a key of everything that can change an answer). Results are written as they arrive, so that answers
+survive
+whatever happens next.
 
-Long: one class is all that others see of a workspace; its back ends, rows and files have their
-own modules.
+Long: a single class is the interface of a workspace; its back ends, rows and files have their own modules.
 """
 
 from __future__ import annotations
@@ -53,17 +54,17 @@ FOLDER = "snellen-workspace"
 
 
 def default_workspace() -> str:
-    """``$SNELLEN_DB`` (an address), ``$SNELLEN_WORKSPACE`` (a folder or an address), or
+    """Return ``$SNELLEN_DB`` (a URL), ``$SNELLEN_WORKSPACE`` (a folder or a URL), or
     ``./snellen-workspace``.
     """
     return os.environ.get("SNELLEN_DB") or os.environ.get("SNELLEN_WORKSPACE") or FOLDER
 
 
 def is_address(where: Path | str) -> bool:
-    """Whether a workspace is a database elsewhere.
+    """Return whether a workspace is a remote database.
 
     Raises:
-        BadOption: an address of something else.
+        BadOption: a URL of another kind.
     """
     scheme, separator, _ = str(where).partition("://")
     if not separator or not isinstance(where, str):
@@ -79,9 +80,10 @@ class Store:
     """An open workspace.
 
     Args:
-        where: a folder, which is made when it is not there; or ``postgresql://USER@HOST/NAME``, whose
-            previews lie in the folder ``$SNELLEN_FILES`` (by default ``./snellen-workspace``).
-        create: if False, a folder that is no workspace is refused instead.
+        where: a folder, created if necessary; or ``postgresql://USER@HOST/NAME``, whose previews are in the
+            folder
+            ``$SNELLEN_FILES`` (default: ``./snellen-workspace``).
+        create: if False, refuse a folder that is not a workspace.
 
     Raises:
         StoreError: the folder or its database cannot be used.
@@ -99,21 +101,21 @@ class Store:
         path = self.folder / "snellen.db"
         if not create and not address and not path.exists():
             raise UnknownName(
-                f"{self.folder}: no workspace here, so no runs. Examine something first "
-                "(snellen demo), or name another folder with --workspace."
+                f"{self.folder}: not a workspace, so it has no runs. Evaluate something first "
+                "(snellen demo), or set another folder with --workspace."
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreError(
-                f"{self.folder}: no workspace can be made here ({error.strerror}). "
+                f"{self.folder}: a workspace cannot be created here ({error.strerror}). "
                 "Choose another folder with --workspace."
             ) from error
         self.database: Database = Postgres(str(where)) if address else Sqlite(path)
         self._sinks: dict[str, ParquetRun | None] = {}
-        #: What opens the same workspace again.
+        #: The argument that opens the same workspace again.
         self.where = str(where) if address else str(self.folder.resolve())
-        #: What the workspace is called in messages.
+        #: The workspace's name in messages.
         self.name = self.database.name if address else str(self.folder)
         with self._explained():
             self.database.make()
@@ -121,14 +123,14 @@ class Store:
 
     @property
     def option(self) -> str:
-        """What a command takes besides to find this workspace: nothing where it is the usual one."""
+        """Return the option that tells a command this workspace; empty for the default one."""
         usual = default_workspace()
         if self.where == (usual if is_address(usual) else str(Path(usual).expanduser().resolve())):
             return ""
         return f" --workspace {shlex.quote(self.name)}"
 
     def do(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do work in a transaction (see :meth:`snellen.storage.backends.Database.transact`).
+        """Run a transaction (see :meth:`snellen.storage.backends.Database.transact`).
 
         Raises:
             StoreError: the database refused.
@@ -142,28 +144,27 @@ class Store:
             yield
         except (sa.exc.DatabaseError, sa.exc.InterfaceError) as error:
             raise StoreError(
-                f"{self.name}: the workspace's database refused ({redact(str(error.orig)).strip()}). What "
-                "was answered before is kept; mend the cause and run the same command again."
+                f"{self.name}: the workspace's database reported an error "
+                f"({redact(str(error.orig)).strip()}). "
+                "Answers so far are saved; fix this and rerun the same command."
             ) from error
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self.database.engine.dispose()
 
     # ── memory ──────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, keys: Sequence[str]) -> dict[str, Response]:
-        """The responses that are remembered under these keys."""
+        """Return the cached responses with these keys."""
         return self.do(lambda connection: _recall(connection, keys))
 
     def put(self, rows: Sequence[CacheEntry]) -> dict[str, Response]:
-        """Commit responses. One that is there already (another process was faster) stays as it is, and is
-        returned.
-        """
+        """Commit responses. An existing one (another process was faster) is kept and returned."""
         if not rows:
             return {}
         now = timestamp()
-        # In one order everywhere: two that write the same in different orders would wait for each other.
+        # Always in the same order: two writers with different orders would wait for each other.
         unique = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
         values = [{**response_row(row), "created": now} for row in unique]
         new = self.database.insert(responses).on_conflict_do_nothing().returning(responses.c.key)
@@ -177,7 +178,7 @@ class Store:
     # ── runs ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, name: str, digest: str, manifest: Mapping[str, Any]) -> str:
-        """The id of the run of this digest: the one that is there, or a new one ``name-xxxxxx``."""
+        """Return the id of the run with this digest: the existing one, or a new one ``name-xxxxxx``."""
         now = timestamp()
         query = sa.select(runs.c.id).where(runs.c.digest == digest)
         row = {"digest": digest, "created": now, "updated": now, "status": "running"}
@@ -186,12 +187,12 @@ class Store:
         def write(connection: sa.Connection) -> str | None:
             if (known := connection.execute(query).scalar_one_or_none()) is not None:
                 return str(known)
-            for length in (6, 12, 64):  # longer only where two digests begin alike
+            for length in (6, 12, 64):  # longer only if two digests start alike
                 run = f"{name}-{digest[:length]}"
                 values = new.values(id=run, manifest=manifest, **row)
                 if connection.execute(values).scalar_one_or_none() is not None:
                     return run
-                # Another process may have begun the same run this very moment.
+                # Another process may have started the same run at this moment.
                 if (known := connection.execute(query).scalar_one_or_none()) is not None:
                     return str(known)
             return None
@@ -201,7 +202,7 @@ class Store:
         return begun
 
     def unfinished(self, specification: str, sink: str | None = None) -> str | None:
-        """The cache salt of the newest fresh run of a specification, and a sink, that is not finished."""
+        """Return the cache salt and sink of the newest unfinished fresh run of a specification."""
         query = sa.select(runs.c.manifest).where(runs.c.status != "finished").order_by(runs.c.updated.desc())
         for manifest in self.do(lambda connection: connection.execute(query).scalars().all()):
             same = manifest.get("specification") == specification and manifest.get("sink") == sink
@@ -210,7 +211,9 @@ class Store:
         return None
 
     def shards(self, run: str) -> ParquetRun | None:
-        """Where a run's samples, predictions and answers lie that are not in the database."""
+        """Return the location of a run's samples, predictions and answers, if they are not in the
+        database.
+        """
         if run not in self._sinks:
             manifest = self.run(run)["manifest"]
             sink, count = manifest.get("sink"), manifest.get("shards", 0)
@@ -218,7 +221,7 @@ class Store:
         return self._sinks[run]
 
     def examined(self, run: str, ids: Sequence[str]) -> set[str]:
-        """Which of these samples have a prediction already (one with an error does not count)."""
+        """Return those of these samples that have a prediction (errors do not count)."""
         query = sa.select(predictions.c.sample).where(
             predictions.c.run == run,
             predictions.c.sample.in_(ids),
@@ -229,11 +232,11 @@ class Store:
     def record(
         self, run: str, findings: Sequence[SampleResult], *, n_new: int = 0, seconds: float = 0.0
     ) -> None:
-        """Commit what came of some samples, and how long it took; a finding replaces an older one."""
+        """Commit results of samples, and how long they took; a new result replaces an older one."""
         self.write(run, written(run, findings), n_new=n_new, seconds=seconds)
 
     def write(self, run: str, rows: RunRows, *, n_new: int = 0, seconds: float = 0.0) -> None:
-        """Commit what came of some samples, as rows (see :meth:`record`)."""
+        """Commit results of samples as rows (see :meth:`record`)."""
         insert = self.database.insert
         new = insert(predictions)
         replaced = [c.name for c in predictions.columns if not c.primary_key]
@@ -254,25 +257,25 @@ class Store:
         self.do(write)
 
     def keep_metrics(self, run: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Commit the scores of samples, in place of those that they had."""
+        """Replace the scores of samples."""
         self.records(run).keep_metrics(metrics)
 
     def move(self, run: str, sink: str | None) -> None:
-        """Have a run that holds nothing yet put its samples elsewhere."""
+        """Relocate the samples of a run that is still empty."""
         manifest = {**self.run(run)["manifest"], "sink": sink}
         change = sa.update(runs).where(runs.c.id == run).values(manifest=manifest, updated=timestamp())
         self.do(lambda connection: connection.execute(change))
         self._sinks.pop(run, None)
 
     def forget(self, run: str) -> None:
-        """Take back a run that came to nothing; one that is finished stays."""
+        """Delete a run without results; a finished one is kept."""
         query = sa.delete(runs).where(runs.c.id == run, runs.c.status != "finished")
         self.do(lambda connection: connection.execute(query))
 
     def finish(
         self, run: str, metrics: Mapping[str, Any], manifest: Mapping[str, Any], status: str = "finished"
     ) -> None:
-        """Commit a run's figures; ``manifest`` replaces the one it began with."""
+        """Commit a run's metrics; ``manifest`` replaces its initial one."""
         change = sa.update(runs).where(runs.c.id == run)
         values = change.values(
             status=status, metrics=_jsonable(metrics), manifest=manifest, updated=timestamp()
@@ -280,17 +283,17 @@ class Store:
         self.do(lambda connection: connection.execute(values))
 
     def run(self, run: str) -> dict[str, Any]:
-        """A run's row, by its full id."""
+        """Return a run's row, by its full id."""
         query = sa.select(runs).where(runs.c.id == run)
         return self.do(lambda connection: dict(connection.execute(query).mappings().one()))
 
     def stamps(self) -> dict[str, str]:
-        """When each run was changed last, by id, the newest run last."""
+        """Return the time of each run's last change by id, newest run last."""
         query = sa.select(runs.c.id, runs.c.updated).order_by(runs.c.created, runs.c.id)
         return self.do(lambda connection: {row.id: row.updated for row in connection.execute(query)})
 
     def list_runs(self, ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """All runs, or those of these ids, the newest last."""
+        """Return all runs, or those with these ids, newest last."""
         query = sa.select(runs).order_by(runs.c.created, runs.c.id)
         if ids is not None:
             pages = [query.where(runs.c.id.in_(ids[i : i + 500])) for i in range(0, len(ids), 500)]
@@ -299,7 +302,7 @@ class Store:
         return self.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def find(self, name: str) -> str:
-        """The full id that a unique prefix, or ``@last``, stands for.
+        """Return the full id for a unique prefix, or for ``@last``.
 
         Raises:
             UnknownName: none, or several.
@@ -315,26 +318,27 @@ class Store:
             return matches[0]
         if matches:
             raise UnknownName(
-                f"{name!r} begins the ids of {len(matches)} runs: {', '.join(matches[:5])}"
-                f"{' …' if len(matches) > 5 else ''}. Give more of one."
+                f"{name!r} matches {len(matches)} runs: {', '.join(matches[:5])}"
+                f"{' …' if len(matches) > 5 else ''}. Give a longer prefix."
             )
         known = f"The newest: {', '.join(ids[:5])}." if ids else "There are no runs yet."
         raise UnknownName(
-            f"No run {name!r} in {self.name}.{did_you_mean(name, ids)} {known} See: snellen ls runs"
+            f"No run {name!r} in {self.name}.{did_you_mean(name, ids)} {known} List them with: snellen ls "
+            "runs"
         )
 
     # ── what a run holds ────────────────────────────────────────────────────────────────────────────
 
     def records(self, run: str) -> RunStorage:
-        """A run's samples with what came of them, wherever they lie."""
+        """Return a run's samples with their results, wherever they are stored."""
         return self.shards(run) or SqlRun(self, run)
 
     def sample_rows(self, run: str) -> Generator[dict[str, Any], None, None]:
-        """Rows of a run's samples, in the order of the data set."""
+        """Yield rows of a run's samples, in the order of the data set."""
         yield from self.records(run).samples()
 
     def sample_row(self, run: str, sample: str) -> dict[str, Any]:
-        """The row of one sample.
+        """Return the row of one sample.
 
         Raises:
             UnknownName: the run has no such sample.
@@ -342,15 +346,17 @@ class Store:
         return self.records(run).sample(sample)
 
     def findings(self, run: str, position: int | None = None) -> Generator[dict[str, Any], None, None]:
-        """Rows of samples with their predictions, in the order of the data set; or the one at a position."""
+        """Yield rows of samples with their predictions, in the order of the data set; or only the one at
+        a position.
+        """
         yield from self.records(run).findings(position)
 
-    def neighbours(self, run: str, position: int) -> tuple[int | None, int | None]:
-        """The positions of the samples before and after one."""
-        return self.records(run).neighbours(position)
+    def neighbors(self, run: str, position: int) -> tuple[int | None, int | None]:
+        """Return the positions of the previous and next sample."""
+        return self.records(run).neighbors(position)
 
     def stream(self, query: sa.Select[Any]) -> Generator[dict[str, Any], None, None]:
-        """Rows, a page in memory at a time.
+        """Yield rows, with one page in memory at a time.
 
         Raises:
             StoreError: the database refused.
@@ -364,16 +370,18 @@ class Store:
                 yield dict(row)
 
     def frame(self, run: str) -> pd.DataFrame:
-        """One row a sample: id, label, prediction, outcome, reason, answers, questions, ranking,
-        latencies (seconds, one a request), prompt_tokens, completion_tokens, images (sha256), marks (scores
-        by name), and one column for each of the protocol's details.
+        """Return one row per sample: id, label, prediction, outcome, reason, answers, questions, ranking,
+        latencies (seconds, one
+        per request), prompt_tokens, completion_tokens, images (SHA-256), marks (scores by name), and one
+        column for each of the
+        protocol's details.
         """
         import pandas as pd
 
         return pd.DataFrame(self.rows(run))
 
     def rows(self, run: str) -> Iterator[dict[str, Any]]:
-        """The rows of :meth:`frame`, a page in memory at a time."""
+        """Yield the rows of :meth:`frame`, with one page in memory at a time."""
         for row, replies in self.answered(run):
             yield {
                 "id": row["id"],
@@ -389,26 +397,26 @@ class Store:
                 "completion_tokens": sum(reply.completion_tokens for reply in replies),
                 "images": row["images"],
                 "metrics": row["metrics"],
-                # A protocol's detail never takes the place of a column.
+                # A protocol's detail must not replace a column.
                 **{k if k not in COLUMNS else f"details_{k}": v for k, v in row["details"].items()},
             }
 
     def answered(self, run: str) -> Iterator[tuple[dict[str, Any], list[Response]]]:
-        """Findings with the responses behind them, a page in memory at a time."""
+        """Yield rows with predictions and the underlying responses, with one page in memory at a time."""
         yield from self.records(run).answered()
 
     def replies(self, run: str, sample: str) -> list[Response]:
-        """The responses behind one sample's prediction, in the order of asking."""
+        """Return the responses behind a sample's prediction, in the order of the requests."""
         return self.records(run).replies(sample)
 
     # ── previews ────────────────────────────────────────────────────────────────────────────────────
 
     def preview_path(self, sha256: str) -> Path:
-        """Where the preview of the image of this hash is kept."""
+        """Return the path of the preview of the image with this hash."""
         return self.folder / "previews" / sha256[:2] / f"{sha256}.jpg"
 
     def keep_previews(self, images: Sequence[Image]) -> None:
-        """Keep previews of those images that have none yet.
+        """Store previews of images that have none yet.
 
         Raises:
             ImageError: one cannot be decoded.
@@ -419,7 +427,7 @@ class Store:
                 self.keep_preview(image.sha256, image.preview())
 
     def keep_preview(self, sha256: str, data: bytes) -> None:
-        """Keep a preview; it appears whole or not at all.
+        """Store a preview atomically.
 
         Raises:
             StoreError: it cannot be written.
@@ -429,18 +437,18 @@ class Store:
             write_atomic(path, data)
         except OSError as error:
             raise StoreError(
-                f"{self.folder}: the workspace cannot be written ({error.strerror}). What was answered "
-                "before is kept; mend the cause and run the same command again."
+                f"{self.folder}: the workspace cannot be written ({error.strerror}). Answers "
+                "so far are saved; fix this and rerun the same command."
             ) from error
 
 
 def timestamp() -> str:
-    """The time, as it stands in the database."""
+    """Return the time in the database's format."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _jsonable(value: Any) -> Any:
-    """The value with NaN as None: JSON has no word for it."""
+    """Return the value with NaN as None, since JSON has no NaN."""
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 

@@ -1,4 +1,4 @@
-"""Queries on battles and votes, and their rows as objects."""
+"""Queries on battles and votes, and conversion of their rows."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ __all__ = [
 ]
 
 UNDO = "undo"
-#: Where battles come from that were dealt here.
+#: The origins of battles created here.
 DEALT = ("live", "runs")
-#: Seconds after which a vote counts although its voter was not shown the names. Before that, a ranking that
-#: changed would tell them.
+#: Seconds after which a vote counts even if its names were not revealed. Before that, a change of the ranking
+#: would reveal them.
 SETTLED = 600.0
 
 
 def standing_votes(*columns: Any) -> sa.Select[Any]:
-    """Votes that nothing supersedes, with their battles."""
+    """Select the votes that stand (not superseded), with their battles."""
     later = votes.alias()
     superseded = sa.exists().where(
         later.c.battle == votes.c.battle,
@@ -62,25 +62,27 @@ def standing_votes(*columns: Any) -> sa.Select[Any]:
 
 
 def is_settled() -> sa.ColumnElement[bool]:
-    """Whether a vote's names are known to its voter, or were never hidden, or it is old enough."""
+    """Select whether a vote counts: its voter has seen the names, or they were never hidden, or it is old
+    enough.
+    """
     shown = sa.exists().where(reveals.c.battle == votes.c.battle, reveals.c.voter == votes.c.voter)
     return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < settled_before())
 
 
 def settled_before() -> str:
-    """The time before which a vote is old enough."""
+    """Return the time before which a vote is old enough."""
     return (datetime.now(UTC) - timedelta(seconds=SETTLED)).isoformat(timespec="microseconds")
 
 
 def has_leak() -> sa.Exists:
-    """Whether an answer of a vote's battle tells which model wrote it."""
+    """Select whether an answer in a vote's battle reveals its model."""
     return sa.exists().where(arena_answers.c.battle == votes.c.battle, arena_answers.c.leak != "")
 
 
 def battle_of(
     row: Mapping[Any, Any], asked: list[Turn], last: Mapping[Any, Any] | None, shown: bool
 ) -> Battle:
-    """A battle from its row, its turns, the last link of its votes, and whether the names were shown."""
+    """Build a battle from its row, its turns, its last vote link, and whether its names were revealed."""
     vote = None
     if last is not None and last["choice"] != UNDO:
         vote = Vote(Choice(last["choice"]), tuple(last["reasons"]), last["turn"], last["created"])
@@ -90,36 +92,36 @@ def battle_of(
 
 
 def answer_of(row: Mapping[Any, Any]) -> Answer:
-    """An answer from its row."""
+    """Build an answer from its row."""
     return Answer(row["text"], Outcome(row["outcome"]), row["reason"], row["seconds"], row["leak"])
 
 
 def lock_battle(connection: sa.Connection, battle: Battle) -> None:
-    """Let one transaction at a time decide about a battle (SQLite has one writer anyway)."""
+    """Let one transaction at a time decide about a battle (SQLite has a single writer anyway)."""
     connection.execute(sa.select(battles.c.id).where(battles.c.id == battle.id).with_for_update())
 
 
 def is_revealed(connection: sa.Connection, battle: Battle) -> bool:
-    """Whether the names of a battle were shown to its voter."""
+    """Return whether the names of a battle were revealed to its voter."""
     of = (reveals.c.battle == battle.id, reveals.c.voter == battle.voter)
     return connection.execute(sa.select(reveals.c.battle).where(*of)).first() is not None
 
 
 def last_vote(connection: sa.Connection, battle: str, voter: str) -> Mapping[Any, Any] | None:
-    """The last link of the votes that somebody gave on a battle; None without one."""
+    """Return a voter's last vote link on a battle; None if there is none."""
     query = sa.select(votes).where(votes.c.battle == battle, votes.c.voter == voter)
     return connection.execute(query.order_by(votes.c.number.desc()).limit(1)).mappings().one_or_none()
 
 
 def battle_row(battle: Battle) -> dict[str, Any]:
-    """A battle as its row."""
+    """Convert a battle to its row."""
     names = ("id", "voter", "source", "item", "left", "right", "propensity", "repeats", "created")
     row = {name: getattr(battle, name) for name in names}
     return {**row, "images": list(battle.images), "content": dict(battle.content)}
 
 
 def turn_row(battle: Battle, turn: Turn) -> dict[str, Any]:
-    """A turn as its row."""
+    """Convert a turn to its row."""
     return {
         "battle": battle.id,
         "number": turn.number,
@@ -129,7 +131,7 @@ def turn_row(battle: Battle, turn: Turn) -> dict[str, Any]:
 
 
 def answer_row(battle: str, turn: int, side: str, answer: Answer) -> dict[str, Any]:
-    """An answer as its row."""
+    """Convert an answer to its row."""
     names = ("text", "reason", "seconds", "leak")
     said = {name: getattr(answer, name) for name in names}
     said |= {name: storable(said[name]) for name in ("text", "reason", "leak")}

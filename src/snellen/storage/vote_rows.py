@@ -1,4 +1,4 @@
-"""What the arena stores: battles, turns, answers and votes, as plain values."""
+"""The arena's data as plain values: battles, turns, answers and votes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = [
 ]
 
 SIDES = ("left", "right")
-#: What a voter may say was wrong with an answer.
+#: The reasons a voter can give against an answer.
 REASONS = ("hallucinated", "missed", "miscounted", "refused", "badly written")
 
 
 class Choice(StrEnum):
-    """What a voter says of two answers."""
+    """A voter's choice between two answers."""
 
     LEFT = "left"
     RIGHT = "right"
@@ -36,13 +36,13 @@ class Choice(StrEnum):
     BOTH_BAD = "both_bad"
 
 
-#: How each counts in a ranking.
+#: How each choice counts in a ranking.
 OUTCOMES = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "tie"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one side said. ``leak`` holds the words that give away who it is."""
+    """One side's answer. ``leak`` holds the words that reveal its author."""
 
     text: str
     outcome: Outcome = Outcome.OK
@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and both answers, as far as they came."""
+    """A question and both answers, as far as they have arrived."""
 
     number: int
     question: str
@@ -68,7 +68,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Vote:
-    """A vote as it stands. ``reasons`` are of the form ``side:reason``."""
+    """A current vote. ``reasons`` have the form ``side:reason``."""
 
     choice: Choice
     reasons: tuple[str, ...] = ()
@@ -81,12 +81,12 @@ class Battle:
     """Two anonymous models side by side.
 
     Attributes:
-        item: the same for all battles that show the same.
-        propensity: how likely this pair was when it was drawn.
-        repeats: the earlier battle of the same voter that it shows again.
+        item: the same for all battles with the same content.
+        propensity: the probability of this pair when it was drawn.
+        repeats: the earlier battle of the same voter that it repeats.
         content: ``sample``, ``truth``, ``right`` (whether each side is right), as far as known.
-        vote: as it stands.
-        revealed: whether the voter was shown the names.
+        vote: the current one.
+        revealed: whether the names were revealed to the voter.
     """
 
     id: str
@@ -106,24 +106,24 @@ class Battle:
 
     @property
     def answered(self) -> bool:
-        """Whether every question has both its answers."""
+        """Whether every question has both answers."""
         return bool(self.turns) and all(turn.answered for turn in self.turns)
 
     @property
     def failed(self) -> bool:
-        """Whether an answer is missing for good, so that there is nothing to compare."""
+        """Whether an answer failed for good, so that there is nothing to compare."""
         sides = [side for turn in self.turns for side in (turn.left, turn.right)]
         return any(side is not None and side.outcome is Outcome.ERROR for side in sides)
 
     @property
     def leak(self) -> str:
-        """The words that gave a model away; empty where none did."""
+        """The words that reveal a model; empty if there are none."""
         sides = [side for turn in self.turns for side in (turn.left, turn.right)]
         return next((side.leak for side in sides if side is not None and side.leak), "")
 
 
 class Verdict(NamedTuple):
-    """So many equal votes of one voter. ``outcome`` is left, right or tie (both bad is a tie)."""
+    """A number of equal votes by one voter. ``outcome`` is left, right or tie (both bad is a tie)."""
 
     voter: str
     left: str
@@ -133,13 +133,13 @@ class Verdict(NamedTuple):
 
 
 class CastVote(NamedTuple):
-    """A vote as it stands, with what it was about.
+    """A current vote with its subject.
 
     Attributes:
-        item: what it was about: the same for all who were shown the same.
+        item: the same for everyone who saw the same content.
         choice: left, right, tie or both_bad.
-        repeats: the battle that it was shown again, or None.
-        right: whether left and right answers were right, where that is known.
+        repeats: the battle that it repeats, or None.
+        right: whether the left and right answers are right, if known.
     """
 
     battle: str
@@ -153,5 +153,5 @@ class CastVote(NamedTuple):
 
     @property
     def winner(self) -> str:
-        """The model that was preferred, or what the vote was instead."""
+        """The preferred model, or the choice if neither was preferred."""
         return {"left": self.left, "right": self.right_}.get(self.choice, self.choice)

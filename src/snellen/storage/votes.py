@@ -1,6 +1,6 @@
 """Battles and votes in the workspace's database. Rows are added, never changed.
 
-Long: one class is all that the arena sees of a workspace; its queries have a module of their own.
+Long: a single class is the arena's view of a workspace; its queries have their own module.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class VoteStore:
         self._salt: bytes | None = None
 
     def voter(self, secret: str) -> str:
-        """The id that stands for somebody in votes: a salted hash of what only their browser holds. The salt
-        never leaves the database.
+        """Return a voter's id: a salted hash of a secret in their browser. The salt never leaves the
+        database.
         """
         if self._salt is None:
             new = self.store.database.insert(settings).values(name="salt", value=secrets.token_hex(32))
@@ -75,7 +75,7 @@ class VoteStore:
     # ── battles ─────────────────────────────────────────────────────────────────────────────────────
 
     def met(self) -> dict[frozenset[str], int]:
-        """How often each pair was dealt here (what was imported was not)."""
+        """Count how often each pair met here (imported battles excluded)."""
         query = (
             sa.select(battles.c.left, battles.c.right, sa.func.count())
             .where(battles.c.source.in_(DEALT))
@@ -88,29 +88,29 @@ class VoteStore:
         return counts
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these battles are there."""
+        """Return those of these battles that exist."""
         query = sa.select(battles.c.id).where(battles.c.id.in_(ids))
         return set(self.store.do(lambda c: c.execute(query).scalars().all()))
 
     def unvoted(self, voter: str, source: str) -> list[str]:
-        """A voter's battles without any vote, the newest first."""
+        """Return a voter's battles without a vote, newest first."""
         cast = sa.exists().where(votes.c.battle == battles.c.id)
         query = sa.select(battles.c.id).where(battles.c.voter == voter, battles.c.source == source, ~cast)
         return list(self.store.do(lambda c: c.execute(query.order_by(battles.c.created.desc())).scalars()))
 
     def seen(self, voter: str) -> set[str]:
-        """The items that a voter was dealt."""
+        """Return the items that a voter has seen."""
         query = sa.select(battles.c.item).where(battles.c.voter == voter)
         return set(self.store.do(lambda c: c.execute(query).scalars().all()))
 
     def dealt(self, source: str) -> set[str]:
-        """All items that anybody was dealt."""
+        """Return all items that anyone has seen."""
         query = sa.select(battles.c.item).where(battles.c.source == source).distinct()
         return set(self.store.do(lambda c: c.execute(query).scalars().all()))
 
     def keep(self, battle: Battle) -> Battle:
-        """Write a new battle down, with the turns and answers that it has already, and return it with its id
-        (a new one, where it has none).
+        """Store a new battle with its turns and answers so far, and return it with its id (a new one, if
+        it has none).
         """
         made = replace(
             battle, id=battle.id or secrets.token_urlsafe(12), created=battle.created or timestamp()
@@ -119,7 +119,7 @@ class VoteStore:
         return made
 
     def keep_all(self, made: Sequence[Battle]) -> None:
-        """Write battles down with their turns and answers, all or none. What is there already stays."""
+        """Store battles with their turns and answers, all or none. Existing ones are kept."""
         insert = self.store.database.insert
         rows = [battle_row(battle) for battle in made]
         asked = [turn_row(battle, turn) for battle in made for turn in battle.turns]
@@ -139,21 +139,21 @@ class VoteStore:
         self.store.do(write)
 
     def battle(self, id: str, voter: str | None = None) -> Battle:
-        """A battle as it stands.
+        """Return the current state of a battle.
 
         Args:
-            voter: whose it must be.
+            voter: its required owner.
 
         Raises:
-            UnknownName: there is none, or it is somebody else's.
+            UnknownName: it does not exist, or belongs to someone else.
         """
         battle = next(iter(self.battles([id])), None)
         if battle is None or (voter is not None and battle.voter != voter):
-            raise UnknownName(f"There is no battle {id!r} of yours. Begin one: /arena")
+            raise UnknownName(f"You have no battle {id!r}. Start one: /arena")
         return battle
 
     def battles(self, ids: Sequence[str]) -> list[Battle]:
-        """Battles as they stand, in the order of these ids; those that are not there are left out."""
+        """Return the current state of battles, in the order of these ids; missing ones are skipped."""
 
         def read(connection: sa.Connection) -> list[Battle]:
             def rows(table: sa.Table, key: sa.Column[Any], *order: sa.Column[Any]) -> list[Any]:
@@ -169,7 +169,7 @@ class VoteStore:
             for row in rows(turns, turns.c.battle, turns.c.battle, turns.c.number):
                 sides = (said.get((row["battle"], row["number"], side)) for side in SIDES)
                 asked.setdefault(row["battle"], []).append(Turn(row["number"], row["question"], *sides))
-            # In the order of the chain: the last link is the one that stands.
+            # In the order of the chain: the last link is current.
             last = {(r["battle"], r["voter"]): r for r in rows(votes, votes.c.battle, votes.c.number)}
             revealed = {(row["battle"], row["voter"]) for row in rows(reveals, reveals.c.battle)}
             return [
@@ -183,22 +183,24 @@ class VoteStore:
         return self.store.do(read)
 
     def ask(self, battle: Battle, question: str) -> int:
-        """Write down the next question of a battle; its number comes back.
+        """Store the next question of a battle and return its number.
 
         Raises:
-            Conflict: another question waits for its answers, or the battle was voted on.
+            Conflict: another question is unanswered, or the battle was voted on.
         """
         if battle.vote is not None or (battle.turns and not battle.answered):
-            raise Conflict("This battle takes no question now. Wait for the answers, or begin another one.")
+            raise Conflict(
+                "This battle takes no question now. Wait for the answers, or start another battle."
+            )
         number = len(battle.turns)
         row = turn_row(battle, Turn(number, question))
         new = self.store.database.insert(turns).on_conflict_do_nothing().returning(turns.c.number)
         if self.store.do(lambda c: c.execute(new, [row]).first()) is None:
-            raise Conflict("Another question was asked meanwhile. Load the page again.")
+            raise Conflict("Another question was asked in the meantime. Reload the page.")
         return number
 
     def answer(self, battle: str, turn: int, side: str, answer: Answer) -> None:
-        """Write down what one side said; what is there already stays."""
+        """Store one side's answer; an existing one is kept."""
         new = self.store.database.insert(arena_answers).on_conflict_do_nothing()
         row = answer_row(battle, turn, side, answer)
         self.store.do(lambda c: c.execute(new, [row]))
@@ -209,9 +211,9 @@ class VoteStore:
         """Vote.
 
         Raises:
-            BadOption: no such choice or reason.
-            UnknownName: no such battle of this voter's.
-            Conflict: it was voted on, or there is nothing to vote on yet.
+            BadOption: an invalid choice or reason.
+            UnknownName: this voter has no such battle.
+            Conflict: it was voted on already, or cannot be voted on yet.
         """
         if choice not in list(Choice):
             raise BadOption(f"choice={choice!r} is not allowed; allowed: {', '.join(Choice)}.")
@@ -221,25 +223,25 @@ class VoteStore:
                 raise BadOption(f"reason={reason!r} is not allowed; allowed: {', '.join(allowed)}.")
         battle = self.battle(id, voter)
         if not battle.answered or battle.failed:
-            raise Conflict("There is nothing to vote on: not both models have answered.")
+            raise Conflict("There is nothing to vote on yet: both models must answer first.")
         self._add(battle, choice, tuple(dict.fromkeys(reasons)))
         return self.battle(id, voter)
 
     def undo(self, id: str, voter: str) -> Battle:
-        """Take back a vote, as long as the names were not shown.
+        """Undo a vote, as long as the names were not revealed.
 
         Raises:
-            UnknownName: no such battle of this voter's.
-            Conflict: there is no vote, or the names were shown.
+            UnknownName: this voter has no such battle.
+            Conflict: there is no vote, or the names were revealed.
         """
         battle = self.battle(id, voter)
         if battle.revealed:
-            raise Conflict("The names were shown, so the vote stands.")
+            raise Conflict("The names were revealed, so the vote is final.")
         self._add(battle, UNDO, ())
         return self.battle(id, voter)
 
     def _add(self, battle: Battle, choice: str, reasons: tuple[str, ...]) -> None:
-        """Add a link to the chain of votes, which must alternate between votes and undoing them."""
+        """Add a link to the chain of votes, which alternates between votes and undos."""
         insert = self.store.database.insert(votes).on_conflict_do_nothing().returning(votes.c.number)
 
         def write(connection: sa.Connection) -> bool:
@@ -262,21 +264,21 @@ class VoteStore:
             }
             if connection.execute(insert, [row]).first() is None:
                 return False
-            # Read once the row is written, so that no reveal can come between: names that are known allow
-            # neither an undo nor a vote.
+            # Read after the row is written, so that no reveal can come in between: once names are known,
+            # neither an undo nor a vote is allowed.
             if is_revealed(connection, battle):
-                raise Conflict("The names were shown, so the vote stands.")
+                raise Conflict("The names were revealed, so the vote is final.")
             return True
 
         if not self.store.do(write):
-            what = "There is no vote to take back." if choice == UNDO else "You voted on this battle already."
-            raise Conflict(f"{what} Load the page again.")
+            what = "There is no vote to undo." if choice == UNDO else "You already voted on this battle."
+            raise Conflict(f"{what} Reload the page.")
 
     def reveal(self, id: str, voter: str) -> Battle:
-        """Note that the voter is shown the names.
+        """Record that the names are revealed to the voter.
 
         Raises:
-            UnknownName: no such battle of this voter's.
+            UnknownName: this voter has no such battle.
             Conflict: there is no vote yet.
         """
         battle = self.battle(id, voter)
@@ -288,13 +290,13 @@ class VoteStore:
             connection.execute(new, [row])
             last = last_vote(connection, id, voter)
             if (last is None or last["choice"] == UNDO) and not battle.failed:
-                raise Conflict("Names are shown once you have voted.")
+                raise Conflict("Names are revealed after you vote.")
 
         self.store.do(write)
         return replace(battle, revealed=True)
 
     def import_votes(self, cast: Sequence[tuple[Battle, Vote]]) -> int:
-        """Write down battles with their votes from elsewhere; how many votes were new comes back."""
+        """Store battles with their votes from elsewhere; return the number of new votes."""
         self.keep_all([battle for battle, _ in cast])
         rows = [
             {
@@ -318,10 +320,11 @@ class VoteStore:
     # ── what was voted ──────────────────────────────────────────────────────────────────────────────
 
     def verdicts(self, *, leaked: bool = False) -> list[Verdict]:
-        """Votes as they stand, counted by voter, pair and outcome: what is ranked.
+        """Count current votes by voter, pair and outcome, for the ranking.
 
-        Battles that repeat another are left out, as a voter counts once; so are those in which a model gave
-        itself away, unless ``leaked``.
+        Repeated battles are excluded, since a voter counts once; so are battles in which a model revealed
+        itself, unless
+        ``leaked``.
         """
         query = (
             standing_votes(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
@@ -334,8 +337,9 @@ class VoteStore:
         return [Verdict(v, left, right, OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
 
     def stamp(self) -> tuple[Any, ...]:
-        """What changes when other votes count: how many lines there are, when the last one was added, how
-        many are not old enough to count by their age, and how many reveals there are.
+        """Return what changes whenever other votes count: the number of links, the time of the last one, the
+        number of votes too
+        recent to count, and the number of reveals.
         """
         young = sa.case((votes.c.created >= settled_before(), 1), else_=0)
         query = sa.select(sa.func.count(), sa.func.max(votes.c.created), sa.func.sum(young))
@@ -343,7 +347,9 @@ class VoteStore:
         return self.store.do(lambda c: (*c.execute(query).one(), c.execute(shown).scalar_one()))
 
     def counts(self) -> dict[str, int]:
-        """How many votes there are, and of them: repeats, leaks and open ones (not ranked), and both bad."""
+        """Count votes in total; of those, repeats, leaks and open ones (not ranked), and votes for both
+        bad.
+        """
         every = standing_votes(sa.func.count())
         queries = {
             "votes": every,
@@ -355,7 +361,7 @@ class VoteStore:
         return self.store.do(lambda c: {k: int(c.execute(q).scalar_one()) for k, q in queries.items()})
 
     def cast(self) -> list[CastVote]:
-        """Votes as they stand, one by one."""
+        """Yield current votes one by one."""
         columns = (battles.c.item, battles.c.repeats, battles.c.content)
         query = standing_votes(
             votes.c.battle, votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *columns
@@ -378,16 +384,14 @@ class VoteStore:
         return cast_votes
 
     def voted(self) -> Iterator[Battle]:
-        """All battles with a vote that counts, the oldest first, a page in memory at a time."""
+        """Yield all battles with a vote that counts, oldest first, with one page in memory at a time."""
         query = standing_votes(votes.c.battle).where(is_settled()).order_by(votes.c.created, votes.c.battle)
         ids = list(self.store.do(lambda c: c.execute(query).scalars().all()))
         for start in range(0, len(ids), 500):
             yield from self.battles(ids[start : start + 500])
 
     def again(self, voter: str, rng: Random) -> Battle | None:
-        """An earlier battle of a voter's as a new one with its sides swapped; None where none is old
-        enough.
-        """
+        """Repeat an earlier battle of a voter with sides swapped; None if none is old enough."""
         known = self.earlier(voter)
         if not known:
             return None
@@ -407,7 +411,7 @@ class VoteStore:
         return self.keep(swapped)
 
     def earlier(self, voter: str, skip: int = 5) -> list[str]:
-        """The battles that a voter voted on and that may be shown again: not the last few, none twice."""
+        """Return battles of the voter that may be repeated: not the most recent ones, and none twice."""
         query = (
             standing_votes(votes.c.battle)
             .where(votes.c.voter == voter, battles.c.repeats.is_(None))

@@ -1,1 +1,3 @@
-"""Studies redone: models x data sets x protocols in one YAML file, published figures beside measured ones."""
+"""Reproductions of studies: models x data sets x protocols in one YAML file, published against measured
+figures.
+"""

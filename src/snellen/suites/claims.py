@@ -1,4 +1,4 @@
-"""Whether a suite's claims hold in its runs."""
+"""Check whether a suite's claims hold in its runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["verdict"]
 
 
 def _kind(run: Run) -> str:
-    """The sort of a run's model: ``dual encoder``, ``classifier``, or ``generative``."""
+    """Return the kind of a run's model: ``dual encoder``, ``classifier``, or ``generative``."""
     kind = str(run.manifest.model.identity.get("kind", ""))
     return kind if kind in ("dual encoder", "classifier") else "generative"
 
@@ -32,7 +32,7 @@ def _selected(select: Select, done: Sequence[CompletedRun]) -> list[CompletedRun
 
 
 def verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
-    """What was measured of a claim, and whether it holds."""
+    """Return the evidence for a claim, and whether it holds."""
     if claim.not_measured:
         return f"not measured: {claim.not_measured}", "open"
     assert claim.lower is not None
@@ -40,15 +40,15 @@ def verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
     lower, higher = _selected(claim.lower, done), _selected(claim.higher, done)
     pairs = list(_best_pairs(lower, higher))
     if not pairs:
-        return "nothing to compare was examined", "open"
+        return "no comparable runs", "open"
     failed = sum(run.metrics.outcomes["error"] for pair in pairs for run in pair)
     if failed:
-        return f"{failed} samples of the runs ended in an error, so it is not decided", "open"
+        return f"{failed} samples ended in an error, so the claim is undecided", "open"
     if claim.spread is not None:
         return _of_spread(_selected(claim.spread, done), pairs)
     try:
         comparisons = [compare([low, high], across=True)[0] for low, high in pairs]
-    except UsageError as error:  # samples without a score, say
+    except UsageError as error:  # for example samples without a score
         return str(error), "open"
     evidence, verdicts = [], set()
     for (low, high), comparison, p in zip(
@@ -57,14 +57,14 @@ def verdict(claim: Claim, done: Sequence[CompletedRun]) -> tuple[str, str]:
         gap = comparison.result.difference
         evidence.append(f"{low.data}: {low.model} {100 * gap.value:+.1f} points against {high.model}")
         real = p < 1 - LEVEL
-        verdicts.add("not decided" if not real else "holds" if gap.value < 0 else "does not hold")
+        verdicts.add("undecided" if not real else "holds" if gap.value < 0 else "does not hold")
     if len(verdicts) == 1:
         return "; ".join(evidence), verdicts.pop()
     return "; ".join(evidence), "holds in part" if "holds" in verdicts else "does not hold"
 
 
 def _best_pairs(lower: Sequence[CompletedRun], higher: Sequence[CompletedRun]) -> Iterator[tuple[Run, Run]]:
-    """For each data set, at each setting that both have, the best run of one sort and that of the other."""
+    """For each data set and each setting that both have, return the best run of each of two kinds."""
     groups: dict[tuple[str, str, Any], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for i, side in enumerate((lower, higher)):
         for completed in side:
@@ -87,11 +87,11 @@ def _of_spread(spread: Sequence[CompletedRun], pairs: Sequence[tuple[Run, Run]])
         groups[completed.run.model, completed.run.data].append(_value(completed.run))
     widths = [max(values) - min(values) for values in groups.values() if len(values) > 1]
     if not widths:
-        return "nothing that differs was examined", "open"
+        return "no runs that differ in it", "open"
     names = {data for (_, data), values in groups.items() if len(values) > 1}
     gaps = [_value(high) - _value(low) for low, high in pairs if low.data in names]
     if not gaps:
-        return "no gap is known on the same data", "open"
+        return "no gap measured on the same data", "open"
     gap = mean(gaps)
-    evidence = f"{100 * max(widths):.1f} points at most, and the gap is {100 * gap:.1f}"
+    evidence = f"{100 * max(widths):.1f} points at most; the gap is {100 * gap:.1f}"
     return evidence, "holds" if max(widths) < gap else "does not hold"

@@ -14,7 +14,7 @@ __all__ = ["CompletedRun", "value_of"]
 
 @dataclass(frozen=True)
 class CompletedRun:
-    """One run of a suite: the part that it belongs to, and what the part varies."""
+    """One run of a suite: its part, and the value of the varied option."""
 
     part: Part
     setting: Mapping[str, Any]
@@ -22,7 +22,7 @@ class CompletedRun:
 
 
 def value_of(run: Run, metric: str) -> float | None:
-    """A run's figure by its name, also of its protocol's own; None where it has none."""
+    """Return a run's figure by name, including its protocol's own; None if missing."""
     figures = run.metrics
     if metric == "gpu_gb":
         peak = figures.peak_gpu_bytes

@@ -1,4 +1,4 @@
-"""Figures that studies published, as the suites hold them, in the form of a leaderboard's entries."""
+"""Published figures from the suites, as leaderboard entries."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["published", "suites_of"]
 
 @cache
 def _parts() -> tuple[tuple[str, Any], ...]:
-    """All suites' parts, with the names of their suites."""
+    """Return all suites' parts, with the names of their suites."""
     return tuple((name, part) for name in names() for part in find(name).parts)
 
 
 def suites_of(data: str, protocol: str) -> tuple[str, ...]:
-    """The suites that examine this data set by this protocol."""
+    """Return the suites that evaluate this data set under this protocol."""
     bare = protocol.partition("?")[0]
     return tuple(
         dict.fromkeys(
@@ -34,7 +34,7 @@ def suites_of(data: str, protocol: str) -> tuple[str, ...]:
 
 @cache
 def published() -> tuple[Entry, ...]:
-    """Figures that studies published, as the suites hold them."""
+    """Return the published figures in all suites."""
     return tuple(
         _published(suite, part, data, row)
         for suite, part in _parts()
@@ -44,12 +44,12 @@ def published() -> tuple[Entry, ...]:
     )
 
 
-#: Published figures that are no scores.
+#: Published figures that are not scores.
 _OTHERS = frozenset({"gpu_gb", "items_per_second", "per_hour"})
 
 
 def _published(suite: str, part: Any, data: str, row: Sequence[Any]) -> Entry:
-    """One published line."""
+    """Build one published entry."""
     figures = dict(zip(part.published.columns[1:], row[1:], strict=True))
     title = part.protocols[0] if part.protocols else "its own"
     for key in part.vary:

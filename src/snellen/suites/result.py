@@ -1,4 +1,4 @@
-"""What came of a suite: its runs, and its tables of published beside measured."""
+"""The result of a suite: its runs, and tables of published against measured figures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["UNSCALED", "SuiteResult", "TableRow"]
 
 @dataclass
 class SuiteResult:
-    """What came of a suite.
+    """The result of a suite.
 
     Attributes:
-        left_out: what was not examined, and why, in words.
-        limited: whether parts were cut, so that they are other samples than the suite's.
+        left_out: what was skipped, and why, in words.
+        limited: whether parts were cut, so that their samples differ from the suite's.
     """
 
     suite: Suite
@@ -35,7 +35,7 @@ class SuiteResult:
         return list({completed.run.id: completed.run for completed in self.done}.values())
 
     def tables(self) -> dict[str, list[TableRow]]:
-        """Published beside measured, part by part, where somebody published figures."""
+        """Return published against measured figures for each part with published figures."""
         return {
             part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
             for part in self.suite.parts
@@ -43,7 +43,7 @@ class SuiteResult:
         }
 
     def sweeps(self) -> dict[str, list[TableRow]]:
-        """What parts without published figures measured, at each value of what they vary."""
+        """Return measured figures of other parts, at each value of the varied option."""
         sweeps = {
             part.name: _beside(part, [d for d in self.done if d.part.name == part.name])
             for part in self.suite.parts
@@ -52,11 +52,11 @@ class SuiteResult:
         return {name: rows for name, rows in sweeps.items() if rows}
 
     def verdicts(self) -> list[tuple[str, str, str]]:
-        """Each claim with what was measured, and the verdict."""
+        """Return each claim with its evidence and verdict."""
         return [(claim.text, *verdict(claim, self.done)) for claim in self.suite.claims]
 
     def against_reference(self) -> list[tuple[str, str, str, str, float, float | None]]:
-        """Part, model, protocol, metric, committed score, and the measured one (None where there is none)."""
+        """Return part, model, protocol, metric, committed score, and measured score (None if missing)."""
         rows = []
         for part, model, protocol, metric, score in self.suite.reference:
             pairs = (
@@ -68,8 +68,8 @@ class SuiteResult:
         return rows
 
     def averages(self) -> list[dict[str, Any]]:
-        """The average over benchmarks and the average rank, model by model (see
-        :func:`snellen.leaderboards.ranking.averages`), of scores from 0 to 100.
+        """Return the average score over benchmarks and the average rank of each model (see
+        :func:`snellen.leaderboards.ranking.averages`), with scores from 0 to 100.
         """
         scores: dict[str, dict[str, float | None]] = {d.run.model: {} for d in self.done}
         for part, metric, scale in self.suite.average:
@@ -80,7 +80,7 @@ class SuiteResult:
         return [row.as_dict() for row in averages(scores)] if self.suite.average else []
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {
             "suite": self.suite.name,
             "source": self.suite.source,
@@ -103,12 +103,12 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table: what it is of, and each figure as it was published and as it was measured."""
+    """One row of a table: what identifies it, and each figure as published and as measured."""
 
     model: str
     setting: Any
     figures: dict[str, tuple[float | None, float | None]]
-    task: str = ""  # data and protocol, where a part has several
+    task: str = ""  # data and protocol, if a part has several
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -117,7 +117,7 @@ class TableRow:
 
 
 def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
-    """Published lines with what was measured for them, and after them what nobody published."""
+    """Yield published rows with their measured figures, then unpublished ones."""
     said = part.published
     varies = next(iter(part.vary), None)
     keys = 2 if varies else 1
@@ -128,7 +128,7 @@ def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
     published: dict[tuple[str, Any], tuple[Any, ...]] = {}
     for line in said.rows if said else ():
         published[line[0], line[1] if varies else None] = line[keys:]
-    # Where a part is of several data sets or protocols, its lines say of which.
+    # If a part has several data sets or protocols, rows name theirs.
     tasks = {d.run.id: f"{d.run.data}, {_bare(d)}" for d in done}
     several = len({*tasks.values()}) > 1
     measured = {
@@ -152,9 +152,9 @@ def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
 
 
 def _bare(done: CompletedRun) -> str:
-    """What a run's protocol is called, without what the part varies."""
+    """Return a run's protocol without the option that the part varies."""
     return done.run.protocol.partition("?")[0] if done.setting else done.run.protocol
 
 
-#: Figures that are no rates.
+#: Figures that are not rates.
 UNSCALED = ("gpu_gb", "items_per_second", "per_hour")

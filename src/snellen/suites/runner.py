@@ -1,4 +1,4 @@
-"""A suite carried out: every part planned and examined, and its tables of published beside measured."""
+"""Run a suite: plan and evaluate every part, and tabulate published against measured figures."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class _Step:
     model: str
 
     def plan(self, limit: int | None, **common: Any) -> Plan:
-        """The plan of this step.
+        """Build the plan of this step.
 
         Args:
-            limit: samples at most.
-            common: what all steps of the suite are planned with.
+            limit: the most samples.
+            common: arguments shared by all steps.
         """
         part = self.part
         options = {"data": part.data_options, "protocol": part.protocol_options, "filters": part.filters}
@@ -60,8 +60,9 @@ class _Step:
 
 
 def _steps(suite: Suite, models: Sequence[str]) -> Iterator[_Step]:
-    """Each model, part, setting and data set, so that one that is missing takes none along; model by model,
-    so that each is loaded once.
+    """Yield a step per model, part, setting and data set, so that a failure affects only its own step;
+    ordered by model, so
+    that each is loaded once.
     """
     for model in dict.fromkeys(models or [m for part in suite.parts for m in part.models or suite.models]):
         for part in suite.parts:
@@ -72,13 +73,13 @@ def _steps(suite: Suite, models: Sequence[str]) -> Iterator[_Step]:
 
 @contextmanager
 def _collecting_errors(part: Part, model: str, left_out: list[str]) -> Iterator[None]:
-    """What a user must mend for a part is told, and the other parts go on. What a model cannot answer at all
-    is no part of its suite.
+    """Collect user errors of a part and continue with the others. Unsupported combinations are skipped
+    silently.
     """
     try:
         yield
     except Unsupported:
-        pass  # a dual encoder writes no captions: nothing is missing
+        pass  # a dual encoder cannot write captions, so nothing is missing
     except UsageError as error:
         message = f"{part.name}, {redact(model)}: {error}"
         if message not in left_out:
@@ -86,7 +87,7 @@ def _collecting_errors(part: Part, model: str, left_out: list[str]) -> Iterator[
 
 
 def _check_options(suite: Suite, options: Mapping[str, Any]) -> None:
-    """Refuse an option that no protocol can have.
+    """Refuse an option that no protocol has.
 
     Raises:
         BadOption: there is one.
@@ -95,7 +96,7 @@ def _check_options(suite: Suite, options: Mapping[str, Any]) -> None:
     for key in options:
         if key not in known:
             raise BadOption(
-                f"-P {key}: no protocol of the suite {suite.name!r} has such an option."
+                f"-P {key}: no protocol of the suite {suite.name!r} has this option."
                 f"{did_you_mean(key, known)}"
             )
 
@@ -109,7 +110,7 @@ def forecast(
     max_cost: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[list[tuple[str, Forecast]], list[str]]:
-    """What a suite will ask and cost, part by part, and what it will leave out. Nothing is asked.
+    """Estimate the requests and cost of a suite, part by part, and list what it will skip.
 
     Raises:
         BadOption: an option that no protocol has.
@@ -136,22 +137,22 @@ def run_suite(
     options: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> SuiteResult:
-    """Examine every model in every part that it can answer. Started again, it asks only what is missing.
+    """Evaluate every model on every part that it supports. Rerunning resumes.
 
     Args:
         models: instead of the suite's own, in all parts.
-        limit: samples of each part, at most.
-        options: of every protocol that has them (a judge).
+        limit: the most samples per part.
+        options: for every protocol that has them (a judge).
 
     Raises:
         BadOption: an option that no protocol has.
-        DataError: nothing at all could be examined.
-        Stopped: a model gave up, or the budget is used up; what was answered is kept.
+        DataError: nothing could be evaluated.
+        Stopped: a model gave up, or the budget is used up; answers so far are saved.
     """
     check_limit(limit)
     _check_options(suite, options or {})
     result = SuiteResult(suite, limited=limit is not None)
-    # One store, and one budget, for all of it.
+    # One store and one budget for the whole suite.
     store = workspace if isinstance(workspace, Store) else Store(workspace)
     resources = SharedResources()
     common = {"workspace": store, "max_cost": max_cost, "resources": resources}
@@ -169,6 +170,6 @@ def run_suite(
             loaded.close()
     if not result.done:
         reasons = "; ".join(result.left_out[:3])
-        reasons = reasons or "no model that is named can answer any of its parts"
-        raise DataError(f"Nothing of the suite {suite.name!r} could be examined: {reasons}")
+        reasons = reasons or "none of the models supports any of its parts"
+        raise DataError(f"No part of the suite {suite.name!r} could be evaluated: {reasons}")
     return result

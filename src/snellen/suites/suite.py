@@ -1,4 +1,4 @@
-"""A suite as its file says it: parts, published rows, claims, reference scores, an average."""
+"""The contents of a suite file: parts, published figures, claims, reference scores, an average."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from snellen.runs.plan import Filters
 __all__ = ["FOLDER", "Claim", "Part", "Published", "Select", "Suite", "find", "names"]
 
 FOLDER = Path(__file__).parent
-#: A key that is no field is refused.
+#: Unknown keys are refused.
 STRICT: Mapping[str, Any] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures that somebody published for a part.
+    """Published figures for a part.
 
     Attributes:
-        source: where.
-        columns: the first are what tells rows apart (``model``, and what the part varies), the rest figures:
-            names of metrics.
-        rows: one a published line; None where nothing was published.
-        scale: what the figures must be multiplied by to be shares of 1, where they are rates.
+        source: the publication.
+        columns: first the columns that identify a row (``model``, and what the part varies), then metrics.
+        rows: one per published line; None for missing values.
+        scale: the factor that turns rates into shares of 1.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
@@ -40,17 +39,16 @@ class Published:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                mismatch = f"{len(row)} cells, and there are {len(self.columns)} columns"
+                mismatch = f"{len(row)} cells, but there are {len(self.columns)} columns"
                 raise ValueError(f"the row {list(row)} has {mismatch}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What is examined together.
+    """A group of evaluations.
 
     Attributes:
-        vary: one option (``filters.num_classes``, ``protocol.candidates``, ``data.NAME``) and the values that
-            it takes in turn.
+        vary: one option (``filters.num_classes``, ``protocol.candidates``, ``data.NAME``) and its values.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
@@ -73,14 +71,14 @@ class Part:
                 raise ValueError(f"no filter {key!r}.{did_you_mean(key, filters)}")
         for key in self.vary:
             if key.partition(".")[0] not in ("filters", "protocol", "data") or len(self.vary) > 1:
-                raise ValueError(f"vary takes one of filters.NAME, protocol.NAME, data.NAME; found {key!r}.")
+                raise ValueError(f"vary accepts filters.NAME, protocol.NAME or data.NAME; found {key!r}.")
         for row in self.published.rows if self.published else ():
             figures = row[2 if self.vary else 1 :]
             if not all(cell is None or isinstance(cell, int | float) for cell in figures):
-                raise ValueError(f"published: the row {list(row)} has a figure that is no number.")
+                raise ValueError(f"published: the row {list(row)} has a figure that is not a number.")
 
     def settings(self) -> Iterator[dict[str, Any]]:
-        """What the part varies, value by value; one empty mapping where it varies nothing."""
+        """Yield one mapping per value of the varied option; a single empty mapping if nothing varies."""
         if not self.vary:
             yield {}
         for key, values in self.vary.items():
@@ -90,7 +88,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Select:
-    """Some runs of a suite: of parts, and of a sort of models (``generative``, ``dual encoder`` …)."""
+    """Selects runs of a suite by part and by kind of model (``generative``, ``dual encoder`` …)."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
 
@@ -100,14 +98,15 @@ class Select:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A finding, and what would show it.
+    """A finding, and how to test it.
 
     Attributes:
-        text: in words.
-        lower, higher: the best of the first is said to stay below the best of the second.
-        spread: how far the means of these parts, model by model, are said to lie apart at most: less than
-            the gap between ``lower`` and ``higher``.
-        not_measured: why nothing here can show it.
+        text: the finding in words.
+        lower, higher: the best of the first is claimed to be below the best of the second.
+        spread: the means of these parts, per model, are claimed to differ by less than the gap between
+            ``lower`` and
+            ``higher``.
+        not_measured: why this suite cannot test it.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
@@ -143,17 +142,17 @@ class Suite:
 
     @classmethod
     def read(cls, path: Path) -> Suite:
-        """A suite from its file.
+        """Read a suite from its file.
 
         Raises:
-            DataError: it is not there, no YAML, or not of the form of a suite.
+            DataError: the file is missing, not YAML, or not a suite.
         """
         return read_model(path, cls, "suite", name=path.stem)
 
     def __post_init__(self) -> None:
         known = [part.name for part in self.parts]
         if not known or len(set(known)) < len(known):
-            raise ValueError("a suite needs parts, each with a name that no other has.")
+            raise ValueError("a suite needs parts with unique names.")
         for claim in self.claims:
             for select in (claim.lower, claim.higher, claim.spread):
                 for name in select.parts if select else ():
@@ -162,16 +161,16 @@ class Suite:
         for key, rows in (("reference", self.reference), ("average", self.average)):
             for row in rows:
                 if row[0] not in known:
-                    raise ValueError(f"{key} has the row {list(row)}; its first cell is a part.")
+                    raise ValueError(f"{key} has the row {list(row)}, whose first cell must be a part.")
 
 
 def names() -> tuple[str, ...]:
-    """The suites of the package."""
+    """Return the names of the built-in suites."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def find(name: str) -> Suite:
-    """A suite by its name, or from a file of its form.
+    """Find a suite by name, or read it from a file.
 
     Raises:
         UnknownName: neither.
@@ -181,8 +180,8 @@ def find(name: str) -> Suite:
     if name.endswith((".yaml", ".yml")):
         return Suite.read(Path(name).expanduser())
     raise UnknownName(
-        f"Unknown suite {name!r}.{did_you_mean(name, names())} Known: {', '.join(names())}; or a file of "
-        "that form: FILE.yaml."
+        f"Unknown suite {name!r}.{did_you_mean(name, names())} Known: {', '.join(names())}; or a suite "
+        "file: FILE.yaml."
     )
 
 
@@ -190,7 +189,7 @@ def check_limit(limit: int | None) -> None:
     """Refuse a limit that leaves nothing.
 
     Raises:
-        BadOption: as said.
+        BadOption: as stated.
     """
     if limit is not None and limit < 1:
         raise BadOption(f"--limit {limit} is not allowed; allowed: 1 or more.")

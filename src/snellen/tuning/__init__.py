@@ -1,4 +1,4 @@
-"""How a failing model is mended: fine-tuning, its baselines, and models put together from parts."""
+"""Fine-tuning, its baselines, and models assembled from parts."""
 
 from __future__ import annotations
 

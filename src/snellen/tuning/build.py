@@ -1,6 +1,4 @@
-"""A vision-language model put together from parts: LLaVA's architecture around any encoder and any
-decoder.
-"""
+"""Assemble a vision-language model: LLaVA's architecture around any encoder and any decoder."""
 
 from __future__ import annotations
 
@@ -19,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["BuildResult", "build"]
 
 IMAGE = "<image>"
-#: Where a decoder has no chat template: the form in which LLaVA-1.5's decoder (Vicuna) was taught.
+#: The template for decoders without one: that of LLaVA-1.5's decoder (Vicuna).
 PLAIN = (
     "{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{ message['content'] + '\\n' "
     "}}{%- elif message['role'] == 'user' -%}{{ 'USER: ' + message['content'] + '\\n' }}{%- else -%}{{ "
     "'ASSISTANT: ' + message['content'] + eos_token + '\\n' "
     "}}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}"
 )
-#: Makes plain texts of contents in parts, for a template that knows texts alone.
+#: Flattens contents in parts to plain text, for templates that only accept text.
 FLATTEN = (
     "{%- set flat = namespace(turns=[]) -%}"
     "{%- for message in messages -%}"
@@ -43,12 +41,12 @@ FLATTEN = (
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What was put together.
+    """The assembled model.
 
     Attributes:
         parameters: by part; the projector's are untrained.
-        tokens: how many an image takes.
-        template: ``decoder`` where the chat template is the decoder's own, ``plain`` where it had none.
+        tokens: per image.
+        template: ``decoder`` if the chat template is the decoder's own, ``plain`` if it had none.
     """
 
     folder: Path
@@ -57,7 +55,7 @@ class BuildResult:
     template: str
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {
             "folder": str(self.folder),
             "parameters": dict(self.parameters),
@@ -78,31 +76,35 @@ def build(
     seed: int = 0,
     device: str = "cpu",
 ) -> BuildResult:
-    """Join an encoder and a decoder by an untrained projector (two layers, as LLaVA-1.5's) and write them in
-    the ordinary format, with the processor and a chat template in which images have their place.
+    """Join an encoder and a decoder by an untrained projector (two layers, as in LLaVA-1.5) and write them in
+    the standard
+    format, with a processor and a chat template that includes images.
 
-    Without an encoder the patches' very pixels are projected into the decoder, as Fuyu's are. (Fuyu marks
-    the ends of rows; here the decoder learns them.)
+    Without an encoder, the raw pixels of patches are projected into the decoder, as in Fuyu. (Fuyu marks the
+    ends of rows;
+    here the decoder learns them.)
 
     Args:
         language, vision: ``hf:ORG/NAME``, ``hf:FOLDER`` or a name without a scheme; of a vision-language
-            model or a dual encoder, its half is taken. ``pico:clip`` and ``pico:llava`` for trying it out.
-        layer: which of the encoder's hidden states the projector sees.
-        select: ``default`` leaves out the class token, ``full`` takes all; auto: default where there is one.
-        image_size, patch: pixels a side, where there is no encoder (224, 16).
+            model or a dual
+            encoder, the matching half is used. ``pico:clip`` and ``pico:llava`` to try it out.
+        layer: the encoder's hidden state that the projector reads.
+        select: ``default`` drops the class token, ``full`` keeps all; auto: default if there is one.
+        image_size, patch: pixels a side, without an encoder (224, 16).
 
     Raises:
         UsageError: the folder is not empty.
-        ModelError: a checkpoint that is not there or cannot be loaded.
-        Unsupported: an encoder that gives no patches, or a decoder that is none.
+        ModelError: a checkpoint is missing or cannot be loaded.
+        Unsupported: an encoder without patch outputs, or a model that is not a decoder.
 
-    Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi
-    et al., "Fuyu-8B" (adept.ai/blog/fuyu-8b, 2023).
+    Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi et
+    al., "Fuyu-8B"
+    (adept.ai/blog/fuyu-8b, 2023).
     """
     # Long for its options alone.
     side, cell = image_size or 224, patch or 16
     _refuse(out, vision, layer, select, image_size, patch)
-    # Found before either is loaded.
+    # Resolve both before either is loaded.
     decoder_checkpoint = _checkpoint(language, device)
     vision_checkpoint = None if vision is None else _checkpoint(vision, device)
     import torch
@@ -119,8 +121,8 @@ def build(
     extra = given - patches
     if extra < 0:
         raise Unsupported(
-            f"{vision}: gives {given} vectors for an image of {patches} patches; an encoder is needed that "
-            "gives one for each: CLIP, SigLIP, ViT, DINOv2."
+            f"{vision}: returns {given} vectors for an image of {patches} patches. Use an encoder that "
+            "returns one per patch: CLIP, SigLIP, ViT, DINOv2."
         )
     if select == "auto":
         select = "default" if extra else "full"
@@ -142,8 +144,9 @@ def build(
         model = _joined(config, tower, decoder, head)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise Unsupported(
-            f"{language} and {vision or 'no encoder'}: cannot be put together as a LLaVA "
-            f"({reason_of(error)}). Decoders of Llama's kind can: Llama, Qwen, Mistral, Gemma, SmolLM …"
+            f"{language} and {vision or 'no encoder'}: cannot be assembled into a LLaVA "
+            f"({reason_of(error)}). Supported: decoders similar to Llama, such as Llama, Qwen, Mistral, "
+            "Gemma, SmolLM."
         ) from error
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -166,26 +169,26 @@ def build(
 def _refuse(
     out: Path, vision: str | None, layer: int, select: str, image_size: int | None, patch: int | None
 ) -> None:
-    """Refuse options that do not go together, and a folder that holds something.
+    """Refuse conflicting options, and a folder that is not empty.
 
     Raises:
-        UsageError: as said.
+        UsageError: as stated.
     """
     if out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"-o {out}: not empty. Name a new folder.")
+        raise UsageError(f"-o {out}: the folder is not empty. Use a new one.")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"-o {out}: a file; a folder is needed.")
+        raise UsageError(f"-o {out}: this is a file. Use a new folder.")
     if vision is not None and (image_size or patch):
-        raise BadOption("--image-size and --patch are for models without --vision; an encoder has its own.")
+        raise BadOption("--image-size and --patch cannot be used with --vision: the encoder defines them.")
     if vision is None and (layer != -2 or select != "auto"):
-        raise BadOption("--layer and --select are of an encoder, and there is no --vision.")
+        raise BadOption("--layer and --select need --vision.")
     side, cell = image_size or 224, patch or 16
     if vision is None and (cell < 1 or side % cell):
-        raise BadOption(f"--patch {cell} does not divide --image-size {side}.")
+        raise BadOption(f"--patch {cell} must divide --image-size {side}.")
 
 
 def _joined(config: Any, tower: Any, decoder: Any, head: Any) -> Any:
-    """A LLaVA of these parts.
+    """Build a LLaVA from these parts.
 
     Raises:
         AttributeError, RuntimeError, TypeError, ValueError: they do not fit.
@@ -216,7 +219,7 @@ def _checkpoint(name: str, device: str) -> Checkpoint:
 
 
 def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """An encoder's model, or a dual encoder's or vision-language model's half of one, and its image
+    """Load an encoder, or the vision half of a dual encoder or vision-language model, and its image
     processor.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
@@ -226,21 +229,21 @@ def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
     for wanted in ("patch_size", "image_size", "num_hidden_layers"):
         if not hasattr(own, wanted):
             raise Unsupported(
-                f"{checkpoint.name}: its encoder has no {wanted}; one of patches is needed: CLIP, SigLIP, "
+                f"{checkpoint.name}: its encoder has no {wanted}. Use one with patches: CLIP, SigLIP, "
                 "ViT, DINOv2."
             )
     images = checkpoint.load_processor(AutoImageProcessor)
     if own is config:
         tower = checkpoint.load(AutoModel)
     else:
-        # The class that transformers makes of such a configuration reads its weights out of the whole.
+        # transformers' class for such a configuration reads its weights from the full checkpoint.
         made = type(AutoModel.from_config(AutoConfig.for_model(**own.to_dict())))
         tower = _quietly(checkpoint, made)
     return tower, images
 
 
 def _quietly(checkpoint: Checkpoint, made: Any) -> Any:
-    """A part of a checkpoint; that the rest is not used need not be said."""
+    """Load a part of a checkpoint without warnings about the unused rest."""
     log = logging.getLogger("transformers.modeling_utils")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -251,7 +254,7 @@ def _quietly(checkpoint: Checkpoint, made: Any) -> Any:
 
 
 def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
-    """A decoder without its head, the head (None where it is tied to the embeddings), the tokenizer."""
+    """Load a decoder without its head, the head (None if it is tied to the embeddings), and the tokenizer."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     config = checkpoint.config()
@@ -260,7 +263,7 @@ def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
     try:
         model = checkpoint.load(AutoModelForImageTextToText if multimodal else AutoModelForCausalLM)
     except ModelError as error:
-        raise ModelError(f"{checkpoint.name}: no decoder that writes text ({error})") from error
+        raise ModelError(f"{checkpoint.name}: not a decoder that generates text ({error})") from error
     decoder = model.model.language_model if multimodal else model.base_model
     head = model.get_output_embeddings()
     tied = head is None or head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
@@ -271,10 +274,11 @@ def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
 
 
 def _pixels(size: int, patch: int) -> tuple[Any, Any]:
-    """A tower that hands on the pixels of each patch, and its image processor.
+    """Build a tower that passes on the pixels of each patch, and its image processor.
 
-    Of a tower without layers transformers gives no hidden states; this one has a single layer, and what goes
-    into it is looked at, not what comes out.
+    transformers returns no hidden states for a tower without layers, so this one has a single layer, whose
+    input is used
+    instead of its output.
     """
     import torch
     from transformers import SiglipVisionConfig, SiglipVisionModel
@@ -306,7 +310,7 @@ def _side(value: Any) -> int:
 
 
 def _tokens(tower: Any, size: int) -> int:
-    """How many vectors a tower gives for an image."""
+    """Return the number of vectors that a tower returns for an image."""
     import torch
 
     with torch.inference_mode():
@@ -317,14 +321,14 @@ def _tokens(tower: Any, size: int) -> int:
 
 
 def _processor(images: Any, tokenizer: Any, patch: int, select: str, extra: int) -> tuple[Any, str]:
-    """The processor with its chat template, and whose that is."""
+    """Build the processor with its chat template, and say whose template it is."""
     from transformers import LlavaProcessor
 
     own = tokenizer.chat_template
     tokenizer.image_token, tokenizer.padding_side = IMAGE, "left"
     tokenizer.init_kwargs["image_token"] = IMAGE
     template = FLATTEN + (own or PLAIN)
-    if own and IMAGE in own:  # of a vision-language model, which knows images already
+    if own and IMAGE in own:  # a vision-language model's template, which already supports images
         template = own
     tokenizer.chat_template = None
     processor = LlavaProcessor(

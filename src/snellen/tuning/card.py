@@ -1,6 +1,4 @@
-"""What is written about a tuned model: the figure of its training, its card, results as the Hub reads
-them.
-"""
+"""Write a tuned model's card: its training curves, results, and metadata for the Hub."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ __all__ = ["draw_curves", "write_card"]
 
 
 def curves(log: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[tuple[list[float], list[float]]]:
-    """Steps and values of what was logged under a key, stage by stage, steps counted through.
+    """Return steps and values logged under a key, stage by stage, with steps counted through.
 
     >>> curves({"a": [{"loss": 2, "step": 1}, {"loss": 1, "step": 2}], "b": [{"loss": 0, "step": 1}]}, "loss")
     [([1, 2], [2, 1]), ([3], [0])]
@@ -33,7 +31,7 @@ def curves(log: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[tup
 
 
 def draw_curves(log: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Loss (in training, and on what was kept apart) and held-out accuracy against the step, as a PNG."""
+    """Plot loss (training and held-out) and held-out accuracy by step, as a PNG."""
     if not any(log.values()):
         return
     require("matplotlib", "report", "The figure of a training")
@@ -42,7 +40,7 @@ def draw_curves(log: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> N
 
     shown = [
         ("loss", (("loss", "training", "#8a8f98"), ("eval_loss", "kept apart", "#0b62a4"))),
-        ("accuracy %", (("held_out_accuracy", "kept apart, closed set", "#0b62a4"),)),
+        ("accuracy %", (("held_out_accuracy", "held out, closed set", "#0b62a4"),)),
     ]
     panels = [(label, lines) for label, lines in shown if any(curves(log, key) for key, _, _ in lines)]
     figure = Figure(figsize=(4.6 * len(panels), 3.2), layout="constrained", dpi=150)
@@ -77,14 +75,14 @@ def write_card(
     notes: Sequence[str],
     model: str,
 ) -> None:
-    """Write ``README.md`` with its metadata, and ``.eval_results/*.yaml`` for data sets of the Hub.
+    """Write ``README.md`` with its metadata, and ``.eval_results/*.yaml`` for data sets on the Hub.
 
     Args:
-        on_hub: the base model's id on the Hub, if it lies there.
-        complete: whether all of the data was tested: only that is a result of a benchmark.
+        on_hub: the base model's id on the Hub, if it is there.
+        complete: whether the whole test set was used, as a benchmark result requires.
 
-    The Hub takes results in ``.eval_results/`` for data sets that lie there alone; all are in the card's
-    ``model-index``.
+    The Hub accepts results in ``.eval_results/`` only for data sets on the Hub; the card's ``model-index``
+    has all of them.
 
     Source: https://huggingface.co/docs/hub/eval-results and …/model-cards.
     """
@@ -105,11 +103,11 @@ def write_card(
     )
     trained = (
         f"Fine-tuned with Snellen: {recipe.about if recipe else 'all weights of a dual encoder'}. "
-        f"{facts['trained']:,} of {facts['parameters']:,} numbers were trained."
+        f"{facts['trained']:,} of {facts['parameters']:,} parameters were trained."
     )
     text = [f"# {_cell(base)}, tuned", "", trained, "", *_gains(results, weakest)]
     if (folder / "curves.png").exists():
-        text += ["", "![the training by step](curves.png)"]
+        text += ["", "![Training curves](curves.png)"]
     text += ["", *_lessons(facts)]
     if notes:
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
@@ -121,11 +119,11 @@ def write_card(
 
 
 def _gains(results: Sequence[Result], weakest: Result | None) -> list[str]:
-    """What the model gained and lost."""
+    """Describe what the model gained and lost."""
     lines = [
-        "## What it gained, and what it lost",
+        "## Results",
         "",
-        "| task | score | samples | before % | after % | difference in points (95 %) | |",
+        "| task | score | samples | before % | after % | difference in points (95%) | |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -134,17 +132,18 @@ def _gains(results: Sequence[Result], weakest: Result | None) -> list[str]:
     ]
     lines += [
         "",
-        "Before and after are on the same samples, none of which was learnt from unless a note below says "
-        "so; differences are paired, their intervals clustered by image.",
+        "Before and after are on the same samples, none of which was in the training data unless a note "
+        "below says "
+        "so. Differences are paired; their intervals are clustered by image.",
     ]
     if weakest:
-        lines += ["", f"Found least before, on images kept apart: {', '.join(map(_cell, weakest.classes))}."]
+        lines += ["", f"Lowest recall before, on held-out images: {', '.join(map(_cell, weakest.classes))}."]
     return lines
 
 
 def _lessons(facts: Mapping[str, Any]) -> list[str]:
-    """What the model learned from, and how."""
-    lines = ["## What it learnt from", ""]
+    """Describe the training data and settings."""
+    lines = ["## Training data", ""]
     lines += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
     lines += [
         f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, learning "
@@ -155,5 +154,5 @@ def _lessons(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that stays text in Markdown."""
+    """Escape text for Markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

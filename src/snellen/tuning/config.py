@@ -1,4 +1,4 @@
-"""What a user asks of a tuning, and what of it can be refused before anything is loaded."""
+"""The configuration of a fine-tuning run, and checks that need nothing loaded."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ __all__ = ["TuningConfig"]
 
 @dataclass(kw_only=True)
 class TuningConfig:
-    """A model, what it is to learn, and how. Run again, it resumes where it was stopped.
+    """A model, its training data, and how to train. Rerunning resumes.
 
     Args:
         model: ``hf:``, ``pico:``: a vision-language model; ``clip:``, ``pico:clip``: a dual encoder.
-        data: what it is tested on; its training split, or one of the next three, is learnt from.
-        out: the folder of what comes of it.
-        train: another data set to learn from; ``train_split``: the split's name (``train``);
-            ``hold_out``: the share of ``data`` that is tested, the rest being learnt from.
-        recipe: see :data:`snellen.tuning.recipes.RECIPES`; of a dual encoder, all weights learn.
-        mix: further data sets to learn from, ``DATA`` or ``DATA@WEIGHT``: so many examples for each of
-            the first's.
-        retention_data: data sets that it is evaluated on as well, as their authors do: what it must not
-            forget.
-        train_format: which questions teach a class.
-        oversample: ``rare``: classes with few images come more often; ``hard``: images that the model
-            gets wrong come three times, and lists of names hold what it takes their class for.
-        leaks: what is done about training images that are tested: refuse, drop them, allow.
+        data: the data set to evaluate on; its training split, or one of the next three, is used for training.
+        out: the output folder.
+        train: another data set to train on; ``train_split``: the split's name (``train``); ``hold_out``: the
+            share of
+            ``data`` to evaluate on, training on the rest.
+        recipe: see :data:`snellen.tuning.recipes.RECIPES`; for a dual encoder, all weights are trained.
+        mix: further training data sets, ``DATA`` or ``DATA@WEIGHT``: WEIGHT examples per example of the
+            first.
+        retention_data: data sets to evaluate forgetting on, under their own protocols.
+        train_format: which questions to train a class on.
+        oversample: ``rare``: classes with few images are repeated; ``hard``: images that the model gets wrong
+            come three
+            times, and lists of names include the confused classes.
+        leaks: what to do about test images in the training data: refuse, drop them, allow.
         settings: options of TRL's SFTConfig; ``lora``: of PEFT's LoraConfig.
-        filters: what of ``data`` is tested.
-        train_limit: learn from the first so many samples of each class… of the training set in random order.
-        merge: also write the model with its adapter merged in.
+        filters: which part of ``data`` to evaluate on.
+        train_limit: train on this many samples, drawn at random.
+        merge: also write the model with its adapter merged.
 
     Raises:
         UsageError: as its subclasses say, before anything is loaded.
@@ -76,7 +77,7 @@ class TuningConfig:
 
     @property
     def processes(self) -> int:
-        """How many processes train together (``accelerate launch``)."""
+        """The number of processes that train together (``accelerate launch``)."""
         return int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
@@ -90,10 +91,10 @@ class TuningConfig:
         return named_recipe(self.recipe)
 
     def _refuse_options(self) -> None:
-        """Refuse what a recipe would not look at, and what is known to be wrong before anything is loaded.
+        """Refuse options that the recipe would ignore, and values that are known to be invalid.
 
         Raises:
-            BadOption: as said.
+            BadOption: as stated.
         """
         recipe = self.named_recipe
         check_lora(self.lora)
@@ -102,30 +103,29 @@ class TuningConfig:
                 raise BadOption(f"--oversample {word!r} is not allowed; allowed: rare, hard.")
         if "hard" in self.oversample and self.processes > 1:
             raise BadOption(
-                "--oversample hard evaluates the model first, which one process does: run it in one."
+                "--oversample hard evaluates the model first, in a single process. Start it without "
+                "accelerate."
             )
         if self.lora and not recipe.adapter:
-            raise BadOption(f"-L: the recipe {self.recipe} trains no adapters; lora and qlora do.")
+            raise BadOption(f"-L needs a recipe with adapters (lora, qlora), not {self.recipe}.")
         if self.merge and not recipe.adapter:
-            raise BadOption(
-                f"--merge: the recipe {self.recipe} leaves no adapter to merge; lora and qlora do."
-            )
+            raise BadOption(f"--merge needs a recipe with adapters (lora, qlora), not {self.recipe}.")
         if self.train_limit is not None and self.train_limit < 1:
             raise BadOption(f"--train-limit {self.train_limit} is not allowed; allowed: 1 or more.")
         if self.recipe == "head":
             self.refuse_with("--recipe head", {"-T or --config": self.settings, **self.instructing})
             if self.processes > 1:
-                raise BadOption("--recipe head is fitted in one process; start it without accelerate.")
+                raise BadOption("--recipe head runs in a single process. Start it without accelerate.")
 
     @property
     def instructing(self) -> dict[str, Any]:
-        """Options that say what a model in words is taught."""
+        """The options that only apply to generative models."""
         given = {"--mix": self.mix, "--oversample": self.oversample, "--retention-data": self.retention_data}
         return {**given, "--train-format": self.train_format != "both"}
 
     @staticmethod
     def refuse_with(what: str, options: Mapping[str, Any]) -> None:
-        """Refuse options that make no sense with something.
+        """Refuse options that are meaningless in a combination.
 
         Raises:
             BadOption: one of them is set.
@@ -133,5 +133,5 @@ class TuningConfig:
         for name, value in options.items():
             if value:
                 raise BadOption(
-                    f"{name} does not go with {what}, which leaves a classifier of the data's classes."
+                    f"{name} cannot be used with {what}, which produces a classifier of the data's classes."
                 )

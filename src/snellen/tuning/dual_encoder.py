@@ -1,4 +1,4 @@
-"""Fine-tuning of dual encoders (CLIP, SigLIP) on classes: a baseline beside the vision-language model."""
+"""Fine-tune dual encoders (CLIP, SigLIP) on classes: a baseline for vision-language models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tune_dual_encoder"]
 
-#: As full fine-tuning of a VLM.
+#: As for full fine-tuning of a VLM.
 LEARNING_RATE = 1e-5
 
 
@@ -34,12 +34,13 @@ def tune_dual_encoder(
     seed: int,
     watch: TrainingWatch | None = None,
 ) -> TrainResult:
-    """Cross-entropy over the scaled cosines of an image with the captions of all classes; all weights learn.
+    """Train all weights by cross-entropy over the scaled cosines of an image with the captions of all
+    classes.
 
-    Source: the loss that Goyal et al., "Finetune like you pretrain" (arXiv 2212.00638), compare theirs with.
+    Source: the baseline loss of Goyal et al., "Finetune like you pretrain" (arXiv 2212.00638).
 
     Raises:
-        Stopped, BadOption: as :func:`~snellen.tuning.trainer.run_stage`.
+        Stopped, BadOption: as for :func:`~snellen.tuning.trainer.run_stage`.
     """
     # Long for its options alone.
     require("trl", "tune", "Fine-tuning")
@@ -72,7 +73,7 @@ def tune_dual_encoder(
         device=network.device,
         watched=held is not None,
     )
-    config.gradient_checkpointing = False  # the wrapper has no such switch
+    config.gradient_checkpointing = False  # the wrapper has no such setting
     wrapped = _classifier(network, texts)
     rows = partial(_rows, processor, numbers)
 
@@ -103,13 +104,13 @@ def tune_dual_encoder(
 
 
 def _classifier(network: Any, texts: Any) -> Any:
-    """A dual encoder as a classifier over captions of the classes."""
+    """Wrap a dual encoder as a classifier over captions of the classes."""
     import torch
 
     from snellen.models.dual_encoder import unit
 
     class Classifying(torch.nn.Module):
-        """The dual encoder as a classifier over the captions of the classes."""
+        """A dual encoder as a classifier over captions of the classes."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -125,7 +126,7 @@ def _classifier(network: Any, texts: Any) -> Any:
 
 
 def _rows(processor: Any, numbers: Mapping[str, int], selection: Selection) -> Any:
-    """Images and class numbers of samples, made when they are asked for."""
+    """Images and class numbers of samples, built on access."""
 
     def batch(places: Sequence[int]) -> dict[str, Any]:
         samples = [selection[place] for place in places]

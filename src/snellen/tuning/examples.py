@@ -1,4 +1,4 @@
-"""What a sample teaches: a conversation and the answer to be learnt. Pure."""
+"""Turn samples into training examples: a conversation and the answer to learn. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from snellen.types import Message, Sample, ask
 
 __all__ = ["Example", "TrainFormat", "examples"]
 
-#: Which questions teach a class: without the names, with them, or both.
+#: The questions to train a class on: without the names, with them, or both.
 TrainFormat = Literal["both", "open", "names"]
-#: Lists of all names are asked up to so many; of longer sets, and in every other question, some.
+#: The longest complete list of names; longer sets, and every other question, use a partial list.
 WHOLE, SOME = 50, 20
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to be learnt: what is asked, and the answer, on which alone the loss is."""
+    """A training example: a prompt, and the answer, on which alone the loss is computed."""
 
     messages: tuple[Message, ...]
     answer: str
@@ -42,18 +42,20 @@ def examples(
     confused: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Example]:
-    """What a sample teaches, by what its data set is for; empty where the truth is not known.
+    """Return a sample's training examples, by the purpose of its data set; empty if the answer is unknown.
 
     A conversation: each of the assistant's turns. A question with options: the letter. A question with
-    references, or a caption: the first reference. A class: its name, asked for openly in one of the study's
-    four wordings, and out of a list of names in random order (all of them up to 50 in half of the cases, else
-    up to 20 with the true one).
+    references, or a
+    caption: the first reference. A class: its name, asked openly in one of the study's four wordings, and
+    from a list of
+    names in random order (all of them, up to 50, in half of the cases; otherwise up to 20 including the true
+    one).
 
     Args:
-        protocol, options: how the data set's authors examine it (``Dataset.protocol``); answers are
-            taught as they ask for them.
-        teach: of a class, which of the questions.
-        confused: names that are to be in a list that is not whole: hard negatives.
+        protocol, options: how the data set's authors evaluate it (``Dataset.protocol``); examples use the
+            same prompts.
+        teach: which questions to train a class on.
+        confused: names to include in a partial list: hard negatives.
         seed: of wordings and lists.
 
     Source: Zhang et al., arXiv 2405.18415, section "improving": classification data as questions.
@@ -106,7 +108,7 @@ def _examples_of(sample: Sample, protocol: str | None, options: Mapping[str, Any
 
 
 def _names(sample: Sample, confused: Sequence[str], rng: random.Random) -> list[str]:
-    """The names on offer, in random order, with the true one."""
+    """Return the candidate names in random order, including the true one."""
     others = [name for name in sample.labels if name != sample.label]
     if len(sample.labels) > WHOLE or rng.random() < 0.5:
         count = rng.randint(1, max(1, min(SOME, len(sample.labels)) - 1))

@@ -1,4 +1,4 @@
-"""A classification head on a vision-language model's frozen features: another objective, as a baseline."""
+"""A classification head on a vision-language model's frozen features: a baseline with another objective."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_head"]
 
-#: Strengths of regularisation that cross-validation chooses among, and its folds.
+#: Regularization strengths for cross-validation, and its folds.
 STRENGTHS, FOLDS = (0.01, 0.1, 1.0, 10.0, 100.0), 3
 
 
@@ -36,15 +36,16 @@ def fit_head(
     watch: TrainingWatch | None = None,
 ) -> int:
     """Fit a linear head by cross-entropy on the hidden state of the prompt's last token in the last layer,
-    and write it to a folder, which ``head:FOLDER`` names.
+    and write it to a
+    folder, usable as ``head:FOLDER``.
 
     Args:
-        without: places that are not learnt from.
-        base: the name of the model that it sits on; ``options``: of that model.
-        top: where features are kept, so that an interrupted fit begins with them.
+        without: positions to exclude from training.
+        base: the name of the underlying model; ``options``: of that model.
+        top: where features are cached, so that an interrupted fit resumes with them.
 
     Returns:
-        how many numbers were learnt.
+        the number of trained parameters.
 
     Raises:
         DataError: a class with fewer than two images.
@@ -63,7 +64,7 @@ def fit_head(
     labels = [train.data.row(train.indices[place]).label for place in places]
     few = min(labels.count(name) for name in train.labels)
     if few < 2:
-        raise DataError(f"{train.name}: every class needs two images to learn from; one has {few}.")
+        raise DataError(f"{train.name}: every class needs at least two training images, and one has {few}.")
     held = stored(
         model,
         train,
@@ -92,7 +93,9 @@ def fit_head(
 
 
 class _Fitted(NamedTuple):
-    """A linear head: its arrays by name, its classes, and the strength that cross-validation chose."""
+    """A linear head: its arrays by name, its classes, and the regularization strength chosen by
+    cross-validation.
+    """
 
     arrays: dict[str, Any]
     labels: list[str]
@@ -108,10 +111,12 @@ def _fit(seen: Any, labels: Sequence[str | None], folds: int) -> _Fitted:
     mean, scale = seen.mean(0), seen.std(0) + 1e-6
     search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=folds)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a strength did not converge, which cross-validation sees
+        warnings.simplefilter(
+            "ignore"
+        )  # about strengths that do not converge, which cross-validation rejects
         fitted = search.fit((seen - mean) / scale, labels).best_estimator_
     weight, bias = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:  # scikit-learn keeps the second of two alone
+    if len(fitted.classes_) == 2:  # for two classes, scikit-learn keeps only the second
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     arrays = {"weight": weight, "bias": bias, "mean": mean, "scale": scale}
     return _Fitted(arrays, [str(name) for name in fitted.classes_], float(search.best_params_["C"]))

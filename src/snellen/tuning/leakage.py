@@ -1,4 +1,4 @@
-"""Whether what is tested was learnt from: identical files, identical pixels, near-duplicates."""
+"""Detect test images in the training data: identical files, identical pixels, near-duplicates."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["NEAR", "Leaks", "leaks"]
 
-#: Of the 64 bits of a perceptual hash, so many may differ in near-duplicates.
+#: The most differing bits (of 64) between perceptual hashes of near-duplicates.
 NEAR = 4
-#: Rows of distances that are computed together.
+#: Rows of distances computed per batch.
 CHUNK = 2048
 
 
 @dataclass
 class Leaks:
-    """Pictures that are both learnt from and tested.
+    """Images that are in both the training and the test data.
 
     Attributes:
-        identical: (id in training, id in the test) of one file, or of the same pixels.
+        identical: (training id, test id) of the same file or the same pixels.
         near: the same with the distance of their perceptual hashes, nearest first.
-        places: by source, the places of those that are identical.
-        unread: (place by source) of training samples whose image cannot be read.
+        places: by source, the positions of identical ones.
+        unread: (position by source) of training samples whose image cannot be read.
     """
 
     identical: list[tuple[str, str]] = field(default_factory=list)
@@ -41,31 +41,31 @@ class Leaks:
     unread: list[set[int]] = field(default_factory=list)
 
     def refusal(self, names: Sequence[str]) -> str:
-        """Why nothing is trained.
+        """Return why training is refused.
 
         Args:
             names: of the sources.
         """
         at_fault = ", ".join(name for name, same in zip(names, self.places, strict=True) if same)
         return (
-            f"{at_fault}: {self._identical}. A test on what was learnt tells nothing. Leave them out of the "
-            "training with --leaks drop, name another training set, or, if it is meant: --leaks allow"
+            f"{at_fault}: {self._identical}. A test on training images is meaningless. Drop them from the "
+            "training with --leaks drop, use another training set, or keep them with --leaks allow"
         )
 
     def notes(self, names: Sequence[str], *, dropped: bool) -> list[str]:
-        """What a user should hear, where something is trained all the same."""
+        """Return notes for the user if training proceeds anyway."""
         notes = []
         if self.identical:
-            what = "left out" if dropped else "learnt from all the same, so the test flatters"
+            what = "dropped" if dropped else "kept in training, so the test is biased upward"
             notes.append(f"{len(self.identical)} {self._identical}: {what}.")
         if self.near:
             pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in self.near[:5])
             notes.append(
-                f"{len(self.near)} training images look nearly like one that is tested, by a perceptual hash "
-                f"({pairs}{' …' if len(self.near) > 5 else ''}). They were learnt from; look at them."
+                f"{len(self.near)} training images are near-duplicates of a test image by perceptual hash "
+                f"({pairs}{' …' if len(self.near) > 5 else ''}). They were kept; check them."
             )
         return notes + [
-            f"{name}: {len(unread)} images cannot be read and are left out."
+            f"{name}: {len(unread)} images cannot be read and are skipped."
             for name, unread in zip(names, self.unread, strict=True)
             if unread
         ]
@@ -73,13 +73,13 @@ class Leaks:
     @property
     def _identical(self) -> str:
         pairs = ", ".join(f"{a} = {b}" for a, b in self.identical[:3])
-        more = f" … {len(self.identical)} in all" if len(self.identical) > 3 else ""
-        return f"images that are tested stand among those that are learnt from ({pairs}{more})"
+        more = f" … {len(self.identical)} in total" if len(self.identical) > 3 else ""
+        return f"test images are in the training data ({pairs}{more})"
 
 
 @dataclass
 class _Looked:
-    """What is known of the images of a selection, in the order of its samples."""
+    """Hashes of the images of a selection, in the order of its samples."""
 
     ids: list[str] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -89,12 +89,12 @@ class _Looked:
 
 
 def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
-    """Compare every image that is learnt from with every image that is tested.
+    """Compare every training image with every test image.
 
     Perceptual hashes are those of a discrete cosine transform, 64 bits (imagehash's ``phash``).
 
     Raises:
-        DataError: an image that is tested, or, unless bad ones are skipped, learnt from cannot be read.
+        DataError: a test image, or, unless invalid ones are skipped, a training image cannot be read.
         MissingExtra: imagehash is not installed.
     """
     require("imagehash", "tune", "The search for near-duplicates")
@@ -122,7 +122,7 @@ def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
 
 
 def _look(selection: Selection, into: _Looked) -> None:
-    # Decoding lets other threads run.
+    # Decoding releases the GIL.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         places = range(len(selection))
         for start in range(0, len(selection), CHUNK):
@@ -138,8 +138,9 @@ def _look(selection: Selection, into: _Looked) -> None:
 
 
 def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int]] | None:
-    """Of each image of a sample: hashes of its file and of its pixels, and a perceptual one. None where one
-    cannot be read, and that is to be passed over.
+    """Return for each image of a sample the hashes of its file and pixels, and a perceptual one; None if an
+    image cannot be
+    read and may be skipped.
     """
     import imagehash
 

@@ -1,4 +1,4 @@
-"""What a tuning's folder says of how it came about."""
+"""The manifest in the output folder of a fine-tuning."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from snellen.errors import UsageError
 
 __all__ = ["MANIFEST", "TuningManifest"]
 
-#: The file of a folder. Not JSON: a checkpoint is known by a hash of its JSON and weights.
+#: The manifest's file name. Not JSON, because a checkpoint's identity hashes its JSON files and weights.
 MANIFEST = "tuning.yaml"
 
 
 class TuningManifest:
-    """The manifest of a tuning's folder: written before the training, gone on with after it.
+    """The manifest in an output folder: written before the training, and updated after it.
 
     Args:
-        specification: a hash of all that can change what comes of it.
-        about: what is written down of the tuning, whatever happens.
+        specification: a hash of everything that can change the result.
+        about: facts recorded in any case.
     """
 
     def __init__(self, folder: Path, specification: str, about: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ class TuningManifest:
         return self.folder / MANIFEST
 
     def held(self) -> dict[str, Any]:
-        """What was written down; empty where nothing is, or it is of another tuning."""
+        """The recorded content; empty if there is none, or if it belongs to another fine-tuning."""
         content = self._read()
         return content if content.get("specification") == self.specification else {}
 
@@ -46,33 +46,36 @@ class TuningManifest:
         return content if isinstance(content, dict) else {}
 
     def begin(self) -> None:
-        """Make the folder, or go on in it. One in which nothing was learnt yet is taken over.
+        """Create the folder, or resume in it. A folder without any training results is reused.
 
         Raises:
-            UsageError: it holds something else.
+            UsageError: it contains something else.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"-o {self.folder}: a file; a folder is needed.")
+            raise UsageError(f"-o {self.folder}: this is a file. Use a new folder.")
         there = self._read()
         if there.get("specification") == self.specification:
             return
         if there:
             if "log" in there or any((self.folder / "checkpoints").glob("*/checkpoint-*")):
                 raise UsageError(
-                    f"-o {self.folder} holds another tuning ({there.get('model')} on {there.get('data')}, "
-                    f"recipe {there.get('recipe')}, begun with other options or data). Name another folder, "
-                    "or remove this one."
+                    f"-o {self.folder} contains another fine-tuning ({there.get('model')} on "
+                    f"{there.get('data')}, "
+                    f"recipe {there.get('recipe')}, with other options or data). Use another folder, "
+                    "or delete this one."
                 )
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             self._path.unlink()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
-            raise UsageError(f"-o {self.folder}: not empty, and no tuning. Name a new folder.")
+            raise UsageError(
+                f"-o {self.folder}: the folder is not empty and contains no fine-tuning. Use a new one."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.add({})
 
     def add(self, facts: Mapping[str, Any]) -> None:
-        """Write something more down; the file is whole at any time."""
+        """Record more facts; the file is always complete."""
         content = {**self._read(), "specification": self.specification, **self._about, **facts}
-        # Only what JSON has, so that YAML writes nothing of Python's own.
+        # Only JSON types, so that YAML writes no Python-specific tags.
         plain = json.loads(json.dumps(content, default=str))
         write_atomic(self._path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

@@ -1,4 +1,4 @@
-"""A tuning made out: the model, what is learned from and what is tested, checked before any training."""
+"""The plan of a fine-tuning: model, training and test data, checked before any training."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from snellen.tuning.sources import Source, Subset, mixed, split_data
 
 __all__ = ["TuningPlan"]
 
-#: Options of the model that hold for the tuned one, too.
+#: Options of the model that also apply to the tuned one.
 CARRIED = ("device", "dtype", "attn", "quantization")
 
 
 class TuningPlan:
-    """What a tuning works on.
+    """The inputs of a fine-tuning.
 
     Attributes:
         subject: the model, not loaded; ``dual``: whether it is a dual encoder.
-        train_set: the samples that it learns from; ``sources``: these and what is mixed in.
-        test: the samples that it is tested on before and after.
-        notes: what a user should know.
+        train_set: the training samples; ``sources``: the data set and what is mixed in.
+        test: the samples to evaluate on before and after.
+        notes: for the user.
 
     Raises:
         UsageError: as its subclasses say, before anything is loaded.
@@ -57,7 +57,7 @@ class TuningPlan:
         self._take_training(training)
 
     def _take_model(self) -> None:
-        """Make the model, and refuse one that cannot be tuned as asked."""
+        """Build the model, and refuse one that cannot be tuned as requested."""
         from snellen.models.dual_encoder import DualEncoder
         from snellen.models.huggingface.vlm import VisionLanguageModel
 
@@ -68,39 +68,40 @@ class TuningPlan:
         elif not self.dual:
             raise Unsupported(
                 f"{self.config.model} cannot be fine-tuned here. hf: models can, and clip: as a "
-                "baseline; what is behind an address is tuned by whoever runs it."
+                "baseline. Hosted models can only be tuned by their provider."
             )
         if self.dual:
             more = {"-L": self.config.lora, "--merge": self.config.merge, **self.config.instructing}
             self.config.refuse_with("a dual encoder", more)
         if self.dual and self.config.recipe not in ("lora", "full"):
             raise BadOption(
-                f"--recipe {self.config.recipe} is for vision-language models; a dual encoder is tuned whole."
+                f"--recipe {self.config.recipe} is for vision-language models. Of a dual encoder, all "
+                "weights are trained."
             )
         checkpoint = self.subject.checkpoint  # type: ignore[attr-defined] # both sorts have one
         if checkpoint.adapter is not None:
             raise Unsupported(
-                f"{self.config.model} is an adapter on another model already. Merge it first (snellen tune … "
+                f"{self.config.model} is already an adapter on another model. Merge it first (snellen tune … "
                 "--merge) and tune hf:FOLDER/merged."
             )
-        #: What an adapter is to say that it belongs to: found from wherever it is used.
+        #: The base model recorded in an adapter, resolvable from anywhere.
         self.base = self.config.model if self.config.model.startswith("pico:") else checkpoint.path
         if checkpoint.local and not self.config.model.startswith("pico:"):
             self.base = str(Path(checkpoint.path).resolve())
-        #: The Hub's id of it, if it lies there.
+        #: Its id on the Hub, if it is there.
         self.base_on_hub = None if checkpoint.local else checkpoint.path
 
     def _plan_evaluations(self, tested: Dataset) -> None:
         """Plan the evaluations before and after."""
         self.shared = SharedResources()
-        #: A part of a data set has no name that it could be made by again.
+        #: A part of a data set has no name to rebuild it from.
         self.tested: Dataset | str = tested if isinstance(tested, Subset) else self.config.data
-        #: How the model is examined before; as the data set's authors do, where that is no classification.
+        #: The protocols before training: the data set's own, unless it is for classification.
         self.protocols: tuple[str, ...] = ()
         if self.dual:
             self.protocols = ("rank",)
         elif tested.labels and tested.protocol in (None, "closed-set"):
-            asked = ("closed-set?rounds=1", "open-world")  # a head is set beside the first alone
+            asked = ("closed-set?rounds=1", "open-world")  # a head is compared with the first only
             self.protocols = asked[:1] if self.config.recipe == "head" else asked
         self.test_plan = self.evaluation_plan(
             self.config.model, self.tested, self.protocols, examined=self.config.filters
@@ -110,7 +111,7 @@ class TuningPlan:
         self.retention_plans = [self.retention_plan(self.config.model, name) for name in self.retention]
 
     def _take_training(self, training: Dataset) -> None:
-        """Select what is learned from, and what is mixed in."""
+        """Select the training data, and what is mixed in."""
         wanted = Filters(
             shuffle=True, limit=self.config.train_limit, skip_invalid=self.config.filters.skip_invalid
         )
@@ -122,11 +123,11 @@ class TuningPlan:
             unseen = [name for name in self.test.labels if name not in training.labels]
             if unseen:
                 self.notes.append(
-                    f"{len(unseen)} classes that are tested have no training images: {', '.join(unseen[:5])}"
+                    f"{len(unseen)} test classes have no training images: {', '.join(unseen[:5])}"
                     f"{' …' if len(unseen) > 5 else ''}."
                 )
         if self.classless and (self.dual or self.config.recipe == "head"):
-            raise DataError(f"{training.name} has no classes, and a classifier is taught them.")
+            raise DataError(f"{training.name} has no classes, which a classifier needs.")
         self.sources = [
             Source(
                 selection=self.train_set,
@@ -152,8 +153,8 @@ class TuningPlan:
             return ("chart:shapes?ask=color",)
         if not self.config.retention_data:
             self.notes.append(
-                "Whether it forgot anything is not known: name a task that it must keep with "
-                "--retention-data DATA, and let it learn from such data too with --mix DATA@0.5."
+                "Forgetting is not measured. Set a task to retain with "
+                "--retention-data DATA, and mix such data into the training with --mix DATA@0.5."
             )
         return tuple(self.config.retention_data)
 
@@ -175,7 +176,7 @@ class TuningPlan:
 
     @cached_property
     def carried(self) -> dict[str, Any]:
-        """Options of the model that hold for what comes of it too."""
+        """The options of the model that also apply to the tuned one."""
         allowed = ("device",) if self.config.recipe == "head" else CARRIED
         allowed = (*allowed, "trust_remote_code") if not self.dual else allowed
         carried = {key: value for key, value in self.config.model_options.items() if key in allowed}
@@ -184,21 +185,21 @@ class TuningPlan:
 
     @property
     def tuned_name(self) -> str:
-        """The model that comes of it, by name."""
+        """Return the name of the tuned model."""
         scheme = "clip" if self.dual else "head" if self.config.recipe == "head" else "hf"
         return f"{scheme}:{self.config.out}"
 
     def retention_plan(self, model: str, name: str) -> Plan:
-        """A model on a general task, as its authors examine."""
+        """Plan the evaluation of a model on a retention task, under its own protocol."""
         return self.evaluation_plan(model, name, (), examined=Filters())
 
     @cached_property
     def specification(self) -> str:
-        """A hash of all that can change what comes of it."""
+        """Hash everything that can change the result."""
         content = {
             "version": 1,
             "model": self.subject.identity(),
-            "learnt": [[s.selection.fingerprint(), s.weight] for s in self.sources],
+            "learned": [[s.selection.fingerprint(), s.weight] for s in self.sources],
             "tested": self.test.fingerprint(),
             "recipe": self.config.recipe,
             "train_format": self.config.train_format,
@@ -219,7 +220,7 @@ class TuningPlan:
             "model": redact(self.config.model),
             "base": dict(self.subject.identity()),
             "data": redact(self.config.data),
-            "learnt_from": [redact(source.selection.name) for source in self.sources],
+            "learned_from": [redact(source.selection.name) for source in self.sources],
             "recipe": "full" if self.dual else self.config.recipe,
             "train_format": self.config.train_format,
             "oversample": list(self.config.oversample),

@@ -1,4 +1,4 @@
-"""What is trained of a vision-language model, and in which stages."""
+"""Recipes: which parts of a vision-language model to train, and in which stages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ __all__ = ["RECIPES", "Recipe", "Stage", "named_recipe", "part_of"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One training.
+    """One training stage.
 
     Attributes:
-        name: of its folder of checkpoints.
-        trains: which parts have their weights changed: ``vision tower``, ``projector``, ``decoder``; none
-            where adapters are trained.
-        learning_rate: by default; for models of under ten million parameters ten times that.
-        share: of the steps, where there are several stages.
+        name: also of its folder of checkpoints.
+        trains: the parts to train: ``vision tower``, ``projector``, ``decoder``; empty for adapters.
+        learning_rate: the default; ten times that for models below ten million parameters.
+        share: of the steps, if there are several stages.
     """
 
     name: str
@@ -34,12 +33,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained.
+    """What to train.
 
     Attributes:
-        about: in a sentence.
-        adapter: whether low-rank adapters on the decoder are trained, and not its weights.
-        quantized: whether the model lies in 4 bits beneath them.
+        about: one sentence.
+        adapter: whether to train low-rank adapters on the decoder instead of its weights.
+        quantized: whether the base model is loaded in 4 bits.
     """
 
     name: str
@@ -59,22 +58,22 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(
             "lora",
-            "low-rank adapters on the decoder; all weights stay",
+            "low-rank adapters on the decoder, base weights unchanged",
             (Stage("lora", frozenset(), 2e-4),),
             adapter=True,
         ),
         Recipe(
             "qlora",
-            "the same over a model in 4 bits (a GPU, and the extra quantization)",
+            "the same on a model in 4 bits (needs a GPU and the extra quantization)",
             (Stage("qlora", frozenset(), 2e-4),),
             adapter=True,
             quantized=True,
         ),
-        Recipe("projector", "the projector alone: LLaVA's first stage", (PROJECTOR,)),
+        Recipe("projector", "only the projector: LLaVA's first stage", (PROJECTOR,)),
         Recipe("decoder", "projector and decoder, the vision tower frozen: LLaVA's second stage", (DECODER,)),
         Recipe(
             "two-stage",
-            "projector, then projector and decoder: what a model from parts begins with",
+            "projector, then projector and decoder: the start for an assembled model",
             (
                 Stage(PROJECTOR.name, PROJECTOR.trains, PROJECTOR.learning_rate, 0.3),
                 Stage(DECODER.name, DECODER.trains, DECODER.learning_rate, 0.7),
@@ -90,7 +89,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 _PARTS = {
-    # The projector first: some towers hold it (Qwen's merger).
+    # The projector first: some towers contain it (Qwen's merger).
     part: re.compile(r"(?:^|.*\.)(?:" + "|".join(names) + r")(?:_list)?(?:\..*|$)")
     for part, names in (
         ("projector", (*PLACES["projector"], "deepstack_merger", "vision_embed_tokens")),
@@ -100,7 +99,7 @@ _PARTS = {
 
 
 def part_of(path: str) -> str:
-    """Which part a parameter or module belongs to, by its path.
+    """Return the part that a parameter or module belongs to, by its path.
 
     >>> part_of("model.visual.merger.mlp.0.weight"), part_of("model.vision_tower.x"), part_of("lm_head.w")
     ('projector', 'vision tower', 'decoder')
@@ -109,13 +108,13 @@ def part_of(path: str) -> str:
 
 
 def freeze(model: Any, trains: Iterable[str]) -> int:
-    """Let only some parts of a model learn.
+    """Freeze all but some parts of a model.
 
     Returns:
-        how many numbers may change.
+        the number of trainable parameters.
 
     Raises:
-        Unsupported: the model has no such part under a known name.
+        Unsupported: the model has no part with a known name of this kind.
     """
     wanted, left = set(trains), 0
     names = set()
@@ -126,18 +125,17 @@ def freeze(model: Any, trains: Iterable[str]) -> int:
         left += parameter.numel() if part in wanted else 0
     if "projector" in wanted - names:
         raise Unsupported(
-            f"{type(model).__name__} has no projector under a known name, so it cannot be trained alone. "
-            "Recipes that do without: lora, full."
+            f"{type(model).__name__} has no projector with a known name, so it cannot be trained separately. "
+            "Recipes without it: lora, full."
         )
     return left
 
 
 def check_lora(options: Mapping[str, Any]) -> None:
-    """Refuse options that LoraConfig does not have, or values that it does not take, before anything is
-    loaded.
+    """Refuse options that LoraConfig does not have, or invalid values, before anything is loaded.
 
     Raises:
-        BadOption: as said.
+        BadOption: as stated.
         MissingExtra: peft is not installed.
     """
     peft: Any = require("peft", "tune", "Fine-tuning")
@@ -145,7 +143,8 @@ def check_lora(options: Mapping[str, Any]) -> None:
     for key, value in options.items():
         if key not in known:
             raise BadOption(
-                f"-L {key}: peft's LoraConfig has no such option.{did_you_mean(key, known)} Often wanted: r, "
+                f"-L {key}: peft's LoraConfig has no such option.{did_you_mean(key, known)} Common "
+                "options: r, "
                 "lora_alpha, lora_dropout, target_modules."
             )
         if key in ("r", "lora_alpha") and not (isinstance(value, int) and value > 0):
@@ -155,13 +154,13 @@ def check_lora(options: Mapping[str, Any]) -> None:
 
 
 def adapters(model: Any, options: Mapping[str, Any]) -> Any:
-    """The configuration of low-rank adapters on all linear layers of a model's decoder.
+    """Return the configuration of low-rank adapters on all linear layers of a model's decoder.
 
     Args:
         options: of peft's LoraConfig: ``r``, ``lora_alpha``, ``lora_dropout``, ``target_modules`` …
 
     Raises:
-        BadOption: peft refuses one.
+        BadOption: peft rejects one.
     """
     import torch
     from peft import LoraConfig
@@ -186,7 +185,7 @@ def adapters(model: Any, options: Mapping[str, Any]) -> Any:
 
 
 def named_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """Return a recipe by name.
 
     Raises:
         BadOption: there is no such recipe.

@@ -1,4 +1,4 @@
-"""Before and after: what a tuning gained and what it lost, on the same samples."""
+"""Compare before and after fine-tuning on the same samples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snellen.metrics.format import detectable
 from snellen.metrics.stats import Paired, paired
 from snellen.metrics.summary import cluster_of
 from snellen.runs.compare import compare
@@ -19,11 +20,11 @@ class Result:
     """A task before and after, on the same samples.
 
     Attributes:
-        score: what is compared, such as accuracy.
+        score: the compared score, such as accuracy.
         first, second: ids of the runs before and after.
         before, after: the scores.
-        paired: after less before.
-        classes: where the samples are those of some classes.
+        paired: after minus before.
+        classes: the classes that the samples are restricted to, if any.
     """
 
     task: str
@@ -42,7 +43,7 @@ class Result:
 
     @property
     def protocol(self) -> str:
-        """How it was asked."""
+        """The protocol."""
         return self.task.rpartition(", ")[2]
 
     @property
@@ -53,7 +54,7 @@ class Result:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """Before, after, the difference with its interval, the verdict; shares in per cent."""
+        """Before, after, the difference with its interval, the verdict; shares in percent."""
         gap = self.paired.difference
         return (
             f"{100 * self.before:.1f}",
@@ -64,18 +65,18 @@ class Result:
 
     @property
     def sentence(self) -> str:
-        """The verdict, with what so many samples could have shown."""
+        """The verdict, with the detectable difference."""
         difference = self.paired
         if self.verdict != "no difference shown":
             return self.verdict
         if difference.n == 1:
-            return "one sample tells nothing"
+            return "one sample is not enough"
         if not difference.only_first and not difference.only_second:
             return f"the same on all {difference.n}"
-        return f"not parted: {difference.n} samples show {100 * difference.detectable:.0f} points or more"
+        return f"not significant ({detectable(difference)})"
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {
             "task": self.task,
             "score": self.score,
@@ -89,7 +90,9 @@ class Result:
 
 
 def result_of(before: Run, after: Run) -> Result:
-    """Two runs on the same samples, perhaps by two protocols (a head ranks names, the model said them)."""
+    """Compare two runs on the same samples, possibly under two protocols (a head ranks names that the
+    model generated).
+    """
     (comparison,) = compare([after, before], across=True)
     asked, now = (run.manifest.protocol.name for run in (before, after))
     title = f"{after.manifest.data.name}, {asked}" + (f" → {now}" if now != asked else "")
@@ -106,7 +109,7 @@ def result_of(before: Run, after: Run) -> Result:
 
 
 def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None:
-    """The same on the samples of some classes; None where there are fewer than two."""
+    """Restrict a result to the samples of some classes; None if there are fewer than two."""
     first, other = before.outcomes.set_index("id"), after.outcomes.set_index("id")
     first = first[first["label"].isin(classes)]
     if len(first) < 2:
@@ -115,7 +118,7 @@ def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None
     right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (first, other)]
     clusters = [cluster_of(images, name) for name, images in zip(first.index, first["images"], strict=True)]
     difference = paired(right[1], right[0], clusters)
-    title = f"the {len(classes)} classes that it found least before"
+    title = f"the {len(classes)} classes with the lowest recall before"
     means = [sum(marks) / len(marks) for marks in right]
     return Result(
         task=title,

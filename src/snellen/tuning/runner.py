@@ -1,4 +1,4 @@
-"""A tuning from beginning to end: check, evaluate, train, evaluate again, write down."""
+"""Run a fine-tuning from start to finish: check, evaluate, train, evaluate again, record."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TunedModel", "TuningRunner"]
 
-#: Training images on which the model's errors are looked for, where those are to come more often.
+#: Training images evaluated to find the model's errors, in order to oversample them.
 LOOKED = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class TunedModel:
-    """What came of a tuning.
+    """The result of fine-tuning.
 
     Attributes:
-        model: the name to examine or talk to it by.
-        results: before and after on the same samples, one for each task.
-        weakest: the same for the third of classes that the model found least on images apart from the test.
-        notes: what a user should hear.
+        model: the name to evaluate it or chat with it by.
+        results: before and after on the same samples, one per task.
+        weakest: the same for the third of classes with the lowest recall on held-out images.
+        notes: for the user.
     """
 
     model: str
@@ -50,7 +50,7 @@ class TunedModel:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """As JSON."""
         return {
             "model": self.model,
             "folder": str(self.folder),
@@ -62,29 +62,29 @@ class TunedModel:
 
 
 class TuningRunner:
-    """Does what a plan says; run again, it resumes where it was stopped."""
+    """Executes a plan; rerunning resumes."""
 
     def __init__(self, plan: TuningPlan) -> None:
         self.plan, self.config = plan, plan.config
         self.alone = plan.config.processes == 1
 
     def run(self) -> TunedModel | None:
-        """Check, examine, train, examine again, write down.
+        """Check, evaluate, train, evaluate again, record.
 
         Returns:
-            what came of it; None in all processes but the first of several.
+            the result; None in all processes except the first.
 
         Raises:
-            DataError: what is tested was learnt from, or an image cannot be read.
-            UsageError: the folder holds something else.
-            Stopped: memory, or the disk, was too small.
+            DataError: test samples are in the training data, or an image cannot be read.
+            UsageError: the folder contains something else.
+            Stopped: not enough memory or disk space.
         """
         # Long: one algorithm, whose steps share nearly all of its state.
         began = time.time()
         leaked: frozenset[int] = frozenset()
         held = self.plan.manifest.held()
         if held.get("finished"):
-            self.plan.notes = list(held["notes"])  # all was looked at then
+            self.plan.notes = list(held["notes"])  # all of it was checked then
             leaked = frozenset(held["leaked"])
         else:
             leaked = self.find_leaks()
@@ -148,10 +148,10 @@ class TuningRunner:
         return tuned
 
     def find_leaks(self) -> frozenset[int]:
-        """Refuse, drop or allow what is both learnt from and tested.
+        """Refuse, drop or allow test samples in the training data.
 
         Returns:
-            places of the first source that are not to be learnt from.
+            positions of the first source to exclude from training.
         """
         tested = [self.plan.test, *(next(iter(plan.selections)) for plan in self.plan.retention_plans)]
         result = leaks([learned.selection for learned in self.plan.sources], tested)
@@ -170,7 +170,7 @@ class TuningRunner:
         return frozenset(dropped[0] | result.unread[0])
 
     def _examine_all(self, model: str) -> list[Run]:
-        """The model on what is tested, and on general tasks."""
+        """Evaluate the model on the test data and on retention tasks."""
         if model == self.config.model:
             plans = [self.plan.test_plan, *self.plan.retention_plans]
         else:
@@ -182,7 +182,7 @@ class TuningRunner:
         return [run for plan in plans for run in plan.run(self.config.watch_evaluation)]
 
     def _closed(self, places: Sequence[int], what: str) -> pd.DataFrame:
-        """What the model says of some of the training samples, out of all names."""
+        """Return the model's closed-set answers to some training samples."""
         seen = Subset(self.plan.train_set.data, [self.plan.train_set.indices[i] for i in places], what)
         plan = self.plan.evaluation_plan(
             self.config.model, seen, ("closed-set?rounds=1",), examined=Filters()
@@ -191,9 +191,7 @@ class TuningRunner:
         return run.outcomes
 
     def _weakest(self, kept: frozenset[int]) -> tuple[str, ...]:
-        """The third of classes that the model finds least on images that are neither learnt from nor
-        tested.
-        """
+        """Return the third of classes with the lowest recall on images outside training and test data."""
         frame = self._closed(sorted(kept), "kept apart")
         recall = (frame["prediction"] == frame["label"]).groupby(frame["label"]).mean()
         order = sorted(recall.index, key=lambda name: (recall[name], name))
@@ -227,7 +225,7 @@ class TuningRunner:
         )
 
     def _train(self, lessons: TrainingSet, kept: frozenset[int], leaked: frozenset[int]) -> TrainResult:
-        """The training, unless it is done; what it left is in the manifest."""
+        """Train, unless it is done; the manifest records the outcome."""
         held = self.plan.manifest.held()
         if "log" in held:
             return TrainResult(held["log"], held["trained"], held["parameters"], held["effective"])
@@ -258,11 +256,11 @@ class TuningRunner:
         from snellen.tuning.head import fit_head
         from snellen.tuning.sft import teach
 
-        # Long: three ways to teach, each a call with many parts.
+        # Long: three ways to train, each a call with many arguments.
         subject = self.plan.subject
         if isinstance(subject, DualEncoder):
-            learnt = [i for place, i in enumerate(self.plan.train_set.indices) if place not in without]
-            part = Selection(self.plan.train_set.data, learnt, self.plan.train_set.labels)
+            learned = [i for place, i in enumerate(self.plan.train_set.indices) if place not in without]
+            part = Selection(self.plan.train_set.data, learned, self.plan.train_set.labels)
             return tune_dual_encoder(
                 subject,
                 part,
@@ -275,7 +273,7 @@ class TuningRunner:
         assert isinstance(subject, VisionLanguageModel)
         if self.config.recipe == "head":
             try:
-                learnt_numbers = fit_head(
+                learned_numbers = fit_head(
                     subject,
                     self.plan.train_set,
                     without,
@@ -285,8 +283,8 @@ class TuningRunner:
                     top=self.plan.test_plan.folder / "features",
                     watch=self.config.watch,
                 )
-                subject.load()  # what it sees may have been known from another time
-                return TrainResult({}, learnt_numbers, int(subject.metadata()["parameters"]))
+                subject.load()  # the features may have been cached by an earlier run
+                return TrainResult({}, learned_numbers, int(subject.metadata()["parameters"]))
             finally:
                 subject.close()
         watched = None

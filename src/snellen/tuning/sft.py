@@ -1,4 +1,4 @@
-"""The stages of a recipe on a vision-language model, through TRL."""
+"""Train the stages of a recipe on a vision-language model, through TRL."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainResult", "check_teachable", "teach"]
 
-#: PaliGemma's prompts see ahead, which a batch of prompts with their answers does not; the others have a
-#: Q-Former, an encoder of texts or positions of their own, which TRL's loss passes by.
+#: PaliGemma's prompts attend bidirectionally, which TRL's batches do not; the others have a
+#: Q-Former, a text encoder or their own positions, which TRL's loss does not support.
 UNTEACHABLE = NEED_IMAGE | UNPADDED
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left.
+    """The result of a training.
 
     Attributes:
-        log: of each stage by name, what was logged.
-        trained: how many numbers could change; of ``parameters``.
-        effective: of each stage, what the training was: steps, epochs, batch, learning rate, precision.
+        log: log entries of each stage, by name.
+        trained: the number of trainable parameters, out of ``parameters``.
+        effective: for each stage, its steps, epochs, batch, learning rate, precision.
     """
 
     log: Mapping[str, list[dict[str, Any]]]
@@ -55,13 +55,14 @@ def check_teachable(model: VisionLanguageModel) -> None:
     """Refuse an architecture that cannot be trained this way.
 
     Raises:
-        Unsupported: as said.
+        Unsupported: as stated.
     """
     config = model.checkpoint.config()
     if config.model_type in UNTEACHABLE or config.is_encoder_decoder:
         raise Unsupported(
-            f"{model.name}: {config.model_type} cannot be fine-tuned here. Decoders that read images among "
-            "their tokens can: LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, Gemma 3, Mllama …"
+            f"{model.name}: {config.model_type} cannot be fine-tuned here. Supported: decoders that read "
+            "images among "
+            "their tokens, such as LLaVA, Qwen-VL, Idefics, SmolVLM, InternVL, Gemma 3, Mllama …"
         )
 
 
@@ -79,17 +80,18 @@ def teach(
     seed: int,
     watch: TrainingWatch | None = None,
 ) -> TrainResult:
-    """Carry out a recipe and write what came of it to a folder.
+    """Carry out a recipe and write the result to a folder.
 
     Args:
-        watched: examples that the loss is watched by; ``seen``: the images that the accuracy of generated
-            answers (closed set, one round) is.
+        watched: examples for the validation loss; ``seen``: the images for the accuracy of generated answers
+            (closed set,
+            one round).
         given: options of SFTConfig; ``lora``: of LoraConfig.
-        base: what the adapter is to say that it belongs to.
+        base: the base model to record in the adapter.
 
     Raises:
-        Stopped: as :func:`~snellen.tuning.trainer.run_stage`.
-        BadOption, Unsupported, ModelError: as said there.
+        Stopped: as for :func:`~snellen.tuning.trainer.run_stage`.
+        BadOption, Unsupported, ModelError: as for the functions it calls.
     """
     # Long for its options alone.
     require("trl", "tune", "Fine-tuning")
@@ -114,7 +116,7 @@ def teach(
     trainer: Any = None
     for stage in recipe.stages:
         folder = out / "checkpoints" / stage.name
-        set_seed(seed)  # a stage begins alike, whether the one before it was trained now or earlier
+        set_seed(seed)  # start a stage identically whether the previous one was trained now or earlier
         config = settings(
             given,
             folder=folder,
@@ -144,10 +146,10 @@ def teach(
                 processing_class=processor,
                 peft_config=peft_config,
             )
-        # What processors, models and TRL raise where they do not go together, or an image is odd.
+        # Errors of processors, models and TRL when they are incompatible, or when an image is unusual.
         except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
             raise Unsupported(
-                f"{model.name}: the training refused this model or these data ({reason_of(error)})."
+                f"{model.name}: training failed on this model or data ({reason_of(error)})."
             ) from error
         network, log[stage.name] = trainer.model, trainer.state.log_history
         if peft_config is not None:
@@ -175,7 +177,7 @@ def _save(
     if adapter:
         for config in network.peft_config.values():
             config.base_model_name_or_path, config.revision = base, checkpoint.pinned
-        # Else peft looks for the base model's vocabulary, under its name, to see whether it grew.
+        # Otherwise peft looks up the base model's vocabulary by its name, to see whether it grew.
         saved["save_embedding_layers"] = False
     if trainer.is_world_process_zero():
         with room(out):
@@ -185,11 +187,14 @@ def _save(
 
 
 def _prepare(network: Any, stage: Stage, *, adapter: bool, mixes: bool) -> int:
-    """Freeze what a stage does not train, and give what learns full precision; how many numbers learn."""
+    """Freeze what a stage does not train, and convert what it trains to full precision; return the number of
+    trainable
+    parameters.
+    """
     if adapter:
         return 0
     trained = freeze(network, stage.trains)
-    # What learns does so in full precision; the rest goes along where it is mixed, else it has to be alike.
+    # Trainable weights use full precision; so must the rest, unless precision is mixed.
     for parameter in network.parameters():
         if parameter.requires_grad or not mixes:
             parameter.data = parameter.data.float()
@@ -197,9 +202,7 @@ def _prepare(network: Any, stage: Stage, *, adapter: bool, mixes: bool) -> int:
 
 
 def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
-    """The checkpoint as it is to be loaded: in 4 bits, where the recipe says so; on the GPU of this
-    process.
-    """
+    """Prepare the checkpoint for loading: in 4 bits, if the recipe says so; on this process's GPU."""
     device = checkpoint.device
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -212,11 +215,13 @@ def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
 
 
 class Collator:
-    """Rows to a batch in which the answers alone are learnt.
+    """Collates rows to a batch in which only the answers are trained on.
 
-    Prompt and answer are read as one text, as log-likelihoods are: a tokenizer may join them, or begin a text
-    of its own with a mark, so that an answer that is read apart would be taught in other tokens than those in
-    which a model says it. (TRL's own collator reads them apart.)
+    Prompt and answer are tokenized as one text, as for log-likelihoods: a tokenizer may merge them, or start
+    a separate text
+    with a special token, so that separate tokenization would train on other tokens than the model generates.
+    (TRL's own
+    collator tokenizes them separately.)
     """
 
     def __init__(self, processor: Any) -> None:
@@ -225,7 +230,7 @@ class Collator:
         self._chat = ChatRenderer(processor)
 
     def render(self, example: Example) -> dict[str, Any]:
-        """An example as a row."""
+        """Convert an example to a row."""
         prompt, completion = self._chat.lesson(example.messages, example.answer)
         return {
             "images": [image.pixels for image in example.images],
@@ -234,7 +239,7 @@ class Collator:
         }
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        """The processor's tensors with ``labels``: -100 but for the answers' tokens."""
+        """Return the processor's tensors with ``labels``: -100 except for the answers' tokens."""
         import torch
 
         special = self._chat.adds_special_tokens(rows[0]["prompt"])
@@ -259,7 +264,7 @@ class Collator:
 
 
 def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
-    """Lessons as a data set of the datasets library, whose images are read when they are asked for."""
+    """Return examples as a data set of the datasets library, whose images are read on access."""
 
     def batch(places: Sequence[int]) -> dict[str, list[Any]]:
         made = [collator.render(lessons[place]) for place in places]
@@ -269,15 +274,15 @@ def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
 
 
 def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
-    """The share of samples whose class a model names when it is asked as examinations do (closed set, one
-    round).
+    """Return the share of samples whose class the model names when asked as in an evaluation (closed set,
+    one round).
     """
     protocol = ClosedSet(rounds=1)
     right = 0
     for start in range(0, len(seen), model.batch_size):
         samples = [seen[place] for place in range(start, min(start + model.batch_size, len(seen)))]
         begun = [protocol.examine(sample) for sample in samples]
-        # In this thread: whether precisions are mixed is a matter of threads. What fails is no wrong answer.
+        # In this thread, since autocast is per thread. A failed request does not count as a wrong answer.
         replies = model.answer([request for generator in begun for request in next(generator)])
         for generator, sample, reply in zip(begun, samples, replies, strict=True):
             try:
@@ -291,7 +296,7 @@ def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
 def _asking(
     subject: VisionLanguageModel, processor: Any, seen: Selection, stage: str, watch: TrainingWatch | None
 ) -> Any:
-    """A callback that asks the model in training, whenever it is evaluated."""
+    """Return a callback that measures accuracy at every evaluation during training."""
     import torch
     from transformers import TrainerCallback
 

@@ -1,4 +1,4 @@
-"""What is learnt from and what is tested: splits, parts, mixtures, oversampling."""
+"""Training and test data: splits, subsets, mixtures, oversampling."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from snellen.types import Sample
 
 __all__ = ["Source", "Subset", "TrainingSet", "mixed", "parted", "split_data", "validation_split"]
 
-#: Drawn charts have as many training pictures as are asked for: so many of each class.
+#: Training pictures per class drawn from a chart, which can produce any number.
 DRAWN = 60
-#: Of the training samples so many are kept apart to watch the training by, and at least, or none.
+#: The share and the number of training samples held out for monitoring, and the minimum.
 WATCHED, LEAST = 200, 10
-#: A sample of a rare class comes at most so many times as often.
+#: The most repetitions of a sample of a rare class.
 MOST = 10
 
 
@@ -48,13 +48,13 @@ class Subset(Dataset):
 
 
 def parted(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
-    """A data set parted in two at random, class by class: to be learnt from, and to be tested on.
+    """Split a data set in two at random, class by class, for training and test.
 
-    Items with an image in common stay together.
+    Items that share an image stay together.
 
     Raises:
         BadOption: a share that is not between 0 and 1.
-        DataError: too few items for a class to be on both sides; an image that cannot be read.
+        DataError: too few items of a class for both sides; an image that cannot be read.
     """
     if not 0 < share < 1:
         raise BadOption(f"--hold-out {share} is not allowed; allowed: between 0 and 1, such as 0.2.")
@@ -67,8 +67,9 @@ def parted(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
         if len(contents) < 2:
             what = f"{label!r} has a single image" if label else "there is a single image"
             raise DataError(
-                f"{data.name}: {what}, which cannot be both learnt from and tested on. Add images, or leave "
-                "the class out."
+                f"{data.name}: {what}, which cannot be in both training and test data. Add images, or "
+                "exclude "
+                "the class."
             )
         rng.shuffle(contents)
         for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
@@ -78,7 +79,7 @@ def parted(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
 
 
 def _together(data: Dataset) -> list[list[int]]:
-    """Items by what they share: those with an image in common, and of those without images equal ones."""
+    """Group items that must stay together: those that share an image, and equal ones without images."""
     owner = list(range(len(data)))
 
     def root(i: int) -> int:
@@ -93,7 +94,7 @@ def _together(data: Dataset) -> list[list[int]]:
         try:
             hashes = [image.sha256 for image in data.sample(i, data.labels, data.background).images]
         except DataError:
-            hashes, unread = [], True  # said, or left out, when it is looked at
+            hashes, unread = [], True  # reported, or skipped, when it is read
         for digest in hashes or [f"item {i}" if unread else data.digest(i)]:
             owner[root(i)] = root(first.setdefault(digest, i))
     groups: dict[int, list[int]] = {}
@@ -111,50 +112,50 @@ def split_data(
     share: float | None,
     seed: int,
 ) -> tuple[Dataset, Dataset]:
-    """What to learn from, and what to test on: the data set, or a part of it.
+    """Choose the training and the test data: separate splits, or two parts.
 
     Raises:
-        DataError: there is no such split.
-        BadOption: more than one way is given.
+        DataError: no such split.
+        BadOption: conflicting options.
     """
     if sum(given is not None for given in (train, split, share)) > 1:
-        raise BadOption("Give one of --train, --train-split and --hold-out.")
+        raise BadOption("Use only one of --train, --train-split and --hold-out.")
     data = DATASETS.make(name, options)
     if train is not None:
         return DATASETS.make(train), data
     drawn = name.startswith("chart:")
     if share is not None:
-        if not drawn and (learnt := _own_split(name, options)) is not None:
+        if not drawn and (learned := _own_split(name, options)) is not None:
             raise BadOption(
-                f"--hold-out {share}: {name} has a training split of its own ({len(learnt)} samples). Leave "
-                "--hold-out away to learn from that one; to part one split all the same, name it: -D "
+                f"--hold-out {share}: {name} already has a training split ({len(learned)} samples). Omit "
+                "--hold-out to use it. To divide one split anyway, set it with: -D "
                 "split=NAME"
             )
         return parted(data, share, seed)
     wanted = split or "train"
-    # As many pictures are drawn to learn from as are wanted; how many are tested says nothing of it.
+    # The number of training pictures of a chart is independent of the number of test pictures.
     more = {"n": DRAWN * len(data.labels)} if drawn else {}
     try:
         return _split(name, {**options, **more}, wanted), data
     except UsageError as error:
         raise DataError(
-            f"{name} has no training split {wanted!r} ({error}) Name one with --train-split, another data "
-            "set with --train, or keep a part of this one for the test: --hold-out 0.2"
+            f"{name} has no training split {wanted!r} ({error}) Set one with --train-split, use another data "
+            "set with --train, or hold out a part of this one for the test: --hold-out 0.2"
         ) from error
 
 
 def _split(name: str, options: Mapping[str, Any], split: str) -> Dataset:
-    """A split of a data set, whatever its name says of splits.
+    """Open a split of a data set, overriding any split in its name.
 
     Raises:
-        UsageError: there is none, or no such.
+        UsageError: there is none, or it does not exist.
     """
     scheme, rest, own = parse_name(name)
     return DATASETS.make(f"{scheme}:{rest}", {**own, **options, "split": split})
 
 
 def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
-    """The training split of a data set whose split nobody named; None where there is none."""
+    """Return the training split of a data set without a named split; None if there is none."""
     if "split" in {**parse_name(name)[2], **options}:
         return None
     try:
@@ -165,12 +166,12 @@ def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
 
 @dataclass(kw_only=True)
 class Source:
-    """Samples that are learnt from, and how.
+    """Training samples, and how to use them.
 
     Attributes:
-        weight: how many examples of it come for each of the first source's.
-        confused: for a class, the names that the model takes it for.
-        wrong: places of samples that it gets wrong.
+        weight: the number of its examples per example of the first source.
+        confused: for a class, the names that the model confuses it with.
+        wrong: positions of samples that it gets wrong.
     """
 
     selection: Selection
@@ -181,7 +182,7 @@ class Source:
     wrong: frozenset[int] = frozenset()
 
     def examples(self, place: int) -> list[Example]:
-        """What one sample teaches."""
+        """Return the examples of one sample."""
         sample, data = self.selection[place], self.selection.data
         return examples(
             sample,
@@ -193,17 +194,18 @@ class Source:
         )
 
     def label(self, place: int) -> str | None:
-        """The class of a sample."""
+        """Return the class of a sample."""
         return self.selection.data.row(self.selection.indices[place]).label
 
 
 def mixed(name: str, train_format: TrainFormat, seed: int, *, skip_invalid: bool = False) -> Source:
-    """A source of a mixture: ``DATA`` or ``DATA@WEIGHT``; of a data set with a training split, that one,
-    unless another is named.
+    """Parse a source of a mixture: ``DATA`` or ``DATA@WEIGHT``. If the data set has a training split, it is
+    used, unless
+    another is named.
 
     Raises:
-        BadOption: the weight is no number above 0.
-        UsageError: as making the data set.
+        BadOption: the weight is not a number above 0.
+        UsageError: as for building the data set.
     """
     head, at, tail = name.rpartition("@")
     try:
@@ -220,16 +222,16 @@ def mixed(name: str, train_format: TrainFormat, seed: int, *, skip_invalid: bool
 
 
 class TrainingSet(Sequence[Example]):
-    """All that is learnt, example by example, made when it is asked for.
+    """All training examples, built on access.
 
     Args:
-        sources: the first is what the model is tuned for.
-        rare: whether rare classes of the first come as often as common ones (up to ten times as often as
-            they are there).
-        without: places of the first that are kept apart.
+        sources: the first is the data set that the model is tuned for.
+        rare: whether to repeat rare classes of the first until they are as frequent as common ones (at most
+            ten times).
+        without: positions of the first that are held out.
 
     Raises:
-        DataError: nothing can be learnt from a source.
+        DataError: a source has nothing to train on.
     """
 
     def __init__(
@@ -244,8 +246,8 @@ class TrainingSet(Sequence[Example]):
         rng = random.Random(f"snellen/lessons/{seed}")
         if len(without) >= len(self.sources[0].selection):
             raise DataError(
-                f"{self.sources[0].selection.name}: no sample is left to learn from: all of them are tested "
-                "too, or cannot be read. Name another training set with --train, or keep a part for the "
+                f"{self.sources[0].selection.name}: no training sample is left: all of them are test samples "
+                "or unreadable. Use another training set with --train, or hold out a part for the "
                 "test: --hold-out 0.2"
             )
         first = [(0, place, k) for place, k in _offered(self.sources[0], without)]
@@ -267,7 +269,7 @@ class TrainingSet(Sequence[Example]):
     def _more(
         self, items: Sequence[tuple[int, int, int]], rng: random.Random
     ) -> Iterator[tuple[int, int, int]]:
-        """Further turns of the items of rare classes."""
+        """Return repeated items of rare classes."""
         source = self.sources[0]
         by_class: dict[str | None, list[tuple[int, int, int]]] = {}
         for item in items:
@@ -288,28 +290,29 @@ class TrainingSet(Sequence[Example]):
         return self.sources[source].examples(place)[k]
 
     def classes(self) -> Counter[str]:
-        """How many examples there are of each class."""
+        """Count the examples of each class."""
         labels = (self.sources[s].label(place) for s, place, _ in self._items if s == 0)
         return Counter(label for label in labels if label is not None)
 
 
 def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tuple[int, int]]:
-    """Places with the numbers of their examples."""
+    """Return positions with their example numbers."""
     options = []
     for place in range(len(source.selection)):
         if place not in without:
             options += [(place, k) for k in range(len(source.examples(place)))]
     if not options:
         raise DataError(
-            f"{source.selection.name}: nothing can be learnt from it: no classes, no questions with answers, "
+            f"{source.selection.name}: nothing to train on: no classes, no questions with answers, "
             "no captions, no conversations."
         )
     return options
 
 
 def validation_split(source: Source, seed: int) -> frozenset[int]:
-    """Places that are not learnt from, so that the training can be watched by them: a tenth, at most 200, of
-    every class alike; none where that would be fewer than ten.
+    """Choose positions to hold out for monitoring: a tenth, at most 200, equally from every class; none if
+    that would be fewer
+    than ten.
     """
     count = min(WATCHED, len(source.selection) // 10)
     if count < LEAST or not source.selection.labels:
@@ -324,7 +327,7 @@ def validation_split(source: Source, seed: int) -> frozenset[int]:
     turn = 0
     while len(places) < count:
         before = len(places)
-        # A class keeps at least half of its samples to be learnt from.
+        # A class keeps at least half of its samples for training.
         places += [deck[turn] for deck in decks if turn < len(deck) // 2][: count - len(places)]
         turn += 1
         if len(places) == before:

@@ -1,4 +1,4 @@
-"""A training by transformers' or TRL's trainer: resumed, watched, and stopped without loss."""
+"""Train with transformers' or TRL's trainer: resumable, monitored, and interruptible without loss."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from snellen.tuning.trainer_settings import in_effect
 
 __all__ = ["TrainingWatch", "by_place", "last_checkpoint", "room", "run_stage"]
 
-#: What the trainer writes last into a checkpoint.
+#: The last file that the trainer writes into a checkpoint.
 STATE = "trainer_state.json"
 
 
 def by_place(count: int, batch: Callable[[Sequence[int]], dict[str, Any]]) -> Any:
-    """A data set of the datasets library whose columns are made of places when they are asked for."""
+    """Return a data set of the datasets library whose columns are computed from positions on access."""
     from datasets import Dataset
 
     places = Dataset.from_dict({"place": list(range(count))})
@@ -33,9 +33,9 @@ def by_place(count: int, batch: Callable[[Sequence[int]], dict[str, Any]]) -> An
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end; what comes after it is taken away.
+    """Return the last complete checkpoint, and delete incomplete ones.
 
-    The trainer writes its state last, so a checkpoint without a whole one is a torso.
+    The trainer writes its state last, so a checkpoint without a complete state is incomplete.
     """
     numbered = []
     for path in folder.glob("checkpoint-*"):
@@ -59,15 +59,15 @@ def run_stage(
     callbacks: Sequence[Any] = (),
     **how: Any,
 ) -> Any:
-    """Train, from the last whole checkpoint on if there is one, and return the trainer, whose ``state`` holds
-    what was logged.
+    """Train, resuming from the last complete checkpoint, and return the trainer, whose ``state`` holds the
+    log.
 
     Args:
         trainer_class: transformers' Trainer or a subclass.
-        how: what it is made with.
+        how: its arguments.
 
     Raises:
-        Stopped: the disk is full, or memory too small; checkpoints that were written stay.
+        Stopped: not enough disk space or memory; existing checkpoints are kept.
     """
     from transformers import PrinterCallback, TrainerState
 
@@ -78,7 +78,7 @@ def run_stage(
     start = last_checkpoint(folder)
     try:
         with warnings.catch_warnings(), asked:
-            # peft asks transformers by an old name
+            # peft imports an old name from transformers
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             trainer = _careful(trainer_class, folder)(
                 callbacks=[*callbacks, _reporter(stage, watch, asked)], **how
@@ -86,7 +86,9 @@ def run_stage(
             trainer.remove_callback(PrinterCallback)
             done = TrainerState.load_from_json(str(start / STATE)) if start else TrainerState()
             if start and done.global_step >= trainer.args.max_steps:
-                trainer._load_from_checkpoint(str(start))  # ended before: to go on would be another step
+                trainer._load_from_checkpoint(
+                    str(start)
+                )  # already finished: resuming would take another step
                 trainer.state = done
                 return trainer
             trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -94,37 +96,35 @@ def run_stage(
         if not is_out_of_memory(error):
             raise
         raise Stopped(
-            f"Memory is too small for this training ({reason_of(error)}). What helps, in this order: "
+            f"Out of memory in training ({reason_of(error)}). Try, in this order: "
             "-T per_device_train_batch_size=1 -T gradient_accumulation_steps=8, "
-            "-T gradient_checkpointing=true, --recipe lora, --recipe qlora. Checkpoints that were written "
-            f"are kept in {folder}."
+            "-T gradient_checkpointing=true, --recipe lora, --recipe qlora. Checkpoints so far "
+            f"are in {folder}."
         ) from error
     state = trainer.state
     if asked.set and state.global_step < state.max_steps:
         raise Interrupted(
-            f"Stopped after step {state.global_step} of {state.max_steps}. The same command goes on "
+            f"Stopped after step {state.global_step} of {state.max_steps}. Rerun the same command to resume "
             "from there."
         )
     return trainer
 
 
 def _careful(trainer_class: Any, folder: Path) -> Any:
-    """The trainer with checkpoints that are read whole, and an error that says what to do where one cannot be
-    written.
-    """
+    """Return a trainer class that loads checkpoints completely, and explains failures to write them."""
     from transformers import PreTrainedModel
 
-    # What is loaded when it is needed is of no known type.
+    # Lazily imported classes have no static type.
     class Careful(trainer_class):  # type: ignore[misc]
-        """Says what to do where a checkpoint cannot be written."""
+        """Explains failures to write a checkpoint."""
 
         def _load_from_checkpoint(self, path: str, model: Any = None) -> None:
             network = self.model if model is None else model
             if not isinstance(network, PreTrainedModel):
                 super()._load_from_checkpoint(path, model)
                 return
-            # A checkpoint has the names that are saved, which need not be those of the modules: the trainer
-            # would leave out what it does not find, without a word.
+            # A checkpoint's parameter names may differ from those of the modules, and the trainer
+            # would silently skip names that it does not find.
             kept = type(network).from_pretrained(path, dtype="auto")
             network.load_state_dict(kept.state_dict())
 
@@ -135,19 +135,20 @@ def _careful(trainer_class: Any, folder: Path) -> Any:
                 complete = last_checkpoint(folder)
                 kept = f"{complete} is kept" if complete else "there is no earlier one"
                 raise Stopped(
-                    f"A checkpoint cannot be written to {folder} ({reason_of(error)}); {kept}. Make room on "
-                    "this disk and give the same command again: it goes on from there."
+                    f"A checkpoint cannot be written to {folder} ({reason_of(error)}); {kept}. Free some "
+                    "space on "
+                    "this disk and rerun the same command to resume."
                 ) from error
 
     return Careful
 
 
 def _reporter(stage: str, watch: TrainingWatch | None, asked: _Interrupt) -> Any:
-    """A callback that passes on what is logged, and stops after the step in which it was asked to."""
+    """Return a callback that forwards log entries, and stops after the current step on request."""
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):  # type: ignore[misc] # of no known type: loaded when needed
-        """Passes on what is logged, and stops after this step where somebody wants it to stop."""
+        """Forwards log entries, and stops after the current step on request."""
 
         def on_log(self, _: Any, state: Any, __: Any, logs: Any = None, **___: Any) -> None:
             if watch is not None and state.is_world_process_zero:
@@ -164,7 +165,10 @@ def _reporter(stage: str, watch: TrainingWatch | None, asked: _Interrupt) -> Any
 
 
 class _Interrupt:
-    """Ctrl+C once: to be noticed when it suits; twice: as ever. In a thread of its own, as ever at once."""
+    """Handles Ctrl+C: the first one requests a stop after the current step; the second acts as usual. In
+    another thread, the
+    first one acts as usual too.
+    """
 
     def __init__(self) -> None:
         self.set = False
@@ -181,16 +185,19 @@ class _Interrupt:
 
     def _note(self, *_: object) -> None:
         self.set = True
-        print("Stopping after this step; what is learnt is kept. Ctrl+C again: at once.", file=sys.stderr)
+        print(
+            "Stopping after this step and saving a checkpoint. Press Ctrl+C again to stop at once.",
+            file=sys.stderr,
+        )
         signal.signal(signal.SIGINT, self._before)
 
 
 @contextmanager
 def room(folder: Path) -> Iterator[None]:
-    """Where something is written for good: a full disk becomes a sentence.
+    """A context for writing results: a full disk becomes a clear error.
 
     Raises:
-        Stopped: it cannot be written.
+        Stopped: writing failed.
     """
     from safetensors import SafetensorError
 
@@ -198,6 +205,7 @@ def room(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise Stopped(
-            f"{folder}: cannot be written ({reason_of(error)}). Make room on this disk and give the same "
-            "command again: what was learnt is kept in its checkpoints."
+            f"{folder}: cannot be written ({reason_of(error)}). Free some space on this disk and rerun the "
+            "same "
+            "command to resume from its checkpoints."
         ) from error

@@ -1,4 +1,4 @@
-"""What a trainer is told: what fits the model and the data, and what the user says instead."""
+"""The trainer's settings: defaults for the model and data, overridden by the user."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["in_effect", "read_settings", "settings"]
 
-#: Smaller models learn at ten times the rate.
+#: Smaller models use ten times the learning rate.
 SMALL = 10_000_000
-#: Steps that a training takes at least where nothing else is said, and how often it is looked at.
+#: The default minimum number of steps, and the number of evaluations.
 STEPS, LOOKS = 100, 10
-#: Epochs at most, where nothing else is said: of few images the same ones would be learnt by heart.
+#: The default maximum number of epochs: more would overfit a few images.
 EPOCHS = 10
-#: The least that some options may be.
+#: The minimum of some options.
 LEAST = {
     "max_steps": 1,
     "num_train_epochs": 0.001,
@@ -32,9 +32,9 @@ LEAST = {
     "save_steps": 1,
     "learning_rate": 0.0,
 }
-#: Old and new name of one option.
+#: The old and new name of an option.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
-#: What this package decides, and where a user says it instead.
+#: Options set by this package, and where the user sets them instead.
 DECIDED = {
     "output_dir": "-o",
     "push_to_hub": "--push-to-hub",
@@ -44,10 +44,10 @@ DECIDED = {
 
 
 def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[str, Any]:
-    """Options of TRL's ``SFTConfig`` from a YAML file and from ``KEY=VALUE``, which win.
+    """Read options of TRL's ``SFTConfig`` from a YAML file and from ``KEY=VALUE``, which take precedence.
 
     Raises:
-        BadOption: one that SFTConfig does not have, or that is said elsewhere; a file that cannot be read.
+        BadOption: an option that SFTConfig does not have, or that is set elsewhere; an unreadable file.
         MissingExtra: trl is not installed.
     """
     import yaml
@@ -67,22 +67,22 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
         try:
             values[key], flags[key] = _number(yaml.safe_load(value)), "-T"
         except yaml.YAMLError as error:
-            raise BadOption(f"-T {key}={value!r} is not allowed; a value as in YAML is.") from error
+            raise BadOption(f"-T {key}={value!r} is not allowed; write the value as in YAML.") from error
     if values:
         trl: Any = require("trl", "tune", "Fine-tuning")
         hints = typing.get_type_hints(trl.SFTConfig)
-        if values.get("max_steps") == -1:  # as TRL writes "not given"
+        if values.get("max_steps") == -1:  # as TRL writes "not set"
             del values["max_steps"]
         for key, value in values.items():
             flag = flags[key]
             if key.startswith("hub_"):
-                raise BadOption(f"{flag} {key} is not allowed: --push-to-hub says it.")
+                raise BadOption(f"{flag} {key} is not allowed; use --push-to-hub.")
             if key in DECIDED:
-                raise BadOption(f"{flag} {key} is not allowed: {DECIDED[key]} says it.")
+                raise BadOption(f"{flag} {key} is not allowed; use {DECIDED[key]}.")
             if key not in hints and key not in CHECKPOINTING:
                 raise BadOption(
-                    f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} Often "
-                    "wanted: learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
+                    f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} Common "
+                    "options: learning_rate, num_train_epochs, max_steps, per_device_train_batch_size, "
                     "gradient_accumulation_steps."
                 )
             values[key] = _fitting(f"{flag} {key}", value, hints.get(key))
@@ -93,7 +93,7 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
 
 
 def _fitting(where: str, value: Any, hint: Any) -> Any:
-    """A value as its plain type says; where the type is not plain, as it stands.
+    """Convert a value to its declared type; return it unchanged if the type is not a simple one.
 
     Raises:
         BadOption: it does not fit.
@@ -114,7 +114,7 @@ def _fitting(where: str, value: Any, hint: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """YAML reads 1e-4 as text: it is a number here."""
+    """Convert numbers that YAML reads as text, such as 1e-4."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -135,21 +135,21 @@ def settings(
     device: torch.device,
     watched: bool,
 ) -> Any:
-    """TRL's ``SFTConfig`` for a stage: what a user gives, over what suits the model and the machine.
+    """Build TRL's ``SFTConfig`` for a stage: the user's options over defaults for the model and machine.
 
     Args:
-        examples: how many there are; of few, the epochs are so many that it takes 100 steps, but ten at most.
+        examples: their number; with few, as many epochs as 100 steps need, but at most ten.
         parameters: of the model.
-        share: of all steps that fall to this stage.
-        watched: whether there is something to evaluate on.
+        share: of all steps, for this stage.
+        watched: whether there is anything to evaluate on.
 
     Raises:
-        BadOption: trl refuses.
+        BadOption: trl rejects it.
     """
     from trl.trainer.sft_config import SFTConfig
 
     small = parameters < SMALL
-    # transformers calls it so from 5.20 on; a user may call it either way.
+    # The name in transformers 5.20 and later; users may use either.
     fields = {option.name for option in dataclasses.fields(SFTConfig)}
     saving = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     given = {saving if key in CHECKPOINTING else key: value for key, value in given.items()}
@@ -175,13 +175,13 @@ def settings(
     try:
         return SFTConfig(output_dir=str(folder), seed=seed, **{**timed, **merged})
     except (TypeError, ValueError, OSError) as error:
-        raise BadOption(f"-T: trl refuses this configuration ({reason_of(error)}).") from error
+        raise BadOption(f"-T: trl rejects this configuration ({reason_of(error)}).") from error
 
 
 def _usual(
     examples: int, small: bool, learning_rate: float, saving: str, device: torch.device
 ) -> dict[str, Any]:
-    """What suits the model and the machine, where a user says nothing."""
+    """Return defaults for the model and machine."""
     import torch
 
     on_gpu = device.type == "cuda"
@@ -204,7 +204,7 @@ def _usual(
 
 
 def in_effect(config: Any, examples: int) -> dict[str, float]:
-    """What a stage's training is, in numbers."""
+    """Return the effective numbers of a stage's training."""
     rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
     rows *= int(os.environ.get("WORLD_SIZE", "1"))
     return {

@@ -1,4 +1,4 @@
-"""Fine-tuning, as Python users and the command line call it."""
+"""The entry point of fine-tuning for Python users and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["MANIFEST", "TunedModel", "Tuning"]
 
 @dataclass(kw_only=True)
 class Tuning(TuningConfig):
-    """A tuning: what :class:`TuningConfig` says, checked when it is made, done when it is run.
+    """A fine-tuning as described by :class:`TuningConfig`: checked when it is created, executed by
+    :meth:`run`.
 
     Raises:
         UsageError: as its subclasses say, before anything is loaded.
@@ -25,14 +26,14 @@ class Tuning(TuningConfig):
         self.plan = TuningPlan(self)
 
     def run(self) -> TunedModel | None:
-        """Check, evaluate, train, evaluate again, write down.
+        """Check, evaluate, train, evaluate again, record.
 
         Returns:
-            the tuned model; None in all processes but the first of several.
+            the tuned model; None in all processes except the first.
 
         Raises:
-            DataError: tested samples are among those learned from, or an image cannot be read.
-            UsageError: the folder holds something else.
-            Stopped: memory, or the disk, was too small.
+            DataError: test samples are in the training data, or an image cannot be read.
+            UsageError: the folder contains something else.
+            Stopped: not enough memory or disk space.
         """
         return TuningRunner(self.plan).run()

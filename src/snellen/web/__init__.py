@@ -1,1 +1,1 @@
-"""The browser: leaderboard, runs under the magnifying glass, and an arena of one's own."""
+"""The web app: leaderboard, run viewer, and arena."""

@@ -1,4 +1,4 @@
-"""The application: routes, guards, and what users read when something is refused."""
+"""The application: routes, guards, and error pages."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _STATIC = {
 
 
 def create_app(site: AppState) -> SecurityMiddleware:
-    """The web app over a workspace, and with an arena where the site has one. The guard stands outermost, so
-    that no response leaves without what it adds.
+    """Create the web app of a workspace, with an arena if the site has one. The guard is outermost, so that
+    no response
+    leaves without its headers.
     """
 
     @asynccontextmanager
@@ -90,7 +91,7 @@ def _login(request: Request, token: str = Form(), next: str = Form("/")) -> Resp
 
 
 def _own(address: str) -> str:
-    """An address within this site, or its first page."""
+    """Return a URL within this site, or its first page."""
     inside = address.startswith("/") and not address.startswith("//") and "\\" not in address
     return address if inside and address.isprintable() else "/"
 
@@ -101,13 +102,13 @@ def _error(request: Request, status: int, message: str, headers: dict[str, str] 
     path = request.url.path
     again = "/play" if path.startswith("/play") else "/"
     again = "/arena" if path.startswith("/arena") and status != 404 else again
-    page = site_of(request).page("error", status, title="This did not work", message=message, again=again)
+    page = site_of(request).page("error", status, title="Something went wrong", message=message, again=again)
     page.headers.update(headers or {})
     return page
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """What Snellen refuses, in its own words, with the status that says who has to do something."""
+    """Return an error of Snellen in its own words, with a fitting status."""
     more = {"retry-after": str(error.seconds)} if isinstance(error, TooFast) else None
     sorts: list[tuple[Any, int]] = [(TooFast, 429), (Conflict, 409), (UnknownName, 404), (StoreError, 503)]
     status = next((code for sort, code in sorts if isinstance(error, sort)), 400)
@@ -116,16 +117,18 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    messages = {404: "There is no such page.", 405: "This address does not take that."}
+    messages = {404: "There is no such page.", 405: "This URL does not support that method."}
     return _error(request, error.status_code, messages.get(error.status_code, str(error.detail)))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fields = ", ".join(str(problem["loc"][-1]) for problem in error.errors())
-    return _error(request, 400, f"The request lacks or misspells: {fields}. Go back and try again.")
+    return _error(
+        request, 400, f"The request has missing or invalid fields: {fields}. Go back and try again."
+    )
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _error(request, 500, "Something went wrong here; the server's log says what.")
+    return _error(request, 500, "Internal error. See the server's log.")

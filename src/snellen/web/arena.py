@@ -1,4 +1,4 @@
-"""The arena's pages: begin a battle, ask, vote, take it back, see the names; and the ranking that follows."""
+"""The arena's pages: start a battle, ask, vote, undo, reveal the names; and the ranking."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ router = APIRouter()
 def _arena(site: AppState) -> Live | Recorded:
     if site.arena is None:
         raise UsageError(
-            "There is no arena here. Start one: snellen arena --model A --model B, or snellen arena --runs "
+            "No arena is running here. Start one: snellen arena --model A --model B, or snellen arena --runs "
             "RUN RUN"
         )
     return site.arena
@@ -39,11 +39,11 @@ def _arena(site: AppState) -> Live | Recorded:
 
 @router.get("/arena", response_model=None)
 def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
-    """Where a battle begins: an image and a question, or a stored one."""
+    """Show the start of a battle: an image and a question, or a stored one."""
     site = site_of(request)
     arena = _arena(site)
     if image and not site.uploads.has(image):
-        raise HTTPException(404, "This image is not kept.")
+        raise HTTPException(404, "This image is not available.")
     question = ""
     if image and sample and isinstance(arena, Live) and (known := arena.sample(sample)) is not None:
         question = known.question or ""
@@ -53,7 +53,7 @@ def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
 def _begin_page(
     request: Request, status: int = 200, *, image: str, sample: str, question: str, message: str = ""
 ) -> Response:
-    """Where a battle begins, with what was typed already, and what was wrong with it."""
+    """Show the start of a battle, with the form's contents and any error."""
     site = site_of(request)
     arena = _arena(site)
     voter = site.voter(request)
@@ -76,11 +76,11 @@ def _begin_page(
 
 @router.post("/arena/random", response_model=None)
 def random_image(request: Request) -> Response:
-    """Take an image of the data, to ask about."""
+    """Draw a random image from the data."""
     site = site_of(request)
     arena = _arena(site)
     if not isinstance(arena, Live):
-        raise UsageError("This arena shows stored answers; press Start.")
+        raise UsageError("This arena shows stored answers. Press Start.")
     site.limit("upload", request)
     image, sample, _ = arena.random_image()
     sha256 = site.uploads.keep(image.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
@@ -97,23 +97,23 @@ async def begin(
     sample: str = Form(""),
     file: UploadFile | None = None,
 ) -> Response:
-    """Begin a battle."""
+    """Start a battle."""
     site = site_of(request)
     arena = _arena(site)
-    # No model is asked for stored answers.
+    # Stored answers need no model.
     site.limit("vote" if isinstance(arena, Recorded) else "ask", request)
     voter = await run_in_threadpool(site.enrolled, request)
     if isinstance(arena, Recorded):
         battle = await run_in_threadpool(arena.deal, voter)
         if battle is None:
-            page = site.page("arena_done", title="Nothing left to judge")
+            page = site.page("arena_done", title="Nothing left to vote on")
             site.newcomer(request, page)
             return page
     else:
         known = image if site.uploads.has(image) else ""
         try:
             sha256 = await _image(site, request, known, file)
-            known, sample = sha256, sample if sha256 == known else ""  # what came is not sent twice
+            known, sample = sha256, sample if sha256 == known else ""  # what has arrived is not sent twice
             more = await run_in_threadpool(_about, arena, sample)
             battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
         except (ImageError, BadOption) as error:
@@ -126,7 +126,7 @@ async def begin(
 
 
 def _about(arena: Live, sample: str) -> dict[str, Any]:
-    """What the data know of a sample."""
+    """Return what the data says about a sample."""
     known = arena.sample(sample) if sample else None
     if known is None:
         return {}
@@ -135,28 +135,26 @@ def _about(arena: Live, sample: str) -> dict[str, Any]:
 
 
 async def _image(site: AppState, request: Request, known: str, file: UploadFile | None) -> str:
-    """The hash of the image that a form brings, or names.
+    """Return the hash of the image in a form, uploaded or named.
 
     Raises:
-        ImageError: it is none, or too large.
+        ImageError: it is missing, invalid or too large.
     """
     if sha256 := await site.uploaded(request, file) or known:
         return sha256
-    raise ImageError("There is no image. Choose a PNG, JPEG or WebP file, or take a random image.")
+    raise ImageError("There is no image. Choose a PNG, JPEG or WebP file, or draw a random image.")
 
 
 @router.post("/arena/again", response_model=None)
 def again(request: Request) -> Response:
-    """Judge an earlier battle once more, sides swapped."""
+    """Repeat an earlier battle with sides swapped."""
     site = site_of(request)
     arena = _arena(site)
     site.limit("vote", request)
     voter = site.voter(request)
     battle = site.vote_store.again(voter, arena.rng) if voter else None
     if battle is None:
-        raise UsageError(
-            "There is no battle of yours that is old enough to be judged again. Vote on more first."
-        )
+        raise UsageError("None of your battles is old enough to be repeated. Vote on more first.")
     return RedirectResponse(f"/arena/battles/{battle.id}", 303)
 
 
@@ -168,7 +166,7 @@ async def _mine(request: Request, id: str) -> tuple[AppState, str, Battle]:
 
 @router.get("/arena/battles/{id}", response_model=None)
 async def battle_page(request: Request, id: str) -> Response:
-    """A battle as it stands. What a server that ended left unanswered is taken up again."""
+    """Show a battle. Questions left unanswered when a server stopped are resumed."""
     site, _, battle = await _mine(request, id)
     if isinstance(site.arena, Live):
         site.arena.attend(battle)
@@ -205,7 +203,7 @@ def _show(site: AppState, battle: Battle) -> Response:
 
 @router.get("/arena/battles/{id}/state", response_model=None)
 async def battle_state(request: Request, id: str) -> Response:
-    """Whether both have answered: what a page that waits asks."""
+    """Return whether both models have answered, for a waiting page."""
     site, _, battle = await _mine(request, id)
     if isinstance(site.arena, Live):
         site.arena.attend(battle)
@@ -214,7 +212,7 @@ async def battle_state(request: Request, id: str) -> Response:
 
 @router.get("/arena/images/{sha256}", response_model=None)
 def arena_image(request: Request, sha256: str) -> Response:
-    """An uploaded image, or the preview of a run's."""
+    """Return an uploaded image, or the preview of a run's image."""
     site = site_of(request)
     if not is_hash(sha256):
         raise HTTPException(404)
@@ -225,7 +223,7 @@ def arena_image(request: Request, sha256: str) -> Response:
 
 @router.get("/arena/battles/{id}/images/{number}", response_model=None)
 def battle_image(request: Request, id: str, number: int) -> Response:
-    """An image of a battle, as large as it can be had."""
+    """Return an image of a battle at the largest available size."""
     site = site_of(request)
     battle = site.vote_store.battle(id, site.voter(request) or "")
     if not 0 < number <= len(battle.images):
@@ -238,11 +236,11 @@ def battle_image(request: Request, id: str, number: int) -> Response:
 
 @router.post("/arena/battles/{id}/turns", response_model=None)
 async def further(request: Request, id: str, question: str = Form("")) -> Response:
-    """Ask both something more."""
+    """Ask both models a further question."""
     site, voter, battle = await _mine(request, id)
     site.limit("ask", request)
     if not isinstance(site.arena, Live) or battle.source != Live.source:
-        raise UsageError("The answers of this battle are stored ones; its models are not here to be asked.")
+        raise UsageError("This battle shows stored answers, so its models cannot be asked anything.")
     await run_in_threadpool(site.arena.ask, battle, question)
     site.arena.attend(await run_in_threadpool(site.vote_store.battle, id, voter))
     return RedirectResponse(f"/arena/battles/{id}", 303)
@@ -250,7 +248,7 @@ async def further(request: Request, id: str, question: str = Form("")) -> Respon
 
 @router.post("/arena/battles/{id}/votes", response_model=None)
 def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = Form([])) -> Response:  # noqa: B008 - read, not called
-    """Vote; the names come later, so that a vote can still be taken back."""
+    """Vote; the names are revealed later, so that the vote can still be undone."""
     site = site_of(request)
     site.limit("vote", request)
     site.vote_store.vote(id, site.voter(request) or "", choice, reason)
@@ -259,7 +257,7 @@ def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = 
 
 @router.post("/arena/battles/{id}/undo", response_model=None)
 def undo(request: Request, id: str) -> Response:
-    """Take a vote back, before the names are shown."""
+    """Undo a vote before the names are revealed."""
     site = site_of(request)
     site.limit("vote", request)
     site.vote_store.undo(id, site.voter(request) or "")
@@ -268,7 +266,7 @@ def undo(request: Request, id: str) -> Response:
 
 @router.post("/arena/battles/{id}/reveal", response_model=None)
 def reveal(request: Request, id: str) -> Response:
-    """Show the names."""
+    """Reveal the names."""
     site = site_of(request)
     site.vote_store.reveal(id, site.voter(request) or "")
     return RedirectResponse(f"/arena/battles/{id}", 303)
@@ -276,7 +274,7 @@ def reveal(request: Request, id: str) -> Response:
 
 @router.get("/ranking", response_model=None)
 def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response:
-    """What the votes say."""
+    """Show the ranking."""
     site = site_of(request)
     results = _results(site, style, leaks)
     return site.page(
@@ -293,19 +291,19 @@ def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response
 
 
 def _results(site: AppState, style: str, leaks: str) -> ArenaResults:
-    """What votes say, as an address asks.
+    """Compute the results with the options in the URL.
 
     Raises:
-        BadOption: it asks otherwise.
+        BadOption: an invalid option.
     """
     for name, value in (("style", style), ("leaks", leaks)):
         if value not in ("", "1"):
-            raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or nothing.")
+            raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or no value.")
     return site.results(style=bool(style), leaked=bool(leaks))
 
 
 def _scale(results: ArenaResults) -> dict[str, Any]:
-    """Where ratings stand on a line of 160 units."""
+    """Map ratings to positions on a line of 160 units."""
     if results.ranking is None:
         return {}
     low = min(standing.low for standing in results.ranking.standings)
@@ -323,7 +321,7 @@ def _scale(results: ArenaResults) -> dict[str, Any]:
 
 @router.get("/ranking.json", response_model=None)
 def ranking_json(request: Request, style: str = "", leaks: str = "") -> Response:
-    """The same as JSON."""
+    """Return the ranking as JSON."""
     results = _results(site_of(request), style, leaks)
     text = json.dumps(results.as_dict(), indent=1, ensure_ascii=False)
     return Response(text, headers={"content-type": "application/json; charset=utf-8"})

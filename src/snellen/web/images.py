@@ -1,4 +1,4 @@
-"""Images that pages show: uploads, previews, and the originals of samples where they can still be had."""
+"""Images for pages: uploads, previews, and the originals of samples, if still available."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from snellen.storage.vote_rows import Battle
 
 __all__ = ["MAX_UPLOAD", "PNG", "BattleImages", "SourceImages", "Uploads"]
 
-#: How a PNG begins.
+#: The first bytes of a PNG.
 PNG = b"\x89PNG"
-#: Bytes of an upload.
+#: The most bytes of an upload.
 MAX_UPLOAD = 16 * 2**20
-#: Data sets that lie on this machine: to show their images, nothing is fetched.
+#: Local data sets: showing their images fetches nothing.
 _LOCAL = frozenset({"chart", "folder", "jsonl", "csv", "parquet", "tsv"})
-#: How many data sets are held open.
+#: The most data sets held open.
 _OPEN = 4
-#: The longest side of an original that is sent.
+#: The longest side of an original as sent.
 _SIDE = 2048
 _FORMATS = ("PNG", "JPEG", "WEBP")
-#: A large picture takes hundreds of megabytes while it is decoded, so few are at once.
+#: Decoding a large picture takes hundreds of megabytes, so few are decoded at once.
 _DECODING = threading.BoundedSemaphore(2)
 
 
 class Uploads:
-    """Uploaded images, decoded, encoded again and kept under their hash."""
+    """Uploaded images, decoded, re-encoded and stored under their hash."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "uploads"
 
     def path(self, sha256: str) -> Path:
-        """Where the image of a hash is kept."""
+        """Return the path of the image with a hash."""
         return self.folder / sha256[:2] / sha256
 
     def has(self, sha256: str) -> bool:
-        """Whether this is the hash of an image that is kept."""
+        """Return whether this is the hash of a stored image."""
         return is_hash(sha256) and self.path(sha256).is_file()
 
     def read(self, sha256: str) -> tuple[str, bytes] | None:
-        """Media type and bytes of an image; None where it is not kept. They are PNG or JPEG: see
+        """Return media type and bytes of an image; None if it is not stored. It is a PNG or JPEG: see
         :func:`snellen.images.cleaned`.
         """
         if not self.has(sha256):
@@ -57,14 +57,14 @@ class Uploads:
         return ("image/png" if data.startswith(PNG) else "image/jpeg"), data
 
     def keep(self, data: bytes, name: str = "the upload") -> str:
-        """Keep an image; its hash comes back.
+        """Store an image; return its hash.
 
         Raises:
-            ImageError: too large, or no image of a kind that is taken.
+            ImageError: too large, or not of an accepted format.
             StoreError: it cannot be written.
         """
         if len(data) > MAX_UPLOAD:
-            raise ImageError(f"{name}: {len(data):,} bytes; at most {MAX_UPLOAD:,} are taken. Shrink it.")
+            raise ImageError(f"{name}: {len(data):,} bytes; at most {MAX_UPLOAD:,} are accepted. Shrink it.")
         with _DECODING:
             bare = cleaned(data, name)
         sha256 = hashlib.sha256(bare).hexdigest()
@@ -79,8 +79,9 @@ class Uploads:
 
 
 class SourceImages:
-    """Samples' own images, read again from data sets that lie on this machine. What is shown must have the
-    hash that the run wrote down, so that no other file can be had this way.
+    """Original images of samples, read from local data sets. They must have the hash in the run's record, so
+    that no other
+    file can be obtained this way.
     """
 
     def __init__(self, store: Store) -> None:
@@ -89,7 +90,7 @@ class SourceImages:
         self._lock = threading.Lock()
 
     def of_battle(self, battle: Battle, sha256: str) -> tuple[str, bytes] | None:
-        """Media type and bytes of an image of a battle between runs, as :meth:`image`."""
+        """Return media type and bytes of an image of a battle between runs, as :meth:`image`."""
         runs, sample = battle.content.get("runs"), battle.content.get("sample")
         if not runs or sample is None:
             return None
@@ -100,7 +101,9 @@ class SourceImages:
         return self.image(runs[0], position, sha256)
 
     def image(self, run: str, position: int, sha256: str) -> tuple[str, bytes] | None:
-        """Media type and bytes of a sample's image, encoded for a browser; None where it cannot be had."""
+        """Return media type and bytes of a sample's image, encoded for a browser; None if it is not
+        available.
+        """
         with self._lock:
             if run not in self._open:
                 self._open[run] = self._selection(run)
@@ -114,7 +117,7 @@ class SourceImages:
                 if image.sha256 == sha256:
                     return image.as_sent(_FORMATS, _SIDE)
         except SnellenError:
-            pass  # the file went away or broke since
+            pass  # the file has been removed or damaged since
         return None
 
     def _selection(self, run: str) -> Selection | None:
@@ -131,10 +134,10 @@ class SourceImages:
 
 
 class BattleImages:
-    """Images of battles as files, for those who take votes elsewhere.
+    """Writes images of battles as files, for exported votes.
 
     Args:
-        folder: made when it is not there.
+        folder: created if necessary.
     """
 
     def __init__(self, store: Store, folder: Path) -> None:
@@ -142,12 +145,12 @@ class BattleImages:
         self._store, self.folder = store, folder
 
     def __call__(self, battle: Battle, sha256: str) -> str:
-        """Write an image, as large as it can be had, and return its path; empty where it is not kept.
+        """Write an image at the largest available size and return its path; empty if it is not available.
 
         Raises:
             StoreError: it cannot be written.
         """
-        if not is_hash(sha256):  # of votes from elsewhere, which name a file by what they like
+        if not is_hash(sha256):  # imported votes may name any file
             return ""
         original = self._uploads.read(sha256) or self._originals.of_battle(battle, sha256)
         data = original[1] if original is not None else preview(self._store, sha256)
@@ -164,6 +167,6 @@ class BattleImages:
 
 
 def preview(store: Store, sha256: str) -> bytes | None:
-    """The small preview of an image; None where there is none."""
+    """Return the small preview of an image; None if there is none."""
     path = store.preview_path(sha256)
     return path.read_bytes() if path.is_file() else None

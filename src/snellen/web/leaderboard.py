@@ -1,4 +1,4 @@
-"""The leaderboard's pages: tables, averages, classes side by side, and what is seen as a file."""
+"""The leaderboard's pages: tables, averages, per-class comparison, and downloads."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from snellen.web.state import AppState, site_of
 __all__ = ["router"]
 
 router = APIRouter()
-#: Rows of one page, charts on it, marks of a chart, and models or classes of a heat map.
+#: The most rows per page, charts per page, markers per chart, and models or classes per heat map.
 ROWS, CHARTS, MARKS, MODELS, CLASSES = 200, 4, 40, 20, 60
-#: What scores are drawn against.
+#: The quantities to plot scores against.
 _AXES: dict[str, tuple[str, Callable[[Entry], float | None], bool]] = {
     "speed": ("items per second", lambda e: e.speed, False),
     "memory": ("peak memory in GB", lambda e: None if e.memory is None else e.memory / 1e9, True),
@@ -44,7 +44,7 @@ def _query(request: Request) -> Query:
 
 @router.get("/", response_model=None)
 def leaderboard(request: Request) -> Response:
-    """Runs in tables, filtered and sorted as the address says."""
+    """Show runs in tables, filtered and sorted as the URL says."""
     site, query = site_of(request), _query(request)
     entries = site.board.entries()
     seen = [entry for entry in entries if query.keeps(entry)]
@@ -87,7 +87,7 @@ def leaderboard(request: Request) -> Response:
 
 
 def _paged(groups: Sequence[Group], page: int) -> list[tuple[Group, Sequence[Entry]]]:
-    """The groups of one page, with those of their rows that are on it."""
+    """Return the groups of one page, with their rows on it."""
     first = ROWS * (page - 1)
     shown: list[tuple[Group, Sequence[Entry]]] = []
     for group in groups:
@@ -122,14 +122,16 @@ def _chart(group: Group, axis: str) -> dict[str, Any] | None:
 
 
 def _best(points: Sequence[ChartPoint], *, small: bool) -> list[ChartPoint]:
-    """As many as a chart has room for, in their order: all that no other beats, then by score."""
+    """Return as many entries as fit into a chart, in their order: the Pareto front, then the highest
+    scores.
+    """
     best = pareto([(point.x, point.y) for point in points], small=small)
     others = sorted({*range(len(points))} - {*best}, key=lambda i: -points[i].y)
     return [points[i] for i in sorted([*best, *others][:MARKS])]
 
 
 def _ranks(site: AppState, entries: Sequence[Entry], query: Query) -> Callable[[Group], Ranks]:
-    """Ranks of a group's runs among all that can be compared, whatever is filtered (see
+    """Rank a group's runs among all comparable ones, regardless of filters (see
     :meth:`snellen.leaderboards.board.Board.ranks`).
     """
 
@@ -150,7 +152,7 @@ def _named(entry: Entry, group: Group) -> str:
 
 
 def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Scores by the number of class names on offer, where a data set was examined with several."""
+    """Plot scores against the number of candidate class names, for data sets evaluated with several."""
     by_data: dict[tuple[str, str], dict[str, dict[int, ChartPoint]]] = {}
     for entry in entries:
         if entry.value is not None and entry.classes and not entry.published:
@@ -162,20 +164,20 @@ def _sweeps(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     for (data, primary), lines in sorted(by_data.items()):
         several = {name: list(points.values()) for name, points in lines.items() if len(points) > 1}
         top = 100 * METRICS[primary].high
-        drawn = curves(several, x="number of class names on offer", y=heading_of(primary), top=top)
+        drawn = curves(several, x="number of candidate class names", y=heading_of(primary), top=top)
         if drawn is not None:
             charts.append({"title": data, **drawn})
     return charts
 
 
 def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str, int]]]:
-    """What can be filtered by, with how many entries there are of each that can be shown."""
+    """Return the available filters, with the number of entries for each value."""
     entries = [entry for entry in entries if query.published or not entry.published]
     readers: dict[str, Callable[[Entry], str]] = {
         "data": lambda e: e.data,
         "protocol": lambda e: e.protocol,
         "size": lambda e: e.info.size,
-        "licence": lambda e: e.info.licence or UNKNOWN,
+        "license": lambda e: e.info.license or UNKNOWN,
         "family": lambda e: e.info.family or UNKNOWN,
     }
     facets = {}
@@ -191,7 +193,7 @@ def _facets(entries: Sequence[Entry], query: Query) -> dict[str, list[tuple[str,
 
 @router.get("/averages", response_model=None)
 def averages(request: Request) -> Response:
-    """Models over benchmarks: average score, average rank, and what is missing."""
+    """Show models over benchmarks: average score, average rank, and missing scores."""
     site, query = site_of(request), _query(request)
     entries = site.board.entries()
     names, rows = site.board.averaged(grouped([e for e in entries if query.keeps(e)], query))
@@ -209,17 +211,17 @@ def averages(request: Request) -> Response:
 
 @router.get("/heatmap", response_model=None)
 def heatmap(request: Request) -> Response:
-    """Recall by class, run beside run."""
+    """Show recall by class, with runs side by side."""
     site = site_of(request)
     wanted = list(dict.fromkeys(request.query_params.getlist("run")))
     if not 0 < len(wanted) <= MODELS:
-        raise BadOption(f"{len(wanted)} runs were chosen; choose 1 to {MODELS} in the leaderboard.")
+        raise BadOption(f"{len(wanted)} runs are selected. Select 1 to {MODELS} in the leaderboard.")
     opened = [Run(site.store, site.store.find(run)) for run in wanted]
     for run in opened:
         if not run.classifies:
-            raise UsageError(f"{run.id} does not predict classes, so it has no figures class by class.")
+            raise UsageError(f"{run.id} does not predict classes, so it has no per-class figures.")
     by_run = [
-        # A class that was only said has no recall.
+        # A class that was only predicted has no recall.
         {row["class"]: row for row in per_class(*pairs(run.outcomes)) if row["support"]}
         for run in opened
     ]
@@ -243,11 +245,11 @@ def heatmap(request: Request) -> Response:
 
 @router.get("/leaderboard.{format}", response_model=None)
 def download(request: Request, format: str) -> Response:
-    """What the leaderboard shows, as CSV, JSON or Markdown."""
+    """Return the visible leaderboard as CSV, JSON or Markdown."""
     site, query = site_of(request), _query(request)
     makers = {"csv": as_csv, "json": as_json, "md": as_markdown}
     if format not in makers:
-        raise BadOption(f"leaderboard.{format} is not written; allowed: {', '.join(makers)}.")
+        raise BadOption(f"leaderboard.{format} is not available; allowed: {', '.join(makers)}.")
     ranks = _ranks(site, site.board.entries(), query)
     text = makers[format]([(group, ranks(group)[0]) for group in site.board.select(query)])
     kinds = {"csv": "text/csv", "json": "application/json", "md": "text/markdown"}

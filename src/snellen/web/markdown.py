@@ -1,4 +1,4 @@
-"""What people and models wrote, made HTML that can do nothing."""
+"""Turn text written by people and models into safe HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAGS = set(
 @cache
 def _parser() -> Any:
     module: Any = require("markdown_it", "web", "Showing answers")
-    # Raw HTML stays text, and pictures and links of models' own are not made.
+    # Raw HTML stays text, and images and links written by models are not rendered.
     return (
         module.MarkdownIt("commonmark", {"html": False, "breaks": True})
         .enable("table")
@@ -31,7 +31,8 @@ def _cleaner() -> Any:
 
 
 def markdown(text: str) -> str:
-    r"""Markdown as HTML of a few harmless tags, without attributes; images, links and raw HTML stay text.
+    r"""Convert Markdown to HTML with a few harmless tags and no attributes; images, links and raw HTML stay
+    text.
 
     >>> markdown("**a** <b>c</b>")
     '<p><strong>a</strong> &lt;b&gt;c&lt;/b&gt;</p>\n'

@@ -1,4 +1,4 @@
-"""The playground's pages: ask one model, or one beside another, and see answers as they come."""
+"""The playground's pages: chat with one model, or several side by side, with streaming answers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from snellen.web.state import AppState, picture, site_of
 __all__ = ["router"]
 
 router = APIRouter()
-#: How many may wait for pieces of answers at once; what is one too many waits for another to end.
+#: The most concurrent readers of streams; others wait until one ends.
 WATCHERS = CapacityLimiter(200)
 
 
 def _play(site: AppState) -> Playground:
     if site.play is None:
-        raise UsageError("There is no model to talk with here. Start it with one: snellen play MODEL")
+        raise UsageError("No model is loaded for chat. Start with one: snellen play MODEL")
     return site.play
 
 
@@ -52,7 +52,7 @@ def _page(
 
 @router.get("/play", response_model=None)
 def play_page(request: Request) -> Response:
-    """Where a talk begins."""
+    """Show the start of a conversation."""
     return _page(request)
 
 
@@ -60,7 +60,7 @@ def play_page(request: Request) -> Response:
 async def begin(
     request: Request, question: str = Form(""), image: str = Form(""), file: UploadFile | None = None
 ) -> Response:
-    """Begin a talk, about an image or none."""
+    """Start a conversation, with an image or without."""
     site = site_of(request)
     play = _play(site)
     site.limit("ask", request)
@@ -76,7 +76,7 @@ async def begin(
 
 @router.get("/play/{id}", response_model=None)
 def talk_page(request: Request, id: str) -> Response:
-    """A talk as it stands."""
+    """Show a conversation."""
     site = site_of(request)
     return _talk_page(site, _play(site).talk(id))
 
@@ -103,13 +103,13 @@ def _talk_page(
 
 @router.post("/play/{id}", response_model=None)
 def ask(request: Request, id: str, question: str = Form("")) -> Response:
-    """Ask something more."""
+    """Ask a further question."""
     site = site_of(request)
     play = _play(site)
     site.limit("ask", request)
     talk = play.talk(id)
     try:
-        with suppress(Conflict):  # sent twice: the page shows what is coming
+        with suppress(Conflict):  # sent twice: the page shows the stream
             play.ask(talk, question)
     except BadOption as error:
         return _talk_page(site, talk, 400, question=question, message=str(error))
@@ -118,17 +118,17 @@ def ask(request: Request, id: str, question: str = Form("")) -> Response:
 
 @router.get("/play/{id}/image", response_model=None)
 def image(request: Request, id: str) -> Response:
-    """The image of a talk."""
+    """Return the image of a conversation."""
     site = site_of(request)
     talk = _play(site).talk(id)
     if not talk.images:
-        raise HTTPException(404, "This talk has no image.")
+        raise HTTPException(404, "This conversation has no image.")
     return picture(site.uploads.read(talk.images[0]))
 
 
 @router.get("/play/{id}/answers/{turn}/{model}", response_model=None)
 def answer(request: Request, id: str, turn: int, model: int) -> Response:
-    """An answer as plain text, as it comes."""
+    """Stream an answer as plain text."""
     talk = _play(site_of(request)).talk(id)
     if not (0 <= turn < len(talk.turns) and 0 <= model < len(talk.turns[turn].answers)):
         raise HTTPException(404, "There is no such answer.")
@@ -136,9 +136,10 @@ def answer(request: Request, id: str, turn: int, model: int) -> Response:
 
     async def pieces() -> AsyncIterator[str]:
         watching = growing.watch()
-        # Whoever waits for an answer holds a thread, and must not hold one that pages are made in.
+        # A reader blocks a thread, which must not be one that renders pages.
         while (piece := await to_thread.run_sync(next, watching, None, limiter=WATCHERS)) is not None:
-            # An empty piece would end a response; a zero-width space shows whether anybody still listens.
+            # An empty piece would end the response; a zero-width space shows whether the client is still
+            # there.
             yield piece or "\u200b"
 
     return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8")

@@ -1,4 +1,4 @@
-"""A run under the magnifying glass: its figures, its samples, one sample, and two runs side by side."""
+"""The run viewer: metrics, samples, single samples, and two runs side by side."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from snellen.web.state import AppState, picture, site_of
 __all__ = ["router"]
 
 router = APIRouter()
-#: A place in a data set, as far as databases count.
+#: A position in a data set, within a database's integers.
 Position = Annotated[int, Path(ge=0, lt=2**31)]
-#: Samples of one page, and scores that are drawn as bars.
+#: Samples per page, and scores drawn as bars.
 SAMPLES, BARS = 24, 20
 
 
@@ -42,7 +42,7 @@ def _run(site: AppState, id: str) -> Run:
 
 @router.get("/runs/{id}", response_model=None)
 def run_page(request: Request, id: str) -> Response:
-    """Figures, confusions, order bias, and the samples that the address asks for."""
+    """Show metrics, confusions, order bias, and the samples selected by the URL."""
     site = site_of(request)
     run = _run(site, id)
     wanted = _Wanted(request.query_params)
@@ -72,48 +72,48 @@ def run_page(request: Request, id: str) -> Response:
 
 
 class _Wanted:
-    """Which samples of a run are asked for, as it stands in the address."""
+    """The filters on a run's samples, as encoded in the URL."""
 
     names = ("outcome", "right", "truth", "predicted", "q", "page")
 
     def __init__(self, given: Mapping[str, str]) -> None:
         for name in given:
             if name not in self.names:
-                raise BadOption(f"There is no filter {name!r}; allowed: {', '.join(self.names)}.")
+                raise BadOption(f"Unknown filter {name!r}; allowed: {', '.join(self.names)}.")
         self.outcome = given.get("outcome", "")
         if self.outcome and self.outcome not in list(Outcome):
             raise BadOption(f"outcome={self.outcome!r} is not allowed; allowed: {', '.join(Outcome)}.")
         self.right = given.get("right", "")
         if self.right not in ("", "yes", "no"):
             raise BadOption(f"right={self.right!r} is not allowed; allowed: yes, no.")
-        #: None asks for any; "" for nothing at all.
+        #: None means any; "" means no prediction.
         self.truth, self.predicted = given.get("truth"), given.get("predicted")
         self.q = given.get("q", "").strip()
         self.page = page_of(given.get("page", "1"))
 
     @property
     def first(self) -> int:
-        """How many come before this page."""
+        """The number of samples before this page."""
         return SAMPLES * (self.page - 1)
 
     @property
     def any(self) -> bool:
-        """Whether anything is asked for in particular."""
+        """Whether any filter is set."""
         return bool(self.outcome or self.right or self.q) or not self.truth is self.predicted is None
 
     def address(self, **changes: Any) -> str:
-        """The part of the address that asks for these, with some of it changed."""
+        """Return the part of the URL that encodes the filters, with some changed."""
         kept = {name: getattr(self, name) for name in self.names if name != "page"} | changes
         keep_empty = ("truth", "predicted")
         parameters = {k: v for k, v in kept.items() if v is not None and (v != "" or k in keep_empty)}
         return f"?{urlencode(parameters)}#samples"
 
     def _is_right(self, mark: float | None) -> bool:
-        """Whether a mark is as it is asked for; of what is not known, neither is so."""
+        """Return whether a score passes the filter; an unknown score never does."""
         return mark is not None and (mark == 1 if self.right == "yes" else mark <= 0)
 
     def keeps(self, run: Run, row: Mapping[str, Any]) -> bool:
-        """Whether a sample is one of them (what was said apart)."""
+        """Return whether a sample passes the filters (apart from the answer's text)."""
         return (
             (not self.outcome or row["outcome"] == self.outcome)
             and (not self.right or self._is_right(_mark(run, row)))
@@ -123,7 +123,7 @@ class _Wanted:
 
 
 def _matching(run: Run, wanted: _Wanted) -> Iterator[dict[str, Any]]:
-    """Rows of the samples that are asked for, read as far as they are needed."""
+    """Yield rows of matching samples, reading only as far as needed."""
     sought = wanted.q.lower()
     pages = run.answered() if sought else ((row, ()) for row in run.findings())
     for row, replies in pages:
@@ -135,7 +135,7 @@ def _matching(run: Run, wanted: _Wanted) -> Iterator[dict[str, Any]]:
 
 
 def _mark(run: Run, row: Mapping[str, Any]) -> float | None:
-    """How good a prediction is, from 0 to 1; None where that is not known."""
+    """Return a prediction's score from 0 to 1; None if unknown."""
     if run.classifies:
         return None if row["label"] is None else float(row["label"] == row["prediction"])
     mark: float | None = row["metrics"].get(run.primary)
@@ -148,8 +148,8 @@ def _brief(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How often each place of a list was chosen, and how often it held the truth, as shares."""
-    # Without a bias, places are chosen as often as they are right; or all alike, where that is by chance.
+    """Return how often each list position was chosen, and how often it held the right name, as shares."""
+    # Without a bias, positions are chosen as often as they are right, or equally often if that is random.
     chosen, true = figures.get("answers_by_position"), figures.get("truths_by_position")
     if not chosen or not sum(chosen):
         return []
@@ -167,7 +167,7 @@ def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @router.get("/runs/{id}/samples/{position}", response_model=None)
 def sample_page(request: Request, id: str, position: Position) -> Response:
-    """One sample: the image, every prompt and answer, how they were read, log-likelihoods, boxes."""
+    """Show one sample: the image, every prompt and answer, how they were parsed, log-likelihoods, boxes."""
     site = site_of(request)
     run = _run(site, id)
     row = run.finding(position)
@@ -187,17 +187,17 @@ def sample_page(request: Request, id: str, position: Position) -> Response:
         boxes=boxes_of(details),
         votes=_votes(details),
         details=json.dumps(details, indent=2, ensure_ascii=False) if details else "",
-        neighbours=run.neighbours(position),
+        neighbors=run.neighbors(position),
     )
 
 
 def _scored(replies: Sequence[Any]) -> list[list[float]]:
-    """The scores of each reply, without those that are -inf."""
+    """Return the scores of each reply, without those that are -inf."""
     return [[score.value for score in reply.scores] for reply in replies]
 
 
 def _bars(scores: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The best names with their scores, as shares of the range that is shown."""
+    """Return the top names with their scores, as shares of the displayed range."""
     best = sorted(scores.items(), key=lambda pair: -pair[1])[:BARS]
     low, high = best[-1][1], best[0][1]
     return [
@@ -211,7 +211,7 @@ def _bars(scores: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _votes(details: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Names with how many rounds voted for them."""
+    """Return names with the number of rounds that voted for them."""
     votes = details.get("votes")
     if not isinstance(votes, list):
         return []
@@ -220,7 +220,7 @@ def _votes(details: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 @router.get("/runs/{id}/samples/{position}/images/{sha256}", response_model=None)
 def sample_image(request: Request, id: str, position: Position, sha256: str) -> Response:
-    """A sample's image as large as it can be had: the original, or else its preview."""
+    """Return a sample's image at the largest available size: the original, or else its preview."""
     site = site_of(request)
     run = _run(site, id)
     if sha256 not in run.finding(position)["images"]:
@@ -234,7 +234,7 @@ def sample_image(request: Request, id: str, position: Position, sha256: str) -> 
 
 @router.get("/previews/{sha256}", response_model=None)
 def preview_image(request: Request, sha256: str) -> Response:
-    """The small preview of an image."""
+    """Return the small preview of an image."""
     site = site_of(request)
     if not is_hash(sha256):
         raise HTTPException(404)
@@ -244,11 +244,11 @@ def preview_image(request: Request, sha256: str) -> Response:
 
 @router.get("/compare", response_model=None)
 def compare_page(request: Request) -> Response:
-    """Two runs on the samples that they share, those first on which they disagree."""
+    """Show two runs on their shared samples, starting with those on which they disagree."""
     site = site_of(request)
     wanted = list(dict.fromkeys(request.query_params.getlist("run")))
     if len(wanted) != 2:
-        raise BadOption(f"{len(wanted)} runs were chosen; choose two in the leaderboard to compare them.")
+        raise BadOption(f"{len(wanted)} runs are selected. Select two in the leaderboard to compare them.")
     runs = [_run(site, id) for id in wanted]
     (comparison,) = compare(runs, across=True)
     first = SAMPLES * (page_of(request.query_params.get("page", "1")) - 1)
@@ -271,13 +271,13 @@ def compare_page(request: Request) -> Response:
 
 
 def _scale(gap: Estimate) -> int:
-    """Points at the ends of a line that holds an interval."""
+    """Return the points at the ends of a line that holds an interval."""
     most = 100 * max(abs(gap.low), abs(gap.high), abs(gap.value))
     return next((step for step in (5, 10, 20, 50, 100, 200, 500) if most <= step), 1000)
 
 
 def _beside(runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample with what each run says of it."""
+    """Return a sample with each run's answer."""
     sides = []
     for run in runs:
         sample = run.sample(row["id"])

@@ -1,4 +1,4 @@
-"""Who may ask what of the web app: addresses, origins, tokens, sizes, rates, and what browsers are told."""
+"""Access control of the web app: addresses, origins, tokens, sizes, rates, and response headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "snellen_token"
-#: What every response says. Nothing is loaded from elsewhere, nothing inline runs, nobody frames the page.
+#: Headers of every response: nothing is loaded from elsewhere, no inline script runs, no framing.
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -40,13 +40,13 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-#: Paths that need no token: the page that asks for it, and how it looks.
+#: Paths that need no token: the login page and its style sheet.
 _OPEN = ("/login", "/static/", "/health")
 _SAFE = frozenset({"GET", "HEAD"})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own.
+    """Return whether an address is a loopback address.
 
     >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
     (True, False)
@@ -67,16 +67,16 @@ def _is_address(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Policy:
-    """What is let in.
+    """The access policy.
 
     Args:
-        host: the address that is bound.
-        token: what everybody must show; must be there for an address that others reach.
-        hosts: further names under which it is reached (behind a reverse proxy).
-        max_body: bytes of a request.
+        host: the bound address.
+        token: the access token; required for an address that other machines can reach.
+        hosts: additional hostnames (behind a reverse proxy).
+        max_body: the most bytes per request.
 
     Raises:
-        BadOption: no token for an address that others reach, or one too short to be secret.
+        BadOption: a missing token for a reachable address, or one too short to be secret.
     """
 
     host: str = "127.0.0.1"
@@ -87,7 +87,7 @@ class Policy:
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
             raise BadOption(
-                f"--host {self.host}: others could reach this address, so it takes a token: set "
+                f"--host {self.host}: other machines can reach this address, so a token is required: set "
                 "$SNELLEN_TOKEN (or --token) to 16 characters or more, such as what `openssl rand -hex 16` "
                 "prints."
             )
@@ -96,7 +96,7 @@ class Policy:
 
     @property
     def names(self) -> frozenset[str]:
-        """The host names that it answers to."""
+        """The hostnames that it answers to."""
         own = {"localhost", "127.0.0.1", "[::1]", *self.hosts}
         if self._everywhere:
             own.add(socket.gethostname())
@@ -106,22 +106,23 @@ class Policy:
 
     @property
     def _everywhere(self) -> bool:
-        """Whether all addresses of this machine are bound: they may be asked for as such, since only a name
-        can be bound to another address.
+        """Whether all addresses of this machine are bound. Requests to bare addresses are then allowed, since
+        only names can be
+        rebound to another address.
         """
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
     def ticket(self) -> str:
-        """What stands in the cookie of those who showed the token: not the token itself."""
+        """The cookie of a logged-in browser: not the token itself."""
         assert self.token is not None
         return hmac.new(self.token.encode(), b"snellen/cookie", hashlib.sha256).hexdigest()
 
     def is_token(self, given: str) -> bool:
-        """Whether this is the token; takes as long whatever is given."""
+        """Compare with the token in constant time."""
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
     def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request shows the token, as ``Authorization: Bearer …`` or by the cookie."""
+        """Return whether a request carries the token, as ``Authorization: Bearer …`` or in the cookie."""
         if self.token is None:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -131,23 +132,24 @@ class Policy:
         return hmac.compare_digest(ticket.encode(), self.ticket().encode())
 
     def refusal(self, method: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
-        """Why a request is refused whoever sends it: status and reason; None where it is not.
+        """Return why a request is refused regardless of login: status and reason; None if it is not.
 
-        The ``Host`` must be one of ours (so that no other name can be rebound to this address), and what
-        changes anything must come from our own pages.
+        The ``Host`` must be one of ours (against DNS rebinding), and requests that change anything must come
+        from our own
+        pages.
         """
         host = headers.get("host", "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if name not in self.names and not (self._everywhere and _is_address(name)):
             return 421, (
-                f"This server does not answer to {name[:100]!r}. If that is its name, start it with: "
+                f"This server does not answer to the name {name[:100]!r}. To allow it, start it with: "
                 f"--allow-host {name[:100]}"
             )
         site = headers.get("sec-fetch-site")
         if method in _SAFE:
             navigates = headers.get("sec-fetch-mode") in (None, "navigate")
             foreign = site in ("cross-site", "same-site") and not navigates
-            return (403, "Other sites may link to this page, and no more.") if foreign else None
+            return (403, "Other sites may only link to this page.") if foreign else None
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host:
             return 403, "The request comes from another site."
@@ -157,7 +159,7 @@ class Policy:
 
 
 def cookies(headers: Mapping[str, str]) -> dict[str, str]:
-    """Cookies by name, whatever else other apps of this machine have put beside them."""
+    """Parse cookies by name, tolerating those of other apps on this machine."""
     return cookie_parser(headers.get("cookie", ""))
 
 
@@ -168,13 +170,13 @@ class SecurityMiddleware:
         self.app, self.policy = app, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or let through with headers added and the body counted."""
-        # Long: one algorithm, whose steps share nearly all of its state.
+        """Refuse a request, or pass it on with response headers added and the body size limited."""
+        # Long: one algorithm whose steps share nearly all of its state.
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
-            raise RuntimeError(f"{scope['type']} is not spoken here")
+            raise RuntimeError(f"{scope['type']} is not supported")
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
 
         async def send_with_headers(message: AsgiMessage) -> None:
@@ -202,7 +204,7 @@ class SecurityMiddleware:
                 target = quote(f"{path}?{query}" if query else path)
                 await _plain(send_with_headers, 303, "Log in first.", {"location": f"/login?next={target}"})
             else:
-                await _plain(send_with_headers, 401, "A token is needed.", {"www-authenticate": "Bearer"})
+                await _plain(send_with_headers, 401, "A token is required.", {"www-authenticate": "Bearer"})
             return
         taken, begun = 0, False
 
@@ -210,7 +212,7 @@ class SecurityMiddleware:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self.policy.max_body:  # a body of unknown length that does not end
+            if taken > self.policy.max_body:  # an endless body of unknown length
                 raise _TooLarge
             return message
 
@@ -218,7 +220,7 @@ class SecurityMiddleware:
             nonlocal begun
             if (
                 taken <= self.policy.max_body or begun
-            ):  # what the app says of a body cut off is not the reason
+            ):  # the app's error about a truncated body is not the cause
                 begun = True
                 await send_with_headers(message)
 
@@ -227,18 +229,18 @@ class SecurityMiddleware:
         except _TooLarge:
             pass
         except Exception:
-            if not begun:  # else it is logged, and the page that says so is on its way
+            if not begun:  # otherwise it is logged, and the error page is on its way
                 raise
         if not begun:
             await _plain(send_with_headers, 413, self._too_large)
 
     @property
     def _too_large(self) -> str:
-        return f"At most {self.policy.max_body / 2**20:.0f} MiB are taken. Go back and take a smaller image."
+        return f"The limit is {self.policy.max_body / 2**20:.0f} MiB. Go back and choose a smaller image."
 
 
 class _TooLarge(Exception):
-    """A body that goes on beyond what is taken."""
+    """A body that exceeds the limit."""
 
 
 async def _plain(send: Send, status: int, text: str, more: Mapping[str, str] | None = None) -> None:
@@ -250,10 +252,10 @@ async def _plain(send: Send, status: int, text: str, more: Mapping[str, str] | N
 
 @dataclass
 class Rates:
-    """How often each voter may do what: a bucket of tokens each, filled again over time.
+    """Rate limits per voter and action: a token bucket each, refilled over time.
 
     Attributes:
-        limits: by kind, how many at once, and how many a minute after that; what has none is free.
+        limits: by action, the burst size and the rate per minute; other actions are unlimited.
     """
 
     limits: Mapping[str, tuple[float, float]] = field(
@@ -265,14 +267,14 @@ class Rates:
             "all": (300.0, 300.0),
         }
     )
-    #: Buckets that are remembered; the oldest go first.
+    #: The most buckets in memory; the oldest are dropped first.
     most: int = 10_000
     clock: Callable[[], float] = time.monotonic
     _buckets: OrderedDict[tuple[str, str], tuple[float, float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, kind: str, who: str) -> float:
-        """Seconds that somebody must wait before doing this once more; 0 where they may now, which counts."""
+        """Return the seconds to wait before repeating an action; 0 if it is allowed now, which counts."""
         if kind not in self.limits:
             return 0.0
         full, per_minute = self.limits[kind]

@@ -1,4 +1,4 @@
-"""Serving the app: one process, one address, until it is interrupted."""
+"""Serve the app: one process, one address, until interrupted."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ __all__ = ["bound", "serve"]
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at an address.
+    """Bind a socket to an address.
 
     Raises:
-        BadOption: it is taken, not this machine's, or no address.
+        BadOption: it is in use, not local, or invalid.
     """
     if not 0 <= port < 65536:
-        raise BadOption(f"--port {port} is not allowed; allowed: 0 (any that is free) to 65535.")
+        raise BadOption(f"--port {port} is not allowed; allowed: 0 (any free port) to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen()  # else another may bind it too, while models are loaded
+        listening.listen()  # otherwise another process may bind it too while models load
     except OSError as error:
         listening.close()
         raise BadOption(
-            f"--host {host} --port {port}: cannot be bound ({error.strerror or error}). Take another one: "
-            "--port 0 takes any that is free."
+            f"--host {host} --port {port}: cannot be bound ({error.strerror or error}). Use another one; "
+            "--port 0 picks any free port."
         ) from error
     return listening
 
@@ -45,8 +45,8 @@ def serve(
 
     Args:
         sock: see :func:`bound`.
-        browse: open a browser, once it answers.
-        say: told the address.
+        browse: open a browser once it responds.
+        say: called with the address.
 
     Raises:
         MissingExtra: uvicorn is not installed.
@@ -65,7 +65,7 @@ def serve(
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                say(f"{address}  (Ctrl+C ends it)")
+                say(f"{address}  (press Ctrl+C to stop)")
                 if browse:
                     webbrowser.open(address)
 
@@ -74,7 +74,7 @@ def serve(
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=5,
-        # A proxy on this machine says whether a browser speaks https.
+        # A local proxy tells whether the browser uses https.
         proxy_headers=True,
         forwarded_allow_ips="127.0.0.1",
         ws="none",

@@ -1,4 +1,4 @@
-"""What all pages share: the workspace, the arena if there is one, and how a page is made."""
+"""Shared by all pages: the workspace, the arena if there is one, and page rendering."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import Playground
 from snellen.errors import SnellenError
 from snellen.leaderboards.board import Board
-from snellen.metrics.format import dollars, giga, heading_of, number, short_number
+from snellen.metrics.format import detectable, dollars, giga, heading_of, number, short_number
 from snellen.reports.page import environment
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
@@ -34,12 +34,12 @@ VOTER = "snellen_voter"
 
 
 class TooFast(SnellenError):
-    """Somebody asks more often than is allowed. ``seconds`` is how long to wait."""
+    """Requests arrive faster than allowed. ``seconds`` is the time to wait."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = max(1, round(seconds))
         wait = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
-        super().__init__(f"That was often. Wait {wait}, then go on.")
+        super().__init__(f"Too many requests. Retry in {wait}.")
 
 
 @dataclass
@@ -62,6 +62,7 @@ class AppState:
         self._templates.filters |= {
             "number": number,
             "dollars": dollars,
+            "detectable": detectable,
             "heading": heading_of,
             "giga": giga,
             "short_number": short_number,
@@ -71,32 +72,32 @@ class AppState:
         }
 
     def page(self, name: str, status: int = 200, **content: Any) -> HTMLResponse:
-        """A page from its template."""
+        """Render a page from its template."""
         template = self._templates.get_template(f"{name}.html.jinja")
         shared: dict[str, Any] = {"version": __version__, "active": name}
         shared |= {"has_arena": self.arena is not None, "has_play": self.play is not None}
         return HTMLResponse(template.render(**{**shared, **content}), status)
 
     def limit(self, kind: str, request: Request) -> None:
-        """Count that somebody does something.
+        """Count an action against the rate limits.
 
         Raises:
-            TooFast: they did it too often.
+            TooFast: there were too many.
         """
         host = request.client.host if request.client else ""
-        # A cookie costs nothing, so all that comes from one address has a bound of its own; and before
-        # somebody is let in, there is nothing but the address.
+        # Cookies are free to create, so each client address has its own limit too; before
+        # logging in, there is only the address.
         voter = host if kind == "login" else request.cookies.get(VOTER) or host
         for sort, who in ((kind, voter), ("all", host)):
             if seconds := self.rates.wait(sort, who):
                 raise TooFast(seconds)
 
     async def uploaded(self, request: Request, file: UploadFile | None) -> str | None:
-        """The hash of the image that a form brings; None where it brings none.
+        """Return the hash of the image uploaded in a form; None if there is none.
 
         Raises:
-            ImageError: it is none, or too large.
-            TooFast: as :meth:`limit`.
+            ImageError: it is invalid or too large.
+            TooFast: as for :meth:`limit`.
         """
         if file is None or not file.filename:
             return None
@@ -105,7 +106,7 @@ class AppState:
         return await run_in_threadpool(self.uploads.keep, data, "the upload")
 
     def results(self, *, style: bool, leaked: bool) -> ArenaResults:
-        """What votes say, worked out anew when there are other votes or runs."""
+        """Return the results of votes, recomputed if votes or runs changed."""
         stamp = (self.vote_store.stamp(), tuple(self.store.stamps().values()))
         known = self._results.get((style, leaked))
         if known is None or known[0] != stamp:
@@ -116,12 +117,12 @@ class AppState:
         return known[1]
 
     def voter(self, request: Request) -> str | None:
-        """The salted id of whoever asks; None for somebody who never began a battle."""
+        """Return the salted id of the visitor; None for one who never started a battle."""
         secret = request.cookies.get(VOTER)
         return self.vote_store.voter(secret) if secret else None
 
     def newcomer(self, request: Request, response: Response) -> None:
-        """Remember a voter by a cookie that only their browser holds."""
+        """Recognize a voter by a cookie that only their browser holds."""
         secret = request.state.secret
         if request.cookies.get(VOTER) != secret:
             response.set_cookie(
@@ -134,19 +135,19 @@ class AppState:
             )
 
     def enrolled(self, request: Request) -> str:
-        """The salted id of whoever asks, new or known; see :meth:`newcomer`."""
+        """Return the salted id of the visitor, new or known; see :meth:`newcomer`."""
         request.state.secret = request.cookies.get(VOTER) or secrets.token_urlsafe(24)
         return self.vote_store.voter(request.state.secret)
 
 
 def picture(image: tuple[str, bytes] | None) -> Response:
-    """An image of a media type, which a browser may keep: what stands under a hash never changes.
+    """Return an image that a browser may cache, since the content under a hash never changes.
 
     Raises:
         HTTPException: there is none.
     """
     if image is None:
-        raise HTTPException(404, "This image is not kept.")
+        raise HTTPException(404, "This image is not available.")
     kind, data = image
     return Response(
         data, headers={"content-type": kind, "cache-control": "private, max-age=86400, immutable"}
@@ -154,6 +155,6 @@ def picture(image: tuple[str, bytes] | None) -> Response:
 
 
 def site_of(request: Request) -> AppState:
-    """The state of the app that a request is for."""
+    """Return the app's state for a request."""
     site: AppState = request.app.state.site
     return site

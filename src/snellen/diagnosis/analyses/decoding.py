@@ -17,8 +17,8 @@ from snellen.diagnosis.analysis import (
 #: Likelihoods, by length normalization.
 WAYS = {
     "log-likelihood": "rank",
-    "per token": "rank?normalise=tokens",
-    "per byte": "rank?normalise=bytes",
+    "per token": "rank?normalize=tokens",
+    "per byte": "rank?normalize=bytes",
     "minus the likelihood without the image (PMI)": "rank?pmi=true",
 }
 
@@ -46,7 +46,8 @@ class DecodingRules(Analysis):
         best = max(runs, key=lambda title: estimate_of(runs[title]).value)
         gap = gaps[best]
         verdict = (
-            f"The best other decoding rule ({best}) reaches {with_ci(estimate_of(runs[best]))}; free generation reaches "
+            f"The best other decoding rule ({best}) reaches {with_ci(estimate_of(runs[best]))}; free "
+            "generation reaches "
             f"{with_ci(estimate_of(case.closed))}: {points(gap.result.difference)}. "
             + (
                 "The model knows more than it says in free generation."

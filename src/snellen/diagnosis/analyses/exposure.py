@@ -69,7 +69,8 @@ class Exposure(Analysis):
             ResultTable(
                 ("class", "texts", "recall", "expected"),
                 tuple((name, f"{n:,}", f"{100 * r:.0f}%", f"{100 * e:.0f}%") for name, n, r, e in below[:10]),
-                "Classes furthest below the recall expected from exposure (a linear fit of recall on log exposure).",
+                "Classes furthest below the recall expected from exposure (a linear fit of recall on log "
+                "exposure).",
             ),
         )
         chart = scatter(

@@ -80,7 +80,8 @@ class Gap(Analysis):
         some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
         level = gap.low >= -MARGIN
         verdict = (
-            f"At its best ({first}), {case.model} classifies {with_ci(estimate_of(own[first]))} of the images "
+            f"At its best ({first}), {case.model} classifies {with_ci(estimate_of(own[first]))} of the "
+            "images "
             f"correctly, {best.model} {with_ci(estimate_of(best))}: {points(gap)}. "
             + (
                 "It is behind under every protocol."

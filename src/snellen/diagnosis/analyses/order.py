@@ -60,7 +60,8 @@ class Order(Analysis):
         shows = False if apart else None if case.guesses else little(gap.result.difference, real=gap.real)
         verdict = (
             f"Shuffling the names changes accuracy by {points(gap.result.difference)}. By "
-            f"position of the true name, accuracy ranges from {with_ci(worst)} to {with_ci(best)}. A vote over "
+            f"position of the true name, accuracy ranges from {with_ci(worst)} to {with_ci(best)}. A vote "
+            "over "
             f"{ROUNDS} rounds reaches {with_ci(estimate_of(voted))}, against "
             f"{with_ci(estimate_of(case.closed))} for one. Order "
             + {

@@ -52,7 +52,7 @@ class Prompts(Analysis):
             (text, with_ci(rates[text]), understood(run))
             for text, run in sorted(runs.items(), key=lambda item: -rates[item[0]].value)
         )
-        note = "Prompts do not list the classes. Pairs are compared by McNemar's test with Bonferroni correction."
+        note = "Prompts do not list the classes. Pairs are compared by McNemar's test (Bonferroni)."
         table = ResultTable(("wording", "accuracy (95%)", "parsed"), rows, note)
         figures = {
             "accuracy": {text: rate.as_dict() for text, rate in rates.items()},

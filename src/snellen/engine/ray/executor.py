@@ -237,7 +237,8 @@ class RayExecutor:
                 raise BadOption(
                     f"--engine {self._engine.name}: the workspace {self._store.name} is a folder on this "
                     "machine, which the cluster cannot write to. Use a database (--workspace "
-                    "postgresql://USER@HOST/NAME), or run this command on a node of the cluster (--engine ray)."
+                    "postgresql://USER@HOST/NAME), or run this command on a node of the cluster (--engine "
+                    "ray)."
                 )
         else:
             node = ray.get_runtime_context().get_node_id()

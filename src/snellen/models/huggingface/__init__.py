@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub, or folders in its format, through transformers."""
+"""Models on the Hugging Face Hub, or folders in its format, through transformers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,17 @@ def hf(
 ) -> VisionLanguageModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
-    Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU);
-    ``device`` (auto: a GPU if there is one); ``device_map``, by which accelerate spreads the layers over all
-    GPUs that there are, and beyond them into the memory of the machine, which is slow; ``attn``
-    implementation; ``adapter``, a PEFT adapter (folder or Hub id) that is merged in; ``quantization`` with
+    Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU); ``device``
+    (auto: a GPU if
+    available); ``device_map``, to spread the layers over all GPUs with accelerate, and beyond them over main
+    memory, which
+    is slow; ``attn`` implementation; ``adapter``, a PEFT adapter (folder or Hub id) to merge;
+    ``quantization`` with
     bitsandbytes; ``trust_remote_code=true`` runs code that comes with the checkpoint; ``prefix``, whether
-    questions about an image share its computation (auto: where a self-check finds that no answer changes;
-    on: or refuse); ``cache_budget``, how much memory that may take (auto, or such as 2GB).
+    questions about an
+    image share its computation (auto: if a self-check finds that answers do not change; on: otherwise
+    refuse);
+    ``cache_budget``, the memory for it (auto, or such as 2GB).
 
     Raises:
         MissingExtra: transformers or torch is not installed.
@@ -62,7 +66,7 @@ def hf(
     )
     if device_map != "none":
         if device != "auto":
-            raise BadOption(f"device={device} and device_map={device_map} do not go together; name one.")
+            raise BadOption(f"device={device} and device_map={device_map} cannot be used together.")
         require("accelerate", "tune", f"device_map={device_map}")
         weights = replace(weights, device_map=device_map)
     return VisionLanguageModel(weights, prefix, budget)

@@ -1,4 +1,4 @@
-"""What sets some architectures apart, by their ``model_type``."""
+"""Special properties of some architectures, by ``model_type``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "UNSHARED",
 ]
 
-#: How those write boxes whose families were trained to (sources in :mod:`snellen.parsing.boxes`).
+#: Box formats of the families trained to write them (sources in :mod:`snellen.parsing.boxes`).
 BOXES: Mapping[str, BoxFormat] = {
     "paligemma": "loc",
     "florence2": "florence",
@@ -32,19 +32,19 @@ BOXES: Mapping[str, BoxFormat] = {
     "glm4v_moe": "thousand",
     "glm46v": "thousand",
 }
-#: Their pixels are those of the picture after it was scaled for them.
+#: Their pixels refer to the rescaled picture.
 PIXELS_OF_INPUT = frozenset({"qwen2_5_vl"})
-#: Their places are special tokens, which a plain decoding would drop.
+#: Their coordinates are special tokens, which plain decoding would drop.
 PLACES_ARE_SPECIAL = frozenset({"paligemma", "florence2", "kosmos-2"})
 
 #: The prompt attends to what follows it.
 PREFIX_LM = frozenset({"paligemma"})
-#: They answer nothing without an image.
+#: They need an image.
 NEED_IMAGE = frozenset({"paligemma", "blip-2", "instructblip", "kosmos-2"})
-#: Their positions, or their Q-Former's, would be shifted by padding on the left.
+#: Left padding would shift their positions, or those of their Q-Former.
 UNPADDED = frozenset({"instructblip", "kosmos-2", "florence2"})
-#: They take one image; some of them would silently ignore the others.
+#: They accept one image; some of them silently ignore the others.
 ONE_IMAGE = frozenset({"blip-2", "instructblip", "kosmos-2", "florence2"})
-#: Their questions share nothing, without a trial: of the unpadded ones, text reaches into the encoding of
-#: the image, or the image into positions; BLIP-2 passes no cache on.
+#: Not tried for sharing: in the unpadded ones, text affects the encoding of
+#: the image, or the image affects positions; BLIP-2 does not pass on a cache.
 UNSHARED = UNPADDED | {"blip-2"}

@@ -1,4 +1,4 @@
-"""What all models that are loaded from a checkpoint share."""
+"""Shared by all models that are loaded from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CheckpointModel"]
 
 
 class CheckpointModel(LocalModel):
-    """A model behind a checkpoint, loaded when it is first needed."""
+    """A model from a checkpoint, loaded on first use."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -45,11 +45,11 @@ class CheckpointModel(LocalModel):
                 torch.cuda.empty_cache()
 
     def _gpus(self) -> list[Any]:
-        """Those that the model lies on."""
+        """Return the GPUs that hold the model."""
         return sorted({p.device for p in self._model.parameters() if p.device.type == "cuda"}, key=str)
 
     def metadata(self) -> Mapping[str, Any]:
-        """Parameters, architecture, device and precision, and the peak of its GPUs together so far."""
+        """Parameters, architecture, device and precision, and the combined peak memory of its GPUs so far."""
         if self._model is None:
             return {}
         import torch

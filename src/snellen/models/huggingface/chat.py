@@ -1,4 +1,4 @@
-"""Messages to the text that a checkpoint's own chat template makes of them."""
+"""Render messages with a checkpoint's chat template."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from snellen.types import Message
 __all__ = ["ChatRenderer"]
 
 _MARK = "@@answer@@"
-#: Some templates tell the model today's date; a fixed one keeps a prompt the same tomorrow.
+#: Some templates include today's date; a fixed one keeps prompts reproducible.
 DATE = "1 January 2025"
 
 
 class ChatRenderer:
     """Renders conversations with a processor's chat template.
 
-    A checkpoint without one gets the plain form: its image token (where it has one) and the text.
+    A checkpoint without one gets the plain form: its image token (if it has one) and the text.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -30,7 +30,7 @@ class ChatRenderer:
         self.separator = self._find_separator()
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """The text up to where the answer begins; an answer already begun is its end."""
+        """Return the text up to the start of the answer; a started answer is its end."""
         begun = ""
         if messages[-1].role == "assistant":
             *messages, last = messages
@@ -38,12 +38,12 @@ class ChatRenderer:
         return self._render(messages, add_generation_prompt=True) + begun
 
     def continuation(self, messages: Sequence[Message], text: str) -> str:
-        """A continuation as it stands behind :meth:`prompt`: after a space, where one belongs."""
+        """Return a continuation as it follows :meth:`prompt`: after a space, if there is one."""
         begun = messages[-1].role == "assistant"
         return (" " if begun else self.separator) + text
 
     def lesson(self, messages: Sequence[Message], answer: str) -> tuple[str, str]:
-        """A prompt, and what is to be taught to follow it: the answer with the token that ends it."""
+        """Return a prompt, and the text to train on: the answer with its end token."""
         end = str(self._tokenizer.eos_token or "")
         after = ""
         if self._has_template:
@@ -53,8 +53,9 @@ class ChatRenderer:
         return self.prompt(messages), self.continuation(messages, answer) + tail
 
     def adds_special_tokens(self, prompt: str) -> bool:
-        """Whether the tokenizer is still to add its own, as transformers decides it: not where the
-        template has begun with the first of them.
+        """Return whether the tokenizer must add its own special tokens, as decided by transformers: not if
+        the template already
+        starts with the first of them.
         """
         bos = self._tokenizer.bos_token
         return not (bos is not None and prompt.startswith(bos))
@@ -81,7 +82,7 @@ class ChatRenderer:
         return "".join(parts) if self._image_token else message.text
 
     def _find_separator(self) -> str:
-        """What the template puts between the call for an answer and the answer itself."""
+        """Find what the template puts between the generation prompt and the answer."""
         if not self._has_template:
             return " "
         user = Message("user", ("?",))
@@ -94,7 +95,7 @@ class ChatRenderer:
 
 
 def _inserts_images(processor: Any) -> bool:
-    """Whether the processor puts an image's tokens into the text by itself (BLIP-2, PaliGemma, Kosmos-2)."""
+    """Return whether the processor inserts an image's tokens by itself (BLIP-2, PaliGemma, Kosmos-2)."""
     from PIL import Image
 
     try:
@@ -102,7 +103,7 @@ def _inserts_images(processor: Any) -> bool:
             processor(text=["?"], images=images, return_tensors="pt")["input_ids"].shape[1]
             for images in ([[Image.new("RGB", (32, 32))]], None)
         ]
-    except Exception:  # it wants the token in the text, or never goes without an image
+    except Exception:  # it needs the token in the text, or does not work without an image
         try:
             alone = processor(text=["?"], images=[[Image.new("RGB", (32, 32))]], return_tensors="pt")
         except Exception:

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are, which version of them, and how they are loaded."""
+"""Find a checkpoint's files and version, and load them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from snellen.models.builtin import WEIGHTS
 
 __all__ = ["Checkpoint"]
 
-#: What of a local checkpoint can change an answer.
+#: Files of a local checkpoint that can change an answer.
 _HASHED = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint and the options with which it is loaded.
+    """A checkpoint with its loading options.
 
     Attributes:
-        name: how the user named the model.
+        name: the model as the user named it.
         path: Hub id or folder.
         revision: the Hub's commit, or a hash of the folder's files.
     """
@@ -43,7 +43,7 @@ class Checkpoint:
     trust_remote_code: bool
     adapter: str | None = None
     quantization: str = "none"
-    #: How accelerate spreads the layers over devices; None for all of them on one.
+    #: How accelerate spreads the layers over devices; None for a single device.
     device_map: str | None = None
 
     @classmethod
@@ -60,12 +60,12 @@ class Checkpoint:
         adapter: str | None = None,
         quantization: str = "none",
     ) -> Checkpoint:
-        """Find a checkpoint, without loading its weights.
+        """Find a checkpoint without loading its weights.
 
         Raises:
             MissingExtra: transformers or torch is not installed.
             ModelError: there is no such checkpoint, or the Hub cannot be reached.
-            BadOption: no such device here.
+            BadOption: the device does not exist.
         """
         # Long for its options alone.
         require("torch", "local", f"The model {name!r}")
@@ -94,13 +94,13 @@ class Checkpoint:
                 )
             except ModelError as error:
                 raise ModelError(
-                    f"{path} is an adapter on {base}, which is not to be had ({error}) If that lies "
-                    f"elsewhere now, name both: hf:BASE?adapter={path}"
+                    f"{path} is an adapter on {base}, which is not available ({error}) If it has moved "
+                    f"elsewhere, give both: hf:BASE?adapter={path}"
                 ) from error
         local = bool(path) and folder.is_dir()
         if local and not (folder / "config.json").is_file():
             raise ModelError(
-                f"{path}: a folder without config.json is no checkpoint. Give the folder that "
+                f"{path}: not a checkpoint: there is no config.json. Give a folder that "
                 "save_pretrained wrote."
             )
         scheme = name.partition(":")[0]
@@ -108,7 +108,7 @@ class Checkpoint:
             not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.sep != "/"
         ):
             raise ModelError(
-                f"{path or '(nothing)'}: no such folder, and no Hub id either. A model is given as "
+                f"{path or '(nothing)'}: no such folder, and not a Hub id. Write a model as "
                 f"{scheme}:ORG/NAME or {scheme}:FOLDER."
             )
         return cls(
@@ -130,16 +130,16 @@ class Checkpoint:
         return self.pinned or f"sha256:{_hash_folder(Path(self.path))}"
 
     def identity(self) -> Mapping[str, Any]:
-        """What of the checkpoint and its options can change an answer."""
+        """Return everything about the checkpoint and its options that can change an answer."""
         return {
-            # A folder is known by its contents, wherever it lies.
+            # A folder is identified by its contents, wherever it is.
             "checkpoint": None if self.local else self.path,
             "revision": self.revision,
             "dtype": self._dtype_name,
             "attn": self.attn,
             "adapter": self._adapter_revision,
             "quantization": self.quantization,
-            # Its processors and templates change answers too.
+            # Its processors and templates affect answers too.
             "transformers": metadata.version("transformers"),
         }
 
@@ -155,7 +155,7 @@ class Checkpoint:
 
     @cached_property
     def _adapter_revision(self) -> str | None:
-        """A hash of the adapter's files, or the Hub's commit of it; None without an adapter."""
+        """Return a hash of the adapter's files, or its commit on the Hub; None without an adapter."""
         if self.adapter is None:
             return None
         folder = Path(self.adapter).expanduser()
@@ -165,14 +165,14 @@ class Checkpoint:
 
     @property
     def _dtype_name(self) -> str:
-        """Where it is "auto": float32 on the CPU, where half precision is slow and rough."""
+        """Resolve "auto": float32 on the CPU, where half precision is slow and inaccurate."""
         return "float32" if self.dtype == "auto" and self.device == "cpu" else self.dtype
 
     def load(self, auto_class: Any) -> Any:
-        """A model in evaluation mode, on its device.
+        """Load the model in evaluation mode, on its device.
 
         Raises:
-            ModelError: transformers refuses.
+            ModelError: transformers failed.
         """
         options: dict[str, Any] = {"dtype": self._dtype_name}
         if self.attn != "auto":
@@ -181,7 +181,7 @@ class Checkpoint:
             import torch
             from transformers import BitsAndBytesConfig
 
-            # As QLoRA has it (Dettmers et al., arXiv 2305.14314): normal floats, quantised twice.
+            # As in QLoRA (Dettmers et al., arXiv 2305.14314): normal floats with double quantization.
             nf4 = {
                 "load_in_4bit": True,
                 "bnb_4bit_quant_type": "nf4",
@@ -201,17 +201,17 @@ class Checkpoint:
         return (model if "device_map" in options else model.to(self.device)).eval()
 
     def _merged(self, model: Any) -> Any:
-        """The model with its adapter merged into its weights.
+        """Return the model with its adapter merged into its weights.
 
         Raises:
-            ModelError: it was made for another model.
+            ModelError: the adapter was made for another model.
         """
         from peft import PeftModel
 
         self._refuse_another_base()
         try:
             with warnings.catch_warnings():
-                # peft asks transformers by an old name
+                # peft imports an old name from transformers
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
                 return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         except Exception as error:
@@ -220,7 +220,7 @@ class Checkpoint:
             ) from error
 
     def _refuse_another_base(self) -> None:
-        """Adapters that say on which weights they were made are not put on others."""
+        """Refuse an adapter on other weights than those recorded in it."""
         import yaml
 
         manifest = Path(self.adapter or "").expanduser() / "tuning.yaml"
@@ -229,15 +229,16 @@ class Checkpoint:
         made_on = (yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}).get("base", {}).get("revision")
         if made_on is not None and made_on != self.revision:
             raise ModelError(
-                f"{self.adapter}: this adapter was made on other weights ({made_on[:19]}…) than {self.path} "
-                f"has ({self.revision[:19]}…). Name the model that it was made on, or tune this one."
+                f"{self.adapter}: this adapter was trained on different weights ({made_on[:19]}…) than "
+                f"{self.path} "
+                f"has ({self.revision[:19]}…). Use the model that it was trained on, or tune this one."
             )
 
     def load_processor(self, auto_class: Any) -> Any:
-        """The checkpoint's processor (or image processor, or tokenizer).
+        """Load the checkpoint's processor (or image processor, or tokenizer).
 
         Raises:
-            ModelError: transformers refuses.
+            ModelError: transformers failed.
         """
         without_torchvision()
         return self._pretrained(auto_class.from_pretrained, "processor")
@@ -253,22 +254,22 @@ class Checkpoint:
         except Exception as error:
             hint = ""
             if "trust_remote_code" in str(error):
-                hint = " It brings its own code; to run that, add: -M trust_remote_code=true"
+                hint = " It includes its own code. To run it, add: -M trust_remote_code=true"
             raise ModelError(
                 f"{self.name}: transformers cannot load its {what} ({reason_of(error)}).{hint}"
             ) from error
 
 
 def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
-    """The checkpoint that an adapter belongs to, and its revision.
+    """Return the checkpoint that an adapter belongs to, and its revision.
 
     Raises:
-        BadOption: another adapter is asked for on top of it.
-        ModelError: the adapter does not say; or it says a model that is not the one it was made on.
+        BadOption: another adapter on top of it is requested.
+        ModelError: the adapter does not name its base model, or names a model with other weights.
     """
     if adapter is not None:
         raise BadOption(
-            f"{folder} is an adapter itself, so adapter={adapter!r} is not allowed; merge it first."
+            f"{folder} is itself an adapter, so adapter={adapter!r} is not allowed. Merge it first."
         )
     try:
         said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -286,7 +287,7 @@ def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
 
 
 def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> str:
-    """The commit that a Hub id and revision stand for now; from the local cache where offline."""
+    """Return the commit that a Hub id and revision currently refer to; from the local cache if offline."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     check_hub()
@@ -296,19 +297,19 @@ def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> s
     except OSError as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
-            f"{path}{at}: no such checkpoint on this disk, and the Hub has no such checkpoint or cannot "
-            f"be reached. Check the name; while online, fetch it with: hf download {path}"
+            f"{path}{at}: not found on this disk, and the Hub has no such checkpoint or cannot "
+            f"be reached. Check the name. While online, download it with: hf download {path}"
         ) from error
     if commit is None:
-        raise ModelError(f"{path}: the Hub's cache does not say which commit this is.")
+        raise ModelError(f"{path}: the Hub's cache does not record the commit.")
     return commit
 
 
 def _usable(device: str) -> str:
-    """A device that is there: ``auto`` takes a GPU if there is one.
+    """Resolve a device: ``auto`` means a GPU if available.
 
     Raises:
-        BadOption: no such device here.
+        BadOption: the device does not exist.
     """
     import torch
 
@@ -317,9 +318,9 @@ def _usable(device: str) -> str:
     try:
         on = torch.device(device)
         if on.type == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError("there is no GPU that torch can use")
+            raise RuntimeError("torch finds no usable GPU")
         if on.type == "cuda" and (on.index or 0) >= torch.cuda.device_count():
-            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs, counted from 0")
+            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs, numbered from 0")
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise BadOption(
@@ -329,14 +330,14 @@ def _usable(device: str) -> str:
 
 
 def _hash_folder(folder: Path) -> str:
-    # Beside an adapter lie checkpoints of its training, and what it was merged into.
+    # Next to an adapter there may be checkpoints of its training, and the merged model.
     adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
     files = folder.glob("*") if adapter else folder.rglob("*")
     return hash_files(folder, (file for file in files if file.is_file() and file.suffix in _HASHED))
 
 
 def quiet() -> None:
-    """Keep transformers' bars and remarks out of the tables."""
+    """Keep transformers' progress bars and warnings out of the output."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -344,10 +345,11 @@ def quiet() -> None:
 
 
 def without_torchvision() -> None:
-    """Let processors that also know video be built where torchvision is absent.
+    """Build processors that also support video even if torchvision is missing.
 
-    transformers makes a video processor a part of them that cannot be left out, and all of its video
-    processors need torchvision. The stand-in carries what reading images needs and refuses videos.
+    transformers makes a video processor a required part of them, and all of its video processors need
+    torchvision. The
+    replacement has what reading images needs, and refuses videos.
     """
     from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""What a vision-language model holds of an image on its way: hidden states, tower, projector."""
+"""A vision-language model's internal features of an image: hidden states, vision tower, projector."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PLACES", "features", "stored"]
 
-#: What features are called, in a folder of them; and after how many rows they are counted.
+#: The file of feature names in a folder; and the number of rows between updates of the count.
 INDEX, OFTEN = "index.json", 20
 
-#: What the parts are called, by what the architectures of transformers call their modules.
+#: Names of the parts, by the module names in transformers' architectures.
 PLACES = {
     "vision tower": ("vision_tower", "vision_model", "visual", "vision_encoder"),
     "projector": ("multi_modal_projector", "connector", "modality_projection", "merger", "embed_vision"),
@@ -37,21 +37,23 @@ class Samples(Protocol):
     def __getitem__(self, position: int) -> Sample: ...
 
     def digest(self, position: int) -> str:
-        """A hash of a sample's content."""
+        """Return a hash of a sample's content."""
 
 
 def features(model: VisionLanguageModel, request: Request, layers: str = "last") -> dict[str, torch.Tensor]:
-    """Features of a request's prompt, read off one forward pass: name → [width], float32.
+    """Compute features of a request's prompt in one forward pass: name → [width], float32.
 
     ``layer K, last token`` and ``layer K, mean`` (over the prompt's tokens) for the last layer, or for all
-    with ``layers="all"``; and, where the architecture has them under a known name, the means over the outputs
-    of the vision tower and of the projector.
+    with
+    ``layers="all"``; and, if the architecture has them under a known name, the mean outputs of the vision
+    tower and of the
+    projector.
 
     Args:
         request: with one image.
 
     Raises:
-        Unsupported: the architecture gives no hidden states.
+        Unsupported: the architecture does not expose hidden states.
     """
     import torch
 
@@ -64,7 +66,7 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
     states = getattr(inner, "hidden_states", None) or getattr(inner, "decoder_hidden_states", None)
     if not states:
         raise Unsupported(
-            f"{model.name}: {model.architecture} gives no hidden states, so it cannot be probed."
+            f"{model.name}: {model.architecture} does not expose hidden states, so it cannot be probed."
         )
     vectors: dict[str, torch.Tensor] = {}
     for k in range(len(states)) if layers == "all" else [len(states) - 1]:
@@ -84,16 +86,17 @@ def stored(
     layers: str = "last",
     watch: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Features of samples by name, [samples, width] each, float32, memory-mapped in a folder below ``top``;
-    only what is not there is computed. Interrupted, it goes on where it was.
+    """Return features of samples by name, [samples, width] each, float32, memory-mapped in a folder below
+    ``top``; only missing
+    ones are computed. It can be interrupted and resumed.
 
     Args:
         samples: such as a :class:`~snellen.datasets.base.Selection`.
-        places: which of them.
-        watch: told how many there are of how many.
+        places: their positions.
+        watch: called with the number done and the total.
 
     Raises:
-        Unsupported: as :func:`features`.
+        Unsupported: as for :func:`features`.
         ImageError: an image that cannot be read.
         StoreError: they cannot be written.
     """
@@ -124,7 +127,7 @@ def _fill(
     layers: str,
     watch: Callable[[int, int], None] | None,
 ) -> None:
-    """Compute the rows that are not there yet. A count is written behind rows that are on the disk."""
+    """Compute missing rows. The count is written after the rows are on disk."""
     import numpy as np
 
     count, index = part / "done", part / INDEX
@@ -152,7 +155,7 @@ def _fill(
 
 @contextmanager
 def _watched(decoder: Any) -> Iterator[dict[str, Any]]:
-    """The outputs of the vision tower and the projector, as they come about."""
+    """Collect the outputs of the vision tower and the projector."""
     seen: dict[str, Any] = {}
     handles = []
     for place, names in PLACES.items():

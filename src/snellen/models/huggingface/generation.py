@@ -1,4 +1,4 @@
-"""Greedy and sampled generation, also along a trie of allowed answers, and as a stream."""
+"""Greedy and sampled generation, optionally constrained to a trie of allowed answers, and streaming."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from snellen.types import Decoding, Outcome, Request, Response
 
 __all__ = ["GeneratingModel"]
 
-#: Marks a whole name in a trie of tokens.
+#: Marks the end of a name in a trie of tokens.
 END = -1
 
 
 class GeneratingModel(PromptedModel):
-    """Writes answers. Generation pads on the left and is greedy at temperature 0, whatever the checkpoint's
-    own sampling defaults say.
+    """Generates answers. Batches are padded on the left, and temperature 0 is greedy, whatever the
+    checkpoint's own sampling
+    defaults are.
     """
 
-    #: The checkpoint's own generation configuration, of which the special tokens are taken.
+    #: The checkpoint's own generation configuration, whose special tokens are used.
     _special: Any
 
     def _by_length(self, rows: Sequence[PromptRow]) -> list[Response]:
-        """Generate in batches of prompts of one length, which need no padding."""
+        """Generate in batches of prompts with equal length, which need no padding."""
         readers = [self._tokenizer, getattr(self._processor, "qformer_tokenizer", self._tokenizer)]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, row in enumerate(rows):
@@ -50,7 +51,7 @@ class GeneratingModel(PromptedModel):
         start = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         allowed = self._allowed(rows, config, start)
         output = self._model.generate(**inputs, generation_config=config, prefix_allowed_tokens_fn=allowed)
-        # Encoder-decoders give the answer after one token of their own, decoders after the prompt.
+        # Encoder-decoders return the answer after one start token, decoders after the prompt.
         new = output[:, start:]
         prompts = inputs["attention_mask"].sum(1).tolist()
         return [
@@ -111,8 +112,9 @@ class GeneratingModel(PromptedModel):
     def _allowed(
         self, rows: Sequence[PromptRow], config: Any, start: int
     ) -> Callable[[int, Any], list[int]] | None:
-        """Which tokens may come next in each row: along a trie of what may be said, and then an end. None
-        where anything may.
+        """Return a function for the next allowed tokens of each row, along a trie of the allowed answers;
+        None if anything is
+        allowed.
         """
         if not any(row.request.continuations for row in rows):
             return None
@@ -126,20 +128,20 @@ class GeneratingModel(PromptedModel):
             branch: dict[int, Any] | None = tries[row]
             for token in ids[start:].tolist():
                 branch = branch.get(token) if branch else None
-            # Beyond a whole name there is nothing but the end.
+            # Only the end may follow a complete name.
             return [*(t for t in branch if t != END), *(ends if END in branch else [])] if branch else ends
 
         return allowed
 
     def _trie(self, row: PromptRow) -> dict[int, Any]:
-        """The tokens of what may be said in a row's answer, as they follow its prompt."""
+        """Build the trie of a row's allowed answers, tokenized as continuations of its prompt."""
         prompt = self.tokens(row.prompt)
         root: dict[int, Any] = {}
         for name in row.request.continuations:
             text = self._chat.continuation(row.request.messages, name)
             continued = self.tokens(row.prompt + text)
             path = continued[len(prompt) :]
-            if continued[: len(prompt)] != prompt:  # the two would be read otherwise together
+            if continued[: len(prompt)] != prompt:  # together they would be tokenized differently
                 with self._words:
                     path = self._tokenizer(text, add_special_tokens=False).input_ids
             branch = root
@@ -149,7 +151,7 @@ class GeneratingModel(PromptedModel):
         return root
 
     def generation_config(self, decoding: Decoding) -> Any:
-        """A fresh one: of the checkpoint's own, only the special tokens are taken."""
+        """Build a generation configuration from scratch, keeping only the checkpoint's special tokens."""
         from transformers import GenerationConfig
 
         own = self._special
@@ -176,12 +178,12 @@ class GeneratingModel(PromptedModel):
         )
 
     def ends(self, config: Any) -> frozenset[int]:
-        """The tokens that end an answer."""
+        """Return the tokens that end an answer."""
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         return frozenset(ends)
 
     def response(self, ids: list[int], prompt_tokens: int, config: Any, prompt: str) -> Response:
-        """A response from the tokens that were generated."""
+        """Build a response from generated tokens."""
         ends = self.ends(config)
         stop = next((i for i, token in enumerate(ids) if token in ends), None)
         places = self.architecture in PLACES_ARE_SPECIAL

@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations, in batches whose rows do not depend on each other."""
+"""Log-likelihoods of continuations, in batches whose rows are independent of each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ScoringModel"]
 
 class ScoringModel(PromptedModel):
     """Scores continuations: the sum of log P(token | all before it) over a continuation's tokens. Rows are
-    padded on the right, where causal attention cannot see the padding: no answer depends on its batch.
+    padded on the right, where causal attention ignores the padding, so that no answer depends on its batch.
     """
 
     def _score(self, requests: Sequence[Request]) -> list[Response]:
@@ -47,11 +47,11 @@ class ScoringModel(PromptedModel):
         return responses
 
     def tails(self, request: Request, prompt: str) -> tuple[list[list[int]], int]:
-        """The tokens that make up each continuation, and how many of the prompt's they stand for.
+        """Return the tokens of each continuation, and how many of the prompt's tokens they replace.
 
-        A tokenizer may join the end of the prompt with the beginning of a continuation; the tails then
-        begin where the tokens of the prompt and of all continued prompts part, so that all of them
-        are conditioned on the same tokens.
+        A tokenizer may merge the end of the prompt with the start of a continuation. The tails then start
+        where the tokens of the
+        prompt and of all continued prompts diverge, so that all of them are conditioned on the same tokens.
         """
         special = self._chat.adds_special_tokens(prompt)
 
@@ -79,7 +79,7 @@ class ScoringModel(PromptedModel):
         for row_ids, begin, tail in zip(ids, begins, tails, strict=True):
             if row_ids[begin : begin + len(tail)].tolist() != tail:
                 raise ValueError("the processor moved the continuation's tokens")
-        # Logits from the first token that predicts a tail, no earlier: a vocabulary is wide.
+        # Logits only from the first token that predicts a tail, since vocabularies are large.
         first = min(begins) - 1
         logits = self._logits(inputs, ids.shape[1] - first)
         scores = []
@@ -92,6 +92,6 @@ class ScoringModel(PromptedModel):
         return scores
 
     def _logits(self, inputs: Any, count: int) -> torch.Tensor:
-        """The logits at the last ``count`` places."""
+        """Return the logits at the last ``count`` positions."""
         logits: torch.Tensor = self._model(**inputs, **keep(self._model, count), use_cache=False).logits
         return logits[:, -count:]

@@ -1,7 +1,8 @@
-"""The fastest route for float32 matrix products on the CPU that is exact.
+"""Choose the fastest exact implementation of float32 matrix products on the CPU.
 
-oneDNN's route for reduced precision is up to twice as fast as the usual one on some processors without
-losing anything, and truly rounds to bfloat16 on others: which of the two is found out by trying.
+oneDNN's implementation for reduced precision is up to twice as fast as the default on some processors without
+losing
+precision, and actually rounds to bfloat16 on others, so both are tried.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ __all__ = ["take_fastest_route"]
 
 #: The largest error, relative to the largest entry, that counts as float32.
 EXACT = 1e-5
-#: How much faster a route must be to be taken.
+#: How much faster an implementation must be.
 GAIN = 1.1
 
 
 def take_fastest_route() -> str:
-    """Set torch's route for float32 products in this process: ``onednn`` where that is exact and faster,
-    else ``default``.
+    """Set torch's implementation of float32 products in this process: ``onednn`` if it is exact and
+    faster, else ``default``.
     """
     import torch
 
@@ -38,13 +39,13 @@ def take_fastest_route() -> str:
         if error < EXACT and _seconds(lambda: a @ b) * GAIN < before:
             return "onednn"
     except RuntimeError:
-        pass  # this build, or this processor, has no such route
+        pass  # not available in this build or on this processor
     switch.fp32_precision = usual
     return "default"
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """The least of a few runs."""
+    """Return the minimum of a few runs."""
     times = []
     for _ in range(4):
         began = time.perf_counter()

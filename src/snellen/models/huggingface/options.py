@@ -1,4 +1,4 @@
-"""The values that options of Hugging Face models take."""
+"""The types of options of Hugging Face models."""
 
 from typing import Literal
 

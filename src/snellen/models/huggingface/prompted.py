@@ -24,7 +24,7 @@ __all__ = ["PromptRow", "PromptedModel"]
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """One line of a batch: a request's prompt, with one of its continuations where it is scored."""
+    """One row of a batch: a request's prompt, with one of its continuations if it is scored."""
 
     request: Request
     prompt: str
@@ -32,14 +32,14 @@ class PromptRow:
 
 
 class PromptedModel(CheckpointModel):
-    """Renders prompts and makes tensors of them."""
+    """Renders prompts and converts them to tensors."""
 
     _chat: ChatRenderer
     _tokenizer: Any
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
-        # Fast tokenizers are not safe between threads, and images to come are read in another.
+        # Fast tokenizers are not thread-safe, and images are prefetched in another thread.
         self._words = threading.RLock()
 
     @property
@@ -49,13 +49,13 @@ class PromptedModel(CheckpointModel):
 
     @property
     def decoder(self) -> Any:
-        """The model of transformers."""
+        """The transformers model."""
         self.load()
         return self._model
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
         device: torch.device = self.decoder.device
         return device
 
@@ -65,22 +65,22 @@ class PromptedModel(CheckpointModel):
         return str(self.decoder.config.model_type)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Messages as the chat template renders them."""
+        """Render messages with the chat template."""
         return self._chat.prompt(messages)
 
     def tokens(self, prompt: str) -> list[int]:
-        """A prompt's tokens, images as their marks."""
+        """Return a prompt's tokens, with image placeholders."""
         special = self._chat.adds_special_tokens(prompt)
         with self._words:
             ids: list[int] = self._tokenizer(prompt, add_special_tokens=special).input_ids
         return ids
 
     def process(self, prompt: str, images: Sequence[Image]) -> Any:
-        """The processor's tensors for one prompt."""
+        """Return the processor's tensors for one prompt."""
         return self.process_all([(prompt, images)], "right")
 
     def _inputs(self, rows: Sequence[PromptRow], padding_side: str) -> Any:
-        """The processor's tensors for these rows, on the model's device and in its precision."""
+        """Return the processor's tensors for these rows, on the model's device and in its precision."""
         shown = [(row.prompt + row.continuation, row.request.images) for row in rows]
         inputs = self.on_device(self.process_all(shown, padding_side))
         self.refuse_what_is_too_long(int(inputs["attention_mask"].sum(1).max()))
@@ -90,11 +90,11 @@ class PromptedModel(CheckpointModel):
         return inputs
 
     def process_all(self, shown: Sequence[tuple[str, Sequence[Image]]], padding_side: str) -> Any:
-        """The processor's tensors for prompts with their images, as one batch."""
+        """Return the processor's tensors for prompts with their images, as one batch."""
         texts, images = [text for text, _ in shown], [of_prompt for _, of_prompt in shown]
         most = max(map(len, images))
         if most > 1 and self.architecture in ONE_IMAGE:
-            raise ValueError(f"{most} images, and {self.architecture} takes one")
+            raise ValueError(f"{most} images, but {self.architecture} accepts only one")
         pixels = [[image.pixels for image in of_prompt] for of_prompt in images]
         with self._words:
             tensors = self._processor(
@@ -105,20 +105,20 @@ class PromptedModel(CheckpointModel):
                 add_special_tokens=self._chat.adds_special_tokens(texts[0]),
                 return_tensors="pt",
             )
-        tensors.pop("labels", None)  # PaliGemma's, of training
+        tensors.pop("labels", None)  # PaliGemma's, for training
         return tensors
 
     def on_device(self, inputs: Any) -> Any:
-        """Tensors on the model's device and, where they are numbers of a picture, in its precision."""
+        """Return tensors on the model's device and, for pixel values, in its precision."""
         return inputs.to(self.device, self._model.dtype)
 
     def refuse_what_is_too_long(self, length: int) -> None:
-        """Beyond its context a model answers all the same, and answers nonsense.
+        """Refuse a prompt beyond the model's context, for which it would answer nonsense.
 
         Raises:
-            ValueError: a prompt of so many tokens is too long.
+            ValueError: a prompt with this many tokens is too long.
         """
         text = self._model.config.get_text_config(decoder=True)
         context = getattr(text, "max_position_embeddings", None)
         if context and length > context:
-            raise ValueError(f"a prompt of {length} tokens, and the model's context is {context}")
+            raise ValueError(f"a prompt of {length} tokens, but the model's context is {context}")

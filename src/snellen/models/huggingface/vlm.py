@@ -33,15 +33,16 @@ __all__ = ["VisionLanguageModel"]
 log = logging.getLogger("snellen")
 
 
-#: How many questions about an image are asked at once where that costs little more than one.
+#: The number of questions about an image that cost little more than one.
 REQUEST_BATCH = 32
 
 
 class VisionLanguageModel(GeneratingModel, ScoringModel):
     """A checkpoint behind ``AutoModelForImageTextToText`` and ``AutoProcessor``.
 
-    Several questions about an image share its encoding and what their prompts begin with, where a
-    self-check finds that this changes no answer (:mod:`~snellen.models.huggingface.prefix_cache.strategy`).
+    Several questions about an image share its encoding and their common prompt prefix, if a self-check finds
+    that answers do
+    not change (:mod:`~snellen.models.huggingface.prefix_cache.strategy`).
     """
 
     def __init__(
@@ -52,15 +53,16 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         self.sharing = PrefixSharing(self, prefix, cache_budget)
         config = checkpoint.config()
         text = config.get_text_config(decoder=True)
-        # Where the prompt sees what follows it (PaliGemma), or is read by another half of the model, the
-        # plain sum over the continuation's tokens is no likelihood.
+        # If the prompt attends to what follows it (PaliGemma), or is read by a separate encoder, the
+        # plain sum over the continuation's tokens is not a likelihood.
         blind = not (config.model_type in PREFIX_LM or config.is_encoder_decoder or text.is_encoder_decoder)
         self.kinds = frozenset(Kind) if blind else frozenset({Kind.GENERATE})
         self.text_only = config.model_type not in NEED_IMAGE
         self.boxes = BOXES.get(config.model_type)
 
     def identity(self) -> Mapping[str, Any]:
-        # Sharing changes no answer, so it is no part; who turns it off wants to see that for himself.
+        # Sharing does not change answers, so it is not part of the identity, unless it is turned off to
+        # verify that.
         plain = {"prefix": "off"} if self._prefix == "off" else {}
         return {"kind": "vlm", **self.checkpoint.identity(), **plain}
 
@@ -79,15 +81,15 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     def _take(self, model: Any, processor: Any) -> None:
         from transformers import GenerationConfig
 
-        # generate() fills what a call leaves open from the model's own defaults (penalties, beams,
-        # forbidden words): they are put aside, so that greedy is greedy.
+        # generate() fills unset options from the model's own defaults (penalties, beams,
+        # forbidden words), so these are disabled to keep greedy decoding greedy.
         self._special, model.generation_config = model.generation_config, GenerationConfig()
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._chat = ChatRenderer(processor)
 
     @contextmanager
     def borrowing(self, model: Any, processor: Any) -> Iterator[None]:
-        """Answer by a model that somebody else holds and is training, for a while; it is left as it was."""
+        """Temporarily answer with a model that a trainer owns; it is left unchanged."""
         own, training = model.generation_config, model.training
         self._processor, self._model = processor, model.eval()
         self._take(model, processor)
@@ -103,7 +105,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         super().close()
 
     def metadata(self) -> Mapping[str, Any]:
-        """As of any checkpoint, and what the check of prefix sharing found, if there was one."""
+        """As for any checkpoint, and the result of the prefix-sharing self-check, if there was one."""
         known = dict(super().metadata())
         if known and (findings := self.sharing.found) is not None:
             known["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
@@ -124,7 +126,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         self.sharing.prefetch(requests)
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
-        """An image's questions stay together, where they share; as many images as pays."""
+        """Keep an image's questions together if they share, with as many images per batch as pays off."""
         clusters = self.sharing.clusters(requests)
         if not clusters or self.sharing.way is Strategy.PLAIN:
             return super().together(requests)
@@ -158,7 +160,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         return [self._framed(request, reply) for request, reply in zip(requests, responses, strict=True)]
 
     def _shared(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer from shared prefixes, or, where memory is too small for them, in plain batches."""
+        """Answer from shared prefixes or, if memory is too small for them, in plain batches."""
         try:
             return self.sharing.answer(requests)
         except OutOfMemory as error:
@@ -176,7 +178,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         super().free_memory()
 
     def _framed(self, request: Request, reply: Response) -> Response:
-        """The response with the size of the picture in whose pixels it speaks."""
+        """Add the size of the picture whose pixels the response refers to."""
         if request.kind is not Kind.GENERATE or len(request.images) != 1:
             return reply
         images = self._processor.image_processor
@@ -185,14 +187,14 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         return replace(reply, meta={**reply.meta, "frame": frame})
 
     def plainly(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer in batches that share nothing, or images' features alone."""
+        """Answer in batches that share nothing, or only images' features."""
         if not requests:
             return []
         if requests[0].kind is Kind.SCORE:
             return self._score(requests)
         rows = [PromptRow(r, self.prompt(r.messages)) for r in requests]
         if requests[0].decoding.temperature > 0:
-            # Drawn one by one, each from its own seed: no draw depends on its batch.
+            # Sampled one by one, each from its own seed, so that no draw depends on its batch.
             return [reply for row in rows for reply in self._generate([row])]
         if self.architecture in UNPADDED:
             return self._by_length(rows)

@@ -12,7 +12,7 @@ __all__ = ["NAMES", "WEIGHTS", "pico"]
 
 @MODELS.register("pico", example="pico:llava, pico:llava-skewed, pico:clip, pico:classifier")
 def pico(name: str, *, device: str = "auto", prefix: PrefixMode = "auto") -> Model:
-    """Built-in tiny models that see the charts: llava, llava-skewed, clip, classifier.
+    """Built-in tiny models trained on the charts: llava, llava-skewed, clip, classifier.
 
     Options: ``device`` and, for the LLaVAs, ``prefix`` as for hf.
 

@@ -1,4 +1,4 @@
-"""Models behind an endpoint: providers, retries, rate limits, and the chat protocol."""
+"""Hosted models: providers, retries, rate limits, and the chat protocol."""
 
 from snellen.models.remote import endpoint, openai
 

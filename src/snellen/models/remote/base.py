@@ -1,4 +1,4 @@
-"""What all models behind an address share: pace, retries, budget, and giving up."""
+"""Shared by all hosted models: pacing, retries, budget, and giving up."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = ["RemoteModel"]
 
 log = logging.getLogger(__name__)
 
-#: Requests under way at once where nobody says otherwise.
+#: The default limit of concurrent requests.
 CONCURRENCY = 128
-#: Samples that are looked up or stored meanwhile.
+#: Samples looked up or stored in the meantime.
 SPARE_WORKERS = 16
-#: Seconds within which a second try comes, at a random moment; twice as many for each further one, up to
+#: Seconds within which the first retry comes, at a random moment; doubled for each further one, up to
 #: LONGEST_WAIT ("full jitter").
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-#: Statuses that say: this key, or this address, or this model will do for no request at all.
+#: Statuses for a wrong key, URL or model, which affect all requests.
 HOPELESS = frozenset({401, 403, 404})
 
 
 class RemoteModel(Model):
-    """A model behind an address. A subclass makes one try (:meth:`send_once`) and puts tries together to an
+    """A hosted model. A subclass sends one attempt (:meth:`send_once`) and combines attempts into an
     answer (:meth:`ask`).
     """
 
@@ -53,14 +53,14 @@ class RemoteModel(Model):
     ) -> None:
         self.name, self.address = name, address
         self.retry_policy, self.prices = retry_policy, prices
-        self._tokens_each = 0.0  # of a request, both ways, as measured
+        self._tokens_each = 0.0  # per request, input and output, as measured
         self._most_into = 0
         self._images: WeakKeyDictionary[Image, Any] = WeakKeyDictionary()
         self._begin()
 
     @property
     def max_concurrency(self) -> int:
-        """How many requests may be under way at once."""
+        """The most concurrent requests."""
         return self.limits.max_concurrency or CONCURRENCY
 
     @property
@@ -81,26 +81,26 @@ class RemoteModel(Model):
 
     @abstractmethod
     async def ask(self, request: Request) -> Response:
-        """Answer one request, by one :meth:`send` or several."""
+        """Answer one request, by one or several calls of :meth:`send`."""
 
     @abstractmethod
     async def send_once(self, payload: Any) -> Mapping[str, Any]:
-        """One try: send, and give the JSON that came back.
+        """Send one attempt, and return the JSON response.
 
         Raises:
-            RequestError: none did.
+            RequestError: it failed.
         """
 
     @abstractmethod
     def encode(self, image: Image) -> Any:
-        """An image as it is sent."""
+        """Encode an image for sending."""
 
     @abstractmethod
     def connect(self) -> Any:
-        """An asynchronous context manager in which :meth:`send_once` works."""
+        """Return an asynchronous context manager in which :meth:`send_once` works."""
 
     def estimate_tokens(self, payload: Any) -> tuple[float, float]:
-        """About how many tokens a payload takes, into the model and, at most, out of it."""
+        """Estimate the input tokens of a payload, and the most output tokens."""
         return 0.0, 0.0
 
     # ── answering ───────────────────────────────────────────────────────────────────────────────────
@@ -115,13 +115,13 @@ class RemoteModel(Model):
         self._images[image] = self.encode(image)
 
     async def encoded(self, image: Image) -> Any:
-        """An image as it is sent; made now, in a thread, where nobody told of it before."""
+        """Return an image encoded for sending, encoding it now, in a thread, if it was not prepared."""
         if image not in self._images:
             await asyncio.to_thread(self.prepare, image)
         return self._images[image]
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Each alone: it is committed as it comes."""
+        """Send each request separately, so that it is committed as it arrives."""
         return [[place] for place in range(len(requests))]
 
     async def respond(self, requests: Sequence[Request]) -> list[Response]:
@@ -139,7 +139,7 @@ class RemoteModel(Model):
             raise self._cause or error from None
         except SnellenError:
             raise
-        except Exception as error:  # a failure, or a fault that nobody foresaw, of ours or of a server's
+        except Exception as error:  # a failure, or an unexpected exception, ours or the server's
             failed = error if isinstance(error, RequestError) else RequestError(reason_of(error), again=False)
             reply = Response(outcome=Outcome.ERROR, reason=str(failed))
             self._failed(failed)
@@ -149,10 +149,10 @@ class RemoteModel(Model):
         return replace(reply, latency=time.perf_counter() - began)
 
     def _failed(self, error: RequestError) -> None:
-        """Count a request that came to nothing, and give up where that is all that comes.
+        """Count a failed request, and give up after too many in a row.
 
         Raises:
-            Stopped: too many in a row, or one that says that no other can fare better.
+            Stopped: too many in a row, or an error that affects all requests.
         """
         self._in_a_row += 1
         self._counts["failed"] += 1
@@ -162,21 +162,21 @@ class RemoteModel(Model):
             self._give_up(Stopped(f"{self.name} stopped{often}: {error}. {self.advice(error)}".rstrip()))
 
     def _give_up(self, cause: Stopped) -> NoReturn:
-        """Begin nothing more, and say why to all who ask."""
+        """Start nothing more, and raise the reason in all callers."""
         self._cause = self._cause or cause
         self.stop()
         raise self._cause
 
     def advice(self, error: RequestError) -> str:
-        """What a user can do about a failure, in a sentence; or nothing."""
+        """Return one sentence of advice on a failure; may be empty."""
         return ""
 
     async def send(self, payload: Any) -> Mapping[str, Any]:
-        """What a server answers to this, after as many tries as it takes and the retry policy allows.
+        """Send a payload, with as many attempts as the retry policy allows, and return the response.
 
         Raises:
-            RequestError: the last try did.
-            Stopped: it was stopped meanwhile, or the budget is used up.
+            RequestError: the last attempt failed.
+            Stopped: it was stopped in the meantime, or the budget is used up.
         """
         from tenacity import (
             AsyncRetrying,
@@ -190,7 +190,7 @@ class RemoteModel(Model):
         backoff = wait_random_exponential(FIRST_WAIT, LONGEST_WAIT)
 
         def wait(state: RetryCallState) -> float:
-            # What a server asks for is the least: some ask for no patience at all, again and again.
+            # A server's Retry-After is the minimum: some repeatedly send 0.
             error = state.outcome.exception() if state.outcome else None
             return backoff(state) + (getattr(error, "after", None) or 0.0)
 
@@ -208,7 +208,7 @@ class RemoteModel(Model):
         return reply
 
     async def _sleep(self, seconds: float) -> None:
-        """Before another try."""
+        """Sleep before another attempt."""
         await self._wait(seconds)
         self._counts["retries"] += 1
 
@@ -233,7 +233,7 @@ class RemoteModel(Model):
             else:
                 tries.waited += began - came
             left = self.retry_policy.total_timeout - tries.spent()
-            spent = reserved  # also where this is cancelled: the server may have worked on it
+            spent = reserved  # also on cancellation: the server may have processed it
             try:
                 data = await self._in_time(payload, min(self.retry_policy.timeout, max(left, 1.0)))
                 spent = self._count(data, expected, reserved)
@@ -242,7 +242,7 @@ class RemoteModel(Model):
                 kind = str(error.status or "no answer")
                 self._counts[kind] += 1
                 if error.again and self._counts[kind] == 1:
-                    log.info("%s: %s; trying again", self.name, error)
+                    log.info("%s: %s; retrying", self.name, error)
                 if error.status == 429:
                     self._pace.throttled(began)
                 if error.after and error.after <= self.retry_policy.total_timeout:
@@ -265,11 +265,10 @@ class RemoteModel(Model):
     # ── tokens and money ────────────────────────────────────────────────────────────────────────────
 
     async def _reserve(self, into: float, most_out: float) -> float:
-        """Set aside what a try may cost at most; where that is more than is left, wait for what others
-        come to.
+        """Reserve the most that an attempt may cost; if that exceeds the rest, wait for others to settle.
 
         Raises:
-            Stopped: it is more than is left, and nothing else is under way.
+            Stopped: it exceeds the rest, and nothing else is in flight.
         """
         budget = self.limits.budget
         if budget is None or self.prices is None:
@@ -278,7 +277,7 @@ class RemoteModel(Model):
             if self._over.is_set():
                 raise Stopped(f"{self.name} was stopped.")
             cost = self.prices.cost(max(into, self._most_into), most_out)
-            # The first one goes alone: how a server counts is known once it has.
+            # The first request goes alone, to learn how the server counts tokens.
             guess = not self._counts["requests"] and budget.pending
             if not guess and budget.reserve(cost):
                 return cost
@@ -288,15 +287,15 @@ class RemoteModel(Model):
             await self._settled.wait()
 
     def _count(self, data: Mapping[str, Any], expected: float, reserved: float) -> float:
-        """Take note of what an answer took, and give what it cost: what was set aside for it, where the
-        server does not say.
+        """Record the tokens of an answer, and return its cost: the reserved amount, if the server does
+        not report usage.
         """
         self._counts["requests"] += 1
         into, out = tokens_of(data)
         self._most_into = max(self._most_into, into)
         if into + out:
             self._tokens.correct(into + out - expected)
-            # The mean of the last ones, weighted towards the newest.
+            # A mean weighted toward recent requests.
             self._tokens_each += 0.1 * (into + out - self._tokens_each) if self._tokens_each else into + out
         if isinstance(data.get("model"), str) and len(self._served) < 20:
             self._served.add(storable(data["model"])[:200])
@@ -311,13 +310,13 @@ class RemoteModel(Model):
 
     def stop(self) -> None:
         if not self._over.is_set() and self._pace.under_way:
-            log.info("%s: waiting for %d requests under way", self.name, self._pace.under_way)
+            log.info("%s: waiting for %d requests in flight", self.name, self._pace.under_way)
         self._over.set()
         self._settled.set()
         self._pace.stop()
 
     def status(self) -> str:
-        parts = [f"{self._pace.under_way} under way"]
+        parts = [f"{self._pace.under_way} in flight"]
         parts += [f"{self._counts[what]} {what}" for what in ("retries", "failed") if self._counts[what]]
         if self.limits.budget is not None:
             parts.append(f"${self.limits.budget.spent:.4f}")

@@ -32,16 +32,16 @@ from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
 __all__ = ["ChatModel", "Settings"]
 
-#: How many of the likeliest next tokens are asked for: the most that OpenAI gives.
+#: The number of top next tokens to request: OpenAI's maximum.
 TOP = 20
-#: Tokens of an image at low detail, at GPT-4o.
+#: Tokens of an image at low detail, for GPT-4o.
 LOW_DETAIL = 85
-#: The error codes of a request that was filtered before it reached the model.
+#: Error codes of requests blocked before they reached the model.
 FILTERED = frozenset(
     {"content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed"}
 )
 
-#: Begins the marks in whose place images are put; no text can know it.
+#: The prefix of image placeholders, which no text can guess.
 _NONCE = f"image-{secrets.token_hex(16)}-"
 
 Scores = Literal["none", "top", "prompt"]
@@ -49,7 +49,7 @@ Scores = Literal["none", "top", "prompt"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can change an answer, besides the request: see the options of ``openai:``."""
+    """What can change an answer besides the request: see the options of ``openai:``."""
 
     system: str | None = None
     temperature: float | None = 0.0
@@ -64,7 +64,7 @@ class Settings:
 
 
 class Payload(NamedTuple):
-    """A body whose images are still marks, and the images."""
+    """A body with placeholders for images, and the images."""
 
     body: dict[str, Any]
     images: tuple[Image, ...]
@@ -78,8 +78,8 @@ class ChatModel(RemoteModel):
     """See :func:`snellen.models.remote.openai.openai`.
 
     Args:
-        model: as the server calls it.
-        key: of the server; where there is none, "none" is sent.
+        model: the server's name for it.
+        key: of the server; "none" is sent if there is none.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ChatModel(RemoteModel):
         self.model, self.settings = model, settings
         self._key = key or ApiKey("OPENAI_API_KEY", needed=False)
         if settings.scores != "prompt":
-            self.hint = "A server of vLLM tells likelihoods: vllm:NAME, or -M scores=prompt."
+            self.hint = "vLLM servers provide likelihoods: vllm:NAME, or -M scores=prompt."
         more = {"none": set(), "top": {Kind.CHOOSE}, "prompt": {Kind.CHOOSE, Kind.SCORE}}[settings.scores]
         self.kinds = frozenset({Kind.GENERATE, *more})
 
@@ -114,7 +114,7 @@ class ChatModel(RemoteModel):
     async def connect(self) -> AsyncIterator[None]:
         import openai
 
-        # Followed redirects would take a key along to wherever they lead.
+        # Following redirects would send the key to other hosts.
         transport = openai.DefaultAioHttpClient(
             follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.max_concurrency)
         )
@@ -125,9 +125,9 @@ class ChatModel(RemoteModel):
 
     def advice(self, error: RequestError) -> str:
         if error.status in (401, 403):
-            return f"The key stands in the environment variable {self._key.variable}."
+            return f"Check the key in the environment variable {self._key.variable}."
         if error.status == 404:
-            return f"Is {self.model!r} a model of {self.address}, and is that address right?"
+            return f"Check that {self.address} is correct and serves the model {self.model!r}."
         return ""
 
     # ── asking ──────────────────────────────────────────────────────────────────────────────────────
@@ -142,14 +142,14 @@ class ChatModel(RemoteModel):
         return replace(read_reply(data), prompt=self._shown(request))
 
     async def _choose(self, request: Request) -> Response:
-        """Scores of short answers by the likeliest next tokens."""
+        """Score short answers by the top next tokens."""
         data = await self.send(self.payload(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
         scores = next_token_scores(data, request.continuations)
         return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
 
     async def _score(self, request: Request) -> Response:
-        """Log-likelihoods of continuations by vLLM's ``prompt_logprobs``: of the bare prompt, and of one
-        continued by each of them.
+        """Score continuations by vLLM's ``prompt_logprobs``: of the prompt alone, and of the prompt with
+        each continuation.
         """
         begun = request.messages[-1].text if request.messages[-1].role == "assistant" else ""
         asked = request.messages[:-1] if begun else request.messages
@@ -163,7 +163,7 @@ class ChatModel(RemoteModel):
         return replace(total, prompt=self._shown(request))
 
     async def _send_all(self, payloads: Sequence[Payload]) -> list[Mapping[str, Any]]:
-        """What comes back for each; where one fails for good, the others are of no use."""
+        """Return the responses to all; if one fails for good, the others are useless."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.send(payload)) for payload in payloads]
@@ -172,12 +172,14 @@ class ChatModel(RemoteModel):
         return [task.result() for task in tasks]
 
     def _echo(self, messages: Sequence[Message], said: str) -> Payload:
-        """What asks for the log-probabilities of its own prompt, the answer begun by these words."""
+        """Build a request for the log-probabilities of its own prompt, with these words as the start of
+        the answer.
+        """
         turns = (*messages, Message("assistant", (said,))) if said else messages
         return self.payload(Request(tuple(turns)), max_tokens=1, prompt_logprobs=0)
 
     def payload(self, request: Request, **more: Any) -> Payload:
-        """The request as the protocol writes it."""
+        """Build the request in the protocol's form."""
         settings, decoding = self.settings, request.decoding
         places = count()
         messages = [self._turn(message, places) for message in request.messages]
@@ -197,7 +199,7 @@ class ChatModel(RemoteModel):
         body |= settings.extra
         if request.messages[-1].role == "assistant":
             if settings.scores != "prompt":
-                raise RequestError("only vLLM goes on with an answer that is begun (-P prefix=)", again=False)
+                raise RequestError("only vLLM can continue a started answer (-P prefix=)", again=False)
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return Payload(body | more, request.images)
 
@@ -219,8 +221,9 @@ class ChatModel(RemoteModel):
         return b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
 
     async def _render(self, payload: Payload) -> bytes:
-        """The payload as JSON. Images are put in as bytes: to encode their base64 as text, and to scan it for
-        what JSON must escape, would take longer than all else.
+        """Serialize the payload as JSON. Images are inserted as bytes, since encoding their base64 as text
+        and scanning it for JSON
+        escapes would dominate the cost.
         """
         text = json.dumps(payload.body).encode()
         for place, image in enumerate(payload.images):
@@ -228,7 +231,7 @@ class ChatModel(RemoteModel):
         return text
 
     def _shown(self, request: Request) -> str:
-        """The prompt as a person reads it; its images stand in the request."""
+        """Return the prompt as a person reads it; the request holds its images."""
         system = [f"system: {self.settings.system}"] if self.settings.system is not None else []
         turns = [
             f"{m.role}: " + "".join(p if isinstance(p, str) else "<image>\n" for p in m.content)
@@ -266,7 +269,7 @@ class ChatModel(RemoteModel):
                 "/chat/completions",
                 content=body,
                 options={"headers": {"Content-Type": "application/json"}},
-                # As it comes, unread: how much is read is for us to say.
+                # Unread, so that we can limit how much is read.
                 cast_to=httpx2.Response,
                 stream=True,
                 stream_cls=openai.AsyncStream[Any],
@@ -283,21 +286,23 @@ class ChatModel(RemoteModel):
             raise
         except openai.OpenAIError as error:
             raise RequestError(reason_of(error), again=False) from error
-        except Exception as error:  # what breaks in the middle of an answer: the transport's own errors
-            raise RequestError(f"the answer broke off ({reason_of(error)})", billed=True) from error
+        except Exception as error:  # the transport's own errors in the middle of an answer
+            raise RequestError(
+                f"the connection broke during the answer ({reason_of(error)})", billed=True
+            ) from error
         data = parse(text)
         if not isinstance(data, dict):
-            raise RequestError(f"an answer that is no JSON object: {str(data)[:80]!r}")
-        choices(data)  # an answer without any is worth another try
+            raise RequestError(f"the answer is not a JSON object: {str(data)[:80]!r}")
+        choices(data)  # an answer without any is worth a retry
         return data
 
 
 class _Filtered(RequestError):
-    """The request was refused for what it holds, before the model saw it."""
+    """The request was blocked by a content filter before it reached the model."""
 
 
 def _root(error: BaseException) -> BaseException:
-    """What an error came of in the first place: a transport calls many things a time-out."""
+    """Return the root cause of an error: transports call many things a timeout."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -306,7 +311,7 @@ def _root(error: BaseException) -> BaseException:
 def _limits(most: int) -> Any:
     import openai
 
-    # The type is that of whichever httpx the client stands on.
+    # The type depends on the version of httpx behind the client.
     kind: Any = type(openai.DEFAULT_CONNECTION_LIMITS)
     return kind(max_connections=most, max_keepalive_connections=most)
 
@@ -318,7 +323,7 @@ def _scored(
         reply,
         text="",
         scores=scores,
-        outcome=Outcome.OK,  # that one token cuts the answer off is meant
+        outcome=Outcome.OK,  # a single token is intended
         reason="",
         prompt_tokens=reply.prompt_tokens if into is None else into,
         completion_tokens=reply.completion_tokens if out is None else out,
@@ -326,14 +331,14 @@ def _scored(
 
 
 def _refusal(error: Any) -> RequestError:
-    """What a status other than 200 says."""
+    """Explain a status other than 200."""
     body: Any = error.body if isinstance(error.body, Mapping) else {}
     body = body["error"] if isinstance(body.get("error"), Mapping) else body
     said = str(body.get("message") or body.get("detail") or error.response.text or error.message)
     reason = f"{error.status_code} {said.strip()[:500]}"
     if error.status_code in (301, 302, 303, 307, 308):
         where = redact(str(error.response.headers.get("location", "elsewhere")))
-        said = f"{error.status_code} the server points to {where}; set that as base_url"
+        said = f"{error.status_code} the server redirects to {where}; set that as base_url"
         return RequestError(said, 404, again=False)
     if error.status_code == 400 and str(body.get("code")) in FILTERED:
         return _Filtered(reason, 400)

@@ -1,4 +1,6 @@
-"""Hosted classifiers and taggers that are no chat models: an image goes out, labels and scores come back."""
+"""Hosted classifiers and taggers without a chat interface: an image is sent, labels and scores are
+returned.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from snellen.types import Kind, Request, Response, Score
 
 __all__ = ["Endpoint", "endpoint"]
 
-#: Where the image goes in a body.
+#: The placeholder of the image in a body.
 SLOT = "{image}"
 
 
@@ -45,19 +47,23 @@ def endpoint(
     requests_per_minute: float | None = None,
     price: float | None = None,
 ) -> Model:
-    """A hosted classifier or tagger: posts the image, reads labels and scores from the JSON; answers rank.
+    """A hosted classifier or tagger: posts the image, reads labels and scores from the JSON; supports rank.
 
-    Options: ``labels`` and ``scores``, where they stand, as JMESPath expressions (the defaults read what
-    Hugging Face's inference endpoints send; a vendor's might be ``outputs[0].data.concepts[].name``);
-    ``body``, a JSON template with ``"{image}"`` where the image goes in base64 (by default the bytes are the
-    body); ``query`` of the address; ``api_key_env``, the environment variable of the key, and ``scheme``, the
-    word before the key in the Authorization header; ``mapping`` of class names, as for classifier;
-    ``max_side`` of images (pixels); ``timeout``, ``total_timeout``, ``tries``, ``max_consecutive_failures``,
+    Options: ``labels`` and ``scores``, their location as JMESPath expressions (the defaults fit Hugging
+    Face's inference
+    endpoints; another vendor's might be ``outputs[0].data.concepts[].name``); ``body``, a JSON template with
+    ``"{image}"``
+    for the base64 image (default: the bytes are the body); ``query`` of the URL; ``api_key_env``, the
+    environment variable of
+    the key, and ``scheme``, the word before the key in the Authorization header; ``mapping`` of class names,
+    as for
+    classifier; ``max_side`` of images (pixels); ``timeout``, ``total_timeout``, ``tries``,
+    ``max_consecutive_failures``,
     ``requests_per_minute`` as for openai; ``price`` in US dollars per thousand requests.
 
     Raises:
-        BadOption: an address, expression or template that cannot be used.
-        ModelError: the key is not there.
+        BadOption: an invalid URL, expression or template.
+        ModelError: the key is missing.
         DataError: the mapping file cannot be read.
     """
     # Long for its options alone.
@@ -77,7 +83,7 @@ def endpoint(
         except ValueError as error:
             raise BadOption(f"body={body!r} is not allowed; allowed: JSON ({error}).") from error
         if f'"{SLOT}"' not in body:
-            raise BadOption(f'body={body!r} is not allowed: it must hold "{SLOT}".')
+            raise BadOption(f'body={body!r} is not allowed: it must contain "{SLOT}".')
     return Endpoint(
         address_of("endpoint", url),
         query=storable_option("query", query) or "",
@@ -99,8 +105,9 @@ def endpoint(
 
 
 class Endpoint(RemoteModel):
-    """See :func:`endpoint`. Scores are taken as they come (their tokens are 0); where several labels of the
-    endpoint's mean one class, the highest counts; a class that it did not name has the score -inf.
+    """See :func:`endpoint`. Scores are used unchanged (their token count is 0); if several labels mean the
+    same class, the
+    highest score counts; a class without a label has the score -inf.
     """
 
     kinds = frozenset({Kind.SCORE})
@@ -122,7 +129,7 @@ class Endpoint(RemoteModel):
     ) -> None:
         if price is not None and not 0 <= price < math.inf:
             raise BadOption(f"price={price:g} is not allowed; allowed: 0 or more.")
-        # Priced by the request: as if each took one token.
+        # Priced per request, as if each took one token.
         prices = None if price is None else Prices(price * 1000, 0)
         self._price = price
         super().__init__(f"endpoint:{address}", address, retry_policy, prices)
@@ -165,7 +172,7 @@ class Endpoint(RemoteModel):
 
         headers = {"Authorization": f"{self._scheme} {self._key.value}".strip()} if self._key else {}
         connector = aiohttp.TCPConnector(limit=self.max_concurrency)
-        unlimited = aiohttp.ClientTimeout(total=None)  # time is kept by whoever tries
+        unlimited = aiohttp.ClientTimeout(total=None)  # the caller enforces the timeout
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, timeout=unlimited
         ) as self._session:
@@ -184,7 +191,7 @@ class Endpoint(RemoteModel):
         try:
             values = [float(score) for score in scores]
         except (TypeError, ValueError) as error:
-            raise RequestError(f"scores that are no numbers: {scores[:3]!r}", again=False) from error
+            raise RequestError(f"scores that are not numbers: {scores[:3]!r}", again=False) from error
         own = dict(enumerate(map(str, labels)))
         ids = match(request.continuations, own, self.mapping)
         return Response(scores=tuple(Score(max((values[i] for i in of), default=-math.inf)) for of in ids))

@@ -1,4 +1,4 @@
-"""Models behind an address that speak the OpenAI chat protocol, and shorthands for some addresses."""
+"""Models that speak the OpenAI chat protocol, and shorthands for common providers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["PROVIDERS", "Provider", "openai"]
 
 
 class Provider(NamedTuple):
-    """An OpenAI-compatible address that has a name of its own.
+    """An OpenAI-compatible endpoint with its own scheme.
 
     Args:
-        address: its base address.
+        address: its base URL.
         key: the environment variable of its key.
-        needs_key: whether it answers nobody without one.
-        scores: what it tells of likelihoods.
+        needs_key: whether a key is required.
+        scores: the likelihoods that it provides.
     """
 
     address: str
@@ -31,7 +31,7 @@ class Provider(NamedTuple):
     scores: Literal["none", "top", "prompt"] = "none"
 
 
-#: All that the shorthands are.
+#: The providers with their own scheme.
 PROVIDERS = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", scores="top"),
     "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
@@ -71,25 +71,31 @@ class ChatOptions:
 
 @MODELS.register("openai", example="openai:NAME", bundle=("options", ChatOptions))
 def openai(model: str, *, options: ChatOptions) -> Model:
-    """A chat model behind an address that speaks the OpenAI protocol: hosted, or a server of your own.
+    """A chat model behind an OpenAI-compatible endpoint: hosted, or your own server.
 
-    The key stands in the environment: ``OPENAI_API_KEY``, or the variable that ``api_key_env`` names.
+    The key comes from the environment: ``OPENAI_API_KEY``, or the variable named in ``api_key_env``.
 
-    Options: ``base_url``, the server's address (by default ``$OPENAI_BASE_URL`` or OpenAI's own), and
-    ``api_key_env``. What can change answers: ``system``, a system prompt; ``temperature`` (none leaves it
-    out, as some reasoning models want); ``max_tokens`` instead of the protocol's own; ``seed``;
-    ``reasoning_effort``; ``extra``, a JSON object that is added to each request; ``detail`` and ``max_side``
-    (pixels) of images; ``max_tokens_as``, how the server calls ``max_tokens``; ``scores``, what it tells of
-    likelihoods: ``top`` (the likeliest next tokens: yes and no, letters), ``prompt`` (vLLM's
+    Options: ``base_url``, the server's URL (default: ``$OPENAI_BASE_URL`` or OpenAI's own), and
+    ``api_key_env``. These can
+    change answers: ``system``, a system prompt; ``temperature`` (``none`` omits it, as some reasoning models
+    require);
+    ``max_tokens`` instead of the protocol's; ``seed``; ``reasoning_effort``; ``extra``, a JSON object added
+    to each
+    request; ``detail`` and ``max_side`` (pixels) of images; ``max_tokens_as``, the server's name for
+    ``max_tokens``;
+    ``scores``, the likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters),
+    ``prompt`` (vLLM's
     prompt_logprobs: rank) or ``none``.
 
-    What changes none: ``timeout`` of one try and ``total_timeout`` of a request with all its ``tries``
-    (seconds); ``max_consecutive_failures`` before the run stops; ``requests_per_minute``,
-    ``tokens_per_minute``; ``price_in`` and ``price_out`` in US dollars per million tokens.
+    These cannot: ``timeout`` of one attempt and ``total_timeout`` of a request with all its ``tries``
+    (seconds);
+    ``max_consecutive_failures`` before the run stops; ``requests_per_minute``, ``tokens_per_minute``;
+    ``price_in`` and
+    ``price_out`` in US dollars per million tokens.
 
     Raises:
-        BadOption: an address or option that cannot be used.
-        ModelError: the key is not there.
+        BadOption: an invalid URL or option.
+        ModelError: the key is missing.
     """
     return _chat("openai", model, options)
 
@@ -101,7 +107,7 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
 
     provider = PROVIDERS[scheme]
     if not model:
-        raise BadOption(f"{scheme}: names no model; write {scheme}:NAME, as the server calls it.")
+        raise BadOption(f"{scheme}: needs a model; write {scheme}:NAME, with the server's name for it.")
     base_url = options.base_url
     if scheme == "openai" and base_url is None:
         base_url = os.environ.get("OPENAI_BASE_URL") or None
@@ -115,7 +121,7 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     if settings["scores"] == "auto":
         settings["scores"] = provider.scores if own or scheme == "vllm" else "none"
     if settings["max_tokens_as"] == "auto":
-        newer = address == PROVIDERS["openai"].address  # whose reasoning models refuse the older name
+        newer = address == PROVIDERS["openai"].address  # whose reasoning models reject the older name
         settings["max_tokens_as"] = "max_completion_tokens" if newer else "max_tokens"
     for name in ("max_tokens", "max_side"):
         if settings[name] is not None and settings[name] < 1:
@@ -138,7 +144,7 @@ def _shorthand(scheme: str) -> Callable[..., Model]:
     provider = PROVIDERS[scheme]
     factory.__doc__ = (
         f"A chat model at {provider.address} (key: ``{provider.key}``"
-        f"{'' if provider.needs_key else ', if it wants one'}), with the options of ``openai``.\n\n"
+        f"{'' if provider.needs_key else ', if required'}), with the options of ``openai``.\n\n"
         + (openai.__doc__ or "").partition("\n\n")[2]
     )
     return factory

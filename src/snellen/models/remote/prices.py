@@ -1,4 +1,4 @@
-"""What tokens cost."""
+"""Token prices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Prices"]
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars per million tokens. Cached tokens are counted in full, so a bill may be lower."""
+    """US dollars per million tokens. Cached tokens are counted at full price, so the bill may be lower."""
 
     into: float
     out: float
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """US dollars.
+        """Return the cost in US dollars.
 
         >>> Prices(2.5, 10).cost(1_000_000, 100_000)
         3.5
@@ -30,22 +30,22 @@ class Prices:
 
     @classmethod
     def find(cls, model: str, into: float | None, out: float | None) -> Prices | None:
-        """The prices that options give, or else the user's ``prices.toml`` for a model of this name; None
-        where neither does.
+        """Return the prices in the options, or in the user's ``prices.toml`` for this model; None if neither
+        has any.
 
-        The file is ``$SNELLEN_PRICES``, or ``./prices.toml``; a table a model::
+        The file is ``$SNELLEN_PRICES``, or ``./prices.toml``, with one table per model::
 
             ["openai:gpt-4o"]
             in = 2.5    # US dollars per million tokens
             out = 10.0
 
         Raises:
-            BadOption: one price without the other, a negative one, or a file that says something else.
+            BadOption: only one of the two prices, a negative one, or a file with other contents.
         """
         if into is None and out is None:
             return cls._listed(model)
         if into is None or out is None:
-            raise BadOption("price_in and price_out go together: US dollars per million tokens.")
+            raise BadOption("price_in and price_out must be set together, in US dollars per million tokens.")
         return cls._checked(into, out)
 
     @classmethod

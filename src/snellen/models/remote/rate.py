@@ -1,4 +1,4 @@
-"""How many requests are under way at once, and how many a minute."""
+"""Limit concurrent requests and requests per minute."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from snellen.errors import Stopped
 
 __all__ = ["Concurrency", "PerMinute"]
 
-#: By how much more answers a second a doubling must bring to be followed by another.
+#: The gain in throughput that a doubling must bring to be followed by another.
 WORTH = 1.1
-#: Rounds without growth after which growth is tried again.
+#: Rounds without growth before growth is retried.
 ROUNDS = 10
 
 
 class Concurrency:
-    """A limit on requests under way that finds its own height.
+    """A self-adjusting limit on concurrent requests.
 
-    It begins at ``first`` and doubles after each round (as many answers as the limit is high, all of them
-    good, the limit being in use), as long as that brings more answers a second: a server that only queues
-    what it cannot do yet is not buried. When the server asks for less (429) it falls to 0.8 of what it was,
-    once for all requests that were under way then, and from there on it grows by a tenth a round. Slow start
-    and multiplicative decrease are those of TCP (RFC 5681).
+    It starts at ``first`` and doubles after each round (as many good answers as the limit, while the limit is
+    in use), as
+    long as throughput increases, so that a server that only queues requests is not overloaded. On a 429, it
+    drops to 0.8 of
+    its value, once for all requests in flight, and then grows by a tenth per round. Slow start and
+    multiplicative decrease
+    follow TCP (RFC 5681).
 
     Args:
-        most: what it never exceeds.
-        first: where it begins.
-        clock: gives seconds.
+        most: the upper bound.
+        first: the initial limit.
+        clock: returns seconds.
     """
 
     def __init__(self, most: int, first: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,11 +41,11 @@ class Concurrency:
         self.under_way = 0
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._resume = 0.0  # nothing begins before
+        self._resume = 0.0  # nothing starts before
         self._stopped = False
-        self._gentle = False  # a server has asked for less
+        self._gentle = False  # the server has sent a 429
         self._cut = -math.inf  # when it last did
-        self._rate = 0.0  # answers a second before the last growth
+        self._rate = 0.0  # throughput before the last growth
         self._held = 0
         self._new_round()
 
@@ -52,10 +54,10 @@ class Concurrency:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait until another request may begin.
+        """Wait until another request may start.
 
         Raises:
-            Stopped: it never may, see :meth:`stop`.
+            Stopped: no more may start, see :meth:`stop`.
         """
         await self._enter()
         try:
@@ -66,13 +68,13 @@ class Concurrency:
 
     async def _enter(self) -> None:
         if self._stopped:
-            raise Stopped("It was stopped.")
+            raise Stopped("The run was stopped.")
         if self._waiting or not self._free():
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             self._wake()
             try:
-                await turn  # whoever wakes it has taken its place already
+                await turn  # whoever wakes it has already taken its slot
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled() and turn.exception() is None:
                     self.under_way -= 1
@@ -96,7 +98,7 @@ class Concurrency:
                 turn.set_result(None)
 
     def succeeded(self) -> None:
-        """Told of each good answer."""
+        """Record a good answer."""
         self._good += 1
         if self._good < int(self.limit) or not self._full:
             return
@@ -113,30 +115,30 @@ class Concurrency:
         self._wake()
 
     def throttled(self, began: float) -> None:
-        """Told of each answer that asks for less, and when its request began (by the clock)."""
+        """Record a 429, with the start time of its request (by the clock)."""
         if began > self._cut:
             self.limit = max(1.0, 0.8 * self.limit)
             self._gentle, self._cut = True, self._clock()
         self._new_round()
 
     def pause(self, seconds: float) -> None:
-        """Let no request begin for so long."""
+        """Start no request for this many seconds."""
         self._resume = max(self._resume, self._clock() + seconds)
         asyncio.get_running_loop().call_later(seconds + 0.001, self._wake)
 
     def stop(self) -> None:
-        """Let no request begin any more."""
+        """Start no more requests."""
         self._stopped = True
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_exception(Stopped("It was stopped."))
+                turn.set_exception(Stopped("The run was stopped."))
 
 
 class PerMinute:
-    """Spreads things evenly over time, so that no minute holds more than ``rate`` of them.
+    """Spread events evenly over time, so that no minute contains more than ``rate``.
 
-    This is the generic cell rate algorithm (ITU-T I.371) without a burst.
+    This is the generic cell rate algorithm (ITU-T I.371) without bursts.
 
     Args:
         rate: None for no limit.
@@ -147,7 +149,7 @@ class PerMinute:
         self._free = 0.0
 
     def turn(self, amount: float = 1.0) -> float:
-        """Seconds until the turn of this amount, which is taken."""
+        """Reserve a turn for this amount; return the seconds until then."""
         if not self._each:
             return 0.0
         now = time.monotonic()
@@ -156,5 +158,5 @@ class PerMinute:
         return turn - now
 
     def correct(self, amount: float) -> None:
-        """What was taken came to so much more (or, below 0, less)."""
+        """Correct a reservation that turned out larger (or, below 0, smaller)."""
         self._free += amount * self._each

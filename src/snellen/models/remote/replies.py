@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server sends back, as a Response: pure."""
+"""Convert answers of an OpenAI-compatible server to responses. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from snellen.types import Outcome, Response, Score
 
 __all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply", "tokens_of"]
 
-#: What ends an answer that was not allowed to go on.
+#: Finish reasons of filtered answers.
 FILTERED = frozenset({"content_filter", "content_filtered", "safety", "recitation", "prohibited_content"})
 
 
 def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The choices of a chat completion.
+    """Return the choices of a chat completion.
 
     Raises:
-        RequestError: there is none: an error in the place of an answer, or a broken one.
+        RequestError: there are none: an error object instead, or a broken answer.
     """
     if isinstance(error := data.get("error"), Mapping):
         code = error.get("code")
@@ -30,22 +30,24 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         raise RequestError(f"{code or 'error'}: {str(error.get('message') or error)[:500]}", status)
     listed = data.get("choices")
     if not listed and isinstance(said := error or data.get("detail") or data.get("message"), str):
-        raise RequestError(f"an answer without choices: {said[:500]}")
+        raise RequestError(f"the answer has no choices: {said[:500]}")
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], Mapping):
-        raise RequestError("an answer without choices")
+        raise RequestError("the answer has no choices")
     return listed
 
 
 def read_reply(data: Mapping[str, Any]) -> Response:
-    """A chat completion as a response: refusals, filters and cut answers by their outcomes, thinking apart.
+    """Convert a chat completion to a response: refusals, content filters and truncation become outcomes;
+    reasoning is
+    separated.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not one.
     """
     choice = choices(data)[0]
     message = choice.get("message")
     if not isinstance(message, Mapping):
-        raise RequestError("an answer without a message")
+        raise RequestError("the answer has no message")
     text, thinking = _texts(message)
     finish = str(choice.get("finish_reason") or "").lower()[:50]
     outcome, reason = Outcome.OK, ""
@@ -68,7 +70,9 @@ def read_reply(data: Mapping[str, Any]) -> Response:
 
 
 def _texts(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Answer and thinking, wherever a server puts the latter: a field, a part, or tags in the text."""
+    """Return answer and reasoning, wherever a server puts the latter: a field, a part, or tags in the
+    text.
+    """
     content = message.get("content")
     thoughts = [message.get(field) for field in ("reasoning_content", "reasoning", "thinking")]
     thinking = [text for text in thoughts if isinstance(text, str) and text][:1]
@@ -87,7 +91,7 @@ def _texts(message: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
-    """What is worth keeping of a server's words on its answer."""
+    """Return the facts worth keeping from a server's answer."""
     meta = {name: data[name] for name in ("model", "id", "system_fingerprint") if data.get(name)}
     details = data.get("usage")
     if isinstance(details, Mapping):
@@ -104,17 +108,19 @@ def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
 
 
 def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> tuple[Score, ...]:
-    """The log-probability that the answer begins with each continuation, of those among the likeliest next
-    tokens (``top_logprobs``); -inf for others. Tokens that differ by blanks alone are one answer.
+    """Return the log-probability that the answer starts with each continuation, among the top next tokens
+    (``top_logprobs``);
+    -inf for others. Tokens that differ only in spaces are the same answer.
 
     Raises:
-        RequestError: the server gave none.
+        RequestError: the server returned none.
     """
     given = choices(data)[0].get("logprobs")
     content = given.get("content") if isinstance(given, Mapping) else None
     if not isinstance(content, list) or not content:
         raise RequestError(
-            "the server gave no logprobs for the answer; ask it in words (-P read=text) or set scores=none",
+            "the server returned no logprobs for the answer; parse its text (-P read=text) or set "
+            "scores=none",
             again=False,
         )
     likely: dict[str, list[float]] = {}
@@ -124,15 +130,16 @@ def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> 
 
 
 def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The tokens of a prompt with their log-probabilities (vLLM's ``prompt_logprobs``); NaN for the first.
+    """Return the tokens of a prompt with their log-probabilities (vLLM's ``prompt_logprobs``); NaN for the
+    first.
 
     Raises:
-        RequestError: the server gave none.
+        RequestError: the server returned none.
     """
     given = data.get("prompt_logprobs")
     if not isinstance(given, list) or not given:
         raise RequestError(
-            "the server gave no prompt_logprobs, which vLLM does; protocols that need none: closed-set, "
+            "the server returned no prompt_logprobs, as vLLM does; protocols without them: closed-set, "
             "binary, open-world",
             again=False,
         )
@@ -149,8 +156,9 @@ def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
 def continuation_scores(
     bare: Sequence[tuple[str, float]], continued: Sequence[Sequence[tuple[str, float]]]
 ) -> tuple[Score, ...]:
-    """Log-likelihoods of continuations: each begins where its prompt's tokens part from the bare prompt's
-    and, since a template may put something between, where the earliest of all does.
+    """Return log-likelihoods of continuations. Each starts where its prompt's tokens diverge from the prompt
+    alone; since a
+    template may insert something in between, the earliest such position is used for all.
     """
     ends = []
     for tokens in continued:
@@ -163,7 +171,7 @@ def continuation_scores(
 
 
 def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens into the model and out of it, as an answer's usage says; 0 where it does not."""
+    """Return the input and output tokens in an answer's usage; 0 if absent."""
     usage = data.get("usage")
     if not isinstance(usage, Mapping):
         return 0, 0
@@ -171,5 +179,5 @@ def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _tokens(count: Any) -> int:
-    """A number of tokens, as far as it can be one."""
+    """Return a token count, as far as it can be read."""
     return count if type(count) is int and 0 <= count < 2**31 else 0

@@ -1,4 +1,4 @@
-"""Tries at a server: what may fail, when another one helps, and how long all of them may take."""
+"""Retry rules: which errors to retry, how often, and for how long."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from snellen.errors import BadOption
 
 __all__ = ["RequestError", "RetryPolicy", "Tries"]
 
-#: Statuses that another try may mend. All others of 400 to 499 say that the request itself is refused.
+#: Statuses worth a retry. All others from 400 to 499 mean that the request itself is rejected.
 RETRIED = frozenset({408, 409, 425, 429})
 
 
 class RequestError(Exception):
-    """A try that brought no answer.
+    """A failed attempt.
 
     Args:
         reason: in words, without secrets.
-        status: of HTTP, where there was one.
-        billed: whether the server may ask to be paid for it: it was given the request, and did not refuse.
-        after: seconds for which the server asked for patience.
-        again: whether another try may help; by default as the status says.
+        status: the HTTP status, if there was one.
+        billed: whether the server may charge for it: it received the request and did not refuse it.
+        after: the server's Retry-After in seconds.
+        again: whether to retry; by default depending on the status.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How a server is dealt with; changes no answer.
+    """How to deal with a server; none of it changes answers.
 
     Args:
-        timeout: seconds for one try.
-        total_timeout: seconds for a request with all its tries, from the first one on.
-        tries: how many a request has at most.
-        max_consecutive_failures: failures in a row, each after all its tries, that end the run.
-        requests_per_minute, tokens_per_minute: what is not exceeded.
+        timeout: seconds for one attempt.
+        total_timeout: seconds for a request with all its attempts, from the first one on.
+        tries: the most attempts per request.
+        max_consecutive_failures: failed requests in a row, each after all attempts, that end the run.
+        requests_per_minute, tokens_per_minute: rate limits.
 
     Raises:
         BadOption: a value that is not above 0.
@@ -70,13 +70,13 @@ class RetryPolicy:
 
 @dataclass
 class Tries:
-    """The tries of one request: when the first began, and how long later ones waited for their turn, which
-    does not count.
+    """The attempts of one request: the time of the first, and the waiting time of later ones, which does
+    not count.
     """
 
     began: float | None = None
     waited: float = 0.0
 
     def spent(self) -> float:
-        """Seconds that count."""
+        """The seconds that count."""
         return 0.0 if self.began is None else time.monotonic() - self.began - self.waited

@@ -1,4 +1,4 @@
-"""What goes over the wire, whatever is spoken: which images, how much of an answer, JSON, patience."""
+"""Transport helpers for all protocols: image formats, size limits, JSON, Retry-After."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from snellen.models.remote.retry import RequestError
 
 __all__ = ["FORMATS", "MAX_ANSWER", "MAX_IMAGE", "at_most", "parse", "retry_after"]
 
-#: What an answer may hold, in bytes: a server that sends more is not answering.
+#: The most bytes in an answer; more is not an answer.
 MAX_ANSWER = 8 * 2**20
-#: What every server takes (Pillow's names), and how large an image may be before it is shrunk.
+#: Formats that every server accepts (Pillow's names), and the size above which images are shrunk.
 FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
-MAX_IMAGE = 4_500_000  # base64 makes it 6 MB, and Anthropic refuses more than 5 MB of bytes
+MAX_IMAGE = 4_500_000  # 6 MB as base64, and Anthropic rejects more than 5 MB of bytes
 
 
 async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
-    """All bytes of an answer.
+    """Read an answer up to a limit.
 
     Raises:
-        RequestError: there are more.
+        RequestError: it is larger.
     """
     data = bytearray()
     async for chunk in chunks:
@@ -34,21 +34,21 @@ async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
 
 
 def parse(text: bytes) -> Any:
-    """The JSON that an answer is.
+    """Parse an answer as JSON.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is not JSON.
     """
     try:
         return json.loads(text)
     except ValueError as error:
         shown = text[:80].decode("utf-8", "replace")
-        raise RequestError(f"an answer that is no JSON: {shown!r}", billed=True) from error
+        raise RequestError(f"the answer is not JSON: {shown!r}", billed=True) from error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of patience that a server asks for (RFC 9110, 10.2.3: a number or a date; and milliseconds
-    in a header of OpenAI's).
+    """Return the seconds in Retry-After (RFC 9110, 10.2.3: a number or a date), or the milliseconds in
+    OpenAI's own header.
     """
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:

@@ -31,7 +31,7 @@ if (streams.length) {
   };
   Promise.all(streams.map(read)).then(
     () => location.reload(),
-    () => { for (const place of streams) place.textContent += " (the connection broke off; load this page again)"; },
+    () => { for (const place of streams) place.textContent += " (connection lost; reload this page)"; },
   );
 }
 
@@ -80,7 +80,7 @@ for (const field of document.querySelectorAll("input[type=file][data-max]")) {
   field.addEventListener("change", () => {
     const most = Number(field.dataset.max);
     const large = field.files.length && field.files[0].size > most;
-    field.setCustomValidity(large ? `At most ${Math.floor(most / 1048576)} MiB are taken.` : "");
+    field.setCustomValidity(large ? `The limit is ${Math.floor(most / 1048576)} MiB.` : "");
     field.reportValidity();
   });
 }
@@ -114,8 +114,8 @@ if (compare) {
       button.disabled = chosen.length < low || chosen.length > high || (high === 2 && !alike);
     }
     if (said && chosen.length) {
-      said.textContent = `${chosen.length} ticked` + (alike ? "." : ": of other samples, so not to be compared.");
-    } else if (said) { said.textContent = "Tick runs in the tables."; }
+      said.textContent = `${chosen.length} selected` + (alike ? "." : ": different samples, not comparable.");
+    } else if (said) { said.textContent = "Select runs in the tables."; }
   };
   for (const box of boxes) box.addEventListener("change", count);
   addEventListener("pageshow", count);

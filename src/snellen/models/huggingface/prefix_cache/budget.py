@@ -1,4 +1,4 @@
-"""How many bytes caches may take."""
+"""The memory budget of caches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from snellen.errors import BadOption
 
 __all__ = ["free_bytes", "parse_bytes"]
 
-#: The share of free memory that is taken, leaving room for what is not counted.
+#: The share of free memory to use, leaving room for what is not counted.
 SHARE = {"cuda": 0.7, "cpu": 0.25}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_bytes(option: str, value: str) -> int | None:
-    """``512MB``, ``2GiB``, ``1.5g`` or a number of bytes; None for ``auto``.
+    """Parse ``512MB``, ``2GiB``, ``1.5g`` or a number of bytes; None for ``auto``.
 
     >>> parse_bytes("cache_budget", "2GB")
     2147483648
@@ -34,11 +34,11 @@ def parse_bytes(option: str, value: str) -> int | None:
 
 
 def free_bytes(device: Any) -> int:
-    """A share of the memory that is free now on a device."""
+    """Return a share of the free memory on a device."""
     if device.type == "cuda":
         import torch
 
-        # What torch has reserved and does not use is free to us as well.
+        # Memory that torch has reserved but does not use is available too.
         free = torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free * SHARE["cuda"])

@@ -1,7 +1,8 @@
-"""Branches that grow from a shared prefix: packed into one row, or in rows of their own.
+"""Branches that grow from a shared prefix: packed into one row, or in separate rows.
 
-Packing is tree attention (Miao et al., "SpecInfer", arXiv 2305.09781): the suffixes of all questions run
-in one forward pass, under a mask that lets each token see its own ancestors alone.
+Packing is tree attention (Miao et al., "SpecInfer", arXiv 2305.09781): the suffixes of all questions run in
+one forward
+pass, under a mask that lets each token attend only to its own ancestors.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_NODES", "BatchedSuffixes", "PackedSuffixes", "Suffix", "Suffixes", "greedy"]
 
-#: How many nodes a forest has at most: attention grows with their square.
+#: The most nodes per forest: attention grows with their square.
 MOST_NODES = 1024
-#: For how many tokens of a suffix and its answer rows have room before they are copied.
+#: The tokens of a suffix and its answer for which rows have room before they are copied.
 ROOM = 64
-#: A suffix, and the number of the image that it is about.
+#: A suffix, and the index of its image.
 Suffix = tuple[int, list[int]]
 
 
@@ -38,38 +39,39 @@ class Suffixes(ABC):
     def cut(
         cls, prefix: Prefix, branches: Sequence[Suffix], budget: int, more: int | None
     ) -> list[list[int]]:
-        """Cut branches into groups that each take about ``budget`` bytes at most.
+        """Cut branches into groups of at most about ``budget`` bytes each.
 
         Args:
-            more: how many tokens each is yet to grow; None where they are scored.
+            more: the number of tokens that each will grow; None if they are scored.
         """
 
     @abstractmethod
     def plant(self) -> torch.Tensor:
-        """[K, V]: the logits after each branch's suffix, none of which is empty."""
+        """Return the logits [K, V] after each branch's suffix, none of which is empty."""
 
     @abstractmethod
     def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
-        """[L, V]: the logits after one more token on those L branches, by their places among those that
-        grew last; the others are given up.
+        """Return the logits [L, V] after one more token on L branches, given by index among those that grew
+        last; the others are
+        dropped.
         """
 
     @abstractmethod
     def likelihoods(self, begins: Sequence[int]) -> list[float]:
-        """The sum of log P(token | all before it) over each suffix from its place ``begins`` on."""
+        """Return the sum of log P(token | all before it) over each suffix from its position ``begins`` on."""
 
 
 class PackedSuffixes(Suffixes):
-    """All branches of an image in one row, as a forest: each token sees its ancestors and the prefix.
+    """All branches of an image in one row, as a forest: each token attends to its ancestors and the prefix.
 
-    The prefix is never copied per branch, and what suffixes share is computed once.
+    The prefix is never copied per branch, and shared parts of suffixes are computed once.
     """
 
     @classmethod
     def cut(
         cls, prefix: Prefix, branches: Sequence[Suffix], budget: int, more: int | None
     ) -> list[list[int]]:
-        # Attention takes [nodes, prefix + nodes] of masks, and of scores where it is eager.
+        # Attention takes [nodes, prefix + nodes] of masks, and of scores if it is eager.
         wide = prefix.length + MOST_NODES
         width = 4 if prefix.attention == "sdpa" else 4 * prefix.heads
         taken = prefix.count * prefix.length * cached_bytes(prefix.model)
@@ -93,7 +95,7 @@ class PackedSuffixes(Suffixes):
         for number, path in self._paths(forests):
             forest = forests[number]
             rows.append(number)
-            ends.append(path[-1] - len(forest.tokens))  # counted from the end, where rows are flush
+            ends.append(path[-1] - len(forest.tokens))  # counted from the end, where rows are aligned
             seen.append(torch.from_numpy(self._padded(forest.sees[path[-1]])))
         self._rows, self._depths = rows, [len(suffix) for _, suffix in self.branches]
         self._seen = torch.stack(seen).to(logits.device)
@@ -129,7 +131,7 @@ class PackedSuffixes(Suffixes):
         forests = self._forests(stems, [max(0, begin - 1) for begin in begins])
         width = max(forest.wanted for forest in forests)
         logits = self._start(forests) if width else None
-        # Each predicted token, as (branch, row, the node before it); -1 is the prefix itself.
+        # Each predicted token, as (branch, row, previous node); -1 is the prefix itself.
         places: list[tuple[int, int, int, int]] = []
         for branch, ((row, path), begin) in enumerate(zip(self._paths(forests), begins, strict=True)):
             suffix, size = self.branches[branch][1], len(forests[row].tokens)
@@ -151,7 +153,7 @@ class PackedSuffixes(Suffixes):
         return sums.tolist()
 
     def _forests(self, sequences: Sequence[list[int]], begins: Sequence[int]) -> list[Trie]:
-        """One an image."""
+        """One forest per image."""
         tries = []
         for number in range(self.prefix.count):
             members = [i for i, (image, _) in enumerate(self.branches) if image == number]
@@ -159,18 +161,18 @@ class PackedSuffixes(Suffixes):
         return tries
 
     def _paths(self, forests: Sequence[Trie]) -> list[tuple[int, list[int]]]:
-        """Each branch's row, and its nodes there."""
+        """Return each branch's row, and its nodes there."""
         paths = [iter(forest.paths) for forest in forests]
         return [(image, next(paths[image])) for image, _ in self.branches]
 
     def _padded(self, seen: Any) -> Any:
-        """Flush right in the width of all rows."""
+        """Pad on the left to the width of all rows."""
         import numpy as np
 
         return np.pad(seen, (self._width - len(seen), 0))
 
     def _start(self, forests: Sequence[Trie]) -> torch.Tensor:
-        """Run all forests at once: the logits [B, W, V] of the wanted nodes, flush right."""
+        """Run all forests at once; return the logits [B, W, V] of the wanted nodes, aligned right."""
         import numpy as np
         import torch
 
@@ -188,7 +190,9 @@ class PackedSuffixes(Suffixes):
         return self._step(tokens, places, visible, max(forest.wanted for forest in forests))
 
     def _step(self, ids: torch.Tensor, depths: torch.Tensor, sees: torch.Tensor, wanted: int) -> torch.Tensor:
-        """Tokens [B, n] that see these [B, n, m] of all m packed ones so far, themselves among them."""
+        """Run tokens [B, n] that attend to these [B, n, m] of all m packed ones so far, including
+        themselves.
+        """
         import torch
 
         self._placed = torch.cat([self._placed, depths], 1)
@@ -212,22 +216,22 @@ class PackedSuffixes(Suffixes):
         return {"full_attention": self._as_attention_wants(mask), "sliding_attention": narrow}
 
     def visible(self, sees: torch.Tensor) -> torch.Tensor:
-        """Which packed tokens see which: their ancestors alone."""
+        """Return which packed tokens attend to which: only their ancestors."""
         return sees
 
     def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
-        """What is added to the scores: nothing, or as good as minus infinity."""
+        """Return what is added to the scores: zero, or practically minus infinity."""
         import torch
 
         if self.prefix.attention not in ("sdpa", "eager"):
-            raise CannotShare(f"{self.prefix.attention} takes no mask of this kind")
+            raise CannotShare(f"{self.prefix.attention} does not support this kind of mask")
         dtype = self.prefix.model.dtype
         added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
         return added.masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
 
 
 class BatchedSuffixes(Suffixes):
-    """Each branch in a row of its own, over a copy of the prefix: for layers that cannot be masked."""
+    """Each branch in a separate row with a copy of the prefix, for layers that cannot be masked."""
 
     @classmethod
     def cut(
@@ -249,7 +253,7 @@ class BatchedSuffixes(Suffixes):
 
         lengths = {len(suffix) for _, suffix in self.branches}
         if len(lengths) > 1:
-            raise ValueError("rows that grow must begin with suffixes of one length")
+            raise ValueError("rows that grow must start with suffixes of equal length")
         self._images = [image for image, _ in self.branches]
         self._cache = self.prefix.fork(self._images, ROOM)
         self._depth = 0
@@ -271,7 +275,7 @@ class BatchedSuffixes(Suffixes):
         self._images, self._depth = [image for image, _ in self.branches], 0
         logits = self.prefix.last[self._images][:, None]
         if width:
-            # Padding on the right is seen by nothing before it.
+            # Nothing attends to padding on its right.
             ids = torch.tensor([stem + [0] * (width - len(stem)) for stem in stems])
             self._cache = self.prefix.fork(self._images, width)
             logits = torch.cat([logits.to(self.prefix.model.dtype), self._step(ids, width)], 1)
@@ -294,8 +298,9 @@ class BatchedSuffixes(Suffixes):
 def picked(
     logits: torch.Tensor, rows: Sequence[int], places: Sequence[int], tokens: Sequence[int]
 ) -> torch.Tensor:
-    """The log P of a token at each (row, place) of logits [R, n, V], in float64 on the CPU; the softmax is in
-    float32, some places at a time: a vocabulary is wide.
+    """Return log P of a token at each (row, position) of logits [R, n, V], in float64 on the CPU. The softmax
+    is in float32,
+    some positions at a time, since vocabularies are large.
     """
     import torch
 
@@ -310,7 +315,7 @@ def picked(
 
 
 def greedy(branches: Suffixes, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
-    """Continue each branch with the likeliest token up to an end, which is included, or ``max_tokens``."""
+    """Extend each branch with the most likely token up to an end, which is included, or to ``max_tokens``."""
     logits = branches.plant()
     answers: list[list[int]] = [[] for _ in branches.branches]
     live = list(range(len(answers)))

@@ -1,4 +1,4 @@
-"""Images as a processor makes them, and prompts about them as tokens."""
+"""Processed images, and the tokens of prompts about them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 __all__ = ["ALONG", "ImageContext", "Reader"]
 
-#: The processor's tensors that run along the prompt; all others belong to its images.
+#: The processor's tensors along the prompt; all others belong to its images.
 ALONG = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
 )
 
 
-#: How much the looks that are kept for prompts to come may take: pictures of many megapixels are large.
+#: The most bytes of cached contexts: pictures with many megapixels are large.
 KEPT_BYTES = 2**29
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageContext:
-    """Some images with the prompt that they came with.
+    """Images with the prompt that they were processed with.
 
     Attributes:
         images: their hashes.
-        ids: that prompt's tokens, each image's included.
-        text: its tokens as the tokenizer alone makes them, images as their marks.
-        head: how many tokens of ``ids`` stand before the text that follows the last image.
-        mark: how many tokens of ``text`` do.
-        seen: how many tokens of ``ids`` it takes to have seen all images.
+        ids: that prompt's tokens, including those of images.
+        text: its tokens from the tokenizer alone, with image placeholders.
+        head: the number of tokens in ``ids`` before the text after the last image.
+        mark: the same for ``text``.
+        seen: the number of tokens in ``ids`` that cover all images.
         tensors: the processor's, of one row.
     """
 
@@ -55,7 +55,7 @@ class ImageContext:
         tensors: Mapping[str, Any],
         image_token: int | None = None,
     ) -> ImageContext:
-        """Find where the text after the images begins: from there on the two agree."""
+        """Find where the text after the images starts: from there on the two agree."""
         after = 0
         while (
             after < min(len(ids), len(text))
@@ -77,12 +77,12 @@ class ImageContext:
 
     @cached_property
     def nbytes(self) -> int:
-        """What the tensors take."""
+        """The size of the tensors."""
         return sum(int(tensor.nbytes) for tensor in self.tensors.values())
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What is equal in looks that may share a batch."""
+        """What must be equal for contexts to share a batch."""
         shapes = (
             (name, tuple(tensor.shape[2:] if name in ALONG else tensor.shape))
             for name, tensor in self.tensors.items()
@@ -90,9 +90,9 @@ class ImageContext:
         return (self.seen, *sorted(shapes))
 
     def beginning(self, length: int) -> dict[str, Any]:
-        """The tensors for a prompt of ``length`` tokens about these images, its tokens apart.
+        """Return the tensors for a prompt of ``length`` tokens about these images, without its tokens.
 
-        What a tensor says of the last token, a text's, it says of all text to come.
+        The value for the last token, which is text, is extended to all further text.
         """
         import torch
 
@@ -106,10 +106,11 @@ class ImageContext:
         return tensors
 
     def continued(self, text: list[int]) -> list[int] | None:
-        """A prompt about the same images, from its text's tokens; None where that cannot be told.
+        """Return the tokens of a prompt about the same images, from its text's tokens; None if undetermined.
 
-        It must agree with this one for a token behind the last image: some processors write text around
-        images, which the tokenizer may join with what follows.
+        It must agree with this one for at least one token after the last image: some processors write text
+        around images, which
+        the tokenizer may merge with what follows.
         """
         agreed = self.mark + (1 if self.head != self.mark else 0)
         if text[:agreed] != self.text[:agreed]:
@@ -118,13 +119,13 @@ class ImageContext:
 
 
 class Reader:
-    """Makes looks of prompts with images, and keeps some for prompts to come. Safe between threads.
+    """Builds image contexts and caches some. Thread-safe.
 
     Args:
         process: runs the processor on one prompt and its images.
-        tokenize: a text's tokens, images as their marks.
-        image_token: which stands for images, or a part of one.
-        kept: how many looks are kept, within ``KEPT_BYTES``.
+        tokenize: returns a text's tokens, with image placeholders.
+        image_token: the token for images, or parts of one.
+        kept: the number of cached contexts, within ``KEPT_BYTES``.
     """
 
     def __init__(
@@ -136,13 +137,13 @@ class Reader:
     ) -> None:
         self._process, self._tokenize, self._kept = process, tokenize, kept
         self._image_token = image_token
-        #: Whether a prompt's tokens may be put together from a look's and its text's.
+        #: Whether a prompt's tokens can be composed from those of its images and its text.
         self.splices = True
         self._looks: OrderedDict[tuple[str, ...], ImageContext] = OrderedDict()
         self._lock = threading.RLock()
 
     def read(self, prompt: str, images: Sequence[Image]) -> tuple[ImageContext, list[int]]:
-        """A prompt's look, kept or new, and its tokens.
+        """Return a prompt's image context, cached or new, and its tokens.
 
         Raises:
             Exception: whatever the processor raises.

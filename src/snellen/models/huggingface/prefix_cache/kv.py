@@ -1,4 +1,4 @@
-"""A key-value cache that is written in place: appending copies nothing but what is appended."""
+"""A key-value cache that is written in place, so that appending copies only the new entries."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["InPlaceCache"]
 class InPlaceCache(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values, each [rows, heads, tokens, width], in buffers with room to grow.
 
-    The layer of transformers concatenates, which copies the whole prefix for each token.
+    The layer in transformers concatenates, which copies the whole prefix for each token.
 
     Args:
-        room: for how many tokens more than the first ones there is to be room.
+        room: the number of additional tokens to reserve.
     """
 
     def __init__(self, room: int) -> None:
@@ -30,7 +30,7 @@ class InPlaceCache(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append, and give all keys and values so far."""
+        """Append, and return all keys and values so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         new = (key_states, value_states)
@@ -46,17 +46,17 @@ class InPlaceCache(DynamicLayer):  # type: ignore[misc]
 
     @property
     def nbytes(self) -> int:
-        """What the buffers take."""
+        """The size of the buffers."""
         return sum(buffer.nbytes for buffer in self._buffers)
 
     def rewound(self) -> InPlaceCache:
-        """This layer as it is now, to be written on from here, in the same buffers: of several such, the
-        last one is right.
+        """Return a view of this layer to be extended from here, in the same buffers. Only the latest such
+        view is valid.
         """
         return copy.copy(self)
 
     def spread(self, rows: torch.Tensor, room: int) -> InPlaceCache:
-        """A copy with these rows of this one."""
+        """Return a copy with these rows."""
         other = InPlaceCache(room)
         other.update(*(states.index_select(0, rows) for states in (self.keys, self.values)))
         return other

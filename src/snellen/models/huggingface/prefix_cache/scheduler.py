@@ -1,4 +1,4 @@
-"""Look once: many questions about an image for the price of one look at it."""
+"""Look once: many questions about an image for the price of encoding it once."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["Question", "Scheduler", "group"]
 
 T = TypeVar("T")
 
-#: How often the budget is halved at most.
+#: The most times that the budget is halved.
 MOST_CUTS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A prompt about a look, and the continuations that are scored, if any.
+    """A prompt with its image context, and continuations to score, if any.
 
     Attributes:
-        prompt: as the chat template rendered it.
-        ids: its tokens, images included.
+        prompt: as rendered by the chat template.
+        ids: its tokens, including those of images.
         tails: the tokens of each continuation.
     """
 
@@ -45,12 +45,12 @@ class Question:
 
     @property
     def shareable(self) -> int:
-        """How many tokens may be a prefix: a prompt that is continued keeps one to continue from."""
+        """The number of tokens that may form a prefix: a prompt with continuations keeps its last token."""
         return len(self.ids) if self.tails else len(self.ids) - 1
 
 
 def group(questions: Sequence[Question]) -> list[list[int]]:
-    """The places of questions that have their images, and all before them, in common."""
+    """Group questions, by index, that share their images and everything before them."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, question in enumerate(questions):
         look = question.look
@@ -62,11 +62,11 @@ class Scheduler:
     """Answers questions from shared prefixes.
 
     Args:
-        model: a decoder with images of transformers.
+        model: a transformers decoder with images.
         branches: how branches grow: :class:`Packed` or :class:`BatchedSuffixes`.
-        images: how many looks are prefilled together.
-        budget: bytes for everything but the weights.
-        kept: how many prefixes are kept for questions to come.
+        images: the number of contexts to prefill together.
+        budget: bytes for everything except the weights.
+        kept: the number of prefixes cached for later questions.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Scheduler:
         self._prefixes: OrderedDict[ImageContext, Prefix] = OrderedDict()
         self._kept = kept
         self._cuts = 0
-        #: How many images, and how many branches behind them, fit into memory at once.
+        #: The number of images, and of branches behind them, that fit into memory.
         self.memory, self.suffix_memory = Shrinking(self._free), Shrinking(self._free)
 
     def generate(
         self, questions: Sequence[Question], max_tokens: int, ends: frozenset[int]
     ) -> list[list[int]]:
-        """The tokens of each greedy answer, the one that ends it included."""
+        """Return the tokens of each greedy answer, including the final one."""
 
         def run(branches: Suffixes, _: Sequence[int]) -> list[list[int]]:
             return greedy(branches, max_tokens, ends)
@@ -91,7 +91,7 @@ class Scheduler:
         return [answer for (answer,) in answers]
 
     def score(self, questions: Sequence[Question]) -> list[list[float]]:
-        """The log-likelihood of each tail of each question."""
+        """Return the log-likelihood of each tail of each question."""
 
         def run(branches: Suffixes, begins: Sequence[int]) -> list[float]:
             return branches.likelihoods(begins)
@@ -109,9 +109,10 @@ class Scheduler:
         """Run over all branches of all questions.
 
         Args:
-            wholes: the sequences of each question that branches follow, from the prompt's first token.
-            run: what to do with branches, and with where, in each suffix, its question's prompt ends.
-            more: how many tokens each branch is yet to grow; None where they are scored.
+            wholes: the sequences of each question, from the prompt's first token.
+            run: what to do with branches, and with the position in each suffix where its question's prompt
+                ends.
+            more: the number of tokens that each branch will grow; None if they are scored.
         """
         answers: dict[tuple[int, int], T] = {}
         for groups in self._alike(questions):
@@ -132,7 +133,7 @@ class Scheduler:
         run: Callable[[Suffixes, Sequence[int]], list[T]],
         more: int | None,
     ) -> dict[tuple[int, int], T]:
-        """Results by question and number of its branch, of questions about images of one shape."""
+        """Yield results by question and branch, for questions about images of the same shape."""
         prefix = self._prefix([[questions[i] for i in members] for members in groups], more or 0)
         branches: list[Suffix] = []
         places: list[tuple[int, int]] = []
@@ -155,7 +156,7 @@ class Scheduler:
         run: Callable[[Suffixes, Sequence[int]], list[T]],
         more: int | None,
     ) -> Iterator[tuple[list[int], list[T]]]:
-        """Run within the budget; where memory runs out all the same, half as many from then on.
+        """Run within the budget; if memory runs out anyway, halve the chunks from then on.
 
         Raises:
             OutOfMemory: a single branch does not fit.
@@ -186,7 +187,7 @@ class Scheduler:
         return run(self.branches(prefix, [branches[i] for i in chunk]), [begins[i] for i in chunk])
 
     def _alike(self, questions: Sequence[Question]) -> list[list[list[int]]]:
-        """Groups of questions about the same images, by the shape of those."""
+        """Group questions by images, and the groups by shape."""
         alike: dict[tuple[Any, ...], list[list[int]]] = {}
         for members in group(questions):
             alike.setdefault(questions[members[0]].look.shape, []).append(members)
@@ -195,7 +196,7 @@ class Scheduler:
     def prefixed(
         self, questions: Sequence[Question], more: int
     ) -> Iterator[tuple[Prefix, list[tuple[int, int]]]]:
-        """Prefixes, each with the questions that begin with it, as (number of the image, question)."""
+        """Yield prefixes, each with the questions that start with it, as (image index, question)."""
         for groups in self._alike(questions):
             for first in range(0, len(groups), self._images):
                 together = groups[first : first + self._images]
@@ -203,17 +204,17 @@ class Scheduler:
                 yield prefix, [(number, i) for number, members in enumerate(together) for i in members]
 
     def _room(self) -> int:
-        """Bytes that caches may take now: less and less, where memory ran out within the budget."""
+        """Return the bytes that caches may take now, reduced after each out-of-memory error."""
         return max(1, self.budget() >> self._cuts)
 
     def _free(self) -> None:
-        """Give back the prefixes that are kept, and plan with half the budget."""
+        """Release cached prefixes, and halve the budget."""
         self._prefixes.clear()
         self._cuts = min(self._cuts + 1, MOST_CUTS)
         release()
 
     def _prefix(self, groups: Sequence[Sequence[Question]], more: int) -> Prefix:
-        """A kept prefix, or a new one."""
+        """Return a cached prefix, or a new one."""
         if len(groups) > 1:
             return self._prefill(groups, more)
         look = groups[0][0].look
@@ -234,7 +235,7 @@ class Scheduler:
             for members in groups
         )
         looks = [members[0].look for members in groups]
-        # Nodes that suffixes share are counted for each: more room than is needed.
+        # Shared nodes are counted once per suffix, which overestimates the room needed.
         room = max(
             sum(len(q.ids) - length + more + sum(map(len, q.tails)) for q in members) for members in groups
         )

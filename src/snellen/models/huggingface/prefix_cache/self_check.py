@@ -1,4 +1,4 @@
-"""Which way of sharing leaves a model's answers as they are? Found by trying, once per model."""
+"""Find the sharing strategy that leaves a model's answers unchanged, by a trial once per model."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ __all__ = ["BRANCHES", "Findings", "Strategy", "pictures", "questions", "try_way
 
 
 class Strategy(StrEnum):
-    """How questions about an image share its computation, from the most to the least."""
+    """How questions about an image share its computation, from most to least."""
 
     PACKED = "packed"  #: one prefix, all suffixes in one row under a block mask
-    ROWS = "rows"  #: one prefix, forked over a row for each suffix
-    VISION = "vision"  #: the image is encoded once, each prompt computed whole
+    ROWS = "rows"  #: one prefix, forked into a row per suffix
+    VISION = "vision"  #: the image is encoded once, each prompt computed in full
     PLAIN = "plain"  #: nothing is shared
 
 
 BRANCHES: dict[Strategy, type[Suffixes]] = {Strategy.PACKED: PackedSuffixes, Strategy.ROWS: BatchedSuffixes}
 
-#: How many times the model's own padding noise sharing may differ by, and how many roundings.
+#: The tolerance for sharing, in multiples of the model's own padding noise and of rounding error.
 NOISE, ROUNDINGS = 2.0, 3.0
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a check found.
+    """The result of a self-check.
 
     Attributes:
-        way: the first on the ladder that is exact.
-        noise: the root mean square difference between a prompt's logits alone and in a padded batch, over
-            the logits' standard deviation, of the worst prompt: what the model's own arithmetic leaves open.
-        tried: the same for each way that was tried against prompts alone; or why it failed.
+        way: the first exact strategy.
+        noise: the root mean square difference between a prompt's logits alone and in a padded batch, over the
+            logits'
+            standard deviation, for the worst prompt: the model's own numerical noise.
+        tried: the same difference for each strategy compared with single prompts; or why it failed.
     """
 
     way: Strategy
@@ -59,9 +60,9 @@ class Findings:
             if way != self.way
         ]
         does = {
-            Strategy.PACKED: "each image is looked at once, its questions packed behind it",
-            Strategy.ROWS: "each image is looked at once, its questions forked from it",
-            Strategy.VISION: "images are encoded once, but prompts are computed whole",
+            Strategy.PACKED: "each image is encoded once, with its questions packed behind it",
+            Strategy.ROWS: "each image is encoded once, with its questions forked from it",
+            Strategy.VISION: "images are encoded once, but prompts are computed in full",
             Strategy.PLAIN: "nothing is shared between an image's questions",
         }
         why = f" ({'; '.join(reasons)}; padding alone {self.noise:.1e})" if reasons else ""
@@ -69,7 +70,7 @@ class Findings:
 
 
 def pictures() -> list[Image]:
-    """Two pictures of colored clouds, unlike each other."""
+    """Return two different pictures of colored clouds."""
     return [_clouds(1), _clouds(2)]
 
 
@@ -83,7 +84,7 @@ def _clouds(seed: int) -> Image:
 
 
 def questions() -> list[str]:
-    """Texts that begin alike and end in different lengths."""
+    """Return texts with a common beginning and ends of different lengths."""
     things = ("cat", "fire engine that is parked before a house", "one of 12 tyres")
     return [f"Answer the question in one word: yes or no. Is the {thing} in this image?" for thing in things]
 
@@ -100,17 +101,18 @@ def try_ways(
     images: int,
     budget: Callable[[], int],
 ) -> Findings:
-    """Go down the ladder to the first way that is exact.
+    """Return the first exact strategy.
 
-    Exact is a way whose logits differ from those of prompts alone by at most ``NOISE`` times what padding
-    makes them differ by, or by some roundings.
+    A strategy is exact if its logits differ from those of single prompts by at most ``NOISE`` times the
+    difference that
+    padding makes, or by rounding error.
 
     Args:
-        asked: questions as they would share, the same number about each of several images.
+        asked: questions that would share, the same number about each of several images.
         own: for each of them, the processor's tensors of its prompt alone.
-        padded: those of the first image's prompts, in one batch padded on the left.
-        vision: turns a batch of so many prompts about one image into one with its features computed once.
-        images: how many images are prefilled together.
+        padded: those of the first image's prompts, in one left-padded batch.
+        vision: turns a batch with this many prompts about one image into one with its features computed once.
+        images: the number of images to prefill together.
     """
     import torch
 
@@ -133,7 +135,7 @@ def try_ways(
             return error <= allowed
         except CannotShare as reason:
             tried[way] = str(reason)
-        except Exception as failure:  # of whatever sort: a way that fails is not taken
+        except Exception as failure:  # any error: a strategy that fails is not used
             tried[way] = reason_of(failure)
         return False
 
@@ -141,7 +143,7 @@ def try_ways(
         return apart(continued(Scheduler(model, branches, images, budget), asked))
 
     if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
-        tried[Strategy.PACKED] = f"a prefix sees what follows it, and differs by {seen:.1e}"
+        tried[Strategy.PACKED] = f"a prefix attends to what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():
             if exact(way, partial(shared, branches)):
@@ -152,14 +154,15 @@ def try_ways(
 
 
 def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
-    """[R, V]: the logits at the place ``back`` from the end, in float32."""
+    """Return the logits at position ``back`` from the end, [R, V], in float32."""
     rows: torch.Tensor = model(**tensors, **keep(model, back), use_cache=False).logits[:, -back].float()
     return rows
 
 
 def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> float:
-    """By how much the logits at the end of what two prompts share differ, for what follows: 0 for a
-    causal model. Both are cut to one length, so that they run through the same kernels.
+    """Return the difference between the logits at the end of two prompts' common prefix: 0 for a causal
+    model. Both are cut to
+    the same length, so that they run through the same kernels.
     """
     pair = [asked[0].ids, asked[1].ids]
     length, shared = min(map(len, pair)), common(pair)
@@ -169,7 +172,7 @@ def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> 
 
 
 def continued(sharing: Scheduler, asked: Sequence[Question]) -> torch.Tensor:
-    """The logits after each question, its last token grown as a generated one is."""
+    """Return the logits after each question, with its last token appended like a generated one."""
     import torch
 
     rows: dict[int, torch.Tensor] = {}

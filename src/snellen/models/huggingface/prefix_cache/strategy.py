@@ -1,4 +1,4 @@
-"""Sharing for one model: which way it takes, and its questions answered that way."""
+"""Prefix sharing for one model: its strategy, and answering with it."""
 
 from __future__ import annotations
 
@@ -32,75 +32,75 @@ if TYPE_CHECKING:
 
 __all__ = ["PrefixSharing", "encoded_once"]
 
-#: Operations of a prefill beyond which more images at once gain nothing on a CPU: measured, see
+#: Operations of a prefill above which batching more images gains nothing on a CPU: measured, see
 #: benchmarks/RESULTS.md.
 WORTHWHILE = 8e11
-#: Batches in a row that did not fit, after which no more are tried: each try costs a garbage collection.
+#: Failed batches in a row before sharing is given up: each attempt costs a garbage collection.
 MAX_FAILURES = 2
 
 log = logging.getLogger("snellen")
 
 
 class SharedModel(Protocol):
-    """What prefix sharing needs of a model."""
+    """What prefix sharing needs from a model."""
 
     name: str
     batch_size: int
 
     @property
     def decoder(self) -> Any:
-        """The model of transformers, loaded."""
+        """The loaded transformers model."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
 
     @property
     def architecture(self) -> str:
         """Its ``model_type``."""
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """Messages as the chat template renders them."""
+        """Render messages with the chat template."""
 
     def tokens(self, prompt: str) -> list[int]:
-        """A prompt's tokens, images as their placeholders."""
+        """Return a prompt's tokens, with image placeholders."""
 
     def process(self, prompt: str, images: Sequence[Image]) -> Any:
-        """The processor's tensors for one prompt."""
+        """Return the processor's tensors for one prompt."""
 
     def process_all(self, shown: Sequence[tuple[str, Sequence[Image]]], padding_side: str) -> Any:
-        """The processor's tensors for prompts with their images, as one batch."""
+        """Return the processor's tensors for prompts with their images, as one batch."""
 
     def on_device(self, inputs: Any) -> Any:
-        """Tensors on the model's device, in its precision."""
+        """Return tensors on the model's device, in its precision."""
 
     def plainly(self, requests: Sequence[Request]) -> list[Response]:
         """Answer in batches that share nothing."""
 
     def tails(self, request: Request, prompt: str) -> tuple[list[list[int]], int]:
-        """The tokens of each continuation, and how many of the prompt's they stand for."""
+        """Return the tokens of each continuation, and how many of the prompt's tokens they replace."""
 
     def refuse_what_is_too_long(self, length: int) -> None:
         """Refuse a prompt beyond the model's context."""
 
     def generation_config(self, decoding: Decoding) -> Any:
-        """The configuration that a decoding asks for."""
+        """Return the generation configuration for decoding parameters."""
 
     def ends(self, config: Any) -> frozenset[int]:
-        """The tokens that end an answer."""
+        """Return the tokens that end an answer."""
 
     def response(self, ids: list[int], prompt_tokens: int, config: Any, prompt: str) -> Response:
-        """A response from generated tokens."""
+        """Build a response from generated tokens."""
 
 
 class PrefixSharing:
-    """How a vision-language model shares what its questions about an image have in common.
+    """Shares the common parts of questions about an image.
 
     Args:
-        model: whose questions they are; loaded when the first property is asked for.
-        mode: ``auto`` takes the best way that is exact, ``on`` refuses a model that has none, ``off``
-            shares nothing.
-        budget: bytes for caches; None finds out.
+        model: the model; loaded on first use.
+        mode: ``auto`` uses the best exact strategy, ``on`` refuses a model without one, ``off`` shares
+            nothing.
+        budget: bytes for caches; None to determine it.
     """
 
     def __init__(self, model: SharedModel, mode: PrefixMode, budget: int | None) -> None:
@@ -123,14 +123,14 @@ class PrefixSharing:
         return self._reader
 
     def budget(self) -> int:
-        """Bytes that caches may take now."""
+        """Return the bytes that caches may take now."""
         return self._bytes or free_bytes(self._model.device)
 
     @cached_property
     def images(self) -> int:
-        """How many images are prefilled together: as many as keep the processor busy.
+        """The number of images to prefill together: as many as keep the processor busy.
 
-        Tokens that are generated cost a CPU a reading of all weights, whether for one image or for four.
+        On a CPU, each generated token reads all weights, whether for one image or for four.
         """
         if self._model.device.type == "cuda":
             return self._model.batch_size
@@ -138,8 +138,9 @@ class PrefixSharing:
         return max(1, min(self._model.batch_size, int(WORTHWHILE / work)))
 
     def at_once(self, continuations: int) -> int:
-        """The same, where each image's prompt is followed by so many continuations of about a token: they
-        keep a processor busy as well.
+        """Return the same if each image's prompt is followed by this many continuations of about one token,
+        which keep a processor
+        busy too.
         """
         if self._model.device.type == "cuda":
             return self.images
@@ -147,10 +148,10 @@ class PrefixSharing:
 
     @cached_property
     def findings(self) -> Findings | None:
-        """What the self-check found; None where nothing is to be tried.
+        """The result of the self-check; None if there is nothing to try.
 
         Raises:
-            ModelError: there is no exact way, and ``on`` asks for one.
+            ModelError: there is no exact strategy, but ``on`` requires one.
         """
         if self._mode == "off":
             return None
@@ -158,7 +159,8 @@ class PrefixSharing:
         if self._model.architecture in UNSHARED:
             if self._mode == "on":
                 raise ModelError(
-                    f"{name}: prefix=on is not possible: {self._model.architecture} shares nothing between "
+                    f"{name}: prefix=on is not possible: {self._model.architecture} supports no sharing "
+                    "between "
                     "an image's questions. Leave prefix at auto."
                 )
             return None
@@ -176,12 +178,12 @@ class PrefixSharing:
 
     @property
     def way(self) -> Strategy:
-        """The way that is taken."""
+        """The strategy in use."""
         return Strategy.PLAIN if self.findings is None else self.findings.way
 
     @property
     def scheduler(self) -> Scheduler:
-        """Answers questions that way."""
+        """Answers questions with the strategy."""
         if self._scheduler is None:
             self._scheduler = Scheduler(
                 self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
@@ -210,14 +212,15 @@ class PrefixSharing:
             return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget)
 
     def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The places of requests that are worth sharing: about the same images, and several, or with
-        continuations. None once memory was too small for several batches in a row.
+        """Group requests worth sharing, by index: several about the same images, or with continuations. Empty
+        once memory was too
+        small for several batches in a row.
         """
         if self._failures >= MAX_FAILURES:
             return []
         groups: dict[Any, list[int]] = {}
         for place, request in enumerate(requests):
-            # A draw has a seed of its own, and what may be said differs from request to request.
+            # Each draw has its own seed, and the allowed answers differ between requests.
             alone = request.decoding.temperature > 0 or bool(request.continuations)
             if request.kind is Kind.SCORE or not alone:
                 images = tuple(image.sha256 for image in request.images)
@@ -227,7 +230,9 @@ class PrefixSharing:
         ]
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer requests of one kind and decoding: those that share nothing as they come."""
+        """Answer requests of one kind and decoding; those that share nothing are answered in plain
+        batches.
+        """
         questions = [self._read(request) for request in requests]
         alone = {
             i
@@ -250,11 +255,11 @@ class PrefixSharing:
         return [responses[i] for i in range(len(requests))]
 
     def prefetch(self, requests: Sequence[Request]) -> None:
-        """Make the looks of requests to come ready."""
+        """Prepare the images of requests that will come soon."""
         if self.found is not None and self.way in BRANCHES:
             for places in self.clusters(requests):
                 request = requests[places[0]]
-                with suppress(Exception):  # what is wrong with a request is said when it is answered
+                with suppress(Exception):  # errors of a request are reported when it is answered
                     self.reader.read(self._model.prompt(request.messages), request.images)
 
     def failed(self) -> None:
@@ -262,7 +267,7 @@ class PrefixSharing:
         self._failures += 1
 
     def clear(self) -> None:
-        """Give back what is kept for questions to come."""
+        """Release what is cached for later questions."""
         self._reader = self._scheduler = None
 
     def _read(self, request: Request) -> Question:
@@ -298,10 +303,10 @@ class PrefixSharing:
 
 
 def encoded_once(model: Any, tensors: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """A batch whose rows are all about the same images, with their features computed once.
+    """Return a batch about the same images with their features computed once.
 
     Raises:
-        TypeError: the model takes no features in place of pixels.
+        TypeError: the model does not accept features instead of pixels.
     """
     encoder = model.base_model.get_image_features
     names = [name for name in inspect.signature(encoder).parameters if name in tensors]

@@ -1,4 +1,4 @@
-"""Token sequences that begin alike, as a forest: what they share is computed once. Pure."""
+"""Token sequences with common prefixes, as a forest whose shared parts are computed once. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Tokens = list[int]
 
 
 def common(rows: Sequence[Tokens]) -> int:
-    """The length of the longest common prefix.
+    """Return the length of the longest common prefix.
 
     >>> common([[1, 2, 3], [1, 2, 4], [1, 2]])
     2
     """
-    shortest, longest = min(rows), max(rows)  # what the extremes share, all between them share
+    shortest, longest = min(rows), max(rows)  # what the first and last share, all between them share
     for i, (a, b) in enumerate(zip(shortest, longest, strict=False)):
         if a != b:
             return i
@@ -28,17 +28,18 @@ def common(rows: Sequence[Tokens]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Trie:
-    """Tries of token sequences that all hang off the same prefix.
+    """Tries of token sequences that all follow the same prefix.
 
     Nodes are numbered so that the ``wanted`` ones, whose logits are needed, come last. A node's logits
-    predict the token after it.
+    predict the token
+    after it.
 
     Attributes:
         tokens: of each node.
         depths: of each node; 0 for the first token after the prefix.
         paths: for each sequence, the node of each of its tokens.
-        wanted: how many nodes, the last ones, are wanted.
-        sees: bool [nodes, nodes], whether the node of a row sees that of a column: its ancestors and itself.
+        wanted: the number of wanted nodes, which are the last ones.
+        sees: bool [nodes, nodes], whether the row's node attends to the column's: its ancestors and itself.
     """
 
     tokens: list[int]
@@ -49,9 +50,10 @@ class Trie:
 
 
 def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Trie:
-    """The forest of sequences; wanted are the logits after each token from ``begins`` of its sequence on.
+    """Build the forest of sequences; wanted are the logits after each token from ``begins`` of its sequence
+    on.
 
-    Equal beginnings become the same nodes, so that duplicates cost nothing.
+    Common prefixes share nodes, so that duplicates are free.
     """
     tokens: list[int] = []
     parents: list[int] = []
@@ -89,16 +91,17 @@ def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Trie:
 
 
 def chunks(sequences: Sequence[Tokens], limit: int, more: int = 0) -> list[list[int]]:
-    """Cut sequences into groups whose forests have at most ``limit`` nodes (or are one sequence), with
-    ``more`` nodes that each sequence will yet grow.
+    """Group sequences so that each group's forest has at most ``limit`` nodes (or one sequence), including
+    ``more`` nodes that
+    each sequence will grow.
 
-    Sequences that begin alike come into the same group, as far as it holds them.
+    Sequences with common prefixes are grouped together as far as possible.
     """
     groups: list[list[int]] = []
     nodes = 0
     before: Tokens = []
     for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
-        # In sorted order, what a sequence shares with all before it, it shares with the last of them.
+        # In sorted order, a sequence shares its longest prefix with the one before it.
         new = len(sequences[i]) - common([before, sequences[i]])
         if not groups or nodes + new + more > limit:
             groups.append([])

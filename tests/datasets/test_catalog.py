@@ -1,0 +1,315 @@
+"""Every benchmark of the catalog loads its tiny copy of exactly its documented columns, and runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+import snellen
+from copies import ROWS, write_copy
+from helpers import ROOT, Scripted
+from snellen import cli
+from snellen.datasets.base import DATASETS
+from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
+from snellen.datasets.columns import ColumnMapping, options_in, values_at
+from snellen.errors import BadOption, DataError
+from snellen.protocols.base import PROTOCOLS
+from snellen.runs.plan import Plan
+from snellen.types import Outcome
+
+#: What the project promises to list.
+PROMISED = (
+    "imagenet caltech101 caltech256 flowers102 stanford-cars food101 cifar10 cifar100 eurosat dtd "
+    "oxford-pets mmmu mmbench-en mmbench-cn mmstar scienceqa ai2d mathvista ocrbench mme pope seed-bench "
+    "hallusionbench realworldqa arxivqa visit-bench flickr30k flickr30k-gpt4o coco-captions nocaps vqav2 "
+    "textvqa docvqa chartqa gqa okvqa refcoco refcoco-plus refcocog imagewikiqa"
+).split()
+
+
+def test_all_that_is_promised_is_there():
+    assert set(PROMISED) <= set(names())
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNELLEN_DATA", str(tmp_path / "copies"))
+    return tmp_path / "copies"
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_entry_says_what_it_must(name):
+    one = entry(name)
+    assert one.title
+    assert one.samples > 0
+    assert one.documented.startswith("https://")
+    assert one.citation
+    assert one.license
+    assert one.revision is None or re.fullmatch("[0-9a-f]{40}", one.revision)
+    assert (one.hub is None) == (name == "imagewikiqa")
+    assert set(one.roles().named()) <= set(one.features)
+    protocol = PROTOCOLS.make(one.protocol, one.options)
+    assert protocol.classifies == (one.task == "classification")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert "# checked:" in text or "# not confirmed:" in text
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_entry_loads_its_copy_and_runs_as_its_authors_ask(name, copies, workspace, minilm):
+    write_copy(name, copies)
+    one = entry(name)
+    compares = one.task in ("caption", "instruct", "rationale")
+    more = {"embedding": minilm} if compares else {}
+    plan = Plan(models=["pico:llava"], data=[name], protocol_options=more)
+    (run,) = plan.run()
+    rows = yaml.safe_load((ROWS / f"{name}.yaml").read_text(encoding="utf-8"))["rows"]
+    assert run.status == "finished"
+    assert run.metrics.outcomes["error"] == 0
+    assert run.headline is not None
+    if not name.startswith(("mmbench", "refcoco")):  # rolled rows go, expressions part
+        assert run.metrics.n == len(rows)
+    assert run.predictions["label"].notna().all()
+
+
+@pytest.mark.parametrize("name", [n for n in names() if entry(n).task != "classification"])
+def test_who_answers_the_truth_is_right(name, copies, workspace, minilm):
+    """Whatever the notation of the data set: its own answers, given as a model would, have the full score."""
+    write_copy(name, copies)
+    one = entry(name)
+
+    def answer(request):
+        about = request.sample
+        if one.task == "grounding":
+            w, h = about.images[0].size
+            x0, y0, x1, y1 = about.regions[0].box
+            return json.dumps([x0 / w, y0 / h, x1 / w, y1 / h])
+        if about.choices:
+            lines = request.messages[-1].text.splitlines()
+            right = about.choices[about.answers[0]]
+            if one.task == "rationale":
+                return f"{'ABCDEFG'[about.answers[0]]}\n{about.meta['rationale']}"
+            letters = [
+                m[1] for line in lines if (m := re.match(r"\(?([A-Z])[.)] (.*)", line)) and m[2] == right
+            ]
+            return letters[0]
+        return max(about.references, key=about.references.count)
+
+    compares = one.task in ("caption", "instruct", "rationale")
+    more = {"embedding": minilm} if compares else {"format": "unit"} if one.task == "grounding" else {}
+    (run,) = Plan(models=[Scripted(answer)], data=[name], protocol_options=more).run()
+    assert run.metrics.outcomes["ok"] == run.metrics.n
+    assert run.headline.value >= (0.9 if one.protocol == "vqa" and one.options["metric"] == "vqa" else 0.999)
+    assert (run.headline.n or run.metrics.n) == run.metrics.n
+
+
+def test_a_missing_column_is_named_with_the_revision(copies, workspace):
+    write_copy("mmstar", copies, without="answer")
+    with pytest.raises(
+        DataError, match=r"mmstar: the column 'answer' \(answer\) is not in .*mmstar.*its columns: "
+    ):
+        DATASETS.make("mmstar")
+
+
+def test_what_is_not_on_disk_says_how_to_get_it(workspace, monkeypatch):
+    monkeypatch.delenv("SNELLEN_DATA", raising=False)
+    with pytest.raises(
+        DataError, match=r"(?s)hf download --repo-type dataset Lin-Chen/MMStar\n.*SNELLEN_DATA/mmstar"
+    ):
+        DATASETS.make("mmstar")
+    with pytest.raises(DataError, match=r"not on the Hub.*github.com/yuhui-zh15.*path=FOLDER"):
+        DATASETS.make("imagewikiqa")
+    with pytest.raises(DataError, match="path='./nowhere' is no folder"):
+        DATASETS.make("mmstar?path=./nowhere")
+
+
+def test_rolled_rows_are_left_out_and_rolled_anew(copies, workspace):
+    write_copy("mmbench-en", copies)
+    data = DATASETS.make("mmbench-en")
+    assert len(data) == 2
+    assert data.protocol_options["circular"] is True
+
+
+def test_options_that_a_user_names_win_over_the_entry_s(copies, workspace):
+    write_copy("docvqa", copies)
+    (run,) = Plan(models=["pico:llava"], data=["docvqa"]).run()
+    assert run.primary == "anls"
+    (run,) = Plan(models=["pico:llava"], data=["docvqa"], protocol_options={"metric": "exact"}).run()
+    assert run.primary == "exact_match"
+    (run,) = Plan(models=["pico:llava"], data=["docvqa"], protocols=["vqa?metric=contains"]).run()
+    assert run.primary == "accuracy"
+
+
+def test_a_benchmark_in_ten_lines(tmp_path, workspace, photos):
+    """What docs/benchmarks.md shows."""
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(title: My.*?)```", text, flags=re.S)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 10
+    (tmp_path / "mine.yaml").write_text(block)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rows = [
+        {"picture": "star.png", "ask": "What is it?", "options": ["a star", "a key"], "right": "A"},
+        {"picture": "star.png", "ask": "Is it a key?", "options": ["yes", "no"], "right": "B"},
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy(photos / "star" / "0.png", folder / "star.png")
+    run = snellen.run(model=Scripted(lambda r: "A"), data=f"benchmark:{tmp_path}/mine.yaml?path={folder}")
+    assert run.metrics["accuracy"].value == 0.5
+    assert run.predictions["label"].tolist() == ["a star", "no"]
+    # A second file: the split's is read, and told.
+    shutil.copy(folder / "rows.jsonl", folder / "other.jsonl")
+    name = f"benchmark:{tmp_path}/mine.yaml?path={folder}"
+    assert f"{folder}/rows.jsonl" in " ".join(DATASETS.make(f"{name}&split=rows").notes)
+    with pytest.raises(DataError, match="which of other.jsonl, rows.jsonl"):
+        DATASETS.make(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list", "mapping"),
+        ("title: x\nprotcol: vqa", "unknown key 'protcol'. Did you mean 'protocol'"),
+        ("title: x", "lacks columns, protocol, task"),
+        (
+            "title: x\ntask: vqa\nprotocol: vqa\ncolumns: {imag: x}",
+            "unknown role 'imag'. Did you mean 'image'",
+        ),
+        ("title: [", "no benchmark can be read"),
+    ],
+)
+def test_a_file_that_is_no_benchmark(text, message, tmp_path):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        Benchmark.read(tmp_path / "x.yaml")
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(DataError, match="no benchmark can be read"):
+        DATASETS.make("benchmark:nowhere.yaml")
+    with pytest.raises(BadOption, match="names no file"):
+        DATASETS.make("benchmark:")
+
+
+def test_the_list(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["snellen", "ls", "datasets", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["docvqa"]["hub"] == "lmms-lab/DocVQA"
+    assert rows["docvqa"]["protocol"] == "vqa"
+    assert "chart:shapes, chart:letters, chart:acuity …" in rows
+    monkeypatch.setattr("sys.argv", ["snellen", "ls", "datasets"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "ptional" not in (out := capsys.readouterr().out)
+    assert "docvqa" in out
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("text", "head", "options"),
+        [
+            ("How?\nOptions: A: x, y, B: z.", "How?", {"A": "x, y", "B": "z."}),
+            ("How?\nA. x\nB. y\nChoose A or B.", "How?", {"A": "x", "B": "y"}),
+            ("How?\nChoices:\n(A) x\n(B) y\n(C) z", "How?", {"A": "x", "B": "y", "C": "z"}),
+            ("How?", "How?", {}),
+            ("Which of A. and B. is it?", "Which of A. and B. is it?", {}),
+            ("", "", {}),
+        ],
+    )
+    def test_options_in_a_question(self, text, head, options):
+        assert options_in(text) == (head, options)
+
+    @pytest.mark.parametrize(
+        ("value", "how", "found"),
+        [
+            ("B", "letter", (1,)),
+            ("[B]", "letter", (1,)),
+            ("B.", "letter", (1,)),
+            ("B) two", "letter", (1,)),
+            ("two", "letter", (1,)),
+            ("Z", "letter", ()),
+            ("Best", "letter", ()),
+            (None, "letter", ()),
+            (1, "index", (1,)),
+            ("1", "index", (1,)),
+            (7, "index", ()),
+            ("x", "index", ()),
+            ("two", "text", (1,)),
+            ("A, C", "letters", (0, 2)),
+            (["A", "C"], "letters", (0, 2)),
+        ],
+    )
+    def test_how_an_answer_is_named(self, value, how, found):
+        columns = ColumnMapping(image=("image",), choices=("options",), answer="right", answer_as=how)
+        parts = columns.parts({"options": ["one", "two", "three"], "right": value})
+        assert parts.answers == found
+
+    def test_letters_before_options_go_where_all_have_theirs(self):
+        columns = ColumnMapping(image=("image",), choices=("options",))
+        assert columns.parts({"options": ["A) x", "B) y"]}).choices == ("x", "y")
+        assert columns.parts({"options": ["B. cereus", "E. coli"]}).choices == ("B. cereus", "E. coli")
+        assert columns.parts({"options": "['x', \"it's\"]"}).choices == ("x", "it's")
+
+    def test_cells_within_cells(self):
+        assert values_at({"a": [{"b": "x"}, {"b": None}]}, "a.b") == ["x"]
+        assert values_at({"a": "[2011, 2012]"}, "a") == ["[2011, 2012]"]
+        assert values_at({"a": None}, "a") == []
+        assert values_at({"a": {"b": {"c": 1}}}, "a.b.c") == ["1"]
+
+    def test_unit_boxes_and_lists_of_boxes(self, tmp_path, workspace):
+        from snellen.datasets.shapes import draw, figure
+
+        draw(figure("x", "star"), 100).save(tmp_path / "x.png")
+        row = {
+            "image": "x.png",
+            "objects": {"bbox": [[0.1, 0.2, 0.5, 0.6], [0.5, 0.5, 1, 1]], "name": ["cat", "dog"]},
+        }
+        (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+        data = DATASETS.make(
+            f"jsonl:{tmp_path}/x.jsonl?box=objects.bbox&box_as=unit-xyxy&box_label=objects.name"
+        )
+        regions = data.sample(0, (), None).regions
+        assert [r.name for r in regions] == ["cat", "dog"]
+        assert regions[0].box == pytest.approx((10, 20, 50, 60))
+
+
+def test_tables_take_the_roles_as_options(tmp_path, workspace, photos):
+    rows = [
+        {
+            "path": str(photos / "star" / "0.png"),
+            "q": "What?",
+            "x": "a star",
+            "y": "a key",
+            "hint": "pointed",
+            "a": 0,
+        }
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    roles = "question=q&choices=x,y&answer=a&answer_as=index&hint=hint"
+    name = f"jsonl:{tmp_path}/q.jsonl?{roles}&allow_outside=true"
+    run = snellen.run(model=Scripted(lambda r: "A"), data=name, protocol="multiple-choice")
+    assert run.metrics["accuracy"].value == 1
+    assert run.metrics.outcomes[Outcome.OK] == 1
+    with pytest.raises(BadOption, match="choices='z'.*no such column"):
+        DATASETS.make(f"jsonl:{tmp_path}/q.jsonl?choices=z")
+
+
+def test_names_that_list_synonyms():
+    """As in ImageNet: a short name is shown, and any of them is understood."""
+    from snellen.datasets.benchmarks import listed
+    from snellen.parsing import parse_label
+
+    raw = ["tench, Tinca tinca", "goldfish, Carassius auratus", "crane", "crane2", "tabby, tabby cat", "cat"]
+    names, synonyms = listed(raw)
+    assert names == ["tench", "goldfish", "crane", "crane2", "tabby", "cat"]
+    for text, label in (
+        ("The object in this photo is a tench, a freshwater fish.", "tench"),
+        ("tinca tinca", "tench"),
+        ("A tabby cat.", "tabby"),
+        ("crane", "crane"),
+    ):
+        assert parse_label(text, names, synonyms) == label
