@@ -227,7 +227,8 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
                 raise _too_large(name, f"{width} x {height} pixels")
             yield file
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        raise _too_large(name, str(error)) from error
+        size = re.search(r"\d+ pixels", str(error))
+        raise _too_large(name, size[0] if size else "too many pixels") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not a readable image. Remove or replace it.") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:

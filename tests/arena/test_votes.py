@@ -103,12 +103,12 @@ class TestVotes:
 
     def test_no_undo_after_the_names_and_no_names_before_the_vote(self, vote_store):
         one = battle(vote_store)
-        with pytest.raises(Conflict, match="once you have voted"):
+        with pytest.raises(Conflict, match="after you vote"):
             vote_store.reveal(one.id, "me")
         vote_store.vote(one.id, "me", "both_bad")
         assert vote_store.reveal(one.id, "me").revealed
         assert vote_store.battle(one.id).revealed
-        with pytest.raises(Conflict, match="names were shown"):
+        with pytest.raises(Conflict, match="names were revealed"):
             vote_store.undo(one.id, "me")
 
     def test_other_peoples_battles_are_not_there(self, vote_store):
@@ -185,7 +185,7 @@ class TestVotes:
         seen = vote_store.battle(one.id, "me")
         vote_store.reveal(one.id, "me")
         monkeypatch.setattr(vote_store, "battle", lambda *_: seen)
-        with pytest.raises(Conflict, match="names were shown"):
+        with pytest.raises(Conflict, match="names were revealed"):
             vote_store.undo(one.id, "me")
         assert rows(vote_store) == [(0, "left", None)]
 
@@ -700,7 +700,7 @@ class TestExchange:
     def test_another_layout(self, vote_store, tmp_path, line):
         file = tmp_path / "x.jsonl"
         file.write_text(line + "\n")
-        with pytest.raises(DataError, match="line 1: not of the layout"):
+        with pytest.raises(DataError, match="line 1: not in the layout"):
             read(vote_store, file, "preferences")
         with pytest.raises(DataError, match="cannot be read"):
             read(vote_store, tmp_path / "none.jsonl", "preferences")

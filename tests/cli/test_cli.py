@@ -185,7 +185,7 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
         ((*R, "--data", "photos"), ["Unknown data set 'photos'", "folder:PATH", "snellen ls datasets"]),
         ((*R, "--data", "folder:./nowhere"), ["./nowhere", "no such folder", "--data folder:./photos"]),
         ((*R, "--protocol", "closedset"), ["Unknown protocol 'closedset'", "closed-set", "rank"]),
-        ((*R, "-P", "normalize=sum"), ["no option 'normalize'", "Did you mean 'normalize'"]),
+        ((*R, "-P", "normalise=sum"), ["no option 'normalise'", "Did you mean 'normalize'"]),
         ((*R, "-P", "normalize=all"), ["normalize='all'", "sum, tokens, bytes"]),
         ((*R, "-P", "pmi"), ["-P KEY=VALUE"]),
         ((*R, "-M", "gpu=1"), ["no option 'gpu'", "device"]),
@@ -199,19 +199,19 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
         ((*R, "--split", "dev"), ["split='dev'", "test, train"]),
         ((*R, "--protocol", "closed-set", "--protocol", "open-world?map=x"), ["map='x'", "words, embedding"]),
         (("run", "--model", "pico:clip", "--data", "chart:shapes", "--protocol", "closed-set"),
-         ["pico:clip can score", "can answer: rank"]),
+         ["pico:clip can score", "supports: rank"]),
         (("run", "--model", "pico:clip", "--data", "chart:shapes", "--protocol", "rank?pmi=true"),
-         ["without an image"]),
+         ["needs an image in every request"]),
         (("run", "--data", "chart:shapes"), ["Missing option", "--model"]),
-        (("show", "nothing"), ["no workspace here"]),
-        (("export", "@last"), ["no workspace here"]),
+        (("show", "nothing"), ["not a workspace"]),
+        (("export", "@last"), ["not a workspace"]),
         (("ls", "everything"), ["'models', 'datasets', 'protocols', 'runs'"]),
-        (("ls", "runs", "--hub"), ["--hub goes with models, not with runs"]),
-        (("ls", "runs", "--limit", "1"), ["--limit goes with --hub"]),
+        (("ls", "runs", "--hub"), ["--hub lists models, not runs"]),
+        (("ls", "runs", "--limit", "1"), ["--limit needs --hub"]),
         (("show", "@last", "--prompts", "-1"), ["greater than or equal to 1"]),
-        (("ls", "protocols", "--hub"), ["--hub goes with models"]),
-        (("ls", "models", "--search", "x"), ["--search goes with --hub"]),
-        ((*R, "--protocol", "open-world?prompt="), ["an empty prompt asks nothing"]),
+        (("ls", "protocols", "--hub"), ["--hub lists models"]),
+        (("ls", "models", "--search", "x"), ["--search needs --hub"]),
+        ((*R, "--protocol", "open-world?prompt="), ["the prompt is empty"]),
         ((*R, "--protocol", "open-world?min_similarity=nan"), ["-1 to 1"]),
         (("see",), ["No such command 'see'"]),
     ],
@@ -240,13 +240,13 @@ def test_no_images_one_class_and_a_broken_image(snellen, tmp_path, photos):
     (one / "ring").mkdir()
     (one / "ring" / "0.png").write_bytes(b"")
     code, _, err = snellen("run", "--model", "pico:clip", "--protocol", "rank", "--data", f"folder:{one}")
-    assert (code, "ring/0.png: an empty file" in err) == (2, True)
+    assert (code, "ring/0.png: the file is empty" in err) == (2, True)
 
 
 def test_results_that_cannot_be_written_are_refused_before_the_work(snellen, tmp_path, workspace):
     (tmp_path / "file").write_text("")
     code, _, err = snellen(*R, "--output", tmp_path / "file")
-    assert (code, "not a folder to write into" in err) == (2, True)
+    assert (code, "not a writable folder" in err) == (2, True)
     assert not (workspace / "snellen.db").exists()
 
 
@@ -285,11 +285,11 @@ def test_commands_that_are_told_can_be_pasted(snellen, tmp_path, monkeypatch):
     monkeypatch.setattr(Classifier, "_classify", fail)
     where = tmp_path / "my ws"
     _, out, err = snellen(*R, "--quiet", "--workspace", where)
-    look = out.rpartition("Look closer: snellen ")[2].strip()
+    look = out.rpartition("Details: snellen ")[2].strip()
     assert snellen(*shlex.split(look))[0] == 0
     monkeypatch.undo()
     monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path / "ws"))
-    again = err.rpartition("Ask them again: snellen ")[2].strip()
+    again = err.rpartition("Retry with: snellen ")[2].strip()
     assert snellen(*shlex.split(again), "--quiet")[0] == 0
 
 
@@ -374,7 +374,7 @@ def test_ctrl_c_says_how_to_go_on(snellen, monkeypatch):
     monkeypatch.setattr(Classifier, "answer", stop)
     code, _, err = snellen(*R)
     assert code == 130
-    assert "The same command goes on" in err
+    assert "Rerun the same command" in err
 
 
 def test_model_text_is_data_in_the_terminal(snellen, tmp_path):

@@ -35,7 +35,7 @@ def labels_of(selection: Selection) -> list[str | None]:
 class TestFolder:
     def test_one_folder_a_class(self, tmp_path):
         make(tmp_path, "polar_bear/1.png", "polar_bear/2.png", "black-cat/1.JPG", "dog/deep/er/1.webp")
-        (tmp_path / "dog" / "notes.txt").write_text("not an image")
+        (tmp_path / "dog" / "notes.txt").write_text("not a readable image")
         data = DATASETS.make(f"folder:{tmp_path}")
         assert data.labels == ("black cat", "dog", "polar bear")
         rows = [data.row(i) for i in range(len(data))]
@@ -90,7 +90,7 @@ class TestFolder:
         ("paths", "message"),
         [
             ((), "no images in class folders"),
-            (("1.png", "2.png"), "2 lie at the top"),
+            (("1.png", "2.png"), "2 are at the top level"),
             (("big_cat/1.png", "big-cat/1.png"), "names=raw"),
         ],
     )
@@ -140,7 +140,7 @@ class TestFolder:
         (tmp_path / "annotations").mkdir()
         data = DATASETS.make(f"folder:{tmp_path}")
         assert data.labels == ("a", "b")
-        assert "annotations is left out" in " ".join(data.notes)
+        assert "annotations next to the splits is skipped" in " ".join(data.notes)
 
     def test_a_pipe_is_no_image(self, tmp_path):
         import os
@@ -302,7 +302,7 @@ class TestFilters:
 
 def test_a_broken_image_is_named(tmp_path):
     make(tmp_path, "a/1.png", "b/1.png")
-    (tmp_path / "a" / "0.jpg").write_bytes(b"not an image")
+    (tmp_path / "a" / "0.jpg").write_bytes(b"not a readable image")
     data = DATASETS.make(f"folder:{tmp_path}")
-    with pytest.raises(ImageError, match=r"a/0\.jpg: not an image"):
+    with pytest.raises(ImageError, match=r"a/0\.jpg: not a readable image"):
         _ = data.sample(0, data.labels, None).images[0].pixels

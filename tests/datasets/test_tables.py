@@ -138,13 +138,13 @@ class TestImages:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ("http://example.com/a.png", "Addresses found in data are not fetched"),
+            ("http://example.com/a.png", "URLs in data are not fetched"),
             ("https://example.com/a.png", "not fetched"),
             ("nowhere.png", "cannot be read"),
             ("%%%", "neither a path"),
-            ("", "no image in its cell"),
-            (None, "no image in its cell"),
-            (7, "no image in its cell"),
+            ("", "the image cell is empty"),
+            (None, "the image cell is empty"),
+            (7, "the image cell is empty"),
         ],
     )
     def test_what_is_no_image_is_named_by_its_row(self, tmp_path, value, message):
@@ -165,10 +165,10 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"label": "lable"}, BadOption, "label='lable': .* no such column. Did you mean 'label'"),
+            ({"label": "lable"}, BadOption, "label='lable': no such column in .* Did you mean 'label'"),
             ({"reference": "x"}, BadOption, "reference='x'"),
             ({"background": "none"}, BadOption, "background='none'"),
-            ({"labels": "cat,cat"}, BadOption, "stands there twice"),
+            ({"labels": "cat,cat"}, BadOption, "duplicate class name"),
         ],
     )
     def test_mistakes(self, tmp_path, options, error, message):
@@ -178,7 +178,7 @@ class TestColumns:
 
     def test_no_image_column(self, tmp_path):
         path = write_jsonl(tmp_path / "x.jsonl", [{"a": 1}])
-        with pytest.raises(DataError, match="no column of images found among a"):
+        with pytest.raises(DataError, match="no image column among a"):
             DATASETS.make(f"jsonl:{path}")
 
     def test_the_label_set_and_its_order(self, tmp_path):
@@ -189,7 +189,7 @@ class TestColumns:
 
 
 BAD = [
-    ({"id": "a", "image": b64(), "label": "cat"}, "the id 'a' stands on an earlier row too"),
+    ({"id": "a", "image": b64(), "label": "cat"}, "duplicate id 'a'"),
     ({"id": "", "image": b64(), "label": "cat"}, "an empty id"),
     ({"id": "x", "image": b64(), "label": " "}, "an empty label"),
     ({"id": "x", "image": b64(), "label": None}, "an empty label"),
@@ -224,11 +224,11 @@ def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
         ("x.jsonl", b'{"image": "a.png", "label": "a"}\n{oops\n', "line 2: not JSON"),
         ("x.jsonl", b"[1, 2]\n", "line 1: expected a JSON object, found list"),
         ("x.jsonl", b'{"image": "\xff"}\n', "not UTF-8"),
-        ("x.csv", b"", "an empty file"),
-        ("x.csv", b"image,label\na.png\n", "line 2: 1 cells, and the header has 2"),
-        ("x.csv", b"image,image\na,b\n", "two columns have one name"),
+        ("x.csv", b"", "file is empty"),
+        ("x.csv", b"image,label\na.png\n", "line 2: 1 cells, but the header has 2"),
+        ("x.csv", b"image,image\na,b\n", "duplicate column names"),
         ("x.csv", b"image,label\n", "no rows"),
-        ("x.parquet", b"not parquet", "no parquet file"),
+        ("x.parquet", b"not parquet", "not a parquet file"),
     ],
 )
 def test_broken_files(name, content, message, tmp_path):
@@ -321,8 +321,8 @@ class TestTsv:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ([{"image": "x", "question": "?"}], "no column 'index'"),
-            ([{"index": "1", "question": "?"}], "neither a column 'image' nor 'image_path'"),
+            ([{"image": "x", "question": "?"}], "missing column 'index'"),
+            ([{"index": "1", "question": "?"}], "expected a column 'image' or 'image_path'"),
         ],
     )
     def test_missing_columns(self, tmp_path, rows, message):
@@ -331,7 +331,7 @@ class TestTsv:
 
     def test_two_rows_of_one_index(self, tmp_path):
         data = DATASETS.make(f"tsv:{write_csv(tmp_path / 'x.tsv', [self.ROWS[0]] * 2, chr(9))}")
-        with pytest.raises(DataError, match="line 3: the index '1' stands on an earlier row too"):
+        with pytest.raises(DataError, match="line 3: duplicate index '1'"):
             select(data)
 
 

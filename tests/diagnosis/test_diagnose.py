@@ -106,11 +106,11 @@ class TestCounting:
     @pytest.mark.parametrize(
         ("name", "text", "told"),
         [
-            ("a.csv", "x", "are read from"),
+            ("a.csv", "x", "unsupported extension"),
             ("a.json", "{}", "a list of rows"),
-            ("a.json", "[", "not of the layout"),
+            ("a.json", "[", "does not fit its extension"),
             ("a.jsonl", "{\n", "line 1"),
-            ("a.parquet", "x", "no parquet"),
+            ("a.parquet", "x", "not a parquet"),
             ("missing.txt", None, "cannot be read"),
         ],
     )
@@ -197,7 +197,7 @@ class TestModels:
 def case(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("diagnosis") / "workspace")
     patch = pytest.MonkeyPatch()
-    patch.setattr(probe, "TRAINED_ON", 560)
+    patch.setattr(probe, "TRAINED_ON", 1500)
     found = Subject(
         model="pico:llava-skewed",
         data="chart:shapes",
@@ -247,7 +247,7 @@ class TestDiagnosis:
         }
         (one,) = compare([case.closed, runs[best]], across=True)
         assert found.figures["difference"]["closed-set, one round"] == one.result.difference.as_dict()
-        assert f"{100 * case.closed.metrics['accuracy'].value:.1f} %" in str(found.tables)
+        assert f"{100 * case.closed.metrics['accuracy'].value:.1f}%" in str(found.tables)
 
     def test_the_correlation_is_scipys(self, diagnosis, case):
         found = self.finding(diagnosis, "exposure").figures
@@ -318,7 +318,7 @@ class TestWhatIsMissing:
         )
         found = diagnose(case, ["probe", "confusions"])
         case.close()
-        assert "among those that are tested" in found.left_out["probe"]
+        assert "are also test samples" in found.left_out["probe"]
         assert [one.part for one in found.findings] == ["confusions"]  # the others are not lost
 
     def test_what_breaks_takes_nothing_along(self, workspace, monkeypatch):

@@ -357,11 +357,11 @@ class TestRuns:
     def test_what_a_model_cannot_do_is_refused_before_it_is_loaded(self, workspace):
         mute = Scripted(lambda r: [0.0] * 28)
         mute.kinds = frozenset({Kind.SCORE})
-        with pytest.raises(Unsupported, match="Protocols that scripted can answer: rank"):
+        with pytest.raises(Unsupported, match="Protocols that scripted supports: rank"):
             run(model=mute, data="chart:shapes?n=3", protocol="closed-set")
         assert mute.loads == 0
         plan = Plan(models=[mute], data=["chart:shapes?n=3"], protocols=["closed-set", "rank"])
-        assert plan.skipped == ["scripted can score, and closed-set asks it to generate"]
+        assert plan.skipped == ["scripted can score, but closed-set needs generate"]
         (only,) = plan.run()
         assert only.protocol == "rank"
 
@@ -435,7 +435,7 @@ class TestWhatOthersWrote:
             async def respond(self, requests):
                 return (await super().respond(requests))[1:]
 
-        with pytest.raises(ModelError, match="scripted was asked 4 requests and gave 3 answers"):
+        with pytest.raises(ModelError, match="scripted received 4 requests and returned 3 answers"):
             run(model=Short(guess), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
 
     def test_a_model_that_gives_no_scores(self, workspace):
@@ -505,7 +505,7 @@ class TestPlan:
             ({"limit": "4"}, "--limit 4"),
             ({"limit": 4.0}, "--limit 4.0"),
             ({"seed": "4"}, "seed='4'"),
-            ({"model_options": {"x": 1}}, "made already, so x cannot be set"),
+            ({"model_options": {"x": 1}}, "already an object, so x cannot be set"),
             ({"protocol": ClosedSet(), "protocol_options": {"rounds": 2}}, "so rounds cannot be set"),
         ],
     )
@@ -533,7 +533,7 @@ class TestPlan:
         assert found.metrics.skipped == 2
         listed = {bad.where: bad.reason for bad in found.manifest.data.skipped}
         assert set(listed) == {"star/9.png", "ring/9.png"}
-        assert "empty file" in listed["ring/9.png"]
+        assert "file is empty" in listed["ring/9.png"]
 
     def test_an_interrupted_fresh_run_is_gone_on_with(self, workspace):
         stop = True

@@ -286,7 +286,7 @@ def test_a_poisoned_sample_ends_as_an_error_alone(sink, tmp_path):
 
 
 def test_a_model_that_kills_who_loads_it_is_given_up(questions, tmp_path):
-    with pytest.raises(ModelError, match="3 replicas died while they loaded"):
+    with pytest.raises(ModelError, match="3 replicas died while loading"):
         run(
             model="deadly:star?loads=false",
             data=questions,
@@ -345,7 +345,7 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
     store.do(lambda connection: connection.exec_driver_sql("UPDATE runs SET status = 'running'"))
     names = ParquetRun.names
     monkeypatch.setattr(ParquetRun, "names", lambda self: names(self)[1:])  # one is on a disk elsewhere
-    with pytest.raises(StoreError, match="1 of 4 shards .* all nodes see"):
+    with pytest.raises(StoreError, match="1 of 4 shards .* all nodes share"):
         run(**how, workspace=store, engine=Engine(replicas=1), sink=sink)
     monkeypatch.undo()
     with pytest.raises(UsageError, match="begun with --sink"):
@@ -398,7 +398,7 @@ def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
     assert executor._heard
     monkeypatch.setattr(type(ray.get_runtime_context()), "gcs_address", gone)
     monkeypatch.setattr("snellen.engine.ray.executor.SILENCE", 0.0)
-    with pytest.raises(Stopped, match=f"the head of the cluster, {gone}, does not answer"):
+    with pytest.raises(Stopped, match=f"the head of the cluster, {gone}, no longer responds"):
         executor._hear()
     executor.close()  # asks nobody
 
@@ -469,7 +469,7 @@ def test_refusals(tmp_path):
     how = {"data": "chart:shapes?n=28", "workspace": tmp_path}
     with pytest.raises(Unsupported, match="--max-concurrency"):
         run(model="openai:gpt-4o", **how, engine=TWO)
-    with pytest.raises(Unsupported, match="by their names"):
+    with pytest.raises(Unsupported, match="needs a model name"):
         run(model=MODELS.make("pico:clip"), **how, engine=TWO)
     with pytest.raises(BadOption, match="goes with --engine"):
         run(model="pico:clip", **how, sink="parquet:here")
@@ -564,7 +564,7 @@ def test_several_runs_one_of_which_fails(questions, tmp_path):
         engine=TWO,
         batch_size=4,
     )
-    with pytest.raises(DataError, match="not an image that can be read"):
+    with pytest.raises(DataError, match="not a readable image"):
         plan.run()
     assert [(one.status, one.metrics.n) for one in plan.runs] == [
         ("finished", 64),
@@ -603,7 +603,7 @@ def test_interrupted_it_keeps_what_was_answered(sink, questions, tmp_path):
         started.send_signal(signal.SIGINT)
         _, told = started.communicate(timeout=40)
     assert started.returncode == 130, told
-    assert "What was answered is kept" in told
+    assert "Answers so far are saved" in told
     assert "--engine ray --replicas 2" in told
     assert "Traceback" not in told
     asked = set(asked.read_text().splitlines())

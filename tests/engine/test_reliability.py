@@ -495,7 +495,7 @@ class TestStops:
         assert len(list((tmp_path / "out").glob("results_*.json"))) == 2
         assert "budget is used up" in err
         assert (
-            f"The same command goes on with all of it. Go on: snellen resume {second['id']} --max-cost 9.0"
+            f"Rerun the same command with all of it. Go on: snellen resume {second['id']} --max-cost 9.0"
             in err
         )
 
@@ -518,7 +518,7 @@ class TestStops:
         assert "closed-set" in out  # the table of what there is
         assert re.search(r"stopped at \d+ of 56", out)
         assert "same command" not in err
-        assert "Go on: snellen resume" in err
+        assert "Resume this run with: snellen resume" in err
 
     def test_one_budget_for_all_models(self, workspace):
         with Server(by_question) as server:
@@ -829,4 +829,4 @@ class TestDryRun:
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code
-        assert "Nothing was asked" in capsys.readouterr().out
+        assert "Nothing was sent" in capsys.readouterr().out

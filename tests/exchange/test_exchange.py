@@ -233,8 +233,8 @@ class TestCommand:
         workspace = ["--workspace", str(runs["closed"].folder)]
         ids = [runs[name].id for name in ("closed", "color")]
         for words, said in (
-            ([*ids, "--format", "inspect", "-o", "x"], "of one run"),
-            ([ids[0], "--format", "lm-eval"], "takes a place"),
+            ([*ids, "--format", "inspect", "-o", "x"], "takes one run"),
+            ([ids[0], "--format", "lm-eval"], "needs -o PATH"),
             ([ids[0], "-o", "x.doc"], "lm-eval, inspect or hub"),
         ):
             error = runner.invoke(app, ["export", *words, *workspace]).exception
@@ -429,7 +429,7 @@ class TestImported:
             ("x.jsonl", "no json", "line 1"),
             ("x.jsonl", "", "no rows"),
             ("x.tsv", "a\tb\n1\t2\n", "no column index, prediction, answer"),
-            ("x.txt", "x", "neither LMMs-Eval"),
+            ("x.txt", "x", "unknown layout"),
             ("x.xlsx", "no workbook", "cannot be read"),
         ],
     )
@@ -440,14 +440,14 @@ class TestImported:
 
     def test_an_id_twice(self, lmms):
         lmms.write_text(lmms.read_text() * 2)
-        with pytest.raises(DataError, match="two rows"):
+        with pytest.raises(DataError, match="duplicate id"):
             read_results(lmms)
 
     def test_the_command(self, lmms, tmp_path):
         words = ["import", str(lmms), "--model", "their/model", "--workspace", str(tmp_path / "ws")]
         done = runner.invoke(app, words)
         assert done.exit_code == 0, done.output
-        assert "2 of 5 answers are judged otherwise: 2 (0 → 1), 3 (1 → 0)" in done.stdout
+        assert "2 of 5 answers are scored differently: 2 (0 → 1), 3 (1 → 0)" in done.stdout
         document = json.loads(runner.invoke(app, [*words, "--json"]).stdout)
         assert len(document["changed"]) == 2
 

@@ -273,14 +273,14 @@ class TestFacts:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ('["x"]\nlicense = "mit"', "Did you mean 'license'"),
+            ('["x"]\nlicence = "mit"', "Did you mean 'license'"),
             ('["x"]\nopen = "yes"', "true or false"),
             ('["x"]\nparameters = "7B"', "a number"),
             ('["x"]\nparameters = true', "a number"),
-            ('["x"]\nparameters = inf', "how many"),
-            ('["x"]\nparameters = nan', "how many"),
-            ('["x"]\nparameters = -1', "how many"),
-            ("x = 3", "no table"),
+            ('["x"]\nparameters = inf', "positive count"),
+            ('["x"]\nparameters = nan', "positive count"),
+            ('["x"]\nparameters = -1', "positive count"),
+            ("x = 3", "not a table"),
             ("[", "cannot be read"),
         ],
     )

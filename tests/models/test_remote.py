@@ -466,7 +466,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("code", [401, 403, 404])
     def test_what_is_hopeless_stops_at_once(self, code):
-        told = pytest.raises(Stopped, match=f"{code} no way.* (OPENAI_API_KEY|'any' a model)")
+        told = pytest.raises(Stopped, match=f"{code} no way.* (OPENAI_API_KEY|the model 'any')")
         with Server(faults=lambda _: fault.status(code, "no way")) as server, told:
             answers(model_at(server), *[question(f"{i}?") for i in range(40)])
         assert len(server.asked) <= 2 * 16
@@ -625,7 +625,7 @@ class TestNames:
         monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1234\n")
         MODELS.make("openai:x").check()  # a line break at its end is none of it
         monkeypatch.setenv("OPENAI_API_KEY", "plantéd\nkey-1234")
-        with pytest.raises(ModelError, match="OPENAI_API_KEY holds characters that no key has"):
+        with pytest.raises(ModelError, match="OPENAI_API_KEY contains characters that no key has"):
             MODELS.make("openai:x").check()
 
     def test_a_package_that_is_not_there(self, monkeypatch, workspace):
@@ -647,14 +647,14 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("openai:", "names no model"),
+            ("openai:", "needs a model"),
             (
                 "openai:x?base_url=localhost:8000/v1",
                 "base_url=localhost:8000/v1 is not allowed.*http://HOST/PATH",
             ),
             ("openai:x?base_url=ftp://localhost/v1", "http://HOST/PATH"),
             ("openai:x?base_url=http://me:hunter2@localhost/v1", "api_key_env"),
-            ("openai:x?base_url=http://[::1/v1", "not an address"),
+            ("openai:x?base_url=http://[::1/v1", "not a URL"),
             ("openai:x?extra=[1]", "a JSON object"),
             ('openai:x?extra={"key": "sk-planted-0000000000000000"}', "looks like a key"),
             ("endpoint:http://x/y?query=api_key=planted1", "looks like a key"),
@@ -664,12 +664,12 @@ class TestNames:
             ("openai:x?extra={", "a JSON object"),
             ("openai:x?max_tokens=0", "1 or more"),
             ("openai:x?timeout=0", "timeout=0 is not allowed"),
-            ("openai:x?price_in=1", "go together"),
+            ("openai:x?price_in=1", "set together"),
             ("openai:x?price_in=-1&price_out=1", "0 or more"),
             ("openai:x?api_key_env=sk-planted-0000000000000000", "NAME of an environment variable"),
             ("endpoint:nowhere", "http://HOST/PATH"),
             ("endpoint:http://x/y?labels=[", "JMESPath"),
-            ("endpoint:http://x/y?body={}", "it must hold"),
+            ("endpoint:http://x/y?body={}", "it must contain"),
             ("endpoint:http://x/y?body={", "allowed: JSON"),
         ],
     )
@@ -680,7 +680,7 @@ class TestNames:
         assert "planted" not in str(found.value)
 
     def test_what_it_cannot_do_is_refused_with_a_way_out(self, workspace):
-        with Server() as server, pytest.raises(Unsupported, match="can answer: binary.*vllm:NAME"):
+        with Server() as server, pytest.raises(Unsupported, match="supports: binary.*vllm:NAME"):
             Plan(models=[f"openai:x?base_url={server.url}"], data=["chart:shapes?n=3"], protocols=["rank"])
 
 
@@ -729,7 +729,7 @@ class TestScores:
         assert found.metrics.outcomes["unparsed"] == 2
 
     def test_a_server_that_gives_none_stops_the_run_with_advice(self, workspace):
-        told = pytest.raises(Stopped, match="no prompt_logprobs, which vLLM does.*closed-set")
+        told = pytest.raises(Stopped, match="no prompt_logprobs, as vLLM does.*closed-set")
         with Server() as server, told:
             snellen.run(model=f"vllm:x?base_url={server.url}", data="chart:shapes?n=40", protocol="rank")
 
@@ -818,7 +818,7 @@ class TestScores:
         with Server(answer) as server:
             found = snellen.run(model=f"endpoint:{server.url}", data="chart:shapes?n=6", protocol="rank")
         assert found.metrics.outcomes["ok"] == found.metrics.outcomes["error"] == 3
-        assert found.first_error() == "the model gave a score that is no number"
+        assert found.first_error() == "the model returned a score that is not a number"
 
 
 class TestEndpoint:

@@ -65,7 +65,7 @@ def test_names_and_several():
     [
         ("[64, 48, 320, 240]", "unit", "outside 0 to 1"),
         ("[64, 48, 320, 900]", "pixels", "outside 640 x 480"),
-        ("[0.5, 0.2, 0.1, 0.6]", "unit", "wrong way round"),
+        ("[0.5, 0.2, 0.1, 0.6]", "unit", "swapped corners"),
         ("[1, 2, 3]", "thousand", "a box of 3 numbers"),
         ("There is no cat.", "thousand", "names no box"),
         ("", "unit", "empty answer"),

@@ -303,8 +303,8 @@ def test_a_data_set_without_class_names_is_refused(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ClosedSet(prompt="Which one?"), "must hold {names}"),
-        (lambda: Binary(prompt="Is it?"), "must hold {name}"),
+        (lambda: ClosedSet(prompt="Which one?"), "must contain {names}"),
+        (lambda: Binary(prompt="Is it?"), "must contain {name}"),
         (lambda: ClosedSet(rounds=0), "1 or more"),
         (lambda: Binary(request_batch=-1), "1 or more"),
         (lambda: OpenWorld(max_tokens=0), "1 or more"),

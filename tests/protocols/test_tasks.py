@@ -127,9 +127,9 @@ class TestMultipleChoice:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"score": "texts", "circular": True}, "no order of options"),
-            ({"score": "letters", "cot": True}, "nothing is written"),
-            ({"prompt": "Which?"}, "must hold {question}"),
+            ({"score": "texts", "circular": True}, "options have no order"),
+            ({"score": "letters", "cot": True}, "nothing is generated"),
+            ({"prompt": "Which?"}, "must contain {question}"),
             ({"max_tokens": 0}, "1 or more"),
         ],
     )
@@ -434,11 +434,11 @@ def test_captions_that_are_cut_off_are_kept_and_told():
 def test_a_number_of_words_is_asked_for():
     _, (request,) = converse(Caption(words=40).examine(sample(())), lambda r: "x")
     assert text_of(request) == "Describe this image in about 40 words."
-    with pytest.raises(BadOption, match="say how many"):
+    with pytest.raises(BadOption, match="set the number"):
         Caption(prompt="In {words} words.")
     with pytest.raises(BadOption, match="similarity, overlap"):
         Caption(metrics=("bleu",))
-    with pytest.raises(BadOption, match="nothing would be scored"):
+    with pytest.raises(BadOption, match="there would be no score"):
         Caption(metrics=())
 
 
@@ -583,9 +583,9 @@ class TestRows:
         ("row", "options", "message"),
         [
             ({"question": None}, "reference=r", "line 2: question: the question is empty"),
-            ({"question": "?", "options": {"A": "red"}}, CHOICES, "line 2: options: a text is expected"),
-            ({"question": "?", "options": ["x"] * 40}, CHOICES, "line 2: 40 options; at most 26"),
-            ({"question": "?", "box": [1, 2, 3]}, "box=box", r"line 2: box=\[1, 2, 3\] is no box"),
+            ({"question": "?", "options": {"A": "red"}}, CHOICES, "line 2: options: expected a text"),
+            ({"question": "?", "options": ["x"] * 40}, CHOICES, "line 2: 40 options, but there are only 26"),
+            ({"question": "?", "box": [1, 2, 3]}, "box=box", r"line 2: box=\[1, 2, 3\] is not a box"),
             ({"question": "?", "box": [10, 10, -5, 5]}, "box=box", "line 2: box=.*has no area"),
             ({"question": "?", "box": [float("nan"), 1, 2, 3]}, "box=box", "line 2: box=.*has no area"),
         ],
@@ -613,7 +613,7 @@ class TestRows:
         told = capsys.readouterr()
         assert "of 1" in told.out
         assert "1 of 2 samples of" in told.err
-        assert "no truth that can be read" in told.err
+        assert "no usable reference answer" in told.err
 
     def test_nothing_is_not_a_reference(self, tmp_path, workspace):
         name = table(

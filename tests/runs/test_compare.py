@@ -234,11 +234,11 @@ class TestRuns:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            ({"protocol": "closed-set?rounds=2"}, r"asked differently \(rounds\).*--across"),
-            ({"protocol": "closed-set?rounds=1", "seed": 4}, r"asked differently \(seed\)"),
-            ({"data": "chart:shapes?n=112&size=48"}, "another image or truth"),
+            ({"protocol": "closed-set?rounds=2"}, r"different prompts or options \(rounds\).*--across"),
+            ({"protocol": "closed-set?rounds=1", "seed": 4}, r"different prompts or options \(seed\)"),
+            ({"data": "chart:shapes?n=112&size=48"}, "different image or label"),
             ({"data": "chart:shapes?n=112&size=32&seed=5"}, "share no samples"),
-            ({"classes": ("star", "key", "cup")}, "offered other class names"),
+            ({"classes": ("star", "key", "cup")}, "different candidate class names"),
         ],
     )
     def test_what_does_not_match_is_refused(self, workspace, truths, more, message):
@@ -253,7 +253,7 @@ class TestRuns:
         real = type(runs[0]).outcomes.fget
         monkeypatch.setattr(type(runs[0]), "outcomes", property(lambda self: real(self).assign(label=None)))
         assert rank_runs(runs) == {}
-        with pytest.raises(UsageError, match="without a truth"):
+        with pytest.raises(UsageError, match="without a label"):
             compare(runs)
 
     def test_one_run_is_no_comparison(self, workspace, truths):

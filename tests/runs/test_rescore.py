@@ -76,7 +76,7 @@ class TestRescore:
         found = self.examine(babble)
         store = Store()
         before = [row["id"] for row in store.list_runs()]
-        with pytest.raises(BadOption, match="was never asked 'What is it\\?'"):
+        with pytest.raises(BadOption, match="no stored answer to 'What is it\\?'"):
             rescore(store, found.id, {"prompt": "What is it?"})
         assert [row["id"] for row in store.list_runs()] == before
         with pytest.raises(BadOption, match="no option 'rounds'"):

@@ -127,7 +127,7 @@ class TestFiles:
                 "title: x\nsource: y\nmodels: []\nparts: [{name: a, data: [b]}]\nclaims: [{text: t}]",
                 "line 5: claims.*lower and higher",
             ),
-            ("title: [", "no suite can be read"),
+            ("title: [", "cannot be read as a suite"),
             (
                 "title: x\nsource: y\nmodels: pico:clip\nparts: [{name: a, data: [b]}]",
                 "line 3: models: .*tuple.*found 'pico:clip'",
@@ -217,7 +217,7 @@ def test_what_failed_is_told(workspace, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "4 of 4 samples of" in told
     assert "the card fell off the bus" in told
-    assert "start the same command again" in told
+    assert "rerun the same command" in told
 
 
 def test_the_classification_study_on_a_tiny_copy(workspace, copies, monkeypatch, capsys):
@@ -476,7 +476,7 @@ def test_parts_without_their_data_are_told_and_the_others_go_on(workspace, copie
     document = json.loads(captured.out)
     assert [row["part"] for row in document["runs"]] == ["mmstar"]
     assert len(document["left_out"]) == 7
-    assert "left out: mmbench, pico:llava: hub:lmms-lab/MMBench cannot be loaded" in captured.err
+    assert "skipped: mmbench, pico:llava: hub:lmms-lab/MMBench cannot be loaded" in captured.err
 
 
 def test_a_data_set_that_is_missing_takes_no_other_along(workspace, copies):

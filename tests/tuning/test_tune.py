@@ -157,11 +157,14 @@ class TestConversations:
         ("row", "said"),
         [
             ({"text": "x"}, "neither messages nor conversations"),
-            ({"messages": [{"role": "user", "content": "x"}]}, "do not take turns"),
+            ({"messages": [{"role": "user", "content": "x"}]}, "must alternate"),
             ({"messages": [{"role": "ghost", "content": "x"}]}, "a role and a content"),
             ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a text or an image"),
-            ({"messages": [{"role": "user", "content": "<image>"}]}, "more places for images"),
-            ({"messages": [{"role": "assistant", "content": "x"}], "images": ["a.png"]}, "nobody asks"),
+            ({"messages": [{"role": "user", "content": "<image>"}]}, "more image positions"),
+            (
+                {"messages": [{"role": "assistant", "content": "x"}], "images": ["a.png"]},
+                "there is no question",
+            ),
             ({"messages": []}, "neither messages"),
         ],
     )
@@ -985,7 +988,10 @@ class TestCommand:
             (["pico:llava", "--data", "folder:{photos}", "-o", "{tmp}/o"], "--hold-out 0.2"),
             (["pico:llava", "--data", "jsonl:{tmp}/x.jsonl", "-o", "{tmp}/o"], "no such file"),
             (["pico:llava", "--data", "folder:{one}", "-o", "{tmp}/o", "--hold-out", "0.5"], "at least two"),
-            (["pico:llava", "--data", "folder:{bad}", "-o", "{tmp}/o", "--hold-out", "0.5"], "not an image"),
+            (
+                ["pico:llava", "--data", "folder:{bad}", "-o", "{tmp}/o", "--hold-out", "0.5"],
+                "not a readable image",
+            ),
             (["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "-T", "steps=3"], "no such option"),
             (["pico:llava", "--data", "chart:shapes", "-o", "{tmp}/o", "--push-to-hub", "x"], "ORG/NAME"),
             (

@@ -113,7 +113,7 @@ class Watched:
         dialog.dismiss()
 
     def close(self) -> None:
-        """Nothing was asked of other hosts, and nothing went wrong."""
+        """Nothing was sent of other hosts, and nothing went wrong."""
         self.context.close()
         assert self.elsewhere == []
         assert self.said == []

@@ -120,14 +120,14 @@ class TestPages:
             ("/runs/nobody", 404, "No run"),
             ("/?size=huge", 400, "allowed: <4B"),
             ("/runs/{run}?outcome=lucky", 400, "allowed: ok"),
-            ("/runs/{run}?mood=good", 400, "no filter"),
+            ("/runs/{run}?mood=good", 400, "Unknown filter"),
             ("/runs/{run}/samples/9999", 404, "no sample at position"),
             ("/runs/{run}/samples/x", 400, "position"),
             ("/runs/{run}/samples/0/images/..%2F..%2Fetc", 404, "no such page"),
             ("/previews/../../../etc/passwd", 404, "no such page"),
             ("/previews/zz", 404, "no such page"),
-            ("/compare?run={run}", 400, "choose two"),
-            ("/heatmap", 400, "choose 1 to"),
+            ("/compare?run={run}", 400, "Select two"),
+            ("/heatmap", 400, "Select 1 to"),
             ("/leaderboard.xlsx", 400, "allowed: csv"),
             ("/arena", 400, "snellen arena --model"),
             ("/ranking?style=2", 400, "allowed: 1"),
@@ -356,7 +356,7 @@ class TestPages:
     def test_an_empty_workspace(self, store):
         with served(AppState(store, Policy())) as address, browser(address) as client:
             assert "snellen demo" in client.get("/").text
-            assert "no votes yet" in client.get("/ranking").text
+            assert "No votes yet" in client.get("/ranking").text
 
 
 class TestSafety:
@@ -579,7 +579,7 @@ class TestSafety:
             seen = [client.post("/arena") for _ in range(5)]
             assert [reply.status_code for reply in seen][-1] == 429
             assert int(seen[-1].headers["retry-after"]) >= 1
-            assert "Wait" in seen[-1].text
+            assert "Retry in" in seen[-1].text
 
     def test_a_port_that_is_taken(self):
         with socket.socket() as other:
@@ -645,9 +645,9 @@ class TestUploads:
             + chunk(b"IDAT", zlib.compress(b"\0" * 100))
             + chunk(b"IEND", b"")
         )
-        with pytest.raises(ImageError, match="at most"):
+        with pytest.raises(ImageError, match="the limit is"):
             cleaned(bomb, "x")
-        with pytest.raises(ImageError, match="at most"):
+        with pytest.raises(ImageError, match="the limit is"):
             Uploads(tmp_path).keep(b"\0" * (MAX_UPLOAD + 1))
 
     def test_kept_under_the_hash(self, tmp_path):
@@ -702,7 +702,7 @@ class TestArena:
                 turns=(Turn(0, "?"),),
             )
         )
-        with pytest.raises(BadOption, match="only to be judged again"):
+        with pytest.raises(BadOption, match="takes no new questions"):
             live.arena.ask(replace(old, repeats="b"), "And now?")
 
     def test_upload_ask_vote_undo_reveal(self, live):
@@ -724,11 +724,11 @@ class TestArena:
             assert more.status_code == 200
             assert "<strong>3</strong>" in waited(client, path).text
             voted = client.post(f"{path}/votes", data={"choice": "left", "reason": ["right:missed"]})
-            assert "no votes yet" in client.get("/ranking").text  # which would give the names away
+            assert "No votes that count yet" in client.get("/ranking").text  # which would give the names away
             assert "Your vote: <strong>A is better</strong> (B missed)" in voted.text
             assert "secret" not in voted.text
             assert client.post(f"{path}/votes", data={"choice": "right"}).status_code == 409
-            assert "Who does better?" in client.post(f"{path}/undo").text
+            assert "Which answer is better?" in client.post(f"{path}/undo").text
             assert client.post(f"{path}/undo").status_code == 409
             assert client.post(f"{path}/votes", data={"choice": "tie"}).status_code == 200
             revealed = client.post(f"{path}/reveal").text
@@ -767,7 +767,7 @@ class TestArena:
             ({"question": "?", "image": "0" * 64}, None, "There is no image"),
             ({"question": "?", "image": "../../etc/passwd"}, None, "There is no image"),
             ({"question": "?", "image": "http://example.com/x.png"}, None, "There is no image"),
-            ({"question": "?"}, ("x.svg", b"<svg/>", "image/svg+xml"), "not an image"),
+            ({"question": "?"}, ("x.svg", b"<svg/>", "image/svg+xml"), "not a readable image"),
             ({"question": "?"}, ("x.png", b"", "image/png"), "empty"),
         ],
     )
@@ -809,11 +809,11 @@ class TestArena:
         with served(AppState(store, Policy(), arena)) as address, browser(address) as client:
             for _ in range(3):
                 battle = client.post("/arena")
-                assert "Who does better?" in battle.text
+                assert "Which answer is better?" in battle.text
                 client.post(f"{battle.url.path}/votes", data={"choice": "tie"})
-            assert "Nothing left to judge" in client.post("/arena").text
+            assert "Nothing left to vote on" in client.post("/arena").text
             with browser(address) as another:
-                assert "Who does better?" in another.post("/arena").text
+                assert "Which answer is better?" in another.post("/arena").text
 
     def test_fifty_voters_at_once_lose_and_double_nothing(self, postgres, monkeypatch, tmp_path):
         monkeypatch.setenv("SNELLEN_FILES", str(tmp_path / "files"))
@@ -879,7 +879,7 @@ class TestArena:
                 except httpx.TransportError:
                     assert process.poll() is None
                     time.sleep(0.1)
-            raise AssertionError("it does not answer")
+            raise AssertionError("it no longer responds")
 
         process = start()
         try:
@@ -890,7 +890,7 @@ class TestArena:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 process = start()
-                assert "Who does better?" in client.get(begun).text
+                assert "Which answer is better?" in client.get(begun).text
                 assert client.post(f"{begun}/votes", data={"choice": "right"}).status_code == 200
                 assert client.post(f"{voted}/votes", data={"choice": "right"}).status_code == 409
                 assert "Your vote" in client.get(voted).text
@@ -915,17 +915,17 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (["view"], "no workspace here"),
+            (["view"], "not a workspace"),
             (["arena"], "--model A --model B"),
             (["arena", "--model", "pico:llava"], "at least two models"),
             (["arena", "--model", "pico:llava", "--model", "pico:clip"], "--runs"),
-            (["arena", "--model", "pico:llava", "--runs", "x"], "one of the two"),
-            (["arena", "--runs", "x"], "no workspace here"),
+            (["arena", "--model", "pico:llava", "--runs", "x"], "needs either models"),
+            (["arena", "--runs", "x"], "not a workspace"),
             (
                 ["arena", "--model", "pico:llava", "--model", "pico:llava-skewed", "--disagreements-first"],
                 "--runs",
             ),
-            (["votes", "ranking"], "no workspace here"),
+            (["votes", "ranking"], "not a workspace"),
             (["votes", "import", "nothing.jsonl"], "cannot be read"),
         ],
     )
@@ -948,7 +948,7 @@ class TestCommands:
             vote_store.reveal(one.id, one.voter)
         code, out, _ = snellen("votes", "ranking")
         assert code == 0
-        assert "30 votes of 12 people" in out
+        assert "30 votes by 12 voters" in out
         document = json.loads(snellen("votes", "ranking", "--json")[1])
         assert document["ranking"]["votes"] == 30
         assert "Kendall" in out
@@ -956,7 +956,7 @@ class TestCommands:
         assert snellen("votes", "export", "-o", file)[0] == 0
         assert len(file.read_text().splitlines()) == 30
         code, out, err = snellen("votes", "export", "--format", "dpo", "--images", tmp_path / "images")
-        assert (out.count("\n"), "10 others are left out" in err) == (20, True)
+        assert (out.count("\n"), "10 others skipped" in err) == (20, True)
         assert all(Path(json.loads(line)["images"][0]).is_file() for line in out.splitlines())
         assert "0 new votes" in snellen("votes", "import", file)[2]  # one's own
         code, _, err = snellen("votes", "import", file, "--workspace", tmp_path / "other")
@@ -964,7 +964,7 @@ class TestCommands:
         assert snellen("votes", "ranking", "--style", "--workspace", tmp_path / "other")[0] == 0
 
     def test_no_votes(self, snellen, store):
-        assert "no votes yet" in snellen("votes", "ranking")[1]
+        assert "No votes yet" in snellen("votes", "ranking")[1]
 
 
 def test_the_database_may_be_named_apart(postgres, monkeypatch, tmp_path):

@@ -36,7 +36,7 @@ _HEDGE = re.compile(
 def features(text: str) -> tuple[float, float, float, float]:
     r"""Count words, list items, bold passages and hedging expressions of an answer.
 
-    >>> features("It **might** be:\\n- a cat\\n- a dog")
+    >>> features("It **might** be:\n- a cat\n- a dog")
     (9.0, 2.0, 1.0, 1.0)
     """
     return (

@@ -231,6 +231,7 @@ def export(
     workspace: Workspace = None,
 ) -> None:
     """Export runs: samples, tables with intervals, or the layouts of other tools."""
+    # Long for its options alone.
     from snellen.exchange.export import ENDINGS, write_text
     from snellen.runs.run import open_run
 

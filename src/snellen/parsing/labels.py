@@ -280,9 +280,7 @@ def parse_label(
 ) -> str | ParseFailure:
     """Return the one label that an answer names.
 
-    Case, punctuation, Markdown, quotes, articles, hyphens and underscores, Unicode forms and grammatical
-    number are
-    ignored.
+    Ignores case, punctuation, Markdown, quotes, articles, hyphens, Unicode forms, and grammatical number.
 
     Args:
         text: the answer.

@@ -64,7 +64,7 @@ class Uploads:
             StoreError: it cannot be written.
         """
         if len(data) > MAX_UPLOAD:
-            raise ImageError(f"{name}: {len(data):,} bytes; at most {MAX_UPLOAD:,} are accepted. Shrink it.")
+            raise ImageError(f"{name}: {len(data):,} bytes; the limit is {MAX_UPLOAD:,}. Shrink it.")
         with _DECODING:
             bare = cleaned(data, name)
         sha256 = hashlib.sha256(bare).hexdigest()
