@@ -163,7 +163,7 @@ class TestPlayground:
                 list(last.turns[-1].answers[0].watch())
                 play.ask(last, "more?")
             list(last.turns[-1].answers[0].watch())
-            with pytest.raises(BadOption, match="the limit is"):
+            with pytest.raises(BadOption, match="at most"):
                 play.ask(last, "more?")
         with pytest.raises(Unsupported):
             Playground([MODELS.make("pico:clip")], image_path=Uploads(tmp_path).path)

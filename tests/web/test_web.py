@@ -736,7 +736,7 @@ class TestArena:
             assert "secret-two" in revealed
             assert client.post(f"{path}/undo").status_code == 409
             ranking = client.get("/ranking").text
-            assert "1 votes of 1 person" in ranking
+            assert "1 votes by 1 voter" in ranking
             with browser(address) as stranger:
                 assert stranger.get(path).status_code == 404
                 assert stranger.get(f"{path}/images/1").status_code == 404
