@@ -23,6 +23,8 @@ from snellen.models.remote.openai import PROVIDERS
 from snellen.prompts import fill
 from snellen.protocols.base import PROTOCOLS, read_yes_no
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
