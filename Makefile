@@ -54,6 +54,7 @@ check: $(VENV)/.dev
 	@$(BIN)/mypy
 	@$(BIN)/mypy --config-file tests/mypy.ini tests
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/codespell src docs benchmarks *.md
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .

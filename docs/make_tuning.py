@@ -33,10 +33,10 @@ COLOR = "chart:shapes?ask=color&split=train&n=1680"
 RARE = sorted(counts(skewed=True), key=counts(skewed=True).__getitem__)[:10]
 WAYS: dict[str, tuple[str, dict[str, object]]] = {
     "lora": ("LoRA: open questions and lists of names", {}),
-    "open": ("LoRA: open questions alone", {"teach": "open"}),
-    "names": ("LoRA: lists of names alone", {"teach": "names"}),
-    "mix": ("LoRA: with colors, one for four", {"mix": (f"{COLOR}@0.25",)}),
-    "projector": ("the projector alone", {"recipe": "projector"}),
+    "open": ("LoRA: open questions only", {"teach": "open"}),
+    "names": ("LoRA: lists of names only", {"teach": "names"}),
+    "mix": ("LoRA: with color questions, one for four", {"mix": (f"{COLOR}@0.25",)}),
+    "projector": ("projector only", {"recipe": "projector"}),
     "decoder": ("projector and decoder", {"recipe": "decoder"}),
     "full": ("all weights", {"recipe": "full"}),
     "head": ("a classification head on frozen features", {"recipe": "head"}),
@@ -131,38 +131,38 @@ def main() -> None:
     text = f"""# Tuning: a report
 
 Written by `python docs/make_tuning.py` on {time.strftime("%Y-%m-%d")}: {platform.machine()}, one core, no GPU;
-the table below took {sum(seconds.values()) / 60:.0f} minutes beside other work, examinations included.
+the table below took {sum(seconds.values()) / 60:.0f} minutes on a busy machine, including evaluations.
 
-`pico:llava-skewed` was trained on 12,000 figures of 28 kinds, the commonest 100 times as often as the rarest. Here it is tuned on
+`pico:llava-skewed` was trained on 12,000 figures of 28 kinds, the most common 100 times as often as the rarest. Here it is tuned on
 60 drawn figures of each kind, in several ways, and tested on the same 560 others. The ten *rare* kinds are those that it had seen
-least in its first training ({", ".join(RARE)}): they are known beforehand and not chosen by any result. Differences are paired,
-with 95 % intervals; one seed each, so what differs between two ways by a few points may differ otherwise with another seed.
+least often in its first training ({", ".join(RARE)}): they were fixed in advance and not selected by any result. Differences are paired,
+with 95% intervals; one seed each, so that differences of a few points between recipes may change with another seed.
 
-| what learns | numbers | with names % | openly % | openly, rare kinds % | gain on rare kinds, points | color % | color, points |
+| recipe | parameters | with names % | open % | open, rare kinds % | gain on rare kinds, points | color % | color, points |
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-"With names" is `closed-set?rounds=1`, "openly" is `open-world`, "color" a question that none of them but one was taught.
-The head answers by `rank`, out of all 28 names, and nothing else.
+"With names" is `closed-set?rounds=1`, "open" is `open-world`, and "color" is a question that only one of them was trained on.
+The head supports only `rank`, out of all 28 names.
 
-![Loss and held-out accuracy by step, of the first way](images/tuning.png)
+![Loss and held-out accuracy by step, of the first recipe](images/tuning.png)
 
-CLIP (`pico:clip`, all weights) went from {told(before)} to {told(ranked)} % by `rank`: {gained(ranked, before)} points.
+CLIP (`pico:clip`, all weights) went from {told(before)} to {told(ranked)}% by `rank`: {gained(ranked, before)} points.
 
-## What the study claims, and what is seen here
+## Comparison with the study
 
-Zhang et al. (arXiv 2405.18415) find that a VLM that learns from classification data reaches the classifier, with either objective (the
-name as text, or a head), and that other abilities stay where other data is mixed in. Here the classifier (`pico:classifier`, `rank`) is right about
-{told(ask("pico:classifier", protocol="rank"))} %, of the rare kinds about {told(ask("pico:classifier", protocol="rank"), RARE)} %: the rows above
-stand beside that. Where an interval holds zero, these images do not tell. What the projector alone learns is paid for elsewhere: look at its colors.
+Zhang et al. (arXiv 2405.18415) find that a VLM trained on classification data reaches the classifier, with either objective (the
+name as text, or a head), and that other abilities are retained if other data is mixed in. Here the classifier (`pico:classifier`, `rank`) reaches
+{told(ask("pico:classifier", protocol="rank"))}%, on the rare kinds {told(ask("pico:classifier", protocol="rank"), RARE)}%: compare the rows above
+with that. If an interval contains zero, the difference is not significant. Training only the projector costs other abilities: see its colors.
 
 ## From parts
 
 `snellen build` joined the encoder of `pico:clip`, or none, with the decoder of `pico:llava` by an untrained projector; `--recipe two-stage`
-taught it with one color question for two of the others. Without a tower all of seeing has to be learned from these 1,680 pictures, which is
-what such models take millions for.
+trained it with one color question for two of the others. Without a tower, all vision has to be learned from these 1,680 pictures, for which
+such models need millions.
 
-| what is joined | openly, untrained % | openly % | with names % | color % |
+| parts | open, untrained % | open % | with names % | color % |
 |---|---|---|---|---|
 {chr(10).join(parts)}
 """

@@ -38,6 +38,6 @@ def served(site: AppState) -> Iterator[str]:
 def browser(address: str) -> httpx.Client:
     """A client that behaves as a browser does on the site's own pages."""
     headers = {"accept": "text/html", "origin": address, "sec-fetch-site": "same-origin"}
-    # Connections are given up before the server does (5 s), which on a busy machine meets a request on its way.
+    # Drop idle connections before the server does (after 5 s): on a busy machine, that meets a request.
     limits = httpx.Limits(keepalive_expiry=2)
     return httpx.Client(base_url=address, headers=headers, follow_redirects=True, timeout=60, limits=limits)

@@ -218,6 +218,7 @@ class TestRanking:
         assert found.standings[1].worst == 3
 
     @pytest.mark.parametrize(("wins", "losses"), [(3, 0), (8, 2), (5, 5), (12, 1), (60, 40), (90, 60)])
+    @pytest.mark.slow
     def test_two_models_are_parted_as_jeffreys_interval_parts_them(self, wins, losses):
         """Two models by one voter: the lower end of the share of wins is known in closed form."""
         rows = [Verdict("me", "A", "B", "left", wins), Verdict("me", "A", "B", "right", losses)]
@@ -227,6 +228,7 @@ class TestRanking:
         if abs(low - 0.5) > 0.02:
             assert parted == (low > 0.5)
 
+    @pytest.mark.slow
     def test_intervals_cover_the_truth(self):
         truth = [0.8, 0.3, -0.3, -0.8]
         covered = 0
@@ -237,6 +239,7 @@ class TestRanking:
                 covered += one.low <= true <= one.high
         assert 0.89 <= covered / 160 <= 1.0
 
+    @pytest.mark.slow
     def test_voters_not_votes_are_drawn_where_they_are_many(self):
         # Two camps that always say the same: 400 votes, but only 20 opinions.
         camps = [Verdict(f"v{k}", "A", "B", "left" if k < 12 else "right", 20) for k in range(20)]
@@ -252,6 +255,7 @@ class TestRanking:
         assert [s.model for s in found.standings] == ["A", "B", "C"]
         assert all(math.isfinite(s.rating) for s in found.standings)
 
+    @pytest.mark.slow
     def test_models_that_never_met_are_not_compared(self):
         rows = [Verdict("v", "A", "B", "left", 900), Verdict("v", "A", "B", "right", 100)]
         rows += [Verdict("v", "C", "D", "left", 500), Verdict("v", "C", "D", "right", 500)]

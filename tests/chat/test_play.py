@@ -240,6 +240,7 @@ class TestPages:
                     r"<script>alert|<img src=x|onerror=alert\(1\)>|javascript:alert", page
                 ), payload
 
+    @pytest.mark.slow
     def test_the_command(self, tmp_path):
         process = subprocess.Popen(
             [

@@ -340,6 +340,7 @@ def test_the_hub_out_of_reach(snellen):
     assert "hf download nobody/nothing" in err
 
 
+@pytest.mark.slow
 def test_json_is_all_there_is_on_standard_output(workspace):
     """In a process of its own: nothing that a library prints gets in between."""
     command = [sys.executable, "-m", "snellen.cli", *R, "--json"]
@@ -393,6 +394,7 @@ def test_model_text_is_data_in_the_terminal(snellen, tmp_path):
     assert "[red]cat[/red]" in snellen("show", "@last")[1]
 
 
+@pytest.mark.slow
 def test_demo(snellen, monkeypatch):
     monkeypatch.setattr(cli.evaluate, "DEMO_SAMPLES", 28)
     code, out, _ = snellen("demo", "--quiet")

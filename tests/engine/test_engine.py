@@ -557,6 +557,7 @@ class TestPlan:
         assert run(**kwargs, fresh=True).id != first.id
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     """A subprocess killed for good, again and again: what was committed is never asked again, and the
     predictions are those of an uninterrupted run."""
@@ -606,6 +607,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path):
     assert runs[0].metrics["accuracy"] == runs[1].metrics["accuracy"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_run():
     """Eight times as many samples, in processes of their own: a few megabytes more at the most."""
     script = ROOT / "benchmarks" / "memory.py"

@@ -348,7 +348,7 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
     with pytest.raises(StoreError, match="1 of 4 shards .* all nodes share"):
         run(**how, workspace=store, engine=Engine(replicas=1), sink=sink)
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="begun with --sink"):
+    with pytest.raises(UsageError, match="started with --sink"):
         run(**how, workspace=store)
     whole = runner.invoke(app, f"resume {found.id} --workspace {tmp_path}/ws".split())
     assert f"snellen resume {found.id} --engine ray" in str(whole.exception)
@@ -362,7 +362,7 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
     shutil.copy(first, folder / "copy.parquet")  # none of ours
     assert len(list(open_run(found.id, tmp_path / "ws").findings())) == 64
     first.unlink()
-    with pytest.raises(StoreError, match="1 of 4 shards .* not here, so nothing of it can be told"):
+    with pytest.raises(StoreError, match="1 of 4 shards .* not here, so the run cannot be read"):
         list(open_run(found.id, tmp_path / "ws").findings())
 
 
@@ -471,7 +471,7 @@ def test_refusals(tmp_path):
         run(model="openai:gpt-4o", **how, engine=TWO)
     with pytest.raises(Unsupported, match="needs a model name"):
         run(model=MODELS.make("pico:clip"), **how, engine=TWO)
-    with pytest.raises(BadOption, match="goes with --engine"):
+    with pytest.raises(BadOption, match="needs --engine"):
         run(model="pico:clip", **how, sink="parquet:here")
     with pytest.raises(BadOption, match="parquet:URL"):
         run(model="pico:clip", **how, engine=TWO, sink="csv:here")
@@ -484,11 +484,11 @@ def test_refusals(tmp_path):
     with pytest.raises(BadOption, match="0.5"):
         Engine(gpus=-1)
     words = "run --model pico:llava --data chart:shapes --replicas 2".split()
-    assert "go with --engine" in str(runner.invoke(app, words).exception)
+    assert "need --engine" in str(runner.invoke(app, words).exception)
     executor = RayExecutor(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
     assert executor._count({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
     executor._engine.alone = True
-    with pytest.raises(BadOption, match="9 replicas are asked for; 4 cores"):
+    with pytest.raises(BadOption, match="9 replicas requested, but 4 cores"):
         executor._count({"num_cpus": 1, "num_gpus": 0})
     with pytest.raises(BadOption, match=r"0 GPUs are there, which is room for 0 of 0.5 GPUs"):
         executor._count({"num_cpus": 1, "num_gpus": 0.5})

@@ -144,7 +144,7 @@ def test_interrupted_it_ends_what_is_under_way_and_says_how_to_go_on(tmp_path):
             until(lambda: len(server.asked) > 20)
             process.send_signal(signal.SIGINT)
             message = ""
-            while "requests under way" not in message:
+            while "requests in flight" not in message:
                 line = process.stderr.readline()
                 assert line, message
                 message += line
@@ -153,8 +153,8 @@ def test_interrupted_it_ends_what_is_under_way_and_says_how_to_go_on(tmp_path):
         assert process.returncode == 130
         received = set(questions(server))
         assert remembered(workspace) == received  # what was under way was paid for, and is kept
-        assert re.search(r"waiting for \d+ requests under way", message)
-        words = re.search(r"Go on: snellen (resume .*)", message)[1].split()
+        assert re.search(r"waiting for \d+ requests in flight", message)
+        words = re.search(r"Resume this run with: snellen (resume .*)", message)[1].split()
         already = len(server.asked)
         done = subprocess.run(
             [sys.executable, "-m", "snellen.cli", *words, "--json"],
@@ -363,7 +363,7 @@ class TestDatabases:
                 timeout=120,
             )
             assert done.returncode == 1, done.stderr
-            assert "the workspace's database refused" in done.stderr
+            assert "the workspace's database reported an error" in done.stderr
             assert "Traceback" not in done.stderr
             before, already = remembered(workspace), len(server.asked)
             assert before
@@ -495,8 +495,7 @@ class TestStops:
         assert len(list((tmp_path / "out").glob("results_*.json"))) == 2
         assert "budget is used up" in err
         assert (
-            f"Rerun the same command with all of it. Go on: snellen resume {second['id']} --max-cost 9.0"
-            in err
+            f"to resume all runs. Resume this run with: snellen resume {second['id']} --max-cost 9.0" in err
         )
 
     def test_after_a_fresh_run_only_resuming_is_named(self, workspace, capsys, monkeypatch):
@@ -768,7 +767,7 @@ class TestSecrets:
 
     def test_redirections_are_not_followed(self, workspace):
         with Server() as elsewhere, Server(faults=lambda _: redirect(elsewhere.url)) as server:
-            with pytest.raises(Stopped, match="points to http://127.0.0.1"):
+            with pytest.raises(Stopped, match="redirects to http://127.0.0.1"):
                 examine(server)
             assert elsewhere.asked == []
 

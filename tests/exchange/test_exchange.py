@@ -61,6 +61,7 @@ def runs(tmp_path_factory, minilm) -> dict[str, Run]:
 
 
 @pytest.mark.parametrize("name", ["closed", "rank", "color", "caption", "odd"])
+@pytest.mark.slow
 class TestWritten:
     def test_for_the_harness(self, runs, name, tmp_path):
         """lm-evaluation-harness prints our figures; a recount of the samples gives them."""

@@ -91,6 +91,7 @@ def simulate(threshold, slope, guess, lapse, levels, n, rng, rising=True):
     ]
 
 
+@pytest.mark.slow
 class TestCurve:
     LEVELS: ClassVar[list[float]] = [round(0.8 * 10 ** (-0.2 * i), 4) for i in range(8)]
 
@@ -159,6 +160,7 @@ class TestCurve:
             fit([CurvePoint(0, 1, 2), CurvePoint(1, 1, 2)], 0.5)
 
 
+@pytest.mark.slow
 def test_eyes_of_known_acuity_get_their_card(workspace):
     """A model that sees letters of 0.15 and higher, and guesses below."""
 
@@ -175,6 +177,7 @@ def test_eyes_of_known_acuity_get_their_card(workspace):
     assert reading.as_dict()["accuracy"]["value"] > 0.4
 
 
+@pytest.mark.slow
 def test_the_built_in_models_have_cards(workspace, tmp_path, monkeypatch, capsys):
     card = tmp_path / "card.svg"
     charts = ["--chart", "chart:contrast?optotype=shapes", "--chart", "chart:acuity"]

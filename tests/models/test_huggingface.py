@@ -197,7 +197,7 @@ def test_requests_without_an_image_and_with_two(model):
     assert together[1].outcome is not Outcome.ERROR
     assert (together[2].outcome is Outcome.ERROR) == (kind in ONE_IMAGE)
     if kind in ONE_IMAGE:
-        assert "takes one" in together[2].reason
+        assert "accepts only one" in together[2].reason
 
 
 def test_the_order_of_images_counts(scorer):
@@ -318,7 +318,7 @@ class TestCheckpoint:
             MODELS.make(f"hf:{path}")
 
     def test_what_is_no_checkpoint(self, tmp_path):
-        with pytest.raises(ModelError, match="without config.json"):
+        with pytest.raises(ModelError, match="no config.json"):
             MODELS.make(f"hf:{tmp_path}")
         (tmp_path / "config.json").write_text('{"model_type": "llava"}')
         with pytest.raises(ModelError, match="cannot load its model"):
@@ -329,7 +329,7 @@ class TestCheckpoint:
         with pytest.raises(BadOption, match="device='cpux'"):
             MODELS.make(f"hf:{folder}?device=cpux")
         if not torch.cuda.is_available():
-            with pytest.raises(BadOption, match="no GPU"):
+            with pytest.raises(BadOption, match="no usable GPU"):
                 MODELS.make(f"hf:{folder}?device=cuda")
 
     def test_layers_spread_by_accelerate(self, tmp_path):
@@ -342,7 +342,7 @@ class TestCheckpoint:
         assert spread.identity() == whole.identity()
         told = [[reply.text for reply in answers(model, questions()[:2], 2)] for model in (spread, whole)]
         assert told[0] == told[1]
-        with pytest.raises(BadOption, match="do not go together"):
+        with pytest.raises(BadOption, match="cannot be used together"):
             MODELS.make(f"hf:{folder}?device_map=auto&device=cpu")
 
         class Auto:

@@ -338,7 +338,7 @@ class TestSelfCheck:
         monkeypatch.setattr(Prefix, "attention", "flash_attention_2")
         model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
         assert model.sharing.way is Strategy.ROWS
-        assert "takes no mask" in str(model.sharing.findings)
+        assert "does not support this kind of mask" in str(model.sharing.findings)
 
     def test_a_processor_that_joins_text_and_image_is_run_for_each_prompt(self, tmp_path, monkeypatch):
         """Tokens that cannot be put together are not: the forward pass is shared all the same."""
@@ -642,5 +642,5 @@ def test_the_line_that_says_which_is_printed(workspace, capsys):
             models=[pico("auto")], data=["chart:shapes"], protocols=["closed-set"], filters=Filters(limit=4)
         ).run(watch)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "pico, prefix auto: each image is looked at once, its questions packed behind it"
+    assert lines[0] == "pico, prefix auto: each image is encoded once, with its questions packed behind it"
     assert not logging.getLogger("snellen").handlers

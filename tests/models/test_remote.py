@@ -409,6 +409,7 @@ class TestFaults:
             replies = answers(model, *[question(f"{i}?") for i in range(20)])
         assert {reply.outcome for reply in replies} == {Outcome.OK}
 
+    @pytest.mark.slow
     def test_waiting_for_a_turn_is_not_counted_as_time_to_answer(self):
         """A second try that must wait its turn still has its time."""
         with Server(faults=[fault.status(500)]) as server:
@@ -488,6 +489,7 @@ class TestFaults:
 
     @given(st.lists(st.sampled_from([*MENDED, *FINAL, "fine"]), min_size=1, max_size=6))
     @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.slow
     def test_whatever_comes_every_request_gets_an_outcome(self, names):
         table = {**{k: v[0] for k, v in (MENDED | FINAL).items()}, "fine": None}
         quick = [name for name in names if name not in ("hang", "slow drip", "a flood")]
@@ -734,6 +736,7 @@ class TestScores:
             snellen.run(model=f"vllm:x?base_url={server.url}", data="chart:shapes?n=40", protocol="rank")
 
     @pytest.mark.parametrize("prefix", ["", "The photo features a"])
+    @pytest.mark.slow
     def test_likelihoods_over_http_are_those_in_process(self, workspace, prefix):
         """The server's side is transformers' own forward pass over the prompt that its template renders."""
         import torch

@@ -30,6 +30,7 @@ def simulate(rng, p: float, clusters: int, size: int, spread: float) -> np.ndarr
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize(("clusters", "size", "spread"), [(100, 1, 0), (60, 4, 0), (80, 4, 3), (150, 2, 1)])
+@pytest.mark.slow
 def test_intervals_cover_what_they_promise(p, clusters, size, spread):
     """95 +- 1 % of simulated data sets (n >= 100, at least 40 clusters), give or take the simulation's
     own error; an interval that ignores clusters fails where they matter."""
@@ -48,6 +49,7 @@ def test_intervals_cover_what_they_promise(p, clusters, size, spread):
 
 
 @pytest.mark.parametrize("p", [0.3, 0.5, 0.8])
+@pytest.mark.slow
 def test_differences_cover_what_they_promise(p):
     rng = np.random.default_rng(3)
     hits = 0
@@ -261,6 +263,7 @@ class TestRuns:
             compare([examine(seeing(0.9, "a"))])
 
 
+@pytest.mark.slow
 def test_the_command_line(workspace, monkeypatch, capsys):
     from snellen import cli
 

@@ -142,7 +142,7 @@ def test_it_can_be_examined_and_learns(tmp_path):
     ("words", "error", "said"),
     [
         ({"language": "hf:{parts}/tied", "vision": "hf:{parts}/bert"}, Unsupported, "patch_size"),
-        ({"language": "hf:{parts}/bert", "vision": "hf:{parts}/siglip"}, Unsupported, "Llama's kind"),
+        ({"language": "hf:{parts}/bert", "vision": "hf:{parts}/siglip"}, Unsupported, "similar to Llama"),
         ({"language": "hf:{parts}/tied", "vision": "hf:{parts}/nothing"}, ModelError, "no such"),
         ({"language": "hf:{parts}/tied", "image_size": 100, "patch": 16}, BadOption, "divide"),
         ({"language": "hf:{parts}/tied", "vision": "hf:{parts}/siglip", "layer": 9}, BadOption, "2 layers"),

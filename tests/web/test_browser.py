@@ -170,16 +170,16 @@ def test_a_click_on_a_heading_sorts(page):
 def test_from_a_cell_to_its_samples_to_one_of_them(page, store):
     one = run_of(store, "llava-skewed-closed")
     page.goto(f"/runs/{one.id}")
-    link = page.locator("table.matrix td a[aria-label*=' taken for ']").filter(has_text="1").last
+    link = page.locator("table.matrix td a[aria-label*=' predicted as ']").filter(has_text="1").last
     words = link.get_attribute("aria-label")
     count, _, rest = words.partition(" of ")
-    truth, _, said = rest.partition(" taken for ")
+    truth, _, said = rest.partition(" predicted as ")
     link.click()
     cards = page.locator("#samples ~ .gallery .card")
     expect(cards).to_have_count(int(count))
     for text in cards.all_inner_texts():
-        assert f"truth: {truth}" in text
-        assert f"says: {said}" in text
+        assert f"label: {truth}" in text
+        assert f"prediction: {said}" in text
     cards.first.get_by_role("link").last.click()
     expect(page.get_by_text("Prompts and answers")).to_be_visible()
     picture = page.locator(".picture img").first
@@ -197,9 +197,9 @@ def test_two_runs_side_by_side(page, store):
     page.goto("/?by=data")
     compare = page.get_by_role("button", name="Compare two")
     expect(compare).to_be_disabled()
-    page.get_by_role("checkbox", name="choose pico:llava, closed-set?rounds=2").check()
+    page.get_by_role("checkbox", name="select pico:llava, closed-set?rounds=2").check()
     expect(compare).to_be_disabled()
-    page.get_by_role("checkbox", name="choose pico:llava-skewed, closed-set?rounds=2").check()
+    page.get_by_role("checkbox", name="select pico:llava-skewed, closed-set?rounds=2").check()
     compare.click()
     expect(page.locator("main")).to_contain_text("points")
     frames = [
@@ -228,9 +228,9 @@ def test_upload_vote_reveal_ranking(page, tmp_path: Path):
     page.get_by_role("group", name="What was wrong with B").get_by_label("missed").check()
     page.get_by_role("button", name="A is better").click()
     page.wait_for_selector("text=(B missed)")
-    page.get_by_role("button", name="Take the vote back").click()
+    page.get_by_role("button", name="Undo the vote").click()
     page.get_by_role("button", name="A tie").click()
-    page.get_by_role("button", name="Show the names").click()
+    page.get_by_role("button", name="Reveal the names").click()
     page.wait_for_selector(".names")
     told = page.locator(".names").inner_text()
     assert "pico:llava" in told
@@ -242,7 +242,7 @@ def test_upload_vote_reveal_ranking(page, tmp_path: Path):
 def test_by_keyboard_alone(page):
     page.goto("/")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.goto("/arena")
 
     def reach(name: str) -> None:
@@ -252,7 +252,7 @@ def test_by_keyboard_alone(page):
                 return
         raise AssertionError(f"{name} cannot be reached")
 
-    reach("Take a random image")
+    reach("Draw a random image")
     page.keyboard.press("Enter")
     page.wait_for_url("**image=**")
     expect(page.get_by_role("textbox", name="Question")).to_be_focused()
@@ -278,10 +278,10 @@ def test_by_keyboard_alone(page):
 
 def test_more_than_one_question(page):
     page.goto("/arena")
-    page.get_by_role("button", name="Take a random image").click()
+    page.get_by_role("button", name="Draw a random image").click()
     page.get_by_role("button", name="Ask both").click()
     page.wait_for_selector(".votes")
-    page.get_by_text("Ask both something more").click()
+    page.get_by_text("Ask a follow-up question").click()
     page.get_by_role("textbox", name="Question").fill("Describe the image.")
     page.get_by_role("button", name="Ask both").click()
     page.wait_for_selector(".votes")
@@ -292,11 +292,11 @@ def test_without_scripts(chromium, address):
     one = Watched(chromium, address, java_script_enabled=False)
     page = one.page
     page.goto("/arena")
-    page.get_by_role("button", name="Take a random image").click()
+    page.get_by_role("button", name="Draw a random image").click()
     page.get_by_role("button", name="Ask both").click()
     page.wait_for_selector(".votes", timeout=20_000)  # the page loads itself again
     page.get_by_role("button", name="B is better").click()
-    page.get_by_role("button", name="Show the names").click()
+    page.get_by_role("button", name="Reveal the names").click()
     page.wait_for_selector(".names")
     page.goto("/?by=data")
     expect(page.get_by_role("button", name="Compare two")).to_be_enabled()
@@ -322,7 +322,7 @@ def test_accessible_in_every_light_and_width(chromium, address, every, scheme, w
     page = watched.page
     pages = [*every]
     page.goto("/arena")
-    page.get_by_role("button", name="Take a random image").click()
+    page.get_by_role("button", name="Draw a random image").click()
     page.wait_for_url("**image=**")
     pages.append(page.url.removeprefix(address))
     page.get_by_role("button", name="Ask both").click()

@@ -9,7 +9,7 @@ from snellen.runs.run import Run
 
 __all__ = ["latex", "markdown"]
 
-HEADINGS = ("model", "data", "protocol", "score", "value", "95 %", "samples", "unread")
+HEADINGS = ("model", "data", "protocol", "score", "value", "95%", "samples", "unread")
 #: LaTeX's special characters.
 ESCAPES = {
     "\\": r"\textbackslash{}",

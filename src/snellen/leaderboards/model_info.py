@@ -1,4 +1,4 @@
-"""Facts about models besides their scores: size, license, openness, architecture.
+"""Facts about models other than scores: size, license, openness, architecture.
 
 Sources, in order: the user's ``models.toml``, the run's manifest, the checkpoint's ``config.json`` and card
 (``README.md``) if they are on this machine, and the name. Nothing is fetched.

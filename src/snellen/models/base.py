@@ -126,7 +126,7 @@ class Model(ABC):
         return response
 
     def context(self, request: Request) -> Mapping[str, Any]:
-        """Return whatever can change the answer besides the request and the identity, as JSON."""
+        """Return whatever can change the answer in addition to the request and the identity, as JSON."""
         return {}
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:

@@ -136,7 +136,7 @@ class Protocol(ABC):
         return self
 
     def prepare(self) -> None:
-        """Load everything needed besides the model, before the evaluation starts.
+        """Load everything needed in addition to the model, before the evaluation starts.
 
         Raises:
             UsageError: something is missing.

@@ -220,7 +220,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     table = Table(header_style="bold", title=names.replace("_", " "), title_justify="left")
     for heading in ("first", "second", "difference (points)", "only first / second better", "p", "verdict"):
         words = heading in ("first", "second", "verdict")
-        # Runs are told apart by the ends of their ids.
+        # Runs are distinguished by the ends of their ids.
         folds: Literal["fold", "ellipsis"] = "fold" if heading in ("first", "second") else "ellipsis"
         table.add_column(heading, justify="left" if words else "right", overflow=folds)
     for comparison in comparisons:
@@ -269,7 +269,7 @@ def disagreement_tables(comparison: Comparison, most: int = 10) -> list[Table]:
             classes.add_row(escape(name), f"{100 * difference:+.1f}", str(count))
     title = f"Disagreements ({len(comparison.disagreements)})"
     samples = Table(title=title, title_justify="left", header_style="bold")
-    for heading in ("sample", "truth", "first says", "second says"):
+    for heading in ("sample", "label", "first", "second"):
         samples.add_column(heading)
     for row in comparison.disagreements[:most]:
         said = (row[key] for key in ("id", "label", "first", "second"))

@@ -49,7 +49,7 @@ Scores = Literal["none", "top", "prompt"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can change an answer besides the request: see the options of ``openai:``."""
+    """Settings that can change an answer, in addition to the request: see the options of ``openai:``."""
 
     system: str | None = None
     temperature: float | None = 0.0
@@ -172,7 +172,7 @@ class ChatModel(RemoteModel):
         return [task.result() for task in tasks]
 
     def _echo(self, messages: Sequence[Message], said: str) -> Payload:
-        """Build a request for the log-probabilities of its own prompt, with these words as the start of
+        """Build a request for the log-probabilities of the prompt, with these words as the start of
         the answer.
         """
         turns = (*messages, Message("assistant", (said,))) if said else messages
