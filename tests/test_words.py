@@ -1,4 +1,4 @@
-"""The words: no phrase that an engineer would stumble over, in anything that users or readers of the code see."""
+"""The words: no phrase that would make an engineer stumble, in anything that people read."""
 
 from __future__ import annotations
 
