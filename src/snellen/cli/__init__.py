@@ -8,11 +8,22 @@ import warnings
 import typer
 
 from snellen._util.redaction import redact
-from snellen.cli import browser, chat, diagnosis, evaluate, inspect, studies, tuning
+from snellen.cli import browser, chat, diagnosis, doctor, evaluate, inspect, studies, tuning
 from snellen.cli.app import app
 from snellen.errors import Interrupted, SnellenError, UsageError
 
-__all__ = ["app", "browser", "chat", "diagnosis", "evaluate", "inspect", "main", "studies", "tuning"]
+__all__ = [
+    "app",
+    "browser",
+    "chat",
+    "diagnosis",
+    "doctor",
+    "evaluate",
+    "inspect",
+    "main",
+    "studies",
+    "tuning",
+]
 
 
 def main() -> None:

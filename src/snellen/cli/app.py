@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: The order of commands in ``snellen --help``.
 ORDER = (
     *("run", "resume", "eye-test", "suite", "sample-size", "demo"),
-    *("view", "ls", "show", "compare", "report", "rescore"),
+    *("view", "ls", "show", "compare", "report", "rescore", "doctor"),
     *("diagnose", "tune", "build"),
     *("chat", "play", "arena", "votes"),
     *("import", "export", "push"),
