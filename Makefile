@@ -1,5 +1,5 @@
 # make demo   examine the built-in models, offline
-# make test   run all tests (make test-fast: the quick ones; make check: formatting, lint, types, layers)
+# make test   run all tests (make test-fast: the quick ones; make check: formatting, lint, types, layers; make docs: the site)
 # Both make .venv and install what they need into it, from any state of the directory.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage check format picture pico clean venv
+.PHONY: help demo test test-fast coverage check docs format picture pico clean venv
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -59,6 +59,11 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# The documentation site, into build/site.
+docs: $(VENV)/.local
+	@$(INSTALL) --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The pictures in the README and the docs, from a demo of now.
 picture: $(VENV)/.dev

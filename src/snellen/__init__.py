@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from snellen.images import Image
     from snellen.models.base import MODELS, LocalModel, Model
     from snellen.protocols.base import PROTOCOLS, Protocol
+    from snellen.runs.compare import compare
     from snellen.runs.plan import Filters, Plan
     from snellen.runs.run import Run, list_runs, open_run
     from snellen.types import (
@@ -57,6 +58,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "ask",
+    "compare",
     "list_runs",
     "open_run",
     "run",
@@ -64,6 +66,7 @@ __all__ = [
 
 _HOMES = {
     "snellen.api": ("run",),
+    "snellen.runs.compare": ("compare",),
     "snellen.runs.plan": ("Filters", "Plan"),
     "snellen.runs.run": ("Run", "list_runs", "open_run"),
     "snellen.datasets.base": ("DATASETS", "Dataset"),

@@ -112,8 +112,7 @@ class Image:
 
     def preview(self, side: int = 192) -> bytes:
         """Return a JPEG of at most ``side`` pixels a side. Pixels are not cached: a large JPEG is decoded at
-        a
-        fraction of its size, which is faster.
+        a fraction of its size, which is faster.
 
         Raises:
             ImageError: as for :func:`decode`.
@@ -277,8 +276,8 @@ def encode(image: Pixels, format: str = "PNG", quality: int = 95) -> bytes:
 
 
 def cleaned(data: bytes, name: str) -> bytes:
-    """Decode and re-encode an upload, keeping only its pixels: no EXIF, comments or profile. A JPEG
-    stays a JPEG (quality 92); everything else becomes a PNG.
+    """Decode and re-encode an upload, keeping only its pixels: no EXIF, comments or profile. A JPEG stays a
+    JPEG (quality 92); everything else becomes a PNG.
 
     Raises:
         ImageError: as for :func:`decode`; or not a PNG, JPEG or WebP, or more than ``UPLOAD_PIXELS`` pixels.

@@ -92,8 +92,7 @@ class Server:
     Args:
         answer: returns a text or a whole completion as JSON; may be a coroutine.
         faults: what happens to the first requests instead, in order; None means a proper answer. Or a
-            function
-            of the request's number.
+            function of the request's number.
         port: 0 for any free port.
 
     Attributes:

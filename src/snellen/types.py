@@ -165,8 +165,7 @@ class Response:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The result for one sample. ``label`` is the class, or the answer as text. It is empty unless the
-    outcome
-    is OK, and may be empty even then. (Truncated free text is kept, with outcome TRUNCATED.)
+    outcome is OK, and may be empty even then. (Truncated free text is kept, with outcome TRUNCATED.)
     """
 
     sample_id: str

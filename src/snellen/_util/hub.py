@@ -16,8 +16,8 @@ __all__ = ["check_hub"]
 @lru_cache(maxsize=1)
 def check_hub() -> bool:
     """Check whether the Hub can be reached; if not, put huggingface_hub into offline mode, since it would
-    retry
-    each file five times, for half a minute. Behind a proxy the Hub is taken as reachable, without a check.
+    retry each file five times, for half a minute. Behind a proxy the Hub is taken as reachable, without a
+    check.
     """
     constants: Any = require("huggingface_hub.constants", "local", "The Hugging Face Hub")
     require("huggingface_hub.utils.logging", "local", "The Hugging Face Hub").set_verbosity_error()

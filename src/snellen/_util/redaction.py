@@ -44,8 +44,7 @@ def redact(text: str) -> str:
 
 def storable(text: str) -> str:
     r"""Return the text in a form that every database accepts: NUL and lone surrogates are replaced, and
-    registered
-    secrets are masked. Text that only looks like a secret stays as the model wrote it.
+    registered secrets are masked. Text that only looks like a secret stays as the model wrote it.
 
     >>> storable("a\0b")
     'a\ufffdb'

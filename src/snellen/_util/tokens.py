@@ -15,9 +15,9 @@ def text_tokens(characters: int) -> float:
 
 def image_tokens(size: tuple[int, int]) -> int:
     """Estimate the tokens of an image of this size in pixels, by OpenAI's rule for GPT-4o at high detail:
-    scale it
-    to fit into 2048 pixels a side and its shorter side to 768, then count 85, plus 170 per tile of 512 pixels
-    a side (https://platform.openai.com/docs/guides/images-vision). Other models count differently.
+    scale it to fit into 2048 pixels a side and its shorter side to 768, then count 85, plus 170 per tile
+    of 512 pixels a side (https://platform.openai.com/docs/guides/images-vision). Other models count
+    differently.
 
     >>> image_tokens((1024, 1024))
     765

@@ -133,9 +133,8 @@ def _seconds(created: str) -> float:
 def read(vote_store: VoteStore, path: Path, layout: str) -> ImportedVotes:
     """Import votes from a JSON lines file. Votes imported before are not duplicated.
 
-    Voters' names and addresses become salted ids; these files contain no images. Votes on this workspace's
-    own
-    battles are left unchanged.
+    Voters' names and addresses become salted ids; these files contain no images. Votes on this
+    workspace's own battles are left unchanged.
 
     Raises:
         DataError: the file cannot be read, or a line does not have this layout.

@@ -46,9 +46,9 @@ _COMMON = frozenset(
 def leak(text: str, players: Iterable[str] = ()) -> str:
     """Return the words by which an answer reveals its author, or ``""``.
 
-    A leak is "I am …", "as …, I" or "made by …" with the name of a model family or maker, or a distinctive
-    part
-    of a player's name (at least four characters and either a digit or hyphen in it, or preceded by "I am").
+    A leak is "I am …", "as …, I" or "made by …" with the name of a model family or maker, or a
+    distinctive part of a player's name (at least four characters and either a digit or hyphen in it, or
+    preceded by "I am").
 
     >>> leak("I am GPT-4, a large language model.")
     'GPT-4'

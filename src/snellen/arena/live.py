@@ -176,8 +176,7 @@ class Live:
 
     def attend(self, battle: Battle) -> None:
         """Make sure that the last question is being answered. Call it in the event loop; questions left
-        unanswered
-        when a server stopped are resumed.
+        unanswered when a server stopped are resumed.
         """
         if not battle.turns or battle.answered:
             return

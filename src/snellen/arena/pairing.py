@@ -26,10 +26,9 @@ def propensities(
 ) -> dict[frozenset[str], float]:
     """Return the probability of each pair to meet next; they sum to 1.
 
-    A pair that met n times weighs 1 / (n + 1), which evens out the counts, times each player's boost: (1 +
-    the
-    mean number of battles) / (1 + its own), from 1 to ``boost``. No probability is ever 0, so that votes can
-    be weighted by its inverse.
+    A pair that met n times weighs 1 / (n + 1), which evens out the counts, times each player's boost: (1
+    + the mean number of battles) / (1 + its own), from 1 to ``boost``. No probability is ever 0, so that
+    votes can be weighted by its inverse.
 
     Args:
         players: at least two, all different.

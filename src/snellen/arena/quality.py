@@ -27,9 +27,8 @@ class Quality:
         repeated: the number of repeated battles.
         left: the share of decisive votes for the left side; one half if sides do not matter.
         decisive: the number of decisive votes.
-        alpha: Krippendorff's alpha (nominal) over items that several voters judged: 1 is perfect agreement, 0
-            is
-            chance; None if no item was judged twice.
+        alpha: Krippendorff's alpha (nominal) over items that several voters judged: 1 is perfect
+            agreement, 0 is chance; None if no item was judged twice.
         shared: the number of items that several voters judged.
     """
 

@@ -1,12 +1,11 @@
 """Rank models by votes: Bradley–Terry with ties, intervals, and the robustness of the first place.
 
-The model is Davidson's: with strengths a and b, the first wins with probability a / D and they tie with
-2 v √(ab) / D, where D = a + b + 2 v √(ab). Sources: R. A. Bradley and M. E. Terry, Biometrika 39 (1952); R.
-R.
-Davidson, "On extending the Bradley–Terry model to accommodate ties", JASA 65 (1970); fitted by M. E. J.
-Newman's
-iteration ("Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023) through evalica. The
-fit uses counts per pair rather than single votes, so that a million votes take no longer than a thousand.
+The model is Davidson's: with strengths a and b, the first wins with probability a / D and they tie with 2
+v √(ab) / D, where D = a + b + 2 v √(ab). Sources: R. A. Bradley and M. E. Terry, Biometrika 39 (1952); R.
+R. Davidson, "On extending the Bradley–Terry model to accommodate ties", JASA 65 (1970); fitted by M. E.
+J. Newman's iteration ("Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023)
+through evalica. The fit uses counts per pair rather than single votes, so that a million votes take no
+longer than a thousand.
 """
 
 from __future__ import annotations
@@ -289,9 +288,9 @@ def _flips(
 ) -> tuple[int | None, int | None]:
     """Find how few decisive votes, given to the other side, put another model first, and which model.
 
-    Votes are turned in the order of their first-order influence on the gap, and the smallest number is found
-    by
-    refitting. The result is an upper bound: another choice might need fewer. Compare J. Huang et al.,
+    Votes are turned in the order of their first-order influence on the gap, and the smallest number is
+    found by refitting. The result is an upper bound: another choice might need fewer. Compare J. Huang et
+    al.,
     "Dropping
     just a handful of preferences can change top large language model rankings" (2025), who drop votes.
     """

@@ -39,8 +39,7 @@ class _Told:
 
 def names_of(runs: Sequence[Run]) -> dict[str, str]:
     """Return the display names of runs as players, by id: model and protocol, so that a name does not depend
-    on
-    the other runs; with the end of the id if that is ambiguous.
+    on the other runs; with the end of the id if that is ambiguous.
     """
     names = {run.id: f"{run.model} {run.protocol}" for run in runs}
     twice = {name for name, times in Counter(names.values()).items() if times > 1}
@@ -102,8 +101,7 @@ class Recorded:
 
     def deal(self, voter: str) -> Battle | None:
         """Return a battle for a voter, including answers: the one they left without a vote, or a new one;
-        None if they
-        have seen everything.
+        None if they have seen everything.
         """
         for id in self.vote_store.unvoted(voter, self.source)[:1]:
             waiting = self.vote_store.battle(id)

@@ -105,8 +105,7 @@ def _rows(vote_store: VoteStore, *, leaked: bool) -> list[tuple[str, str, str, s
 
 def _agreements(ranking: Ranking, entries: Sequence[Entry]) -> list[tuple[str, Agreement]]:
     """Compute Kendall's tau with each benchmark, those with most models first. Groups of models that never
-    met are
-    treated separately, since votes cannot compare them.
+    met are treated separately, since votes cannot compare them.
     """
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     for entry in entries:

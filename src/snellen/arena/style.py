@@ -63,12 +63,9 @@ def styled(
     """Rank models by votes as if they all wrote in one style.
 
     A Bradley–Terry model fitted as logistic regression (scikit-learn) with the style differences as
-    additional
-    variables; a tie is half a win and half a loss. As in :func:`snellen.arena.rating.rank`, each model has
-    won and
-    lost ``PRIOR`` against an imaginary opponent, and each resample has random pseudo-counts. A feature that
-    never
-    differs is dropped.
+    additional variables; a tie is half a win and half a loss. As in :func:`snellen.arena.rating.rank`,
+    each model has won and lost ``PRIOR`` against an imaginary opponent, and each resample has random
+    pseudo-counts. A feature that never differs is dropped.
 
     Args:
         rows: one per vote: voter, left, right, outcome, and the style differences, left minus right.

@@ -31,8 +31,8 @@ class VoteCounts:
     Attributes:
         models: sorted.
         voters: the number of voters.
-        voter, pair, outcome, count: one entry for each combination: the voter's number; the pair as
-            i · m + j with i < j < m; 0 if i won, 1 if j won, 2 for a tie; the number of such votes.
+        voter, pair, outcome, count: one entry for each combination: the voter's number; the pair as i · m
+            + j with i < j < m; 0 if i won, 1 if j won, 2 for a tie; the number of such votes.
     """
 
     models: tuple[str, ...]
@@ -93,11 +93,10 @@ class VoteCounts:
     def resampled(self, replicates: int, seed: int) -> Floats:
         """Resample voters (or votes, if voters are few) and count by cell, [replicates, cells].
 
-        An outcome that was never seen is still possible: each count gets a random pseudo-count, half a vote
-        per
-        outcome spread over all meetings of a model (Jeffreys' prior), so that three wins out of three are no
-        certainty. When votes are resampled, this is the Bayesian bootstrap. Sources: C. A. Field and A.
-        Welsh,
+        An outcome that was never seen is still possible: each count gets a random pseudo-count, half a
+        vote per outcome spread over all meetings of a model (Jeffreys' prior), so that three wins out of
+        three are no certainty. When votes are resampled, this is the Bayesian bootstrap. Sources: C. A.
+        Field and A. Welsh,
         "Bootstrapping clustered data", J. R. Statist. Soc. B 69 (2007); D. B. Rubin, "The Bayesian
         bootstrap", Ann. Statist. 9 (1981).
         """

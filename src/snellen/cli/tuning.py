@@ -104,8 +104,7 @@ def tune_(
 ) -> None:
     """Fine-tune a model on your images and evaluate it on the same samples before and after.
 
-    Rerunning resumes from the last checkpoint. On several GPUs:
-    accelerate launch -m snellen tune …
+    Rerunning resumes from the last checkpoint. On several GPUs: accelerate launch -m snellen tune …
     """
     # Long for its options alone.
     from snellen.exchange.publish import check_address, publish

@@ -161,8 +161,7 @@ def select(
     skip_invalid: bool = False,
 ) -> Selection:
     """Filter a data set: classes by name, then a random subset of classes (which always includes the
-    background,
-    if any), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
+    background, if any), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
 
     An entry of ``classes`` is one class, or several separated by commas. With ``skip_invalid``, unreadable
     items are skipped, and the run lists them.

@@ -213,8 +213,7 @@ def _has(folder: Path, split: str | None) -> bool:
 
 def listed(raw: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
     """Split class names that are lists of synonyms: each class gets the first name that no other class has,
-    and the
-    rest become synonyms.
+    and the rest become synonyms.
 
     >>> listed(["tench, Tinca tinca", "crane", "maillot", "maillot, tank suit"])
     (['tench', 'crane', 'maillot', 'tank suit'], {'tench': ('Tinca tinca',)})

@@ -258,8 +258,7 @@ def values_at(
     record: Mapping[str, Any], path: str, *, gaps: bool = False, numbers: bool = False
 ) -> list[str]:
     """Return the texts in a cell: one, a list, or a list written as text (with ``numbers``, of numbers too).
-    Nulls
-    are dropped, or, with ``gaps``, kept as empty texts.
+    Nulls are dropped, or, with ``gaps``, kept as empty texts.
 
     Raises:
         DataError: the cell holds keys and values instead of texts.

@@ -34,15 +34,12 @@ def conversations(path: str, *, images: str | None = None, allow_outside: bool =
     """Conversations for fine-tuning: ``messages`` and ``images`` per JSON line, or LLaVA-Instruct's JSON.
 
     In the first layout, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH,
-    …]}``.
-    A content is a text, where ``<image>`` marks the images' positions (default: the start), or a list of
-    parts
-    of type text and image. In the second, the file is a list of ``{"image": PATH, "conversations":
-    [{"from": "human", "value": …}, {"from": "gpt", …}]}``. Images are optional in both.
+    …]}``. A content is a text, where ``<image>`` marks the images' positions (default: the start), or a
+    list of parts of type text and image. In the second, the file is a list of ``{"image": PATH,
+    "conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]}``. Images are optional in both.
 
     Options: ``images``, the folder that image paths are relative to (default: the file's);
-    ``allow_outside=true``:
-    image paths may lead out of it.
+    ``allow_outside=true``: image paths may lead out of it.
 
     Raises:
         DataError: no such file, or a row of another layout.
@@ -72,9 +69,8 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
 
 
 class Conversations(Dataset):
-    """See :func:`conversations`. A sample's ``turns`` hold the whole conversation; its question and reference
-    are the
-    first of each, so that it can be evaluated too.
+    """See :func:`conversations`. A sample's ``turns`` hold the whole conversation; its question and
+    reference are the first of each, so that it can be evaluated too.
     """
 
     protocol = "instruct"

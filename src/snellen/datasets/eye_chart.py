@@ -1,10 +1,9 @@
 """The eye test's charts: pictures that get harder level by level, drawn without fonts or downloads.
 
-Each chart varies one thing (size, contrast, crowding …) over eight levels, to which a psychometric curve is
-fitted (:mod:`snellen.eye_test.psychometric`). Sources, from tests of human vision: Snellen (1862) and Bailey
-and
-Lovie (1976) for letters of decreasing size, Pelli and Robson (1988) for contrast, Bouma (1970) for crowding,
-Taylor (1978) for the tumbling E.
+Each chart varies one thing (size, contrast, crowding …) over eight levels, to which a psychometric curve
+is fitted (:mod:`snellen.eye_test.psychometric`). Sources, from tests of human vision: Snellen (1862) and
+Bailey and Lovie (1976) for letters of decreasing size, Pelli and Robson (1988) for contrast, Bouma (1970)
+for crowding, Taylor (1978) for the tumbling E.
 """
 
 from __future__ import annotations
@@ -225,8 +224,7 @@ EYE_CHARTS: dict[str, Chart] = {
 
 class EyeChart(Dataset):
     """See :func:`snellen.datasets.chart.chart`. A sample's meta holds its ``level``; levels alternate, so
-    that any
-    prefix contains all of them equally often.
+    that any prefix contains all of them equally often.
     """
 
     #: Increment when the same options produce different pictures.

@@ -33,11 +33,10 @@ def folder(
 ) -> Folder:
     """A folder with one subfolder of images per class, or train/val/test folders of such.
 
-    Options: ``split``; ``names=raw`` keeps folder names unchanged (``clean``: ``_`` and ``-`` become spaces,
-    and
-    a leading ``257.`` is dropped); ``level=leaf`` takes the class from the folder that contains the image
-    (``top``: from the topmost folder); ``background=CLASS`` is the class that means none of the others;
-    ``synonyms=FILE.json`` holds other names of classes, ``{"class": ["name", …]}``.
+    Options: ``split``; ``names=raw`` keeps folder names unchanged (``clean``: ``_`` and ``-`` become
+    spaces, and a leading ``257.`` is dropped); ``level=leaf`` takes the class from the folder that
+    contains the image (``top``: from the topmost folder); ``background=CLASS`` is the class that means
+    none of the others; ``synonyms=FILE.json`` holds other names of classes, ``{"class": ["name", …]}``.
 
     Raises:
         DataError: no such folder, no images, or two folders with the same clean name.
@@ -49,9 +48,8 @@ def folder(
 class Folder(Dataset):
     """See :func:`folder`. Keeps a short path for each image, never an image.
 
-    Items alternate between classes (the first of each, then the second of each …), so that any prefix of the
-    data
-    set, such as a ``--limit``, is as balanced as possible.
+    Items alternate between classes (the first of each, then the second of each …), so that any prefix of
+    the data set, such as a ``--limit``, is as balanced as possible.
     """
 
     def __init__(

@@ -112,9 +112,8 @@ class JsonLines(_Lines):
 
 
 class Delimited(_Lines):
-    """Comma- or tab-separated text with a header. Cells are taken literally: an option "None" or "N/A" stays,
-    and
-    an empty cell is an empty text.
+    """Comma- or tab-separated text with a header. Cells are taken literally: an option "None" or "N/A"
+    stays, and an empty cell is an empty text.
     """
 
     def __init__(self, path: Path, separator: str) -> None:

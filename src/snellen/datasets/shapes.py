@@ -199,8 +199,7 @@ def draw(fig: DrawnFigure, pixels: int = 96) -> Image:
     """Draw a figure as an RGB image of ``pixels`` x ``pixels``, with three-fold oversampling.
 
     Position, size, angle (up to 20 degrees), aspect, ink and background vary with ``fig.seed``; the
-    background
-    has a soft gradient and the whole picture has noise.
+    background has a soft gradient and the whole picture has noise.
     """
     import numpy as np
     from PIL import Image, ImageDraw

@@ -134,8 +134,7 @@ class Subject:
     @property
     def guesses(self) -> bool:
         """Whether its closed-set answers are no better than guessing, as far as these images show. If so, it
-        proves
-        nothing that wording, order or reasoning do not change them.
+        proves nothing that wording, order or reasoning do not change them.
         """
         return estimate_of(self.closed).low <= 1 / len(self.labels)
 

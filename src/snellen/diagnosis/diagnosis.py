@@ -110,8 +110,7 @@ def diagnose(
     into: Diagnosis | None = None,
 ) -> Diagnosis:
     """Diagnose a model part by part. Finished runs are reused. A part that fails is skipped with its reason,
-    and the
-    others continue.
+    and the others continue.
 
     Args:
         only: names of parts.

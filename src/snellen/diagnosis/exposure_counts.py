@@ -18,12 +18,10 @@ ENDINGS = (".jsonl", ".json", ".parquet", ".txt")
 
 def count(names: Mapping[str, Sequence[str]], lines: Iterable[str]) -> tuple[Counter[str], int]:
     """Count in how many texts each class occurs, under any of its names, as whole words regardless of case;
-    and
-    count the texts. Plurals in -s, -es or -ies count.
+    and count the texts. Plurals in -s, -es or -ies count.
 
-    Aho–Corasick (A. V. Aho and M. J. Corasick, CACM 18, 1975, through pyahocorasick) finds all names in one
-    pass
-    over each text, however many there are.
+    Aho–Corasick (A. V. Aho and M. J. Corasick, CACM 18, 1975, through pyahocorasick) finds all names in
+    one pass over each text, however many there are.
 
     Args:
         names: the names of each class.
@@ -64,9 +62,8 @@ def _plain(text: str) -> str:
 def texts(path: Path) -> Iterator[str]:
     """Yield the texts of a file, one per image or conversation, without loading the file.
 
-    JSON lines and parquet: all strings of a row joined (including nested lists and turns); JSON: a list of
-    such
-    rows, as in LLaVA's instructions; text: one per line.
+    JSON lines and parquet: all strings of a row joined (including nested lists and turns); JSON: a list
+    of such rows, as in LLaVA's instructions; text: one per line.
 
     Raises:
         DataError: the file is missing, has another extension, or does not fit its extension's layout.

@@ -73,9 +73,8 @@ class ResponseCache(Protocol):
 class CachedModel:
     """A model with a cache.
 
-    Each of the model's batches is committed as it arrives. Errors are not cached. A request already in flight
-    is
-    awaited instead of sent again.
+    Each of the model's batches is committed as it arrives. Errors are not cached. A request already in
+    flight is awaited instead of sent again.
 
     Args:
         cache_salt: makes the keys unique, so that no other run's answers are reused.
@@ -97,9 +96,8 @@ class CachedModel:
         """Answer from the cache if possible, otherwise from the model.
 
         Raises:
-            SnellenError: the model gave up, or the store cannot be written. Requests in flight are completed
-                and
-                cached before it is raised, also on cancellation.
+            SnellenError: the model gave up, or the store cannot be written. Requests in flight are
+                completed and cached before it is raised, also on cancellation.
         """
         rendered = [describe(request) for request in requests]
         contexts = [self._model.context(request) for request in requests]
@@ -235,9 +233,9 @@ def _clean(reply: Response) -> Response:
 
 
 class _WriteBatcher(Generic[Item]):
-    """Batches calls of a store: calls during another one, or within ``linger`` seconds, are combined and made
-    in a
-    thread, so that many answers per second need few transactions and do not block each other's connections.
+    """Batches calls of a store: calls during another one, or within ``linger`` seconds, are combined and
+    made in a thread, so that many answers per second need few transactions and do not block each other's
+    connections.
     """
 
     def __init__(self, call: Callable[[list[Item]], dict[str, Response]], linger: float) -> None:

@@ -120,10 +120,9 @@ async def drive(
     """Evaluate samples and yield them in completed blocks: one, or all completed in the meantime.
 
     Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block is
-    answered, a
-    thread prepares the next: it draws samples from the iterator, and ``prepare`` may drop some and decodes
-    their
-    images. At most ``workers`` + 1 blocks are in memory, however long the data set is.
+    answered, a thread prepares the next: it draws samples from the iterator, and ``prepare`` may drop
+    some and decodes their images. At most ``workers`` + 1 blocks are in memory, however long the data set
+    is.
 
     Raises:
         Whatever the iterator, ``prepare`` or ``respond`` raises; blocks in flight are cancelled.

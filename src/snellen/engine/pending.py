@@ -1,8 +1,7 @@
 """Find the missing samples of a run: one rule, for this process and for remote workers.
 
-A sample is missing until it has a prediction other than an error. A run is done when it has ended and neither
-a
-sample nor a judge's grade is missing.
+A sample is missing until it has a prediction other than an error. A run is done when it has ended and
+neither a sample nor a judge's grade is missing.
 """
 
 from __future__ import annotations

@@ -126,8 +126,7 @@ class SampleRunner:
 
     def _prepare(self, block: SampleBatch) -> SampleBatch:
         """Read and hash a block's images in advance, preprocess them for the model, and store their previews
-        (which proves
-        that they can be decoded).
+        (which proves that they can be decoded).
         """
         if not self.looks:
             return block

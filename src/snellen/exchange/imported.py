@@ -188,8 +188,7 @@ def _first(value: Any) -> str:
 
 def _score(row: Mapping[str, Any]) -> float | None:
     """Return the harness's score: its first metric that is a number, or a mapping that says whether the
-    answer is
-    right.
+    answer is right.
     """
     known = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "input", "filter"}
     names = row.get("metrics")
@@ -338,11 +337,9 @@ def import_results(
 ) -> ImportReport:
     """Import a file of results as a run of the workspace; no model is called.
 
-    Answers are parsed again by the protocol: by default ``multiple-choice`` if rows have options, ``yes-no``
-    if all
-    references are yes or no, else ``vqa``. An answer that the other tool could not parse and scored at random
-    is
-    ``unparsed`` here.
+    Answers are parsed again by the protocol: by default ``multiple-choice`` if rows have options,
+    ``yes-no`` if all references are yes or no, else ``vqa``. An answer that the other tool could not
+    parse and scored at random is ``unparsed`` here.
 
     Args:
         model: the model's name in the run.

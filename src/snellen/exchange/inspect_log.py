@@ -23,8 +23,7 @@ def write(run: Run, path: Path) -> list[Path]:
 
     Args:
         path: a folder, in which the log gets a name that ``inspect view`` finds; or the log's own path,
-            ending
-            in ``.json``.
+            ending in ``.json``.
 
     Raises:
         StoreError: it cannot be written.

@@ -17,8 +17,7 @@ LEFT = ["checkpoints/*", "*.part", "*.part/*"]
 
 def check_address(name: str) -> None:
     """Refuse an invalid ``ORG/NAME``, or a Hub that cannot be reached or does not know the user, before any
-    work is
-    done.
+    work is done.
 
     Raises:
         BadOption: an invalid name.

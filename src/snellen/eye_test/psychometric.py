@@ -1,9 +1,8 @@
 """The psychometric curve: the share of correct answers against the level of difficulty.
 
-P(right | x) = γ + (1 - γ - λ) / (1 + exp(-β (log x - α))), a logistic curve of the logarithm of the level,
-with
-the guessing rate γ, the lapse rate λ (at most 0.1), the threshold α and the slope β. Sources: Wichmann and
-Hill,
+P(right | x) = γ + (1 - γ - λ) / (1 + exp(-β (log x - α))), a logistic curve of the logarithm of the
+level, with the guessing rate γ, the lapse rate λ (at most 0.1), the threshold α and the slope β. Sources:
+Wichmann and Hill,
 "The psychometric function: I" (Perception & Psychophysics 63, 2001) for the form and the bound on lapses; the
 interval is the profile likelihood's (Venzon and Moolgavkar, Applied Statistics 37, 1988).
 """

@@ -110,8 +110,7 @@ class Board:
 
     def averaged(self, groups: Sequence[Group]) -> tuple[list[str], list[Average]]:
         """Treat groups as benchmarks and average models over them, in percent. A model's latest run counts;
-        unfinished runs
-        and scores that are not shares do not.
+        unfinished runs and scores that are not shares do not.
         """
         shares = [group for group in groups if METRICS[group.primary].is_share]
         kept = [group for group in shares if any(map(_ended, group.entries))]

@@ -1,9 +1,8 @@
 """The ranking rule for the command line, reports and the browser; averages; Pareto fronts.
 
-A run's rank is 1 + the number of runs that are significantly better on the same samples by the same score.
-Small
-groups are ranked by paired tests (:func:`snellen.runs.compare.compare`), larger ones by their confidence
-intervals.
+A run's rank is 1 + the number of runs that are significantly better on the same samples by the same
+score. Small groups are ranked by paired tests (:func:`snellen.runs.compare.compare`), larger ones by
+their confidence intervals.
 """
 
 from __future__ import annotations

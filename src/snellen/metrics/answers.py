@@ -1,8 +1,7 @@
 """Score short answers by the rules of the benchmarks that ask for them. Pure functions of texts.
 
 All return a number from 0 to 1, the best over the references. Which rule applies is the choice of a data
-set's
-authors; docs/vqa.md lists the sources side by side.
+set's authors; docs/vqa.md lists the sources side by side.
 """
 
 from __future__ import annotations
@@ -47,9 +46,8 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 def contains(answer: str, references: Sequence[str]) -> float:
     """Return 1 if a reference occurs in the answer, ignoring case and line breaks.
 
-    Source: Liu et al., "OCRBench" (arXiv 2305.07895). There, formulas (HME100k) are compared without spaces
-    and with
-    case; here they are treated like other texts.
+    Source: Liu et al., "OCRBench" (arXiv 2305.07895). There, formulas (HME100k) are compared without
+    spaces and with case; here they are treated like other texts.
     """
 
     def plain(text: str) -> str:
@@ -82,11 +80,9 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 def normalize_vqa(text: str) -> str:
     """Normalize a short answer for VQA accuracy.
 
-    Punctuation is removed (a comma between digits is dropped; other marks become a space unless next to one),
-    as is a
-    period not followed by a digit; numbers up to ten become digits, articles are dropped, and contractions
-    get their
-    apostrophe.
+    Punctuation is removed (a comma between digits is dropped; other marks become a space unless next to
+    one), as is a period not followed by a digit; numbers up to ten become digits, articles are dropped,
+    and contractions get their apostrophe.
 
     Source: Antol et al., "VQA: Visual Question Answering" (arXiv 1505.00468) and the authors' evaluation
     (github.com/GT-Vision-Lab/VQA); implemented from its description.
@@ -110,8 +106,7 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """Return the mean over annotators (usually ten) of min(1, matching other annotators / 3).
 
     Answers are normalized on both sides (see :func:`normalize_vqa`). Fewer than four annotators can never
-    reach 1; then,
-    as with a single reference, exact match after normalization is used instead.
+    reach 1; then, as with a single reference, exact match after normalization is used instead.
 
     Source: as for :func:`normalize_vqa`.
 
@@ -134,9 +129,8 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+
 
 
 def number(text: str) -> float | None:
-    """Parse a number, with a currency sign or thousands separators; a percent sign divides by a hundred. None
-    for
-    anything else.
+    """Parse a number, with a currency sign or thousands separators; a percent sign divides by a hundred.
+    None for anything else.
 
     >>> number("$1,250.50"), number("41%"), number("3/4"), number("about 5")
     (1250.5, 0.41, 0.75, None)
@@ -177,8 +171,7 @@ def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 
 @metric("number_match", option="number", protocols=("vqa",))
 def number_match(answer: str, references: Sequence[str]) -> float:
     """Return 1 if the answer equals a numeric reference after rounding to the reference's decimals; integers
-    and
-    non-numbers must match exactly.
+    and non-numbers must match exactly.
 
     Source: as MathVista (Lu et al., arXiv 2310.02255) rounds an answer to the requested precision.
 
@@ -207,9 +200,8 @@ def open_match(answer: str, references: Sequence[str]) -> float:
     """Return 1 if :func:`exact_match` or :func:`number_match` does: for open answers among lettered ones
     (MMMU).
 
-    MMMU's own evaluation (Yue et al., arXiv 2311.16502) also accepts a text that contains the answer, and the
-    last number
-    of a longer text; here only what the text presents as its answer counts.
+    MMMU's own evaluation (Yue et al., arXiv 2311.16502) also accepts a text that contains the answer, and
+    the last number of a longer text; here only what the text presents as its answer counts.
     """
     return max(exact_match(answer, references), number_match(answer, references))
 
@@ -220,12 +212,10 @@ def open_match(answer: str, references: Sequence[str]) -> float:
 @metric("anls", protocols=("vqa",))
 def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
     """Return the normalized Levenshtein similarity of one answer: 1 minus the edit distance over the longer
-    length, for the
-    nearest reference; 0 below the threshold. Averaged over samples, it is ANLS.
+    length, for the nearest reference; 0 below the threshold. Averaged over samples, it is ANLS.
 
-    Source: Biten et al., "Scene Text Visual Question Answering" (arXiv 1905.13648), as used by DocVQA (Mathew
-    et al.,
-    arXiv 2007.00398). Distances through rapidfuzz.
+    Source: Biten et al., "Scene Text Visual Question Answering" (arXiv 1905.13648), as used by DocVQA
+    (Mathew et al., arXiv 2007.00398). Distances through rapidfuzz.
 
     >>> anls("Helo World", ["hello world"]), anls("cat", ["hello world"])
     (0.9090909090909091, 0.0)

@@ -1,8 +1,6 @@
 """How the built-in metrics are displayed, except rules for short answers (see
-:mod:`snellen.metrics.answers`). Their
-values come from :mod:`snellen.metrics.summary` (means and F1 of predictions), from a protocol's
-``score_sample``, or
-from a scorer in :mod:`snellen.scorers`.
+:mod:`snellen.metrics.answers`). Their values come from :mod:`snellen.metrics.summary` (means and F1 of
+predictions), from a protocol's ``score_sample``, or from a scorer in :mod:`snellen.scorers`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Classification metrics: accuracy, balanced accuracy, precision, recall, F1.
 
 Every denominator counts all samples. A sample without a prediction is a miss for its class and a false
-positive
-for none. Averages run over the classes that occur among references or predictions, and a ratio without a
-denominator is 0, as in scikit-learn (with ``zero_division=0``).
+positive for none. Averages run over the classes that occur among references or predictions, and a ratio
+without a denominator is 0, as in scikit-learn (with ``zero_division=0``).
 """
 
 from __future__ import annotations
@@ -94,8 +93,7 @@ class Confusion:
 
     def average(self, figure: str, how: str, counts: Counts | None = None) -> Values:
         """Average a class metric: ``macro`` over the classes that occur, ``weighted`` by support, ``true``
-        over the classes
-        that occur among references. [replicates]
+        over the classes that occur among references. [replicates]
         """
         table = self.scores(counts)
         weights = {
@@ -149,11 +147,9 @@ def headline(
 ) -> dict[str, Any]:
     """Compute the metrics of a classification run; those with an interval as ``{value, low, high}``.
 
-    ``hits5`` says for each sample whether the true class is among the top five; ``top5`` is None if nothing
-    was ranked.
-    Samples of one cluster (one image) are not independent, which intervals account for; without ``clusters``,
-    each
-    sample is its own cluster.
+    ``hits5`` says for each sample whether the true class is among the top five; ``top5`` is None if
+    nothing was ranked. Samples of one cluster (one image) are not independent, which intervals account
+    for; without ``clusters``, each sample is its own cluster.
     """
     clusters = clusters or range(len(truth))
     right = [t == p for t, p in zip(truth, predicted, strict=True)]

@@ -1,8 +1,7 @@
 """Confidence intervals and paired tests. Pure functions.
 
-A *cluster* is a group of samples drawn together, such as all samples of one image. Samples within a cluster
-are not
-independent, so intervals and tests count clusters rather than samples.
+A *cluster* is a group of samples drawn together, such as all samples of one image. Samples within a
+cluster are not independent, so intervals and tests count clusters rather than samples.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class Estimate:
 def wilson(successes: int, n: int) -> Estimate:
     """Compute a rate with Wilson's score interval.
 
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    JASA 22 (1927), through scipy.
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22
+    (1927), through scipy.
 
     Raises:
         ValueError: n is not positive, or successes is not within 0 … n.
@@ -75,8 +74,7 @@ def wilson(successes: int, n: int) -> Estimate:
 
 def _wilson(p: float, n: float, quantile: float | None = None) -> Estimate:
     """Compute Wilson's interval for a share and a sample size that may be fractional, with the normal
-    quantile or
-    another one.
+    quantile or another one.
     """
     from scipy.stats import norm
 
@@ -88,16 +86,12 @@ def _wilson(p: float, n: float, quantile: float | None = None) -> Estimate:
 
 def rate(right: Sequence[bool], clusters: Sequence[Any]) -> Estimate:
     """Compute a rate with an interval that accounts for clusters: Wilson's if every cluster is one sample,
-    otherwise
-    Wilson's with the effective sample size and Student's t instead of the normal quantile.
+    otherwise Wilson's with the effective sample size and Student's t instead of the normal quantile.
 
-    The effective sample size is n over the design effect: the clustered variance of the mean (Miller, "Adding
-    error
-    bars to evals", arXiv 2411.00640, eq. 4) over the variance of independent samples. Source of the modified
-    interval:
-    N. Dean and M. Pagano, "Evaluating confidence interval methods for binomial proportions in clustered
-    surveys",
-    J. Surv. Stat. Methodol. 3 (2015).
+    The effective sample size is n over the design effect: the clustered variance of the mean (Miller,
+    "Adding error bars to evals", arXiv 2411.00640, eq. 4) over the variance of independent samples.
+    Source of the modified interval: N. Dean and M. Pagano, "Evaluating confidence interval methods for
+    binomial proportions in clustered surveys", J. Surv. Stat. Methodol. 3 (2015).
     """
     import numpy as np
     from scipy.stats import t
@@ -119,10 +113,9 @@ def rate(right: Sequence[bool], clusters: Sequence[Any]) -> Estimate:
 
 def mean(values: Sequence[float], clusters: Sequence[Any], low: float = 0.0, high: float = 1.0) -> Estimate:
     """Compute a mean with its interval: that of :func:`rate` if all values are 0 or 1, otherwise the
-    clustered t interval
-    (Miller, arXiv 2411.00640, eq. 4), clipped to the range of values. If all values from 0 to 1 are equal, so
-    that t has
-    no width, Wilson's is used; a single cluster gives the whole range.
+    clustered t interval (Miller, arXiv 2411.00640, eq. 4), clipped to the range of values. If all values
+    from 0 to 1 are equal, so that t has no width, Wilson's is used; a single cluster gives the whole
+    range.
 
     Args:
         low, high: the range of possible values.
@@ -147,8 +140,7 @@ def mean(values: Sequence[float], clusters: Sequence[Any], low: float = 0.0, hig
 
 def _clustered(x: Values, clusters: Sequence[Any]) -> tuple[float, float, float, Values]:
     """Return the mean, half its interval, its clustered standard error, and the sums of the clusters. With a
-    single
-    cluster, half the interval is infinite and the error nan.
+    single cluster, half the interval is infinite and the error nan.
     """
     import numpy as np
     from scipy.stats import t
@@ -182,9 +174,8 @@ def bootstrap(
     """Compute a statistic of a table of counts with its percentile bootstrap interval.
 
     Resampling n samples with replacement and counting them is the same as drawing the counts from a
-    multinomial
-    distribution over the observed cells, which is how it is done. With clusters, whole clusters are
-    resampled.
+    multinomial distribution over the observed cells, which is how it is done. With clusters, whole
+    clusters are resampled.
 
     Source: B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979).
 
@@ -251,18 +242,15 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
     """Compare two runs sample by sample: right or wrong (1 or 0), or any score where higher is better.
 
     The difference's error is clustered (Miller, arXiv 2411.00640, sec. 4, "paired differences"), with
-    Student's t. p is
-    McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) if every cluster is one sample and every score
-    is 0 or 1;
-    otherwise, with fewer than 40 clusters or a constant difference, a sign-flip permutation test over cluster
-    sums (exact
-    up to 2^13 flips, then 10,000 seeded ones); otherwise the clustered t-test.
+    Student's t. p is McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) if every cluster is one
+    sample and every score is 0 or 1; otherwise, with fewer than 40 clusters or a constant difference, a
+    sign-flip permutation test over cluster sums (exact up to 2^13 flips, then 10,000 seeded ones);
+    otherwise the clustered t-test.
 
-    If all samples differ by the same amount (zero, for example), their spread does not estimate the error.
-    For right and
-    wrong, half a sample is then added to each cell of the two-by-two table (Agresti and Min, "Simple improved
-    confidence
-    intervals for comparing matched proportions", Statistics in Medicine 24, 2005).
+    If all samples differ by the same amount (zero, for example), their spread does not estimate the
+    error. For right and wrong, half a sample is then added to each cell of the two-by-two table (Agresti
+    and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in
+    Medicine 24, 2005).
 
     Raises:
         ValueError: no samples, or different numbers of samples.

@@ -78,9 +78,9 @@ def summarize(
 ) -> dict[str, Any]:
     """Compute the metrics of a run, also by category if the data set has categories.
 
-    ``primary`` names the score that runs are ranked by; ``scores`` lists all means over samples. Bounds are
-    the primary
-    score if every sample whose outcome is not ok had the lowest score, and if each had the highest.
+    ``primary`` names the score that runs are ranked by; ``scores`` lists all means over samples. Bounds
+    are the primary score if every sample whose outcome is not ok had the lowest score, and if each had
+    the highest.
 
     Args:
         rows: see :meth:`snellen.storage.store.Store.rows`; read once, keeping only a few numbers of each.

@@ -102,8 +102,7 @@ class Model(ABC):
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
         """Return everything about the model that can change an answer, as JSON, for the cache key. Available
-        without loading the
-        model.
+        without loading the model.
         """
 
     @abstractmethod
@@ -112,8 +111,7 @@ class Model(ABC):
 
     def stream(self, request: Request) -> Generator[str, None, Response]:
         """Answer one generation request piece by piece; the complete response is returned at the end. Models
-        that cannot stream
-        yield everything at once. Closing it early stops generation.
+        that cannot stream yield everything at once. Closing it early stops generation.
         """
 
         async def once() -> list[Response]:
@@ -151,8 +149,7 @@ class Model(ABC):
     @property
     def request_batch(self) -> int:
         """The number of questions about an image that cost little more than one, so that a protocol may send
-        them before it knows
-        that it needs the answers. Known once the model is loaded.
+        them before it knows that it needs the answers. Known once the model is loaded.
         """
         return 1
 
@@ -229,8 +226,8 @@ class LocalModel(Model):
     """A model in this process, which answers one batch at a time in a thread.
 
     A batch that does not fit into memory is halved, and so are later ones (see
-    :mod:`snellen.models.out_of_memory`). A
-    batch that fails otherwise is retried request by request, so that one bad request does not affect others.
+    :mod:`snellen.models.out_of_memory`). A batch that fails otherwise is retried request by request, so
+    that one bad request does not affect others.
     """
 
     @cached_property

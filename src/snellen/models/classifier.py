@@ -32,11 +32,9 @@ def classifier(
 ) -> Classifier:
     """An image classifier: ranks the classes that it knows.
 
-    Its labels are mapped to the data set's by name (any of ImageNet's comma-separated ones, ignoring case,
-    hyphens and
-    underscores). Options: ``mapping``, a JSON file ``{"class of the data set": ["label of the model", …]}``
-    for those that
-    differ; ``revision``, ``dtype`` and ``device`` as for hf.
+    Its labels are mapped to the data set's by name (any of ImageNet's comma-separated ones, ignoring
+    case, hyphens and underscores). Options: ``mapping``, a JSON file ``{"class of the data set": ["label
+    of the model", …]}`` for those that differ; ``revision``, ``dtype`` and ``device`` as for hf.
 
     Raises:
         MissingExtra, ModelError: as for hf.
@@ -68,9 +66,8 @@ def read_mapping(file: str | None) -> dict[str, list[str]]:
 
 
 class Classifier(CheckpointModel):
-    """See :func:`classifier`. A class's score is the log of the summed probability of all model labels mapped
-    to it; a class
-    without any has the score -inf and is reported.
+    """See :func:`classifier`. A class's score is the log of the summed probability of all model labels
+    mapped to it; a class without any has the score -inf and is reported.
     """
 
     kinds = frozenset({Kind.SCORE})
@@ -133,8 +130,7 @@ def match(
     names: Sequence[str], own: Mapping[int, str], mapping: Mapping[str, Sequence[str]]
 ) -> list[list[int]]:
     """Return the ids of the model's labels for each name: those in the mapping, or else those with this name
-    among their
-    comma-separated names.
+    among their comma-separated names.
 
     >>> match(["polar bear"], {0: "ice bear, Polar_Bear", 1: "bear"}, {})
     [[0]]

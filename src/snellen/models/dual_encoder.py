@@ -124,9 +124,8 @@ def clip(
     """A dual encoder (CLIP, SigLIP …): ranks class names by cosine with the image.
 
     Options: ``template``: ``photo`` ("a photo of a {}"), ``plain`` (only the name), ``imagenet`` (the
-    ensemble of 80
-    templates of the CLIP paper), or your own templates with ``{}``, separated by ``|``, whose text features
-    are averaged; ``revision``, ``dtype`` and ``device`` as for hf.
+    ensemble of 80 templates of the CLIP paper), or your own templates with ``{}``, separated by ``|``,
+    whose text features are averaged; ``revision``, ``dtype`` and ``device`` as for hf.
 
     Raises:
         MissingExtra, ModelError: as for hf.
@@ -142,8 +141,7 @@ class DualEncoder(CheckpointModel):
     """See :func:`clip`. Text features are computed once per class name.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv
-    2103.00020): an
-    ensemble averages the unit vectors of its templates and normalizes the result.
+    2103.00020): an ensemble averages the unit vectors of its templates and normalizes the result.
     """
 
     kinds = frozenset({Kind.SCORE})

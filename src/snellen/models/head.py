@@ -32,9 +32,8 @@ KEPT = ("revision", "dtype", "attn", "quantization")
 def head(folder: str, *, device: str = "auto", trust_remote_code: bool = False) -> Head:
     """A classification head fitted on a model's features: ranks the classes that it was trained on.
 
-    Options: ``device`` of the base model; ``trust_remote_code=true`` runs code that comes with it; the folder
-    alone can
-    never enable it.
+    Options: ``device`` of the base model; ``trust_remote_code=true`` runs code that comes with it; the
+    folder alone can never enable it.
 
     Raises:
         ModelError: no such folder, or the base model is missing.

@@ -1,8 +1,7 @@
 """Handle running out of memory on a local model: one policy for CPU and GPU.
 
-Halve the batch, free caches, and retry; finally raise an error that names the options to set. The batch size
-that fits
-becomes the limit from then on.
+Halve the batch, free caches, and retry; finally raise an error that names the options to set. The batch
+size that fits becomes the limit from then on.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out.
 
     torch raises ``OutOfMemoryError`` for a GPU, ``RuntimeError`` for the CPU's allocator and for CUDA's
-    libraries, and
-    ``AcceleratorError`` for errors that surface late; numpy and Python raise ``MemoryError``.
+    libraries, and ``AcceleratorError`` for errors that surface late; numpy and Python raise
+    ``MemoryError``.
 
     >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     True

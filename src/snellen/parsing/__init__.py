@@ -1,10 +1,8 @@
 """Parse answers from text, or return a :class:`ParseFailure`: pure functions, one library for every protocol.
 
-Nothing is guessed. Names match whole words only; the longest of overlapping names counts; a negated name does
-not
-count. An answer that names several classes is a failure, unless it marks one of them as its answer ("The
-answer is
-…"); so is a truncated one whose last name may be incomplete.
+Nothing is guessed. Names match whole words only; the longest of overlapping names counts; a negated name
+does not count. An answer that names several classes is a failure, unless it marks one of them as its
+answer ("The answer is …"); so is a truncated one whose last name may be incomplete.
 """
 
 from snellen.parsing.choices import parse_choice, parse_choices

@@ -1,12 +1,9 @@
 """Read boxes and outlines in the formats of the model families, as fractions of the picture.
 
-The format is given in advance, never guessed from the text. Sources of the formats: PaliGemma (Beyer et al.,
-arXiv
-2407.07726), Florence-2 (Xiao et al., arXiv 2311.06242), Kosmos-2 (Peng et al., arXiv 2306.14824), Qwen-VL
-(Bai et al.,
-arXiv 2308.12966), Qwen2.5-VL (arXiv 2502.13923), InternVL (arXiv 2404.16821), LLaVA-1.5 (arXiv 2310.03744)
-and Shikra
-(Chen et al., arXiv 2306.15195).
+The format is given in advance, never guessed from the text. Sources of the formats: PaliGemma (Beyer et
+al., arXiv 2407.07726), Florence-2 (Xiao et al., arXiv 2311.06242), Kosmos-2 (Peng et al., arXiv
+2306.14824), Qwen-VL (Bai et al., arXiv 2308.12966), Qwen2.5-VL (arXiv 2502.13923), InternVL (arXiv
+2404.16821), LLaVA-1.5 (arXiv 2310.03744) and Shikra (Chen et al., arXiv 2306.15195).
 """
 
 from __future__ import annotations
@@ -50,12 +47,10 @@ def parse_boxes(
 
     Args:
         format: ``pixels`` (of a picture of this size), ``unit`` (0 to 1), ``thousand`` (0 to 1000),
-            ``yx-thousand`` (the
-            same, top before left), ``padded-unit`` (0 to 1 of the picture padded to a square, as LLaVA-1.5
-            sees it), all
-            four as numbers in brackets or JSON; ``loc`` (PaliGemma's <loc0000> to <loc1023>, top first),
-            ``florence``
-            (<loc_0> to <loc_999>), ``kosmos`` (<patch_index_0000>, a grid of 32 by 32).
+            ``yx-thousand`` (the same, top before left), ``padded-unit`` (0 to 1 of the picture padded to
+            a square, as LLaVA-1.5 sees it), all four as numbers in brackets or JSON; ``loc`` (PaliGemma's
+            <loc0000> to <loc1023>, top first), ``florence`` (<loc_0> to <loc_999>), ``kosmos``
+            (<patch_index_0000>, a grid of 32 by 32).
         size: width and height of the picture in the model's pixels.
         outlines: polygons are expected: flat lists of x and y.
 
@@ -208,9 +203,8 @@ def _within(item: Any, name: str) -> Iterator[tuple[Any, str]]:
 
 
 def _documents(text: str) -> list[tuple[Any, str]] | None:
-    """Return the items of all JSON documents in a text, each with the name before its document; None if there
-    are none. A list
-    of numbers is itself an item.
+    """Return the items of all JSON documents in a text, each with the name before its document; None if
+    there are none. A list of numbers is itself an item.
     """
     decoder = json.JSONDecoder()
     documents: list[tuple[Any, str]] = []
@@ -235,8 +229,7 @@ def _is_number(value: object) -> bool:
 
 def _loc(text: str, _: bool) -> Regions:
     """PaliGemma: four <loc####>, then the name; regions are separated by ";". Masks in <seg###> need a
-    decoder that no
-    checkpoint includes, so only their box is read.
+    decoder that no checkpoint includes, so only their box is read.
     """
     for match in re.finditer(r"((?:<loc\d{4}>)+)(?:<seg\d{3}>)*([^<;]*)", text):
         yield [float(number) for number in re.findall(r"<loc(\d{4})>", match[1])], match[2].strip()
@@ -263,8 +256,7 @@ _CELLS = 32
 
 def _kosmos(text: str, _: bool) -> Regions:
     """Kosmos-2: the cells of the upper left and the lower right corner; centers of cells, or, if both are in
-    one row or
-    column, their outer edges.
+    one row or column, their outer edges.
     """
     for match in re.finditer(r"(?:<phrase>(.*?)</phrase>)?\s*<object>(.*?)</object>", text, re.S):
         for pair in re.finditer(r"<patch_index_(\d{4})>\s*<patch_index_(\d{4})>", match[2]):

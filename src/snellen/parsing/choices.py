@@ -29,12 +29,11 @@ Read = tuple[int, ...] | ParseFailure | None
 
 def parse_choice(text: str, options: Sequence[str], *, truncated: bool = False) -> int | ParseFailure:
     """Return the index of the one option that an answer chooses: by its letter in any formatting, or else by
-    its text, if
-    that names exactly one option.
+    its text, if that names exactly one option.
 
-    A letter followed by another option's text, a rejected one ("A is wrong"), or several letters are not an
-    answer,
-    unless one of them is marked as the answer ("The answer is B") or stands alone on the first line.
+    A letter followed by another option's text, a rejected one ("A is wrong"), or several letters are not
+    an answer, unless one of them is marked as the answer ("The answer is B") or stands alone on the first
+    line.
 
     >>> parse_choice("**(B)** circle", ["star", "circle"]), parse_choice("It is a star.", ["star", "circle"])
     (1, 0)
@@ -306,8 +305,8 @@ def _undressed(text: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """Return the letters of a text with nothing but letters and their formatting; empty if it has
-    anything else.
+    """Return the letters of a text with nothing but letters and their formatting; empty if it has anything
+    else.
     """
     words = text.translate(_DRESSING).split()
     if len(words) > 60:

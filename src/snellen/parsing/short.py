@@ -12,8 +12,7 @@ LONGEST_SHORT = 2_000
 
 def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
     """Return the answer as text: the marked part ("The answer is 7"), or else all of it. It is never
-    shortened to please a
-    metric.
+    shortened to please a metric.
 
     >>> parse_short("So 3 + 4 = 7. The answer is: **7**."), parse_short(" a red car ")
     ('7', 'a red car')

@@ -188,8 +188,8 @@ _STRETCH_END = re.compile(r"\n|。|(?<!\b[^\W\d])(?<!\b[^\W\d]{2})[.!?](?=\s|$)"
 
 def _spans(normal: str) -> list[tuple[int, int]]:
     """Return the spans that an answer marks as its answer; if some are marked as final, only those. A marker
-    within the span
-    of another one narrows it; a negated marker ("I don't think the answer is") marks nothing.
+    within the span of another one narrows it; a negated marker ("I don't think the answer is") marks
+    nothing.
     """
     matches = [
         m for m in _MARKER.finditer(normal) if not _AGAINST.search(normal[max(0, m.start() - 60) : m.start()])

@@ -1,8 +1,7 @@
 """The built-in models before training: real architectures in miniature, and their processors.
 
-Everything is built from configurations in the standard Hugging Face format, so that the trained models load
-through
-the same code as any checkpoint.
+Everything is built from configurations in the standard Hugging Face format, so that the trained models
+load through the same code as any checkpoint.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The training data of the built-in models, captions and questions, generated from a seed without torch.
 
-A *lesson* is one figure with one question and its answer. The stream of lessons is a pure function of (model,
-stage,
-seed), so that anyone who studies how often a class was seen in training can write it out again
-(``python -m snellen.pico_recipe.train --captions FILE``) and count.
+A *lesson* is one figure with one question and its answer. The stream of lessons is a pure function of
+(model, stage, seed), so that anyone who studies how often a class was seen in training can write it out
+again (``python -m snellen.pico_recipe.train --captions FILE``) and count.
 """
 
 from __future__ import annotations
@@ -81,9 +80,8 @@ def ask(
 ) -> tuple[str, str]:
     """Draw a question about a figure, with its answer.
 
-    ``offers`` is the number of candidates in a closed-set question. ``weights`` makes wrong options as common
-    as their
-    classes are in training; without it, all are equally common.
+    ``offers`` is the number of candidates in a closed-set question. ``weights`` makes wrong options as
+    common as their classes are in training; without it, all are equally common.
     """
     if task == "yes-no":
         asked = fig.kind if rng.random() < 0.5 else _others(rng, fig.kind, 1, weights)[0]

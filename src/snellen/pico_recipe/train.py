@@ -1,8 +1,7 @@
 """Train the built-in models from scratch: ``python -m snellen.pico_recipe.train --out DIR``.
 
-Four models in about half an hour on one core; ``--only`` selects some of them (the LLaVAs need the CLIP model
-in
-``DIR``). Rendered images are cached in ``DIR/parts``.
+Four models in about half an hour on one core; ``--only`` selects some of them (the LLaVAs need the CLIP
+model in ``DIR``). Rendered images are cached in ``DIR/parts``.
 
 1. ``clip``: contrastive, where a caption is positive for every image that it describes. Its frozen vision
 tower is
@@ -11,15 +10,12 @@ tower is
 3. ``llava``: the Llama on text only, with the caption in place of the image (yes/no and multiple-choice
 first, since
    they need comparing rather than naming), then the projector only, then decoder and projector together.
-   ``llava-skewed`` takes the same course over figures whose most common kind is 100 times as frequent as the
-   rarest;
-   its tower saw all kinds equally often.
+   ``llava-skewed`` takes the same course over figures whose most common kind is 100 times as frequent as
+   the rarest; its tower saw all kinds equally often.
 
-The recipe: Muon for hidden matrices, AdamW for the rest, a cosine schedule over a fixed number of steps (so
-that the
-seed determines the result, on one machine with one set of versions), and a loss averaged by sample first, so
-that a
-one-word answer weighs as much as a caption.
+The recipe: Muon for hidden matrices, AdamW for the rest, a cosine schedule over a fixed number of steps
+(so that the seed determines the result, on one machine with one set of versions), and a loss averaged by
+sample first, so that a one-word answer weighs as much as a caption.
 """
 
 from __future__ import annotations

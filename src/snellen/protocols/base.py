@@ -59,10 +59,8 @@ class Protocol(ABC):
     """How a model is evaluated. A subclass is a frozen dataclass whose fields are its options.
 
     :meth:`examine` is a generator that never calls a model: it yields batches of requests, is sent their
-    responses, and
-    returns a prediction: a pure function of (options, sample, responses). Responses with the outcome ERROR
-    are never
-    sent to it; the engine makes such a sample's prediction itself.
+    responses, and returns a prediction: a pure function of (options, sample, responses). Responses with
+    the outcome ERROR are never sent to it; the engine makes such a sample's prediction itself.
     """
 
     name: ClassVar[str]
@@ -115,8 +113,8 @@ class Protocol(ABC):
             )
 
     def missing_fields(self, sample: Sample) -> str | None:
-        """Return what a sample lacks for this protocol, in words; None if nothing. A data set is judged
-        by its first sample.
+        """Return what a sample lacks for this protocol, in words; None if nothing. A data set is judged by
+        its first sample.
         """
         return None
 
@@ -130,8 +128,7 @@ class Protocol(ABC):
 
     def batched(self, request_batch: int) -> Protocol:
         """Return the protocol for a model that answers ``request_batch`` questions about an image for little
-        more than one. It
-        predicts the same, and counts the same questions.
+        more than one. It predicts the same, and counts the same questions.
         """
         return self
 
@@ -148,15 +145,13 @@ class Protocol(ABC):
 
     def sample_details(self, sample: Sample) -> dict[str, Any]:
         """Return what :meth:`summary` needs from a sample, even if it has no answer; stored with the details
-        of its
-        prediction.
+        of its prediction.
         """
         return {}
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Score a prediction, by name; higher is better. A sample without a prediction scores 0. Classes are
-        scored elsewhere
-        (see :mod:`snellen.metrics.classification`).
+        scored elsewhere (see :mod:`snellen.metrics.classification`).
         """
         return {}
 
@@ -166,8 +161,7 @@ class Protocol(ABC):
 
     def options(self) -> dict[str, Any]:
         """Return all options with their values, for manifests and cache keys. Secrets are redacted, since a
-        judge may be named
-        by a URL.
+        judge may be named by a URL.
         """
         return {key: redact(v) if key in MODELS_AMONG_OPTIONS and v else v for key, v in asdict(self).items()}
 
@@ -185,10 +179,8 @@ def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> 
 
 def limit_candidates(sample: Sample, candidates: int | None, seed: int) -> Sample:
     """Limit a sample to this many labels: the true one and random others, in their original order. Smaller
-    sets are subsets
-    of larger ones, so that a curve over sizes is not dominated by noise. All labels are kept if there are no
-    more, or if
-    the true one is unknown.
+    sets are subsets of larger ones, so that a curve over sizes is not dominated by noise. All labels are
+    kept if there are no more, or if the true one is unknown.
 
     Source: Zhang et al., arXiv 2405.18415, "label set size".
     """

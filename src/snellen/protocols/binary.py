@@ -1,8 +1,7 @@
 """Binary: yes/no, class by class, stopping at the first yes.
 
 Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks" (Clarifai,
-2025): one
-question per class except the background, at most (number of classes - 1) questions.
+2025): one question per class except the background, at most (number of classes - 1) questions.
 """
 
 from __future__ import annotations
@@ -38,17 +37,14 @@ YES, NO = ("Yes", "yes"), ("No", "no")
 class Binary(Protocol):
     """Ask for each class whether it is in the image; the first yes decides.
 
-    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``request_batch``, the number
-    of questions
-    sent at once (more may be wasted, but the prediction is the same; by default as many as the model answers
-    for
-    little more than one); ``read``, whether to parse the answer (``text``) or compare the ``likelihood`` of
-    Yes and No
-    (in any case) as the next word; ``prompt`` with ``{name}``; ``max_tokens``; ``seed``.
+    Options: ``order`` of the classes (shuffled by seed and sample, or fixed); ``request_batch``, the
+    number of questions sent at once (more may be wasted, but the prediction is the same; by default as
+    many as the model answers for little more than one); ``read``, whether to parse the answer (``text``)
+    or compare the ``likelihood`` of Yes and No (in any case) as the next word; ``prompt`` with
+    ``{name}``; ``max_tokens``; ``seed``.
 
-    If every answer is no, the prediction is the background class, or none if the data set has no such class.
-    An
-    unparsed answer is not a "no": unless a later yes decides, the sample has no prediction.
+    If every answer is no, the prediction is the background class, or none if the data set has no such
+    class. An unparsed answer is not a "no": unless a later yes decides, the sample has no prediction.
     """
 
     name: ClassVar[str] = "binary"

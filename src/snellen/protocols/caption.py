@@ -1,8 +1,7 @@
 """Image captioning, optionally with a target length; scored against human captions.
 
-Sources: the study of Pixtral 12B (github.com/aryankargwal/vlm-benchmarks) compares captions with references
-by the
-cosine of their embeddings; see :mod:`snellen.metrics` for the other metrics.
+Sources: the study of Pixtral 12B (github.com/aryankargwal/vlm-benchmarks) compares captions with
+references by the cosine of their embeddings; see :mod:`snellen.metrics` for the other metrics.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ class Caption(FreeTextProtocol, Protocol):
     Options: ``words``: the requested length; ``prompt`` (with ``{words}``, if ``words`` is set);
     ``max_tokens``;
     ``metrics``: ``similarity`` (of sentence embeddings by the model ``embedding``) and ``overlap`` (BLEU,
-    ROUGE-L,
-    CIDEr), separated by a comma; ``clip``: a dual encoder for CLIPScore; ``judge``: a model that grades the
-    captions.
+    ROUGE-L, CIDEr), separated by a comma; ``clip``: a dual encoder for CLIPScore; ``judge``: a model that
+    grades the captions.
     """
 
     name: ClassVar[str] = "caption"

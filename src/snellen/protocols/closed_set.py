@@ -1,9 +1,8 @@
 """Closed set: the class names are in the prompt; shuffled rounds and a majority vote.
 
 Source: "Best Vision Language Models (VLMs) for Image Classification: Performance Benchmarks" (Clarifai,
-2025), which
-also defines the default prompt: the same question several times with shuffled names; the most frequent class
-wins.
+2025), which also defines the default prompt: the same question several times with shuffled names; the
+most frequent class wins.
 """
 
 from __future__ import annotations
@@ -36,16 +35,14 @@ __all__ = ["ClosedSet"]
 class ClosedSet(Protocol):
     """Choose one from a list of all class names; shuffled rounds, majority vote.
 
-    Options: ``candidates``: the number of names listed, the true one and random others (default: all; fewer
-    raise chance
-    accuracy); ``rounds``; ``order`` (shuffled by seed, sample and round, or fixed); ``prompt`` with
-    ``{names}`` (and
-    ``{question}``, the sample's own); ``constrained=true``: restrict generation to the names (local models);
-    ``max_tokens``; ``seed``.
+    Options: ``candidates``: the number of names listed, the true one and random others (default: all;
+    fewer raise chance accuracy); ``rounds``; ``order`` (shuffled by seed, sample and round, or fixed);
+    ``prompt`` with ``{names}`` (and ``{question}``, the sample's own); ``constrained=true``: restrict
+    generation to the names (local models); ``max_tokens``; ``seed``.
 
     The class with most votes wins; ties go to the one named in the earliest round, and the details say
-    ``tie``. A round
-    with an unparsed answer casts no vote; if no round casts one, the sample has no prediction.
+    ``tie``. A round with an unparsed answer casts no vote; if no round casts one, the sample has no
+    prediction.
     """
 
     name: ClassVar[str] = "closed-set"

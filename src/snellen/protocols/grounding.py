@@ -1,9 +1,8 @@
 """Grounding: locate what an expression refers to, as boxes or outlines.
 
-Sources: Yu et al., "Modeling Context in Referring Expressions" (RefCOCO, arXiv 1608.00272): accuracy at an
-intersection over union of 0.5; Lin et al., "Microsoft COCO" (arXiv 1405.0312): average precision. For the
-formats of
-the model families see :mod:`snellen.parsing.boxes`.
+Sources: Yu et al., "Modeling Context in Referring Expressions" (RefCOCO, arXiv 1608.00272): accuracy at
+an intersection over union of 0.5; Lin et al., "Microsoft COCO" (arXiv 1405.0312): average precision. For
+the formats of the model families see :mod:`snellen.parsing.boxes`.
 """
 
 from __future__ import annotations
@@ -64,12 +63,9 @@ class Grounding(Protocol):
     """Locate what an expression refers to: IoU, accuracy at 0.5 and 0.75; several boxes: mAP; outlines: IoU.
 
     Options: ``format``: the model's box format (pixels, unit, thousand, yx-thousand, padded-unit, loc,
-    florence, kosmos);
-    by default that of its family, and never chosen by which fits best; ``task``: ``refer`` (one box),
-    ``detect`` (all
-    boxes of the classes, matched by name and IoU) or ``segment`` (outlines); ``prompt`` with
-    ``{expression}``;
-    ``max_tokens``.
+    florence, kosmos); by default that of its family, and never chosen by which fits best; ``task``:
+    ``refer`` (one box), ``detect`` (all boxes of the classes, matched by name and IoU) or ``segment``
+    (outlines); ``prompt`` with ``{expression}``; ``max_tokens``.
     """
 
     name: ClassVar[str] = "grounding"

@@ -1,9 +1,8 @@
 """Instructions about an image, answered in free text.
 
 Source: Bitton et al., "VisIT-Bench: A Benchmark for Vision-Language Instruction Following" (arXiv
-2308.06595). Its
-instructions are sent unchanged; answers of GPT-4 or of people in the data set can be compared as
-``replay:COLUMN``.
+2308.06595). Its instructions are sent unchanged; answers of GPT-4 or of people in the data set can be
+compared as ``replay:COLUMN``.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ class Instruct(FreeTextProtocol, Protocol):
     """Follow an instruction about the image; similarity to reference answers, overlap, a judge.
 
     Options: ``prompt`` with ``{question}``, the instruction; ``max_tokens``; ``metrics``, ``embedding``,
-    ``clip`` and
-    ``judge`` as for caption.
+    ``clip`` and ``judge`` as for caption.
     """
 
     name: ClassVar[str] = "instruct"

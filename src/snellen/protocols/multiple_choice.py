@@ -1,13 +1,10 @@
 """Multiple choice: lettered options, parsed or by likelihood; CircularEval; also open questions.
 
-Sources: the prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744). ``circular``: Liu et al., "MMBench:
-Is Your
-Multi-modal Model an All-around Player?" (arXiv 2307.06281), where a question counts as solved only if it is
-solved
-under all rotations of its options. As there, options such as "all of the above" are rotated like any other.
-Position
-bias as the standard deviation of recalls: Zheng et al., "Large Language Models Are Not Robust Multiple Choice
-Selectors" (arXiv 2309.03882).
+Sources: the prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744). ``circular``: Liu et al.,
+"MMBench: Is Your Multi-modal Model an All-around Player?" (arXiv 2307.06281), where a question counts as
+solved only if it is solved under all rotations of its options. As there, options such as "all of the
+above" are rotated like any other. Position bias as the standard deviation of recalls: Zheng et al.,
+"Large Language Models Are Not Robust Multiple Choice Selectors" (arXiv 2309.03882).
 """
 
 from __future__ import annotations
@@ -51,15 +48,11 @@ class MultipleChoice(Protocol):
     """Choose among lettered options; CircularEval, likelihood, several letters, mixed-in open questions.
 
     Options: ``circular=true``: ask all rotations of the options; right only if every one is (stops at the
-    first wrong one;
-    ``request_batch`` are sent at once); ``score``: take the most likely of the ``letters``, or of the
-    options' ``texts``
-    after the question, instead of generating (``normalize`` as for rank); ``cot=true`` asks for a chain of
-    thought;
-    ``all_that_apply=true``: several options may be right, and all must be named; ``hint=false`` omits hints;
-    ``prompt``
-    with ``{question}``, ``{options}`` and ``{hint}`` (the line is omitted without a hint); ``open_prompt``
-    for questions
+    first wrong one; ``request_batch`` are sent at once); ``score``: take the most likely of the
+    ``letters``, or of the options' ``texts`` after the question, instead of generating (``normalize`` as
+    for rank); ``cot=true`` asks for a chain of thought; ``all_that_apply=true``: several options may be
+    right, and all must be named; ``hint=false`` omits hints; ``prompt`` with ``{question}``,
+    ``{options}`` and ``{hint}`` (the line is omitted without a hint); ``open_prompt`` for questions
     without options; ``max_tokens``.
 
     Options are lettered in the order shown; the prediction is an option's text.

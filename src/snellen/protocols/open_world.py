@@ -1,10 +1,9 @@
 """Open world: a free answer, mapped to the label set afterwards.
 
 Source: Zhang et al., "Why are Visually-Grounded Language Models Bad at Image Classification?" (arXiv
-2405.18415):
-correct if the class name occurs in the answer. Here, names match whole words only, the longest first, and
-negations
-and answers that name several classes are failures (see :mod:`snellen.parsing`).
+2405.18415): correct if the class name occurs in the answer. Here, names match whole words only, the
+longest first, and negations and answers that name several classes are failures (see
+:mod:`snellen.parsing`).
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ class OpenWorld(Protocol):
     """Ask for the object without listing the classes; find the class in the free answer.
 
     Options: ``prompt``; ``cot=true`` asks for a chain of thought and parses its last "Answer: …";
-    ``map=embedding`` takes
-    the nearest class name by sentence embedding if the answer contains none (``embedding``: the model;
+    ``map=embedding`` takes the nearest class name by sentence embedding if the answer contains none
+    (``embedding``: the model;
     ``min_similarity``: the smallest cosine accepted); ``max_tokens``.
     """
 

@@ -1,12 +1,10 @@
 """Rank: score every class name against the image; top-1 and top-5.
 
-For a generative model the score is the log-likelihood of the name given image and prompt (Zhang et al., arXiv
-2405.18415, "probabilistic inference": the sum of log P(token) of each class name); for a dual encoder, the
-cosine of
-image and text (Radford et al., arXiv 2103.00020); for a classifier, its log-probability. ``pmi`` is the
-prior-free
-variant (Holtzman et al., arXiv 2104.08315): what the image adds to the name's likelihood under the prompt
-alone.
+For a generative model the score is the log-likelihood of the name given image and prompt (Zhang et al.,
+arXiv 2405.18415, "probabilistic inference": the sum of log P(token) of each class name); for a dual
+encoder, the cosine of image and text (Radford et al., arXiv 2103.00020); for a classifier, its
+log-probability. ``pmi`` is the prior-free variant (Holtzman et al., arXiv 2104.08315): what the image
+adds to the name's likelihood under the prompt alone.
 """
 
 from __future__ import annotations
@@ -41,18 +39,13 @@ class Rank(Protocol):
     """Score every class name and take the best; top-1 and top-5.
 
     Options: ``candidates``: the number of names to rank, the true one and random others (by ``seed``;
-    default: all);
-    ``normalize`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of the name;
-    ``pmi=true``
-    subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``, the start of the answer
-    ("The photo
-    features a"). Similarities of dual encoders and classifiers' logits are never normalized, and have no
-    prior to
-    subtract.
+    default: all); ``normalize`` a log-likelihood by nothing (``sum``), ``tokens`` or UTF-8 ``bytes`` of
+    the name; ``pmi=true`` subtracts the name's log-likelihood without the image; ``prompt``; ``prefix``,
+    the start of the answer ("The photo features a"). Similarities of dual encoders and classifiers'
+    logits are never normalized, and have no prior to subtract.
 
-    Ties keep the order of the label set. A name without a score (a class that a classifier does not know) is
-    not
-    ranked.
+    Ties keep the order of the label set. A name without a score (a class that a classifier does not know)
+    is not ranked.
     """
 
     name: ClassVar[str] = "rank"

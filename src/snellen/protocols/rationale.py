@@ -1,9 +1,8 @@
 """An answer with its reason: the option's letter on the first line, then a rationale.
 
-Sources: Li et al., "Multimodal ArXiv" (arXiv 2403.00231), whose questions about figures of papers have both;
-github.com/aryankargwal/vlm-benchmarks compares the first line with the label and the rest with the rationale,
-by
-the cosine of their embeddings. Here the label is also parsed, and scored as right or wrong.
+Sources: Li et al., "Multimodal ArXiv" (arXiv 2403.00231), whose questions about figures of papers have
+both; github.com/aryankargwal/vlm-benchmarks compares the first line with the label and the rest with the
+rationale, by the cosine of their embeddings. Here the label is also parsed, and scored as right or wrong.
 """
 
 from __future__ import annotations
@@ -28,13 +27,11 @@ __all__ = ["Rationale"]
 class Rationale(Protocol):
     """Choose an option on the first line and explain it below: accuracy, similarity of label and rationale.
 
-    Options: ``prompt`` with ``{question}`` and ``{options}``; ``max_tokens``; ``embedding``: the model that
-    compares
-    texts.
+    Options: ``prompt`` with ``{question}`` and ``{options}``; ``max_tokens``; ``embedding``: the model
+    that compares texts.
 
-    The label's letter and text are compared with the first line, the data set's ``rationale`` with the rest.
-    An answer
-    without a rationale has a similarity of 0.
+    The label's letter and text are compared with the first line, the data set's ``rationale`` with the
+    rest. An answer without a rationale has a similarity of 0.
     """
 
     name: ClassVar[str] = "rationale"

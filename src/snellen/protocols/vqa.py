@@ -1,8 +1,7 @@
 """Visual question answering: short free-form answers against those of annotators.
 
-Sources: the prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744); see :mod:`snellen.metrics.answers`
-for the
-metrics.
+Sources: the prompt is that of LLaVA-1.5 (Liu et al., arXiv 2310.03744); see
+:mod:`snellen.metrics.answers` for the metrics.
 """
 
 from __future__ import annotations
@@ -29,13 +28,10 @@ __all__ = ["VQA"]
 class VQA(Protocol):
     """Ask a question and score the short answer: exact match, VQA accuracy, relaxed accuracy, ANLS, numbers.
 
-    Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (within 5%, for charts), ``anls``
-    (documents),
-    ``number`` (to the reference's decimals), ``contains``, ``open`` (exact or number), or another registered
-    one
-    (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``; ``max_tokens``; ``judge``: a model that
-    also grades
-    the answers.
+    Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (within 5%, for charts),
+    ``anls`` (documents), ``number`` (to the reference's decimals), ``contains``, ``open`` (exact or
+    number), or another registered one (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``;
+    ``max_tokens``; ``judge``: a model that also grades the answers.
     """
 
     name: ClassVar[str] = "vqa"

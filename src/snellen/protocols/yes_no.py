@@ -1,10 +1,8 @@
 """Yes/no questions, as in POPE and MME.
 
 Sources: Li et al., "Evaluating Object Hallucination in Large Vision-Language Models" (POPE, arXiv
-2305.10355):
-accuracy, precision, recall, F1 of yes, share of yes. Fu et al., "MME" (arXiv 2306.13394): accuracy and
-accuracy+
-(both questions about an image right), and their sum in points, by category.
+2305.10355): accuracy, precision, recall, F1 of yes, share of yes. Fu et al., "MME" (arXiv 2306.13394):
+accuracy and accuracy+ (both questions about an image right), and their sum in points, by category.
 """
 
 from __future__ import annotations
@@ -27,14 +25,12 @@ __all__ = ["YesNo"]
 class YesNo(Protocol):
     """Ask yes/no questions: accuracy, F1 of yes, and accuracy+ of pairs.
 
-    Options: ``prompt`` with ``{question}``; ``max_tokens``; ``singles=true``: a single question counts as a
-    pair too
-    (HallusionBench's accuracy by figure).
+    Options: ``prompt`` with ``{question}``; ``max_tokens``; ``singles=true``: a single question counts as
+    a pair too (HallusionBench's accuracy by figure).
 
-    If the data set groups questions (``pair``), accuracy+ is the share of pairs with only right answers, and
-    ``mme_score`` the sum of accuracy and accuracy+ in points over categories. An answer that is neither yes
-    nor no is
-    wrong, and does not count as no.
+    If the data set groups questions (``pair``), accuracy+ is the share of pairs with only right answers,
+    and ``mme_score`` the sum of accuracy and accuracy+ in points over categories. An answer that is
+    neither yes nor no is wrong, and does not count as no.
     """
 
     name: ClassVar[str] = "yes-no"
@@ -102,8 +98,7 @@ class YesNo(Protocol):
 
 def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
     """Accuracy+ over all pairs, and MME's score; a pair belongs to one category. A group with fewer than
-    ``least`` questions
-    (for example after ``--limit``) is not a pair, and is counted separately.
+    ``least`` questions (for example after ``--limit``) is not a pair, and is counted separately.
     """
     groups: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for row in rows:

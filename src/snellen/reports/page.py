@@ -37,10 +37,8 @@ def html(
     runs: Sequence[Run], title: str | None = None, tables: Sequence[Mapping[str, Any]] = (), intro: str = ""
 ) -> str:
     """Render one page: leaderboard, speed against accuracy, and for each run its classes, confusions, a
-    gallery of right,
-    wrong and failed samples, and the manifest. Model output is escaped, and the page's security policy
-    prevents it from
-    loading anything.
+    gallery of right, wrong and failed samples, and the manifest. Model output is escaped, and the page's
+    security policy prevents it from loading anything.
 
     Args:
         intro: a text below the title.

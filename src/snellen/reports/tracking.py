@@ -1,6 +1,5 @@
 """Log metrics to experiment trackers: Weights & Biases, MLflow, Trackio, each through its own client, which
-manages URLs
-and keys. Each run has one entry there, which is updated when sent again.
+manages URLs and keys. Each run has one entry there, which is updated when sent again.
 """
 
 from __future__ import annotations

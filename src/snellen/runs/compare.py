@@ -31,8 +31,7 @@ class Comparison:
         score: the compared score ("accuracy", or another protocol's score).
         classes: each class with its difference in recall and its number of samples, largest difference first.
         disagreements: ids of samples that exactly one got right, or on which one scored higher, with the
-            reference
-            and both predictions.
+            reference and both predictions.
     """
 
     first: str
@@ -75,10 +74,8 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
 
     Raises:
         UsageError: fewer than two runs; an unfinished run, or one without references; a shared id with a
-            different image
-            or reference; different candidate class names; no shared samples; or different protocol options,
-            unless
-            ``across``.
+            different image or reference; different candidate class names; no shared samples; or different
+            protocol options, unless ``across``.
     """
     if len(runs) < 2:
         raise UsageError("A comparison needs at least two runs. List them with: snellen ls runs")

@@ -47,8 +47,7 @@ class Forecast:
 
 def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> Forecast:
     """Estimate from a few samples, spread over the data: the minimum is the first batch of each, the maximum
-    what it sends if
-    no answer can be parsed. Cached answers are not subtracted.
+    what it sends if no answer can be parsed. Cached answers are not subtracted.
 
     Raises:
         DataError: a sample cannot be read.
@@ -124,8 +123,7 @@ def _foretold(
 
 def _request_batches(protocol: Protocol, sample: Sample) -> list[Sequence[Request]]:
     """Yield all requests for a sample if every answer is empty and the reference is unknown, since a wrong
-    answer would end
-    what a right one continues.
+    answer would end what a right one continues.
     """
     exam = protocol.examine(replace(sample, answers=()))
     request_batches = []

@@ -99,9 +99,8 @@ Watch = Callable[[Evaluation, Progress], None]
 
 @dataclass
 class SharedResources:
-    """Resources shared by several plans: models, loaded once (closed by their creator), data sets, read once,
-    and one
-    budget.
+    """Resources shared by several plans: models, loaded once (closed by their creator), data sets, read
+    once, and one budget.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
@@ -116,10 +115,12 @@ class Plan:
     All errors that can be detected early are raised when the plan is made, before any model is loaded.
 
     Args:
-        models, data, protocols: names, or the objects themselves. Without protocols, each data set's own is
-            used, or
-            closed-set.
-        model_options, data_options, protocol_options: for all objects of that kind.
+        models: names, or the objects themselves.
+        data: names, or the objects themselves.
+        protocols: names, or the objects themselves. Without any, each data set's own is used, or closed-set.
+        model_options: for all models.
+        data_options: for all data sets.
+        protocol_options: for all protocols.
         filters: for all data sets.
         seed: for shuffling and for protocols that set none.
         batch_size: overrides each model's own.

@@ -77,8 +77,7 @@ class Run:
     @property
     def classifies(self) -> bool:
         """Whether it predicts classes, so that there are confusions and per-class metrics. Known from its
-        metrics or, while
-        there are none, from its protocol.
+        metrics or, while there are none, from its protocol.
         """
         if self.metrics.n:
             return self.metrics.figure("macro_f1") is not None

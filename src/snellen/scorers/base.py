@@ -1,8 +1,8 @@
 """Scores computed after the evaluation: by embedding and overlap of texts, by CLIP, by a judge.
 
-A protocol names its scorers. They see all predictions at once (CIDEr needs the word frequencies of the whole
-data
-set), and requests to their own models are cached like all others, so that scoring again is free.
+A protocol names its scorers. They see all predictions at once (CIDEr needs the word frequencies of the
+whole data set), and requests to their own models are cached like all others, so that scoring again is
+free.
 """
 
 from __future__ import annotations
@@ -77,10 +77,8 @@ class Scorer(ABC):
         self, predictions: Sequence[SamplePrediction], ask: AskModel
     ) -> Sequence[Mapping[str, float]]:
         """Return scores by name for each prediction; higher is better. A sample without an answer gets the
-        lowest score; one that
-        could not be scored (a judge gave no grade) gets none. A name that starts with an underscore is only
-        for
-        :meth:`overall`.
+        lowest score; one that could not be scored (a judge gave no grade) gets none. A name that starts
+        with an underscore is only for :meth:`overall`.
         """
 
     def overall(

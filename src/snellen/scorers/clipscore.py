@@ -23,8 +23,7 @@ class ClipScore(Scorer):
     """Compute 2.5 · max(cosine of picture and caption, 0) by a dual encoder (``clip:…``).
 
     Source: Hessel et al., "CLIPScore" (arXiv 2104.08718), with ViT-B/32 and "A photo depicts" before the
-    caption. Other
-    encoders have other scales.
+    caption. Other encoders have other scales.
 
     Args:
         name: the dual encoder, as for ``--model``.

@@ -43,8 +43,7 @@ def _area(box: Box) -> float:
 
 def matched(predicted: Sequence[tuple[str, Box]], true: Sequence[tuple[str, Box]], least: float = 0.5) -> int:
     """Count the predicted boxes that can be matched one-to-one with reference boxes of the same name at an
-    IoU of at least
-    ``least``: a maximum matching (Hopcroft and Karp, through scipy).
+    IoU of at least ``least``: a maximum matching (Hopcroft and Karp, through scipy).
     """
     import numpy as np
     from scipy.sparse import csr_array
@@ -89,9 +88,9 @@ SIDE = 1000
 class AveragePrecision(Scorer):
     """Mean average precision of boxes, through pycocotools: over IoU 0.50 to 0.95, at 0.50 and at 0.75.
 
-    Source: Lin et al., "Microsoft COCO" (arXiv 1405.0312). Boxes written by a model have no confidence and
-    all count the
-    same, so AP is less informative than for a detector; precision and recall at 0.5 are reported too.
+    Source: Lin et al., "Microsoft COCO" (arXiv 1405.0312). Boxes written by a model have no confidence
+    and all count the same, so AP is less informative than for a detector; precision and recall at 0.5 are
+    reported too.
     """
 
     def check(self) -> None:
@@ -116,9 +115,8 @@ class AveragePrecision(Scorer):
 def average_precision(
     predicted: Sequence[Sequence[tuple[str, Box]]], true: Sequence[Sequence[tuple[str, Box]]]
 ) -> dict[str, float]:
-    """Compute mAP, AP50 and AP75 over pictures; empty if there is nothing to locate. Names without references
-    are ignored,
-    as in COCO's evaluation.
+    """Compute mAP, AP50 and AP75 over pictures; empty if there is nothing to locate. Names without
+    references are ignored, as in COCO's evaluation.
     """
     coco: Any = require("pycocotools.coco", "metrics", "Average precision").COCO
     evaluate: Any = require("pycocotools.cocoeval", "metrics", "Average precision").COCOeval

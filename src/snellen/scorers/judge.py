@@ -1,8 +1,7 @@
 """A judge: a second model grades free-form answers against their references.
 
-Sources: Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (arXiv 2306.05685): grading by
-rubric,
-in both orders, because judges have a position bias. The wording is ours.
+Sources: Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (arXiv 2306.05685):
+grading by rubric, in both orders, because judges have a position bias. The wording is ours.
 """
 
 from __future__ import annotations

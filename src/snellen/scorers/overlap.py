@@ -1,10 +1,9 @@
 """Word overlap: BLEU, ROUGE-L and CIDEr of captions against their references, through libraries.
 
 Sources: Papineni et al., "BLEU" (ACL 2002), through sacrebleu; Lin, "ROUGE" (2004), through rouge-score;
-Vedantam et
-al., "CIDEr" (arXiv 1411.5726), through pycocoevalcap. COCO's own server tokenizes with a Java program; here,
-words are
-lower-cased runs of letters and digits for all three metrics, which is the same in all but rare cases.
+Vedantam et al., "CIDEr" (arXiv 1411.5726), through pycocoevalcap. COCO's own server tokenizes with a Java
+program; here, words are lower-cased runs of letters and digits for all three metrics, which is the same
+in all but rare cases.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ class Overlap(Scorer):
     """BLEU-4 (per sentence, smoothed, and for the corpus), ROUGE-L and CIDEr; shares of 1, CIDEr up to 10.
 
     CIDEr weighs words by how rare they are among the references of the whole data set, so it says little
-    about a few
-    samples and nothing about one.
+    about a few samples and nothing about one.
     """
 
     def check(self) -> None:

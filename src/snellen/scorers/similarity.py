@@ -1,11 +1,10 @@
 """Sentence embeddings: how similar two texts are in meaning. The model is loaded on first use.
 
-The figures of the study (aryankargwal/vlm-benchmarks: Pixtral 12B against GPT-4 and people) are the share of
-similarities above 0.8, which it calls win rate, and the mean of the 1, 5 and 10 highest similarities of the
-whole data
-set, which it calls top-k; both are reported under its name. Ours are the mean similarity with its interval,
-and the
-paired win rate against another set of answers (``snellen compare``).
+The figures of the study (aryankargwal/vlm-benchmarks: Pixtral 12B against GPT-4 and people) are the share
+of similarities above 0.8, which it calls win rate, and the mean of the 1, 5 and 10 highest similarities
+of the whole data set, which it calls top-k; both are reported under its name. Ours are the mean
+similarity with its interval, and the paired win rate against another set of answers (``snellen
+compare``).
 """
 
 from __future__ import annotations

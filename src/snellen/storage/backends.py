@@ -38,8 +38,7 @@ class Database(ABC):
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         """Run and commit a transaction. It is retried if the connection is lost, possibly after the commit,
-        so it must be
-        idempotent.
+        so it must be idempotent.
         """
         with self.engine.begin() as connection:
             return work(connection)

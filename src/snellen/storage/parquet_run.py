@@ -1,10 +1,9 @@
 """A run's samples, predictions and answers in its own Parquet files, for runs too large for a database. Each
-shard is
-written atomically by the worker that evaluated it, and read page by page.
+shard is written atomically by the worker that evaluated it, and read page by page.
 
 ``URL/RUN/000000000000-000000000256.parquet`` holds the samples at positions 0 to 255 of the data set, in
-order, one
-row each. Other tools can read them directly: ``SELECT outcome, count(*) FROM 'URL/RUN/*.parquet'``.
+order, one row each. Other tools can read them directly: ``SELECT outcome, count(*) FROM
+'URL/RUN/*.parquet'``.
 """
 
 from __future__ import annotations
@@ -318,8 +317,7 @@ class ParquetRun:
 
 class ParquetShard:
     """A sink in memory (see :class:`snellen.engine.recorder.ResultSink`) for the samples of one shard,
-    initialized from its
-    file.
+    initialized from its file.
     """
 
     def __init__(self, shards: ParquetRun, start: int, stop: int) -> None:

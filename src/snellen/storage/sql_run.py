@@ -1,6 +1,5 @@
 """The contents of a run: samples, predictions and answers, in the workspace's database or in the run's own
-files
-(:class:`snellen.storage.parquet_run.ParquetRun`).
+files (:class:`snellen.storage.parquet_run.ParquetRun`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The workspace: a database and small previews of images.
 
-Tables: ``runs`` (with a manifest each), ``samples`` and ``predictions`` (of runs), ``responses`` (shared by
-all runs,
-under a key of everything that can change an answer). Results are written as they arrive, so that answers
-survive
-whatever happens next.
+Tables: ``runs`` (with a manifest each), ``samples`` and ``predictions`` (of runs), ``responses`` (shared
+by all runs, under a key of everything that can change an answer). Results are written as they arrive, so
+that answers survive whatever happens next.
 
 Long: a single class is the interface of a workspace; its back ends, rows and files have their own modules.
 """
@@ -80,9 +78,8 @@ class Store:
     """An open workspace.
 
     Args:
-        where: a folder, created if necessary; or ``postgresql://USER@HOST/NAME``, whose previews are in the
-            folder
-            ``$SNELLEN_FILES`` (default: ``./snellen-workspace``).
+        where: a folder, created if necessary; or ``postgresql://USER@HOST/NAME``, whose previews are in
+            the folder ``$SNELLEN_FILES`` (default: ``./snellen-workspace``).
         create: if False, refuse a folder that is not a workspace.
 
     Raises:
@@ -346,8 +343,8 @@ class Store:
         return self.records(run).sample(sample)
 
     def findings(self, run: str, position: int | None = None) -> Generator[dict[str, Any], None, None]:
-        """Yield rows of samples with their predictions, in the order of the data set; or only the one at
-        a position.
+        """Yield rows of samples with their predictions, in the order of the data set; or only the one at a
+        position.
         """
         yield from self.records(run).findings(position)
 
@@ -371,10 +368,8 @@ class Store:
 
     def frame(self, run: str) -> pd.DataFrame:
         """Return one row per sample: id, label, prediction, outcome, reason, answers, questions, ranking,
-        latencies (seconds, one
-        per request), prompt_tokens, completion_tokens, images (SHA-256), marks (scores by name), and one
-        column for each of the
-        protocol's details.
+        latencies (seconds, one per request), prompt_tokens, completion_tokens, images (SHA-256), marks
+        (scores by name), and one column for each of the protocol's details.
         """
         import pandas as pd
 

@@ -323,8 +323,7 @@ class VoteStore:
         """Count current votes by voter, pair and outcome, for the ranking.
 
         Repeated battles are excluded, since a voter counts once; so are battles in which a model revealed
-        itself, unless
-        ``leaked``.
+        itself, unless ``leaked``.
         """
         query = (
             standing_votes(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
@@ -338,8 +337,7 @@ class VoteStore:
 
     def stamp(self) -> tuple[Any, ...]:
         """Return what changes whenever other votes count: the number of links, the time of the last one, the
-        number of votes too
-        recent to count, and the number of reveals.
+        number of votes too recent to count, and the number of reveals.
         """
         young = sa.case((votes.c.created >= settled_before(), 1), else_=0)
         query = sa.select(sa.func.count(), sa.func.max(votes.c.created), sa.func.sum(young))

@@ -61,8 +61,7 @@ class _Step:
 
 def _steps(suite: Suite, models: Sequence[str]) -> Iterator[_Step]:
     """Yield a step per model, part, setting and data set, so that a failure affects only its own step;
-    ordered by model, so
-    that each is loaded once.
+    ordered by model, so that each is loaded once.
     """
     for model in dict.fromkeys(models or [m for part in suite.parts for m in part.models or suite.models]):
         for part in suite.parts:

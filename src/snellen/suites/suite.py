@@ -104,8 +104,7 @@ class Claim:
         text: the finding in words.
         lower, higher: the best of the first is claimed to be below the best of the second.
         spread: the means of these parts, per model, are claimed to differ by less than the gap between
-            ``lower`` and
-            ``higher``.
+            ``lower`` and ``higher``.
         not_measured: why this suite cannot test it.
     """
 

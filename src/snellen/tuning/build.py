@@ -76,18 +76,16 @@ def build(
     seed: int = 0,
     device: str = "cpu",
 ) -> BuildResult:
-    """Join an encoder and a decoder by an untrained projector (two layers, as in LLaVA-1.5) and write them in
-    the standard
-    format, with a processor and a chat template that includes images.
+    """Join an encoder and a decoder by an untrained projector (two layers, as in LLaVA-1.5) and write them
+    in the standard format, with a processor and a chat template that includes images.
 
-    Without an encoder, the raw pixels of patches are projected into the decoder, as in Fuyu. (Fuyu marks the
-    ends of rows;
-    here the decoder learns them.)
+    Without an encoder, the raw pixels of patches are projected into the decoder, as in Fuyu. (Fuyu marks
+    the ends of rows; here the decoder learns them.)
 
     Args:
         language, vision: ``hf:ORG/NAME``, ``hf:FOLDER`` or a name without a scheme; of a vision-language
-            model or a dual
-            encoder, the matching half is used. ``pico:clip`` and ``pico:llava`` to try it out.
+            model or a dual encoder, the matching half is used. ``pico:clip`` and ``pico:llava`` to try it
+            out.
         layer: the encoder's hidden state that the projector reads.
         select: ``default`` drops the class token, ``full`` keeps all; auto: default if there is one.
         image_size, patch: pixels a side, without an encoder (224, 16).
@@ -98,8 +96,7 @@ def build(
         Unsupported: an encoder without patch outputs, or a model that is not a decoder.
 
     Source: Liu et al., "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744); Bavishi et
-    al., "Fuyu-8B"
-    (adept.ai/blog/fuyu-8b, 2023).
+    al., "Fuyu-8B" (adept.ai/blog/fuyu-8b, 2023).
     """
     # Long for its options alone.
     side, cell = image_size or 224, patch or 16
@@ -276,9 +273,8 @@ def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
 def _pixels(size: int, patch: int) -> tuple[Any, Any]:
     """Build a tower that passes on the pixels of each patch, and its image processor.
 
-    transformers returns no hidden states for a tower without layers, so this one has a single layer, whose
-    input is used
-    instead of its output.
+    transformers returns no hidden states for a tower without layers, so this one has a single layer,
+    whose input is used instead of its output.
     """
     import torch
     from transformers import SiglipVisionConfig, SiglipVisionModel

@@ -26,17 +26,15 @@ class TuningConfig:
         model: ``hf:``, ``pico:``: a vision-language model; ``clip:``, ``pico:clip``: a dual encoder.
         data: the data set to evaluate on; its training split, or one of the next three, is used for training.
         out: the output folder.
-        train: another data set to train on; ``train_split``: the split's name (``train``); ``hold_out``: the
-            share of
-            ``data`` to evaluate on, training on the rest.
+        train: another data set to train on; ``train_split``: the split's name (``train``); ``hold_out``:
+            the share of ``data`` to evaluate on, training on the rest.
         recipe: see :data:`snellen.tuning.recipes.RECIPES`; for a dual encoder, all weights are trained.
         mix: further training data sets, ``DATA`` or ``DATA@WEIGHT``: WEIGHT examples per example of the
             first.
         retention_data: data sets to evaluate forgetting on, under their own protocols.
         train_format: which questions to train a class on.
-        oversample: ``rare``: classes with few images are repeated; ``hard``: images that the model gets wrong
-            come three
-            times, and lists of names include the confused classes.
+        oversample: ``rare``: classes with few images are repeated; ``hard``: images that the model gets
+            wrong come three times, and lists of names include the confused classes.
         leaks: what to do about test images in the training data: refuse, drop them, allow.
         settings: options of TRL's SFTConfig; ``lora``: of PEFT's LoraConfig.
         filters: which part of ``data`` to evaluate on.

@@ -47,9 +47,8 @@ def examples(
     A conversation: each of the assistant's turns. A question with options: the letter. A question with
     references, or a
     caption: the first reference. A class: its name, asked openly in one of the study's four wordings, and
-    from a list of
-    names in random order (all of them, up to 50, in half of the cases; otherwise up to 20 including the true
-    one).
+    from a list of names in random order (all of them, up to 50, in half of the cases; otherwise up to 20
+    including the true one).
 
     Args:
         protocol, options: how the data set's authors evaluate it (``Dataset.protocol``); examples use the

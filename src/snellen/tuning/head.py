@@ -36,8 +36,7 @@ def fit_head(
     watch: TrainingWatch | None = None,
 ) -> int:
     """Fit a linear head by cross-entropy on the hidden state of the prompt's last token in the last layer,
-    and write it to a
-    folder, usable as ``head:FOLDER``.
+    and write it to a folder, usable as ``head:FOLDER``.
 
     Args:
         without: positions to exclude from training.

@@ -139,8 +139,7 @@ def _look(selection: Selection, into: _Looked) -> None:
 
 def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int]] | None:
     """Return for each image of a sample the hashes of its file and pixels, and a perceptual one; None if an
-    image cannot be
-    read and may be skipped.
+    image cannot be read and may be skipped.
     """
     import imagehash
 

@@ -83,9 +83,8 @@ def teach(
     """Carry out a recipe and write the result to a folder.
 
     Args:
-        watched: examples for the validation loss; ``seen``: the images for the accuracy of generated answers
-            (closed set,
-            one round).
+        watched: examples for the validation loss; ``seen``: the images for the accuracy of generated
+            answers (closed set, one round).
         given: options of SFTConfig; ``lora``: of LoraConfig.
         base: the base model to record in the adapter.
 
@@ -188,8 +187,7 @@ def _save(
 
 def _prepare(network: Any, stage: Stage, *, adapter: bool, mixes: bool) -> int:
     """Freeze what a stage does not train, and convert what it trains to full precision; return the number of
-    trainable
-    parameters.
+    trainable parameters.
     """
     if adapter:
         return 0
@@ -217,11 +215,9 @@ def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
 class Collator:
     """Collates rows to a batch in which only the answers are trained on.
 
-    Prompt and answer are tokenized as one text, as for log-likelihoods: a tokenizer may merge them, or start
-    a separate text
-    with a special token, so that separate tokenization would train on other tokens than the model generates.
-    (TRL's own
-    collator tokenizes them separately.)
+    Prompt and answer are tokenized as one text, as for log-likelihoods: a tokenizer may merge them, or
+    start a separate text with a special token, so that separate tokenization would train on other tokens
+    than the model generates. (TRL's own collator tokenizes them separately.)
     """
 
     def __init__(self, processor: Any) -> None:

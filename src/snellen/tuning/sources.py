@@ -200,8 +200,7 @@ class Source:
 
 def mixed(name: str, train_format: TrainFormat, seed: int, *, skip_invalid: bool = False) -> Source:
     """Parse a source of a mixture: ``DATA`` or ``DATA@WEIGHT``. If the data set has a training split, it is
-    used, unless
-    another is named.
+    used, unless another is named.
 
     Raises:
         BadOption: the weight is not a number above 0.
@@ -311,8 +310,7 @@ def _offered(source: Source, without: frozenset[int] = frozenset()) -> list[tupl
 
 def validation_split(source: Source, seed: int) -> frozenset[int]:
     """Choose positions to hold out for monitoring: a tenth, at most 200, equally from every class; none if
-    that would be fewer
-    than ten.
+    that would be fewer than ten.
     """
     count = min(WATCHED, len(source.selection) // 10)
     if count < LEAST or not source.selection.labels:

@@ -166,8 +166,7 @@ def _reporter(stage: str, watch: TrainingWatch | None, asked: _Interrupt) -> Any
 
 class _Interrupt:
     """Handles Ctrl+C: the first one requests a stop after the current step; the second acts as usual. In
-    another thread, the
-    first one acts as usual too.
+    another thread, the first one acts as usual too.
     """
 
     def __init__(self) -> None:

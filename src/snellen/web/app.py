@@ -33,8 +33,7 @@ _STATIC = {
 
 def create_app(site: AppState) -> SecurityMiddleware:
     """Create the web app of a workspace, with an arena if the site has one. The guard is outermost, so that
-    no response
-    leaves without its headers.
+    no response leaves without its headers.
     """
 
     @asynccontextmanager

@@ -80,8 +80,7 @@ class Uploads:
 
 class SourceImages:
     """Original images of samples, read from local data sets. They must have the hash in the run's record, so
-    that no other
-    file can be obtained this way.
+    that no other file can be obtained this way.
     """
 
     def __init__(self, store: Store) -> None:

@@ -106,9 +106,8 @@ class Policy:
 
     @property
     def _everywhere(self) -> bool:
-        """Whether all addresses of this machine are bound. Requests to bare addresses are then allowed, since
-        only names can be
-        rebound to another address.
+        """Whether all addresses of this machine are bound. Requests to bare addresses are then allowed,
+        since only names can be rebound to another address.
         """
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
@@ -134,9 +133,8 @@ class Policy:
     def refusal(self, method: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Return why a request is refused regardless of login: status and reason; None if it is not.
 
-        The ``Host`` must be one of ours (against DNS rebinding), and requests that change anything must come
-        from our own
-        pages.
+        The ``Host`` must be one of ours (against DNS rebinding), and requests that change anything must
+        come from our own pages.
         """
         host = headers.get("host", "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host

@@ -22,9 +22,8 @@ def siblings(first: str, other: str) -> bool:
 
 
 class Confusions(Analysis):
-    """The most confused pairs, whether they are confused in both directions and share a word; and the classes
-    with
-    the lowest recall.
+    """The most confused pairs, whether they are confused in both directions and share a word; and the
+    classes with the lowest recall.
     """
 
     name, order = "confusions", 90

@@ -43,11 +43,10 @@ log = logging.getLogger(__name__)
 class Probe(Analysis):
     """Logistic regression and a small MLP on frozen features, tested on the images of the evaluation.
 
-    Features are those of the prompt "What type of object is in this photo?": hidden states at the last token,
-    their mean over tokens, and the mean outputs of the vision tower and the projector. They are written to
-    memory-mapped files as they are computed, so that they need not fit into memory, are computed only once,
-    and
-    survive an interruption.
+    Features are those of the prompt "What type of object is in this photo?": hidden states at the last
+    token, their mean over tokens, and the mean outputs of the vision tower and the projector. They are
+    written to memory-mapped files as they are computed, so that they need not fit into memory, are
+    computed only once, and survive an interruption.
 
     Source: Zhang et al., arXiv 2405.18415, "probing".
     """

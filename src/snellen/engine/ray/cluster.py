@@ -19,9 +19,8 @@ class Engine:
     """Where a model's replicas run.
 
     Args:
-        address: of a Ray cluster (``ray://HOST:10001``, ``auto``). None joins the cluster in ``$RAY_ADDRESS``
-            or
-            on this machine, and otherwise starts Ray here.
+        address: of a Ray cluster (``ray://HOST:10001``, ``auto``). None joins the cluster in
+            ``$RAY_ADDRESS`` or on this machine, and otherwise starts Ray here.
         replicas: their number; None for one per GPU, or one per core without GPUs.
         gpus: per replica; may be a fraction.
 

@@ -1,12 +1,10 @@
 """Run replicas of a model in parallel, in processes on this machine or a Ray cluster.
 
-Ray Data hands out shards of the data set to an actor pool of replicas, and reassigns the shards of a replica
-that
-died. Each replica builds the model and the data set from their names, reads the samples of its shards itself,
-and
-evaluates them as a single process would (:class:`~snellen.engine.recorder.SampleRunner`), so that no image
-except
-its preview passes between processes. Answers go to the single writer, or into one file per shard.
+Ray Data hands out shards of the data set to an actor pool of replicas, and reassigns the shards of a
+replica that died. Each replica builds the model and the data set from their names, reads the samples of
+its shards itself, and evaluates them as a single process would
+(:class:`~snellen.engine.recorder.SampleRunner`), so that no image except its preview passes between
+processes. Answers go to the single writer, or into one file per shard.
 """
 
 from __future__ import annotations
@@ -343,11 +341,9 @@ class RayExecutor:
                 self._began = False
 
     def _await_threads(self) -> None:
-        """Wait for the threads of Ray Data. A thread that drops an object reference after Ray's shutdown ends
-        the whole
-        process, with status 1 and no message. (Occasionally its prefetcher misses the stop signal and sleeps
-        forever; it
-        drops nothing, so the wait is short.)
+        """Wait for the threads of Ray Data. A thread that drops an object reference after Ray's shutdown
+        ends the whole process, with status 1 and no message. (Occasionally its prefetcher misses the stop
+        signal and sleeps forever; it drops nothing, so the wait is short.)
         """
         ends = time.monotonic() + THREADS_END
         for thread in threading.enumerate():

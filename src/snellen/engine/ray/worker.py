@@ -49,8 +49,7 @@ class _RemoteLogHandler(logging.Handler):
 
 class Worker:
     """A replica of the model that evaluates shard after shard. Ray Data turns it into an actor pool; each
-    call returns a
-    report, also on failure.
+    call returns a report, also on failure.
     """
 
     def __init__(self, writer: Any, make: ModelSpec, tasks: Sequence[TaskSpec], folder: str) -> None:

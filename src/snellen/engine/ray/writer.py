@@ -30,8 +30,7 @@ LOADS = 3
 
 class WriterActor:
     """The single writer, which also tracks what every replica has in flight. An actor on the machine that
-    started the
-    run.
+    started the run.
 
     Args:
         where: the workspace to open.
@@ -77,8 +76,7 @@ class WriterActor:
 
     def begin(self, run: str, ids: list[str], alone: bool = False) -> dict[str, tuple[int, int] | None]:
         """Record that samples are started; return how often each was started before, with others and alone,
-        and never
-        finished because its replica died. None for one that was given up.
+        and never finished because its replica died. None for one that was given up.
 
         Raises:
             Stopped: nothing more is to be started.

@@ -33,16 +33,12 @@ def hf(
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU); ``device``
-    (auto: a GPU if
-    available); ``device_map``, to spread the layers over all GPUs with accelerate, and beyond them over main
-    memory, which
-    is slow; ``attn`` implementation; ``adapter``, a PEFT adapter (folder or Hub id) to merge;
-    ``quantization`` with
-    bitsandbytes; ``trust_remote_code=true`` runs code that comes with the checkpoint; ``prefix``, whether
-    questions about an
-    image share its computation (auto: if a self-check finds that answers do not change; on: otherwise
-    refuse);
-    ``cache_budget``, the memory for it (auto, or such as 2GB).
+    (auto: a GPU if available); ``device_map``, to spread the layers over all GPUs with accelerate, and
+    beyond them over main memory, which is slow; ``attn`` implementation; ``adapter``, a PEFT adapter
+    (folder or Hub id) to merge; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code
+    that comes with the checkpoint; ``prefix``, whether questions about an image share its computation
+    (auto: if a self-check finds that answers do not change; on: otherwise refuse); ``cache_budget``, the
+    memory for it (auto, or such as 2GB).
 
     Raises:
         MissingExtra: transformers or torch is not installed.

@@ -54,8 +54,7 @@ class ChatRenderer:
 
     def adds_special_tokens(self, prompt: str) -> bool:
         """Return whether the tokenizer must add its own special tokens, as decided by transformers: not if
-        the template already
-        starts with the first of them.
+        the template already starts with the first of them.
         """
         bos = self._tokenizer.bos_token
         return not (bos is not None and prompt.startswith(bos))

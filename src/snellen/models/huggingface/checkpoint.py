@@ -348,8 +348,7 @@ def without_torchvision() -> None:
     """Build processors that also support video even if torchvision is missing.
 
     transformers makes a video processor a required part of them, and all of its video processors need
-    torchvision. The
-    replacement has what reading images needs, and refuses videos.
+    torchvision. The replacement has what reading images needs, and refuses videos.
     """
     from importlib.util import find_spec
 

@@ -43,11 +43,9 @@ class Samples(Protocol):
 def features(model: VisionLanguageModel, request: Request, layers: str = "last") -> dict[str, torch.Tensor]:
     """Compute features of a request's prompt in one forward pass: name → [width], float32.
 
-    ``layer K, last token`` and ``layer K, mean`` (over the prompt's tokens) for the last layer, or for all
-    with
-    ``layers="all"``; and, if the architecture has them under a known name, the mean outputs of the vision
-    tower and of the
-    projector.
+    ``layer K, last token`` and ``layer K, mean`` (over the prompt's tokens) for the last layer, or for
+    all with ``layers="all"``; and, if the architecture has them under a known name, the mean outputs of
+    the vision tower and of the projector.
 
     Args:
         request: with one image.
@@ -87,8 +85,7 @@ def stored(
     watch: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return features of samples by name, [samples, width] each, float32, memory-mapped in a folder below
-    ``top``; only missing
-    ones are computed. It can be interrupted and resumed.
+    ``top``; only missing ones are computed. It can be interrupted and resumed.
 
     Args:
         samples: such as a :class:`~snellen.datasets.base.Selection`.

@@ -20,8 +20,7 @@ END = -1
 
 class GeneratingModel(PromptedModel):
     """Generates answers. Batches are padded on the left, and temperature 0 is greedy, whatever the
-    checkpoint's own sampling
-    defaults are.
+    checkpoint's own sampling defaults are.
     """
 
     #: The checkpoint's own generation configuration, whose special tokens are used.
@@ -113,8 +112,7 @@ class GeneratingModel(PromptedModel):
         self, rows: Sequence[PromptRow], config: Any, start: int
     ) -> Callable[[int, Any], list[int]] | None:
         """Return a function for the next allowed tokens of each row, along a trie of the allowed answers;
-        None if anything is
-        allowed.
+        None if anything is allowed.
         """
         if not any(row.request.continuations for row in rows):
             return None

@@ -50,8 +50,8 @@ class ScoringModel(PromptedModel):
         """Return the tokens of each continuation, and how many of the prompt's tokens they replace.
 
         A tokenizer may merge the end of the prompt with the start of a continuation. The tails then start
-        where the tokens of the
-        prompt and of all continued prompts diverge, so that all of them are conditioned on the same tokens.
+        where the tokens of the prompt and of all continued prompts diverge, so that all of them are
+        conditioned on the same tokens.
         """
         special = self._chat.adds_special_tokens(prompt)
 

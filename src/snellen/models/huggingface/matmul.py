@@ -1,8 +1,7 @@
 """Choose the fastest exact implementation of float32 matrix products on the CPU.
 
-oneDNN's implementation for reduced precision is up to twice as fast as the default on some processors without
-losing
-precision, and actually rounds to bfloat16 on others, so both are tried.
+oneDNN's implementation for reduced precision is up to twice as fast as the default on some processors
+without losing precision, and actually rounds to bfloat16 on others, so both are tried.
 """
 
 from __future__ import annotations

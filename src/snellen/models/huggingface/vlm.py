@@ -40,9 +40,8 @@ REQUEST_BATCH = 32
 class VisionLanguageModel(GeneratingModel, ScoringModel):
     """A checkpoint behind ``AutoModelForImageTextToText`` and ``AutoProcessor``.
 
-    Several questions about an image share its encoding and their common prompt prefix, if a self-check finds
-    that answers do
-    not change (:mod:`~snellen.models.huggingface.prefix_cache.strategy`).
+    Several questions about an image share its encoding and their common prompt prefix, if a self-check
+    finds that answers do not change (:mod:`~snellen.models.huggingface.prefix_cache.strategy`).
     """
 
     def __init__(

@@ -287,8 +287,8 @@ class RemoteModel(Model):
             await self._settled.wait()
 
     def _count(self, data: Mapping[str, Any], expected: float, reserved: float) -> float:
-        """Record the tokens of an answer, and return its cost: the reserved amount, if the server does
-        not report usage.
+        """Record the tokens of an answer, and return its cost: the reserved amount, if the server does not
+        report usage.
         """
         self._counts["requests"] += 1
         into, out = tokens_of(data)

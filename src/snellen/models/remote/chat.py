@@ -172,8 +172,8 @@ class ChatModel(RemoteModel):
         return [task.result() for task in tasks]
 
     def _echo(self, messages: Sequence[Message], said: str) -> Payload:
-        """Build a request for the log-probabilities of the prompt, with these words as the start of
-        the answer.
+        """Build a request for the log-probabilities of the prompt, with these words as the start of the
+        answer.
         """
         turns = (*messages, Message("assistant", (said,))) if said else messages
         return self.payload(Request(tuple(turns)), max_tokens=1, prompt_logprobs=0)
@@ -222,8 +222,7 @@ class ChatModel(RemoteModel):
 
     async def _render(self, payload: Payload) -> bytes:
         """Serialize the payload as JSON. Images are inserted as bytes, since encoding their base64 as text
-        and scanning it for JSON
-        escapes would dominate the cost.
+        and scanning it for JSON escapes would dominate the cost.
         """
         text = json.dumps(payload.body).encode()
         for place, image in enumerate(payload.images):

@@ -50,15 +50,11 @@ def endpoint(
     """A hosted classifier or tagger: posts the image, reads labels and scores from the JSON; supports rank.
 
     Options: ``labels`` and ``scores``, their location as JMESPath expressions (the defaults fit Hugging
-    Face's inference
-    endpoints; another vendor's might be ``outputs[0].data.concepts[].name``); ``body``, a JSON template with
-    ``"{image}"``
-    for the base64 image (default: the bytes are the body); ``query`` of the URL; ``api_key_env``, the
-    environment variable of
-    the key, and ``scheme``, the word before the key in the Authorization header; ``mapping`` of class names,
-    as for
-    classifier; ``max_side`` of images (pixels); ``timeout``, ``total_timeout``, ``tries``,
-    ``max_consecutive_failures``,
+    Face's inference endpoints; another vendor's might be ``outputs[0].data.concepts[].name``); ``body``,
+    a JSON template with ``"{image}"`` for the base64 image (default: the bytes are the body); ``query``
+    of the URL; ``api_key_env``, the environment variable of the key, and ``scheme``, the word before the
+    key in the Authorization header; ``mapping`` of class names, as for classifier; ``max_side`` of images
+    (pixels); ``timeout``, ``total_timeout``, ``tries``, ``max_consecutive_failures``,
     ``requests_per_minute`` as for openai; ``price`` in US dollars per thousand requests.
 
     Raises:
@@ -106,8 +102,7 @@ def endpoint(
 
 class Endpoint(RemoteModel):
     """See :func:`endpoint`. Scores are used unchanged (their token count is 0); if several labels mean the
-    same class, the
-    highest score counts; a class without a label has the score -inf.
+    same class, the highest score counts; a class without a label has the score -inf.
     """
 
     kinds = frozenset({Kind.SCORE})

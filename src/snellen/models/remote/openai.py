@@ -76,22 +76,16 @@ def openai(model: str, *, options: ChatOptions) -> Model:
     The key comes from the environment: ``OPENAI_API_KEY``, or the variable named in ``api_key_env``.
 
     Options: ``base_url``, the server's URL (default: ``$OPENAI_BASE_URL`` or OpenAI's own), and
-    ``api_key_env``. These can
-    change answers: ``system``, a system prompt; ``temperature`` (``none`` omits it, as some reasoning models
-    require);
-    ``max_tokens`` instead of the protocol's; ``seed``; ``reasoning_effort``; ``extra``, a JSON object added
-    to each
-    request; ``detail`` and ``max_side`` (pixels) of images; ``max_tokens_as``, the server's name for
-    ``max_tokens``;
-    ``scores``, the likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters),
-    ``prompt`` (vLLM's
+    ``api_key_env``. These can change answers: ``system``, a system prompt; ``temperature`` (``none``
+    omits it, as some reasoning models require); ``max_tokens`` instead of the protocol's; ``seed``;
+    ``reasoning_effort``; ``extra``, a JSON object added to each request; ``detail`` and ``max_side``
+    (pixels) of images; ``max_tokens_as``, the server's name for ``max_tokens``; ``scores``, the
+    likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters), ``prompt`` (vLLM's
     prompt_logprobs: rank) or ``none``.
 
     These cannot: ``timeout`` of one attempt and ``total_timeout`` of a request with all its ``tries``
-    (seconds);
-    ``max_consecutive_failures`` before the run stops; ``requests_per_minute``, ``tokens_per_minute``;
-    ``price_in`` and
-    ``price_out`` in US dollars per million tokens.
+    (seconds); ``max_consecutive_failures`` before the run stops; ``requests_per_minute``,
+    ``tokens_per_minute``; ``price_in`` and ``price_out`` in US dollars per million tokens.
 
     Raises:
         BadOption: an invalid URL or option.

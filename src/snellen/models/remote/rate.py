@@ -22,13 +22,10 @@ ROUNDS = 10
 class Concurrency:
     """A self-adjusting limit on concurrent requests.
 
-    It starts at ``first`` and doubles after each round (as many good answers as the limit, while the limit is
-    in use), as
-    long as throughput increases, so that a server that only queues requests is not overloaded. On a 429, it
-    drops to 0.8 of
-    its value, once for all requests in flight, and then grows by a tenth per round. Slow start and
-    multiplicative decrease
-    follow TCP (RFC 5681).
+    It starts at ``first`` and doubles after each round (as many good answers as the limit, while the
+    limit is in use), as long as throughput increases, so that a server that only queues requests is not
+    overloaded. On a 429, it drops to 0.8 of its value, once for all requests in flight, and then grows by
+    a tenth per round. Slow start and multiplicative decrease follow TCP (RFC 5681).
 
     Args:
         most: the upper bound.

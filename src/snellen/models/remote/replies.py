@@ -38,8 +38,7 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def read_reply(data: Mapping[str, Any]) -> Response:
     """Convert a chat completion to a response: refusals, content filters and truncation become outcomes;
-    reasoning is
-    separated.
+    reasoning is separated.
 
     Raises:
         RequestError: it is not one.
@@ -157,8 +156,7 @@ def continuation_scores(
     bare: Sequence[tuple[str, float]], continued: Sequence[Sequence[tuple[str, float]]]
 ) -> tuple[Score, ...]:
     """Return log-likelihoods of continuations. Each starts where its prompt's tokens diverge from the prompt
-    alone; since a
-    template may insert something in between, the earliest such position is used for all.
+    alone; since a template may insert something in between, the earliest such position is used for all.
     """
     ends = []
     for tokens in continued:

@@ -51,8 +51,7 @@ def storable_option(option: str, text: str | None) -> str | None:
 
 class ApiKey:
     """A key in the environment. Its value is redacted everywhere once it is known, and never part of this
-    object's
-    representation.
+    object's representation.
 
     Args:
         variable: the environment variable's name.

@@ -1,8 +1,7 @@
 """Branches that grow from a shared prefix: packed into one row, or in separate rows.
 
-Packing is tree attention (Miao et al., "SpecInfer", arXiv 2305.09781): the suffixes of all questions run in
-one forward
-pass, under a mask that lets each token attend only to its own ancestors.
+Packing is tree attention (Miao et al., "SpecInfer", arXiv 2305.09781): the suffixes of all questions run
+in one forward pass, under a mask that lets each token attend only to its own ancestors.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ class Suffixes(ABC):
     @abstractmethod
     def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
         """Return the logits [L, V] after one more token on L branches, given by index among those that grew
-        last; the others are
-        dropped.
+        last; the others are dropped.
         """
 
     @abstractmethod
@@ -298,9 +296,8 @@ class BatchedSuffixes(Suffixes):
 def picked(
     logits: torch.Tensor, rows: Sequence[int], places: Sequence[int], tokens: Sequence[int]
 ) -> torch.Tensor:
-    """Return log P of a token at each (row, position) of logits [R, n, V], in float64 on the CPU. The softmax
-    is in float32,
-    some positions at a time, since vocabularies are large.
+    """Return log P of a token at each (row, position) of logits [R, n, V], in float64 on the CPU. The
+    softmax is in float32, some positions at a time, since vocabularies are large.
     """
     import torch
 

@@ -108,9 +108,8 @@ class ImageContext:
     def continued(self, text: list[int]) -> list[int] | None:
         """Return the tokens of a prompt about the same images, from its text's tokens; None if undetermined.
 
-        It must agree with this one for at least one token after the last image: some processors write text
-        around images, which
-        the tokenizer may merge with what follows.
+        It must agree with this one for at least one token after the last image: some processors write
+        text around images, which the tokenizer may merge with what follows.
         """
         agreed = self.mark + (1 if self.head != self.mark else 0)
         if text[:agreed] != self.text[:agreed]:

@@ -1,8 +1,7 @@
 """Prefill the common prefix of prompts: the images and the text that they share.
 
 The key-value cache is then forked over the different suffixes, like the prompt caches of servers (Kwon et
-al., arXiv
-2309.06180).
+al., arXiv 2309.06180).
 """
 
 from __future__ import annotations
@@ -115,8 +114,8 @@ class Prefix:
         return int(self._text.num_attention_heads)
 
     def begins(self, ids: list[int], most: int) -> bool:
-        """Return whether a prompt, of which ``most`` tokens may form a prefix, starts with this one's
-        only image.
+        """Return whether a prompt, of which ``most`` tokens may form a prefix, starts with this one's only
+        image.
         """
         return self.count == 1 and self.length <= most and ids[: self.length] == self.ids[0]
 

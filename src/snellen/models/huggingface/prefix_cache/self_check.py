@@ -43,9 +43,8 @@ class Findings:
 
     Attributes:
         way: the first exact strategy.
-        noise: the root mean square difference between a prompt's logits alone and in a padded batch, over the
-            logits'
-            standard deviation, for the worst prompt: the model's own numerical noise.
+        noise: the root mean square difference between a prompt's logits alone and in a padded batch, over
+            the logits' standard deviation, for the worst prompt: the model's own numerical noise.
         tried: the same difference for each strategy compared with single prompts; or why it failed.
     """
 
@@ -104,8 +103,7 @@ def try_ways(
     """Return the first exact strategy.
 
     A strategy is exact if its logits differ from those of single prompts by at most ``NOISE`` times the
-    difference that
-    padding makes, or by rounding error.
+    difference that padding makes, or by rounding error.
 
     Args:
         asked: questions that would share, the same number about each of several images.
@@ -161,8 +159,7 @@ def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
 
 def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> float:
     """Return the difference between the logits at the end of two prompts' common prefix: 0 for a causal
-    model. Both are cut to
-    the same length, so that they run through the same kernels.
+    model. Both are cut to the same length, so that they run through the same kernels.
     """
     pair = [asked[0].ids, asked[1].ids]
     length, shared = min(map(len, pair)), common(pair)

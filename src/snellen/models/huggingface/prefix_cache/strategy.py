@@ -139,8 +139,7 @@ class PrefixSharing:
 
     def at_once(self, continuations: int) -> int:
         """Return the same if each image's prompt is followed by this many continuations of about one token,
-        which keep a processor
-        busy too.
+        which keep a processor busy too.
         """
         if self._model.device.type == "cuda":
             return self.images
@@ -212,9 +211,8 @@ class PrefixSharing:
             return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget)
 
     def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Group requests worth sharing, by index: several about the same images, or with continuations. Empty
-        once memory was too
-        small for several batches in a row.
+        """Group requests worth sharing, by index: several about the same images, or with continuations.
+        Empty once memory was too small for several batches in a row.
         """
         if self._failures >= MAX_FAILURES:
             return []

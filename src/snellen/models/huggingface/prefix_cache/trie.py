@@ -31,8 +31,7 @@ class Trie:
     """Tries of token sequences that all follow the same prefix.
 
     Nodes are numbered so that the ``wanted`` ones, whose logits are needed, come last. A node's logits
-    predict the token
-    after it.
+    predict the token after it.
 
     Attributes:
         tokens: of each node.
@@ -92,8 +91,7 @@ def plant(sequences: Sequence[Tokens], begins: Sequence[int]) -> Trie:
 
 def chunks(sequences: Sequence[Tokens], limit: int, more: int = 0) -> list[list[int]]:
     """Group sequences so that each group's forest has at most ``limit`` nodes (or one sequence), including
-    ``more`` nodes that
-    each sequence will grow.
+    ``more`` nodes that each sequence will grow.
 
     Sequences with common prefixes are grouped together as far as possible.
     """
