@@ -50,8 +50,7 @@ def _relinked(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     text = re.sub(r"\]\((?:\.\./)?docs/", "](", text)
     text = text.replace("](benchmarks/RESULTS.md", "](results.md")
-    text = text.replace("](CONTRIBUTING.md", "](contributing.md").replace("](CHANGELOG.md", "](changelog.md")
-    return text
+    return text.replace("](CONTRIBUTING.md", "](contributing.md").replace("](CHANGELOG.md", "](changelog.md")
 
 
 def cli_reference() -> Iterator[str]:
@@ -88,7 +87,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
 def options_reference() -> Iterator[str]:
     """Yield every model, data set, protocol and metric with its options and defaults."""
     yield "# Options"
-    yield "\nGenerated from the code. Put options on a name (`closed-set?rounds=3`), or use `-M`, `-D` and `-P`."
+    yield "\nGenerated from the code. Put options on a name (`rank?pmi=true`), or use `-M`, `-D` and `-P`."
     for what, title in (("models", "Models"), ("datasets", "Data sets"), ("protocols", "Protocols")):
         yield f"\n## {title}\n"
         yield "| name | description | options (defaults) |\n|---|---|---|"

@@ -48,8 +48,9 @@ def run(
 
     Rerunning resumes: only missing samples are evaluated, and a finished run is returned unchanged.
 
-    >>> run(model="pico:llava", data="chart:shapes", limit=28).metrics["accuracy"]  # doctest: +SKIP
-    {'value': 0.96, 'low': 0.82, 'high': 0.99}
+    Examples:
+        >>> run(model="pico:llava", data="chart:shapes", limit=28).metrics["accuracy"]  # doctest: +SKIP
+        Figure(value=0.96, low=0.82, high=0.99)
 
     Raises:
         UsageError: as for :class:`Plan`.

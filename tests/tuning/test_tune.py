@@ -39,7 +39,7 @@ from snellen.tuning.leakage import leaks
 from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
 from snellen.tuning.runner import TuningRunner
 from snellen.tuning.sft import Collator, rows_of
-from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, parted, validation_split
+from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, random_split, validation_split
 from snellen.tuning.trainer import last_checkpoint
 from snellen.tuning.trainer_settings import read_settings
 from snellen.tuning.tuning import MANIFEST, Tuning
@@ -188,15 +188,15 @@ class TestSources:
     @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
     def test_parted(self, photos, share):
         data = DATASETS.make(f"folder:{photos}")
-        learned, tested = parted(data, share, 0)
+        learned, tested = random_split(data, share, 0)
         ids = [{part.row(i).id for i in range(len(part))} for part in (learned, tested)]
         assert not ids[0] & ids[1]
         assert len(ids[0] | ids[1]) == len(data)
         for part in (learned, tested):  # every class on both sides
             assert {part.row(i).label for i in range(len(part))} == set(data.labels)
-        again = parted(data, share, 0)[1]
+        again = random_split(data, share, 0)[1]
         assert [again.row(i) for i in range(len(again))] == [tested.row(i) for i in range(len(tested))]
-        other = parted(data, share, 1)[1]
+        other = random_split(data, share, 1)[1]
         assert ids[1] != {other.row(i).id for i in range(len(other))} or share == 0.9
 
     def test_questions_about_an_image_stay_together(self, photos, tmp_path):
@@ -210,7 +210,7 @@ class TestSources:
             f"jsonl:{tmp_path / 'x.jsonl'}",
             {"question": "question", "reference": "answer", "allow_outside": True},
         )
-        learned, tested = parted(data, 0.4, 0)
+        learned, tested = random_split(data, 0.4, 0)
         seen = [
             {part.sample(i, (), None).images[0].sha256 for i in range(len(part))}
             for part in (learned, tested)
@@ -230,7 +230,7 @@ class TestSources:
             (tmp_path / kind).mkdir()
             for i in range(6):
                 draw(figure(f"{kind}{i // 2}", kind), 48).save(tmp_path / kind / f"{i}.png")
-        learned, tested = parted(DATASETS.make(f"folder:{tmp_path}"), 0.4, 3)
+        learned, tested = random_split(DATASETS.make(f"folder:{tmp_path}"), 0.4, 3)
         digests = [{part.digest(i) for i in range(len(part))} for part in (learned, tested)]
         assert not digests[0] & digests[1]
 
@@ -239,9 +239,9 @@ class TestSources:
             (tmp_path / kind).mkdir()
             draw(figure(kind, kind), 48).save(tmp_path / kind / "0.png")
         with pytest.raises(DataError, match="single image"):
-            parted(DATASETS.make(f"folder:{tmp_path}"), 0.5, 0)
+            random_split(DATASETS.make(f"folder:{tmp_path}"), 0.5, 0)
         with pytest.raises(BadOption, match="between 0 and 1"):
-            parted(DATASETS.make(f"folder:{tmp_path}"), 1.0, 0)
+            random_split(DATASETS.make(f"folder:{tmp_path}"), 1.0, 0)
 
     def test_a_mixture_by_weight(self):
         first = Source(selection=select(DATASETS.make("chart:shapes?n=56")))
@@ -408,7 +408,7 @@ class TestRecipes:
             adapters(model, {"rank": 4})
 
 
-#: Those that are taught for real; the others are rendered and parted.
+#: Those that are taught for real; the others are rendered and random_split.
 TAUGHT = ("llava", "qwen2_vl", "idefics3", "smolvlm", "mllama")
 
 

@@ -180,7 +180,7 @@ class Subject:
         """The model's answers to one closed-set question with all names, on which most parts build."""
         return self.run("closed-set?rounds=1")
 
-    def beside(self) -> dict[str, Run]:
+    def reference_runs(self) -> dict[str, Run]:
         """The references' rankings of names, by model; unavailable ones are skipped."""
         references = {}
         for name in self.references:

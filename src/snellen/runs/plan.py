@@ -130,8 +130,7 @@ class Plan:
         max_concurrency: the most concurrent requests to a hosted model.
 
     Raises:
-        UsageError: as its subclasses say; in particular Unsupported if no model supports any of the
-            protocols.
+        UsageError: as its subclasses say; Unsupported if no model supports any of the protocols.
     """
 
     models: Sequence[str | Model]

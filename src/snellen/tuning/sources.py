@@ -14,7 +14,7 @@ from snellen.registry import parse_name
 from snellen.tuning.examples import Example, TrainFormat, examples
 from snellen.types import Sample
 
-__all__ = ["Source", "Subset", "TrainingSet", "mixed", "parted", "split_data", "validation_split"]
+__all__ = ["Source", "Subset", "TrainingSet", "mixed", "random_split", "split_data", "validation_split"]
 
 #: Training pictures per class drawn from a chart, which can produce any number.
 DRAWN = 60
@@ -47,7 +47,7 @@ class Subset(Dataset):
         return self._data.digest(self._places[index])
 
 
-def parted(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
+def random_split(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
     """Split a data set in two at random, class by class, for training and test.
 
     Items that share an image stay together.
@@ -131,7 +131,7 @@ def split_data(
                 "--hold-out to use it. To divide one split anyway, set it with: -D "
                 "split=NAME"
             )
-        return parted(data, share, seed)
+        return random_split(data, share, seed)
     wanted = split or "train"
     # The number of training pictures of a chart is independent of the number of test pictures.
     more = {"n": DRAWN * len(data.labels)} if drawn else {}

@@ -44,11 +44,11 @@ class Gap(Analysis):
                 own[title] = case.run(protocol)
             except UsageError as error:
                 case.missing[title] = str(error)
-        beside = case.beside()
-        if not beside:
+        references = case.reference_runs()
+        if not references:
             reasons = "; ".join(case.missing.values()) or "none was given"
             raise Skipped(f"no other model to compare with ({reasons}). Add one: --reference clip:ORG/NAME")
-        best = max(beside.values(), key=lambda run: estimate_of(run).value)
+        best = max(references.values(), key=lambda run: estimate_of(run).value)
         rows = []
         gaps = case.differences(own, best)
         for title, run in own.items():
@@ -70,7 +70,7 @@ class Gap(Analysis):
                 "–",
                 "–",
             )
-            for name, run in beside.items()
+            for name, run in references.items()
         ]
         first = max(own, key=lambda title: estimate_of(own[title]).value)
         gap = gaps[first].result.difference
@@ -100,13 +100,13 @@ class Gap(Analysis):
             "Unparsed answers count as wrong.",
         )
         figures = {
-            "accuracy": {title: estimate_of(run).as_dict() for title, run in (own | beside).items()},
+            "accuracy": {title: estimate_of(run).as_dict() for title, run in (own | references).items()},
             "difference": {
                 title: comparison.result.difference.as_dict() for title, comparison in gaps.items()
             },
             "best_reference": best.model,
         }
-        runs = tuple(run.id for run in (*own.values(), *beside.values()))
+        runs = tuple(run.id for run in (*own.values(), *references.values()))
         return Finding(
             part=self.name,
             title="The gap",

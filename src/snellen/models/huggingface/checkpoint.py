@@ -282,8 +282,8 @@ def _base_of(folder: Path, adapter: str | None) -> tuple[str, str | None]:
         raise ModelError(f"{folder}: its adapter_config.json names no base model.")
     if base.startswith("pico:"):
         base = str(WEIGHTS / base.removeprefix("pico:"))
-    beside = folder / base
-    return (str(beside) if beside.is_dir() else base), commit
+    sibling = folder / base
+    return (str(sibling) if sibling.is_dir() else base), commit
 
 
 def _hub_commit(path: str, revision: str | None, file: str = "config.json") -> str:
