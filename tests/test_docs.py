@@ -167,6 +167,24 @@ def test_the_plug_ins_of_the_architecture_page_work(workspace):
     assert set(found.predictions["answers"].str[0]) == {"YES"}
 
 
+def test_the_python_of_the_readme_runs(workspace, photos, tmp_path, monkeypatch):
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    names: dict[str, Any] = {}
+    exec(compile(code, "readme", "exec"), names)
+    assert sum(names["run"].metrics.outcomes.values()) == 20
+    assert names["comparison"].real in (True, False)
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w/-]+\.md", text[text.index("nav:") :]))
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert pages <= named
+    assert yaml.safe_load(text)["strict"] is True
+
+
 def test_every_promise_of_reliability_and_security_has_its_test():
     there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for page in ("reliability.md", "security.md"):

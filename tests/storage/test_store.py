@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shlex
 import sqlite3
 import stat
 import threading
+from typing import Any
 
 import pytest
 
@@ -273,3 +275,13 @@ def test_home_and_nowhere(tmp_path, monkeypatch):
         Store("")
     monkeypatch.setenv("SNELLEN_WORKSPACE", str(tmp_path / "ws"))
     assert Store().option == ""
+
+
+def test_a_workspace_that_nobody_holds_is_closed(tmp_path):
+    """Python 3.13 warns about a database connection that is collected while open."""
+    store = Store(tmp_path / "ws")
+    pool: Any = store.database.engine.pool
+    assert pool.checkedin() == 1
+    del store
+    gc.collect()
+    assert pool.checkedin() == 0

@@ -98,6 +98,7 @@ class Sqlite(Database):
             query = {"uri": "true", "mode": "ro", **alone}
             where = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
         self.engine = sa.create_engine(where, connect_args={"timeout": 60})
+        weakref.finalize(self, self.engine.dispose)
         sa.event.listen(self.engine, "connect", _configure)
 
     def version(self, connection: sa.Connection) -> int:
