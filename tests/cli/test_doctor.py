@@ -38,7 +38,7 @@ def test_missing_packages_are_named_with_the_command(monkeypatch):
             raise metadata.PackageNotFoundError(name)
         return real(name)
 
-    monkeypatch.setattr(report.metadata, "version", without)
+    monkeypatch.setattr(metadata, "version", without)
     assert report._missing("local") == ["torch"]
     assert set(report._missing("tune")) == {"peft", "torch"}  # those of the extras that it includes, too
     lines = list(report.doctor_lines(report.doctor()))
