@@ -311,7 +311,6 @@ def test_yes_and_no(text: str, answer: bool) -> None:
         "note",
         "nothing",
         "yesterday",
-        "It is not a cat",
         "know",
     ],
 )
@@ -414,7 +413,6 @@ def test_an_answer_that_goes_round_and_round_is_read_in_no_time(text) -> None:
     for repeats in (20_000 // len(text), 10**6 // len(text)):
         parse_label(text * repeats, ("cat", "dog"))
         parse_yes_no(text * repeats)
-    assert isinstance(parse_label("cat " * 10**5, ("cat", "dog")), ParseFailure)
 
 
 @pytest.mark.parametrize(

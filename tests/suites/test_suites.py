@@ -256,7 +256,7 @@ def test_the_study_of_findings_on_tiny_copies(workspace, copies):
     told, verdict = verdicts["prompt wording matters little"]
     assert "the gap is" in told
     probes = "a probe on the VLM's hidden states recovers classification that generation does not"
-    assert verdicts[probes] == ("not measured: a suite asks models, and looks into none", "open")
+    assert verdicts[probes] == ("not measured: a suite does not inspect hidden states", "open")
     page = suite_page(outcome)
     assert "imagenet clip accuracy 79.2" in page
     assert any("claims" in str(table.title) for table in outcome_tables(outcome))

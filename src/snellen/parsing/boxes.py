@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from snellen.parsing.text import LONGEST, ParseFailure, failure, is_refusal, strip_thinking
+from snellen.parsing.text import ParseFailure, failure, is_refusal, strip_thinking
 
 __all__ = ["FORMATS", "BoxFormat", "ParsedBox", "parse_boxes"]
 
 BoxFormat = Literal["pixels", "unit", "thousand", "yx-thousand", "padded-unit", "loc", "florence", "kosmos"]
 FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
+
+#: A longer answer is degenerate; unlike prose, a list of boxes cannot be read without its middle.
+LONGEST = 20_000
 
 Corners = tuple[float, float, float, float]
 

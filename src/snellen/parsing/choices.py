@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from snellen.parsing.labels import parse_label
 from snellen.parsing.text import (
-    LONGEST,
     ParseFailure,
+    capped,
     failure,
     marked_text,
     normalize,
@@ -113,9 +113,7 @@ class _Reader:
 
     def read(self, text: str, truncated: bool) -> tuple[int, ...] | ParseFailure:
         """Return the options that an answer chooses."""
-        text = unicodedata.normalize("NFKC", plain(text)).strip()
-        if len(text) > LONGEST:
-            return ParseFailure(f"an answer of {len(text):,} characters; at most {LONGEST:,} are read")
+        text = unicodedata.normalize("NFKC", capped(plain(text))).strip()
         if not truncated and (exact := self._exact(text)) is not None:
             return exact
         stretches = [part.strip() for part in marked_text(text)]
@@ -289,7 +287,8 @@ class _Reader:
         polar = {word: option for option in self.distinct for word in [" ".join(tokens(option))]}
         if not {"yes", "no"} <= set(polar):
             return parse_label(text, self.distinct, truncated=truncated)
-        said = parse_yes_no(text, truncated=truncated)
+        # No statement says which: "There is no one in the room" answers "Is the room empty?" with yes.
+        said = parse_yes_no(text, truncated=truncated, question="")
         if not isinstance(said, ParseFailure):
             return polar["yes" if said else "no"]
         others = [option for word, option in polar.items() if word not in ("yes", "no")]

@@ -9,9 +9,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 from snellen.parsing.text import (
-    LONGEST,
     ParseFailure,
     Token,
+    capped,
     ends_clause,
     failure,
     marked,
@@ -298,9 +298,7 @@ def parse_label(
     labels = tuple(labels)
     more = tuple((k, tuple(v)) for k, v in sorted((synonyms or {}).items()))
     vocabulary = _vocabulary(labels, more)
-    text = strip_thinking(text)
-    if len(text) > LONGEST:
-        return ParseFailure(f"an answer of {len(text):,} characters; at most {LONGEST:,} are read")
+    text = capped(strip_thinking(text))
     if text.strip() in labels and not truncated:
         return text.strip()
     normal = normalize(text)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from snellen.types import Outcome
 
 __all__ = [
-    "LONGEST",
     "ParseFailure",
     "Token",
+    "capped",
     "ends_clause",
     "failure",
     "is_refusal",
@@ -26,8 +26,8 @@ __all__ = [
     "tokens",
 ]
 
-#: Longer answers are degenerate, and would take long to parse.
-LONGEST = 20_000
+#: Of a longer answer, its beginning and its end are read, where answers stand.
+HEAD, TAIL = 4_000, 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,25 @@ def split_thinking(text: str) -> tuple[str, str]:
     """
     text = text.replace("◁", "<").replace("▷", ">")  # as Kimi-VL writes its tags
     text = re.sub(r"\[(/?THINK)\]", r"<\1>", text)  # and Magistral
-    tag = r"(?:think|seed:think|thinking|thought|reasoning|scratchpad)"
     thoughts: list[str] = []
+    rest: list[str] = []
+    done, opened = 0, False  # up to where the text is sorted, and whether that place is within a thought
+    for tag in _THINKING.finditer(text):
+        if opened and not tag["end"]:
+            continue  # an opening tag within a thought belongs to it
+        if opened:
+            thoughts.append(text[done : tag.start()])
+        elif tag["end"]:  # the prompt contained the opening tag
+            thoughts.append("".join(rest) + text[done : tag.start()])
+            rest = []
+        else:
+            rest.append(text[done : tag.start()])
+        opened, done = not tag["end"], tag.end()
+    (thoughts if opened else rest).append(text[done:])
+    return "\n".join(thoughts), "".join(rest)
 
-    def keep(match: re.Match[str]) -> str:
-        thoughts.append(match["thought"])
-        return ""
 
-    for pattern in (
-        rf"<(?P<tag>{tag})>(?P<thought>.*?)</(?P=tag)>",
-        rf"^(?P<thought>.*)</{tag}>",  # the prompt contained the opening tag
-        rf"<{tag}>(?P<thought>.*)$",
-    ):
-        text = re.sub(pattern, keep, text, flags=re.S | re.I)
-    return "\n".join(thoughts), text
+_THINKING = re.compile(r"<(?P<end>/?)(?:think|seed:think|thinking|thought|reasoning|scratchpad)>", re.I)
 
 
 #: Tokens of chat templates and of LaTeX without meaning for the answer.
@@ -98,6 +103,15 @@ def plain(text: str) -> str:
     text = _STYLED.sub(r"\1", _STYLED.sub(r"\1", text))
     text = re.sub(r"\\boxed\s+([A-Za-z0-9]+)\b", r"\\boxed{\1}", text)
     return re.sub(r"\\[()\[\]]", " ", text).strip()
+
+
+def capped(text: str) -> str:
+    """Return the first 4,000 and the last 16,000 characters of a text, on lines of their own.
+
+    >>> len(capped("yes " * 10**5))
+    20001
+    """
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 
 def normalize(text: str) -> str:
@@ -132,10 +146,10 @@ def tokens(text: str) -> tuple[str, ...]:
 
 _REFUSAL = re.compile(
     r"\bi(?: am|'m) (?:sorry|unable|not able)\b"
-    r"|(?:^|[.!?,\n])\s*we(?: are|'re) (?:sorry\b(?! for\b)|unable\b|not able\b)"
+    r"|(?:^|[.!?,\n])\s{0,4}we(?: are|'re) (?:sorry\b(?! for\b)|unable\b|not able\b)"
     r"|^\W*(?:sorry|unable to (?:assist|help|answer|identify|determine|view|see|process))\b"
     # A "we" in mid-sentence may describe the picture.
-    r"|(?:\bi|(?:^|[.!?,\n])\s*we) (?:can ?not|could not|will not|won't|must decline|decline)\b.{0,40}?"
+    r"|(?:\bi|(?:^|[.!?,\n])\s{0,4}we) (?:can ?not|could not|will not|won't|must decline|decline)\b.{0,40}?"
     r"\b(?:assist|help|answer|identify|determine|provide|comply|process|view|see|tell|describe|recogni[sz]e|"
     r"analy[sz]e|classify)\b|\bas an ai\b|\bi do not have the ability\b"
 )
@@ -145,9 +159,19 @@ _REFUSAL = re.compile(
 _QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|\u201c[^\u201d\n]{0,300}\u201d")
 
 
-def is_refusal(text: str) -> bool:
-    """Return whether the text declines to answer ("I'm sorry, but I can't …")."""
-    return bool(_REFUSAL.search(_QUOTED.sub(" ", normalize(text))))
+#: What a picture does not show: a statement about it, where a question asks whether it shows something.
+_NOT_SEEN = re.compile(r"\b(?:i|we) can not (?:see|find) (?:a|an|any|the) (?!(?:image|picture|photo)\b)")
+
+
+def is_refusal(text: str, *, seeing: bool = True) -> bool:
+    """Return whether the text declines to answer ("I'm sorry, but I can't …").
+
+    Args:
+        text: The answer.
+        seeing: Whether "I can't see a dog" declines; it is an answer to "Is there a dog?".
+    """
+    normal = _QUOTED.sub(" ", normalize(text))
+    return bool(_REFUSAL.search(normal if seeing else _NOT_SEEN.sub(" ", normal)))
 
 
 def failure(text: str, truncated: bool, reason: str) -> ParseFailure:

@@ -1,86 +1,326 @@
-"""Read yes or no from free text."""
+"""Read yes or no from free text, by an ordered table of rules: the first one that finds an answer decides."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from snellen.parsing.text import (
-    LONGEST,
     ParseFailure,
     Token,
+    capped,
     ends_clause,
     failure,
+    is_refusal,
     marked,
     normalize,
-    strip_thinking,
+    plain,
     tokenize,
 )
 
 __all__ = ["parse_yes_no"]
 
-_YES = frozenset("yes yeah yep yup y true".split())
-_NO = frozenset("no nope nah n false".split())
+
+def _phrases(text: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(t.word for t in tokenize(phrase)) for phrase in normalize(text).split(","))
+
+
+#: Words that answer wherever an answer may stand: yes and no, by language.
+_LANGUAGES = {
+    "English": (
+        "yes, yeah, yep, yup, definitely yes",
+        "no, nope, nah, definitely not, absolutely not, certainly not, of course not",
+    ),
+    "Arabic": ("نعم, أجل", "لا, كلا"),
+    "Chinese": ("是, 是的, 有, 有的, 对, 对的, 存在", "否, 不, 不是, 不是的, 没有, 没, 沒有, 不对, 不存在"),
+    "French": ("oui", "non"),
+    "German": ("ja", "nein"),
+    "Hindi": ("हाँ, हां, जी हाँ", "नहीं, जी नहीं"),
+    "Indonesian": ("ya", "tidak, bukan"),
+    "Italian": ("sì, si", "no"),
+    "Japanese": ("はい, ええ", "いいえ, いえ"),
+    "Korean": ("네, 예", "아니요, 아니오, 아뇨"),
+    "Polish": ("tak", "nie"),
+    "Portuguese": ("sim", "não, nao"),
+    "Russian": ("да", "нет"),
+    "Spanish": ("sí, si", "no"),
+    "Thai": ("ใช่, ใช่ครับ, ใช่ค่ะ", "ไม่, ไม่ใช่, ไม่มี"),
+    "Turkish": ("evet", "hayır, yok"),
+    "Vietnamese": ("có, vâng, đúng", "không, không có"),
+}
+_YES = _phrases(", ".join(yes for yes, _ in _LANGUAGES.values()))
+_NO = _phrases(", ".join(no for _, no in _LANGUAGES.values()))
+#: Words that answer only if a clause ends behind them ("Correct, …").
+_AGREES = _phrases(
+    "true, correct, that is right, that's right, that is correct, that's correct, absolutely, definitely, "
+    "indeed, affirmative, exactly, 正确, 没错, verdadero, vrai, richtig, verdadeiro, vero, верно, صحيح, "
+    "doğru, सही, ถูกต้อง, benar"
+)
+_DISAGREES = _phrases(
+    "false, incorrect, wrong, that is wrong, that's wrong, that is not correct, that is not right, "
+    "that is incorrect, not correct, not true, not at all, not really, probably not, most likely not, "
+    "i do not think so, i do not believe so, by no means, negative, 错误, 错, 不正确, falso, faux, falsch, "
+    "неверно, خطأ, yanlış, गलत, ผิด, sai, salah"
+)
+#: Words that answer only if they are the whole answer; before more text, they are politeness.
+_ALONE = {
+    True: _phrases(
+        "sure, certainly, of course, y, 1, right, okay, ok, i think so, i believe so, it is, it does, it has,"
+        "they are, they do, there is, there are"
+    ),
+    False: _phrases("n, 0, none, neither, never"),
+}
 #: Words after a bare "no" without punctuation that make it an answer ("No there is not").
 _AFTER_NO = frozenset("there it its this that the i we in a an because since as".split())
-#: Words before an answer in its sentence ("Unfortunately, no", "I would say yes").
+#: Words after "yes" or "no" that make it a possibility ("Yes would need a dog").
+_IF = frozenset("would could might may means requires needs if".split())
+#: Words before an answer in its sentence ("Unfortunately, no", "I would say yes", "(A) Yes").
 _FILLERS = frozenset(
-    "unfortunately actually well hmm sorry sure indeed i d would say think believe so my guess is".split()
+    "unfortunately actually well hmm sorry sure indeed i d would say think believe so my guess is thus ok "
+    "okay probably most likely answer go with therefore hence then oh ah hm just simply clearly no doubt "
+    "without a b c option certainly it s was".split()
 )
+#: Both in one breath, if the second one ends its clause: "Yes and no.", but not "Yes, no dogs are there".
 _BOTH = re.compile(
-    r"\byes\b\W*(?:(?:but|and|or|then)\W+)?no\b(?!\s+(?:doubt|question))"
-    r"|\bno\b\W*(?:(?:but|and|or|then)\W+)?yes\b"
+    r"\byes\b[^\w.!?;:\n]*(?:(?:but|and|or|then)\W+)?no\b(?=\s*(?:[.,;:!?\n]|$))"
+    r"|\bno\b[^\w.!?;:\n]*(?:(?:but|and|or|then)\W+)?yes\b(?=\s*(?:[.,;:!?\n]|$))"
 )
+_OFFERED = re.compile(r"\byes\b\W{0,3}(?:or|/)\W{0,3}no\b|\bno\b\W{0,3}(?:or|/)\W{0,3}yes\b")
 
 
-def parse_yes_no(text: str, *, truncated: bool = False) -> bool | ParseFailure:
-    """Return whether an answer says yes or no: at its start, at the start of a sentence, or where it is
-    marked.
+@dataclass(frozen=True)
+class _Text:
+    """An answer in the forms in which the rules see it."""
 
-    >>> parse_yes_no("**Yes**, there is."), parse_yes_no("The answer is no.")
+    normal: str
+    words: list[Token]
+    cut: bool
+    question: frozenset[str] | None
+    exists: bool
+
+    def gap(self, i: int) -> str:
+        """Return the text between the word before number ``i`` and that word."""
+        start = self.words[i - 1].end if i else 0
+        return self.normal[start : self.words[i].start if i < len(self.words) else len(self.normal)]
+
+    def phrase(self, i: int, phrases: frozenset[tuple[str, ...]]) -> int:
+        """Return the length in words of the longest of the phrases that starts at word ``i``; 0 for none."""
+        said = tuple(token.word for token in self.words[i : i + 5])
+        return next((n for n in range(len(said), 0, -1) if said[:n] in phrases), 0)
+
+
+def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = None) -> bool | ParseFailure:
+    """Return whether an answer says yes or no: where it is marked, at its start or at the start of a
+    sentence, or as a statement ("There is no dog").
+
+    Args:
+        text: The answer.
+        truncated: Whether it was cut off, so that its last word may be half of one.
+        question: The question. With it, a statement counts only if it is about what was asked.
+
+    >>> parse_yes_no("**Yes**, there is."), parse_yes_no("There is no dog.")
     (True, False)
     >>> parse_yes_no("I have no idea")
     ParseFailure(reason='says neither yes nor no', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
-    text = strip_thinking(text)[:LONGEST]
-    normal = re.sub(r"\byes\b\W{0,3}(?:or|/)\W{0,3}no\b|\byes\s*/\s*no\b", " ", normalize(text))
+    text = capped(plain(text))
+    normal = _OFFERED.sub(" ", re.sub("[、。،।]", ". ", normalize(text)).replace("ๆ", ""))
     words = tokenize(normal)
     cut = truncated and len(words) > 1
     if cut and words[-1].end == len(normal):
         words = words[:-1]
     if _BOTH.search(normal):
         return failure(text, truncated, "says both yes and no")
-    stretches = marked(normal, words)
-    # A marked answer starts with its word, and nothing outside it counts.
-    places = [s[0] for s in stretches] or [i for i in range(len(words)) if _opens(normal, words, i)]
-    decided = {_said(normal, words, i, cut) for i in places} - (set() if stretches else {None})
-    if len(decided) == 1 and (answer := next(iter(decided))) is not None:
-        return answer
-    reason = "says both yes and no" if len(decided - {None}) > 1 else "says neither yes nor no"
-    return failure(text, truncated, reason)
+    asking = (
+        normalize((re.findall(r"[^.!?\n]*\?", question) or [question])[-1]) if question is not None else ""
+    )
+    about = tokenize(asking)
+    # "Is there no dog?" is not about a dog alone: no statement answers it.
+    denied = {token.word for token in about} & {"no", "not"}
+    asked = frozenset(_content(about)) | denied if question is not None else None
+    exists = _EXISTS.match(asking) is not None
+    answer = _Text(normal, words, cut, asked, exists)
+    for rule in RULES.values():
+        said = set(rule(answer))
+        if len(said) == 1 and (one := next(iter(said))) is not None:
+            return one
+        if said:
+            reason = "says both yes and no" if {True, False} <= said else "says neither yes nor no"
+            return failure(text, truncated, reason)
+    return failure(text, truncated, "says neither yes nor no")
 
 
-def _said(normal: str, words: list[Token], i: int, cut: bool) -> bool | None:
-    """Return what the word at ``i`` would mean in the position of an answer."""
-    word = words[i].word
-    follows = words[i + 1] if i + 1 < len(words) else None
-    short = len(words) == 1
-    if word in _YES and (len(word) > 1 or short) and (word != "true" or short):
-        return True
-    if word not in _NO or ((len(word) == 1 or word == "false") and not short):
-        return None
-    if follows is None:  # "doubt" may have followed in a truncated answer
-        return None if cut and not ends_clause(normal[words[i].end :]) else False
-    if ends_clause(normal[words[i].end : follows.start]):
-        return False
-    return False if follows.word in _AFTER_NO else None
+_JSON = re.compile(r"[\"'](\w{1,40})[\"']\s{0,4}:\s{0,4}[\"']?(yes|no|true|false)[\"']?\s{0,4}(?=[,}\n])")
 
 
-def _opens(normal: str, words: list[Token], i: int) -> bool:
-    """Return whether the word at ``i`` starts a sentence or a line, ignoring fillers."""
-    while i:
-        if re.search(r"[.!?:;\n]", normal[words[i - 1].end : words[i].start]):
+def _json(answer: _Text) -> Iterator[bool | None]:
+    """``{"answer": true}``; among several keys, the one called answer."""
+    found = {key: value in ("yes", "true") for key, value in _JSON.findall(answer.normal)}
+    named = [value for key, value in found.items() if "answer" in key]
+    yield from named or (found.values() if len(found) == 1 else ())
+
+
+def _marked(answer: _Text) -> Iterator[bool | None]:
+    """``Answer: yes``: a marked answer starts with its word, and nothing outside it counts."""
+    for stretch in marked(answer.normal, answer.words):
+        yield _said(answer, stretch[0])
+
+
+def _whole(answer: _Text) -> Iterator[bool | None]:
+    """``Sure.``, ``0``: an answer of nothing but such words."""
+    for value, phrases in _ALONE.items():
+        length = answer.phrase(0, phrases)
+        if length and length == len(answer.words):
+            yield value
+
+
+def _opening(answer: _Text) -> Iterator[bool | None]:
+    """``No. It is a cat.``, ``Looking at the image, yes``: at the start of a sentence or a line, also after
+    fillers or an introduction.
+    """
+    for i in range(len(answer.words)):
+        if _opens(answer, i) and (said := _said(answer, i)) is not None:
+            yield said
+
+
+_COPULA = re.compile(
+    r"\b(?:is|be|say|答案是)\s{0,3}[\"'*(]{0,3}(yes|no|true|false|是|否|有|没有)\b(?=\W{0,4}(?:[.!?\n]|$))"
+    r"|\b(?:statement|claim|assertion|sentence|this|that|it)\s+(?:is|seems|appears)\s+"
+    r"(?:(not)\s+)?(?:(true|correct|right|accurate)|(?:false|incorrect|wrong|inaccurate))\b(?=\W{0,4}(?:[.!?\n]|$))"
+)
+_OPEN = re.compile(r"\b(?:not|if|whether)\b")
+
+
+def _copula(answer: _Text) -> Iterator[bool | None]:
+    """``The response is no.``, ``The statement is not correct.``"""
+    for match in _COPULA.finditer(answer.normal):
+        if _OPEN.search(answer.normal[max(0, match.start() - 40) : match.start()]):
+            continue
+        said, negated, right = match.groups()
+        yield said in ("yes", "true", "是", "有") if said else (right is not None) != (negated is not None)
+
+
+#: What a statement about the picture may contain beside its subject.
+_STOP = frozenset(
+    "a an the in on at of to it its this that these those there here is are was were be been being does do "
+    "did has have had can could image picture photo photograph scene figure shown visible present seen see "
+    "any some no not none i we one ones contain contains show shows depict depicts appear appears anywhere "
+    "within with and feature features include includes find found exist exists as you provided given".split()
+)
+#: What follows "no" and "not" where somebody does not know.
+_UNSURE = re.compile(
+    r"\b(?:sure|certain|clear|unclear|know|idea|tell|way|determine|determined|unable|information|context|enough|"
+    r"depends|hard|difficult|impossible|possible|say|confirm|answer|whether|help|assist|if|view|question|doubt|"
+    r"only|just|necessarily|wrong|incorrect|false)\b"
+)
+_NEGATES = re.compile(
+    r"^\W*(?:no\s+\w|there\s+(?:is|are|was|were)\s+(?:no|not)\b"
+    r"|(?:i|we|you)\s+(?:can|do|could)\s+not\s+(?:see|find|spot)\b|(?:i|we|you)\s+(?:can\s+)?see\s+no\b"
+    r"|(?:the|this)\s+\w+\s+(?:shows|contains|depicts|has)\s+no\b"
+    r"|(?:the|this|that|it|they|these|those|he|she|both|a|an)\b[^,;:]{0,80}"
+    r"\b(?:is|are|was|were|does|do|did|has|have|can)\s+not\b)"
+)
+_AFFIRMS = re.compile(
+    r"^\W*(?:there\s+(?:is|are|was|were)\s+(?:a|an|some|one|two|indeed|definitely)\b|(?:i|we|you)\s+(?:can\s+|do\s+)?see\b"
+    r"|(?:the|this)\s+(?:image|picture|photo|scene)\s+(?:does|do|did)\s+\w)"
+)
+#: Statements in scripts and languages of their own: it is there, or it is not.
+_NEGATES_THERE = re.compile("没有|沒有|不是|不存在|ません|ではない|없습니다|없어요|아닙니다|아니에요")
+_UNSURE_THERE = re.compile("无法|不能|不知|不确定|不清楚|わかりません|分かりません|できません|모르|수 없")
+
+
+#: A question whether something is in the picture.
+_EXISTS = re.compile(
+    r"\s*(?:(?:is|are) there|(?:do|can) you see"
+    r"|(?:does|do) (?:the|this|these) \w+ (?:contain|show|have|include))\b"
+    r"(?!.*\b(?:no|not|without|nothing|nobody)\b)"
+)
+
+
+def _statement(answer: _Text) -> Iterator[bool | None]:
+    """``There is no dog in the image.``: each sentence that is about what was asked."""
+    if answer.cut or is_refusal(answer.normal, seeing=False):
+        return
+    for sentence in re.split(r"[.!?\n]", answer.normal):
+        if not (sentence := sentence.strip()) or _UNSURE.search(sentence):
+            continue
+        if _NEGATES_THERE.search(sentence):
+            yield None if _UNSURE_THERE.search(sentence) else False
+            continue
+        clause = re.split(r"[,;:]|\bbut\b", sentence, maxsplit=1)[0]
+        negates = _NEGATES.search(clause) is not None
+        if not negates and (_AFFIRMS.search(clause) is None or re.search(r"\b(?:no|not)\b", sentence)):
+            continue
+        if answer.question is not None:
+            said = set(_content(tokenize(clause)))
+            # Where there is no dog, there is no red dog; "There is a dog" says nothing about a red one.
+            if said != answer.question and not (negates and answer.exists and said < answer.question):
+                continue
+        yield not negates
+
+
+def _content(words: list[Token]) -> Iterator[str]:
+    for token in words:
+        if token.word not in _STOP:
+            yield token.word.removesuffix("s")
+
+
+#: The rules in their order, by name.
+RULES: dict[str, Callable[[_Text], Iterator[bool | None]]] = {
+    "json": _json,
+    "marked": _marked,
+    "whole": _whole,
+    "opening": _opening,
+    "copula": _copula,
+    "statement": _statement,
+}
+
+
+def _said(answer: _Text, i: int) -> bool | None:
+    """Return what the words from number ``i`` on would mean in the position of an answer."""
+    for value, phrases in ((False, _NO), (True, _YES), (False, _DISAGREES), (True, _AGREES)):
+        if not (length := answer.phrase(i, phrases)):
+            continue
+        behind = i + length
+        follows = answer.words[behind].word if behind < len(answer.words) else None
+        gap = answer.gap(behind)
+        if follows is None:  # "doubt" may have followed in a truncated answer
+            return None if answer.cut and not value and not ends_clause(gap) else value
+        if follows in _IF or gap.lstrip(" *_\"')").startswith("?"):
+            return None
+        if ends_clause(gap):
+            return value
+        if answer.words[i].word in ("yes", "yeah", "yep") or (
+            answer.words[i].word == "no" and follows in _AFTER_NO
+        ):
+            return value
+    return None
+
+
+#: How an introduction starts: "Looking at the image, yes".
+_INTRODUCES = frozenset("looking based according in from judging given on at considering after as by".split())
+
+
+#: What starts the end of a sentence of reasoning: "Both are equal, so yes".
+_CONCLUDES = frozenset("so thus therefore hence".split())
+
+
+def _opens(answer: _Text, i: int) -> bool:
+    """Return whether the word at ``i`` starts a sentence or a line, ignoring fillers and an introduction."""
+    words = answer.words
+    if i and "," in answer.gap(i):
+        first = i - 1
+        while first and i - first < 12 and not re.search(r"[.!?:;\n,]", answer.gap(first)):
+            first -= 1
+        if words[first].word in _INTRODUCES and (not first or re.search(r"[.!?:;\n]", answer.gap(first))):
+            return True
+    start = i
+    while i and start - i < 12:
+        gap = answer.gap(i)
+        if re.search(r"[.!?:;\n]", gap) or ("," in gap and words[i].word in _CONCLUDES):
             return True
         i -= 1
         if words[i].word not in _FILLERS:
             return False
-    return True
+    return not i

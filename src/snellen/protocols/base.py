@@ -216,11 +216,11 @@ def read_label(reply: Response, sample: Sample) -> str | ParseFailure:
     return parse_label(reply.text, sample.labels, sample.synonyms, truncated=cut)
 
 
-def read_yes_no(reply: Response) -> bool | ParseFailure:
-    """Parse yes or no from a reply (see :func:`snellen.parsing.parse_yes_no`)."""
+def read_yes_no(reply: Response, question: str | None = None) -> bool | ParseFailure:
+    """Parse yes or no from a reply to a question (see :func:`snellen.parsing.parse_yes_no`)."""
     if (refused := refusal(reply)) is not None:
         return refused
-    return parse_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED)
+    return parse_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, question=question)
 
 
 def read_short(reply: Response) -> str | ParseFailure:

@@ -79,7 +79,7 @@ class Binary(Protocol):
             batch = names[start : start + request_batch]
             replies = yield [self._ask(sample, name) for name in batch]
             for number, (name, reply) in enumerate(zip(batch, replies, strict=True), start + 1):
-                answer = self._read(reply)
+                answer = self._read(reply, name)
                 if answer is True:
                     details = {"unparsed_answers": len(failures)}
                     return Prediction(sample.id, name, questions=number, details=details)
@@ -96,9 +96,9 @@ class Binary(Protocol):
             return ask(sample.images, question, max_tokens=self.max_tokens)
         return ask(sample.images, question, kind=Kind.SCORE, continuations=YES + NO)
 
-    def _read(self, reply: Response) -> bool | ParseFailure:
+    def _read(self, reply: Response, name: str) -> bool | ParseFailure:
         if self.read == "text":
-            return read_yes_no(reply)
+            return read_yes_no(reply, fill(self.prompt, name=name))
         values = [score.value for score in reply.scores]
         yes, no = (log_sum(values[:2]), log_sum(values[2:]))
         if yes == no:
