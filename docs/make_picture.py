@@ -180,7 +180,7 @@ def main() -> None:
             filters=Filters(limit=140),
             workspace=workspace,
         )
-        runs = plan.run_eye_test()
+        runs = plan.run()
         (table,) = leaderboards(runs, WIDTH, rank_runs(runs))
         report = Path(workspace) / "report.html"
         report.write_text(page.html(runs), encoding="utf-8")
