@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from snellen.parsing.labels import parse_label
+from snellen.parsing.letters import stated
 from snellen.parsing.text import (
     ParseFailure,
     capped,
@@ -116,6 +117,8 @@ class _Reader:
         text = unicodedata.normalize("NFKC", capped(plain(text))).strip()
         if not truncated and (exact := self._exact(text)) is not None:
             return exact
+        if not truncated and (place := self._stated(text)) is not None:
+            return (place,)
         stretches = [part.strip() for part in marked_text(text)]
         if truncated:  # a truncated answer may end in half a word
             values = [part if not text.endswith(part) else _FIRST.match(part) for part in stretches]
@@ -144,9 +147,29 @@ class _Reader:
 
     def _exact(self, text: str) -> tuple[int, ...] | None:
         """Return the option with exactly this text; a single letter means the option's letter."""
-        option = self.texts.get(" ".join(text.casefold().strip(" *\"'`").split()).rstrip("."))
-        letter = len(text.strip(" *\"'`.()[]")) < 2
+        option = self.texts.get(" ".join(text.casefold().strip(" *\"'`\n").split()).rstrip("."))
+        letter = len(text.strip(" *\"'`.()[]\n")) < 2
         return None if option is None or letter else (self.options.index(option),)
+
+    def _stated(self, text: str) -> int | None:
+        """Return the option whose letter an answer states, unless another option's text follows it."""
+        letters = LETTERS[: len(self.options)]
+        if self.multi_query:
+            return None
+        for letter, option in zip(letters, self.options, strict=False):  # "(B) dog" states what "B" does
+            ends = r"\W{0,4}$" if len(option) == 1 else r"(?!\w)"
+            own = rf"(?<![A-Za-z0-9]){letter}[\s).:*\"'=/、\]–-]{{1,4}}\(?{re.escape(option)}\)?(?={ends})"
+            text = re.sub(own, letter, text, flags=re.M if len(option) == 1 else 0)
+        if (found := stated(text, letters)) is None:
+            return None
+        place = letters.index(found[0])
+        rest = tokens(text[found[1] :].split("\n", 1)[0][:400])
+        named = (
+            other
+            for other in range(len(letters))
+            if (t := tokens(self.options[other])) and rest[: len(t)] == t
+        )
+        return place if all(other == place for other in named) else None
 
     def _lines(self, lines: Sequence[str]) -> Read:
         """Return the first line if it is an answer and nothing else, and no other line is another answer."""
