@@ -44,16 +44,26 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 
 @metric("accuracy", option="contains", protocols=("vqa",))
 def contains(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if a reference occurs in the answer, ignoring case and line breaks.
+    """Return 1 if a reference occurs in the answer, ignoring case and line breaks; a formula in LaTeX occurs
+    with its case, ignoring spaces.
 
-    Source: Liu et al., "OCRBench" (arXiv 2305.07895). There, formulas (HME100k) are compared without
-    spaces and with case; here they are treated like other texts.
+    Source: Liu et al., "OCRBench" (arXiv 2305.07895), whose formulas are those of HME100k; here, they are
+    recognized by their commands and braces.
+
+    >>> contains("It reads: STOP", ["Stop"]), contains("$x^{2}$", ["x ^ { 2 }"]), contains("X^{2}", ["x^{2}"])
+    (1.0, 1.0, 0.0)
     """
 
-    def plain(text: str) -> str:
-        return text.lower().strip().replace("\n", " ")
+    def within(reference: str) -> bool:
+        if _FORMULA.search(reference):
+            return "".join(reference.split()) in "".join(answer.split())
+        wanted = reference.lower().strip().replace("\n", " ")
+        return bool(wanted) and wanted in answer.lower().replace("\n", " ")
 
-    return float(any(plain(reference) in plain(answer) for reference in references if plain(reference)))
+    return float(any(map(within, references)))
+
+
+_FORMULA = re.compile(r"\\[A-Za-z]|[\^_]\s*\{")
 
 
 # ── VQA accuracy ────────────────────────────────────────────────────────────────────────────────────
@@ -152,6 +162,54 @@ def number(text: str) -> float | None:
     return value / scale if math.isfinite(value) else None
 
 
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+)
+_WORDS = {word: n for n, word in enumerate(f"{_UNITS} seventeen eighteen nineteen".split())}
+_WORDS |= {
+    word: 10 * n
+    for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+}
+_SCALES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9}
+_WITH_UNIT = re.compile(
+    r"(?P<number>[-+]?[$€£]?\d[\d,.]{0,20}?)(?:\s?(?P<scale>k|m|bn|thousand|million|billion)\b"
+    r"|\s?(?P<unit>°\s?[cf]?|[^\W\d_]{1,20}(?:\s[^\W\d_]{1,20}){0,2}))?",
+    re.I,
+)
+
+
+def quantity(text: str) -> float | None:
+    """Parse a number as people write one: :func:`number`, or the end of an equation, number words up to 99,
+    a number with its unit. None for anything else; a percentage in words has no single value.
+
+    >>> quantity("3 + 4 = 7"), quantity("thirty-nine"), quantity("3.4 million"), quantity("2.5 cm")
+    (7.0, 39.0, 3400000.0, 2.5)
+    >>> quantity("minus 5"), quantity("5 percent"), quantity("route 66")
+    (-5.0, None, None)
+    """
+    if (value := number(text)) is not None:
+        return value
+    text = unicodedata.normalize("NFKC", text).rpartition("=")[2].strip(" .$").casefold()
+    text = re.sub(r"^(?:approximately|about|around|roughly|~|≈)\s?", "", text)
+    text, minus = re.subn(r"^(?:minus|negative)\s", "", text)
+    sign = -1.0 if minus else 1.0
+    if (value := number(text)) is not None:
+        return sign * value
+    words = re.split(r"[\s-]", text)
+    values = [_WORDS.get(word) for word in words]
+    if len(words) == 1 and values[0] is not None:
+        return sign * values[0]
+    if len(words) == 2 and values[0] is not None and values[1] is not None:
+        return sign * (values[0] + values[1]) if values[0] >= 20 and 0 < values[1] < 10 else None
+    match = _WITH_UNIT.fullmatch(text)
+    if match is None or (match["unit"] or "").startswith(
+        ("percent", "per cent", "trillion", "hundred", "dozen")
+    ):
+        return None
+    value = number(match["number"])
+    return None if value is None else sign * value * _SCALES.get(match["scale"] or "", 1.0)
+
+
 @metric("relaxed_accuracy", option="relaxed", protocols=("vqa",))
 def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 0.05) -> float:
     """Return 1 if the answer is within 5% of a numeric reference, or equals the reference, ignoring case.
@@ -160,7 +218,7 @@ def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 
     """
 
     def near(reference: str) -> bool:
-        said, true = number(answer), number(reference)
+        said, true = quantity(answer), quantity(reference)
         if said is None or true is None or true == 0:
             return exact_match(answer, [reference]) > 0
         return abs(said - true) <= tolerance * abs(true)
@@ -182,7 +240,7 @@ def number_match(answer: str, references: Sequence[str]) -> float:
     """
 
     def same(reference: str) -> bool:
-        said, true = number(answer), number(reference)
+        said, true = quantity(answer), quantity(reference)
         if said is None or true is None:
             return "".join(answer.split()).casefold() == "".join(reference.split()).casefold()
         decimals = len(re.sub(r"[^\d.]", "", reference).partition(".")[2])

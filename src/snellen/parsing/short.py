@@ -1,8 +1,19 @@
-"""Read short free-form answers: a word, a number, a phrase."""
+"""Read short free-form answers: a word, a number, a phrase, without the sentence around it."""
 
 from __future__ import annotations
 
-from snellen.parsing.text import ParseFailure, failure, is_refusal, marked_text, plain
+import re
+
+from snellen.parsing.text import (
+    ParseFailure,
+    capped,
+    failure,
+    is_refusal,
+    marked_text,
+    normalize,
+    plain,
+    strip_thinking,
+)
 
 __all__ = ["parse_short"]
 
@@ -10,15 +21,29 @@ __all__ = ["parse_short"]
 LONGEST_SHORT = 2_000
 
 
-def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
-    """Return the answer as text: the marked part ("The answer is 7"), or else all of it. It is never
-    shortened to please a metric.
+def parse_short(text: str, *, truncated: bool = False, verbatim: bool = False) -> str | ParseFailure:
+    """Return the answer as text: the marked part ("The answer is 7"), or else all of it, without the
+    sentence around it ("It is red.") and without an explanation in a paragraph of its own. Which words it
+    keeps does not depend on the truth.
+
+    Args:
+        text: The answer.
+        truncated: Whether it was cut off.
+        verbatim: Whether the task is to transcribe: then markers ("Option: Renewal") and apologies ("Sorry,
+            we're closed") may be what the picture says, and the whole answer is kept.
 
     >>> parse_short("So 3 + 4 = 7. The answer is: **7**."), parse_short(" a red car ")
     ('7', 'a red car')
+    >>> parse_short("I think it is red."), parse_short("Red, as the picture shows.")
+    ('red', 'Red')
     """
-    text = plain(text)
-    stretches = marked_text(text)
+    if verbatim:
+        text = strip_thinking(text).strip()
+        if truncated or not text or _DECLINES.search(normalize(text)):
+            return failure(text, truncated, "empty answer" if not text else "no complete answer")
+        return text
+    text = capped(plain(text))
+    stretches = marked_text(text) or _headed(text)
     if not stretches and is_refusal(text):
         return failure(text, truncated, "refusal")
     if truncated and stretches and text.endswith(stretches[-1]):
@@ -32,7 +57,92 @@ def parse_short(text: str, *, truncated: bool = False) -> str | ParseFailure:
         return failure(text, truncated, "empty answer" if not text else "no marked answer")
     if len(text) > LONGEST_SHORT:
         return ParseFailure(f"an answer of {len(text):,} characters, where a short one was requested")
-    return _bare(text) or failure("", truncated, "empty answer")
+    return _bare(_framed(_bare(_unexplained(text)))) or failure("", truncated, "empty answer")
+
+
+#: The speaker declines; a sign or a receipt does not say "I".
+_DECLINES = re.compile(
+    r"^\W*(?:i(?: am|'m) (?:very )?sorry,? (?:but )?i\b|i(?: am|'m) (?:unable|not able)\b"
+    r"|(?:sorry,? (?:but )?)?i can ?not (?:assist|help|answer|identify|determine|provide|comply|view|see the)\b"
+    r"|as an ai\b)"
+)
+_HEADING = re.compile(r"^[#*\s]{0,12}(?:final\s|short\s|the\s)?answer[*:\s]{0,6}$", re.I)
+_DASHED = re.compile(r"^(?:final\s)?answer\s?[-–—=]\s?(.+)$", re.I)
+
+
+def _headed(text: str) -> list[str]:
+    """Return what stands below a heading ("### Final Answer"), or behind "Answer - "."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    below = [lines[i + 1] for i, line in enumerate(lines[:-1]) if _HEADING.match(line)]
+    return below or [match[1] for line in lines if (match := _DASHED.match(line))]
+
+
+_EXPLAINS = re.compile(
+    r"[*_#]{0,4}(?:explanation|reason(?:ing)?|justification|rationale|note|because|details?)\b", re.I
+)
+_EMPHASIZED = re.compile(r"\*\*[^*\n]{1,200}\*\*\.?")
+
+
+def _unexplained(text: str) -> str:
+    """Return the paragraph with the answer: the one before an explanation, or the only emphasized one."""
+    paragraphs = [part.strip() for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+    if len(paragraphs) < 2:
+        return text
+    if _EXPLAINS.match(paragraphs[1]):
+        return paragraphs[0]
+    emphasized = [part for part in paragraphs if _EMPHASIZED.fullmatch(part)]
+    return emphasized[0] if len(emphasized) == 1 else text
+
+
+_PICTURE = (
+    r"(?:the|this)\s(?:given\s|provided\s)?"
+    r"(?:image|picture|photo|photograph|chart|graph|figure|document|table|diagram|scene|sign|map|page)"
+)
+_BEFORE = (
+    r"(?:(?:so|thus|therefore|hence|well|ok|okay|yes),?\s)?"
+    rf"(?:(?:according\sto|based\son|from|in|looking\sat|as\sshown\sin|as\sseen\sin)\s{_PICTURE},?\s)?"
+    r"(?:i\s(?:think|believe|guess|would\ssay)\s|i['’]d\ssay\s|it\s(?:seems|appears)\s)?(?:that\s)?"
+)
+_FRAMES = [
+    re.compile(pattern, re.I | re.S)
+    for pattern in (
+        rf"{_BEFORE}(?:it\sis|it['’]s|this\sis|that\sis|they\sare|these\sare|it\sreads|it\ssays)\s(?P<x>.+)",
+        rf"{_BEFORE}the\s(?:\w{{1,20}}\s){{0,2}}(?:value|total|number|amount|result|text|word|color|colour|name|title"
+        r"|date|year|percentage|count|sum|difference|average|ratio|price|time|answer|object|label|country|"
+        rf"category)(?:\s(?:of|in|on|for)\s[^.,;:]{{1,60}}?)?\s(?:is|are|was|reads|says)\s(?P<x>.+)",
+        rf"{_BEFORE}(?:i\s(?:can\s)?see|we\s(?:can\s)?see|there\s(?:is|are)|{_PICTURE}\s(?:shows|contains))\s"
+        rf"(?P<x>.{{1,200}}?)(?:\s(?:in|on)\s{_PICTURE})",
+        rf"(?P<x>.{{1,200}}?),\s(?:as|according\sto|based\son)\s{_PICTURE}(?:\sshows)?",
+        r"(?:approximately|about|around|roughly|nearly|almost)\s(?P<x>[\d$€£.,\-]+\D{0,20})",
+        r"(?:la\s)?(?:respuesta|réponse|risposta|resposta)(?:\scorrect[ae]|\scorretta)?\s(?:es|est|è|é)\s(?P<x>.+)",
+        r"a\sresposta\sé\s(?P<x>.+)",
+        r"die\santwort\s(?:ist|lautet)\s(?P<x>.+)",
+        r"(?:答えは|正解は)(?P<x>.+?)(?:です|だ)?",
+        r"(?:答案|答案应该)是(?P<x>.+)",
+        r"(?:정답은|답은)\s?(?P<x>.+?)(?:입니다|이다)?",
+        r"ответ\s?[:—–-]\s?(?P<x>.+)",
+        r"(?:respuesta|réponse|antwort|resposta|risposta|cevap|jawaban|đáp án|答案|答え|정답|답|คำตอบ"
+        r"|उत्तर|الإجابة)\s?[:：]\s?(?P<x>.+)",
+    )
+]
+
+
+_THEN = re.compile(
+    r"(?P<x>[^\n]{1,60}?)\.\s{1,4}(?:The|This|It|There|As|In|Because|Based)\s[^\n]{8,400}\.", re.S
+)
+
+
+def _framed(text: str) -> str:
+    """Return the answer in a single sentence that frames it ("It is red.", "Red, as the picture shows.")."""
+    if (first := _THEN.fullmatch(text.strip())) is not None:
+        text = _bare(first["x"])
+    sentence = re.sub(r"[.。]$", "", text.strip())
+    if "\n" in sentence or re.search(r"[.!?]\s+[A-Z]", sentence):
+        return text
+    for frame in _FRAMES:
+        if (match := frame.fullmatch(sentence)) is not None:
+            return _framed(match["x"]) if len(match["x"]) < len(sentence) else text
+    return text
 
 
 def _bare(text: str) -> str:
@@ -41,7 +151,7 @@ def _bare(text: str) -> str:
     >>> _bare('**"42"**.'), _bare('"red"}'), _bare('"a" and "b"'), _bare("It is red.")
     ('42', 'red', '"a" and "b"', 'It is red.')
     """
-    text = text.strip()
+    text = re.sub(r"^[-•*]\s{1,4}(?=\S)", "", text.strip())
     if text.count("}") > text.count("{"):
         text = text.rstrip("} \n")
     bare = text
@@ -58,6 +168,8 @@ _QUOTES = ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("«", "»"), ("\u201e", "
 def _unwrapped(text: str) -> str:
     """Strip the outermost pair, and a period after it; return the text unchanged if there is none."""
     inner = text.removesuffix(".")
+    if re.fullmatch(r"\([^()]+\)|\[[^\[\],]+\]", inner):
+        return inner[1:-1]
     for begin, end in (*_PAIRS, *_QUOTES):
         if len(inner) > len(begin + end) and inner.startswith(begin) and inner.endswith(end):
             inside = inner[len(begin) : -len(end)]

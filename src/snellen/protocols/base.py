@@ -223,11 +223,11 @@ def read_yes_no(reply: Response, question: str | None = None) -> bool | ParseFai
     return parse_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, question=question)
 
 
-def read_short(reply: Response) -> str | ParseFailure:
+def read_short(reply: Response, *, verbatim: bool = False) -> str | ParseFailure:
     """Parse the short answer in a reply (see :func:`snellen.parsing.parse_short`)."""
     if (refused := refusal(reply)) is not None:
         return refused
-    return parse_short(reply.text, truncated=reply.outcome is Outcome.TRUNCATED)
+    return parse_short(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, verbatim=verbatim)
 
 
 def free_text(reply: Response) -> tuple[str, Outcome, str]:

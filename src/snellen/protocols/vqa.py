@@ -73,7 +73,8 @@ class VQA(Protocol):
         """One question."""
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
-        answer = read_short(reply)
+        # A metric that looks for the truth in the answer is for transcriptions.
+        answer = read_short(reply, verbatim=self.metric == "contains")
         if isinstance(answer, ParseFailure):
             return failed(sample, answer, 1)
         return Prediction(sample.id, answer, questions=1)
