@@ -23,7 +23,7 @@ LONGEST_SHORT = 2_000
 
 def parse_short(text: str, *, truncated: bool = False, verbatim: bool = False) -> str | ParseFailure:
     """Return the answer as text: the marked part ("The answer is 7"), or else all of it, without the
-    sentence around it ("It is red.") and without an explanation in a paragraph of its own. Which words it
+    sentence around it ("It is red.") and without an explanation in a separate paragraph. Which words it
     keeps does not depend on the truth.
 
     Args:
@@ -63,7 +63,7 @@ def parse_short(text: str, *, truncated: bool = False, verbatim: bool = False) -
 #: The speaker declines; a sign or a receipt does not say "I".
 _DECLINES = re.compile(
     r"^\W*(?:i(?: am|'m) (?:very )?sorry,? (?:but )?i\b|i(?: am|'m) (?:unable|not able)\b"
-    r"|(?:sorry,? (?:but )?)?i can ?not (?:assist|help|answer|identify|determine|provide|comply|view|see the)\b"
+    r"|(?:sorry,? (?:but )?)?i can ?not (?:assist|help|answer|identify|determine|provide|comply|view)\b"
     r"|as an ai\b)"
 )
 _HEADING = re.compile(r"^[#*\s]{0,12}(?:final\s|short\s|the\s)?answer[*:\s]{0,6}$", re.I)
