@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ class Postgres:
         from pgserver._commands import pg_ctl
 
         server = self._started()
-        pg_ctl([*words], pgdata=server.pgdata, user=server.system_user)
+        try:
+            pg_ctl([*words, "-t", "30"], pgdata=server.pgdata, user=server.system_user)
+        except subprocess.CalledProcessError:  # a postmaster that forks may miss the signal: send it again
+            pg_ctl([*words], pgdata=server.pgdata, user=server.system_user)
 
     def stop(self) -> None:
         """End it."""
