@@ -3,7 +3,7 @@
     python benchmarks/gpu.py --out results                      # on an H100 or H200
     python benchmarks/gpu.py --out results --device cpu --size 100m --quick
 
-Each stage is a process of its own with a time limit, so that a failure stays its own. Weights are
+Each stage is a separate process with a time limit, so that a failure affects no other. Weights are
 random: speed, memory and agreement of two ways do not depend on them.
 """
 

@@ -83,7 +83,7 @@ class TestVotes:
             vote_store.undo(one.id, "me")
         assert vote_store.vote(one.id, "me", "tie").vote.choice == Choice.TIE
         assert rows(vote_store) == [(0, "left", None), (1, "undo", 0), (2, "tie", 1)]
-        assert vote_store.verdicts() == []  # nobody is told by a ranking what is still hidden
+        assert vote_store.verdicts() == []  # a ranking must not reveal what is hidden
         assert vote_store.counts()["open"] == 1
         before = vote_store.stamp()
         assert vote_store.stamp() == before

@@ -80,10 +80,12 @@ _CONTRACTIONS = (
     "would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
 ).split()
 _WITH_APOSTROPHE = {word.replace("'", "").lower(): word for word in _CONTRACTIONS}
-_DIGITS = dict(
-    zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True)
-)
-_DIGITS["none"] = "0"
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_DIGITS = {word: str(n) for n, word in enumerate(_SMALL[:11])} | {"none": "0"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
@@ -162,14 +164,8 @@ def number(text: str) -> float | None:
     return value / scale if math.isfinite(value) else None
 
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-)
-_WORDS = {word: n for n, word in enumerate(f"{_UNITS} seventeen eighteen nineteen".split())}
-_WORDS |= {
-    word: 10 * n
-    for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
-}
+_WORDS = {word: n for n, word in enumerate(_SMALL)}
+_WORDS |= {word: 10 * n for n, word in enumerate(_TENS, start=2)}
 _SCALES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9}
 _WITH_UNIT = re.compile(
     r"(?P<number>[-+]?[$€£]?\d[\d,.]{0,20}?)(?:\s?(?P<scale>k|m|bn|thousand|million|billion)\b"

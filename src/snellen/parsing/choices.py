@@ -153,9 +153,9 @@ class _Reader:
 
     def _stated(self, text: str) -> int | None:
         """Return the option whose letter an answer states, unless another option's text follows it."""
-        letters = LETTERS[: len(self.options)]
         if self.multi_query:
             return None
+        letters = LETTERS[: len(self.options)]
         for letter, option in zip(letters, self.options, strict=False):  # "(B) dog" states what "B" does
             ends = r"\W{0,4}$" if len(option) == 1 else r"(?!\w)"
             own = rf"(?<![A-Za-z0-9]){letter}[\s).:*\"'=/、\]–-]{{1,4}}\(?{re.escape(option)}\)?(?={ends})"
@@ -163,13 +163,9 @@ class _Reader:
         if (found := stated(text, letters)) is None:
             return None
         place = letters.index(found[0])
-        rest = tokens(text[found[1] :].split("\n", 1)[0][:400])
-        named = (
-            other
-            for other in range(len(letters))
-            if (t := tokens(self.options[other])) and rest[: len(t)] == t
-        )
-        return place if all(other == place for other in named) else None
+        rest = text[found[1] :].split("\n", 1)[0][:400]
+        others = (other for other in range(len(letters)) if other != place)
+        return None if any(self._is(rest, other) for other in others) else place
 
     def _lines(self, lines: Sequence[str]) -> Read:
         """Return the first line if it is an answer and nothing else, and no other line is another answer."""

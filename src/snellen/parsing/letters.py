@@ -35,7 +35,7 @@ def stated(text: str, letters: str) -> Place | None:
     (('D', 18), None)
     """
     for rule in RULES.values():
-        places = [place for place in rule(text) if place is not None]
+        places = list(rule(text))
         if len({letter for letter, _ in places}) > 1 or any(letter not in letters for letter, _ in places):
             return None
         if places:
@@ -77,24 +77,17 @@ _CHECKED = re.compile(rf"{_OPEN}{_LETTER}[^\n]{{0,200}}[✓✔✅☑]")
 
 def _last_line(text: str) -> Iterator[Place]:
     """Reasoning, and then a last line that is only a letter; no other such line, but in a list of options."""
-    start = 0
-    lines = []
-    for line in text.split("\n"):
-        if line.strip(" `*_\r\t"):
-            lines.append((line, start))
-        start += len(line) + 1
-    alone = [(m["letter"], at + m.end("letter")) for line, at in lines if (m := _LINE.fullmatch(line))]
-    if alone and _LINE.fullmatch(lines[-1][0]):
-        yield from alone
+    lines = [line for line in re.finditer(r"[^\n]+", text) if line[0].strip(" `*_\r\t")]
+    matches = [(_LINE.fullmatch(line[0]), line.start()) for line in lines]
+    if matches and matches[-1][0] is not None:
+        yield from ((match["letter"], at + match.end("letter")) for match, at in matches if match is not None)
 
 
 def _checked(text: str) -> Iterator[Place]:
     """``B. dog ✓``, where the other options have no check mark."""
-    start = 0
-    for line in text.split("\n"):
-        if (match := _CHECKED.match(line)) is not None:
-            yield match["letter"], start + match.end("letter")
-        start += len(line) + 1
+    for line in re.finditer(r"[^\n]+", text):
+        if (match := _CHECKED.match(line[0])) is not None:
+            yield match["letter"], line.start() + match.end("letter")
 
 
 _KEYS = r"\w{0,20}(?:answer|option|choice|letter|prediction|response|selected|selection)\w{0,20}"

@@ -201,7 +201,7 @@ def _copula(answer: _Text) -> Iterator[bool | None]:
         yield said in ("yes", "true", "是", "有") if said else (right is not None) != (negated is not None)
 
 
-#: What a statement about the picture may contain beside its subject.
+#: What a statement about the picture may contain in addition to its subject.
 _STOP = frozenset(
     "a an the in on at of to it its this that these those there here is are was were be been being does do "
     "did has have had can could image picture photo photograph scene figure shown visible present seen see "
