@@ -96,8 +96,7 @@ class _Text:
     normal: str
     words: list[Token]
     cut: bool
-    question: frozenset[str] | None
-    exists: bool
+    question: str | None
 
     def gap(self, i: int) -> str:
         """Return the text between the word before number ``i`` and that word."""
@@ -132,15 +131,7 @@ def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = N
         words = words[:-1]
     if _BOTH.search(normal):
         return failure(text, truncated, "says both yes and no")
-    asking = (
-        normalize((re.findall(r"[^.!?\n]*\?", question) or [question])[-1]) if question is not None else ""
-    )
-    about = tokenize(asking)
-    # "Is there no dog?" is not about a dog alone: no statement answers it.
-    denied = {token.word for token in about} & {"no", "not"}
-    asked = frozenset(_content(about)) | denied if question is not None else None
-    exists = _EXISTS.match(asking) is not None
-    answer = _Text(normal, words, cut, asked, exists)
+    answer = _Text(normal, words, cut, question)
     for rule in RULES.values():
         said = set(rule(answer))
         if len(said) == 1 and (one := next(iter(said))) is not None:
@@ -242,6 +233,7 @@ def _statement(answer: _Text) -> Iterator[bool | None]:
     """``There is no dog in the image.``: each sentence that is about what was asked."""
     if answer.cut or is_refusal(answer.normal, seeing=False):
         return
+    asked, exists = (set(), False) if answer.question is None else _asked(answer.question)
     for sentence in re.split(r"[.!?\n]", answer.normal):
         if not (sentence := sentence.strip()) or _UNSURE.search(sentence):
             continue
@@ -255,9 +247,19 @@ def _statement(answer: _Text) -> Iterator[bool | None]:
         if answer.question is not None:
             said = set(_content(tokenize(clause)))
             # Where there is no dog, there is no red dog; "There is a dog" says nothing about a red one.
-            if said != answer.question and not (negates and answer.exists and said < answer.question):
+            if said != asked and not (negates and exists and said < asked):
                 continue
         yield not negates
+
+
+def _asked(question: str) -> tuple[set[str], bool]:
+    """Return what a question is about, and whether it asks for existence: its last sentence that asks."""
+    before, mark, _ = question.rpartition("?")
+    asking = normalize(re.split(r"[.!?\n]", before)[-1] if mark else question)
+    words = tokenize(asking)
+    # "Is there no dog?" is not about a dog alone: no statement answers it.
+    denied = {token.word for token in words} & {"no", "not"}
+    return {*_content(words), *denied}, _EXISTS.match(asking) is not None
 
 
 def _content(words: list[Token]) -> Iterator[str]:
