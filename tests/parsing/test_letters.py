@@ -99,6 +99,7 @@ def test_recorded_answers() -> None:
         ("คำตอบคือ B", "B"),
         ("Đáp án đúng là B.", "B"),
         ("Jawaban yang benar adalah B.", "B"),
+        ("Jawabannya tidak B.", None),
     ],
 )
 def test_answers_as_models_give_them(text: str, expected: str | None) -> None:

@@ -65,10 +65,15 @@ def _within(match: re.Match[str]) -> str:
     )
 
 
-#: Words of the same clause that turn a statement round.
+#: Negations in languages other than English: whole words, and parts of words.
+_NOT_WORDS = "nicht|pas|non?|não|не|değil|không|bukan|tidak"
+_NOT_PARTS = "不|ない|아니|ไม่|नहीं|ليس"
+#: What turns a statement round, in the same clause before it.
 _AGAINST = re.compile(
-    r"(?i:\b(?:not|never|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect|nicht|pas|non?|não|не|değil|bukan|không)\b|n['’]t\b)"
-    r"[^.!?,;\n]{0,60}$|\b[Ii]f\b(?!\s(?:I|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$|(?:不|ない|아니|ไม่|नहीं|ليس)[^.!?,;。\n]{0,10}$"
+    r"(?i:\b(?:not|never|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect"
+    rf"|{_NOT_WORDS})\b|n['’]t\b)[^.!?,;\n]{{0,60}}$"
+    r"|\b[Ii]f\b(?!\s(?:I|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$"
+    rf"|(?:{_NOT_PARTS})[^.!?,;。\n]{{0,10}}$"
 )
 #: A line with nothing but a letter, and a line of a list with a check mark.
 _LINE = re.compile(rf"{_OPEN}{_LETTER}{_CLOSE}[.。,;]?\s{{0,4}}{_CLOSE}")
@@ -105,7 +110,6 @@ _OPTION = (
 _BEST = r"(?:correct|right|better|best|the\s+(?:correct|right|best)\b|the\s+answer\b|true\b)"
 _FITS = r"(?:fits|matches|describes|answers|suits|is\s+supported|works|corresponds)"
 
-_NOT_ELSEWHERE = r"\b(?:nicht|pas|no|non|não|не|değil|không|bukan|tidak)\b|不|ない|아니|ไม่|नहीं|ليس"
 _RIGHT = (
     r"(?:\b(?:bonne|juste|correcte|correct[ao]|richtig|korrekt|certa|correta|giusta|corretta|doğru|đúng|benar)"
     r"|правильн|верн|正确|正確|正しい|正解|정답|맞|صحيح|सही|ถูก)"
@@ -135,7 +139,7 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
     "foreign verdict": _rule(
         rf"(?:^|[\n.,;:!。]\s{{0,4}})\(?{_LETTER}\)?"
         rf"(?:\s{{1,3}}(?:est|es|ist|é|è|là|adalah|[—–-]|(?=doğru|benar|đúng))|\s{{0,2}}(?=[^\x00-\u024f]))"
-        rf"(?![^\n.。!?]{{0,40}}(?:{_NOT_ELSEWHERE}))[^\n.。!?A-Z]{{0,24}}?{_RIGHT}"
+        rf"(?![^\n.。!?]{{0,40}}(?:\b(?:{_NOT_WORDS})\b|{_NOT_PARTS}))[^\n.。!?A-Z]{{0,24}}?{_RIGHT}"
     ),
     "others rejected": _rule(
         rf"^{_OPEN}{_LETTER}{_CLOSE}[.;,]\s{{1,3}}(?:{_OPTION}\s)?\(?[A-Z]\)?\s(?:is|was)\s(?:\w{{1,20}}ly\s)?"
