@@ -57,10 +57,10 @@ def cli_reference() -> Iterator[str]:
     """Yield every command with its arguments and options."""
     yield "# Command line"
     yield "\nGenerated from the commands. `snellen COMMAND --help` prints the same."
-    root = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
     context = typer.Context(root, info_name="snellen")
-    for name in root.list_commands(context):  # type: ignore[attr-defined]
-        command = root.get_command(context, name)  # type: ignore[attr-defined]
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
         if hasattr(command, "commands"):
             for part, sub in command.commands.items():
                 yield from _command(f"{name} {part}", sub)
@@ -88,10 +88,12 @@ def options_reference() -> Iterator[str]:
     """Yield every model, data set, protocol and metric with its options and defaults."""
     yield "# Options"
     yield "\nGenerated from the code. Put options on a name (`rank?pmi=true`), or use `-M`, `-D` and `-P`."
-    for what, title in (("models", "Models"), ("datasets", "Data sets"), ("protocols", "Protocols")):
+    kinds: tuple[tuple[Any, str], ...]
+    kinds = (("models", "Models"), ("datasets", "Data sets"), ("protocols", "Protocols"))
+    for what, title in kinds:
         yield f"\n## {title}\n"
         yield "| name | description | options (defaults) |\n|---|---|---|"
-        for row in schemes(what):  # type: ignore[arg-type]
+        for row in schemes(what):
             options = ", ".join(f"`{name}={value}`" for name, value in row["options"].items())
             yield f"| `{row['name']}` | {_cell(row['what'])} | {_cell(options)} |"
     yield "\n## Metrics\n"

@@ -32,9 +32,11 @@ class Database(ABC):
         insert: the dialect's ``INSERT``, with ``ON CONFLICT``.
     """
 
-    name: str
-    engine: sa.Engine
     insert: Callable[[sa.Table], Any]
+
+    def __init__(self, name: str, engine: sa.Engine) -> None:
+        self.name, self.engine = name, engine
+        weakref.finalize(self, engine.dispose)  # servers limit connections; SQLite warns of open ones
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         """Run and commit a transaction. It is retried if the connection is lost, possibly after the commit,
@@ -86,7 +88,6 @@ class Sqlite(Database):
     insert = staticmethod(sqlite.insert)
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
         self._readonly = path.exists() and not os.access(path.parent, os.W_OK)
         if not self._readonly:
             path.touch(mode=0o600)
@@ -97,8 +98,7 @@ class Sqlite(Database):
         if self._readonly:
             query = {"uri": "true", "mode": "ro", **alone}
             where = sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
-        self.engine = sa.create_engine(where, connect_args={"timeout": 60})
-        weakref.finalize(self, self.engine.dispose)
+        super().__init__(str(path), sa.create_engine(where, connect_args={"timeout": 60}))
         sa.event.listen(self.engine, "connect", _configure)
 
     def version(self, connection: sa.Connection) -> int:
@@ -158,9 +158,8 @@ class Postgres(Database):
             raise BadOption(
                 "--workspace: not a URL of a PostgreSQL database; write postgresql://USER@HOST/NAME."
             ) from error
-        self.name = url.set(drivername="postgresql", query={})._replace(password=None).render_as_string()
-        self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8)
-        weakref.finalize(self, self.engine.dispose)  # servers limit connections
+        shown = url.set(drivername="postgresql", query={})._replace(password=None).render_as_string()
+        super().__init__(shown, sa.create_engine(url, pool_pre_ping=True, pool_size=2, max_overflow=8))
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
