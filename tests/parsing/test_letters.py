@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import string
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorded import recorded
 from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.letters import RULES, stated
 
-RECORDED = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "data/answers/multiple-choice.jsonl")
-    .read_text("utf-8")
-    .splitlines()
-]
+RECORDED = recorded("multiple-choice")
 ANIMALS = ["cat", "dog", "bird", "fish"]
 
 

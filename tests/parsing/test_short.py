@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recorded import recorded
 from snellen.metrics.answers import (
     anls,
     contains,
@@ -21,7 +20,6 @@ from snellen.metrics.answers import (
 )
 from snellen.parsing import ParseFailure, parse_short
 
-ANSWERS = Path(__file__).parents[1] / "data/answers"
 Rule = Callable[[str, Sequence[str]], float]
 
 
@@ -49,8 +47,7 @@ def test_recorded_answers(name: str, rule: Rule, least: float) -> None:
     near the right one in ChartQA, whose authors' metric allows 5%.
     """
     right, accepted, wrongly = 0, 0, []
-    for line in (ANSWERS / f"short-{name}.jsonl").read_text("utf-8").splitlines():
-        answer = json.loads(line)
+    for answer in recorded(f"short-{name}"):
         truth = [answer["truth"]] if isinstance(answer["truth"], str) else answer["truth"]
         said = read(answer["text"], verbatim=rule is contains)
         mark = said is not None and rule(said, truth) >= 0.5

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorded import recorded
 from snellen.parsing import ParseFailure, parse_yes_no
 from snellen.parsing.text import HEAD, TAIL, capped, split_thinking
 
-RECORDED = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "data/answers/yes-no.jsonl").read_text("utf-8").splitlines()
-]
+RECORDED = recorded("yes-no")
 
 
 def read(text: str, question: str | None = None) -> bool | None:

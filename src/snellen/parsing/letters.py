@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from snellen.parsing.text import ANSWER_PARTS, ANSWER_WORDS
+
 __all__ = ["RULES", "Place", "stated"]
 
 #: A letter, and where it stands.
@@ -98,10 +100,8 @@ def _checked(text: str) -> Iterator[Place]:
 _KEYS = r"\w{0,20}(?:answer|option|choice|letter|prediction|response|selected|selection)\w{0,20}"
 _NOUNS = (
     r"(?i:\b(?:answer|ans|response|prediction|selection|conclusion|verdict|output|result|choice|pick)\b"
-    r"|\brespuesta\b|\bréponse\b|\bantwort\b|\blösung\b|\bresposta\b|\brisposta\b|\bcevap\b|\byanıt\b"
-    r"|\bjawaban(?:nya)?\b"
-    r"|\bđáp án\b|\bcâu trả lời\b|\bответ\b|\bвариант\b|\brichtig ist\b)|答案|正确选项|选项"
-    r"|答え|正解|解答|回答|정답|답|الإجابة|الجواب|उत्तर|คำตอบ|ตอบ|故选|应选|选择?|所以选"
+    rf"|\b(?:{ANSWER_WORDS}|lösung|yanıt|jawabannya|câu trả lời|вариант|richtig ist)\b)|{ANSWER_PARTS}"
+    r"|正确选项|选项|正解|解答|回答|الجواب|ตอบ|故选|应选|选择?|所以选"
 )
 _OPTION = (
     r"(?i:option|choice|letter|answer|opción|opção|opzione|вариант|letra|lettera|lettre|buchstabe|pilihan|şık"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from snellen.parsing.text import (
+    ANSWER_PARTS,
+    ANSWER_WORDS,
     ParseFailure,
     capped,
     failure,
@@ -121,8 +123,7 @@ _FRAMES = [
         r"(?:答案|答案应该)是(?P<x>.+)",
         r"(?:정답은|답은)\s?(?P<x>.+?)(?:입니다|이다)?",
         r"ответ\s?[:—–-]\s?(?P<x>.+)",
-        r"(?:respuesta|réponse|antwort|resposta|risposta|cevap|jawaban|đáp án|答案|答え|정답|답|คำตอบ"
-        r"|उत्तर|الإجابة)\s?[:：]\s?(?P<x>.+)",
+        rf"(?:{ANSWER_WORDS}|{ANSWER_PARTS})\s?[:：]\s?(?P<x>.+)",
     )
 ]
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from snellen.types import Outcome
 
 __all__ = [
+    "ANSWER_PARTS",
+    "ANSWER_WORDS",
     "ParseFailure",
     "Token",
     "capped",
@@ -87,6 +89,10 @@ def split_thinking(text: str) -> tuple[str, str]:
 
 _THINKING = re.compile(r"<(?P<end>/?)(?:think|seed:think|thinking|thought|reasoning|scratchpad)>", re.I)
 
+
+#: "Answer" in other languages: whole words, and parts of words in scripts without spaces or with affixes.
+ANSWER_WORDS = "respuesta|réponse|antwort|resposta|risposta|cevap|jawaban|đáp án|ответ"
+ANSWER_PARTS = "答案|答え|정답|답|คำตอบ|उत्तर|الإجابة"
 
 #: Tokens of chat templates and of LaTeX without meaning for the answer.
 _MARKS = re.compile(r"<\|[a-z_]{1,40}\|>|</?s>|^\s*\ufeff|^\s*ASSISTANT:", re.I)
