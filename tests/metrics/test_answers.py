@@ -13,13 +13,13 @@ from snellen.metrics.answers import (
     contains,
     exact_match,
     normalize_vqa,
-    number,
     number_match,
     open_match,
     relaxed_accuracy,
     vqa_accuracy,
 )
 from snellen.metrics.registry import METRICS
+from snellen.metrics.values import number
 
 WORDS = st.text(alphabet="abc dé1.,'%$\n-", max_size=12)
 

@@ -14,10 +14,10 @@ from snellen.metrics.answers import (
     exact_match,
     number_match,
     open_match,
-    quantity,
     relaxed_accuracy,
     vqa_accuracy,
 )
+from snellen.metrics.values import amounts, same
 from snellen.parsing import ParseFailure, parse_short
 
 Rule = Callable[[str, Sequence[str]], float]
@@ -29,23 +29,21 @@ def read(text: str, **how: Any) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rule", "least"),
+    ("name", "rule"),
     [
-        ("docvqa", anls, 0.97),
-        ("gqa", exact_match, 0.57),  # a grader accepts articles and hyphens; the authors' metric does not
-        ("mathvista-free", number_match, 0.86),
-        ("mmmu-open", open_match, 0.87),
-        ("ocrbench-hme", contains, 0.99),
-        ("ocrbench-text", contains, 1.0),
-        ("realworldqa-open", exact_match, 0.76),
-        ("vqa", vqa_accuracy, 0.91),
-        ("chartqa", relaxed_accuracy, 0.76),
+        ("docvqa", anls),
+        ("gqa", exact_match),
+        ("mathvista-free", number_match),
+        ("mmmu-open", open_match),
+        ("ocrbench-hme", contains),
+        ("ocrbench-text", contains),
+        ("realworldqa-open", exact_match),
+        ("vqa", vqa_accuracy),
+        ("chartqa", relaxed_accuracy),
     ],
 )
-def test_recorded_answers(name: str, rule: Rule, least: float) -> None:
-    """The share of right answers that is accepted does not fall; no wrong answer is accepted, but for years
-    near the right one in ChartQA, whose authors' metric allows 5%.
-    """
+def test_recorded_answers(name: str, rule: Rule) -> None:
+    """At least 95% of the answers that a careful grader accepts are accepted, and no other."""
     right, accepted, wrongly = 0, 0, []
     for answer in recorded(f"short-{name}"):
         truth = [answer["truth"]] if isinstance(answer["truth"], str) else answer["truth"]
@@ -53,11 +51,11 @@ def test_recorded_answers(name: str, rule: Rule, least: float) -> None:
         mark = said is not None and rule(said, truth) >= 0.5
         right += answer["right"]
         accepted += mark and answer["right"]
-        if mark and not answer["right"] and not (name == "chartqa" and truth == ["2010"]):
+        if mark and not answer["right"]:
             wrongly.append((answer["text"], truth, said))
     print(f"{name}: {accepted} of {right}")
     assert not wrongly
-    assert accepted / right >= least
+    assert accepted / right >= 0.95
 
 
 @pytest.mark.parametrize(
@@ -81,6 +79,16 @@ def test_recorded_answers(name: str, rule: Rule, least: float) -> None:
         ("[2007, 2008]", "[2007, 2008]"),
         # Abbreviations end no answer, and sentences that frame nothing stay.
         ("Jan. 5, 1998", "Jan. 5, 1998"),
+        ("The value is St. Louis.", "St. Louis"),
+        ("I think it is T. F. Riehl.", "T. F. Riehl"),
+        ("The answer is Mrs. Smith. She is on the left.", "Mrs. Smith"),
+        ("答案是R. J. Reynolds", "R. J. Reynolds"),
+        ("The answer is no. The picture is clear.", "no"),
+        ("The answer is No. 5.", "No. 5"),
+        ("Yes, it is.", "Yes"),
+        ("5 %", "5%"),
+        ("Sorry, we're closed", "Sorry, we're closed"),
+        ("Sorry, I can't help.", None),
         ("U.S. Dept. of Agriculture", "U.S. Dept. of Agriculture"),
         ("A man rides a horse.", "A man rides a horse."),
         ("I'm sorry, I can't help with that.", None),
@@ -119,11 +127,45 @@ def test_transcriptions_keep_what_the_picture_says(text: str, expected: str | No
         ("90°", 90.0),
         ("41%", 0.41),
         ("twenty twenty", None),
-        ("5 hundred", None),
+        ("5 hundred", 500.0),
+        ("So x = .3.", 0.3),
+        ("[1,200]", 1200.0),
+        ("thirty-nine units", 39.0),
+        ("1/3 units", 1 / 3),
+        ("60% units", 0.6),
         ("5 and 6", None),
         ("B2", None),
     ],
 )
-def test_quantities(text: str, value: float | None) -> None:
-    found = quantity(text)
-    assert found is None if value is None else found == pytest.approx(value)
+def test_amounts(text: str, value: float | None) -> None:
+    found, _ = amounts(text)
+    assert not found if value is None else min(found) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "equal"),
+    [
+        ("hotdog", "hot dog", True),
+        ("mens", "men's", True),
+        ("Asia-Pacific", "Asia Pacific", True),
+        ("to the left", "left", True),
+        ("none", "0", True),
+        ("12.5%", "12.5", True),
+        ("0.6", "60%", True),
+        ("USA", "United States", True),
+        ("Brazil; India", "[Brazil, India]", True),
+        ("x = 2007, 2008", "[2007, 2008]", True),
+        ("India, Brazil", "[Brazil, India]", False),
+        ("on the left", "in the left", False),
+        ("under the table", "table", False),
+        ("glasses", "glass", False),
+        ("1.5", "15", False),
+        ("5-6", "56", False),
+        ("-5", "5", False),
+        ("C#", "C", False),
+        ("5 kg", "5 lb", False),
+        ("?", "!", False),
+    ],
+)
+def test_equality_for_a_careful_reader(answer: str, reference: str, equal: bool) -> None:
+    assert same(answer, reference) is equal

@@ -6,21 +6,19 @@ set's authors; docs/vqa.md lists the sources side by side.
 
 from __future__ import annotations
 
-import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from snellen.errors import require
 from snellen.metrics.registry import metric
+from snellen.metrics.values import DIGITS, amounts, same
 
 __all__ = [
     "anls",
     "contains",
     "exact_match",
     "normalize_vqa",
-    "number",
     "number_match",
     "open_match",
     "relaxed_accuracy",
@@ -30,16 +28,15 @@ __all__ = [
 
 @metric("exact_match", option="exact", protocols=("vqa",))
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if the answer equals a reference, ignoring case, surrounding spaces and a final period.
+    """Return 1 if the answer equals a reference for a careful reader: without regard to case, punctuation,
+    articles and spaces; numbers by value (see :func:`snellen.metrics.values.same`).
 
-    >>> exact_match("Red.", ["red"]), exact_match("a red car", ["red"])
-    (1.0, 0.0)
+    The evaluations of GQA and RealWorldQA in LMMs-Eval ignore case and punctuation only.
+
+    >>> exact_match("Red.", ["red"]), exact_match("a t-shirt", ["T shirt"]), exact_match("a red car", ["red"])
+    (1.0, 1.0, 0.0)
     """
-
-    def plain(text: str) -> str:
-        return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).removesuffix(".")
-
-    return float(plain(answer) in map(plain, references))
+    return float(any(same(answer, reference) for reference in references))
 
 
 @metric("accuracy", option="contains", protocols=("vqa",))
@@ -80,12 +77,6 @@ _CONTRACTIONS = (
     "would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"
 ).split()
 _WITH_APOSTROPHE = {word.replace("'", "").lower(): word for word in _CONTRACTIONS}
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_DIGITS = {word: str(n) for n, word in enumerate(_SMALL[:11])} | {"none": "0"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
@@ -109,7 +100,7 @@ def normalize_vqa(text: str) -> str:
         beside_blank = f"{mark} " in original or f" {mark}" in original
         text = text.replace(mark, "" if beside_blank or between_digits else " ")
     text = re.sub(r"\.(?!\d)", "", text).lower()
-    words = (_DIGITS.get(word, word) for word in text.split())
+    words = (DIGITS.get(word, word) for word in text.split())
     return " ".join(_WITH_APOSTROPHE.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
@@ -137,95 +128,42 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
 
 # ── numbers ─────────────────────────────────────────────────────────────────────────────────────────
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
-
-
-def number(text: str) -> float | None:
-    """Parse a number, with a currency sign or thousands separators; a percent sign divides by a hundred.
-    None for anything else.
-
-    >>> number("$1,250.50"), number("41%"), number("3/4"), number("about 5")
-    (1250.5, 0.41, 0.75, None)
-    """
-    if any(unicodedata.category(c) == "No" for c in text):  # 5² must not become 52
-        return None
-    text = unicodedata.normalize("NFKC", text).strip().removesuffix(".").strip("$€£ ").replace("−", "-")
-    scale = 1.0
-    if text.endswith("%"):
-        text, scale = text[:-1].strip(), 100.0
-    above, slash, below = text.partition("/")
-    if slash:
-        first, second = (None if "/" in part else number(part) for part in (above, below))
-        value = None if first is None or not second else first / second / scale
-        return value if value is not None and math.isfinite(value) else None
-    if not re.search(r"\d", text) or _NUMBER.fullmatch(text) is None:
-        return None
-    value = float(text.replace(",", ""))
-    return value / scale if math.isfinite(value) else None
-
-
-_WORDS = {word: n for n, word in enumerate(_SMALL)}
-_WORDS |= {word: 10 * n for n, word in enumerate(_TENS, start=2)}
-_SCALES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9}
-_WITH_UNIT = re.compile(
-    r"(?P<number>[-+]?[$€£]?\d[\d,.]{0,20}?)(?:\s?(?P<scale>k|m|bn|thousand|million|billion)\b"
-    r"|\s?(?P<unit>°\s?[cf]?|[^\W\d_]{1,20}(?:\s[^\W\d_]{1,20}){0,2}))?",
-    re.I,
-)
-
-
-def quantity(text: str) -> float | None:
-    """Parse a number as people write one: :func:`number`, or the end of an equation, number words up to 99,
-    a number with its unit. None for anything else; a percentage in words has no single value.
-
-    >>> quantity("3 + 4 = 7"), quantity("thirty-nine"), quantity("3.4 million"), quantity("2.5 cm")
-    (7.0, 39.0, 3400000.0, 2.5)
-    >>> quantity("minus 5"), quantity("5 percent"), quantity("route 66")
-    (-5.0, None, None)
-    """
-    if (value := number(text)) is not None:
-        return value
-    text = unicodedata.normalize("NFKC", text).rpartition("=")[2].strip(" .$").casefold()
-    text = re.sub(r"^(?:approximately|about|around|roughly|~|≈)\s?", "", text)
-    text, minus = re.subn(r"^(?:minus|negative)\s", "", text)
-    sign = -1.0 if minus else 1.0
-    if (value := number(text)) is not None:
-        return sign * value
-    words = re.split(r"[\s-]", text)
-    values = [_WORDS.get(word) for word in words]
-    if len(words) == 1 and values[0] is not None:
-        return sign * values[0]
-    if len(words) == 2 and values[0] is not None and values[1] is not None:
-        return sign * (values[0] + values[1]) if values[0] >= 20 and 0 < values[1] < 10 else None
-    match = _WITH_UNIT.fullmatch(text)
-    if match is None or (match["unit"] or "").startswith(
-        ("percent", "per cent", "trillion", "hundred", "dozen")
-    ):
-        return None
-    value = number(match["number"])
-    return None if value is None else sign * value * _SCALES.get(match["scale"] or "", 1.0)
-
 
 @metric("relaxed_accuracy", option="relaxed", protocols=("vqa",))
 def relaxed_accuracy(answer: str, references: Sequence[str], tolerance: float = 0.05) -> float:
-    """Return 1 if the answer is within 5% of a numeric reference, or equals the reference, ignoring case.
+    """Return 1 if the answer is within 5% of a numeric reference, or equals it (see :func:`exact_match`).
 
-    Source: Masry et al., "ChartQA" (arXiv 2203.10244); as there, a reference of 0 is compared as text.
+    Source: Masry et al., "ChartQA" (arXiv 2203.10244); as there, nothing but zero is near zero. Years must be
+    equal, as in their "ChartQAPro" (arXiv 2504.05506); in ChartQA itself, 2015 is near 2010.
+
+    >>> relaxed_accuracy("41", ["40"]), relaxed_accuracy("2015", ["2010"])
+    (1.0, 0.0)
     """
 
     def near(reference: str) -> bool:
-        said, true = quantity(answer), quantity(reference)
-        if said is None or true is None or true == 0:
-            return exact_match(answer, [reference]) > 0
-        return abs(said - true) <= tolerance * abs(true)
+        if exact_match(answer, [reference]):
+            return True
+        if _YEAR.fullmatch(reference) and _YEAR.fullmatch(answer.rpartition("=")[2]):
+            return False
+        said, true = _comparable(answer, reference)
+        return any(y != 0 and abs(x - y) <= tolerance * abs(y) for x in said for y in true)
 
     return float(any(near(reference) for reference in references))
 
 
+_YEAR = re.compile(r"\D*(?:19|20)\d\d\D*")
+
+
+def _comparable(answer: str, reference: str) -> tuple[frozenset[float], frozenset[float]]:
+    """Return the values of both; none if their units differ, or if one of them is not a number."""
+    (said, unit), (true, true_unit) = amounts(answer), amounts(reference)
+    return (frozenset(), frozenset()) if unit and true_unit and unit != true_unit else (said, true)
+
+
 @metric("number_match", option="number", protocols=("vqa",))
 def number_match(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if the answer equals a numeric reference after rounding to the reference's decimals; integers
-    and non-numbers must match exactly.
+    """Return 1 if the answer equals a numeric reference after rounding to the reference's decimals; integers,
+    lists and texts must be equal (see :func:`exact_match`).
 
     Source: as MathVista (Lu et al., arXiv 2310.02255) rounds an answer to the requested precision.
 
@@ -235,29 +173,44 @@ def number_match(answer: str, references: Sequence[str]) -> float:
     (1.0, 0.0, 1.0)
     """
 
-    def same(reference: str) -> bool:
-        said, true = quantity(answer), quantity(reference)
-        if said is None or true is None:
-            return "".join(answer.split()).casefold() == "".join(reference.split()).casefold()
+    def rounded(reference: str) -> bool:
         decimals = len(re.sub(r"[^\d.]", "", reference).partition(".")[2])
+        said, true = _comparable(answer, reference)
         if not decimals or "/" in reference:
-            return math.isclose(said, true, rel_tol=1e-9, abs_tol=1e-9)
-        if reference.strip().endswith("%"):
-            decimals += 2
-        return abs(said - true) <= 0.5 * 10.0**-decimals + 1e-12
+            return False
+        allowed = 0.5 * 10.0**-decimals
+        return any(
+            abs(x - y) <= (allowed / 100 if _divided(y, true) else allowed) + 1e-12
+            for x in said
+            for y in true
+        )
 
-    return float(any(map(same, references)))
+    return max(exact_match(answer, references), float(any(map(rounded, references))))
+
+
+def _divided(value: float, values: frozenset[float]) -> bool:
+    """Return whether it is the hundredth of another one, as of a percentage."""
+    return len(values) > 1 and abs(value) == min(map(abs, values))
 
 
 @metric("accuracy", option="open", protocols=("vqa",))
 def open_match(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if :func:`exact_match` or :func:`number_match` does: for open answers among lettered ones
-    (MMMU).
+    """Return 1 if :func:`number_match` does, or if both are the same number at two decimals: for open
+    answers among lettered ones.
 
-    MMMU's own evaluation (Yue et al., arXiv 2311.16502) also accepts a text that contains the answer, and
-    the last number of a longer text; here only what the text presents as its answer counts.
+    Source: MMMU's own evaluation (Yue et al., arXiv 2311.16502), which rounds to two decimals. It also
+    accepts a text that contains the answer, and the last number of a longer text; here only what the text
+    presents as its answer counts.
+
+    >>> open_match("3.43", ["24/7", "3.429"]), open_match("a lead compensator", ["Lead compensator"])
+    (1.0, 1.0)
     """
-    return max(exact_match(answer, references), number_match(answer, references))
+
+    def rounded(reference: str) -> bool:
+        said, true = _comparable(answer, reference)
+        return any(round(x, 2) == round(y, 2) != 0 for x in said for y in true)
+
+    return max(number_match(answer, references), float(any(map(rounded, references))))
 
 
 # ── documents ───────────────────────────────────────────────────────────────────────────────────────

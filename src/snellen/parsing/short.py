@@ -7,6 +7,7 @@ import re
 from snellen.parsing.text import (
     ANSWER_PARTS,
     ANSWER_WORDS,
+    SENTENCE_END,
     ParseFailure,
     capped,
     failure,
@@ -116,6 +117,8 @@ _FRAMES = [
         rf"(?P<x>.{{1,200}}?)(?:\s(?:in|on)\s{_PICTURE})",
         rf"(?P<x>.{{1,200}}?),\s(?:as|according\sto|based\son)\s{_PICTURE}(?:\sshows)?",
         r"(?:approximately|about|around|roughly|nearly|almost)\s(?P<x>[\d$€£.,\-]+\D{0,20})",
+        r"(?P<x>yes|no),\s(?:it|they|there|he|she|this|that|these|those)\s(?:is|are|was|were|does|do|did|has|have|can)"
+        r"(?:\snot|n['’]t)?",
         r"(?:la\s)?(?:respuesta|réponse|risposta|resposta)(?:\scorrect[ae]|\scorretta)?\s(?:es|est|è|é)\s(?P<x>.+)",
         r"a\sresposta\sé\s(?P<x>.+)",
         r"die\santwort\s(?:ist|lautet)\s(?P<x>.+)",
@@ -133,12 +136,16 @@ _THEN = re.compile(
 )
 
 
+#: Where a second sentence begins.
+_NEXT = re.compile(rf"{SENTENCE_END}\s+[A-Z]")
+
+
 def _framed(text: str) -> str:
     """Return the answer in a single sentence that frames it ("It is red.", "Red, as the picture shows.")."""
     if (first := _THEN.fullmatch(text.strip())) is not None:
         text = _bare(first["x"])
-    sentence = re.sub(r"[.。]$", "", text.strip())
-    if "\n" in sentence or re.search(r"[.!?]\s+[A-Z]", sentence):
+    sentence = re.sub(r"[.。]{1,2}$", "", text.strip())
+    if "\n" in sentence or _NEXT.search(sentence):
         return text
     for frame in _FRAMES:
         if (match := frame.fullmatch(sentence)) is not None:
@@ -158,7 +165,7 @@ def _bare(text: str) -> str:
     bare = text
     while (shorter := _unwrapped(bare.strip())) != bare:
         bare = shorter
-    return bare.strip("*")
+    return re.sub(r"(?<=\d)\s%", "%", bare.strip("*"))
 
 
 #: Pairs that can enclose a whole text.

@@ -12,6 +12,7 @@ from snellen.types import Outcome
 __all__ = [
     "ANSWER_PARTS",
     "ANSWER_WORDS",
+    "SENTENCE_END",
     "ParseFailure",
     "Token",
     "capped",
@@ -153,11 +154,13 @@ def tokens(text: str) -> tuple[str, ...]:
 _REFUSAL = re.compile(
     r"\bi(?: am|'m) (?:sorry|unable|not able)\b"
     r"|(?:^|[.!?,\n])\s{0,4}we(?: are|'re) (?:sorry\b(?! for\b)|unable\b|not able\b)"
-    r"|^\W*(?:sorry|unable to (?:assist|help|answer|identify|determine|view|see|process))\b"
+    # A sign may say "Sorry, we're closed" or "Unable to process payment".
+    r"|^\W*(?:sorry[,.!]? (?:but )?(?:i\b|no image\b|the (?:image|picture|photo)\b|unable\b|can ?not\b)"
+    r"|unable to (?:assist|help|answer|identify|determine|view|see|process (?:this|the|your)))\b"
     # A "we" in mid-sentence may describe the picture.
     r"|(?:\bi|(?:^|[.!?,\n])\s{0,4}we) (?:can ?not|could not|will not|won't|must decline|decline)\b.{0,40}?"
-    r"\b(?:assist|help|answer|identify|determine|provide|comply|process|view|see|tell|describe|recogni[sz]e|"
-    r"analy[sz]e|classify)\b|\bas an ai\b|\bi do not have the ability\b"
+    r"\b(?:assist|help|answer|identify|determine|provide|comply|process|view|see(?! you\b)|tell|describe|"
+    r"recogni[sz]e|analy[sz]e|classify)\b|\bas an ai\b|\bi do not have the ability\b"
 )
 
 
@@ -212,8 +215,19 @@ _AGAINST = re.compile(
 )
 #: Of an answer with endless markers, this many are read: the last ones.
 MARKERS = 20
-#: Where a marked span ends; the period of an abbreviation ("St. Bernard") does not.
-_STRETCH_END = re.compile(r"\n|。|(?<!\b[^\W\d])(?<!\b[^\W\d]{2})[.!?](?=\s|$)")
+#: Words whose period ends no sentence, like that of a single letter ("T. F. Riehl").
+_ABBREVIATIONS = (
+    "st mt ft mr mrs ms dr prof rev gen col lt sgt capt jr sr vs etc dept inc co corp ltd univ ave blvd rd "
+    "jan feb mar apr jun jul aug sep sept oct nov dec approx fig vol ed eds est ca cf"
+).split()
+#: The end of a sentence, but for spaces behind it.
+SENTENCE_END = (
+    r"(?<!\b[^\W\d])(?<![^\x00-\x7f][A-Za-z])"
+    + "".join(rf"(?<!\b(?i:{word}))" for word in _ABBREVIATIONS)
+    + r"(?:[!?]|(?<!\b(?i:no))\.|\.(?!\s\d))(?=\s|$)"
+)
+#: Where a marked span ends.
+_STRETCH_END = re.compile(rf"\n|。|{SENTENCE_END}")
 
 
 def _spans(normal: str) -> list[tuple[int, int]]:
