@@ -141,7 +141,8 @@ def test_names_that_differ_in_punctuation_alone_are_found_as_written_or_not_at_a
     languages = ("C", "C++", "C#")
     assert parse_label("C++", languages) == "C++"
     assert parse_label("c#", languages) == "C#"
-    assert isinstance(parse_label("I think it is C++ maybe", languages), ParseFailure)
+    assert parse_label("I think it is C++ maybe", languages) == "C++"
+    assert isinstance(parse_label("C+ maybe", languages), ParseFailure)
 
 
 def test_a_glass_is_not_glasses() -> None:
@@ -478,3 +479,56 @@ def test_short_answers_in_any_dressing(text, answer):
 )
 def test_who_refuses(text, refused):
     assert is_refusal(text) is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "label"),
+    [
+        ("这是一只猫。", ("猫", "狗"), "猫"),
+        ("图中是北极熊。", ("熊", "北极熊"), "北极熊"),
+        ("这是熊猫", ("猫", "狗"), None),
+        ("这是熊猫", ("猫", "熊猫"), "熊猫"),
+        ("这不是猫，而是狗。", ("猫", "狗"), "狗"),
+        ("これは犬です。", ("犬", "猫"), "犬"),
+        ("猫ではなく犬です", ("犬", "猫"), "犬"),
+        ("ネコザメです", ("ネコ", "犬"), None),
+        ("ネコザメです", ("ネコ", "ネコザメ"), "ネコザメ"),
+        ("นี่คือแมว", ("แมว", "หมา"), "แมว"),
+        ("ไม่ใช่แมว แต่เป็นหมา", ("แมว", "หมา"), "หมา"),
+        ("고양이입니다.", ("고양이", "개"), "고양이"),
+        ("이것은 고양이가 아니라 개입니다", ("고양이", "개"), "개"),
+        ("개구리입니다", ("고양이", "개"), None),
+        ("إنها القطة.", ("قطة", "كلب"), "قطة"),
+        ("والكلب هنا", ("القطة", "الكلب"), "الكلب"),
+        ("ليست قطة بل كلب", ("قطة", "كلب"), "كلب"),
+        ("Das ist kein Hund, sondern eine Katze.", ("Hund", "Katze"), "Katze"),
+        ("Bu bir köpek değil, kedi.", ("köpek", "kedi"), "kedi"),
+    ],
+)
+def test_scripts_without_spaces_and_with_particles(
+    text: str, labels: tuple[str, ...], label: str | None
+) -> None:
+    found = parse_label(text, labels)
+    assert (found if isinstance(found, str) else None) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "label"),
+    [
+        ("The value is -5.", ("-5", "5"), "-5"),
+        ("The value is 5.", ("-5", "5"), "5"),
+        ("between 4-5", ("-5", "5"), "5"),
+        ("grade A-", ("A", "A+", "A-"), "A-"),
+        ("grade A.", ("A", "A+", "A-"), "A"),
+        ("about 50", ("50%", "50"), "50"),
+        ("It is a letter B", ("A", "B"), "B"),
+        ("This is the letter A.", ("A", "B"), "A"),
+        ("I think it is B", ("I", "B"), "B"),
+        ("A is shown", ("A", "B"), "A"),
+        ("It is a crane or a dog", ("crane, bird", "crane, machine", "dog"), None),
+        ("a tench", ("tench, Tinca tinca", "goldfish"), "tench, Tinca tinca"),
+    ],
+)
+def test_signs_articles_and_listed_names(text: str, labels: tuple[str, ...], label: str | None) -> None:
+    found = parse_label(text, labels)
+    assert (found if isinstance(found, str) else None) == label

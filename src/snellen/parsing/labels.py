@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from snellen.parsing.scripts import Splitter, negates
 from snellen.parsing.text import (
     ParseFailure,
     Token,
@@ -111,7 +112,9 @@ class _Vocabulary:
         for label in labels:
             names.setdefault(tokens(label), set()).add(label)
             self.exact.setdefault(_squeeze(label), set()).add(label)
-        for label, more in synonyms:
+        # "tench, Tinca tinca" has two names.
+        listed = [(label, tuple(label.split(","))) for label in labels if "," in label]
+        for label, more in (*synonyms, *listed):
             for name in more if label in known else ():
                 others.setdefault(tokens(name), set()).add(label)
         for form, owners in [*names.items(), *others.items()]:
@@ -132,20 +135,25 @@ class _Vocabulary:
                 names_of.setdefault("".join(form), set()).update(owners)
             self.squeezed = {**names_of, **self.squeezed}
         self.squeezed.pop("", None)
+        self.spelled = {name: normalize(name).strip() for name in labels}
+        self.splitter = Splitter({word for form in self.forms for word in form})
 
     def mentions(self, normal: str, words: list[Token]) -> list[Mention]:
         """Return all non-overlapping mentions, preferring the longest."""
         mentions = []
         for i, token in enumerate(words):
+            if _is_article(normal, words, i):
+                continue
             for form in self.by_first.get(token.word, ()):
                 run = words[i : i + len(form)]
                 if tuple(t.word for t in run) == form and self.together(normal, run):
-                    mentions.append(Mention(i, i + len(form) - 1, frozenset(self.forms[form])))
+                    owners = self.told_apart(normal, run, self.forms[form])
+                    mentions.append(Mention(i, i + len(form) - 1, owners))
             for parts in range(1, 4):
                 run = words[i : i + parts]
-                owners = self.squeezed.get("".join(t.word for t in run))
-                if len(run) == parts and owners and self.together(normal, run):
-                    mentions.append(Mention(i, i + parts - 1, frozenset(owners)))
+                joined = self.squeezed.get("".join(t.word for t in run))
+                if len(run) == parts and joined and self.together(normal, run):
+                    mentions.append(Mention(i, i + parts - 1, self.told_apart(normal, run, joined)))
         free = bytearray(b"\1" * len(words))
         taken: list[Mention] = []
         for mention in sorted(mentions, key=lambda m: (m.first - m.last, m.first)):
@@ -161,10 +169,44 @@ class _Vocabulary:
         gaps = ((a.word, normal[a.end : b.start]) for a, b in pairwise(run))
         return all(set(g.replace(".", "") if len(w) <= 2 else g) <= self.gaps for w, g in gaps)
 
+    def told_apart(self, normal: str, run: list[Token], owners: Iterable[str]) -> frozenset[str]:
+        """Return those of several names with the same words whose signs stand there: C++, C# or C."""
+        owners = frozenset(owners)
+        if len(owners) < 2:
+            return owners
+        found: dict[str, str] = {}
+        for owner in owners:
+            spelled = self.spelled.get(owner, "")
+            start = run[0].start - (len(spelled) - len(spelled.lstrip(_SIGNS)))
+            end = start + len(spelled)
+            before, behind = normal[max(0, start - 1) : start], normal[end : end + 1]
+            joined = (spelled[:1] in _SIGNS and before.isalnum()) or (spelled[-1:] in _SIGNS and behind.isalnum())
+            # What is left of the signs there, but for those that end a sentence, belongs to another name.
+            if start >= 0 and normal[start:end] == spelled and not joined and behind not in ("+", "#", "%"):
+                found[owner] = spelled
+        longest = max(map(len, found.values()), default=0)
+        if not found:
+            return owners
+        return frozenset(owner for owner, spelled in found.items() if len(spelled) == longest)
+
     def goes_on(self, form: tuple[str, ...]) -> bool:
         """Return whether a longer name starts with this one."""
         begun = self.by_first.get(form[0], ())
         return any(len(other) > len(form) and other[: len(form)] == form for other in begun)
+
+
+#: Signs that tell names with the same words apart.
+_SIGNS = "+-#%$.*/!?@&^~=<>\u2212"
+
+
+def _is_article(normal: str, words: list[Token], i: int) -> bool:
+    """Return whether "a" or "I" is a word of the sentence rather than a class: "a letter", "I see"."""
+    word = words[i].word
+    if word not in ("a", "i") or i + 1 == len(words):
+        return False
+    follows = words[i + 1]
+    adjacent = normal[words[i].end : follows.start] in (" ", "'")
+    return adjacent and (word == "i" or follows.word not in _VERBS)
 
 
 def _within_compound(normal: str, words: list[Token], mention: Mention) -> bool:
@@ -195,7 +237,7 @@ def _vocabulary(labels: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, .
 
 _CUES = frozenset(
     "not no never neither nor without except excluding unlike lack lacks lacking fails hardly absence "
-    "mistaken confused".split()
+    "mistaken confused kein keine keinen nicht pas não не bukan tidak không".split()
 )
 _CUE_PAIRS = {
     ("anything", "but"),
@@ -215,7 +257,7 @@ _SAYINGS = {
     ("without", "question"),
     ("none", "other"),
 }
-_TURNS = frozenset("but however".split())
+_TURNS = frozenset("but however sondern mais mas ma pero а tapi melainkan mà sino".split())
 _VERBS = frozenset("is are was were does do did can could would should has have".split())
 
 
@@ -239,7 +281,13 @@ def _affirmed(normal: str, words: list[Token], mentions: list[Mention]) -> list[
             negative = negative or (cue and not saying)
         if negative:
             negated_from.add(i)
-    return [m for m in mentions if m.first not in negated_from and not _denied(normal, words, m)]
+    return [
+        m
+        for m in mentions
+        if m.first not in negated_from
+        and not _denied(normal, words, m)
+        and not negates(normal, words[m.first].start, words[m.last].end)
+    ]
 
 
 def _list_ends(normal: str, words: list[Token]) -> list[bool]:
@@ -302,7 +350,7 @@ def parse_label(
     if text.strip() in labels and not truncated:
         return text.strip()
     normal = normalize(text)
-    words = tokenize(normal)
+    words = vocabulary.splitter.split(tokenize(normal))
     cut = truncated and bool(words)
     if cut and words[-1].end == len(normal):  # the last word may be incomplete
         words = words[:-1]

@@ -194,7 +194,7 @@ def failure(text: str, truncated: bool, reason: str) -> ParseFailure:
     return ParseFailure(reason)
 
 
-_CLAUSE_END = re.compile(r"[.,;:!?<>()\[\]{}\n\u2014\u2013|]|\s-\s")
+_CLAUSE_END = re.compile(r"[.,;:!?<>()\[\]{}\n\u2014\u2013|。、،؛]|\s-\s")
 
 
 def ends_clause(gap: str) -> bool:
