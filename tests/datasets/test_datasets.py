@@ -126,6 +126,14 @@ class TestFolder:
         make(tmp_path / "one", "a/2.png")
         assert before != fingerprint("one")
 
+    def test_classes_that_read_alike_are_one(self, tmp_path):
+        make(tmp_path, "Cat/1.png", "cat/2.png", "caf\u00e9/1.png", "cafe\u0301/2.png", "dog/1.png")
+        picked = select(DATASETS.make(f"folder:{tmp_path}"))
+        assert len(picked.labels) == 3
+        assert len(picked) == 5
+        assert set(labels_of(picked)) == set(picked.labels)
+        assert "'cat' is 'Cat'" in picked.data.notes[-1]
+
     def test_names_in_any_script(self, tmp_path):
         make(tmp_path, "猫/写真 1.png", "собака/ф.png", "café 'o'/🦊.png")
         data = DATASETS.make(f"folder:{tmp_path}")

@@ -8,13 +8,15 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.parsing.text import normalize
 from snellen.registry import Registry
 from snellen.types import Sample
 
-__all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "select"]
+__all__ = ["DATASETS", "Dataset", "InvalidRow", "Renamed", "Row", "Selection", "merge_alike", "select"]
 
 
 class Row(NamedTuple):
@@ -163,7 +165,8 @@ def select(
     """Filter a data set: classes by name, then a random subset of classes (which always includes the
     background, if any), then the first ``per_class`` of each, then shuffling, then the first ``limit``.
 
-    An entry of ``classes`` is one class, or several separated by commas. With ``skip_invalid``, unreadable
+    Classes whose names read alike are merged (see :func:`merge_alike`). An entry of
+    ``classes`` is one class, or several separated by commas. With ``skip_invalid``, unreadable
     items are skipped, and the run lists them.
 
     Raises:
@@ -174,6 +177,7 @@ def select(
     for name, number in {"num-classes": num_classes, "per-class": per_class, "limit": limit}.items():
         if number is not None and (not isinstance(number, int) or number < 1):
             raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
+    data = merge_alike(data)
     if data.invalid and not skip_invalid:
         where, reason = data.invalid[0]
         more = f" (the first of {len(data.invalid)})" if len(data.invalid) > 1 else ""
@@ -234,6 +238,57 @@ def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed
     take = num_classes - (data.background in labels)
     kept = {*ordered[:take], data.background}
     return tuple(name for name in labels if name in kept)
+
+
+class Renamed(Dataset):
+    """A data set whose classes have other names; several may become one.
+
+    Args:
+        data: with the original names.
+        names: the new name of each class, by the original one.
+        synonyms: further names, by the new name.
+    """
+
+    def __init__(
+        self, data: Dataset, names: Mapping[str, str], synonyms: Mapping[str, tuple[str, ...]], note: str
+    ) -> None:
+        self._data, self._names = data, names
+        self.name, self.invalid = data.name, data.invalid
+        self.protocol, self.protocol_options = data.protocol, data.protocol_options
+        self.notes = (*data.notes, note)
+        self.labels = tuple(dict.fromkeys(names[label] for label in data.labels))
+        self.background = data.background and names[data.background]
+        self.synonyms = {
+            names[label]: (*names_of, *synonyms.get(names[label], ()))
+            for label, names_of in data.synonyms.items()
+        } | {label: more for label, more in synonyms.items() if label not in data.synonyms}
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def row(self, index: int) -> Row:
+        id_, label = self._data.row(index)
+        return Row(id_, None if label is None else self._names.get(label, label))
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        sample = self._data.sample(index, labels, background)
+        return replace(sample, label=self.row(index).label, synonyms=self.synonyms)
+
+    def digest(self, index: int) -> str:
+        return self._data.digest(index)
+
+
+def merge_alike(data: Dataset) -> Dataset:
+    """Merge classes whose names differ in case, Unicode form or spaces alone: no answer can tell them apart.
+    The first name stays, and a note names the others.
+    """
+    first: dict[str, str] = {}
+    names = {label: first.setdefault(" ".join(normalize(label).split()), label) for label in data.labels}
+    merged = [f"{old!r} is {new!r}" for old, new in names.items() if old != new]
+    if not merged:
+        return data
+    note = f"Class names that read alike are one class: {', '.join(merged[:5])}{' …' if merged[5:] else ''}"
+    return Renamed(data, names, {}, note)
 
 
 DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder")

@@ -180,7 +180,8 @@ class _Vocabulary:
             start = run[0].start - (len(spelled) - len(spelled.lstrip(_SIGNS)))
             end = start + len(spelled)
             before, behind = normal[max(0, start - 1) : start], normal[end : end + 1]
-            joined = (spelled[:1] in _SIGNS and before.isalnum()) or (spelled[-1:] in _SIGNS and behind.isalnum())
+            begins, ends = spelled[:1] in _SIGNS, spelled[-1:] in _SIGNS
+            joined = (begins and before.isalnum()) or (ends and behind.isalnum())
             # What is left of the signs there, but for those that end a sentence, belongs to another name.
             if start >= 0 and normal[start:end] == spelled and not joined and behind not in ("+", "#", "%"):
                 found[owner] = spelled
