@@ -124,7 +124,7 @@ def test_answers_as_models_give_them(text: str, expected: str | None) -> None:
 def test_a_letter_that_is_stated_stands_there(parts: list[str]) -> None:
     text = "".join(parts)
     found = stated(text, "AB")
-    assert found is None or text[found[1] - 1] == found[0]
+    assert found is None or text[found[0][1] - 1] == found[0][0]
 
 
 @pytest.mark.parametrize("rule", RULES)

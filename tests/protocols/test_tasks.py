@@ -274,6 +274,24 @@ class TestVQAAndYesNo:
         assert (found.label, found.outcome) == ("", outcome)
         assert VQA().score_sample(one, found)["exact_match"] == 0
 
+    @pytest.mark.parametrize(
+        ("protocol", "reply", "rule"),
+        [
+            (YesNo(), "There is no dog in the image.", "statement"),
+            (YesNo(), '{"answer": true}', "json"),
+            (YesNo(), "perhaps", None),
+            (VQA(), "It is red.", "framed"),
+            (VQA(), "The answer is red.", "marked"),
+            (MultipleChoice(), "**Final Answer**\n\nB", "last line"),
+            (MultipleChoice(), "It shows a bike.", "text"),
+            (MultipleChoice(), "A or B", None),
+        ],
+    )
+    def test_the_rule_that_read_an_answer_is_kept(self, protocol, reply, rule):
+        one = sample((), question="Is there a dog in the image?", choices=("car", "bike"), references=("no",))
+        found, _ = converse(protocol.examine(one), lambda r: reply)
+        assert found.details["rule"] == [rule]
+
     def test_pairs_are_right_where_both_questions_are(self):
         """MME's figures, by hand: accuracy 3/4 + accuracy+ 1/2 in one category; 1/2 + 0 in the other."""
         said = {"a1": "yes", "a2": "no", "b1": "yes", "b2": "yes", "c1": "yes", "c2": "no idea"}

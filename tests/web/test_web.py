@@ -257,6 +257,7 @@ class TestPages:
         with served(AppState(store, Policy())) as address, browser(address) as client:
             page = html.unescape(client.get(f"/runs/{runs[0].id}/samples/0").text)
             assert reply.text in page
+            assert "read by rule:" in page
             found = client.get(f"/runs/{runs[0].id}?q=no idea").text
             count = sum("no idea" in answers for answers in runs[0].predictions["answers"])
             assert len(re.findall(r"<div class=\"card\">", found)) == min(count, 24)

@@ -11,6 +11,7 @@ from snellen.parsing.labels import parse_label
 from snellen.parsing.letters import stated
 from snellen.parsing.text import (
     ParseFailure,
+    Reading,
     capped,
     failure,
     marked_text,
@@ -21,7 +22,7 @@ from snellen.parsing.text import (
 )
 from snellen.parsing.yes_no import parse_yes_no
 
-__all__ = ["LETTERS", "parse_choice", "parse_choices"]
+__all__ = ["LETTERS", "parse_choice", "parse_choices", "read_choices"]
 
 LETTERS = string.ascii_uppercase
 
@@ -41,7 +42,7 @@ def parse_choice(text: str, options: Sequence[str], *, truncated: bool = False) 
     >>> parse_choice("A dog is shown, A or B.", ["star", "circle"])
     ParseFailure(reason='names no option', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
-    chosen = _Reader(options, several=False).read(text, truncated)
+    chosen = read_choices(text, options, several=False, truncated=truncated).value
     return chosen if isinstance(chosen, ParseFailure) else chosen[0]
 
 
@@ -53,7 +54,16 @@ def parse_choices(
     >>> parse_choices("A, C and D", ["1", "2", "3", "4"]), parse_choices("AC", ["1", "2", "3"])
     ((0, 2, 3), (0, 2))
     """
-    return _Reader(options, several=True).read(text, truncated)
+    return read_choices(text, options, several=True, truncated=truncated).value
+
+
+def read_choices(
+    text: str, options: Sequence[str], *, several: bool, truncated: bool = False
+) -> Reading[tuple[int, ...]]:
+    """Return what :func:`parse_choices` does, or a single index unless ``several`` may be right; and the rule
+    that read it: one of :data:`snellen.parsing.letters.RULES`, "whole", "marked", "lines", "clause", "text".
+    """
+    return _Reader(options, several=several).read(text, truncated)
 
 
 #: Formatting around letters, and words before them. All patterns match in linear time:
@@ -112,13 +122,14 @@ class _Reader:
         self.distinct = tuple(option for option in options if options.count(option) == 1)
         self.texts = {" ".join(option.casefold().split()).rstrip("."): option for option in self.distinct}
 
-    def read(self, text: str, truncated: bool) -> tuple[int, ...] | ParseFailure:
+    def read(self, text: str, truncated: bool) -> Reading[tuple[int, ...]]:
         """Return the options that an answer chooses."""
         text = unicodedata.normalize("NFKC", capped(plain(text))).strip()
         if not truncated and (exact := self._exact(text)) is not None:
-            return exact
-        if not truncated and (place := self._stated(text)) is not None:
-            return (place,)
+            return Reading(exact, "whole")
+        if not truncated and (found := self._stated(text)) is not None:
+            place, rule = found
+            return Reading((place,), rule)
         stretches = [part.strip() for part in marked_text(text)]
         if truncated:  # a truncated answer may end in half a word
             values = [part if not text.endswith(part) else _FIRST.match(part) for part in stretches]
@@ -127,23 +138,23 @@ class _Reader:
             answers = {self._stretch(part) for part in stretches}
             clear = answers - {None}
             if len(clear) == 1 and (answer := next(iter(clear))) is not None:
-                return answer
+                return Reading(answer, "marked")
             if clear:
                 failures = (answer for answer in clear if isinstance(answer, ParseFailure))
-                return next(failures, ParseFailure("marks several options as its answer"))
-            return self._by_text("\n".join(stretches), text, truncated)
+                return Reading(next(failures, ParseFailure("marks several options as its answer")))
+            return Reading(self._by_text("\n".join(stretches), text, truncated), "marked")
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if truncated:
             lines = lines[:-1]
         if (found_in := self._lines(lines)) is not None:
-            return found_in
+            return Reading(found_in, "lines")
         said = self._said(" \n".join(lines))
         if said is not None:
-            return said
+            return Reading(said, "clause")
         if truncated:  # the first sentence is the answer; later text was still on the way to one
             first = re.match(r".{1,400}?[.!?\n](?=\s|$)", text, re.S)
-            return self._by_text(first[0] if first else "", text, truncated)
-        return self._by_text(text, text, truncated)
+            return Reading(self._by_text(first[0] if first else "", text, truncated), "text")
+        return Reading(self._by_text(text, text, truncated), "text")
 
     def _exact(self, text: str) -> tuple[int, ...] | None:
         """Return the option with exactly this text; a single letter means the option's letter."""
@@ -151,8 +162,10 @@ class _Reader:
         letter = len(text.strip(" *\"'`.()[]\n")) < 2
         return None if option is None or letter else (self.options.index(option),)
 
-    def _stated(self, text: str) -> int | None:
-        """Return the option whose letter an answer states, unless another option's text follows it."""
+    def _stated(self, text: str) -> tuple[int, str] | None:
+        """Return the option whose letter an answer states, unless another option's text follows it; and the
+        rule.
+        """
         if self.multi_query:
             return None
         letters = LETTERS[: len(self.options)]
@@ -162,10 +175,11 @@ class _Reader:
             text = re.sub(own, letter, text, flags=re.M if len(option) == 1 else 0)
         if (found := stated(text, letters)) is None:
             return None
-        place = letters.index(found[0])
-        rest = text[found[1] :].split("\n", 1)[0][:400]
+        (letter, end), rule = found
+        place = letters.index(letter)
+        rest = text[end:].split("\n", 1)[0][:400]
         others = (other for other in range(len(letters)) if other != place)
-        return None if any(self._is(rest, other) for other in others) else place
+        return None if any(self._is(rest, other) for other in others) else (place, rule)
 
     def _lines(self, lines: Sequence[str]) -> Read:
         """Return the first line if it is an answer and nothing else, and no other line is another answer."""

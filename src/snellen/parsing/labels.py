@@ -11,6 +11,7 @@ from itertools import pairwise
 from snellen.parsing.scripts import Splitter, negates
 from snellen.parsing.text import (
     ParseFailure,
+    Reading,
     Token,
     capped,
     ends_clause,
@@ -22,7 +23,7 @@ from snellen.parsing.text import (
     tokens,
 )
 
-__all__ = ["parse_label"]
+__all__ = ["parse_label", "read_label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,12 +345,25 @@ def parse_label(
     >>> parse_label("scarf and caterpillar", ["car", "cat"])
     ParseFailure(reason='names no class', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
+    return read_label(text, labels, synonyms, truncated=truncated).value
+
+
+def read_label(
+    text: str,
+    labels: Iterable[str],
+    synonyms: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    truncated: bool = False,
+) -> Reading[str]:
+    """Return what :func:`parse_label` does, and whether the name was the whole answer, marked, or named in a
+    text.
+    """
     labels = tuple(labels)
     more = tuple((k, tuple(v)) for k, v in sorted((synonyms or {}).items()))
     vocabulary = _vocabulary(labels, more)
     text = capped(strip_thinking(text))
     if text.strip() in labels and not truncated:
-        return text.strip()
+        return Reading(text.strip(), "whole")
     normal = normalize(text)
     words = vocabulary.splitter.split(tokenize(normal))
     cut = truncated and bool(words)
@@ -360,7 +374,7 @@ def parse_label(
         if not exact and vocabulary.together(normal, words):
             exact = vocabulary.squeezed.get(_bare(words))
         if exact and len(exact) == 1:
-            return next(iter(exact))
+            return Reading(next(iter(exact)), "whole")
     mentions = vocabulary.mentions(normal, words)
     if cut and mentions and mentions[-1].last == len(words) - 1:
         last = mentions[-1]
@@ -373,10 +387,10 @@ def parse_label(
         affirmed = [m for m in affirmed if m.first in inside and m.last in inside]
     named = {m.labels for m in affirmed}
     if len(named) == 1 and len(only := next(iter(named))) == 1:
-        return next(iter(only))
+        return Reading(next(iter(only)), "marked" if stretches else "named")
     several = sorted({label for group in named for label in group})
     reason = f"names several classes: {', '.join(several[:5])}" if named else "names no class"
-    return failure(text, truncated, reason)
+    return Reading(failure(text, truncated, reason))
 
 
 def _bare(words: list[Token]) -> str:

@@ -27,21 +27,21 @@ _ENDS = (
 )
 
 
-def stated(text: str, letters: str) -> Place | None:
-    """Return the letter that an answer states, and the position after it; None if no rule finds exactly one
-    of the letters.
+def stated(text: str, letters: str) -> tuple[Place, str] | None:
+    """Return the letter that an answer states with the position after it, and the rule that found it; None if
+    no rule finds exactly one of the letters.
 
     >>> stated('Look. {"selected_option": "B"}', "ABCD"), stated("Die Antwort lautet C.", "ABCD")
-    (('B', 28), ('C', 20))
+    ((('B', 28), 'json'), (('C', 20), 'marker'))
     >>> stated("Between B and D, D fits better.", "ABCD"), stated("A or B", "ABCD")
-    (('D', 18), None)
+    ((('D', 18), 'verdict'), None)
     """
-    for rule in RULES.values():
+    for name, rule in RULES.items():
         places = list(rule(text))
         if len({letter for letter, _ in places}) > 1 or any(letter not in letters for letter, _ in places):
             return None
         if places:
-            return places[-1]
+            return places[-1], name
     return None
 
 

@@ -9,6 +9,7 @@ from snellen.parsing.text import (
     ANSWER_WORDS,
     SENTENCE_END,
     ParseFailure,
+    Reading,
     capped,
     failure,
     is_refusal,
@@ -18,7 +19,7 @@ from snellen.parsing.text import (
     strip_thinking,
 )
 
-__all__ = ["parse_short"]
+__all__ = ["parse_short", "read_short"]
 
 #: A longer text is not a short answer, whatever it contains.
 LONGEST_SHORT = 2_000
@@ -40,27 +41,40 @@ def parse_short(text: str, *, truncated: bool = False, verbatim: bool = False) -
     >>> parse_short("I think it is red."), parse_short("Red, as the picture shows.")
     ('red', 'Red')
     """
+    return read_short(text, truncated=truncated, verbatim=verbatim).value
+
+
+def read_short(text: str, *, truncated: bool = False, verbatim: bool = False) -> Reading[str]:
+    """Return what :func:`parse_short` does, and whether it is the whole answer, a marked part of it, or the
+    part that a sentence frames.
+    """
     if verbatim:
         text = strip_thinking(text).strip()
         if truncated or not text or _DECLINES.search(normalize(text)):
-            return failure(text, truncated, "empty answer" if not text else "no complete answer")
-        return text
+            return Reading(failure(text, truncated, "empty answer" if not text else "no complete answer"))
+        return Reading(text, "whole")
     text = capped(plain(text))
     stretches = marked_text(text) or _headed(text)
     if not stretches and is_refusal(text):
-        return failure(text, truncated, "refusal")
+        return Reading(failure(text, truncated, "refusal"))
     if truncated and stretches and text.endswith(stretches[-1]):
         stretches = stretches[:-1]  # a truncated answer may have continued
     distinct = dict.fromkeys(filter(None, map(_bare, stretches)))
     if len(distinct) > 1:
-        return failure(text, truncated, f"marks several answers: {', '.join(list(distinct)[:3])[:80]}")
+        several = ", ".join(list(distinct)[:3])[:80]
+        return Reading(failure(text, truncated, f"marks several answers: {several}"))
     if distinct:
-        return next(iter(distinct))
+        return Reading(next(iter(distinct)), "marked")
     if truncated or not text:
-        return failure(text, truncated, "empty answer" if not text else "no marked answer")
+        return Reading(failure(text, truncated, "empty answer" if not text else "no marked answer"))
     if len(text) > LONGEST_SHORT:
-        return ParseFailure(f"an answer of {len(text):,} characters, where a short one was requested")
-    return _bare(_framed(_bare(_unexplained(text)))) or failure("", truncated, "empty answer")
+        reason = f"an answer of {len(text):,} characters, where a short one was requested"
+        return Reading(ParseFailure(reason))
+    whole = _bare(_unexplained(text))
+    framed = _bare(_framed(whole))
+    if not framed:
+        return Reading(failure("", truncated, "empty answer"))
+    return Reading(framed, "whole" if framed == _bare(text) else "framed")
 
 
 #: The speaker declines; a sign or a receipt does not say "I".

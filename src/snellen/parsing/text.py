@@ -6,6 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from snellen.types import Outcome
 
@@ -14,6 +15,7 @@ __all__ = [
     "ANSWER_WORDS",
     "SENTENCE_END",
     "ParseFailure",
+    "Reading",
     "Token",
     "capped",
     "ends_clause",
@@ -42,6 +44,21 @@ class ParseFailure:
 
     def __bool__(self) -> bool:
         return False
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What was read from an answer, and the name of the rule that read it; a failure has none."""
+
+    value: T | ParseFailure
+    rule: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, ParseFailure):
+            object.__setattr__(self, "rule", None)
 
 
 @dataclass(frozen=True, slots=True)

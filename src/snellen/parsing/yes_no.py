@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from snellen.parsing.text import (
     ParseFailure,
+    Reading,
     Token,
     capped,
     ends_clause,
@@ -19,7 +20,7 @@ from snellen.parsing.text import (
     tokenize,
 )
 
-__all__ = ["parse_yes_no"]
+__all__ = ["parse_yes_no", "read_yes_no"]
 
 
 def _phrases(text: str) -> frozenset[tuple[str, ...]]:
@@ -123,6 +124,11 @@ def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = N
     >>> parse_yes_no("I have no idea")
     ParseFailure(reason='says neither yes nor no', outcome=<Outcome.UNPARSED: 'unparsed'>)
     """
+    return read_yes_no(text, truncated=truncated, question=question).value
+
+
+def read_yes_no(text: str, *, truncated: bool = False, question: str | None = None) -> Reading[bool]:
+    """Return what :func:`parse_yes_no` does, and which of the :data:`RULES` decided."""
     text = capped(plain(text))
     normal = _OFFERED.sub(" ", re.sub("[、。،।]", ". ", normalize(text)).replace("ๆ", ""))
     words = tokenize(normal)
@@ -130,16 +136,16 @@ def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = N
     if cut and words[-1].end == len(normal):
         words = words[:-1]
     if _BOTH.search(normal):
-        return failure(text, truncated, "says both yes and no")
+        return Reading(failure(text, truncated, "says both yes and no"))
     answer = _Text(normal, words, cut, question)
-    for rule in RULES.values():
+    for name, rule in RULES.items():
         said = set(rule(answer))
         if len(said) == 1 and (one := next(iter(said))) is not None:
-            return one
+            return Reading(one, name)
         if said:
             reason = "says both yes and no" if {True, False} <= said else "says neither yes nor no"
-            return failure(text, truncated, reason)
-    return failure(text, truncated, "says neither yes nor no")
+            return Reading(failure(text, truncated, reason))
+    return Reading(failure(text, truncated, "says neither yes nor no"))
 
 
 _JSON = re.compile(r"[\"'](\w{1,40})[\"']\s{0,4}:\s{0,4}[\"']?(yes|no|true|false)[\"']?\s{0,4}(?=[,}\n])")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError
-from snellen.parsing import ParseFailure, is_refusal, parse_label, parse_short, parse_yes_no, strip_thinking
+from snellen.parsing import ParseFailure, Reading, is_refusal, labels, short, strip_thinking, yes_no
 from snellen.parsing.text import marked_text
 from snellen.registry import Registry
 from snellen.types import (
@@ -208,26 +208,26 @@ def unanswered(reply: Response) -> ParseFailure | None:
     return ParseFailure("cut off before an answer", Outcome.TRUNCATED)
 
 
-def read_label(reply: Response, sample: Sample) -> str | ParseFailure:
+def read_label(reply: Response, sample: Sample) -> Reading[str]:
     """Parse the label that a reply names (see :func:`snellen.parsing.parse_label`)."""
     if (refused := refusal(reply)) is not None:
-        return refused
+        return Reading(refused)
     cut = reply.outcome is Outcome.TRUNCATED
-    return parse_label(reply.text, sample.labels, sample.synonyms, truncated=cut)
+    return labels.read_label(reply.text, sample.labels, sample.synonyms, truncated=cut)
 
 
-def read_yes_no(reply: Response, question: str | None = None) -> bool | ParseFailure:
+def read_yes_no(reply: Response, question: str | None = None) -> Reading[bool]:
     """Parse yes or no from a reply to a question (see :func:`snellen.parsing.parse_yes_no`)."""
     if (refused := refusal(reply)) is not None:
-        return refused
-    return parse_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, question=question)
+        return Reading(refused)
+    return yes_no.read_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, question=question)
 
 
-def read_short(reply: Response, *, verbatim: bool = False) -> str | ParseFailure:
+def read_short(reply: Response, *, verbatim: bool = False) -> Reading[str]:
     """Parse the short answer in a reply (see :func:`snellen.parsing.parse_short`)."""
     if (refused := refusal(reply)) is not None:
-        return refused
-    return parse_short(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, verbatim=verbatim)
+        return Reading(refused)
+    return short.read_short(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, verbatim=verbatim)
 
 
 def free_text(reply: Response) -> tuple[str, Outcome, str]:

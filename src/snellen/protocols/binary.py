@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from snellen.metrics.stats import log_sum
-from snellen.parsing import ParseFailure
+from snellen.parsing import ParseFailure, Reading
 from snellen.prompts import BINARY, fill
 from snellen.protocols.base import (
     PROTOCOLS,
@@ -74,18 +74,21 @@ class Binary(Protocol):
         if self.order == "shuffled":
             names = shuffled(names, self.seed, sample)
         failures: list[ParseFailure] = []
+        rules: list[str | None] = []
         request_batch = self.request_batch or 1
         for start in range(0, len(names), request_batch):
             batch = names[start : start + request_batch]
             replies = yield [self._ask(sample, name) for name in batch]
             for number, (name, reply) in enumerate(zip(batch, replies, strict=True), start + 1):
-                answer = self._read(reply, name)
+                reading = self._read(reply, name)
+                answer = reading.value
+                rules.append(reading.rule)
                 if answer is True:
-                    details = {"unparsed_answers": len(failures)}
+                    details = {"unparsed_answers": len(failures), "rule": rules}
                     return Prediction(sample.id, name, questions=number, details=details)
                 if isinstance(answer, ParseFailure):
                     failures.append(answer)
-        details = {"unparsed_answers": len(failures)}
+        details = {"unparsed_answers": len(failures), "rule": rules}
         if failures:
             return failed(sample, most_frequent(failures), len(names), **details)
         return Prediction(sample.id, sample.background or "", questions=len(names), details=details)
@@ -96,14 +99,14 @@ class Binary(Protocol):
             return ask(sample.images, question, max_tokens=self.max_tokens)
         return ask(sample.images, question, kind=Kind.SCORE, continuations=YES + NO)
 
-    def _read(self, reply: Response, name: str) -> bool | ParseFailure:
+    def _read(self, reply: Response, name: str) -> Reading[bool]:
         if self.read == "text":
             return read_yes_no(reply, fill(self.prompt, name=name))
         values = [score.value for score in reply.scores]
         yes, no = (log_sum(values[:2]), log_sum(values[2:]))
         if yes == no:
-            return ParseFailure("neither yes nor no is more likely, or among the returned tokens")
-        return yes > no
+            return Reading(ParseFailure("neither yes nor no is more likely, or among the returned tokens"))
+        return Reading(yes > no, "likelihood")
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Count unparsed answers over all questions up to the stop."""

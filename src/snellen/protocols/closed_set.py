@@ -86,9 +86,11 @@ class ClosedSet(Protocol):
             )
             for names in lists
         ]
-        votes = [read_label(reply, sample) for reply in replies]
+        read = [read_label(reply, sample) for reply in replies]
+        votes = [reading.value for reading in read]
         cast = [vote for vote in votes if isinstance(vote, str)]
         details: dict[str, Any] = {
+            "rule": [reading.rule for reading in read],
             "votes": [vote if isinstance(vote, str) else None for vote in votes],
             "positions": [
                 names.index(vote) if isinstance(vote, str) else None

@@ -146,7 +146,7 @@ class Grounding(Protocol):
         label = "; ".join(_format_box(f.name, _pixels(f, width, height)) for f in boxes)
         predicted = [asdict(box) for box in boxes]
         drawn = {**true["drawn"], "predicted": [box.box for box in boxes]}
-        details = {**true, "predicted": predicted, "drawn": drawn}
+        details = {**true, "predicted": predicted, "drawn": drawn, "rule": [self.format]}
         return Prediction(sample.id, label, questions=1, details=details)
 
     def _prompt(self) -> str:

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption, DataError
 from snellen.metrics.answers import open_match
-from snellen.parsing import ParseFailure, parse_choice, parse_choices
-from snellen.parsing.choices import LETTERS
+from snellen.parsing import ParseFailure, Reading
+from snellen.parsing.choices import LETTERS, read_choices
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
 from snellen.protocols.base import (
     PROTOCOLS,
@@ -129,29 +129,37 @@ class MultipleChoice(Protocol):
             )
         shifts = range(count if self.circular else 1)
         choices: list[Choice | ParseFailure] = []
+        rules: list[str | None] = []
         shown: list[list[int]] = []
         while len(choices) < len(shifts):
             now = shifts[len(choices) : len(choices) + (self.request_batch or 1)]
             orders = [[(place + shift) % count for place in range(count)] for shift in now]
             replies = yield [self._request(sample, order) for order in orders]
             for order, reply in zip(orders, replies, strict=True):
-                answer = self._read(reply, [sample.choices[i] for i in order])
+                reading = self._read(reply, [sample.choices[i] for i in order])
+                answer = reading.value
+                rules.append(reading.rule)
                 choices.append(
                     answer if isinstance(answer, ParseFailure) else tuple(sorted(order[i] for i in answer))
                 )
                 shown.append(order)
             if sample.answers and any(choice != sample.answers for choice in choices):
                 break
-        return self._prediction(sample, choices, shown)
+        return self._prediction(sample, choices, shown, rules)
 
     def _prediction(
-        self, sample: Sample, choices: Sequence[Choice | ParseFailure], shown: Sequence[list[int]]
+        self,
+        sample: Sample,
+        choices: Sequence[Choice | ParseFailure],
+        shown: Sequence[list[int]],
+        rules: Sequence[str | None],
     ) -> Prediction:
         # What the stop rule needed, so that no metric depends on how many were sent at once.
         wrong = [i for i, choice in enumerate(choices) if sample.answers and choice != sample.answers]
         questions = wrong[0] + 1 if wrong else len(choices)
         choices, shown, first = choices[:questions], shown[:questions], choices[0]
         details: dict[str, Any] = {
+            "rule": list(rules[:questions]),
             "options": len(sample.choices),
             "choice": None if isinstance(first, ParseFailure) else list(first),
             "rotations": [None if isinstance(c, ParseFailure) else list(c) for c in choices],
@@ -179,10 +187,11 @@ class MultipleChoice(Protocol):
         if self.cot:
             text += " " + fill(COT, what="the answer")
         (reply,) = yield [ask(sample.images, text, max_tokens=self._tokens(32))]
-        answer = read_short(reply)
+        reading = read_short(reply)
+        answer, rule = reading.value, [reading.rule]
         if isinstance(answer, ParseFailure):
-            return failed(sample, answer, 1)
-        return Prediction(sample.id, answer, questions=1, details={"open": True})
+            return failed(sample, answer, 1, rule=rule)
+        return Prediction(sample.id, answer, questions=1, details={"open": True, "rule": rule})
 
     def _tokens(self, usual: int) -> int:
         return self.max_tokens or (1024 if self.cot else usual)
@@ -209,26 +218,23 @@ class MultipleChoice(Protocol):
             return ask(sample.images, text, kind=Kind.SCORE, continuations=letters)
         return ask(sample.images, text, max_tokens=self._tokens(32))
 
-    def _read(self, reply: Response, options: Sequence[str]) -> Choice | ParseFailure:
+    def _read(self, reply: Response, options: Sequence[str]) -> Reading[Choice]:
         """Return the options that a reply chooses, by their position among those shown."""
         if self.score:
             texts = options if self.score == "texts" else LETTERS[: len(options)]
             values = [per_length(s, x, self.normalize) for s, x in zip(reply.scores, texts, strict=True)]
             best = max(values)
             if math.isnan(sum(v for v in values if v != -math.inf)) or best == -math.inf:
-                return ParseFailure("no option has a likelihood")
+                return Reading(ParseFailure("no option has a likelihood"))
             if values.count(best) > 1:
-                return ParseFailure("several options are equally likely")
-            return (values.index(best),)
+                return Reading(ParseFailure("several options are equally likely"))
+            return Reading((values.index(best),), "likelihood")
         if (refused := refusal(reply)) is not None:
-            return refused
+            return Reading(refused)
         if self.cot and (nothing := unanswered(reply)) is not None:
-            return nothing
+            return Reading(nothing)
         cut = reply.outcome is Outcome.TRUNCATED
-        if self.all_that_apply:
-            return parse_choices(reply.text, options, truncated=cut)
-        answer = parse_choice(reply.text, options, truncated=cut)
-        return answer if isinstance(answer, ParseFailure) else (answer,)
+        return read_choices(reply.text, options, several=self.all_that_apply, truncated=cut)
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Score accuracy and, with ``circular``, circular accuracy; nothing if the answer is unknown.

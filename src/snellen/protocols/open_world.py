@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption
-from snellen.parsing import ParseFailure, strip_thinking
+from snellen.parsing import ParseFailure, Reading, strip_thinking
 from snellen.prompts import COT, OPEN_WORLD, fill
 from snellen.protocols.base import (
     PROTOCOLS,
@@ -70,20 +70,20 @@ class OpenWorld(Protocol):
         limit = self.max_tokens or (512 if self.cot else 64)
         text = self.prompt + (" " + fill(COT, what="the name") if self.cot else "")
         (reply,) = yield [ask(sample.images, text, max_tokens=limit)]
-        answer: str | ParseFailure | None = unanswered(reply) if self.cot else None
-        if answer is None:
-            answer = read_label(reply, sample)
+        nothing = unanswered(reply) if self.cot else None
+        reading: Reading[str] = read_label(reply, sample) if nothing is None else Reading(nothing)
+        answer, rule = reading.value, [reading.rule]
         if isinstance(answer, str):
-            return Prediction(sample.id, answer, questions=1, details={"mapped_by": "words"})
+            return Prediction(sample.id, answer, questions=1, details={"mapped_by": "words", "rule": rule})
         if self.map == "words" or answer.outcome is Outcome.REFUSED:
-            return failed(sample, answer, 1)
+            return failed(sample, answer, 1, rule=rule)
         return self._nearest(sample, strip_thinking(reply.text).strip(), answer)
 
     def _nearest(self, sample: Sample, text: str, failure: ParseFailure) -> Prediction:
         if not text:
-            return failed(sample, failure, 1)
+            return failed(sample, failure, 1, rule=[None])
         name, similarity = embedder(self.embedding).nearest(text, sample.labels)
-        details = {"mapped_by": "embedding", "similarity": similarity}
+        details = {"mapped_by": "embedding", "similarity": similarity, "rule": ["embedding"]}
         if similarity < self.min_similarity:
             reason = f"the nearest class name is {name!r} at a cosine of {similarity:.3f}"
             return failed(sample, ParseFailure(reason), 1, **details)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from snellen.parsing import ParseFailure, parse_choice
-from snellen.parsing.choices import LETTERS
+from snellen.parsing import ParseFailure
+from snellen.parsing.choices import LETTERS, read_choices
 from snellen.prompts import ANSWER_AND_REASON, fill
 from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, free_text, positive
 from snellen.scorers.base import SamplePrediction, Scorer
@@ -67,9 +67,12 @@ class Rationale(Protocol):
         first, _, rest = said.partition("\n")
         details: dict[str, Any] = {"first_line": first.strip(), "rationale": rest.strip()}
         # If the rationale was cut off, the first line is complete.
-        choice = parse_choice(first, sample.choices, truncated=outcome is Outcome.TRUNCATED and not rest)
-        if isinstance(choice, ParseFailure):
-            return failed(sample, choice, 1, **details)
+        cut = outcome is Outcome.TRUNCATED and not rest
+        reading = read_choices(first, sample.choices, several=False, truncated=cut)
+        choices, details["rule"] = reading.value, [reading.rule]
+        if isinstance(choices, ParseFailure):
+            return failed(sample, choices, 1, **details)
+        choice = choices[0]
         label = _label(sample)[choice]
         return Prediction(
             sample.id,

@@ -74,10 +74,11 @@ class VQA(Protocol):
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
         # A metric that looks for the truth in the answer is for transcriptions.
-        answer = read_short(reply, verbatim=self.metric == "contains")
+        reading = read_short(reply, verbatim=self.metric == "contains")
+        answer, rule = reading.value, [reading.rule]
         if isinstance(answer, ParseFailure):
-            return failed(sample, answer, 1)
-        return Prediction(sample.id, answer, questions=1)
+            return failed(sample, answer, 1, rule=rule)
+        return Prediction(sample.id, answer, questions=1, details={"rule": rule})
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Score by the metric and by exact match; nothing if the answer is unknown."""

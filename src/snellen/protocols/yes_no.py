@@ -66,8 +66,9 @@ class YesNo(Protocol):
         """One question."""
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
-        said = read_yes_no(reply, sample.question or "")
-        about = self.sample_details(sample)
+        reading = read_yes_no(reply, sample.question or "")
+        said = reading.value
+        about = {"rule": [reading.rule], **self.sample_details(sample)}
         if isinstance(said, ParseFailure):
             return failed(sample, said, 1, **about)
         label = "yes" if said else "no"

@@ -186,6 +186,7 @@ def sample_page(request: Request, id: str, position: Position) -> Response:
         bars=_bars(scores) if isinstance(scores, dict) else [],
         boxes=boxes_of(details),
         votes=_votes(details),
+        rules=details.get("rule", []),
         details=json.dumps(details, indent=2, ensure_ascii=False) if details else "",
         neighbors=run.neighbors(position),
     )
