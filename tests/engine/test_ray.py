@@ -428,8 +428,9 @@ def test_a_shard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [found["label"] for found in shards.rows()] == ["x"]
     assert list(shards.rows()) == [row]
     monkeypatch.undo()
-    shards.keep_metrics({"a": {"cider": 2.0}, "b": {"cider": 1.0}})
-    assert next(shards.rows())["metrics"] == {"cider": 2.0}
+    shards.keep_metrics({"a": {"cider": 2.0}, "b": {"cider": 1.0}}, {"a": {"extracted": "x"}})
+    kept = next(shards.rows())
+    assert (kept["metrics"], kept["details"]) == ({"cider": 2.0}, {"extracted": "x"})
 
 
 def test_shards_in_a_store_of_objects():

@@ -241,6 +241,24 @@ def _unscored(run: Run) -> Iterator[str]:
             f"{details['judge_errors']} answers of {run.id} could not be judged by {details['judge']}. "
             f"Retry with: {run.resuming}"
         )
+    truncated = figures.outcomes["truncated"]
+    if truncated > 0.05 * figures.n:
+        limit = run.manifest.protocol.options.get("max_tokens")
+        yield (
+            f"{truncated} of {figures.n} answers of {run.id} were cut off"
+            f"{f' at {limit} tokens' if limit else ''} and count as wrong. Give them room: -P max_tokens="
+            f"{4 * (limit or 256)} (for a reasoning model: -M max_tokens=8192, for this model alone)"
+        )
+    if details.get("extractor"):
+        yield (
+            f"{details['extractor']} read {details['extracted']} of the {details['extractor_asked']} answers "
+            f"of {run.id} that the rules left unread."
+        )
+    if details.get("extractor_errors"):
+        yield (
+            f"{details['extractor_errors']} unread answers of {run.id} could not be given to "
+            f"{details['extractor']}. Retry with: {run.resuming}"
+        )
     if details.get("not_graded"):
         count = details["not_graded"]
         yield f"{details['judge']} gave no readable grade for {count} answers of {run.id}."
@@ -266,9 +284,10 @@ def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
 
 
 def _failed_share(run: Run) -> float:
-    """The share of samples that ended in an error, or that a judge failed to grade."""
+    """The share of samples that ended in an error, or that a judge or an extractor failed to answer about."""
     figures = run.metrics
-    failed = max(figures.outcomes["error"], figures.protocol.get("judge_errors", 0))
+    unscored = (figures.protocol.get(name, 0) for name in ("judge_errors", "extractor_errors"))
+    failed = max(figures.outcomes["error"], *unscored)
     return float(failed / figures.n)
 
 

@@ -212,9 +212,13 @@ class Evaluation:
             look = partial(self.data.__getitem__, places[row["id"]])
             outcome = Outcome(row["outcome"])
             bare = replace(look(), images=())
-            predictions.append(SamplePrediction(bare, row["prediction"], outcome, row["details"], look))
+            replies = partial(self.store.replies, self.run, row["id"])
+            predictions.append(
+                SamplePrediction(bare, row["prediction"], outcome, row["details"], look, replies)
+            )
         overall: dict[str, Any] = {}
         scores: list[dict[str, float]] = [dict(row["metrics"]) for row in rows]
+        details: dict[str, dict[str, Any]] = {}
         for scorer in self.scorers:
             await asyncio.to_thread(scorer.prepare)
             try:
@@ -224,7 +228,11 @@ class Evaluation:
             for known, new in zip(scores, new_scores, strict=True):
                 known.update({name: value for name, value in new.items() if not name.startswith("_")})
             overall |= scorer.overall(predictions, new_scores)
-        self.store.keep_metrics(self.run, {row["id"]: s for row, s in zip(rows, scores, strict=True)})
+            for sample, more in scorer.details().items():
+                details.setdefault(sample, {}).update(more)
+        kept = {row["id"]: {**row["details"], **details[row["id"]]} for row in rows if row["id"] in details}
+        metrics = {row["id"]: score for row, score in zip(rows, scores, strict=True)}
+        self.store.keep_metrics(self.run, metrics, kept)
         return overall
 
     async def _ask(self, model: Model, requests: Sequence[Request]) -> list[Response]:

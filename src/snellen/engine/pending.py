@@ -28,7 +28,8 @@ def is_done(row: Mapping[str, Any]) -> bool:
     if row["status"] != "finished":
         return False
     metrics = RunMetrics.model_validate(row["metrics"])
-    return not (metrics.outcomes["error"] or metrics.protocol.get("judge_errors"))
+    missing = ("judge_errors", "extractor_errors")
+    return not (metrics.outcomes["error"] or any(metrics.protocol.get(name) for name in missing))
 
 
 def missing(ids: Iterable[str], evaluated: Evaluated) -> list[str]:

@@ -24,6 +24,8 @@ for _metric in (
     # CIDEr is printed in hundredths, as usual, but is not a share.
     Metric(name="cider", heading="cider", high=10.0, unit="", protocols=("caption", "instruct")),
     Metric(name="clipscore", heading="clipscore", high=2.5, protocols=("caption", "instruct")),
+    # The primary score, with the answers that an extractor read.
+    Metric(name="with_extractor", heading="with extractor"),
     # Lengths of captions.
     Metric(name="words", heading="words", high=math.inf, higher_is_better=False, scale=1.0, unit=""),
 ):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTOCOLS",
+    "ROOM",
     "Normalise",
     "Protocol",
     "check_count",
@@ -49,7 +50,10 @@ __all__ = [
 ]
 
 #: Options that name a model, possibly by a URL.
-MODELS_AMONG_OPTIONS = ("judge", "clip")
+MODELS_AMONG_OPTIONS = ("judge", "clip", "extractor")
+#: The most tokens of an answer where the authors of a benchmark set no limit: enough for one with an
+#: explanation, since an answer must not be cut off by the one who asks.
+ROOM = 256
 #: Divisors of a log-likelihood: none, the number of tokens, or of UTF-8 bytes of its text.
 Normalise = Literal["sum", "tokens", "bytes"]
 

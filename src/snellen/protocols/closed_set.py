@@ -8,7 +8,7 @@ most frequent class wins.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +25,8 @@ from snellen.protocols.base import (
     read_label,
     shuffled,
 )
+from snellen.scorers.base import Scorer
+from snellen.scorers.extractor import Extractor
 from snellen.types import Examination, Kind, Prediction, Sample, ask
 
 __all__ = ["ClosedSet"]
@@ -38,7 +40,8 @@ class ClosedSet(Protocol):
     Options: ``candidates``: the number of names listed, the true one and random others (default: all;
     fewer raise chance accuracy); ``rounds``; ``order`` (shuffled by seed, sample and round, or fixed);
     ``prompt`` with ``{names}`` (and ``{question}``, the sample's own); ``constrained=true``: restrict
-    generation to the names (local models); ``max_tokens``; ``seed``.
+    generation to the names (local models); ``max_tokens``; ``seed``; ``extractor``: a model that reads the
+    answers of samples of which no rule reads any.
 
     The class with most votes wins; ties go to the one named in the earliest round, and the details say
     ``tie``. A round with an unparsed answer casts no vote; if no round casts one, the sample has no
@@ -53,6 +56,7 @@ class ClosedSet(Protocol):
     constrained: bool = False
     max_tokens: int = 32
     seed: int = 0
+    extractor: str | None = None
 
     def __post_init__(self) -> None:
         check_count("candidates", self.candidates)
@@ -105,6 +109,10 @@ class ClosedSet(Protocol):
         details["tie"] = bool(rest) and rest[0][1] == most
         details["agreement"] = most / self.rounds
         return Prediction(sample.id, label, questions=self.rounds, details=details)
+
+    def scorers(self) -> Sequence[Scorer]:
+        form = "the exact name of one of the classes in the question"
+        return [Extractor(self.extractor, self, form)] if self.extractor else []
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Mean agreement, ties, lost votes, and how often each position in the list was chosen."""

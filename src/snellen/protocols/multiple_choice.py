@@ -22,6 +22,7 @@ from snellen.parsing.choices import LETTERS, read_choices
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
 from snellen.protocols.base import (
     PROTOCOLS,
+    ROOM,
     Normalise,
     Protocol,
     check_placeholders,
@@ -33,6 +34,8 @@ from snellen.protocols.base import (
     refusal,
     unanswered,
 )
+from snellen.scorers.base import Scorer
+from snellen.scorers.extractor import Extractor
 from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, ask
 
 __all__ = ["MultipleChoice"]
@@ -53,7 +56,7 @@ class MultipleChoice(Protocol):
     for rank); ``cot=true`` asks for a chain of thought; ``all_that_apply=true``: several options may be
     right, and all must be named; ``hint=false`` omits hints; ``prompt`` with ``{question}``,
     ``{options}`` and ``{hint}`` (the line is omitted without a hint); ``open_prompt`` for questions
-    without options; ``max_tokens``.
+    without options; ``max_tokens``; ``extractor``: a model that reads the answers that no rule reads.
 
     Options are lettered in the order shown; the prediction is an option's text.
     """
@@ -70,6 +73,7 @@ class MultipleChoice(Protocol):
     prompt: str | None = None
     open_prompt: str = SHORT_ANSWER
     max_tokens: int | None = None
+    extractor: str | None = None
 
     def __post_init__(self) -> None:
         for option, value in (("request_batch", self.request_batch), ("max_tokens", self.max_tokens)):
@@ -186,15 +190,15 @@ class MultipleChoice(Protocol):
         text = fill(self.open_prompt, question=sample.question or "")
         if self.cot:
             text += " " + fill(COT, what="the answer")
-        (reply,) = yield [ask(sample.images, text, max_tokens=self._tokens(32))]
+        (reply,) = yield [ask(sample.images, text, max_tokens=self._tokens())]
         reading = read_short(reply)
         answer, rule = reading.value, [reading.rule]
         if isinstance(answer, ParseFailure):
             return failed(sample, answer, 1, rule=rule)
         return Prediction(sample.id, answer, questions=1, details={"open": True, "rule": rule})
 
-    def _tokens(self, usual: int) -> int:
-        return self.max_tokens or (1024 if self.cot else usual)
+    def _tokens(self) -> int:
+        return self.max_tokens or (1024 if self.cot else ROOM)
 
     def _request(self, sample: Sample, order: Sequence[int]) -> Request:
         options = [sample.choices[i] for i in order]
@@ -216,7 +220,7 @@ class MultipleChoice(Protocol):
         if self.score:
             letters = tuple(LETTERS[: len(options)])
             return ask(sample.images, text, kind=Kind.SCORE, continuations=letters)
-        return ask(sample.images, text, max_tokens=self._tokens(32))
+        return ask(sample.images, text, max_tokens=self._tokens())
 
     def _read(self, reply: Response, options: Sequence[str]) -> Reading[Choice]:
         """Return the options that a reply chooses, by their position among those shown."""
@@ -260,6 +264,10 @@ class MultipleChoice(Protocol):
                 "wrong: an incomplete group has no circular accuracy."
             )
         return {"circular_accuracy": float(bool(right) and all(right)), "accuracy": accuracy}
+
+    def scorers(self) -> Sequence[Scorer]:
+        form = "the option's letter (the short answer if there are no options)"
+        return [Extractor(self.extractor, self, form)] if self.extractor else []
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """How often each position was chosen and was right, and the standard deviation of the positions'

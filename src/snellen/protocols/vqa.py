@@ -15,8 +15,9 @@ from snellen.metrics.answers import anls, exact_match
 from snellen.metrics.registry import METRICS, Metric
 from snellen.parsing import ParseFailure
 from snellen.prompts import SHORT_ANSWER, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, positive, read_short
+from snellen.protocols.base import PROTOCOLS, ROOM, Protocol, check_placeholders, failed, positive, read_short
 from snellen.scorers.base import Scorer
+from snellen.scorers.extractor import Extractor
 from snellen.scorers.judge import Judge
 from snellen.types import Examination, Prediction, Sample, ask
 
@@ -31,15 +32,17 @@ class VQA(Protocol):
     Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (within 5%, for charts),
     ``anls`` (documents), ``number`` (to the reference's decimals), ``contains``, ``open`` (exact or
     number), or another registered one (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``;
-    ``max_tokens``; ``judge``: a model that also grades the answers.
+    ``max_tokens``; ``judge``: a model that also grades the answers; ``extractor``: a model that reads those
+    that no rule reads.
     """
 
     name: ClassVar[str] = "vqa"
     classifies: ClassVar[bool] = False
     metric: str = "exact"
     prompt: str = SHORT_ANSWER
-    max_tokens: int = 32
+    max_tokens: int = ROOM
     judge: str | None = None
+    extractor: str | None = None
 
     def __post_init__(self) -> None:
         check_placeholders("prompt", self.prompt, "question")
@@ -90,4 +93,6 @@ class VQA(Protocol):
         return {self.primary: mark, "exact_match": exact_match(said, sample.references) if said else 0.0}
 
     def scorers(self) -> Sequence[Scorer]:
-        return [Judge(self.judge)] if self.judge else []
+        judges: list[Scorer] = [Judge(self.judge)] if self.judge else []
+        form = "the short answer (a word, a number or a phrase)"
+        return [*judges, Extractor(self.extractor, self, form)] if self.extractor else judges

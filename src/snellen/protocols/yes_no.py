@@ -8,13 +8,23 @@ accuracy and accuracy+ (both questions about an image right), and their sum in p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from snellen.parsing import ParseFailure, parse_yes_no
 from snellen.prompts import YES_NO, fill
-from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, positive, read_yes_no
+from snellen.protocols.base import (
+    PROTOCOLS,
+    ROOM,
+    Protocol,
+    check_placeholders,
+    failed,
+    positive,
+    read_yes_no,
+)
+from snellen.scorers.base import Scorer
+from snellen.scorers.extractor import Extractor
 from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["YesNo"]
@@ -26,7 +36,8 @@ class YesNo(Protocol):
     """Ask yes/no questions: accuracy, F1 of yes, and accuracy+ of pairs.
 
     Options: ``prompt`` with ``{question}``; ``max_tokens``; ``singles=true``: a single question counts as
-    a pair too (HallusionBench's accuracy by figure).
+    a pair too (HallusionBench's accuracy by figure); ``extractor``: a model that reads the answers that no
+    rule reads.
 
     If the data set groups questions (``pair``), accuracy+ is the share of pairs with only right answers,
     and ``mme_score`` the sum of accuracy and accuracy+ in points over categories. An answer that is
@@ -36,8 +47,9 @@ class YesNo(Protocol):
     name: ClassVar[str] = "yes-no"
     classifies: ClassVar[bool] = False
     prompt: str = YES_NO
-    max_tokens: int = 16
+    max_tokens: int = ROOM
     singles: bool = False
+    extractor: str | None = None
 
     def __post_init__(self) -> None:
         check_placeholders("prompt", self.prompt, "question")
@@ -78,6 +90,9 @@ class YesNo(Protocol):
         """Score right or wrong; nothing if the answer is unknown."""
         true = self.truth(sample)
         return {} if true is None else {"accuracy": float(prediction.label == true)}
+
+    def scorers(self) -> Sequence[Scorer]:
+        return [Extractor(self.extractor, self, "yes or no")] if self.extractor else []
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """F1, precision and recall of yes, the share of yes; accuracy+ and MME's score if there are pairs."""

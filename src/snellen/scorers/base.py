@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.types import Outcome, Request, Response, Sample
+from snellen._util.redaction import redact
+from snellen.errors import BadOption
+from snellen.types import Kind, Outcome, Request, Response, Sample
 
 if TYPE_CHECKING:
     from snellen.models.base import Model
 
-__all__ = ["AskModel", "SamplePrediction", "Scorer"]
+__all__ = ["AskModel", "SamplePrediction", "Scorer", "text_model"]
 
 #: Gets answers from a scorer's model, from the cache if possible.
 AskModel = Callable[["Model", Sequence[Request]], Awaitable[Sequence[Response]]]
@@ -34,6 +36,7 @@ class SamplePrediction:
     outcome: Outcome
     details: Mapping[str, Any]
     look: Callable[[], Sample]
+    replies: Callable[[], Sequence[Response]] = tuple  #: the model's answers, in the order of the requests
 
 
 class Scorer(ABC):
@@ -81,8 +84,30 @@ class Scorer(ABC):
         with an underscore is only for :meth:`overall`.
         """
 
+    def details(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what to store with the details of predictions, by sample, after :meth:`score`."""
+        return {}
+
     def overall(
         self, predictions: Sequence[SamplePrediction], scores: Sequence[Mapping[str, float]]
     ) -> Mapping[str, Any]:
         """Return corpus-level figures that are not means over samples."""
         return {}
+
+
+def text_model(option: str, name: str) -> Model:
+    """Build the model that an option of a protocol names, which answers without an image.
+
+    Raises:
+        BadOption: it does not generate text, or needs an image.
+    """
+    from snellen.models.base import MODELS
+
+    made = MODELS.make(name)
+    if Kind.GENERATE not in made.kinds or not made.text_only:
+        raise BadOption(
+            f"{option}={name!r} is not allowed; allowed: a model that generates text without an image, such "
+            "as openai:gpt-4o"
+        )
+    made.name = redact(name)
+    return made

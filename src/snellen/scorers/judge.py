@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snellen._util.redaction import redact
-from snellen.errors import BadOption
 from snellen.metrics.answers import exact_match
-from snellen.models.base import MODELS, Model
+from snellen.models.base import Model
 from snellen.parsing import strip_thinking
 from snellen.prompts import fill
-from snellen.scorers.base import AskModel, SamplePrediction, Scorer
-from snellen.types import Decoding, Kind, Message, Outcome, Request, Sample
+from snellen.scorers.base import AskModel, SamplePrediction, Scorer, text_model
+from snellen.types import Decoding, Message, Outcome, Request, Sample
 
 __all__ = ["RUBRIC", "Judge", "parse_grade"]
 
@@ -57,13 +56,7 @@ class Judge(Scorer):
     def model(self) -> Model:
         """The judge."""
         if self._model is None:
-            made = MODELS.make(self.name)
-            if Kind.GENERATE not in made.kinds or not made.text_only:
-                raise BadOption(
-                    f"judge={self.name!r} is not allowed; allowed: a model that generates text without an "
-                    "image, such as openai:gpt-4o"
-                )
-            made.name, self._model = redact(self.name), made
+            self._model = text_model("judge", self.name)
         return self._model
 
     def check(self) -> None:

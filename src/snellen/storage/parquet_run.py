@@ -293,14 +293,17 @@ class ParquetRun:
                     before = row["position"]
         return before, None
 
-    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Replace the scores of samples, shard by shard."""
+    def keep_metrics(
+        self, metrics: Mapping[str, Mapping[str, float]], details: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Replace the scores of samples, and the details of some, shard by shard."""
         for name in self.names():
             rows = list(self.read(name))
             if any(row["id"] in metrics for row in rows):
-                self.write(
-                    name, [{**row, "metrics": dict(metrics.get(row["id"], row["metrics"]))} for row in rows]
-                )
+                for row in rows:
+                    row["metrics"] = dict(metrics.get(row["id"], row["metrics"]))
+                    row["details"] = dict(details.get(row["id"], row["details"]))
+                self.write(name, rows)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

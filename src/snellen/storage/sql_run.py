@@ -52,8 +52,10 @@ class RunStorage(Protocol):
         """Return the positions of the previous and next sample."""
         ...
 
-    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Replace the scores of samples."""
+    def keep_metrics(
+        self, metrics: Mapping[str, Mapping[str, float]], details: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Replace the scores of samples, and the details of some."""
         ...
 
 
@@ -145,13 +147,23 @@ class SqlRun:
         after = sa.select(sa.func.min(here)).where(of_run, here > position)
         return self._store.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
 
-    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Replace the scores of samples."""
-        change = (
-            sa.update(predictions)
-            .where(predictions.c.run == self.run, predictions.c.sample == sa.bindparam("of"))
-            .values(metrics=sa.bindparam("now"))
-        )
-        rows = [{"of": name, "now": dict(scores)} for name, scores in sorted(metrics.items())]
-        if rows:
-            self._store.do(lambda connection: connection.execute(change, rows))
+    def keep_metrics(
+        self, metrics: Mapping[str, Mapping[str, float]], details: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Replace the scores of samples, and the details of some."""
+        changes = []
+        for column, values in (("metrics", metrics), ("details", details)):
+            change = (
+                sa.update(predictions)
+                .where(predictions.c.run == self.run, predictions.c.sample == sa.bindparam("of"))
+                .values({column: sa.bindparam("now")})
+            )
+            rows = [{"of": name, "now": dict(value)} for name, value in sorted(values.items())]
+            changes += [(change, rows)] if rows else []
+
+        def work(connection: sa.Connection) -> None:
+            for change, rows in changes:
+                connection.execute(change, rows)
+
+        if changes:
+            self._store.do(work)

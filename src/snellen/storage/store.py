@@ -253,9 +253,14 @@ class Store:
 
         self.do(write)
 
-    def keep_metrics(self, run: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Replace the scores of samples."""
-        self.records(run).keep_metrics(metrics)
+    def keep_metrics(
+        self,
+        run: str,
+        metrics: Mapping[str, Mapping[str, float]],
+        details: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Replace the scores of samples, and the details of some."""
+        self.records(run).keep_metrics(metrics, details)
 
     def move(self, run: str, sink: str | None) -> None:
         """Relocate the samples of a run that is still empty."""
