@@ -14,6 +14,8 @@ from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.letters import RULES, stated
 
 RECORDED = recorded("multiple-choice")
+#: Written for this test, at least 20 for each language.
+BY_LANGUAGE = recorded("languages")
 ANIMALS = ["cat", "dog", "bird", "fish"]
 
 
@@ -38,6 +40,24 @@ def test_recorded_answers() -> None:
     assert not misread
     assert sum(readable.values()) > 3_500
     assert {style: right[style] / n for style, n in readable.items() if right[style] / n < 0.99} == {}
+
+
+def test_answers_by_language() -> None:
+    """In every language, at least 95% of the readable ones are read; none is misread."""
+    readable: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    misread = []
+    for answer in BY_LANGUAGE:
+        said = read(answer["text"], answer["options"])
+        if said is not None and said != answer["read"]:
+            misread.append((answer["text"], said))
+        if answer["read"] is not None:
+            readable[answer["language"]] += 1
+            right[answer["language"]] += said == answer["read"]
+    print(*(f"{name}: {right[name]:3} of {n}" for name, n in readable.items()), sep="\n")
+    assert not misread
+    assert len(readable) == 16
+    assert {name: right[name] / n for name, n in readable.items() if right[name] / n < 0.95} == {}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +150,7 @@ def test_a_letter_that_is_stated_stands_there(parts: list[str]) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, a recorded answer, or one of those above, gets no letter or another one."""
-    texts = [answer["text"] for answer in RECORDED] + [
+    texts = [answer["text"] for answer in RECORDED + BY_LANGUAGE] + [
         "A is correct? No. B is.", "B est la bonne réponse.", "A. dog\nB. cat ✓",
     ]  # fmt: skip
     before = [stated(text, "ABCDEFG") for text in texts]

@@ -12,7 +12,6 @@ from snellen.parsing.letters import stated
 from snellen.parsing.text import (
     ParseFailure,
     Reading,
-    capped,
     failure,
     marked_text,
     normalize,
@@ -25,6 +24,8 @@ from snellen.parsing.yes_no import parse_yes_no
 __all__ = ["LETTERS", "parse_choice", "parse_choices", "read_choices"]
 
 LETTERS = string.ascii_uppercase
+#: Of an answer with more lines, so many at its beginning and at its end are looked at one by one.
+LINES = 30
 
 Read = tuple[int, ...] | ParseFailure | None
 
@@ -82,7 +83,9 @@ _NOT_BUT = re.compile(
     r"\bnot\b[^.;!?\n]{0,40}\bbut\s+(?:it is\s+|rather\s+|option\s+)?[(\[*\"']{0,4}([A-Z])\b"
 )
 #: A capital at the start of a text, separated from the rest: "B. circle", "(B) circle", "B - circle".
-_BEGINS = re.compile(r"[(\[*_\"'`$#\s-]{0,8}([A-Z])(?:[)\]*\"'`$:.,]{1,6}\s*|\s+[-–—]\s+|\s*$)(.*)", re.S)
+_BEGINS = re.compile(
+    r"[(\[*_\"'`$#\s-]{0,8}([A-Z])(?!['’]\w)(?:[)\]*\"'`$:.,]{1,6}\s*|\s+[-–—]\s+|\s*$)(.*)", re.S
+)
 #: Words that turn it into a sentence: "(A) is wrong", "A. can be ruled out".
 _VERB = re.compile(
     r"(?:is|was|are|seems|looks|can|could|cannot|does|has|would|may|might|shows|says|represents)\b", re.I
@@ -124,7 +127,7 @@ class _Reader:
 
     def read(self, text: str, truncated: bool) -> Reading[tuple[int, ...]]:
         """Return the options that an answer chooses."""
-        text = unicodedata.normalize("NFKC", capped(plain(text))).strip()
+        text = unicodedata.normalize("NFKC", plain(text)).strip()
         if not truncated and (exact := self._exact(text)) is not None:
             return Reading(exact, "whole")
         if not truncated and (found := self._stated(text)) is not None:
@@ -185,6 +188,8 @@ class _Reader:
         """Return the first line if it is an answer and nothing else, and no other line is another answer."""
         if not lines:
             return None
+        if len(lines) > 2 * LINES:
+            lines = [*lines[:LINES], *lines[-LINES:]]
         read = [self._stretch(line) for line in lines]
         places = {i for value in read if isinstance(value, tuple) for i in value}
         first = read[0]
@@ -331,9 +336,9 @@ class _Reader:
 def _undressed(text: str) -> str:
     """Strip the words that introduce an answer: "The answer is", "Option"."""
     words = text.split(" ")
-    while len(words) > 1 and words[0].lower().strip(":*") in _BEFORE:
-        words = words[1:]
-    return " ".join(words)
+    last = len(words) - 1
+    first = next((i for i, word in enumerate(words) if word.lower().strip(":*") not in _BEFORE), last)
+    return " ".join(words[min(first, last) :])
 
 
 def _letters(text: str) -> str:

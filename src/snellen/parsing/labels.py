@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from snellen.parsing.scripts import Splitter, negates
 from snellen.parsing.text import (
@@ -26,8 +26,7 @@ from snellen.parsing.text import (
 __all__ = ["parse_label", "read_label"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """A run of tokens [first, last] that is a form of these labels (several if they share the form)."""
 
     first: int
@@ -136,6 +135,7 @@ class _Vocabulary:
                 names_of.setdefault("".join(form), set()).update(owners)
             self.squeezed = {**names_of, **self.squeezed}
         self.squeezed.pop("", None)
+        self.beginnings = {name[: i + 1] for name in self.squeezed for i in range(len(name))}
         self.spelled = {name: normalize(name).strip() for name in labels}
         self.splitter = Splitter({word for form in self.forms for word in form})
 
@@ -143,18 +143,21 @@ class _Vocabulary:
         """Return all non-overlapping mentions, preferring the longest."""
         mentions = []
         for i, token in enumerate(words):
-            if _is_article(normal, words, i):
+            if token.word not in self.beginnings or _is_article(normal, words, i):
                 continue
             for form in self.by_first.get(token.word, ()):
                 run = words[i : i + len(form)]
                 if tuple(t.word for t in run) == form and self.together(normal, run):
                     owners = self.told_apart(normal, run, self.forms[form])
                     mentions.append(Mention(i, i + len(form) - 1, owners))
-            for parts in range(1, 4):
-                run = words[i : i + parts]
-                joined = self.squeezed.get("".join(t.word for t in run))
-                if len(run) == parts and joined and self.together(normal, run):
-                    mentions.append(Mention(i, i + parts - 1, self.told_apart(normal, run, joined)))
+            joined = ""
+            for parts, part in enumerate(words[i : i + 3], start=1):
+                joined += part.word
+                if joined not in self.beginnings:
+                    break
+                owned = None if (joined,) in self.forms and parts == 1 else self.squeezed.get(joined)
+                if owned and self.together(normal, run := words[i : i + parts]):
+                    mentions.append(Mention(i, i + parts - 1, self.told_apart(normal, run, owned)))
         free = bytearray(b"\1" * len(words))
         taken: list[Mention] = []
         for mention in sorted(mentions, key=lambda m: (m.first - m.last, m.first)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from snellen.parsing.text import ANSWER_PARTS, ANSWER_WORDS
 
@@ -17,13 +18,15 @@ __all__ = ["RULES", "Place", "stated"]
 Place = tuple[str, int]
 
 #: A capital on its own; letters of other scripts may touch it ("正解はDです").
-_LETTER = r"(?<![A-Za-z0-9_'’$\\^])(?P<letter>[A-Z])(?![A-Za-z0-9_$^]|['’](?![dt][ıiuü]r))"
+_LETTER = (
+    r"(?<![A-Za-z0-9_'’$\\^À-ɏḀ-ỿ])(?P<letter>[A-Z])(?![A-Za-z0-9_$^À-ɏḀ-ỿ]|['’](?![dt][ıiuü]r|y[ıiuü]\b))"
+)
 _OPEN = r"[\s(\[{<\"'*_`「『【（“‘:：=—–>→-]{0,8}"
 _CLOSE = r"[)\]}>\"'*_`」』】）”’]{0,6}"
 #: What ends a letter's clause, or follows it in languages with postpositions; no second letter.
 _ENDS = (
     rf"{_CLOSE}(?!\s{{0,4}}[,/&+]\s{{0,4}}\(?[A-Z]\b)"
-    r"\s{0,4}(?:[.,;!。，、।\n]|$|\((?![A-Z]\))|です|だ|입니다|이다|है|şıkkıdır|seçeneğidir|['’][dt][ıiuü]r)"
+    r"\s{0,4}(?:[.,;!。，、।\n]|$|\((?![A-Z]\))|です|だ|입니다|이다|となり|だと思|라고|번|है|şıkkı|seçeneği|['’][dt][ıiuü]r)"
 )
 
 
@@ -45,15 +48,63 @@ def stated(text: str, letters: str) -> tuple[Place, str] | None:
     return None
 
 
-def _rule(pattern: str) -> Callable[[str], Iterator[Place]]:
-    """Return a rule that finds every match of a pattern that nothing before it negates or supposes."""
+def _rule(pattern: str, *, against: bool = True) -> Callable[[str], Iterator[Place]]:
+    """Return a rule that finds every match of a pattern that nothing before it negates or supposes, unless
+    the pattern itself contains a negation.
+    """
     compiled = re.compile(pattern)
 
     def find(text: str) -> Iterator[Place]:
-        for match in compiled.finditer(text):
+        for match in _near_letters(compiled, text):
             before = text[max(0, match.start() - 80) : match.start()]
-            if not (_AGAINST.search(before) or _AGAINST.search(_within(match))):
+            if not against or not (_AGAINST.search(before) or _AGAINST.search(_within(match))):
                 yield match["letter"], match.end("letter")
+
+    return find
+
+
+#: How far before and behind a letter a rule looks for its form.
+_BEFORE, _BEHIND = 160, 240
+#: Of a text with more letters, so many at its beginning and at its end are looked at.
+_FIRST, _LAST = 40, 120
+
+
+def _near_letters(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches of a pattern near letters, as if nothing else had been searched."""
+    done = 0
+    for start, end in _windows(text):
+        stop = min(len(text), end + _BEHIND)
+        for match in pattern.finditer(text, max(done, start), stop):
+            # "$" also matches where the search stops.
+            if match.end() < stop or stop == len(text):
+                yield match
+        done = end
+
+
+@lru_cache(maxsize=8)
+def _windows(text: str) -> list[tuple[int, int]]:
+    """Return the stretches of a text around its letters."""
+    places = [match.start() for match in re.finditer(_LETTER, text)]
+    if len(places) > _FIRST + _LAST:
+        places = places[:_FIRST] + places[-_LAST:]
+    windows: list[tuple[int, int]] = []
+    for place in places:
+        start, end = max(0, place - _BEFORE), min(len(text), place + 2)
+        if windows and start <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], end)
+        else:
+            windows.append((start, end))
+    return windows
+
+
+def _only_letter(pattern: str) -> Callable[[str], Iterator[Place]]:
+    """Return a rule like :func:`_rule` for texts in which no other letter stands on its own."""
+    rule = _rule(pattern)
+
+    def find(text: str) -> Iterator[Place]:
+        for letter, end in rule(text):
+            if {match["letter"] for match in _ALONE.finditer(text)} == {letter}:
+                yield letter, end
 
     return find
 
@@ -69,7 +120,10 @@ def _within(match: re.Match[str]) -> str:
 
 #: Negations in languages other than English: whole words, and parts of words.
 _NOT_WORDS = "nicht|pas|non?|não|не|değil|không|bukan|tidak"
-_NOT_PARTS = "不|ない|아니|ไม่|नहीं|ليس"
+_NOT_PARTS = (
+    "不|ない|아니|ไม่|नहीं|ليس|排除|除外|제외|استبعد|исключ"
+    "|elimin|élimin|descart|esclud|exclu|ausschl|ausgeschl|loại|singkirk"
+)
 #: What turns a statement round, in the same clause before it.
 _AGAINST = re.compile(
     r"(?i:\b(?:not|never|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect"
@@ -77,6 +131,8 @@ _AGAINST = re.compile(
     r"|\b[Ii]f\b(?!\s(?:I|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$"
     rf"|(?:{_NOT_PARTS})[^.!?,;。\n]{{0,10}}$"
 )
+#: A capital that is no word: "A man", "I see", "E la risposta".
+_ALONE = re.compile(_LETTER.replace("[A-Z]", r"[B-DF-HJ-NP-Z]|[AEIO](?!\s+[a-zà-ÿ])"))
 #: A line with nothing but a letter, and a line of a list with a check mark.
 _LINE = re.compile(rf"{_OPEN}{_LETTER}{_CLOSE}[.。,;]?\s{{0,4}}{_CLOSE}")
 _CHECKED = re.compile(rf"{_OPEN}{_LETTER}[^\n]{{0,200}}[✓✔✅☑]")
@@ -97,22 +153,74 @@ def _checked(text: str) -> Iterator[Place]:
             yield match["letter"], line.start() + match.end("letter")
 
 
+_VERDICTS = re.compile(
+    r"[-*\s]{0,6}\(?(?P<letter>[A-Z])\)?[.):*\s][^\n]{0,200}?\b(?:(?P<yes>yes|correct|true|right|ja|sí|oui|sim)"
+    r"|no|not\s\w{1,12}|incorrect|false|wrong|nein|non|não)\W{0,6}",
+    re.I,
+)
+
+
+def _verdicts(text: str) -> Iterator[Place]:
+    """``A: incorrect``, ``B: correct``: one verdict on each option, and one of them in favor."""
+    lines = [line for line in re.finditer(r"[^\n]+", text) if line[0].strip()]
+    matches = [(_VERDICTS.fullmatch(line[0]), line.start()) for line in lines]
+    found = [(match, at) for match, at in matches if match is not None]
+    favored = [(match["letter"], at + match.end("letter")) for match, at in found if match["yes"]]
+    if len(found) == len(lines) > 1 and len(favored) == 1:
+        yield from favored
+
+
 _KEYS = r"\w{0,20}(?:answer|option|choice|letter|prediction|response|selected|selection)\w{0,20}"
 _NOUNS = (
     r"(?i:\b(?:answer|ans|response|prediction|selection|conclusion|verdict|output|result|choice|pick)\b"
     rf"|\b(?:{ANSWER_WORDS}|lösung|yanıt|jawabannya|câu trả lời|вариант|richtig ist)\b)|{ANSWER_PARTS}"
-    r"|正确选项|选项|正解|解答|回答|الجواب|ตอบ|故选|应选|选择?|所以选"
+    r"|正确选项|选项|正解|解答|回答|إجاب|جواب|जवाब|ตอบ|เฉลย|\b(?i:cevab|yanıt)\w{0,8}|故选|应选|选择?|所以选|所以是|因此是|那么是"
 )
-_OPTION = (
-    r"(?i:option|choice|letter|answer|opción|opção|opzione|вариант|letra|lettera|lettre|buchstabe|pilihan|şık"
-    r"|ตัวเลือก|विकल्प|선택지)"
+_FOREIGN_OPTION = (
+    r"(?i:opción|opção|opzione|вариант\w{0,4}|alternativa|antwort|réponse|respuesta|resposta|risposta|letra|lettera"
+    r"|lettre|buchstabe|буква|pilihan|huruf|şık|phương án|lựa chọn|(?:um|die)\soption|l['’]option"
+    r"|ตัวเลือก|ข้อ|विकल्प|अक्षर|선택지|選択肢|选项|الخيار|الحرف)"
 )
-_BEST = r"(?:correct|right|better|best|the\s+(?:correct|right|best)\b|the\s+answer\b|true\b)"
+_OPTION = rf"(?:(?:(?i:la|a|the)\s?)?(?:(?i:option|choice|letter|answer)|{_FOREIGN_OPTION}))"
+_BEST = (
+    r"(?:correct|right|better|best|(?:the|my)\s+(?:\w{1,12}\s)?(?:correct|right|best|answer|choice|pick)\b"
+    r"|the\s+one\s+that\b|true\b)"
+)
 _FITS = r"(?:fits|matches|describes|answers|suits|is\s+supported|works|corresponds)"
+#: Not in English: who chooses, before and behind the letter, and who thinks.
+_CHOOSES = (
+    r"(?i:\b(?:elijo|elegiría|escojo|escogería|selecciono|choisis|choisirais|sélectionne|wähle|nehme|escolho|"
+    r"escolheria|seleciono|marco|scelgo|sceglierei|seleziono|выбираю|выберу|выбрал бы|memilih|pilih|chọn)\b"
+    r"|أختار|เลือก|选择?|我选|應選|应选)"
+)
+_CHOSEN = (
+    r"(?:\s(?:wählen|nehmen|चुन)|['’]?(?:y[ıiuü]|[ıiuü])?\s(?:seçer|seçiyor|tercih)|を(?:選|えら)"
+    r"|だと(?:思|考え)|[을를]\s?(?:선택|고르)|라고\s?생각|번(?:입니다|이다|$))"
+)
+_THINKS = (
+    r"(?i:\b(?:(?:ich\s)?(?:denke|glaube|meine|würde\ssagen),?\s(?:dass\s)?es\sist"
+    r"|(?:creo|pienso|diría)\sque\ses|(?:je\s)?(?:pense|crois|dirais)\sque\sc['’]est|(?:acho|penso|creio|diria)\sque\sé"
+    r"|(?:penso|credo|direi)\s(?:che\s)?(?:sia|è)|(?:думаю|считаю),?\s(?:что\s)?это|bence|sanırım"
+    r"|(?:tôi\s)?nghĩ\s(?:đó\s)?là|menurut\ssaya)\b|أعتقد\sأن(?:ها|ه)?|लगता\sहै(?:\sकि)?|คิดว่า(?:เป็น)?|我认为是|我觉得是)"
+)
+#: "Is", and words of certainty or conclusion, where a letter closes a text.
+_COPULA = (
+    r"(?i:\b(?:es|sería|est|serait|ist|wäre|é|seria|è|sarebbe|adalah|ialah|là|clearly|certainly|definitely|surely"
+    r"|(?:a|any|no)\sdoubt|duda|doute|dubbio|dúvida|сомнения|zweifel|klar|eindeutig|sicher|bestimmt|definitivamente"
+    r"|claramente|certamente|certainement|évidemment|sicuramente|chiaramente|конечно|очевидно|значит|точно|kesinlikle"
+    r"|elbette|yani|pasti|tentu|jelas|yaitu|yakni|chắc\schắn|rõ\sràng|tức\slà|decir|donc|also|somit|ou\sseja|cioè"
+    r"|quindi|есть)\b|هي|هو|شك|أي|คือ|เป็น|是|即|は|[은는]|므로|से|यानी|बेशक)"
+)
+#: "Not A but B", with the negation before or behind the letter that is not meant.
+_NOT_A_BUT = (
+    r"(?:(?:(?i:\b(?:no|non|nicht|pas|não|не|không\sphải|bukan)\b)|不是|ليس(?:ت)?|ไม่ใช่)[^.!?。\n]{0,12}?[A-Z](?![A-Za-z])"
+    r"[^.!?。\nA-Z]{0,6}(?:(?i:\b(?:sino|mais|sondern|mas(?:\ssim)?|ma|bensì|а|mà\slà|melainkan)\b)|而是|بل|แต่(?:เป็น)?)"
+    r"|[A-Z](?:\s?(?:değil|ではな[くい]|じゃな[くい]|नहीं|[가이]\s?아니[라고])[,、\s]{0,3}(?:बल्कि)?))"
+)
 
 _RIGHT = (
-    r"(?:\b(?:bonne|juste|correcte|correct[ao]|richtig|korrekt|certa|correta|giusta|corretta|doğru|đúng|benar)"
-    r"|правильн|верн|正确|正確|正しい|正解|정답|맞|صحيح|सही|ถูก)"
+    r"(?:(?i:\b(?:bonne|juste|correcte|correct[ao]|richtig|korrekt|certa|correta|giusta|corretta|doğru|đúng|benar)|правильн|верн)"
+    r"|正确|正確|最佳|最好|正しい|正解|정답|맞|صحيح|सही|ถูก)"
 )
 
 #: The rules in their order, by name.
@@ -123,32 +231,53 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
         rf"\b(?:(?i:but|not\s[^.!?\n]{{1,20}},)\s(?:it\sis|it['’]s)|(?i:not)\s[^.!?\n]{{1,20}}\sbut)\s"
         rf"(?:{_OPTION}\s)?{_OPEN}{_LETTER}{_ENDS}"
     ),
+    "foreign correction": _rule(rf"{_NOT_A_BUT}[^.!?。\nA-Z]{{0,16}}{_LETTER}{_ENDS}", against=False),
     "last line": _last_line,
     "check mark": _checked,
+    "verdicts": _verdicts,
     "marker": _rule(
         rf"(?:{_NOUNS})[^\n.。,;!?A-Z(]{{0,40}}{_OPEN}(?:{_OPTION}\s{{1,3}})?{_OPEN}{_LETTER}{_ENDS}"
     ),
     "verdict": _rule(
         rf"(?:^|[\n.,;:!]\s{{0,4}}|(?i:\b(?:but|thus|so|hence|therefore|that\s(?:is\swhy|makes)|makes|making|{_OPTION}))\s)"
         rf"\(?{_LETTER}\)?\s{{1,3}}(?:(?:clearly|definitely|therefore)\s)?"
-        rf"(?:is\s{{1,3}}(?:clearly\s|definitely\s)?{_BEST}|{_BEST}|(?:best\s)?{_FITS}|seems\s{_BEST})(?![^.\n]{{0,20}}\?)"
+        rf"(?:(?:is|would\sbe|must\sbe)\s{{1,3}}(?:clearly\s|definitely\s)?{_BEST}|{_BEST}|(?:best\s)?{_FITS}"
+        rf"|(?:seems|looks|appears)\s(?:to\sbe\s)?{_BEST}|that\s{_FITS})(?![^.\n]{{0,20}}\?)"
     ),
     "question": _rule(
         rf"\?\s(?i:no)[.,;]\s(?:{_OPTION}\s)?{_OPEN}{_LETTER}{_CLOSE}\s(?:is|does)\s{{0,2}}[.!]"
     ),
     "foreign verdict": _rule(
-        rf"(?:^|[\n.,;:!。]\s{{0,4}})\(?{_LETTER}\)?"
-        rf"(?:\s{{1,3}}(?:est|es|ist|é|è|là|adalah|[—–-]|(?=doğru|benar|đúng))|\s{{0,2}}(?=[^\x00-\u024f]))"
+        rf"(?:^|[\n.,;:!。]\s{{0,4}}|{_OPTION}\s?|\b(?i:(?:daher|also|somit|folglich)\sist)\s)\(?{_LETTER}\)?"
+        rf"(?:\s{{1,3}}(?:est|es|ist|é|è|là|adalah|şıkkı|seçeneği|[—–-]|(?=doğru|benar|đúng|die\srichtige|die\skorrekte))"
+        rf"|\s{{0,2}}(?=[^\x00-\u024f]))"
         rf"(?![^\n.。!?]{{0,40}}(?:\b(?:{_NOT_WORDS})\b|{_NOT_PARTS}))[^\n.。!?A-Z]{{0,24}}?{_RIGHT}"
     ),
+    "foreign right": _rule(
+        rf"(?:{_RIGHT}|適切|合适|恰当|tepat)[^\n.。,;!?A-Z(]{{0,40}}(?:{_OPTION}[^\n.。,;!?A-Z(]{{0,8}})?"
+        rf"{_OPEN}{_LETTER}{_ENDS}"
+    ),
+    "chosen": _rule(
+        rf"(?:{_CHOOSES}|{_THINKS})\s{{0,3}}(?:(?:la|a|die|с)\s)?(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_ENDS}"
+    ),
+    "chosen behind": _rule(rf"{_LETTER}{_CHOSEN}"),
+    "option alone": _rule(
+        rf"^{_OPEN}(?:(?i:es|é|è|c['’]est|это|es\sist|đó\slà|itu)\s)?{_OPTION}['’\s]{{0,2}}{_OPEN}{_LETTER}{_CLOSE}[.。।]?\s{{0,8}}$"
+    ),
+    "option behind": _rule(rf"^{_OPEN}{_LETTER}{_CLOSE}\s(?:seçeneği|şıkkı)(?:dır|dir)?[.]?\s{{0,8}}$"),
     "others rejected": _rule(
         rf"^{_OPEN}{_LETTER}{_CLOSE}[.;,]\s{{1,3}}(?:{_OPTION}\s)?\(?[A-Z]\)?\s(?:is|was)\s(?:\w{{1,20}}ly\s)?"
         rf"(?:wrong|incorrect|not|false)\b"
     ),
     "last sentence": _rule(rf"[a-z]{{2}}[)\"']{{0,2}}[.!]\s{{1,4}}{_OPEN}{_LETTER}{_CLOSE}[.!]?\s{{0,8}}$"),
+    # "Clearly B", "es B", "yani B" at the very end: behind a copula, or a word of certainty or conclusion.
+    "copula": _only_letter(
+        rf"(?:{_COPULA}|{_FOREIGN_OPTION})[,،、]?\s{{0,3}}(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_CLOSE}"
+        r"(?:\s?(?:seçeneği|şıkkı|选项|번|です|だ|입니다|है|['’][dt][ıiuü]r))?[.。।!]?\s{0,8}$"
+    ),
     "closing": _rule(
-        rf"(?i:\b(?:only|say|think|choose|pick|select|go with|guess|likely|finally|leaves|leaving"
-        rf"|it['’]s|it\sis|so|thus|hence|therefore))"
+        rf"(?i:\b(?:only|say|think|choose|pick|select|selecting|go with|guess|likely|finally|leaves|leaving"
+        rf"|has to be|it['’]s|it\sis|so|thus|hence|therefore))"
         rf",?\s{{1,3}}(?:{_OPTION}\s{{1,3}})?{_OPEN}{_LETTER}{_CLOSE}\s{{0,4}}[.!]?\s{{0,8}}$"
     ),
 }

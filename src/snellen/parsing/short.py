@@ -10,7 +10,6 @@ from snellen.parsing.text import (
     SENTENCE_END,
     ParseFailure,
     Reading,
-    capped,
     failure,
     is_refusal,
     marked_text,
@@ -50,10 +49,10 @@ def read_short(text: str, *, truncated: bool = False, verbatim: bool = False) ->
     """
     if verbatim:
         text = strip_thinking(text).strip()
-        if truncated or not text or _DECLINES.search(normalize(text)):
+        if truncated or not text or _DECLINES.search(normalize(text[:200])):
             return Reading(failure(text, truncated, "empty answer" if not text else "no complete answer"))
         return Reading(text, "whole")
-    text = capped(plain(text))
+    text = plain(text)
     stretches = marked_text(text) or _headed(text)
     if not stretches and is_refusal(text):
         return Reading(failure(text, truncated, "refusal"))

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from snellen.types import Outcome
 
@@ -61,8 +61,7 @@ class Reading(Generic[T]):
             object.__setattr__(self, "rule", None)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word of normalized text and its position."""
 
     word: str
@@ -112,18 +111,21 @@ _THINKING = re.compile(r"<(?P<end>/?)(?:think|seed:think|thinking|thought|reason
 ANSWER_WORDS = "respuesta|réponse|antwort|resposta|risposta|cevap|jawaban|đáp án|ответ"
 ANSWER_PARTS = "答案|答え|정답|답|คำตอบ|उत्तर|الإجابة"
 
-#: Tokens of chat templates and of LaTeX without meaning for the answer.
-_MARKS = re.compile(r"<\|[a-z_]{1,40}\|>|</?s>|^\s*\ufeff|^\s*ASSISTANT:", re.I)
+#: Tokens of chat templates and of markup without meaning for the answer.
+_MARKS = re.compile(
+    r"(?i:<\|[a-z_]{1,40}\|>|</?s>|^\s*\ufeff|^\s*ASSISTANT:)|</?(?:b|i|u|em|strong|p|br|span|div|center)\s?/?>"
+)
 _STYLED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 
 
 def plain(text: str) -> str:
-    r"""Return an answer without reasoning, remains of chat templates, and LaTeX font commands.
+    r"""Return an answer without reasoning, remains of chat templates, markup and LaTeX font commands; of a
+    long one, the beginning and the end (see :func:`capped`).
 
     >>> plain(r"<|begin_of_box|>\boxed{\text{B}}<|end_of_box|>")
     '\\boxed{B}'
     """
-    text = _MARKS.sub(" ", strip_thinking(text).replace("\ufeff", ""))
+    text = _MARKS.sub(" ", capped(strip_thinking(text)).replace("\ufeff", ""))
     text = _STYLED.sub(r"\1", _STYLED.sub(r"\1", text))
     text = re.sub(r"\\boxed\s+([A-Za-z0-9]+)\b", r"\\boxed{\1}", text)
     return re.sub(r"\\[()\[\]]", " ", text).strip()
@@ -146,8 +148,13 @@ def normalize(text: str) -> str:
     return re.sub(r"n't\b", " not", re.sub(r"\bcan't\b|\bcannot\b", "can not", text))
 
 
+_ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
+
+
 def tokenize(normal: str) -> list[Token]:
     """Return maximal runs of letters, digits and their combining marks."""
+    if normal.isascii():
+        return [Token(match[0], *match.span()) for match in _ASCII_WORD.finditer(normal)]
     tokens_found: list[Token] = []
     start = None
     for i, char in enumerate(f"{normal} "):
@@ -182,7 +189,7 @@ _REFUSAL = re.compile(
 
 
 #: Quoted text, such as the words on a sign.
-_QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|\u201c[^\u201d\n]{0,300}\u201d")
+_QUOTED = re.compile(r"\"[^\"\n]{0,300}\"|\u201c[^\u201c\u201d\n]{0,300}\u201d")
 
 
 #: What a picture does not show: a statement about it, where a question asks whether it shows something.
@@ -196,7 +203,7 @@ def is_refusal(text: str, *, seeing: bool = True) -> bool:
         text: The answer.
         seeing: Whether "I can't see a dog" declines; it is an answer to "Is there a dog?".
     """
-    normal = _QUOTED.sub(" ", normalize(text))
+    normal = _QUOTED.sub(" ", normalize(capped(text)))
     return bool(_REFUSAL.search(normal if seeing else _NOT_SEEN.sub(" ", normal)))
 
 
@@ -216,7 +223,7 @@ _CLAUSE_END = re.compile(r"[.,;:!?<>()\[\]{}\n\u2014\u2013|。、،؛]|\s-\s")
 
 def ends_clause(gap: str) -> bool:
     """Return whether the text between two words ends a clause."""
-    return bool(_CLAUSE_END.search(gap))
+    return gap != " " and bool(_CLAUSE_END.search(gap))
 
 
 _MARKER = re.compile(

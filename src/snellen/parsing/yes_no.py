@@ -10,7 +10,6 @@ from snellen.parsing.text import (
     ParseFailure,
     Reading,
     Token,
-    capped,
     ends_clause,
     failure,
     is_refusal,
@@ -129,7 +128,7 @@ def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = N
 
 def read_yes_no(text: str, *, truncated: bool = False, question: str | None = None) -> Reading[bool]:
     """Return what :func:`parse_yes_no` does, and which of the :data:`RULES` decided."""
-    text = capped(plain(text))
+    text = plain(text)
     normal = _OFFERED.sub(" ", re.sub("[、。،।]", ". ", normalize(text)).replace("ๆ", ""))
     words = tokenize(normal)
     cut = truncated and len(words) > 1
@@ -176,11 +175,12 @@ def _opening(answer: _Text) -> Iterator[bool | None]:
     """``No. It is a cat.``, ``Looking at the image, yes``: at the start of a sentence or a line, also after
     fillers or an introduction.
     """
-    for i in range(len(answer.words)):
-        if _opens(answer, i) and (said := _said(answer, i)) is not None:
+    for i, token in enumerate(answer.words):
+        if token.word in _FIRST_WORDS and _opens(answer, i) and (said := _said(answer, i)) is not None:
             yield said
 
 
+_FIRST_WORDS = {phrase[0] for phrases in (_YES, _NO, _AGREES, _DISAGREES) for phrase in phrases}
 _COPULA = re.compile(
     r"\b(?:is|be|say|答案是)\s{0,3}[\"'*(]{0,3}(yes|no|true|false|是|否|有|没有)\b(?=\W{0,4}(?:[.!?\n]|$))"
     r"|\b(?:statement|claim|assertion|sentence|this|that|it)\s+(?:is|seems|appears)\s+"
@@ -241,7 +241,7 @@ def _statement(answer: _Text) -> Iterator[bool | None]:
         return
     asked, exists = (set(), False) if answer.question is None else _asked(answer.question)
     for sentence in re.split(r"[.!?\n]", answer.normal):
-        if not (sentence := sentence.strip()) or _UNSURE.search(sentence):
+        if len(sentence := sentence.strip()) < 2 or _UNSURE.search(sentence):
             continue
         if _NEGATES_THERE.search(sentence):
             yield None if _UNSURE_THERE.search(sentence) else False
