@@ -14,7 +14,7 @@ from snellen.parsing import ParseFailure, parse_choice
 from snellen.parsing.letters import RULES, stated
 
 RECORDED = recorded("multiple-choice")
-#: Written for this test, at least 20 for each language.
+#: Written for this test, at least 20 for each language; the last 240 by somebody who had not seen the rules.
 BY_LANGUAGE = recorded("languages")
 ANIMALS = ["cat", "dog", "bird", "fish"]
 
@@ -43,7 +43,7 @@ def test_recorded_answers() -> None:
 
 
 def test_answers_by_language() -> None:
-    """In every language, at least 95% of the readable ones are read; none is misread."""
+    """At least 97% of the readable ones are read in English and 90% in every other language; none is misread."""
     readable: Counter[str] = Counter()
     right: Counter[str] = Counter()
     misread = []
@@ -57,7 +57,8 @@ def test_answers_by_language() -> None:
     print(*(f"{name}: {right[name]:3} of {n}" for name, n in readable.items()), sep="\n")
     assert not misread
     assert len(readable) == 16
-    assert {name: right[name] / n for name, n in readable.items() if right[name] / n < 0.95} == {}
+    least = {name: 0.97 if name == "en" else 0.9 for name in readable}
+    assert {name: right[name] / n for name, n in readable.items() if right[name] / n < least[name]} == {}
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,7 @@ def test_every_rule_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> Non
     """Without it, a recorded answer, or one of those above, gets no letter or another one."""
     texts = [answer["text"] for answer in RECORDED + BY_LANGUAGE] + [
         "A is correct? No. B is.", "B est la bonne réponse.", "A. dog\nB. cat ✓",
+        "So C it is!", "The third option is the right one.",
     ]  # fmt: skip
     before = [stated(text, "ABCDEFG") for text in texts]
     monkeypatch.delitem(RULES, rule)

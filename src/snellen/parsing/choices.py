@@ -308,7 +308,10 @@ class _Reader:
         said = self._named(within, truncated)
         if isinstance(said, str):
             place = self.options.index(said)
-            others = {LETTERS.index(letter) for letter in (*_loose(within), *_AN_OPTION.findall(within))}
+            # The letter in "Vitamin C" is the option's own.
+            own = re.compile(rf"(?<!\w){re.escape(said)}(?!\w)", re.I)
+            around = own.sub(lambda match: re.sub(r"\w", "x", match[0]), within)
+            others = {LETTERS.index(letter) for letter in (*_loose(around), *_AN_OPTION.findall(around))}
             if (others & set(range(len(self.options)))) - {place} and len(tokens(said)) < len(tokens(within)):
                 return ParseFailure("the text of one option, and the letter of another")
             if _cut_from_a_number(said, within):

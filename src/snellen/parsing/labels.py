@@ -143,14 +143,19 @@ class _Vocabulary:
         """Return all non-overlapping mentions, preferring the longest."""
         mentions = []
         for i, token in enumerate(words):
-            if token.word not in self.beginnings or _is_article(normal, words, i):
+            if token.word not in self.beginnings:
                 continue
+            article = _is_article(normal, words, i)
             for form in self.by_first.get(token.word, ()):
                 run = words[i : i + len(form)]
+                if article and len(form) == 1:
+                    continue
                 if tuple(t.word for t in run) == form and self.together(normal, run):
                     owners = self.told_apart(normal, run, self.forms[form])
                     mentions.append(Mention(i, i + len(form) - 1, owners))
             joined = ""
+            if article:
+                continue
             for parts, part in enumerate(words[i : i + 3], start=1):
                 joined += part.word
                 if joined not in self.beginnings:

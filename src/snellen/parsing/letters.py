@@ -23,10 +23,13 @@ _LETTER = (
 )
 _OPEN = r"[\s(\[{<\"'*_`「『【（“‘:：=—–>→-]{0,8}"
 _CLOSE = r"[)\]}>\"'*_`」』】）”’]{0,6}"
+_ANY_CASE = _LETTER.replace("[A-Z]", "[A-Za-z]")
+#: Where a letter may stand; a small one, only as a value or within a tag.
+_CANDIDATE = re.compile(rf"{_LETTER}|(?<=[\"'>])\s?[a-z](?=\s?[\"'<])")
 #: What ends a letter's clause, or follows it in languages with postpositions; no second letter.
 _ENDS = (
     rf"{_CLOSE}(?!\s{{0,4}}[,/&+]\s{{0,4}}\(?[A-Z]\b)"
-    r"\s{0,4}(?:[.,;!。，、।\n]|$|\((?![A-Z]\))|です|だ|입니다|이다|となり|だと思|라고|번|है|şıkkı|seçeneği|['’][dt][ıiuü]r)"
+    r"\s{0,4}(?:[.,;!。，、।\n]|$|\((?![A-Z]\))|です|だ|입니다|이다|となり|だと思|라고|번|项|項|है|şıkkı|seçeneği|['’][dt][ıiuü]r)"
 )
 
 
@@ -39,13 +42,30 @@ def stated(text: str, letters: str) -> tuple[Place, str] | None:
     >>> stated("Between B and D, D fits better.", "ABCD"), stated("A or B", "ABCD")
     ((('D', 18), 'verdict'), None)
     """
+    text = _LOWER.sub(lambda match: match[0].upper(), text)
     for name, rule in RULES.items():
         places = list(rule(text))
         if len({letter for letter, _ in places}) > 1 or any(letter not in letters for letter, _ in places):
             return None
         if places:
-            return places[-1], name
+            _, end = places[-1]
+            recanted = _RECANTS.search(text, end)
+            return None if recanted and _ALONE.search(text, recanted.end()) else (places[-1], name)
     return None
+
+
+#: "(a)" and "b)": a small letter with a parenthesis is an option's.
+_LOWER = re.compile(
+    r"(?<![\w(])\(?[a-j]\)(?=[\s.,;:!*]|$)|(?<=[:：]\s)[a-j](?=[.\s*]{0,4}$)"
+    r"|(?i:(?<=\bletra\s)|(?<=\bopción\s)|(?<=\bopção\s)|(?<=\blettre\s)|(?<=\bbuchstabe\s))[a-j](?![\w'’])"
+)
+#: What takes back the answer before it, if another letter follows.
+_RECANTS = re.compile(
+    r"(?i:\b(?:wait|on second thought|correction|scratch that|let me re-?\w+|looking again|my mistake|actually|"
+    r"pero espera|mejor dicho|en realidad|attendez|en fait|moment mal|korrektur|korrigiere|na verdade|espera|aspetta"
+    r"|in realtà|стоп|точнее|на самом деле|aslında|düzeltme|tunggu|sebenarnya|khoan|thực ra)\b)"
+    r"|更正|等等|不对，|訂正|いや、|待って|정정|다시 보니|잠깐|रुकिए|दरअसल|เดี๋ยว|แก้ไข|انتظر|في الواقع|تصحيح"
+)
 
 
 def _rule(pattern: str, *, against: bool = True) -> Callable[[str], Iterator[Place]]:
@@ -58,7 +78,7 @@ def _rule(pattern: str, *, against: bool = True) -> Callable[[str], Iterator[Pla
         for match in _near_letters(compiled, text):
             before = text[max(0, match.start() - 80) : match.start()]
             if not against or not (_AGAINST.search(before) or _AGAINST.search(_within(match))):
-                yield match["letter"], match.end("letter")
+                yield match["letter"].upper(), match.end("letter")
 
     return find
 
@@ -84,7 +104,7 @@ def _near_letters(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]
 @lru_cache(maxsize=8)
 def _windows(text: str) -> list[tuple[int, int]]:
     """Return the stretches of a text around its letters."""
-    places = [match.start() for match in re.finditer(_LETTER, text)]
+    places = [match.start() for match in _CANDIDATE.finditer(text)]
     if len(places) > _FIRST + _LAST:
         places = places[:_FIRST] + places[-_LAST:]
     windows: list[tuple[int, int]] = []
@@ -154,10 +174,23 @@ def _checked(text: str) -> Iterator[Place]:
 
 
 _VERDICTS = re.compile(
-    r"[-*\s]{0,6}\(?(?P<letter>[A-Z])\)?[.):*\s][^\n]{0,200}?\b(?:(?P<yes>yes|correct|true|right|ja|sí|oui|sim)"
-    r"|no|not\s\w{1,12}|incorrect|false|wrong|nein|non|não)\W{0,6}",
-    re.I,
+    r"(?i:[-*|\s]{0,6}\(?(?P<letter>[A-Z])\)?[.):*|\s][^\n]{0,200}?(?<!\w)(?:(?P<yes>yes|correct|true|right|ja|sí|oui|sim)"
+    r"|no|not\s\w{1,12}|incorrect|false|wrong|nein|non|não)\b(?:\W{0,6}|[,;.:]\s[^\n]{0,200}))"
+    r"|\s{0,4}(?:(?P<tick>[○✓✔✅◯])|[×✗✘❌✖])\s{0,3}(?P<ticked>[A-Z])\W{0,4}"
 )
+
+
+_ORDINAL = re.compile(
+    r"(?i)\bthe\s(?P<nth>first|second|third|fourth|fifth)\s(?:option|choice|answer|one)\sis\s(?:clearly\s)?"
+    r"(?:the\s)?(?:right|correct|best|answer)\b"
+)
+
+
+def _ordinal(text: str) -> Iterator[Place]:
+    """``The third option is the right one.``"""
+    for match in _ORDINAL.finditer(text[-2_000:]):
+        place = ("first", "second", "third", "fourth", "fifth").index(match["nth"].lower())
+        yield "ABCDE"[place], len(text)
 
 
 def _verdicts(text: str) -> Iterator[Place]:
@@ -165,8 +198,14 @@ def _verdicts(text: str) -> Iterator[Place]:
     lines = [line for line in re.finditer(r"[^\n]+", text) if line[0].strip()]
     matches = [(_VERDICTS.fullmatch(line[0]), line.start()) for line in lines]
     found = [(match, at) for match, at in matches if match is not None]
-    favored = [(match["letter"], at + match.end("letter")) for match, at in found if match["yes"]]
-    if len(found) == len(lines) > 1 and len(favored) == 1:
+    favored = [
+        (match[name].upper(), at + match.end(name))
+        for match, at in found
+        for name in ("letter", "ticked")
+        if match[name] and (match["yes"] or match["tick"])
+    ]
+    # A table may have a heading and a rule.
+    if len(found) > 1 and len(lines) - len(found) <= 2 and len(favored) == 1:
         yield from favored
 
 
@@ -177,7 +216,7 @@ _NOUNS = (
     r"|正确选项|选项|正解|解答|回答|إجاب|جواب|जवाब|ตอบ|เฉลย|\b(?i:cevab|yanıt)\w{0,8}|故选|应选|选择?|所以选|所以是|因此是|那么是"
 )
 _FOREIGN_OPTION = (
-    r"(?i:opción|opção|opzione|вариант\w{0,4}|alternativa|antwort|réponse|respuesta|resposta|risposta|letra|lettera"
+    r"(?i:opción|opção|opzione|вариант\w{0,4}|alternativa|antwort|réponse|respuesta|resposta|risposta|letra|gabarito|aussage|proposition|opsi|보기|trả lời|lettera"
     r"|lettre|buchstabe|буква|pilihan|huruf|şık|phương án|lựa chọn|(?:um|die)\soption|l['’]option"
     r"|ตัวเลือก|ข้อ|विकल्प|अक्षर|선택지|選択肢|选项|الخيار|الحرف)"
 )
@@ -189,13 +228,13 @@ _BEST = (
 _FITS = r"(?:fits|matches|describes|answers|suits|is\s+supported|works|corresponds)"
 #: Not in English: who chooses, before and behind the letter, and who thinks.
 _CHOOSES = (
-    r"(?i:\b(?:elijo|elegiría|escojo|escogería|selecciono|choisis|choisirais|sélectionne|wähle|nehme|escolho|"
-    r"escolheria|seleciono|marco|scelgo|sceglierei|seleziono|выбираю|выберу|выбрал бы|memilih|pilih|chọn)\b"
+    r"(?i:\b(?:elijo|elegiría|digo|escojo|escogería|selecciono|choisis|choisirais|sélectionne|wähle|nehme|escolho|"
+    r"escolheria|seleciono|marco|scelgo|sceglierei|direi|seleziono|выбираю|выберу|выбрал бы|memilih|pilih|chọn)\b"
     r"|أختار|เลือก|选择?|我选|應選|应选)"
 )
 _CHOSEN = (
-    r"(?:\s(?:wählen|nehmen|चुन)|['’]?(?:y[ıiuü]|[ıiuü])?\s(?:seçer|seçiyor|tercih)|を(?:選|えら)"
-    r"|だと(?:思|考え)|[을를]\s?(?:선택|고르)|라고\s?생각|번(?:입니다|이다|$))"
+    r"(?:\s(?:wählen|nehmen|entscheiden|चुन)|['’]?(?:y[ıiuü]|[ıiuü])?\s(?:seçer|seçiyor|tercih)|を(?:選|えら)"
+    r"|だと(?:思|考え)|[을를]\s?(?:선택|고르)|라고\s?생각(?!했)|번(?:입니다|이다|$))"
 )
 _THINKS = (
     r"(?i:\b(?:(?:ich\s)?(?:denke|glaube|meine|würde\ssagen),?\s(?:dass\s)?es\sist"
@@ -211,10 +250,15 @@ _COPULA = (
     r"|elbette|yani|pasti|tentu|jelas|yaitu|yakni|chắc\schắn|rõ\sràng|tức\slà|decir|donc|also|somit|ou\sseja|cioè"
     r"|quindi|есть)\b|هي|هو|شك|أي|คือ|เป็น|是|即|は|[은는]|므로|से|यानी|बेशक)"
 )
+#: What is left when the others are rejected.
+_REMAINS = (
+    r"(?i:\b(?:remains|remaining|left\swith|bleibt|verbleibt|quedo\scon|queda|reste|resta|fico\scom|rimane"
+    r"|tersisa|остаётся|остается|geriye|chỉ\scòn)\b)|남은|남는|残る|残り|只剩|剩下|เหลือ|يتبقى|يبقى|बचता|बचा"
+)
 #: "Not A but B", with the negation before or behind the letter that is not meant.
 _NOT_A_BUT = (
     r"(?:(?:(?i:\b(?:no|non|nicht|pas|não|не|không\sphải|bukan)\b)|不是|ليس(?:ت)?|ไม่ใช่)[^.!?。\n]{0,12}?[A-Z](?![A-Za-z])"
-    r"[^.!?。\nA-Z]{0,6}(?:(?i:\b(?:sino|mais|sondern|mas(?:\ssim)?|ma|bensì|а|mà\slà|melainkan)\b)|而是|بل|แต่(?:เป็น)?)"
+    r"[^.!?。\nA-Z]{0,6}(?:,\s(?:es|é|è|c['’]est|ist|это)\s|(?i:\b(?:sino|mais|sondern|mas(?:\ssim)?|ma|bensì|а|mà\slà|melainkan)\b)|而是|بل|แต่(?:เป็น)?)"
     r"|[A-Z](?:\s?(?:değil|ではな[くい]|じゃな[くい]|नहीं|[가이]\s?아니[라고])[,、\s]{0,3}(?:बल्कि)?))"
 )
 
@@ -225,13 +269,19 @@ _RIGHT = (
 
 #: The rules in their order, by name.
 RULES: dict[str, Callable[[str], Iterator[Place]]] = {
-    "json": _rule(rf"[\"'](?i:{_KEYS})[\"']\s{{0,4}}:\s{{0,4}}[\"']?\(?{_LETTER}\)?[\"']?\s{{0,4}}[,}}\n]"),
-    "tag": _rule(rf"<(?i:(?:final_?)?(?:answer|option|choice))>{_OPEN}{_LETTER}{_CLOSE}\.?\s{{0,4}}</"),
+    "json": _rule(rf"[\"'](?i:{_KEYS})[\"']\s{{0,4}}:\s{{0,4}}[\"']?\(?{_ANY_CASE}\)?[\"']?\s{{0,4}}[,}}\n]"),
+    "json value": _rule(
+        rf"[\"']\w{{1,20}}[\"']\s{{0,4}}:\s{{0,4}}[\"']\(?{_ANY_CASE}\)?[\"']\s{{0,4}}[,}}\n]"
+    ),
+    "boxed": _rule(rf"\\boxed\s?\{{{_OPEN}{_LETTER}{_CLOSE}[\s.,:}}]"),
+    "tag": _rule(rf"<\w{{1,20}}>{_OPEN}{_ANY_CASE}{_CLOSE}\.?\s{{0,4}}</"),
     "correction": _rule(
-        rf"\b(?:(?i:but|not\s[^.!?\n]{{1,20}},)\s(?:it\sis|it['’]s)|(?i:not)\s[^.!?\n]{{1,20}}\sbut)\s"
+        rf"\b(?:(?i:but|so|not\s[^.!?\n]{{1,20}},)\s(?:it\sis|it['’]s)(?:\sactually)?|(?i:it['’]s|it\sis|is)\sactually|(?i:not)\s[^.!?\n]{{1,20}}\sbut)\s"
         rf"(?:{_OPTION}\s)?{_OPEN}{_LETTER}{_ENDS}"
     ),
-    "foreign correction": _rule(rf"{_NOT_A_BUT}[^.!?。\nA-Z]{{0,16}}{_LETTER}{_ENDS}", against=False),
+    "foreign correction": _rule(
+        rf"{_NOT_A_BUT}[^.!?。\nA-Z]{{0,16}}{_LETTER}(?:[がをは]|{_ENDS})", against=False
+    ),
     "last line": _last_line,
     "check mark": _checked,
     "verdicts": _verdicts,
@@ -239,7 +289,7 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
         rf"(?:{_NOUNS})[^\n.。,;!?A-Z(]{{0,40}}{_OPEN}(?:{_OPTION}\s{{1,3}})?{_OPEN}{_LETTER}{_ENDS}"
     ),
     "verdict": _rule(
-        rf"(?:^|[\n.,;:!]\s{{0,4}}|(?i:\b(?:but|thus|so|hence|therefore|that\s(?:is\swhy|makes)|makes|making|{_OPTION}))\s)"
+        rf"(?:^|[\n.,;:!]\s{{0,4}}|(?i:\b(?:only|but|thus|so|hence|therefore|that\s(?:is\swhy|makes)|makes|making|{_OPTION}))\s)"
         rf"\(?{_LETTER}\)?\s{{1,3}}(?:(?:clearly|definitely|therefore)\s)?"
         rf"(?:(?:is|would\sbe|must\sbe)\s{{1,3}}(?:clearly\s|definitely\s)?{_BEST}|{_BEST}|(?:best\s)?{_FITS}"
         rf"|(?:seems|looks|appears)\s(?:to\sbe\s)?{_BEST}|that\s{_FITS})(?![^.\n]{{0,20}}\?)"
@@ -248,19 +298,23 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
         rf"\?\s(?i:no)[.,;]\s(?:{_OPTION}\s)?{_OPEN}{_LETTER}{_CLOSE}\s(?:is|does)\s{{0,2}}[.!]"
     ),
     "foreign verdict": _rule(
-        rf"(?:^|[\n.,;:!。]\s{{0,4}}|{_OPTION}\s?|\b(?i:(?:daher|also|somit|folglich)\sist)\s)\(?{_LETTER}\)?"
-        rf"(?:\s{{1,3}}(?:est|es|ist|é|è|là|adalah|şıkkı|seçeneği|[—–-]|(?=doğru|benar|đúng|die\srichtige|die\skorrekte))"
+        rf"(?:^|[\n.,;:!。]\s{{0,4}}|{_OPTION}\s?|\b(?i:(?:c['’]est|è|es|é)\s(?:la|a))\s|\b(?i:(?:daher|also|somit|folglich)\sist)\s)\(?{_LETTER}\)?"
+        rf"(?:\s{{1,3}}(?:est|es|ist|é|è|là|adalah|şıkkı|seçeneği|[—–-]|qui|que|che|(?=doğru|benar|đúng|die\srichtige|die\skorrekte))"
         rf"|\s{{0,2}}(?=[^\x00-\u024f]))"
         rf"(?![^\n.。!?]{{0,40}}(?:\b(?:{_NOT_WORDS})\b|{_NOT_PARTS}))[^\n.。!?A-Z]{{0,24}}?{_RIGHT}"
     ),
     "foreign right": _rule(
-        rf"(?:{_RIGHT}|適切|合适|恰当|tepat)[^\n.。,;!?A-Z(]{{0,40}}(?:{_OPTION}[^\n.。,;!?A-Z(]{{0,8}})?"
+        rf"(?:{_RIGHT}|適切|合适|恰当|tepat|zutreffend|convien[te]|cocok|phù hợp|подход|uygun|उपयुक्त)[^\n.。,;!?A-Z(]{{0,40}}(?:{_OPTION}[^\n.。,;!?A-Z(]{{0,8}})?"
         rf"{_OPEN}{_LETTER}{_ENDS}"
     ),
     "chosen": _rule(
         rf"(?:{_CHOOSES}|{_THINKS})\s{{0,3}}(?:(?:la|a|die|с)\s)?(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_ENDS}"
     ),
     "chosen behind": _rule(rf"{_LETTER}{_CHOSEN}"),
+    "remaining": _rule(
+        rf"(?:{_REMAINS})[^\n.。!?A-Z]{{0,24}}{_LETTER}(?!\s?(?:or|and|und|oder|et|ou|y|o|e|и|или)\b)"
+    ),
+    "it is": _rule(rf"\b(?i:so|then|thus),?\s{_LETTER}\sit\sis\b"),
     "option alone": _rule(
         rf"^{_OPEN}(?:(?i:es|é|è|c['’]est|это|es\sist|đó\slà|itu)\s)?{_OPTION}['’\s]{{0,2}}{_OPEN}{_LETTER}{_CLOSE}[.。।]?\s{{0,8}}$"
     ),
@@ -275,6 +329,7 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
         rf"(?:{_COPULA}|{_FOREIGN_OPTION})[,،、]?\s{{0,3}}(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_CLOSE}"
         r"(?:\s?(?:seçeneği|şıkkı|选项|번|です|だ|입니다|है|['’][dt][ıiuü]r))?[.。।!]?\s{0,8}$"
     ),
+    "ordinal": _ordinal,
     "closing": _rule(
         rf"(?i:\b(?:only|say|think|choose|pick|select|selecting|go with|guess|likely|finally|leaves|leaving"
         rf"|has to be|it['’]s|it\sis|so|thus|hence|therefore))"
