@@ -17,6 +17,7 @@ from snellen.metrics.answers import (
     relaxed_accuracy,
     vqa_accuracy,
 )
+from snellen.metrics.registry import METRICS
 from snellen.metrics.values import amounts, same
 from snellen.parsing import ParseFailure, parse_short
 
@@ -56,6 +57,22 @@ def test_recorded_answers(name: str, rule: Rule) -> None:
     print(f"{name}: {accepted} of {right}")
     assert not wrongly
     assert accepted / right >= 0.95
+
+
+def test_answers_in_sentences() -> None:
+    """Of 120 answers written by somebody who had not seen the rules, no wrong one is accepted."""
+    right, accepted, wrongly = 0, 0, []
+    for answer in recorded("sentences"):
+        rule = METRICS.by_option("vqa", answer["metric"]).rule
+        said = read(answer["text"], numeric=answer["metric"] == "number")
+        mark = said is not None and rule is not None and rule(said, [answer["truth"]]) >= 0.5
+        right += answer["right"]
+        accepted += mark and answer["right"]
+        if mark and not answer["right"]:
+            wrongly.append((answer["text"], answer["truth"], said))
+    print(f"{accepted} of {right}")
+    assert not wrongly
+    assert accepted / right >= 0.9
 
 
 @pytest.mark.parametrize(

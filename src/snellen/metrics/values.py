@@ -81,9 +81,12 @@ def amounts(text: str) -> tuple[frozenset[float], str]:
     ((frozenset({-5.0}), ''), [0.05, 5.0], (frozenset(), ''))
     """
     nothing: tuple[frozenset[float], str] = (frozenset(), "")
+    # 5² is no 52, but m² is a unit; so is \\text{m}^2 in LaTeX.
+    text = re.sub(r"(?<=[a-zA-Z])(?:[²³]|\^\{?[23]\}?)", "", text[-200:]).replace("\\ ", " ").replace("$", "")
+    text = re.sub(r"\\d?frac\{([^{}]{1,20})\}\{([^{}]{1,20})\}", r"\1/\2", text)
     if any(unicodedata.category(c) == "No" for c in text):
         return nothing
-    text = unicodedata.normalize("NFKC", text[-200:]).replace("−", "-").rpartition("=")[2]
+    text = unicodedata.normalize("NFKC", " ".join(text.split())).replace("−", "-").rpartition("=")[2]
     text = re.sub(r"^\[(.*)\]$|^\((.*)\)$", r"\1\2", text.strip().strip("$").removesuffix(".").strip())
     match = _AMOUNT.fullmatch(text.casefold())
     if match is None:

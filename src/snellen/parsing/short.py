@@ -24,7 +24,9 @@ __all__ = ["parse_short", "read_short"]
 LONGEST_SHORT = 2_000
 
 
-def parse_short(text: str, *, truncated: bool = False, verbatim: bool = False) -> str | ParseFailure:
+def parse_short(
+    text: str, *, truncated: bool = False, verbatim: bool = False, numeric: bool = False
+) -> str | ParseFailure:
     """Return the answer as text: the marked part ("The answer is 7"), or else all of it, without the
     sentence around it ("It is red.") and without an explanation in a separate paragraph. Which words it
     keeps does not depend on the truth.
@@ -34,18 +36,21 @@ def parse_short(text: str, *, truncated: bool = False, verbatim: bool = False) -
         truncated: Whether it was cut off.
         verbatim: Whether the task is to transcribe: then markers ("Option: Renewal") and apologies ("Sorry,
             we're closed") may be what the picture says, and the whole answer is kept.
+        numeric: Whether the task is to give a number: then the only one in a sentence is the answer.
 
     >>> parse_short("So 3 + 4 = 7. The answer is: **7**."), parse_short(" a red car ")
     ('7', 'a red car')
     >>> parse_short("I think it is red."), parse_short("Red, as the picture shows.")
     ('red', 'Red')
     """
-    return read_short(text, truncated=truncated, verbatim=verbatim).value
+    return read_short(text, truncated=truncated, verbatim=verbatim, numeric=numeric).value
 
 
-def read_short(text: str, *, truncated: bool = False, verbatim: bool = False) -> Reading[str]:
-    """Return what :func:`parse_short` does, and whether it is the whole answer, a marked part of it, or the
-    part that a sentence frames.
+def read_short(
+    text: str, *, truncated: bool = False, verbatim: bool = False, numeric: bool = False
+) -> Reading[str]:
+    """Return what :func:`parse_short` does, and the rule: the whole answer, or its marked, framed or
+    emphasized part, the value in JSON, the only number.
     """
     if verbatim:
         text = strip_thinking(text).strip()
@@ -69,11 +74,53 @@ def read_short(text: str, *, truncated: bool = False, verbatim: bool = False) ->
     if len(text) > LONGEST_SHORT:
         reason = f"an answer of {len(text):,} characters, where a short one was requested"
         return Reading(ParseFailure(reason))
-    whole = _bare(_unexplained(text))
+    whole = _bare(_unexplained(_POLITE.sub("", text)))
+    if (value := _emphasized(whole) or _json(whole)) is not None:
+        return Reading(_bare(value), "emphasized" if value in whole else "json")
     framed = _bare(_framed(whole))
+    if numeric and (only := _only_number(framed)) is not None:
+        return Reading(only, "only number")
     if not framed:
         return Reading(failure("", truncated, "empty answer"))
     return Reading(framed, "whole" if framed == _bare(text) else "framed")
+
+
+#: Politeness before an answer.
+_POLITE = re.compile(r"^\W{0,4}(?:sure|certainly|of course|great question)(?:\s?[!,.:]\s+)(?=\S)", re.I)
+_BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
+_ONE_KEY = re.compile(
+    r"(?:```(?:json)?\s)?\{\s{0,8}\"\w{1,40}\"\s{0,4}:\s{0,4}\"?([^\"{}\[\],:]{1,200})\"?\s{0,8}\}(?:\s```)?"
+)
+
+
+def _emphasized(text: str) -> str | None:
+    """Return the only bold part of a single line."""
+    bold = _BOLD.findall(text)
+    return bold[0] if len(bold) == 1 and "\n" not in text and not bold[0].endswith(":") else None
+
+
+def _json(text: str) -> str | None:
+    """Return the value of a JSON object with a single key."""
+    match = _ONE_KEY.fullmatch(text.strip())
+    return None if match is None else match[1].strip()
+
+
+_NUMERAL = re.compile(r"(?<![\w.,])[-−$€£]?\d(?:[\d,.]*\d)?%?(?![\w])")
+_NUMBER_WORD = re.compile(
+    r"\b(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|"
+    r"seventeen|eighteen|nineteen|twenty)\b",
+    re.I,
+)
+
+
+def _only_number(text: str) -> str | None:
+    """Return the only number of a sentence: "There are three birds on the wire."."""
+    if len(text) > 200 or re.search(r"\b(?:not|n['’]t|or|between|than)\b|[=/\\^]", text):
+        return None
+    found = _NUMERAL.findall(text) + _NUMBER_WORD.findall(text)
+    if not found and re.match(r"(?:there\s(?:is|are)\s)?no\s\w+", text, re.I):
+        return "0"
+    return found[0] if len(found) == 1 and found[0] != text.strip() else None
 
 
 #: The speaker declines; a sign or a receipt does not say "I".
@@ -116,19 +163,29 @@ _PICTURE = (
 )
 _BEFORE = (
     r"(?:(?:so|thus|therefore|hence|well|ok|okay|yes),?\s)?"
-    rf"(?:(?:according\sto|based\son|from|in|looking\sat|as\sshown\sin|as\sseen\sin)\s{_PICTURE},?\s)?"
+    rf"(?:(?:according\sto|based\son|from|in|looking\sat|as\sshown\sin|as\sseen\sin)\s(?:{_PICTURE}|the\s\w+),?\s)?"
     r"(?:i\s(?:think|believe|guess|would\ssay)\s|i['’]d\ssay\s|it\s(?:seems|appears)\s)?(?:that\s)?"
 )
 _FRAMES = [
     re.compile(pattern, re.I | re.S)
     for pattern in (
         rf"{_BEFORE}(?:it\sis|it['’]s|this\sis|that\sis|they\sare|these\sare|it\sreads|it\ssays)\s(?P<x>.+)",
-        rf"{_BEFORE}the\s(?:\w{{1,20}}\s){{0,2}}(?:value|total|number|amount|result|text|word|color|colour|name|title"
-        r"|date|year|percentage|count|sum|difference|average|ratio|price|time|answer|object|label|country|"
-        rf"category)(?:\s(?:of|in|on|for)\s[^.,;:]{{1,60}}?)?\s(?:is|are|was|reads|says)\s(?P<x>.+)",
+        rf"{_BEFORE}(?:the\s)?(?:\w{{1,20}}\s){{0,2}}(?:value|total|number|amount|result|text|word|color|colour|name|title"
+        r"|date|year|percentage|count|sum|difference|average|ratio|price|time|answer|object|label|country|brand|page"
+        rf"|category)(?:\s(?:of|in|on|for)\s[^.,;:]{{1,60}}?)?(?:\s\w{{1,12}})?(?:\s(?:is|are|was|reads|says)\s|:\s)"
+        r"(?P<x>.+)",
+        # Any subject and its predicate: "The car is blue", "It was built in 1932".
+        rf"{_BEFORE}(?:the|this|that|its?|he|she|his|her|my)\s?[^.,;:\n]{{0,60}}?\s(?:(?:is|are|was|were)\s(?:written|signed"
+        r"|built|dated|made|located|held|published|founded|established|called|named|titled)\s(?:in|on|by|at|as|from)?"
+        r"|belongs?\sto|measures|weighs|costs|equals|shows|reads|says|starts\sat|ends\sat|peaked\s(?:in|at)"
+        r"|makes\sup|appears?\sto\sbe|seems?\sto\sbe|looks\slike|is|are|was|were)\s(?P<x>.+)",
+        r"(?:it|this|that|they)\s(?:isn['’]t|is\snot|aren['’]t|are\snot)\s[^,.]{1,40},\s(?:but\s)?(?:it['’]s|it\sis|they\sare)?\s?"
+        r"(?P<x>[^,.]{1,60})",
+        r"(?P<x>yes|no),\s[^\n]{1,160}",
         rf"{_BEFORE}(?:i\s(?:can\s)?see|we\s(?:can\s)?see|there\s(?:is|are)|{_PICTURE}\s(?:shows|contains))\s"
         rf"(?P<x>.{{1,200}}?)(?:\s(?:in|on)\s{_PICTURE})",
         rf"(?P<x>.{{1,200}}?),\s(?:as|according\sto|based\son)\s{_PICTURE}(?:\sshows)?",
+        r"(?P<x>[^,]{1,60}),\s(?:reading|looking|judging|going|measured|counting|since|because)\s[^\n]{1,160}",
         r"(?:approximately|about|around|roughly|nearly|almost)\s(?P<x>[\d$€£.,\-]+\D{0,20})",
         r"(?P<x>yes|no),\s(?:it|they|there|he|she|this|that|these|those)\s(?:is|are|was|were|does|do|did|has|have|can)"
         r"(?:\snot|n['’]t)?",

@@ -29,13 +29,13 @@ def _phrases(text: str) -> frozenset[tuple[str, ...]]:
 #: Words that answer wherever an answer may stand: yes and no, by language.
 _LANGUAGES = {
     "English": (
-        "yes, yeah, yep, yup, definitely yes",
+        "yes, yeah, yep, yup, definitely yes, you bet",
         "no, nope, nah, definitely not, absolutely not, certainly not, of course not",
     ),
-    "Arabic": ("نعم, أجل", "لا, كلا"),
+    "Arabic": ("نعم, أجل, نعم بالتأكيد", "لا, كلا"),
     "Chinese": ("是, 是的, 有, 有的, 对, 对的, 存在", "否, 不, 不是, 不是的, 没有, 没, 沒有, 不对, 不存在"),
     "French": ("oui", "non"),
-    "German": ("ja", "nein"),
+    "German": ("ja, jawohl", "nein"),
     "Hindi": ("हाँ, हां, जी हाँ", "नहीं, जी नहीं"),
     "Indonesian": ("ya", "tidak, bukan"),
     "Italian": ("sì, si", "no"),
@@ -45,7 +45,7 @@ _LANGUAGES = {
     "Portuguese": ("sim", "não, nao"),
     "Russian": ("да", "нет"),
     "Spanish": ("sí, si", "no"),
-    "Thai": ("ใช่, ใช่ครับ, ใช่ค่ะ", "ไม่, ไม่ใช่, ไม่มี"),
+    "Thai": ("ใช่, ใช่ครับ, ใช่ค่ะ, มีครับ, มีค่ะ", "ไม่, ไม่ใช่, ไม่มี"),
     "Turkish": ("evet", "hayır, yok"),
     "Vietnamese": ("có, vâng, đúng", "không, không có"),
 }
@@ -55,7 +55,8 @@ _NO = _phrases(", ".join(no for _, no in _LANGUAGES.values()))
 _AGREES = _phrases(
     "true, correct, that is right, that's right, that is correct, that's correct, absolutely, definitely, "
     "indeed, affirmative, exactly, 正确, 没错, verdadero, vrai, richtig, verdadeiro, vero, верно, صحيح, "
-    "doğru, सही, ถูกต้อง, benar"
+    "doğru, सही, ถูกต้อง, benar, betul, así es, por supuesto que sí, efectivamente, effectivement, tout à fait, "
+    "genau, richtig, esatto, certo, isso mesmo, com certeza, верно, конечно, đúng vậy, kesinlikle, elbette"
 )
 _DISAGREES = _phrases(
     "false, incorrect, wrong, that is wrong, that's wrong, that is not correct, that is not right, "
@@ -67,9 +68,12 @@ _DISAGREES = _phrases(
 _ALONE = {
     True: _phrases(
         "sure, certainly, of course, y, 1, right, okay, ok, i think so, i believe so, it is, it does, it has,"
-        "they are, they do, there is, there are"
+        "they are, they do, there is, there are, yes it is, he is, she is, he does, she does"
     ),
-    False: _phrases("n, 0, none, neither, never"),
+    False: _phrases(
+        "n, 0, none, neither, never, it is not, it does not, they are not, they do not, there is not, there are not, "
+        "he is not, she is not, he does not, she does not, none that i can see"
+    ),
 }
 #: Words after a bare "no" without punctuation that make it an answer ("No there is not").
 _AFTER_NO = frozenset("there it its this that the i we in a an because since as".split())
@@ -79,7 +83,7 @@ _IF = frozenset("would could might may means requires needs if".split())
 _FILLERS = frozenset(
     "unfortunately actually well hmm sorry sure indeed i d would say think believe so my guess is thus ok "
     "okay probably most likely answer go with therefore hence then oh ah hm just simply clearly no doubt "
-    "without a b c option certainly it s was".split()
+    "without a b c option certainly it s was but".split()
 )
 #: Both in one breath, if the second one ends its clause: "Yes and no.", but not "Yes, no dogs are there".
 _BOTH = re.compile(
@@ -182,7 +186,7 @@ def _opening(answer: _Text) -> Iterator[bool | None]:
 
 _FIRST_WORDS = {phrase[0] for phrases in (_YES, _NO, _AGREES, _DISAGREES) for phrase in phrases}
 _COPULA = re.compile(
-    r"\b(?:is|be|say|答案是)\s{0,3}[\"'*(]{0,3}(yes|no|true|false|是|否|有|没有)\b(?=\W{0,4}(?:[.!?\n]|$))"
+    r"\b(?:is|be|say|(?:is|that['’]s|it['’]s)\sa|答案是)\s{0,3}[\"'*(]{0,3}(yes|no|true|false|是|否|有|没有)\b(?=\W{0,4}(?:[.!?\n]|$))"
     r"|\b(?:statement|claim|assertion|sentence|this|that|it)\s+(?:is|seems|appears)\s+"
     r"(?:(not)\s+)?(?:(true|correct|right|accurate)|(?:false|incorrect|wrong|inaccurate))\b(?=\W{0,4}(?:[.!?\n]|$))"
 )
@@ -203,7 +207,8 @@ _STOP = frozenset(
     "a an the in on at of to it its this that these those there here is are was were be been being does do "
     "did has have had can could image picture photo photograph scene figure shown visible present seen see "
     "any some no not none i we one ones contain contains show shows depict depicts appear appears anywhere "
-    "within with and feature features include includes find found exist exists as you provided given".split()
+    "within with and feature features include includes find found exist exists as you provided given indeed definitely clearly certainly "
+    "really plenty several unfortunately sadly actually hmm".split()
 )
 #: What follows "no" and "not" where somebody does not know.
 _UNSURE = re.compile(
@@ -212,7 +217,7 @@ _UNSURE = re.compile(
     r"only|just|necessarily|wrong|incorrect|false)\b"
 )
 _NEGATES = re.compile(
-    r"^\W*(?:no\s+\w|there\s+(?:is|are|was|were)\s+(?:no|not)\b"
+    r"^\W*(?:(?:unfortunately|sadly|sorry|actually|well|hmm|so)\W+)?(?:no(?:ne)?\s+\w|there\s+(?:is|are|was|were)\s+(?:no|not)\b"
     r"|(?:i|we|you)\s+(?:can|do|could)\s+not\s+(?:see|find|spot)\b|(?:i|we|you)\s+(?:can\s+)?see\s+no\b"
     r"|(?:the|this)\s+\w+\s+(?:shows|contains|depicts|has)\s+no\b"
     r"|(?:the|this|that|it|they|these|those|he|she|both|a|an)\b[^,;:]{0,80}"
@@ -222,6 +227,9 @@ _AFFIRMS = re.compile(
     r"^\W*(?:there\s+(?:is|are|was|were)\s+(?:a|an|some|one|two|indeed|definitely)\b|(?:i|we|you)\s+(?:can\s+|do\s+)?see\b"
     r"|(?:the|this)\s+(?:image|picture|photo|scene)\s+(?:does|do|did)\s+\w)"
 )
+#: A statement that may repeat the question.
+_DECLARES = re.compile(r"^\W*(?:the|this|that|these|those|both|all|a|an|his|her|their)\s+\w")
+_PRONOUN = re.compile(r"^\W*(?:it|they|he|she)\b")
 #: Statements in scripts and languages of their own: it is there, or it is not.
 _NEGATES_THERE = re.compile("没有|沒有|不是|不存在|ません|ではない|없습니다|없어요|아닙니다|아니에요")
 _UNSURE_THERE = re.compile("无法|不能|不知|不确定|不清楚|わかりません|分かりません|できません|모르|수 없")
@@ -248,14 +256,70 @@ def _statement(answer: _Text) -> Iterator[bool | None]:
             continue
         clause = re.split(r"[,;:]|\bbut\b", sentence, maxsplit=1)[0]
         negates = _NEGATES.search(clause) is not None
-        if not negates and (_AFFIRMS.search(clause) is None or re.search(r"\b(?:no|not)\b", sentence)):
+        affirms = _AFFIRMS.search(clause) or (asked and _DECLARES.search(clause))
+        if not negates and (not affirms or re.search(r"\b(?:no|not)\b", sentence)):
             continue
-        if answer.question is not None:
-            said = set(_content(tokenize(clause)))
-            # Where there is no dog, there is no red dog; "There is a dog" says nothing about a red one.
-            if said != asked and not (negates and exists and said < asked):
-                continue
-        yield not negates
+        if answer.question is None or _is_about(clause, asked, exists, negates):
+            yield not negates
+
+
+def _is_about(clause: str, asked: set[str], exists: bool, negates: bool) -> bool:
+    """Return whether a statement answers what was asked."""
+    said = set(_content(tokenize(clause)))
+    if said == asked:
+        return True
+    if negates:  # where there is no dog, there is no red dog; what is not cut is not cut in half
+        return said < asked and (exists or bool(said and _PRONOUN.match(clause)))
+    # Where there is a red dog, there is a dog.
+    return exists and bool(asked) and asked < said and _AFFIRMS.search(clause) is not None
+
+
+#: Negations in other languages, words of not knowing, and what ends a question there.
+_NOT_THERE = re.compile(
+    r"\b(?:no|ningun[ao]?|ne|n['’]\w+|pas|kein(?:e[nmrs]?)?|nicht|não|nenhuma?|non|nessun[ao]?|не|нет|tidak|bukan|không|değil|yok"
+    r"|hiçbir)\b|m[ıiuü]yor|नहीं|ไม่|不|没|沒|ません|ない|않|없|아니|\b(?:لا|ليس|ليست|لم|لن)\b"
+)
+_UNKNOWN = re.compile(
+    r"\b(?:puedo|puede|sé|seguro|claro|kann|weiß|sicher|peux|peut|sais|sûr|posso|possível|sei|certeza|so|sicuro|могу|знаю"
+    r"|ясно|yapam|bilmiyor|emin|belli|tahu|bisa|dapat|yakin|jelas|thể|biết|rõ|chắc)|अनिश्चित|पता|कह|ทราบ|แน่|สามารถ|能|知|清|確|确|判"
+    r"|わか|分か|でき|모르|수\s?없|확실|أعرف|أستطيع|يمكن|متأكد|واضح"
+)
+_ASKS = re.compile(r"หรือไม่|ไหม|không\s*$|phải không|有没有|是不是|किया|\bmu\b|\bmı\b|\bmi\b")
+
+
+def _foreign_statement(answer: _Text) -> Iterator[bool | None]:
+    """``Der Mann trägt keine Brille.``: a sentence with most words of the question, and with a negation that
+    the question does not have.
+    """
+    if answer.cut or answer.question is None or is_refusal(answer.normal):
+        return
+    if _ENGLISH.search(normalize(answer.question)):
+        return
+    asked = _ASKS.sub(" ", normalize(answer.question).strip(" ?？¿؟"))
+    sentence = re.split(r"[.!?\n]", answer.normal.strip(), maxsplit=1)[0]
+    if _NOT_THERE.search(asked) or not _NOT_THERE.search(sentence) or _UNKNOWN.search(sentence):
+        return
+    wanted, said = _stems(asked), _stems(sentence)
+    if wanted and 2 * len(wanted & said) >= len(wanted):
+        yield False
+
+
+def _stems(text: str) -> set[str]:
+    """Return the beginnings of words, which inflection leaves alone, or pairs of letters in scripts without
+    spaces.
+    """
+    stems: set[str] = set()
+    for token in tokenize(text):
+        if re.search("[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff]", token.word):
+            stems |= {token.word[i : i + 2] for i in range(len(token.word) - 1)}
+        elif len(token.word) > 2:
+            stems.add(token.word[:4])
+    return stems - _QUESTION_STEMS
+
+
+_ENGLISH = re.compile(r"\b(?:the|there|is|are|does|you|any)\b")
+#: "Is there" and the like.
+_QUESTION_STEMS = frozenset("есть gibt apak hay क्या có".split())
 
 
 def _asked(question: str) -> tuple[set[str], bool]:
@@ -282,6 +346,7 @@ RULES: dict[str, Callable[[_Text], Iterator[bool | None]]] = {
     "opening": _opening,
     "copula": _copula,
     "statement": _statement,
+    "foreign statement": _foreign_statement,
 }
 
 
@@ -311,7 +376,7 @@ _INTRODUCES = frozenset("looking based according in from judging given on at con
 
 
 #: What starts the end of a sentence of reasoning: "Both are equal, so yes".
-_CONCLUDES = frozenset("so thus therefore hence".split())
+_CONCLUDES = frozenset("so thus therefore hence but".split())
 
 
 def _opens(answer: _Text, i: int) -> bool:

@@ -227,11 +227,12 @@ def read_yes_no(reply: Response, question: str | None = None) -> Reading[bool]:
     return yes_no.read_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, question=question)
 
 
-def read_short(reply: Response, *, verbatim: bool = False) -> Reading[str]:
+def read_short(reply: Response, *, verbatim: bool = False, numeric: bool = False) -> Reading[str]:
     """Parse the short answer in a reply (see :func:`snellen.parsing.parse_short`)."""
     if (refused := refusal(reply)) is not None:
         return Reading(refused)
-    return short.read_short(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, verbatim=verbatim)
+    cut = reply.outcome is Outcome.TRUNCATED
+    return short.read_short(reply.text, truncated=cut, verbatim=verbatim, numeric=numeric)
 
 
 def free_text(reply: Response) -> tuple[str, Outcome, str]:

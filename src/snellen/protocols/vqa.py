@@ -77,7 +77,7 @@ class VQA(Protocol):
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
         # A metric that looks for the truth in the answer is for transcriptions.
-        reading = read_short(reply, verbatim=self.metric == "contains")
+        reading = read_short(reply, verbatim=self.metric == "contains", numeric=self.metric == "number")
         answer, rule = reading.value, [reading.rule]
         if isinstance(answer, ParseFailure):
             return failed(sample, answer, 1, rule=rule)
