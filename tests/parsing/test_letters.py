@@ -43,7 +43,9 @@ def test_recorded_answers() -> None:
 
 
 def test_answers_by_language() -> None:
-    """At least 97% of the readable ones are read in English and 90% in every other language; none is misread."""
+    """At least 97% of the readable ones are read in English and 90% in every other language; none is
+    misread.
+    """
     readable: Counter[str] = Counter()
     right: Counter[str] = Counter()
     misread = []

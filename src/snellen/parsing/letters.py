@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from snellen.parsing.text import ANSWER_PARTS, ANSWER_WORDS
+from snellen.parsing.lexicon import any_of
 
 __all__ = ["RULES", "Place", "stated"]
 
@@ -60,12 +60,7 @@ _LOWER = re.compile(
     r"|(?i:(?<=\bletra\s)|(?<=\bopción\s)|(?<=\bopção\s)|(?<=\blettre\s)|(?<=\bbuchstabe\s))[a-j](?![\w'’])"
 )
 #: What takes back the answer before it, if another letter follows.
-_RECANTS = re.compile(
-    r"(?i:\b(?:wait|on second thought|correction|scratch that|let me re-?\w+|looking again|my mistake|actually|"
-    r"pero espera|mejor dicho|en realidad|attendez|en fait|moment mal|korrektur|korrigiere|na verdade|espera|aspetta"
-    r"|in realtà|стоп|точнее|на самом деле|aslında|düzeltme|tunggu|sebenarnya|khoan|thực ra)\b)"
-    r"|更正|等等|不对，|訂正|いや、|待って|정정|다시 보니|잠깐|रुकिए|दरअसल|เดี๋ยว|แก้ไข|انتظر|في الواقع|تصحيح"
-)
+_RECANTS = re.compile(any_of("recants"))
 
 
 def _rule(pattern: str, *, against: bool = True) -> Callable[[str], Iterator[Place]]:
@@ -138,18 +133,13 @@ def _within(match: re.Match[str]) -> str:
     )
 
 
-#: Negations in languages other than English: whole words, and parts of words.
-_NOT_WORDS = "nicht|pas|non?|não|не|değil|không|bukan|tidak"
-_NOT_PARTS = (
-    "不|ない|아니|ไม่|नहीं|ليس|排除|除外|제외|استبعد|исключ"
-    "|elimin|élimin|descart|esclud|exclu|ausschl|ausgeschl|loại|singkirk"
-)
+_NEGATES = any_of("negates")
 #: What turns a statement round, in the same clause before it.
 _AGAINST = re.compile(
-    r"(?i:\b(?:not|never|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect"
-    rf"|{_NOT_WORDS})\b|n['’]t\b)[^.!?,;\n]{{0,60}}$"
+    r"(?i:\b(?:not|never|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect)\b|n['’]t\b)"
+    r"[^.!?,;\n]{0,60}$"
     r"|\b[Ii]f\b(?!\s(?:I|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$"
-    rf"|(?:{_NOT_PARTS})[^.!?,;。\n]{{0,10}}$"
+    rf"|{_NEGATES}[^.!?,;。।\n]{{0,24}}$"
 )
 #: A capital that is no word: "A man", "I see", "E la risposta".
 _ALONE = re.compile(_LETTER.replace("[A-Z]", r"[B-DF-HJ-NP-Z]|[AEIO](?!\s+[a-zà-ÿ])"))
@@ -211,61 +201,28 @@ def _verdicts(text: str) -> Iterator[Place]:
 
 _KEYS = r"\w{0,20}(?:answer|option|choice|letter|prediction|response|selected|selection)\w{0,20}"
 _NOUNS = (
-    r"(?i:\b(?:answer|ans|response|prediction|selection|conclusion|verdict|output|result|choice|pick)\b"
-    rf"|\b(?:{ANSWER_WORDS}|lösung|yanıt|jawabannya|câu trả lời|вариант|richtig ist)\b)|{ANSWER_PARTS}"
-    r"|正确选项|选项|正解|解答|回答|إجاب|جواب|जवाब|ตอบ|เฉลย|\b(?i:cevab|yanıt)\w{0,8}|故选|应选|选择?|所以选|所以是|因此是|那么是"
+    r"(?:(?i:\b(?:answer|ans|response|prediction|selection|conclusion|verdict|output|result|choice|pick)\b)"
+    rf"|{any_of('answer')})"
 )
-_FOREIGN_OPTION = (
-    r"(?i:opción|opção|opzione|вариант\w{0,4}|alternativa|antwort|réponse|respuesta|resposta|risposta|letra|gabarito|aussage|proposition|opsi|보기|trả lời|lettera"
-    r"|lettre|buchstabe|буква|pilihan|huruf|şık|phương án|lựa chọn|(?:um|die)\soption|l['’]option"
-    r"|ตัวเลือก|ข้อ|विकल्प|अक्षर|선택지|選択肢|选项|الخيار|الحرف)"
-)
-_OPTION = rf"(?:(?:(?i:la|a|the)\s?)?(?:(?i:option|choice|letter|answer)|{_FOREIGN_OPTION}))"
+_FOREIGN_OPTION = any_of("option")
+_OPTION = rf"(?:(?i:la\s|a\s|the\s)?(?:(?i:option|choice|letter|answer)|{_FOREIGN_OPTION}))"
 _BEST = (
     r"(?:correct|right|better|best|(?:the|my)\s+(?:\w{1,12}\s)?(?:correct|right|best|answer|choice|pick)\b"
     r"|the\s+one\s+that\b|true\b)"
 )
 _FITS = r"(?:fits|matches|describes|answers|suits|is\s+supported|works|corresponds)"
-#: Not in English: who chooses, before and behind the letter, and who thinks.
-_CHOOSES = (
-    r"(?i:\b(?:elijo|elegiría|digo|escojo|escogería|selecciono|choisis|choisirais|sélectionne|wähle|nehme|escolho|"
-    r"escolheria|seleciono|marco|scelgo|sceglierei|direi|seleziono|выбираю|выберу|выбрал бы|memilih|pilih|chọn)\b"
-    r"|أختار|เลือก|选择?|我选|應選|应选)"
-)
+_CHOOSES = any_of("chooses")
+#: Who chooses or thinks, behind the letter.
 _CHOSEN = (
     r"(?:\s(?:wählen|nehmen|entscheiden|चुन)|['’]?(?:y[ıiuü]|[ıiuü])?\s(?:seçer|seçiyor|tercih)|を(?:選|えら)"
     r"|だと(?:思|考え)|[을를]\s?(?:선택|고르)|라고\s?생각(?!했)|번(?:입니다|이다|$))"
 )
-_THINKS = (
-    r"(?i:\b(?:(?:ich\s)?(?:denke|glaube|meine|würde\ssagen),?\s(?:dass\s)?es\sist"
-    r"|(?:creo|pienso|diría)\sque\ses|(?:je\s)?(?:pense|crois|dirais)\sque\sc['’]est|(?:acho|penso|creio|diria)\sque\sé"
-    r"|(?:penso|credo|direi)\s(?:che\s)?(?:sia|è)|(?:думаю|считаю),?\s(?:что\s)?это|bence|sanırım"
-    r"|(?:tôi\s)?nghĩ\s(?:đó\s)?là|menurut\ssaya)\b|أعتقد\sأن(?:ها|ه)?|लगता\sहै(?:\sकि)?|คิดว่า(?:เป็น)?|我认为是|我觉得是)"
-)
-#: "Is", and words of certainty or conclusion, where a letter closes a text.
-_COPULA = (
-    r"(?i:\b(?:es|sería|est|serait|ist|wäre|é|seria|è|sarebbe|adalah|ialah|là|clearly|certainly|definitely|surely"
-    r"|(?:a|any|no)\sdoubt|duda|doute|dubbio|dúvida|сомнения|zweifel|klar|eindeutig|sicher|bestimmt|definitivamente"
-    r"|claramente|certamente|certainement|évidemment|sicuramente|chiaramente|конечно|очевидно|значит|точно|kesinlikle"
-    r"|elbette|yani|pasti|tentu|jelas|yaitu|yakni|chắc\schắn|rõ\sràng|tức\slà|decir|donc|also|somit|ou\sseja|cioè"
-    r"|quindi|есть)\b|هي|هو|شك|أي|คือ|เป็น|是|即|は|[은는]|므로|से|यानी|बेशक)"
-)
-#: What is left when the others are rejected.
-_REMAINS = (
-    r"(?i:\b(?:remains|remaining|left\swith|bleibt|verbleibt|quedo\scon|queda|reste|resta|fico\scom|rimane"
-    r"|tersisa|остаётся|остается|geriye|chỉ\scòn)\b)|남은|남는|残る|残り|只剩|剩下|เหลือ|يتبقى|يبقى|बचता|बचा"
-)
 #: "Not A but B", with the negation before or behind the letter that is not meant.
 _NOT_A_BUT = (
-    r"(?:(?:(?i:\b(?:no|non|nicht|pas|não|не|không\sphải|bukan)\b)|不是|ليس(?:ت)?|ไม่ใช่)[^.!?。\n]{0,12}?[A-Z](?![A-Za-z])"
-    r"[^.!?。\nA-Z]{0,6}(?:,\s(?:es|é|è|c['’]est|ist|это)\s|(?i:\b(?:sino|mais|sondern|mas(?:\ssim)?|ma|bensì|а|mà\slà|melainkan)\b)|而是|بل|แต่(?:เป็น)?)"
+    rf"(?:{_NEGATES}[^.!?。\n]{{0,12}}?[A-Z](?![A-Za-z])[^.!?。\nA-Z]{{0,6}}(?:,\s)?{any_of('but')}"
     r"|[A-Z](?:\s?(?:değil|ではな[くい]|じゃな[くい]|नहीं|[가이]\s?아니[라고])[,、\s]{0,3}(?:बल्कि)?))"
 )
-
-_RIGHT = (
-    r"(?:(?i:\b(?:bonne|juste|correcte|correct[ao]|richtig|korrekt|certa|correta|giusta|corretta|doğru|đúng|benar)|правильн|верн)"
-    r"|正确|正確|最佳|最好|正しい|正解|정답|맞|صحيح|सही|ถูก)"
-)
+_RIGHT = any_of("right")
 
 #: The rules in their order, by name.
 RULES: dict[str, Callable[[str], Iterator[Place]]] = {
@@ -286,7 +243,7 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
     "check mark": _checked,
     "verdicts": _verdicts,
     "marker": _rule(
-        rf"(?:{_NOUNS})[^\n.。,;!?A-Z(]{{0,40}}{_OPEN}(?:{_OPTION}\s{{1,3}})?{_OPEN}{_LETTER}{_ENDS}"
+        rf"{_NOUNS}[^\n.。,;!?A-Z(]{{0,40}}{_OPEN}(?:{_OPTION}\s{{1,3}})?{_OPEN}{_LETTER}{_ENDS}"
     ),
     "verdict": _rule(
         rf"(?:^|[\n.,;:!]\s{{0,4}}|(?i:\b(?:only|but|thus|so|hence|therefore|that\s(?:is\swhy|makes)|makes|making|{_OPTION}))\s)"
@@ -301,18 +258,18 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
         rf"(?:^|[\n.,;:!。]\s{{0,4}}|{_OPTION}\s?|\b(?i:(?:c['’]est|è|es|é)\s(?:la|a))\s|\b(?i:(?:daher|also|somit|folglich)\sist)\s)\(?{_LETTER}\)?"
         rf"(?:\s{{1,3}}(?:est|es|ist|é|è|là|adalah|şıkkı|seçeneği|[—–-]|qui|que|che|(?=doğru|benar|đúng|die\srichtige|die\skorrekte))"
         rf"|\s{{0,2}}(?=[^\x00-\u024f]))"
-        rf"(?![^\n.。!?]{{0,40}}(?:\b(?:{_NOT_WORDS})\b|{_NOT_PARTS}))[^\n.。!?A-Z]{{0,24}}?{_RIGHT}"
+        rf"(?![^\n.。!?]{{0,40}}{_NEGATES})[^\n.。!?A-Z]{{0,24}}?{_RIGHT}"
     ),
     "foreign right": _rule(
-        rf"(?:{_RIGHT}|適切|合适|恰当|tepat|zutreffend|convien[te]|cocok|phù hợp|подход|uygun|उपयुक्त)[^\n.。,;!?A-Z(]{{0,40}}(?:{_OPTION}[^\n.。,;!?A-Z(]{{0,8}})?"
+        rf"{_RIGHT}[^\n.。,;!?A-Z(]{{0,40}}(?:{_OPTION}[^\n.。,;!?A-Z(]{{0,8}})?"
         rf"{_OPEN}{_LETTER}{_ENDS}"
     ),
     "chosen": _rule(
-        rf"(?:{_CHOOSES}|{_THINKS})\s{{0,3}}(?:(?:la|a|die|с)\s)?(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_ENDS}"
+        rf"{_CHOOSES}\s{{0,3}}(?:(?:la|a|die|с)\s)?(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_ENDS}"
     ),
     "chosen behind": _rule(rf"{_LETTER}{_CHOSEN}"),
     "remaining": _rule(
-        rf"(?:{_REMAINS})[^\n.。!?A-Z]{{0,24}}{_LETTER}(?!\s?(?:or|and|und|oder|et|ou|y|o|e|и|или)\b)"
+        rf"{any_of('remains')}[^\n.。!?A-Z]{{0,24}}{_LETTER}(?!\s?(?:or|and|und|oder|et|ou|y|o|e|и|или)\b)"
     ),
     "it is": _rule(rf"\b(?i:so|then|thus),?\s{_LETTER}\sit\sis\b"),
     "option alone": _rule(
@@ -326,7 +283,7 @@ RULES: dict[str, Callable[[str], Iterator[Place]]] = {
     "last sentence": _rule(rf"[a-z]{{2}}[)\"']{{0,2}}[.!]\s{{1,4}}{_OPEN}{_LETTER}{_CLOSE}[.!]?\s{{0,8}}$"),
     # "Clearly B", "es B", "yani B" at the very end: behind a copula, or a word of certainty or conclusion.
     "copula": _only_letter(
-        rf"(?:{_COPULA}|{_FOREIGN_OPTION})[,،、]?\s{{0,3}}(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_CLOSE}"
+        rf"(?:{any_of('closes')}|{_FOREIGN_OPTION})[,،、]?\s{{0,3}}(?:{_OPTION}\s{{0,3}})?{_OPEN}{_LETTER}{_CLOSE}"
         r"(?:\s?(?:seçeneği|şıkkı|选项|번|です|だ|입니다|है|['’][dt][ıiuü]r))?[.。।!]?\s{0,8}$"
     ),
     "ordinal": _ordinal,

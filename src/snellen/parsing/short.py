@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
+from snellen.parsing.lexicon import any_of
 from snellen.parsing.text import (
-    ANSWER_PARTS,
-    ANSWER_WORDS,
     SENTENCE_END,
     ParseFailure,
     Reading,
@@ -196,7 +195,7 @@ _FRAMES = [
         r"(?:答案|答案应该)是(?P<x>.+)",
         r"(?:정답은|답은)\s?(?P<x>.+?)(?:입니다|이다)?",
         r"ответ\s?[:—–-]\s?(?P<x>.+)",
-        rf"(?:{ANSWER_WORDS}|{ANSWER_PARTS})\s?[:：]\s?(?P<x>.+)",
+        rf"{any_of('answer')}\s?[:：]\s?(?P<x>.+)",
     )
 ]
 

@@ -11,8 +11,6 @@ from typing import Generic, NamedTuple, TypeVar
 from snellen.types import Outcome
 
 __all__ = [
-    "ANSWER_PARTS",
-    "ANSWER_WORDS",
     "SENTENCE_END",
     "ParseFailure",
     "Reading",
@@ -106,10 +104,6 @@ def split_thinking(text: str) -> tuple[str, str]:
 
 _THINKING = re.compile(r"<(?P<end>/?)(?:think|seed:think|thinking|thought|reasoning|scratchpad)>", re.I)
 
-
-#: "Answer" in other languages: whole words, and parts of words in scripts without spaces or with affixes.
-ANSWER_WORDS = "respuesta|réponse|antwort|resposta|risposta|cevap|jawaban|đáp án|ответ"
-ANSWER_PARTS = "答案|答え|정답|답|คำตอบ|उत्तर|الإجابة"
 
 #: Tokens of chat templates and of markup without meaning for the answer.
 _MARKS = re.compile(

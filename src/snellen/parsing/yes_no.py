@@ -55,8 +55,8 @@ _NO = _phrases(", ".join(no for _, no in _LANGUAGES.values()))
 _AGREES = _phrases(
     "true, correct, that is right, that's right, that is correct, that's correct, absolutely, definitely, "
     "indeed, affirmative, exactly, 正确, 没错, verdadero, vrai, richtig, verdadeiro, vero, верно, صحيح, "
-    "doğru, सही, ถูกต้อง, benar, betul, así es, por supuesto que sí, efectivamente, effectivement, tout à fait, "
-    "genau, richtig, esatto, certo, isso mesmo, com certeza, верно, конечно, đúng vậy, kesinlikle, elbette"
+    "doğru, सही, ถูกต้อง, benar, betul, así es, por supuesto que sí, efectivamente, effectivement, "
+    "tout à fait, genau, richtig, esatto, certo, isso mesmo, com certeza, верно, конечно, đúng vậy, kesinlikle, elbette"
 )
 _DISAGREES = _phrases(
     "false, incorrect, wrong, that is wrong, that's wrong, that is not correct, that is not right, "
@@ -71,8 +71,8 @@ _ALONE = {
         "they are, they do, there is, there are, yes it is, he is, she is, he does, she does"
     ),
     False: _phrases(
-        "n, 0, none, neither, never, it is not, it does not, they are not, they do not, there is not, there are not, "
-        "he is not, she is not, he does not, she does not, none that i can see"
+        "n, 0, none, neither, never, it is not, it does not, they are not, they do not, there is not, "
+        "there are not, he is not, she is not, he does not, she does not, none that i can see"
     ),
 }
 #: Words after a bare "no" without punctuation that make it an answer ("No there is not").
@@ -207,8 +207,8 @@ _STOP = frozenset(
     "a an the in on at of to it its this that these those there here is are was were be been being does do "
     "did has have had can could image picture photo photograph scene figure shown visible present seen see "
     "any some no not none i we one ones contain contains show shows depict depicts appear appears anywhere "
-    "within with and feature features include includes find found exist exists as you provided given indeed definitely clearly certainly "
-    "really plenty several unfortunately sadly actually hmm".split()
+    "within with and feature features include includes find found exist exists as you provided given "
+    "indeed definitely clearly certainly really plenty several unfortunately sadly actually hmm".split()
 )
 #: What follows "no" and "not" where somebody does not know.
 _UNSURE = re.compile(
