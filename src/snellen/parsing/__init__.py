@@ -8,12 +8,19 @@ answer ("The answer is …"); so is a truncated one whose last name may be incom
 from snellen.parsing.choices import parse_choice, parse_choices
 from snellen.parsing.labels import parse_label
 from snellen.parsing.short import parse_short
-from snellen.parsing.text import ParseFailure, Reading, is_refusal, split_thinking, strip_thinking, tokens
+from snellen.parsing.text import (
+    ParsedAnswer,
+    ParseFailure,
+    is_refusal,
+    split_thinking,
+    strip_thinking,
+    tokens,
+)
 from snellen.parsing.yes_no import parse_yes_no
 
 __all__ = [
     "ParseFailure",
-    "Reading",
+    "ParsedAnswer",
     "is_refusal",
     "parse_choice",
     "parse_choices",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from snellen.parsing.labels import parse_label
 from snellen.parsing.letters import stated
 from snellen.parsing.text import (
+    ParsedAnswer,
     ParseFailure,
-    Reading,
     failure,
     marked_text,
     normalize,
@@ -60,7 +60,7 @@ def parse_choices(
 
 def read_choices(
     text: str, options: Sequence[str], *, several: bool, truncated: bool = False
-) -> Reading[tuple[int, ...]]:
+) -> ParsedAnswer[tuple[int, ...]]:
     """Return what :func:`parse_choices` does, or a single index unless ``several`` may be right; and the rule
     that read it: one of :data:`snellen.parsing.letters.RULES`, "whole", "marked", "lines", "clause", "text".
     """
@@ -125,14 +125,14 @@ class _Reader:
         self.distinct = tuple(option for option in options if options.count(option) == 1)
         self.texts = {" ".join(option.casefold().split()).rstrip("."): option for option in self.distinct}
 
-    def read(self, text: str, truncated: bool) -> Reading[tuple[int, ...]]:
+    def read(self, text: str, truncated: bool) -> ParsedAnswer[tuple[int, ...]]:
         """Return the options that an answer chooses."""
         text = unicodedata.normalize("NFKC", plain(text)).strip()
         if not truncated and (exact := self._exact(text)) is not None:
-            return Reading(exact, "whole")
+            return ParsedAnswer(exact, "whole")
         if not truncated and (found := self._stated(text)) is not None:
             place, rule = found
-            return Reading((place,), rule)
+            return ParsedAnswer((place,), rule)
         stretches = [part.strip() for part in marked_text(text)]
         if truncated:  # a truncated answer may end in half a word
             values = [part if not text.endswith(part) else _FIRST.match(part) for part in stretches]
@@ -141,23 +141,23 @@ class _Reader:
             answers = {self._stretch(part) for part in stretches}
             clear = answers - {None}
             if len(clear) == 1 and (answer := next(iter(clear))) is not None:
-                return Reading(answer, "marked")
+                return ParsedAnswer(answer, "marked")
             if clear:
                 failures = (answer for answer in clear if isinstance(answer, ParseFailure))
-                return Reading(next(failures, ParseFailure("marks several options as its answer")))
-            return Reading(self._by_text("\n".join(stretches), text, truncated), "marked")
+                return ParsedAnswer(next(failures, ParseFailure("marks several options as its answer")))
+            return ParsedAnswer(self._by_text("\n".join(stretches), text, truncated), "marked")
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if truncated:
             lines = lines[:-1]
         if (found_in := self._lines(lines)) is not None:
-            return Reading(found_in, "lines")
+            return ParsedAnswer(found_in, "lines")
         said = self._said(" \n".join(lines))
         if said is not None:
-            return Reading(said, "clause")
+            return ParsedAnswer(said, "clause")
         if truncated:  # the first sentence is the answer; later text was still on the way to one
             first = re.match(r".{1,400}?[.!?\n](?=\s|$)", text, re.S)
-            return Reading(self._by_text(first[0] if first else "", text, truncated), "text")
-        return Reading(self._by_text(text, text, truncated), "text")
+            return ParsedAnswer(self._by_text(first[0] if first else "", text, truncated), "text")
+        return ParsedAnswer(self._by_text(text, text, truncated), "text")
 
     def _exact(self, text: str) -> tuple[int, ...] | None:
         """Return the option with exactly this text; a single letter means the option's letter."""

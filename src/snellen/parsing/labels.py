@@ -8,10 +8,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from snellen.parsing.plurals import other_numbers
 from snellen.parsing.scripts import Splitter, negates
 from snellen.parsing.text import (
+    ParsedAnswer,
     ParseFailure,
-    Reading,
     Token,
     capped,
     ends_clause,
@@ -35,65 +36,6 @@ class Mention(NamedTuple):
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────
-
-_IRREGULAR = {
-    "man": "men",
-    "woman": "women",
-    "person": "people",
-    "child": "children",
-    "mouse": "mice",
-    "goose": "geese",
-    "foot": "feet",
-    "tooth": "teeth",
-    "ox": "oxen",
-    "leaf": "leaves",
-    "loaf": "loaves",
-    "wolf": "wolves",
-    "calf": "calves",
-    "half": "halves",
-    "shelf": "shelves",
-    "elf": "elves",
-    "thief": "thieves",
-    "scarf": "scarves",
-    "knife": "knives",
-    "life": "lives",
-    "wife": "wives",
-    "cactus": "cacti",
-    "fungus": "fungi",
-}
-_REGULAR = {plural: single for single, plural in _IRREGULAR.items()}
-#: Words in -s that are not plurals of the word without it (a glass is not glasses).
-_NO_PLURAL = frozenset("glasses eyeglasses sunglasses news lens gas series species".split())
-
-
-def _numbers(word: str) -> Iterator[str]:
-    """Return the other grammatical number of a word: its plural, and its singular if it looks like a
-    plural.
-    """
-    if len(word) < 2 or not word.isalpha():
-        return
-    if f"{word}es" in _NO_PLURAL or f"{word}s" in _NO_PLURAL:
-        return
-    if word in _IRREGULAR:
-        yield _IRREGULAR[word]
-    if word in _REGULAR:
-        yield _REGULAR[word]
-    if word.endswith(("s", "x", "z", "ch", "sh")):
-        yield f"{word}es"
-    elif word.endswith("y") and word[-2] not in "aeiou":
-        yield f"{word[:-1]}ies"
-    else:
-        yield f"{word}s"
-        if word.endswith("o"):
-            yield f"{word}es"
-    if word in _NO_PLURAL or len(word) < 4 or word.endswith(("ss", "us", "is")):
-        return
-    if word.endswith("ies"):
-        yield f"{word[:-3]}y"
-    elif word.endswith(("ses", "xes", "zes", "ches", "shes")):
-        yield word[:-2]
-    if word.endswith("s"):
-        yield word[:-1]
 
 
 class _Vocabulary:
@@ -232,7 +174,7 @@ def _squeeze(text: str) -> str:
 
 def _variants(form: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if form:
-        for word in _numbers(form[-1]):
+        for word in other_numbers(form[-1]):
             yield (*form[:-1], word)
     if len(form) > 1:
         yield ("".join(form),)
@@ -362,7 +304,7 @@ def read_label(
     synonyms: Mapping[str, tuple[str, ...]] | None = None,
     *,
     truncated: bool = False,
-) -> Reading[str]:
+) -> ParsedAnswer[str]:
     """Return what :func:`parse_label` does, and whether the name was the whole answer, marked, or named in a
     text.
     """
@@ -371,7 +313,7 @@ def read_label(
     vocabulary = _vocabulary(labels, more)
     text = capped(strip_thinking(text))
     if text.strip() in labels and not truncated:
-        return Reading(text.strip(), "whole")
+        return ParsedAnswer(text.strip(), "whole")
     normal = normalize(text)
     words = vocabulary.splitter.split(tokenize(normal))
     cut = truncated and bool(words)
@@ -382,7 +324,7 @@ def read_label(
         if not exact and vocabulary.together(normal, words):
             exact = vocabulary.squeezed.get(_bare(words))
         if exact and len(exact) == 1:
-            return Reading(next(iter(exact)), "whole")
+            return ParsedAnswer(next(iter(exact)), "whole")
     mentions = vocabulary.mentions(normal, words)
     if cut and mentions and mentions[-1].last == len(words) - 1:
         last = mentions[-1]
@@ -395,10 +337,10 @@ def read_label(
         affirmed = [m for m in affirmed if m.first in inside and m.last in inside]
     named = {m.labels for m in affirmed}
     if len(named) == 1 and len(only := next(iter(named))) == 1:
-        return Reading(next(iter(only)), "marked" if stretches else "named")
+        return ParsedAnswer(next(iter(only)), "marked" if stretches else "named")
     several = sorted({label for group in named for label in group})
     reason = f"names several classes: {', '.join(several[:5])}" if named else "names no class"
-    return Reading(failure(text, truncated, reason))
+    return ParsedAnswer(failure(text, truncated, reason))
 
 
 def _bare(words: list[Token]) -> str:

@@ -7,8 +7,8 @@ import re
 from snellen.parsing.lexicon import any_of
 from snellen.parsing.text import (
     SENTENCE_END,
+    ParsedAnswer,
     ParseFailure,
-    Reading,
     failure,
     is_refusal,
     marked_text,
@@ -47,41 +47,43 @@ def parse_short(
 
 def read_short(
     text: str, *, truncated: bool = False, verbatim: bool = False, numeric: bool = False
-) -> Reading[str]:
+) -> ParsedAnswer[str]:
     """Return what :func:`parse_short` does, and the rule: the whole answer, or its marked, framed or
     emphasized part, the value in JSON, the only number.
     """
     if verbatim:
         text = strip_thinking(text).strip()
         if truncated or not text or _DECLINES.search(normalize(text[:200])):
-            return Reading(failure(text, truncated, "empty answer" if not text else "no complete answer"))
-        return Reading(text, "whole")
+            return ParsedAnswer(
+                failure(text, truncated, "empty answer" if not text else "no complete answer")
+            )
+        return ParsedAnswer(text, "whole")
     text = plain(text)
     stretches = marked_text(text) or _headed(text)
     if not stretches and is_refusal(text):
-        return Reading(failure(text, truncated, "refusal"))
+        return ParsedAnswer(failure(text, truncated, "refusal"))
     if truncated and stretches and text.endswith(stretches[-1]):
         stretches = stretches[:-1]  # a truncated answer may have continued
     distinct = dict.fromkeys(filter(None, map(_bare, stretches)))
     if len(distinct) > 1:
         several = ", ".join(list(distinct)[:3])[:80]
-        return Reading(failure(text, truncated, f"marks several answers: {several}"))
+        return ParsedAnswer(failure(text, truncated, f"marks several answers: {several}"))
     if distinct:
-        return Reading(next(iter(distinct)), "marked")
+        return ParsedAnswer(next(iter(distinct)), "marked")
     if truncated or not text:
-        return Reading(failure(text, truncated, "empty answer" if not text else "no marked answer"))
+        return ParsedAnswer(failure(text, truncated, "empty answer" if not text else "no marked answer"))
     if len(text) > LONGEST_SHORT:
         reason = f"an answer of {len(text):,} characters, where a short one was requested"
-        return Reading(ParseFailure(reason))
+        return ParsedAnswer(ParseFailure(reason))
     whole = _bare(_unexplained(_POLITE.sub("", text)))
     if (value := _emphasized(whole) or _json(whole)) is not None:
-        return Reading(_bare(value), "emphasized" if value in whole else "json")
+        return ParsedAnswer(_bare(value), "emphasized" if value in whole else "json")
     framed = _bare(_framed(whole))
     if numeric and (only := _only_number(framed)) is not None:
-        return Reading(only, "only number")
+        return ParsedAnswer(only, "only number")
     if not framed:
-        return Reading(failure("", truncated, "empty answer"))
-    return Reading(framed, "whole" if framed == _bare(text) else "framed")
+        return ParsedAnswer(failure("", truncated, "empty answer"))
+    return ParsedAnswer(framed, "whole" if framed == _bare(text) else "framed")
 
 
 #: Politeness before an answer.

@@ -13,7 +13,7 @@ from snellen.types import Outcome
 __all__ = [
     "SENTENCE_END",
     "ParseFailure",
-    "Reading",
+    "ParsedAnswer",
     "Token",
     "capped",
     "ends_clause",
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
+class ParsedAnswer(Generic[T]):
     """What was read from an answer, and the name of the rule that read it; a failure has none."""
 
     value: T | ParseFailure

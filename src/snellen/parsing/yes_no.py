@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from snellen.parsing.text import (
+    ParsedAnswer,
     ParseFailure,
-    Reading,
     Token,
     ends_clause,
     failure,
@@ -56,7 +56,7 @@ _AGREES = _phrases(
     "true, correct, that is right, that's right, that is correct, that's correct, absolutely, definitely, "
     "indeed, affirmative, exactly, 正确, 没错, verdadero, vrai, richtig, verdadeiro, vero, верно, صحيح, "
     "doğru, सही, ถูกต้อง, benar, betul, así es, por supuesto que sí, efectivamente, effectivement, "
-    "tout à fait, genau, richtig, esatto, certo, isso mesmo, com certeza, верно, конечно, đúng vậy, kesinlikle, elbette"
+    "tout à fait, genau, esatto, certo, isso mesmo, com certeza, конечно, đúng vậy, kesinlikle, elbette"
 )
 _DISAGREES = _phrases(
     "false, incorrect, wrong, that is wrong, that's wrong, that is not correct, that is not right, "
@@ -130,7 +130,7 @@ def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = N
     return read_yes_no(text, truncated=truncated, question=question).value
 
 
-def read_yes_no(text: str, *, truncated: bool = False, question: str | None = None) -> Reading[bool]:
+def read_yes_no(text: str, *, truncated: bool = False, question: str | None = None) -> ParsedAnswer[bool]:
     """Return what :func:`parse_yes_no` does, and which of the :data:`RULES` decided."""
     text = plain(text)
     normal = _OFFERED.sub(" ", re.sub("[、。،।]", ". ", normalize(text)).replace("ๆ", ""))
@@ -139,16 +139,16 @@ def read_yes_no(text: str, *, truncated: bool = False, question: str | None = No
     if cut and words[-1].end == len(normal):
         words = words[:-1]
     if _BOTH.search(normal):
-        return Reading(failure(text, truncated, "says both yes and no"))
+        return ParsedAnswer(failure(text, truncated, "says both yes and no"))
     answer = _Text(normal, words, cut, question)
     for name, rule in RULES.items():
         said = set(rule(answer))
         if len(said) == 1 and (one := next(iter(said))) is not None:
-            return Reading(one, name)
+            return ParsedAnswer(one, name)
         if said:
             reason = "says both yes and no" if {True, False} <= said else "says neither yes nor no"
-            return Reading(failure(text, truncated, reason))
-    return Reading(failure(text, truncated, "says neither yes nor no"))
+            return ParsedAnswer(failure(text, truncated, reason))
+    return ParsedAnswer(failure(text, truncated, "says neither yes nor no"))
 
 
 _JSON = re.compile(r"[\"'](\w{1,40})[\"']\s{0,4}:\s{0,4}[\"']?(yes|no|true|false)[\"']?\s{0,4}(?=[,}\n])")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError
-from snellen.parsing import ParseFailure, Reading, is_refusal, labels, short, strip_thinking, yes_no
+from snellen.parsing import ParsedAnswer, ParseFailure, is_refusal, labels, short, strip_thinking, yes_no
 from snellen.parsing.text import marked_text
 from snellen.registry import Registry
 from snellen.types import (
@@ -212,25 +212,25 @@ def unanswered(reply: Response) -> ParseFailure | None:
     return ParseFailure("cut off before an answer", Outcome.TRUNCATED)
 
 
-def read_label(reply: Response, sample: Sample) -> Reading[str]:
+def read_label(reply: Response, sample: Sample) -> ParsedAnswer[str]:
     """Parse the label that a reply names (see :func:`snellen.parsing.parse_label`)."""
     if (refused := refusal(reply)) is not None:
-        return Reading(refused)
+        return ParsedAnswer(refused)
     cut = reply.outcome is Outcome.TRUNCATED
     return labels.read_label(reply.text, sample.labels, sample.synonyms, truncated=cut)
 
 
-def read_yes_no(reply: Response, question: str | None = None) -> Reading[bool]:
+def read_yes_no(reply: Response, question: str | None = None) -> ParsedAnswer[bool]:
     """Parse yes or no from a reply to a question (see :func:`snellen.parsing.parse_yes_no`)."""
     if (refused := refusal(reply)) is not None:
-        return Reading(refused)
+        return ParsedAnswer(refused)
     return yes_no.read_yes_no(reply.text, truncated=reply.outcome is Outcome.TRUNCATED, question=question)
 
 
-def read_short(reply: Response, *, verbatim: bool = False, numeric: bool = False) -> Reading[str]:
+def read_short(reply: Response, *, verbatim: bool = False, numeric: bool = False) -> ParsedAnswer[str]:
     """Parse the short answer in a reply (see :func:`snellen.parsing.parse_short`)."""
     if (refused := refusal(reply)) is not None:
-        return Reading(refused)
+        return ParsedAnswer(refused)
     cut = reply.outcome is Outcome.TRUNCATED
     return short.read_short(reply.text, truncated=cut, verbatim=verbatim, numeric=numeric)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from snellen.metrics.stats import log_sum
-from snellen.parsing import ParseFailure, Reading
+from snellen.parsing import ParsedAnswer, ParseFailure
 from snellen.prompts import BINARY, fill
 from snellen.protocols.base import (
     PROTOCOLS,
@@ -99,14 +99,16 @@ class Binary(Protocol):
             return ask(sample.images, question, max_tokens=self.max_tokens)
         return ask(sample.images, question, kind=Kind.SCORE, continuations=YES + NO)
 
-    def _read(self, reply: Response, name: str) -> Reading[bool]:
+    def _read(self, reply: Response, name: str) -> ParsedAnswer[bool]:
         if self.read == "text":
             return read_yes_no(reply, fill(self.prompt, name=name))
         values = [score.value for score in reply.scores]
         yes, no = (log_sum(values[:2]), log_sum(values[2:]))
         if yes == no:
-            return Reading(ParseFailure("neither yes nor no is more likely, or among the returned tokens"))
-        return Reading(yes > no, "likelihood")
+            return ParsedAnswer(
+                ParseFailure("neither yes nor no is more likely, or among the returned tokens")
+            )
+        return ParsedAnswer(yes > no, "likelihood")
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Count unparsed answers over all questions up to the stop."""

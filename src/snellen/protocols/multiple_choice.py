@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption, DataError
 from snellen.metrics.answers import open_match
-from snellen.parsing import ParseFailure, Reading
+from snellen.parsing import ParsedAnswer, ParseFailure
 from snellen.parsing.choices import LETTERS, read_choices
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
 from snellen.protocols.base import (
@@ -222,21 +222,21 @@ class MultipleChoice(Protocol):
             return ask(sample.images, text, kind=Kind.SCORE, continuations=letters)
         return ask(sample.images, text, max_tokens=self._tokens())
 
-    def _read(self, reply: Response, options: Sequence[str]) -> Reading[Choice]:
+    def _read(self, reply: Response, options: Sequence[str]) -> ParsedAnswer[Choice]:
         """Return the options that a reply chooses, by their position among those shown."""
         if self.score:
             texts = options if self.score == "texts" else LETTERS[: len(options)]
             values = [per_length(s, x, self.normalize) for s, x in zip(reply.scores, texts, strict=True)]
             best = max(values)
             if math.isnan(sum(v for v in values if v != -math.inf)) or best == -math.inf:
-                return Reading(ParseFailure("no option has a likelihood"))
+                return ParsedAnswer(ParseFailure("no option has a likelihood"))
             if values.count(best) > 1:
-                return Reading(ParseFailure("several options are equally likely"))
-            return Reading((values.index(best),), "likelihood")
+                return ParsedAnswer(ParseFailure("several options are equally likely"))
+            return ParsedAnswer((values.index(best),), "likelihood")
         if (refused := refusal(reply)) is not None:
-            return Reading(refused)
+            return ParsedAnswer(refused)
         if self.cot and (nothing := unanswered(reply)) is not None:
-            return Reading(nothing)
+            return ParsedAnswer(nothing)
         cut = reply.outcome is Outcome.TRUNCATED
         return read_choices(reply.text, options, several=self.all_that_apply, truncated=cut)
 

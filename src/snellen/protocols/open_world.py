@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption
-from snellen.parsing import ParseFailure, Reading, strip_thinking
+from snellen.parsing import ParsedAnswer, ParseFailure, strip_thinking
 from snellen.prompts import COT, OPEN_WORLD, fill
 from snellen.protocols.base import (
     PROTOCOLS,
@@ -71,7 +71,7 @@ class OpenWorld(Protocol):
         text = self.prompt + (" " + fill(COT, what="the name") if self.cot else "")
         (reply,) = yield [ask(sample.images, text, max_tokens=limit)]
         nothing = unanswered(reply) if self.cot else None
-        reading: Reading[str] = read_label(reply, sample) if nothing is None else Reading(nothing)
+        reading: ParsedAnswer[str] = read_label(reply, sample) if nothing is None else ParsedAnswer(nothing)
         answer, rule = reading.value, [reading.rule]
         if isinstance(answer, str):
             return Prediction(sample.id, answer, questions=1, details={"mapped_by": "words", "rule": rule})
