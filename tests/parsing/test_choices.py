@@ -327,3 +327,46 @@ def test_what_was_cut_off_had_not_been_answered():
     assert isinstance(found, ParseFailure)
     assert found.outcome is Outcome.TRUNCATED
     assert parse_choice("It is red. The reason is that the", COLORS, truncated=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A and C are correct", (0, 2)),
+        ("a, c", (0, 2)),
+        ("A, B and D are correct, but C is not.", (0, 1, 3)),
+        ("I would select A and C.", (0, 2)),
+        ("cat and bird", (0, 2)),
+        ("正确答案是A和C", (0, 2)),
+        ("La respuesta es A y C", (0, 2)),
+        ('{"answer": ["A", "C"]}', (0, 2)),
+        ("A and C are wrong.", None),
+        ("A and C are correct, and so may be B", None),
+        ("Neither A nor C.", None),
+        ("a cat and a dog", (0, 1)),
+    ],
+)
+def test_lists_of_letters(text, expected):
+    found = parse_choices(text, ANIMALS)
+    assert (found if isinstance(found, tuple) else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{\frac{1}{3}}", 1),
+        (r"$\dfrac{1}{3}$", 1),
+        ("The answer is 1/3.", 1),
+        (r"The final answer is $\boxed{\frac13}$.", 1),
+        (r"$\frac{3}{1}$", None),
+    ],
+)
+def test_formulas_in_any_spelling(text, expected):
+    found = parse_choice(text, (r"$\frac{1}{2}$", r"$\frac{1}{3}$", r"$\frac{2}{3}$"))
+    assert (found if isinstance(found, int) else None) == expected
+
+
+def test_options_with_the_same_text_are_told_apart_by_letter():
+    assert parse_choice("B. cat", ("cat", "cat", "dog")) == 1
+    assert parse_choice("A", ("cat", "cat", "dog")) == 0
+    assert isinstance(parse_choice("cat", ("cat", "cat", "dog")), ParseFailure)

@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 
-from snellen.parsing.labels import parse_label
+from snellen.parsing.labels import affirmed_labels, parse_label
 from snellen.parsing.letters import stated
 from snellen.parsing.text import (
     ParsedAnswer,
@@ -26,6 +26,8 @@ __all__ = ["LETTERS", "parse_choice", "parse_choices", "read_choices"]
 LETTERS = string.ascii_uppercase
 #: Of an answer with more lines, so many at its beginning and at its end are looked at one by one.
 LINES = 30
+#: The most characters of an answer that lists several options by their texts.
+LONGEST_LIST = 200
 
 Read = tuple[int, ...] | ParseFailure | None
 
@@ -117,6 +119,18 @@ _LOOSE = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+[a-z]))(?![\w'’])")
 _AN_OPTION = re.compile(r"(?i:\boption\s+)[(\[*\"']{0,4}([A-Z])\b(?!['’])")
 
 
+_SMALL_LIST = re.compile(r"\W{0,4}[a-j](?:\s?(?:,|;|&|/|\band\b)\s?(?:and\s)?[a-j]\b){1,9}\W{0,4}")
+#: "A, B and D", also with parentheses, and in other languages.
+_LETTER_LIST = re.compile(
+    r"(?<![A-Za-z0-9_'’À-ɏ])[(*]{0,3}[A-Z][)*]{0,3}(?:(?:\s?[,;/&、]\s?(?:and\s)?|\s?(?:\band\b|\by\b|\bet\b|\bund\b|\be\b|\bи\b|\bve\b"
+    r"|\bdan\b|\bvà\b|और|และ|和|と|와|과|و)\s?)[(*]{0,3}(?:option\s)?[A-Z](?![A-Za-z'’])[)*]{0,3}){1,25}"
+)
+#: What rejects the options before it.
+_REJECTED = re.compile(
+    r"\s(?:is|are|was|were)\s(?:\w{1,12}\s)?(?:not|n['’]t|wrong|incorrect|false)\b|\s(?:isn|aren)['’]t\b"
+)
+
+
 class _Reader:
     """Reads answers about one list of options."""
 
@@ -125,11 +139,20 @@ class _Reader:
         self.distinct = tuple(option for option in options if options.count(option) == 1)
         self.texts = {" ".join(option.casefold().split()).rstrip("."): option for option in self.distinct}
 
+        formulas = [_formula(option) for option in self.distinct]
+        self.formulas = {
+            key: option
+            for key, option in zip(formulas, self.distinct, strict=True)
+            if len(key) > 1 and formulas.count(key) == 1
+        }
+
     def read(self, text: str, truncated: bool) -> ParsedAnswer[tuple[int, ...]]:
         """Return the options that an answer chooses."""
         text = unicodedata.normalize("NFKC", plain(text)).strip()
         if not truncated and (exact := self._exact(text)) is not None:
             return ParsedAnswer(exact, "whole")
+        if self.multi_query and not truncated and (places := self._several(text)) is not None:
+            return ParsedAnswer(places, "list")
         if not truncated and (found := self._stated(text)) is not None:
             place, rule = found
             return ParsedAnswer((place,), rule)
@@ -162,8 +185,31 @@ class _Reader:
     def _exact(self, text: str) -> tuple[int, ...] | None:
         """Return the option with exactly this text; a single letter means the option's letter."""
         option = self.texts.get(" ".join(text.casefold().strip(" *\"'`\n").split()).rstrip("."))
+        option = option or self.formulas.get(_formula(text))
         letter = len(text.strip(" *\"'`.()[]\n")) < 2
         return None if option is None or letter else (self.options.index(option),)
+
+    def _several(self, text: str) -> Read:
+        """Return the options of the only list of letters that an answer affirms, or that it is; None if there
+        is no list.
+        """
+        if _SMALL_LIST.fullmatch(text.strip()):
+            text = text.upper()
+        affirmed: list[set[str]] = []
+        for match in _LETTER_LIST.finditer(text):
+            before = re.split(r"[.!?;\n]", text[max(0, match.start() - 80) : match.start()])[-1]
+            behind = re.split(r"[.!?;\n]", text[match.end() : match.end() + 60])[0]
+            if not (_NEGATIVE.search(before) or _REJECTED.match(behind)):
+                affirmed.append(set(re.findall(r"[A-Z]", re.sub(r"[A-Za-z]{2,}", " ", match[0]))))
+        if not affirmed:
+            return None
+        if len(affirmed) > 1 or not affirmed[0] <= set(LETTERS[: len(self.options)]):
+            return ParseFailure("names several lists of options, or other letters")
+        single = set(_LOOSE.findall(text)) - affirmed[0]
+        # Another letter may only be rejected: "A and C are correct, but B is not".
+        if any(not re.search(rf"\b{letter}\b\)?(?:{_REJECTED.pattern})", text) for letter in single):
+            return ParseFailure("names a list of options, and another one")
+        return tuple(sorted(map(LETTERS.index, affirmed[0])))
 
     def _stated(self, text: str) -> tuple[int, str] | None:
         """Return the option whose letter an answer states, unless another option's text follows it; and the
@@ -318,6 +364,9 @@ class _Reader:
                 return ParseFailure("names no option, but a number that holds one")
             return (place,)
         if said.reason.startswith("names several"):
+            named = affirmed_labels(within, self.distinct) if len(within) <= LONGEST_LIST else None
+            if self.multi_query and named and not truncated:
+                return tuple(sorted(map(self.options.index, named)))
             return failure(text, truncated, "names several options")
         return failure(text, truncated, "names no option")
 
@@ -334,6 +383,18 @@ class _Reader:
             return polar["yes" if said else "no"]
         others = [option for word, option in polar.items() if word not in ("yes", "no")]
         return parse_label(text, others, truncated=truncated) if others else said
+
+
+def _formula(text: str) -> str:
+    r"""Return a formula without the LaTeX around it: fractions as a/b, no spaces.
+
+    >>> _formula(r"\boxed{\dfrac{1}{3}}"), _formula(r"$\frac13$"), _formula("1/3.")
+    ('1/3', '1/3', '1/3')
+    """
+    text = re.sub(r"\\boxed\s?\{(.*)\}", r"\1", text[:400].strip(" $*`\n").rstrip("."))
+    text = re.sub(r"\\(?:left|right|displaystyle|[,;!:])|[$\s]", "", text)
+    text = re.sub(r"\\[dt]?frac(?:\{([^{}]*)\}\{([^{}]*)\}|(\d)(\d))", r"\1\3/\2\4", text)
+    return text.replace("\\cdot", "*").replace("\\times", "*").casefold()
 
 
 def _undressed(text: str) -> str:

@@ -24,7 +24,7 @@ from snellen.parsing.text import (
     tokens,
 )
 
-__all__ = ["parse_label", "read_label"]
+__all__ = ["affirmed_labels", "parse_label", "read_label"]
 
 
 class Mention(NamedTuple):
@@ -341,6 +341,19 @@ def read_label(
     several = sorted({label for group in named for label in group})
     reason = f"names several classes: {', '.join(several[:5])}" if named else "names no class"
     return ParsedAnswer(failure(text, truncated, reason))
+
+
+def affirmed_labels(text: str, labels: Iterable[str]) -> set[str] | None:
+    """Return all labels that a text names without negating them; None if a name belongs to several.
+
+    >>> sorted(affirmed_labels("a cat and a bird, but no dog", ["cat", "dog", "bird"]))
+    ['bird', 'cat']
+    """
+    vocabulary = _vocabulary(tuple(labels), ())
+    normal = normalize(text)
+    words = vocabulary.splitter.split(tokenize(normal))
+    named = {mention.labels for mention in _affirmed(normal, words, vocabulary.mentions(normal, words))}
+    return None if any(len(owners) > 1 for owners in named) else {next(iter(owners)) for owners in named}
 
 
 def _bare(words: list[Token]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from snellen.parsing.lexicon import any_of
@@ -59,6 +60,8 @@ def read_short(
             )
         return ParsedAnswer(text, "whole")
     text = plain(text)
+    if not truncated and (value := _json(text)) is not None:
+        return ParsedAnswer(value, "json")
     stretches = marked_text(text) or _headed(text)
     if not stretches and is_refusal(text):
         return ParsedAnswer(failure(text, truncated, "refusal"))
@@ -76,8 +79,8 @@ def read_short(
         reason = f"an answer of {len(text):,} characters, where a short one was requested"
         return ParsedAnswer(ParseFailure(reason))
     whole = _bare(_unexplained(_POLITE.sub("", text)))
-    if (value := _emphasized(whole) or _json(whole)) is not None:
-        return ParsedAnswer(_bare(value), "emphasized" if value in whole else "json")
+    if (value := _emphasized(whole)) is not None:
+        return ParsedAnswer(_bare(value), "emphasized")
     framed = _bare(_framed(whole))
     if numeric and (only := _only_number(framed)) is not None:
         return ParsedAnswer(only, "only number")
@@ -89,9 +92,6 @@ def read_short(
 #: Politeness before an answer.
 _POLITE = re.compile(r"^\W{0,4}(?:sure|certainly|of course|great question)(?:\s?[!,.:]\s+)(?=\S)", re.I)
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
-_ONE_KEY = re.compile(
-    r"(?:```(?:json)?\s)?\{\s{0,8}\"\w{1,40}\"\s{0,4}:\s{0,4}\"?([^\"{}\[\],:]{1,200})\"?\s{0,8}\}(?:\s```)?"
-)
 
 
 def _emphasized(text: str) -> str | None:
@@ -101,9 +101,21 @@ def _emphasized(text: str) -> str | None:
 
 
 def _json(text: str) -> str | None:
-    """Return the value of a JSON object with a single key."""
-    match = _ONE_KEY.fullmatch(text.strip())
-    return None if match is None else match[1].strip()
+    """Return the value of a JSON object's only key, or of the one for the answer."""
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start:
+        return None
+    try:
+        read = json.loads(text[start : end + 1])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(read, dict):
+        return None
+    keys = [key for key in read if re.search(r"answer|prediction|response|result|output", key, re.I)]
+    value = read[keys[0]] if len(keys) == 1 else next(iter(read.values())) if len(read) == 1 else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | list):
+        return None
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 _NUMERAL = re.compile(r"(?<![\w.,])[-−$€£]?\d(?:[\d,.]*\d)?%?(?![\w])")
