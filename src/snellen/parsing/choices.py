@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from snellen.parsing.labels import affirmed_labels, parse_label
 from snellen.parsing.letters import stated
+from snellen.parsing.lists import LOOSE, NEGATIVE, listed
 from snellen.parsing.text import (
     ParsedAnswer,
     ParseFailure,
@@ -92,11 +93,6 @@ _BEGINS = re.compile(
 _VERB = re.compile(
     r"(?:is|was|are|seems|looks|can|could|cannot|does|has|would|may|might|shows|says|represents)\b", re.I
 )
-_NEGATIVE = re.compile(
-    r"\b(?:not|never|neither|nor|cannot|wrong|incorrect|false|eliminat\w*|exclud\w*|rul(?:e|ed|ing)|least|worst|"
-    r"except|unlike|unless|all but|than|instead|if|either|or)\b|n['’]t\b",
-    re.I,
-)
 #: Words directly after an option that reject it.
 _TAKEN_BACK = re.compile(
     r"\W{0,4}(?:(?:is|was|are)\s+(?:\w+ly\s+)?(?:not|incorrect|wrong|false)\b|(?:incorrect|wrong|false)\b)"
@@ -114,21 +110,7 @@ _IS_RIGHT = re.compile(
 )
 #: The first part of a text that has a second part.
 _FIRST = re.compile(r"(.{0,80}?[A-Z][)\]*\"']{0,4})[.,]\s", re.S)
-#: A letter that means an option anywhere; "A" before a lower-case word is an article, "I" a pronoun.
-_LOOSE = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+[a-z]))(?![\w'’])")
 _AN_OPTION = re.compile(r"(?i:\boption\s+)[(\[*\"']{0,4}([A-Z])\b(?!['’])")
-
-
-_SMALL_LIST = re.compile(r"\W{0,4}[a-j](?:\s?(?:,|;|&|/|\band\b)\s?(?:and\s)?[a-j]\b){1,9}\W{0,4}")
-#: "A, B and D", also with parentheses, and in other languages.
-_LETTER_LIST = re.compile(
-    r"(?<![A-Za-z0-9_'’À-ɏ])[(*]{0,3}[A-Z][)*]{0,3}(?:(?:\s?[,;/&、]\s?(?:and\s)?|\s?(?:\band\b|\by\b|\bet\b|\bund\b|\be\b|\bи\b|\bve\b"
-    r"|\bdan\b|\bvà\b|और|และ|和|と|와|과|و)\s?)[(*]{0,3}(?:option\s)?[A-Z](?![A-Za-z'’])[)*]{0,3}){1,25}"
-)
-#: What rejects the options before it.
-_REJECTED = re.compile(
-    r"\s(?:is|are|was|were)\s(?:\w{1,12}\s)?(?:not|n['’]t|wrong|incorrect|false)\b|\s(?:isn|aren)['’]t\b"
-)
 
 
 class _Reader:
@@ -151,7 +133,7 @@ class _Reader:
         text = unicodedata.normalize("NFKC", plain(text)).strip()
         if not truncated and (exact := self._exact(text)) is not None:
             return ParsedAnswer(exact, "whole")
-        if self.multi_query and not truncated and (places := self._several(text)) is not None:
+        if self.multi_query and not truncated and (places := listed(text, len(self.options))) is not None:
             return ParsedAnswer(places, "list")
         if not truncated and (found := self._stated(text)) is not None:
             place, rule = found
@@ -188,28 +170,6 @@ class _Reader:
         option = option or self.formulas.get(_formula(text))
         letter = len(text.strip(" *\"'`.()[]\n")) < 2
         return None if option is None or letter else (self.options.index(option),)
-
-    def _several(self, text: str) -> Read:
-        """Return the options of the only list of letters that an answer affirms, or that it is; None if there
-        is no list.
-        """
-        if _SMALL_LIST.fullmatch(text.strip()):
-            text = text.upper()
-        affirmed: list[set[str]] = []
-        for match in _LETTER_LIST.finditer(text):
-            before = re.split(r"[.!?;\n]", text[max(0, match.start() - 80) : match.start()])[-1]
-            behind = re.split(r"[.!?;\n]", text[match.end() : match.end() + 60])[0]
-            if not (_NEGATIVE.search(before) or _REJECTED.match(behind)):
-                affirmed.append(set(re.findall(r"[A-Z]", re.sub(r"[A-Za-z]{2,}", " ", match[0]))))
-        if not affirmed:
-            return None
-        if len(affirmed) > 1 or not affirmed[0] <= set(LETTERS[: len(self.options)]):
-            return ParseFailure("names several lists of options, or other letters")
-        single = set(_LOOSE.findall(text)) - affirmed[0]
-        # Another letter may only be rejected: "A and C are correct, but B is not".
-        if any(not re.search(rf"\b{letter}\b\)?(?:{_REJECTED.pattern})", text) for letter in single):
-            return ParseFailure("names a list of options, and another one")
-        return tuple(sorted(map(LETTERS.index, affirmed[0])))
 
     def _stated(self, text: str) -> tuple[int, str] | None:
         """Return the option whose letter an answer states, unless another option's text follows it; and the
@@ -335,7 +295,7 @@ class _Reader:
                 continue
             for clause in re.split(r"[,;:]|\bbut\b", sentence):
                 said = _AFTER.split(clause, maxsplit=1)[0].strip(" .*")
-                if _NEGATIVE.search(said):
+                if NEGATIVE.search(said):
                     continue
                 for pattern in (_FOR, _IS_RIGHT):
                     if (match := pattern.search(said)) is not None and match[1].isupper():
@@ -424,7 +384,7 @@ def _letters(text: str) -> str:
 
 
 def _loose(text: str) -> list[str]:
-    return _LOOSE.findall(text[:2000])
+    return LOOSE.findall(text[:2000])
 
 
 def _cut_from_a_number(option: str, text: str) -> bool:
