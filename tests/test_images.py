@@ -45,7 +45,7 @@ def bomb(width: int, height: int) -> bytes:
         (pillow.new("CMYK", (4, 4), (0, 0, 0, 0)), "TIFF", (255, 255, 255)),
         (pillow.fromarray(np.full((4, 4), 65535, np.uint16)), "PNG", (255, 255, 255)),
         (pillow.fromarray(np.full((4, 4), 32768, np.uint16)), "PNG", (127, 127, 127)),
-        (pillow.fromarray(np.full((4, 4), 200, np.uint16)), "PNG", (0, 0, 0)),
+        (pillow.fromarray(np.full((4, 4), 200, np.uint16)), "PNG", (49, 49, 49)),
         (pillow.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF", (127, 127, 127)),
     ],
     ids=lambda value: value.mode if isinstance(value, pillow.Image) else str(value),
@@ -120,3 +120,96 @@ def test_no_bytes_do_anything_but_decode_or_be_refused(data):
         assert decode(data, "x").mode == "RGB"
     except ImageError:
         pass
+
+
+def test_heic_jpeg_2000_and_animated_png_are_read():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    picture = pillow.new("RGB", (64, 48), (200, 40, 40))
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(picture).save(buffer, quality=95)
+    second = pillow.new("RGB", (64, 48), (0, 0, 255))
+    animated = encoded(picture, "PNG", save_all=True, append_images=[second])
+    for data in (buffer.getvalue(), encoded(picture, "JPEG2000"), animated):
+        seen = Image(lambda data=data: data, "a picture")  # type: ignore[misc]
+        assert seen.size == (64, 48)
+        assert np.abs(np.asarray(seen.pixels, dtype=int) - (200, 40, 40)).max() < 8
+        assert seen.as_sent(("PNG", "JPEG"))[0] in ("image/jpeg", "image/png")
+
+
+def test_heic_is_bounded_as_other_formats_are(monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(pillow.new("RGB", (64, 48))).save(buffer)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match="the limit is 1,000 pixels"):
+        decode(buffer.getvalue(), "a.heic")
+    with pytest.raises(ImageError, match="broken image|not a readable image"):
+        decode(buffer.getvalue()[:200], "b.heic")
+
+
+@pytest.mark.parametrize(
+    ("most", "tags", "white"),
+    [(4000, {}, 4095), (60_000, {}, 65_535), (900, {}, 1023), (900, {281: 4095}, 4095), (16_000, {}, 16_383)],
+)
+def test_twelve_bits_in_sixteen_are_not_black(most, tags, white):
+    values = np.linspace(0, most, 64 * 64).reshape(64, 64).astype(np.uint16)
+    seen = np.asarray(decode(encoded(pillow.fromarray(values), "TIFF", tiffinfo=tags), "a scan"))
+    assert seen.max() == most * 255 // white
+    assert seen.min() == 0
+
+
+def display_p3() -> bytes:
+    """An ICC profile with the primaries of Display P3 (adapted to D50) and a gamma of 2.2."""
+
+    def fixed(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
+
+    name = b"P3 for a test\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(name)) + name + bytes(78),
+        b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        b"rXYZ": xyz(0.51512, 0.2412, -0.00105),
+        b"gXYZ": xyz(0.29198, 0.69225, 0.04189),
+        b"bXYZ": xyz(0.1571, 0.06657, 0.78407),
+    }
+    tags |= {
+        key: b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(2.2 * 256))
+        for key in (b"rTRC", b"gTRC", b"bTRC")
+    }
+    table, body, at = b"", b"", 128 + 4 + 12 * len(tags)
+    for key, value in tags.items():
+        value += bytes(-len(value) % 4)
+        table += key + struct.pack(">II", at + len(body), len(value))
+        body += value
+    size = at + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02200000, b"mntr", b"RGB ", b"XYZ ")
+    header += (
+        struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
+        + b"acsp"
+        + bytes(28)
+        + fixed(0.9642)
+        + fixed(1)
+        + fixed(0.8249)
+    )
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def test_colors_are_converted_from_their_profile():
+    """Against the matrices of both color spaces."""
+    wide = (200, 90, 90)
+    seen = decode(
+        encoded(pillow.new("RGB", (4, 4), wide), "PNG", icc_profile=display_p3()), "a photo"
+    ).getpixel((1, 1))
+    p3 = np.array([[0.51512, 0.29198, 0.1571], [0.2412, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+    srgb = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.7141]])
+    linear = np.linalg.inv(srgb) @ p3 @ (np.array(wide) / 255) ** 2.2
+    expected = 255 * np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.abs(linear) ** (1 / 2.4) - 0.055
+    )
+    assert np.abs(np.array(seen) - expected).max() < 2
+    assert seen[0] > wide[0] + 5
+    broken = encoded(pillow.new("RGB", (4, 4), wide), "PNG", icc_profile=b"no profile" * 20)
+    assert decode(broken, "a photo").getpixel((1, 1)) == wide

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,9 @@ __all__ = [
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 #: Formats that are decoded, whatever the file extension.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
+#: Formats that lose detail, so that another loss is no harm.
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
 #: Limits of uploads: formats, pixels.
 UPLOADS = ("PNG", "JPEG", "MPO", "WEBP")
 UPLOAD_PIXELS = 24_000_000
@@ -41,7 +43,9 @@ UPLOAD_PIXELS = 24_000_000
 ORIENTATION = 0x0112
 #: Orientations that swap width and height.
 QUARTERS = (5, 6, 7, 8)
-EXTENSIONS = frozenset(".png .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split())
+EXTENSIONS = frozenset(
+    ".png .apng .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif .jp2 .j2k".split()
+)
 
 
 class Image:
@@ -144,7 +148,7 @@ class Image:
         if max_side is not None and max(picture.size) > max_side:
             picture = picture.copy()
             picture.thumbnail((max_side, max_side))
-        if known.format not in ("JPEG", "MPO", "WEBP", "AVIF"):
+        if known.format not in LOSSY:
             data = encode(picture, "PNG")
             if max_bytes is None or len(data) <= max_bytes:
                 return "image/png", data
@@ -175,7 +179,8 @@ def _read(path: Path) -> bytes:
 
 
 def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
-    """Decode an image to upright RGB: the first frame, with transparency over white.
+    """Decode an image to upright RGB: the first frame, with transparency over white, colors in sRGB, and
+    values of more than 8 bits scaled by their range (see :func:`top_value`).
 
     Args:
         at_least: the pixels a side that suffice; a JPEG may then be decoded at a fraction of its size.
@@ -190,7 +195,9 @@ def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
         if at_least is not None:
             file.draft(None, (at_least, at_least))
         file.load()
-        return _to_rgb(ImageOps.exif_transpose(file))
+        profile = file.info.get("icc_profile")
+        picture = _to_rgb(ImageOps.exif_transpose(file), getattr(file, "tag_v2", {}))
+        return _in_srgb(picture, profile) if profile and file.mode in ("RGB", "RGBA") else picture
 
 
 class _Known(NamedTuple):
@@ -220,6 +227,8 @@ def _opened(data: bytes, name: str) -> Iterator[ImageFile]:
     if not data:
         raise ImageError(f"{name}: the file is empty. Remove it.")
     try:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+            _read_heif(name)
         with pillow.open(io.BytesIO(data), formats=_formats()) as file:
             width, height = file.size
             if width * height > MAX_PIXELS:
@@ -240,6 +249,59 @@ def _too_large(name: str, size: str) -> ImageError:
     )
 
 
+#: Of the files that begin with "ftyp", those that are pictures coded with HEVC.
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def _read_heif(name: str) -> None:
+    """Let Pillow read HEIC and HEIF.
+
+    Raises:
+        ImageError: pillow-heif is not installed.
+    """
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError(
+            f"{name}: reading HEIC needs pillow-heif. Install it with: pip install pillow-heif"
+        ) from error
+    register_heif_opener()
+
+
+def _in_srgb(image: Pixels, profile: bytes) -> Pixels:
+    """Convert colors from an embedded profile (iPhones write Display P3) to sRGB; a broken profile is
+    ignored, as browsers do.
+    """
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    return image if converted is None else converted
+
+
+#: TIFF's tag of the largest value that samples may have (SMaxSampleValue), and the older one.
+LARGEST = (341, 281)
+
+
+def top_value(most: float, tagged: object = None) -> float:
+    """Return the value that is white in an image of up to 16 bits: the one in its tags, or else the largest
+    of the used depth (10, 12, 14 or 16 bits), since X-rays and microscopes store 12 bits in 16.
+
+    >>> top_value(3900), top_value(60000), top_value(900), top_value(900, 4095)
+    (4095.0, 65535.0, 1023.0, 4095.0)
+    """
+    if isinstance(tagged, tuple) and tagged:
+        tagged = tagged[0]
+    if isinstance(tagged, int | float) and most <= tagged <= 65535 and tagged > 255:
+        return float(tagged)
+    return next(float(top) for top in (1023, 4095, 16383, 65535) if most <= top)
+
+
 def _formats() -> list[str]:
     from PIL import Image as pillow
 
@@ -247,7 +309,7 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in pillow.OPEN]
 
 
-def _to_rgb(image: Pixels) -> Pixels:
+def _to_rgb(image: Pixels, tags: Mapping[int, object]) -> Pixels:
     from PIL import Image as pillow
 
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: Pillow would clip them
@@ -255,7 +317,7 @@ def _to_rgb(image: Pixels) -> Pixels:
 
         values = np.asarray(image, dtype=np.float64)
         if image.mode.startswith("I;16"):
-            top = 65535.0
+            top = top_value(values.max(initial=0), next((tags[tag] for tag in LARGEST if tag in tags), None))
         else:  # 32 bits or floats, whose range is unknown
             most = values.max(initial=0)
             top = 65535.0 if most > 255 else 255.0 if most > 1 else 1.0

@@ -126,6 +126,15 @@ class TestFolder:
         make(tmp_path / "one", "a/2.png")
         assert before != fingerprint("one")
 
+    def test_what_is_left_out_is_named(self, tmp_path):
+        make(tmp_path, "cat/1.png", "dog/1.png")
+        for path in ("cat/a.psd", "cat/b.mp4", "dog/c.mp4", "film/d.mp4"):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_bytes(b"no picture")
+        notes = DATASETS.make(f"folder:{tmp_path}").notes
+        assert any("3 .mp4 (in 'cat', 'dog', 'film'); 1 .psd (in 'cat')" in note for note in notes)
+        assert any("no class, since there is no image in it: 'film'" in note for note in notes)
+
     def test_classes_that_read_alike_are_one(self, tmp_path):
         make(tmp_path, "Cat/1.png", "cat/2.png", "caf\u00e9/1.png", "cafe\u0301/2.png", "dog/1.png")
         picked = select(DATASETS.make(f"folder:{tmp_path}"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -124,12 +125,16 @@ class Folder(Dataset):
     def _scan(self, level: str) -> tuple[list[str], list[str]]:
         """Collect relative paths (with ``/``), alternating between classes, and the class folders."""
         by_class: dict[str, list[str]] = {}
+        left_out: dict[str, Counter[str]] = {}
         loose = 0
         for folder_, subfolders, files in os.walk(self.root, followlinks=True):
             subfolders[:] = sorted(name for name in subfolders if _descend(folder_, name))
             relative = Path(folder_).relative_to(self.root).as_posix()
             for file in sorted(files):
-                if file.startswith(".") or Path(file).suffix.lower() not in EXTENSIONS:
+                if file.startswith("."):
+                    continue
+                if (ending := Path(file).suffix.lower()) not in EXTENSIONS:
+                    left_out.setdefault(ending or "no extension", Counter())[relative] += 1
                     continue
                 if relative == ".":
                     loose += 1
@@ -144,6 +149,7 @@ class Folder(Dataset):
                 f"{self.root}: no images in class folders{hint}. Expected {self.root}/CLASS/IMAGE with "
                 f"one of the extensions {', '.join(sorted(EXTENSIONS))}."
             )
+        self.notes = (*self.notes, *_left_out(self.name, left_out, by_class))
         if loose:
             note = f"{self.name}: {loose} images outside class folders are skipped"
             self.notes = (*self.notes, note)
@@ -187,6 +193,22 @@ class Folder(Dataset):
         if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
             raise DataError(f'synonyms={path}: expected {{"class": ["other name", …], …}}.')
         return {self._known(k, names, "synonyms"): tuple(map(str, v)) for k, v in table.items()}
+
+
+def _left_out(name: str, files: Mapping[str, Counter[str]], classes: Collection[str]) -> Iterator[str]:
+    """Say which files are no images, by extension and folder, and which folders have nothing else."""
+    if not files:
+        return
+    parts = []
+    for ending, folders in sorted(files.items()):
+        some = ", ".join(repr(folder_) for folder_, _ in folders.most_common(3)) + (
+            " …" if len(folders) > 3 else ""
+        )
+        parts.append(f"{folders.total()} {ending} (in {some})")
+    yield f"{name}: left out, since they are no images: {'; '.join(parts)}"
+    top = {folder_.split("/", 1)[0] for folders in files.values() for folder_ in folders} - {"."}
+    if empty := sorted(top - {folder_.split("/", 1)[0] for folder_ in classes}):
+        yield f"{name}: no class, since there is no image in it: {', '.join(map(repr, empty[:10]))}"
 
 
 def _descend(parent: str, name: str) -> bool:

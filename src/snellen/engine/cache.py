@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 LINGER = 0.01
 #: Increment when requests are rendered or answered differently, so that
 #: older cached answers are not reused.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 def describe(request: Request) -> dict[str, Any]:
