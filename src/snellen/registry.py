@@ -33,8 +33,8 @@ Factory = Callable[..., Any]
 def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
     """Split a name into scheme, rest and options (only options are percent-decoded).
 
-    >>> parse_name("folder:./photos?names=raw&split=test")
-    ('folder', './photos', {'names': 'raw', 'split': 'test'})
+    >>> parse_name("folder:./photos?level=leaf&split=test")
+    ('folder', './photos', {'level': 'leaf', 'split': 'test'})
 
     Raises:
         BadOption: an option without ``=``.
@@ -94,7 +94,7 @@ class Registration:
         )
         return hints if self.bundle is None else {**typing.get_type_hints(self.bundle[1]), **hints}
 
-    def make(self, *rest: str, **values: Any) -> Any:
+    def make(self, *rest: Any, **values: Any) -> Any:
         """Call the factory."""
         if self.bundle is None:
             return self.factory(*rest, **values)
@@ -126,10 +126,20 @@ class Registry(Generic[T]):
         package: its modules register the built-ins; also the entry-point group of plug-ins.
         takes_rest: whether names continue after their scheme (``folder:PATH``).
         bare: the scheme to suggest for a name that is a path or ORG/NAME.
+        finish: applied to every object that is made; its keywords are options of every scheme.
     """
 
-    def __init__(self, sort: str, package: str, *, takes_rest: bool = True, bare: str = "") -> None:
+    def __init__(
+        self,
+        sort: str,
+        package: str,
+        *,
+        takes_rest: bool = True,
+        bare: str = "",
+        finish: Callable[..., T] | None = None,
+    ) -> None:
         self.sort, self.package, self.takes_rest, self.bare = sort, package, takes_rest, bare
+        self.finish = None if finish is None else Registration("", finish, "")
         self._entries: dict[str, Registration] = {}
         self._discovered = False
 
@@ -187,18 +197,31 @@ class Registry(Generic[T]):
             )
         entry = known[scheme]
         given: dict[str, Any] = {**(options or {}), **own}
+        allowed = self.options_of(entry)
         for key in given:
-            if key not in entry.options:
+            if key not in allowed:
                 raise BadOption(
                     f"The {self.sort} {scheme!r} has no option {key!r}."
-                    f"{did_you_mean(key, entry.options)} Its options: "
-                    f"{', '.join(sorted(entry.options)) or 'none'}. To set an option for one of several "
+                    f"{did_you_mean(key, allowed)} Its options: "
+                    f"{', '.join(sorted(allowed)) or 'none'}. To set an option for one of several "
                     f"{self.sort}s, add it to the name: {scheme}?option=value"
                 )
-        values = {k: convert(f"{scheme}?{k}", v, entry.hints[k]) for k, v in given.items()}
+        values = {
+            k: convert(f"{scheme}?{k}", v, entry.hints[k]) for k, v in given.items() if k in entry.options
+        }
         values |= {k: v for k, v in context.items() if k in entry.options and k not in values}
         made: T = entry.make(rest, **values) if self.takes_rest else entry.make(**values)
-        return made
+        if self.finish is None:
+            return made
+        more = {k: v for k, v in given.items() if k not in entry.options}
+        finished: T = self.finish.make(
+            made, **{k: convert(f"{scheme}?{k}", v, self.finish.hints[k]) for k, v in more.items()}
+        )
+        return finished
+
+    def options_of(self, entry: Registration) -> dict[str, inspect.Parameter]:
+        """Return all options of a scheme by name: its own, and those that all have."""
+        return {**(self.finish.options if self.finish is not None else {}), **entry.options}
 
 
 def convert(where: str, value: Any, hint: Any) -> Any:

@@ -387,7 +387,7 @@ def test_model_text_is_data_in_the_terminal(snellen, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(path)
     code, _, err = snellen(
-        "run", "--model", "pico:clip", "--protocol", "rank", "-D", "level=leaf", "-D", "names=raw",
+        "run", "--model", "pico:clip", "--protocol", "rank", "-D", "level=leaf", "-D", "raw_names=true",
         "--data", f"folder:{tmp_path / 'odd'}",
     )  # fmt: skip
     assert code == 0, err

@@ -16,6 +16,7 @@ from PIL import Image
 
 from snellen.datasets.base import DATASETS, Selection, select
 from snellen.datasets.folder import clean
+from snellen.datasets.names import read_names
 from snellen.datasets.shapes import KINDS, caption, draw, figure, nth_figure
 from snellen.errors import BadOption, DataError, ImageError, UnknownName
 
@@ -58,7 +59,7 @@ class TestFolder:
         make(tmp_path, "animals/polar_bear/1.png", "things/257.clutter/1.png", "things/cup/1.png")
         assert DATASETS.make(f"folder:{tmp_path}").labels == ("animals", "things")
         assert DATASETS.make(f"folder:{tmp_path}?level=leaf").labels == ("polar bear", "clutter", "cup")
-        raw = DATASETS.make(f"folder:{tmp_path}?names=raw&level=leaf")
+        raw = DATASETS.make(f"folder:{tmp_path}?raw_names=true&level=leaf")
         assert raw.labels == ("animals/polar_bear", "things/257.clutter", "things/cup")
 
     def test_splits(self, tmp_path):
@@ -91,7 +92,7 @@ class TestFolder:
         [
             ((), "no images in class folders"),
             (("1.png", "2.png"), "2 are at the top level"),
-            (("big_cat/1.png", "big-cat/1.png"), "names=raw"),
+            (("big_cat/1.png", "big-cat/1.png"), "raw_names=true"),
         ],
     )
     def test_what_is_no_data_set(self, tmp_path, paths, message):
@@ -125,6 +126,48 @@ class TestFolder:
         assert before != fingerprint("two")
         make(tmp_path / "one", "a/2.png")
         assert before != fingerprint("one")
+
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [
+            ("names.csv", "id,name,synonym\nn01,tench,Tinca tinca\nn02,goldfish\n"),
+            ("names.json", '{"n01": ["tench", "Tinca tinca"], "n02": "goldfish"}'),
+            ("names.tsv", "n01\ttench\tTinca tinca\nn02\tgoldfish\n"),
+        ],
+    )
+    def test_names_from_a_file(self, tmp_path, file, text):
+        make(tmp_path / "photos", "n01/1.png", "n02/1.png")
+        (tmp_path / file).write_text(text)
+        data = DATASETS.make(f"folder:{tmp_path / 'photos'}", {"names": str(tmp_path / file)})
+        picked = select(data)
+        assert picked.labels == ("tench", "goldfish")
+        assert [sample.label for sample in picked] == ["tench", "goldfish"]
+        assert picked[0].synonyms == {"tench": ("Tinca tinca",)}
+        assert picked[0].labels == picked.labels
+
+    def test_names_by_number_and_in_lines(self, tmp_path):
+        (tmp_path / "names.txt").write_text("cat\ndog\n")
+        (tmp_path / "data.csv").write_text("image,label\na.png,1\nb.png,0\n")
+        make(tmp_path, "a.png", "b.png")
+        data = DATASETS.make(f"csv:{tmp_path / 'data.csv'}?names={tmp_path / 'names.txt'}")
+        assert labels_of(select(data)) == ["dog", "cat"]
+        with pytest.raises(DataError, match="no name for 1 of 2 classes: 1"):
+            (tmp_path / "names.txt").write_text("cat\n")
+            DATASETS.make(f"csv:{tmp_path / 'data.csv'}?names={tmp_path / 'names.txt'}")
+
+    def test_names_that_mean_nothing_are_reported(self, tmp_path):
+        make(tmp_path, "n01440764/1.png", "n01443537/1.png")
+        plain = select(DATASETS.make(f"folder:{tmp_path}"))
+        assert "-D names=imagenet" in plain.data.notes[-1]
+        data = DATASETS.make(f"folder:{tmp_path}", {"names": "imagenet"})
+        assert data.labels == ("tench", "goldfish")
+        numbers = select(DATASETS.make(f"folder:{make(tmp_path / 'n', '0/1.png', '1/1.png')}"))
+        assert "the class names are numbers" in numbers.data.notes[-1]
+
+    def test_imagenets_names_are_all_different(self):
+        names = read_names("imagenet")
+        assert len(names) == len({first.casefold() for first, *_ in names.values()}) == 1000
+        assert names["n02012849"] == ("crane (bird)",)
 
     def test_what_is_left_out_is_named(self, tmp_path):
         make(tmp_path, "cat/1.png", "dog/1.png")

@@ -429,3 +429,22 @@ class TestLetters:
     def test_refusals(self):
         with pytest.raises(BadOption, match="ask='color'"):
             DATASETS.make("chart:letters?ask=color")
+
+
+def test_class_names_in_a_parquet_file_are_used(tmp_path):
+    import datasets
+
+    rows = {"image": ["a.png", "b.png"], "label": [1, 0]}
+    features = datasets.Features(
+        {"image": datasets.Value("string"), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    datasets.Dataset.from_dict(rows, features).to_parquet(str(tmp_path / "x.parquet"))
+    data = DATASETS.make(f"parquet:{tmp_path / 'x.parquet'}")
+    assert data.labels == ("cat", "dog")
+    assert [data.row(i).label for i in range(2)] == ["dog", "cat"]
+
+
+def test_a_list_is_no_class_name(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"image": "a.png", "label": ["cat", "dog"]}\n')
+    data = DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}")
+    assert "a list where the name of one class is expected" in data.invalid[0].reason

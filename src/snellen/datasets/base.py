@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from snellen.datasets.names import odd_names, read_names, read_synonyms
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.parsing.text import normalize
 from snellen.registry import Registry
@@ -214,6 +215,8 @@ def select(
         "shuffle": shuffle or None,
         "limit": limit,
     }
+    if (odd := odd_names(labels)) is not None:
+        data.notes = (*data.notes, f"{data.name}: {odd}")
     kept_filters = {k: v for k, v in filters.items() if v is not None}
     return Selection(data, indices, labels, kept_filters, skip_invalid)
 
@@ -282,6 +285,8 @@ def merge_alike(data: Dataset) -> Dataset:
     """Merge classes whose names differ in case, Unicode form or spaces alone: no answer can tell them apart.
     The first name stays, and a note names the others.
     """
+    if not data.labels:
+        return data
     first: dict[str, str] = {}
     names = {label: first.setdefault(" ".join(normalize(label).split()), label) for label in data.labels}
     merged = [f"{old!r} is {new!r}" for old, new in names.items() if old != new]
@@ -291,4 +296,36 @@ def merge_alike(data: Dataset) -> Dataset:
     return Renamed(data, names, {}, note)
 
 
-DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder")
+def named(data: Dataset, *, names: str | None = None, synonyms: str | None = None) -> Dataset:
+    """Name the classes of a data set.
+
+    Options: ``names``: the classes' names by id (see :func:`snellen.datasets.names.read_names`);
+    ``synonyms``: a JSON file with other names of classes.
+
+    Raises:
+        DataError: a file cannot be read, or a class has no name in it.
+        BadOption: a class in the synonyms is unknown.
+    """
+    if names is not None:
+        table = read_names(names)
+        if missing := [label for label in data.labels if label not in table]:
+            some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+            raise DataError(
+                f"names={names}: no name for {len(missing)} of {len(data.labels)} classes: {some}"
+            )
+        first = {label: table[label][0] for label in data.labels}
+        more = {table[label][0]: table[label][1:] for label in data.labels if table[label][1:]}
+        data = Renamed(data, first, more, f"{data.name}: class names from {names}")
+    if synonyms is not None:
+        others = read_synonyms(synonyms)
+        if unknown := [label for label in others if label not in data.labels]:
+            raise BadOption(
+                f"synonyms={unknown[0]!r}: no such class in {data.name}."
+                f"{did_you_mean(unknown[0], data.labels)}"
+            )
+        kept = {label: label for label in data.labels}
+        data = Renamed(data, kept, others, f"{data.name}: synonyms from {synonyms}")
+    return data
+
+
+DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder", finish=named)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -27,23 +26,22 @@ def folder(
     path: str,
     *,
     split: str | None = None,
-    names: Literal["clean", "raw"] = "clean",
+    raw_names: bool = False,
     level: Literal["top", "leaf"] = "top",
     background: str | None = None,
-    synonyms: str | None = None,
 ) -> Folder:
     """A folder with one subfolder of images per class, or train/val/test folders of such.
 
-    Options: ``split``; ``names=raw`` keeps folder names unchanged (``clean``: ``_`` and ``-`` become
-    spaces, and a leading ``257.`` is dropped); ``level=leaf`` takes the class from the folder that
+    Options: ``split``; ``raw_names=true`` keeps folder names unchanged (otherwise ``_`` and ``-``
+    become spaces, and a leading ``257.`` is dropped); ``level=leaf`` takes the class from the folder that
     contains the image (``top``: from the topmost folder); ``background=CLASS`` is the class that means
-    none of the others; ``synonyms=FILE.json`` holds other names of classes, ``{"class": ["name", …]}``.
+    none of the others.
 
     Raises:
         DataError: no such folder, no images, or two folders with the same clean name.
-        BadOption: an unknown split, background or class in the synonyms.
+        BadOption: an unknown split or background.
     """
-    return Folder(path=path, split=split, names=names, level=level, background=background, synonyms=synonyms)
+    return Folder(path=path, split=split, raw_names=raw_names, level=level, background=background)
 
 
 class Folder(Dataset):
@@ -58,10 +56,9 @@ class Folder(Dataset):
         *,
         path: str,
         split: str | None,
-        names: str,
+        raw_names: bool,
         level: str,
         background: str | None,
-        synonyms: str | None,
     ) -> None:
         self.name = f"folder:{path}"
         top = Path(path).expanduser()
@@ -72,12 +69,11 @@ class Folder(Dataset):
             )
         self.root = self._split(top, split)
         self._paths, folders = self._scan(level)
-        self.labels, of_folder = self._names(folders, names)
+        self._clean: Callable[[str], str] = str if raw_names else clean
+        self.labels, of_folder = self._names(folders)
         self._labels = [of_folder[self._class_folder(path, level)] for path in self._paths]
         if background is not None:
-            self.background = self._known(background, names, "background")
-        if synonyms is not None:
-            self.synonyms = self._synonyms(Path(synonyms), names)
+            self.background = self._known(background, "background")
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -162,37 +158,28 @@ class Folder(Dataset):
     def _class_folder(path: str, level: str) -> str:
         return path.split("/", 1)[0] if level == "top" else path.rsplit("/", 1)[0]
 
-    def _names(self, folders: list[str], names: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    def _names(self, folders: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
         of_folder: dict[str, str] = {}
         taken: dict[str, str] = {}
         for folder_ in folders:
-            label = clean(folder_, names)
+            label = self._clean(folder_)
             if label in taken:
                 raise DataError(
                     f"{self.root}: the folders {taken[label]!r} and {folder_!r} both give the class name "
-                    f"{label!r}. Rename one, or use folder names unchanged: -D names=raw"
+                    f"{label!r}. Rename one, or use folder names unchanged: -D raw_names=true"
                 )
             of_folder[folder_] = label
             taken[label] = folder_
         return tuple(of_folder.values()), of_folder
 
-    def _known(self, name: str, names: str, what: str) -> str:
-        for candidate in (name, clean(name, names)):
+    def _known(self, name: str, what: str) -> str:
+        for candidate in (name, self._clean(name)):
             if candidate in self.labels:
                 return candidate
         raise BadOption(
             f"{what}={name!r}: no such class in {self.name}.{did_you_mean(name, self.labels)} "
             f"Its classes: {', '.join(self.labels[:20])}{' …' if len(self.labels) > 20 else ''}"
         )
-
-    def _synonyms(self, path: Path, names: str) -> Mapping[str, tuple[str, ...]]:
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"synonyms={path}: cannot be read as JSON ({error}).") from error
-        if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
-            raise DataError(f'synonyms={path}: expected {{"class": ["other name", …], …}}.')
-        return {self._known(k, names, "synonyms"): tuple(map(str, v)) for k, v in table.items()}
 
 
 def _left_out(name: str, files: Mapping[str, Counter[str]], classes: Collection[str]) -> Iterator[str]:
@@ -219,14 +206,12 @@ def _descend(parent: str, name: str) -> bool:
     return name[0] != "." and not above.startswith(os.path.realpath(Path(parent) / name) + os.sep)
 
 
-def clean(folder_: str, names: str = "clean") -> str:
+def clean(folder_: str) -> str:
     """Return the class name for a folder name.
 
     >>> clean("257.clutter"), clean("polar_bear"), clean("big/polar_bear")
     ('clutter', 'polar bear', 'polar bear')
     """
-    if names == "raw":
-        return folder_
     last = folder_.rsplit("/", 1)[-1]
     last = re.sub(r"^\d+\.(?=\D)", "", last)
     return " ".join(re.sub(r"[_-]+", " ", last).split()) or last

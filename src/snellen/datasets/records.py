@@ -40,6 +40,10 @@ class Records(ABC):
     def scan(self, columns: Sequence[str]) -> Iterator[Record]:
         """Yield all rows in order, with at least these columns."""
 
+    def class_names(self, column: str | None) -> Sequence[str]:
+        """Return the names that the numbers in a column stand for, if the file has them."""
+        return ()
+
     @abstractmethod
     def where(self, index: int) -> str:
         """Return a row's location, for messages."""
@@ -187,6 +191,14 @@ class Parquet(Records):
         for i in range(groups.num_row_groups):
             self._ends.append((self._ends[-1] if self._ends else 0) + groups.row_group(i).num_rows)
         self._held: tuple[int, Any] | None = None
+
+    def class_names(self, column: str | None) -> Sequence[str]:
+        # As the datasets library stores its features.
+        try:
+            info = json.loads(self._file.schema_arrow.metadata[b"huggingface"])
+            return tuple(map(str, info["info"]["features"][column]["names"]))
+        except (KeyError, TypeError, ValueError):
+            return ()
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)

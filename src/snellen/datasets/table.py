@@ -30,12 +30,15 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
         allow_outside: bool = False,
     ) -> Table:
         file = Path(path).expanduser()
+        records = open_(file)
+        name = f"{scheme}:{path}"
         return Table(
-            f"{scheme}:{path}",
-            open_(file),
+            name,
+            records,
             columns,
             root=file.parent,
             labels=labels,
+            names=records.class_names(columns.resolve(records.columns, name).label) if len(records) else (),
             background=background,
             allow_outside=allow_outside,
         )
@@ -142,6 +145,8 @@ class Table(Dataset):
             if not 0 <= value < len(self._names):
                 return None, f"the label {value} is not between 0 and {len(self._names) - 1}"
             return self._names[value], None
+        if isinstance(value, list | dict):
+            return None, f"a {type(value).__name__} where the name of one class is expected"
         text = "" if value is None else str(value).strip()
         if not text:
             return None, "an empty label"

@@ -32,7 +32,7 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
             # A shorthand has the options of its target, as its summary says.
             "options": {}
             if entry.bundle is not None and entry.scheme != "openai" and what == "models"
-            else {name: _default(p.default) for name, p in entry.options.items()},
+            else {name: _default(p.default) for name, p in registries[what].options_of(entry).items()},
         }
         for entry in registries[what].entries.values()
         if entry.listed
