@@ -72,6 +72,7 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
     (tmp_path / "photos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = line.replace("jsonl:./photos.jsonl", "jsonl:./photos.jsonl -D allow_outside=true")
     (tmp_path / "names.json").write_text('{"star": ["asterisk"]}')
+    (tmp_path / "names.csv").write_text("".join(f"{p.name},{p.name}\n" for p in photos.iterdir()))
     line = line.replace("background=clutter", "background=cup")
     (tmp_path / "mine.yaml").write_text(a_benchmark())
     (tmp_path / "mine").mkdir()

@@ -151,8 +151,8 @@ class TestFolder:
         make(tmp_path, "a.png", "b.png")
         data = DATASETS.make(f"csv:{tmp_path / 'data.csv'}?names={tmp_path / 'names.txt'}")
         assert labels_of(select(data)) == ["dog", "cat"]
+        (tmp_path / "names.txt").write_text("cat\n")
         with pytest.raises(DataError, match="no name for 1 of 2 classes: 1"):
-            (tmp_path / "names.txt").write_text("cat\n")
             DATASETS.make(f"csv:{tmp_path / 'data.csv'}?names={tmp_path / 'names.txt'}")
 
     def test_names_that_mean_nothing_are_reported(self, tmp_path):

@@ -51,7 +51,9 @@ def read_names(source: str) -> Names:
         else:
             pairs = _rows(text, path.suffix.lower())
         names = {str(key): _several(value) for key, value in pairs}
-    except (OSError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(f"names={source}: cannot be read ({error.strerror}).") from error
+    except (ValueError, AttributeError) as error:
         raise DataError(
             f"names={source}: cannot be read ({error}). Expected JSON, CSV or text with an id and a "
             "name per line, or: names=imagenet"
