@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import ClassVar, Literal
@@ -160,3 +162,23 @@ def test_everything_built_in_is_documented(kind):
         assert entry.summary.endswith((".", ":")) or "." in entry.summary
         for option in entry.options:
             assert f"``{option}" in doc or f"{option}=" in doc, f"{entry.scheme}: {option}"
+
+
+def test_threads_that_start_at_once_all_find_everything():
+    code = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from snellen.protocols.base import PROTOCOLS
+from snellen.datasets.base import DATASETS
+from snellen.metrics.registry import METRICS
+barrier = threading.Barrier(8)
+def work(i):
+    barrier.wait()
+    return len(PROTOCOLS.entries), len(DATASETS.entries), len(METRICS), "rank" in PROTOCOLS.entries
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(8) as pool:
+    found = list(pool.map(work, range(8)))
+assert len(set(found)) == 1 and found[0][3], found
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

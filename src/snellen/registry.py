@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import re
+import threading
 import types
 import typing
 import warnings
@@ -142,6 +143,7 @@ class Registry(Generic[T]):
         self.finish = None if finish is None else Registration("", finish, "")
         self._entries: dict[str, Registration] = {}
         self._discovered = False
+        self._lock = threading.RLock()
 
     def register(
         self, scheme: str, *, example: str = "", listed: bool = True, bundle: tuple[str, type] | None = None
@@ -161,12 +163,13 @@ class Registry(Generic[T]):
     @property
     def entries(self) -> dict[str, Registration]:
         """All schemes by name, built-ins and plug-ins."""
-        if not self._discovered:
-            self._discovered = True
-            for name, loaded in discover(self.package):
-                if callable(loaded) and name not in self._entries:
-                    self.register(name)(loaded)
-        return dict(sorted(self._entries.items()))
+        with self._lock:  # other threads wait until all are there
+            if not self._discovered:
+                self._discovered = True  # first, since what is discovered may ask
+                for name, loaded in discover(self.package):
+                    if callable(loaded) and name not in self._entries:
+                        self.register(name)(loaded)
+            return dict(sorted(self._entries.items()))
 
     def _more(self, known: Mapping[str, Registration]) -> str:
         rest = sum(not entry.listed for entry in known.values())

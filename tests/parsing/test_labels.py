@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from recorded import recorded
 from snellen.parsing import (
     ParseFailure,
     is_refusal,
@@ -19,6 +20,8 @@ from snellen.parsing import (
 )
 from snellen.types import Outcome
 
+#: Written by somebody who had not seen the rules; none was changed for them.
+UNSEEN = recorded("labels")
 ANIMALS = ("cat", "dog", "car", "car tyre", "polar bear", "bear", "T-shirt", "jack-o'-lantern", "starfish")
 
 
@@ -532,3 +535,15 @@ def test_scripts_without_spaces_and_with_particles(
 def test_signs_articles_and_listed_names(text: str, labels: tuple[str, ...], label: str | None) -> None:
     found = parse_label(text, labels)
     assert (found if isinstance(found, str) else None) == label
+
+
+def test_unseen_answers() -> None:
+    wrong, read = [], 0
+    for answer in UNSEEN:
+        found = parse_label(answer["text"], answer["labels"])
+        said = found if isinstance(found, str) else None
+        read += said == answer["read"] is not None
+        if said is not None and said != answer["read"]:
+            wrong.append((answer["text"], said))
+    assert wrong == []
+    assert read >= 64  # of 66

@@ -10,6 +10,7 @@ A metric is one registration, in a module of this package, or of another package
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ class Metrics(Mapping[str, Metric]):
         self._metrics: dict[str, Metric] = {}
         self._options: dict[str, Metric] = {}
         self._discovered = False
+        self._lock = threading.RLock()
 
     def add(self, metric: Metric) -> Metric:
         """Register a metric."""
@@ -81,11 +83,12 @@ class Metrics(Mapping[str, Metric]):
         return metric
 
     def _discover(self) -> None:
-        if not self._discovered:
-            self._discovered = True
-            for _, loaded in discover(self._package):
-                if isinstance(loaded, Metric):
-                    self.add(loaded)
+        with self._lock:
+            if not self._discovered:
+                self._discovered = True
+                for _, loaded in discover(self._package):
+                    if isinstance(loaded, Metric):
+                        self.add(loaded)
 
     def __getitem__(self, name: str) -> Metric:
         self._discover()

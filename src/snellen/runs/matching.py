@@ -112,9 +112,16 @@ def compatible(asked: NamedProtocols, selection: Selection) -> tuple[NamedProtoc
 
 
 def match_models(
-    models: Sequence[Model], selections: Sequence[Selection], protocols: Sequence[NamedProtocols]
+    models: Sequence[Model],
+    selections: Sequence[Selection],
+    protocols: Sequence[NamedProtocols],
+    *,
+    default: bool = False,
 ) -> tuple[list[tuple[Model, list[Task]]], list[str]]:
     """Return the protocols and data that each model supports, and in words why it does not support the rest.
+
+    Args:
+        default: the user named no protocol, so a model that cannot be asked the first one takes the next.
 
     Raises:
         Unsupported: no model supports anything.
@@ -125,7 +132,8 @@ def match_models(
     for model in models:
         able: list[Task] = []
         for selection, asked in zip(selections, protocols, strict=True):
-            for title, protocol in asked:
+            fits = [pair for pair in asked if incompatibility(model, pair[1]) is None]
+            for title, protocol in (fits or asked)[:1] if default else asked:
                 reason = incompatibility(model, protocol)
                 if reason is None and (lacks := model.missing_fields(selection.first)) is not None:
                     reason = f"{model.name} lacks {lacks} ({selection.name})"

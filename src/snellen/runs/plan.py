@@ -117,7 +117,8 @@ class Plan:
     Args:
         models: names, or the objects themselves.
         data: names, or the objects themselves.
-        protocols: names, or the objects themselves. Without any, each data set's own is used, or closed-set.
+        protocols: names, or the objects themselves. Without any, each data set's own is used, or closed-set;
+            a model that generates no text takes rank.
         model_options: for all models.
         data_options: for all data sets.
         protocol_options: for all protocols.
@@ -197,7 +198,7 @@ class Plan:
         models = [self._make(name, limits) for name in given["model"]]
         if unfit and not any(protocols):
             raise unfit[0]
-        self._pairs, self.skipped = match_models(models, selections, protocols)
+        self._pairs, self.skipped = match_models(models, selections, protocols, default=not given["protocol"])
         self.skipped = [*map(str, unfit), *self.skipped]
         #: What was given by name rather than as an object.
         self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
@@ -221,7 +222,9 @@ class Plan:
 
     def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
         """Return the protocols for a data set by title: the user's, or its authors'."""
-        names = given["protocol"] or [data.protocol or "closed-set"]
+        # A dual encoder or classifier cannot be asked; it ranks the names.
+        usual = data.protocol or "closed-set"
+        names = given["protocol"] or ([usual, "rank"] if usual == "closed-set" else [usual])
         protocols = []
         for name in names:
             if not isinstance(name, str):
