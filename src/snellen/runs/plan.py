@@ -61,16 +61,8 @@ class Filters:
 
     def apply(self, data: Dataset, seed: int) -> Selection:
         """Select from a data set."""
-        return select(
-            data,
-            classes=self.classes,
-            num_classes=self.num_classes,
-            per_class=self.per_class,
-            shuffle=self.shuffle,
-            limit=self.limit,
-            seed=seed,
-            skip_invalid=self.skip_invalid,
-        )
+        chosen = {name: value for name, value in vars(self).items() if name != "split"}
+        return select(data, **chosen, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -112,13 +104,12 @@ class SharedResources:
 class Plan:
     """Every model under every protocol on every data set, in all supported combinations.
 
-    All errors that can be detected early are raised when the plan is made, before any model is loaded.
+    Errors that can be detected early are raised when the plan is made, before any model is loaded.
 
     Args:
         models: names, or the objects themselves.
         data: names, or the objects themselves.
-        protocols: names, or the objects themselves. Without any, each data set's own is used, or closed-set;
-            a model that generates no text takes rank.
+        protocols: names, or the objects themselves. Without any, each data set's own, closed-set or rank.
         model_options: for all models.
         data_options: for all data sets.
         protocol_options: for all protocols.
@@ -223,8 +214,8 @@ class Plan:
     def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
         """Return the protocols for a data set by title: the user's, or its authors'."""
         # A dual encoder or classifier cannot be asked; it ranks the names.
-        usual = data.protocol or "closed-set"
-        names = given["protocol"] or ([usual, "rank"] if usual == "closed-set" else [usual])
+        usual = [data.protocol or "closed-set"]
+        names = given["protocol"] or usual + ["rank"] * (usual == ["closed-set"])
         protocols = []
         for name in names:
             if not isinstance(name, str):
