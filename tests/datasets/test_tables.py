@@ -17,6 +17,7 @@ from snellen.api import run
 from snellen.datasets.base import DATASETS, select
 from snellen.datasets.records import Delimited, JsonLines, Parquet
 from snellen.errors import BadOption, DataError, ImageError
+from snellen.images import encode
 
 
 def png(color: str = "red") -> bytes:
@@ -222,7 +223,7 @@ def test_bad_rows_are_named_or_skipped(row, reason, tmp_path, workspace):
     [
         ("x.jsonl", b"", "no rows|no column"),
         ("x.jsonl", b'{"image": "a.png", "label": "a"}\n{oops\n', "line 2: not JSON"),
-        ("x.jsonl", b"[1, 2]\n", "line 1: expected a JSON object, found list"),
+        ("x.jsonl", b"1\n", "line 1: expected a JSON object, found int"),
         ("x.jsonl", b'{"image": "\xff"}\n', "not UTF-8"),
         ("x.csv", b"", "file is empty"),
         ("x.csv", b"image,label\na.png\n", "line 2: 1 cells, but the header has 2"),
@@ -448,3 +449,36 @@ def test_a_list_is_no_class_name(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"image": "a.png", "label": ["cat", "dog"]}\n')
     data = DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}")
     assert "a list where the name of one class is expected" in data.invalid[0].reason
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_tables_as_people_have_them(tmp_path, separator):
+    """A Kaggle CSV: images in another folder, without extension, spaces and capitals in the header."""
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for name in ("000bec", "001513"):
+        (folder / f"{name}.jpg").write_bytes(encode(pillow.new("RGB", (8, 8)), "JPEG"))
+    rows = [("FileName", " Label "), ("000bec", "dog"), ("001513", "cat")]
+    (tmp_path / "labels.csv").write_text("".join(separator.join(row) + "\n" for row in rows))
+    data = DATASETS.make(f"csv:{tmp_path / 'labels.csv'}?root={folder}")
+    assert data.labels == ("cat", "dog")
+    assert data.sample(0, data.labels, None).images[0].size == (8, 8)
+
+
+def test_a_list_in_json_is_read_as_lines_are(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(pillow.new("RGB", (8, 8))))
+    rows = [{"image": "a.png", "label": "x"}, {"image": "a.png", "label": "y"}]
+    (tmp_path / "data.jsonl").write_text(json.dumps(rows, indent=1))
+    data = DATASETS.make(f"jsonl:{tmp_path / 'data.jsonl'}")
+    assert [data.row(i).label for i in range(len(data))] == ["x", "y"]
+    (tmp_path / "data.jsonl").write_text('["a.png"]')
+    with pytest.raises(DataError, match="expected a list of JSON objects"):
+        DATASETS.make(f"jsonl:{tmp_path / 'data.jsonl'}")
+
+
+def test_paths_of_other_systems(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "cafe\u0301.png").write_bytes(encode(pillow.new("RGB", (8, 8))))
+    (tmp_path / "x.csv").write_text("image,label\nd\\cafe\u0301.png,a\nd/caf\u00e9.png,b\n")
+    data = DATASETS.make(f"csv:{tmp_path / 'x.csv'}")
+    assert all(data.sample(i, data.labels, None).images[0].size == (8, 8) for i in range(2))

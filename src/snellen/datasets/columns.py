@@ -24,7 +24,9 @@ BoxAs = Literal["xywh", "xyxy", "unit-xywh", "unit-xyxy"]
 
 #: Default column names; the first that exists is used.
 USUAL = {
-    "image": ("image", "img", "image_path", "path", "file_name", "file", "image_bytes"),
+    "image": tuple(
+        "image img image_path imagepath path filepath file_name filename file image_name image_bytes".split()
+    ),
     "label": ("label", "class", "class_name", "category", "target", "fine_label", "labels"),
     "id": ("id", "index", "image_id", "uid", "key"),
     "question": ("question",),
@@ -86,7 +88,11 @@ class ColumnMapping:
                     f"{role}={column!r}: no such column in {where}.{did_you_mean(column, present)} "
                     f"Its columns: {', '.join(present)}."
                 )
-        usual = {role: next((c for c in names if c in present), None) for role, names in USUAL.items()}
+        spelled = {column.casefold(): column for column in reversed(list(present))}
+        usual = {
+            role: next((spelled[name] for name in names if name in spelled), None)
+            for role, names in USUAL.items()
+        }
         image = self.image or ((usual["image"],) if usual["image"] else ())
         if not image:
             raise DataError(

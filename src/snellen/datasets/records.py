@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from abc import ABC, abstractmethod
 from array import array
@@ -14,7 +15,7 @@ from typing import Any
 
 from snellen.errors import DataError, require
 
-__all__ = ["Delimited", "JsonLines", "Parquet", "Records"]
+__all__ = ["Delimited", "JsonLines", "JsonList", "Parquet", "Records", "json_records"]
 
 Record = Mapping[str, Any]
 
@@ -115,20 +116,59 @@ class JsonLines(_Lines):
         return row
 
 
+class JsonList(Records):
+    """A JSON file with a list of objects, read as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = _there(path)
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not JSON ({error}).") from error
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise DataError(f"{path}: expected a list of JSON objects, or one object per line.")
+        self._objects: list[Record] = rows
+        self.columns = tuple(dict.fromkeys(name for row in rows for name in row))
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._objects[index]
+
+    def scan(self, columns: Sequence[str]) -> Iterator[Record]:
+        return iter(self._objects)
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, object {index}"
+
+
+def json_records(path: Path) -> Records:
+    """Open JSON lines, or a JSON list."""
+    with _there(path).open("rb") as file:
+        listed = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    return JsonList(path) if listed else JsonLines(path)
+
+
 class Delimited(_Lines):
-    """Comma- or tab-separated text with a header. Cells are taken literally: an option "None" or "N/A"
-    stays, and an empty cell is an empty text.
+    """Separated text with a header. Cells are taken literally: an option "None" or "N/A" stays, and an empty
+    cell is an empty text. Spaces around the names of columns are dropped.
+
+    Args:
+        separator: None for the most frequent in the header of comma, semicolon, tab and bar.
     """
 
-    def __init__(self, path: Path, separator: str) -> None:
+    def __init__(self, path: Path, separator: str | None = None) -> None:
         super().__init__(path)
         csv.field_size_limit(sys.maxsize)  # cells hold images as base64
-        self._separator = separator
+        _, first = next(self._text(), (0, ""))
+        unquoted = re.sub(r'"[^"]*"', "", first)
+        self._separator = separator or max(",;\t|", key=unquoted.count)
         rows = self._rows(0)
         header = next(rows, None)
         if header is None:
             raise DataError(f"{path}: the file is empty. The first line must name the columns.")
-        self.columns = tuple(header[2])
+        self.columns = tuple(cell.strip() for cell in header[2])
         if len(set(self.columns)) < len(self.columns):
             raise DataError(f"{path}: duplicate column names: {', '.join(self.columns)}.")
         for start, number, cells in rows:

@@ -6,13 +6,15 @@ import base64
 import binascii
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
 from snellen.datasets.columns import COLUMNS, ColumnMapping, Parts, document_columns, items_of, satisfies
-from snellen.datasets.records import Delimited, JsonLines, Parquet, Records
+from snellen.datasets.records import Delimited, Parquet, Records, json_records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
 from snellen.types import Region, Sample
@@ -27,6 +29,7 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
         columns: ColumnMapping,
         labels: tuple[str, ...] = (),
         background: str | None = None,
+        root: str | None = None,
         allow_outside: bool = False,
     ) -> Table:
         file = Path(path).expanduser()
@@ -36,7 +39,7 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
             name,
             records,
             columns,
-            root=file.parent,
+            root=file.parent if root is None else Path(root).expanduser(),
             labels=labels,
             names=records.class_names(columns.resolve(records.columns, name).label) if len(records) else (),
             background=background,
@@ -46,8 +49,9 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
     make.__doc__ = f"""A {scheme} file with one row per sample; image paths are relative to it.
 
     Options: {{columns}} ``labels``: the label set, in order, separated by commas (default: all labels
-    that occur); ``background``: the class that means none of the others. ``allow_outside=true``: image
-    paths may lead out of the file's folder. Other columns are kept with the samples.
+    that occur); ``background``: the class that means none of the others; ``root``: the folder that
+    image paths are relative to (default: the file's); ``allow_outside=true``: they may lead out of it. Other
+    columns are kept with the samples.
 
     Raises:
         DataError: no such file, no such column, or no rows.
@@ -248,6 +252,8 @@ def read_image(value: Any, where: str, root: Path | None, outside: bool = False)
             "image and give its path."
         )
     looks_like_path = len(text) < 1024 and Path(text.split("?")[0]).suffix.lower() in EXTENSIONS
+    if not looks_like_path and root is not None and (bare := _with_extension(text, root)) is not None:
+        text, looks_like_path = bare, True
     if looks_like_path and not text.startswith("data:"):
         return _from_path(text, where, root, outside)
     body = text.partition(",")[2] if text.startswith("data:") else text
@@ -259,17 +265,34 @@ def read_image(value: Any, where: str, root: Path | None, outside: bool = False)
         ) from error
 
 
+def _with_extension(text: str, root: Path) -> str | None:
+    """Return a path with the extension that a table leaves out ("000bec180eb1"), if there is one."""
+    if len(text) > 128 or not re.fullmatch(r"[\w./ -]+", text):
+        return None
+    return next(
+        (
+            text + ending
+            for ending in (".jpg", ".png", ".jpeg", ".webp")
+            if (root / f"{text}{ending}").is_file()
+        ),
+        None,
+    )
+
+
 def _from_path(text: str, where: str, root: Path | None, outside: bool) -> bytes:
     if root is None:
         raise ImageError(f"{where}: {text!r} is a path, but this data set has no folder.")
     path = root / text
+    if not path.exists():  # as other systems write paths
+        spellings = (text.replace("\\", "/"), *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
+        path = next((root / other for other in spellings if (root / other).exists()), path)
     if not outside and not path.resolve().is_relative_to(root.resolve()):
         raise ImageError(f"{where}: {text!r} leads out of {root}. To allow it, add: -D allow_outside=true")
     return Image.from_path(path).data
 
 
-jsonl = DATASETS.register("jsonl", example="jsonl:FILE", bundle=COLUMNS)(_factory("jsonl", JsonLines))
+jsonl = DATASETS.register("jsonl", example="jsonl:FILE", bundle=COLUMNS)(_factory("jsonl", json_records))
 csv_ = DATASETS.register("csv", example="csv:FILE", bundle=COLUMNS)(
-    _factory("csv", lambda path: Delimited(path, "\t" if path.suffix == ".tsv" else ","))
+    _factory("csv", lambda path: Delimited(path, "\t" if path.suffix == ".tsv" else None))
 )
 parquet = DATASETS.register("parquet", example="parquet:FILE", bundle=COLUMNS)(_factory("parquet", Parquet))
