@@ -405,6 +405,17 @@ class TestAdapter:
         self.lora(folder, tmp_path / "adapter", 2.0)
         assert MODELS.make(f"hf:{folder}?adapter={adapter}").identity() != before
 
+    def test_weights_that_fit_nothing_are_refused(self, tmp_path):
+        from safetensors.torch import load_file, save_file
+
+        folder = tiny.save("llava", tmp_path / "base")
+        _, adapter = self.lora(folder, tmp_path / "adapter", 1.0)
+        weights = load_file(adapter / "adapter_model.safetensors")
+        renamed = {name.replace("language_model", "other_model"): value for name, value in weights.items()}
+        save_file(renamed, adapter / "adapter_model.safetensors")
+        with pytest.raises(ModelError, match="cannot be merged.*missing adapter keys"):
+            MODELS.make(f"hf:{folder}?adapter={adapter}").load()
+
     def test_what_is_none(self, tmp_path):
         folder = tiny.save("llava", tmp_path / "base")
         with pytest.raises(ModelError, match="cannot be merged"):

@@ -112,7 +112,7 @@ def summarize(
         predicted.append(intern(row["prediction"]))
         hits.append(row["label"] in row["ranking"][:5])
         clusters.append(cluster_of(row["images"], row["id"]))
-        ranked = ranked or bool(row["ranking"])
+        ranked = ranked or len(row["ranking"]) > 5  # of five classes, one of the top five is certain
         lost += row["outcome"] != Outcome.OK
     figures: dict[str, Any] = {"n": sum(outcomes.values()), "primary": protocol.primary, "scores": []}
     if truth:

@@ -213,6 +213,8 @@ class Checkpoint:
             with warnings.catch_warnings():
                 # peft imports an old name from transformers
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                # and only warns if the adapter's weights fit nothing: then the model would be the base
+                warnings.filterwarnings("error", "Found missing adapter keys")
                 return PeftModel.from_pretrained(model, self.adapter).merge_and_unload()
         except Exception as error:
             raise ModelError(
