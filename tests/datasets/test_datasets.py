@@ -145,6 +145,17 @@ class TestFolder:
         assert picked[0].synonyms == {"tench": ("Tinca tinca",)}
         assert picked[0].labels == picked.labels
 
+    def test_names_to_choose_from_that_no_image_has(self, tmp_path):
+        make(tmp_path / "photos", "cat/1.png", "dog/1.png")
+        (tmp_path / "classes.txt").write_text("cat\ndog\nfox, red\n")
+        for name in (f"folder:{tmp_path / 'photos'}", f"csv:{tmp_path / 'data.csv'}"):
+            (tmp_path / "data.csv").write_text("image,label\nphotos/cat/1.png,cat\nphotos/dog/1.png,dog\n")
+            picked = select(DATASETS.make(name, {"labels": f"@{tmp_path / 'classes.txt'}"}))
+            assert picked[0].labels == picked.labels == ("cat", "dog", "fox, red")
+            assert picked[0].label == "cat"
+        with pytest.raises(BadOption, match="lacks the class 'dog'"):
+            DATASETS.make(f"folder:{tmp_path / 'photos'}", {"labels": "cat,fox"})
+
     def test_names_by_number_and_in_lines(self, tmp_path):
         (tmp_path / "names.txt").write_text("cat\ndog\n")
         (tmp_path / "data.csv").write_text("image,label\na.png,1\nb.png,0\n")

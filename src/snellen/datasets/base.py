@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from snellen.datasets.names import odd_names, read_names, read_synonyms
+from snellen.datasets.names import odd_names, read_labels, read_names, read_synonyms
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.parsing.text import normalize
 from snellen.registry import Registry
@@ -296,15 +296,18 @@ def merge_alike(data: Dataset) -> Dataset:
     return Renamed(data, names, {}, note)
 
 
-def named(data: Dataset, *, names: str | None = None, synonyms: str | None = None) -> Dataset:
+def named(
+    data: Dataset, *, names: str | None = None, synonyms: str | None = None, labels: tuple[str, ...] = ()
+) -> Dataset:
     """Name the classes of a data set.
 
     Options: ``names``: the classes' names by id (see :func:`snellen.datasets.names.read_names`);
-    ``synonyms``: a JSON file with other names of classes.
+    ``synonyms``: a JSON file with other names of classes; ``labels``: all classes to choose from, also those
+    without an image, separated by commas, or ``@FILE`` with one per line.
 
     Raises:
         DataError: a file cannot be read, or a class has no name in it.
-        BadOption: a class in the synonyms is unknown.
+        BadOption: a class in the synonyms is unknown, or the label set lacks a class of the data.
     """
     if names is not None:
         table = read_names(names)
@@ -325,6 +328,15 @@ def named(data: Dataset, *, names: str | None = None, synonyms: str | None = Non
             )
         kept = {label: label for label in data.labels}
         data = Renamed(data, kept, others, f"{data.name}: synonyms from {synonyms}")
+    if labels:
+        chosen = read_labels(labels)
+        if lacking := [label for label in data.labels if label not in chosen]:
+            raise BadOption(
+                f"labels= lacks the class {lacking[0]!r} of {data.name}.{did_you_mean(lacking[0], chosen)}"
+            )
+        kept = {label: label for label in data.labels}
+        data = Renamed(data, kept, {}, f"{data.name}: {len(chosen)} classes to choose from")
+        data.labels = chosen
     return data
 
 

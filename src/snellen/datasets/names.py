@@ -12,7 +12,7 @@ from typing import Any
 
 from snellen.errors import DataError
 
-__all__ = ["odd_names", "read_names", "read_synonyms"]
+__all__ = ["odd_names", "read_labels", "read_names", "read_synonyms"]
 
 #: Names that ship with the package: the 1,000 classes of ILSVRC 2012 by their WordNet 3.0 ids, with those
 #: lemmas that no other class has (Princeton University, "WordNet"; Russakovsky et al., IJCV 2015).
@@ -76,6 +76,22 @@ def read_synonyms(source: str) -> Names:
     if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
         raise DataError(f'synonyms={source}: expected {{"class": ["other name", …], …}}.')
     return {key: tuple(map(str, value)) for key, value in table.items()}
+
+
+def read_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return class names as given, or the lines of ``@FILE``.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if len(labels) != 1 or not labels[0].startswith("@"):
+        return tuple(labels)
+    path = Path(labels[0][1:]).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"labels={labels[0]}: cannot be read ({error}).") from error
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
 def _rows(text: str, ending: str) -> Iterator[tuple[str, Any]]:

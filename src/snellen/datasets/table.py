@@ -14,6 +14,7 @@ from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
 from snellen.datasets.columns import COLUMNS, ColumnMapping, Parts, document_columns, items_of, satisfies
+from snellen.datasets.names import read_labels
 from snellen.datasets.records import Delimited, Parquet, Records, json_records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
@@ -40,7 +41,7 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
             records,
             columns,
             root=file.parent if root is None else Path(root).expanduser(),
-            labels=labels,
+            labels=read_labels(labels),
             names=records.class_names(columns.resolve(records.columns, name).label) if len(records) else (),
             background=background,
             allow_outside=allow_outside,
@@ -48,8 +49,8 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
 
     make.__doc__ = f"""A {scheme} file with one row per sample; image paths are relative to it.
 
-    Options: {{columns}} ``labels``: the label set, in order, separated by commas (default: all labels
-    that occur); ``background``: the class that means none of the others; ``root``: the folder that
+    Options: {{columns}} ``labels``: the label set, in order, separated by commas, or ``@FILE`` (default:
+    all labels that occur); ``background``: the class that means none of the others; ``root``: the folder that
     image paths are relative to (default: the file's); ``allow_outside=true``: they may lead out of it. Other
     columns are kept with the samples.
 

@@ -101,8 +101,14 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row per sample (see :meth:`snellen.storage.store.Store.frame`)."""
-        return self.store.frame(self.id)
+        """One row per sample (see :meth:`snellen.storage.store.Store.frame`); in classification also
+        ``correct``.
+        """
+        frame = self.store.frame(self.id)
+        if self.classifies and len(frame):
+            right = (frame["prediction"] == frame["label"]).astype(object)
+            frame["correct"] = right.where(frame["label"].notna(), None)
+        return frame
 
     @property
     def outcomes(self) -> pd.DataFrame:
