@@ -71,8 +71,9 @@ def test_a_folder_of_images_to_figures_that_a_recount_confirms(snellen, photos, 
         }
         assert figures["items_per_second"] > 0
         if entry["protocol"] == "rank":
-            hits = sum(r["label"] in r["ranking"][:5] for r in rows)
-            assert figures["top5"]["value"] == hits / 20
+            # Of at most five classes, one of the top five is certain.
+            assert all(len(r["ranking"]) <= 5 for r in rows)
+            assert figures["top5"] is None
         else:
             assert figures["top5"] is None
             assert all(r["answers"] for r in rows)

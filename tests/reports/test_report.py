@@ -55,7 +55,7 @@ def runs(workspace, tmp_path):
 
     kwargs: dict[str, Any] = {
         "data": f"folder:{folder}",
-        "data_options": {"names": "raw"},
+        "data_options": {"raw_names": True},
         "protocol": "closed-set?rounds=1",
     }
     return [run(model=Scripted(script, name), **kwargs) for name in ("<u>one</u>", "two")]

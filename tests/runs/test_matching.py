@@ -21,6 +21,6 @@ def test_predictions_say_which_are_correct(workspace):
     run = snellen.run(model="pico:clip", data="chart:shapes", limit=6, workspace=workspace)
     frame = run.predictions
     assert frame["correct"].tolist() == (frame["prediction"] == frame["label"]).tolist()
-    assert sum(frame["correct"]) / 6 == run.metrics.accuracy.value
+    assert sum(frame["correct"]) / 6 == run.metrics["accuracy"].value
     asked = snellen.run(model="pico:llava", data="chart:shapes?ask=color", limit=2, workspace=workspace)
     assert "correct" not in asked.predictions

@@ -380,7 +380,7 @@ class TestSafety:
                 else PAYLOADS[number % len(PAYLOADS)]
             )
 
-        kwargs: dict[str, Any] = {"data": f"folder:{folder}", "data_options": {"names": "raw"}}
+        kwargs: dict[str, Any] = {"data": f"folder:{folder}", "data_options": {"raw_names": True}}
         kwargs["protocol"] = "closed-set?rounds=1&prompt=<script>alert(2)</script> {names}"
         found = [run(model=Scripted(script, PAYLOADS[k]), **kwargs) for k in range(2)]
         (workspace / "models.toml").write_text(f'["{PAYLOADS[0]}"]\nlicense = "<script>alert(3)</script>"\n')

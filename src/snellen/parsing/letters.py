@@ -136,7 +136,9 @@ def _within(match: re.Match[str]) -> str:
 _NEGATES = any_of("negates")
 #: What turns a statement round, in the same clause before it.
 _AGAINST = re.compile(
-    r"(?i:\b(?:not|never|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect)\b|n['’]t\b)"
+    r"(?i:\b(?:not|never|cannot|if|whether|unless|thought|initially|least|worst|except|wrong|incorrect|unlikely"
+    r"|hardly|far\sfrom|anything\sbut|doubt(?!\s*,)|disagree|mistake|tempted|might\sthink|could\sthink|some\swould"
+    r"|user\sthinks|example)\b|n['’]t\b)"
     r"[^.!?,;\n]{0,60}$"
     r"|\b[Ii]f\b(?!\s(?:I|we)\s(?:had|have|were|must)\b)[^.!?\n]{0,60}$"
     rf"|{_NEGATES}[^.!?,;。।\n]{{0,24}}$"
@@ -199,7 +201,10 @@ def _verdicts(text: str) -> Iterator[Place]:
         yield from favored
 
 
-_KEYS = r"\w{0,20}(?:answer|option|choice|letter|prediction|response|selected|selection)\w{0,20}"
+_KEYS = (
+    r"(?!\w{0,20}(?:wrong|incorrect|reject|distract))"
+    r"\w{0,20}(?:answer|option|choice|letter|prediction|response|selected|selection)\w{0,20}"
+)
 _NOUNS = (
     r"(?:(?i:\b(?:answer|ans|response|prediction|selection|conclusion|verdict|output|result|choice|pick)\b)"
     rf"|{any_of('answer')})"
@@ -228,7 +233,7 @@ _RIGHT = any_of("right")
 RULES: dict[str, Callable[[str], Iterator[Place]]] = {
     "json": _rule(rf"[\"'](?i:{_KEYS})[\"']\s{{0,4}}:\s{{0,4}}[\"']?\(?{_ANY_CASE}\)?[\"']?\s{{0,4}}[,}}\n]"),
     "json value": _rule(
-        rf"[\"']\w{{1,20}}[\"']\s{{0,4}}:\s{{0,4}}[\"']\(?{_ANY_CASE}\)?[\"']\s{{0,4}}[,}}\n]"
+        rf"[\"'](?!\w{{0,20}}(?:wrong|incorrect|reject|distract|question|not))\w{{1,20}}[\"']\s{{0,4}}:\s{{0,4}}[\"']\(?{_ANY_CASE}\)?[\"']\s{{0,4}}[,}}\n]"
     ),
     "boxed": _rule(rf"\\boxed\s?\{{{_OPEN}{_LETTER}{_CLOSE}[\s.,:}}]"),
     "tag": _rule(rf"<\w{{1,20}}>{_OPEN}{_ANY_CASE}{_CLOSE}\.?\s{{0,4}}</"),

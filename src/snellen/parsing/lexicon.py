@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LANGUAGES", "Language", "any_of"]
+__all__ = ["LANGUAGES", "YES_NO", "Language", "any_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +212,31 @@ LANGUAGES = {
         but=r"mà\slà",
         recants=r"khoan|thực\sra",
     ),
+}
+
+
+#: Words that answer wherever an answer may stand: yes and no, by language.
+YES_NO = {
+    "English": (
+        "yes, yeah, yep, yup, definitely yes, you bet",
+        "no, nope, nah, definitely not, absolutely not, certainly not, of course not",
+    ),
+    "Arabic": ("نعم, أجل, نعم بالتأكيد", "لا, كلا"),
+    "Chinese": ("是, 是的, 有, 有的, 对, 对的, 存在", "否, 不, 不是, 不是的, 没有, 没, 沒有, 不对, 不存在"),
+    "French": ("oui", "non"),
+    "German": ("ja, jawohl", "nein"),
+    "Hindi": ("हाँ, हां, जी हाँ", "नहीं, जी नहीं"),
+    "Indonesian": ("ya", "tidak, bukan"),
+    "Italian": ("sì, si", "no"),
+    "Japanese": ("はい, ええ", "いいえ, いえ"),
+    "Korean": ("네, 예", "아니요, 아니오, 아뇨"),
+    "Polish": ("tak", "nie"),
+    "Portuguese": ("sim", "não, nao"),
+    "Russian": ("да", "нет"),
+    "Spanish": ("sí, si", "no"),
+    "Thai": ("ใช่, ใช่ครับ, ใช่ค่ะ, มีครับ, มีค่ะ", "ไม่, ไม่ใช่, ไม่มี"),
+    "Turkish": ("evet", "hayır, yok"),
+    "Vietnamese": ("có, vâng, đúng", "không, không có"),
 }
 
 

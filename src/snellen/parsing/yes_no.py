@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from snellen.parsing.lexicon import YES_NO
 from snellen.parsing.text import (
     ParsedAnswer,
     ParseFailure,
@@ -26,31 +27,8 @@ def _phrases(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(t.word for t in tokenize(phrase)) for phrase in normalize(text).split(","))
 
 
-#: Words that answer wherever an answer may stand: yes and no, by language.
-_LANGUAGES = {
-    "English": (
-        "yes, yeah, yep, yup, definitely yes, you bet",
-        "no, nope, nah, definitely not, absolutely not, certainly not, of course not",
-    ),
-    "Arabic": ("نعم, أجل, نعم بالتأكيد", "لا, كلا"),
-    "Chinese": ("是, 是的, 有, 有的, 对, 对的, 存在", "否, 不, 不是, 不是的, 没有, 没, 沒有, 不对, 不存在"),
-    "French": ("oui", "non"),
-    "German": ("ja, jawohl", "nein"),
-    "Hindi": ("हाँ, हां, जी हाँ", "नहीं, जी नहीं"),
-    "Indonesian": ("ya", "tidak, bukan"),
-    "Italian": ("sì, si", "no"),
-    "Japanese": ("はい, ええ", "いいえ, いえ"),
-    "Korean": ("네, 예", "아니요, 아니오, 아뇨"),
-    "Polish": ("tak", "nie"),
-    "Portuguese": ("sim", "não, nao"),
-    "Russian": ("да", "нет"),
-    "Spanish": ("sí, si", "no"),
-    "Thai": ("ใช่, ใช่ครับ, ใช่ค่ะ, มีครับ, มีค่ะ", "ไม่, ไม่ใช่, ไม่มี"),
-    "Turkish": ("evet", "hayır, yok"),
-    "Vietnamese": ("có, vâng, đúng", "không, không có"),
-}
-_YES = _phrases(", ".join(yes for yes, _ in _LANGUAGES.values()))
-_NO = _phrases(", ".join(no for _, no in _LANGUAGES.values()))
+_YES = _phrases(", ".join(yes for yes, _ in YES_NO.values()))
+_NO = _phrases(", ".join(no for _, no in YES_NO.values()))
 #: Words that answer only if a clause ends behind them ("Correct, …").
 _AGREES = _phrases(
     "true, correct, that is right, that's right, that is correct, that's correct, absolutely, definitely, "
@@ -214,7 +192,7 @@ _STOP = frozenset(
 _UNSURE = re.compile(
     r"\b(?:sure|certain|clear|unclear|know|idea|tell|way|determine|determined|unable|information|context|enough|"
     r"depends|hard|difficult|impossible|possible|say|confirm|answer|whether|help|assist|if|view|question|doubt|"
-    r"only|just|necessarily|wrong|incorrect|false)\b"
+    r"only|just|necessarily|wrong|incorrect|false)\b|\bno (?:image|picture|photo)s?\b"
 )
 _NEGATES = re.compile(
     r"^\W*(?:(?:unfortunately|sadly|sorry|actually|well|hmm|so)\W+)?(?:no(?:ne)?\s+\w|there\s+(?:is|are|was|were)\s+(?:no|not)\b"
@@ -232,7 +210,10 @@ _DECLARES = re.compile(r"^\W*(?:the|this|that|these|those|both|all|a|an|his|her|
 _PRONOUN = re.compile(r"^\W*(?:it|they|he|she)\b")
 #: Statements in scripts and languages of their own: it is there, or it is not.
 _NEGATES_THERE = re.compile("没有|沒有|不是|不存在|ません|ではない|없습니다|없어요|아닙니다|아니에요")
-_UNSURE_THERE = re.compile("无法|不能|不知|不确定|不清楚|わかりません|分かりません|できません|모르|수 없")
+_UNSURE_THERE = re.compile(
+    "问题|不是没|しか|わけ|言い切|かもしれ|밖에|것은 아니|图片[。.]?$|图像[。.]?$|无法|不能|不知|不确定"
+    "|不清楚|わかりません|分かりません|できません|모르|수 없"
+)
 
 
 #: A question whether something is in the picture.
@@ -282,6 +263,8 @@ _NOT_THERE = re.compile(
 _UNKNOWN = re.compile(
     r"\b(?:puedo|puede|sé|seguro|claro|kann|weiß|sicher|peux|peut|sais|sûr|posso|possível|sei|certeza|so|sicuro|могу|знаю"
     r"|ясно|yapam|bilmiyor|emin|belli|tahu|bisa|dapat|yakin|jelas|thể|biết|rõ|chắc)|अनिश्चित|पता|कह|ทราบ|แน่|สามารถ|能|知|清|確|确|判"
+    r"|duda|cierto|verdad|más\sque|zweifel|nur\b|wahr|dúvida|verdade|só\b|além|solo\b|сомне|только|кроме|нельзя|şüphe"
+    r"|diragukan|hanya|selain|chỉ\b|问题|不是没|可能|好像|しか|わけ|言い切|かもしれ|밖에|것은\s?아니|سوى|صحيح|ไม่ใช่ว่า"
     r"|わか|分か|でき|모르|수\s?없|확실|أعرف|أستطيع|يمكن|متأكد|واضح"
 )
 _ASKS = re.compile(r"หรือไม่|ไหม|không\s*$|phải không|有没有|是不是|किया|\bmu\b|\bmı\b|\bmi\b")
