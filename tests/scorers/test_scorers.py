@@ -344,7 +344,7 @@ class TestJudge:
 
         found = [predicted("a", "a"), predicted("", "a")]
         scorer = Judge("x")
-        scorer._model = Scripted(lambda r: "")
+        scorer.model = Scripted(lambda r: "")
         scores = score(scorer, found, broken)
         assert scores == [{"_failed": 1.0}, {"judge": 0.0}]
         told = scorer.overall(found, scores)

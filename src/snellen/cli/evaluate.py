@@ -36,6 +36,7 @@ from snellen.cli.app import (
     tell_errors,
 )
 from snellen.errors import BadOption, SnellenError, Stopped
+from snellen.scorers.base import ERROR_COUNTS
 
 if TYPE_CHECKING:
     from snellen.runs.plan import Plan
@@ -286,7 +287,7 @@ def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
 def _failed_share(run: Run) -> float:
     """The share of samples that ended in an error, or that a judge or an extractor failed to answer about."""
     figures = run.metrics
-    unscored = (figures.protocol.get(name, 0) for name in ("judge_errors", "extractor_errors"))
+    unscored = (figures.protocol.get(name, 0) for name in ERROR_COUNTS)
     failed = max(figures.outcomes["error"], *unscored)
     return float(failed / figures.n)
 

@@ -215,8 +215,6 @@ def select(
         "shuffle": shuffle or None,
         "limit": limit,
     }
-    if (odd := odd_names(labels)) is not None:
-        data.notes = (*data.notes, f"{data.name}: {odd}")
     kept_filters = {k: v for k, v in filters.items() if v is not None}
     return Selection(data, indices, labels, kept_filters, skip_invalid)
 
@@ -261,10 +259,11 @@ class Renamed(Dataset):
         self.notes = (*data.notes, note)
         self.labels = tuple(dict.fromkeys(names[label] for label in data.labels))
         self.background = data.background and names[data.background]
-        self.synonyms = {
-            names[label]: (*names_of, *synonyms.get(names[label], ()))
-            for label, names_of in data.synonyms.items()
-        } | {label: more for label, more in synonyms.items() if label not in data.synonyms}
+        both = [(names.get(label, label), more) for label, more in data.synonyms.items()]
+        kept: dict[str, tuple[str, ...]] = {}
+        for label, more in (*both, *synonyms.items()):
+            kept[label] = (*kept.get(label, ()), *more)
+        self.synonyms = kept
 
     def __len__(self) -> int:
         return len(self._data)
@@ -319,6 +318,7 @@ def named(
         first = {label: table[label][0] for label in data.labels}
         more = {table[label][0]: table[label][1:] for label in data.labels if table[label][1:]}
         data = Renamed(data, first, more, f"{data.name}: class names from {names}")
+    same = {label: label for label in data.labels}
     if synonyms is not None:
         others = read_synonyms(synonyms)
         if unknown := [label for label in others if label not in data.labels]:
@@ -326,17 +326,17 @@ def named(
                 f"synonyms={unknown[0]!r}: no such class in {data.name}."
                 f"{did_you_mean(unknown[0], data.labels)}"
             )
-        kept = {label: label for label in data.labels}
-        data = Renamed(data, kept, others, f"{data.name}: synonyms from {synonyms}")
+        data = Renamed(data, same, others, f"{data.name}: synonyms from {synonyms}")
     if labels:
         chosen = read_labels(labels)
         if lacking := [label for label in data.labels if label not in chosen]:
             raise BadOption(
                 f"labels= lacks the class {lacking[0]!r} of {data.name}.{did_you_mean(lacking[0], chosen)}"
             )
-        kept = {label: label for label in data.labels}
-        data = Renamed(data, kept, {}, f"{data.name}: {len(chosen)} classes to choose from")
+        data = Renamed(data, same, {}, f"{data.name}: {len(chosen)} classes to choose from")
         data.labels = chosen
+    if (odd := odd_names(data.labels)) is not None:
+        data.notes = (*data.notes, f"{data.name}: {odd}")
     return data
 
 

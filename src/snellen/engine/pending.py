@@ -11,6 +11,7 @@ from typing import Any
 
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.errors import DataError
+from snellen.scorers.base import ERROR_COUNTS
 from snellen.types import Sample
 
 __all__ = ["is_done", "missing", "pages", "pending", "readable"]
@@ -28,8 +29,7 @@ def is_done(row: Mapping[str, Any]) -> bool:
     if row["status"] != "finished":
         return False
     metrics = RunMetrics.model_validate(row["metrics"])
-    missing = ("judge_errors", "extractor_errors")
-    return not (metrics.outcomes["error"] or any(metrics.protocol.get(name) for name in missing))
+    return not (metrics.outcomes["error"] or any(metrics.protocol.get(name) for name in ERROR_COUNTS))
 
 
 def missing(ids: Iterable[str], evaluated: Evaluated) -> list[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption
@@ -19,7 +20,10 @@ from snellen.types import Kind, Outcome, Request, Response, Sample
 if TYPE_CHECKING:
     from snellen.models.base import Model
 
-__all__ = ["AskModel", "SamplePrediction", "Scorer", "text_model"]
+__all__ = ["ERROR_COUNTS", "AskModel", "SamplePrediction", "Scorer", "TextModelScorer"]
+
+#: The figures that count the samples about which a scorer's model ended in an error, to be asked again.
+ERROR_COUNTS = ("judge_errors", "extractor_errors")
 
 #: Gets answers from a scorer's model, from the cache if possible.
 AskModel = Callable[["Model", Sequence[Request]], Awaitable[Sequence[Response]]]
@@ -95,19 +99,32 @@ class Scorer(ABC):
         return {}
 
 
-def text_model(option: str, name: str) -> Model:
-    """Build the model that an option of a protocol names, which answers without an image.
+class TextModelScorer(Scorer):
+    """Asks a model that an option of a protocol names, and that answers without an image."""
 
-    Raises:
-        BadOption: it does not generate text, or needs an image.
-    """
-    from snellen.models.base import MODELS
+    option: ClassVar[str]
+    name: str
 
-    made = MODELS.make(name)
-    if Kind.GENERATE not in made.kinds or not made.text_only:
-        raise BadOption(
-            f"{option}={name!r} is not allowed; allowed: a model that generates text without an image, such "
-            "as openai:gpt-4o"
-        )
-    made.name = redact(name)
-    return made
+    @cached_property
+    def model(self) -> Model:
+        """The model.
+
+        Raises:
+            BadOption: it does not generate text, or needs an image.
+        """
+        from snellen.models.base import MODELS
+
+        made = MODELS.make(self.name)
+        if Kind.GENERATE not in made.kinds or not made.text_only:
+            raise BadOption(
+                f"{self.option}={self.name!r} is not allowed; allowed: a model that generates text without "
+                "an image, such as openai:gpt-4o"
+            )
+        made.name = redact(self.name)
+        return made
+
+    def check(self) -> None:
+        self.model.check()
+
+    def models(self) -> Sequence[Model]:
+        return [self.model]

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from itertools import islice, repeat
+from typing import Any, ClassVar, Protocol
 
 from snellen._util.redaction import redact
 from snellen.models.base import Model
 from snellen.parsing import is_refusal, strip_thinking
 from snellen.parsing.text import capped
 from snellen.prompts import fill
-from snellen.scorers.base import AskModel, SamplePrediction, Scorer, text_model
+from snellen.scorers.base import AskModel, SamplePrediction, TextModelScorer
 from snellen.types import (
     Decoding,
     Examination,
@@ -60,7 +61,7 @@ class Examined(Protocol):
 
 
 @dataclass
-class Extractor(Scorer):
+class Extractor(TextModelScorer):
     """Reads unread answers, and scores with them: ``with_extractor``, next to the protocol's own score.
 
     A sample without a prediction is examined again with the extractor's reading in the place of each unread
@@ -77,29 +78,16 @@ class Extractor(Scorer):
         BadOption: the model does not generate text, or needs an image.
     """
 
+    option: ClassVar[str] = "extractor"
     name: str
     protocol: Examined
     form: str
     most: int = 256
-    _model: Model | None = field(default=None, repr=False)
     _extracted: dict[str, str] = field(default_factory=dict, repr=False)
 
-    @property
-    def model(self) -> Model:
-        """The extractor."""
-        if self._model is None:
-            self._model = text_model("extractor", self.name)
-        return self._model
-
-    def check(self) -> None:
-        self.model.check()
-
-    def models(self) -> list[Model]:
-        return [self.model]
-
     def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
-        prompts = [prompt for prompt, _ in self._exchanges(sample, _endless(answer))]
-        return self.model, [self._request(prompt, answer) for prompt in prompts]
+        exchanges, _ = self._examined(sample, repeat(Response(answer)))
+        return self.model, [self._request(prompt, answer) for prompt, _ in exchanges]
 
     async def score(self, predictions: Sequence[SamplePrediction], ask: AskModel) -> list[dict[str, float]]:
         scores = [self._scored(item) for item in predictions]
@@ -139,30 +127,32 @@ class Extractor(Scorer):
         text = fill(EXTRACT, question=question, reply=capped(reply), form=self.form)
         return Request((Message("user", (text,)),), decoding=Decoding(max_tokens=32))
 
-    def _exchanges(self, sample: Sample, replies: Iterator[Response]) -> Iterator[tuple[str, Response]]:
-        """Yield each prompt as text with its reply, as long as there are replies."""
+    def _examined(
+        self, sample: Sample, replies: Iterator[Response]
+    ) -> tuple[list[tuple[str, Response]], Prediction | None]:
+        """Examine a sample with these replies; return each prompt as text with its reply, and the prediction,
+        which is None if there are too few replies.
+        """
+        exchanges: list[tuple[str, Response]] = []
         exam = self.protocol.examine(replace(sample, images=()))
         try:
             batch = next(exam)
             while True:
-                answered = []
-                for request in batch:
-                    reply = next(replies, None)
-                    if reply is None:
-                        return
-                    parts = (part for message in request.messages for part in message.content)
-                    yield "\n".join(part for part in parts if isinstance(part, str)), reply
-                    answered.append(reply)
+                answered = list(islice(replies, len(batch)))
+                exchanges += zip(map(_prompt, batch), answered, strict=False)
+                if len(answered) < len(batch):
+                    return exchanges, None
                 batch = exam.send(answered)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return exchanges, end.value
 
     def _unread(self, item: SamplePrediction) -> tuple[list[Response], dict[int, Request]]:
         """Return the replies about a sample, and what to ask about those that no rule read."""
         replies = list(item.replies())
         rules = item.details.get("rule") or []
         requests = {}
-        for place, (prompt, reply) in enumerate(self._exchanges(item.sample, iter(replies))):
+        exchanges, _ = self._examined(item.sample, iter(replies))
+        for place, (prompt, reply) in enumerate(exchanges):
             said = strip_thinking(reply.text).strip()
             read = place < len(rules) and rules[place] is not None
             answered = said and reply.outcome in (Outcome.OK, Outcome.TRUNCATED) and not is_refusal(said)
@@ -182,18 +172,7 @@ class Extractor(Scorer):
             patched[place] = replace(replies[place], text=said, outcome=Outcome.OK)
         if patched == list(replies):
             return None
-        exam = self.protocol.examine(replace(item.sample, images=()))
-        rest = iter(patched)
-        try:
-            batch = next(exam)
-            while True:
-                answered = [reply for _, reply in zip(batch, rest, strict=False)]
-                if len(answered) < len(batch):
-                    return None
-                batch = exam.send(answered)
-        except StopIteration as end:
-            prediction: Prediction = end.value
-            return prediction
+        return self._examined(item.sample, iter(patched))[1]
 
     def _scored(self, item: SamplePrediction) -> dict[str, float]:
         prediction = Prediction(item.sample.id, item.answer, outcome=item.outcome, details=item.details)
@@ -209,6 +188,7 @@ class Extractor(Scorer):
 _UNREAD = (Outcome.UNPARSED, Outcome.TRUNCATED)
 
 
-def _endless(text: str) -> Iterator[Response]:
-    while True:
-        yield Response(text)
+def _prompt(request: Request) -> str:
+    """Return the text of a request."""
+    parts = (part for message in request.messages for part in message.content)
+    return "\n".join(part for part in parts if isinstance(part, str))

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from snellen._util.redaction import redact
 from snellen.metrics.answers import exact_match
 from snellen.models.base import Model
 from snellen.parsing import strip_thinking
 from snellen.prompts import fill
-from snellen.scorers.base import AskModel, SamplePrediction, Scorer, text_model
+from snellen.scorers.base import AskModel, SamplePrediction, TextModelScorer
 from snellen.types import Decoding, Message, Outcome, Request, Sample
 
 __all__ = ["RUBRIC", "Judge", "parse_grade"]
@@ -35,7 +35,7 @@ Reply with the grade of the candidate alone, a digit from 1 to 5."""
 
 
 @dataclass
-class Judge(Scorer):
+class Judge(TextModelScorer):
     """Grades from 1 to 5 as scores from 0 to 1, the mean of both orders of reference and candidate.
 
     A missing answer scores 0 and is not graded. Samples without a grade have no score, and are counted.
@@ -48,22 +48,9 @@ class Judge(Scorer):
         BadOption: the model does not generate text, or needs an image.
     """
 
+    option: ClassVar[str] = "judge"
     name: str
     most: int = 256
-    _model: Model | None = field(default=None, repr=False)
-
-    @property
-    def model(self) -> Model:
-        """The judge."""
-        if self._model is None:
-            self._model = text_model("judge", self.name)
-        return self._model
-
-    def check(self) -> None:
-        self.model.check()
-
-    def models(self) -> list[Model]:
-        return [self.model]
 
     def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
         asked = _questions(SamplePrediction(sample, answer, Outcome.OK, {}, lambda: sample))
