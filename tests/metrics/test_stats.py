@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from snellen.metrics.classification import Confusion, headline, per_class
-from snellen.metrics.stats import Estimate, bootstrap, wilson
+from snellen.metrics.stats import Estimate, wilson
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -58,8 +58,11 @@ def test_figures_equal_scikit_learns(pairs):
         warnings.simplefilter("ignore")
         expected = sk.balanced_accuracy_score(truth, predicted)
     assert found["balanced_accuracy"]["value"] == pytest.approx(expected)
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"):
-        assert 0 <= found[name]["low"] <= found[name]["value"] <= found[name]["high"] <= 1
+    assert 0 <= found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"] <= 1
+    enough = min(truth.count(label) for label in set(truth)) >= 3
+    for name in ("balanced_accuracy", "macro_f1", "weighted_f1"):
+        low, value, high = (found[name][end] for end in ("low", "value", "high"))
+        assert 0 <= low <= value <= high <= 1 if enough else low is high is None
 
 
 @given(PAIRS)
@@ -80,34 +83,68 @@ def test_classes_and_confusions_equal_scikit_learns(pairs):
     assert sorted(n for _, _, n in Confusion.of(truth, predicted).confused(1000)) == wrong
 
 
-def test_bootstrap_equals_drawing_the_samples_again():
+@pytest.mark.parametrize(("figure", "how"), [("f1", "macro"), ("f1", "weighted"), ("recall", "true")])
+def test_intervals_equal_drawing_the_samples_of_each_class_again(figure, how):
     rng = np.random.default_rng(0)
-    truth = rng.choice(CLASSES, 300, p=[0.5, 0.3, 0.15, 0.05]).tolist()
-    predicted = [t if rng.random() < 0.7 else str(rng.choice([*CLASSES, ""])) for t in truth]
-    found = Confusion.of(truth, predicted).estimate("f1", "macro", seed=1)
-
-    truths, guesses = np.array(truth), np.array(predicted)
+    truth = rng.choice(CLASSES, 400, p=[0.5, 0.3, 0.15, 0.05])
+    predicted = np.array([t if rng.random() < 0.7 else str(rng.choice([*CLASSES, ""])) for t in truth])
+    found = Confusion.of(truth.tolist(), predicted.tolist()).estimate(figure, how)
     values = []
     for _ in range(400):
-        draw = rng.integers(0, len(truths), len(truths))
-        values.append(
-            sk.f1_score(truths[draw], guesses[draw], labels=CLASSES, average="macro", zero_division=0)
-        )
+        draw = np.concatenate([rng.choice(np.flatnonzero(truth == c), (truth == c).sum()) for c in CLASSES])
+        values.append(Confusion.of(truth[draw].tolist(), predicted[draw].tolist()).average(figure, how))
     low, high = np.quantile(values, [0.025, 0.975])
-    assert found.value == pytest.approx(sk.f1_score(truth, predicted, labels=CLASSES, average="macro"))
     assert found.low == pytest.approx(low, abs=0.02)
     assert found.high == pytest.approx(high, abs=0.02)
 
 
-def test_bootstrap_is_reproducible_and_covers_a_rate():
-    counts = np.array([70, 30])
-    share = lambda c: c[:, 0] / c.sum(1)  # noqa: E731
-    assert bootstrap(counts, share, seed=3) == bootstrap(counts, share, seed=3)
-    assert bootstrap(counts, share, seed=3) != bootstrap(counts, share, seed=4)
-    exact = wilson(70, 100)
-    found = bootstrap(counts, share)
-    assert found.low == pytest.approx(exact.low, abs=0.02)
-    assert found.high == pytest.approx(exact.high, abs=0.02)
+@pytest.mark.parametrize("each", [3, 4, 5])
+def test_intervals_of_few_images_per_class_cover_the_truth(each):
+    """30 classes, of which some are easy; taken for others at random."""
+    rng = np.random.default_rng(1)
+    classes, tries = 30, 200
+    right = rng.choice([0.3, 0.6, 0.95], classes)
+    truth = np.repeat(np.arange(classes), each)
+
+    def said(places):
+        other = (places + rng.integers(1, classes, len(places))) % classes
+        return np.where(rng.random(len(places)) < right[places], places, other)
+
+    many = np.repeat(np.arange(classes), 20_000)
+    goal = {"macro_f1": sk.f1_score(many, said(many), average="macro"), "balanced_accuracy": right.mean()}
+    hits = dict.fromkeys(goal, 0)
+    for _ in range(tries):
+        figures = headline([str(t) for t in truth], [str(p) for p in said(truth)])
+        for name, value in goal.items():
+            hits[name] += figures[name]["low"] <= value <= figures[name]["high"]
+    assert all(count / tries >= 0.92 for count in hits.values()), hits
+
+
+def test_the_same_quantity_has_the_same_interval():
+    truth = [c for c in CLASSES for _ in range(5)]
+    predicted = truth[:12] + ["a"] * 8
+    for clusters in ((), [i // 2 for i in range(20)]):
+        figures = headline(truth, predicted, clusters=clusters)
+        if clusters:  # a cluster may hold two classes, and has at least three per class
+            assert figures["balanced_accuracy"]["low"] is not None
+        assert figures["balanced_accuracy"] == figures["accuracy"]
+
+
+def test_too_few_images_of_a_class_have_no_interval():
+    hundred = [str(i) for i in range(100)]
+    one_each = headline(hundred, hundred[:44] + ["0"] * 56)
+    assert one_each["accuracy"]["low"] < 0.44 < one_each["accuracy"]["high"]
+    for name in ("balanced_accuracy", "macro_f1", "weighted_f1"):
+        assert one_each[name]["low"] is one_each[name]["high"] is None
+    # Six copies of one image are one image.
+    copies = headline(["a"] * 6 + ["b"] * 6, ["a"] * 6 + [""] * 6, clusters=["x"] * 6 + ["y"] * 6)
+    assert copies["macro_f1"]["low"] is None
+
+
+def test_nothing_right_is_not_sure():
+    nothing = headline(["a"] * 3 + ["b"] * 3, [""] * 6)
+    assert nothing["macro_f1"]["value"] == nothing["macro_f1"]["low"] == 0
+    assert nothing["macro_f1"]["high"] > 0.3
 
 
 def test_top5():

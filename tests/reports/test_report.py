@@ -141,3 +141,44 @@ def test_the_command(workspace, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     code, _, err = snellen("report", "clip", "-o", tmp_path / "x.html")
     assert (code, "snellen[report]" in err) == (2, True)
+
+
+class TestUnread:
+    """A figure of which more than a third of the answers could not be read is marked everywhere."""
+
+    @pytest.fixture
+    def unread(self, workspace, photos):
+        return run(
+            model=Scripted(lambda request: "no idea" if int(request.images[0].sha256, 16) % 4 else "red"),
+            data=f"folder:{photos}",
+            protocol="closed-set?rounds=1",
+            workspace=workspace,
+        )
+
+    def test_the_mark_and_what_it_means(self, unread):
+        from snellen.exchange import tables as exported
+        from snellen.reports.leaderboard import leaderboards
+        from snellen.reports.tables import plainly
+
+        outcomes = unread.metrics.outcomes
+        assert outcomes["unparsed"] > unread.metrics.n / 3
+        assert plainly("accuracy", unread.metrics).partition(" ")[0].endswith("!")
+        (table,) = leaderboards([unread])
+        assert "more than a third of the answers could not be read" in str(table.caption)
+        for text in (page.html([unread]), page.markdown([unread])):
+            assert "more than a third of the answers could not be read" in text
+            assert re.search(r"\d!", text)
+        assert re.search(r"\d! \|", exported.markdown([unread]))
+
+    def test_too_few_images_per_class_are_named(self, workspace, photos):
+        few = run(
+            model=Scripted(lambda _: "red"),
+            data=f"folder:{photos}",
+            protocol="closed-set?rounds=1",
+            per_class=2,
+            workspace=workspace,
+        )
+        from snellen.reports.tables import plainly
+
+        assert plainly("macro_f1", few.metrics).endswith(" too few per class")
+        assert "too few" not in plainly("accuracy", few.metrics)

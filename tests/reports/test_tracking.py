@@ -44,7 +44,7 @@ def test_mlflow(found, tmp_path, monkeypatch):
     (one,) = mlflow.search_runs(experiment_names=["eyes"], output_format="list")
     assert one.info.run_name == found.id
     assert one.data.metrics["accuracy"] == found.metrics["accuracy"].value
-    assert one.data.metrics["macro_f1_high"] == found.metrics["macro_f1"].high
+    assert one.data.metrics["accuracy_high"] == found.metrics["accuracy"].high
     assert one.data.params["model"] == "pico:clip"
     kept = mlflow.artifacts.load_dict(f"{one.info.artifact_uri}/manifest.json")
     assert kept["data"]["fingerprint"] == found.manifest.data.fingerprint

@@ -91,7 +91,7 @@ def test_copies_of_an_image_add_nothing():
         f1.append(headline(truth, predicted, None, clusters))
     for name in ("macro_f1", "weighted_f1", "balanced_accuracy"):
         assert f1[0][name]["value"] == pytest.approx(f1[1][name]["value"])
-        assert f1[0][name]["low"] == pytest.approx(f1[1][name]["low"], abs=0.02)
+        assert f1[0][name]["low"] == pytest.approx(f1[1][name]["low"], abs=0.04)
     naive = Confusion.of(np.repeat(classes, 5).tolist(), np.repeat(said, 5).tolist()).estimate("f1", "macro")
     assert naive.low > f1[1]["macro_f1"]["low"] + 0.01
 

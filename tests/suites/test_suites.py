@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import cast
 
@@ -232,6 +233,8 @@ def test_the_classification_study_on_a_tiny_copy(workspace, copies, monkeypatch,
     assert rows["pico:llava"]["accuracy"]["published"] is None
     assert rows["pico:llava"]["accuracy"]["measured"] is not None
     assert rows["pico:llava"]["items_per_second"]["measured"] > 0
+    assert 0 <= rows["pico:llava"]["accuracy"]["low"] < rows["pico:llava"]["accuracy"]["high"]
+    assert rows["pico:llava"]["n"] == sum(rows["pico:llava"]["outcomes"].values()) > 0
     sweep = [(row["model"], row["setting"]) for row in document["published"]["sweep-of-names"]]
     assert ("hf:Qwen/Qwen2-VL-7B-Instruct", 200) in sweep
     assert ("pico:llava", 10) in sweep
@@ -239,6 +242,9 @@ def test_the_classification_study_on_a_tiny_copy(workspace, copies, monkeypatch,
     command("run", "clarifai-caltech256", "--model", "pico:llava", "--quiet", monkeypatch=monkeypatch)
     out = capsys.readouterr().out
     assert "94.0 | –" in out
+    assert re.search(r"– \| \d+\.\d!? \(\d+\.\d–\d+\.\d\)", out)  # with its interval
+    assert "samples" in out
+    assert "outcomes" in out
     assert "published: the study's table" in out
 
 

@@ -11,6 +11,7 @@ from snellen.errors import BadOption
 from snellen.exchange import tables
 from snellen.exchange.export import write_rows, write_text
 from snellen.exchange.publish import check_address, publish
+from snellen.metrics.format import UNREAD_NOTE
 from snellen.runs.run import Run
 
 __all__ = ["push", "write"]
@@ -49,7 +50,8 @@ def write(runs: Sequence[Run], folder: Path) -> None:
         "SHA-256 hash of their file and are not included.",
         "",
         tables.markdown(runs),
-        "Written by Snellen. Shares are in percent with 95% intervals; unread answers yield no prediction.",
+        "Written by Snellen. Shares are in percent with 95% intervals; unread answers yield no prediction. "
+        f"{UNREAD_NOTE}",
         "",
     ]
     write_text(folder / "README.md", "\n".join(card))

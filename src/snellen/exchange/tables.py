@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from snellen.metrics.format import MISSING, score_cells
+from snellen.metrics.format import MISSING, mark, score_cells
 from snellen.runs.run import Run
 
 __all__ = ["latex", "markdown"]
@@ -39,7 +39,7 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
                 run.data,
                 run.protocol,
                 run.primary,
-                value,
+                value + mark(outcomes),
                 interval or MISSING,
                 str(run.metrics.n),
                 str(unread),

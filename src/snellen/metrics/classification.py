@@ -7,11 +7,13 @@ without a denominator is 0, as in scikit-learn (with ``zero_division=0``).
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snellen.metrics.stats import Estimate, bootstrap, rate
+from snellen.metrics.stats import Estimate, rate, stratified
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
     Values = NDArray[np.float64]
 
-__all__ = ["RATES", "Confusion", "headline", "per_class"]
+__all__ = ["PER_CLASS", "RATES", "Confusion", "headline", "per_class"]
 
 #: The classification metrics that have an interval.
 RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
+#: Those that have one only if each class has enough images.
+PER_CLASS = ("balanced_accuracy", "macro_f1", "weighted_f1")
 
 
 @dataclass(frozen=True)
@@ -63,51 +67,55 @@ class Confusion:
             table = _by_cluster(clusters, columns, len(place))
         return cls(labels, rows[:, 0], rows[:, 1], rows[:, 2], table)
 
-    def tallies(self, counts: Counts) -> tuple[Values, Values, Values]:
-        """Return true positives, references and predictions of each class, each [replicates, classes]."""
-        from scipy.sparse import csr_array
+    def scores(self) -> dict[str, Values]:
+        """Return precision, recall, F1, support and number of predictions of each class, each [classes]."""
+        import numpy as np
 
-        def total(column: Counts, keep: NDArray[np.bool_]) -> Any:
-            shape = (counts.shape[1], len(self.labels))
-            cells = keep.nonzero()[0]
-            member = csr_array((keep[cells].astype(float), (cells, column[cells])), shape=shape)
-            return counts @ member
+        def total(column: Counts, keep: NDArray[np.bool_]) -> Values:
+            counts = self.counts[keep].astype(float)
+            return np.bincount(column[keep], weights=counts, minlength=len(self.labels)).astype(float)
 
-        right = self.truth == self.predicted
-        return (
-            total(self.truth, right),
-            total(self.truth, self.truth >= 0),
-            total(self.predicted, self.predicted >= 0),
-        )
-
-    def scores(self, counts: Counts | None = None) -> dict[str, Values]:
-        """Return precision, recall, F1 and support of each class, each [replicates, classes]."""
-        hits, truths, guesses = self.tallies(self.counts[None] if counts is None else counts)
+        hits = total(self.truth, self.truth == self.predicted)
+        truths, guesses = total(self.truth, self.truth >= 0), total(self.predicted, self.predicted >= 0)
         return {
             "precision": _ratio(hits, guesses),
             "recall": _ratio(hits, truths),
             "f1": _ratio(2 * hits, truths + guesses),
             "support": truths,
-            "occurs": truths + guesses,
+            "guesses": guesses,
         }
 
-    def average(self, figure: str, how: str, counts: Counts | None = None) -> Values:
+    def average(self, figure: str, how: str) -> float:
         """Average a class metric: ``macro`` over the classes that occur, ``weighted`` by support, ``true``
-        over the classes that occur among references. [replicates]
+        over the classes that occur among references.
         """
-        table = self.scores(counts)
-        weights = {
-            "macro": (table["occurs"] > 0).astype(float),
-            "true": (table["support"] > 0).astype(float),
-            "weighted": table["support"],
-        }[how]
-        return _ratio((table[figure] * weights).sum(1), weights.sum(1))
+        table = self.scores()
+        return float(table[figure] @ _weights(table, how))
 
-    def estimate(self, figure: str, how: str, seed: int = 0) -> Estimate:
-        """Return an averaged metric with its bootstrap interval."""
-        return bootstrap(
-            self.counts, lambda counts: self.average(figure, how, counts), seed, clusters=self.clusters
-        )
+    def estimate(self, figure: str, how: str) -> Estimate:
+        """Return the average of recall or F1 with its interval, whose ends are nan with fewer than three
+        images of a class (see :func:`snellen.metrics.stats.stratified`).
+        """
+        import numpy as np
+
+        table = self.scores()
+        weights = _weights(table, how)
+        share = np.append(weights, 0.0)  # the last: of no prediction
+        support, guesses = table["support"], np.append(table["guesses"], 0.0)
+        right = self.truth == self.predicted
+        if figure == "recall":
+            influence = right * share[self.truth] / support[self.truth]
+        else:
+            # F1 is 2 hits / (references + predictions); the number of references is fixed.
+            total, f1 = np.append(support, 1.0) + guesses, np.append(table["f1"], 0.0)
+            gained = 2 * right * share[self.truth] / total[self.truth]
+            influence = gained - share[self.predicted] * f1[self.predicted] / total[self.predicted]
+        used = support > 0
+        value, top = float(table[figure] @ weights), float(weights[used].sum())
+        effective = float(top**2 / (weights[used] ** 2 / support[used]).sum())
+        if 0 < value < top:  # classes that are never true take their share of the range
+            effective *= (1 - value) / (top - value)
+        return stratified(value, self.counts, influence, self.truth, effective, self.clusters)
 
     def confused(self, most: int = 10) -> list[tuple[str, str, int]]:
         """Return the most frequent wrong (truth, prediction, count); prediction "" means none."""
@@ -131,6 +139,18 @@ def _by_cluster(clusters: Sequence[Any], columns: list[int], cells: int) -> Any:
     return csr_array((ones, (rows, columns)), shape=(len(number), cells))
 
 
+def _weights(table: dict[str, Values], how: str) -> Values:
+    """Return the weight of each class in an average, [classes]."""
+    support = table["support"]
+    weights = {
+        "macro": (support + table["guesses"] > 0).astype(float),
+        "true": (support > 0).astype(float),
+        "weighted": support,
+    }[how]
+    normalized: Values = weights / weights.sum()
+    return normalized
+
+
 def _ratio(above: Values, below: Values) -> Values:
     import numpy as np
 
@@ -143,7 +163,6 @@ def headline(
     predicted: Sequence[str],
     hits5: Sequence[bool] | None = None,
     clusters: Sequence[Any] = (),
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Compute the metrics of a classification run; those with an interval as ``{value, low, high}``.
 
@@ -154,16 +173,22 @@ def headline(
     clusters = clusters or range(len(truth))
     right = [t == p for t, p in zip(truth, predicted, strict=True)]
     table = Confusion.of(truth, predicted, clusters)
+    accuracy = rate(right, clusters)
+    sizes = set(Counter(truth).values())
+    # With equally many samples of each class, it is the accuracy.
+    balanced = table.estimate("recall", "true")
+    if len(sizes) == 1 and math.isfinite(balanced.low):
+        balanced = accuracy
     top5 = None if hits5 is None else rate(hits5, clusters).as_dict()
     return {
-        "accuracy": rate(right, clusters).as_dict(),
-        "balanced_accuracy": table.estimate("recall", "true", seed).as_dict(),
-        "macro_f1": table.estimate("f1", "macro", seed).as_dict(),
-        "weighted_f1": table.estimate("f1", "weighted", seed).as_dict(),
-        "macro_precision": float(table.average("precision", "macro")[0]),
-        "macro_recall": float(table.average("recall", "macro")[0]),
-        "weighted_precision": float(table.average("precision", "weighted")[0]),
-        "weighted_recall": float(table.average("recall", "weighted")[0]),
+        "accuracy": accuracy.as_dict(),
+        "balanced_accuracy": balanced.as_dict(),
+        "macro_f1": table.estimate("f1", "macro").as_dict(),
+        "weighted_f1": table.estimate("f1", "weighted").as_dict(),
+        "macro_precision": table.average("precision", "macro"),
+        "macro_recall": table.average("recall", "macro"),
+        "weighted_precision": table.average("precision", "weighted"),
+        "weighted_recall": table.average("recall", "weighted"),
         "top5": top5,
     }
 
@@ -175,10 +200,10 @@ def per_class(truth: Sequence[str], predicted: Sequence[str]) -> list[dict[str, 
     return [
         {
             "class": label,
-            "precision": float(scores["precision"][0, i]),
-            "recall": float(scores["recall"][0, i]),
-            "f1": float(scores["f1"][0, i]),
-            "support": int(scores["support"][0, i]),
+            "precision": float(scores["precision"][i]),
+            "recall": float(scores["recall"][i]),
+            "f1": float(scores["f1"][i]),
+            "support": int(scores["support"][i]),
         }
         for i, label in enumerate(table.labels)
     ]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from snellen.metrics.classification import PER_CLASS
 from snellen.metrics.registry import METRICS
 from snellen.metrics.stats import Estimate, Paired
 
 __all__ = [
     "MISSING",
+    "UNREAD_NOTE",
     "Estimate",
     "Interval",
     "detectable",
     "dollars",
     "giga",
     "heading_of",
+    "mark",
     "number",
     "percent",
     "score_cells",
@@ -25,6 +29,11 @@ __all__ = [
 
 #: Shown in place of a missing figure.
 MISSING = "–"
+#: A figure is marked if a larger share of its answers could not be read.
+UNREAD = 1 / 3
+UNREAD_NOTE = "! means that more than a third of the answers could not be read."
+#: Shown in place of an interval.
+TOO_FEW = "too few per class"
 
 
 def heading_of(name: str) -> str:
@@ -55,7 +64,8 @@ class Interval(Protocol):
 
 
 def score_cells(name: str, figure: Interval | None, *, digits: int = 1) -> tuple[str, str]:
-    """Format a score and its interval as two cells; the second is empty without an interval.
+    """Format a score and its interval as two cells; the second is empty without an interval, or says that
+    there are too few images per class for one.
 
     Args:
         figure: such as a run's :class:`~snellen.storage.manifest.Figure`.
@@ -65,18 +75,29 @@ def score_cells(name: str, figure: Interval | None, *, digits: int = 1) -> tuple
         return MISSING, ""
     ends = [end for end in (figure.low, figure.high) if end is not None]
     if len(ends) < 2:
-        return scored(name, figure.value), ""
+        return scored(name, figure.value), TOO_FEW if name in PER_CLASS else ""
     low, high = (f"{METRICS[name].scale * end:.{digits}f}" for end in ends)
     return scored(name, figure.value), f"{low}–{high}"
 
 
-def with_interval(name: str, figure: Interval | None) -> str:
-    """Format a score and its interval in one cell.
+def mark(outcomes: Mapping[str, int]) -> str:
+    """Return the mark of a figure of which too many answers could not be read; empty if enough could.
 
-    >>> with_interval("accuracy", Estimate(0.5, 0.4, 0.6))
-    '50.0 (40.0–60.0)'
+    >>> mark({"ok": 60, "unparsed": 30, "refused": 10}), mark({"ok": 2, "error": 1})
+    ('!', '')
+    """
+    n = sum(outcomes.values())
+    return "!" if n and n - outcomes.get("ok", 0) > UNREAD * n else ""
+
+
+def with_interval(name: str, figure: Interval | None, outcomes: Mapping[str, int] | None = None) -> str:
+    """Format a score, marked if ``outcomes`` say so, and its interval in one cell.
+
+    >>> with_interval("accuracy", Estimate(0.5, 0.4, 0.6), {"ok": 1, "unparsed": 9})
+    '50.0! (40.0–60.0)'
     """
     text, interval = score_cells(name, figure)
+    text += mark(outcomes or {})
     return f"{text} ({interval})" if interval else text
 
 

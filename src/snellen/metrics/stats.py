@@ -7,7 +7,7 @@ cluster are not independent, so intervals and tests count clusters rather than s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ __all__ = [
     "LEVEL",
     "Estimate",
     "Paired",
-    "bootstrap",
     "holm",
     "log_sum",
     "mcnemar",
@@ -30,15 +29,17 @@ __all__ = [
     "paired",
     "rate",
     "samples_needed",
+    "stratified",
     "wilson",
 ]
 
 #: The confidence level of every interval, and the power of sample-size estimates.
 LEVEL = 0.95
 POWER = 0.80
-REPLICATES = 1000
 #: With fewer clusters, the normal approximation of clustered errors is not used.
 FEW_CLUSTERS = 40
+#: With fewer clusters in a stratum, its variance is unknown.
+FEW_IN_STRATUM = 3
 PERMUTATIONS = 10_000
 #: The most clusters for which all flips are enumerated.
 EXACT_FLIPS = 13
@@ -164,46 +165,54 @@ def _by_cluster(x: Values, clusters: Sequence[Any]) -> tuple[Values, Values]:
     return sums, np.bincount(number, minlength=len(index)).astype(np.float64)
 
 
-def bootstrap(
+def stratified(
+    value: float,
     counts: Counts,
-    statistic: Callable[[Counts], Values],
-    seed: int = 0,
-    replicates: int = REPLICATES,
+    influence: Values,
+    strata: Counts,
+    effective: float,
     clusters: Any = None,
 ) -> Estimate:
-    """Compute a statistic of a table of counts with its percentile bootstrap interval.
+    """Compute the interval of a share that depends on how the samples of each stratum (class) are counted in
+    cells: Wilson's with the effective sample size and Student's t.
 
-    Resampling n samples with replacement and counting them is the same as drawing the counts from a
-    multinomial distribution over the observed cells, which is how it is done. With clusters, whole
-    clusters are resampled.
+    The effective sample size is that of a rate with the same variance, at most ``effective``. The variance
+    is that of the linearized share, within strata and between clusters, where a stratum of n clusters is
+    corrected by n / (n - 1). Without variance, it is ``effective``. With fewer than three clusters in a
+    stratum, the variance is unknown, and the ends are nan.
 
-    Source: B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979).
+    Sources: K. M. Wolter, "Introduction to variance estimation", 2nd ed. (2007), ch. 6 (Taylor series); the
+    modified Wilson interval as for :func:`rate`.
 
     Args:
+        value: the share.
         counts: the number of samples in each cell, [cells].
-        statistic: maps counts [replicates, cells] to values [replicates].
-        seed: of the draws.
-        replicates: the number of draws.
+        influence: by how much one more sample in a cell changes the share, [cells].
+        strata: the stratum of each cell, [cells].
+        effective: the sample size if all strata were alike.
         clusters: counts by cluster, a sparse array [clusters, cells], if clusters hold several samples.
     """
     import numpy as np
+    from scipy.stats import t
 
-    rng = np.random.default_rng(seed)
-    units = len(counts) if clusters is None else clusters.shape[0]
-    values = []
-    # In chunks: a table of many cells times all replicates is large.
-    chunk = max(1, min(replicates, 2_000_000 // max(1, units)))
-    for start in range(0, replicates, chunk):
-        size = min(chunk, replicates - start)
-        if clusters is None:
-            n = int(counts.sum())
-            drawn = rng.multinomial(n, counts / n, size=size)
-        else:
-            drawn = rng.multinomial(units, np.full(units, 1 / units), size=size) @ clusters
-        values.append(statistic(drawn))
-    low, high = np.quantile(np.concatenate(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    point = float(statistic(counts[None])[0])
-    return Estimate(point, min(float(low), point), max(float(high), point))
+    _, stratum = np.unique(strata, return_inverse=True)
+    sizes = np.bincount(stratum, weights=counts)
+    units = sizes
+    if clusters is not None:
+        units = ((clusters @ np.eye(len(sizes))[stratum]) > 0).sum(0)
+    if units.min() < FEW_IN_STRATUM:
+        return Estimate(value, math.nan, math.nan)
+    means = np.bincount(stratum, weights=counts * influence) / sizes
+    deviations = (influence - means[stratum]) * np.sqrt(units / (units - 1))[stratum]
+    n, least = float(sizes.sum()), effective
+    if clusters is None:
+        variance, freedom = float(counts @ deviations**2), n - len(sizes)
+    else:
+        sums = clusters @ deviations
+        variance, freedom = float(sums @ sums), len(sums) - 1.0
+        least *= len(sums) / n
+    size = min(value * (1 - value) / variance, effective) if variance > 0 and 0 < value < 1 else least
+    return _wilson(value, size, float(t.ppf((1 + LEVEL) / 2, freedom)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from snellen.metrics.format import dollars, heading_of, number
+from snellen.metrics.format import UNREAD_NOTE, dollars, heading_of, mark, number
 from snellen.metrics.registry import METRICS
 from snellen.reports.tables import escape, format_metric, outcomes_of
 
@@ -39,6 +39,8 @@ def leaderboards(
         tables[
             -1
         ].caption += " # is 1 + the number of runs that are significantly better; other runs are tied."
+    if any(mark(run.metrics.outcomes) for run in runs):
+        tables[-1].caption += f" {UNREAD_NOTE}"
     left_out = dict.fromkeys(name for table in tables for name in table.left_out)
     if left_out:
         tables[-1].caption += f" Hidden for lack of width: {', '.join(left_out)}."

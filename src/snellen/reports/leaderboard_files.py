@@ -69,7 +69,7 @@ def as_markdown(groups: Ranked) -> str:
                 str(places.get(entry.id, MISSING)),
                 entry.model,
                 entry.protocol,
-                with_interval(entry.primary, _figure(entry)),
+                with_interval(entry.primary, _figure(entry), entry.outcomes),
                 ", ".join(f"{n} {name}" for name, n in entry.outcomes.items() if n),
                 str(entry.n or ""),
                 *(column.text(entry) for column in columns),

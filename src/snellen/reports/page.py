@@ -13,7 +13,16 @@ from snellen._version import __version__
 from snellen.errors import UsageError, require
 from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, per_class
-from snellen.metrics.format import dollars, heading_of, number, percent, with_interval
+from snellen.metrics.format import (
+    UNREAD_NOTE,
+    dollars,
+    heading_of,
+    mark,
+    number,
+    percent,
+    score_cells,
+    with_interval,
+)
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, scatter
 from snellen.reports.tables import pairs, plainly
@@ -115,9 +124,12 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
             "model": run.model,
             "protocol": run.protocol,
             "score": _figure(run),
+            "interval": score_cells(run.primary, _figure(run))[1],
+            "mark": mark(run.metrics.outcomes),
             "others": [plainly(name, run.metrics) for name in others],
             "speed": number(run.metrics.items_per_second),
             "cost": dollars(run.metrics.cost),
+            "counts": run.metrics.outcomes,
             "outcomes": _outcomes(run),
         }
         for run in ordered
@@ -133,6 +145,7 @@ def _board(runs: Sequence[Run], places: Mapping[str, int]) -> dict[str, Any]:
         "rows": rows,
         "ranked": ranked,
         "priced": priced,
+        "unread_note": UNREAD_NOTE if any(row["mark"] for row in rows) else "",
         "speeds": _speeds(ordered),
     }
 
@@ -300,7 +313,7 @@ def markdown(runs: Sequence[Run]) -> str:
                     str(row["rank"]),
                     row["model"],
                     row["protocol"],
-                    with_interval(board["primary"], row["score"]),
+                    with_interval(board["primary"], row["score"], row["counts"]),
                     *row["others"],
                     row["speed"],
                     row["cost"],
@@ -309,6 +322,8 @@ def markdown(runs: Sequence[Run]) -> str:
                 for row in board["rows"]
             ],
         )
+        if board["unread_note"]:
+            lines += [board["unread_note"], ""]
     for run, section in zip(runs, content["runs"], strict=True):
         lines += [f"## {_plain(section['model'])}, {_plain(section['protocol'])}", "", f"`{run.id}`", ""]
         if not run.classifies:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from snellen.metrics.format import MISSING, heading_of, percent, scored
+from snellen.metrics.format import MISSING, UNREAD_NOTE, heading_of, mark, percent, scored, with_interval
 from snellen.reports import page
 from snellen.reports.tables import escape
+from snellen.storage.manifest import Figure
 from snellen.suites.result import UNSCALED, SuiteResult, TableRow
 from snellen.suites.suite import Suite
 
@@ -25,11 +26,17 @@ class TextTable(NamedTuple):
     note: str = ""
 
 
-def _cell(name: str, pair: tuple[float | None, float | None]) -> str:
-    """Format ``published | measured``, rates in percent."""
+def _cell(name: str, row: TableRow, *, published: bool) -> str:
+    """Format ``published | measured``, rates in percent, with the interval and mark of the measured one."""
+    was, now = row.figures[name]
     if name in UNSCALED:
-        return " | ".join(MISSING if value is None else f"{value:.1f}" for value in pair)
-    return " | ".join(scored(name, value) for value in pair)
+        cells = [MISSING if value is None else f"{value:.1f}" for value in (was, now)]
+    else:
+        measured, figures = scored(name, now), row.run.metrics if row.run is not None else None
+        if figures is not None and now is not None:
+            measured = with_interval(name, figures.figure(name) or Figure(value=now), figures.outcomes)
+        cells = [scored(name, was), measured]
+    return " | ".join(cells) if published else cells[1]
 
 
 def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, published: bool) -> TextTable:
@@ -37,15 +44,25 @@ def _rows(title: str, rows: Sequence[TableRow], varies: str, note: str, *, publi
     tasks = any(row.task for row in rows)
     headings = ["model", *(["data, protocol"] if tasks else []), *([varies] if varies else [])]
     headings += [_heading(name) for name in names]
+    measured = any(row.run for row in rows)
+    headings += ["samples", "outcomes"] if measured else []
+    if any(row.run and mark(row.run.metrics.outcomes) for row in rows):
+        note = f"{note} {UNREAD_NOTE}".strip()
     lines = [
         [row.model, *([row.task] if tasks else []), *([str(row.setting)] if varies else [])]
-        + [
-            _cell(name, pair) if published else _cell(name, pair).rpartition(" | ")[2]
-            for name, pair in row.figures.items()
-        ]
+        + [_cell(name, row, published=published) for name in row.figures]
+        + (_counts(row) if measured else [])
         for row in rows
     ]
     return TextTable(title, headings, lines, note)
+
+
+def _counts(row: TableRow) -> list[str]:
+    """Return the number of samples and the outcomes of the measured run."""
+    if row.run is None:
+        return [MISSING, MISSING]
+    figures = row.run.metrics
+    return [str(figures.n), ", ".join(f"{n} {name}" for name, n in figures.outcomes.items() if n)]
 
 
 def _heading(name: str) -> str:

@@ -15,6 +15,7 @@ from snellen.metrics.format import (
     detectable,
     dollars,
     heading_of,
+    mark,
     number,
     percent,
     score_cells,
@@ -65,9 +66,11 @@ def harmless(text: str, kept: str = "\n") -> str:
     return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def rich_score(name: str, figure: Interval | None) -> str:
-    """Format a score with a dimmed interval."""
+def rich_score(name: str, figure: Interval | None, counts: Mapping[str, int]) -> str:
+    """Format a score, marked if its outcomes say so, with a dimmed interval."""
     text, interval = score_cells(name, figure, digits=0)
+    if sign := mark(counts):
+        text += f"[red]{sign}[/]"
     return f"{text} [dim]{interval}[/dim]" if interval else text
 
 
@@ -75,7 +78,7 @@ def format_metric(name: str, figures: RunMetrics) -> str:
     """Format a score with its interval, and its number of samples, if not all."""
     figure = figures.figure(name)
     known = figures.n if figure is None or figure.n is None else figure.n
-    text = rich_score(name, figure)
+    text = rich_score(name, figure, figures.outcomes)
     return text if known == figures.n else f"{text} [dim]of {known}[/dim]"
 
 
@@ -113,7 +116,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
             run.id,
             run.status,
             str(run.manifest.data.n),
-            f"{run.primary} {rich_score(run.primary, run.headline)}" if run.headline else "–",
+            f"{run.primary} {format_metric(run.primary, figures)}" if run.headline else "–",
             outcomes_of(run) if figures else "",
             str(run.manifest.started).replace("T", " ")[:16],
         )
@@ -338,7 +341,7 @@ def card_table(model: str, readings: Sequence[Reading]) -> Table:
             escape(reading.chart),
             format_reading(reading),
             reading.unit,
-            rich_score("accuracy", figures["accuracy"]),
+            rich_score("accuracy", figures["accuracy"], figures.outcomes),
             percent(reading.curve.guess),
         )
         table.add_row(*cells, outcomes(figures.outcomes), reading.verdict)

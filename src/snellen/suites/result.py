@@ -109,11 +109,16 @@ class TableRow:
     setting: Any
     figures: dict[str, tuple[float | None, float | None]]
     task: str = ""  # data and protocol, if a part has several
+    run: Run | None = None  # that was measured
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
         figures = {name: {"published": p, "measured": m} for name, (p, m) in self.figures.items()}
-        return {"model": self.model, "setting": self.setting, "task": self.task, **figures}
+        for name, figure in figures.items():
+            stored = self.run.metrics.figure(name) if self.run is not None else None
+            figure |= {"low": stored.low, "high": stored.high} if stored is not None else {}
+        counts = {} if self.run is None else {"n": self.run.metrics.n, "outcomes": self.run.metrics.outcomes}
+        return {"model": self.model, "setting": self.setting, "task": self.task, **figures, **counts}
 
 
 def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
@@ -147,7 +152,7 @@ def _beside(part: Part, done: Sequence[CompletedRun]) -> list[TableRow]:
             scale = said.scale if said and name not in UNSCALED else 1.0
             was = None if value is None else scale * value
             figures[name] = (was, None if run is None else value_of(run, name))
-        rows.append(TableRow(model, setting, figures, task))
+        rows.append(TableRow(model, setting, figures, task, run))
     return rows
 
 

@@ -17,7 +17,7 @@ from snellen.leaderboards.model_info import SIZES, UNKNOWN
 from snellen.leaderboards.query import Query
 from snellen.leaderboards.ranking import Ranks, pareto
 from snellen.metrics.classification import per_class
-from snellen.metrics.format import heading_of
+from snellen.metrics.format import UNREAD_NOTE, heading_of
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown
@@ -83,6 +83,7 @@ def leaderboard(request: Request) -> Response:
         axes=_AXES,
         facts_file=site.store.folder / "models.toml",
         columns=columns_of(seen),
+        unread_note=UNREAD_NOTE,
     )
 
 

@@ -19,7 +19,7 @@ from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import Playground
 from snellen.errors import SnellenError
 from snellen.leaderboards.board import Board
-from snellen.metrics.format import detectable, dollars, giga, heading_of, number, short_number
+from snellen.metrics.format import detectable, dollars, giga, heading_of, mark, number, short_number
 from snellen.reports.page import environment
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
@@ -64,6 +64,7 @@ class AppState:
             "dollars": dollars,
             "detectable": detectable,
             "heading": heading_of,
+            "mark": mark,
             "giga": giga,
             "short_number": short_number,
             "day": lambda date: date[:10],
