@@ -477,7 +477,8 @@ def overhead(options: argparse.Namespace) -> None:
     of the thread in which the engine runs (driver, keys, store, reading answers). Pictures are drawn and
     prepared in a third thread.
     """
-    from snellen.runs.plan import Filters, Plan
+    from snellen.runs.filters import Filters
+    from snellen.runs.plan import Plan
 
     spent = [0.0]
     real = VisionLanguageModel.answer

@@ -25,7 +25,8 @@ from snellen.models.pico import NAMES
 from snellen.reports import page
 from snellen.reports.leaderboard import leaderboards
 from snellen.runs.matching import live_models
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from snellen.models.base import MODELS, LocalModel, Model
     from snellen.protocols.base import PROTOCOLS, Protocol
     from snellen.runs.compare import compare
-    from snellen.runs.plan import Filters, Plan
+    from snellen.runs.filters import Filters
+    from snellen.runs.plan import Plan
     from snellen.runs.run import Run, list_runs, open_run
     from snellen.types import (
         Decoding,
@@ -67,7 +68,8 @@ __all__ = [
 _HOMES = {
     "snellen.api": ("run",),
     "snellen.runs.compare": ("compare",),
-    "snellen.runs.plan": ("Filters", "Plan"),
+    "snellen.runs.filters": ("Filters",),
+    "snellen.runs.plan": ("Plan",),
     "snellen.runs.run": ("Run", "list_runs", "open_run"),
     "snellen.datasets.base": ("DATASETS", "Dataset"),
     "snellen.errors": ("SnellenError", "Stopped", "UsageError"),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from snellen.datasets.base import Dataset
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
-from snellen.runs.plan import Filters, Plan, Watch
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, Watch
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 
@@ -42,6 +43,7 @@ def run(
     max_concurrency: int | None = None,
     engine: Engine | None = None,
     sink: str | None = None,
+    data_name: str | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Evaluate one model on one data set under one protocol (by default, the data set's own).
@@ -81,6 +83,7 @@ def run(
         max_concurrency=max_concurrency,
         engine=engine,
         sink=sink,
+        data_names=() if data_name is None else (data_name,),
     )
     (result,) = plan.run(watch)
     return result

@@ -25,7 +25,7 @@ from snellen.models.huggingface.features import features
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.protocols.base import limit_candidates
 from snellen.runs.compare import compare
-from snellen.runs.plan import Filters
+from snellen.runs.filters import Filters
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
 from snellen.types import Kind, ask

@@ -23,7 +23,8 @@ from snellen.images import Image
 from snellen.models.base import LocalModel
 from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
 from snellen.runs.run import Run, open_run
 from snellen.storage.store import Store
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score, ask
@@ -495,7 +496,7 @@ class TestPlan:
 
     def test_a_path_is_a_folder_and_one_name_is_a_list_of_one(self, workspace, photos):
         (found,) = Plan(models=[Scripted(guess)], data=photos, protocols="closed-set?rounds=1").run()
-        assert found.data == f"folder:{photos}"
+        assert found.source == f"folder:{photos}"
 
     @pytest.mark.parametrize(
         ("more", "message"),

@@ -35,7 +35,8 @@ from snellen.engine.ray.writer import WriterActor
 from snellen.errors import BadOption, DataError, ModelError, Stopped, StoreError, Unsupported, UsageError
 from snellen.models.base import MODELS
 from snellen.protocols.base import PROTOCOLS
-from snellen.runs.plan import DataSource, Filters, Plan
+from snellen.runs.filters import DataSource, Filters
+from snellen.runs.plan import Plan
 from snellen.runs.rescore import rescore
 from snellen.runs.run import Run, open_run
 from snellen.storage.parquet_run import ParquetRun, parquet_url, shard_size

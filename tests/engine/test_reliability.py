@@ -26,7 +26,8 @@ from helpers import Scripted, until
 from snellen import cli
 from snellen._util.redaction import guard, redact
 from snellen.errors import BadOption, Stopped, UsageError
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
 from snellen.runs.resume import plan_of
 from snellen.runs.run import open_run
 from snellen.storage.store import Store

@@ -26,7 +26,8 @@ from snellen.models.huggingface.prefix_cache.self_check import Findings, Strateg
 from snellen.models.huggingface.prefix_cache.strategy import MAX_FAILURES
 from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant
 from snellen.models.huggingface.vlm import VisionLanguageModel
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
 from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 pytestmark = pytest.mark.slow

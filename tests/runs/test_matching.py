@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import snellen
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
 
 
 def test_without_a_protocol_each_model_takes_one_that_it_supports(workspace):

@@ -20,8 +20,9 @@ from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
+from snellen.runs.filters import Filters
 from snellen.runs.matching import live_models, load_all
-from snellen.runs.plan import Filters, Plan, SharedResources
+from snellen.runs.plan import Plan, SharedResources
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore

@@ -82,7 +82,7 @@ def diagnose_(
     from snellen.diagnosis.analysis import Subject
     from snellen.diagnosis.diagnosis import Diagnosis, chosen, diagnose, references_of
     from snellen.reports.progress import progress
-    from snellen.runs.plan import Filters
+    from snellen.runs.filters import Filters
     from snellen.runs.run import Run
     from snellen.storage.store import Store
 

@@ -52,6 +52,13 @@ def run_(
     data: Annotated[
         list[str], typer.Option("-d", "--data", help="A data set, such as folder:./photos. Repeatable.")
     ],
+    data_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The name of the data set in reports, cards and exports, one for each --data. [dim]Its name "
+            "without folders[/dim]"
+        ),
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +121,8 @@ def run_(
     Rerunning the same command resumes: only missing samples are evaluated.
     """
     # Long for its options alone.
-    from snellen.runs.plan import Filters, Plan
+    from snellen.runs.filters import Filters
+    from snellen.runs.plan import Plan
 
     filters = Filters(
         classes=tuple(classes or ()),
@@ -141,6 +149,7 @@ def run_(
         max_concurrency=max_concurrency,
         engine=read_engine(engine, replicas, gpus_per_replica),
         sink=sink,
+        data_names=data_name or (),
     )
     if dry_run:
         _print_forecasts(plan, as_json=as_json)
@@ -344,7 +353,8 @@ def demo(
     from snellen.exchange.export import write_text
     from snellen.models.pico import NAMES
     from snellen.reports import page
-    from snellen.runs.plan import Filters, Plan
+    from snellen.runs.filters import Filters
+    from snellen.runs.plan import Plan
 
     plan = Plan(
         models=[f"pico:{name}" for name in NAMES],

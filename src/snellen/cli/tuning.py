@@ -110,7 +110,7 @@ def tune_(
     from snellen.exchange.publish import check_address, publish
     from snellen.reports.progress import progress
     from snellen.reports.training import training
-    from snellen.runs.plan import Filters
+    from snellen.runs.filters import Filters
     from snellen.storage.store import Store
     from snellen.tuning.trainer_settings import read_settings
     from snellen.tuning.tuning import Tuning

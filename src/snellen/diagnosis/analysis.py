@@ -14,7 +14,8 @@ from snellen.errors import DataError, UsageError
 from snellen.metrics.stats import Estimate, holm
 from snellen.models.base import Model
 from snellen.runs.compare import Comparison, compare
-from snellen.runs.plan import Filters, Plan, SharedResources, Watch
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, SharedResources, Watch
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.types import Kind

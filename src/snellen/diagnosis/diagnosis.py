@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from snellen._util.paths import without_folders
 from snellen._version import __version__
 from snellen.diagnosis.analysis import Analysis, Finding, Skipped, Subject
 from snellen.errors import SnellenError, UnknownName, UsageError, did_you_mean, reason_of
@@ -122,7 +123,11 @@ def diagnose(
         Stopped: a model gave up, or the budget is used up.
     """
     diagnosis = (
-        into if into is not None else Diagnosis(model=case.model, data=case.data, n=len(case.selection))
+        into
+        if into is not None
+        else Diagnosis(
+            model=without_folders(case.model), data=without_folders(case.data), n=len(case.selection)
+        )
     )
     for part in chosen(only):
         if watch is not None:

@@ -65,6 +65,7 @@ class Evaluation:
         title: the protocol as the user named it, with options.
         rescored: the run whose answers are parsed again; no image is read.
         cache_salt: of the fresh run those answers belong to.
+        data_title: the name to publish the data set by.
         sink: the folder of Parquet files for predictions and answers; None for the store.
 
     Raises:
@@ -84,6 +85,7 @@ class Evaluation:
         fresh: bool = False,
         fingerprint: str | None = None,
         title: str | None = None,
+        data_title: str | None = None,
         rescored: str | None = None,
         cache_salt: str | None = None,
         expect: str | None = None,
@@ -127,6 +129,8 @@ class Evaluation:
         self.sink = sink
         self.run = store.begin(self._slug(), digest, self.manifest().as_dict())
         self._keep_sink()
+        if data_title is not None:
+            self.store.name_data(self.run, data_title)
 
     def _keep_sink(self) -> None:
         """Reuse the shards of the run's first start.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snellen._util.files import write_atomic
+from snellen._util.paths import without_folders
 from snellen.errors import BadOption, StoreError, require
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def rows_as_text(frame: pd.DataFrame, format: Format) -> str:
     Raises:
         BadOption: the format is not text.
     """
+    frame = _without_folders(frame)
     if format == "jsonl":
         rows = (_plain(row) for row in frame.to_dict("records"))
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -59,7 +61,7 @@ def write_rows(frame: pd.DataFrame, format: Format, path: Path) -> None:
         return
     require("pyarrow", "local", "Writing parquet")
     with _explained(path):
-        write_atomic(path, _flat(frame).to_parquet(index=False))
+        write_atomic(path, _flat(_without_folders(frame)).to_parquet(index=False))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,7 +81,7 @@ def write_run(run: Run, folder: Path) -> None:
         BadOption: the folder is not writable.
     """
     writable(folder)
-    results = {**run.as_dict(), "manifest": run.manifest.as_dict()}
+    results = {**run.as_dict(), "manifest": run.published_manifest()}
     write_text(folder / f"results_{run.id}.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     write_rows(run.predictions, "jsonl", folder / f"samples_{run.id}.jsonl")
 
@@ -104,6 +106,11 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def _without_folders(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return samples whose reasons name no folders."""
+    return frame.assign(reason=frame["reason"].map(without_folders)) if "reason" in frame else frame
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:

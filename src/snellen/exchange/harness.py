@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from snellen._util.paths import without_paths
 from snellen._version import __version__
 from snellen.exchange.export import write_text
 from snellen.exchange.rows import Answered, answered, higher_is_better, scores_of, task_of
@@ -52,7 +53,10 @@ def results(run: Run) -> dict[str, Any]:
                 "dataset_path": run.data,
                 "output_type": "generate_until",
                 "num_fewshot": 0,
-                "metadata": {"protocol": manifest.protocol.as_dict(), "outcomes": run.metrics.outcomes},
+                "metadata": {
+                    "protocol": without_paths(manifest.protocol.as_dict()),
+                    "outcomes": run.metrics.outcomes,
+                },
             }
         },
         "versions": {task: manifest.snellen},
@@ -61,7 +65,7 @@ def results(run: Run) -> dict[str, Any]:
         "n-samples": {task: {"original": n, "effective": n}},
         "config": {
             "model": run.model,
-            "model_args": manifest.model.identity,
+            "model_args": without_paths(manifest.model.identity),
             "batch_size": manifest.batch_size,
             "random_seed": manifest.seed,
         },

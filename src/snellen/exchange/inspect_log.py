@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from snellen._util.paths import without_paths
 from snellen._version import __version__
 from snellen.exchange.export import write_text
 from snellen.exchange.rows import Answered, answered, scores_of, task_of
@@ -57,7 +58,7 @@ def log(run: Run) -> dict[str, Any]:
             "task": task,
             "task_id": task,
             "task_version": 0,
-            "task_args": manifest.protocol.options,
+            "task_args": without_paths(manifest.protocol.options),
             "dataset": {"name": run.data, "samples": len(rows), "sample_ids": [row.id for row in rows]},
             "model": run.model,
             "model_args": {},

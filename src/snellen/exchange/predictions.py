@@ -30,7 +30,7 @@ def write(runs: Sequence[Run], folder: Path) -> None:
 
     for run in runs:
         write_rows(run.predictions, "parquet", folder / "data" / f"{run.id}.parquet")
-        results = {**run.as_dict(), "manifest": run.manifest.as_dict()}
+        results = {**run.as_dict(), "manifest": run.published_manifest()}
         write_text(
             folder / "results" / f"{run.id}.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n"
         )

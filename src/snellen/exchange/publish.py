@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from snellen._util.paths import without_folders
 from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
 
 __all__ = ["check_address", "publish"]
 
+#: Files that are pushed without the folders in them.
+SETTINGS = ["tuning.yaml"]
 #: Files that are never pushed.
 LEFT = ["checkpoints/*", "*.part", "*.part/*"]
 
@@ -78,9 +81,17 @@ def publish(
             repo_id=name,
             folder_path=folder,
             repo_type=kind,
-            ignore_patterns=LEFT,
+            ignore_patterns=[*LEFT, *SETTINGS],
             commit_message="From Snellen",
         )
+        for settings in (path for name_ in SETTINGS if (path := folder / name_).exists()):
+            api.upload_file(
+                repo_id=name,
+                path_in_repo=settings.name,
+                path_or_fileobj=without_folders(settings.read_text(encoding="utf-8")).encode(),
+                repo_type=kind,
+                commit_message="Settings, from Snellen",
+            )
     return str(address)
 
 

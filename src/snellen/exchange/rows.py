@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snellen._util.paths import without_folders
 from snellen.metrics.registry import METRICS
 from snellen.runs.run import Run
 from snellen.types import Outcome, Response
@@ -61,7 +62,7 @@ def answered(run: Run) -> Iterator[Answered]:
             replies=replies,
             prediction=row["prediction"] or "",
             outcome=Outcome(row["outcome"]),
-            reason=row["reason"] or "",
+            reason=without_folders(row["reason"] or ""),
             metrics=marks,
         )
 

@@ -12,7 +12,8 @@ from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EyeChart
 from snellen.errors import BadOption, require
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
-from snellen.runs.plan import Filters, Plan, Watch
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, Watch
 from snellen.runs.run import Run
 from snellen.types import Kind
 

@@ -91,7 +91,7 @@ class Board:
             changed = [id for id, stamp in stamps.items() if self._entries.get(id, ("",))[0] != stamp]
             for row in self.store.list_runs(changed if len(changed) < len(stamps) else None):
                 run = Run(self.store, row["id"], row)
-                entry = entry_of(run, self._book, self.suites_of(run.data, run.protocol))
+                entry = entry_of(run, self._book, self.suites_of(run.source, run.protocol))
                 self._entries[row["id"]] = (row["updated"], entry)
             return [self._entries[id][1] for id in stamps if id in self._entries] + [*self.published]
 

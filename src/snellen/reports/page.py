@@ -188,7 +188,7 @@ def _section(run: Run) -> dict[str, Any]:
         "outcomes": _outcomes(run),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
         "matrix": matrix_of(truth, predicted) if truth else None,
-        "manifest": json.dumps(run.manifest.as_dict(), indent=2, ensure_ascii=False),
+        "manifest": json.dumps(run.published_manifest(), indent=2, ensure_ascii=False),
     }
 
 

@@ -158,7 +158,7 @@ def figures_table(run: Run) -> Table:
     facts = run.manifest.model.metadata
     rows: list[tuple[str, str]] = [
         ("model", escape(run.model)),
-        ("data", f"{escape(run.data)}, {run.manifest.data.n} samples"),
+        ("data", f"{escape(run.source)}, {run.manifest.data.n} samples"),
         ("protocol", escape(run.protocol)),
         ("status", run.status),
     ]

@@ -73,7 +73,7 @@ def _mlflow(run: Run) -> None:
         mlflow.log_params({k: v for k, v in about.items() if k not in said and v is not None})
         # A category's name may contain characters that it refuses.
         mlflow.log_metrics({re.sub(r"[^\w\-. /]", "_", key): value for key, value in figures(run).items()})
-        mlflow.log_dict(run.manifest.as_dict(), "manifest.json")
+        mlflow.log_dict(run.published_manifest(), "manifest.json")
 
 
 def _trackio(run: Run) -> None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen._util.asyncio import complete
 from snellen._util.redaction import redact
-from snellen.datasets.base import DATASETS, Dataset, Selection, select
+from snellen.datasets.base import Dataset, Selection
 from snellen.engine.evaluation import Evaluation
 from snellen.engine.progress import Progress
 from snellen.errors import BadOption, DataError
 from snellen.models.base import MODELS, Budget, Limits, Model
 from snellen.protocols.base import PROTOCOLS, Protocol
+from snellen.runs.filters import DataSource, Filters
 from snellen.runs.matching import (
     NamedProtocols,
     check_scorer,
@@ -37,52 +38,9 @@ if TYPE_CHECKING:
     from snellen.runs.estimate import Forecast
     from snellen.storage.manifest import PlanRecord
 
-__all__ = ["DataSource", "Filters", "Plan", "SharedResources", "Watch"]
+__all__ = ["Plan", "SharedResources", "Watch"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """The part of a data set to evaluate (see :func:`snellen.datasets.base.select`)."""
-
-    classes: Sequence[str] = ()
-    num_classes: int | None = None
-    per_class: int | None = None
-    shuffle: bool = False
-    limit: int | None = None
-    split: str | None = None
-    skip_invalid: bool = False
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Filters:
-        """Return the filters of the plan in a run's manifest."""
-        return cls(**{**stored, "classes": tuple(stored["classes"])})
-
-    def apply(self, data: Dataset, seed: int) -> Selection:
-        """Select from a data set."""
-        chosen = {name: value for name, value in vars(self).items() if name != "split"}
-        return select(data, **chosen, seed=seed)
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """How to build a named data set, in any process.
-
-    Args:
-        few: the number of rows that suffice, if no other filter applies.
-    """
-
-    name: str
-    options: Mapping[str, Any]
-    filters: Filters
-    seed: int
-    few: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self) -> Selection:
-        selection = self.filters.apply(DATASETS.make(self.name, self.options, **self.few), self.seed)
-        selection.name = self.name
-        return selection
 
 
 #: Called with each evaluation and its progress.
@@ -120,6 +78,7 @@ class Plan:
         fresh: ignore stored answers and start new runs.
         max_cost: a limit in US dollars for all hosted models together; they must have prices.
         max_concurrency: the most concurrent requests to a hosted model.
+        data_names: the names to publish the data sets by, in their order; by default, theirs without folders.
 
     Raises:
         UsageError: as its subclasses say; Unsupported if no model supports any of the protocols.
@@ -138,6 +97,7 @@ class Plan:
     fresh: bool = False
     max_cost: float | None = None
     max_concurrency: int | None = None
+    data_names: Sequence[str] = ()
     #: A run to resume.
     resumes: str | None = None
     #: Options for every protocol that has them.
@@ -178,6 +138,13 @@ class Plan:
         protocols: list[NamedProtocols] = []
         unfit: list[DataError] = []
         given["data"] = resolve("data", self.data, Dataset, options)
+        if self.data_names and len(self.data_names) != len(given["data"]):
+            raise BadOption(
+                f"{len(self.data_names)} names (--data-name) for {len(given['data'])} data sets (--data); "
+                "give one for each."
+            )
+        #: The names to publish data sets by.
+        self._titles = dict(zip(map(str, given["data"]), self.data_names, strict=False))
         for name in given["data"]:
             selection = self._select(name, options, few)
             made = selection.data
@@ -311,6 +278,7 @@ class Plan:
             fresh=self.fresh,
             fingerprint=selection.fingerprint(),
             title=redact(with_options(title, self.protocol_options)),
+            data_title=self._titles.get(selection.name),
             cache_salt=cache_salt,
             expect=self.resumes,
             plan=self._recipe(model, selection, title),

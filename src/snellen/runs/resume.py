@@ -10,7 +10,8 @@ from typing import Any
 
 from snellen.engine.pending import is_done
 from snellen.errors import UsageError
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.paths import is_local, without_folders, without_paths
 from snellen.errors import UnknownName
 from snellen.protocols.base import PROTOCOLS
 from snellen.storage.store import Store
@@ -86,18 +87,37 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The model's name."""
-        return str(self.manifest.model.name)
+        """The model's name, without the folders of a path."""
+        return without_folders(self.manifest.model.name)
+
+    @property
+    def source(self) -> str:
+        """The data set's name as the user typed it, with its path."""
+        return str(self.manifest.data.name)
 
     @property
     def data(self) -> str:
-        """The data set's name."""
-        return str(self.manifest.data.name)
+        """The data set's name in all that is published: the user's (``--data-name``), or that of
+        :attr:`source` without folders, with the start of its fingerprint.
+        """
+        data = self.manifest.data
+        if data.title is not None:
+            return data.title
+        name = without_folders(data.name)
+        return f"{name} ({data.fingerprint[:8]})" if is_local(data.name) else name
 
     @property
     def protocol(self) -> str:
         """The protocol as the user named it, with options."""
-        return str(self.manifest.protocol.title)
+        return without_folders(self.manifest.protocol.title)
+
+    def published_manifest(self) -> dict[str, Any]:
+        """Return the manifest as JSON, without paths."""
+        manifest: dict[str, Any] = without_paths(self.manifest.as_dict())
+        manifest["data"]["name"] = self.data
+        if self.manifest.data.title is not None and manifest.get("plan"):
+            manifest["plan"]["data"] = [self.data]
+        return manifest
 
     @property
     def predictions(self) -> pd.DataFrame:

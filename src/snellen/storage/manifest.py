@@ -58,12 +58,14 @@ class DataRecord(_Record):
     """The data of a run.
 
     Attributes:
+        title: the name to publish it by, if the user chose one.
         fingerprint: a hash of labels, ids and contents.
         labels: the class names, if any.
         background: the label that means "none of the others".
     """
 
     name: str
+    title: str | None = None
     filters: dict[str, Any] = Field(default_factory=dict)
     fingerprint: str
     n: int

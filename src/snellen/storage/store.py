@@ -269,6 +269,13 @@ class Store:
         self.do(lambda connection: connection.execute(change))
         self._sinks.pop(run, None)
 
+    def name_data(self, run: str, title: str) -> None:
+        """Store the name to publish a run's data set by."""
+        manifest = self.run(run)["manifest"]
+        manifest = {**manifest, "data": {**manifest["data"], "title": title}}
+        change = sa.update(runs).where(runs.c.id == run).values(manifest=manifest)
+        self.do(lambda connection: connection.execute(change))
+
     def forget(self, run: str) -> None:
         """Delete a run without results; a finished one is kept."""
         query = sa.delete(runs).where(runs.c.id == run, runs.c.status != "finished")

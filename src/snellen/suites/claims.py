@@ -84,12 +84,12 @@ def _value(run: Run) -> float:
 def _of_spread(spread: Sequence[CompletedRun], pairs: Sequence[tuple[Run, Run]]) -> tuple[str, str]:
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for completed in spread:
-        groups[completed.run.model, completed.run.data].append(_value(completed.run))
+        groups[completed.run.model, completed.run.source].append(_value(completed.run))
     widths = [max(values) - min(values) for values in groups.values() if len(values) > 1]
     if not widths:
         return "no runs that differ in it", "open"
     names = {data for (_, data), values in groups.items() if len(values) > 1}
-    gaps = [_value(high) - _value(low) for low, high in pairs if low.data in names]
+    gaps = [_value(high) - _value(low) for low, high in pairs if low.source in names]
     if not gaps:
         return "no gap measured on the same data", "open"
     gap = mean(gaps)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError, Unsupported, UsageError, did_you_mean
 from snellen.protocols.base import PROTOCOLS
-from snellen.runs.plan import Filters, Plan, SharedResources, Watch
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, SharedResources, Watch
 from snellen.storage.store import Store
 from snellen.suites.completed import CompletedRun
 from snellen.suites.result import SuiteResult

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from snellen._util.yaml import read_model
 from snellen.errors import BadOption, UnknownName, did_you_mean
-from snellen.runs.plan import Filters
+from snellen.runs.filters import Filters
 
 __all__ = ["FOLDER", "Claim", "Part", "Published", "Select", "Suite", "find", "names"]
 

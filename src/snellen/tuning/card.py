@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen._util.files import write_atomic
+from snellen._util.paths import without_folders
 from snellen.errors import require
 from snellen.exchange.hub import HubMetric, model_index, write_entries
 from snellen.tuning.recipes import Recipe
@@ -112,7 +113,7 @@ def write_card(
     if notes:
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
     text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
-    card = ModelCard("\n".join(["---", data.to_yaml(), "---", "", *text]))
+    card = ModelCard(without_folders("\n".join(["---", data.to_yaml(), "---", "", *text])))
     write_atomic(folder / "README.md", str(card))
     if complete:
         write_entries(folder, figures)

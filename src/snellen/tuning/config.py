@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from snellen.errors import BadOption
 from snellen.reports.training import TrainingWatch
-from snellen.runs.plan import Filters, Watch
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Watch
 from snellen.storage.store import Store
 from snellen.tuning.examples import TrainFormat
 from snellen.tuning.recipes import Recipe, check_lora, named_recipe

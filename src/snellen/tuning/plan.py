@@ -16,7 +16,8 @@ from snellen.datasets.base import Dataset, Selection
 from snellen.errors import BadOption, DataError, Unsupported
 from snellen.models.base import MODELS, Model
 from snellen.registry import parse_name
-from snellen.runs.plan import Filters, Plan, SharedResources
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, SharedResources
 from snellen.tuning.config import TuningConfig
 from snellen.tuning.manifest import TuningManifest
 from snellen.tuning.sft import check_teachable

@@ -95,7 +95,7 @@ def result_of(before: Run, after: Run) -> Result:
     """
     (comparison,) = compare([after, before], across=True)
     asked, now = (run.manifest.protocol.name for run in (before, after))
-    title = f"{after.manifest.data.name}, {asked}" + (f" → {now}" if now != asked else "")
+    title = f"{after.data}, {asked}" + (f" → {now}" if now != asked else "")
     scores = [float(run.metrics[run.primary].value) for run in (before, after)]
     return Result(
         task=title,

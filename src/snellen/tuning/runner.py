@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from snellen.datasets.base import Selection
 from snellen.errors import DataError
 from snellen.models.base import MODELS
-from snellen.runs.plan import Filters
+from snellen.runs.filters import Filters
 from snellen.runs.run import Run
 from snellen.tuning.card import draw_curves, write_card
 from snellen.tuning.leakage import leaks

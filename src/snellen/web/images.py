@@ -11,7 +11,7 @@ from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
 from snellen.images import cleaned, is_hash
-from snellen.runs.plan import DataSource, Filters
+from snellen.runs.filters import DataSource, Filters
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.vote_rows import Battle

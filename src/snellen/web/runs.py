@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response  # noqa: TC002 - routes are read off annotations
 from starlette.exceptions import HTTPException
 
+from snellen._util.paths import without_folders
 from snellen.errors import BadOption, UnknownName, UsageError
 from snellen.images import is_hash
 from snellen.leaderboards.query import page_of
@@ -67,7 +68,7 @@ def run_page(request: Request, id: str) -> Response:
         more=len(rows) > SAMPLES,
         labels=run.manifest.data.labels,
         outcomes=list(Outcome),
-        manifest=json.dumps(run.manifest.as_dict(), indent=2, ensure_ascii=False),
+        manifest=json.dumps(run.published_manifest(), indent=2, ensure_ascii=False),
     )
 
 
@@ -143,8 +144,13 @@ def _mark(run: Run, row: Mapping[str, Any]) -> float | None:
 
 
 def _brief(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: row[name] for name in ("id", "position", "label", "prediction", "outcome", "reason")}
-    return {**kept, "mark": _mark(run, row), "image": row["images"][0] if row["images"] else None}
+    kept = {name: row[name] for name in ("id", "position", "label", "prediction", "outcome")}
+    return {
+        **kept,
+        "reason": without_folders(row["reason"] or ""),
+        "mark": _mark(run, row),
+        "image": row["images"][0] if row["images"] else None,
+    }
 
 
 def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from snellen.metrics.stats import Estimate, paired, rate
 from snellen.metrics.summary import cluster_of
 from snellen.prompts import OPEN_WORLD
 from snellen.reports.charts import ChartPoint, curves
-from snellen.runs.plan import Filters
+from snellen.runs.filters import Filters
 from snellen.types import Outcome
 
 if TYPE_CHECKING:

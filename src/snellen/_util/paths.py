@@ -1,0 +1,56 @@
+"""Remove folders from what is published: they name people and their machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+__all__ = ["is_local", "without_folders", "without_paths"]
+
+#: A path that begins at the root, a drive or the home folder, up to its last part.
+_CHARACTERS = r"[^/\\\s\"'<>|:;,?&=()]"
+_ABSOLUTE = re.compile(
+    r"(?<![\w/.~>\\-])(?:~?/(?!/)|[A-Za-z]:[\\/](?!/))"
+    rf"(?:{_CHARACTERS}+(?: {_CHARACTERS}+)*[/\\])*(?={_CHARACTERS})"
+)
+
+
+def is_local(name: str) -> bool:
+    """Return whether a name, such as ``folder:photos`` or ``hf:/models/mine``, has a path on this machine.
+
+    >>> is_local("hub:org/name"), is_local("chart:shapes"), is_local("csv:~/table.csv")
+    (False, False, True)
+    """
+    scheme, colon, rest = name.partition("?")[0].partition(":")
+    if not colon or scheme == "hub":
+        return False
+    rest = rest.partition("@")[0] or rest
+    return scheme == "folder" or _absolute(rest) or (bool(rest) and Path(rest).exists())
+
+
+def _absolute(path: str) -> bool:
+    return path.startswith(("/", "~", "./", "../", ".\\")) or PureWindowsPath(path).is_absolute()
+
+
+def without_folders(text: str) -> str:
+    r"""Return a text in which each path that begins at the root, a drive or home is only its last part.
+
+    >>> without_folders("folder:/home/ann/my photos?split=val: 3 .psd (in 'a/b')")
+    "folder:my photos?split=val: 3 .psd (in 'a/b')"
+    >>> without_folders("https://example.com/a/b and C:\\Users\\ann\\x.csv, 3/4, and/or")
+    'https://example.com/a/b and x.csv, 3/4, and/or'
+    """
+    return _ABSOLUTE.sub("", text.replace("file:///", "/"))
+
+
+def without_paths(value: Any) -> Any:
+    """Return JSON whose texts are :func:`without_folders`."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item) for item in value]
+    return value

@@ -1,0 +1,54 @@
+"""Which samples of a data set to evaluate, in a form that other processes can repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from snellen.datasets.base import DATASETS, Dataset, Selection, select
+
+__all__ = ["DataSource", "Filters"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """The part of a data set to evaluate (see :func:`snellen.datasets.base.select`)."""
+
+    classes: Sequence[str] = ()
+    num_classes: int | None = None
+    per_class: int | None = None
+    shuffle: bool = False
+    limit: int | None = None
+    split: str | None = None
+    skip_invalid: bool = False
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Filters:
+        """Return the filters of the plan in a run's manifest."""
+        return cls(**{**stored, "classes": tuple(stored["classes"])})
+
+    def apply(self, data: Dataset, seed: int) -> Selection:
+        """Select from a data set."""
+        chosen = {name: value for name, value in vars(self).items() if name != "split"}
+        return select(data, **chosen, seed=seed)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """How to build a named data set, in any process.
+
+    Args:
+        few: the number of rows that suffice, if no other filter applies.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    filters: Filters
+    seed: int
+    few: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Selection:
+        selection = self.filters.apply(DATASETS.make(self.name, self.options, **self.few), self.seed)
+        selection.name = self.name
+        return selection
