@@ -24,8 +24,8 @@ from snellen.leaderboards.ranking import rank_runs
 from snellen.models.pico import NAMES
 from snellen.reports import page
 from snellen.reports.leaderboard import leaderboards
-from snellen.runs.matching import live_models
 from snellen.runs.filters import Filters
+from snellen.runs.matching import live_models
 from snellen.runs.plan import Plan
 from snellen.runs.run import Run
 from snellen.storage.store import Store

@@ -47,7 +47,7 @@ def test_a_folder_of_images_to_figures_that_a_recount_confirms(snellen, photos, 
         ("pico:llava", "rank"),
         ("pico:clip", "rank"),
     ]
-    assert len(document["skipped"]) == 2
+    assert len(document["incompatible"]) == 2
     for entry in document["runs"]:
         figures = entry["metrics"]
         code, _, _ = snellen("export", entry["id"], "-o", tmp_path / f"{entry['id']}.jsonl")
@@ -346,7 +346,7 @@ def test_json_is_all_there_is_on_standard_output(workspace):
     """In a process of its own: nothing that a library prints gets in between."""
     command = [sys.executable, "-m", "snellen.cli", *R, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert set(json.loads(done.stdout)) == {"runs", "skipped"}
+    assert set(json.loads(done.stdout)) == {"runs", "incompatible"}
 
 
 def test_help_and_listings_load_nothing_heavy():

@@ -381,7 +381,7 @@ class TestHub:
     def test_a_run(self, folder, workspace):
         found = run(model="pico:clip", data=f"hub:{folder}", protocol="rank", limit=4)
         assert found.metrics.n == 4
-        assert found.data == f"hub:{folder}"
+        assert found.source == f"hub:{folder}"
 
     @pytest.mark.parametrize(
         ("name", "message"),

@@ -385,7 +385,7 @@ class TestRuns:
         with pytest.raises(ImageError, match=r"star/9\.png"):
             run(**kwargs)
         assert len(model.asked) >= 15
-        assert open_run().status == "running"
+        assert open_run().status == "interrupted"
 
     def test_previews(self, workspace, photos):
         found = run(model=Scripted(guess), data=f"folder:{photos}", protocol="closed-set?rounds=1")

@@ -137,11 +137,8 @@ def test_settings_of_a_tuning_are_pushed_without_folders(tmp_path, monkeypatch):
         def repo_info(self, name: str, **_: Any) -> Any:
             return type("Info", (), {"private": True})
 
-        def upload_folder(self, *, ignore_patterns: list[str], **_: Any) -> None:
-            assert "tuning.yaml" in ignore_patterns
-
-        def upload_file(self, *, path_in_repo: str, path_or_fileobj: bytes, **_: Any) -> None:
-            pushed[path_in_repo] = path_or_fileobj
+        def create_commit(self, _: str, operations: list[Any], **__: Any) -> None:
+            pushed.update({step.path_in_repo: step.path_or_fileobj for step in operations})
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     (tmp_path / "tuning.yaml").write_text(f"data: folder:/home/{SECRET}/my photos\nmodel: pico:llava\n")

@@ -115,7 +115,7 @@ def test_what_is_not_finished_is_refused(workspace):
 
     with pytest.raises(KeyboardInterrupt):
         run(model=Scripted(stop), data="chart:shapes?n=4", protocol="closed-set")
-    with pytest.raises(UsageError, match="not finished"):
+    with pytest.raises(UsageError, match="no results yet .interrupted"):
         page.html([open_run()])
 
 

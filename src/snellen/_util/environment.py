@@ -5,12 +5,21 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_memory", "git_hash", "hardware", "peak_rss", "versions"]
+__all__ = [
+    "available_memory",
+    "git_hash",
+    "hardware",
+    "is_gone",
+    "peak_rss",
+    "this_process",
+    "versions",
+]
 
 
 def versions() -> dict[str, str]:
@@ -65,6 +74,28 @@ def available_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def this_process() -> dict[str, Any]:
+    """Identify this process: host, number, and start time, since numbers are used again."""
+    import psutil
+
+    process = psutil.Process()
+    return {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+
+
+def is_gone(process: Mapping[str, Any]) -> bool:
+    """Return whether a process of this host (see :func:`this_process`) has ended; False if it is unknown."""
+    import psutil
+
+    if process.get("host") != platform.node():
+        return False
+    try:
+        return bool(psutil.Process(process["pid"]).create_time() != process["started"])
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
 
 
 def git_hash() -> str | None:

@@ -23,11 +23,11 @@ def is_local(name: str) -> bool:
     >>> is_local("hub:org/name"), is_local("chart:shapes"), is_local("csv:~/table.csv")
     (False, False, True)
     """
-    scheme, colon, rest = name.partition("?")[0].partition(":")
-    if not colon or scheme == "hub":
-        return False
+    scheme, _, rest = name.partition("?")[0].partition(":")
     rest = rest.partition("@")[0] or rest
-    return scheme == "folder" or _absolute(rest) or (bool(rest) and Path(rest).exists())
+    if not rest or scheme == "hub":
+        return _absolute(rest)
+    return scheme == "folder" or _absolute(rest) or Path(rest).exists()
 
 
 def _absolute(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -198,6 +198,7 @@ def _run(
 ) -> None:
     """Evaluate, and print the results."""
     from snellen.exchange.export import writable, write_run
+    from snellen.reports.notes import skipped, unscored
     from snellen.reports.tracking import tracker
 
     for name in trackers:
@@ -212,7 +213,7 @@ def _run(
         for run in runs:
             write_run(run, output_path)
     if as_json:
-        print_json({"runs": [run.as_dict() for run in runs], "skipped": plan.skipped})
+        print_json({"runs": [run.as_dict() for run in runs], "incompatible": plan.skipped})
     elif runs:
         print_leaderboard(runs)
     untold = _tell(trackers, runs)
@@ -220,7 +221,7 @@ def _run(
         typer.echo(f"Error: {redact(str(stopped))}\nAnswers so far are saved.", err=True)
         tell_how_to_go_on(plan)
         raise typer.Exit(1)
-    for line in (line for run in runs for line in _unscored(run)):
+    for line in (*skipped(runs), *(line for run in runs for line in unscored(run))):
         typer.echo(line, err=True)
     tell_errors(runs)
     if untold or any(_failed_share(run) > max_failures for run in runs):
@@ -242,53 +243,14 @@ def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
     return failed
 
 
-def _unscored(run: Run) -> Iterator[str]:
-    """Explain which scores of a run are missing, and why."""
-    figures = run.metrics
-    details = figures.protocol
-    if details.get("judge_errors"):
-        yield (
-            f"{details['judge_errors']} answers of {run.id} could not be judged by {details['judge']}. "
-            f"Retry with: {run.resuming}"
-        )
-    truncated = figures.outcomes["truncated"]
-    if truncated > 0.05 * figures.n:
-        limit = run.manifest.protocol.options.get("max_tokens")
-        yield (
-            f"{truncated} of {figures.n} answers of {run.id} were cut off"
-            f"{f' at {limit} tokens' if limit else ''} and count as wrong. Give them room: -P max_tokens="
-            f"{4 * (limit or 256)} (for a reasoning model: -M max_tokens=8192, for this model alone)"
-        )
-    if details.get("extractor"):
-        yield (
-            f"{details['extractor']} read {details['extracted']} of the {details['extractor_asked']} answers "
-            f"of {run.id} that the rules left unread."
-        )
-    if details.get("extractor_errors"):
-        yield (
-            f"{details['extractor_errors']} unread answers of {run.id} could not be given to "
-            f"{details['extractor']}. Retry with: {run.resuming}"
-        )
-    if details.get("not_graded"):
-        count = details["not_graded"]
-        yield f"{details['judge']} gave no readable grade for {count} answers of {run.id}."
-    if not run.classifies:
-        known = (run.headline.n or 0) if run.headline else 0
-        if known < figures.n and run.primary != "judge":
-            unknown = figures.n - known
-            yield (
-                f"{unknown} of {figures.n} samples of {run.id} have no usable reference answer, and no "
-                f"{run.primary}."
-            )
-
-
 def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
     from snellen.reports.tables import forecasts_table
 
     estimates = plan.forecasts()
     tell_what_is_left_out(plan)
     if as_json:
-        print_json({"forecasts": [estimate.as_dict() for estimate in estimates], "skipped": plan.skipped})
+        document = {"forecasts": [e.as_dict() for e in estimates], "incompatible": plan.skipped}
+        print_json(document)
     else:
         screen().print(forecasts_table(estimates))
 

@@ -104,6 +104,8 @@ def show(
         console.print(tables.confusion_table(frame))
     if len(frame) and (failures := tables.failures_table(frame)):
         console.print(failures)
+    if (skipped := tables.skipped_table(stored)) is not None:
+        console.print(skipped)
 
 
 @app.command("report", rich_help_panel=INSPECT)

@@ -10,13 +10,13 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from snellen._util.environment import git_hash, hardware, peak_rss, versions
+from snellen._util.environment import git_hash, hardware, peak_rss, this_process, versions
 from snellen._util.redaction import redact
 from snellen._version import __version__
 from snellen.datasets.base import InvalidRow, Selection
@@ -182,15 +182,17 @@ class Evaluation:
         )
 
     async def evaluate(self, watch: ProgressCallback | None = None) -> None:
-        """Evaluate the missing samples. Answers are stored as they arrive, whatever happens next.
+        """Evaluate the missing samples. Answers are stored as they arrive, whatever happens next; so are the
+        metrics of the samples so far, unless the process is killed.
 
         Raises:
-            Stopped: the model gave up, or the budget is used up; metrics of the samples so far are stored.
+            Stopped: the model gave up, or the budget is used up.
         """
         if self.finished:
             self.store.record(self.run, [])  # it becomes @last
             return
         self.protocol.prepare()
+        self.store.start(self.run, this_process())
         try:
             if self.handle is not None:
                 await self._examine(watch)
@@ -201,6 +203,10 @@ class Evaluation:
             overall = await self._score()
         except Stopped as error:
             self._finish("stopped", {"stopped": str(error)}, {})
+            raise
+        except BaseException:
+            with suppress(Exception):  # the first error matters
+                self._finish("interrupted", {}, {})
             raise
         self._finish("finished", {}, overall)
 
@@ -356,6 +362,7 @@ class Evaluation:
             versions=versions(),
             hardware=_plain(hardware()),
             git=git_hash(),
+            process=this_process(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from snellen._util.paths import without_folders
 from snellen.errors import BadOption, Stopped, UsageError, reason_of, require
@@ -77,22 +77,26 @@ def publish(
             raise UsageError(
                 f"{name}: this repository already exists and is public. To push to it, add: --public"
             )
-        api.upload_folder(
-            repo_id=name,
-            folder_path=folder,
-            repo_type=kind,
-            ignore_patterns=[*LEFT, *SETTINGS],
-            commit_message="From Snellen",
+        api.create_commit(
+            name, _operations(folder), repo_type=kind, commit_message="From Snellen", num_threads=2
         )
-        for settings in (path for name_ in SETTINGS if (path := folder / name_).exists()):
-            api.upload_file(
-                repo_id=name,
-                path_in_repo=settings.name,
-                path_or_fileobj=without_folders(settings.read_text(encoding="utf-8")).encode(),
-                repo_type=kind,
-                commit_message="Settings, from Snellen",
-            )
     return str(address)
+
+
+def _operations(folder: Path) -> list[Any]:
+    """Return what to commit: all files but some, in a fixed order; settings without folders."""
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    operations = []
+    for name in filter_repo_objects(names, ignore_patterns=[*LEFT, *DEFAULT_IGNORE_PATTERNS]):
+        content: Any = names[name]
+        if name in SETTINGS:
+            content = without_folders(content.read_text(encoding="utf-8")).encode()
+        operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))
+    return operations
 
 
 @contextmanager

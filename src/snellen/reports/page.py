@@ -84,10 +84,10 @@ def environment(purpose: str, *packages: str) -> Any:
 
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
-        if run.status != "finished" or run.headline is None:
+        if run.headline is None:
             what = "has no reference answers to report on"
-            if run.status != "finished":
-                what = f"is not finished ({run.status}). Resume it with: {run.resuming}"
+            if not run.metrics.n:
+                what = f"has no results yet ({run.status}). Resume it with: {run.resuming}"
             raise UsageError(f"{run.id} {what}.")
     places = rank_runs(runs)
     names = dict.fromkeys(run.data for run in runs)
@@ -165,7 +165,9 @@ def _speeds(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def _outcomes(run: Run) -> str:
     counts = {**run.metrics.outcomes, "skipped": run.metrics.skipped or 0}
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
+    text = ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "ok")
+    unfinished = f", {run.status} at {run.metrics.n} of {run.manifest.data.n}"
+    return text if run.status == "finished" else f"{text}{unfinished}"
 
 
 def _section(run: Run) -> dict[str, Any]:

@@ -49,6 +49,7 @@ __all__ = [
     "plainly",
     "prompt_lines",
     "runs_table",
+    "skipped_table",
 ]
 
 
@@ -101,7 +102,7 @@ def outcomes_of(run: Run) -> str:
     """Format the outcomes of a run with metrics, skipped samples, and where it stopped."""
     skipped, total = run.metrics.skipped, run.manifest.data.n
     text = outcomes(run.metrics.outcomes) + (f" [yellow]{skipped} skipped[/]" if skipped else "")
-    return text if run.status == "finished" else f"{text} [red]stopped at {run.metrics.n} of {total}[/]"
+    return text if run.status == "finished" else f"{text} [red]{run.status} at {run.metrics.n} of {total}[/]"
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
@@ -163,7 +164,7 @@ def figures_table(run: Run) -> Table:
         ("status", run.status),
     ]
     if not figures.n:
-        rows.append(("figures", "none yet; rerun the same command to resume"))
+        rows.append(("figures", f"none yet; resume with: {run.resuming}"))
     rows += [
         (heading_of(name), format_metric(name, figures)) for name in figures.scores if figures.figure(name)
     ]
@@ -256,6 +257,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     left_out = max((comparison.left_out for comparison in comparisons), default=0)
     if left_out:
         table.caption += f" Up to {left_out} samples that only one run has are excluded."
+    if unfinished := dict.fromkeys(line for comparison in comparisons for line in comparison.unfinished):
+        table.caption += f" {'; '.join(map(escape, unfinished))}."
     table.caption_justify = "left"
     return table
 
@@ -325,6 +328,19 @@ def failures_table(frame: pd.DataFrame, each: int = 3) -> Table | None:
             cells = (row["id"], row["label"] or "", row["reason"], answers)
             table.add_row(outcome.value, *(escape(str(cell)) for cell in cells))
     return table if table.rows else None
+
+
+def skipped_table(run: Run) -> Table | None:
+    """List the samples that were skipped, and why; None if there are none."""
+    rows = run.manifest.data.skipped
+    if not rows:
+        return None
+    table = Table(title=f"Skipped ({len(rows)})", title_justify="left", header_style="bold")
+    for heading in ("sample", "reason"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(escape(row.where), escape(row.reason))
+    return table
 
 
 def card_table(model: str, readings: Sequence[Reading]) -> Table:

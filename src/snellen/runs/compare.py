@@ -30,6 +30,7 @@ class Comparison:
         left_out: samples that only one of the two has.
         score: the compared score ("accuracy", or another protocol's score).
         classes: each class with its difference in recall and its number of samples, largest difference first.
+        unfinished: what is missing of runs that are not finished, in words.
         disagreements: ids of samples that exactly one got right, or on which one scored higher, with the
             reference and both predictions.
     """
@@ -42,6 +43,7 @@ class Comparison:
     classes: list[tuple[str, float, int]]
     disagreements: list[dict[str, Any]]
     score: str = "accuracy"
+    unfinished: tuple[str, ...] = ()
 
     @property
     def real(self) -> bool:
@@ -58,6 +60,7 @@ class Comparison:
             "real": self.real,
             "score": self.score,
             "left_out": self.left_out,
+            "unfinished": list(self.unfinished),
             "classes": [
                 {"class": name, "difference": difference, "samples": count}
                 for name, difference, count in self.classes
@@ -73,7 +76,7 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
         across: also compare runs with different protocols, prompts or protocol options.
 
     Raises:
-        UsageError: fewer than two runs; an unfinished run, or one without references; a shared id with a
+        UsageError: fewer than two runs; a run without results, or without references; a shared id with a
             different image or reference; different candidate class names; no shared samples; or different
             protocol options, unless ``across``.
     """
@@ -97,6 +100,11 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
             classes=classes,
             disagreements=disagreements,
             score=first.primary,
+            unfinished=tuple(
+                f"{run.id} is {run.status} at {run.metrics.n} of {run.manifest.data.n} samples"
+                for run in (first, other)
+                if run.status != "finished"
+            ),
         )
         for (first, other), (result, left_out, classes, disagreements), p in zip(
             pairs, results, adjusted, strict=True
@@ -105,8 +113,8 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
 
 
 def _frame(run: Run) -> pd.DataFrame:
-    if run.status != "finished":
-        raise UsageError(f"{run.id} is not finished ({run.status}). Resume it with: {run.resuming}")
+    if not run.metrics.n:
+        raise UsageError(f"{run.id} has no results yet ({run.status}). Resume it with: {run.resuming}")
     frame = run.outcomes
     if run.classifies:
         if frame["label"].isna().any():

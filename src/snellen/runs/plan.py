@@ -98,8 +98,9 @@ class Plan:
     max_cost: float | None = None
     max_concurrency: int | None = None
     data_names: Sequence[str] = ()
-    #: A run to resume.
+    #: A run to resume, and the folder where its relative paths begin.
     resumes: str | None = None
+    base: str | None = None
     #: Options for every protocol that has them.
     known_options: Mapping[str, Any] = field(default_factory=dict)
     #: Resources shared with other plans.
@@ -351,6 +352,7 @@ class Plan:
             filters=asdict(self.filters),
             seed=self.seed,
             batch_size=self.batch_size,
+            folder=self.base or str(Path.cwd()),
         )
 
 

@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen._util.environment import is_gone
 from snellen._util.paths import is_local, without_folders, without_paths
-from snellen.errors import UnknownName
+from snellen.errors import SnellenError, UnknownName
+from snellen.metrics.summary import summarize
 from snellen.protocols.base import PROTOCOLS
 from snellen.storage.store import Store
 from snellen.types import Outcome, Response
@@ -37,8 +39,11 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running`` (or interrupted), ``stopped`` (with partial results) or ``finished``."""
-        return str(self._row["status"])
+        """``running``, ``interrupted``, ``stopped`` (by an error or a limit) or ``finished``."""
+        status = str(self._row["status"])
+        if status == "running" and is_gone(self._row["manifest"].get("process") or {}):
+            return "interrupted"
+        return status
 
     @cached_property
     def manifest(self) -> RunManifest:
@@ -49,10 +54,21 @@ class Run:
 
     @cached_property
     def metrics(self) -> RunMetrics:
-        """The metrics (see docs/metrics.md); over zero samples while there are none."""
+        """The metrics (see docs/metrics.md) of the samples so far."""
         from snellen.storage.manifest import RunMetrics
 
-        return RunMetrics.model_validate(self._row["metrics"] or {})
+        return RunMetrics.model_validate(self._row["metrics"] or self._metrics_so_far())
+
+    def _metrics_so_far(self) -> dict[str, Any]:
+        """Compute the metrics of an unfinished run; none if its protocol cannot be built again."""
+        record = self.manifest.protocol
+        try:
+            options = {name: value for name, value in record.options.items() if value is not None}
+            protocol = PROTOCOLS.make(record.name, options)
+        except SnellenError:
+            return {}
+        details = (row["details"] for row in self.findings())
+        return summarize(self.store.rows(self.id), details, protocol)
 
     @property
     def resuming(self) -> str:
@@ -112,8 +128,10 @@ class Run:
         return without_folders(self.manifest.protocol.title)
 
     def published_manifest(self) -> dict[str, Any]:
-        """Return the manifest as JSON, without paths."""
+        """Return the manifest as JSON, without paths and the name of the machine."""
         manifest: dict[str, Any] = without_paths(self.manifest.as_dict())
+        manifest.pop("process", None)
+        (manifest.get("plan") or {}).pop("folder", None)
         manifest["data"]["name"] = self.data
         if self.manifest.data.title is not None and manifest.get("plan"):
             manifest["plan"]["data"] = [self.data]
@@ -207,6 +225,7 @@ class Run:
             "protocol": self.protocol,
             "status": self.status,
             "metrics": self.metrics.as_dict(),
+            "skipped": without_paths([row.as_dict() for row in self.manifest.data.skipped]),
         }
 
     def __repr__(self) -> str:

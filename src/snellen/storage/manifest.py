@@ -84,7 +84,11 @@ class ProtocolRecord(_Record):
 
 
 class PlanRecord(_Record):
-    """The user's request, if it can be expressed by names: enough to resume the run."""
+    """The user's request, if it can be expressed by names: enough to resume the run.
+
+    Attributes:
+        folder: where relative paths begin.
+    """
 
     models: tuple[str, ...]
     data: tuple[str, ...]
@@ -95,6 +99,7 @@ class PlanRecord(_Record):
     filters: dict[str, Any]
     seed: int
     batch_size: int | None
+    folder: str | None = None
 
 
 class RunManifest(_Record):
@@ -108,6 +113,7 @@ class RunManifest(_Record):
         rescored: the run whose stored answers were parsed again.
         sink: the folder or bucket of Parquet files with its answers, if they are not in the database.
         stopped: why it stopped early.
+        process: that evaluates it, or did so last.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -129,6 +135,7 @@ class RunManifest(_Record):
     started: str = ""
     finished: str | None = None
     stopped: str | None = None
+    process: dict[str, Any] = Field(default_factory=dict)
     replicas: tuple[dict[str, Any], ...] = ()
     shards: int = 0
 

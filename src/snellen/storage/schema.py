@@ -47,7 +47,7 @@ runs = sa.Table(
     sa.Column("digest", sa.String, unique=True, nullable=False),
     sa.Column("created", sa.String, nullable=False, index=True),
     sa.Column("updated", sa.String, nullable=False, index=True),
-    sa.Column("status", sa.String, nullable=False),  # running, stopped, finished
+    sa.Column("status", sa.String, nullable=False),  # running, interrupted, stopped, finished
     sa.Column("n_new", sa.Integer, nullable=False, default=0),  # samples that called the model
     sa.Column("seconds", sa.Float, nullable=False, default=0.0),  # the time that those took
     sa.Column("manifest", sa.JSON, nullable=False),

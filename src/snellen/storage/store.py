@@ -269,6 +269,13 @@ class Store:
         self.do(lambda connection: connection.execute(change))
         self._sinks.pop(run, None)
 
+    def start(self, run: str, process: Mapping[str, Any]) -> None:
+        """Mark a run as running in a process; figures of an earlier start no longer apply."""
+        manifest = {**self.run(run)["manifest"], "process": dict(process)}
+        change = sa.update(runs).where(runs.c.id == run)
+        values = change.values(status="running", metrics=None, manifest=manifest, updated=timestamp())
+        self.do(lambda connection: connection.execute(values))
+
     def name_data(self, run: str, title: str) -> None:
         """Store the name to publish a run's data set by."""
         manifest = self.run(run)["manifest"]
