@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ __all__ = [
     "MAX_PIXELS",
     "Image",
     "cleaned",
+    "cropped",
     "decode",
     "encode",
     "is_hash",
@@ -198,6 +200,30 @@ def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
         profile = file.info.get("icc_profile")
         picture = _to_rgb(ImageOps.exif_transpose(file), getattr(file, "tag_v2", {}))
         return _in_srgb(picture, profile) if profile and file.mode in ("RGB", "RGBA") else picture
+
+
+def cropped(path: Path, box: tuple[float, float, float, float]) -> bytes:
+    """Return a part of an image file as PNG.
+
+    Args:
+        box: left, top, right, bottom in pixels of the upright picture; clipped to it.
+
+    Raises:
+        ImageError: as for :func:`decode`; or the box is empty or outside the picture.
+    """
+    picture = _decoded(path)
+    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+    right, bottom = min(picture.width, math.ceil(box[2])), min(picture.height, math.ceil(box[3]))
+    if right <= left or bottom <= top:
+        raise ImageError(
+            f"{path}: the box {list(box)} is not in the image of {picture.width} x {picture.height}."
+        )
+    return encode(picture.crop((left, top, right, bottom)))
+
+
+@lru_cache(maxsize=2)  # the objects of an image follow each other
+def _decoded(path: Path) -> Pixels:
+    return decode(_read(path), str(path))
 
 
 class _Known(NamedTuple):

@@ -134,22 +134,36 @@ class Selection:
         synonyms = {k: list(v) for k, v in sorted(self.data.synonyms.items())}
         digest.update(json.dumps(synonyms).encode())
         seen: set[str] = set()
+        invalid: list[DataError] = []
         for index in self.indices:
             row = self.data.row(index)
             if row.id in seen:
                 raise DataError(f"{self.name}: two samples have the id {row.id!r}; ids must be unique.")
             seen.add(row.id)
-            digest.update(json.dumps([*row, self._digest(index)]).encode())
+            try:
+                content = self.data.digest(index)
+            except DataError as error:
+                invalid.append(error)
+                content = "bad"
+            digest.update(json.dumps([*row, content]).encode())
+        if invalid and not self.skip_invalid:
+            raise _all_of(invalid)
         self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def _digest(self, index: int) -> str:
-        try:
-            return self.data.digest(index)
-        except DataError:
-            if not self.skip_invalid:
-                raise
-            return "bad"
+
+#: The most unreadable items to name.
+NAMED = 20
+
+
+def _all_of(invalid: Sequence[DataError]) -> DataError:
+    """Return one error for all unreadable items: the first if there is one, or a list of the first."""
+    if len(invalid) == 1:
+        return invalid[0]
+    lines = [f"{len(invalid)} samples cannot be read:", *(f"  {error}" for error in invalid[:NAMED])]
+    if len(invalid) > NAMED:
+        lines.append(f"  … and {len(invalid) - NAMED} more")
+    return type(invalid[0])("\n".join(lines))
 
 
 def select(

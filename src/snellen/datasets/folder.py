@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.images import EXTENSIONS, Image
 from snellen.types import Sample
 
-__all__ = ["Folder", "folder"]
+__all__ = ["Folder", "LocalTree", "Tree", "folder"]
 
 #: Names of split folders, used if the top level contains only such folders, in order of preference
 #: for the default split.
@@ -41,7 +41,53 @@ def folder(
         DataError: no such folder, no images, or two folders with the same clean name.
         BadOption: an unknown split or background.
     """
-    return Folder(path=path, split=split, raw_names=raw_names, level=level, background=background)
+    top = Path(path).expanduser()
+    if not path or not top.is_dir():
+        raise DataError(
+            f"{path or '(nothing)'}: no such folder. Give a folder with one subfolder of "
+            "images per class, as in: --data folder:./photos"
+        )
+    return Folder(
+        f"folder:{path}", LocalTree(top), split=split, raw_names=raw_names, level=level, background=background
+    )
+
+
+class Tree(Protocol):
+    """Folders and images, on disk or in an archive; paths are relative, with ``/``."""
+
+    #: In messages.
+    name: str
+
+    def folders(self, at: str) -> list[str]:
+        """Return the names of the visible folders in a folder; "" is the top."""
+
+    def walk(self, at: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield each folder in or below a folder, relative to it ("." for itself), with its files."""
+
+    def image(self, path: str) -> Image:
+        """Return an image."""
+
+
+class LocalTree:
+    """A folder on disk."""
+
+    def __init__(self, top: Path) -> None:
+        self.name, self._top = str(top), top
+
+    def folders(self, at: str) -> list[str]:
+        """Return the names of the visible folders in a folder; "" is the top."""
+        return sorted(p.name for p in (self._top / at).iterdir() if p.is_dir() and p.name[0] != ".")
+
+    def walk(self, at: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield each folder in or below a folder, relative to it ("." for itself), with its files."""
+        root = self._top / at
+        for folder_, subfolders, files in os.walk(root, followlinks=True):
+            subfolders[:] = sorted(name for name in subfolders if _descend(folder_, name))
+            yield Path(folder_).relative_to(root).as_posix(), files
+
+    def image(self, path: str) -> Image:
+        """Return an image."""
+        return Image.from_path(self._top / path)
 
 
 class Folder(Dataset):
@@ -53,21 +99,17 @@ class Folder(Dataset):
 
     def __init__(
         self,
+        name: str,
+        tree: Tree,
         *,
-        path: str,
         split: str | None,
         raw_names: bool,
         level: str,
         background: str | None,
     ) -> None:
-        self.name = f"folder:{path}"
-        top = Path(path).expanduser()
-        if not path or not top.is_dir():
-            raise DataError(
-                f"{path or '(nothing)'}: no such folder. Give a folder with one subfolder of "
-                "images per class, as in: --data folder:./photos"
-            )
-        self.root = self._split(top, split)
+        self.name, self._tree = name, tree
+        self._at = self._split(split)
+        self.root = f"{tree.name}/{self._at}".rstrip("/")
         self._paths, folders = self._scan(level)
         self._clean: Callable[[str], str] = str if raw_names else clean
         self.labels, of_folder = self._names(folders)
@@ -83,25 +125,33 @@ class Folder(Dataset):
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
         path, label = self.row(index)
-        image = Image.from_path(self.root / path)
         return Sample(
-            path, (image,), label=label, labels=labels, background=background, synonyms=self.synonyms
+            path,
+            (self._image(path),),
+            label=label,
+            labels=labels,
+            background=background,
+            synonyms=self.synonyms,
         )
 
     def digest(self, index: int) -> str:
-        return Image.from_path(self.root / self._paths[index]).sha256
+        return self._image(self._paths[index]).sha256
 
-    def _split(self, top: Path, split: str | None) -> Path:
-        folders = sorted(p.name for p in top.iterdir() if p.is_dir() and p.name[0] != ".")
+    def _image(self, path: str) -> Image:
+        return self._tree.image(f"{self._at}/{path}" if self._at else path)
+
+    def _split(self, split: str | None) -> str:
+        """Return the folder of the split, relative to the top; empty without splits."""
+        top, folders = self._tree.name, self._tree.folders("")
         splits = [name for name in SPLITS if name in {f.lower() for f in folders}]
-        mixed = len(splits) > 1 and all(self._has_folders(top / f) for f in folders if f.lower() in splits)
+        mixed = len(splits) > 1 and all(self._tree.folders(f) for f in folders if f.lower() in splits)
         if not splits or (len(splits) < len(folders) and not mixed):
             if split is not None:
                 raise BadOption(
                     f"{top} has no splits, so split={split!r} is not allowed: split folders are named "
                     f"{', '.join(SPLITS)} and no other folders are next to them. Omit --split."
                 )
-            return top
+            return ""
         chosen = split or splits[0]
         match = [f for f in folders if f.lower() == chosen.lower()]
         if not match:
@@ -112,20 +162,14 @@ class Folder(Dataset):
         if len(splits) < len(folders):
             others = ", ".join(f for f in folders if f.lower() not in splits)
             self.notes += (f"{self.name}: {others} next to the splits is skipped",)
-        return top / match[0]
-
-    @staticmethod
-    def _has_folders(folder_: Path) -> bool:
-        return any(p.is_dir() for p in folder_.iterdir())
+        return match[0]
 
     def _scan(self, level: str) -> tuple[list[str], list[str]]:
         """Collect relative paths (with ``/``), alternating between classes, and the class folders."""
         by_class: dict[str, list[str]] = {}
         left_out: dict[str, Counter[str]] = {}
         loose = 0
-        for folder_, subfolders, files in os.walk(self.root, followlinks=True):
-            subfolders[:] = sorted(name for name in subfolders if _descend(folder_, name))
-            relative = Path(folder_).relative_to(self.root).as_posix()
+        for relative, files in self._tree.walk(self._at):
             for file in sorted(files):
                 if file.startswith("."):
                     continue

@@ -13,6 +13,7 @@ from typing import Any
 from snellen._util.hub import check_hub
 from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import COLUMNS, ColumnMapping, document_columns
+from snellen.datasets.recognize import recognize
 from snellen.datasets.records import Record, Records
 from snellen.datasets.table import Table
 from snellen.errors import DataError, reason_of, require
@@ -115,9 +116,10 @@ def hub(
     path, config = _address(address)
     loaded = load(f"hub:{name}", path, [config], at or split, revision, limit)
     title = f"hub:{address}@{loaded.split}"
+    columns, told = recognize(columns, loaded.rows)
     table = table_of(loaded, title, columns, labels=labels, background=background)
     note = f"hub:{address}: split {loaded.split!r}, revision {loaded.revision or 'local'}"
-    table.notes = (*table.notes, note)
+    table.notes = (*table.notes, note, *([f"{title}: {told}"] if told else []))
     return table
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
 from snellen.datasets.columns import COLUMNS, ColumnMapping, Parts, document_columns, items_of, satisfies
 from snellen.datasets.names import read_labels
+from snellen.datasets.recognize import recognize
 from snellen.datasets.records import Delimited, Parquet, Records, json_records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
@@ -36,7 +37,8 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
         file = Path(path).expanduser()
         records = open_(file)
         name = f"{scheme}:{path}"
-        return Table(
+        columns, note = recognize(columns, records)
+        table = Table(
             name,
             records,
             columns,
@@ -46,6 +48,9 @@ def _factory(scheme: str, open_: Callable[[Path], Records]) -> Callable[..., Tab
             background=background,
             allow_outside=allow_outside,
         )
+        if note:
+            table.notes = (*table.notes, f"{name}: {note}")
+        return table
 
     make.__doc__ = f"""A {scheme} file with one row per sample; image paths are relative to it.
 
