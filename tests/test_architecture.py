@@ -30,7 +30,7 @@ def test_at_the_root_stand_the_public_modules():
     names = {path.stem for path in SOURCE.glob("*.py")}
     assert names == {
         *("__init__", "__main__", "_version"),
-        *("api", "errors", "images", "prompts", "registry", "testing", "types"),
+        *("api", "errors", "prompts", "registry", "testing", "types"),
     }
 
 

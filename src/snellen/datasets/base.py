@@ -1,76 +1,21 @@
-"""The interface of data sets, and the filters that all of them take."""
+"""The registry of data sets, and the filters that all of them take."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from snellen.datasets.names import odd_names, read_labels, read_names, read_synonyms
+from snellen.datasets.dataset import Dataset, InvalidRow, Row
+from snellen.datasets.wrappers import finish, merge_alike
 from snellen.errors import BadOption, DataError, did_you_mean
-from snellen.parsing.text import normalize
 from snellen.registry import Registry
 from snellen.types import Sample
 
-__all__ = ["DATASETS", "Dataset", "InvalidRow", "Renamed", "Row", "Selection", "merge_alike", "select"]
-
-
-class Row(NamedTuple):
-    """What is known about an item without decoding its image."""
-
-    id: str
-    label: str | None
-
-
-class InvalidRow(NamedTuple):
-    """A row or file that is not a valid sample, and why."""
-
-    where: str
-    reason: str
-
-
-class Dataset(ABC):
-    """A sequence of samples that are built on access.
-
-    Attributes:
-        name: as the user named it.
-        labels: the label set, in a fixed order.
-        background: the label that means "none of the others", if there is one.
-        synonyms: other names of labels.
-        protocol, protocol_options: how its authors evaluate it; the default.
-        notes: decisions to report to the user (such as the chosen split).
-        bad: items found invalid when the data set was opened.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    background: str | None = None
-    synonyms: Mapping[str, tuple[str, ...]] = {}
-    protocol: str | None = None
-    protocol_options: Mapping[str, Any] = {}
-    notes: tuple[str, ...] = ()
-    invalid: tuple[InvalidRow, ...] = ()
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """The number of items."""
-
-    @abstractmethod
-    def row(self, index: int) -> Row:
-        """Return the id and label of an item; cheap."""
-
-    @abstractmethod
-    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        """Return an item as a sample with this label set."""
-
-    @abstractmethod
-    def digest(self, index: int) -> str:
-        """Return a hash of everything in the item that can change an evaluation."""
+__all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "select"]
 
 
 class Selection:
@@ -255,103 +200,4 @@ def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed
     return tuple(name for name in labels if name in kept)
 
 
-class Renamed(Dataset):
-    """A data set whose classes have other names; several may become one.
-
-    Args:
-        data: with the original names.
-        names: the new name of each class, by the original one.
-        synonyms: further names, by the new name.
-    """
-
-    def __init__(
-        self, data: Dataset, names: Mapping[str, str], synonyms: Mapping[str, tuple[str, ...]], note: str
-    ) -> None:
-        self._data, self._names = data, names
-        self.name, self.invalid = data.name, data.invalid
-        self.protocol, self.protocol_options = data.protocol, data.protocol_options
-        self.notes = (*data.notes, note)
-        self.labels = tuple(dict.fromkeys(names[label] for label in data.labels))
-        self.background = data.background and names[data.background]
-        both = [(names.get(label, label), more) for label, more in data.synonyms.items()]
-        kept: dict[str, tuple[str, ...]] = {}
-        for label, more in (*both, *synonyms.items()):
-            kept[label] = (*kept.get(label, ()), *more)
-        self.synonyms = kept
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def row(self, index: int) -> Row:
-        id_, label = self._data.row(index)
-        return Row(id_, None if label is None else self._names.get(label, label))
-
-    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        sample = self._data.sample(index, labels, background)
-        return replace(sample, label=self.row(index).label, synonyms=self.synonyms)
-
-    def digest(self, index: int) -> str:
-        return self._data.digest(index)
-
-
-def merge_alike(data: Dataset) -> Dataset:
-    """Merge classes whose names differ in case, Unicode form or spaces alone: no answer can tell them apart.
-    The first name stays, and a note names the others.
-    """
-    if not data.labels:
-        return data
-    first: dict[str, str] = {}
-    names = {label: first.setdefault(" ".join(normalize(label).split()), label) for label in data.labels}
-    merged = [f"{old!r} is {new!r}" for old, new in names.items() if old != new]
-    if not merged:
-        return data
-    note = f"Class names that read alike are one class: {', '.join(merged[:5])}{' …' if merged[5:] else ''}"
-    return Renamed(data, names, {}, note)
-
-
-def named(
-    data: Dataset, *, names: str | None = None, synonyms: str | None = None, labels: tuple[str, ...] = ()
-) -> Dataset:
-    """Name the classes of a data set.
-
-    Options: ``names``: the classes' names by id (see :func:`snellen.datasets.names.read_names`);
-    ``synonyms``: a JSON file with other names of classes; ``labels``: all classes to choose from, also those
-    without an image, separated by commas, or ``@FILE`` with one per line.
-
-    Raises:
-        DataError: a file cannot be read, or a class has no name in it.
-        BadOption: a class in the synonyms is unknown, or the label set lacks a class of the data.
-    """
-    if names is not None:
-        table = read_names(names)
-        if missing := [label for label in data.labels if label not in table]:
-            some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
-            raise DataError(
-                f"names={names}: no name for {len(missing)} of {len(data.labels)} classes: {some}"
-            )
-        first = {label: table[label][0] for label in data.labels}
-        more = {table[label][0]: table[label][1:] for label in data.labels if table[label][1:]}
-        data = Renamed(data, first, more, f"{data.name}: class names from {names}")
-    same = {label: label for label in data.labels}
-    if synonyms is not None:
-        others = read_synonyms(synonyms)
-        if unknown := [label for label in others if label not in data.labels]:
-            raise BadOption(
-                f"synonyms={unknown[0]!r}: no such class in {data.name}."
-                f"{did_you_mean(unknown[0], data.labels)}"
-            )
-        data = Renamed(data, same, others, f"{data.name}: synonyms from {synonyms}")
-    if labels:
-        chosen = read_labels(labels)
-        if lacking := [label for label in data.labels if label not in chosen]:
-            raise BadOption(
-                f"labels= lacks the class {lacking[0]!r} of {data.name}.{did_you_mean(lacking[0], chosen)}"
-            )
-        data = Renamed(data, same, {}, f"{data.name}: {len(chosen)} classes to choose from")
-        data.labels = chosen
-    if (odd := odd_names(data.labels)) is not None:
-        data.notes = (*data.notes, f"{data.name}: {odd}")
-    return data
-
-
-DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder", finish=named)
+DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder", finish=finish)

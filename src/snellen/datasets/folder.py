@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -11,13 +12,15 @@ from typing import Literal, Protocol
 
 from snellen.datasets.base import DATASETS, Dataset, Row
 from snellen.errors import BadOption, DataError, did_you_mean
-from snellen.images import EXTENSIONS, Image
+from snellen.images import EXTENSIONS, VIDEOS, Image
 from snellen.types import Sample
 
 __all__ = ["Folder", "LocalTree", "Tree", "folder"]
 
 #: Names of split folders, used if the top level contains only such folders, in order of preference
 #: for the default split.
+#: The most frames of a video.
+MOST_FRAMES = 64
 SPLITS = ("test", "validation", "valid", "val", "dev", "train", "training")
 
 
@@ -29,18 +32,22 @@ def folder(
     raw_names: bool = False,
     level: Literal["top", "leaf"] = "top",
     background: str | None = None,
+    frames: int | None = None,
 ) -> Folder:
     """A folder with one subfolder of images per class, or train/val/test folders of such.
 
     Options: ``split``; ``raw_names=true`` keeps folder names unchanged (otherwise ``_`` and ``-``
     become spaces, and a leading ``257.`` is dropped); ``level=leaf`` takes the class from the folder that
     contains the image (``top``: from the topmost folder); ``background=CLASS`` is the class that means
-    none of the others.
+    none of the others; ``frames=N`` also reads videos (mp4, mov, webm, gif …), as N evenly spaced frames,
+    which are asked about together.
 
     Raises:
         DataError: no such folder, no images, or two folders with the same clean name.
-        BadOption: an unknown split or background.
+        BadOption: an unknown split or background, or less than one frame.
     """
+    if frames is not None and not 1 <= frames <= MOST_FRAMES:
+        raise BadOption(f"frames={frames} is not allowed; allowed: 1 to {MOST_FRAMES}.")
     top = Path(path).expanduser()
     if not path or not top.is_dir():
         raise DataError(
@@ -48,7 +55,12 @@ def folder(
             "images per class, as in: --data folder:./photos"
         )
     return Folder(
-        f"folder:{path}", LocalTree(top), split=split, raw_names=raw_names, level=level, background=background
+        f"folder:{path}",
+        LocalTree(top, frames),
+        split=split,
+        raw_names=raw_names,
+        level=level,
+        background=background,
     )
 
 
@@ -57,6 +69,8 @@ class Tree(Protocol):
 
     #: In messages.
     name: str
+    #: Of the files to read.
+    extensions: frozenset[str]
 
     def folders(self, at: str) -> list[str]:
         """Return the names of the visible folders in a folder; "" is the top."""
@@ -64,15 +78,23 @@ class Tree(Protocol):
     def walk(self, at: str) -> Iterator[tuple[str, list[str]]]:
         """Yield each folder in or below a folder, relative to it ("." for itself), with its files."""
 
-    def image(self, path: str) -> Image:
-        """Return an image."""
+    def images(self, path: str) -> tuple[Image, ...]:
+        """Return the images of a file: one, or several frames of a video."""
+
+    def digest(self, path: str) -> str:
+        """Return a hash of what :meth:`images` returns."""
 
 
 class LocalTree:
-    """A folder on disk."""
+    """A folder on disk.
 
-    def __init__(self, top: Path) -> None:
-        self.name, self._top = str(top), top
+    Args:
+        frames: the number of frames of a video; None if videos are not read.
+    """
+
+    def __init__(self, top: Path, frames: int | None = None) -> None:
+        self.name, self._top, self._frames = str(top), top, frames
+        self.extensions = EXTENSIONS if frames is None else EXTENSIONS | VIDEOS
 
     def folders(self, at: str) -> list[str]:
         """Return the names of the visible folders in a folder; "" is the top."""
@@ -85,9 +107,20 @@ class LocalTree:
             subfolders[:] = sorted(name for name in subfolders if _descend(folder_, name))
             yield Path(folder_).relative_to(root).as_posix(), files
 
-    def image(self, path: str) -> Image:
-        """Return an image."""
-        return Image.from_path(self._top / path)
+    def images(self, path: str) -> tuple[Image, ...]:
+        """Return the images of a file: one, or several frames of a video."""
+        file = self._top / path
+        if self._frames is not None and file.suffix.lower() in VIDEOS:
+            return Image.frames(file, self._frames)
+        return (Image.from_path(file),)
+
+    def digest(self, path: str) -> str:
+        """Return a hash of what :meth:`images` returns; of a video, of the file and the number of frames."""
+        file = self._top / path
+        if self._frames is None or file.suffix.lower() not in VIDEOS:
+            return Image.from_path(file).sha256
+        with file.open("rb") as content:
+            return f"{hashlib.file_digest(content, 'sha256').hexdigest()} {self._frames}"
 
 
 class Folder(Dataset):
@@ -127,7 +160,7 @@ class Folder(Dataset):
         path, label = self.row(index)
         return Sample(
             path,
-            (self._image(path),),
+            self._tree.images(self._place(path)),
             label=label,
             labels=labels,
             background=background,
@@ -135,10 +168,10 @@ class Folder(Dataset):
         )
 
     def digest(self, index: int) -> str:
-        return self._image(self._paths[index]).sha256
+        return self._tree.digest(self._place(self._paths[index]))
 
-    def _image(self, path: str) -> Image:
-        return self._tree.image(f"{self._at}/{path}" if self._at else path)
+    def _place(self, path: str) -> str:
+        return f"{self._at}/{path}" if self._at else path
 
     def _split(self, split: str | None) -> str:
         """Return the folder of the split, relative to the top; empty without splits."""
@@ -173,7 +206,7 @@ class Folder(Dataset):
             for file in sorted(files):
                 if file.startswith("."):
                     continue
-                if (ending := Path(file).suffix.lower()) not in EXTENSIONS:
+                if (ending := Path(file).suffix.lower()) not in self._tree.extensions:
                     left_out.setdefault(ending or "no extension", Counter())[relative] += 1
                     continue
                 if relative == ".":
@@ -185,9 +218,11 @@ class Folder(Dataset):
                 by_class.setdefault(self._class_folder(path, level), []).append(path)
         if not by_class:
             hint = f" ({loose} are at the top level, which has no class)" if loose else ""
+            if not VIDEOS.isdisjoint(left_out):
+                hint = ", only videos, which -D frames=8 reads as 8 evenly spaced frames each"
             raise DataError(
                 f"{self.root}: no images in class folders{hint}. Expected {self.root}/CLASS/IMAGE with "
-                f"one of the extensions {', '.join(sorted(EXTENSIONS))}."
+                f"one of the extensions {', '.join(sorted(self._tree.extensions))}."
             )
         self.notes = (*self.notes, *_left_out(self.name, left_out, by_class))
         if loose:
@@ -237,6 +272,8 @@ def _left_out(name: str, files: Mapping[str, Counter[str]], classes: Collection[
         )
         parts.append(f"{folders.total()} {ending} (in {some})")
     yield f"{name}: left out, since they are no images: {'; '.join(parts)}"
+    if not VIDEOS.isdisjoint(files):
+        yield f"{name}: to read videos, as 8 evenly spaced frames each: -D frames=8"
     top = {folder_.split("/", 1)[0] for folders in files.values() for folder_ in folders} - {"."}
     if empty := sorted(top - {folder_.split("/", 1)[0] for folder_ in classes}):
         yield f"{name}: no class, since there is no image in it: {', '.join(map(repr, empty[:10]))}"

@@ -11,7 +11,7 @@ from typing import Literal
 from snellen.datasets.base import DATASETS
 from snellen.datasets.folder import Folder
 from snellen.errors import DataError, ImageError
-from snellen.images import MAX_BYTES, Image
+from snellen.images import EXTENSIONS, MAX_BYTES, Image
 
 __all__ = ["ZipTree", "zip_"]
 
@@ -44,7 +44,7 @@ class ZipTree:
     """
 
     def __init__(self, file: Path) -> None:
-        self.name = str(file)
+        self.name, self.extensions = str(file), EXTENSIONS
         try:
             self._archive = zipfile.ZipFile(file)  # several threads may read from it
         except (OSError, zipfile.BadZipFile) as error:
@@ -77,8 +77,15 @@ class ZipTree:
             if not at or folder == at or folder.startswith(f"{at}/"):
                 yield folder.removeprefix(at).strip("/") or ".", files
 
-    def image(self, path: str) -> Image:
-        """Return an image."""
+    def images(self, path: str) -> tuple[Image, ...]:
+        """Return the image of a file."""
+        return (self._image(path),)
+
+    def digest(self, path: str) -> str:
+        """Return the hash of an image."""
+        return self._image(path).sha256
+
+    def _image(self, path: str) -> Image:
         return Image(partial(self._read, f"{self._prefix}{path}"), f"{self.name}/{path}")
 
     def _read(self, member: str) -> bytes:

@@ -8,11 +8,14 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from snellen.errors import ImageError
+from snellen.images.depth import in_eight_bits, is_deep
+from snellen.images.dicom import decode_dicom, dicom_size, is_dicom
+from snellen.images.video import VIDEOS, frames
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -22,6 +25,7 @@ __all__ = [
     "EXTENSIONS",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "VIDEOS",
     "Image",
     "cleaned",
     "cropped",
@@ -46,7 +50,8 @@ ORIENTATION = 0x0112
 #: Orientations that swap width and height.
 QUARTERS = (5, 6, 7, 8)
 EXTENSIONS = frozenset(
-    ".png .apng .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif .heic .heif .jp2 .j2k".split()
+    ".png .apng .jpg .jpeg .jfif .webp .gif .bmp .tif .tiff .ppm .pgm .avif".split()
+    + ".heic .heif .jp2 .j2k .dcm".split()
 )
 
 
@@ -76,6 +81,22 @@ class Image:
         if size is not None:
             image.size = size
         return image
+
+    @classmethod
+    def frames(cls, path: Path, count: int) -> tuple[Image, ...]:
+        """Return evenly spaced frames of a video, decoded on first use."""
+
+        def load(place: int) -> bytes:
+            return frames(path, count, MAX_PIXELS)[place]
+
+        return tuple(cls(partial(load, i), f"{path}, frame {i + 1} of {count}") for i in range(count))
+
+    def windowed(self, low: float, high: float) -> Image:
+        """Return the picture with these values, of more than 8 bits, as black and white."""
+        return Image(
+            lambda: encode(decode(self.data, self.name, window=(low, high))),
+            f"{self.name}, {low:g} to {high:g}",
+        )
 
     @cached_property
     def data(self) -> bytes:
@@ -180,11 +201,14 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
+def decode(
+    data: bytes, name: str, *, at_least: int | None = None, window: tuple[float, float] | None = None
+) -> Pixels:
     """Decode an image to upright RGB: the first frame, with transparency over white, colors in sRGB, and
-    values of more than 8 bits scaled by their range (see :func:`top_value`).
+    values of more than 8 bits scaled by their range (see :func:`snellen.images.depth.top_value`).
 
     Args:
+        window: the values of more than 8 bits that become black and white.
         at_least: the pixels a side that suffice; a JPEG may then be decoded at a fraction of its size.
 
     Raises:
@@ -193,12 +217,14 @@ def decode(data: bytes, name: str, *, at_least: int | None = None) -> Pixels:
     """
     from PIL import ImageOps
 
+    if is_dicom(data):
+        return decode_dicom(data, name, window, MAX_PIXELS)
     with _opened(data, name) as file:
         if at_least is not None:
             file.draft(None, (at_least, at_least))
         file.load()
         profile = file.info.get("icc_profile")
-        picture = _to_rgb(ImageOps.exif_transpose(file), getattr(file, "tag_v2", {}))
+        picture = _to_rgb(ImageOps.exif_transpose(file), getattr(file, "tag_v2", {}), window)
         return _in_srgb(picture, profile) if profile and file.mode in ("RGB", "RGBA") else picture
 
 
@@ -237,6 +263,8 @@ class _Known(NamedTuple):
 
 
 def _header(data: bytes, name: str) -> _Known:
+    if is_dicom(data):
+        return _Known("DICOM", dicom_size(data, name), True, False, 1)
     with _opened(data, name) as file:
         # Looking for an orientation that is not there would decode a PNG.
         tagged = any(key in file.info for key in ("exif", "xmp", "XML:com.adobe.xmp"))
@@ -310,24 +338,6 @@ def _in_srgb(image: Pixels, profile: bytes) -> Pixels:
     return image if converted is None else converted
 
 
-#: TIFF's tag of the largest value that samples may have (SMaxSampleValue), and the older one.
-LARGEST = (341, 281)
-
-
-def top_value(most: float, tagged: object = None) -> float:
-    """Return the value that is white in an image of up to 16 bits: the one in its tags, or else the largest
-    of the used depth (10, 12, 14 or 16 bits), since X-rays and microscopes store 12 bits in 16.
-
-    >>> top_value(3900), top_value(60000), top_value(900), top_value(900, 4095)
-    (4095.0, 65535.0, 1023.0, 4095.0)
-    """
-    if isinstance(tagged, tuple) and tagged:
-        tagged = tagged[0]
-    if isinstance(tagged, int | float) and most <= tagged <= 65535 and tagged > 255:
-        return float(tagged)
-    return next(float(top) for top in (1023, 4095, 16383, 65535) if most <= top)
-
-
 def _formats() -> list[str]:
     from PIL import Image as pillow
 
@@ -335,19 +345,11 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in pillow.OPEN]
 
 
-def _to_rgb(image: Pixels, tags: Mapping[int, object]) -> Pixels:
+def _to_rgb(image: Pixels, tags: Mapping[int, object], window: tuple[float, float] | None) -> Pixels:
     from PIL import Image as pillow
 
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: Pillow would clip them
-        import numpy as np
-
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode.startswith("I;16"):
-            top = top_value(values.max(initial=0), next((tags[tag] for tag in LARGEST if tag in tags), None))
-        else:  # 32 bits or floats, whose range is unknown
-            most = values.max(initial=0)
-            top = 65535.0 if most > 255 else 255.0 if most > 1 else 1.0
-        return pillow.fromarray((values * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if is_deep(image):
+        return in_eight_bits(image, tags, window)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         paper = pillow.new("RGBA", layer.size, "white")

@@ -1,0 +1,158 @@
+"""Data sets around others, with other names of classes or other images: the options that all have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from snellen.datasets.dataset import Dataset, Row
+from snellen.datasets.names import odd_names, read_labels, read_names, read_synonyms
+from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.parsing.text import normalize
+from snellen.types import Sample
+
+__all__ = ["Renamed", "Windowed", "finish", "merge_alike"]
+
+
+class Renamed(Dataset):
+    """A data set whose classes have other names; several may become one.
+
+    Args:
+        data: with the original names.
+        names: the new name of each class, by the original one.
+        synonyms: further names, by the new name.
+    """
+
+    def __init__(
+        self, data: Dataset, names: Mapping[str, str], synonyms: Mapping[str, tuple[str, ...]], note: str
+    ) -> None:
+        self._data, self._names = data, names
+        self.name, self.invalid = data.name, data.invalid
+        self.protocol, self.protocol_options = data.protocol, data.protocol_options
+        self.notes = (*data.notes, note)
+        self.labels = tuple(dict.fromkeys(names[label] for label in data.labels))
+        self.background = data.background and names[data.background]
+        both = [(names.get(label, label), more) for label, more in data.synonyms.items()]
+        kept: dict[str, tuple[str, ...]] = {}
+        for label, more in (*both, *synonyms.items()):
+            kept[label] = (*kept.get(label, ()), *more)
+        self.synonyms = kept
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def row(self, index: int) -> Row:
+        id_, label = self._data.row(index)
+        return Row(id_, None if label is None else self._names.get(label, label))
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        sample = self._data.sample(index, labels, background)
+        return replace(sample, label=self.row(index).label, synonyms=self.synonyms)
+
+    def digest(self, index: int) -> str:
+        return self._data.digest(index)
+
+
+class Windowed(Dataset):
+    """A data set whose images of more than 8 bits are shown from one value to another."""
+
+    def __init__(self, data: Dataset, low: float, high: float) -> None:
+        self._data, self._low, self._high = data, low, high
+        self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
+        self.protocol, self.protocol_options = data.protocol, data.protocol_options
+        self.background, self.synonyms = data.background, data.synonyms
+        self.notes = (*data.notes, f"{data.name}: values from {low:g} (black) to {high:g} (white)")
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def row(self, index: int) -> Row:
+        return self._data.row(index)
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        sample = self._data.sample(index, labels, background)
+        return replace(sample, images=tuple(image.windowed(self._low, self._high) for image in sample.images))
+
+    def digest(self, index: int) -> str:
+        return f"{self._data.digest(index)} {self._low!r} {self._high!r}"
+
+
+def _window(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise BadOption(
+            f"window={text!r} is not allowed; allowed: LOW,HIGH, two numbers, the smaller one first."
+        )
+    return low, high
+
+
+def merge_alike(data: Dataset) -> Dataset:
+    """Merge classes whose names differ in case, Unicode form or spaces alone: no answer can tell them apart.
+    The first name stays, and a note names the others.
+    """
+    if not data.labels:
+        return data
+    first: dict[str, str] = {}
+    names = {label: first.setdefault(" ".join(normalize(label).split()), label) for label in data.labels}
+    merged = [f"{old!r} is {new!r}" for old, new in names.items() if old != new]
+    if not merged:
+        return data
+    note = f"Class names that read alike are one class: {', '.join(merged[:5])}{' …' if merged[5:] else ''}"
+    return Renamed(data, names, {}, note)
+
+
+def finish(
+    data: Dataset,
+    *,
+    names: str | None = None,
+    synonyms: str | None = None,
+    labels: tuple[str, ...] = (),
+    window: str | None = None,
+) -> Dataset:
+    """Apply the options that all data sets have: names of classes, and a window of values.
+
+    Options: ``names``: the classes' names by id (see :func:`snellen.datasets.names.read_names`);
+    ``synonyms``: a JSON file with other names of classes; ``labels``: all classes to choose from, also those
+    without an image, separated by commas, or ``@FILE`` with one per line; ``window=LOW,HIGH``: the values of
+    images of more than 8 bits that become black and white.
+
+    Raises:
+        DataError: a file cannot be read, or a class has no name in it.
+        BadOption: a class in the synonyms is unknown, the label set lacks a class of the data, or the window
+            is not two numbers.
+    """
+    if window is not None:
+        data = Windowed(data, *_window(window))
+    if names is not None:
+        table = read_names(names)
+        if missing := [label for label in data.labels if label not in table]:
+            some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+            raise DataError(
+                f"names={names}: no name for {len(missing)} of {len(data.labels)} classes: {some}"
+            )
+        first = {label: table[label][0] for label in data.labels}
+        more = {table[label][0]: table[label][1:] for label in data.labels if table[label][1:]}
+        data = Renamed(data, first, more, f"{data.name}: class names from {names}")
+    same = {label: label for label in data.labels}
+    if synonyms is not None:
+        others = read_synonyms(synonyms)
+        if unknown := [label for label in others if label not in data.labels]:
+            raise BadOption(
+                f"synonyms={unknown[0]!r}: no such class in {data.name}."
+                f"{did_you_mean(unknown[0], data.labels)}"
+            )
+        data = Renamed(data, same, others, f"{data.name}: synonyms from {synonyms}")
+    if labels:
+        chosen = read_labels(labels)
+        if lacking := [label for label in data.labels if label not in chosen]:
+            raise BadOption(
+                f"labels= lacks the class {lacking[0]!r} of {data.name}.{did_you_mean(lacking[0], chosen)}"
+            )
+        data = Renamed(data, same, {}, f"{data.name}: {len(chosen)} classes to choose from")
+        data.labels = chosen
+    if (odd := odd_names(data.labels)) is not None:
+        data.notes = (*data.notes, f"{data.name}: {odd}")
+    return data
