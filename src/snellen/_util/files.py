@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 __all__ = ["hash_files", "write_atomic"]
 
@@ -27,14 +32,69 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def hash_files(folder: Path, files: Iterable[Path]) -> str:
-    """Hash the names and contents of files (SHA-256, hex).
+    """Hash the names and contents of files (SHA-256, hex). Hashes of large files are remembered by path,
+    size, inode and times of change, in ``$XDG_CACHE_HOME/snellen``; the others are computed in parallel.
 
     Args:
         folder: the names are relative to it, so that a folder has the same hash wherever it is.
     """
+    ordered = sorted(files)
+    known = _remembered()
+    with ThreadPoolExecutor(THREADS) as pool:
+        hashes = list(pool.map(lambda file: _hash(file, known), ordered))
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for file, content in zip(ordered, hashes, strict=True):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + bytes.fromhex(content))
+    new: dict[str, list[Any]] = {}
+    for file, content in zip(ordered, hashes, strict=True):
+        if (stamp := _stamp(file))[0] >= LARGE:
+            new[str(file.resolve())] = [*stamp, content]
+    _remember({path: row for path, row in new.items() if row != known.get(path)}, known)
     return digest.hexdigest()
+
+
+#: Files of fewer bytes are always read.
+LARGE = 2**20
+#: The most hashes to remember.
+REMEMBERED = 2_000
+THREADS = 4
+#: A file that changed less than so many nanoseconds ago may change again without a trace.
+SETTLED = 2_000_000_000
+
+
+def _hash(file: Path, known: Mapping[str, Sequence[Any]]) -> str:
+    stamp = _stamp(file)
+    row = known.get(str(file.resolve()), ())
+    if stamp[0] >= LARGE and list(row[:-1]) == stamp and time.time_ns() - max(stamp[2:]) > SETTLED:
+        return str(row[-1])
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _stamp(file: Path) -> list[int]:
+    """Return a file's size, inode and times of change."""
+    facts = file.stat()
+    return [facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def _memory() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snellen" / "hashes.json"
+
+
+def _remembered() -> dict[str, list[Any]]:
+    """Read the remembered hashes; none if the file is missing or broken."""
+    try:
+        rows = json.loads(_memory().read_text(encoding="utf-8"))
+        return {str(path): list(row) for path, row in rows.items() if len(row) == 5}
+    except (OSError, ValueError, AttributeError, TypeError, RuntimeError):
+        return {}
+
+
+def _remember(new: Mapping[str, list[Any]], known: Mapping[str, list[Any]]) -> None:
+    """Store hashes, the newest last; a folder that cannot be written is no problem."""
+    if not new:
+        return
+    rows = {path: row for path, row in known.items() if path not in new} | dict(new)
+    kept = dict(list(rows.items())[-REMEMBERED:])
+    with suppress(OSError, RuntimeError):
+        write_atomic(_memory(), json.dumps(kept))
