@@ -119,7 +119,7 @@ def test_which_names_are_local(name, local):
 
 @pytest.mark.parametrize(
     "text",
-    ["and/or", "https://example.com/a/b", "3/4", "hub:org/name", "a / b", "s3://bucket/x/y", "<img/>", "/"],
+    ["and/or", "https://example.com/a/b", "3/4", "hub:o/n", "a / b", "s3://bucket/x", "<img/>", "</b>", "/"],
 )
 def test_what_is_no_path_stays(text):
     assert without_folders(text) == text

@@ -12,7 +12,7 @@ __all__ = ["is_local", "without_folders", "without_paths"]
 #: A path that begins at the root, a drive or the home folder, up to its last part.
 _CHARACTERS = r"[^/\\\s\"'<>|:;,?&=()]"
 _ABSOLUTE = re.compile(
-    r"(?<![\w/.~>\\-])(?:~?/(?!/)|[A-Za-z]:[\\/](?!/))"
+    r"(?<![\w/.~<>\\-])(?:~?/(?!/)|[A-Za-z]:[\\/](?!/))"
     rf"(?:{_CHARACTERS}+(?: {_CHARACTERS}+)*[/\\])*(?={_CHARACTERS})"
 )
 

@@ -171,15 +171,19 @@ def compare_(
     as_json: AsJson = False,
 ) -> None:
     """Test whether differences between runs are significant, on the samples that they share."""
+    from snellen.leaderboards.conclusion import conclude
     from snellen.reports import tables
     from snellen.runs.compare import compare
     from snellen.runs.run import open_run
 
-    comparisons = compare([open_run(run, workspace) for run in runs], across=across)
+    opened = [open_run(run, workspace) for run in runs]
+    comparisons = compare(opened, across=across)
     if as_json:
         print_json([comparison.as_dict() for comparison in comparisons])
         return
     console = screen()
+    if sentences := conclude(opened, comparisons):
+        console.print(tables.escape(" ".join(sentences)), soft_wrap=True)
     console.print(tables.comparison_table(comparisons))
     if len(comparisons) == 1:
         for table in tables.disagreement_tables(comparisons[0]):

@@ -7,10 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snellen.leaderboards.conclusion import conclude
 from snellen.leaderboards.entries import Entry, entry_of
 from snellen.leaderboards.model_info import ModelInfoIndex
 from snellen.leaderboards.query import Query
-from snellen.leaderboards.ranking import Average, Candidate, Ranks, averages, rank
+from snellen.leaderboards.ranking import (
+    PAIRED_RUNS,
+    PAIRED_SAMPLES,
+    Average,
+    Candidate,
+    Ranks,
+    averages,
+    rank,
+)
 from snellen.metrics.registry import METRICS
 from snellen.runs.run import Run
 from snellen.storage.store import Store
@@ -76,6 +85,7 @@ class Board:
         self.store, self.published, self.suites_of = store, tuple(published), suites_of
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._ranks: dict[tuple[Any, ...], Ranks] = {}
+        self._conclusions: dict[tuple[Any, ...], str] = {}
         self._book, self._book_of = ModelInfoIndex(), -1.0
         self._lock = threading.Lock()
 
@@ -107,6 +117,16 @@ class Board:
             candidates = [Candidate(e.id, e.low, e.high, e.n) for e in ended]
             self._ranks[key] = rank(candidates, lambda: [Run(self.store, e.id) for e in ended])
         return self._ranks[key]
+
+    def conclusion(self, group: Group) -> str:
+        """Return in words how a group's runs compare; empty if they are too many for paired tests."""
+        ended = [e for e in group.entries if not e.published and _ended(e)]
+        if not 1 < len(ended) <= PAIRED_RUNS or sum(e.n for e in ended) > PAIRED_SAMPLES:
+            return ""
+        key = tuple((e.id, self._entries[e.id][0]) for e in ended if e.id in self._entries)
+        if key not in self._conclusions:
+            self._conclusions[key] = " ".join(conclude([Run(self.store, e.id) for e in ended]))
+        return self._conclusions[key]
 
     def averaged(self, groups: Sequence[Group]) -> tuple[list[str], list[Average]]:
         """Treat groups as benchmarks and average models over them, in percent. A model's latest run counts;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from snellen._version import __version__
 from snellen.errors import UsageError, require
+from snellen.leaderboards.conclusion import conclusions
 from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.format import (
@@ -96,6 +97,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "title": f"Eye test: {', '.join(names)}",
         "version": __version__,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
+        "conclusions": conclusions(runs),
         "boards": [_board([r for r in runs if (r.data, r.primary) == group], places) for group in groups],
         "runs": [_section(run) for run in runs],
     }
@@ -300,6 +302,8 @@ def markdown(runs: Sequence[Run]) -> str:
     """
     content = _content(runs)
     lines = [f"# {_plain(content['title'])}", ""]
+    for text in content["conclusions"]:
+        lines += [_plain(text), ""]
     for board in content["boards"]:
         lines += [f"## {_plain(board['data'])}", ""]
         lines += markdown_table(

@@ -64,6 +64,7 @@ def leaderboard(request: Request) -> Response:
                 "tied": tied,
                 "paired": paired,
                 "suites": suites,
+                "conclusion": site.board.conclusion(group),
                 "top": METRICS[group.primary].high,
             }
         )
