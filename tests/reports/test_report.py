@@ -182,3 +182,18 @@ class TestUnread:
 
         assert plainly("macro_f1", few.metrics).endswith(" too few per class")
         assert "too few" not in plainly("accuracy", few.metrics)
+
+
+def test_reports_of_many_classes_stay_short(workspace):
+    found = run(model="pico:clip", data="chart:shapes?n=112", workspace=workspace)
+    text = page.html([found])
+    first, rest = text.split("<details><summary>The other 8 of 28 classes", 1)
+    assert first.partition("<h3>Classes</h3>")[2].count("<tr>") == 1 + 20
+    assert rest.partition("</details>")[0].count("<tr>") == 1 + 8
+    plain = page.markdown([found])
+    assert "The 20 lowest of 28 classes." in plain
+    from snellen.reports.tables import class_table
+
+    table = class_table(found.predictions)
+    assert table.row_count == 20
+    assert "20 of 28 classes" in str(table.caption)

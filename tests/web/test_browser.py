@@ -341,6 +341,18 @@ def test_accessible_in_every_light_and_width(chromium, address, every, scheme, w
     watched.close()
 
 
+def test_classes_can_be_searched(chromium, address, store):
+    watched = Watched(chromium, address)
+    page = watched.page
+    page.goto(f"/runs/{run_of(store, 'llava-closed').id}")
+    rows = page.locator("#classes tbody tr")
+    expect(rows.filter(visible=True)).to_have_count(28)
+    page.get_by_label("Find a class").fill("STA")
+    expect(rows.filter(visible=True)).to_have_count(1)
+    expect(rows.filter(visible=True)).to_contain_text("star")
+    watched.close()
+
+
 def test_play(chromium, tmp_path: Path):
     """Upload, ask, see both answers as they are written, ask on; accessible on the way."""
     store = Store(tmp_path / "workspace")

@@ -39,6 +39,8 @@ __all__ = ["boxes_of", "environment", "html", "markdown", "markdown_table", "mat
 
 #: With more classes a confusion matrix is too large to read; the most confused pairs remain.
 MATRIX = 40
+#: The classes with the lowest F1 that are shown; the others are folded, and Markdown leaves them out.
+CLASSES = 20
 #: Samples shown per group.
 SHOWN = 6
 
@@ -100,6 +102,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "conclusions": conclusions(runs),
         "boards": [_board([r for r in runs if (r.data, r.primary) == group], places) for group in groups],
         "runs": [_section(run) for run in runs],
+        "shown_classes": CLASSES,
     }
 
 
@@ -339,9 +342,11 @@ def markdown(runs: Sequence[Run]) -> str:
             continue
         rows = [
             [row["class"], *(percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
-            for row in section["classes"]
+            for row in section["classes"][:CLASSES]
         ]
         lines += markdown_table(["class", "F1 %", "precision %", "recall %", "samples"], rows)
+        if len(section["classes"]) > CLASSES:
+            lines += [f"The {CLASSES} lowest of {len(section['classes'])} classes.", ""]
         confused = Confusion.of(*pairs(run.outcomes)).confused()
         if confused:
             cells = [[t, p or "(nothing)", str(n)] for t, p, n in confused]

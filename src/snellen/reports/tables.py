@@ -293,13 +293,17 @@ def prompt_lines(run: Run, most: int) -> Iterator[str]:
             yield f"[dim]{escape(reply.prompt or '(this model takes no prompt)')}[/] → {escape(said)}"
 
 
-def class_table(frame: pd.DataFrame) -> Table:
-    """List precision, recall, F1 and support of each class, lowest F1 first."""
+def class_table(frame: pd.DataFrame, most: int = 20) -> Table:
+    """List precision, recall, F1 and support of the classes with the lowest F1."""
     table = Table(title="Classes, lowest F1 first", title_justify="left", header_style="bold")
     table.add_column("class")
     for heading in ("precision %", "recall %", "F1 %", "samples"):
         table.add_column(heading, justify="right")
-    for row in sorted(per_class(*pairs(frame)), key=lambda row: (row["f1"], row["class"])):
+    rows = sorted(per_class(*pairs(frame)), key=lambda row: (row["f1"], row["class"]))
+    if len(rows) > most:
+        table.caption = f"{most} of {len(rows)} classes. For all: --json, or snellen view"
+        table.caption_justify = "left"
+    for row in rows[:most]:
         rates = [percent(row[name]) for name in ("precision", "recall", "f1")]
         table.add_row(escape(row["class"]), *rates, str(row["support"]))
     return table

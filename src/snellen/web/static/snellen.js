@@ -55,6 +55,16 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
+// Only the rows whose heading has the text that is typed.
+for (const field of document.querySelectorAll("[data-rows]")) {
+  field.addEventListener("input", () => {
+    const wanted = field.value.trim().toLowerCase();
+    for (const row of document.querySelectorAll(`#${field.dataset.rows} tbody tr`)) {
+      row.hidden = !row.querySelector("th").textContent.toLowerCase().includes(wanted);
+    }
+  });
+}
+
 // A picture as large as it is: by its button, or by a click on it, which stays where it was clicked.
 for (const button of document.querySelectorAll("button.zoom")) {
   const picture = document.getElementById(button.getAttribute("aria-controls"));
