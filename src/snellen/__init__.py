@@ -10,14 +10,19 @@ from snellen._version import __version__
 if TYPE_CHECKING:
     from snellen.api import run
     from snellen.datasets.base import DATASETS, Dataset
+    from snellen.diagnosis.entry import diagnose
     from snellen.errors import SnellenError, Stopped, UsageError
+    from snellen.exchange.dispatch import export
     from snellen.images import Image
+    from snellen.leaderboards.frame import leaderboard
     from snellen.models.base import MODELS, LocalModel, Model
     from snellen.protocols.base import PROTOCOLS, Protocol
+    from snellen.reports.report import report
     from snellen.runs.compare import compare
     from snellen.runs.filters import Filters
     from snellen.runs.plan import Plan
     from snellen.runs.run import Run, list_runs, open_run
+    from snellen.tuning.tuning import tune
     from snellen.types import (
         Decoding,
         Examination,
@@ -60,13 +65,22 @@ __all__ = [
     "__version__",
     "ask",
     "compare",
+    "diagnose",
+    "export",
+    "leaderboard",
     "list_runs",
     "open_run",
+    "report",
     "run",
+    "tune",
 ]
 
 _HOMES = {
     "snellen.api": ("run",),
+    "snellen.diagnosis.entry": ("diagnose",),
+    "snellen.exchange.dispatch": ("export",),
+    "snellen.leaderboards.frame": ("leaderboard",),
+    "snellen.reports.report": ("report",),
     "snellen.runs.compare": ("compare",),
     "snellen.runs.filters": ("Filters",),
     "snellen.runs.plan": ("Plan",),
@@ -76,6 +90,7 @@ _HOMES = {
     "snellen.images": ("Image",),
     "snellen.models.base": ("MODELS", "LocalModel", "Model"),
     "snellen.protocols.base": ("PROTOCOLS", "Protocol"),
+    "snellen.tuning.tuning": ("tune",),
     "snellen.types": (
         "Decoding",
         "Examination",

@@ -11,6 +11,7 @@ from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan, Watch
+from snellen.runs.progress_bar import ProgressBar
 from snellen.runs.run import Run
 from snellen.storage.store import Store
 
@@ -45,10 +46,40 @@ def run(
     sink: str | None = None,
     data_name: str | None = None,
     watch: Watch | None = None,
+    progress: bool = True,
 ) -> Run:
-    """Evaluate one model on one data set under one protocol (by default, the data set's own).
+    """Evaluate one model on one data set under one protocol.
 
     Rerunning resumes: only missing samples are evaluated, and a finished run is returned unchanged.
+    For several models, data sets or protocols at once, see :class:`snellen.Plan`.
+
+    Args:
+        model: a name, such as ``hf:ORG/NAME``, or a model object.
+        data: a name, such as ``folder:./photos``, the path of a folder, or a data set object.
+        protocol: a name, such as ``closed-set``, or a protocol object; by default the data set's own, or
+            the first of ``closed-set`` and ``rank`` that the model supports.
+        model_options: of the model, as with ``-M``: ``{"dtype": "bfloat16"}``.
+        data_options: of the data set, as with ``-D``: ``{"names": "names.csv"}``.
+        protocol_options: of the protocol, as with ``-P``: ``{"rounds": 3}``.
+        classes: evaluate these classes only.
+        num_classes: evaluate a random subset of so many classes (by ``seed``).
+        per_class: evaluate the first so many samples of each class.
+        shuffle: shuffle samples (by ``seed``).
+        limit: evaluate the first so many samples only.
+        split: the split of the data set.
+        skip_invalid: skip unreadable samples; ``run.manifest.data.skipped`` lists them.
+        seed: for shuffling, class subsets, and protocols that shuffle names.
+        batch_size: requests per batch; by default the model's own.
+        workspace: a folder or ``postgresql://…``; by default ``$SNELLEN_WORKSPACE``, or
+            ``./snellen-workspace``.
+        fresh: ignore stored answers and start a new run.
+        max_cost: a limit in US dollars for hosted models; they must have prices.
+        max_concurrency: the most concurrent requests to a hosted model.
+        engine: where model replicas run (Ray); by default in this process.
+        sink: ``parquet:URL``: where replicas write predictions and answers, instead of the workspace.
+        data_name: the name of the data set in reports, cards and exports.
+        watch: called with the evaluation and its progress after each batch, instead of a bar.
+        progress: show a progress bar (tqdm).
 
     Examples:
         >>> run(model="pico:llava", data="chart:shapes", limit=28).metrics["accuracy"]  # doctest: +SKIP
@@ -85,5 +116,10 @@ def run(
         sink=sink,
         data_names=() if data_name is None else (data_name,),
     )
-    (result,) = plan.run(watch)
+    bar = ProgressBar() if progress and watch is None else None
+    try:
+        (result,) = plan.run(watch or bar)
+    finally:
+        if bar is not None:
+            bar.close()
     return result

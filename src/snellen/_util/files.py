@@ -7,13 +7,15 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hash_files", "write_atomic"]
+from snellen.errors import StoreError
+
+__all__ = ["explained", "hash_files", "write_atomic", "write_text"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -29,6 +31,25 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, creating its folders.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with explained(path):
+        write_atomic(path, text)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
 def hash_files(folder: Path, files: Iterable[Path]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,9 +20,6 @@ from snellen.cli.app import (
     screen,
 )
 from snellen.errors import BadOption
-
-if TYPE_CHECKING:
-    from snellen.runs.run import Run
 
 
 @app.command("ls", rich_help_panel=INSPECT)
@@ -122,17 +119,13 @@ def report_(
     workspace: Workspace = None,
 ) -> None:
     """Write a report: leaderboard, classes, confusions, right and wrong samples, manifests."""
-    from snellen.exchange.export import write_text
-    from snellen.reports import page
+    from snellen.reports.report import report
     from snellen.runs.run import open_run
 
-    opened = [open_run(run, workspace) for run in runs]
-    plain = format == "markdown" or (format is None and output is not None and output.suffix == ".md")
-    text = page.markdown(opened) if plain else page.html(opened)
+    text = report([open_run(run, workspace) for run in runs], output, format=format)
     if output is None:
         typer.echo(text)
     else:
-        write_text(output, text)
         typer.echo(f"written: {output}", err=True)
 
 
@@ -217,7 +210,7 @@ def sample_size(
 
 
 @app.command("export", rich_help_panel=EXCHANGE)
-def export(
+def export_(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Runs: ids, unique prefixes, or @last.")
     ],
@@ -238,60 +231,16 @@ def export(
 ) -> None:
     """Export runs: samples, tables with intervals, or the layouts of other tools."""
     # Long for its options alone.
-    from snellen.exchange.export import ENDINGS, write_text
+    from snellen.exchange.dispatch import export
     from snellen.runs.run import open_run
 
-    if format is None:
-        ending = output.suffix.lower() if output else ".jsonl"
-        if ending not in ENDINGS:
-            raise BadOption(
-                f"-o {output}: the extension does not determine the format. Add --format "
-                f"{', '.join(ENDINGS.values())}, lm-eval, inspect or hub."
-            )
-        format = ENDINGS[ending]
     opened = [open_run(name, workspace) for name in runs]
-    if format in ("latex", "markdown"):
-        from snellen.exchange import tables
-
-        text = tables.latex(opened) if format == "latex" else tables.markdown(opened)
-        if output is None:
-            typer.echo(text, nl=False)
-        else:
-            write_text(output, text)
+    written = export(opened, output, format=format)
+    if isinstance(written, str):
+        typer.echo(written, nl=False)
         return
-    if len(opened) > 1 and format != "hub":
-        raise BadOption(f"--format {format} takes one run. For several, use latex, markdown or hub.")
-    if format == "jsonl" or format == "csv" or format == "parquet":
-        _samples(opened[0], format, output)
-        return
-    if output is None:
-        raise BadOption(f"--format {format} needs -o PATH.")
-    if format == "inspect":
-        from snellen.exchange import inspect_log
-
-        written = inspect_log.write(opened[0], output)
-    elif format == "lm-eval":
-        from snellen.exchange import harness
-
-        written = harness.write(opened[0], output)
-    else:
-        from snellen.exchange import hub
-
-        written = hub.write(opened, output)
     for path in written:
         typer.echo(f"written: {path}", err=True)
-
-
-def _samples(run: Run, format: Literal["jsonl", "csv", "parquet"], output: Path | None) -> None:
-    """Write one row per sample, to a file or the screen."""
-    from snellen.exchange.export import rows_as_text, write_rows
-
-    frame = run.predictions
-    if output is None:
-        typer.echo(rows_as_text(frame, format), nl=False)
-    else:
-        write_rows(frame, format, output)
-        typer.echo(f"{len(frame)} rows written to {output}", err=True)
 
 
 @app.command("import", rich_help_panel=EXCHANGE)

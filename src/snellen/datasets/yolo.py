@@ -19,8 +19,9 @@ SPLITS = ("test", "val", "train")
 
 @DATASETS.register("yolo", example="yolo:data.yaml")
 def yolo(path: str, *, split: str | None = None, task: Task = "crops", min_side: int = 16) -> Dataset:
-    """YOLO's layout: a YAML file with ``names`` and, for each split, its images, whose label files are in the
-    folder ``labels`` in place of ``images``.
+    """YOLO's layout: a YAML file with ``names`` and the images of each split.
+
+    Label files are in the folder ``labels`` in place of ``images``.
 
     Options: ``split`` (default: the first of test, val, train that exists); ``task=detect``: find all objects
     in each image (``crops``: cut them out, to be classified); ``min_side``: leave out objects whose shorter

@@ -6,14 +6,12 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from snellen._util.files import write_atomic
+from snellen._util.files import explained, write_atomic, write_text
 from snellen._util.paths import without_folders
-from snellen.errors import BadOption, StoreError, require
+from snellen.errors import BadOption, require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +58,8 @@ def write_rows(frame: pd.DataFrame, format: Format, path: Path) -> None:
         write_text(path, rows_as_text(frame, format))
         return
     require("pyarrow", "local", "Writing parquet")
-    with _explained(path):
+    with explained(path):
         write_atomic(path, _flat(_without_folders(frame)).to_parquet(index=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, creating its folders.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    with _explained(path):
-        write_atomic(path, text)
 
 
 def write_run(run: Run, folder: Path) -> None:
@@ -98,14 +86,6 @@ def writable(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise BadOption(f"--output {folder}: not a writable folder ({error.strerror}).") from error
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
 def _without_folders(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cached_property
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen._util.environment import is_gone
 from snellen._util.paths import is_local, without_folders, without_paths
+from snellen._util.redaction import redact
 from snellen.errors import SnellenError, UnknownName
+from snellen.metrics.format import heading_of, number, with_interval
 from snellen.metrics.summary import summarize
 from snellen.protocols.base import PROTOCOLS
-from snellen.storage.store import Store
+from snellen.storage.store import Store, default_workspace
 from snellen.types import Outcome, Response
 
 if TYPE_CHECKING:
@@ -228,10 +231,38 @@ class Run:
             "skipped": without_paths([row.as_dict() for row in self.manifest.data.skipped]),
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the run as its id and workspace, without keys."""
+        where = self.store.where
+        return (_reopened, (None if where == default_workspace() else redact(where), self.id))
+
+    def _repr_html_(self) -> str:
+        """Show the run as a table in notebooks."""
+        figures = self.metrics
+        rows = {
+            "model": self.model,
+            "data": f"{self.data}, {self.manifest.data.n} samples",
+            "protocol": self.protocol,
+            "status": self.status,
+            **{
+                heading_of(name): with_interval(name, figures.figure(name), figures.outcomes)
+                for name in figures.scores
+                if figures.figure(name)
+            },
+            "outcomes": ", ".join(f"{n} {name}" for name, n in figures.outcomes.items() if n),
+            "items/s": number(figures.items_per_second),
+        }
+        cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>{escape(self.id)}</caption><tbody>{cells}</tbody></table>"
+
     def __repr__(self) -> str:
         headline = self.headline
         figure = f", {self.primary}={headline.value:.3f}" if headline else ""
         return f"<Run {self.id}: {self.status}{figure}>"
+
+
+def _reopened(where: str | None, run: str) -> Run:
+    return Run(Store(where, create=False), run)
 
 
 def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:

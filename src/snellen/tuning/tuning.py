@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
+from snellen.errors import BadOption, did_you_mean
 from snellen.tuning.config import TuningConfig
 from snellen.tuning.manifest import MANIFEST
 from snellen.tuning.plan import TuningPlan
 from snellen.tuning.runner import TunedModel, TuningRunner
 
-__all__ = ["MANIFEST", "TunedModel", "Tuning"]
+__all__ = ["MANIFEST", "TunedModel", "Tuning", "tune"]
 
 
 @dataclass(kw_only=True)
@@ -37,3 +40,35 @@ class Tuning(TuningConfig):
             Stopped: not enough memory or disk space.
         """
         return TuningRunner(self.plan).run()
+
+
+def tune(*, model: str, data: str, out: Path | str, **options: Any) -> TunedModel | None:
+    """Fine-tune a model on your images and evaluate it on the same samples before and after.
+
+    Rerunning resumes from the last checkpoint.
+
+    Args:
+        model: ``hf:``, ``pico:``: a vision-language model; ``clip:``, ``pico:clip``: a dual encoder.
+        data: the data set to evaluate on; by default, its training split is used for training.
+        out: the output folder.
+        options: as for :class:`snellen.tuning.config.TuningConfig`: ``train``, ``train_split`` or
+            ``hold_out`` (what to train on), ``recipe`` (lora, qlora, full, head …), ``settings`` (of TRL's
+            SFTConfig), ``lora`` (of PEFT's LoraConfig), ``mix``, ``retention_data``, ``train_format``,
+            ``oversample``, ``leaks``, ``train_limit``, ``merge``, ``model_options``, ``data_options``, ``filters``,
+            ``batch_size``, ``seed``, ``workspace``.
+
+    Returns:
+        the tuned model with its results; None in all processes except the first.
+
+    Raises:
+        UsageError: as its subclasses say, before anything is loaded.
+        Stopped: not enough memory or disk space.
+    """
+    known = {option.name for option in fields(TuningConfig)}
+    for name in options:
+        if name not in known:
+            raise BadOption(
+                f"tune() has no option {name!r}.{did_you_mean(name, known)} "
+                f"Its options: {', '.join(sorted(known))}."
+            )
+    return Tuning(model=model, data=data, out=Path(out), **options).run()
