@@ -30,7 +30,8 @@ from snellen.api import run
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.errors import BadOption, ImageError
-from snellen.images import cleaned, is_hash
+from snellen.images import is_hash
+from snellen.images.uploads import cleaned
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
 from snellen.storage.vote_rows import Battle, Turn

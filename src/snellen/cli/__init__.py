@@ -8,7 +8,7 @@ import warnings
 import typer
 
 from snellen._util.redaction import redact
-from snellen.cli import browser, chat, diagnosis, doctor, evaluate, inspect, studies, tuning
+from snellen.cli import browser, chat, check, diagnosis, doctor, evaluate, inspect, studies, tuning
 from snellen.cli.app import app
 from snellen.errors import Interrupted, SnellenError, UsageError
 
@@ -16,6 +16,7 @@ __all__ = [
     "app",
     "browser",
     "chat",
+    "check",
     "diagnosis",
     "doctor",
     "evaluate",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: The order of commands in ``snellen --help``.
 ORDER = (
-    *("run", "resume", "eye-test", "suite", "sample-size", "demo"),
+    *("run", "check", "resume", "eye-test", "suite", "sample-size", "demo"),
     *("view", "ls", "show", "compare", "report", "rescore", "doctor"),
     *("diagnose", "tune", "build"),
     *("chat", "play", "arena", "votes"),

@@ -21,6 +21,7 @@ from snellen._util.redaction import redact
 from snellen._version import __version__
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.engine.cache import CachedModel
+from snellen.engine.compatibility import incompatibility, refuse_too_long
 from snellen.engine.pending import is_done, pending
 from snellen.engine.progress import Progress, ProgressCallback
 from snellen.engine.recorder import BatchStats, SampleRunner
@@ -30,28 +31,15 @@ from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.scorers.base import SamplePrediction
 from snellen.storage.store import Store
-from snellen.types import Kind, Outcome, Request, Response
+from snellen.types import Outcome, Request, Response
 
 if TYPE_CHECKING:
     from snellen.engine.ray.executor import RunHandle
     from snellen.storage.manifest import PlanRecord, RunManifest
 
-__all__ = ["Evaluation", "incompatibility"]
+__all__ = ["Evaluation"]
 
 log = logging.getLogger(__name__)
-
-
-def incompatibility(model: Model, protocol: Protocol) -> str | None:
-    """Return why a model does not support a protocol, or None if it does."""
-    if protocol.requires not in model.kinds:
-        kinds = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
-        can = " and ".join(sorted(kinds))
-        return f"{model.name} can {can}, but {protocol.name} needs {protocol.requires}"
-    if protocol.permutes_choices and model.fixed:
-        return f"{model.name} has recorded answers, but {protocol.name} (circular) permutes option letters"
-    if protocol.without_image and not model.text_only:
-        return f"{model.name} needs an image in every request, but {protocol.name} (pmi) omits it"
-    return None
 
 
 class Evaluation:
@@ -198,6 +186,7 @@ class Evaluation:
                 await self._examine(watch)
             else:
                 self.model.load()
+                refuse_too_long(self.model, self.protocol, self.data)
                 async with self.model.connected():
                     await self._examine(watch)
             overall = await self._score()

@@ -26,8 +26,8 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "VIDEOS",
+    "Header",
     "Image",
-    "cleaned",
     "cropped",
     "decode",
     "encode",
@@ -42,9 +42,6 @@ MAX_PIXELS = 80_000_000  # below the number at which Pillow warns
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
 #: Formats that lose detail, so that another loss is no harm.
 LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
-#: Limits of uploads: formats, pixels.
-UPLOADS = ("PNG", "JPEG", "MPO", "WEBP")
-UPLOAD_PIXELS = 24_000_000
 #: The EXIF orientation tag.
 ORIENTATION = 0x0112
 #: Orientations that swap width and height.
@@ -124,7 +121,12 @@ class Image:
         return self._pixels
 
     @cached_property
-    def _known(self) -> _Known:
+    def header(self) -> Header:
+        """What the file says about the picture, read without decoding.
+
+        Raises:
+            ImageError: as for :func:`decode`.
+        """
         return _header(self.data, self.name)
 
     @cached_property
@@ -134,8 +136,8 @@ class Image:
         Raises:
             ImageError: as for :func:`decode`.
         """
-        width, height = self._known.size
-        return (height, width) if self._known.turned else (width, height)
+        width, height = self.header.size
+        return (height, width) if self.header.turned else (width, height)
 
     def preview(self, side: int = 192) -> bytes:
         """Return a JPEG of at most ``side`` pixels a side. Pixels are not cached: a large JPEG is decoded at
@@ -159,7 +161,7 @@ class Image:
         Raises:
             ImageError: as for :func:`decode`.
         """
-        known = self._known
+        known = self.header
         plain = known.format in formats and known.upright and known.frames == 1
         if (
             plain
@@ -252,7 +254,7 @@ def _decoded(path: Path) -> Pixels:
     return decode(_read(path), str(path))
 
 
-class _Known(NamedTuple):
+class Header(NamedTuple):
     """The properties in an image's header."""
 
     format: str
@@ -260,16 +262,22 @@ class _Known(NamedTuple):
     upright: bool
     turned: bool  # by 90 degrees, which swaps height and width
     frames: int
+    mode: str  # Pillow's
+    transparent: bool
 
 
-def _header(data: bytes, name: str) -> _Known:
+def _header(data: bytes, name: str) -> Header:
     if is_dicom(data):
-        return _Known("DICOM", dicom_size(data, name), True, False, 1)
+        return Header("DICOM", dicom_size(data, name), True, False, 1, "I;16", False)
     with _opened(data, name) as file:
         # Looking for an orientation that is not there would decode a PNG.
         tagged = any(key in file.info for key in ("exif", "xmp", "XML:com.adobe.xmp"))
         way = file.getexif().get(ORIENTATION, 1) if tagged else 1
-        return _Known(file.format or "", file.size, way == 1, way in QUARTERS, getattr(file, "n_frames", 1))
+        see_through = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
+        frames_ = getattr(file, "n_frames", 1)
+        return Header(
+            file.format or "", file.size, way == 1, way in QUARTERS, frames_, file.mode, see_through
+        )
 
 
 @contextmanager
@@ -363,29 +371,6 @@ def encode(image: Pixels, format: str = "PNG", quality: int = 95) -> bytes:
     # Fast compression: more effort gains next to nothing on noisy charts.
     image.save(buffer, format, **({"compress_level": 1} if format == "PNG" else {"quality": quality}))
     return buffer.getvalue()
-
-
-def cleaned(data: bytes, name: str) -> bytes:
-    """Decode and re-encode an upload, keeping only its pixels: no EXIF, comments or profile. A JPEG stays a
-    JPEG (quality 92); everything else becomes a PNG.
-
-    Raises:
-        ImageError: as for :func:`decode`; or not a PNG, JPEG or WebP, or more than ``UPLOAD_PIXELS`` pixels.
-    """
-    from PIL import Image as pillow
-
-    known = _header(data, name)
-    if known.format not in UPLOADS:
-        raise ImageError(f"{name}: {known.format} images are not accepted. Allowed: PNG, JPEG, WebP.")
-    if known.size[0] * known.size[1] > UPLOAD_PIXELS:
-        raise ImageError(
-            f"{name}: {known.size[0]} x {known.size[1]} pixels; at most {UPLOAD_PIXELS:,} are accepted. "
-            "Shrink the image."
-        )
-    picture = decode(data, name)
-    bare = pillow.new("RGB", picture.size)
-    bare.paste(picture)
-    return encode(bare, "JPEG", 92) if known.format in ("JPEG", "MPO") else encode(bare)
 
 
 def is_hash(text: str) -> bool:

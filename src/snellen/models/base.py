@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
@@ -70,6 +70,17 @@ class Limits:
 
     max_concurrency: int | None = None
     budget: Budget | None = None
+
+
+class PromptSize(NamedTuple):
+    """A prompt as sent, the tokens of its text, those of text and images, and the most that the model takes
+    (None if unknown).
+    """
+
+    prompt: str
+    text_tokens: int
+    tokens: int
+    context: int | None
 
 
 class Model(ABC):
@@ -209,6 +220,10 @@ class Model(ABC):
     def status(self) -> str:
         """A short status for the progress line; may be empty."""
         return ""
+
+    def prompt_size(self, request: Request) -> PromptSize | None:
+        """Return a request's prompt and its length; None for models that do not know. Loads what it needs."""
+        return None
 
     def expects(self, request: Request) -> tuple[int, float, float]:
         """Estimate a request: the number of prompts, their tokens, and the most output tokens."""

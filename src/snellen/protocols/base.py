@@ -83,6 +83,9 @@ class Protocol(ABC):
         """The capability that a model needs for it."""
         return self.kind
 
+    #: What to do if its prompt does not fit a model's context.
+    if_too_long: ClassVar[str] = "Use a model with a longer context, or shorten the prompt: -P prompt="
+
     @property
     def without_image(self) -> bool:
         """Whether it also sends requests without an image."""

@@ -49,6 +49,9 @@ class ClosedSet(Protocol):
     """
 
     name: ClassVar[str] = "closed-set"
+    if_too_long: ClassVar[str] = (
+        "Offer fewer names (-P candidates=N), or compare the likelihoods of names, which lists none (-p rank)"
+    )
     candidates: int | None = None
     rounds: int = 5
     order: Literal["shuffled", "fixed"] = "shuffled"

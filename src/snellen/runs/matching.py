@@ -9,7 +9,7 @@ from typing import Any
 
 from snellen._util.redaction import redact
 from snellen.datasets.base import DATASETS, Selection, select
-from snellen.engine.evaluation import incompatibility
+from snellen.engine.compatibility import incompatibility
 from snellen.errors import BadOption, DataError, Unsupported, UsageError
 from snellen.models.base import MODELS, Budget, Limits, Model
 from snellen.protocols.base import PROTOCOLS, Protocol

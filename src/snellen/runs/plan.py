@@ -27,6 +27,7 @@ from snellen.runs.matching import (
     resolve,
     with_options,
 )
+from snellen.runs.overview import brief
 from snellen.runs.run import Run
 from snellen.storage.parquet_run import parquet_url
 from snellen.storage.store import Store
@@ -157,12 +158,13 @@ class Plan:
         models = [self._make(name, limits) for name in given["model"]]
         if unfit and not any(protocols):
             raise unfit[0]
-        self._pairs, self.skipped = match_models(models, selections, protocols, default=not given["protocol"])
+        #: Each model with its tasks: a selection, the protocol's title, and the protocol.
+        self.pairs, self.skipped = match_models(models, selections, protocols, default=not given["protocol"])
         self.skipped = [*map(str, unfit), *self.skipped]
         #: What was given by name rather than as an object.
         self._names = {sort: {x for x in items if isinstance(x, str)} for sort, items in given.items()}
         #: Notes for the user before it starts.
-        self.notes = [note for selection in selections for note in selection.data.notes]
+        self.notes = [note for s in selections for note in (*s.data.notes, *brief(s))]
         #: The selected samples of each data set.
         self.selections = selections
 
@@ -237,7 +239,7 @@ class Plan:
 
         May be called while an event loop is running (a notebook).
         """
-        for model, tasks in self._pairs:
+        for model, tasks in self.pairs:
             if tasks:
                 model.check()
             for _, _, protocol in tasks:
@@ -247,7 +249,7 @@ class Plan:
         for selection in self.selections:
             selection.fingerprint()
         self.runs = []
-        for model, tasks in self._pairs:
+        for model, tasks in self.pairs:
             examinations: Iterable[Evaluation] = (self._examination(model, *task) for task in tasks)
             executor = None
             if self.engine is not None:
@@ -323,7 +325,7 @@ class Plan:
         from snellen.runs.estimate import forecast, forecast_scorers
 
         forecasts = []
-        for model, tasks in self._pairs:
+        for model, tasks in self.pairs:
             for selection, title, protocol in tasks:
                 suited = protocol.for_model(model)
                 forecasts.append(forecast(model, selection, suited, title))

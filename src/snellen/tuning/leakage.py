@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
+from snellen.images.perceptual import NEAR, perceptual
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["NEAR", "Leaks", "leaks"]
 
-#: The most differing bits (of 64) between perceptual hashes of near-duplicates.
-NEAR = 4
 #: Rows of distances computed per batch.
 CHUNK = 2048
 
@@ -141,13 +140,11 @@ def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int
     """Return for each image of a sample the hashes of its file and pixels, and a perceptual one; None if an
     image cannot be read and may be skipped.
     """
-    import imagehash
-
     digests = []
     try:
         for image in selection[place].images:
             pixels = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
-            digests.append(((image.sha256, pixels), int(str(imagehash.phash(image.pixels)), 16)))
+            digests.append(((image.sha256, pixels), perceptual(image)))
     except DataError:
         if not selection.skip_invalid:
             raise

@@ -10,7 +10,8 @@ from pathlib import Path
 from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
-from snellen.images import cleaned, is_hash
+from snellen.images import is_hash
+from snellen.images.uploads import cleaned
 from snellen.runs.filters import DataSource, Filters
 from snellen.runs.run import Run
 from snellen.storage.store import Store

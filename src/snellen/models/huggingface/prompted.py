@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from snellen.models.base import PromptSize
 from snellen.models.huggingface.architectures import ONE_IMAGE
 from snellen.models.huggingface.base import CheckpointModel
 from snellen.models.huggingface.chat import ChatRenderer
@@ -112,13 +113,25 @@ class PromptedModel(CheckpointModel):
         """Return tensors on the model's device and, for pixel values, in its precision."""
         return inputs.to(self.device, self._model.dtype)
 
+    def prompt_size(self, request: Request) -> PromptSize:
+        self.load()
+        prompt = self.prompt(request.messages)
+        tokens = int(self.process(prompt, request.images)["input_ids"].shape[1])
+        return PromptSize(prompt, len(self.tokens(prompt)), tokens, self._context)
+
+    @property
+    def _context(self) -> int | None:
+        """The most tokens that it was made for, if known."""
+        text = self._model.config.get_text_config(decoder=True)
+        context = getattr(text, "max_position_embeddings", None)
+        return context or None
+
     def refuse_what_is_too_long(self, length: int) -> None:
         """Refuse a prompt beyond the model's context, for which it would answer nonsense.
 
         Raises:
             ValueError: a prompt with this many tokens is too long.
         """
-        text = self._model.config.get_text_config(decoder=True)
-        context = getattr(text, "max_position_embeddings", None)
+        context = self._context
         if context and length > context:
             raise ValueError(f"a prompt of {length} tokens, but the model's context is {context}")

@@ -1,0 +1,39 @@
+"""Whether a model supports a protocol."""
+
+from __future__ import annotations
+
+from snellen.datasets.base import Selection
+from snellen.errors import Unsupported
+from snellen.models.base import Model
+from snellen.protocols.base import Protocol
+from snellen.types import Kind
+
+__all__ = ["incompatibility", "refuse_too_long"]
+
+
+def incompatibility(model: Model, protocol: Protocol) -> str | None:
+    """Return why a model does not support a protocol, or None if it does."""
+    if protocol.requires not in model.kinds:
+        kinds = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
+        can = " and ".join(sorted(kinds))
+        return f"{model.name} can {can}, but {protocol.name} needs {protocol.requires}"
+    if protocol.permutes_choices and model.fixed:
+        return f"{model.name} has recorded answers, but {protocol.name} (circular) permutes option letters"
+    if protocol.without_image and not model.text_only:
+        return f"{model.name} needs an image in every request, but {protocol.name} (pmi) omits it"
+    return None
+
+
+def refuse_too_long(model: Model, protocol: Protocol, data: Selection) -> None:
+    """Refuse a protocol whose text alone, for the first sample, exceeds a loaded model's context.
+
+    Raises:
+        Unsupported: as stated.
+    """
+    request = next(iter(next(protocol.examine(data.first()))), None)
+    size = None if request is None else model.prompt_size(request)
+    if size is not None and size.context is not None and size.text_tokens > size.context:
+        raise Unsupported(
+            f"The prompt of {protocol.name} for {data.name} has {size.text_tokens:,} tokens, and the context "
+            f"of {model.name} is {size.context:,}. {protocol.if_too_long}"
+        )

@@ -1,0 +1,210 @@
+"""What a selection of samples looks like, before anything is evaluated."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from snellen.datasets.base import Selection
+from snellen.errors import DataError
+from snellen.images import Image
+from snellen.images.perceptual import NEAR, is_plain, perceptual
+
+__all__ = ["Overview", "brief", "overview"]
+
+#: The most names in one line.
+NAMED = 10
+
+
+def brief(selection: Selection) -> list[str]:
+    """Describe the samples and classes, and classes that a limit leaves out. Reads no image."""
+    counts = _counts(selection)
+    if not counts:
+        return [f"{selection.name}: {len(selection)} samples"]
+    few, many = min(counts.values()), max(counts.values())
+    each = f"{few} each" if few == many else f"{few} to {many} each"
+    lines = [f"{selection.name}: {len(selection)} samples of {len(counts)} classes, {each}"]
+    if "limit" in selection.filters and (absent := _absent(selection, counts)):
+        lines.append(
+            f"{selection.name}: --limit {selection.filters['limit']} leaves out {len(absent)} of "
+            f"{len(absent) + len(counts)} classes ({_some(absent)}). To have all: --per-class N, or --shuffle"
+        )
+    return lines
+
+
+def _counts(selection: Selection) -> Counter[str]:
+    """Count the samples of each class that occurs."""
+    labels = (selection.data.row(index).label for index in selection.indices)
+    return Counter(label for label in labels if label is not None)
+
+
+def _absent(selection: Selection, counts: Counter[str]) -> list[str]:
+    """Return the classes that have samples in the data, but none here."""
+    data = selection.data
+    present = {data.row(index).label for index in range(len(data))} & set(selection.labels)
+    return [label for label in selection.labels if label in present and label not in counts]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
+
+
+@dataclass(kw_only=True)
+class Overview:
+    """What is known of a selection after each image has been read.
+
+    Attributes:
+        classes: samples of each class.
+        absent: classes of the data set that have no sample here.
+        duplicates: ids of samples with the same image file, in groups.
+        conflicts: those groups whose samples have different classes.
+        near: pairs of ids of different classes whose pictures are nearly the same (perceptual hashes); None
+            if imagehash is not installed.
+        shared: ids whose image is in the training split too.
+        formats, modes: how many images have which.
+        sizes: smallest, median and largest number of pixels per side (of the longer side).
+        transparent, deep: images with transparency, and with more than 8 bits per channel.
+        invalid: samples that cannot be read, and why.
+    """
+
+    name: str
+    n: int
+    classes: dict[str, int] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    conflicts: list[list[str]] = field(default_factory=list)
+    near: list[tuple[str, str]] | None = None
+    shared: list[str] = field(default_factory=list)
+    formats: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    sizes: tuple[int, int, int] | None = None
+    transparent: int = 0
+    deep: int = 0
+    invalid: list[tuple[str, str]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return dict(vars(self))
+
+    def problems(self) -> Iterator[str]:
+        """Yield what should be looked at before a run, in words, with what to do."""
+        if self.invalid:
+            some = "; ".join(f"{id_}: {reason}" for id_, reason in self.invalid[:3])
+            yield f"{len(self.invalid)} samples cannot be read ({some}). Repair them, or add --skip-invalid"
+        if self.conflicts:
+            some = "; ".join(" = ".join(group[:3]) for group in self.conflicts[:3])
+            yield f"{len(self.conflicts)} images are in several classes ({some}). Correct their classes"
+        alike = [group for group in self.duplicates if group not in self.conflicts]
+        if alike:
+            some = "; ".join(" = ".join(group[:3]) for group in alike[:3])
+            yield f"{len(alike)} images occur more than once ({some}). They count as one in intervals"
+        if self.near:
+            some = "; ".join(f"{a} ~ {b}" for a, b in self.near[:3])
+            yield f"{len(self.near)} pairs of pictures in different classes are nearly the same ({some})"
+        if self.shared:
+            yield (
+                f"{len(self.shared)} images are in the training split too ({_some(self.shared[:3])}). Do not "
+                "train on it"
+            )
+        if self.absent:
+            yield (
+                f"{len(self.absent)} classes have no sample here ({_some(self.absent)}). Try --shuffle, or "
+                "--per-class N"
+            )
+        few = [name for name, count in self.classes.items() if count < 3]
+        if few:
+            yield (
+                f"{len(few)} classes have fewer than 3 images ({_some(few)}): too few for an interval of the "
+                "macro F1"
+            )
+        if self.transparent:
+            yield f"{self.transparent} images have transparency; models see it as white"
+        if self.deep:
+            yield (
+                f"{self.deep} images have more than 8 bits and are scaled by their range; to set it: -D "
+                "window=LOW,HIGH"
+            )
+
+
+def overview(selection: Selection, train: Selection | None = None) -> Overview:
+    """Read each image once, and describe a selection.
+
+    Args:
+        train: the training split, whose images should be others.
+    """
+    counts = _counts(selection)
+    result = Overview(name=selection.name, n=len(selection), notes=list(selection.data.notes))
+    result.classes = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+    result.absent = _absent(selection, counts)
+    by_hash: dict[str, list[str]] = defaultdict(list)
+    label_of: dict[str, str | None] = {}
+    prints: list[tuple[str, int]] = []
+    formats, modes, sides = Counter[str](), Counter[str](), list[int]()
+    for position in range(len(selection)):
+        id_ = selection.id(position)
+        label_of[id_] = selection.data.row(selection.indices[position]).label
+        try:
+            images = selection[position].images
+            for image in images:
+                header = image.header
+                formats[header.format] += 1
+                modes[header.mode] += 1
+                sides.append(max(header.size))
+                result.transparent += header.transparent
+                result.deep += header.mode.startswith("I") or header.mode == "F"
+                by_hash[image.sha256].append(id_)
+                if (fingerprint := _perceptual(image)) is not None:
+                    prints.append((id_, fingerprint))
+        except DataError as error:
+            result.invalid.append((id_, str(error)))
+    result.formats, result.modes = dict(formats.most_common()), dict(modes.most_common())
+    result.sizes = (min(sides), int(median(sides)), max(sides)) if sides else None
+    result.duplicates = [list(dict.fromkeys(ids)) for ids in by_hash.values() if len(set(ids)) > 1]
+    result.conflicts = [group for group in result.duplicates if len({label_of[id_] for id_ in group}) > 1]
+    if prints:
+        known_pairs = {frozenset(group[:2]) for group in result.duplicates}
+        result.near = [
+            pair
+            for pair in _near(prints)
+            if label_of[pair[0]] != label_of[pair[1]] and frozenset(pair) not in known_pairs
+        ]
+    if train is not None:
+        result.shared = _shared(by_hash, train)
+    return result
+
+
+def _shared(by_hash: dict[str, list[str]], train: Selection) -> list[str]:
+    """Return the ids whose image is in the training data."""
+    found: dict[str, None] = {}
+    for position in range(len(train)):
+        try:
+            for image in train[position].images:
+                found |= dict.fromkeys(by_hash.get(image.sha256, ()))
+        except DataError:
+            continue
+    return list(found)
+
+
+def _perceptual(image: Image) -> int | None:
+    """Return a perceptual hash; None if imagehash is not installed, or for a plain picture."""
+    try:
+        return None if is_plain(image) else perceptual(image)
+    except ImportError:
+        return None
+
+
+def _near(prints: list[tuple[str, int]]) -> Iterator[tuple[str, str]]:
+    """Yield the ids of pictures whose hashes differ in few bits, each pair once."""
+    import numpy as np
+
+    values = np.array([value for _, value in prints], dtype=np.uint64)
+    for i in range(len(values) - 1):
+        apart = np.bitwise_count(values[i + 1 :] ^ values[i])
+        for j in np.flatnonzero(apart <= NEAR).tolist():
+            first, second = prints[i][0], prints[i + 1 + j][0]
+            if first != second:
+                yield first, second
