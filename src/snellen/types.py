@@ -133,6 +133,11 @@ class Request:
         """All images, in order."""
         return tuple(image for message in self.messages for image in message.images)
 
+    @property
+    def shown(self) -> tuple[Image, ...]:
+        """The images that it asks about: those of the last message, such as the frames of a video."""
+        return self.messages[-1].images
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

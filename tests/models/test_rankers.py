@@ -185,3 +185,31 @@ def test_batches_change_nothing(clip_folder, classifier_folder, size):
     for name in (f"clip:{clip_folder}", f"classifier:{classifier_folder}"):
         whole, parts = values(MODELS.make(name), requests()), values(MODELS.make(name), requests(), size)
         assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_the_frames_of_a_video_are_averaged(clip_folder):
+    """Of several images, not only the last counts; one alone is what it was."""
+    model = MODELS.make(f"clip:{clip_folder}")
+    ask_of = lambda *colors: ask(  # noqa: E731
+        tuple(picture(c) for c in colors), "?", kind=Kind.SCORE, continuations=NAMES
+    )
+    red, blue, both = values(model, [ask_of("red"), ask_of("blue"), ask_of("red", "blue")])
+    assert torch.allclose(values(model, [ask_of("red", "red")])[0], red, atol=1e-5)
+    mean = (red + blue) / 2
+    assert torch.allclose(both / both.norm(), mean / mean.norm(), atol=1e-4)
+    assert not torch.allclose(both, blue, atol=1e-4)
+
+
+def test_names_that_are_cut_are_reported(clip_folder, caplog):
+    model = MODELS.make(f"clip:{clip_folder}")
+    long = "a very long name of a class that goes on and on and on and on and on and on and on and on and on"
+    names = ("cat", f"{long} one", f"{long} two")
+    values(model, requests(names))
+    assert "2 class names are longer than the 32 tokens that it reads" in caplog.text
+    assert f"It cannot tell these apart: {long} one = {long} two" in caplog.text
+    facts = model.metadata()
+    assert facts["names_cut"] == [names[1], names[2]]
+    assert facts["names_alike"] == [[names[1], names[2]]]
+    short = MODELS.make(f"clip:{clip_folder}")
+    values(short, requests())
+    assert "names_cut" not in short.metadata()

@@ -104,7 +104,9 @@ class TestContext:
         return f"folder:{photos}?labels=@{tmp_path}/labels.txt"
 
     def test_a_prompt_that_cannot_fit_is_refused_before_the_run(self, many, workspace):
-        with pytest.raises(Unsupported, match=r"tokens, and the context of pico:llava is 1,024\. Offer fewer names"):
+        with pytest.raises(
+            Unsupported, match=r"tokens, and the context of pico:llava is 1,024\. Offer fewer names"
+        ):
             Plan(models=["pico:llava"], data=[many], protocols=["closed-set?rounds=1"]).run()
         (found,) = Plan(
             models=["pico:llava"], data=[many], protocols=["closed-set?rounds=1&candidates=5"],

@@ -108,10 +108,14 @@ class Classifier(CheckpointModel):
             return self.fitting(requests, self._classify)
 
     def _classify(self, requests: Sequence[Request]) -> list[Response]:
-        pixels = [request.images[-1].pixels for request in requests]
+        import torch
+
+        pixels = [image.pixels for request in requests for image in request.shown]
         inputs = self._processor(pixels, return_tensors="pt")
         logits = self._model(**inputs.to(self._model.device, self._model.dtype)).logits
-        log_probability = logits.double().log_softmax(-1).cpu()
+        # The logits of a video's frames are averaged; an image is one frame.
+        parts = torch.split(logits.double(), [len(request.shown) for request in requests])
+        log_probability = [part.mean(0).log_softmax(-1).cpu() for part in parts]
         responses = []
         for request, row in zip(requests, log_probability, strict=True):
             ids = self._ids(request.continuations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from snellen.models.huggingface.checkpoint import Checkpoint
 
 __all__ = ["DualEncoder", "clip", "unit"]
+
+log = logging.getLogger(__name__)
 
 #: The 80 templates of Radford et al. for ImageNet (arXiv 2103.00020, sec. 3.1.4), one per line.
 IMAGENET = """\
@@ -156,6 +159,8 @@ class DualEncoder(CheckpointModel):
                 "the class name, separated by |."
             )
         self._texts: dict[str, torch.Tensor] = {}
+        self._cut: list[str] = []
+        self._same: list[list[str]] = []
 
     def identity(self) -> Mapping[str, Any]:
         return {
@@ -185,10 +190,15 @@ class DualEncoder(CheckpointModel):
             return self.fitting(requests, lambda rows: self._compare(rows, texts))
 
     def _compare(self, requests: Sequence[Request], texts: torch.Tensor) -> list[Response]:
-        pixels = [request.images[-1].pixels for request in requests]
+        import torch
+
+        pixels = [image.pixels for request in requests for image in request.shown]
         inputs = self._processor.image_processor(pixels, return_tensors="pt")
         inputs = inputs.to(self._model.device, self._model.dtype)
-        images = unit(self._model.get_image_features(**inputs))
+        frames = unit(self._model.get_image_features(**inputs))
+        # The frames of a video are averaged; an image is one frame.
+        parts = torch.split(frames, [len(request.shown) for request in requests])
+        images = torch.stack([part[0] if len(part) == 1 else unit(part.mean(0)) for part in parts])
         cosines = (images @ texts.T).double().tolist()
         return [Response(scores=tuple(map(Score, row))) for row in cosines]
 
@@ -203,8 +213,34 @@ class DualEncoder(CheckpointModel):
             features: Any = 0
             for template in self.templates:
                 features = features + self._embed([template.replace("{}", name) for name in missing])
+            self._tell_what_is_cut(missing)
             self._texts |= zip(missing, features / features.norm(dim=-1, keepdim=True), strict=True)
         return torch.stack([self._texts[name] for name in names])
+
+    def _tell_what_is_cut(self, names: Sequence[str]) -> None:
+        """Warn of names that the text encoder cuts, and of those that it then takes for the same."""
+        texts = [self.templates[0].replace("{}", name) for name in names]
+        limit = self._model.config.get_text_config().max_position_embeddings
+        rows = self._processor.tokenizer(texts)["input_ids"]
+        cut = [name for name, row in zip(names, rows, strict=True) if len(row) > limit]
+        if not cut:
+            return
+        read: dict[tuple[int, ...], list[str]] = {}
+        for name, row in zip(names, rows, strict=True):
+            read.setdefault(tuple(row[: limit - 1]), []).append(name)
+        same = [group for group in read.values() if len(group) > 1]
+        self._cut += cut
+        self._same += same
+        log.warning(
+            "%s: %d class names are longer than the %d tokens that it reads, and are cut (%s)%s",
+            self.name, len(cut), limit, "; ".join(cut[:3]),
+            f". It cannot tell these apart: {' = '.join(same[0][:3])}" if same else "",
+        )  # fmt: skip
+
+    def metadata(self) -> Mapping[str, Any]:
+        """As for any checkpoint, and the class names that were cut, and those that it cannot tell apart."""
+        cut = {"names_cut": list(self._cut), "names_alike": [list(group) for group in self._same]}
+        return {**super().metadata(), **(cut if self._cut else {})}
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
         import torch

@@ -197,6 +197,11 @@ def figures_table(run: Run) -> Table:
         rows.append(("calls", escape(calls)))
     if facts.get("prefix"):
         rows.append(("shared between an image's questions", escape(facts["prefix"]["way"])))
+    if facts.get("names_cut"):
+        rows.append(("names longer than the model reads", escape("; ".join(facts["names_cut"]))))
+    if facts.get("names_alike"):
+        alike = "; ".join(" = ".join(group) for group in facts["names_alike"])
+        rows.append(("names that it cannot tell apart", escape(alike)))
     if facts.get("unmapped_classes"):
         rows.append(("classes unknown to the model", escape(", ".join(facts["unmapped_classes"]))))
     options = run.manifest.protocol.options

@@ -174,7 +174,11 @@ class Endpoint(RemoteModel):
             yield
 
     async def ask(self, request: Request) -> Response:
-        data = await self.send(request.images[-1])
+        if len(request.shown) != 1:
+            raise RequestError(
+                f"{len(request.shown)} images, but an endpoint takes one at a time", again=False
+            )
+        data = await self.send(request.shown[0])
         value = data["found"]
         labels, scores = (path.search(value) for path in self._paths)
         if not isinstance(labels, list) or not isinstance(scores, list) or len(labels) != len(scores):
