@@ -96,9 +96,10 @@ TAKES = ("snellen import", "snellen push", "--image")
 SERVES = ("snellen view", "snellen arena", "snellen play")
 
 
-def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, capsys):
+def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, photos, capsys):
     """Over runs of the names that the docs use, the last one being of ``rank``."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
     for model, protocol in (("llava", "closed-set"), ("llava-skewed", "closed-set"), ("clip", "rank")):
         snellen.run(model=f"pico:{model}", data="chart:shapes", protocol=protocol, limit=28)
     lines = [

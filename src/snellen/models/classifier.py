@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,23 +30,26 @@ def classifier(
     dtype: Dtype = "auto",
     device: str = "auto",
     mapping: str | None = None,
+    max_side: int | None = None,
 ) -> Classifier:
     """An image classifier: ranks the classes that it knows.
 
     Its labels are mapped to the data set's by name (any of ImageNet's comma-separated ones, ignoring
     case, hyphens and underscores). Options: ``mapping``, a JSON file ``{"class of the data set": ["label
-    of the model", …]}`` for those that differ; ``revision``, ``dtype`` and ``device`` as for hf.
+    of the model", …]}`` for those that differ; ``max_side``, ``revision``, ``dtype`` and ``device`` as for
+    hf.
 
     Raises:
         MissingExtra, ModelError: as for hf.
         DataError: the mapping file cannot be read.
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.image_size import ImageSize
 
     weights = Checkpoint.find(
         f"classifier:{checkpoint}", checkpoint, revision=revision, dtype=dtype, device=device
     )
-    return Classifier(weights, read_mapping(mapping))
+    return Classifier(replace(weights, image_size=ImageSize(max_side=max_side)), read_mapping(mapping))
 
 
 def read_mapping(file: str | None) -> dict[str, list[str]]:
@@ -110,7 +114,7 @@ class Classifier(CheckpointModel):
     def _classify(self, requests: Sequence[Request]) -> list[Response]:
         import torch
 
-        pixels = [image.pixels for request in requests for image in request.shown]
+        pixels = [self.checkpoint.image_size.pixels(image) for request in requests for image in request.shown]
         inputs = self._processor(pixels, return_tensors="pt")
         logits = self._model(**inputs.to(self._model.device, self._model.dtype)).logits
         # The logits of a video's frames are averaged; an image is one frame.

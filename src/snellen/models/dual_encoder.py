@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from snellen.errors import BadOption
@@ -123,21 +124,23 @@ def clip(
     dtype: Dtype = "auto",
     device: str = "auto",
     template: str = "photo",
+    max_side: int | None = None,
 ) -> DualEncoder:
     """A dual encoder (CLIP, SigLIP …): ranks class names by cosine with the image.
 
     Options: ``template``: ``photo`` ("a photo of a {}"), ``plain`` (only the name), ``imagenet`` (the
     ensemble of 80 templates of the CLIP paper), or your own templates with ``{}``, separated by ``|``,
-    whose text features are averaged; ``revision``, ``dtype`` and ``device`` as for hf.
+    whose text features are averaged; ``max_side``, ``revision``, ``dtype`` and ``device`` as for hf.
 
     Raises:
         MissingExtra, ModelError: as for hf.
         BadOption: a template without ``{}``.
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.image_size import ImageSize
 
     weights = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision=revision, dtype=dtype, device=device)
-    return DualEncoder(weights, template)
+    return DualEncoder(replace(weights, image_size=ImageSize(max_side=max_side)), template)
 
 
 class DualEncoder(CheckpointModel):
@@ -192,7 +195,7 @@ class DualEncoder(CheckpointModel):
     def _compare(self, requests: Sequence[Request], texts: torch.Tensor) -> list[Response]:
         import torch
 
-        pixels = [image.pixels for request in requests for image in request.shown]
+        pixels = [self.checkpoint.image_size.pixels(image) for request in requests for image in request.shown]
         inputs = self._processor.image_processor(pixels, return_tensors="pt")
         inputs = inputs.to(self._model.device, self._model.dtype)
         frames = unit(self._model.get_image_features(**inputs))

@@ -29,6 +29,9 @@ def hf(
     trust_remote_code: bool = False,
     prefix: PrefixMode = "auto",
     cache_budget: str = "auto",
+    max_side: int | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
 ) -> VisionLanguageModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
@@ -38,16 +41,20 @@ def hf(
     (folder or Hub id) to merge; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code
     that comes with the checkpoint; ``prefix``, whether questions about an image share its computation
     (auto: if a self-check finds that answers do not change; on: otherwise refuse); ``cache_budget``, the
-    memory for it (auto, or such as 2GB).
+    memory for it (auto, or such as 2GB); ``max_side``: shrink larger images to this many pixels a side;
+    ``min_pixels`` and ``max_pixels`` of an image, in the way that the processor offers (Qwen's pixels,
+    LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM).
 
     Raises:
         MissingExtra: transformers or torch is not installed.
         ModelError: no such checkpoint.
     """
     from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.image_size import ImageSize
     from snellen.models.huggingface.prefix_cache.budget import parse_bytes
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
+    size = ImageSize(max_side=max_side, min_pixels=min_pixels, max_pixels=max_pixels)
     budget = parse_bytes("hf?cache_budget", cache_budget)
     weights = Checkpoint.find(
         f"hf:{checkpoint}",
@@ -65,4 +72,4 @@ def hf(
             raise BadOption(f"device={device} and device_map={device_map} cannot be used together.")
         require("accelerate", "tune", f"device_map={device_map}")
         weights = replace(weights, device_map=device_map)
-    return VisionLanguageModel(weights, prefix, budget)
+    return VisionLanguageModel(replace(weights, image_size=size), prefix, budget)

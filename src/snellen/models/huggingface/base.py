@@ -28,7 +28,9 @@ class CheckpointModel(LocalModel):
 
     def load(self) -> None:
         if self._model is None:
-            self._processor, self._model = self.load_parts()
+            processor, model = self.load_parts()
+            self.checkpoint.image_size.apply(processor, model)
+            self._processor, self._model = processor, model
             for gpu in self._gpus():
                 import torch
 

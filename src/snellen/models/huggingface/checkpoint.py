@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from snellen._util.files import hash_files
 from snellen._util.hub import check_hub
 from snellen.errors import BadOption, ModelError, reason_of, require
 from snellen.models.builtin import WEIGHTS
+from snellen.models.huggingface.image_size import ImageSize
 
 __all__ = ["Checkpoint"]
 
@@ -45,6 +46,8 @@ class Checkpoint:
     quantization: str = "none"
     #: How accelerate spreads the layers over devices; None for a single device.
     device_map: str | None = None
+    #: How large images are when the model sees them.
+    image_size: ImageSize = field(default_factory=ImageSize)
 
     @classmethod
     def find(
@@ -139,6 +142,7 @@ class Checkpoint:
             "attn": self.attn,
             "adapter": self._adapter_revision,
             "quantization": self.quantization,
+            **self.image_size.identity(),
             # Its processors and templates affect answers too.
             "transformers": metadata.version("transformers"),
         }

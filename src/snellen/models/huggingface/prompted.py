@@ -96,7 +96,7 @@ class PromptedModel(CheckpointModel):
         most = max(map(len, images))
         if most > 1 and self.architecture in ONE_IMAGE:
             raise ValueError(f"{most} images, but {self.architecture} accepts only one")
-        pixels = [[image.pixels for image in of_prompt] for of_prompt in images]
+        pixels = [[self.checkpoint.image_size.pixels(image) for image in of_prompt] for of_prompt in images]
         with self._words:
             tensors = self._processor(
                 text=texts,

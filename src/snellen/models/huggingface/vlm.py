@@ -181,7 +181,9 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         if request.kind is not Kind.GENERATE or len(request.images) != 1:
             return reply
         images = self._processor.image_processor
-        grid = images(images=[request.images[0].pixels], return_tensors="pt")["image_grid_thw"][0].tolist()
+        grid = images(images=[self.checkpoint.image_size.pixels(request.images[0])], return_tensors="pt")[
+            "image_grid_thw"
+        ][0].tolist()
         frame = [grid[2] * images.patch_size, grid[1] * images.patch_size]
         return replace(reply, meta={**reply.meta, "frame": frame})
 

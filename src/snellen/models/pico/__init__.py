@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snellen.errors import UnknownName, did_you_mean
 from snellen.models.base import MODELS, Model
 from snellen.models.builtin import NAMES, WEIGHTS
@@ -11,10 +13,12 @@ __all__ = ["NAMES", "WEIGHTS", "pico"]
 
 
 @MODELS.register("pico", example="pico:llava, pico:llava-skewed, pico:clip, pico:classifier")
-def pico(name: str, *, device: str = "auto", prefix: PrefixMode = "auto") -> Model:
+def pico(
+    name: str, *, device: str = "auto", prefix: PrefixMode = "auto", max_side: int | None = None
+) -> Model:
     """Built-in tiny models trained on the charts: llava, llava-skewed, clip, classifier.
 
-    Options: ``device`` and, for the LLaVAs, ``prefix`` as for hf.
+    Options: ``device``, ``max_side`` and, for the LLaVAs, ``prefix`` as for hf.
 
     Raises:
         UnknownName: no such built-in model.
@@ -28,9 +32,11 @@ def pico(name: str, *, device: str = "auto", prefix: PrefixMode = "auto") -> Mod
     from snellen.models.classifier import Classifier
     from snellen.models.dual_encoder import DualEncoder
     from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.image_size import ImageSize
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
     weights = Checkpoint.find(f"pico:{name}", str(WEIGHTS / name), device=device)
+    weights = replace(weights, image_size=ImageSize(max_side=max_side))
     if name == "clip":
         return DualEncoder(weights)
     if name == "classifier":
