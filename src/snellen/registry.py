@@ -138,8 +138,10 @@ class Registry(Generic[T]):
         takes_rest: bool = True,
         bare: str = "",
         finish: Callable[..., T] | None = None,
+        suggest: Callable[[str], list[str]] | None = None,
     ) -> None:
         self.sort, self.package, self.takes_rest, self.bare = sort, package, takes_rest, bare
+        self.suggest = suggest
         self.finish = None if finish is None else Registration("", finish, "")
         self._entries: dict[str, Registration] = {}
         self._discovered = False
@@ -190,8 +192,9 @@ class Registry(Generic[T]):
         scheme, rest, own = parse_name(name)
         known = self.entries
         if scheme not in known or (rest and not self.takes_rest):
-            hint = did_you_mean(scheme, known)
-            if self.bare and scheme not in known and ("/" in name or Path(name).exists()):
+            meant = self.suggest(name) if self.suggest is not None and scheme not in known else []
+            hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else did_you_mean(scheme, known)
+            if not meant and self.bare and scheme not in known and ("/" in name or Path(name).exists()):
                 hint = f" Did you mean {f'{self.bare}:{name}'!r}?"
             raise UnknownName(
                 f"Unknown {self.sort} {name!r}.{hint} "

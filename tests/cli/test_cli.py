@@ -203,7 +203,7 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
          ["pico:clip can score", "supports: rank"]),
         (("run", "--model", "pico:clip", "--data", "chart:shapes", "--protocol", "rank?pmi=true"),
          ["needs an image in every request"]),
-        (("run", "--data", "chart:shapes"), ["Missing option", "--model"]),
+        (("run", "--data", "chart:shapes"), ["At least one --model is required"]),
         (("show", "nothing"), ["not a workspace"]),
         (("export", "@last"), ["not a workspace"]),
         (("ls", "everything"), ["'models', 'datasets', 'protocols', 'runs'"]),

@@ -9,7 +9,7 @@ import typer
 
 from snellen._util.redaction import redact
 from snellen.cli import browser, chat, check, diagnosis, doctor, evaluate, inspect, studies, tuning
-from snellen.cli.app import app
+from snellen.cli.app import app, speak_ascii
 from snellen.errors import Interrupted, SnellenError, UsageError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
 
 def main() -> None:
     """Run the command line; Snellen's own errors become one message and an exit code."""
+    speak_ascii()
     # Pillow's warning about an image that is refused anyway.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,7 +209,7 @@ def screen() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:  # when piped, a table keeps its columns rather than folding them
         console.width = 160
-    console.width = max(console.width, 80)
+    console.width = max(console.width, 60)
     return console
 
 
@@ -226,5 +229,31 @@ def read_engine(name: str | None, replicas: int | None, gpus: float | None) -> E
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print one JSON document, in ASCII if the output has no other characters."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=not _has_unicode(sys.stdout)))
+
+
+#: How to write signs that an old terminal lacks.
+PLAIN = str.maketrans(
+    {"–": "-", "—": "-", "…": "...", "→": "->", "×": "x", "“": '"', "”": '"', "’": "'", "⁷": "7", "±": "+-"}
+)
+
+
+def _has_unicode(stream: Any) -> bool:
+    encoding = str(getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+    return encoding.startswith("utf")
+
+
+def speak_ascii() -> None:
+    """On a terminal without Unicode, replace signs instead of failing."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = error.object[error.start : error.end].translate(PLAIN)
+        return text.encode("ascii", "replace").decode(), error.end
+
+    codecs.register_error("snellen-plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if not _has_unicode(stream) and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="snellen-plain")

@@ -46,12 +46,20 @@ if TYPE_CHECKING:
 @app.command("run", rich_help_panel=EVALUATE)
 def run_(
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("-m", "--model", help="A model, such as pico:llava or hf:ORG/NAME. Repeatable."),
-    ],
+    ] = None,
     data: Annotated[
-        list[str], typer.Option("-d", "--data", help="A data set, such as folder:./photos. Repeatable.")
-    ],
+        list[str] | None,
+        typer.Option("-d", "--data", help="A data set, such as folder:./photos. Repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A YAML file with these options; others given here override it."),
+    ] = None,
+    save_config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write these options to a YAML file, and run.")
+    ] = None,
     data_name: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,36 +129,43 @@ def run_(
     Rerunning the same command resumes: only missing samples are evaluated.
     """
     # Long for its options alone.
-    from snellen.runs.filters import Filters
+    from snellen.runs.config import RunConfig
     from snellen.runs.plan import Plan
 
-    filters = Filters(
-        classes=tuple(classes or ()),
-        num_classes=num_classes,
-        per_class=per_class,
-        shuffle=shuffle,
-        limit=limit,
-        split=split,
-        skip_invalid=skip_invalid,
-    )
-    plan = Plan(
-        models=model,
-        data=data,
-        protocols=protocol or (),
+    filters = {
+        "classes": tuple(classes or ()),
+        "num_classes": num_classes,
+        "per_class": per_class,
+        "shuffle": shuffle,
+        "limit": limit,
+        "split": split,
+        "skip_invalid": skip_invalid,
+    }
+    given = RunConfig(
+        models=tuple(model or ()),
+        data=tuple(data or ()),
+        protocols=tuple(protocol or ()),
+        data_names=tuple(data_name or ()),
+        filters={k: v for k, v in filters.items() if v is not None and v is not False and v != ()},
         model_options=read_options("-M", model_option),
         data_options=read_options("-D", data_option),
         protocol_options=read_options("-P", protocol_option),
-        filters=filters,
         seed=seed,
         batch_size=batch_size,
-        workspace=workspace,
-        fresh=fresh,
         max_cost=max_cost,
         max_concurrency=max_concurrency,
+    )
+    chosen = given if config is None else RunConfig.read(config).override(given)
+    plan = Plan(
+        **chosen.arguments(),
+        workspace=workspace,
+        fresh=fresh,
         engine=read_engine(engine, replicas, gpus_per_replica),
         sink=sink,
-        data_names=data_name or (),
     )
+    if save_config is not None:
+        chosen.write(save_config)
+        typer.echo(f"written: {save_config}", err=True)
     if dry_run:
         _print_forecasts(plan, as_json=as_json)
         return

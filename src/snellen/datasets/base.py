@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from snellen.datasets.dataset import Dataset, InvalidRow, Row
+from snellen.datasets.suggest import suggest
 from snellen.datasets.wrappers import finish, merge_alike
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.registry import Registry
@@ -200,4 +201,6 @@ def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed
     return tuple(name for name in labels if name in kept)
 
 
-DATASETS: Registry[Dataset] = Registry("data set", "snellen.datasets", bare="folder", finish=finish)
+DATASETS: Registry[Dataset] = Registry(
+    "data set", "snellen.datasets", bare="folder", finish=finish, suggest=suggest
+)

@@ -16,6 +16,7 @@ from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of
 from snellen.models.out_of_memory import Shrinking, release
+from snellen.models.suggest import suggest
 from snellen.registry import Registry
 from snellen.types import Kind, Outcome, Request, Response, Sample
 
@@ -316,4 +317,4 @@ def batches(items: Sequence[T], size: int, cost: Callable[[T], int]) -> list[lis
     return chunks
 
 
-MODELS: Registry[Model] = Registry("model", "snellen.models", bare="hf")
+MODELS: Registry[Model] = Registry("model", "snellen.models", bare="hf", suggest=suggest)

@@ -7,10 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from snellen.errors import BadOption
+from snellen.errors import BadOption, UnknownName
 from snellen.models.base import MODELS
 from snellen.models.huggingface.base import CheckpointModel
 from snellen.models.huggingface.options import Dtype
+from snellen.models.suggest import suggest
 from snellen.types import Kind, Request, Response, Score
 
 if TYPE_CHECKING:
@@ -139,6 +140,10 @@ def clip(
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.image_size import ImageSize
 
+    if not checkpoint:
+        raise UnknownName(
+            f"clip: names no checkpoint. Did you mean {' or '.join(map(repr, suggest('clip')))}?"
+        )
     weights = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision=revision, dtype=dtype, device=device)
     return DualEncoder(replace(weights, image_size=ImageSize(max_side=max_side)), template)
 

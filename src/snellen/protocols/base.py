@@ -307,4 +307,19 @@ def most_frequent(failures: Sequence[ParseFailure]) -> ParseFailure:
     return next(f for f in failures if counts[f.outcome] == top)
 
 
-PROTOCOLS: Registry[Protocol] = Registry("protocol", "snellen.protocols", takes_rest=False)
+#: What protocols are called elsewhere.
+OTHER_NAMES = {
+    "mcq": ["multiple-choice"],
+    "mc": ["multiple-choice"],
+    "likelihood": ["rank"],
+    "perplexity": ["rank"],
+    "zero-shot": ["rank", "closed-set"],
+    "classification": ["closed-set", "rank"],
+    "pope": ["yes-no"],
+    "captioning": ["caption"],
+    "detection": ["grounding?task=detect"],
+    "refer": ["grounding"],
+}
+PROTOCOLS: Registry[Protocol] = Registry(
+    "protocol", "snellen.protocols", takes_rest=False, suggest=lambda name: OTHER_NAMES.get(name.lower(), [])
+)
