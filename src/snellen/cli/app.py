@@ -6,10 +6,10 @@ import codecs
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import typer.core
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.runs.run import Run
 
+F = TypeVar("F", bound=Callable[..., Any])
 #: The order of commands in ``snellen --help``.
 ORDER = (
     *("run", "check", "resume", "eye-test", "suite", "sample-size", "demo"),
@@ -32,6 +33,72 @@ ORDER = (
     *("chat", "play", "arena", "votes"),
     *("import", "export", "push"),
 )
+
+
+#: Panels of a command's options, with the options in them; the others come first.
+PANELS = {
+    "Options of models, data and protocols": ("model_option", "data_option", "protocol_option"),
+    "Which samples": (
+        *("limit", "classes", "num_classes", "per_class", "shuffle", "split", "skip_invalid", "seed"),
+    ),
+    "Limits": ("batch_size", "max_cost", "max_concurrency", "max_failures", "dry_run", "fresh"),
+    "Several machines or GPUs": ("engine", "replicas", "gpus_per_replica", "sink"),
+    "Where results go": (
+        *("output", "output_path", "workspace", "save_config", "data_name", "track", "as_json", "quiet"),
+    ),
+}
+
+
+class PlainCommand(typer.core.TyperCommand):
+    """A command whose help has panels, and names values by what they are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        panels = {name: panel for panel, names in PANELS.items() for name in names}
+        places = {panel: place for place, panel in enumerate(PANELS, 1)}
+        self.params.sort(key=lambda option: places.get(panels.get(option.name or "", ""), 0))
+        several = len([p for p in self.params if p.name in panels]) > FEW_OPTIONS
+        for option in self.params:
+            if not isinstance(option, typer.core.TyperOption):
+                continue
+            if option.is_flag:
+                option.metavar = ""
+            elif option.metavar is None:
+                option.metavar = METAVARS.get(option.name or "")
+            if several and option.rich_help_panel is None:
+                option.rich_help_panel = panels.get(option.name or "")
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return ``--help``, which takes no value."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+#: With fewer options, a command has no panels.
+FEW_OPTIONS = 6
+#: What the values of common options are called.
+METAVARS = {
+    "model": "MODEL",
+    "data": "DATA",
+    "protocol": "PROTOCOL",
+    "split": "SPLIT",
+    "classes": "CLASSES",
+    **dict.fromkeys(("limit", "num_classes", "per_class", "seed", "batch_size", "max_concurrency"), "N"),
+    "data_name": "NAME",
+    "replicas": "N",
+    "gpus_per_replica": "X",
+    "max_failures": "SHARE",
+}
+
+
+class Application(typer.Typer):
+    """An application of such commands."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
+        """Register a command."""
+        return super().command(*args, **{"cls": PlainCommand, **kwargs})
 
 
 class OrderedGroup(typer.core.TyperGroup):
@@ -43,21 +110,19 @@ class OrderedGroup(typer.core.TyperGroup):
         return sorted(super().list_commands(ctx), key=lambda name: known.get(name, len(known)))
 
 
-app = typer.Typer(
+app = Application(
     cls=OrderedGroup,
     name="snellen",
     help="An eye test for vision-language models: find the best one for your images, at what speed and cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
 )
 
 #: Panels of ``snellen --help``, in the order in which people need them.
 EVALUATE, INSPECT, IMPROVE = "Evaluate", "Inspect", "Diagnose and fine-tune"
 PEOPLE, EXCHANGE = "People", "Data in and out"
-#: Panels of a command's options.
-SAMPLES, LIMITS, RESULTS = "Which samples", "Limits", "Where results go"
 
 Workspace = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from snellen._util.redaction import guard
 from snellen.cli.app import (
     INSPECT,
     PEOPLE,
+    Application,
     AsJson,
     DataOptions,
     MaxCost,
@@ -24,6 +25,7 @@ from snellen.cli.app import (
     read_options,
     screen,
 )
+from snellen.cli.completion import complete_data, complete_model
 from snellen.errors import BadOption, require
 
 Host = Annotated[
@@ -120,10 +122,16 @@ def arena_(
         list[str] | None, typer.Argument(metavar="[RUN]...", help="With --runs: more runs.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="A model that generates text. Two or more.")
+        list[str] | None,
+        typer.Option(
+            "-m", "--model", autocompletion=complete_model, help="A model that generates text. Two or more."
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("-d", "--data", help="A data set to draw random images from.")
+        str | None,
+        typer.Option(
+            "-d", "--data", autocompletion=complete_data, help="A data set to draw random images from."
+        ),
     ] = None,
     runs: Annotated[
         list[str] | None,
@@ -184,7 +192,7 @@ def arena_(
         serve(store, live)
 
 
-votes = typer.Typer(name="votes", help="Rank models by votes; export and import votes.", no_args_is_help=True)
+votes = Application(name="votes", help="Rank models by votes; export and import votes.", no_args_is_help=True)
 app.add_typer(votes, rich_help_panel=PEOPLE)
 
 

@@ -7,17 +7,34 @@ from typing import Annotated, Any
 import typer
 
 from snellen.cli.app import EVALUATE, AsJson, DataOptions, ModelOptions, app, print_json, read_options, screen
+from snellen.cli.completion import complete_data, complete_model, complete_protocol
 
 
 @app.command("check", rich_help_panel=EVALUATE)
 def check_(
-    data: Annotated[str, typer.Option("-d", "--data", help="A data set, such as folder:./photos.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "-d", "--data", autocompletion=complete_data, help="A data set, such as folder:./photos."
+        ),
+    ],
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Also show a prompt to this model, and estimate the run."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=complete_model,
+            help="Also show a prompt to this model, and estimate the run.",
+        ),
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option("-p", "--protocol", help="The protocol of the prompt and the estimate.")
+        str | None,
+        typer.Option(
+            "-p",
+            "--protocol",
+            autocompletion=complete_protocol,
+            help="The protocol of the prompt and the estimate.",
+        ),
     ] = None,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,

@@ -26,6 +26,7 @@ from snellen.cli.app import (
     slug,
     tell_errors,
 )
+from snellen.cli.completion import complete_data
 
 if TYPE_CHECKING:
     from snellen.diagnosis.diagnosis import Diagnosis
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
 def diagnose_(
     model: Annotated[str, typer.Argument(help="A model, such as hf:ORG/NAME or pico:llava-skewed.")],
     data: Annotated[
-        str, typer.Option("-d", "--data", help="A data set with classes, such as folder:./photos.")
+        str,
+        typer.Option(
+            "-d",
+            "--data",
+            autocompletion=complete_data,
+            help="A data set with classes, such as folder:./photos.",
+        ),
     ],
     only: Annotated[
         list[str] | None, typer.Option(metavar="PART,…", help="Run only these parts. Repeatable.")

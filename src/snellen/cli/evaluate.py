@@ -35,6 +35,7 @@ from snellen.cli.app import (
     screen,
     tell_errors,
 )
+from snellen.cli.completion import complete_data, complete_model, complete_protocol, complete_run
 from snellen.errors import BadOption, SnellenError, Stopped
 from snellen.scorers.base import ERROR_COUNTS
 
@@ -47,11 +48,21 @@ if TYPE_CHECKING:
 def run_(
     model: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", help="A model, such as pico:llava or hf:ORG/NAME. Repeatable."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=complete_model,
+            help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.",
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("-d", "--data", help="A data set, such as folder:./photos. Repeatable."),
+        typer.Option(
+            "-d",
+            "--data",
+            autocompletion=complete_data,
+            help="A data set, such as folder:./photos. Repeatable.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -72,6 +83,7 @@ def run_(
         typer.Option(
             "-p",
             "--protocol",
+            autocompletion=complete_protocol,
             help="A protocol, such as closed-set or rank. Repeatable. [dim]The data set's own, or "
             "closed-set[/dim]",
         ),
@@ -174,7 +186,9 @@ def run_(
 
 @app.command("resume", rich_help_panel=EVALUATE)
 def resume(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or @last.")] = "@last",
+    run: Annotated[
+        str, typer.Argument(autocompletion=complete_run, help="A run's id, a unique prefix of it, or @last.")
+    ] = "@last",
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,
     max_failures: MaxFailures = 0.0,

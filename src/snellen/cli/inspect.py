@@ -19,6 +19,7 @@ from snellen.cli.app import (
     read_options,
     screen,
 )
+from snellen.cli.completion import complete_model, complete_protocol, complete_run
 from snellen.errors import BadOption
 
 
@@ -64,7 +65,10 @@ def ls(
 
 @app.command("show", rich_help_panel=INSPECT)
 def show(
-    run: Annotated[str, typer.Argument(help="A run's id or a unique prefix of it, or @last.")],
+    run: Annotated[
+        str,
+        typer.Argument(autocompletion=complete_run, help="A run's id or a unique prefix of it, or @last."),
+    ],
     prompts: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Show the first N prompts as sent."),
@@ -107,7 +111,9 @@ def show(
 
 @app.command("report", rich_help_panel=INSPECT)
 def report_(
-    runs: Annotated[list[str], typer.Argument(help="Runs: ids, unique prefixes, or @last.")],
+    runs: Annotated[
+        list[str], typer.Argument(autocompletion=complete_run, help="Runs: ids, unique prefixes, or @last.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write to this file. [dim]Standard output[/dim]"),
@@ -131,7 +137,10 @@ def report_(
 
 @app.command("rescore", rich_help_panel=INSPECT)
 def rescore_(
-    run: Annotated[str, typer.Argument(help="A run's id or a unique prefix of it, or @last.")],
+    run: Annotated[
+        str,
+        typer.Argument(autocompletion=complete_run, help="A run's id or a unique prefix of it, or @last."),
+    ],
     protocol_option: Annotated[
         list[str] | None,
         typer.Option("-P", metavar="KEY=VALUE", help="A protocol option to change. Repeatable."),
@@ -156,7 +165,10 @@ def rescore_(
 
 @app.command("compare", rich_help_panel=INSPECT)
 def compare_(
-    runs: Annotated[list[str], typer.Argument(help="Two or more runs: ids, unique prefixes, or @last.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(autocompletion=complete_run, help="Two or more runs: ids, unique prefixes, or @last."),
+    ],
     across: Annotated[
         bool, typer.Option("--across", help="Compare across protocols, prompts and protocol options too.")
     ] = False,
@@ -212,7 +224,10 @@ def sample_size(
 @app.command("export", rich_help_panel=EXCHANGE)
 def export_(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Runs: ids, unique prefixes, or @last.")
+        list[str],
+        typer.Argument(
+            autocompletion=complete_run, metavar="RUN...", help="Runs: ids, unique prefixes, or @last."
+        ),
     ],
     format: Annotated[
         Literal["jsonl", "csv", "parquet", "lm-eval", "inspect", "hub", "latex", "markdown"] | None,
@@ -251,12 +266,21 @@ def import_(
             metavar="FILE", help="LMMs-Eval's samples (.jsonl), VLMEvalKit's predictions (.xlsx, .tsv)."
         ),
     ],
-    model: Annotated[str, typer.Option("-m", "--model", help="The name of the model that gave the answers.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=complete_model,
+            help="The name of the model that gave the answers.",
+        ),
+    ],
     protocol: Annotated[
         str | None,
         typer.Option(
             "-p",
             "--protocol",
+            autocompletion=complete_protocol,
             help="The protocol that reads the answers. [dim]By the file: multiple-choice, yes-no, vqa[/dim]",
         ),
     ] = None,
@@ -298,7 +322,10 @@ def import_(
 @app.command("push", rich_help_panel=EXCHANGE)
 def push_(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Runs: ids, unique prefixes, or @last.")
+        list[str],
+        typer.Argument(
+            autocompletion=complete_run, metavar="RUN...", help="Runs: ids, unique prefixes, or @last."
+        ),
     ],
     to: Annotated[str, typer.Option(metavar="hub:ORG/DATASET", help="The target data set.")],
     public: Annotated[bool, typer.Option("--public", help="Make it public.")] = False,

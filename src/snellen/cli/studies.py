@@ -11,6 +11,7 @@ from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
     EVALUATE,
+    Application,
     AsJson,
     MaxCost,
     Quiet,
@@ -23,6 +24,7 @@ from snellen.cli.app import (
     slug,
     tell_errors,
 )
+from snellen.cli.completion import complete_model
 from snellen.errors import BadOption, Stopped, require
 
 
@@ -89,7 +91,7 @@ def eye_test(
         raise typer.Exit(1)
 
 
-suite_app = typer.Typer(no_args_is_help=True, help="Reproduce published studies and compare the figures.")
+suite_app = Application(no_args_is_help=True, help="Reproduce published studies and compare the figures.")
 app.add_typer(suite_app, name="suite", rich_help_panel=EVALUATE)
 
 SuiteName = Annotated[str, typer.Argument(help="A suite, or a suite file: FILE.yaml.")]
@@ -137,7 +139,12 @@ def suite_run(
     name: SuiteName,
     model: Annotated[
         list[str] | None,
-        typer.Option("-m", "--model", help="Evaluate this model instead of the suite's. Repeatable."),
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=complete_model,
+            help="Evaluate this model instead of the suite's. Repeatable.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Evaluate at most N samples per part.")] = None,
     dry_run: Annotated[

@@ -21,6 +21,7 @@ from snellen.cli.app import (
     read_options,
     screen,
 )
+from snellen.cli.completion import complete_data
 from snellen.errors import BadOption
 
 
@@ -30,7 +31,10 @@ def tune_(
     data: Annotated[
         str,
         typer.Option(
-            "-d", "--data", help="The data set to evaluate on; its training split is used for training."
+            "-d",
+            "--data",
+            autocompletion=complete_data,
+            help="The data set to evaluate on; its training split is used for training.",
         ),
     ],
     output: Annotated[
