@@ -69,6 +69,21 @@ class Registration:
         """The first line of the factory's docstring."""
         return (inspect.getdoc(self.factory) or "").partition("\n")[0]
 
+    @property
+    def explained(self) -> str:
+        """What the factory's docstring says of its options, in one paragraph; empty if nothing."""
+        text = inspect.cleandoc(self.factory.__doc__ or "")
+        after = re.search(r"Options: ((?:.+\n?)+)", text)
+        return " ".join(after[1].split()).replace("``", "") if after else ""
+
+    def allowed(self, option: str) -> tuple[str, ...]:
+        """Return the values that an option accepts, if they are few."""
+        hint = self.hints.get(option)
+        for part in (hint, *typing.get_args(hint)):
+            if typing.get_origin(part) is Literal:
+                return tuple(map(str, typing.get_args(part)))
+        return ("true", "false") if hint is bool else ()
+
     @cached_property
     def options(self) -> dict[str, inspect.Parameter]:
         """The factory's keyword parameters, and the fields of its bundle."""

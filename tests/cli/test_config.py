@@ -186,3 +186,21 @@ def test_tables_of_60_columns(command, monkeypatch, tmp_path: Path):
         _, out, _ = command(*arguments)
         lines = re.sub(r"\x1b\[[0-9;]*m", "", out).splitlines()
         assert max(map(len, lines)) <= 60, (arguments, max(lines, key=len))
+
+
+def test_lists_explain_options(command):
+    for what, words in {
+        "protocols": ["order=shuffled (shuffled, fixed)"],
+        "models": ["dtype=auto (auto, float32, float16, bfloat16)"],
+        "datasets": ["level=top (top, leaf)", "raw_names=False (true, false)"],
+    }.items():
+        code, out, _ = command("ls", what)
+        assert code == 0
+        flat = " ".join(out.replace("│", " ").split())
+        for text in words:
+            assert text in flat, (what, text, flat[:3000])
+        _, out, _ = command("ls", what, "--json")
+        rows = {row["name"]: row for row in json.loads(out)}
+        assert any(row.get("allowed") for row in rows.values())
+        if what == "models":
+            assert "auto: float32 on the CPU" in rows["hf:ORG/NAME or hf:FOLDER"]["about"]

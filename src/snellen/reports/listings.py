@@ -29,10 +29,16 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
         {
             "name": entry.example,
             "what": entry.summary,
+            "about": entry.explained,
             # A shorthand has the options of its target, as its summary says.
             "options": {}
             if entry.bundle is not None and entry.scheme != "openai" and what == "models"
             else {name: _default(p.default) for name, p in registries[what].options_of(entry).items()},
+            "allowed": {
+                name: list(values)
+                for name in registries[what].options_of(entry)
+                if (values := entry.allowed(name))
+            },
         }
         for entry in registries[what].entries.values()
         if entry.listed
@@ -52,7 +58,15 @@ def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             options = {"ROLE": f"COLUMN, for {', '.join(own)}"} | {
                 name: value for name, value in options.items() if name not in own
             }
-        lines.append({**row, "options": options} if "options" in row else row)
+        if "options" not in row:
+            lines.append(row)
+            continue
+        told = {
+            name: f"{value} ({', '.join(row['allowed'][name])})" if name in row["allowed"] else value
+            for name, value in options.items()
+        }
+        about = f"\nOptions: {row['about']}" if row["about"] else ""
+        lines.append({"name": row["name"], "what": f"{row['what']}{about}", "options": told})
     return lines
 
 
