@@ -48,7 +48,7 @@ def test_a_watcher_takes_the_place_of_the_bar(workspace, capsys):
 def test_report_and_export(found, tmp_path):
     assert "<!doctype html>" in snellen.report(found)
     assert snellen.report([found], tmp_path / "r.md") == (tmp_path / "r.md").read_text()
-    assert len(snellen.export(found, format="jsonl").splitlines()) == 28  # type: ignore[union-attr]
+    assert len(snellen.export(found, format="jsonl").splitlines()) == 28
     assert snellen.export([found], tmp_path / "rows.csv") == [tmp_path / "rows.csv"]
     with pytest.raises(BadOption, match="extension"):
         snellen.export(found, tmp_path / "rows.doc")

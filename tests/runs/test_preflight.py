@@ -13,8 +13,9 @@ from snellen import cli
 from snellen.datasets.base import DATASETS, select
 from snellen.errors import Unsupported
 from snellen.models.base import MODELS, PromptSize
+from snellen.runs.filters import Filters
 from snellen.runs.overview import brief, overview
-from snellen.runs.plan import Filters, Plan
+from snellen.runs.plan import Plan
 from snellen.runs.preflight import preflight
 
 
