@@ -132,3 +132,22 @@ def text_of(request: Request) -> str:
 REFUSED = Response("", outcome=Outcome.REFUSED, reason="content filter")
 FAILED = Response(outcome=Outcome.ERROR, reason="RuntimeError: out of luck")
 __all__ = ["FAILED", "REFUSED", "Kind", "Scripted", "as_response", "converse", "picture", "sample", "text_of"]
+
+
+#: What :func:`film` shows.
+COLORS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+
+
+def film(path: Path, colors: Any = COLORS, each: int = 6, codec: str = "mpeg4") -> None:
+    """A video that shows each color for some frames."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for color in colors:
+            for _ in range(each):
+                frame = av.VideoFrame.from_image(pillow.new("RGB", (64, 48), color))
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -10,28 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
-from helpers import Scripted
+from helpers import COLORS, Scripted, film
 from snellen.api import run
 from snellen.datasets.base import DATASETS, select
 from snellen.errors import BadOption, DataError, ImageError
 from snellen.images import Image, decode
-
-COLORS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
-
-
-def film(path: Path, colors: Any = COLORS, each: int = 6, codec: str = "mpeg4") -> None:
-    """A video that shows each color for some frames."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=12)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for color in colors:
-            for _ in range(each):
-                frame = av.VideoFrame.from_image(pillow.new("RGB", (64, 48), color))
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def near(picture: Any, color: Any) -> bool:

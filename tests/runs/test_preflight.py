@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as pillow
 
+from helpers import COLORS, film
 from snellen import cli
 from snellen.datasets.base import DATASETS, select
 from snellen.errors import Unsupported
@@ -160,3 +161,11 @@ class TestCommand:
     def test_what_the_model_cannot_do(self, photos, capsys):
         assert command("check", "-d", f"folder:{photos}", "-m", "pico:clip", "-p", "closed-set") == 0
         assert "pico:clip can score, but closed-set needs generate" in capsys.readouterr().out
+
+
+def test_frames_that_two_videos_share_are_no_duplicates(tmp_path):
+    film(tmp_path / "forward" / "0.mp4", COLORS)
+    film(tmp_path / "backward" / "0.mp4", COLORS[::-1])
+    found = overview(select(DATASETS.make(f"folder:{tmp_path}", {"frames": 4})))
+    assert found.duplicates == []
+    assert found.near == []  # of plain pictures, none are alike

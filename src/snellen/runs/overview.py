@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -141,6 +142,7 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
     result.classes = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
     result.absent = _absent(selection, counts)
     by_hash: dict[str, list[str]] = defaultdict(list)
+    by_content: dict[tuple[str, ...], list[str]] = defaultdict(list)
     label_of: dict[str, str | None] = {}
     prints: list[tuple[str, int]] = []
     formats, modes, sides = Counter[str](), Counter[str](), list[int]()
@@ -149,6 +151,7 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
         label_of[id_] = selection.data.row(selection.indices[position]).label
         try:
             images = selection[position].images
+            by_content[tuple(image.sha256 for image in images)].append(id_)
             for image in images:
                 header = image.header
                 formats[header.format] += 1
@@ -163,9 +166,9 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
             result.invalid.append((id_, str(error)))
     result.formats, result.modes = dict(formats.most_common()), dict(modes.most_common())
     result.sizes = (min(sides), int(median(sides)), max(sides)) if sides else None
-    result.duplicates = [list(dict.fromkeys(ids)) for ids in by_hash.values() if len(set(ids)) > 1]
+    result.duplicates = [ids for content, ids in by_content.items() if content and len(ids) > 1]
     result.conflicts = [group for group in result.duplicates if len({label_of[id_] for id_ in group}) > 1]
-    if prints:
+    if find_spec("imagehash") is not None:
         known_pairs = {frozenset(group[:2]) for group in result.duplicates}
         result.near = [
             pair
@@ -191,10 +194,9 @@ def _shared(by_hash: dict[str, list[str]], train: Selection) -> list[str]:
 
 def _perceptual(image: Image) -> int | None:
     """Return a perceptual hash; None if imagehash is not installed, or for a plain picture."""
-    try:
-        return None if is_plain(image) else perceptual(image)
-    except ImportError:
+    if find_spec("imagehash") is None or is_plain(image):
         return None
+    return perceptual(image)
 
 
 def _near(prints: list[tuple[str, int]]) -> Iterator[tuple[str, str]]:
