@@ -141,6 +141,7 @@ COLORS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
 def film(path: Path, colors: Any = COLORS, each: int = 6, codec: str = "mpeg4") -> None:
     """A video that shows each color for some frames."""
     import av
+    from PIL import Image as pillow
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
