@@ -135,8 +135,8 @@ class Request:
 
     @property
     def shown(self) -> tuple[Image, ...]:
-        """The images that it asks about: those of the last message, such as the frames of a video."""
-        return self.messages[-1].images
+        """The images that it asks about: those of the last message that has any, such as a video's frames."""
+        return next((message.images for message in reversed(self.messages) if message.images), ())
 
 
 @dataclass(frozen=True, slots=True)

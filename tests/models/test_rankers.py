@@ -18,7 +18,7 @@ from snellen.errors import BadOption, DataError, ModelError
 from snellen.models.base import MODELS
 from snellen.models.classifier import match
 from snellen.models.dual_encoder import DualEncoder
-from snellen.types import Kind, ask
+from snellen.types import Kind, Message, Request, ask
 
 NAMES = ("cat", "polar bear", "car")
 COLORS = ("red", "green", "blue", "white", "black")
@@ -213,3 +213,12 @@ def test_names_that_are_cut_are_reported(clip_folder, caplog):
     short = MODELS.make(f"clip:{clip_folder}")
     values(short, requests())
     assert "names_cut" not in short.metadata()
+
+
+def test_the_images_of_a_question_that_the_assistant_begins_to_answer(clip_folder):
+    """As with ``rank?prefix=``: the last message has no image."""
+    model = MODELS.make(f"clip:{clip_folder}")
+    plain = ask((picture("red"),), "?", kind=Kind.SCORE, continuations=NAMES)
+    begun = Request((*plain.messages, Message("assistant", ("It is a",))), Kind.SCORE, continuations=NAMES)
+    assert begun.shown == plain.shown
+    assert torch.equal(values(model, [begun]), values(model, [plain]))

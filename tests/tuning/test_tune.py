@@ -1074,7 +1074,7 @@ class TestCommand:
         )
         assert code == 0, told
         document = json.loads(told)
-        assert document["results"][0]["task"].startswith(f"folder:{folder} (held out)")
+        assert document["results"][0]["task"].startswith("folder:photos (held out)")
         assert any("Forgetting is not measured" in note for note in document["notes"])
 
     def test_several_processes(self, tmp_path):

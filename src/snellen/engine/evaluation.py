@@ -193,6 +193,8 @@ class Evaluation:
         except Stopped as error:
             self._finish("stopped", {"stopped": str(error)}, {})
             raise
+        except StoreError:  # what is stored is incomplete
+            raise
         except BaseException:
             with suppress(Exception):  # the first error matters
                 self._finish("interrupted", {}, {})
