@@ -152,3 +152,16 @@ def film(path: Path, colors: Any = COLORS, each: int = 6, codec: str = "mpeg4") 
                 frame = av.VideoFrame.from_image(pillow.new("RGB", (64, 48), color))
                 container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def command_line(*arguments: str) -> int:
+    """Run a command in this process, and return its exit code."""
+    import pytest
+
+    from snellen import cli
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["snellen", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    return int(stop.value.code or 0)

@@ -66,6 +66,12 @@ class Region:
     name: str = ""
     polygon: tuple[tuple[float, float], ...] = ()
 
+    def scaled(self, width: float, height: float) -> Region:
+        """Return a region in pixels, given one in shares of an image's width and height."""
+        left, top, right, bottom = self.box
+        box = (left * width, top * height, right * width, bottom * height)
+        return Region(box, self.name, tuple((x * width, y * height) for x, y in self.polygon))
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -190,9 +190,10 @@ def test_batches_change_nothing(clip_folder, classifier_folder, size):
 def test_the_frames_of_a_video_are_averaged(clip_folder):
     """Of several images, not only the last counts; one alone is what it was."""
     model = MODELS.make(f"clip:{clip_folder}")
-    ask_of = lambda *colors: ask(  # noqa: E731
-        tuple(picture(c) for c in colors), "?", kind=Kind.SCORE, continuations=NAMES
-    )
+
+    def ask_of(*colors: str) -> Request:
+        return ask(tuple(picture(c) for c in colors), "?", kind=Kind.SCORE, continuations=NAMES)
+
     red, blue, both = values(model, [ask_of("red"), ask_of("blue"), ask_of("red", "blue")])
     assert torch.allclose(values(model, [ask_of("red", "red")])[0], red, atol=1e-5)
     mean = (red + blue) / 2

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as pillow
 
-from helpers import COLORS, film
-from snellen import cli
+from helpers import COLORS, command_line, film
 from snellen.datasets.base import DATASETS, select
 from snellen.errors import Unsupported
 from snellen.models.base import MODELS, PromptSize
@@ -32,14 +31,6 @@ def folder(tmp_path: Path, photos: Path) -> Path:
     (top / "star" / "broken.png").write_bytes(b"no picture")
     (top / "star" / "notes.txt").write_text("x")
     return top
-
-
-def command(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["snellen", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    return int(stop.value.code or 0)
 
 
 class TestOverview:
@@ -136,14 +127,14 @@ class TestContext:
 
 class TestCommand:
     def test_data_alone(self, folder, capsys):
-        assert command("check", "-d", f"folder:{folder}") == 0
+        assert command_line("check", "-d", f"folder:{folder}") == 0
         out = capsys.readouterr().out
         assert "25 samples of 5 classes" in out
         assert "left out, since they are no images: 1 .txt" in out
         assert "To look at" in out
 
     def test_with_a_model(self, photos, capsys):
-        assert command("check", "-d", f"folder:{photos}", "-m", "pico:llava", "-p", "closed-set") == 0
+        assert command_line("check", "-d", f"folder:{photos}", "-m", "pico:llava", "-p", "closed-set") == 0
         out = capsys.readouterr().out
         assert "tokens of 1,024 that fit" in out
         assert "star" in out
@@ -153,13 +144,13 @@ class TestCommand:
     def test_a_hosted_model_is_not_asked(self, photos, capsys, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
         price = ("-M", "price_in=1", "-M", "price_out=2")
-        assert command("check", "-d", f"folder:{photos}", "-m", "openai:gpt-4o", *price, "--json") == 0
+        assert command_line("check", "-d", f"folder:{photos}", "-m", "openai:gpt-4o", *price, "--json") == 0
         document = json.loads(capsys.readouterr().out)
         assert document["forecast"]["cost"][1] > 0
         assert document["speed"] is None
 
     def test_what_the_model_cannot_do(self, photos, capsys):
-        assert command("check", "-d", f"folder:{photos}", "-m", "pico:clip", "-p", "closed-set") == 0
+        assert command_line("check", "-d", f"folder:{photos}", "-m", "pico:clip", "-p", "closed-set") == 0
         assert "pico:clip can score, but closed-set needs generate" in capsys.readouterr().out
 
 

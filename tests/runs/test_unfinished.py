@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import TESTS, Scripted, until
-from snellen import cli
+from helpers import TESTS, Scripted, command_line, until
 from snellen._util.environment import is_gone, this_process
 from snellen.api import run
 from snellen.errors import UsageError
@@ -158,14 +157,6 @@ def interrupt(*_: Any) -> None:
 
 def photos_of(photos: Path) -> list[str]:
     return sorted(path.name for path in photos.iterdir())
-
-
-def command_line(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["snellen", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    return int(stop.value.code or 0)
 
 
 def test_skipped_images_are_named(workspace, tmp_path, photos, capsys):

@@ -62,15 +62,12 @@ def hash_files(folder: Path, files: Iterable[Path]) -> str:
     ordered = sorted(files)
     known = _remembered()
     with ThreadPoolExecutor(THREADS) as pool:
-        hashes = list(pool.map(lambda file: _hash(file, known), ordered))
+        rows = list(pool.map(lambda file: _hashed(file, known), ordered))
     digest = hashlib.sha256()
-    for file, content in zip(ordered, hashes, strict=True):
+    for file, (*_, content) in zip(ordered, rows, strict=True):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + bytes.fromhex(content))
-    new: dict[str, list[Any]] = {}
-    for file, content in zip(ordered, hashes, strict=True):
-        if (stamp := _stamp(file))[0] >= LARGE:
-            new[str(file.resolve())] = [*stamp, content]
-    _remember({path: row for path, row in new.items() if row != known.get(path)}, known)
+    large = {str(f.resolve()): row for f, row in zip(ordered, rows, strict=True) if row[0] >= LARGE}
+    _remember({path: row for path, row in large.items() if row != known.get(path)}, known)
     return digest.hexdigest()
 
 
@@ -83,19 +80,15 @@ THREADS = 4
 SETTLED = 2_000_000_000
 
 
-def _hash(file: Path, known: Mapping[str, Sequence[Any]]) -> str:
-    stamp = _stamp(file)
-    row = known.get(str(file.resolve()), ())
-    if stamp[0] >= LARGE and list(row[:-1]) == stamp and time.time_ns() - max(stamp[2:]) > SETTLED:
-        return str(row[-1])
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _stamp(file: Path) -> list[int]:
-    """Return a file's size, inode and times of change."""
+def _hashed(file: Path, known: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """Return a file's size, inode, times of change and hash; the last as remembered, if nothing changed."""
     facts = file.stat()
-    return [facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
+    stamp = [facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
+    row = list(known.get(str(file.resolve()), ()))
+    if stamp[0] >= LARGE and row[:-1] == stamp and time.time_ns() - max(stamp[2:]) > SETTLED:
+        return row
+    with file.open("rb") as stream:
+        return [*stamp, hashlib.file_digest(stream, "sha256").hexdigest()]
 
 
 def _memory() -> Path:

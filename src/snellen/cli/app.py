@@ -203,14 +203,15 @@ def load(models: Sequence[Model]) -> None:
 def print_leaderboard(runs: list[Run]) -> None:
     """Print the table of runs, and how to inspect one."""
     from snellen.leaderboards.conclusion import conclusions
-    from snellen.leaderboards.ranking import rank_runs
+    from snellen.leaderboards.ranking import PairedTests, rank_runs
     from snellen.reports.leaderboard import leaderboards
     from snellen.reports.tables import escape
 
     console = screen()
-    for text in conclusions(runs):
+    tests = PairedTests()
+    for text in conclusions(runs, tests):
         console.print(escape(text), soft_wrap=True)
-    for table in leaderboards(runs, console.width, rank_runs(runs)):
+    for table in leaderboards(runs, console.width, rank_runs(runs, tests)):
         console.print(table)
     console.print(f"Details: snellen show {runs[-1].id}{runs[-1].where}", style="dim", soft_wrap=True)
 

@@ -187,7 +187,7 @@ def compare_(
         print_json([comparison.as_dict() for comparison in comparisons])
         return
     console = screen()
-    if sentences := conclude(opened, comparisons):
+    if sentences := conclude(opened, lambda _: comparisons):
         console.print(tables.escape(" ".join(sentences)), soft_wrap=True)
     console.print(tables.comparison_table(comparisons))
     if len(comparisons) == 1:

@@ -17,10 +17,10 @@ from snellen.types import Sample
 
 __all__ = ["Folder", "LocalTree", "Tree", "folder"]
 
-#: Names of split folders, used if the top level contains only such folders, in order of preference
-#: for the default split.
 #: The most frames of a video.
 MOST_FRAMES = 64
+#: Names of split folders, used if the top level contains only such folders, in order of preference
+#: for the default split.
 SPLITS = ("test", "validation", "valid", "val", "dev", "train", "training")
 
 
@@ -110,17 +110,21 @@ class LocalTree:
     def images(self, path: str) -> tuple[Image, ...]:
         """Return the images of a file: one, or several frames of a video."""
         file = self._top / path
-        if self._frames is not None and file.suffix.lower() in VIDEOS:
-            return Image.frames(file, self._frames)
-        return (Image.from_path(file),)
+        count = self._count(file)
+        return (Image.from_path(file),) if count is None else Image.frames(file, count)
 
     def digest(self, path: str) -> str:
         """Return a hash of what :meth:`images` returns; of a video, of the file and the number of frames."""
         file = self._top / path
-        if self._frames is None or file.suffix.lower() not in VIDEOS:
+        count = self._count(file)
+        if count is None:
             return Image.from_path(file).sha256
         with file.open("rb") as content:
-            return f"{hashlib.file_digest(content, 'sha256').hexdigest()} {self._frames}"
+            return f"{hashlib.file_digest(content, 'sha256').hexdigest()} {count}"
+
+    def _count(self, file: Path) -> int | None:
+        """Return the number of frames to read of a file; None for an image."""
+        return self._frames if file.suffix.lower() in VIDEOS else None
 
 
 class Folder(Dataset):

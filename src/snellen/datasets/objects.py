@@ -45,13 +45,8 @@ class AnnotatedImage:
         """
         if not self.unit:
             return self.regions
-        width, height = Image.from_path(self.path).size
-        scaled = []
-        for region in self.regions:
-            left, top, right, bottom = region.box
-            box = (left * width, top * height, right * width, bottom * height)
-            scaled.append(Region(box, region.name))
-        return tuple(scaled)
+        size = Image.from_path(self.path).size
+        return tuple(region.scaled(*size) for region in self.regions)
 
 
 def located(folder: Path, name: str) -> Path:
@@ -139,7 +134,24 @@ class Crops(Dataset):
         return _digest(image, [region])
 
 
-class Scenes(Dataset):
+class _WholeImages(Dataset):
+    """One sample per image."""
+
+    def __init__(self, name: str, images: Sequence[AnnotatedImage]) -> None:
+        self.name, self._images = name, images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def row(self, index: int) -> Row:
+        return Row(self._images[index].name, None)
+
+    def digest(self, index: int) -> str:
+        image = self._images[index]
+        return _digest(image, image.regions or image.captions)
+
+
+class Scenes(_WholeImages):
     """Each image, in which to find all objects."""
 
     protocol = "grounding"
@@ -148,18 +160,12 @@ class Scenes(Dataset):
     def __init__(
         self, name: str, images: Sequence[AnnotatedImage], labels: Sequence[str], notes: tuple[str, ...]
     ) -> None:
-        self.name, self.notes = name, notes
-        self._images = [image for image in images if image.regions]
-        if not self._images:
-            raise DataError(f"{name}: no objects.")
+        super().__init__(name, [image for image in images if image.regions])
+        self.notes = notes
         present = {region.name for image in self._images for region in image.regions}
+        if not present:
+            raise DataError(f"{name}: no objects.")
         self.labels = tuple(label for label in labels if label in present)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def row(self, index: int) -> Row:
-        return Row(self._images[index].name, None)
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
         image = self._images[index]
@@ -168,36 +174,21 @@ class Scenes(Dataset):
             synonyms=self.synonyms,
         )  # fmt: skip
 
-    def digest(self, index: int) -> str:
-        image = self._images[index]
-        return _digest(image, image.regions)
 
-
-class Captioned(Dataset):
+class Captioned(_WholeImages):
     """Each image with its reference captions."""
 
     protocol = "caption"
     labels = ()
 
     def __init__(self, name: str, images: Sequence[AnnotatedImage]) -> None:
-        self.name = name
-        self._images = [image for image in images if image.captions]
+        super().__init__(name, [image for image in images if image.captions])
         if not self._images:
             raise DataError(f"{name}: no captions.")
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def row(self, index: int) -> Row:
-        return Row(self._images[index].name, None)
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
         image = self._images[index]
         return Sample(image.name, (Image.from_path(image.path),), references=image.captions)
-
-    def digest(self, index: int) -> str:
-        image = self._images[index]
-        return _digest(image, image.captions)
 
 
 def _digest(image: AnnotatedImage, rest: object) -> str:

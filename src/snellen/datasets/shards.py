@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, Row
-from snellen.errors import BadOption, DataError, ImageError
-from snellen.images import EXTENSIONS, MAX_BYTES, Image
+from snellen.errors import BadOption, DataError
+from snellen.images import EXTENSIONS, MAX_BYTES, Image, too_many_bytes
 from snellen.types import Sample
 
 __all__ = ["WebDataset", "webdataset"]
@@ -179,7 +179,7 @@ def _texts(ending: str, content: bytes) -> dict[str, str]:
 
 def _read(shard: Path, offset: int, size: int, name: str) -> bytes:
     if size > MAX_BYTES:
-        raise ImageError(f"{name}: larger than the limit of {MAX_BYTES:,} bytes per image.")
+        raise too_many_bytes(name, MAX_BYTES)
     with shard.open("rb") as file:
         file.seek(offset)
         return file.read(size)

@@ -19,7 +19,7 @@ from snellen.datasets.recognize import recognize
 from snellen.datasets.records import Delimited, Parquet, Records, json_records
 from snellen.errors import BadOption, DataError, ImageError, did_you_mean
 from snellen.images import EXTENSIONS, Image
-from snellen.types import Region, Sample
+from snellen.types import Sample
 
 __all__ = ["Table", "csv_", "jsonl", "open_image", "parquet", "read_image"]
 
@@ -187,7 +187,7 @@ class Table(Dataset):
             answers=said.answers,
             references=said.references,
             regions=tuple(
-                _in_pixels(region, images) if shares else region for region, shares in said.regions
+                region.scaled(*images[0].size) if shares else region for region, shares in said.regions
             ),
             meta={**{column: record.get(column) for column in self._kept}, **said.extra},
         )
@@ -221,13 +221,6 @@ class Table(Dataset):
             self._parts(index, record)  # report an invalid row before the evaluation starts
         digest.update(json.dumps(rest, sort_keys=True, default=repr).encode())
         return digest.hexdigest()
-
-
-def _in_pixels(region: Region, images: Sequence[Image]) -> Region:
-    width, height = images[0].size
-    left, top, right, bottom = region.box
-    box = (left * width, top * height, right * width, bottom * height)
-    return Region(box, region.name, tuple((x * width, y * height) for x, y in region.polygon))
 
 
 def open_image(value: Any, where: str, root: Path | None, outside: bool = False) -> Image:

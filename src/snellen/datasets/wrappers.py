@@ -14,7 +14,30 @@ from snellen.types import Sample
 __all__ = ["Renamed", "Windowed", "finish", "merge_alike"]
 
 
-class Renamed(Dataset):
+class _Around(Dataset):
+    """A data set around another, which it resembles unless a subclass says otherwise."""
+
+    def __init__(self, data: Dataset, note: str) -> None:
+        self._data = data
+        self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
+        self.protocol, self.protocol_options = data.protocol, data.protocol_options
+        self.background, self.synonyms = data.background, data.synonyms
+        self.notes = (*data.notes, note)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def row(self, index: int) -> Row:
+        return self._data.row(index)
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        return self._data.sample(index, labels, background)
+
+    def digest(self, index: int) -> str:
+        return self._data.digest(index)
+
+
+class Renamed(_Around):
     """A data set whose classes have other names; several may become one.
 
     Args:
@@ -26,10 +49,8 @@ class Renamed(Dataset):
     def __init__(
         self, data: Dataset, names: Mapping[str, str], synonyms: Mapping[str, tuple[str, ...]], note: str
     ) -> None:
-        self._data, self._names = data, names
-        self.name, self.invalid = data.name, data.invalid
-        self.protocol, self.protocol_options = data.protocol, data.protocol_options
-        self.notes = (*data.notes, note)
+        super().__init__(data, note)
+        self._names = names
         self.labels = tuple(dict.fromkeys(names[label] for label in data.labels))
         self.background = data.background and names[data.background]
         both = [(names.get(label, label), more) for label, more in data.synonyms.items()]
@@ -38,43 +59,28 @@ class Renamed(Dataset):
             kept[label] = (*kept.get(label, ()), *more)
         self.synonyms = kept
 
-    def __len__(self) -> int:
-        return len(self._data)
-
     def row(self, index: int) -> Row:
-        id_, label = self._data.row(index)
+        id_, label = super().row(index)
         return Row(id_, None if label is None else self._names.get(label, label))
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        sample = self._data.sample(index, labels, background)
+        sample = super().sample(index, labels, background)
         return replace(sample, label=self.row(index).label, synonyms=self.synonyms)
 
-    def digest(self, index: int) -> str:
-        return self._data.digest(index)
 
-
-class Windowed(Dataset):
+class Windowed(_Around):
     """A data set whose images of more than 8 bits are shown from one value to another."""
 
     def __init__(self, data: Dataset, low: float, high: float) -> None:
-        self._data, self._low, self._high = data, low, high
-        self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
-        self.protocol, self.protocol_options = data.protocol, data.protocol_options
-        self.background, self.synonyms = data.background, data.synonyms
-        self.notes = (*data.notes, f"{data.name}: values from {low:g} (black) to {high:g} (white)")
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def row(self, index: int) -> Row:
-        return self._data.row(index)
+        super().__init__(data, f"{data.name}: values from {low:g} (black) to {high:g} (white)")
+        self._low, self._high = low, high
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        sample = self._data.sample(index, labels, background)
+        sample = super().sample(index, labels, background)
         return replace(sample, images=tuple(image.windowed(self._low, self._high) for image in sample.images))
 
     def digest(self, index: int) -> str:
-        return f"{self._data.digest(index)} {self._low!r} {self._high!r}"
+        return f"{super().digest(index)} {self._low!r} {self._high!r}"
 
 
 def _window(text: str) -> tuple[float, float]:

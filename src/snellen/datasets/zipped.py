@@ -11,7 +11,7 @@ from typing import Literal
 from snellen.datasets.base import DATASETS
 from snellen.datasets.folder import Folder
 from snellen.errors import DataError, ImageError
-from snellen.images import EXTENSIONS, MAX_BYTES, Image
+from snellen.images import EXTENSIONS, MAX_BYTES, Image, too_many_bytes
 
 __all__ = ["ZipTree", "zip_"]
 
@@ -96,7 +96,5 @@ class ZipTree:
         except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
             raise ImageError(f"{self.name}: {member} cannot be read ({error}).") from error
         if len(data) > MAX_BYTES:
-            raise ImageError(
-                f"{self.name}: {member} is larger than the limit of {MAX_BYTES:,} bytes per image."
-            )
+            raise too_many_bytes(f"{self.name}: {member}", MAX_BYTES)
         return data

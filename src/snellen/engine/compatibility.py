@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from snellen.datasets.base import Selection
 from snellen.errors import Unsupported
-from snellen.models.base import Model
+from snellen.models.base import Model, PromptSize
 from snellen.protocols.base import Protocol
 from snellen.types import Kind
 
-__all__ = ["incompatibility", "refuse_too_long"]
+__all__ = ["incompatibility", "refuse_too_long", "size_of_first"]
 
 
 def incompatibility(model: Model, protocol: Protocol) -> str | None:
@@ -24,14 +24,19 @@ def incompatibility(model: Model, protocol: Protocol) -> str | None:
     return None
 
 
+def size_of_first(model: Model, protocol: Protocol, data: Selection) -> PromptSize | None:
+    """Return the size of the first prompt for the first sample; None if the model does not know it."""
+    request = next(iter(next(protocol.examine(data.first()))), None)
+    return None if request is None else model.prompt_size(request)
+
+
 def refuse_too_long(model: Model, protocol: Protocol, data: Selection) -> None:
     """Refuse a protocol whose text alone, for the first sample, exceeds a loaded model's context.
 
     Raises:
         Unsupported: as stated.
     """
-    request = next(iter(next(protocol.examine(data.first()))), None)
-    size = None if request is None else model.prompt_size(request)
+    size = size_of_first(model, protocol, data)
     if size is not None and size.context is not None and size.text_tokens > size.context:
         raise Unsupported(
             f"The prompt of {protocol.name} for {data.name} has {size.text_tokens:,} tokens, and the context "

@@ -33,6 +33,8 @@ __all__ = [
     "encode",
     "is_hash",
     "preview",
+    "shrunk",
+    "too_many_bytes",
 ]
 
 #: Limits of an image file, checked before it is decoded.
@@ -170,9 +172,7 @@ class Image:
         ):
             return f"image/{known.format.lower()}", self.data
         picture = self._pixels or decode(self.data, self.name)
-        if max_side is not None and max(picture.size) > max_side:
-            picture = picture.copy()
-            picture.thumbnail((max_side, max_side))
+        picture = shrunk(picture, max_side)
         if known.format not in LOSSY:
             data = encode(picture, "PNG")
             if max_bytes is None or len(data) <= max_bytes:
@@ -197,10 +197,15 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
     if len(data) > MAX_BYTES:
-        raise ImageError(
-            f"{path}: larger than the limit of {MAX_BYTES:,} bytes per image. Shrink the file or remove it."
-        )
+        raise too_many_bytes(str(path), MAX_BYTES)
     return data
+
+
+def too_many_bytes(name: str, limit: int) -> ImageError:
+    """Return the error of an image file that is too large to be read."""
+    return ImageError(
+        f"{name}: larger than the limit of {limit:,} bytes per image. Shrink the file or remove it."
+    )
 
 
 def decode(
@@ -273,11 +278,12 @@ def _header(data: bytes, name: str) -> Header:
         # Looking for an orientation that is not there would decode a PNG.
         tagged = any(key in file.info for key in ("exif", "xmp", "XML:com.adobe.xmp"))
         way = file.getexif().get(ORIENTATION, 1) if tagged else 1
-        see_through = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
-        frames_ = getattr(file, "n_frames", 1)
-        return Header(
-            file.format or "", file.size, way == 1, way in QUARTERS, frames_, file.mode, see_through
-        )
+        count, clear = getattr(file, "n_frames", 1), _is_transparent(file)
+        return Header(file.format or "", file.size, way == 1, way in QUARTERS, count, file.mode, clear)
+
+
+def _is_transparent(image: Pixels) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 @contextmanager
@@ -356,9 +362,9 @@ def _formats() -> list[str]:
 def _to_rgb(image: Pixels, tags: Mapping[int, object], window: tuple[float, float] | None) -> Pixels:
     from PIL import Image as pillow
 
-    if is_deep(image):
+    if is_deep(image.mode):
         return in_eight_bits(image, tags, window)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if _is_transparent(image):
         layer = image.convert("RGBA")
         paper = pillow.new("RGBA", layer.size, "white")
         return pillow.alpha_composite(paper, layer).convert("RGB")
@@ -380,6 +386,13 @@ def is_hash(text: str) -> bool:
 
 def preview(image: Pixels, side: int = 192) -> bytes:
     """Return a JPEG of at most ``side`` pixels a side."""
+    return encode(shrunk(image, side), "JPEG", 75)
+
+
+def shrunk(image: Pixels, side: int | None) -> Pixels:
+    """Return a picture of at most ``side`` pixels a side, if that is set; itself if it is small enough."""
+    if side is None or max(image.size) <= side:
+        return image
     small = image.copy()
     small.thumbnail((side, side))
-    return encode(small, "JPEG", 75)
+    return small

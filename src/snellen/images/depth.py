@@ -28,9 +28,9 @@ def top_value(most: float, tagged: object = None) -> float:
     return next(float(top) for top in (1023, 4095, 16383, 65535) if most <= top)
 
 
-def is_deep(image: Pixels) -> bool:
-    """Return whether a picture has more than 8 bits, which Pillow would clip."""
-    return image.mode.startswith("I") or image.mode == "F"
+def is_deep(mode: str) -> bool:
+    """Return whether pictures of one of Pillow's modes have more than 8 bits, which it would clip."""
+    return mode.startswith("I") or mode == "F"
 
 
 def in_eight_bits(

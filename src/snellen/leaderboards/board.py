@@ -12,12 +12,12 @@ from snellen.leaderboards.entries import Entry, entry_of
 from snellen.leaderboards.model_info import ModelInfoIndex
 from snellen.leaderboards.query import Query
 from snellen.leaderboards.ranking import (
-    PAIRED_RUNS,
-    PAIRED_SAMPLES,
     Average,
     Candidate,
+    PairedTests,
     Ranks,
     averages,
+    pairable,
     rank,
 )
 from snellen.metrics.registry import METRICS
@@ -84,8 +84,7 @@ class Board:
     ) -> None:
         self.store, self.published, self.suites_of = store, tuple(published), suites_of
         self._entries: dict[str, tuple[str, Entry]] = {}
-        self._ranks: dict[tuple[Any, ...], Ranks] = {}
-        self._conclusions: dict[tuple[Any, ...], str] = {}
+        self._comparisons: dict[tuple[Any, ...], tuple[Ranks, str]] = {}
         self._book, self._book_of = ModelInfoIndex(), -1.0
         self._lock = threading.Lock()
 
@@ -111,22 +110,22 @@ class Board:
 
     def ranks(self, group: Group) -> Ranks:
         """Rank a group's runs (see :func:`snellen.leaderboards.ranking.rank`)."""
-        ended = [e for e in group.entries if not e.published and _ended(e)]
-        key = tuple((e.id, self._entries[e.id][0]) for e in ended if e.id in self._entries)
-        if key not in self._ranks:
-            candidates = [Candidate(e.id, e.low, e.high, e.n) for e in ended]
-            self._ranks[key] = rank(candidates, lambda: [Run(self.store, e.id) for e in ended])
-        return self._ranks[key]
+        return self._compared(group)[0]
 
     def conclusion(self, group: Group) -> str:
         """Return in words how a group's runs compare; empty if they are too many for paired tests."""
+        return self._compared(group)[1]
+
+    def _compared(self, group: Group) -> tuple[Ranks, str]:
+        """Return a group's ranks and conclusion, made again only if its runs changed."""
         ended = [e for e in group.entries if not e.published and _ended(e)]
-        if not 1 < len(ended) <= PAIRED_RUNS or sum(e.n for e in ended) > PAIRED_SAMPLES:
-            return ""
         key = tuple((e.id, self._entries[e.id][0]) for e in ended if e.id in self._entries)
-        if key not in self._conclusions:
-            self._conclusions[key] = " ".join(conclude([Run(self.store, e.id) for e in ended]))
-        return self._conclusions[key]
+        if key not in self._comparisons:
+            tests, runs = PairedTests(), [Run(self.store, e.id) for e in ended]
+            ranks = rank([Candidate(e.id, e.low, e.high, e.n) for e in ended], lambda: runs, tests)
+            sentences = conclude(runs if pairable([e.n for e in ended]) else [], tests)
+            self._comparisons[key] = ranks, " ".join(sentences)
+        return self._comparisons[key]
 
     def averaged(self, groups: Sequence[Group]) -> tuple[list[str], list[Average]]:
         """Treat groups as benchmarks and average models over them, in percent. A model's latest run counts;

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from snellen.errors import UsageError
-from snellen.leaderboards.ranking import PAIRED_RUNS, PAIRED_SAMPLES
-from snellen.metrics.format import heading_of, scored
+from snellen.leaderboards.ranking import PairedTests, pairable
+from snellen.metrics.format import heading_of, scored, unread
 from snellen.metrics.registry import METRICS
-from snellen.runs.compare import Comparison, compare
+from snellen.runs.compare import Comparison
 from snellen.runs.run import Run
 
 __all__ = ["conclude", "conclusions"]
@@ -19,12 +19,16 @@ Gap = tuple[float, float, float, bool]
 WORTH_SAYING = 0.05
 
 
-def conclusions(runs: Sequence[Run]) -> list[str]:
+def conclusions(runs: Sequence[Run], tests: PairedTests | None = None) -> list[str]:
     """Return sentences on runs, one text for each data set, sample selection and score.
 
     Only groups that are small enough for paired tests are compared (see
     :mod:`snellen.leaderboards.ranking`).
+
+    Args:
+        tests: makes the paired tests, or has made them for ranks.
     """
+    tests = tests or PairedTests()
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.headline is not None:
@@ -32,26 +36,28 @@ def conclusions(runs: Sequence[Run]) -> list[str]:
     texts = []
     several = len({run.data for run in runs}) > 1
     for group in groups.values():
-        small = len(group) <= PAIRED_RUNS and sum(run.metrics.n for run in group) <= PAIRED_SAMPLES
-        if sentences := conclude(group if small else []) or _alone(group):
+        small = pairable([run.metrics.n for run in group])
+        if sentences := conclude(group if small else [], tests) or _alone(group):
             start = f"{group[0].data}: " if several else ""
             texts.append(start + " ".join(sentences))
     return texts
 
 
-def conclude(runs: Sequence[Run], comparisons: Sequence[Comparison] | None = None) -> list[str]:
+def conclude(
+    runs: Sequence[Run], tests: Callable[[Sequence[Run]], Sequence[Comparison]] | None = None
+) -> list[str]:
     """Return which of some runs on the same samples is best, which are tied with it, and which are worse.
 
     Args:
-        comparisons: of all pairs, as :func:`snellen.runs.compare.compare` returns them; made if None.
+        tests: compares all pairs.
     """
     if len(runs) < 2:
         return []
     try:
-        pairs = compare(runs, across=True) if comparisons is None else comparisons
+        pairs = (tests or PairedTests())(runs)
     except UsageError:  # for example samples without a reference
         return []
-    names, by_id = _names(runs), {run.id: run for run in runs}
+    names = _names(runs)
     best = max(runs, key=lambda run: run.headline.value if run.headline else 0.0)
     gaps: dict[str, Gap] = {}  # of the best run to each other
     for pair in pairs:
@@ -65,12 +71,9 @@ def conclude(runs: Sequence[Run], comparisons: Sequence[Comparison] | None = Non
     worse = [id for id, (*_, real) in gaps.items() if real]
     sentences = []
     if tied:
-        more = (
-            f"are tied ({_gap(best, gaps[tied[0]])})"
-            if len(tied) == 1
-            else f"are tied ({_upto(best, gaps, tied)})"
-        )
-        sentences.append(f"{_list([names[best.id], *(names[id] for id in tied)])} {more}.")
+        largest = max(gaps[id][0] for id in tied)
+        apart = _gap(best, gaps[tied[0]]) if len(tied) == 1 else f"differences up to {_points(best, largest)}"
+        sentences.append(f"{_list([names[best.id], *(names[id] for id in tied)])} are tied ({apart}).")
     if worse:
         real = {frozenset((pair.first, pair.second)) for pair in pairs if pair.real}
         of_all = all(frozenset((w, top)) in real for w in worse for top in (best.id, *tied))
@@ -82,15 +85,15 @@ def conclude(runs: Sequence[Run], comparisons: Sequence[Comparison] | None = Non
             )
         else:
             sentences.append(f"{_list([names[id] for id in worse])} {verb} worse than {than}.")
-    return sentences + list(_unread(by_id.values(), names))
+    return sentences + list(_unread(runs, names))
 
 
 def _alone(runs: Sequence[Run]) -> list[str]:
     """Return sentences on runs that are not compared."""
     names = _names(runs)
-    unread = list(_unread(runs, names))
+    lost = list(_unread(runs, names))
     if len(runs) > 1:
-        return unread
+        return lost
     (run,) = runs
     figure = run.headline
     assert figure is not None
@@ -100,21 +103,19 @@ def _alone(runs: Sequence[Run]) -> list[str]:
         interval = f" (95% CI {scored(run.primary, figure.low)} to {scored(run.primary, figure.high)})"
     heading = heading_of(run.primary).removesuffix(" %")
     first = f"{names[run.id]}: {heading} {scored(run.primary, figure.value)}{unit}{interval}."
-    return [first, *unread]
+    return [first, *lost]
 
 
 def _gap(best: Run, gap: Gap) -> str:
     """Format a difference with its interval."""
-    metric = METRICS[best.primary]
-    unit = " points" if metric.is_share else ""
-    value, low, high = (f"{metric.scale * x:.1f}" for x in gap[:3])
-    return f"difference {value}{unit}, 95% CI {low} to {high}"
+    value, low, high, _ = gap
+    ends = (scored(best.primary, end) for end in (low, high))
+    return f"difference {_points(best, value)}, 95% CI {' to '.join(ends)}"
 
 
-def _upto(best: Run, gaps: dict[str, Gap], tied: Sequence[str]) -> str:
-    metric = METRICS[best.primary]
-    unit = " points" if metric.is_share else ""
-    return f"differences up to {metric.scale * max(gaps[id][0] for id in tied):.1f}{unit}"
+def _points(best: Run, difference: float) -> str:
+    unit = " points" if METRICS[best.primary].is_share else ""
+    return f"{scored(best.primary, difference)}{unit}"
 
 
 def _names(runs: Sequence[Run]) -> dict[str, str]:
@@ -129,11 +130,9 @@ def _names(runs: Sequence[Run]) -> dict[str, str]:
 
 def _unread(runs: Iterable[Run], names: dict[str, str]) -> Iterable[str]:
     for run in runs:
-        outcomes = run.metrics.outcomes
-        n = sum(outcomes.values())
-        unread = n - outcomes.get("ok", 0)
-        if n and unread > WORTH_SAYING * n:
-            yield f"{100 * unread / n:.0f}% of {names[run.id]}'s answers could not be read."
+        share = unread(run.metrics.outcomes)
+        if share > WORTH_SAYING:
+            yield f"{100 * share:.0f}% of {names[run.id]}'s answers could not be read."
 
 
 def _list(names: Sequence[str]) -> str:

@@ -13,10 +13,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from snellen.errors import UsageError
-from snellen.runs.compare import compare
+from snellen.runs.compare import Comparison, compare
 from snellen.runs.run import Run
 
-__all__ = ["Average", "Candidate", "Ranks", "averages", "interval_ranks", "pareto", "rank", "rank_runs"]
+__all__ = [
+    "Average",
+    "Candidate",
+    "PairedTests",
+    "Ranks",
+    "averages",
+    "interval_ranks",
+    "pairable",
+    "pareto",
+    "rank",
+    "rank_runs",
+]
 
 #: Groups of at most this many runs and samples are ranked by paired tests.
 PAIRED_RUNS, PAIRED_SAMPLES = 10, 20_000
@@ -38,21 +49,48 @@ class Ranks(NamedTuple):
     paired: bool
 
 
-def rank(candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]]) -> Ranks:
+class PairedTests:
+    """Paired tests of all pairs of some runs, made once, so that ranks and sentences share them."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, ...], list[Comparison]] = {}
+
+    def __call__(self, runs: Sequence[Run]) -> list[Comparison]:
+        """Return the tests.
+
+        Raises:
+            UsageError: as for :func:`snellen.runs.compare.compare`.
+        """
+        key = tuple(run.id for run in runs)
+        if key not in self._made:
+            self._made[key] = compare(runs, across=True)
+        return self._made[key]
+
+
+def pairable(sizes: Sequence[int]) -> bool:
+    """Return whether runs with these numbers of samples are few and small enough for paired tests."""
+    return 1 < len(sizes) <= PAIRED_RUNS and sum(sizes) <= PAIRED_SAMPLES
+
+
+def rank(
+    candidates: Sequence[Candidate], load: Callable[[], Sequence[Run]], tests: PairedTests | None = None
+) -> Ranks:
     """Rank runs of the same samples by the same score. Runs without a significant difference share a rank.
 
     Args:
         load: opens the candidates' runs; called only for paired tests.
+        tests: makes them, or has made them.
     """
-    if 1 < len(candidates) <= PAIRED_RUNS and sum(c.n for c in candidates) <= PAIRED_SAMPLES:
+    if pairable([candidate.n for candidate in candidates]):
+        runs = load()
         try:
-            return Ranks(_paired_ranks(load()), True)
+            return Ranks(_paired_ranks(runs, (tests or PairedTests())(runs)), True)
         except UsageError:  # for example samples without a reference, which have figures but no tests
             return Ranks({}, False)
     return Ranks(interval_ranks(candidates), False)
 
 
-def rank_runs(runs: Sequence[Run]) -> dict[str, int]:
+def rank_runs(runs: Sequence[Run], tests: PairedTests | None = None) -> dict[str, int]:
     """Rank runs of several data sets and scores, each among those with the same samples and score.
 
     Runs with nothing to compare to are omitted.
@@ -65,7 +103,7 @@ def rank_runs(runs: Sequence[Run]) -> dict[str, int]:
     for group in groups.values():
         if len(group) > 1:
             candidates = [_candidate(run) for run in group]
-            ranks |= rank(candidates, lambda group=group: group).ranks  # type: ignore[misc]
+            ranks |= rank(candidates, lambda group=group: group, tests).ranks  # type: ignore[misc]
     return ranks
 
 
@@ -74,9 +112,9 @@ def _candidate(run: Run) -> Candidate:
     return Candidate(run.id, figure.low if figure else None, figure.high if figure else None, run.metrics.n)
 
 
-def _paired_ranks(runs: Sequence[Run]) -> dict[str, int]:
+def _paired_ranks(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> dict[str, int]:
     ranks = {run.id: 1 for run in runs}
-    for comparison in compare(runs, across=True):
+    for comparison in comparisons:
         if comparison.real:
             better = comparison.result.difference.value > 0
             ranks[comparison.second if better else comparison.first] += 1

@@ -14,6 +14,7 @@ __all__ = [
     "UNREAD_NOTE",
     "Estimate",
     "Interval",
+    "counts",
     "detectable",
     "dollars",
     "giga",
@@ -24,6 +25,7 @@ __all__ = [
     "score_cells",
     "scored",
     "short_number",
+    "unread",
     "with_interval",
 ]
 
@@ -86,8 +88,22 @@ def mark(outcomes: Mapping[str, int]) -> str:
     >>> mark({"ok": 60, "unparsed": 30, "refused": 10}), mark({"ok": 2, "error": 1})
     ('!', '')
     """
+    return "!" if unread(outcomes) > UNREAD else ""
+
+
+def unread(outcomes: Mapping[str, int]) -> float:
+    """Return the share of samples with another outcome than ok; 0 without samples."""
     n = sum(outcomes.values())
-    return "!" if n and n - outcomes.get("ok", 0) > UNREAD * n else ""
+    return (n - outcomes.get("ok", 0)) / n if n else 0.0
+
+
+def counts(outcomes: Mapping[str, int]) -> str:
+    """Format the outcomes that occur.
+
+    >>> counts({"ok": 60, "unparsed": 4, "error": 0})
+    '60 ok, 4 unparsed'
+    """
+    return ", ".join(f"{count} {name}" for name, count in outcomes.items() if count)
 
 
 def with_interval(name: str, figure: Interval | None, outcomes: Mapping[str, int] | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from snellen.leaderboards.board import Group, benchmark
 from snellen.leaderboards.columns import columns_of
 from snellen.leaderboards.entries import Entry
-from snellen.metrics.format import MISSING, heading_of, with_interval
+from snellen.metrics.format import MISSING, counts, heading_of, with_interval
 from snellen.reports.page import markdown_table
 from snellen.storage.manifest import Figure
 
@@ -70,7 +70,7 @@ def as_markdown(groups: Ranked) -> str:
                 entry.model,
                 entry.protocol,
                 with_interval(entry.primary, _figure(entry), entry.outcomes),
-                ", ".join(f"{n} {name}" for name, n in entry.outcomes.items() if n),
+                counts(entry.outcomes),
                 str(entry.n or ""),
                 *(column.text(entry) for column in columns),
                 entry.published,

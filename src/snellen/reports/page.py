@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from snellen._version import __version__
 from snellen.errors import UsageError, require
 from snellen.leaderboards.conclusion import conclusions
-from snellen.leaderboards.ranking import rank_runs
+from snellen.leaderboards.ranking import PairedTests, rank_runs
 from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.format import (
     UNREAD_NOTE,
@@ -92,14 +92,15 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
             if not run.metrics.n:
                 what = f"has no results yet ({run.status}). Resume it with: {run.resuming}"
             raise UsageError(f"{run.id} {what}.")
-    places = rank_runs(runs)
+    tests = PairedTests()
+    places = rank_runs(runs, tests)
     names = dict.fromkeys(run.data for run in runs)
     groups = dict.fromkeys((run.data, run.primary) for run in runs)
     return {
         "title": f"Eye test: {', '.join(names)}",
         "version": __version__,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
-        "conclusions": conclusions(runs),
+        "conclusions": conclusions(runs, tests),
         "boards": [_board([r for r in runs if (r.data, r.primary) == group], places) for group in groups],
         "runs": [_section(run) for run in runs],
         "shown_classes": CLASSES,

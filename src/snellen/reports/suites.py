@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from snellen.metrics.format import MISSING, UNREAD_NOTE, heading_of, mark, percent, scored, with_interval
+from snellen.metrics.format import (
+    MISSING,
+    UNREAD_NOTE,
+    counts,
+    heading_of,
+    mark,
+    percent,
+    scored,
+    with_interval,
+)
 from snellen.reports import page
 from snellen.reports.tables import escape
 from snellen.storage.manifest import Figure
@@ -62,7 +71,7 @@ def _counts(row: TableRow) -> list[str]:
     if row.run is None:
         return [MISSING, MISSING]
     figures = row.run.metrics
-    return [str(figures.n), ", ".join(f"{n} {name}" for name, n in figures.outcomes.items() if n)]
+    return [str(figures.n), counts(figures.outcomes)]
 
 
 def _heading(name: str) -> str:

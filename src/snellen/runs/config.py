@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from snellen._util.files import write_text
 from snellen._util.redaction import redact
 from snellen._util.yaml import read_model
-from snellen.errors import BadOption, did_you_mean
+from snellen.errors import BadOption
 from snellen.runs.filters import Filters
 
 __all__ = ["RunConfig"]
@@ -41,10 +41,7 @@ class RunConfig:
     max_concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        known = [option.name for option in fields(Filters)]
-        for key in self.filters:
-            if key not in known:
-                raise ValueError(f"no filter {key!r}.{did_you_mean(key, known)}")
+        Filters.refuse_unknown(self.filters)
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, Selection, select
+from snellen.errors import did_you_mean
 
 __all__ = ["DataSource", "Filters"]
 
@@ -22,6 +23,18 @@ class Filters:
     limit: int | None = None
     split: str | None = None
     skip_invalid: bool = False
+
+    @classmethod
+    def refuse_unknown(cls, names: Iterable[str]) -> None:
+        """Refuse a name that no filter has.
+
+        Raises:
+            ValueError: as stated.
+        """
+        known = [option.name for option in fields(cls)]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"no filter {name!r}.{did_you_mean(name, known)}")
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Filters:

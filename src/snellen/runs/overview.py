@@ -11,8 +11,9 @@ from typing import Any
 
 from snellen.datasets.base import Selection
 from snellen.errors import DataError
-from snellen.images import Image
+from snellen.images.depth import is_deep
 from snellen.images.perceptual import NEAR, is_plain, perceptual
+from snellen.metrics.stats import FEW_IN_STRATUM
 
 __all__ = ["Overview", "brief", "overview"]
 
@@ -116,11 +117,11 @@ class Overview:
                 f"{len(self.absent)} classes have no sample here ({_some(self.absent)}). Try --shuffle, or "
                 "--per-class N"
             )
-        few = [name for name, count in self.classes.items() if count < 3]
+        few = [name for name, count in self.classes.items() if count < FEW_IN_STRATUM]
         if few:
             yield (
-                f"{len(few)} classes have fewer than 3 images ({_some(few)}): too few for an interval of the "
-                "macro F1"
+                f"{len(few)} classes have fewer than {FEW_IN_STRATUM} images ({_some(few)}): too few for an "
+                "interval of the macro F1"
             )
         if self.transparent:
             yield f"{self.transparent} images have transparency; models see it as white"
@@ -145,6 +146,7 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
     by_content: dict[tuple[str, ...], list[str]] = defaultdict(list)
     label_of: dict[str, str | None] = {}
     prints: list[tuple[str, int]] = []
+    searches = find_spec("imagehash") is not None
     formats, modes, sides = Counter[str](), Counter[str](), list[int]()
     for position in range(len(selection)):
         id_ = selection.id(position)
@@ -158,17 +160,17 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
                 modes[header.mode] += 1
                 sides.append(max(header.size))
                 result.transparent += header.transparent
-                result.deep += header.mode.startswith("I") or header.mode == "F"
+                result.deep += is_deep(header.mode)
                 by_hash[image.sha256].append(id_)
-                if (fingerprint := _perceptual(image)) is not None:
-                    prints.append((id_, fingerprint))
+                if searches and not is_plain(image):
+                    prints.append((id_, perceptual(image)))
         except DataError as error:
             result.invalid.append((id_, str(error)))
     result.formats, result.modes = dict(formats.most_common()), dict(modes.most_common())
     result.sizes = (min(sides), int(median(sides)), max(sides)) if sides else None
     result.duplicates = [ids for content, ids in by_content.items() if content and len(ids) > 1]
     result.conflicts = [group for group in result.duplicates if len({label_of[id_] for id_ in group}) > 1]
-    if find_spec("imagehash") is not None:
+    if searches:
         known_pairs = {frozenset(group[:2]) for group in result.duplicates}
         result.near = [
             pair
@@ -190,13 +192,6 @@ def _shared(by_hash: dict[str, list[str]], train: Selection) -> list[str]:
         except DataError:
             continue
     return list(found)
-
-
-def _perceptual(image: Image) -> int | None:
-    """Return a perceptual hash; None if imagehash is not installed, or for a plain picture."""
-    if find_spec("imagehash") is None or is_plain(image):
-        return None
-    return perceptual(image)
 
 
 def _near(prints: list[tuple[str, int]]) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Selection
+from snellen.engine.compatibility import size_of_first
 from snellen.errors import SnellenError, Unsupported, UsageError
 from snellen.metrics.format import dollars, number
 from snellen.models.base import LocalModel, PromptSize
 from snellen.runs.estimate import Forecast
 from snellen.runs.filters import DataSource, Filters
 from snellen.runs.overview import Overview, overview
-from snellen.runs.plan import Plan
+from snellen.runs.plan import Plan, SharedResources
 
 __all__ = ["Preflight", "preflight"]
 
@@ -122,24 +123,27 @@ def preflight(
     result = Preflight(data=overview(selection, _train(data, options, selection)))
     if model is None:
         return result
+    resources = SharedResources()  # the model is loaded once
     with tempfile.TemporaryDirectory() as workspace:
         settings: dict[str, Any] = {
             "models": [model], "data": [data], "protocols": [protocol] if protocol else [],
             "data_options": data_options or {}, "model_options": model_options or {}, "workspace": workspace,
+            "resources": resources,
         }  # fmt: skip
         try:
             plan = Plan(**settings, filters=chosen)
             (made, ((_, title, asked), *_)) = plan.pairs[0]
             result.model, result.protocol = model, title
             result.forecast = plan.forecasts()[0]
-            request = next(iter(next(asked.for_model(made).examine(selection.first()))), None)
-            result.size = None if request is None else made.prompt_size(request)
-            made.close()
+            result.size = size_of_first(made, asked.for_model(made), selection)
             if isinstance(made, LocalModel):
                 few = replace(chosen, limit=min(chosen.limit or MEASURED, MEASURED))
                 result.speed = _speed(Plan(**settings, filters=few))
         except (UsageError, Unsupported) as error:
             result.refused = str(error)
+        finally:
+            for used in resources.models.values():
+                used.close()
     return result
 
 

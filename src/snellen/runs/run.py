@@ -14,7 +14,7 @@ from snellen._util.environment import is_gone
 from snellen._util.paths import is_local, without_folders, without_paths
 from snellen._util.redaction import redact
 from snellen.errors import SnellenError, UnknownName
-from snellen.metrics.format import heading_of, number, with_interval
+from snellen.metrics.format import counts, heading_of, number, with_interval
 from snellen.metrics.summary import summarize
 from snellen.protocols.base import PROTOCOLS
 from snellen.storage.store import Store, default_workspace
@@ -249,7 +249,7 @@ class Run:
                 for name in figures.scores
                 if figures.figure(name)
             },
-            "outcomes": ", ".join(f"{n} {name}" for name, n in figures.outcomes.items() if n),
+            "outcomes": counts(figures.outcomes),
             "items/s": number(figures.items_per_second),
         }
         cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())

@@ -264,23 +264,21 @@ class Store:
 
     def move(self, run: str, sink: str | None) -> None:
         """Relocate the samples of a run that is still empty."""
-        manifest = {**self.run(run)["manifest"], "sink": sink}
-        change = sa.update(runs).where(runs.c.id == run).values(manifest=manifest, updated=timestamp())
-        self.do(lambda connection: connection.execute(change))
+        self._amend(run, {"sink": sink}, updated=timestamp())
         self._sinks.pop(run, None)
 
     def start(self, run: str, process: Mapping[str, Any]) -> None:
         """Mark a run as running in a process; figures of an earlier start no longer apply."""
-        manifest = {**self.run(run)["manifest"], "process": dict(process)}
-        change = sa.update(runs).where(runs.c.id == run)
-        values = change.values(status="running", metrics=None, manifest=manifest, updated=timestamp())
-        self.do(lambda connection: connection.execute(values))
+        self._amend(run, {"process": dict(process)}, status="running", metrics=None, updated=timestamp())
 
     def name_data(self, run: str, title: str) -> None:
         """Store the name to publish a run's data set by."""
-        manifest = self.run(run)["manifest"]
-        manifest = {**manifest, "data": {**manifest["data"], "title": title}}
-        change = sa.update(runs).where(runs.c.id == run).values(manifest=manifest)
+        self._amend(run, {"data": {**self.run(run)["manifest"]["data"], "title": title}})
+
+    def _amend(self, run: str, facts: Mapping[str, Any], **values: Any) -> None:
+        """Replace parts of a run's manifest, and other columns of its row."""
+        manifest = {**self.run(run)["manifest"], **facts}
+        change = sa.update(runs).where(runs.c.id == run).values(manifest=manifest, **values)
         self.do(lambda connection: connection.execute(change))
 
     def forget(self, run: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,10 +65,7 @@ class Part:
     note: str = ""
 
     def __post_init__(self) -> None:
-        filters = [option.name for option in fields(Filters)]
-        for key in self.filters:
-            if key not in filters:
-                raise ValueError(f"no filter {key!r}.{did_you_mean(key, filters)}")
+        Filters.refuse_unknown(self.filters)
         for key in self.vary:
             if key.partition(".")[0] not in ("filters", "protocol", "data") or len(self.vary) > 1:
                 raise ValueError(f"vary accepts filters.NAME, protocol.NAME or data.NAME; found {key!r}.")

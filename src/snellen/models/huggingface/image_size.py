@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import BadOption
+from snellen.images import shrunk
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -48,12 +49,7 @@ class ImageSize:
         Raises:
             ImageError: it cannot be read.
         """
-        picture = image.pixels
-        if self.max_side is None or max(picture.size) <= self.max_side:
-            return picture
-        picture = picture.copy()
-        picture.thumbnail((self.max_side, self.max_side))
-        return picture
+        return shrunk(image.pixels, self.max_side)
 
     def apply(self, processor: Any, model: Any) -> None:
         """Set the limits of a processor, and of the model that relies on them.
