@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Route, expect, sync_playwright
 
 from helpers import PAYLOADS, Scripted
 from served import served
@@ -384,6 +385,7 @@ def test_play(chromium, tmp_path: Path):
         assert wide <= 0
         page.get_by_role("button", name="Ask the first question again").click()
         expect(said).to_have_count(2)
+        expect(page.locator("[data-stream]")).to_have_count(0)
         page.get_by_role("link", name="Another image").click()
         page.wait_for_url("**/play")
         assert Axe().run(page).response["violations"] == []
@@ -394,6 +396,32 @@ def test_play(chromium, tmp_path: Path):
         still.page.get_by_role("button", name="Ask").click()
         expect(still.page.get_by_role("button", name="Ask")).to_be_visible()  # the page loads itself again
         still.close()
+
+
+def test_the_end_of_an_answer_calls_no_way_off(chromium, tmp_path: Path):
+    """A link is followed, though the answers end while its page is still under way."""
+    store = Store(tmp_path / "workspace")
+    asked = Event()
+    play = Playground([Scripted(lambda request: str(asked.wait(60)), "x")], image_path=Uploads(store.folder).path)
+    with served(AppState(store, Policy(), play=play)) as address:
+        one = Watched(chromium, address)
+        page = one.page
+        answers: list[Route] = []
+        pages: list[Route] = []
+        page.route("**/answers/**", lambda route: answers.append(route))
+        page.goto("/play")
+        page.get_by_role("textbox", name="Question").fill("What is it?")
+        with page.expect_request("**/answers/**"):
+            page.get_by_role("button", name="Ask").click()
+        page.route("**/play", lambda route: pages.append(route))
+        with page.expect_request("**/play"):
+            page.get_by_role("link", name="Another image").evaluate("link => link.click()")  # does not wait
+        with page.expect_event("requestfinished", lambda request: "/answers/" in request.url):
+            asked.set()
+            answers[0].fulfill(body="a star")
+        pages[0].continue_()
+        page.wait_for_url("**/play")
+        one.close()
 
 
 def test_payloads_stay_inert(chromium, tmp_path):

@@ -1,13 +1,19 @@
 // What makes pages quicker to use. All of them work without it.
 "use strict";
 
+// A reload would call off the way to another page that somebody has just chosen.
+let leaving = false;
+addEventListener("beforeunload", () => { leaving = true; });
+addEventListener("pageshow", () => { leaving = false; });
+const reload = () => { if (!leaving) location.reload(); };
+
 // A battle that waits for its answers is shown once both are there.
 const waiting = document.querySelector("[data-wait]");
 if (waiting) {
   const look = async () => {
     try {
       const reply = await fetch(waiting.dataset.wait, { headers: { accept: "application/json" } });
-      if (reply.ok && (await reply.json()).answered) { location.reload(); return; }
+      if (reply.ok && (await reply.json()).answered) { reload(); return; }
     } catch { /* the server is away: try again */ }
     setTimeout(look, 700);
   };
@@ -30,7 +36,7 @@ if (streams.length) {
     }
   };
   Promise.all(streams.map(read)).then(
-    () => location.reload(),
+    reload,
     () => { for (const place of streams) place.textContent += " (connection lost; reload this page)"; },
   );
 }
