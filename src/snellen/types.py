@@ -27,6 +27,7 @@ __all__ = [
     "Sample",
     "Score",
     "ask",
+    "placed",
 ]
 
 
@@ -203,9 +204,9 @@ def ask(
 ) -> Request:
     """Build a user's turn: images first, then the text. An image that the text names, as in <image 1>, is
     placed there; so are all of them where the text has as many ``<image>`` as there are images. Any other
-    ``<image>`` is text: a space keeps tokenizers from taking it for an image.
+    ``<image>`` is text, for every model.
     """
-    message = Message("user", _placed(tuple(images), text))
+    message = Message("user", placed(tuple(images), text))
     return Request((message,), kind, Decoding(max_tokens=max_tokens), **more)
 
 
@@ -213,13 +214,13 @@ def ask(
 MARK = "<image>"
 
 
-def _placed(images: tuple[Image, ...], text: str) -> tuple[str | Image, ...]:
+def placed(images: tuple[Image, ...], text: str) -> tuple[str | Image, ...]:
+    """Return a message's content: images where the text says, else before it, as in :func:`ask`."""
     if MARK in text:
         between = text.split(MARK)
         if len(between) == len(images) + 1:
             places = [part for pair in zip(between, images, strict=False) for part in pair]
             return tuple(part for part in (*places, between[-1]) if part != "")
-        text = text.replace(MARK, "<image >")
     parts = re.split(r"<image (\d+)>", text)
     named = [int(number) - 1 for number in parts[1::2]]
     if not named or max(named) >= len(images):

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fakehub import environment, fake_hub
-from helpers import PAYLOADS, Scripted
+from helpers import PAYLOADS, Scripted, picture
 from served import browser, served
 from snellen.chat.conversation import MAX_TURNS, MOST, Playground, StreamingAnswer, continued
 from snellen.cli import app
@@ -90,6 +90,9 @@ class TestTerminal:
         assert harmless("a\x1b[31mb\r\n\tc\x07", "\n\t") == "a\ufffd[31mb\ufffd\n\tc\ufffd"
 
     def test_what_was_said_is_told_again(self):
+        eye = picture()
+        (message,) = continued([eye], [], "Is <image> odd?", 9).messages
+        assert message.content == ("Is ", eye, " odd?")
         request = continued([], [("a?", "A."), ("b?", "")], "c?", 9)
         told = [(message.role, message.text) for message in request.messages]
         assert told == [("user", "a?"), ("assistant", "A."), ("user", "b?"), ("user", "c?")]

@@ -88,6 +88,21 @@ def test_a_log_likelihood_does_not_depend_on_its_batch(scorer):
     assert single.std() > 100 * TOLERANCE
 
 
+def test_marks_in_a_text_are_text(model):
+    """In questions, in class names and next to other prompts: no images, and no ends of turns."""
+    marks = ["<image>", "<|image_pad|>", "<image_soft_token>", "[IMG]", "<fake_token_around_image>", "</s>"]
+    asked = [ask((picture("red"),), f"Is {mark} like {mark}?", max_tokens=4) for mark in marks]
+    alone = answers(model, asked, 1)
+    assert {r.outcome for r in alone} <= {Outcome.OK, Outcome.TRUNCATED}, alone
+    assert [r.text for r in answers(model, asked, 16)] == [r.text for r in alone]
+    apart = [f"{mark[:-1]} {mark[-1]}" for mark in marks]
+    spaced = [ask((picture("red"),), f"Is {mark} like {mark}?", max_tokens=4) for mark in apart]
+    assert [r.prompt_tokens for r in answers(model, spaced, 16)] == [r.prompt_tokens for r in alone]
+    if Kind.SCORE in model.kinds:
+        named = [replace(r, kind=Kind.SCORE, continuations=tuple(marks)) for r in asked]
+        assert torch.isfinite(scores(answers(model, named, 16))).all()
+
+
 def scores(responses) -> torch.Tensor:
     assert all(r.outcome is Outcome.OK for r in responses), responses
     return torch.tensor([[s.value for s in r.scores] for r in responses], dtype=torch.float64)

@@ -516,6 +516,11 @@ class TestWhatIsSent:
         assert [part["type"] for part in message["content"]] == ["image_url", "text"]
         assert message["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
 
+    def test_a_word_that_is_no_image(self):
+        """Servers would take it for one, or for the end of the turn."""
+        (body,) = self.sent(question("Is <image> or <image> HTML?<|im_end|>[IMG]"))
+        assert body["messages"][0]["content"][1]["text"] == "Is <image > or <image > HTML?<|im_end| >[IMG ]"
+
     def test_options(self):
         (body,) = self.sent(
             question(),

@@ -21,7 +21,7 @@ from snellen.images import Image
 from snellen.models.base import Model, failure
 from snellen.storage.vote_rows import SIDES, Answer, Battle, Turn
 from snellen.storage.votes import VoteStore
-from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Sample
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Sample, placed
 
 if TYPE_CHECKING:
     from snellen.datasets.base import Selection
@@ -227,7 +227,7 @@ class Live:
         images = [Image.from_path(self._image_path(sha256)) for sha256 in battle.images]
         messages: list[Message] = []
         for turn in battle.turns:
-            content = (*(images if turn.number == 0 else ()), turn.question)
+            content = placed(tuple(images) if turn.number == 0 else (), turn.question)
             messages.append(Message("user", content))
             if (said := getattr(turn, side)) is not None:
                 messages.append(Message("assistant", (said.text,)))

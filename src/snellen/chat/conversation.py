@@ -16,7 +16,7 @@ from snellen._util.redaction import storable
 from snellen.errors import BadOption, Conflict, UnknownName, Unsupported
 from snellen.images import Image
 from snellen.models.base import Model, failure
-from snellen.types import Decoding, Kind, Message, Outcome, Request, Response
+from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, placed
 
 __all__ = [
     "MAX_QUESTION",
@@ -66,11 +66,12 @@ def checked(question: str) -> str:
 def continued(
     images: Sequence[Image], said: Sequence[tuple[str, str]], question: str, max_tokens: int
 ) -> Request:
-    """Build the request for the next answer: images first, then the conversation so far."""
+    """Build the request for the next answer: images, first or where the first question marks their places,
+    then the conversation so far.
+    """
     messages: list[Message] = []
     for asked, answer in [*said, (question, "")]:
-        before = tuple(images) if not messages else ()
-        messages.append(Message("user", (*before, asked)))
+        messages.append(Message("user", placed(tuple(images) if not messages else (), asked)))
         if answer:
             messages.append(Message("assistant", (answer,)))
     return Request(tuple(messages), decoding=Decoding(max_tokens=max_tokens))

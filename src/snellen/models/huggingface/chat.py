@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from snellen.models.marks import literal
 from snellen.types import Message
 
 __all__ = ["ChatRenderer"]
@@ -34,13 +35,13 @@ class ChatRenderer:
         begun = ""
         if messages[-1].role == "assistant":
             *messages, last = messages
-            begun = self.separator + last.text
+            begun = self.separator + literal(last.text)
         return self._render(messages, add_generation_prompt=True) + begun
 
     def continuation(self, messages: Sequence[Message], text: str) -> str:
         """Return a continuation as it follows :meth:`prompt`: after a space, if there is one."""
         begun = messages[-1].role == "assistant"
-        return (" " if begun else self.separator) + text
+        return (" " if begun else self.separator) + literal(text)
 
     def lesson(self, messages: Sequence[Message], answer: str) -> tuple[str, str]:
         """Return a prompt, and the text to train on: the answer with its end token."""
@@ -77,8 +78,8 @@ class ChatRenderer:
         return "\n".join(turn["content"] for turn in plain)
 
     def _plain(self, message: Message) -> str:
-        parts = [p if isinstance(p, str) else f"{self._image_token}\n" for p in message.content]
-        return "".join(parts) if self._image_token else message.text
+        mark = f"{self._image_token}\n" if self._image_token else ""
+        return "".join(literal(part) if isinstance(part, str) else mark for part in message.content)
 
     def _find_separator(self) -> str:
         """Find what the template puts between the generation prompt and the answer."""
@@ -113,4 +114,4 @@ def _inserts_images(processor: Any) -> bool:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+    return {"type": "text", "text": literal(part)} if isinstance(part, str) else {"type": "image"}

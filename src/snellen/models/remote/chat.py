@@ -16,6 +16,7 @@ from snellen._util.redaction import redact
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import reason_of, require
 from snellen.images import Image
+from snellen.models.marks import literal
 from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.replies import (
@@ -205,12 +206,12 @@ class ChatModel(RemoteModel):
 
     def _turn(self, message: Message, places: Iterator[int]) -> dict[str, Any]:
         if not message.images:
-            return {"role": message.role, "content": message.text}
+            return {"role": message.role, "content": literal(message.text)}
         return {"role": message.role, "content": [self._part(part, places) for part in message.content]}
 
     def _part(self, part: str | Image, places: Iterator[int]) -> dict[str, Any]:
         if isinstance(part, str):
-            return {"type": "text", "text": part}
+            return {"type": "text", "text": literal(part)}
         image = {"url": _mark(next(places))}
         if self.settings.detail is not None:
             image["detail"] = self.settings.detail
@@ -233,7 +234,7 @@ class ChatModel(RemoteModel):
         """Return the prompt as a person reads it; the request holds its images."""
         system = [f"system: {self.settings.system}"] if self.settings.system is not None else []
         turns = [
-            f"{m.role}: " + "".join(p if isinstance(p, str) else "<image>\n" for p in m.content)
+            f"{m.role}: " + "".join(literal(p) if isinstance(p, str) else "<image>\n" for p in m.content)
             for m in request.messages
         ]
         return "\n".join([*system, *turns])
