@@ -128,6 +128,33 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, photos, ca
             snellen.run(model="pico:clip", data="chart:shapes", protocol="rank", limit=28)
 
 
+#: Pages that name the runs that they made, or that another page made.
+IN_A_ROW = ["quickstart.md", "tutorial.md", "reports.md", "models.md", "metrics.md"]
+
+
+@pytest.mark.parametrize("pages", [IN_A_ROW, [*reversed(IN_A_ROW[:-1]), "metrics.md"]], ids=["on", "back"])
+def test_pages_can_be_tried_in_one_workspace_in_any_order(
+    pages, workspace, monkeypatch, tmp_path, photos, capsys
+):
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for page in pages:
+        for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
+            offline = line.startswith("snellen ") and not any(word in line for word in (*AFAR, "RUN", *TAKES))
+            if not offline or "replay:" in line or "# or" in line:
+                continue
+            line = re.sub(
+                r"--limit \d+|n=1\d\d", lambda found: "n=14" if "n=" in found[0] else "--limit 14", line
+            )
+            monkeypatch.setattr("sys.argv", shlex.split(line, comments=True))
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+            assert not stop.value.code, (page, line, capsys.readouterr().err)
+            ran += 1
+    assert ran > 20
+
+
 def test_the_report_page_s_commands_run_in_a_row(workspace, monkeypatch, tmp_path, capsys):
     text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("snellen ")]

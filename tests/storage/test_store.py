@@ -66,6 +66,7 @@ def test_ids(anywhere):
     assert store.find(one) == one  # although another id begins with it
     store.record(one, [])
     assert store.find("@last") == one
+    assert store.find("llava@last") == one
     with pytest.raises(UnknownName, match="matches 2 runs"):
         store.find("llava")
     with pytest.raises(UnknownName, match="Did you mean 'clip-rank-x-cccccc'"):

@@ -402,7 +402,9 @@ def test_the_end_of_an_answer_calls_no_way_off(chromium, tmp_path: Path):
     """A link is followed, though the answers end while its page is still under way."""
     store = Store(tmp_path / "workspace")
     asked = Event()
-    play = Playground([Scripted(lambda request: str(asked.wait(60)), "x")], image_path=Uploads(store.folder).path)
+    play = Playground(
+        [Scripted(lambda request: str(asked.wait(60)), "x")], image_path=Uploads(store.folder).path
+    )
     with served(AppState(store, Policy(), play=play)) as address:
         one = Watched(chromium, address)
         page = one.page

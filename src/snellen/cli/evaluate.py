@@ -187,7 +187,10 @@ def run_(
 @app.command("resume", rich_help_panel=EVALUATE)
 def resume(
     run: Annotated[
-        str, typer.Argument(autocompletion=complete_run, help="A run's id, a unique prefix of it, or @last.")
+        str,
+        typer.Argument(
+            autocompletion=complete_run, help="A run's id, a unique prefix of it, or PREFIX@last."
+        ),
     ] = "@last",
     max_cost: MaxCost = None,
     max_concurrency: MaxConcurrency = None,

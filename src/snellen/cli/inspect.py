@@ -67,7 +67,9 @@ def ls(
 def show(
     run: Annotated[
         str,
-        typer.Argument(autocompletion=complete_run, help="A run's id or a unique prefix of it, or @last."),
+        typer.Argument(
+            autocompletion=complete_run, help="A run's id, a unique prefix of it, or PREFIX@last."
+        ),
     ],
     prompts: Annotated[
         int | None,
@@ -112,7 +114,8 @@ def show(
 @app.command("report", rich_help_panel=INSPECT)
 def report_(
     runs: Annotated[
-        list[str], typer.Argument(autocompletion=complete_run, help="Runs: ids, unique prefixes, or @last.")
+        list[str],
+        typer.Argument(autocompletion=complete_run, help="Runs: ids, unique prefixes, or PREFIX@last."),
     ],
     output: Annotated[
         Path | None,
@@ -139,7 +142,9 @@ def report_(
 def rescore_(
     run: Annotated[
         str,
-        typer.Argument(autocompletion=complete_run, help="A run's id or a unique prefix of it, or @last."),
+        typer.Argument(
+            autocompletion=complete_run, help="A run's id, a unique prefix of it, or PREFIX@last."
+        ),
     ],
     protocol_option: Annotated[
         list[str] | None,
@@ -167,7 +172,9 @@ def rescore_(
 def compare_(
     runs: Annotated[
         list[str],
-        typer.Argument(autocompletion=complete_run, help="Two or more runs: ids, unique prefixes, or @last."),
+        typer.Argument(
+            autocompletion=complete_run, help="Two or more runs: ids, unique prefixes, or PREFIX@last."
+        ),
     ],
     across: Annotated[
         bool, typer.Option("--across", help="Compare across protocols, prompts and protocol options too.")
@@ -226,7 +233,7 @@ def export_(
     runs: Annotated[
         list[str],
         typer.Argument(
-            autocompletion=complete_run, metavar="RUN...", help="Runs: ids, unique prefixes, or @last."
+            autocompletion=complete_run, metavar="RUN...", help="Runs: ids, unique prefixes, or PREFIX@last."
         ),
     ],
     format: Annotated[
@@ -324,7 +331,7 @@ def push_(
     runs: Annotated[
         list[str],
         typer.Argument(
-            autocompletion=complete_run, metavar="RUN...", help="Runs: ids, unique prefixes, or @last."
+            autocompletion=complete_run, metavar="RUN...", help="Runs: ids, unique prefixes, or PREFIX@last."
         ),
     ],
     to: Annotated[str, typer.Option(metavar="hub:ORG/DATASET", help="The target data set.")],

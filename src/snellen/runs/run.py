@@ -266,7 +266,7 @@ def _reopened(where: str | None, run: str) -> Run:
 
 
 def open_run(name: str = "@last", workspace: Path | str | None = None) -> Run:
-    """Open a stored run by its id, a unique prefix of it, or ``@last``.
+    """Open a stored run by its id, a unique prefix of it, ``@last``, or ``PREFIX@last``.
 
     Raises:
         UnknownName: none, or several.

@@ -316,24 +316,24 @@ class Store:
         return self.do(lambda connection: [dict(row) for row in connection.execute(query).mappings()])
 
     def find(self, name: str) -> str:
-        """Return the full id for a unique prefix, or for ``@last``.
+        """Return the full id for a unique prefix, or for ``PREFIX@last``: the latest that begins so.
 
         Raises:
             UnknownName: none, or several.
         """
         newest = sa.select(runs.c.id).order_by(runs.c.updated.desc())
         ids: list[str] = self.do(lambda connection: list(connection.execute(newest).scalars()))
-        if name == "@last" and ids:
-            return ids[0]
         if name in ids:
             return name
-        matches = [run for run in ids if name and run.startswith(name)]
-        if len(matches) == 1:
+        prefix = name.removesuffix("@last")
+        matches = [run for run in ids if name and run.startswith(prefix)]
+        if len(matches) == 1 or (matches and name != prefix):
             return matches[0]
         if matches:
             raise UnknownName(
                 f"{name!r} matches {len(matches)} runs: {', '.join(matches[:5])}"
-                f"{' …' if len(matches) > 5 else ''}. Give a longer prefix."
+                f"{' …' if len(matches) > 5 else ''}. Give a longer prefix, or {name}@last for "
+                "the latest."
             )
         known = f"The newest: {', '.join(ids[:5])}." if ids else "There are no runs yet."
         raise UnknownName(
