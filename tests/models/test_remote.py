@@ -20,9 +20,10 @@ import snellen
 from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, Limits
+from snellen.models.remote.concurrency import Concurrency
 from snellen.models.remote.openai import PROVIDERS
 from snellen.models.remote.prices import Prices
-from snellen.models.remote.rate import Concurrency, PerMinute
+from snellen.models.remote.rate import PerMinute
 from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.wire import retry_after
@@ -54,89 +55,8 @@ def question(text="What is it? {star, ring}", color="red", **more):
     return ask((Image(lambda: encode(pillow.new("RGB", (16, 16), color)), color),), text, **more)
 
 
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
 class TestConcurrency:
-    """The limit that finds its own height, by a clock that is told the time."""
-
-    def round_(self, pace, clock, seconds):
-        """A round of answers, the limit being in use."""
-
-        async def go():
-            limit = int(pace.limit)
-            holding = [pace.slot() for _ in range(limit)]
-            for slot in holding:
-                await slot.__aenter__()
-            clock.now += seconds
-            for slot in holding:
-                await slot.__aexit__(None, None, None)
-                pace.succeeded()
-
-        asyncio.run(go())
-
-    def test_it_doubles_while_that_brings_more(self):
-        clock = Clock()
-        pace = Concurrency(1000, clock=clock)
-        seen: list[Any] = []
-        for _ in range(5):
-            self.round_(pace, clock, 1.0)  # as many answers a second as requests under way
-            seen.append(pace.limit)
-        assert seen == [32, 64, 128, 256, 512]
-        self.round_(pace, clock, 1.0)
-        assert pace.limit == 1000
-
-    def test_a_server_that_only_queues_is_not_buried(self):
-        clock = Clock()
-        pace = Concurrency(1000, clock=clock)
-        seen: list[Any] = []
-        for _ in range(6):
-            self.round_(pace, clock, pace.limit / 10)  # ten answers a second, whatever is asked at once
-            seen.append(pace.limit)
-        assert seen == [32] * 6
-
-    def test_it_does_not_grow_while_it_is_not_in_use(self):
-        clock = Clock()
-        pace = Concurrency(1000, clock=clock)
-
-        async def go():
-            for _ in range(100):
-                async with pace.slot():
-                    clock.now += 1
-                pace.succeeded()
-
-        asyncio.run(go())
-        assert pace.limit == 16
-
-    def test_asked_for_less_it_falls_once_a_round_and_grows_gently(self):
-        clock = Clock()
-        pace = Concurrency(1000, clock=clock)
-        for _ in range(2):
-            self.round_(pace, clock, 1.0)
-        began = clock.now
-        clock.now += 1
-        for _ in range(5):  # five requests of one round, all told the same
-            pace.throttled(began)
-        assert pace.limit == pytest.approx(64 * 0.8)
-        pace.throttled(clock.now + 1)
-        assert pace.limit == pytest.approx(64 * 0.64)
-        before = pace.limit
-        clock.now += 2
-        self.round_(pace, clock, 1.0)
-        assert before < pace.limit < 1.2 * before
-
-    def test_it_never_falls_below_one(self):
-        clock = Clock()
-        pace = Concurrency(10, clock=clock)
-        for _ in range(50):
-            clock.now += 1
-            pace.throttled(clock.now)
-        assert pace.limit == 1
+    """The limit on requests under way, with real tasks (see test_pacing for how it finds its height)."""
 
     @given(st.integers(1, 6), st.integers(0, 2**32))
     def test_no_more_under_way_than_allowed_and_none_is_forgotten(self, most, seed):
@@ -155,7 +75,7 @@ class TestConcurrency:
                 finally:
                     under_way -= 1
             done.append(number)
-            pace.succeeded()
+            pace.succeeded(0.1)
 
         async def go():
             tasks = [asyncio.create_task(one(i)) for i in range(20)]

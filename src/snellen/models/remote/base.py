@@ -16,8 +16,9 @@ from weakref import WeakKeyDictionary
 from snellen._util.redaction import storable
 from snellen.errors import SnellenError, Stopped, reason_of
 from snellen.models.base import Model
+from snellen.models.remote.concurrency import Concurrency
 from snellen.models.remote.prices import Prices
-from snellen.models.remote.rate import Concurrency, PerMinute
+from snellen.models.remote.rate import PerMinute
 from snellen.models.remote.replies import tokens_of
 from snellen.models.remote.retry import RequestError, RetryPolicy, Tries
 from snellen.types import Outcome, Request, Response
@@ -38,6 +39,10 @@ SPARE_WORKERS = 16
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 #: Statuses for a wrong key, URL or model, which affect all requests.
 HOPELESS = frozenset({401, 403, 404})
+
+
+class NoAnswerInTime(RequestError):
+    """The timeout of one attempt has passed."""
 
 
 class RemoteModel(Model):
@@ -68,7 +73,7 @@ class RemoteModel(Model):
         return self.max_concurrency + SPARE_WORKERS
 
     def _begin(self) -> None:
-        self._pace = Concurrency(self.max_concurrency)
+        self._pace = Concurrency(self.max_concurrency, timeout=self.retry_policy.timeout)
         self._requests = PerMinute(self.retry_policy.requests_per_minute)
         self._tokens = PerMinute(self.retry_policy.tokens_per_minute)
         self._over, self._settled = asyncio.Event(), asyncio.Event()
@@ -182,7 +187,6 @@ class RemoteModel(Model):
             AsyncRetrying,
             RetryCallState,
             retry_if_exception,
-            stop_after_attempt,
             wait_random_exponential,
         )
 
@@ -199,7 +203,7 @@ class RemoteModel(Model):
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, RequestError) and error.again),
-            stop=lambda state: stop_after_attempt(self.retry_policy.tries)(state) or late(state),
+            stop=lambda state: tries.counted >= self.retry_policy.tries or late(state),
             wait=wait,
             sleep=self._sleep,
             reraise=True,
@@ -222,12 +226,13 @@ class RemoteModel(Model):
     async def _try(self, payload: Any, tries: Tries) -> Mapping[str, Any]:
         into, most_out = self.estimate_tokens(payload)
         expected = self._tokens_each or into + most_out
-        came = time.monotonic()
+        loop = asyncio.get_running_loop()
+        came = loop.time()
         if (turn := max(self._requests.turn(), self._tokens.turn(expected))) > 0:
             await self._wait(turn)
         async with self._pace.slot():
             reserved = await self._reserve(into, most_out)
-            began = time.monotonic()
+            began = loop.time()
             if tries.began is None:
                 tries.began = began
             else:
@@ -243,8 +248,8 @@ class RemoteModel(Model):
                 self._counts[kind] += 1
                 if error.again and self._counts[kind] == 1:
                     log.info("%s: %s; retrying", self.name, error)
-                if error.status == 429:
-                    self._pace.throttled(began)
+                tries.counted += not (error.unavailable and self._pace.down_for)
+                self._slow_down(error, began)
                 if error.after and error.after <= self.retry_policy.total_timeout:
                     self._pace.pause(error.after)
                 raise
@@ -252,15 +257,35 @@ class RemoteModel(Model):
                 if self.limits.budget is not None and self.prices is not None:
                     self.limits.budget.settle(reserved, spent)
                     self._settled.set()
-            self._pace.succeeded()
+            self._pace.succeeded(loop.time() - began)
             return data
+
+    def _slow_down(self, error: RequestError, began: float) -> None:
+        """Adapt to what a failed attempt tells of the server.
+
+        Raises:
+            Stopped: it has been away for too long.
+        """
+        pace, policy = self._pace, self.retry_policy
+        if error.status == 429:
+            pace.throttled(began)
+        elif isinstance(error, NoAnswerInTime):
+            pace.timed_out(began)
+        elif error.unavailable:
+            pace.unavailable(began, FIRST_WAIT, LONGEST_WAIT / 2)
+            # A server that was never there may be none; one that was there restarts.
+            away = pace.down_for > policy.total_timeout or (
+                not self._answered and pace.probes >= policy.tries
+            )
+            if away:
+                self._give_up(Stopped(f"{self.name} cannot be reached ({self.address}): {error}."))
 
     async def _in_time(self, payload: Any, seconds: float) -> Mapping[str, Any]:
         try:
             async with asyncio.timeout(seconds):
                 return await self.send_once(payload)
         except TimeoutError as error:
-            raise RequestError(f"no answer within {seconds:.0f} s", billed=True) from error
+            raise NoAnswerInTime(f"no answer within {seconds:.0f} s", billed=True) from error
 
     # ── tokens and money ────────────────────────────────────────────────────────────────────────────
 
@@ -317,6 +342,8 @@ class RemoteModel(Model):
 
     def status(self) -> str:
         parts = [f"{self._pace.under_way} in flight"]
+        if self._pace.down_for:
+            parts = [f"server away for {self._pace.down_for:.0f} s, trying again"]
         parts += [f"{self._counts[what]} {what}" for what in ("retries", "failed") if self._counts[what]]
         if self.limits.budget is not None:
             parts.append(f"${self.limits.budget.spent:.4f}")

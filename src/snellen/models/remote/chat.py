@@ -281,7 +281,9 @@ class ChatModel(RemoteModel):
         except openai.APIStatusError as error:
             raise _refusal(error) from error
         except openai.APIConnectionError as error:
-            raise RequestError(f"the connection failed ({reason_of(_root(error))})") from error
+            raise RequestError(
+                f"the connection failed ({reason_of(_root(error))})", unavailable=True
+            ) from error
         except RequestError:
             raise
         except openai.OpenAIError as error:

@@ -210,7 +210,7 @@ class Endpoint(RemoteModel):
                 text = await at_most(reply.content.iter_any(), MAX_ANSWER)
                 status, headers = reply.status, reply.headers
         except aiohttp.ClientError as error:
-            raise RequestError(f"the connection failed ({reason_of(error)})") from error
+            raise RequestError(f"the connection failed ({reason_of(error)})", unavailable=True) from error
         if status >= 300:
             said = text[:300].decode("utf-8", "replace").strip()
             raise RequestError(f"{status} {said}", status, after=retry_after(headers))

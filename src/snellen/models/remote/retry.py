@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-import time
 from dataclasses import dataclass
 
 from snellen._util.redaction import redact
@@ -13,6 +13,8 @@ __all__ = ["RequestError", "RetryPolicy", "Tries"]
 
 #: Statuses worth a retry. All others from 400 to 499 mean that the request itself is rejected.
 RETRIED = frozenset({408, 409, 425, 429})
+#: Statuses of a server that is away, starting, or overloaded.
+UNAVAILABLE = frozenset({502, 503, 504, 529})
 
 
 class RequestError(Exception):
@@ -24,6 +26,7 @@ class RequestError(Exception):
         billed: whether the server may charge for it: it received the request and did not refuse it.
         after: the server's Retry-After in seconds.
         again: whether to retry; by default depending on the status.
+        unavailable: whether the server could not be reached; by default depending on the status.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class RequestError(Exception):
         after: float | None = None,
         again: bool | None = None,
         billed: bool = False,
+        unavailable: bool = False,
     ) -> None:
         super().__init__(redact(reason))
         self.status, self.after, self.billed = status, after, billed
         retried = status is None or status in RETRIED or status >= 500
         self.again = retried if again is None else again
+        self.unavailable = self.again and (unavailable or status in UNAVAILABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +51,9 @@ class RetryPolicy:
 
     Args:
         timeout: seconds for one attempt.
-        total_timeout: seconds for a request with all its attempts, from the first one on.
-        tries: the most attempts per request.
+        total_timeout: seconds for a request with all its attempts, from the first one on; also for a server
+            to come back.
+        tries: the most attempts per request, not counting those while the server could not be reached.
         max_consecutive_failures: failed requests in a row, each after all attempts, that end the run.
         requests_per_minute, tokens_per_minute: rate limits.
 
@@ -70,13 +76,14 @@ class RetryPolicy:
 
 @dataclass
 class Tries:
-    """The attempts of one request: the time of the first, and the waiting time of later ones, which does
-    not count.
+    """The attempts of one request: how many count, the time of the first, and the waiting time of later
+    ones, which does not count.
     """
 
+    counted: int = 0
     began: float | None = None
     waited: float = 0.0
 
     def spent(self) -> float:
         """The seconds that count."""
-        return 0.0 if self.began is None else time.monotonic() - self.began - self.waited
+        return 0.0 if self.began is None else asyncio.get_running_loop().time() - self.began - self.waited
