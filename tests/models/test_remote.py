@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image as pillow
 
 import snellen
+from asking import answers, model_at, question
 from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, Limits
@@ -24,9 +25,14 @@ from snellen.models.remote.concurrency import Concurrency
 from snellen.models.remote.openai import PROVIDERS
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.rate import PerMinute
-from snellen.models.remote.replies import continuation_scores, next_token_scores, read_reply
+from snellen.models.remote.replies import (
+    continuation_scores,
+    next_token_scores,
+    prompt_tokens,
+    read_reply,
+)
 from snellen.models.remote.retry import RequestError, RetryPolicy
-from snellen.models.remote.wire import retry_after
+from snellen.models.remote.wire import parse, retry_after
 from snellen.runs.plan import Plan
 from snellen.runs.rescore import rescore
 from snellen.storage.store import Store
@@ -34,25 +40,6 @@ from snellen.testing import Server, completion, fault
 from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
 
 pytestmark = pytest.mark.usefixtures("impatient")
-
-
-def model_at(server, scheme="openai", name="any", **options):
-    return MODELS.make(f"{scheme}:{name}", {"base_url": server.url, **options})
-
-
-def answers(model, *requests):
-    """What the model answers, in an event loop of its own."""
-
-    async def go():
-        async with model.connected():
-            return await model.respond(requests)
-
-    model.load()
-    return asyncio.run(go())
-
-
-def question(text="What is it? {star, ring}", color="red", **more):
-    return ask((Image(lambda: encode(pillow.new("RGB", (16, 16), color)), color),), text, **more)
 
 
 class TestConcurrency:
@@ -145,7 +132,25 @@ class TestReplies:
         ("data", "outcome", "text", "thinking"),
         [
             (completion("star"), Outcome.OK, "star", ""),
-            (completion(None), Outcome.OK, "", ""),
+            (completion(None), Outcome.UNPARSED, "", ""),
+            (completion("  \n"), Outcome.UNPARSED, "  \n", ""),
+            (completion(None, reasoning="five points"), Outcome.UNPARSED, "", "five points"),
+            (completion(None, finish="content_filter: hate"), Outcome.REFUSED, "", ""),
+            (completion("I", finish="model_length"), Outcome.TRUNCATED, "I", ""),
+            (
+                completion(
+                    "Here are my reasoning steps:\nfive\n[BEGIN FINAL RESPONSE]star[END FINAL RESPONSE]"
+                ),
+                Outcome.OK,
+                "star",
+                "five\n",
+            ),
+            (
+                completion("Here are my reasoning steps:\nA star? No", finish="length"),
+                Outcome.TRUNCATED,
+                "",
+                "A star? No",
+            ),
             (completion("I", finish="length"), Outcome.TRUNCATED, "I", ""),
             (completion(None, refusal="I won't."), Outcome.REFUSED, "", ""),
             (completion("st", finish="content_filter"), Outcome.REFUSED, "st", ""),
@@ -183,7 +188,7 @@ class TestReplies:
         assert failed.value.again
 
     def test_what_a_server_says_besides_is_bounded(self):
-        data = completion("star", model="m" * 9999, finish="f" * 9999)
+        data = completion("star", model="m" * 9999)
         data["usage"] = {
             "prompt_tokens": 10**30,
             "completion_tokens": -1,
@@ -206,6 +211,51 @@ class TestReplies:
         with pytest.raises(RequestError, match="model not found"):
             read_reply(data)
 
+    @pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource", "f" * 9999])
+    def test_an_end_that_nobody_knows_is_an_error(self, finish):
+        with pytest.raises(RequestError, match="the answer ended by") as failed:
+            read_reply(completion("sta", finish=finish))
+        assert failed.value.again
+        assert failed.value.billed
+        assert len(str(failed.value)) < 100
+
+    def test_an_error_within_a_choice(self):
+        data = completion("")
+        data["choices"][0]["error"] = {"code": 502, "message": "Provider returned error"}
+        with pytest.raises(RequestError, match="502 Provider returned error") as failed:
+            read_reply(data)
+        assert failed.value.unavailable
+
+    def test_the_first_choice_is_that_of_index_0(self):
+        data = completion("star")
+        second = {"index": 1, "message": {"content": "ring"}, "finish_reason": "stop"}
+        data["choices"].insert(0, second)
+        assert read_reply(data).text == "star"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            json.dumps(completion("étoile"), ensure_ascii=False).encode("latin-1"),
+            json.dumps(completion("étoile")).encode("utf-8-sig"),
+            b"data: " + json.dumps(completion("étoile")).encode() + b"\n\ndata: [DONE]\n\n",
+            b": keep-alive\r\n\r\n"
+            b'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "\xc3\xa9t"}}]}'
+            b'\r\n\r\ndata: {"choices": [{"index": 1, "delta": {"content": "x"}}]}'
+            b'\r\n\r\ndata: {"choices": [{"delta": {"content": "oile"}, "finish_reason": "stop"}]}'
+            b'\r\n\r\ndata: {"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 5}}\r\n\r\n'
+            b"data: [DONE]\r\n\r\n",
+        ],
+        ids=["latin-1", "byte order mark", "one event", "many events"],
+    )
+    def test_forms_of_a_body(self, body):
+        reply = read_reply(parse(body))
+        assert (reply.text, reply.outcome, reply.prompt_tokens) == ("étoile", Outcome.OK, 100)
+
+    def test_an_error_in_a_stream(self):
+        with pytest.raises(RequestError, match="busy") as failed:
+            read_reply(parse(b'data: {"error": {"message": "busy", "code": 503}}\n\n'))
+        assert failed.value.unavailable
+
     def test_usage_in_detail_and_the_model_that_answered_are_kept(self):
         data = completion("star", model="served-2026")
         data["usage"]["completion_tokens_details"] = {"reasoning_tokens": 3, "audio_tokens": 0}
@@ -218,6 +268,10 @@ class TestReplies:
         assert [math.exp(s.value) for s in scores] == pytest.approx([0.5, 0.25, 0.125, 0])
         with pytest.raises(RequestError, match="no logprobs"):
             next_token_scores(completion("Yes"), ("Yes",))
+        data["choices"][0]["logprobs"]["content"][0]["top_logprobs"][2]["logprob"] = None
+        assert next_token_scores(data, ("No",))[0].value == -math.inf
+        with pytest.raises(RequestError, match="no log-probability of token 2"):
+            prompt_tokens({"prompt_logprobs": [None, {"2": {"logprob": None}}]})
 
     def test_continuations_begin_where_prompts_part(self):
         bare = [("1", math.nan), ("2", -1.0), ("3", -1.0)]

@@ -84,6 +84,8 @@ def split_thinking(text: str) -> tuple[str, str]:
     """
     text = text.replace("◁", "<").replace("▷", ">")  # as Kimi-VL writes its tags
     text = re.sub(r"\[(/?THINK)\]", r"<\1>", text)  # and Magistral
+    text = _APRIEL.sub("<think>", text).replace("[BEGIN FINAL RESPONSE]", "</think>")
+    text = text.replace("[END FINAL RESPONSE]", "")
     thoughts: list[str] = []
     rest: list[str] = []
     done, opened = 0, False  # up to where the text is sorted, and whether that place is within a thought
@@ -102,6 +104,8 @@ def split_thinking(text: str) -> tuple[str, str]:
     return "\n".join(thoughts), "".join(rest)
 
 
+#: The first line of Apriel's reasoning, which ends at its "[BEGIN FINAL RESPONSE]".
+_APRIEL = re.compile(r"\A\s*Here are my reasoning steps:\s*\n")
 _THINKING = re.compile(r"<(?P<end>/?)(?:think|seed:think|thinking|thought|reasoning|scratchpad)>", re.I)
 
 

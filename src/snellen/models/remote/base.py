@@ -161,7 +161,7 @@ class RemoteModel(Model):
         """
         self._in_a_row += 1
         self._counts["failed"] += 1
-        hopeless = error.status in HOPELESS and not self._answered
+        hopeless = error.stop or (error.status in HOPELESS and not self._answered)
         if hopeless or self._in_a_row >= self.retry_policy.max_consecutive_failures:
             often = "" if hopeless else f" after {self._in_a_row} failures in a row; the last"
             self._give_up(Stopped(f"{self.name} stopped{often}: {error}. {self.advice(error)}".rstrip()))

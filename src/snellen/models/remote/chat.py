@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,11 +15,13 @@ from typing import Any, Literal, NamedTuple
 
 from snellen._util.redaction import redact
 from snellen._util.tokens import image_tokens, text_tokens
-from snellen.errors import reason_of, require
+from snellen.errors import Stopped, reason_of, require
 from snellen.images import Image
 from snellen.models.marks import literal
 from snellen.models.remote.base import RemoteModel
+from snellen.models.remote.faults import Filtered, error_in, fault
 from snellen.models.remote.prices import Prices
+from snellen.models.remote.reasoning import FirstReplies, Refused
 from snellen.models.remote.replies import (
     choices,
     continuation_scores,
@@ -33,14 +36,12 @@ from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
 __all__ = ["ChatModel", "Settings"]
 
+log = logging.getLogger(__name__)
+
 #: The number of top next tokens to request: OpenAI's maximum.
 TOP = 20
 #: Tokens of an image at low detail, for GPT-4o.
 LOW_DETAIL = 85
-#: Error codes of requests blocked before they reached the model.
-FILTERED = frozenset(
-    {"content_filter", "content_policy_violation", "moderation_blocked", "data_inspection_failed"}
-)
 
 #: The prefix of image placeholders, which no text can guess.
 _NONCE = f"image-{secrets.token_hex(16)}-"
@@ -96,6 +97,7 @@ class ChatModel(RemoteModel):
     ) -> None:
         super().__init__(name, address, retry_policy, prices)
         self.model, self.settings = model, settings
+        self._refused = Refused()
         self._key = key or ApiKey("OPENAI_API_KEY", needed=False)
         if settings.scores != "prompt":
             self.hint = "vLLM servers provide likelihoods: vllm:NAME, or -M scores=prompt."
@@ -115,6 +117,7 @@ class ChatModel(RemoteModel):
     async def connect(self) -> AsyncIterator[None]:
         import openai
 
+        self._first = FirstReplies()
         # Following redirects would send the key to other hosts.
         transport = openai.DefaultAioHttpClient(
             follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.max_concurrency)
@@ -125,11 +128,15 @@ class ChatModel(RemoteModel):
             yield
 
     def advice(self, error: RequestError) -> str:
-        if error.status in (401, 403):
+        if error.status in (401, 403) and not error.stop:
             return f"Check the key in the environment variable {self._key.variable}."
         if error.status == 404:
             return f"Check that {self.address} is correct and serves the model {self.model!r}."
         return ""
+
+    def metadata(self) -> Mapping[str, Any]:
+        refused = {"refused_parameters": sorted(self._refused.names)} if self._refused.names else {}
+        return {**super().metadata(), **refused}
 
     # ── asking ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,9 +145,12 @@ class ChatModel(RemoteModel):
             return await (self._score if self.settings.scores == "prompt" else self._choose)(request)
         try:
             data = await self.send(self.payload(request))
-        except _Filtered as error:
+        except Filtered as error:
             return Response(outcome=Outcome.REFUSED, reason=str(error), prompt=self._shown(request))
-        return replace(read_reply(data), prompt=self._shown(request))
+        reply = read_reply(data)
+        if said := self._first.trouble(reply, self.settings.max_tokens or request.decoding.max_tokens):
+            self._give_up(Stopped(f"{self.name} stopped: {said}."))
+        return replace(reply, prompt=self._shown(request))
 
     async def _choose(self, request: Request) -> Response:
         """Score short answers by the top next tokens."""
@@ -225,7 +235,7 @@ class ChatModel(RemoteModel):
         """Serialize the payload as JSON. Images are inserted as bytes, since encoding their base64 as text
         and scanning it for JSON escapes would dominate the cost.
         """
-        text = json.dumps(payload.body).encode()
+        text = json.dumps(self._refused.apply(payload.body)).encode()
         for place, image in enumerate(payload.images):
             text = text.replace(_mark(place).encode(), await self.encoded(image), 1)
         return text
@@ -279,7 +289,11 @@ class ChatModel(RemoteModel):
             finally:
                 await reply.aclose()
         except openai.APIStatusError as error:
-            raise _refusal(error) from error
+            failed = _refusal(error)
+            if name := self._refused.learn(failed.status, str(failed), payload.body):
+                log.warning("%s: the server refuses %s; it is left out", self.name, name)
+                raise RequestError(str(failed), failed.status, again=True) from error
+            raise failed from error
         except openai.APIConnectionError as error:
             raise RequestError(
                 f"the connection failed ({reason_of(_root(error))})", unavailable=True
@@ -294,13 +308,11 @@ class ChatModel(RemoteModel):
             ) from error
         data = parse(text)
         if not isinstance(data, dict):
+            if found := error_in(data):
+                raise fault(None, *found)
             raise RequestError(f"the answer is not a JSON object: {str(data)[:80]!r}")
         choices(data)  # an answer without any is worth a retry
         return data
-
-
-class _Filtered(RequestError):
-    """The request was blocked by a content filter before it reached the model."""
 
 
 def _root(error: BaseException) -> BaseException:
@@ -334,16 +346,13 @@ def _scored(
 
 def _refusal(error: Any) -> RequestError:
     """Explain a status other than 200."""
-    body: Any = error.body if isinstance(error.body, Mapping) else {}
-    body = body["error"] if isinstance(body.get("error"), Mapping) else body
-    said = str(body.get("message") or body.get("detail") or error.response.text or error.message)
-    reason = f"{error.status_code} {said.strip()[:500]}"
+    try:
+        found = error_in(error.response.json())
+    except ValueError:
+        found = None
+    said, codes = found or (error.response.text or error.message, [])
     if error.status_code in (301, 302, 303, 307, 308):
         where = redact(str(error.response.headers.get("location", "elsewhere")))
         said = f"{error.status_code} the server redirects to {where}; set that as base_url"
         return RequestError(said, 404, again=False)
-    if error.status_code == 400 and str(body.get("code")) in FILTERED:
-        return _Filtered(reason, 400)
-    if error.status_code == 413:
-        reason += " (shrink images with -M max_side=1024)"
-    return RequestError(reason, error.status_code, after=retry_after(error.response.headers))
+    return fault(error.status_code, said, codes, after=retry_after(error.response.headers))

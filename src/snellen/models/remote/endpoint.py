@@ -16,6 +16,7 @@ from snellen.images import Image
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import RemoteModel
+from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey, address_of, storable_option
@@ -212,6 +213,10 @@ class Endpoint(RemoteModel):
         except aiohttp.ClientError as error:
             raise RequestError(f"the connection failed ({reason_of(error)})", unavailable=True) from error
         if status >= 300:
-            said = text[:300].decode("utf-8", "replace").strip()
-            raise RequestError(f"{status} {said}", status, after=retry_after(headers))
+            try:
+                found = error_in(json.loads(text))
+            except ValueError:
+                found = None
+            said, codes = found or (text[:300].decode("utf-8", "replace"), [])
+            raise fault(status, said, codes, after=retry_after(headers))
         return {"found": parse(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}

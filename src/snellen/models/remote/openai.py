@@ -76,8 +76,9 @@ def openai(model: str, *, options: ChatOptions) -> Model:
     The key comes from the environment: ``OPENAI_API_KEY``, or the variable named in ``api_key_env``.
 
     Options: ``base_url``, the server's URL (default: ``$OPENAI_BASE_URL`` or OpenAI's own), and
-    ``api_key_env``. These can change answers: ``system``, a system prompt; ``temperature`` (``none``
-    omits it, as some reasoning models require); ``max_tokens`` instead of the protocol's; ``seed``;
+    ``api_key_env``. These can change answers: ``system``, a system prompt; ``temperature`` (default: 0;
+    ``none`` omits it, which is done unasked for models that are known to refuse 0); ``max_tokens`` instead
+    of the protocol's (default: 4096 for models that are known to think); ``seed``;
     ``reasoning_effort``; ``extra``, a JSON object added to each request; ``detail`` and ``max_side``
     (pixels) of images; ``max_tokens_as``, the server's name for ``max_tokens``; ``scores``, the
     likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters), ``prompt`` (vLLM's
@@ -97,6 +98,7 @@ def openai(model: str, *, options: ChatOptions) -> Model:
 def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     from snellen.models.remote.chat import ChatModel, Settings
     from snellen.models.remote.prices import Prices
+    from snellen.models.remote.reasoning import MAX_TOKENS, fixed_temperature, thinks
     from snellen.models.remote.retry import RetryPolicy
 
     provider = PROVIDERS[scheme]
@@ -117,6 +119,10 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     if settings["max_tokens_as"] == "auto":
         newer = address == PROVIDERS["openai"].address  # whose reasoning models reject the older name
         settings["max_tokens_as"] = "max_completion_tokens" if newer else "max_tokens"
+    if settings["temperature"] == 0 and fixed_temperature(model):
+        settings["temperature"] = None
+    if settings["max_tokens"] is None and thinks(model):
+        settings["max_tokens"] = MAX_TOKENS
     for name in ("max_tokens", "max_side"):
         if settings[name] is not None and settings[name] < 1:
             raise BadOption(f"{name}={settings[name]} is not allowed; allowed: 1 or more.")

@@ -8,14 +8,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snellen.metrics.stats import log_sum
+from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.retry import RequestError
 from snellen.parsing import split_thinking
 from snellen.types import Outcome, Response, Score
 
 __all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply", "tokens_of"]
 
-#: Finish reasons of filtered answers.
-FILTERED = frozenset({"content_filter", "content_filtered", "safety", "recitation", "prohibited_content"})
+#: Finish reasons of whole answers, of those that were cut off, and of filtered ones. All others are errors:
+#: ``error`` (OpenRouter), ``abort`` (vLLM), ``insufficient_system_resource`` (DeepSeek).
+WHOLE = frozenset({"", "stop", "end_turn", "stop_sequence", "eos", "eos_token", "completed", "tool_calls"})
+CUT_OFF = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
+FILTERED = frozenset(
+    {
+        *("content_filter", "content_filtered", "safety", "image_safety", "recitation", "prohibited_content"),
+        *("blocklist", "spii", "refusal", "sensitive"),
+    }
+)
 
 
 def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -24,16 +33,16 @@ def choices(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     Raises:
         RequestError: there are none: an error object instead, or a broken answer.
     """
-    if isinstance(error := data.get("error"), Mapping):
-        code = error.get("code")
-        status = code if isinstance(code, int) else None
-        raise RequestError(f"{code or 'error'}: {str(error.get('message') or error)[:500]}", status)
+    if found := error_in(data):
+        raise fault(None, *found)
     listed = data.get("choices")
-    if not listed and isinstance(said := error or data.get("detail") or data.get("message"), str):
-        raise RequestError(f"the answer has no choices: {said[:500]}")
     if not isinstance(listed, list) or not listed or not isinstance(listed[0], Mapping):
         raise RequestError("the answer has no choices")
-    return listed
+    given = [choice for choice in listed if isinstance(choice, Mapping)]
+    first = min(given, key=lambda choice: _natural(choice.get("index")))
+    if found := error_in({"error": first.get("error")} if first.get("error") else None):
+        raise fault(None, *found, billed=True)
+    return [first, *(choice for choice in given if choice is not first)]
 
 
 def read_reply(data: Mapping[str, Any]) -> Response:
@@ -52,10 +61,14 @@ def read_reply(data: Mapping[str, Any]) -> Response:
     outcome, reason = Outcome.OK, ""
     if refusal := message.get("refusal"):
         outcome, reason = Outcome.REFUSED, str(refusal)
-    elif finish in FILTERED:
+    elif re.split(r"[:\s]", finish)[0] in FILTERED:
         outcome, reason = Outcome.REFUSED, finish
-    elif finish in ("length", "max_tokens"):
+    elif finish in CUT_OFF:
         outcome, reason = Outcome.TRUNCATED, "cut off at max_tokens"
+    elif finish not in WHOLE:
+        raise RequestError(f"the answer ended by {finish!r}", billed=True)
+    elif not text.strip():
+        outcome, reason = Outcome.UNPARSED, "an empty answer" + (" after reasoning" if thinking else "")
     into, out = tokens_of(data)
     return Response(
         text,
@@ -124,7 +137,10 @@ def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> 
         )
     likely: dict[str, list[float]] = {}
     for entry in content[0].get("top_logprobs") or []:
-        likely.setdefault(str(entry.get("token", "")).strip(), []).append(float(entry["logprob"]))
+        if isinstance(value := entry.get("logprob"), int | float):
+            likely.setdefault(str(entry.get("token", "")).strip(), []).append(float(value))
+    if not likely:
+        raise RequestError("the server returned no logprobs for the answer's first token", again=False)
     return tuple(Score(log_sum(likely.get(name.strip(), [])), 1) for name in continuations)
 
 
@@ -148,6 +164,8 @@ def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
             tokens.append(("", math.nan))
             continue
         token, value = next(iter(entry.items()))  # the prompt's own token comes first
+        if not isinstance(value.get("logprob"), int | float):
+            raise RequestError(f"the server returned no log-probability of token {token}", again=False)
         tokens.append((str(token), float(value["logprob"])))
     return tokens
 
@@ -173,9 +191,9 @@ def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
     usage = data.get("usage")
     if not isinstance(usage, Mapping):
         return 0, 0
-    return _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+    return _natural(usage.get("prompt_tokens")), _natural(usage.get("completion_tokens"))
 
 
-def _tokens(count: Any) -> int:
-    """Return a token count, as far as it can be read."""
+def _natural(count: Any) -> int:
+    """Return a number of tokens, or a position, as far as it can be read."""
     return count if type(count) is int and 0 <= count < 2**31 else 0

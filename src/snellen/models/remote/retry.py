@@ -27,6 +27,7 @@ class RequestError(Exception):
         after: the server's Retry-After in seconds.
         again: whether to retry; by default depending on the status.
         unavailable: whether the server could not be reached; by default depending on the status.
+        stop: whether all further requests would fail, whatever has been answered.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class RequestError(Exception):
         again: bool | None = None,
         billed: bool = False,
         unavailable: bool = False,
+        stop: bool = False,
     ) -> None:
         super().__init__(redact(reason))
-        self.status, self.after, self.billed = status, after, billed
+        self.status, self.after, self.billed, self.stop = status, after, billed, stop
         retried = status is None or status in RETRIED or status >= 500
         self.again = retried if again is None else again
         self.unavailable = self.again and (unavailable or status in UNAVAILABLE)

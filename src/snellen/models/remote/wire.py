@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -34,16 +35,52 @@ async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
 
 
 def parse(text: bytes) -> Any:
-    """Parse an answer as JSON.
+    """Parse an answer as JSON: in UTF-8 or Latin-1, also as a stream of events.
 
     Raises:
         RequestError: it is not JSON.
     """
     try:
-        return json.loads(text)
+        told = text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        told = text.decode("latin-1")
+    try:
+        if re.match(r"\s*(data|event|id|retry)?:", told):
+            return _whole([json.loads(data) for data in _events(told)])
+        return json.loads(told)
     except ValueError as error:
-        shown = text[:80].decode("utf-8", "replace")
-        raise RequestError(f"the answer is not JSON: {shown!r}", billed=True) from error
+        raise RequestError(f"the answer is not JSON: {told[:80]!r}", billed=True) from error
+
+
+def _events(text: str) -> Iterator[str]:
+    """Return the data of server-sent events (WHATWG HTML, 9.2), without the end mark."""
+    for block in re.split(r"\r?\n\r?\n", text):
+        lines = [line[5:].removeprefix(" ") for line in block.splitlines() if line.startswith("data:")]
+        if lines and (data := "\n".join(lines)).strip() != "[DONE]":
+            yield data
+
+
+def _whole(events: Sequence[Any]) -> Any:
+    """Return the answer that a stream's events add up to: a whole completion, or pieces of its first
+    choice.
+    """
+    pieces = [event for event in events if isinstance(event, dict)]
+    whole: dict[str, Any] = {}
+    message: dict[str, str] = {}
+    finish = None
+    for piece in pieces:
+        whole |= {name: value for name, value in piece.items() if value is not None and name != "choices"}
+        for choice in piece.get("choices") or []:
+            if "message" in choice:
+                return piece
+            if choice.get("index", 0) == 0:
+                finish = choice.get("finish_reason") or finish
+                for name, value in (choice.get("delta") or {}).items():
+                    if isinstance(value, str) and name != "role":
+                        message[name] = message.get(name, "") + value
+    if not message and finish is None:
+        return pieces[-1] if pieces else {}
+    return {**whole, "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
