@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as pillow
+from PIL import ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from snellen import images
 from snellen.errors import ImageError
 from snellen.images import Image, decode, encode, preview
+from snellen.images.sending import as_sent, without_metadata
 
 
 def encoded(image: pillow.Image, format: str = "PNG", **options) -> bytes:
@@ -133,7 +137,7 @@ def test_heic_jpeg_2000_and_animated_png_are_read():
         seen = Image(io.BytesIO(data).getvalue, "a picture")
         assert seen.size == (64, 48)
         assert np.abs(np.asarray(seen.pixels, dtype=int) - (200, 40, 40)).max() < 8
-        assert seen.as_sent(("PNG", "JPEG"))[0] in ("image/jpeg", "image/png")
+        assert as_sent(seen, ("PNG", "JPEG"))[0] in ("image/jpeg", "image/png")
 
 
 def test_heic_is_bounded_as_other_formats_are(monkeypatch):
@@ -213,3 +217,87 @@ def test_colors_are_converted_from_their_profile():
     assert seen[0] > wide[0] + 5
     broken = encoded(pillow.new("RGB", (4, 4), wide), "PNG", icc_profile=b"no profile" * 20)
     assert decode(broken, "a photo").getpixel((1, 1)) == wide
+
+
+#: It tells when it was made: once for all tests.
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def noisy(mode: str = "RGB") -> pillow.Image:
+    noise = np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    return pillow.fromarray(noise).convert(mode)
+
+
+def with_secrets(format: str, mode: str = "RGB", **options: Any) -> bytes:
+    """A file that tells where it was made, by whom and with which program."""
+    exif = pillow.Exif()
+    exif[0x0131] = "SECRET editor"
+    exif.get_ifd(0x8825)[1] = "N"
+    exif.get_ifd(0x8825)[29] = "SECRET day"
+    text = PngInfo()
+    text.add_text("Author", "SECRET name")
+    text.add_itxt("XML:com.adobe.xmp", "<SECRET/>", zip=False)
+    more: dict[str, Any] = {"exif": exif, "icc_profile": PROFILE, **options}
+    told: dict[str, dict[str, Any]]
+    told = {"PNG": {"pnginfo": text}, "JPEG": {"comment": b"SECRET words"}, "WEBP": {"xmp": b"<SECRET/>"}}
+    return encoded(noisy(mode), format, **more, **told[format])
+
+
+class TestWhatLeavesTheMachine:
+    @pytest.mark.parametrize(
+        ("format", "options"),
+        [
+            ("JPEG", {}),
+            ("JPEG", {"progressive": True}),
+            ("JPEG", {"mode": "L"}),
+            ("JPEG", {"mode": "CMYK"}),
+            ("JPEG", {"restart_marker_blocks": 2}),
+            ("PNG", {}),
+            ("PNG", {"mode": "RGBA"}),
+            ("PNG", {"mode": "P"}),
+            ("WEBP", {}),
+            ("WEBP", {"lossless": True, "mode": "RGBA"}),
+        ],
+        ids=str,
+    )
+    def test_metadata_stay_and_the_picture_is_the_same(self, format, options):
+        data = with_secrets(format, **options)
+        assert b"SECRET" in data
+        left = without_metadata(format, data + b"SECRET video")
+        assert b"SECRET" not in left
+        before, after = pillow.open(io.BytesIO(data)), pillow.open(io.BytesIO(left))
+        assert np.array_equal(np.asarray(before), np.asarray(after))
+        assert after.mode == before.mode
+        assert after.info.get("icc_profile") == before.info["icc_profile"]
+        assert not after.getexif()
+        media, sent = as_sent(Image(lambda: data, "x"), {format})
+        assert (media, sent) == (f"image/{format.lower()}", without_metadata(format, data))
+        assert without_metadata(format, left) == left
+
+    def test_further_pictures_of_a_phone_stay(self):
+        data = encoded(noisy(), "MPO", save_all=True, append_images=[noisy("L").convert("RGB")])
+        media, sent = as_sent(Image(lambda: data, "x"), {"JPEG"})
+        assert (media, b"MPF" in sent) == ("image/jpeg", False)
+        assert len(sent) < len(data) * 0.7
+        assert np.array_equal(np.asarray(decode(sent, "x")), np.asarray(decode(data, "x")))
+
+    def test_what_is_turned_is_sent_upright_without_metadata(self):
+        exif = pillow.Exif()
+        exif[0x0112], exif[0x0131] = 6, "SECRET editor"
+        data = encoded(noisy(), "JPEG", exif=exif)
+        _, sent = as_sent(Image(lambda: data, "x"), {"JPEG"})
+        assert b"SECRET" not in sent
+        assert pillow.open(io.BytesIO(sent)).size == (40, 60)
+
+    @given(st.data())
+    def test_damage_is_no_traceback(self, data):
+        """Cut off or changed anywhere: sent as decoders read it, or refused as unreadable."""
+        format = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP"]))
+        file = bytearray(with_secrets(format))
+        for place in data.draw(st.lists(st.integers(0, len(file) - 1), max_size=3)):
+            file[place] = data.draw(st.integers(0, 255))
+        broken = bytes(file[: data.draw(st.integers(1, len(file)))])
+        try:
+            as_sent(Image(lambda: broken, "x"), {format})
+        except ImageError:
+            pass

@@ -20,6 +20,7 @@ import snellen
 from asking import answers, model_at, question
 from snellen.errors import BadOption, MissingExtra, ModelError, Stopped, Unsupported
 from snellen.images import Image, encode
+from snellen.images.sending import as_sent
 from snellen.models.base import MODELS, Limits
 from snellen.models.remote.concurrency import Concurrency
 from snellen.models.remote.openai import PROVIDERS
@@ -581,7 +582,7 @@ class TestWhatIsSent:
 
     def test_an_image_too_large_for_servers_is_shrunk(self):
         image = Image(lambda: self.jpeg((800, 600), quality=95), "x")
-        media, data = image.as_sent({"JPEG"}, max_bytes=60_000)
+        media, data = as_sent(image, {"JPEG"}, max_bytes=60_000)
         assert media == "image/jpeg"
         assert len(data) <= 60_000
         assert pillow.open(io.BytesIO(data)).size[0] < 800

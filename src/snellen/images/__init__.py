@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -122,6 +122,14 @@ class Image:
             self._pixels = decode(self.data, self.name)
         return self._pixels
 
+    def decoded(self) -> Pixels:
+        """Return the picture like :attr:`pixels`, without keeping it.
+
+        Raises:
+            ImageError: as for :func:`decode`.
+        """
+        return self._pixels or decode(self.data, self.name)
+
     @cached_property
     def header(self) -> Header:
         """What the file says about the picture, read without decoding.
@@ -150,38 +158,6 @@ class Image:
         """
         small = self._pixels or decode(self.data, self.name, at_least=side)
         return preview(small, side)
-
-    def as_sent(
-        self, formats: Collection[str], max_side: int | None = None, max_bytes: int | None = None
-    ) -> tuple[str, bytes]:
-        """Return the media type and encoded bytes for a server that accepts these formats (Pillow's names).
-
-        The original bytes are sent if they have an accepted format, are upright, have a single frame, and are
-        within the limits. Otherwise the picture is re-encoded: lossless sources as PNG; lossy ones, and those
-        whose PNG would be too large, as JPEG of quality 95, downscaled step by step until it fits.
-
-        Raises:
-            ImageError: as for :func:`decode`.
-        """
-        known = self.header
-        plain = known.format in formats and known.upright and known.frames == 1
-        if (
-            plain
-            and (max_side is None or max(known.size) <= max_side)
-            and (max_bytes is None or len(self.data) <= max_bytes)
-        ):
-            return f"image/{known.format.lower()}", self.data
-        picture = self._pixels or decode(self.data, self.name)
-        picture = shrunk(picture, max_side)
-        if known.format not in LOSSY:
-            data = encode(picture, "PNG")
-            if max_bytes is None or len(data) <= max_bytes:
-                return "image/png", data
-        data = encode(picture, "JPEG")
-        while max_bytes is not None and len(data) > max_bytes and max(picture.size) > 64:
-            picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
-            data = encode(picture, "JPEG")
-        return "image/jpeg", data
 
     def __repr__(self) -> str:
         return f"Image({self.name!r})"

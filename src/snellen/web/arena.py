@@ -18,6 +18,7 @@ from snellen.arena.vote_counts import FEW_VOTERS
 from snellen.chat.conversation import MAX_QUESTION
 from snellen.errors import BadOption, ImageError, UsageError
 from snellen.images import is_hash
+from snellen.images.sending import as_sent
 from snellen.storage.vote_rows import REASONS, SIDES, Battle, Choice
 from snellen.types import Outcome
 from snellen.web.images import MAX_UPLOAD, preview
@@ -83,7 +84,7 @@ def random_image(request: Request) -> Response:
         raise UsageError("This arena shows stored answers. Press Start.")
     site.limit("upload", request)
     image, sample, _ = arena.random_image()
-    sha256 = site.uploads.keep(image.as_sent(("PNG", "JPEG", "WEBP"))[1], "the image")
+    sha256 = site.uploads.keep(as_sent(image, ("PNG", "JPEG", "WEBP"))[1], "the image")
     return RedirectResponse(
         str(request.url_for("arena_page").include_query_params(image=sha256, sample=sample)), 303
     )

@@ -11,6 +11,7 @@ from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import ImageError, SnellenError, StoreError, UnknownName
 from snellen.images import is_hash
+from snellen.images.sending import as_sent
 from snellen.images.uploads import cleaned
 from snellen.runs.filters import DataSource, Filters
 from snellen.runs.run import Run
@@ -115,7 +116,7 @@ class SourceImages:
         try:
             for image in selection[position].images:
                 if image.sha256 == sha256:
-                    return image.as_sent(_FORMATS, _SIDE)
+                    return as_sent(image, _FORMATS, _SIDE)
         except SnellenError:
             pass  # the file has been removed or damaged since
         return None

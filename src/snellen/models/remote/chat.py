@@ -17,6 +17,7 @@ from snellen._util.redaction import redact
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import Stopped, reason_of, require
 from snellen.images import Image
+from snellen.images.sending import as_sent
 from snellen.models.marks import literal
 from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.faults import Filtered, error_in, fault
@@ -228,7 +229,7 @@ class ChatModel(RemoteModel):
         return {"type": "image_url", "image_url": image}
 
     def encode(self, image: Image) -> bytes:
-        media, data = image.as_sent(FORMATS, self.settings.max_side, MAX_IMAGE)
+        media, data = as_sent(image, FORMATS, self.settings.max_side, MAX_IMAGE)
         return b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
 
     async def _render(self, payload: Payload) -> bytes:

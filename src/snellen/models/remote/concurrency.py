@@ -46,7 +46,7 @@ class Concurrency:
     much later. So a server that only queues requests is not buried. It also grows no further than answers
     would stay well within the timeout, if the time that they take is due to those ahead of them (the time
     of the fastest answer tells). Timeouts halve the limit; a 429 takes a fifth, and if they go on, requests
-    are spread to what was answered per second (:class:`~snellen.models.remote.rate.AdaptiveRate`). A server
+    are spread to the rate at which answers came (:class:`~snellen.models.remote.rate.AdaptiveRate`). A server
     that cannot be reached is tried with one request at a time, at growing intervals.
 
     Slow start and multiplicative decrease follow TCP (RFC 5681), the inference of a queue from the fastest

@@ -13,6 +13,7 @@ from typing import Any
 
 from snellen.errors import BadOption, reason_of, require
 from snellen.images import Image
+from snellen.images.sending import as_sent
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import RemoteModel
@@ -155,7 +156,7 @@ class Endpoint(RemoteModel):
         return 1.0, 0.0
 
     def encode(self, image: Image) -> tuple[str, bytes]:
-        return image.as_sent(FORMATS, self.max_side, MAX_IMAGE)
+        return as_sent(image, FORMATS, self.max_side, MAX_IMAGE)
 
     def check(self) -> None:
         if self._key is not None:

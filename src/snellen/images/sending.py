@@ -1,0 +1,143 @@
+"""Images as they leave the machine: in a format and size that a server takes, without metadata."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Collection
+
+from snellen.images import LOSSY, Image, encode, shrunk
+
+__all__ = ["as_sent", "without_metadata"]
+
+
+def as_sent(
+    image: Image, formats: Collection[str], max_side: int | None = None, max_bytes: int | None = None
+) -> tuple[str, bytes]:
+    """Return the media type and encoded bytes for a server that accepts these formats (Pillow's names).
+
+    The file's own picture is sent, without metadata, if it has an accepted format, is upright, has a single
+    frame, and is within the limits. Otherwise the picture is re-encoded: lossless sources as PNG; lossy
+    ones, and those whose PNG would be too large, as JPEG of quality 95, downscaled step by step until it
+    fits.
+
+    Raises:
+        ImageError: as for :func:`~snellen.images.decode`.
+    """
+    known = image.header
+    # An MPO file is a JPEG, followed by other pictures.
+    format = "JPEG" if known.format == "MPO" else known.format
+    own = format in formats and format in METADATA_FREE and known.upright
+    if (
+        own
+        and (known.frames == 1 or known.format == "MPO")
+        and max(known.size) <= (max_side or max(known.size))
+    ):
+        try:
+            data = without_metadata(format, image.data)
+        except ValueError:  # decoders are more lenient
+            data = b""
+        if data and (max_bytes is None or len(data) <= max_bytes):
+            return f"image/{format.lower()}", data
+    picture = shrunk(image.decoded(), max_side)
+    if known.format not in LOSSY and "PNG" in formats:
+        data = encode(picture, "PNG")
+        if max_bytes is None or len(data) <= max_bytes:
+            return "image/png", data
+    data = encode(picture, "JPEG")
+    while max_bytes is not None and len(data) > max_bytes and max(picture.size) > 64:
+        picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
+        data = encode(picture, "JPEG")
+    return "image/jpeg", data
+
+
+#: Formats (Pillow's names) whose files :func:`without_metadata` rewrites.
+METADATA_FREE = frozenset({"JPEG", "PNG", "WEBP"})
+#: JPEG segments (ITU-T T.81) that the picture needs: JFIF, the color profile, Adobe's color transform. All
+#: other APPn are metadata: Exif, XMP, IPTC, further pictures.
+_NEEDED_APP = {0xE0, 0xE2, 0xEE}
+#: PNG chunks (ISO 15948) without which the picture is the same.
+_PNG_METADATA = {b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"}
+_WEBP_METADATA = {b"EXIF", b"XMP "}
+#: In VP8X: that there are such chunks.
+_WEBP_FLAGS = 0b1100
+
+
+def without_metadata(format: str, data: bytes) -> bytes:
+    """Return a file of the same picture, color profile included, without metadata and whatever follows the
+    picture (a phone's video, say). The picture's data stay as they are.
+
+    Args:
+        format: one of :data:`METADATA_FREE`.
+        data: a whole file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp}[format](data)
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"a damaged {format} file") from error
+
+
+#: The end of a scan's data: a marker that is neither a stuffed byte nor a restart.
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+
+
+def _jpeg(data: bytes) -> bytes:
+    kept = [data[:2]]
+    at = 2
+    while True:
+        found = _MARKER.search(data, at)
+        if found is None:
+            raise ValueError("a JPEG file without an end")
+        kind = found[1][0]
+        if kind == 0xD9:
+            kept.append(b"\xff\xd9")
+            return b"".join(kept)
+        (length,) = struct.unpack_from(">H", data, found.end())
+        end = found.end() + length
+        body = data[found.end() : end]
+        metadata = kind == 0xFE or (0xE0 <= kind <= 0xEF and not _needed(kind, body))
+        if not metadata:
+            kept.append(b"\xff" + bytes([kind]) + body)
+        at = end
+        if kind == 0xDA:  # a scan's data follow
+            after = _MARKER.search(data, at)
+            stop = after.start() if after else len(data)
+            kept.append(data[at:stop])
+            at = stop
+
+
+def _needed(kind: int, body: bytes) -> bool:
+    # APP2 holds color profiles, but also the index of further pictures (MPF).
+    return kind in _NEEDED_APP and (kind != 0xE2 or body[2:].startswith(b"ICC_PROFILE\x00"))
+
+
+def _png(data: bytes) -> bytes:
+    kept, at, kind = [data[:8]], 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise ValueError("a PNG file without an end")
+        if kind not in _PNG_METADATA:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _webp(data: bytes) -> bytes:
+    (size,) = struct.unpack_from("<I", data, 4)
+    kept, at = [], 12
+    while at < min(8 + size, len(data)):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length + length % 2
+        chunk = data[at:end]
+        if kind == b"VP8X":
+            chunk = chunk[:8] + bytes([chunk[8] & ~_WEBP_FLAGS]) + chunk[9:]
+        if kind not in _WEBP_METADATA:
+            kept.append(chunk)
+        at = end
+    body = b"".join(kept)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
