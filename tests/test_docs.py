@@ -19,7 +19,7 @@ import yaml
 import snellen
 from snellen import cli
 from snellen.models.base import MODELS
-from snellen.models.remote.openai import PROVIDERS
+from snellen.models.remote.providers import PROVIDERS
 from snellen.prompts import fill
 from snellen.protocols.base import PROTOCOLS, read_yes_no
 

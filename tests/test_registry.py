@@ -96,7 +96,7 @@ def test_options_on_the_name_beat_those_for_all():
     [
         (PROTOCOLS, "closedset", "Unknown protocol 'closedset'. Did you mean 'closed-set'"),
         (PROTOCOLS, "rank:x", "Unknown protocol 'rank:x'"),
-        (MODELS, "gpt-4", "Known: anthropic:NAME, classifier:ORG/NAME"),
+        (MODELS, "gpt-4", "Known: anthropic:NAME, azure:NAME, classifier:ORG/NAME"),
         (DATASETS, "./photos", "Did you mean 'folder:./photos'.*chart:shapes.*and [0-9]+ benchmarks"),
         (MODELS, "llava-hf/llava-1.5-7b-hf", "Did you mean 'hf:llava-hf/llava-1.5-7b-hf'"),
         (DATASETS, "", "Unknown data set"),

@@ -15,7 +15,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -41,7 +41,7 @@ def parse_name(name: str) -> tuple[str, str, dict[str, str]]:
         BadOption: an option without ``=``.
     """
     # Options begin at the first "?" followed by a key and "="; any other "?" belongs to the text.
-    head, *more = re.split(r"\?(?=[A-Za-z_]\w*=)", name, maxsplit=1)
+    head, *more = re.split(r"\?(?=[A-Za-z_]\w*(?:\.[\w-]+)?=)", name, maxsplit=1)
     tail = more[0] if more else ""
     options = {}
     for item in filter(None, tail.split("&")):
@@ -93,7 +93,7 @@ class Registration:
             return own
         name, kind = self.bundle
         bundled = {
-            f.name: inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+            f.name: inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f))
             for f in fields(kind)
         }
         return bundled | {key: value for key, value in own.items() if key != name}
@@ -217,7 +217,7 @@ class Registry(Generic[T]):
                 f"See: snellen ls {self.sort.replace(' ', '')}s"
             )
         entry = known[scheme]
-        given: dict[str, Any] = {**(options or {}), **own}
+        given: dict[str, Any] = _gathered({**(options or {}), **own}, entry)
         allowed = self.options_of(entry)
         for key in given:
             if key not in allowed:
@@ -245,6 +245,24 @@ class Registry(Generic[T]):
         return {**(self.finish.options if self.finish is not None else {}), **entry.options}
 
 
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _gathered(given: Mapping[str, Any], entry: Registration) -> dict[str, Any]:
+    """Return options with those of a dotted name as one: ``header.NAME=VALUE`` for an option that is a
+    mapping.
+    """
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        name, dot, part = key.partition(".")
+        if dot and typing.get_origin(entry.hints.get(name)) is Mapping:
+            found[name] = {**found.get(name, {}), part: str(value)}
+        else:
+            found[key] = value
+    return found
+
+
 def convert(where: str, value: Any, hint: Any) -> Any:
     """Convert an option's value to its declared type: bool, int, float, str, Literal, tuple of strings
     (comma-separated), or an optional one of these.
@@ -262,6 +280,10 @@ def convert(where: str, value: Any, hint: Any) -> Any:
         if value in arguments:
             return value
         raise _refusal(where, value, ", ".join(map(str, arguments)))
+    if origin is Mapping:
+        if isinstance(value, Mapping):
+            return {str(key): str(text) for key, text in value.items()}
+        raise _refusal(where, value, f"{where.rpartition('?')[2]}.NAME=VALUE")
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(part.strip() for part in parts if part.strip())

@@ -36,6 +36,7 @@ class ReceivedRequest:
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(repr=False)
     path: str = "/v1/chat/completions"
+    query: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -171,8 +172,12 @@ class Server:
         try:
             raw = await request.read()
             body = json.loads(raw) if raw[:1] == b"{" else {"raw": raw, "messages": []}
-            asked = ReceivedRequest(len(self.asked), body, dict(request.headers), request.path)
+            asked = ReceivedRequest(
+                len(self.asked), body, dict(request.headers), request.path, dict(request.query)
+            )
             self.asked.append(asked)
+            if not request.path.startswith("/v1"):
+                return await fault.status(404, "Not Found")(request)
             if (wrong := self._fault(asked.number)) is not None:
                 return await wrong(request)
             given = self._answer(asked)

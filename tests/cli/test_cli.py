@@ -206,7 +206,7 @@ R = ("run", "--data", "chart:shapes?n=4", "--model", "pico:classifier", "--proto
         (("run", "--data", "chart:shapes"), ["At least one --model is required"]),
         (("show", "nothing"), ["not a workspace"]),
         (("export", "@last"), ["not a workspace"]),
-        (("ls", "everything"), ["'models', 'datasets', 'protocols', 'runs'"]),
+        (("ls", "everything"), ["'models', 'providers', 'datasets', 'protocols', 'runs'"]),
         (("ls", "runs", "--hub"), ["--hub lists models, not runs"]),
         (("ls", "runs", "--limit", "1"), ["--limit needs --hub"]),
         (("show", "@last", "--prompts", "-1"), ["greater than or equal to 1"]),

@@ -7,6 +7,8 @@ import io
 import json
 import math
 import random
+import shlex
+import sys
 import time
 from email.utils import formatdate
 from typing import Any
@@ -23,8 +25,8 @@ from snellen.images import Image, encode
 from snellen.images.sending import as_sent
 from snellen.models.base import MODELS, Limits
 from snellen.models.remote.concurrency import Concurrency
-from snellen.models.remote.openai import PROVIDERS
 from snellen.models.remote.prices import Prices
+from snellen.models.remote.providers import PROVIDERS
 from snellen.models.remote.rate import PerMinute
 from snellen.models.remote.replies import (
     continuation_scores,
@@ -565,7 +567,6 @@ class TestWhatIsSent:
         for data in (
             self.jpeg(),
             encode(pillow.new("RGB", (9, 9))),
-            encode(pillow.new("RGB", (9, 9)), "WEBP"),
         ):
             assert self.image_sent(data) == data
 
@@ -592,8 +593,9 @@ class TestNames:
     def test_shorthands_are_addresses_and_keys(self, monkeypatch):
         for scheme, provider in PROVIDERS.items():
             monkeypatch.setenv(provider.key, "planted-key-0000")
-            model = MODELS.make(f"{scheme}:some/model")
-            assert model.identity()["address"] == provider.address
+            own = {} if provider.address else {"base_url": "https://x.openai.azure.com/openai/v1"}
+            model = MODELS.make(f"{scheme}:some/model", own)
+            assert model.identity()["address"] == provider.address or own["base_url"]
             assert model.name == f"{scheme}:some/model"
             model.check()
 
@@ -602,6 +604,95 @@ class TestNames:
         with Server() as server:
             answers(model_at(server, api_key_env="MY_KEY"), question())
         assert server.asked[0].headers["Authorization"] == "Bearer planted-key-1234"
+
+    def test_headers_come_from_the_environment(self, monkeypatch):
+        monkeypatch.setenv("MY_TOKEN", "planted-token-99")
+        with Server() as server:
+            model = model_at(server, **{"header.X-Team": "MY_TOKEN", "header.api-key": "MY_TOKEN"})
+            answers(model, question())
+            assert "planted" not in json.dumps(dict(model.identity()))
+        assert server.asked[0].headers["X-Team".lower()] == "planted-token-99"
+        assert server.asked[0].headers["api-key"] == "planted-token-99"
+        with pytest.raises(ModelError, match="export NO_SUCH_TOKEN"):
+            MODELS.make("openai:x?header.X-Team=NO_SUCH_TOKEN&base_url=http://localhost:1/v1").check()
+        with pytest.raises(BadOption, match=r"the NAME of an environment variable"):
+            MODELS.make("openai:x", {"header.X-Team": "sk-planted-key"})
+        with pytest.raises(BadOption, match=r"header.NAME=VALUE"):
+            MODELS.make("openai:x", {"header": "X-Team"})
+        with pytest.raises(BadOption, match="has no option 'system.x'"):
+            MODELS.make("openai:x", {"system.x": "y"})
+
+    def test_azure_s_deployments(self, monkeypatch):
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", "planted-key-0000")
+        with pytest.raises(BadOption, match="azure: needs an address: base_url="):
+            MODELS.make("azure:x")
+        with Server() as server:
+            answers(model_at(server, "azure", api_version="2026-10-01"), question())
+        assert server.asked[0].query == {"api-version": "2026-10-01"}
+
+    @pytest.mark.parametrize(
+        ("address", "message"),
+        [
+            ("http://h/v1/chat/completions", r"set -M base_url=http://h/v1$"),
+            (
+                "https://h/openai/deployments/d/chat/completions?api-version=2026-10-01",
+                r"set -M base_url=https://h/openai/deployments/d -M api_version=2026-10-01",
+            ),
+            (
+                "https://h/openai?api-version=2026-10-01",
+                r"-M base_url=https://h/openai -M api_version=2026-10-01",
+            ),
+        ],
+    )
+    def test_an_address_that_is_too_long(self, address, message):
+        with pytest.raises(BadOption, match=message):
+            MODELS.make("openai:x", {"base_url": address})
+
+    def test_an_address_without_v1(self):
+        with Server() as server:
+            model = MODELS.make("openai:x", {"base_url": server.url.removesuffix("/v1")})
+            with pytest.raises(Stopped, match=r"serves the model 'x'.* /v1"):
+                answers(model, question())
+
+    def test_a_command_prints_the_key(self, monkeypatch, tmp_path):
+        """Keys that expire: asked for again when the server refuses one."""
+        count = tmp_path / "count"
+        script = (
+            f"import pathlib; p = pathlib.Path({str(count)!r}); n = len(p.read_text()) if p.exists() else 0; "
+        )
+        script += "p.write_text('x' * (n + 1)); print(f'planted-token-{n}')"
+        monkeypatch.setenv("OPENAI_API_KEY_COMMAND", shlex.join([sys.executable, "-c", script]))
+
+        def expired(number):
+            old = server.asked[number].headers["Authorization"] == "Bearer planted-token-0"
+            return fault.status(401, "expired") if old and number > 2 else None
+
+        with Server(faults=expired) as server:
+            model = model_at(server)
+            model.limits = Limits(max_concurrency=1)
+            replies = answers(model, *[question(f"{i}?") for i in range(6)])
+        assert {reply.outcome for reply in replies} == {Outcome.OK}
+        assert server.asked[-1].headers["Authorization"] == "Bearer planted-token-1"
+        assert "planted" not in json.dumps(dict(model.identity()))
+        monkeypatch.setenv("OPENAI_API_KEY_COMMAND", "no-such-command")
+        with pytest.raises(ModelError, match="OPENAI_API_KEY_COMMAND failed"):
+            MODELS.make("openai:x").check()
+
+    def test_images_as_providers_take_them(self, monkeypatch):
+        webp = Image(lambda: encode(pillow.new("RGB", (600, 300), "red"), "WEBP"), "x")
+        with Server() as server:
+            answers(model_at(server), ask((webp,), "?"))
+            answers(model_at(server, "vllm"), ask((webp,), "?"))
+            answers(model_at(server, image_format="png", max_side=100), ask((webp,), "?"))
+            groq = model_at(server, "groq")
+            (reply,) = answers(groq, ask((webp,) * 6, "?"))
+        formats = [pillow.open(io.BytesIO(asked.images[0])) for asked in server.asked]
+        assert [(f.format, f.size) for f in formats] == [
+            ("JPEG", (600, 300)),
+            ("WEBP", (600, 300)),
+            ("PNG", (100, 50)),
+        ]
+        assert "6 images, but the server takes at most 5" in reply.reason
 
     def test_a_key_that_no_request_can_carry(self, monkeypatch):
         monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1234\n")

@@ -25,7 +25,10 @@ from snellen.errors import BadOption
 
 @app.command("ls", rich_help_panel=INSPECT)
 def ls(
-    what: Annotated[Literal["models", "datasets", "protocols", "runs"], typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["models", "providers", "datasets", "protocols", "runs"],
+        typer.Argument(help="What to list."),
+    ],
     hub: Annotated[
         bool, typer.Option("--hub", help="With models: list image-text-to-text models on the Hub.")
     ] = False,
@@ -34,7 +37,7 @@ def ls(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """List models, data sets, protocols (with their options), or runs."""
+    """List models, providers of hosted ones, data sets, protocols (with their options), or runs."""
     from snellen.reports import listings
 
     if hub and what != "models":
@@ -52,6 +55,13 @@ def ls(
             print_json([run.as_dict() for run in runs])
         else:
             screen().print(runs_table(runs))
+        return
+    if what == "providers":
+        rows = listings.providers()
+        if as_json:
+            print_json(rows)
+        else:
+            screen().print(listings.as_providers(rows))
         return
     rows = listings.hub_models(search, 20 if limit is None else limit) if hub else listings.schemes(what)
     benchmarks = listings.catalog() if what == "datasets" else []

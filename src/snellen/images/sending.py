@@ -44,11 +44,12 @@ def as_sent(
         data = encode(picture, "PNG")
         if max_bytes is None or len(data) <= max_bytes:
             return "image/png", data
-    data = encode(picture, "JPEG")
+    kind = "JPEG" if "JPEG" in formats else "PNG"
+    data = encode(picture, kind)
     while max_bytes is not None and len(data) > max_bytes and max(picture.size) > 64:
         picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))
-        data = encode(picture, "JPEG")
-    return "image/jpeg", data
+        data = encode(picture, kind)
+    return f"image/{kind.lower()}", data
 
 
 #: Formats (Pillow's names) whose files :func:`without_metadata` rewrites.

@@ -12,7 +12,7 @@ from snellen._util.environment import hardware, versions
 from snellen._util.redaction import redact
 from snellen._version import __version__
 from snellen.errors import SnellenError
-from snellen.models.remote.openai import PROVIDERS
+from snellen.models.remote.providers import PROVIDERS
 from snellen.storage.store import Store
 
 __all__ = ["doctor", "doctor_lines"]

@@ -15,7 +15,16 @@ from snellen.models.base import MODELS
 from snellen.protocols.base import PROTOCOLS
 from snellen.registry import Registry
 
-__all__ = ["as_catalog", "as_table", "brief", "catalog", "hub_models", "schemes"]
+__all__ = [
+    "as_catalog",
+    "as_providers",
+    "as_table",
+    "brief",
+    "catalog",
+    "hub_models",
+    "providers",
+    "schemes",
+]
 
 
 def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, Any]]:
@@ -105,6 +114,33 @@ def as_catalog(rows: list[dict[str, Any]]) -> Table:
         "Evaluated as their authors do, unless --protocol is set. To use a local copy: -D "
         "path=FOLDER or $SNELLEN_DATA/NAME. For documentation and citations: snellen ls datasets "
         "--json"
+    )
+    return table
+
+
+def providers() -> list[dict[str, Any]]:
+    """Return name, address, key and limits of each provider of hosted models."""
+    from snellen.models.remote.providers import PROVIDERS
+
+    return [{"name": f"{name}:NAME", **provider._asdict()} for name, provider in PROVIDERS.items()]
+
+
+def as_providers(rows: list[dict[str, Any]]) -> Table:
+    """Return the providers as a table; the JSON also has the sources."""
+    table = Table(header_style="bold", caption_justify="left")
+    for heading in ("name", "address", "key", "images", "notes"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        images = [", ".join(row["formats"]), f"{row['max_bytes'] / 1e6:.1f} MB"]
+        images += [f"{row['max_side']} px"] * bool(row["max_side"])
+        images += [f"{row['max_images']} a request"] * bool(row["max_images"])
+        key = row["key"] if row["needs_key"] else f"{row['key']}, if required"
+        cells = (row["name"], row["address"] or "base_url=", key, "; ".join(images), row["note"])
+        table.add_row(*map(escape, cells))
+    table.caption = (
+        "Other servers: openai:NAME with -M base_url=URL -M api_key_env=VARIABLE. Sizes are of an image in "
+        "base64. What a provider does not document is what every server takes; for the sources: snellen ls "
+        "providers --json"
     )
     return table
 

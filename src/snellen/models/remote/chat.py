@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ from snellen.models.remote.replies import (
 )
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey
-from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
+from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, retry_after
 from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
 __all__ = ["ChatModel", "Settings"]
@@ -62,6 +63,8 @@ class Settings:
     extra: Mapping[str, Any] = field(default_factory=dict)
     detail: str | None = None
     max_side: int | None = None
+    max_bytes: int = 5 * 2**20
+    formats: tuple[str, ...] = ("JPEG", "PNG")
     scores: Scores = "none"
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
@@ -83,6 +86,9 @@ class ChatModel(RemoteModel):
     Args:
         model: the server's name for it.
         key: of the server; "none" is sent if there is none.
+        headers: further ones, whose values are in the environment.
+        api_version: a parameter of each address, as Azure's deployments need.
+        max_images: the most in a request.
     """
 
     def __init__(
@@ -95,10 +101,15 @@ class ChatModel(RemoteModel):
         retry_policy: RetryPolicy,
         prices: Prices | None = None,
         key: ApiKey | None = None,
+        headers: Mapping[str, ApiKey] | None = None,
+        api_version: str | None = None,
+        max_images: int | None = None,
     ) -> None:
         super().__init__(name, address, retry_policy, prices)
         self.model, self.settings = model, settings
         self._refused = Refused()
+        self._headers, self._api_version = dict(headers or {}), api_version
+        self._max_images = max_images
         self._key = key or ApiKey("OPENAI_API_KEY", needed=False)
         if settings.scores != "prompt":
             self.hint = "vLLM servers provide likelihoods: vllm:NAME, or -M scores=prompt."
@@ -107,10 +118,12 @@ class ChatModel(RemoteModel):
 
     def identity(self) -> Mapping[str, Any]:
         settings = {k: v for k, v in vars(self.settings).items() if v not in (None, {})}
-        return {"kind": "openai", "model": self.model, "address": self.address, **settings}
+        version = {"api_version": self._api_version} if self._api_version else {}
+        return {"kind": "openai", "model": self.model, "address": self.address, **version, **settings}
 
     def check(self) -> None:
-        self._key.check()
+        for key in (self._key, *self._headers.values()):
+            key.check()
         require("openai", "api", "A model behind an address")
         require("aiohttp", "api", "A model behind an address")
 
@@ -124,15 +137,24 @@ class ChatModel(RemoteModel):
             follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.max_concurrency)
         )
         async with openai.AsyncOpenAI(
-            api_key=self._key.value or "none", base_url=self.address, max_retries=0, http_client=transport
+            api_key=self._token,
+            base_url=self.address,
+            max_retries=0,
+            http_client=transport,
+            default_headers={name: key.value for name, key in self._headers.items()},
+            default_query={"api-version": self._api_version} if self._api_version else None,
         ) as self._client:
             yield
+
+    async def _token(self) -> str:
+        return await asyncio.to_thread(lambda: self._key.value) or "none"
 
     def advice(self, error: RequestError) -> str:
         if error.status in (401, 403) and not error.stop:
             return f"Check the key in the environment variable {self._key.variable}."
         if error.status == 404:
-            return f"Check that {self.address} is correct and serves the model {self.model!r}."
+            hint = "" if re.search(r"/(v\d|openai)", self.address) else "; most addresses end in /v1"
+            return f"Check that {self.address} is correct and serves the model {self.model!r}{hint}."
         return ""
 
     def metadata(self) -> Mapping[str, Any]:
@@ -142,6 +164,10 @@ class ChatModel(RemoteModel):
     # ── asking ──────────────────────────────────────────────────────────────────────────────────────
 
     async def ask(self, request: Request) -> Response:
+        if self._max_images is not None and len(request.images) > self._max_images:
+            raise RequestError(
+                f"{len(request.images)} images, but the server takes at most {self._max_images}", again=False
+            )
         if request.kind is Kind.SCORE:
             return await (self._score if self.settings.scores == "prompt" else self._choose)(request)
         try:
@@ -229,7 +255,8 @@ class ChatModel(RemoteModel):
         return {"type": "image_url", "image_url": image}
 
     def encode(self, image: Image) -> bytes:
-        media, data = as_sent(image, FORMATS, self.settings.max_side, MAX_IMAGE)
+        settings = self.settings
+        media, data = as_sent(image, settings.formats, settings.max_side, settings.max_bytes * 3 // 4)
         return b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
 
     async def _render(self, payload: Payload) -> bytes:
@@ -294,6 +321,8 @@ class ChatModel(RemoteModel):
             if name := self._refused.learn(failed.status, str(failed), payload.body):
                 log.warning("%s: the server refuses %s; it is left out", self.name, name)
                 raise RequestError(str(failed), failed.status, again=True) from error
+            if failed.status == 401 and self._key.expired():
+                raise RequestError(str(failed), 401, again=True) from error
             raise failed from error
         except openai.APIConnectionError as error:
             raise RequestError(

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from snellen.errors import BadOption
 from snellen.models.base import MODELS, Model
-from snellen.models.remote.urls import ApiKey, address_of, storable_option
+from snellen.models.remote.providers import ANYWHERE, PROVIDERS
+from snellen.models.remote.urls import ApiKey, chat_address, storable_option
 
-__all__ = ["PROVIDERS", "Provider", "openai"]
-
-
-class Provider(NamedTuple):
-    """An OpenAI-compatible endpoint with its own scheme.
-
-    Args:
-        address: its base URL.
-        key: the environment variable of its key.
-        needs_key: whether a key is required.
-        scores: the likelihoods that it provides.
-    """
-
-    address: str
-    key: str
-    needs_key: bool = True
-    scores: Literal["none", "top", "prompt"] = "none"
-
-
-#: The providers with their own scheme.
-PROVIDERS = {
-    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY", scores="top"),
-    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
-    "gemini": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "ollama": Provider("http://localhost:11434/v1", "OLLAMA_API_KEY", needs_key=False),
-    "vllm": Provider("http://localhost:8000/v1", "VLLM_API_KEY", needs_key=False, scores="prompt"),
-}
+__all__ = ["openai"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +22,8 @@ class ChatOptions:
 
     base_url: str | None = None
     api_key_env: str | None = None
+    api_version: str | None = None
+    header: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
     temperature: float | None = 0.0
     max_tokens: int | None = None
@@ -57,6 +32,8 @@ class ChatOptions:
     extra: str | None = None
     detail: Literal["low", "high", "auto"] | None = None
     max_side: int | None = None
+    max_bytes: int | None = None
+    image_format: Literal["auto", "jpeg", "png"] = "auto"
     scores: Literal["auto", "none", "top", "prompt"] = "auto"
     max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     timeout: float = 120.0
@@ -75,14 +52,16 @@ def openai(model: str, *, options: ChatOptions) -> Model:
 
     The key comes from the environment: ``OPENAI_API_KEY``, or the variable named in ``api_key_env``.
 
-    Options: ``base_url``, the server's URL (default: ``$OPENAI_BASE_URL`` or OpenAI's own), and
-    ``api_key_env``. These can change answers: ``system``, a system prompt; ``temperature`` (default: 0;
-    ``none`` omits it, which is done unasked for models that are known to refuse 0); ``max_tokens`` instead
-    of the protocol's (default: 4096 for models that are known to think); ``seed``;
-    ``reasoning_effort``; ``extra``, a JSON object added to each request; ``detail`` and ``max_side``
-    (pixels) of images; ``max_tokens_as``, the server's name for ``max_tokens``; ``scores``, the
-    likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters), ``prompt`` (vLLM's
-    prompt_logprobs: rank) or ``none``.
+    Options: ``base_url``, the server's URL (default: ``$OPENAI_BASE_URL`` or OpenAI's own),
+    ``api_key_env``, ``api_version`` (Azure's deployments), and ``header.NAME=VARIABLE``, a header with the
+    value of an environment variable. These can change answers: ``system``, a system prompt;
+    ``temperature`` (default: 0; ``none`` omits it, which is done unasked for models that are known to refuse
+    0); ``max_tokens`` instead of the protocol's (default: 4096 for models that are known to think); ``seed``;
+    ``reasoning_effort``; ``extra``, a JSON object added to each request; of images ``detail``,
+    ``max_side`` (pixels), ``max_bytes`` (in base64) and ``image_format`` (defaults: what the provider
+    documents, see ``snellen ls providers``); ``max_tokens_as``, the server's name for ``max_tokens``;
+    ``scores``, the likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters),
+    ``prompt`` (vLLM's prompt_logprobs: rank) or ``none``.
 
     These cannot: ``timeout`` of one attempt and ``total_timeout`` of a request with all its ``tries``
     (seconds); ``max_consecutive_failures`` before the run stops; ``requests_per_minute``,
@@ -107,11 +86,15 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     base_url = options.base_url
     if scheme == "openai" and base_url is None:
         base_url = os.environ.get("OPENAI_BASE_URL") or None
-    address = address_of("base_url", base_url or provider.address)
+    if not (base_url or provider.address):
+        raise BadOption(f"{scheme}: needs an address: {provider.note}")
+    address = chat_address("base_url", base_url or provider.address)
     own = address == provider.address
+    taken = provider if own or scheme != "openai" else ANYWHERE
     key_name = options.api_key_env or provider.key
-    key = ApiKey(key_name, needed=options.api_key_env is not None or (own and provider.needs_key))
-    settings = {f.name: getattr(options, f.name) for f in fields(Settings)}
+    needed = options.api_key_env is not None or ((own or scheme == "azure") and provider.needs_key)
+    key = ApiKey(key_name, needed=needed)
+    settings = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name != "formats"}
     settings["extra"] = _object("extra", storable_option("extra", options.extra))
     storable_option("system", options.system)
     if settings["scores"] == "auto":
@@ -123,7 +106,11 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
         settings["temperature"] = None
     if settings["max_tokens"] is None and thinks(model):
         settings["max_tokens"] = MAX_TOKENS
-    for name in ("max_tokens", "max_side"):
+    settings["max_side"] = min(filter(None, [settings["max_side"], taken.max_side]), default=None)
+    settings["max_bytes"] = options.max_bytes or taken.max_bytes
+    one = options.image_format.upper()
+    settings["formats"] = taken.formats if one == "AUTO" else (one,)
+    for name in ("max_tokens", "max_side", "max_bytes"):
         if settings[name] is not None and settings[name] < 1:
             raise BadOption(f"{name}={settings[name]} is not allowed; allowed: 1 or more.")
     return ChatModel(
@@ -134,6 +121,9 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
         retry_policy=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
         prices=Prices.find(f"{scheme}:{model}", options.price_in, options.price_out),
         key=key,
+        headers={name: ApiKey(variable, needed=True) for name, variable in options.header.items()},
+        api_version=options.api_version,
+        max_images=taken.max_images,
     )
 
 
@@ -143,7 +133,7 @@ def _shorthand(scheme: str) -> Callable[..., Model]:
 
     provider = PROVIDERS[scheme]
     factory.__doc__ = (
-        f"A chat model at {provider.address} (key: ``{provider.key}``"
+        f"A chat model at {provider.address or 'your address'} (key: ``{provider.key}``"
         f"{'' if provider.needs_key else ', if required'}), with the options of ``openai``.\n\n"
         + (openai.__doc__ or "").partition("\n\n")[2]
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import shlex
+import subprocess
+import time
 from urllib.parse import urlsplit
 
 from snellen._util.redaction import guard, redact
 from snellen.errors import BadOption, ModelError
 
-__all__ = ["ApiKey", "address_of", "storable_option"]
+__all__ = ["ApiKey", "address_of", "chat_address", "storable_option"]
 
 
 def address_of(option: str, address: str) -> str:
@@ -34,6 +38,26 @@ def address_of(option: str, address: str) -> str:
     return address.rstrip("/")
 
 
+def chat_address(option: str, address: str) -> str:
+    """Return the base URL of a chat server, under which ``/chat/completions`` lies.
+
+    Raises:
+        BadOption: as for :func:`address_of`; or it is the whole address of an endpoint, or has a query.
+    """
+    head, _, query = address.partition("?")
+    version = re.search(r"(?:^|&)api-version=([\w.-]+)", query)
+    for tail in ("/chat/completions", "/completions", "/responses", "/models"):
+        if head.rstrip("/").endswith(tail):
+            more = f" -M api_version={version[1]}" if version else ""
+            raise BadOption(
+                f"{option} is the address before {tail}; set -M "
+                f"{option}={redact(head.rstrip('/').removesuffix(tail))}{more}"
+            )
+    if version:
+        raise BadOption(f"{option} has no query; set -M {option}={redact(head)} -M api_version={version[1]}")
+    return address_of(option, address)
+
+
 def storable_option(option: str, text: str | None) -> str | None:
     """Return an option's text, which is stored with runs.
 
@@ -47,6 +71,10 @@ def storable_option(option: str, text: str | None) -> str | None:
             "api_key_env=NAME"
         )
     return text
+
+
+#: Seconds after which a command is asked for the key again.
+FRESH = 300.0
 
 
 class ApiKey:
@@ -68,12 +96,40 @@ class ApiKey:
                 "the value is not such a name (and is not shown, since it may be a key)."
             )
         self.variable, self.needed = variable, needed
-        guard(self.value)
+        self._printed, self._told = "", -math.inf
+        guard(os.environ.get(variable, "").strip())
 
     @property
     def value(self) -> str:
-        """The key, or an empty text."""
-        return os.environ.get(self.variable, "").strip()
+        """The key, or an empty text; if the variable ``…_COMMAND`` is set, what that command prints, which
+        is asked again after five minutes. Commands come from the environment alone: files travel.
+
+        Raises:
+            ModelError: the command fails.
+        """
+        if not (command := os.environ.get(f"{self.variable}_COMMAND", "").strip()):
+            return os.environ.get(self.variable, "").strip()
+        if time.monotonic() - self._told > FRESH:
+            self._printed, self._told = self._run(command), time.monotonic()
+            guard(self._printed)
+        return self._printed
+
+    def expired(self) -> bool:
+        """Forget what a command printed; return whether there was anything to forget."""
+        known, self._printed, self._told = bool(self._printed), "", -math.inf
+        return known
+
+    def _run(self, command: str) -> str:
+        try:
+            done = subprocess.run(  # the user's own command, without a shell
+                shlex.split(command), capture_output=True, text=True, timeout=60, check=True
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise ModelError(
+                f"The command in the environment variable {self.variable}_COMMAND failed "
+                f"({type(error).__name__}). Run it by hand: it must print a key, and nothing else."
+            ) from None
+        return done.stdout.strip()
 
     def check(self) -> None:
         """Refuse a missing key if one is required, and a key that no request can carry.
@@ -90,5 +146,5 @@ class ApiKey:
         if self.needed and not self.value:
             raise ModelError(
                 f"No key: the environment variable {self.variable} is not set. "
-                f"Set it: export {self.variable}=…"
+                f"Set it: export {self.variable}=… (or {self.variable}_COMMAND, a command that prints it)"
             )
