@@ -95,6 +95,7 @@ class Server:
         faults: what happens to the first requests instead, in order; None means a proper answer. Or a
             function of the request's number.
         port: 0 for any free port.
+        headers: of all proper answers.
 
     Attributes:
         asked: every request received, including faulty ones.
@@ -106,9 +107,10 @@ class Server:
         answer: Responder = first_name,
         faults: Iterable[Fault | None] | Callable[[int], Fault | None] = (),
         port: int = 0,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._web: Any = require("aiohttp.web", "api", "snellen.testing")
-        self._answer, self._port = answer, port
+        self._answer, self._port, self._headers = answer, port, dict(headers or {})
         if callable(faults):
             self._fault = faults
         else:
@@ -183,7 +185,7 @@ class Server:
             given = self._answer(asked)
             reply = await given if isinstance(given, Awaitable) else given
             answer: web.StreamResponse = self._web.json_response(
-                completion(reply) if isinstance(reply, str) else reply
+                completion(reply) if isinstance(reply, str) else reply, headers=self._headers
             )
             return answer
         finally:

@@ -31,7 +31,7 @@ from snellen.runs.plan import Plan
 from snellen.runs.resume import plan_of
 from snellen.runs.run import open_run
 from snellen.storage.store import Store
-from snellen.testing import Server, completion, fault, first_name
+from snellen.testing import ReceivedRequest, Server, completion, fault, first_name
 
 DATA = "chart:shapes?n=56&size=32"
 PROTOCOL = "closed-set?rounds=3"
@@ -782,6 +782,11 @@ def redirect(where):
     return go
 
 
+def image_urls(asked: ReceivedRequest) -> list[str]:
+    parts = asked.body["messages"][-1]["content"]
+    return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+
+
 class TestDryRun:
     def test_what_would_be_asked_is_what_is_asked(self, workspace, capsys, monkeypatch):
         with Server(first_name) as server:
@@ -796,11 +801,15 @@ class TestDryRun:
             several, early = json.loads(capsys.readouterr().out)["forecasts"]
             assert several["requests"] == [56 * 3, 56 * 3]
             assert early["requests"] == [56, 56 * 28]
+            assert several["images"] == [168, 168]
+            assert several["host"] == server.url.split("/")[2]
             low, high = several["cost"]
             assert low == pytest.approx((several["tokens_in"][0] * 2.5 + 168 * 10) / 1e6)
             assert high == pytest.approx((several["tokens_in"][1] * 2.5 + 168 * 32 * 10) / 1e6)
             snellen.run(model=name, data=DATA, protocol=PROTOCOL)
             assert len(server.asked) == several["requests"][0]
+            sent = sum(len(url) for asked in server.asked for url in image_urls(asked))
+            assert several["image_bytes"][0] == pytest.approx(sent, rel=0.02)
 
     @pytest.mark.parametrize(
         ("model", "protocol", "requests", "out"),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import math
 import random
 import shlex
+import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
@@ -35,7 +39,7 @@ from snellen.models.remote.replies import (
     read_reply,
 )
 from snellen.models.remote.retry import RequestError, RetryPolicy
-from snellen.models.remote.wire import parse, retry_after
+from snellen.models.remote.wire import exhausted, parse, retry_after
 from snellen.runs.plan import Plan
 from snellen.runs.rescore import rescore
 from snellen.storage.store import Store
@@ -518,6 +522,28 @@ class TestWhatIsSent:
         assert wanted.items() <= body.items()
         assert body["provider"] == {"order": ["x"]}
 
+    def test_an_answer_that_must_be_one_of_several(self, workspace):
+        """By vLLM's structured outputs, or a JSON schema; other servers are not asked for it."""
+
+        def obedient(asked):
+            if choices := asked.body.get("structured_outputs"):
+                return choices["choice"][0]
+            schema = asked.body["response_format"]["json_schema"]["schema"]
+            return json.dumps({"answer": schema["properties"]["answer"]["enum"][-1]})
+
+        kwargs: dict[str, Any] = {
+            "data": "chart:shapes?n=6",
+            "protocol": "closed-set?constrained=true&rounds=1",
+        }
+        with Server(obedient) as server:
+            for name in ("vllm:x", "openai:x?guided=schema"):
+                more = "&" if "?" in name else "?"
+                found = snellen.run(model=f"{name}{more}base_url={server.url}", **kwargs)
+                assert found.metrics.outcomes["ok"] == 6
+                assert not any("{" in label for label in found.predictions["prediction"])
+            with pytest.raises(Unsupported, match="needs constrain"):
+                snellen.run(model=f"openai:x?base_url={server.url}", **kwargs)
+
     def test_drawn_samples(self):
         drawn = Request(question().messages, decoding=Decoding(temperature=0.7, top_p=0.9, draw=3))
         (body,) = self.sent(drawn, seed=10)
@@ -587,6 +613,89 @@ class TestWhatIsSent:
         assert media == "image/jpeg"
         assert len(data) <= 60_000
         assert pillow.open(io.BytesIO(data)).size[0] < 800
+
+
+class TestWhoLooksOn:
+    def test_requests_can_be_logged(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1234")
+        monkeypatch.setenv("SNELLEN_LOG_REQUESTS", str(tmp_path / "log.jsonl"))
+        told = fault.status(500, "no: planted-key-1234")
+        with Server(faults=[told]) as server:
+            answers(model_at(server, api_key_env="OPENAI_API_KEY"), question())
+        text = (tmp_path / "log.jsonl").read_text()
+        failed, good = map(json.loads, text.splitlines())
+        assert (failed["status"], good["status"]) == (500, 200)
+        assert good["request"]["messages"][0]["content"][0]["image_url"]["url"].startswith("<image/png, ")
+        assert "star" in good["answer"]
+        assert good["seconds"] < 5
+        assert "planted" not in text
+        assert (tmp_path / "log.jsonl").stat().st_mode & 0o077 == 0
+        monkeypatch.setenv("SNELLEN_LOG_REQUESTS", str(tmp_path / "none" / "log.jsonl"))
+        with Server() as server, pytest.raises(BadOption, match="--log-requests .* cannot be written"):
+            answers(model_at(server), question())
+
+    def test_the_command_line_s_options(self, workspace, tmp_path):
+        log = tmp_path / "log.jsonl"
+        with Server(faults=[None, fault.status(500, "oh dear")]) as server:
+            words = ["--model", f"openai:x?base_url={server.url}", "--data", "chart:shapes", "--limit", "3"]
+            words += ["--protocol", "closed-set?rounds=1", "--quiet", "--verbose", "--log-requests", str(log)]
+            command = [sys.executable, "-m", "snellen.cli", "run", *words]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "500 oh dear; retrying" in done.stderr
+        assert len(log.read_text().splitlines()) == len(server.asked) == 4
+
+    def test_a_limit_that_is_used_up_is_waited_for(self):
+        """Before a 429 says so."""
+        arrivals = []
+
+        def answer(asked):
+            arrivals.append(time.monotonic())
+            return "star"
+
+        spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}
+        with Server(answer, headers=spent) as server:
+            model = model_at(server)
+            model.limits = Limits(max_concurrency=1)
+            answers(model, *[question(f"{i}?") for i in range(3)])
+        assert all(b - a >= 0.69 for a, b in itertools.pairwise(arrivals))
+
+    @pytest.mark.parametrize(
+        ("reset", "seconds"),
+        [
+            ("1s", 1),
+            ("6m0s", 120),
+            ("1m30.5s", 90.5),
+            ("20ms", 0.02),
+            ("7", 7),
+            ("soon", 0),
+            ("1764230400", 0),
+        ],
+    )
+    def test_moments_of_limits(self, reset, seconds):
+        left = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset}
+        assert exhausted(left) == pytest.approx(seconds)
+        assert exhausted({**left, "x-ratelimit-remaining-tokens": "1"}) == 0
+        assert retry_after(left) == (pytest.approx(seconds) if seconds else None)
+
+    def test_the_moment_of_anthropic_s_limit(self):
+        then = datetime.now(UTC) + timedelta(seconds=30)
+        left = {"anthropic-ratelimit-requests-remaining": "0"}
+        left["anthropic-ratelimit-requests-reset"] = then.isoformat(timespec="seconds").replace("+00:00", "Z")
+        assert exhausted(left) == pytest.approx(30, abs=2)
+
+    def test_a_proxy_is_used(self, monkeypatch):
+        """It gets requests for a host that does not exist."""
+        with Server() as server:
+            monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+            monkeypatch.setenv("NO_PROXY", "")
+            (reply,) = answers(MODELS.make("openai:x?base_url=http://no-such-host.invalid/v1"), question())
+            assert reply.text == "star"
+            model = "endpoint:http://no-such-host.invalid/v1"
+            (reply,) = answers(
+                MODELS.make(model), replace(question(), kind=Kind.SCORE, continuations=("star",))
+            )
+        assert [asked.headers["Host"] for asked in server.asked[:2]] == ["no-such-host.invalid"] * 2
 
 
 class TestNames:

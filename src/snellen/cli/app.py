@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +46,8 @@ PANELS = {
     "Limits": ("batch_size", "max_cost", "max_concurrency", "max_failures", "dry_run", "fresh"),
     "Several machines or GPUs": ("engine", "replicas", "gpus_per_replica", "sink"),
     "Where results go": (
-        *("output", "output_path", "workspace", "save_config", "data_name", "track", "as_json", "quiet"),
+        *("output", "output_path", "workspace", "save_config", "data_name", "track"),
+        *("log_requests", "as_json", "quiet", "verbose"),
     ),
 }
 
@@ -175,7 +178,28 @@ OutputPath = Annotated[
     typer.Option("-o", "--output", metavar="DIR", help="Write results as JSON to this folder too."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Say what happens: retries, limits, how images are shared."),
+]
+LogRequests = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Log what is sent to hosted models, and their answers, as JSON lines without keys and images.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only one JSON document.")]
+
+
+def tell_more(log_requests: Path | None, *, verbose: bool) -> None:
+    """Show what is logged, and log requests to a file, as a command's options say."""
+    if verbose:
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        logging.getLogger("snellen").setLevel(logging.INFO)
+    if log_requests is not None:
+        os.environ["SNELLEN_LOG_REQUESTS"] = str(log_requests)
 
 
 def _version(wanted: bool) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +16,7 @@ from snellen.cli.app import (
     DataOptions,
     EngineName,
     GpusPerReplica,
+    LogRequests,
     MaxConcurrency,
     MaxCost,
     MaxFailures,
@@ -26,6 +25,7 @@ from snellen.cli.app import (
     Quiet,
     Replicas,
     Track,
+    Verbose,
     Workspace,
     app,
     print_json,
@@ -34,9 +34,11 @@ from snellen.cli.app import (
     read_options,
     screen,
     tell_errors,
+    tell_more,
 )
+from snellen.cli.carrying_out import carry_out_plan, tell_how_to_go_on, tell_what_is_left_out
 from snellen.cli.completion import complete_data, complete_model, complete_protocol, complete_run
-from snellen.errors import BadOption, SnellenError, Stopped
+from snellen.errors import BadOption, SnellenError
 from snellen.scorers.base import ERROR_COUNTS
 
 if TYPE_CHECKING:
@@ -135,12 +137,15 @@ def run_(
     output_path: OutputPath = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_requests: LogRequests = None,
 ) -> None:
     """Evaluate models on data sets and print a leaderboard.
 
     Rerunning the same command resumes: only missing samples are evaluated.
     """
     # Long for its options alone.
+    tell_more(log_requests, verbose=verbose)
     from snellen.runs.config import RunConfig
     from snellen.runs.plan import Plan
 
@@ -203,8 +208,11 @@ def resume(
     output_path: OutputPath = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_requests: LogRequests = None,
 ) -> None:
     """Resume a run that was interrupted or has errors; only missing samples are evaluated."""
+    tell_more(log_requests, verbose=verbose)
     from snellen.runs.resume import plan_of
     from snellen.storage.store import Store
 
@@ -276,7 +284,7 @@ def _tell(trackers: Sequence[str], runs: Sequence[Run]) -> bool:
 
 
 def _print_forecasts(plan: Plan, *, as_json: bool) -> None:
-    from snellen.reports.tables import forecasts_table
+    from snellen.reports.forecasts import forecasts_table
 
     estimates = plan.forecasts()
     tell_what_is_left_out(plan)
@@ -293,49 +301,6 @@ def _failed_share(run: Run) -> float:
     unscored = (figures.protocol.get(name, 0) for name in ERROR_COUNTS)
     failed = max(figures.outcomes["error"], *unscored)
     return float(failed / figures.n)
-
-
-def carry_out_plan(plan: Plan, *, quiet: bool) -> Stopped | None:
-    """Run a plan; return what stopped it, if anything."""
-    from snellen.reports.progress import progress
-
-    if not quiet:
-        tell_what_is_left_out(plan)
-    try:
-        # Ray reports dead replicas on standard output.
-        with redirect_stdout(sys.stderr), progress(quiet=quiet) as watch:
-            plan.run(watch)
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted. Answers so far are saved.", err=True)
-        tell_how_to_go_on(plan)
-        raise typer.Exit(130) from None
-    except Stopped as error:
-        return error
-    return None
-
-
-def tell_what_is_left_out(plan: Plan) -> None:
-    """Print notes and skipped pairs before the evaluation starts."""
-    for line in [*plan.notes, *(f"skipped: {reason}" for reason in plan.skipped)]:
-        typer.echo(line, err=True)
-
-
-def tell_how_to_go_on(plan: Plan) -> None:
-    """Print the command that resumes what was interrupted."""
-    # With --fresh, finished runs would be evaluated again.
-    same = "" if plan.fresh else "Rerun the same command to resume all runs. "
-    if plan.current is not None:
-        options = {
-            "--max-cost": plan.max_cost,
-            "--max-concurrency": plan.max_concurrency,
-            "--engine": plan.engine and plan.engine.name,
-            "--replicas": plan.engine and plan.engine.replicas,
-            "--gpus-per-replica": plan.engine and plan.engine.gpus,
-        }
-        given = "".join(f" {name} {shlex.quote(str(v))}" for name, v in options.items() if v is not None)
-        same += f"Resume this run with: snellen resume {plan.current}{plan.store.option}{given}"
-    if same:
-        typer.echo(same, err=True)
 
 
 @app.command("demo", rich_help_panel=EVALUATE)

@@ -170,9 +170,9 @@ def suite_run(
     """Run a suite and write a report of measured against published figures. Rerunning it resumes."""
     # Long for its options alone.
     from snellen.exchange.export import write_text
+    from snellen.reports.forecasts import forecasts_table
     from snellen.reports.progress import progress
     from snellen.reports.suites import outcome_tables, suite_page
-    from snellen.reports.tables import forecasts_table
     from snellen.suites.runner import forecast, run_suite
     from snellen.suites.suite import find
 

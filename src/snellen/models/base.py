@@ -233,6 +233,10 @@ class Model(ABC):
         out = request.decoding.max_tokens if request.kind is Kind.GENERATE else 1
         return 1, text + images, out
 
+    def sends(self, request: Request) -> tuple[int, int]:
+        """Estimate what of a request leaves the machine: the number of images, and their bytes."""
+        return 0, 0
+
     def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
         """Return the price of requests and tokens in US dollars; None if unknown."""
         return None

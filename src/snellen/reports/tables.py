@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from snellen.eye_test.eye_test import Reading
     from snellen.runs.compare import Comparison
-    from snellen.runs.estimate import Forecast
     from snellen.runs.run import Run
     from snellen.storage.manifest import RunMetrics
 
@@ -41,7 +40,6 @@ __all__ = [
     "disagreement_tables",
     "failures_table",
     "figures_table",
-    "forecasts_table",
     "format_metric",
     "harmless",
     "outcomes",
@@ -122,32 +120,6 @@ def runs_table(runs: Iterable[Run]) -> Table:
             str(run.manifest.started).replace("T", " ")[:16],
         )
     return table
-
-
-def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
-    """List the requests and costs of evaluations to come."""
-    table = Table(header_style="bold")
-    for heading in ("model", "protocol", "data", "samples", "requests", "tokens in", "tokens out", "cost $"):
-        words = heading in ("model", "protocol", "data")
-        table.add_column(heading, justify="left" if words else "right")
-    for estimate in forecasts:
-        counts = (_span(estimate.requests), _span(estimate.tokens_in), _span(estimate.tokens_out))
-        cost = "–" if estimate.cost is None else " to ".join(dict.fromkeys(map(dollars, estimate.cost)))
-        names = (escape(estimate.model), escape(estimate.protocol), escape(estimate.data))
-        table.add_row(*names, f"{estimate.samples:,}", *counts, cost)
-    table.caption = (
-        "Nothing was sent. Ranges are from the minimum to the maximum: a protocol may stop early, and "
-        "answers may "
-        "be shorter than max_tokens. Input tokens are estimated: texts by length, images as for GPT-4o. "
-        "Cached "
-        "answers are not subtracted."
-    )
-    table.caption_justify = "left"
-    return table
-
-
-def _span(pair: tuple[int, int]) -> str:
-    return " to ".join(dict.fromkeys(f"{value:,}" for value in pair))
 
 
 def figures_table(run: Run) -> Table:

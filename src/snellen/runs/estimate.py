@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
+from urllib.parse import urlsplit
 
 from snellen.datasets.base import Selection
 from snellen.errors import DataError
@@ -29,6 +30,9 @@ class Forecast:
         tokens_in: estimated; texts by their length, images by :func:`snellen._util.tokens.image_tokens`.
         tokens_out: up to ``max_tokens`` per request.
         cost: US dollars, if prices are known.
+        host: where requests go; empty for a local model.
+        images: how many images go there, each time counted.
+        image_bytes: their bytes, as sent.
     """
 
     model: str
@@ -39,6 +43,9 @@ class Forecast:
     tokens_in: tuple[int, int]
     tokens_out: tuple[int, int]
     cost: tuple[float, float] | None
+    host: str = ""
+    images: tuple[int, int] = (0, 0)
+    image_bytes: tuple[int, int] = (0, 0)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -53,13 +60,13 @@ def forecast(model: Model, data: Selection, protocol: Protocol, title: str) -> F
         DataError: a sample cannot be read.
     """
     places = range(0, len(data), max(1, len(data) // PROBED))
-    least, most = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    least, most = [0.0] * 5, [0.0] * 5
     read = 0
     for place in places:
         try:
             request_batches = _request_batches(protocol, data[place])
             first, every = request_batches[0], chain.from_iterable(request_batches)
-            expected = [[model.expects(request) for request in some] for some in (first, every)]
+            expected = [[_expected(model, request) for request in some] for some in (first, every)]
         except DataError:
             if not data.skip_invalid:
                 raise
@@ -78,7 +85,7 @@ def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Fo
     places = range(0, len(data), max(1, len(data) // PROBED))
     forecasts = []
     for scorer in protocol.scorers():
-        most, asked = [0.0, 0.0, 0.0], None
+        most, asked = [0.0] * 5, None
         for place in places:
             try:
                 sample = data[place]
@@ -95,12 +102,16 @@ def forecast_scorers(data: Selection, protocol: Protocol, title: str) -> list[Fo
             if (foreseen := scorer.prefetch(sample, "word " * max(answers, default=1))) is not None:
                 asked, requests = foreseen
             for request in requests:
-                for i, part in enumerate(asked.expects(request) if asked is not None else ()):
+                for i, part in enumerate(_expected(asked, request) if asked is not None else ()):
                     most[i] += part
         if asked is not None:
             scale = len(data) / len(places)
-            forecasts.append(_foretold(asked, data, f"scores {title}", [0.0] * 3, [x * scale for x in most]))
+            forecasts.append(_foretold(asked, data, f"scores {title}", [0.0] * 5, [x * scale for x in most]))
     return forecasts
+
+
+def _expected(model: Model, request: Request) -> tuple[float, ...]:
+    return (*model.expects(request), *model.sends(request))
 
 
 def _foretold(
@@ -118,6 +129,9 @@ def _foretold(
         tokens_in=(low[1], high[1]),
         tokens_out=(low[0], high[2]),
         cost=None if prices[0] is None or prices[1] is None else (prices[0], prices[1]),
+        host=urlsplit(getattr(model, "address", "")).netloc,
+        images=(low[3], high[3]),
+        image_bytes=(low[4], high[4]),
     )
 
 

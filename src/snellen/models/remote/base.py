@@ -125,6 +125,15 @@ class RemoteModel(Model):
             await asyncio.to_thread(self.prepare, image)
         return self._images[image]
 
+    def sends(self, request: Request) -> tuple[int, int]:
+        calls, _, _ = self.expects(request)
+        sizes = {image: self.size_of(self.encode(image)) for image in request.images}
+        return calls * len(request.images), calls * sum(sizes[image] for image in request.images)
+
+    def size_of(self, encoded: Any) -> int:
+        """Return the bytes of an encoded image."""
+        return len(encoded)
+
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
         """Send each request separately, so that it is committed as it arrives."""
         return [[place] for place in range(len(requests))]

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
-from snellen._util.redaction import redact
 from snellen._util.tokens import image_tokens, text_tokens
-from snellen.errors import Stopped, reason_of, require
+from snellen.errors import Stopped, require
 from snellen.images import Image
 from snellen.images.sending import as_sent
 from snellen.models.marks import literal
 from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.faults import Filtered, error_in, fault
+from snellen.models.remote.guided import guide, unguided
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.reasoning import FirstReplies, Refused
 from snellen.models.remote.replies import (
@@ -32,8 +32,8 @@ from snellen.models.remote.replies import (
     read_reply,
 )
 from snellen.models.remote.retry import RequestError, RetryPolicy
-from snellen.models.remote.urls import ApiKey
-from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, retry_after
+from snellen.models.remote.transport import ChatTransport
+from snellen.models.remote.wire import exhausted, parse
 from snellen.types import Kind, Message, Outcome, Request, Response, Score
 
 __all__ = ["ChatModel", "Settings"]
@@ -66,6 +66,7 @@ class Settings:
     max_bytes: int = 5 * 2**20
     formats: tuple[str, ...] = ("JPEG", "PNG")
     scores: Scores = "none"
+    guided: Literal["none", "choice", "schema"] = "none"
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 
@@ -85,9 +86,7 @@ class ChatModel(RemoteModel):
 
     Args:
         model: the server's name for it.
-        key: of the server; "none" is sent if there is none.
-        headers: further ones, whose values are in the environment.
-        api_version: a parameter of each address, as Azure's deployments need.
+        transport: the connection to the server.
         max_images: the most in a request.
     """
 
@@ -96,62 +95,43 @@ class ChatModel(RemoteModel):
         *,
         name: str,
         model: str,
-        address: str,
+        transport: ChatTransport,
         settings: Settings,
         retry_policy: RetryPolicy,
         prices: Prices | None = None,
-        key: ApiKey | None = None,
-        headers: Mapping[str, ApiKey] | None = None,
-        api_version: str | None = None,
         max_images: int | None = None,
     ) -> None:
-        super().__init__(name, address, retry_policy, prices)
+        super().__init__(name, transport.address, retry_policy, prices)
         self.model, self.settings = model, settings
         self._refused = Refused()
-        self._headers, self._api_version = dict(headers or {}), api_version
         self._max_images = max_images
-        self._key = key or ApiKey("OPENAI_API_KEY", needed=False)
+        self.transport = transport
         if settings.scores != "prompt":
             self.hint = "vLLM servers provide likelihoods: vllm:NAME, or -M scores=prompt."
         more = {"none": set(), "top": {Kind.CHOOSE}, "prompt": {Kind.CHOOSE, Kind.SCORE}}[settings.scores]
-        self.kinds = frozenset({Kind.GENERATE, *more})
+        constrain = {Kind.CONSTRAIN} if settings.guided != "none" else set()
+        self.kinds = frozenset({Kind.GENERATE, *more, *constrain})
 
     def identity(self) -> Mapping[str, Any]:
         settings = {k: v for k, v in vars(self.settings).items() if v not in (None, {})}
-        version = {"api_version": self._api_version} if self._api_version else {}
-        return {"kind": "openai", "model": self.model, "address": self.address, **version, **settings}
+        if self.transport.api_version:
+            settings["api_version"] = self.transport.api_version
+        return {"kind": "openai", "model": self.model, "address": self.address, **settings}
 
     def check(self) -> None:
-        for key in (self._key, *self._headers.values()):
-            key.check()
+        self.transport.check()
         require("openai", "api", "A model behind an address")
         require("aiohttp", "api", "A model behind an address")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:
-        import openai
-
         self._first = FirstReplies()
-        # Following redirects would send the key to other hosts.
-        transport = openai.DefaultAioHttpClient(
-            follow_redirects=False, timeout=self.retry_policy.timeout, limits=_limits(self.max_concurrency)
-        )
-        async with openai.AsyncOpenAI(
-            api_key=self._token,
-            base_url=self.address,
-            max_retries=0,
-            http_client=transport,
-            default_headers={name: key.value for name, key in self._headers.items()},
-            default_query={"api-version": self._api_version} if self._api_version else None,
-        ) as self._client:
+        async with self.transport.connect(self.retry_policy.timeout, self.max_concurrency):
             yield
-
-    async def _token(self) -> str:
-        return await asyncio.to_thread(lambda: self._key.value) or "none"
 
     def advice(self, error: RequestError) -> str:
         if error.status in (401, 403) and not error.stop:
-            return f"Check the key in the environment variable {self._key.variable}."
+            return f"Check the key in the environment variable {self.transport.key.variable}."
         if error.status == 404:
             hint = "" if re.search(r"/(v\d|openai)", self.address) else "; most addresses end in /v1"
             return f"Check that {self.address} is correct and serves the model {self.model!r}{hint}."
@@ -177,6 +157,8 @@ class ChatModel(RemoteModel):
         reply = read_reply(data)
         if said := self._first.trouble(reply, self.settings.max_tokens or request.decoding.max_tokens):
             self._give_up(Stopped(f"{self.name} stopped: {said}."))
+        if request.continuations and self.settings.guided == "schema":
+            reply = replace(reply, text=unguided(reply.text))
         return replace(reply, prompt=self._shown(request))
 
     async def _choose(self, request: Request) -> Response:
@@ -234,6 +216,8 @@ class ChatModel(RemoteModel):
             body["seed"] = (settings.seed or 0) + decoding.draw
         if settings.reasoning_effort is not None:
             body["reasoning_effort"] = settings.reasoning_effort
+        if request.kind is Kind.GENERATE and request.continuations:
+            body |= guide(settings.guided, request.continuations)
         body |= settings.extra
         if request.messages[-1].role == "assistant":
             if settings.scores != "prompt":
@@ -298,66 +282,22 @@ class ChatModel(RemoteModel):
     # ── one try ─────────────────────────────────────────────────────────────────────────────────────
 
     async def send_once(self, payload: Payload) -> Mapping[str, Any]:
-        import httpx2
-        import openai
-
-        body = await self._render(payload)
         try:
-            reply: Any = await self._client.post(
-                "/chat/completions",
-                content=body,
-                options={"headers": {"Content-Type": "application/json"}},
-                # Unread, so that we can limit how much is read.
-                cast_to=httpx2.Response,
-                stream=True,
-                stream_cls=openai.AsyncStream[Any],
-            )
-            try:
-                text = await at_most(reply.aiter_bytes(), MAX_ANSWER)
-            finally:
-                await reply.aclose()
-        except openai.APIStatusError as error:
-            failed = _refusal(error)
-            if name := self._refused.learn(failed.status, str(failed), payload.body):
+            answer = await self.transport.post(await self._render(payload))
+        except RequestError as error:
+            if name := self._refused.learn(error.status, str(error), payload.body):
                 log.warning("%s: the server refuses %s; it is left out", self.name, name)
-                raise RequestError(str(failed), failed.status, again=True) from error
-            if failed.status == 401 and self._key.expired():
-                raise RequestError(str(failed), 401, again=True) from error
-            raise failed from error
-        except openai.APIConnectionError as error:
-            raise RequestError(
-                f"the connection failed ({reason_of(_root(error))})", unavailable=True
-            ) from error
-        except RequestError:
+                raise RequestError(str(error), error.status, again=True) from error
             raise
-        except openai.OpenAIError as error:
-            raise RequestError(reason_of(error), again=False) from error
-        except Exception as error:  # the transport's own errors in the middle of an answer
-            raise RequestError(
-                f"the connection broke during the answer ({reason_of(error)})", billed=True
-            ) from error
-        data = parse(text)
+        if wait := exhausted(answer.headers):
+            self._pace.pause(wait)
+        data = parse(answer.text)
         if not isinstance(data, dict):
             if found := error_in(data):
                 raise fault(None, *found)
             raise RequestError(f"the answer is not a JSON object: {str(data)[:80]!r}")
         choices(data)  # an answer without any is worth a retry
         return data
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return the root cause of an error: transports call many things a timeout."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _limits(most: int) -> Any:
-    import openai
-
-    # The type depends on the version of httpx behind the client.
-    kind: Any = type(openai.DEFAULT_CONNECTION_LIMITS)
-    return kind(max_connections=most, max_keepalive_connections=most)
 
 
 def _scored(
@@ -372,17 +312,3 @@ def _scored(
         prompt_tokens=reply.prompt_tokens if into is None else into,
         completion_tokens=reply.completion_tokens if out is None else out,
     )
-
-
-def _refusal(error: Any) -> RequestError:
-    """Explain a status other than 200."""
-    try:
-        found = error_in(error.response.json())
-    except ValueError:
-        found = None
-    said, codes = found or (error.response.text or error.message, [])
-    if error.status_code in (301, 302, 303, 307, 308):
-        where = redact(str(error.response.headers.get("location", "elsewhere")))
-        said = f"{error.status_code} the server redirects to {where}; set that as base_url"
-        return RequestError(said, 404, again=False)
-    return fault(error.status_code, said, codes, after=retry_after(error.response.headers))

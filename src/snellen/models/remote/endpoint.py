@@ -158,6 +158,9 @@ class Endpoint(RemoteModel):
     def encode(self, image: Image) -> tuple[str, bytes]:
         return as_sent(image, FORMATS, self.max_side, MAX_IMAGE)
 
+    def size_of(self, encoded: tuple[str, bytes]) -> int:
+        return len(encoded[1])
+
     def check(self) -> None:
         if self._key is not None:
             self._key.check()
@@ -171,7 +174,7 @@ class Endpoint(RemoteModel):
         connector = aiohttp.TCPConnector(limit=self.max_concurrency)
         unlimited = aiohttp.ClientTimeout(total=None)  # the caller enforces the timeout
         async with aiohttp.ClientSession(
-            connector=connector, headers=headers, timeout=unlimited
+            connector=connector, headers=headers, timeout=unlimited, trust_env=True
         ) as self._session:
             yield
 

@@ -35,6 +35,7 @@ class ChatOptions:
     max_bytes: int | None = None
     image_format: Literal["auto", "jpeg", "png"] = "auto"
     scores: Literal["auto", "none", "top", "prompt"] = "auto"
+    guided: Literal["auto", "none", "choice", "schema"] = "auto"
     max_tokens_as: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     timeout: float = 120.0
     total_timeout: float = 600.0
@@ -61,7 +62,8 @@ def openai(model: str, *, options: ChatOptions) -> Model:
     ``max_side`` (pixels), ``max_bytes`` (in base64) and ``image_format`` (defaults: what the provider
     documents, see ``snellen ls providers``); ``max_tokens_as``, the server's name for ``max_tokens``;
     ``scores``, the likelihoods that it provides: ``top`` (the top next tokens: yes and no, letters),
-    ``prompt`` (vLLM's prompt_logprobs: rank) or ``none``.
+    ``prompt`` (vLLM's prompt_logprobs: rank) or ``none``; ``guided``, how it makes an answer one of several
+    (``closed-set?constrained=true``): ``choice`` (vLLM's structured_outputs), ``schema`` (JSON) or ``none``.
 
     These cannot: ``timeout`` of one attempt and ``total_timeout`` of a request with all its ``tries``
     (seconds); ``max_consecutive_failures`` before the run stops; ``requests_per_minute``,
@@ -79,6 +81,7 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     from snellen.models.remote.prices import Prices
     from snellen.models.remote.reasoning import MAX_TOKENS, fixed_temperature, thinks
     from snellen.models.remote.retry import RetryPolicy
+    from snellen.models.remote.transport import ChatTransport
 
     provider = PROVIDERS[scheme]
     if not model:
@@ -99,6 +102,8 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     storable_option("system", options.system)
     if settings["scores"] == "auto":
         settings["scores"] = provider.scores if own or scheme == "vllm" else "none"
+    if settings["guided"] == "auto":
+        settings["guided"] = provider.guided if own or scheme == "vllm" else "none"
     if settings["max_tokens_as"] == "auto":
         newer = address == PROVIDERS["openai"].address  # whose reasoning models reject the older name
         settings["max_tokens_as"] = "max_completion_tokens" if newer else "max_tokens"
@@ -113,16 +118,15 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     for name in ("max_tokens", "max_side", "max_bytes"):
         if settings[name] is not None and settings[name] < 1:
             raise BadOption(f"{name}={settings[name]} is not allowed; allowed: 1 or more.")
+    headers = {name: ApiKey(variable, needed=True) for name, variable in options.header.items()}
+    transport = ChatTransport(address, key, headers, options.api_version)
     return ChatModel(
         name=f"{scheme}:{model}",
         model=model,
-        address=address,
+        transport=transport,
         settings=Settings(**settings),
         retry_policy=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
         prices=Prices.find(f"{scheme}:{model}", options.price_in, options.price_out),
-        key=key,
-        headers={name: ApiKey(variable, needed=True) for name, variable in options.header.items()},
-        api_version=options.api_version,
         max_images=taken.max_images,
     )
 

@@ -20,6 +20,8 @@ class Provider(NamedTuple):
         key: the environment variable of its key.
         needs_key: whether a key is required.
         scores: the likelihoods that it provides.
+        guided: how it makes an answer one of several: vLLM's ``structured_outputs`` (``choice``), or a JSON
+            schema (``schema``).
         formats: of images.
         max_bytes: of an image in base64.
         max_side: of an image, in pixels.
@@ -32,6 +34,7 @@ class Provider(NamedTuple):
     key: str
     needs_key: bool = True
     scores: Literal["none", "top", "prompt"] = "none"
+    guided: Literal["none", "choice", "schema"] = "none"
     formats: tuple[str, ...] = COMMON
     max_bytes: int = 5 * MIB
     max_side: int | None = None
@@ -50,6 +53,7 @@ PROVIDERS = {
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
         scores="top",
+        guided="schema",
         formats=PILLOW,
         source="https://platform.openai.com/docs/guides/images-vision",
     ),
@@ -65,6 +69,7 @@ PROVIDERS = {
         "",
         "AZURE_OPENAI_API_KEY",
         scores="top",
+        guided="schema",
         formats=PILLOW,
         note="base_url=https://NAME.openai.azure.com/openai/v1, or a deployment's address with api_version=",
     ),
@@ -100,7 +105,9 @@ PROVIDERS = {
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "sglang": _local(30000, "SGLANG_API_KEY", formats=PILLOW),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "vllm": _local(8000, "VLLM_API_KEY", scores="prompt", formats=PILLOW, max_bytes=20 * MIB),
+    "vllm": _local(
+        8000, "VLLM_API_KEY", scores="prompt", guided="choice", formats=PILLOW, max_bytes=20 * MIB
+    ),
     "xai": Provider(
         "https://api.x.ai/v1",
         "XAI_API_KEY",

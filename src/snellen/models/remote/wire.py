@@ -11,7 +11,7 @@ from typing import Any
 
 from snellen.models.remote.retry import RequestError
 
-__all__ = ["FORMATS", "MAX_ANSWER", "MAX_IMAGE", "at_most", "parse", "retry_after"]
+__all__ = ["FORMATS", "MAX_ANSWER", "MAX_IMAGE", "at_most", "exhausted", "parse", "retry_after"]
 
 #: The most bytes in an answer; more is not an answer.
 MAX_ANSWER = 8 * 2**20
@@ -83,15 +83,49 @@ def _whole(events: Sequence[Any]) -> Any:
     return {**whole, "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
 
 
+#: Headers of how many requests or tokens are left, and when there will be more: OpenAI's (also those of
+#: Groq, Mistral, xAI and OpenRouter) and Anthropic's.
+_LIMITS = [
+    *((f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")),
+    *(
+        (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset")
+        for what in ("requests", "tokens", "input-tokens", "output-tokens")
+    ),
+]
+#: The longest pause for such a header; beyond, the server may say so itself.
+LONGEST_PAUSE = 120.0
+
+
+def exhausted(headers: Mapping[str, str]) -> float:
+    """Return the seconds until a server takes requests again, as its rate-limit headers say; 0 at once."""
+    waits = [
+        _until(headers.get(reset, "")) for left, reset in _LIMITS if headers.get(left, "").strip() == "0"
+    ]
+    return min(max(waits, default=0.0), LONGEST_PAUSE)
+
+
+def _until(text: str) -> float:
+    """Return the seconds of a reset: ``1s``, ``6m0s``, ``20ms``, seconds, or a moment (RFC 3339)."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+    if re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d)?)+", text):
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text)
+        seconds = sum(float(number) * units[unit] for number, unit in parts)
+        return seconds if seconds < 10 * units["d"] else 0.0  # else a moment, in another unit
+    try:
+        return max(0.0, (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds in Retry-After (RFC 9110, 10.2.3: a number or a date), or the milliseconds in
-    OpenAI's own header.
+    """Return the seconds in Retry-After (RFC 9110, 10.2.3: a number or a date), the milliseconds in
+    OpenAI's own header, or what the rate-limit headers say.
     """
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:
             return max(0.0, float(milliseconds) / 1000)
         if (value := headers.get("retry-after")) is None:
-            return None
+            return exhausted(headers) or None
         if value.replace(".", "", 1).isdigit():
             return float(value)
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,214 @@
+"""One request to a chat server: connection, key, errors, and a log to find out what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snellen._util.redaction import redact
+from snellen.errors import BadOption, reason_of
+from snellen.models.remote.faults import error_in, fault
+from snellen.models.remote.retry import RequestError
+from snellen.models.remote.urls import ApiKey
+from snellen.models.remote.wire import MAX_ANSWER, at_most, retry_after
+
+__all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "RequestLog"]
+
+#: The environment variable with the file to which requests are logged.
+LOG_REQUESTS = "SNELLEN_LOG_REQUESTS"
+#: The most characters of an answer in the log.
+LOGGED = 20_000
+#: Images as they stand in a body.
+_IMAGE = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=]*)")
+
+
+class HttpAnswer(NamedTuple):
+    """What a server answered with status 200."""
+
+    text: bytes
+    headers: Mapping[str, str]
+
+
+class ChatTransport:
+    """The connection to a server.
+
+    Args:
+        address: its base URL.
+        key: "none" is sent if there is none.
+        headers: further ones, whose values are in the environment.
+        api_version: a parameter of each address, as Azure's deployments need.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        key: ApiKey,
+        headers: Mapping[str, ApiKey] | None = None,
+        api_version: str | None = None,
+    ) -> None:
+        self.address, self.key, self.api_version = address, key, api_version
+        self._headers = dict(headers or {})
+
+    def check(self) -> None:
+        """Refuse missing keys.
+
+        Raises:
+            ModelError: one is missing.
+        """
+        for key in (self.key, *self._headers.values()):
+            key.check()
+
+    @asynccontextmanager
+    async def connect(self, timeout: float, most: int) -> AsyncIterator[None]:
+        """Connect, with at most so many connections. Proxies and certificates are those of the usual
+        variables (``HTTPS_PROXY``, ``NO_PROXY``, ``SSL_CERT_FILE``).
+        """
+        import openai
+
+        # The type depends on the version of httpx behind the client.
+        limits: Any = type(openai.DEFAULT_CONNECTION_LIMITS)
+        # Following redirects would send the key to other hosts.
+        client = openai.DefaultAioHttpClient(
+            follow_redirects=False,
+            timeout=timeout,
+            limits=limits(max_connections=most, max_keepalive_connections=most),
+        )
+        self._log = RequestLog.opened()
+        async with openai.AsyncOpenAI(
+            api_key=self._token,
+            base_url=self.address,
+            max_retries=0,
+            http_client=client,
+            default_headers={name: key.value for name, key in self._headers.items()},
+            default_query={"api-version": self.api_version} if self.api_version else None,
+        ) as self._client:
+            yield
+
+    async def _token(self) -> str:
+        return await asyncio.to_thread(lambda: self.key.value) or "none"
+
+    async def post(self, body: bytes) -> HttpAnswer:
+        """Send a chat completion's body, and return the answer.
+
+        Raises:
+            RequestError: there is none.
+        """
+        began = time.time()
+        try:
+            answer = await self._post(body)
+        except RequestError as error:
+            if self._log is not None:
+                self._log.record(self.address, began, body, str(error), error.status)
+            raise
+        if self._log is not None:
+            self._log.record(self.address, began, body, answer.text.decode("utf-8", "replace"), 200)
+        return answer
+
+    async def _post(self, body: bytes) -> HttpAnswer:
+        import httpx2
+        import openai
+
+        try:
+            reply: Any = await self._client.post(
+                "/chat/completions",
+                content=body,
+                options={"headers": {"Content-Type": "application/json"}},
+                # Unread, so that we can limit how much is read.
+                cast_to=httpx2.Response,
+                stream=True,
+                stream_cls=openai.AsyncStream[Any],
+            )
+            try:
+                return HttpAnswer(await at_most(reply.aiter_bytes(), MAX_ANSWER), reply.headers)
+            finally:
+                await reply.aclose()
+        except openai.APIStatusError as error:
+            failed = _refusal(error)
+            if failed.status == 401 and self.key.expired():
+                raise RequestError(str(failed), 401, again=True) from error
+            raise failed from error
+        except openai.APIConnectionError as error:
+            raise RequestError(
+                f"the connection failed ({reason_of(_root(error))})", unavailable=True
+            ) from error
+        except RequestError:
+            raise
+        except openai.OpenAIError as error:
+            raise RequestError(reason_of(error), again=False) from error
+        except Exception as error:  # the transport's own errors in the middle of an answer
+            raise RequestError(
+                f"the connection broke during the answer ({reason_of(error)})", billed=True
+            ) from error
+
+
+class RequestLog:
+    """A file of JSON lines, one per attempt: time, address, seconds, status, request and answer. Images are
+    replaced by their sizes, and secrets redacted; headers are not logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    @classmethod
+    def opened(cls) -> RequestLog | None:
+        """Return the log that the environment asks for.
+
+        Raises:
+            BadOption: the file cannot be written.
+        """
+        if not (name := os.environ.get(LOG_REQUESTS)):
+            return None
+        log = cls(Path(name))
+        try:
+            log._write("")
+        except OSError as error:
+            raise BadOption(f"--log-requests {name}: cannot be written ({error.strerror}).") from error
+        return log
+
+    def record(self, address: str, began: float, body: bytes, said: str, status: int | None) -> None:
+        """Add a line."""
+        sent = _IMAGE.sub(lambda m: f"<{m[1]}, {len(m[2]) * 3 // 4:,} bytes>", body.decode())
+        row = {
+            "time": round(began, 3),
+            "seconds": round(time.time() - began, 3),
+            "address": address,
+            "status": status,
+            "request": json.loads(redact(sent)),
+            "answer": redact(said)[:LOGGED],
+        }
+        self._write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _write(self, line: str) -> None:
+        descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        with self._lock, os.fdopen(descriptor, "ab") as file:
+            file.write(line.encode())
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the root cause of an error: transports call many things a timeout."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _refusal(error: Any) -> RequestError:
+    """Explain a status other than 200."""
+    try:
+        found: tuple[str, Sequence[Any]] | None = error_in(error.response.json())
+    except ValueError:
+        found = None
+    said, codes = found or (error.response.text or error.message, [])
+    if error.status_code in (301, 302, 303, 307, 308):
+        where = redact(str(error.response.headers.get("location", "elsewhere")))
+        said = f"{error.status_code} the server redirects to {where}; set that as base_url"
+        return RequestError(said, 404, again=False)
+    return fault(error.status_code, said, codes, after=retry_after(error.response.headers))
