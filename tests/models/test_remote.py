@@ -35,6 +35,7 @@ from snellen.models.remote.rate import PerMinute
 from snellen.models.remote.replies import (
     continuation_scores,
     next_token_scores,
+    others_are_negligible,
     prompt_tokens,
     read_reply,
 )
@@ -909,6 +910,27 @@ class TestScores:
     def test_neither_yes_nor_no_is_no_guess(self, workspace):
         found, _ = self.weigh(lambda asked: weighing(Hm=1.0), 2)
         assert found.metrics.outcomes["unparsed"] == 2
+
+    def test_short_answers_take_one_request_of_vllm(self):
+        request = replace(question("?"), kind=Kind.SCORE, continuations=("A", "B"))
+        with Server(lambda asked: weighing(**{"A": 0.7, " A": 0.1, " B": 0.2})) as server:
+            (reply,) = answers(model_at(server, "vllm"), request)
+        assert [math.exp(score.value) for score in reply.scores] == pytest.approx([0.7, 0.2])
+        assert len(server.asked) == 1
+
+    @pytest.mark.parametrize(
+        ("likely", "enough"),
+        [
+            ({"Yes": 0.9, "No": 0.1}, True),  # "yes" can have nothing
+            ({"Yes": 0.9, "No": 0.05}, False),  # "yes" may be the rest
+            ({"Yes": 0.9, "No": 0.09, "y": 0.01}, False),  # or begin with "y"
+            ({"Yes": 0.9, "yes": 0.01, "No": 0.05}, True),  # all are seen
+        ],
+    )
+    def test_when_the_top_tokens_suffice(self, likely, enough):
+        names = ("Yes", "yes", "No")
+        data = weighing(**likely)
+        assert others_are_negligible(data, names, next_token_scores(data, names, merge=max)) is enough
 
     def test_a_server_that_gives_none_stops_the_run_with_advice(self, workspace):
         told = pytest.raises(Stopped, match="no prompt_logprobs, as vLLM does.*closed-set")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from snellen.errors import BadOption, ModelError, Unsupported, UsageError, reason_of
 from snellen.registry import parse_name
+from snellen.tuning.layout import for_servers
 
 if TYPE_CHECKING:
     from snellen.models.huggingface.checkpoint import Checkpoint
@@ -153,6 +154,7 @@ def build(
     processor, template = _processor(images, tokenizer, patch_size, select, extra)
     with torch.no_grad():
         model.save_pretrained(out)
+    for_servers(out)
     processor.save_pretrained(out)
     parts = {
         "vision tower": model.model.vision_tower,

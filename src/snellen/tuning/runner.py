@@ -15,6 +15,7 @@ from snellen.models.base import MODELS
 from snellen.runs.filters import Filters
 from snellen.runs.run import Run
 from snellen.tuning.card import draw_curves, write_card
+from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
 from snellen.tuning.plan import TuningPlan
 from snellen.tuning.results import Result, of_classes, result_of
@@ -344,5 +345,6 @@ class TuningRunner:
         shutil.rmtree(part, ignore_errors=True)
         with room(part):
             made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(part)
+            for_servers(part)
             made.checkpoint.load_processor(AutoProcessor).save_pretrained(part)
             part.rename(self.config.out / "merged")

@@ -16,6 +16,7 @@ from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.protocols.closed_set import ClosedSet
 from snellen.reports.training import TrainingWatch
 from snellen.tuning.examples import Example
+from snellen.tuning.layout import for_servers
 from snellen.tuning.recipes import Recipe, Stage, adapters, freeze
 from snellen.tuning.sources import TrainingSet
 from snellen.tuning.trainer import by_place, room, run_stage
@@ -181,6 +182,8 @@ def _save(
     if trainer.is_world_process_zero():
         with room(out):
             (network if adapter else network.to(dtype)).save_pretrained(out, **saved)
+            if not adapter:
+                for_servers(out)
             processor.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()
 

@@ -28,6 +28,7 @@ from snellen.models.remote.replies import (
     choices,
     continuation_scores,
     next_token_scores,
+    others_are_negligible,
     prompt_tokens,
     read_reply,
 )
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: The number of top next tokens to request: OpenAI's maximum.
 TOP = 20
+#: The most characters of an answer that may be a single token: yes, no, letters.
+SHORT = 3
 #: Tokens of an image at low detail, for GPT-4o.
 LOW_DETAIL = 85
 
@@ -149,7 +152,9 @@ class ChatModel(RemoteModel):
                 f"{len(request.images)} images, but the server takes at most {self._max_images}", again=False
             )
         if request.kind is Kind.SCORE:
-            return await (self._score if self.settings.scores == "prompt" else self._choose)(request)
+            if self.settings.scores != "prompt":
+                return await self._choose(request)
+            return await self._choose_exactly(request) or await self._score(request)
         try:
             data = await self.send(self.payload(request))
         except Filtered as error:
@@ -165,6 +170,23 @@ class ChatModel(RemoteModel):
         """Score short answers by the top next tokens."""
         data = await self.send(self.payload(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
         scores = next_token_scores(data, request.continuations)
+        return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
+
+    async def _choose_exactly(self, request: Request) -> Response | None:
+        """Score short answers by the next token: one request instead of one each. None if answers that are
+        not among the top tokens may matter.
+        """
+        names = request.continuations
+        if (
+            not 0 < len(names) <= TOP
+            or max(map(len, names)) > SHORT
+            or request.messages[-1].role == "assistant"
+        ):
+            return None
+        data = await self.send(self.payload(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
+        scores = next_token_scores(data, names, merge=max)
+        if not others_are_negligible(data, names, scores):
+            return None
         return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
 
     async def _score(self, request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from snellen.metrics.stats import log_sum
@@ -13,7 +13,15 @@ from snellen.models.remote.retry import RequestError
 from snellen.parsing import split_thinking
 from snellen.types import Outcome, Response, Score
 
-__all__ = ["choices", "continuation_scores", "next_token_scores", "prompt_tokens", "read_reply", "tokens_of"]
+__all__ = [
+    "choices",
+    "continuation_scores",
+    "next_token_scores",
+    "others_are_negligible",
+    "prompt_tokens",
+    "read_reply",
+    "tokens_of",
+]
 
 #: Finish reasons of whole answers, of those that were cut off, and of filtered ones. All others are errors:
 #: ``error`` (OpenRouter), ``abort`` (vLLM), ``insufficient_system_resource`` (DeepSeek).
@@ -119,10 +127,19 @@ def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
     return {**{k: v if k == "usage" else str(v)[:200] for k, v in meta.items()}, "finish": finish}
 
 
-def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> tuple[Score, ...]:
+def next_token_scores(
+    data: Mapping[str, Any],
+    continuations: Sequence[str],
+    merge: Callable[[Sequence[float]], float] = log_sum,
+) -> tuple[Score, ...]:
     """Return the log-probability that the answer starts with each continuation, among the top next tokens
     (``top_logprobs``);
     -inf for others. Tokens that differ only in spaces are the same answer.
+
+    Args:
+        data: the completion.
+        continuations: the answers.
+        merge: combines the log-probabilities of such tokens.
 
     Raises:
         RequestError: the server returned none.
@@ -135,13 +152,41 @@ def next_token_scores(data: Mapping[str, Any], continuations: Sequence[str]) -> 
             "scores=none",
             again=False,
         )
-    likely: dict[str, list[float]] = {}
-    for entry in content[0].get("top_logprobs") or []:
-        if isinstance(value := entry.get("logprob"), int | float):
-            likely.setdefault(str(entry.get("token", "")).strip(), []).append(float(value))
+    likely = _likely(content[0])
     if not likely:
         raise RequestError("the server returned no logprobs for the answer's first token", again=False)
-    return tuple(Score(log_sum(likely.get(name.strip(), [])), 1) for name in continuations)
+    found = (likely.get(name.strip()) for name in continuations)
+    return tuple(Score(merge(values) if values else -math.inf, 1) for values in found)
+
+
+def _likely(position: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the log-probabilities of the top tokens of a position, by their text without spaces."""
+    likely: dict[str, list[float]] = {}
+    for entry in position.get("top_logprobs") or []:
+        if isinstance(value := entry.get("logprob"), int | float):
+            likely.setdefault(str(entry.get("token", "")).strip(), []).append(float(value))
+    return likely
+
+
+#: The part of the probability of all answers that those not seen may have.
+NEGLIGIBLE = 1e-4
+
+
+def others_are_negligible(
+    data: Mapping[str, Any], continuations: Sequence[str], scores: Sequence[Score]
+) -> bool:
+    """Return whether answers without a token among the top next tokens have hardly any probability: at most
+    that of tokens that they begin with, and of all that are not listed.
+    """
+    likely = _likely(choices(data)[0]["logprobs"]["content"][0])
+    seen = sum(math.exp(score.value) for score in scores)
+    missing = [
+        name.strip() for name, score in zip(continuations, scores, strict=True) if math.isinf(score.value)
+    ]
+    listed = {token: sum(map(math.exp, values)) for token, values in likely.items()}
+    begun = sum(p for token, p in listed.items() if any(name.startswith(token) for name in missing))
+    rest = max(0.0, 1 - sum(listed.values()))
+    return not missing or begun + rest <= NEGLIGIBLE * seen
 
 
 def prompt_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]]:
