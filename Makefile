@@ -43,8 +43,8 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# A real vLLM on the CPU, in an environment of its own: a minute or two, and several gigabytes the first time.
-# Its own builds of torchaudio and torchcodec do not load beside a CPU build of torch.
+# A real vLLM on the CPU, in its own environment: a minute or two, and several gigabytes the first time.
+# Its own builds of torchaudio and torchcodec do not load with a CPU build of torch.
 VLLM := .venv-vllm
 $(VLLM)/.ready:
 	@$(PYTHON) -m venv $(VLLM)
