@@ -226,6 +226,21 @@ def test_a_server_that_only_queues_holds_few():
     assert model.most <= 8
 
 
+def test_one_request_that_hangs_holds_nobody_up():
+    """Others are answered meanwhile."""
+    asked = 0
+
+    async def answer() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(3600 if asked == 5 else 1.0)
+
+    model = Simulated(answer)
+    replies, seconds = run(model, 400)
+    assert {reply.outcome for reply in replies} == {Outcome.OK}
+    assert seconds < 130  # the timeout, and one try more
+
+
 def test_the_limit_of_the_user_is_kept():
     model = Simulated(pool(1000, 1.0))
     model.limits = Limits(max_concurrency=3)

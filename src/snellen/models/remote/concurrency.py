@@ -26,6 +26,10 @@ PATIENCE, MOST_PATIENCE = 10, 160
 LATE = 0.7
 #: A 429 at so many cuts without a good round in between means that requests per second count.
 STRIKES = 3
+#: Answers whose times are remembered.
+RECENT = 256
+#: The most seconds for which a server is left alone after a timeout.
+REST = 30.0
 #: What is left of the limit after a timeout, and after a 429.
 CUT, THROTTLE = 0.5, 0.8
 
@@ -72,6 +76,7 @@ class Concurrency:
         self._trial: _Trial | None = None
         self._hold, self._patience = 0, PATIENCE
         self._fastest = math.inf
+        self._moments: deque[float] = deque(maxlen=RECENT)  # of the last answers
         self._down: float | None = None  # since when
         self._probes = self._strikes = 0
         self._new_round()
@@ -140,6 +145,7 @@ class Concurrency:
         """Record a good answer, and the seconds that it took."""
         now = _now()
         self._answered = now
+        self._moments.append(now)
         self._per_second.succeeded(now)
         self._fastest = min(self._fastest, seconds)
         if self._down is not None:
@@ -201,8 +207,8 @@ class Concurrency:
     def timed_out(self, began: float) -> None:
         """Record a request without an answer in time, with its start; the server may still work on it."""
         if began > self._cut:
-            if self.limit <= START:
-                self.pause(LATE * self._timeout)
+            if sum(moment > began for moment in self._moments) < self.limit:
+                self.pause(min(LATE * self._timeout, REST))  # it works on what nobody waits for any more
             self._shrink(CUT)
         self._new_round()
 
