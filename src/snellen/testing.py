@@ -96,6 +96,7 @@ class Server:
             function of the request's number.
         port: 0 for any free port.
         headers: of all proper answers.
+        tokenize: vLLM's ``/tokenize``: returns the tokens of such a request's body.
 
     Attributes:
         asked: every request received, including faulty ones.
@@ -108,9 +109,11 @@ class Server:
         faults: Iterable[Fault | None] | Callable[[int], Fault | None] = (),
         port: int = 0,
         headers: Mapping[str, str] | None = None,
+        tokenize: Callable[[Mapping[str, Any]], list[int]] | None = None,
     ) -> None:
         self._web: Any = require("aiohttp.web", "api", "snellen.testing")
         self._answer, self._port, self._headers = answer, port, dict(headers or {})
+        self._tokenize = tokenize
         if callable(faults):
             self._fault = faults
         else:
@@ -177,9 +180,12 @@ class Server:
             asked = ReceivedRequest(
                 len(self.asked), body, dict(request.headers), request.path, dict(request.query)
             )
-            self.asked.append(asked)
             if not request.path.startswith("/v1"):
-                return await fault.status(404, "Not Found")(request)
+                if request.path != "/tokenize" or self._tokenize is None:
+                    return await fault.status(404, "Not Found")(request)
+                tokens: web.StreamResponse = self._web.json_response({"tokens": self._tokenize(body)})
+                return tokens
+            self.asked.append(asked)
             if (wrong := self._fault(asked.number)) is not None:
                 return await wrong(request)
             given = self._answer(asked)

@@ -911,6 +911,27 @@ class TestScores:
         found, _ = self.weigh(lambda asked: weighing(Hm=1.0), 2)
         assert found.metrics.outcomes["unparsed"] == 2
 
+    @pytest.mark.parametrize(
+        ("template", "needed"),
+        [([5, 6], True), ([1, 5, 6], False), ([2, 5, 6], False)],
+        ids=["none in the template", "one in the template", "none from the tokenizer"],
+    )
+    def test_a_first_token_that_only_the_tokenizer_adds(self, template, needed):
+        """It must be there, and only once."""
+
+        def tokenize(body):
+            return [1, *template] if body["add_special_tokens"] and template[0] != 2 else template
+
+        with Server(tokenize=tokenize) as server:
+            model = model_at(server, "vllm")
+            answers(model, question())
+        assert model.metadata()["add_special_tokens"] is needed
+        assert server.asked[0].body.get("add_special_tokens", False) is needed
+        with Server() as server:
+            answers(model_at(server, "vllm"), question())
+            answers(model_at(server), question())
+        assert all("add_special_tokens" not in asked.body for asked in server.asked)
+
     def test_short_answers_take_one_request_of_vllm(self):
         request = replace(question("?"), kind=Kind.SCORE, continuations=("A", "B"))
         with Server(lambda asked: weighing(**{"A": 0.7, " A": 0.1, " B": 0.2})) as server:

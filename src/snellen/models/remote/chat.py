@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 TOP = 20
 #: The most characters of an answer that may be a single token: yes, no, letters.
 SHORT = 3
+#: The most seconds to wait for what a server says of its tokenizer.
+LONGEST_LOOK = 20.0
 #: Tokens of an image at low detail, for GPT-4o.
 LOW_DETAIL = 85
 
@@ -107,6 +109,7 @@ class ChatModel(RemoteModel):
         super().__init__(name, transport.address, retry_policy, prices)
         self.model, self.settings = model, settings
         self._refused = Refused()
+        self._special: bool | None = None
         self._max_images = max_images
         self.transport = transport
         if settings.scores != "prompt":
@@ -130,7 +133,24 @@ class ChatModel(RemoteModel):
     async def connect(self) -> AsyncIterator[None]:
         self._first = FirstReplies()
         async with self.transport.connect(self.retry_policy.timeout, self.max_concurrency):
+            self._special = await self._needs_special_tokens() if self.settings.scores == "prompt" else None
             yield
+
+    async def _needs_special_tokens(self) -> bool | None:
+        """Return whether vLLM must add the tokenizer's first special token: its template has none, but the
+        tokenizer adds one, and so does transformers; vLLM leaves it out of chats. None if it does not say.
+        """
+        body = {"model": self.model, "messages": [{"role": "user", "content": "?"}]}
+        try:
+            async with asyncio.timeout(min(self.retry_policy.timeout, LONGEST_LOOK)):
+                bare, special = [
+                    await self.transport.tokenize({**body, "add_special_tokens": add})
+                    for add in (False, True)
+                ]
+        except (RequestError, TimeoutError) as error:
+            log.info("%s: whether prompts begin with a special token is not known (%s)", self.name, error)
+            return None
+        return special[1:] == bare and special[:1] != bare[:1]
 
     def advice(self, error: RequestError) -> str:
         if error.status in (401, 403) and not error.stop:
@@ -141,8 +161,12 @@ class ChatModel(RemoteModel):
         return ""
 
     def metadata(self) -> Mapping[str, Any]:
-        refused = {"refused_parameters": sorted(self._refused.names)} if self._refused.names else {}
-        return {**super().metadata(), **refused}
+        facts: dict[str, Any] = {}
+        if self._refused.names:
+            facts["refused_parameters"] = sorted(self._refused.names)
+        if self._special is not None:
+            facts["add_special_tokens"] = self._special
+        return {**super().metadata(), **facts}
 
     # ── asking ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -240,6 +264,8 @@ class ChatModel(RemoteModel):
             body["reasoning_effort"] = settings.reasoning_effort
         if request.kind is Kind.GENERATE and request.continuations:
             body |= guide(settings.guided, request.continuations)
+        if self._special:
+            body["add_special_tokens"] = True
         body |= settings.extra
         if request.messages[-1].role == "assistant":
             if settings.scores != "prompt":

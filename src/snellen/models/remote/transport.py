@@ -18,7 +18,7 @@ from snellen.errors import BadOption, reason_of
 from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
-from snellen.models.remote.wire import MAX_ANSWER, at_most, retry_after
+from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, retry_after
 
 __all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "RequestLog"]
 
@@ -112,13 +112,27 @@ class ChatTransport:
             self._log.record(self.address, began, body, answer.text.decode("utf-8", "replace"), 200)
         return answer
 
-    async def _post(self, body: bytes) -> HttpAnswer:
+    async def tokenize(self, body: Mapping[str, Any]) -> list[int]:
+        """Return the tokens of a conversation, as vLLM's ``/tokenize`` tells.
+
+        Raises:
+            RequestError: the server has no such endpoint.
+        """
+        address = f"{self.address.removesuffix('/v1')}/tokenize"
+        answer = await self._post(json.dumps(body).encode(), address)
+        found = parse(answer.text)
+        tokens = found.get("tokens") if isinstance(found, Mapping) else None
+        if not isinstance(tokens, list):
+            raise RequestError("the answer has no tokens", again=False)
+        return tokens
+
+    async def _post(self, body: bytes, address: str = "/chat/completions") -> HttpAnswer:
         import httpx2
         import openai
 
         try:
             reply: Any = await self._client.post(
-                "/chat/completions",
+                address,
                 content=body,
                 options={"headers": {"Content-Type": "application/json"}},
                 # Unread, so that we can limit how much is read.
