@@ -320,6 +320,12 @@ MENDED = {
     "no UTF-8": (fault.body(b"\xff\xfe{"), 2),
     "no choices": (fault.body({"choices": []}), 2),
     "an error with status 200": (fault.body({"error": {"message": "overloaded", "code": 503}}), 2),
+    "an end that nobody knows": (fault.body(completion("sta", finish="abort")), 2),
+    "an error within a choice": (
+        fault.body({"choices": [{"error": {"code": 502, "message": "x"}, "message": {"content": ""}}]}),
+        2,
+    ),
+    "a code in a text": (fault.body({"code": "InternalError", "message": "x"}), 2),
     "another content type": (fault.body(FINE, kind="text/plain"), 1),
 }
 #: What no other try would mend, the outcome, and words of its reason.
@@ -737,7 +743,9 @@ class TestNames:
         with pytest.raises(BadOption, match="azure: needs an address: base_url="):
             MODELS.make("azure:x")
         with Server() as server:
-            answers(model_at(server, "azure", api_version="2026-10-01"), question())
+            azure = model_at(server, "azure", api_version="2026-10-01")
+            assert {Kind.CHOOSE, Kind.CONSTRAIN} <= azure.kinds
+            answers(azure, question())
         assert server.asked[0].query == {"api-version": "2026-10-01"}
 
     @pytest.mark.parametrize(
@@ -839,6 +847,8 @@ class TestNames:
             ("openai:x?base_url=http://me:hunter2@localhost/v1", "api_key_env"),
             ("openai:x?base_url=http://[::1/v1", "not a URL"),
             ("openai:x?extra=[1]", "a JSON object"),
+            ("openai:x?max_side=0", "max_side=0 is not allowed; allowed: 1 or more"),
+            ("openai:x?max_bytes=0", "max_bytes=0 is not allowed; allowed: 1 or more"),
             ('openai:x?extra={"key": "sk-planted-0000000000000000"}', "looks like a key"),
             ("endpoint:http://x/y?query=api_key=planted1", "looks like a key"),
             ("openai:x?timeout=nan", "timeout=nan is not allowed"),

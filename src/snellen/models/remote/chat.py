@@ -25,7 +25,6 @@ from snellen.models.remote.guided import guide, unguided
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.reasoning import FirstReplies, Refused
 from snellen.models.remote.replies import (
-    choices,
     continuation_scores,
     next_token_scores,
     others_are_negligible,
@@ -143,10 +142,8 @@ class ChatModel(RemoteModel):
         body = {"model": self.model, "messages": [{"role": "user", "content": "?"}]}
         try:
             async with asyncio.timeout(min(self.retry_policy.timeout, LONGEST_LOOK)):
-                bare, special = [
-                    await self.transport.tokenize({**body, "add_special_tokens": add})
-                    for add in (False, True)
-                ]
+                bare = await self.transport.tokenize({**body, "add_special_tokens": False})
+                special = await self.transport.tokenize({**body, "add_special_tokens": True})
         except (RequestError, TimeoutError) as error:
             log.info("%s: whether prompts begin with a special token is not known (%s)", self.name, error)
             return None
@@ -344,7 +341,7 @@ class ChatModel(RemoteModel):
             if found := error_in(data):
                 raise fault(None, *found)
             raise RequestError(f"the answer is not a JSON object: {str(data)[:80]!r}")
-        choices(data)  # an answer without any is worth a retry
+        read_reply(data)  # an answer without choices, or with an error in one, is worth a retry
         return data
 
 

@@ -94,16 +94,18 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     address = chat_address("base_url", base_url or provider.address)
     own = address == provider.address
     taken = provider if own or scheme != "openai" else ANYWHERE
+    # Each user of Azure has another address, and each vLLM server.
+    known = own or scheme in ("azure", "vllm")
     key_name = options.api_key_env or provider.key
-    needed = options.api_key_env is not None or ((own or scheme == "azure") and provider.needs_key)
+    needed = options.api_key_env is not None or (known and provider.needs_key)
     key = ApiKey(key_name, needed=needed)
     settings = {f.name: getattr(options, f.name) for f in fields(Settings) if f.name != "formats"}
     settings["extra"] = _object("extra", storable_option("extra", options.extra))
     storable_option("system", options.system)
     if settings["scores"] == "auto":
-        settings["scores"] = provider.scores if own or scheme == "vllm" else "none"
+        settings["scores"] = provider.scores if known else "none"
     if settings["guided"] == "auto":
-        settings["guided"] = provider.guided if own or scheme == "vllm" else "none"
+        settings["guided"] = provider.guided if known else "none"
     if settings["max_tokens_as"] == "auto":
         newer = address == PROVIDERS["openai"].address  # whose reasoning models reject the older name
         settings["max_tokens_as"] = "max_completion_tokens" if newer else "max_tokens"
@@ -111,13 +113,13 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
         settings["temperature"] = None
     if settings["max_tokens"] is None and thinks(model):
         settings["max_tokens"] = MAX_TOKENS
+    for name in ("max_tokens", "max_side", "max_bytes"):
+        if settings[name] is not None and settings[name] < 1:
+            raise BadOption(f"{name}={settings[name]} is not allowed; allowed: 1 or more.")
     settings["max_side"] = min(filter(None, [settings["max_side"], taken.max_side]), default=None)
     settings["max_bytes"] = options.max_bytes or taken.max_bytes
     one = options.image_format.upper()
     settings["formats"] = taken.formats if one == "AUTO" else (one,)
-    for name in ("max_tokens", "max_side", "max_bytes"):
-        if settings[name] is not None and settings[name] < 1:
-            raise BadOption(f"{name}={settings[name]} is not allowed; allowed: 1 or more.")
     headers = {name: ApiKey(variable, needed=True) for name, variable in options.header.items()}
     transport = ChatTransport(address, key, headers, options.api_version)
     return ChatModel(
