@@ -26,6 +26,7 @@ from helpers import Scripted, until
 from snellen import cli
 from snellen._util.redaction import guard, redact
 from snellen.errors import BadOption, Stopped, UsageError
+from snellen.models.remote.chat import ChatModel
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan
 from snellen.runs.resume import plan_of
@@ -792,6 +793,11 @@ class TestDryRun:
         with Server(first_name) as server:
             name = of(server, price_in="2.5", price_out="10")
             words = ["run", "--model", name, "--data", DATA, "--protocol", PROTOCOL, "--protocol", "binary"]
+            encoded = []
+            plain = ChatModel.encode
+            monkeypatch.setattr(
+                ChatModel, "encode", lambda self, image: encoded.append(image) or plain(self, image)
+            )
             monkeypatch.setattr("sys.argv", ["snellen", *words, "--dry-run", "--json"])
             with pytest.raises(SystemExit) as stop:
                 cli.main()
@@ -803,6 +809,7 @@ class TestDryRun:
             assert early["requests"] == [56, 56 * 28]
             assert several["images"] == [168, 168]
             assert several["host"] == server.url.split("/")[2]
+            assert len(encoded) == 2 * 28  # of every second sample, once for each protocol
             low, high = several["cost"]
             assert low == pytest.approx((several["tokens_in"][0] * 2.5 + 168 * 10) / 1e6)
             assert high == pytest.approx((several["tokens_in"][1] * 2.5 + 168 * 32 * 10) / 1e6)

@@ -127,8 +127,11 @@ class RemoteModel(Model):
 
     def sends(self, request: Request) -> tuple[int, int]:
         calls, _, _ = self.expects(request)
-        sizes = {image: self.size_of(self.encode(image)) for image in request.images}
-        return calls * len(request.images), calls * sum(sizes[image] for image in request.images)
+        for image in request.images:
+            if image not in self._images:
+                self.prepare(image)
+        size = sum(self.size_of(self._images[image]) for image in request.images)
+        return calls * len(request.images), calls * size
 
     def size_of(self, encoded: Any) -> int:
         """Return the bytes of an encoded image."""

@@ -196,7 +196,7 @@ class RequestLog:
             "seconds": round(time.time() - began, 3),
             "address": address,
             "status": status,
-            "request": json.loads(redact(sent)),
+            "request": _parsed(redact(sent)),
             "answer": redact(said)[:LOGGED],
         }
         self._write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -205,6 +205,14 @@ class RequestLog:
         descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         with self._lock, os.fdopen(descriptor, "ab") as file:
             file.write(line.encode())
+
+
+def _parsed(text: str) -> Any:
+    """Return a text as JSON, if it is still that without its secrets."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _root(error: BaseException) -> BaseException:
