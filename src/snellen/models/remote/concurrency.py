@@ -147,7 +147,7 @@ class Concurrency:
         self._answered = now
         self._moments.append(now)
         self._per_second.succeeded(now)
-        self._fastest = min(self._fastest, seconds)
+        self._fastest = min(self._fastest, max(seconds, 1e-6))  # clocks may be coarse
         if self._down is not None:
             self._down, self._probes, self.limit = None, 0, self._first
             self._new_round()
