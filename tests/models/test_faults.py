@@ -163,6 +163,9 @@ class TestTable:
         assert found.again == (action in (Action.WAIT, Action.RETRY))
         assert (found.status in HOPELESS) == (action is Action.STOP_FIRST) or action is Action.REFUSED
 
+    def test_a_long_message_is_cut(self):
+        assert len(str(faults.fault(400, "image " * 2**20))) < 600
+
     def test_every_row_is_met(self):
         assert {action for _, _, action in SAID.values()} == set(Action)
 

@@ -50,6 +50,8 @@ class Rule(NamedTuple):
     advice: str = ""
 
 
+#: The most characters of a message to look at.
+LONGEST = 4000
 _MONEY = "The account has no credit or quota left. Add some, then go on: snellen resume"
 
 #: The first rule that fits counts. Codes of OpenAI, Azure, Anthropic, Gemini, OpenRouter, DeepSeek, DashScope
@@ -143,6 +145,7 @@ def fault(
         after: seconds of Retry-After.
         billed: whether the server may charge for it.
     """
+    said = said[:LONGEST]
     status = status or next((number for code in codes if (number := _number(code))), None)
     words = [re.sub(r"[^a-z]", "", str(code).lower()) for code in codes]
     rule = next(rule for rule in TABLE if _fits(rule, status, words, said))
