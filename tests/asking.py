@@ -16,7 +16,7 @@ def model_at(server, scheme="openai", name="any", **options):
 
 
 def answers(model, *requests):
-    """What the model answers, in an event loop of its own."""
+    """What the model answers, in its own event loop."""
 
     async def go():
         async with model.connected():

@@ -139,7 +139,7 @@ SAID: dict[str, tuple[int | None, Any, Action]] = {
     ),
     "200 with a bare code": (None, {"code": 503, "message": "no worker"}, Action.WAIT),
     "200 with a code in a text": (None, {"code": "500", "message": "x"}, Action.RETRY),
-    "200 with a code of its own": (
+    "200 with a private code": (
         None,
         {"code": 20015, "message": "invalid parameter"},
         Action.REJECT,

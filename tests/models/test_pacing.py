@@ -70,7 +70,7 @@ class Simulated(RemoteModel):
         return {}
 
     def encode(self, image: Any) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # its requests have no images
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:

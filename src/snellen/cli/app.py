@@ -199,7 +199,9 @@ def tell_more(log_requests: Path | None, *, verbose: bool) -> None:
         logging.basicConfig(format="%(message)s", stream=sys.stderr)
         logging.getLogger("snellen").setLevel(logging.INFO)
     if log_requests is not None:
-        os.environ["SNELLEN_LOG_REQUESTS"] = str(log_requests)
+        from snellen.models.remote.transport import LOG_REQUESTS
+
+        os.environ[LOG_REQUESTS] = str(log_requests)
 
 
 def _version(wanted: bool) -> None:

@@ -27,12 +27,9 @@ def as_sent(
     known = image.header
     # An MPO file is a JPEG, followed by other pictures.
     format = "JPEG" if known.format == "MPO" else known.format
-    own = format in formats and format in METADATA_FREE and known.upright
-    if (
-        own
-        and (known.frames == 1 or known.format == "MPO")
-        and max(known.size) <= (max_side or max(known.size))
-    ):
+    single = known.frames == 1 or known.format == "MPO"
+    fits = max_side is None or max(known.size) <= max_side
+    if format in formats and format in METADATA_FREE and known.upright and single and fits:
         try:
             data = without_metadata(format, image.data)
         except ValueError:  # decoders are more lenient

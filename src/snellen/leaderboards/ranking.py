@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from snellen.errors import UsageError
@@ -103,7 +104,7 @@ def rank_runs(runs: Sequence[Run], tests: PairedTests | None = None) -> dict[str
     for group in groups.values():
         if len(group) > 1:
             candidates = [_candidate(run) for run in group]
-            ranks |= rank(candidates, lambda group=group: group, tests).ranks  # type: ignore[misc]
+            ranks |= rank(candidates, partial(list, group), tests).ranks
     return ranks
 
 

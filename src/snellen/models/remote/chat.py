@@ -23,6 +23,7 @@ from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.faults import Filtered, error_in, fault
 from snellen.models.remote.guided import guide, unguided
 from snellen.models.remote.prices import Prices
+from snellen.models.remote.providers import ANYWHERE
 from snellen.models.remote.reasoning import FirstReplies, Refused
 from snellen.models.remote.replies import (
     continuation_scores,
@@ -67,8 +68,8 @@ class Settings:
     extra: Mapping[str, Any] = field(default_factory=dict)
     detail: str | None = None
     max_side: int | None = None
-    max_bytes: int = 5 * 2**20
-    formats: tuple[str, ...] = ("JPEG", "PNG")
+    max_bytes: int = ANYWHERE.max_bytes
+    formats: tuple[str, ...] = ANYWHERE.formats
     scores: Scores = "none"
     guided: Literal["none", "choice", "schema"] = "none"
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

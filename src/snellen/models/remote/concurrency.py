@@ -78,7 +78,8 @@ class Concurrency:
         self._fastest = math.inf
         self._moments: deque[float] = deque(maxlen=RECENT)  # of the last answers
         self._down: float | None = None  # since when
-        self._probes = self._strikes = 0
+        self.probes = 0  # attempts since it could not be reached
+        self._strikes = 0
         self._new_round()
 
     def _new_round(self) -> None:
@@ -149,7 +150,7 @@ class Concurrency:
         self._per_second.succeeded(now)
         self._fastest = min(self._fastest, max(seconds, 1e-6))  # clocks may be coarse
         if self._down is not None:
-            self._down, self._probes, self.limit = None, 0, self._first
+            self._down, self.probes, self.limit = None, 0, self._first
             self._new_round()
             self._wake()
             return
@@ -230,19 +231,14 @@ class Concurrency:
             self._down = _now() if self._down is None else self._down
             self._cut = _now()
             self.limit, self._factor, self._trial, self._hold = 1.0, FAST, None, 0
-            self.pause(min(longest_wait, first_wait * 2**self._probes))
-            self._probes += 1
+            self.pause(min(longest_wait, first_wait * 2**self.probes))
+            self.probes += 1
         self._new_round()
 
     @property
     def down_for(self) -> float:
         """The seconds for which the server has not been reached; 0 if it is there."""
         return 0.0 if self._down is None else _now() - self._down
-
-    @property
-    def probes(self) -> int:
-        """The number of attempts since then."""
-        return self._probes
 
     def pause(self, seconds: float) -> None:
         """Start no request for this many seconds."""

@@ -17,15 +17,17 @@ from snellen.images.sending import as_sent
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import RemoteModel
-from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.prices import Prices
+from snellen.models.remote.providers import PILLOW
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey, address_of, storable_option
-from snellen.models.remote.wire import FORMATS, MAX_ANSWER, MAX_IMAGE, at_most, parse, retry_after
+from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, refusal
 from snellen.types import Kind, Request, Response, Score
 
 __all__ = ["Endpoint", "endpoint"]
 
+#: The size in bytes above which images are shrunk.
+MAX_IMAGE = 4_500_000
 #: The placeholder of the image in a body.
 SLOT = "{image}"
 
@@ -156,7 +158,7 @@ class Endpoint(RemoteModel):
         return 1.0, 0.0
 
     def encode(self, image: Image) -> tuple[str, bytes]:
-        return as_sent(image, FORMATS, self.max_side, MAX_IMAGE)
+        return as_sent(image, PILLOW, self.max_side, MAX_IMAGE)
 
     def size_of(self, encoded: tuple[str, bytes]) -> int:
         return len(encoded[1])
@@ -217,10 +219,5 @@ class Endpoint(RemoteModel):
         except aiohttp.ClientError as error:
             raise RequestError(f"the connection failed ({reason_of(error)})", unavailable=True) from error
         if status >= 300:
-            try:
-                found = error_in(json.loads(text))
-            except ValueError:
-                found = None
-            said, codes = found or (text[:300].decode("utf-8", "replace"), [])
-            raise fault(status, said, codes, after=retry_after(headers))
+            raise refusal(status, text, text[:300].decode("utf-8", "replace"), headers)
         return {"found": parse(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}

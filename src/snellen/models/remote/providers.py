@@ -43,8 +43,8 @@ class Provider(NamedTuple):
     source: str = ""
 
 
-def _local(port: int, key: str, **more: object) -> Provider:
-    return Provider(f"http://localhost:{port}/v1", key, needs_key=False, **more)  # type: ignore[arg-type]
+def _local(port: int, key: str) -> Provider:
+    return Provider(f"http://localhost:{port}/v1", key, needs_key=False)
 
 
 #: The providers with their own scheme; limits as documented in November 2026.
@@ -93,20 +93,20 @@ PROVIDERS = {
         source="https://console.groq.com/docs/vision",
     ),
     "hf-router": Provider("https://router.huggingface.co/v1", "HF_TOKEN"),
-    "llama-cpp": _local(
-        8080,
-        "LLAMA_API_KEY",
+    "llama-cpp": _local(8080, "LLAMA_API_KEY")._replace(
         note="llama-server with a projector (--mmproj); no WebP",
         source="https://github.com/ggml-org/llama.cpp/pull/19066",
     ),
     "lm-studio": _local(1234, "LM_STUDIO_API_KEY"),
     "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "ollama": _local(11434, "OLLAMA_API_KEY", note="answers one request at a time unless told otherwise"),
+    "ollama": _local(11434, "OLLAMA_API_KEY")._replace(
+        note="answers one request at a time unless told otherwise"
+    ),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "sglang": _local(30000, "SGLANG_API_KEY", formats=PILLOW),
+    "sglang": _local(30000, "SGLANG_API_KEY")._replace(formats=PILLOW),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "vllm": _local(
-        8000, "VLLM_API_KEY", scores="prompt", guided="choice", formats=PILLOW, max_bytes=20 * MIB
+    "vllm": _local(8000, "VLLM_API_KEY")._replace(
+        scores="prompt", guided="choice", formats=PILLOW, max_bytes=20 * MIB
     ),
     "xai": Provider(
         "https://api.x.ai/v1",

@@ -8,17 +8,16 @@ import os
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, reason_of
-from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
-from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, retry_after
+from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, refusal
 
 __all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "RequestLog"]
 
@@ -224,13 +223,9 @@ def _root(error: BaseException) -> BaseException:
 
 def _refusal(error: Any) -> RequestError:
     """Explain a status other than 200."""
-    try:
-        found: tuple[str, Sequence[Any]] | None = error_in(error.response.json())
-    except ValueError:
-        found = None
-    said, codes = found or (error.response.text or error.message, [])
+    reply = error.response
     if error.status_code in (301, 302, 303, 307, 308):
-        where = redact(str(error.response.headers.get("location", "elsewhere")))
+        where = redact(str(reply.headers.get("location", "elsewhere")))
         said = f"{error.status_code} the server redirects to {where}; set that as base_url"
         return RequestError(said, 404, again=False)
-    return fault(error.status_code, said, codes, after=retry_after(error.response.headers))
+    return refusal(error.status_code, reply.content, reply.text or error.message, reply.headers)

@@ -1,4 +1,4 @@
-"""Transport helpers for all protocols: image formats, size limits, JSON, Retry-After."""
+"""Transport helpers for all protocols: size limits, JSON, refusals, Retry-After."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.retry import RequestError
 
-__all__ = ["FORMATS", "MAX_ANSWER", "MAX_IMAGE", "at_most", "exhausted", "parse", "retry_after"]
+__all__ = ["MAX_ANSWER", "at_most", "exhausted", "parse", "refusal", "retry_after"]
 
 #: The most bytes in an answer; more is not an answer.
 MAX_ANSWER = 8 * 2**20
-#: Formats that every server accepts (Pillow's names), and the size above which images are shrunk.
-FORMATS = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
-MAX_IMAGE = 4_500_000  # 6 MB as base64, and Anthropic rejects more than 5 MB of bytes
 
 
 async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
@@ -50,6 +48,23 @@ def parse(text: bytes) -> Any:
         return json.loads(told)
     except ValueError as error:
         raise RequestError(f"the answer is not JSON: {told[:80]!r}", billed=True) from error
+
+
+def refusal(status: int, body: bytes, plain: str, headers: Mapping[str, str]) -> RequestError:
+    """Explain a status other than 200.
+
+    Args:
+        status: the status.
+        body: what came with it.
+        plain: its words, if they are not JSON.
+        headers: with Retry-After.
+    """
+    try:
+        found = error_in(json.loads(body))
+    except ValueError:
+        found = None
+    said, codes = found or (plain, [])
+    return fault(status, said, codes, after=retry_after(headers))
 
 
 def _events(text: str) -> Iterator[str]:
