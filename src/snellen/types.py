@@ -9,7 +9,7 @@ import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 if TYPE_CHECKING:
     from snellen.images import Image
@@ -172,6 +172,29 @@ class Response:
     thinking: str = ""  #: the reasoning before the answer
     #: Further facts from the server, as JSON: the model that it served, detailed usage, attempts …
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cached_tokens(self) -> int:
+        """The prompt's tokens that the server had cached, and bills at its price for those."""
+        count = self.meta.get("cached_tokens", 0)
+        return count if isinstance(count, int) else 0
+
+
+class Usage(NamedTuple):
+    """What is billed: the number of requests, and their tokens; ``cached_tokens`` are a part of
+    ``prompt_tokens``.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+    @classmethod
+    def of(cls, responses: Sequence[Response]) -> Self:
+        """Sum over responses."""
+        names = cls._fields[1:]
+        return cls(len(responses), *(sum(getattr(r, name) for r in responses) for name in names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,9 @@ from snellen.errors import BadOption, Stopped, UsageError
 from snellen.models.remote.chat import ChatModel
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan
+from snellen.runs.rescore import rescore
 from snellen.runs.resume import plan_of
-from snellen.runs.run import open_run
+from snellen.runs.run import Run, open_run
 from snellen.storage.store import Store
 from snellen.testing import ReceivedRequest, Server, completion, fault, first_name
 
@@ -535,6 +536,27 @@ class TestStops:
             assert len(server.asked) * 0.1 <= 9
             systems = {asked.body["messages"][0]["content"] for asked in server.asked}
         assert systems == {"a", "b"}
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"prompt_tokens_details": {"cached_tokens": 80}},  # OpenAI, vLLM, Mistral …
+            {"prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},  # DeepSeek
+            {"cached_tokens": 80},  # Moonshot
+        ],
+    )
+    def test_cached_tokens_cost_what_they_cost(self, workspace, more):
+        def answers(asked):
+            usage = {"prompt_tokens": 100, "completion_tokens": 5, **more}
+            return {"choices": [{"message": {"content": "star"}, "finish_reason": "stop"}], "usage": usage}
+
+        prices = {"price_in": 2.0, "price_out": 10.0, "price_cached": 0.5}
+        with Server(answers) as server:
+            run = examine(server, protocol="closed-set?rounds=1", model_options=prices, limit=28)
+        assert run.metrics.cached_tokens == 28 * 80 == run.predictions["cached_tokens"].sum()
+        assert run.metrics.cost == pytest.approx(28 * (20 * 2 + 80 * 0.5 + 5 * 10) / 1e6)
+        again = Run(run.store, rescore(run.store, run.id))
+        assert again.metrics.cost == pytest.approx(run.metrics.cost)
 
     def test_the_cost_is_shown_wherever_a_run_is(self, workspace, capsys, monkeypatch):
         with Server(by_question) as server:

@@ -885,6 +885,11 @@ class TestPrices:
         assert Prices.find("openai:gpt-4o", None, None) == Prices(2.5, 10)
         assert Prices.find("openai:other", None, None) is None
         assert Prices.find("openai:gpt-4o", 1.0, 2.0) == Prices(1, 2)
+        with (tmp_path / "prices.toml").open("a") as file:
+            file.write("cached = 1.25\n")
+        assert Prices.find("openai:gpt-4o", None, None) == Prices(2.5, 10, 1.25)
+        with pytest.raises(BadOption, match="price_cached=-1 is not allowed"):
+            Prices.find("openai:gpt-4o", 1.0, 2.0, -1.0)
         (tmp_path / "prices.toml").write_text('["openai:gpt-4o"]\nin = 2.5\n')
         with pytest.raises(BadOption, match="in = and out ="):
             Prices.find("openai:gpt-4o", None, None)

@@ -31,7 +31,7 @@ from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.scorers.base import SamplePrediction
 from snellen.storage.store import Store
-from snellen.types import Outcome, Request, Response
+from snellen.types import Outcome, Request, Response, Usage
 
 if TYPE_CHECKING:
     from snellen.engine.ray.executor import RunHandle
@@ -242,8 +242,7 @@ class Evaluation:
         memory = CachedModel(model, self.store, self.cache_salt)
         async with model.connected():
             replies = [answer.response for answer in await memory.respond(requests)]
-        tokens = (sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies))
-        if (cost := model.price(len(replies), *tokens)) is not None:
+        if (cost := model.price(Usage.of(replies))) is not None:
             self.scoring_cost = (self.scoring_cost or 0.0) + cost
         return replies
 
@@ -305,13 +304,13 @@ class Evaluation:
         if self.model.fixed:  # reading recorded answers says nothing about speed
             speed = None
         facts = manifest.model.metadata
-        tokens = figures["prompt_tokens"], figures["completion_tokens"]
+        usage = Usage(**{name: figures[name] for name in Usage._fields})
         figures["protocol"] |= overall
         return {
             **figures,
             "skipped": len(self.skipped),
             "items_per_second": speed,
-            "cost": self.model.price(figures["requests"], *tokens),
+            "cost": self.model.price(usage),
             "scoring_cost": self.scoring_cost,
             "peak_rss_bytes": manifest.hardware.get("peak_rss_bytes"),
             "peak_gpu_bytes": facts.get("peak_gpu_bytes"),

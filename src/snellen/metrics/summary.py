@@ -73,6 +73,10 @@ class _Marks:
         return means, list(self.scores)
 
 
+#: The columns of which a run's sums are metrics.
+SUMMED = ("questions", "prompt_tokens", "completion_tokens", "cached_tokens")
+
+
 def summarize(
     rows: Iterable[Mapping[str, Any]], details: Iterable[Mapping[str, Any]], protocol: Scored
 ) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def summarize(
         outcomes[row["outcome"]] += 1
         latencies.extend(row["latencies"])
         sums["requests"] += len(row["latencies"])
-        for name in ("questions", "prompt_tokens", "completion_tokens"):
+        for name in SUMMED:
             sums[name] += row[name]
         if row["label"] is None or not protocol.classifies:
             continue
@@ -126,7 +130,7 @@ def summarize(
     figures["scores"] += names
     return figures | {
         "outcomes": {str(outcome): outcomes[outcome] for outcome in Outcome},
-        **{name: sums[name] for name in ("questions", "requests", "prompt_tokens", "completion_tokens")},
+        **{name: sums[name] for name in ("requests", *SUMMED)},
         "latency_median": float(np.median(latencies)) if latencies else None,
         "latency_p95": float(np.quantile(latencies, 0.95)) if latencies else None,
         "protocol": protocol.summary(details),

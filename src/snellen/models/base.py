@@ -18,7 +18,7 @@ from snellen.errors import reason_of
 from snellen.models.out_of_memory import Shrinking, release
 from snellen.models.suggest import suggest
 from snellen.registry import Registry
-from snellen.types import Kind, Outcome, Request, Response, Sample
+from snellen.types import Kind, Outcome, Request, Response, Sample, Usage
 
 __all__ = ["MODELS", "Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
 
@@ -237,8 +237,8 @@ class Model(ABC):
         """Estimate what of a request leaves the machine: the number of images, and their bytes."""
         return 0, 0
 
-    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Return the price of requests and tokens in US dollars; None if unknown."""
+    def price(self, usage: Usage) -> float | None:
+        """Return the price in US dollars; None if unknown."""
         return None
 
 

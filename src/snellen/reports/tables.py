@@ -152,6 +152,7 @@ def figures_table(run: Run) -> Table:
             ("items/s", number(figures.items_per_second)),
             ("latency, median / p95 (s)", _pair(figures.latency_median, figures.latency_p95)),
             ("tokens, in / out", _pair(figures.prompt_tokens, figures.completion_tokens)),
+            *([("tokens in, cached", number(figures.cached_tokens))] if figures.cached_tokens else []),
             *([("cost ($)", dollars(figures.cost))] if figures.cost is not None else []),
             ("peak memory (GB)", _giga(figures.peak_rss_bytes)),
             ("peak GPU memory (GB)", _giga(figures.peak_gpu_bytes)),

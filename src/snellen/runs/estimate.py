@@ -12,7 +12,7 @@ from snellen.datasets.base import Selection
 from snellen.errors import DataError
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
-from snellen.types import Request, Response, Sample, Score
+from snellen.types import Request, Response, Sample, Score, Usage
 
 __all__ = ["Forecast", "forecast", "forecast_scorers"]
 
@@ -119,7 +119,7 @@ def _foretold(
 ) -> Forecast:
     low, high = [round(x) for x in least], [round(x) for x in most]
     # An answer may be a single token; the maximum is known.
-    prices = [model.price(low[0], low[1], low[0]), model.price(high[0], high[1], high[2])]
+    prices = [model.price(Usage(low[0], low[1], low[0])), model.price(Usage(*high[:3]))]
     return Forecast(
         model=model.name,
         data=data.name,

@@ -15,6 +15,7 @@ from snellen.models.base import MODELS, Budget, Limits, Model
 from snellen.protocols.base import PROTOCOLS, Protocol
 from snellen.registry import parse_name
 from snellen.scorers.base import Scorer
+from snellen.types import Usage
 
 __all__ = [
     "NamedProtocols",
@@ -79,7 +80,7 @@ def refuse_unpriced(model: Model) -> None:
     Raises:
         BadOption: as stated.
     """
-    if model.limits.budget is not None and model.remote and model.price(1, 1, 1) is None:
+    if model.limits.budget is not None and model.remote and model.price(Usage(1, 1, 1)) is None:
         raise BadOption(
             f"--max-cost: the price of {model.name} is unknown. Set price_in= and price_out= among "
             "its options, in US dollars per million tokens (0 for your own server), or in a prices.toml."

@@ -16,7 +16,7 @@ from snellen.models.remote.prices import Prices
 from snellen.protocols.base import PROTOCOLS
 from snellen.runs.matching import check_scorer, with_options
 from snellen.storage.store import Store
-from snellen.types import Region, Request, Response, Sample
+from snellen.types import Region, Request, Response, Sample, Usage
 
 if TYPE_CHECKING:
     from snellen.storage.manifest import RunManifest
@@ -88,13 +88,12 @@ class _RecordedModel(Model):
     def metadata(self) -> Mapping[str, Any]:
         return self._record.metadata
 
-    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
+    def price(self, usage: Usage) -> float | None:
         facts = self.metadata()
         if "price" in facts:
-            return float(facts["price"]) * requests / 1000
-        if "price_in" not in facts:
-            return None
-        return Prices(facts["price_in"], facts["price_out"]).cost(prompt_tokens, completion_tokens)
+            return float(facts["price"]) * usage.requests / 1000
+        prices = Prices.recorded(facts)
+        return None if prices is None else prices.of(usage)
 
     def context(self, request: Request) -> Mapping[str, Any]:
         column = str(self.identity().get("column"))

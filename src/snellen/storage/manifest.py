@@ -196,6 +196,7 @@ class RunMetrics(BaseModel):
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     latency_median: float | None = None
     latency_p95: float | None = None
     skipped: int = 0

@@ -35,6 +35,7 @@ COLUMNS = (
     "latencies",
     "prompt_tokens",
     "completion_tokens",
+    "cached_tokens",
     "images",
     "metrics",
 )

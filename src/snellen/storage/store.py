@@ -385,8 +385,9 @@ class Store:
 
     def frame(self, run: str) -> pd.DataFrame:
         """Return one row per sample: id, label, prediction, outcome, reason, answers, questions, ranking,
-        latencies (seconds, one per request), prompt_tokens, completion_tokens, images (SHA-256), marks
-        (scores by name), and one column for each of the protocol's details.
+        latencies (seconds, one per request), prompt_tokens, completion_tokens, cached_tokens (of the
+        prompt), images (SHA-256), metrics (scores by name), and one column for each of
+        the protocol's details.
         """
         import pandas as pd
 
@@ -407,6 +408,7 @@ class Store:
                 "latencies": [reply.latency for reply in replies],
                 "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
                 "completion_tokens": sum(reply.completion_tokens for reply in replies),
+                "cached_tokens": sum(reply.cached_tokens for reply in replies),
                 "images": row["images"],
                 "metrics": row["metrics"],
                 # A protocol's detail must not replace a column.

@@ -19,9 +19,9 @@ from snellen.models.base import Model
 from snellen.models.remote.concurrency import Concurrency
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.rate import PerMinute
-from snellen.models.remote.replies import tokens_of
+from snellen.models.remote.replies import usage_of
 from snellen.models.remote.retry import RequestError, RetryPolicy, Tries
-from snellen.types import Outcome, Request, Response
+from snellen.types import Outcome, Request, Response, Usage
 
 if TYPE_CHECKING:
     from snellen.images import Image
@@ -328,7 +328,7 @@ class RemoteModel(Model):
         report usage.
         """
         self._counts["requests"] += 1
-        into, out = tokens_of(data)
+        _, into, out, _ = usage = usage_of(data)
         self._most_into = max(self._most_into, into)
         if into + out:
             self._tokens.correct(into + out - expected)
@@ -338,10 +338,10 @@ class RemoteModel(Model):
             self._served.add(storable(data["model"])[:200])
         if self.prices is None:
             return 0.0
-        return self.prices.cost(into, out) if into + out else reserved
+        return self.prices.of(usage) if into + out else reserved
 
-    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
-        return self.prices.cost(prompt_tokens, completion_tokens) if self.prices else None
+    def price(self, usage: Usage) -> float | None:
+        return self.prices.of(usage) if self.prices else None
 
     # ── for the one who looks on ────────────────────────────────────────────────────────────────────
 
@@ -367,5 +367,5 @@ class RemoteModel(Model):
             "served": sorted(self._served),
             "calls": dict(self._counts),
             "concurrency": int(self._pace.limit),
-            **({"price_in": self.prices.into, "price_out": self.prices.out} if self.prices else {}),
+            **(self.prices.as_options() if self.prices else {}),
         }

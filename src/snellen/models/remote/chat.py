@@ -35,7 +35,7 @@ from snellen.models.remote.replies import (
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.transport import ChatTransport
 from snellen.models.remote.wire import exhausted, parse
-from snellen.types import Kind, Message, Outcome, Request, Response, Score
+from snellen.types import Kind, Message, Outcome, Request, Response, Score, Usage
 
 __all__ = ["ChatModel", "Settings"]
 
@@ -192,7 +192,7 @@ class ChatModel(RemoteModel):
         """Score short answers by the top next tokens."""
         data = await self.send(self.payload(request, max_tokens=1, logprobs=True, top_logprobs=TOP))
         scores = next_token_scores(data, request.continuations)
-        return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
+        return replace(_scored([read_reply(data)], scores), prompt=self._shown(request))
 
     async def _choose_exactly(self, request: Request) -> Response | None:
         """Score short answers by the next token: one request instead of one each. None if answers that are
@@ -209,7 +209,7 @@ class ChatModel(RemoteModel):
         scores = next_token_scores(data, names, merge=max)
         if not others_are_negligible(data, names, scores):
             return None
-        return replace(_scored(read_reply(data), scores), prompt=self._shown(request))
+        return replace(_scored([read_reply(data)], scores), prompt=self._shown(request))
 
     async def _score(self, request: Request) -> Response:
         """Score continuations by vLLM's ``prompt_logprobs``: of the prompt alone, and of the prompt with
@@ -223,8 +223,7 @@ class ChatModel(RemoteModel):
         bare, *continued = await self._send_all(payloads)
         scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(body) for body in continued])
         replies = [read_reply(body) for body in (bare, *continued)]
-        total = _scored(replies[0], scores, sum(r.prompt_tokens for r in replies), len(replies))
-        return replace(total, prompt=self._shown(request))
+        return replace(_scored(replies, scores), prompt=self._shown(request))
 
     async def _send_all(self, payloads: Sequence[Payload]) -> list[Mapping[str, Any]]:
         """Return the responses to all; if one fails for good, the others are useless."""
@@ -346,15 +345,16 @@ class ChatModel(RemoteModel):
         return data
 
 
-def _scored(
-    reply: Response, scores: tuple[Score, ...], into: int | None = None, out: int | None = None
-) -> Response:
+def _scored(replies: Sequence[Response], scores: tuple[Score, ...]) -> Response:
+    """Merge the responses to the requests of one question."""
+    usage = Usage.of(replies)
     return replace(
-        reply,
+        replies[0],
         text="",
         scores=scores,
         outcome=Outcome.OK,  # a single token is intended
         reason="",
-        prompt_tokens=reply.prompt_tokens if into is None else into,
-        completion_tokens=reply.completion_tokens if out is None else out,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        meta={**replies[0].meta, **({"cached_tokens": usage.cached_tokens} if usage.cached_tokens else {})},
     )

@@ -22,7 +22,7 @@ from snellen.models.remote.providers import PILLOW
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey, address_of, storable_option
 from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, refusal
-from snellen.types import Kind, Request, Response, Score
+from snellen.types import Kind, Request, Response, Score, Usage
 
 __all__ = ["Endpoint", "endpoint"]
 
@@ -147,8 +147,8 @@ class Endpoint(RemoteModel):
             "max_side": self.max_side,
         }
 
-    def price(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float | None:
-        return self.prices.cost(requests, 0) if self.prices else None
+    def price(self, usage: Usage) -> float | None:
+        return self.prices.cost(usage.requests, 0) if self.prices else None
 
     def metadata(self) -> Mapping[str, Any]:
         known = {k: v for k, v in super().metadata().items() if k not in ("price_in", "price_out")}

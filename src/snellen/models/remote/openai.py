@@ -45,6 +45,7 @@ class ChatOptions:
     tokens_per_minute: float | None = None
     price_in: float | None = None
     price_out: float | None = None
+    price_cached: float | None = None
 
 
 @MODELS.register("openai", example="openai:NAME", bundle=("options", ChatOptions))
@@ -67,7 +68,8 @@ def openai(model: str, *, options: ChatOptions) -> Model:
 
     These cannot: ``timeout`` of one attempt and ``total_timeout`` of a request with all its ``tries``
     (seconds); ``max_consecutive_failures`` before the run stops; ``requests_per_minute``,
-    ``tokens_per_minute``; ``price_in`` and ``price_out`` in US dollars per million tokens.
+    ``tokens_per_minute``; ``price_in``, ``price_out`` and ``price_cached`` (of the prompt's tokens that
+    the server has cached; default: as ``price_in``) in US dollars per million tokens.
 
     Raises:
         BadOption: an invalid URL or option.
@@ -128,7 +130,9 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
         transport=transport,
         settings=Settings(**settings),
         retry_policy=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
-        prices=Prices.find(f"{scheme}:{model}", options.price_in, options.price_out),
+        prices=Prices.find(
+            f"{scheme}:{model}", options.price_in, options.price_out, options.price_cached
+        ),
         max_images=taken.max_images,
     )
 

@@ -11,7 +11,7 @@ from snellen.metrics.stats import log_sum
 from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.retry import RequestError
 from snellen.parsing import split_thinking
-from snellen.types import Outcome, Response, Score
+from snellen.types import Outcome, Response, Score, Usage
 
 __all__ = [
     "choices",
@@ -20,7 +20,7 @@ __all__ = [
     "others_are_negligible",
     "prompt_tokens",
     "read_reply",
-    "tokens_of",
+    "usage_of",
 ]
 
 #: Finish reasons of whole answers, of those that were cut off, and of filtered ones. All others are errors:
@@ -77,7 +77,7 @@ def read_reply(data: Mapping[str, Any]) -> Response:
         raise RequestError(f"the answer ended by {finish!r}", billed=True)
     elif not text.strip():
         outcome, reason = Outcome.UNPARSED, "an empty answer" + (" after reasoning" if thinking else "")
-    into, out = tokens_of(data)
+    _, into, out, _ = usage_of(data)
     return Response(
         text,
         outcome=outcome,
@@ -124,7 +124,9 @@ def _meta(data: Mapping[str, Any], finish: str) -> dict[str, Any]:
             if re.fullmatch(r"[a-z_]{1,80}", f"{group}{name}")
         }
         meta |= {"usage": numbers} if numbers else {}
-    return {**{k: v if k == "usage" else str(v)[:200] for k, v in meta.items()}, "finish": finish}
+    kept = {k: v if k == "usage" else str(v)[:200] for k, v in meta.items()}
+    cached = usage_of(data).cached_tokens
+    return {**kept, **({"cached_tokens": cached} if cached else {}), "finish": finish}
 
 
 def next_token_scores(
@@ -231,12 +233,19 @@ def continuation_scores(
     )
 
 
-def tokens_of(data: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the input and output tokens in an answer's usage; 0 if absent."""
+def usage_of(data: Mapping[str, Any]) -> Usage:
+    """Return the tokens in an answer's usage; 0 if absent. The number of cached ones is OpenAI's
+    ``prompt_tokens_details.cached_tokens``, DeepSeek's ``prompt_cache_hit_tokens``, or Moonshot's
+    ``cached_tokens``.
+    """
     usage = data.get("usage")
     if not isinstance(usage, Mapping):
-        return 0, 0
-    return _natural(usage.get("prompt_tokens")), _natural(usage.get("completion_tokens"))
+        return Usage(1, 0, 0)
+    details = usage.get("prompt_tokens_details")
+    nested = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    cached = max(map(_natural, (nested, usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens"))))
+    into = _natural(usage.get("prompt_tokens"))
+    return Usage(1, into, _natural(usage.get("completion_tokens")), min(cached, into))
 
 
 def _natural(count: Any) -> int:
