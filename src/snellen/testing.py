@@ -37,6 +37,7 @@ class ReceivedRequest:
     headers: Mapping[str, str] = field(repr=False)
     path: str = "/v1/chat/completions"
     query: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
 
     @property
     def text(self) -> str:
@@ -96,7 +97,8 @@ class Server:
             function of the request's number.
         port: 0 for any free port.
         headers: of all proper answers.
-        tokenize: vLLM's ``/tokenize``: returns the tokens of such a request's body.
+        endpoints: others, by their paths, such as vLLM's ``/tokenize``; a path that ends in ``/`` is for all
+            that begin so. Each returns the answer to a request: JSON, bytes, or a fault.
 
     Attributes:
         asked: every request received, including faulty ones.
@@ -109,11 +111,11 @@ class Server:
         faults: Iterable[Fault | None] | Callable[[int], Fault | None] = (),
         port: int = 0,
         headers: Mapping[str, str] | None = None,
-        tokenize: Callable[[Mapping[str, Any]], list[int]] | None = None,
+        endpoints: Mapping[str, Callable[[ReceivedRequest], Any]] | None = None,
     ) -> None:
         self._web: Any = require("aiohttp.web", "api", "snellen.testing")
         self._answer, self._port, self._headers = answer, port, dict(headers or {})
-        self._tokenize = tokenize
+        self._endpoints = dict(endpoints or {})
         if callable(faults):
             self._fault = faults
         else:
@@ -178,13 +180,17 @@ class Server:
             raw = await request.read()
             body = json.loads(raw) if raw[:1] == b"{" else {"raw": raw, "messages": []}
             asked = ReceivedRequest(
-                len(self.asked), body, dict(request.headers), request.path, dict(request.query)
+                len(self.asked),
+                body,
+                dict(request.headers),
+                request.path,
+                dict(request.query),
+                request.method,
             )
+            if (endpoint := self._endpoint(request.path)) is not None:
+                return await self._other(request, endpoint(asked))
             if not request.path.startswith("/v1"):
-                if request.path != "/tokenize" or self._tokenize is None:
-                    return await fault.status(404, "Not Found")(request)
-                tokens: web.StreamResponse = self._web.json_response({"tokens": self._tokenize(body)})
-                return tokens
+                return await fault.status(404, "Not Found")(request)
             self.asked.append(asked)
             if (wrong := self._fault(asked.number)) is not None:
                 return await wrong(request)
@@ -196,6 +202,20 @@ class Server:
             return answer
         finally:
             self._under_way -= 1
+
+    def _endpoint(self, path: str) -> Callable[[ReceivedRequest], Any] | None:
+        begins = (name for name in self._endpoints if name.endswith("/") and path.startswith(name))
+        return self._endpoints.get(path) or self._endpoints.get(next(begins, ""))
+
+    async def _other(self, request: web.Request, reply: Any) -> web.StreamResponse:
+        if callable(reply):
+            wrong: web.StreamResponse = await reply(request)
+            return wrong
+        if isinstance(reply, bytes):
+            plain: web.StreamResponse = self._web.Response(body=reply)
+            return plain
+        json_: web.StreamResponse = self._web.json_response(reply)
+        return json_
 
 
 class fault:  # noqa: N801  # a namespace, read as words: fault.status(429)

@@ -934,10 +934,11 @@ class TestScores:
     def test_a_first_token_that_only_the_tokenizer_adds(self, template, needed):
         """It must be there, and only once."""
 
-        def tokenize(body):
-            return [1, *template] if body["add_special_tokens"] and template[0] != 2 else template
+        def tokenize(asked):
+            added = asked.body.get("add_special_tokens") and template[0] != 2
+            return {"tokens": [1, *template] if added else template}
 
-        with Server(tokenize=tokenize) as server:
+        with Server(endpoints={"/tokenize": tokenize}) as server:
             model = model_at(server, "vllm")
             answers(model, question())
         assert model.metadata()["add_special_tokens"] is needed

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import Stopped, require
@@ -33,7 +33,8 @@ from snellen.models.remote.replies import (
     read_reply,
 )
 from snellen.models.remote.retry import RequestError, RetryPolicy
-from snellen.models.remote.transport import ChatTransport
+from snellen.models.remote.transport import ChatTransport, Payload
+from snellen.models.remote.walk import Walks, continued, scores_of, started
 from snellen.models.remote.wire import exhausted, parse
 from snellen.types import Kind, Message, Outcome, Request, Response, Score, Usage
 
@@ -75,13 +76,6 @@ class Settings:
     max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 
-class Payload(NamedTuple):
-    """A body with placeholders for images, and the images."""
-
-    body: dict[str, Any]
-    images: tuple[Image, ...]
-
-
 def _mark(place: int) -> str:
     return f"{_NONCE}{place}."
 
@@ -110,6 +104,7 @@ class ChatModel(RemoteModel):
         self.model, self.settings = model, settings
         self._refused = Refused()
         self._special: bool | None = None
+        self._walks: Walks | None = None
         self._max_images = max_images
         self.transport = transport
         if settings.scores != "prompt":
@@ -134,6 +129,7 @@ class ChatModel(RemoteModel):
         self._first = FirstReplies()
         async with self.transport.connect(self.retry_policy.timeout, self.max_concurrency):
             self._special = await self._needs_special_tokens() if self.settings.scores == "prompt" else None
+            self._walks = None if self._special is None else Walks(self.transport, self._started)
             yield
 
     async def _needs_special_tokens(self) -> bool | None:
@@ -176,7 +172,8 @@ class ChatModel(RemoteModel):
         if request.kind is Kind.SCORE:
             if self.settings.scores != "prompt":
                 return await self._choose(request)
-            return await self._choose_exactly(request) or await self._score(request)
+            walked = await self._walk(request)
+            return walked or await self._choose_exactly(request) or await self._score(request)
         try:
             data = await self.send(self.payload(request))
         except Filtered as error:
@@ -211,19 +208,46 @@ class ChatModel(RemoteModel):
             return None
         return replace(_scored([read_reply(data)], scores), prompt=self._shown(request))
 
+    async def _walk(self, request: Request) -> Response | None:
+        """Score continuations by the next tokens of what they share (see :mod:`.walk`). None if the server
+        cannot.
+        """
+        if self._walks is None or (walk := await self._walks.plan(request)) is None:
+            return None
+        asked, _ = started(request)
+        payloads = [
+            self._started(
+                asked, text, logprobs=True, logprob_token_ids=wanted, return_tokens_as_token_ids=True
+            )
+            for _, text, wanted in walk.steps
+        ]
+        # The first puts the prompt and its images into the server's cache.
+        given = [await self.send(payload) for payload in payloads[:1]]
+        given += await self._send_all(payloads[1:])
+        if (scores := scores_of(walk, given)) is None:
+            log.info(
+                "%s: no log-probabilities of tokens by their numbers; prompt_logprobs are used", self.name
+            )
+            self._walks = None
+            return None
+        replies = [read_reply(data) for data in given]
+        if unknown := [name for name, score in zip(request.continuations, scores, strict=True) if not score]:
+            whole = await self._score(replace(request, continuations=tuple(unknown)))
+            replies.append(whole)
+            others = iter(whole.scores)
+            scores = [score or next(others) for score in scores]
+        return replace(_scored(replies, tuple(filter(None, scores))), prompt=self._shown(request))
+
     async def _score(self, request: Request) -> Response:
         """Score continuations by vLLM's ``prompt_logprobs``: of the prompt alone, and of the prompt with
         each continuation.
         """
-        begun = request.messages[-1].text if request.messages[-1].role == "assistant" else ""
-        asked = request.messages[:-1] if begun else request.messages
-        joint = " " if begun else ""
-        payloads = [self._echo(asked, begun)]
-        payloads += [self._echo(asked, begun + joint + name) for name in request.continuations]
-        bare, *continued = await self._send_all(payloads)
-        scores = continuation_scores(prompt_tokens(bare), [prompt_tokens(body) for body in continued])
-        replies = [read_reply(body) for body in (bare, *continued)]
-        return replace(_scored(replies, scores), prompt=self._shown(request))
+        asked, begun = started(request)
+        said = [begun, *(continued(begun, name) for name in request.continuations)]
+        given = await self._send_all([self._started(asked, text, prompt_logprobs=0) for text in said])
+        bare, *tokens = map(prompt_tokens, given)
+        scores = continuation_scores(bare, tokens)
+        return replace(_scored([read_reply(data) for data in given], scores), prompt=self._shown(request))
 
     async def _send_all(self, payloads: Sequence[Payload]) -> list[Mapping[str, Any]]:
         """Return the responses to all; if one fails for good, the others are useless."""
@@ -234,12 +258,10 @@ class ChatModel(RemoteModel):
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    def _echo(self, messages: Sequence[Message], said: str) -> Payload:
-        """Build a request for the log-probabilities of the prompt, with these words as the start of the
-        answer.
-        """
+    def _started(self, messages: Sequence[Message], said: str, **more: Any) -> Payload:
+        """Build a request for one token, with these words as the start of the answer."""
         turns = (*messages, Message("assistant", (said,))) if said else messages
-        return self.payload(Request(tuple(turns)), max_tokens=1, prompt_logprobs=0)
+        return self.payload(Request(tuple(turns)), max_tokens=1, **more)
 
     def payload(self, request: Request, **more: Any) -> Payload:
         """Build the request in the protocol's form."""

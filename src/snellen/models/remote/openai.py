@@ -130,9 +130,7 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
         transport=transport,
         settings=Settings(**settings),
         retry_policy=RetryPolicy(**{f.name: getattr(options, f.name) for f in fields(RetryPolicy)}),
-        prices=Prices.find(
-            f"{scheme}:{model}", options.price_in, options.price_out, options.price_cached
-        ),
+        prices=Prices.find(f"{scheme}:{model}", options.price_in, options.price_out, options.price_cached),
         max_images=taken.max_images,
     )
 

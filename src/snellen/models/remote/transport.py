@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, reason_of
@@ -19,7 +19,10 @@ from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
 from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, refusal
 
-__all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "RequestLog"]
+if TYPE_CHECKING:
+    from snellen.images import Image
+
+__all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "Payload", "RequestLog"]
 
 #: The environment variable with the file to which requests are logged.
 LOG_REQUESTS = "SNELLEN_LOG_REQUESTS"
@@ -34,6 +37,13 @@ class HttpAnswer(NamedTuple):
 
     text: bytes
     headers: Mapping[str, str]
+
+
+class Payload(NamedTuple):
+    """A body with placeholders for images, and the images."""
+
+    body: dict[str, Any]
+    images: tuple[Image, ...]
 
 
 class ChatTransport:
@@ -117,13 +127,23 @@ class ChatTransport:
         Raises:
             RequestError: the server has no such endpoint.
         """
-        address = f"{self.address.removesuffix('/v1')}/tokenize"
-        answer = await self._post(json.dumps(body).encode(), address)
-        found = parse(answer.text)
-        tokens = found.get("tokens") if isinstance(found, Mapping) else None
+        tokens = await self._told("tokenize", body, "tokens")
         if not isinstance(tokens, list):
             raise RequestError("the answer has no tokens", again=False)
         return tokens
+
+    async def detokenize(self, body: Mapping[str, Any]) -> str:
+        """Return the text of tokens, as vLLM's ``/detokenize`` tells.
+
+        Raises:
+            RequestError: the server has no such endpoint.
+        """
+        return str(await self._told("detokenize", body, "prompt"))
+
+    async def _told(self, endpoint: str, body: Mapping[str, Any], name: str) -> Any:
+        address = f"{self.address.removesuffix('/v1')}/{endpoint}"
+        found = parse((await self._post(json.dumps(body).encode(), address)).text)
+        return found.get(name) if isinstance(found, Mapping) else None
 
     async def _post(self, body: bytes, address: str = "/chat/completions") -> HttpAnswer:
         import httpx2
