@@ -9,6 +9,7 @@ loopback, prints a table, and fails if a prediction differs.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import socket
@@ -37,6 +38,13 @@ CASES = [
     ("multiple-choice", "chart:shapes?ask=multiple-choice"),
     ("multiple-choice?score=letters", "chart:shapes?ask=multiple-choice"),
 ]
+#: Where the prompt's tokens must be the same, likelihoods show it.
+CASES_WITH_START = [
+    ("closed-set?rounds=2", "chart:shapes"),
+    ("binary?read=likelihood", "chart:shapes"),
+    ("rank", "chart:shapes"),
+    ("rank?prefix=The photo shows a", "chart:shapes"),
+]
 IMAGES = 28
 #: Seconds for the server to start.
 PATIENCE = 300
@@ -47,12 +55,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("venv", type=Path)
     venv = parser.parse_args().venv.resolve()
+    name_of_vllm(venv)
+    status = serve_and_compare(venv, CASES)
+    print("\nWith a tokenizer that begins texts with `<s>`, which the template does not:\n")
+    return status | serve_and_compare(venv, CASES_WITH_START, start=True)
+
+
+def serve_and_compare(venv: Path, cases: list[tuple[str, str]], start: bool = False) -> int:
+    """Serve the built-in LLaVA, print the table, and return 1 if a prediction differs, or nothing is served.
+
+    Args:
+        venv: has vLLM.
+        cases: protocols and data.
+        start: change the tokenizer so that it begins texts with ``<s>``.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = folder / "llava"
         shutil.copytree(WEIGHTS / "llava", checkpoint)
         for_servers(checkpoint)
-        name_of_vllm(venv)
+        if start:
+            add_start(checkpoint / "tokenizer.json")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -65,10 +88,21 @@ def main() -> int:
             if not ready(server, port):
                 print((folder / "log").read_text()[-3000:], file=sys.stderr)
                 return 1
-            return compare(checkpoint, f"http://127.0.0.1:{port}/v1", folder / "workspace")
+            return compare(checkpoint, f"http://127.0.0.1:{port}/v1", folder / "workspace", cases)
         finally:
             server.terminate()
             server.wait(60)
+
+
+def add_start(path: Path) -> None:
+    """Let a tokenizer begin texts with ``<s>``."""
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    (number,) = (token["id"] for token in tokenizer["added_tokens"] if token["content"] == "<s>")
+    processor = tokenizer["post_processor"]
+    for sequence in ("single", "pair"):
+        processor[sequence].insert(0, {"SpecialToken": {"id": "<s>", "type_id": 0}})
+    processor["special_tokens"]["<s>"] = {"id": "<s>", "ids": [number], "tokens": ["<s>"]}
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
 def name_of_vllm(venv: Path) -> None:
@@ -98,12 +132,12 @@ def ready(server: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
-def compare(checkpoint: Path, address: str, workspace: Path) -> int:
+def compare(checkpoint: Path, address: str, workspace: Path, cases: list[tuple[str, str]]) -> int:
     """Print the table; return 1 if a prediction differs."""
     print("| protocol | equal predictions | largest difference | requests | seconds, hf | seconds, vLLM |")
     print("|---|---|---|---|---|---|")
     different = 0
-    for protocol, data in CASES:
+    for protocol, data in cases:
         frames, seconds, requests = [], [], 0
         for model in (f"hf:{checkpoint}", f"vllm:llava?base_url={address}"):
             began = time.monotonic()
