@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from snellen.errors import SnellenError, require
 
@@ -133,7 +133,7 @@ class Server:
         """The base URL."""
         return f"http://127.0.0.1:{self._port}/v1"
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self._thread.start()
         if not self._ready.wait(10) or self._failed is not None:
             raise SnellenError(f"The server did not start: {self._failed or 'it took too long'}.")

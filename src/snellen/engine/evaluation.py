@@ -86,6 +86,7 @@ class Evaluation:
         protocol = protocol.for_model(model)
         self.scorers = protocol.scorers()
         self.model, self.data, self.protocol, self.store = model, data, protocol, store
+        self.model.folder = store.folder
         self.seed, self.title, self.rescored = seed, title or protocol.name, rescored
         self.skipped: list[InvalidRow] = list(data.data.invalid)
         self.fingerprint = fingerprint or data.fingerprint()
@@ -238,7 +239,7 @@ class Evaluation:
 
     async def _ask(self, model: Model, requests: Sequence[Request]) -> list[Response]:
         """Get the answers of a scorer's model, from the cache if possible."""
-        model.limits = self.model.limits
+        model.limits, model.folder = self.model.limits, self.model.folder
         memory = CachedModel(model, self.store, self.cache_salt)
         async with model.connected():
             replies = [answer.response for answer in await memory.respond(requests)]

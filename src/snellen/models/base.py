@@ -23,6 +23,8 @@ from snellen.types import Kind, Outcome, Request, Response, Sample, Usage
 __all__ = ["MODELS", "Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from snellen.images import Image
     from snellen.parsing.boxes import BoxFormat
 
@@ -98,6 +100,7 @@ class Model(ABC):
         fixed: whether its answers are recorded.
         hint: one sentence for users whose protocol it does not support.
         limits: a command's limits, set by the plan.
+        folder: where it may keep what must outlive the process, set by an evaluation; None: nowhere.
     """
 
     name: str = "unnamed"
@@ -110,6 +113,7 @@ class Model(ABC):
     fixed: bool = False
     hint: str = ""
     limits: Limits = Limits()
+    folder: Path | None = None
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

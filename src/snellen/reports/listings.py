@@ -135,7 +135,8 @@ def as_providers(rows: list[dict[str, Any]]) -> Table:
         images += [f"{row['max_side']} px"] * bool(row["max_side"])
         images += [f"{row['max_images']} a request"] * bool(row["max_images"])
         key = row["key"] if row["needs_key"] else f"{row['key']}, if required"
-        cells = (row["name"], row["address"] or "base_url=", key, "; ".join(images), row["note"])
+        notes = "; ".join([row["note"]] * bool(row["note"]) + ["batch=true"] * bool(row["batches"]))
+        cells = (row["name"], row["address"] or "base_url=", key, "; ".join(images), notes)
         table.add_row(*map(escape, cells))
     table.caption = (
         "Other servers: openai:NAME with -M base_url=URL -M api_key_env=VARIABLE. Sizes are of an image in "

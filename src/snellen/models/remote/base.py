@@ -243,7 +243,7 @@ class RemoteModel(Model):
         if (turn := max(self._requests.turn(), self._tokens.turn(expected))) > 0:
             await self._wait(turn)
         async with self._pace.slot():
-            reserved = await self._reserve(into, most_out)
+            reserved = await self.reserve(into, most_out)
             began = loop.time()
             if tries.began is None:
                 tries.began = began
@@ -253,7 +253,7 @@ class RemoteModel(Model):
             spent = reserved  # also on cancellation: the server may have processed it
             try:
                 data = await self._in_time(payload, min(self.retry_policy.timeout, max(left, 1.0)))
-                spent = self._count(data, expected, reserved)
+                spent = self.count(data, expected, reserved)
             except RequestError as error:
                 spent = reserved if error.billed else 0.0
                 kind = str(error.status or "no answer")
@@ -266,9 +266,7 @@ class RemoteModel(Model):
                     self._pace.pause(error.after)
                 raise
             finally:
-                if self.limits.budget is not None and self.prices is not None:
-                    self.limits.budget.settle(reserved, spent)
-                    self._settled.set()
+                self.settle(reserved, spent)
             self._pace.succeeded(loop.time() - began)
             return data
 
@@ -301,8 +299,13 @@ class RemoteModel(Model):
 
     # ── tokens and money ────────────────────────────────────────────────────────────────────────────
 
-    async def _reserve(self, into: float, most_out: float) -> float:
+    async def reserve(self, into: float, most_out: float, first_alone: bool = True) -> float:
         """Reserve the most that an attempt may cost; if that exceeds the rest, wait for others to settle.
+
+        Args:
+            into: input tokens, estimated.
+            most_out: the most output tokens.
+            first_alone: whether the first request goes alone, to learn how the server counts tokens.
 
         Raises:
             Stopped: it exceeds the rest, and nothing else is in flight.
@@ -314,8 +317,7 @@ class RemoteModel(Model):
             if self._over.is_set():
                 raise Stopped(f"{self.name} was stopped.")
             cost = self.prices.cost(max(into, self._most_into), most_out)
-            # The first request goes alone, to learn how the server counts tokens.
-            guess = not self._counts["requests"] and budget.pending
+            guess = first_alone and not self._counts["requests"] and budget.pending
             if not guess and budget.reserve(cost):
                 return cost
             if not budget.pending:
@@ -323,7 +325,13 @@ class RemoteModel(Model):
             self._settled.clear()
             await self._settled.wait()
 
-    def _count(self, data: Mapping[str, Any], expected: float, reserved: float) -> float:
+    def settle(self, reserved: float, spent: float) -> None:
+        """Release a reservation, and record what was spent."""
+        if self.limits.budget is not None and self.prices is not None:
+            self.limits.budget.settle(reserved, spent)
+            self._settled.set()
+
+    def count(self, data: Mapping[str, Any], expected: float, reserved: float) -> float:
         """Record the tokens of an answer, and return its cost: the reserved amount, if the server does not
         report usage.
         """

@@ -38,7 +38,7 @@ from snellen.models.remote.walk import Walks, continued, scores_of, started
 from snellen.models.remote.wire import exhausted, parse
 from snellen.types import Kind, Message, Outcome, Request, Response, Score, Usage
 
-__all__ = ["ChatModel", "Settings"]
+__all__ = ["ChatModel", "Settings", "completed"]
 
 log = logging.getLogger(__name__)
 
@@ -310,7 +310,7 @@ class ChatModel(RemoteModel):
         media, data = as_sent(image, settings.formats, settings.max_side, settings.max_bytes * 3 // 4)
         return b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
 
-    async def _render(self, payload: Payload) -> bytes:
+    async def render(self, payload: Payload) -> bytes:
         """Serialize the payload as JSON. Images are inserted as bytes, since encoding their base64 as text
         and scanning it for JSON escapes would dominate the cost.
         """
@@ -350,21 +350,33 @@ class ChatModel(RemoteModel):
 
     async def send_once(self, payload: Payload) -> Mapping[str, Any]:
         try:
-            answer = await self.transport.post(await self._render(payload))
+            answer = await self.transport.post(await self.render(payload))
         except RequestError as error:
-            if name := self._refused.learn(error.status, str(error), payload.body):
-                log.warning("%s: the server refuses %s; it is left out", self.name, name)
-                raise RequestError(str(error), error.status, again=True) from error
-            raise
+            raise self.learned(error, payload) from error
         if wait := exhausted(answer.headers):
             self._pace.pause(wait)
-        data = parse(answer.text)
-        if not isinstance(data, dict):
-            if found := error_in(data):
-                raise fault(None, *found)
-            raise RequestError(f"the answer is not a JSON object: {str(data)[:80]!r}")
-        read_reply(data)  # an answer without choices, or with an error in one, is worth a retry
-        return data
+        return completed(parse(answer.text))
+
+    def learned(self, error: RequestError, payload: Payload) -> RequestError:
+        """Return the error, to be retried if a parameter was refused that can be left out."""
+        if name := self._refused.learn(error.status, str(error), payload.body):
+            log.warning("%s: the server refuses %s; it is left out", self.name, name)
+            return RequestError(str(error), error.status, again=True)
+        return error
+
+
+def completed(data: Any) -> dict[str, Any]:
+    """Return an answer's JSON as a chat completion.
+
+    Raises:
+        RequestError: it is none. Without choices, or with an error in one, it is worth a retry.
+    """
+    if not isinstance(data, dict):
+        if found := error_in(data):
+            raise fault(None, *found)
+        raise RequestError(f"the answer is not a JSON object: {str(data)[:80]!r}")
+    read_reply(data)
+    return data
 
 
 def _scored(replies: Sequence[Response], scores: tuple[Score, ...]) -> Response:

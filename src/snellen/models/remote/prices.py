@@ -41,6 +41,10 @@ class Prices:
         """Return the cost of usage in US dollars."""
         return self.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
 
+    def halved(self) -> Prices:
+        """Return the prices of batches."""
+        return Prices(self.into / 2, self.out / 2, None if self.cached is None else self.cached / 2)
+
     def as_options(self) -> dict[str, float]:
         """Return the options that set these prices."""
         known = {} if self.cached is None else {"price_cached": self.cached}

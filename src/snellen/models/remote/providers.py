@@ -26,6 +26,8 @@ class Provider(NamedTuple):
         max_bytes: of an image in base64.
         max_side: of an image, in pixels.
         max_images: in a request; None if unknown.
+        batches: the form of its batches at half the price (see :mod:`snellen.models.remote.batch.formats`);
+            empty if it has none, or it could not be verified.
         note: what else users should know.
         source: where the limits are documented; none if they are only this package's defaults.
     """
@@ -39,6 +41,7 @@ class Provider(NamedTuple):
     max_bytes: int = 5 * MIB
     max_side: int | None = None
     max_images: int | None = None
+    batches: str = ""
     note: str = ""
     source: str = ""
 
@@ -55,6 +58,7 @@ PROVIDERS = {
         scores="top",
         guided="schema",
         formats=PILLOW,
+        batches="openai",
         source="https://platform.openai.com/docs/guides/images-vision",
     ),
     "anthropic": Provider(
@@ -63,6 +67,7 @@ PROVIDERS = {
         formats=PILLOW,
         max_side=8000,
         max_images=100,
+        batches="anthropic",
         source="https://docs.claude.com/en/docs/build-with-claude/vision",
     ),
     "azure": Provider(
@@ -89,6 +94,7 @@ PROVIDERS = {
         max_bytes=3_800_000,
         max_side=5760,
         max_images=5,
+        batches="openai",
         note="at most 4 MB a request, and 33 megapixels an image",
         source="https://console.groq.com/docs/vision",
     ),
@@ -98,7 +104,7 @@ PROVIDERS = {
         source="https://github.com/ggml-org/llama.cpp/pull/19066",
     ),
     "lm-studio": _local(1234, "LM_STUDIO_API_KEY"),
-    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    "mistral": Provider("https://api.mistral.ai/v1", "MISTRAL_API_KEY", batches="mistral"),
     "ollama": _local(11434, "OLLAMA_API_KEY")._replace(
         note="answers one request at a time unless told otherwise"
     ),

@@ -28,6 +28,8 @@ __all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "Payload", "RequestLog
 LOG_REQUESTS = "SNELLEN_LOG_REQUESTS"
 #: The most characters of an answer in the log.
 LOGGED = 20_000
+#: The most bytes of a file of answers.
+MAX_FILE = 2**30
 #: Images as they stand in a body.
 _IMAGE = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=]*)")
 
@@ -145,24 +147,66 @@ class ChatTransport:
         found = parse((await self._post(json.dumps(body).encode(), address)).text)
         return found.get(name) if isinstance(found, Mapping) else None
 
-    async def _post(self, body: bytes, address: str = "/chat/completions") -> HttpAnswer:
+    async def fetch(self, address: str, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return what is at an address of the server.
+
+        Raises:
+            RequestError: nothing, or it cannot be had.
+        """
+        async with self._explained():
+            return (await self._read(self._client.get, address, MAX_FILE, headers=headers or {})).text
+
+    async def submit(self, address: str, body: bytes, headers: Mapping[str, str] | None = None) -> Any:
+        """Send JSON to an address of the server, and return the answer's.
+
+        Raises:
+            RequestError: there is none.
+        """
+        return parse((await self._post(body, address, headers or {})).text)
+
+    async def upload(self, name: str, data: bytes) -> str:
+        """Upload a file of requests for a batch, and return its id.
+
+        Raises:
+            RequestError: it was refused, or did not get there.
+        """
+        async with self._explained():
+            return (await self._client.files.create(file=(name, data), purpose="batch")).id
+
+    async def _post(
+        self, body: bytes, address: str = "/chat/completions", headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        more = {"Content-Type": "application/json", **(headers or {})}
+        async with self._explained():
+            return await self._read(self._client.post, address, MAX_ANSWER, headers=more, content=body)
+
+    async def _read(
+        self, method: Any, address: str, most: int, headers: Mapping[str, str], **more: Any
+    ) -> HttpAnswer:
         import httpx2
         import openai
 
+        reply: Any = await method(
+            address,
+            options={"headers": headers},
+            # Unread, so that we can limit how much is read.
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=openai.AsyncStream[Any],
+            **more,
+        )
         try:
-            reply: Any = await self._client.post(
-                address,
-                content=body,
-                options={"headers": {"Content-Type": "application/json"}},
-                # Unread, so that we can limit how much is read.
-                cast_to=httpx2.Response,
-                stream=True,
-                stream_cls=openai.AsyncStream[Any],
-            )
-            try:
-                return HttpAnswer(await at_most(reply.aiter_bytes(), MAX_ANSWER), reply.headers)
-            finally:
-                await reply.aclose()
+            return HttpAnswer(await at_most(reply.aiter_bytes(), most), reply.headers)
+        finally:
+            await reply.aclose()
+
+    @asynccontextmanager
+    async def _explained(self) -> AsyncIterator[None]:
+        """Turn the client's errors into ours."""
+        import openai
+
+        try:
+            yield
         except openai.APIStatusError as error:
             failed = _refusal(error)
             if failed.status == 401 and self.key.expired():
