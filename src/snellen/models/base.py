@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
-from snellen.errors import reason_of
+from snellen.errors import Stopped, reason_of
 from snellen.models.out_of_memory import Shrinking, release
 from snellen.models.suggest import suggest
 from snellen.registry import Registry
@@ -300,6 +300,8 @@ class LocalModel(Model):
     def _resilient(self, batch: list[Request]) -> list[Response]:
         try:
             return self.answer(batch)
+        except Stopped:
+            raise
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2

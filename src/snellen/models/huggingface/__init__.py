@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from snellen.errors import BadOption, require
@@ -32,6 +34,9 @@ def hf(
     max_side: int | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    chat_template: str | None = None,
+    thinking: bool | None = None,
+    template: Mapping[str, str] = MappingProxyType({}),
 ) -> VisionLanguageModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
@@ -43,12 +48,15 @@ def hf(
     (auto: if a self-check finds that answers do not change; on: otherwise refuse); ``cache_budget``, the
     memory for it (auto, or such as 2GB); ``max_side``: shrink larger images to this many pixels a side;
     ``min_pixels`` and ``max_pixels`` of an image, in the way that the processor offers (Qwen's pixels,
-    LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM).
+    LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM); ``chat_template``, a
+    file in Jinja in place of the checkpoint's own; ``thinking``, whether a model that can do both is to
+    think, and ``template.NAME=VALUE``, any other variable of the template.
 
     Raises:
         MissingExtra: transformers or torch is not installed.
         ModelError: no such checkpoint.
     """
+    from snellen.models.huggingface.chat import ChatTemplate
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.image_size import ImageSize
     from snellen.models.huggingface.prefix_cache.budget import parse_bytes
@@ -72,4 +80,5 @@ def hf(
             raise BadOption(f"device={device} and device_map={device_map} cannot be used together.")
         require("accelerate", "tune", f"device_map={device_map}")
         weights = replace(weights, device_map=device_map)
-    return VisionLanguageModel(replace(weights, image_size=size), prefix, budget)
+    chat = ChatTemplate.of(chat_template, thinking, template)
+    return VisionLanguageModel(replace(weights, image_size=size), prefix, budget, chat)

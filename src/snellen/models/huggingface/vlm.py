@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from snellen.errors import Stopped
 from snellen.models.huggingface.architectures import (
     BOXES,
     NEED_IMAGE,
@@ -16,7 +17,7 @@ from snellen.models.huggingface.architectures import (
     PREFIX_LM,
     UNPADDED,
 )
-from snellen.models.huggingface.chat import ChatRenderer
+from snellen.models.huggingface.chat import ChatRenderer, ChatTemplate, inserts_images
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.generation import GeneratingModel
 from snellen.models.huggingface.likelihood import ScoringModel
@@ -45,9 +46,14 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, prefix: PrefixMode = "auto", cache_budget: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        prefix: PrefixMode = "auto",
+        cache_budget: int | None = None,
+        template: ChatTemplate | None = None,
     ) -> None:
         super().__init__(checkpoint)
+        self._template = template or ChatTemplate()
         self._prefix = prefix
         self.sharing = PrefixSharing(self, prefix, cache_budget)
         config = checkpoint.config()
@@ -63,7 +69,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         # Sharing does not change answers, so it is not part of the identity, unless it is turned off to
         # verify that.
         plain = {"prefix": "off"} if self._prefix == "off" else {}
-        return {"kind": "vlm", **self.checkpoint.identity(), **plain}
+        return {"kind": "vlm", **self.checkpoint.identity(), **self._template.identity(), **plain}
 
     _matmul = ""
 
@@ -73,6 +79,12 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         model = self.checkpoint.load(AutoModelForImageTextToText)
         processor = self.checkpoint.load_processor(AutoProcessor)
         self._take(model, processor)
+        if not self._chat.has_template and not inserts_images(processor):
+            log.warning(
+                "%s has no chat template that transformers reads; questions are asked as plain text. "
+                "Give one with: -M chat_template=FILE",
+                self.name,
+            )
         if model.device.type == "cpu" and str(model.dtype) == "torch.float32":
             self._matmul = take_fastest_route()
         return processor, model
@@ -84,7 +96,9 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         # forbidden words), so these are disabled to keep greedy decoding greedy.
         self._special, model.generation_config = model.generation_config, GenerationConfig()
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._chat = ChatRenderer(processor)
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._chat = ChatRenderer(processor, self._template)
 
     @contextmanager
     def borrowing(self, model: Any, processor: Any) -> Iterator[None]:
@@ -149,6 +163,11 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         import torch
 
         self.load()
+        if requests[0].kind is not Kind.GENERATE and self._chat.opens_thinking:
+            raise Stopped(
+                f"{self.name}: its chat template begins answers with <think>, so that the likelihood of an "
+                "answer is not that of its words. Turn thinking off: -M thinking=false"
+            )
         with torch.inference_mode():
             if self.sharing.clusters(requests) and self.sharing.way in BRANCHES:
                 responses = self._shared(requests)
