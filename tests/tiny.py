@@ -7,15 +7,15 @@ logits by far more than rounding does.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from snellen.models.huggingface.checkpoint import without_torchvision
+from snellen.models.huggingface.pixels import without_torchvision
 
 PAD, BOS, EOS = 0, 1, 2
 SIDE = {"height": 48, "width": 48}
@@ -85,7 +85,7 @@ def llava() -> tuple[Any, Any]:
         vision_feature_layer=-1,
     )
     processor = hf.LlavaProcessor(
-        CLIPImageProcessorPil(size=SIDE, crop_size=SIDE, do_center_crop=False),
+        reads("clip", "CLIPImageProcessor", size=SIDE, crop_size=SIDE, do_center_crop=False),
         tok,
         patch_size=8,
         vision_feature_select_strategy="default",
@@ -104,12 +104,22 @@ def text(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
     return {"model_type": kind, "vocab_size": vocabulary, **TEXT, **more}
 
 
-def pil(family: str, name: str, **options: Any) -> Any:
-    module = import_module(f"transformers.models.{family}.image_processing_pil_{family}")
-    return getattr(module, f"{name}Pil")(**options)
+#: Whether images are resized by torchvision, as users mostly have it, or by Pillow.
+TORCHVISION = find_spec("torchvision") is not None
 
 
-def video() -> Any:
+def reads(family: str, name: str, **options: Any) -> Any:
+    """The image processor of a family, in the form that this environment loads."""
+    kind = "image_processing" if TORCHVISION else "image_processing_pil"
+    module = import_module(f"transformers.models.{family}.{kind}_{family}")
+    return getattr(module, name if TORCHVISION else f"{name}Pil")(**options)
+
+
+def video(family: str, name: str) -> Any:
+    """The video processor of a family, or what stands in for it."""
+    if TORCHVISION:
+        module = import_module(f"transformers.models.{family}.video_processing_{family}")
+        return getattr(module, name)()
     without_torchvision()
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
@@ -126,7 +136,7 @@ def llava_next() -> tuple[Any, Any]:
         image_grid_pinpoints=GRID,
         image_seq_length=36,
     )
-    images = pil(
+    images = reads(
         "llava_next",
         "LlavaNextImageProcessor",
         size={"shortest_edge": 48},
@@ -156,11 +166,11 @@ def llava_onevision() -> tuple[Any, Any]:
         vision_feature_select_strategy="full",
         image_grid_pinpoints=grid,
     )
-    images = pil("llava_onevision", "LlavaOnevisionImageProcessor", size=SIDE, image_grid_pinpoints=grid)
+    images = reads("llava_onevision", "LlavaOnevisionImageProcessor", size=SIDE, image_grid_pinpoints=grid)
     processor = hf.LlavaOnevisionProcessor(
         images,
         tok,
-        video(),
+        video("llava_onevision", "LlavaOnevisionVideoProcessor"),
         num_image_tokens=36,
         vision_feature_select_strategy="full",
         chat_template=template("<image>\n"),
@@ -181,7 +191,7 @@ def _qwen(config: Any, model: Any, processor: Any, vision: dict[str, Any], **mor
         vision_start_token_id=start,
         vision_end_token_id=end,
     )
-    images = pil(
+    images = reads(
         "qwen2_vl",
         "Qwen2VLImageProcessor",
         patch_size=8,
@@ -190,7 +200,9 @@ def _qwen(config: Any, model: Any, processor: Any, vision: dict[str, Any], **mor
         size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96},
     )
     chat = template("<|vision_start|><|image_pad|><|vision_end|>", space=False)
-    return model(built), processor(images, tok, video(), chat_template=chat)
+    return model(built), processor(
+        images, tok, video("qwen2_vl", "Qwen2VLVideoProcessor"), chat_template=chat
+    )
 
 
 def qwen2_vl() -> tuple[Any, Any]:
@@ -281,7 +293,7 @@ def mllama() -> tuple[Any, Any]:
         vision_config=vision,
         image_token_index=tok.convert_tokens_to_ids("<|image|>"),
     )
-    images = pil("mllama", "MllamaImageProcessor", size=SIDE, max_image_tiles=2)
+    images = reads("mllama", "MllamaImageProcessor", size=SIDE, max_image_tiles=2)
     model = hf.MllamaForConditionalGeneration(config)
     with torch.no_grad():  # cross-attention begins closed, at gates of 0: opened, so that images count
         for name, parameter in model.named_parameters():
@@ -311,9 +323,13 @@ def internvl() -> tuple[Any, Any]:
         image_token_id=tok.context_image_token_id,
         image_seq_length=9,
     )
-    images = pil("got_ocr2", "GotOcr2ImageProcessor", size=SIDE, crop_to_patches=False, max_patches=4)
+    images = reads("got_ocr2", "GotOcr2ImageProcessor", size=SIDE, crop_to_patches=False, max_patches=4)
     processor = hf.InternVLProcessor(
-        images, tok, video(), image_seq_length=9, chat_template=template("<IMG_CONTEXT>\n", space=False)
+        images,
+        tok,
+        video("internvl", "InternVLVideoProcessor"),
+        image_seq_length=9,
+        chat_template=template("<IMG_CONTEXT>\n", space=False),
     )
     return hf.InternVLForConditionalGeneration(config), processor
 
@@ -330,7 +346,7 @@ def _idefics(config: Any, model: Any, processor: Any, *more: Any) -> tuple[Any, 
         pad_token_id=PAD,
     )
     sizes = {"size": {"longest_edge": 96}, "max_image_size": {"longest_edge": 48}}
-    images = pil("idefics3", "Idefics3ImageProcessor", **sizes)
+    images = reads("idefics3", "Idefics3ImageProcessor", **sizes)
     return model(built), processor(images, tok, *more, image_seq_len=9, chat_template=template("<image>"))
 
 
@@ -339,12 +355,13 @@ def idefics3() -> tuple[Any, Any]:
 
 
 def smolvlm() -> tuple[Any, Any]:
-    return _idefics(hf.SmolVLMConfig, hf.SmolVLMForConditionalGeneration, hf.SmolVLMProcessor, video())
+    movie = video("smolvlm", "SmolVLMVideoProcessor")
+    return _idefics(hf.SmolVLMConfig, hf.SmolVLMForConditionalGeneration, hf.SmolVLMProcessor, movie)
 
 
 def paligemma() -> tuple[Any, Any]:
     tok = tokenizer(image_token="<image>")
-    images = pil("siglip", "SiglipImageProcessor", size=SIDE)
+    images = reads("siglip", "SiglipImageProcessor", size=SIDE)
     images.image_seq_length = 36
     config = hf.PaliGemmaConfig(
         vision_config={**SIGLIP, "num_image_tokens": 36, "projection_dim": 64},
@@ -378,7 +395,7 @@ def gemma3() -> tuple[Any, Any]:
         eoi_token_index=tok.eoi_token_id,
         image_token_index=tok.image_token_id,
     )
-    images = pil("gemma3", "Gemma3ImageProcessor", size=SIDE)
+    images = reads("gemma3", "Gemma3ImageProcessor", size=SIDE)
     processor = hf.Gemma3Processor(
         images, tok, image_seq_length=9, chat_template=template("<start_of_image>", space=False)
     )
@@ -417,7 +434,7 @@ def opt(vocabulary: int) -> dict[str, Any]:
 
 def blip_2() -> tuple[Any, Any]:
     tok = tokenizer("<image>")
-    images = pil("blip", "BlipImageProcessor", size=SIDE)
+    images = reads("blip", "BlipImageProcessor", size=SIDE)
     config = hf.Blip2Config(
         vision_config={**VISION, "initializer_range": 0.02},
         qformer_config=QFORMER,
@@ -431,7 +448,7 @@ def blip_2() -> tuple[Any, Any]:
 
 def instructblip() -> tuple[Any, Any]:
     tok = tokenizer("<image>")
-    images = pil("blip", "BlipImageProcessor", size=SIDE)
+    images = reads("blip", "BlipImageProcessor", size=SIDE)
     config = hf.InstructBlipConfig(
         vision_config={**VISION, "initializer_range": 0.02},
         qformer_config=QFORMER,
@@ -445,7 +462,7 @@ def instructblip() -> tuple[Any, Any]:
 
 def kosmos2() -> tuple[Any, Any]:
     tok = tokenizer()
-    images = CLIPImageProcessorPil(size=SIDE, crop_size=SIDE, do_center_crop=False)
+    images = reads("clip", "CLIPImageProcessor", size=SIDE, crop_size=SIDE, do_center_crop=False)
     processor = hf.Kosmos2Processor(images, tok, num_patch_index_tokens=16)
     config = hf.Kosmos2Config(
         text_config={
@@ -474,7 +491,7 @@ def florence2() -> tuple[Any, Any]:
         single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
     )
     square = {"height": 64, "width": 64}
-    images = CLIPImageProcessorPil(size=square, crop_size=square, do_center_crop=False)
+    images = reads("clip", "CLIPImageProcessor", size=square, crop_size=square, do_center_crop=False)
     images.image_seq_length = 5
     bart = {
         "model_type": "bart",
@@ -537,8 +554,13 @@ def save(name: str, folder: Path, scale: float = 6.0) -> Path:
         for parameter in model.parameters():
             if parameter.ndim >= 2:
                 parameter.mul_(scale)
+    return kept(model, processor, folder)
+
+
+def kept(model: Any, processor: Any, folder: Path) -> Path:
+    """Save a checkpoint with defaults as many have them."""
     settings = model.generation_config
-    # Sampling defaults, as many checkpoints have them: they must not be taken over.
+    # For sampling: they must not be taken over.
     settings.do_sample, settings.temperature, settings.top_p = True, 0.7, 0.8
     settings.eos_token_id, settings.pad_token_id = EOS, PAD
     model.save_pretrained(folder)

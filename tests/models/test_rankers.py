@@ -9,8 +9,6 @@ import math
 import pytest
 import torch
 import transformers as hf
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import tiny
 from helpers import made, picture
@@ -53,7 +51,9 @@ def siglip_folder(tmp_path_factory):
     model = hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=tiny.VISION))
     folder = tmp_path_factory.mktemp("siglip")
     model.save_pretrained(folder)
-    hf.SiglipProcessor(SiglipImageProcessorPil(size=tiny.SIDE), tok).save_pretrained(folder)
+    hf.SiglipProcessor(tiny.reads("siglip", "SiglipImageProcessor", size=tiny.SIDE), tok).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -136,7 +136,7 @@ def classifier_folder(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("vit")
     hf.ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessorPil(size=tiny.SIDE).save_pretrained(folder)
+    tiny.reads("vit", "ViTImageProcessor", size=tiny.SIDE).save_pretrained(folder)
     return folder
 
 

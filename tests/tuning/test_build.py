@@ -57,7 +57,7 @@ def parts(tmp_path_factory) -> Path:
         tok.save_pretrained(folder)
     small = {**tiny.VISION, "image_size": 32, "patch_size": 8}
     square = {"height": 32, "width": 32}
-    siglip = tiny.pil("siglip", "SiglipImageProcessor", size=square)
+    siglip = tiny.reads("siglip", "SiglipImageProcessor", size=square)
     SiglipVisionModel(SiglipVisionConfig(**small, vision_use_head=False)).save_pretrained(top / "siglip")
     siglip.save_pretrained(top / "siglip")
     plain = {k: v for k, v in small.items() if k != "intermediate_size"}

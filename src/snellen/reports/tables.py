@@ -235,8 +235,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     left_out = max((comparison.left_out for comparison in comparisons), default=0)
     if left_out:
         table.caption += f" Up to {left_out} samples that only one run has are excluded."
-    if unfinished := dict.fromkeys(line for comparison in comparisons for line in comparison.unfinished):
-        table.caption += f" {'; '.join(map(escape, unfinished))}."
+    said = dict.fromkeys(line for each in comparisons for line in (*each.unfinished, *each.software))
+    if said:
+        table.caption += f" {'; '.join(map(escape, said))}."
     table.caption_justify = "left"
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ class Comparison:
         score: the compared score ("accuracy", or another protocol's score).
         classes: each class with its difference in recall and its number of samples, largest difference first.
         unfinished: what is missing of runs that are not finished, in words.
+        software: what software differs that can change answers, in words.
         disagreements: ids of samples that exactly one got right, or on which one scored higher, with the
             reference and both predictions.
     """
@@ -44,6 +45,7 @@ class Comparison:
     disagreements: list[dict[str, Any]]
     score: str = "accuracy"
     unfinished: tuple[str, ...] = ()
+    software: tuple[str, ...] = ()
 
     @property
     def real(self) -> bool:
@@ -61,6 +63,7 @@ class Comparison:
             "score": self.score,
             "left_out": self.left_out,
             "unfinished": list(self.unfinished),
+            "software": list(self.software),
             "classes": [
                 {"class": name, "difference": difference, "samples": count}
                 for name, difference, count in self.classes
@@ -105,11 +108,22 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
                 for run in (first, other)
                 if run.status != "finished"
             ),
+            software=tuple(_software(first, other)),
         )
         for (first, other), (result, left_out, classes, disagreements), p in zip(
             pairs, results, adjusted, strict=True
         )
     ]
+
+
+def _software(first: Run, other: Run) -> Iterator[str]:
+    """Yield what read the images, or ran the models, in another way."""
+    a, b = (run.manifest.model.identity for run in (first, other))
+    for name in ("transformers", "pixels"):
+        if name in a and name in b and a[name] != b[name]:
+            what = "resized images" if name == "pixels" else "ran"
+            say = (v if name == "pixels" else f"transformers {v}" for v in (a[name], b[name]))
+            yield f"{first.id} {what} with {next(say)} and {other.id} with {next(say)}, which changes answers"
 
 
 def _frame(run: Run) -> pd.DataFrame:

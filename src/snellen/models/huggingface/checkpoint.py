@@ -17,6 +17,7 @@ from snellen._util.hub import check_hub
 from snellen.errors import BadOption, ModelError, reason_of, require
 from snellen.models.builtin import WEIGHTS
 from snellen.models.huggingface.image_size import ImageSize
+from snellen.models.huggingface.pixels import pixels_by, without_torchvision
 
 __all__ = ["Checkpoint"]
 
@@ -145,6 +146,7 @@ class Checkpoint:
             **self.image_size.identity(),
             # Its processors and templates affect answers too.
             "transformers": metadata.version("transformers"),
+            "pixels": pixels_by(Path(self.path) if self.local else None),
         }
 
     def config(self) -> Any:
@@ -348,45 +350,3 @@ def quiet() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def without_torchvision() -> None:
-    """Build processors that also support video even if torchvision is missing.
-
-    transformers makes a video processor a required part of them, and all of its video processors need
-    torchvision. The replacement has what reading images needs, and refuses videos.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("torchvision") is not None:
-        return
-    import transformers.models.auto.video_processing_auto as auto
-    from transformers import processing_utils
-    from transformers.video_processing_utils import VideoProcessorMixin
-
-    module: Any = auto
-    if getattr(module.AutoVideoProcessor, "stands_in", False):
-        return
-
-    class NoVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
-        stands_in = True
-        merge_size, patch_size, temporal_patch_size, num_frames, fps = 2, 14, 2, 1, 1
-
-        def __init__(self, **options: Any) -> None:
-            for name, value in options.items():
-                if not name.startswith("_"):
-                    setattr(self, name, value)
-
-        @classmethod
-        def from_pretrained(cls, *_: Any, **__: Any) -> NoVideoProcessor:
-            return cls()
-
-        def to_dict(self) -> dict[str, Any]:
-            return {"video_processor_type": type(self).__name__}
-
-        def preprocess(self, *_: Any, **__: Any) -> Any:
-            raise ImportError("reading videos needs torchvision")
-
-    module.AutoVideoProcessor = NoVideoProcessor
-    lookup: Any = processing_utils
-    lookup.transformers_module.VideoProcessorMixin = VideoProcessorMixin
