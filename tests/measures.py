@@ -146,6 +146,7 @@ def brute(model: VisionLanguageModel, scored: Sequence[Response]) -> float:
             images = [[image.pixels for image in request.images]]
             inputs = processor(text=[text], images=images, return_tensors="pt", add_special_tokens=special)
             inputs.pop("labels", None)
+            inputs = model.on_device(inputs)
             with torch.inference_mode():
                 logits = model.decoder(**inputs).logits[0].double()
             ids = inputs["input_ids"][0]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
 from snellen.errors import Stopped, reason_of
-from snellen.models.out_of_memory import Shrinking, release
+from snellen.models.out_of_memory import RESTART, Shrinking, is_broken, release
 from snellen.models.suggest import suggest
 from snellen.registry import Registry
 from snellen.types import Kind, Outcome, Request, Response, Sample, Usage
@@ -303,6 +303,8 @@ class LocalModel(Model):
         except Stopped:
             raise
         except Exception as error:
+            if is_broken(error):
+                raise Stopped(f"{self.name} stopped: {reason_of(error)}. {RESTART}") from error
             if len(batch) > 1:
                 middle = len(batch) // 2
                 return self._resilient(batch[:middle]) + self._resilient(batch[middle:])

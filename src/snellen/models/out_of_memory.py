@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from snellen.errors import ModelError
 
-__all__ = ["OutOfMemory", "Shrinking", "is_out_of_memory", "release"]
+__all__ = ["RESTART", "OutOfMemory", "Shrinking", "is_broken", "is_out_of_memory", "release"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -54,6 +54,25 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in _PHRASES)
+
+
+#: What CUDA says of a process that can compute no more, in lower case.
+_BROKEN = ("device-side assert", "illegal memory access", "unspecified launch failure", "misaligned address")
+#: What to do then.
+RESTART = (
+    "After this, the GPU answers nothing more in this process. To see where it happened, set "
+    "CUDA_LAUNCH_BLOCKING=1 and resume the run"
+)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Return whether the GPU can compute no more in this process, so that all that follows would fail.
+
+    >>> is_broken(RuntimeError("CUDA error: device-side assert triggered"))
+    True
+    """
+    text = str(error).lower()
+    return any(phrase in text for phrase in _BROKEN)
 
 
 def release() -> None:

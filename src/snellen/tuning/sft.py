@@ -211,7 +211,7 @@ def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
         require("bitsandbytes", "quantization", f"The recipe {recipe.name}")
         if not device.startswith("cuda"):
             raise Unsupported("The recipe qlora needs a GPU. On a CPU: --recipe lora")
-        return replace(checkpoint, device=device, quantization="4bit-nf4")
+        return replace(checkpoint, device=device, quantization="4bit")
     return replace(checkpoint, device=device)
 
 

@@ -58,10 +58,12 @@ class CheckpointModel(LocalModel):
 
         model = self._model
         on_gpu = model.device.type == "cuda"
+        quantized = {name: str(value) for name, value in self.checkpoint.quantized().items()}
         return {
             "parameters": sum(p.numel() for p in model.parameters()),
             "architecture": type(model).__name__,
-            "device": torch.cuda.get_device_name(model.device) if on_gpu else str(model.device),
+            "device": ", ".join(map(torch.cuda.get_device_name, self._gpus())) or str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
+            **({"quantization": quantized} if quantized else {}),
             "peak_gpu_bytes": sum(map(torch.cuda.max_memory_allocated, self._gpus())) if on_gpu else None,
         }

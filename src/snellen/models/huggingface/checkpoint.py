@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from snellen.errors import BadOption, ModelError, reason_of, require
 from snellen.models.builtin import WEIGHTS
 from snellen.models.huggingface.image_size import ImageSize
 from snellen.models.huggingface.pixels import pixels_by, without_torchvision
+from snellen.models.out_of_memory import OutOfMemory, is_out_of_memory
 
 __all__ = ["Checkpoint"]
 
@@ -184,27 +186,34 @@ class Checkpoint:
         if self.attn != "auto":
             options["attn_implementation"] = self.attn
         if self.quantization != "none":
-            import torch
             from transformers import BitsAndBytesConfig
 
-            # As in QLoRA (Dettmers et al., arXiv 2305.14314): normal floats with double quantization.
-            nf4 = {
-                "load_in_4bit": True,
-                "bnb_4bit_quant_type": "nf4",
-                "bnb_4bit_use_double_quant": True,
-                "bnb_4bit_compute_dtype": torch.bfloat16,
-            }
-            plain = {f"load_in_{self.quantization}": True}
-            options["quantization_config"] = BitsAndBytesConfig(
-                **(nf4 if self.quantization == "4bit-nf4" else plain)
-            )
+            options["quantization_config"] = BitsAndBytesConfig(**self.quantized())
             options["device_map"] = self.device
+        elif self.device != "cpu" and find_spec("accelerate") is not None:
+            options["device_map"] = self.device  # without a copy in main memory
         if self.device_map is not None:
             options["device_map"] = self.device_map
         model = self._pretrained(auto_class.from_pretrained, "model", **options)
         if self.adapter is not None:
             model = self._merged(model)
         return (model if "device_map" in options else model.to(self.device)).eval()
+
+    def quantized(self) -> dict[str, Any]:
+        """Return bitsandbytes' options. In 4 bits as in QLoRA (Dettmers et al., arXiv 2305.14314): normal
+        floats with double quantization, computed in the model's precision.
+        """
+        import torch
+
+        if self.quantization != "4bit":
+            return {f"load_in_{self.quantization}": True} if self.quantization != "none" else {}
+        best = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        return {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": getattr(torch, best if self.dtype == "auto" else self.dtype),
+        }
 
     def _merged(self, model: Any) -> Any:
         """Return the model with its adapter merged into its weights.
@@ -260,6 +269,12 @@ class Checkpoint:
                 **options,
             )
         except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(
+                    f"{self.name} does not fit into the memory of {self.device} ({reason_of(error)}). "
+                    "Smaller: -M dtype=bfloat16, -M quantization=4bit (a GPU), or -M device_map=auto "
+                    "(several GPUs, and main memory)."
+                ) from error
             hint = ""
             if "trust_remote_code" in str(error):
                 hint = " It includes its own code. To run it, add: -M trust_remote_code=true"
@@ -329,8 +344,11 @@ def _usable(device: str) -> str:
             raise RuntimeError("torch finds no usable GPU")
         if on.type == "cuda" and (on.index or 0) >= torch.cuda.device_count():
             raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs, numbered from 0")
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        if on.type == "meta":
+            raise RuntimeError("it holds no values")
+        torch.zeros(1, device=on).cpu()  # a backend that is not built in, or not usable, says so here
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:200]
         raise BadOption(
             f"device={device!r} is not allowed here ({reason}); try device=cpu or device=auto."
         ) from error

@@ -12,8 +12,8 @@ __all__ = ["pixels_by", "without_torchvision"]
 
 
 def pixels_by(folder: Path | None) -> str:
-    """Return what resizes images, and its version: torchvision, if it is installed and the checkpoint does not
-    name a class of Pillow's. Their pixels differ.
+    """Return what resizes images, and its version: torchvision, if it is installed and the checkpoint does
+    not name a class of Pillow's. Their pixels differ.
 
     Args:
         folder: the checkpoint's; None if it is on the Hub.

@@ -203,15 +203,20 @@ class PackedSuffixes(Suffixes):
         prefix = self.prefix
         behind = torch.ones((*depths.shape, prefix.length), dtype=torch.bool, device=sees.device)
         mask = torch.cat([behind, self.visible(sees)], 2)
-        if prefix.windows is None:
+        if not prefix.windows:
             return self._as_attention_wants(mask)
         places = torch.arange(prefix.length, device=sees.device).expand(len(depths), -1)
-        places = torch.cat([places, prefix.length + self._placed], 1)
-        near = (prefix.length + depths)[:, :, None] - places[:, None] < prefix.windows
-        narrow = self._as_attention_wants(mask & near)
-        if not prefix.mixed:
-            return narrow
-        return {"full_attention": self._as_attention_wants(mask), "sliding_attention": narrow}
+        seen = torch.cat([places, prefix.length + self._placed], 1)[:, None]
+        seeing = (prefix.length + depths)[:, :, None]
+        masks = {}
+        for kind, width in prefix.windows.items():
+            near = mask
+            if width and kind == "chunked_attention":
+                near = mask & (seeing // width == seen // width)
+            elif width:
+                near = mask & (seeing - seen < width)
+            masks[kind] = self._as_attention_wants(near)
+        return masks if prefix.mixed else next(iter(masks.values()))
 
     def visible(self, sees: torch.Tensor) -> torch.Tensor:
         """Return which packed tokens attend to which: only their ancestors."""

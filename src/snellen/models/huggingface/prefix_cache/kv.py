@@ -58,12 +58,13 @@ class InPlaceCache(DynamicLayer):  # type: ignore[misc]
     def spread(self, rows: torch.Tensor, room: int) -> InPlaceCache:
         """Return a copy with these rows."""
         other = InPlaceCache(room)
-        other.update(*(states.index_select(0, rows) for states in (self.keys, self.values)))
+        # Layers may lie on several devices.
+        other.update(*(states.index_select(0, rows.to(states.device)) for states in (self.keys, self.values)))
         return other
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Keep these rows."""
-        self._buffers = [buffer.index_select(0, beam_idx) for buffer in self._buffers]
+        self._buffers = [buffer.index_select(0, beam_idx.to(buffer.device)) for buffer in self._buffers]
         self._show(self._length)
 
     def _show(self, length: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CannotShare", "Prefix", "cached_bytes", "keep"]
+__all__ = ["CannotShare", "Prefix", "cached_bytes", "keep", "windows_of"]
 
 
 class CannotShare(SnellenError):
@@ -72,6 +72,8 @@ class Prefix:
             past = DynamicCache(config=self._text)
         elif carried := [kind for kind in self._kinds if "attention" not in kind or "linear" in kind]:
             raise CannotShare(f"layers of {carried[0]} carry a recurrent state, which no mask can separate")
+        elif unknown := [kind for kind in self._kinds if kind not in LIMITS]:
+            raise CannotShare(f"what layers of {unknown[0]} see is not known")
         output = model(**inputs, past_key_values=past, use_cache=True, **keep(model, 1))
         self.cache = output.past_key_values
         self.last: torch.Tensor = output.logits[:, -1].float()
@@ -180,16 +182,16 @@ class Prefix:
         return getattr(self._text, "layer_types", None) or ()
 
     @cached_property
-    def windows(self) -> int | None:
-        """The widths of the sliding windows, if the model has any."""
-        sliding = not self._kinds or "sliding_attention" in self._kinds
-        width: int | None = getattr(self._text, "sliding_window", None)
-        return width if sliding else None
+    def windows(self) -> Mapping[str, int | None]:
+        """The tokens that each type of layer sees: in a sliding window of this width, or in a chunk; None is
+        all. Empty if all layers see all.
+        """
+        return windows_of(self._text)
 
     @cached_property
     def mixed(self) -> bool:
         """Whether each layer type has its own mask."""
-        return "sliding_attention" in self._kinds
+        return bool(self._kinds)
 
     @cached_property
     def attention(self) -> str:
@@ -197,6 +199,25 @@ class Prefix:
         return str(
             getattr(self._text, "_attn_implementation", None) or self.model.config._attn_implementation
         )
+
+
+#: The settings that limit what layers of a type see.
+LIMITS = {
+    "full_attention": "",
+    "sliding_attention": "sliding_window",
+    "chunked_attention": "attention_chunk_size",
+}
+
+
+def windows_of(text: Any) -> Mapping[str, int | None]:
+    """Return how many tokens each type of layer sees (see :attr:`Prefix.windows`).
+
+    Args:
+        text: the configuration of the decoder.
+    """
+    kinds = list(dict.fromkeys(getattr(text, "layer_types", None) or ["sliding_attention"]))
+    widths = {kind: getattr(text, LIMITS.get(kind) or "", None) for kind in kinds}
+    return widths if any(widths.values()) else {}
 
 
 def keep(model: Any, count: int) -> dict[str, Any]:

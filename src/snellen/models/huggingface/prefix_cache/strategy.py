@@ -14,6 +14,7 @@ from snellen.models.huggingface.architectures import UNSHARED
 from snellen.models.huggingface.options import PrefixMode
 from snellen.models.huggingface.prefix_cache.budget import free_bytes
 from snellen.models.huggingface.prefix_cache.inputs import Reader
+from snellen.models.huggingface.prefix_cache.prefill import windows_of
 from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler, group
 from snellen.models.huggingface.prefix_cache.self_check import (
     BRANCHES,
@@ -35,6 +36,10 @@ __all__ = ["PrefixSharing", "encoded_once"]
 #: Operations of a prefill above which batching more images gains nothing on a CPU: measured, see
 #: benchmarks/RESULTS.md.
 WORTHWHILE = 8e11
+#: The widest window or chunk beyond which the self-check looks, and how far, in tokens.
+PROBED, MARGIN = 2048, 32
+#: At least one token.
+FILLER = "and "
 #: Failed batches in a row before sharing is given up: each attempt costs a garbage collection.
 MAX_FAILURES = 2
 
@@ -124,7 +129,12 @@ class PrefixSharing:
 
     def budget(self) -> int:
         """Return the bytes that caches may take now."""
-        return self._bytes or free_bytes(self._model.device)
+        if self._bytes:
+            return self._bytes
+        # Each layer's part lies with the layer: the fullest card limits all.
+        parameters = self._model.decoder.parameters()
+        devices = {p.device for p in parameters if p.device.type != "meta"} or {self._model.device}
+        return len(devices) * min(map(free_bytes, devices))
 
     @cached_property
     def images(self) -> int:
@@ -190,11 +200,30 @@ class PrefixSharing:
         return self._scheduler
 
     def _check(self) -> Findings:
+        """Try with short prompts and, if layers see only a window, with longer ones, within reason: a mask
+        that is wrong there shows only there.
+        """
+        model = self._model
+        found = self._try("")
+        windows = windows_of(model.decoder.config.get_text_config(decoder=True)).values()
+        reach = max((width for width in windows if width and width <= PROBED), default=0)
+        missing = reach + MARGIN - self._tokens
+        if not reach or missing <= 0:
+            return found
+        length = self._tokens
+        longer = self._try(FILLER * missing)
+        self._tokens = length
+        # The later in this order, the less is shared.
+        return max(found, longer, key=lambda findings: list(Strategy).index(findings.way))
+
+    def _try(self, filler: str) -> Findings:
+        """Try all strategies with prompts that have this before their questions."""
         import torch
 
         model = self._model
         clouds = pictures()
-        prompts = [model.prompt([Message("user", (clouds[0], text))]) for text in questions()]
+        texts = [filler + text for text in questions()]
+        prompts = [model.prompt([Message("user", (clouds[0], text))]) for text in texts]
         shown = [(prompt, (picture,)) for picture in clouds for prompt in prompts]
         with torch.inference_mode():
             own = [model.on_device(model.process(prompt, images)) for prompt, images in shown]

@@ -1,0 +1,94 @@
+"""Devices and precisions: what is refused before anything is loaded; when memory runs out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+import tiny
+from asking import question
+from helpers import made
+from snellen.errors import BadOption, Stopped
+from snellen.models.base import MODELS
+from snellen.models.huggingface.checkpoint import Checkpoint
+from snellen.models.huggingface.prefix_cache.kv import InPlaceCache
+from snellen.models.huggingface.vlm import VisionLanguageModel
+from snellen.models.out_of_memory import OutOfMemory
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save("llava", tmp_path_factory.mktemp("llava"))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpux", "cuda:9", "xpu", "mps"])
+def test_a_device_that_is_not_there_is_refused_at_once(folder, device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(BadOption, match=f"device='{device}' is not allowed here .*device=cpu"):
+        MODELS.make(f"hf:{folder}?device={device}")
+
+
+def test_memory_that_runs_out_while_loading(folder, monkeypatch):
+    import transformers
+
+    def from_pretrained(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    with pytest.raises(OutOfMemory, match="does not fit into the memory of cpu .*-M quantization=4bit"):
+        MODELS.make(f"hf:{folder}").load()
+
+
+def test_a_gpu_that_answers_nothing_more_ends_the_run(folder, monkeypatch):
+    model = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
+
+    def fails(requests):
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(model, "answer", fails)
+    with pytest.raises(Stopped, match="device-side assert.*CUDA_LAUNCH_BLOCKING=1"):
+        asyncio.run(model.respond([question(), question("Which?")]))
+
+
+class TestQuantization:
+    def checkpoint(self, folder, **options):
+        found = Checkpoint.find("hf:x", str(folder), device="cpu")
+        return Checkpoint(**{**{k: v for k, v in vars(found).items() if k != "revision"}, **options})
+
+    def test_in_4_bits_it_is_nf4_in_the_models_precision(self, folder, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        options = self.checkpoint(folder, quantization="4bit").quantized()
+        assert (options["bnb_4bit_quant_type"], options["bnb_4bit_use_double_quant"]) == ("nf4", True)
+        assert options["bnb_4bit_compute_dtype"] is torch.bfloat16
+        halved = self.checkpoint(folder, quantization="4bit", dtype="float16").quantized()
+        assert halved["bnb_4bit_compute_dtype"] is torch.float16
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+        older = self.checkpoint(folder, quantization="4bit").quantized()
+        assert older["bnb_4bit_compute_dtype"] is torch.float16
+        assert self.checkpoint(folder, quantization="8bit").quantized() == {"load_in_8bit": True}
+        assert self.checkpoint(folder).quantized() == {}
+
+
+class OneDevice(TorchFunctionMode):
+    """Refuses what a GPU refuses: rows of one device chosen by numbers on another."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.index_select and args[0].device != args[2].device:
+            raise RuntimeError("tensors on different devices")
+        return function(*args, **(kwargs or {}))
+
+
+def test_layers_on_another_device_are_indexed_there():
+    """The other device is one without values, which need not be there."""
+    states = torch.zeros(2, 1, 5, 4, device="meta")
+    layer = InPlaceCache(3)
+    layer.update(states, states)
+    with OneDevice():
+        spread = layer.spread(torch.tensor([1, 0, 1]), 2)
+        assert (spread.keys.device.type, spread.keys.shape[0]) == ("meta", 3)
+        spread.reorder_cache(torch.tensor([0]))
+        assert (spread.keys.device.type, spread.keys.shape[0]) == ("meta", 1)
