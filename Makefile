@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-vllm coverage check docs format picture pico clean venv
+.PHONY: help demo test test-fast test-vllm test-vision coverage check docs format picture pico clean venv
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -55,6 +55,19 @@ $(VLLM)/.ready:
 
 test-vllm: $(VENV)/.dev $(VLLM)/.ready
 	@$(BIN)/python tests/vllm_equality.py $(VLLM)
+
+# The tests of models with torchvision, which nearly every user has, in its own environment.
+VISION := .venv-vision
+$(VISION)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(VISION)
+	@grep -v '^torch==' constraints.txt > $(VISION)/constraints.txt
+	@$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1
+	@$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(VISION)/constraints.txt torch==2.14.1 timm --editable '.[dev]'
+	@touch $@
+
+test-vision: $(VISION)/.ready
+	@$(VISION)/bin/python -m pytest -n 2 --dist worksteal tests/models tests/tuning
 
 # Branch coverage; longer than the tests alone.
 coverage: $(VENV)/.dev

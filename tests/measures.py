@@ -114,7 +114,7 @@ def measure(folder: Path, workspace: Path) -> Measures:
             found.share_scores = apart(scored[2], scored[3])
             found.brute = brute(plain, scored[0])
     found.rendered = rendered_alike(plain)
-    for protocol in PROTOCOLS:
+    for protocol in PROTOCOLS if Kind.SCORE in plain.kinds else PROTOCOLS[:-1]:
         found.protocols[protocol] = outcome(folder, protocol, workspace)
     return found
 

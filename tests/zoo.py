@@ -349,66 +349,6 @@ def glm46v() -> Any:
 
 
 @zoo
-def gemma3n() -> Any:
-    tok = tokenizer(
-        boi_token="<start_of_image>",
-        eoi_token="<end_of_image>",
-        image_token="<image_soft_token>",
-        boa_token="<start_of_audio>",
-        eoa_token="<end_of_audio>",
-        audio_token="<audio_soft_token>",
-    )
-    n = len(tok)
-    c = hf.Gemma3nConfig(
-        text_config={
-            "vocab_size": n,
-            **TEXT,
-            "num_hidden_layers": 4,
-            "head_dim": 32,
-            "sliding_window": 64,
-            "layer_types": ["sliding_attention", "full_attention"] * 2,
-            "vocab_size_per_layer_input": n,
-            "hidden_size_per_layer_input": 16,
-            "num_kv_shared_layers": 2,
-            "laurel_rank": 8,
-            "altup_num_inputs": 2,
-            "activation_sparsity_pattern": [0.0] * 4,
-        },
-        vision_config={
-            "architecture": "mobilenetv5_300m_enc",
-            "hidden_size": 2048,
-            "vocab_size": 8,
-            "vocab_offset": n,
-        },
-        audio_config={
-            "hidden_size": 32,
-            "conf_num_attention_heads": 2,
-            "conf_num_hidden_layers": 1,
-            "vocab_size": 8,
-            "vocab_offset": n + 8,
-            "sscp_conv_channel_size": [8, 4],
-            "input_feat_size": 32,
-        },
-        vision_soft_tokens_per_image=256,
-        boi_token_id=tok.boi_token_id,
-        eoi_token_id=tok.eoi_token_id,
-        image_token_id=tok.image_token_id,
-        boa_token_id=tok.boa_token_id,
-        eoa_token_id=tok.eoa_token_id,
-        audio_token_id=tok.audio_token_id,
-    )
-    fe = hf.Gemma3nAudioFeatureExtractor()
-    p = hf.Gemma3nProcessor(
-        fe,
-        proc("siglip", "SiglipImageProcessor", size={"height": 768, "width": 768}, do_normalize=False),
-        tok,
-        image_seq_length=256,
-        chat_template=template("<image_soft_token>", space=False),
-    )
-    return hf.Gemma3nForConditionalGeneration(c), p
-
-
-@zoo
 def gemma4() -> Any:
     tok = tokenizer(
         "<|video|>",
@@ -992,43 +932,6 @@ def video_llava() -> Any:
         chat_template=template("<image>"),
     )
     return hf.VideoLlavaForConditionalGeneration(c), p
-
-
-@zoo
-def phi4_multimodal() -> Any:
-    tok = tokenizer(image_token="<|endoftext10|>", audio_token="<|endoftext11|>")
-    c = hf.Phi4MultimodalConfig(
-        vocab_size=len(tok),
-        **dict(TEXT.items()),
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "image_size": 48,
-            "patch_size": 8,
-            "crop_size": 48,
-            "image_token_id": tok.image_token_id,
-        },
-        audio_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_blocks": 1,
-            "num_attention_heads": 2,
-            "ext_pw_out_channel": 32,
-            "depthwise_separable_out_channel": 32,
-            "nemo_conv_channels": 32,
-            "audio_token_id": tok.audio_token_id,
-        },
-    )
-    p = hf.Phi4MultimodalProcessor(
-        proc("phi4_multimodal", "Phi4MultimodalImageProcessor", size=SIDE, patch_size=8, dynamic_hd=4),
-        hf.Phi4MultimodalFeatureExtractor(),
-        tok,
-        chat_template=template("<|endoftext10|>", space=False),
-    )
-    return hf.Phi4MultimodalForCausalLM(c), p
 
 
 @zoo

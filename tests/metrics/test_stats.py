@@ -33,6 +33,8 @@ def test_wilson_refuses_nonsense():
         wilson(3, 2)
     with pytest.raises(ValueError):
         wilson(0, 0)
+    with pytest.raises(ValueError):
+        wilson(-1, 2)
 
 
 PAIRS = st.lists(

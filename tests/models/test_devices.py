@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 import tiny
 from asking import question
 from helpers import made
-from snellen.errors import BadOption, Stopped
+from snellen.errors import BadOption, ModelError, Stopped
 from snellen.models.base import MODELS
+from snellen.models.huggingface import pixels
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.prefix_cache.kv import InPlaceCache
 from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -71,6 +73,35 @@ class TestQuantization:
         assert older["bnb_4bit_compute_dtype"] is torch.float16
         assert self.checkpoint(folder, quantization="8bit").quantized() == {"load_in_8bit": True}
         assert self.checkpoint(folder).quantized() == {}
+
+
+class TestPixels:
+    def test_what_resizes_images_is_part_of_the_identity(self, folder, tmp_path, monkeypatch):
+        from importlib import metadata
+
+        own = Checkpoint.find("hf:x", str(folder)).identity()["pixels"]
+        assert own.split()[0] == ("torchvision" if tiny.TORCHVISION else "pillow")
+        assert own.split()[1] == metadata.version(own.split()[0])
+        monkeypatch.setattr(pixels, "find_spec", lambda name: object())
+        monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+        config = {"image_processor": {"image_processor_type": "CLIPImageProcessor"}}
+        (tmp_path / "processor_config.json").write_text(json.dumps(config))
+        assert pixels.pixels_by(tmp_path) == pixels.pixels_by(None) == "torchvision 1.0"
+        config["image_processor"]["image_processor_type"] += "Pil"
+        (tmp_path / "processor_config.json").write_text(json.dumps(config))
+        assert pixels.pixels_by(tmp_path) == "pillow 1.0"
+
+    def test_a_missing_package_is_named_before_weights_are_read(self, folder, monkeypatch):
+        import transformers
+
+        def from_pretrained(*_, **__):
+            raise ImportError("PixtralImageProcessor requires the Torchvision library")
+
+        monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", from_pretrained)
+        monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("the weights were read"))
+        monkeypatch.setattr("snellen.models.huggingface.checkpoint.find_spec", lambda _: None)
+        with pytest.raises(ModelError, match="pip install torchvision"):
+            MODELS.make(f"hf:{folder}").load()
 
 
 class OneDevice(TorchFunctionMode):

@@ -17,6 +17,7 @@ from snellen.errors import UsageError
 from snellen.leaderboards.ranking import rank_runs
 from snellen.metrics.classification import Confusion, headline
 from snellen.metrics.stats import holm, mcnemar, paired, rate, samples_needed, wilson
+from snellen.reports.tables import comparison_table
 from snellen.runs.compare import compare
 
 
@@ -215,6 +216,23 @@ class TestRuns:
             assert count == 4
         json.dumps(found.as_dict())
         assert rank_runs([good, bad]) == {good.id: 1, bad.id: 2}
+
+    def test_other_software_is_said(self, workspace, truths, monkeypatch, capsys):
+        runs = []
+        for name, pixels in (("one", "pillow 12.0"), ("other", "torchvision 0.29.1")):
+            model = seeing(0.8, name)
+            own = dict(model.identity())
+            monkeypatch.setattr(model, "identity", lambda own=own, pixels=pixels: {**own, "pixels": pixels})
+            runs.append(examine(model))
+        (found,) = compare(runs)
+        (said,) = found.software
+        assert said == (
+            f"{runs[0].id} resized images with pillow 12.0 and {runs[1].id} with torchvision 0.29.1, which "
+            "changes answers"
+        )
+        assert found.as_dict()["software"] == [said]
+        assert said in str(comparison_table([found]).caption)
+        assert not compare([runs[0], runs[0]])[0].software
 
     def test_equals_are_tied(self, workspace, truths):
         one, other = examine(seeing(0.80, "one")), examine(seeing(0.78, "other"))

@@ -69,8 +69,12 @@ def wilson(successes: int, n: int) -> Estimate:
     """
     from scipy.stats import binomtest
 
+    if not 0 <= successes <= n or not n:  # newer versions of scipy return NaN
+        raise ValueError(f"{successes} of {n} is not a rate")
     interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high))
+    # At its ends the interval is closed exactly, which older versions of scipy round.
+    low, high = (0.0 if not successes else interval.low), (1.0 if successes == n else interval.high)
+    return Estimate(successes / n, float(low), float(high))
 
 
 def _wilson(p: float, n: float, quantile: float | None = None) -> Estimate:
@@ -82,7 +86,8 @@ def _wilson(p: float, n: float, quantile: float | None = None) -> Estimate:
     q = float(norm.ppf((1 + LEVEL) / 2) if quantile is None else quantile) ** 2
     center = (p + q / (2 * n)) / (1 + q / n)
     half = math.sqrt(q * p * (1 - p) / n + q**2 / (4 * n**2)) / (1 + q / n)
-    return Estimate(p, max(0.0, center - half), min(1.0, center + half))
+    # Exact at the ends, where rounding depends on the version of numpy.
+    return Estimate(p, max(0.0, center - half) if p else 0.0, min(1.0, center + half) if p < 1 else 1.0)
 
 
 def rate(right: Sequence[bool], clusters: Sequence[Any]) -> Estimate:

@@ -278,6 +278,9 @@ class Checkpoint:
             hint = ""
             if "trust_remote_code" in str(error):
                 hint = " It includes its own code. To run it, add: -M trust_remote_code=true"
+            for package in ("torchvision", "timm"):
+                if package in str(error).lower() and find_spec(package) is None:
+                    hint = f" Install what it needs: pip install {package}"
             raise ModelError(
                 f"{self.name}: transformers cannot load its {what} ({reason_of(error)}).{hint}"
             ) from error

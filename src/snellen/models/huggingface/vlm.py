@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from snellen.errors import Stopped
+from snellen.errors import ModelError, Stopped
 from snellen.models.huggingface.architectures import (
+    ALONE,
     BOXES,
+    EQUAL_SIZES,
     NEED_IMAGE,
+    NO_LIKELIHOOD,
     PIXELS_OF_INPUT,
     PREFIX_LM,
+    REFUSED,
     UNPADDED,
 )
 from snellen.models.huggingface.chat import ChatRenderer, ChatTemplate, inserts_images
@@ -57,10 +61,16 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         self._prefix = prefix
         self.sharing = PrefixSharing(self, prefix, cache_budget)
         config = checkpoint.config()
+        if why := REFUSED.get(config.model_type):
+            raise ModelError(f"{checkpoint.name}: models of the type {config.model_type} are refused: {why}.")
         text = config.get_text_config(decoder=True)
         # If the prompt attends to what follows it (PaliGemma), or is read by a separate encoder, the
         # plain sum over the continuation's tokens is not a likelihood.
-        blind = not (config.model_type in PREFIX_LM or config.is_encoder_decoder or text.is_encoder_decoder)
+        blind = not (
+            config.model_type in PREFIX_LM | NO_LIKELIHOOD
+            or config.is_encoder_decoder
+            or text.is_encoder_decoder
+        )
         self.kinds = frozenset(Kind) if blind else frozenset({Kind.GENERATE})
         self.text_only = config.model_type not in NEED_IMAGE
         self.boxes = BOXES.get(config.model_type)
@@ -74,10 +84,13 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     _matmul = ""
 
     def load_parts(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
 
-        model = self.checkpoint.load(AutoModelForImageTextToText)
+        # The processor first: what it lacks is said before gigabytes are read.
         processor = self.checkpoint.load_processor(AutoProcessor)
+        known = type(self.checkpoint.config()) in AutoModelForImageTextToText._model_mapping
+        auto = AutoModelForImageTextToText if known else AutoModelForMultimodalLM
+        model = self.checkpoint.load(auto)
         self._take(model, processor)
         if not self._chat.has_template and not inserts_images(processor):
             log.warning(
@@ -126,6 +139,20 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
             known["matmul"] = self._matmul
         return known
 
+    def fitting(self, rows: Sequence[Any], run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        if self.architecture in ALONE:
+            return [answer for row in rows for answer in super(VisionLanguageModel, self).fitting([row], run)]
+        return super().fitting(rows, run)
+
+    def group(self, request: Request) -> Hashable:
+        return (super().group(request), self._sizes(request))
+
+    def _sizes(self, request: Request) -> tuple[tuple[int, int], ...]:
+        """Return the sizes of images that must be equal within a batch."""
+        if self._model is None or self.architecture not in EQUAL_SIZES:
+            return ()
+        return tuple(image.size for image in request.images)
+
     def cost(self, request: Request) -> int:
         return max(1, len(request.continuations))
 
@@ -146,9 +173,10 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         alike: dict[Any, list[list[int]]] = {}
         for places in clusters:
             first = requests[places[0]]
-            alike.setdefault((first.kind, first.decoding, len(first.continuations)), []).append(places)
+            key = (first.kind, first.decoding, len(first.continuations), self._sizes(first))
+            alike.setdefault(key, []).append(places)
         shared = []
-        for (_, _, continuations), clusters_alike in alike.items():
+        for (_, _, continuations, _), clusters_alike in alike.items():
             size = self.sharing.at_once(continuations) if self.sharing.way in BRANCHES else 1
             shared += [
                 list(chain(*clusters_alike[start : start + size]))
