@@ -285,7 +285,7 @@ class TestJudge:
 
     def test_what_a_judge_costs_is_told(self, judge, workspace, monkeypatch):
         monkeypatch.setattr(
-            type(judge), "price", lambda self, n, into, out: 0.01 * n if self is judge else None
+            type(judge), "price", lambda self, usage: 0.01 * usage.requests if self is judge else None
         )
         run = snellen.run(
             model=Scripted(lambda r: "red"),

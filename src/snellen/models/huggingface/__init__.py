@@ -56,6 +56,7 @@ def hf(
         MissingExtra: transformers or torch is not installed.
         ModelError: no such checkpoint.
     """
+    # Long for its options alone.
     from snellen.models.huggingface.chat import ChatTemplate
     from snellen.models.huggingface.checkpoint import Checkpoint
     from snellen.models.huggingface.image_size import ImageSize
