@@ -336,7 +336,7 @@ class TestCheckpoint:
         with pytest.raises(ModelError, match="no config.json"):
             MODELS.make(f"hf:{tmp_path}")
         (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-        with pytest.raises(ModelError, match="cannot load its model"):
+        with pytest.raises(ModelError, match="cannot load its processor"):
             MODELS.make(f"hf:{tmp_path}").load()
 
     def test_devices(self, tmp_path):

@@ -478,6 +478,7 @@ class TestTeaching:
 
         Processor.tokenizer = tokenizer  # type: ignore[attr-defined]
         Processor.chat_template = None  # type: ignore[attr-defined]
+        Processor.image_token = "<image>"  # type: ignore[attr-defined]
         collator = Collator(Processor())
         one = examples(sample(["a", "dog"], "dog"), None, {}, train_format="open")[0]
         row = {**collator.render(one), "images": []}
