@@ -61,6 +61,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         self._prefix = prefix
         self.sharing = PrefixSharing(self, prefix, cache_budget)
         config = checkpoint.config()
+        self._config_type = type(config)
         if why := REFUSED.get(config.model_type):
             raise ModelError(f"{checkpoint.name}: models of the type {config.model_type} are refused: {why}.")
         text = config.get_text_config(decoder=True)
@@ -88,7 +89,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
         # The processor first: what it lacks is said before gigabytes are read.
         processor = self.checkpoint.load_processor(AutoProcessor)
-        known = type(self.checkpoint.config()) in AutoModelForImageTextToText._model_mapping
+        known = self._config_type in AutoModelForImageTextToText._model_mapping
         auto = AutoModelForImageTextToText if known else AutoModelForMultimodalLM
         model = self.checkpoint.load(auto)
         self._take(model, processor)

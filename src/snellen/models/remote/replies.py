@@ -20,6 +20,7 @@ __all__ = [
     "others_are_negligible",
     "prompt_tokens",
     "read_reply",
+    "top_tokens",
     "usage_of",
 ]
 
@@ -146,27 +147,39 @@ def next_token_scores(
     Raises:
         RequestError: the server returned none.
     """
-    given = choices(data)[0].get("logprobs")
-    content = given.get("content") if isinstance(given, Mapping) else None
-    if not isinstance(content, list) or not content:
+    if (top := top_tokens(data)) is None:
         raise RequestError(
             "the server returned no logprobs for the answer; parse its text (-P read=text) or set "
             "scores=none",
             again=False,
         )
-    likely = _likely(content[0])
+    likely = _likely(top)
     if not likely:
         raise RequestError("the server returned no logprobs for the answer's first token", again=False)
     found = (likely.get(name.strip()) for name in continuations)
     return tuple(Score(merge(values) if values else -math.inf, 1) for values in found)
 
 
-def _likely(position: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return the log-probabilities of the top tokens of a position, by their text without spaces."""
+def top_tokens(data: Mapping[str, Any]) -> list[tuple[str, float]] | None:
+    """Return the tokens that are listed for an answer's first position, with their log-probabilities; None if
+    the server returned no position.
+    """
+    given = choices(data)[0].get("logprobs")
+    content = given.get("content") if isinstance(given, Mapping) else None
+    if not isinstance(content, list) or not content:
+        return None
+    return [
+        (str(entry.get("token", "")), float(value))
+        for entry in content[0].get("top_logprobs") or []
+        if isinstance(value := entry.get("logprob"), int | float)
+    ]
+
+
+def _likely(top: Sequence[tuple[str, float]]) -> dict[str, list[float]]:
+    """Return log-probabilities by their tokens' text without spaces."""
     likely: dict[str, list[float]] = {}
-    for entry in position.get("top_logprobs") or []:
-        if isinstance(value := entry.get("logprob"), int | float):
-            likely.setdefault(str(entry.get("token", "")).strip(), []).append(float(value))
+    for token, value in top:
+        likely.setdefault(token.strip(), []).append(value)
     return likely
 
 
@@ -180,7 +193,7 @@ def others_are_negligible(
     """Return whether answers without a token among the top next tokens have hardly any probability: at most
     that of tokens that they begin with, and of all that are not listed.
     """
-    likely = _likely(choices(data)[0]["logprobs"]["content"][0])
+    likely = _likely(top_tokens(data) or [])
     seen = sum(math.exp(score.value) for score in scores)
     missing = [
         name.strip() for name, score in zip(continuations, scores, strict=True) if math.isinf(score.value)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from snellen.models.remote.replies import choices
+from snellen.models.remote.replies import top_tokens
 from snellen.models.remote.retry import RequestError
 from snellen.types import Message, Request, Score
 
@@ -122,12 +122,13 @@ class Walks:
             return self._known[key]
 
     async def _plan(self, words: tuple[Message, ...], begun: str, names: tuple[str, ...]) -> Walk | None:
+        model = self._build(words, begun).body["model"]
+
         def tokenize(text: str) -> Awaitable[list[int]]:
             body = self._build(words, text).body
             return self._transport.tokenize({name: body[name] for name in PROMPT if name in body})
 
         def detokenize(tokens: Path) -> Awaitable[str]:
-            model = self._build(words, begun).body["model"]
             return self._transport.detokenize({"model": model, "tokens": tokens})
 
         try:
@@ -184,16 +185,8 @@ def scores_of(walk: Walk, replies: Sequence[Mapping[str, Any]]) -> list[Score | 
 
 def _listed(data: Mapping[str, Any]) -> dict[int, float]:
     """Return the log-probabilities of an answer's first token by the numbers of tokens."""
-    given = choices(data)[0].get("logprobs")
-    content = given.get("content") if isinstance(given, Mapping) else None
-    first = content[0] if isinstance(content, list) and content else None
-    entries = first.get("top_logprobs") if isinstance(first, Mapping) else None
-    listed = {}
-    for entry in entries if isinstance(entries, list) else []:
-        number = str(entry.get("token", "")).removeprefix("token_id:")
-        if number.isdecimal() and isinstance(value := entry.get("logprob"), int | float):
-            listed[int(number)] = float(value)
-    return listed
+    numbered = ((token.removeprefix("token_id:"), value) for token, value in top_tokens(data) or [])
+    return {int(number): value for number, value in numbered if number.isdecimal()}
 
 
 async def _gather(ask: Callable[[T], Awaitable[R]], given: Sequence[T]) -> list[R]:

@@ -6,7 +6,6 @@ Sources: the types of openai-python 3.52, groq 1.7, mistralai 3.7 and anthropic 
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +49,8 @@ class BatchFormat(ABC):
         model: the provider's name for it.
     """
 
+    headers: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self, transport: ChatTransport, model: str) -> None:
         self.transport, self.model = transport, model
 
@@ -87,13 +88,11 @@ class BatchFormat(ABC):
     def _result(self, row: Mapping[str, Any]) -> Result:
         response = row.get("response")
         if not isinstance(response, Mapping):
-            said, codes = error_in(row) or (f"no answer: {str(row)[:200]}", [])
-            return fault(None, said, codes)
+            return _refused(row)
         body = response.get("body")
         status = response.get("status_code")
         if status not in (None, 200):
-            said, codes = error_in(body) or (str(body)[:200], [])
-            return fault(status if isinstance(status, int) else None, said, codes)
+            return _refused(body, status if isinstance(status, int) else None)
         return body if isinstance(body, Mapping) else RequestError("the answer has no body")
 
     async def _json(self, address: str) -> Mapping[str, Any]:
@@ -103,11 +102,8 @@ class BatchFormat(ABC):
     async def _create(self, address: str, body: bytes) -> str:
         found = await self.transport.submit(address, body, self.headers)
         if not isinstance(found, Mapping) or not isinstance(found.get("id"), str):
-            said, codes = error_in(found) or (f"the batch has no id: {str(found)[:200]}", [])
-            raise fault(None, said, codes)
+            raise _refused(found)
         return str(found["id"])
-
-    headers: ClassVar[Mapping[str, str]] = {}
 
 
 class OpenAIBatches(BatchFormat):
@@ -193,12 +189,10 @@ class AnthropicBatches(BatchFormat):
 
     async def progress(self, batch: str) -> BatchProgress:
         data = await self._json(f"/messages/batches/{batch}")
-        counts = dict(data.get("request_counts") or {})
-        waiting = counts.pop("processing", 0)
+        counts = data.get("request_counts") or {}
+        answered = sum(count for state, count in counts.items() if state != "processing")
         ended = data.get("processing_status") == "ended"
-        return BatchProgress(
-            ended, 0 if waiting and not counts else sum(counts.values()), (batch,) if ended else ()
-        )
+        return BatchProgress(ended, answered, (batch,) if ended else ())
 
     async def _file(self, file: str) -> bytes:
         return await self.transport.fetch(f"/messages/batches/{file}/results", self.headers)
@@ -210,9 +204,7 @@ class AnthropicBatches(BatchFormat):
             return as_completion(message)
         if result.get("type") in ("expired", "canceled"):
             return RequestError(f"the batch {result['type']} before this request", again=False)
-        error = result.get("error")
-        said, codes = error_in(error) or (str(result)[:200], [])
-        return fault(None, said, codes)
+        return _refused(result.get("error"))
 
 
 def as_messages(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +228,7 @@ def _parts(content: Any) -> Any:
 def _part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     if part["type"] != "image_url":
         return part
-    media, data = re.fullmatch(r"data:([a-z/+-]+);base64,(.*)", part["image_url"]["url"]).groups()  # type: ignore[union-attr]  # as ChatModel.encode writes it
+    media, _, data = part["image_url"]["url"].removeprefix("data:").partition(";base64,")
     return {"type": "image", "source": {"type": "base64", "media_type": media, "data": data}}
 
 
@@ -261,6 +253,12 @@ def as_completion(message: Mapping[str, Any]) -> dict[str, Any]:
             "prompt_tokens_details": {"cached_tokens": cached},
         },
     }
+
+
+def _refused(said: Any, status: int | None = None) -> RequestError:
+    """Return the error in a provider's words, wherever it is in them."""
+    words, codes = error_in(said) or (f"no answer: {str(said)[:200]}", [])
+    return fault(status, words, codes)
 
 
 def _labelled(batches: Any, name: str) -> str | None:

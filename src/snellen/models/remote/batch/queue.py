@@ -213,12 +213,22 @@ class BatchQueue:
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call, with as many attempts as the policy allows."""
-        for attempt in range(1, self._policy.tries + 1):
-            try:
-                return await call()
-            except RequestError as error:
-                if not error.again or attempt == self._policy.tries:
-                    raise
-                log.info("batches: %s; retrying", error)
-                await asyncio.sleep(max(error.after or 0.0, min(self._poll * 2**attempt, LONGEST_POLL)))
-        raise AssertionError("the last attempt returns or raises")
+        from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            log.info("batches: %s; retrying", error)
+            pause = min(self._poll * 2.0**state.attempt_number, LONGEST_POLL)
+            return max(float(getattr(error, "after", None) or 0.0), pause)
+
+        async def attempt() -> T:
+            return await call()
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, RequestError) and error.again),
+            stop=stop_after_attempt(self._policy.tries),
+            wait=wait,
+            reraise=True,
+        )
+        answer: T = await retrying(attempt)
+        return answer
