@@ -115,11 +115,11 @@ def reads(family: str, name: str, **options: Any) -> Any:
     return getattr(module, name if TORCHVISION else f"{name}Pil")(**options)
 
 
-def video(family: str, name: str) -> Any:
+def video(family: str, name: str, **options: Any) -> Any:
     """The video processor of a family, or what stands in for it."""
     if TORCHVISION:
         module = import_module(f"transformers.models.{family}.video_processing_{family}")
-        return getattr(module, name)()
+        return getattr(module, name)(**options)
     without_torchvision()
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
@@ -549,16 +549,15 @@ ARCHITECTURES = {
 def save(name: str, folder: Path, scale: float = 6.0) -> Path:
     """Build, scale and save a checkpoint."""
     torch.manual_seed(0)
-    model, processor = ARCHITECTURES[name]()
+    return kept(*ARCHITECTURES[name](), folder, scale)
+
+
+def kept(model: Any, processor: Any, folder: Path, scale: float) -> Path:
+    """Scale and save a checkpoint, with defaults as many have them."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2:
                 parameter.mul_(scale)
-    return kept(model, processor, folder)
-
-
-def kept(model: Any, processor: Any, folder: Path) -> Path:
-    """Save a checkpoint with defaults as many have them."""
     settings = model.generation_config
     # For sampling: they must not be taken over.
     settings.do_sample, settings.temperature, settings.top_p = True, 0.7, 0.8

@@ -13,7 +13,22 @@ import torch
 import transformers as hf
 
 import tiny
-from tiny import BOS, CLIP, EOS, GRID, PAD, SIDE, SIGLIP, TEXT, VISION, template, text, tokenizer
+from tiny import (
+    BOS,
+    CLIP,
+    EOS,
+    GRID,
+    PAD,
+    SIDE,
+    SIGLIP,
+    TEXT,
+    VISION,
+    reads,
+    template,
+    text,
+    tokenizer,
+    video,
+)
 
 ZOO: dict[str, Callable[[], tuple[Any, Any]]] = {}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
@@ -22,14 +37,6 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 def zoo(build: Callable[[], Any]) -> Callable[[], Any]:
     ZOO[build.__name__] = build
     return build
-
-
-def proc(family: str, name: str, **options: Any) -> Any:
-    return getattr(import_module(f"transformers.models.{family}.image_processing_{family}"), name)(**options)
-
-
-def vproc(family: str, name: str, **options: Any) -> Any:
-    return getattr(import_module(f"transformers.models.{family}.video_processing_{family}"), name)(**options)
 
 
 def cls(family: str, name: str) -> Any:
@@ -68,7 +75,7 @@ def pixtral_llava() -> Any:
         vision_feature_select_strategy="full",
     )
     p = hf.PixtralProcessor(
-        proc(
+        reads(
             "pixtral",
             "PixtralImageProcessor",
             size={"longest_edge": 96},
@@ -92,7 +99,7 @@ def mistral3() -> Any:
         spatial_merge_size=2,
     )
     p = hf.PixtralProcessor(
-        proc(
+        reads(
             "pixtral",
             "PixtralImageProcessor",
             size={"longest_edge": 96},
@@ -121,7 +128,7 @@ def fuyu() -> Any:
         vocab_size=len(tok),
         hidden_size=64,
     )
-    p = hf.FuyuProcessor(proc("fuyu", "FuyuImageProcessor", size={"height": 120, "width": 120}), tok)
+    p = hf.FuyuProcessor(reads("fuyu", "FuyuImageProcessor", size={"height": 120, "width": 120}), tok)
     return hf.FuyuForCausalLM(c), p
 
 
@@ -148,7 +155,7 @@ def lfm2_vl() -> Any:
         downsample_factor=2,
     )
     p = hf.Lfm2VlProcessor(
-        proc(
+        reads(
             "lfm2_vl",
             "Lfm2VlImageProcessor",
             encoder_patch_size=8,
@@ -178,7 +185,7 @@ def _qwenlike(config, model, processor, vision, textextra=None, patch=8, **more)
         vision_end_token_id=end,
         **more,
     )
-    ip = proc(
+    ip = reads(
         "qwen2_vl",
         "Qwen2VLImageProcessor",
         patch_size=patch,
@@ -186,7 +193,7 @@ def _qwenlike(config, model, processor, vision, textextra=None, patch=8, **more)
         temporal_patch_size=2,
         size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96},
     )
-    vp = vproc("qwen3_vl", "Qwen3VLVideoProcessor")
+    vp = video("qwen3_vl", "Qwen3VLVideoProcessor")
     return model(c), processor(
         ip, tok, vp, chat_template=template("<|vision_start|><|image_pad|><|vision_end|>", space=False)
     )
@@ -314,8 +321,8 @@ def glm4v() -> Any:
         hf.Glm4vConfig,
         hf.Glm4vForConditionalGeneration,
         hf.Glm4vProcessor,
-        proc("glm4v", "Glm4vImageProcessor", patch_size=8, size=GS),
-        vproc("glm4v", "Glm4vVideoProcessor"),
+        reads("glm4v", "Glm4vImageProcessor", patch_size=8, size=GS),
+        video("glm4v", "Glm4vVideoProcessor"),
     )
 
 
@@ -325,8 +332,8 @@ def glm4v_moe() -> Any:
         hf.Glm4vMoeConfig,
         hf.Glm4vMoeForConditionalGeneration,
         hf.Glm4vProcessor,
-        proc("glm4v", "Glm4vImageProcessor", patch_size=8, size=GS),
-        vproc("glm4v", "Glm4vVideoProcessor"),
+        reads("glm4v", "Glm4vImageProcessor", patch_size=8, size=GS),
+        video("glm4v", "Glm4vVideoProcessor"),
         {
             "n_routed_experts": 4,
             "num_experts_per_tok": 2,
@@ -343,8 +350,8 @@ def glm46v() -> Any:
         hf.Glm46VConfig,
         hf.Glm46VForConditionalGeneration,
         hf.Glm46VProcessor,
-        proc("glm46v", "Glm46VImageProcessor", patch_size=8, size=GS),
-        vproc("glm46v", "Glm46VVideoProcessor"),
+        reads("glm46v", "Glm46VImageProcessor", patch_size=8, size=GS),
+        video("glm46v", "Glm46VVideoProcessor"),
     )
 
 
@@ -393,8 +400,8 @@ def gemma4() -> Any:
         audio_token_id=tok.audio_token_id,
         video_token_id=ids(tok, "<|video|>")[0],
     )
-    ip = proc("gemma4", "Gemma4ImageProcessor", patch_size=8, max_soft_tokens=70, pooling_kernel_size=2)
-    vp = vproc("gemma4", "Gemma4VideoProcessor")
+    ip = reads("gemma4", "Gemma4ImageProcessor", patch_size=8, max_soft_tokens=70, pooling_kernel_size=2)
+    vp = video("gemma4", "Gemma4VideoProcessor")
     fe = hf.Gemma4AudioFeatureExtractor()
     p = hf.Gemma4Processor(
         fe, ip, tok, vp, image_seq_length=70, chat_template=template("<|image|>", space=False)
@@ -414,13 +421,13 @@ def gemma4_bidir() -> Any:
 def internvl_tiles() -> Any:
     """InternVL with its tiling (crop_to_patches), as InternVL3-hf ships it."""
     m, p = tiny.internvl()
-    p.image_processor = proc(
+    p.image_processor = reads(
         "got_ocr2", "GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, max_patches=4
     )
     return m, hf.InternVLProcessor(
         p.image_processor,
         p.tokenizer,
-        vproc("internvl", "InternVLVideoProcessor"),
+        video("internvl", "InternVLVideoProcessor"),
         image_seq_length=9,
         chat_template=p.chat_template,
     )
@@ -443,7 +450,7 @@ def idefics2() -> Any:
         image_token_id=ids(tok, "<image>")[0],
     )
     p = hf.Idefics2Processor(
-        proc("idefics2", "Idefics2ImageProcessor", size={"shortest_edge": 32, "longest_edge": 48}),
+        reads("idefics2", "Idefics2ImageProcessor", size={"shortest_edge": 32, "longest_edge": 48}),
         tok,
         image_seq_len=4,
         chat_template=template("<image>"),
@@ -474,7 +481,7 @@ def ovis2() -> Any:
         vocab_size=len(tok),
     )
     p = hf.Ovis2Processor(
-        proc("ovis2", "Ovis2ImageProcessor", size=SIDE, crop_to_patches=True, max_patches=4),
+        reads("ovis2", "Ovis2ImageProcessor", size=SIDE, crop_to_patches=True, max_patches=4),
         tok,
         image_seq_length=9,
         chat_template=template("<image>\n", space=False),
@@ -509,7 +516,7 @@ def aya_vision() -> Any:
         vision_feature_layer=-1,
     )
     p = hf.AyaVisionProcessor(
-        proc("got_ocr2", "GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, max_patches=4),
+        reads("got_ocr2", "GotOcr2ImageProcessor", size=SIDE, crop_to_patches=True, max_patches=4),
         tok,
         patch_size=8,
         img_size=48,
@@ -541,7 +548,7 @@ def cohere2_vision() -> Any:
         alignment_intermediate_size=64,
     )
     p = hf.Cohere2VisionProcessor(
-        proc("cohere2_vision", "Cohere2VisionImageProcessor", size=SIDE, patch_size=3, max_patches=4),
+        reads("cohere2_vision", "Cohere2VisionImageProcessor", size=SIDE, patch_size=3, max_patches=4),
         tok,
         chat_template=template("<|IMG_PATCH|>", space=False),
     )
@@ -611,7 +618,7 @@ def janus() -> Any:
         image_token_id=tok.image_token_id,
     )
     p = hf.JanusProcessor(
-        proc("janus", "JanusImageProcessor", size=SIDE, min_size=8),
+        reads("janus", "JanusImageProcessor", size=SIDE, min_size=8),
         tok,
         num_image_tokens=36,
         chat_template=template("<image_placeholder>\n"),
@@ -664,8 +671,8 @@ def molmo2() -> Any:
         frame_end_token_id=i["<frame_end>"],
     )
     p = hf.Molmo2Processor(
-        proc("molmo2", "Molmo2ImageProcessor", size=SIDE, patch_size=8, max_crops=4, overlap_margins=[1, 1]),
-        vproc("molmo2", "Molmo2VideoProcessor"),
+        reads("molmo2", "Molmo2ImageProcessor", size=SIDE, patch_size=8, max_crops=4, overlap_margins=[1, 1]),
+        video("molmo2", "Molmo2VideoProcessor"),
         tok,
         chat_template=template("<|image|>", space=False),
     )
@@ -679,7 +686,7 @@ def deepseek_vl() -> Any:
         vision_config=SIGLIP, text_config=text("llama", len(tok)), image_token_id=tok.image_token_id
     )
     p = hf.DeepseekVLProcessor(
-        proc("deepseek_vl", "DeepseekVLImageProcessor", size=SIDE, min_size=8),
+        reads("deepseek_vl", "DeepseekVLImageProcessor", size=SIDE, min_size=8),
         tok,
         num_image_tokens=36,
         chat_template=template("<image_placeholder>"),
@@ -709,7 +716,7 @@ def deepseek_vl_hybrid() -> Any:
         image_token_id=tok.image_token_id,
     )
     p = hf.DeepseekVLHybridProcessor(
-        proc(
+        reads(
             "deepseek_vl_hybrid",
             "DeepseekVLHybridImageProcessor",
             size=SIDE,
@@ -763,7 +770,7 @@ def kimi_k25() -> Any:
         vision_end_token_id=e,
     )
     p = cls_p("kimi_k25", "Kimi_K25Processor")(
-        proc(
+        reads(
             "kimi_k25",
             "Kimi_K25ImageProcessor",
             patch_size=8,
@@ -771,7 +778,7 @@ def kimi_k25() -> Any:
             max_patches=144,
         ),
         tok,
-        vproc("kimi_k25", "Kimi_K25VideoProcessor"),
+        video("kimi_k25", "Kimi_K25VideoProcessor"),
         chat_template=template("<|media_start|><|media_pad|><|media_end|>", space=False),
     )
     return cls("kimi_k25", "Kimi_K25ForConditionalGeneration")(c), p
@@ -817,7 +824,7 @@ def llama4() -> Any:
         eoi_token_index=ids(tok, "<|image_end|>")[0],
     )
     p = hf.Llama4Processor(
-        proc("llama4", "Llama4ImageProcessor", size=SIDE, max_patches=4),
+        reads("llama4", "Llama4ImageProcessor", size=SIDE, max_patches=4),
         tok,
         patch_size=8,
         chat_template=template("<|image|>", space=False),
@@ -852,7 +859,7 @@ def kosmos2_5() -> Any:
         latent_query_num=8,
     )
     p = hf.Kosmos2_5Processor(
-        proc("kosmos2_5", "Kosmos2_5ImageProcessor", max_patches=64), tok, num_image_tokens=8
+        reads("kosmos2_5", "Kosmos2_5ImageProcessor", max_patches=64), tok, num_image_tokens=8
     )
     return hf.Kosmos2_5ForConditionalGeneration(c), p
 
@@ -881,8 +888,8 @@ def perception_lm() -> Any:
         vision_use_cls_token=True,
     )
     p = hf.PerceptionLMProcessor(
-        vproc("perception_lm", "PerceptionLMVideoProcessor", size={"height": 32, "width": 32}),
-        proc("perception_lm", "PerceptionLMImageProcessor", tile_size=32, max_num_tiles=4),
+        video("perception_lm", "PerceptionLMVideoProcessor", size={"height": 32, "width": 32}),
+        reads("perception_lm", "PerceptionLMImageProcessor", tile_size=32, max_num_tiles=4),
         tok,
         patch_size=8,
         pooling_ratio=2,
@@ -903,7 +910,7 @@ def vipllava() -> Any:
         image_seq_length=36,
     )
     p = hf.LlavaProcessor(
-        proc("clip", "CLIPImageProcessor", size=SIDE, crop_size=SIDE, do_center_crop=False),
+        reads("clip", "CLIPImageProcessor", size=SIDE, crop_size=SIDE, do_center_crop=False),
         tok,
         patch_size=8,
         vision_feature_select_strategy="default",
@@ -926,7 +933,7 @@ def video_llava() -> Any:
     )
     p = hf.VideoLlavaProcessor(
         hf.VideoLlavaImageProcessor(size={"shortest_edge": 48}, crop_size=SIDE),
-        vproc("video_llava", "VideoLlavaVideoProcessor"),
+        video("video_llava", "VideoLlavaVideoProcessor"),
         tok,
         patch_size=8,
         chat_template=template("<image>"),
@@ -958,7 +965,7 @@ def chameleon() -> Any:
         vocabulary_map=tok.get_vocab(),
     )
     p = hf.ChameleonProcessor(
-        proc("chameleon", "ChameleonImageProcessor", size={"shortest_edge": 48}, crop_size=SIDE),
+        reads("chameleon", "ChameleonImageProcessor", size={"shortest_edge": 48}, crop_size=SIDE),
         tok,
         image_seq_length=36,
         image_token="<image>",
@@ -983,7 +990,7 @@ def aria() -> Any:
         image_token_index=tok.image_token_id,
     )
     p = hf.AriaProcessor(
-        proc("aria", "AriaImageProcessor", max_image_size=490, min_image_size=70),
+        reads("aria", "AriaImageProcessor", max_image_size=490, min_image_size=70),
         tok,
         size_conversion={490: 4, 980: 8},
         chat_template=template("<|img|>", space=False),
@@ -1007,14 +1014,14 @@ def video_llama_3() -> Any:
         video_token_id=tok.video_token_id,
     )
     p = hf.VideoLlama3Processor(
-        proc(
+        reads(
             "video_llama_3",
             "VideoLlama3ImageProcessor",
             patch_size=8,
             size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64},
         ),
         tok,
-        vproc("video_llama_3", "VideoLlama3VideoProcessor"),
+        video("video_llama_3", "VideoLlama3VideoProcessor"),
         chat_template=template("<image>\n", space=False),
     )
     return hf.VideoLlama3ForConditionalGeneration(c), p
@@ -1023,7 +1030,7 @@ def video_llama_3() -> Any:
 @zoo
 def paligemma2() -> Any:
     tok = tokenizer(image_token="<image>")
-    ip = proc("siglip", "SiglipImageProcessor", size=SIDE)
+    ip = reads("siglip", "SiglipImageProcessor", size=SIDE)
     ip.image_seq_length = 36
     c = hf.PaliGemmaConfig(
         vision_config={**SIGLIP, "num_image_tokens": 36, "projection_dim": 64},
@@ -1056,7 +1063,7 @@ def granite_vision() -> Any:
         image_grid_pinpoints=GRID,
         use_image_newline_parameter=True,
     )
-    ip = proc(
+    ip = reads(
         "llava_next",
         "LlavaNextImageProcessor",
         size=SIDE,
@@ -1086,7 +1093,7 @@ def llava_next_video() -> Any:
         vision_feature_layer=-1,
         image_grid_pinpoints=GRID,
     )
-    ip = proc(
+    ip = reads(
         "llava_next",
         "LlavaNextImageProcessor",
         size={"shortest_edge": 48},
@@ -1094,7 +1101,7 @@ def llava_next_video() -> Any:
         image_grid_pinpoints=GRID,
     )
     p = hf.LlavaNextVideoProcessor(
-        vproc("llava_next_video", "LlavaNextVideoVideoProcessor"),
+        video("llava_next_video", "LlavaNextVideoVideoProcessor"),
         ip,
         tok,
         patch_size=8,
@@ -1132,14 +1139,14 @@ def minicpmv4_6() -> Any:
         video_token_id=tok.video_token_id,
     )
     p = cls_p("minicpmv4_6", "MiniCPMV4_6Processor")(
-        proc(
+        reads(
             "minicpmv4_6",
             "MiniCPMV4_6ImageProcessor",
             scale_resolution=112,
             max_slice_nums=4,
             use_image_id=False,
         ),
-        vproc("minicpmv4_6", "MiniCPMV4_6VideoProcessor"),
+        video("minicpmv4_6", "MiniCPMV4_6VideoProcessor"),
         tok,
         chat_template=template("<unk_img>\n", space=False),
     )
@@ -1165,7 +1172,7 @@ def got_ocr2() -> Any:
         image_token_index=ids(tok, "<imgpad>")[0],
         image_seq_length=36,
     )
-    p = hf.GotOcr2Processor(proc("got_ocr2", "GotOcr2ImageProcessor", size={"height": 96, "width": 96}), tok)
+    p = hf.GotOcr2Processor(reads("got_ocr2", "GotOcr2ImageProcessor", size={"height": 96, "width": 96}), tok)
     return hf.GotOcr2ForConditionalGeneration(c), p
 
 
@@ -1185,7 +1192,7 @@ def git() -> Any:
         pad_token_id=PAD,
     )
     p = hf.GitProcessor(
-        proc("clip", "CLIPImageProcessor", size=SIDE, crop_size=SIDE, do_center_crop=False), tok
+        reads("clip", "CLIPImageProcessor", size=SIDE, crop_size=SIDE, do_center_crop=False), tok
     )
     return hf.GitForCausalLM(c), p
 
@@ -1210,7 +1217,7 @@ def blip() -> Any:
         vision_config={**VISION},
         projection_dim=32,
     )
-    p = hf.BlipProcessor(proc("blip", "BlipImageProcessor", size=SIDE), tok)
+    p = hf.BlipProcessor(reads("blip", "BlipImageProcessor", size=SIDE), tok)
     return hf.BlipForConditionalGeneration(c), p
 
 
@@ -1245,7 +1252,7 @@ def idefics() -> Any:
         pad_token_id=PAD,
         max_position_embeddings=2048,
     )
-    p = hf.IdeficsProcessor(proc("idefics", "IdeficsImageProcessor", image_size=48), tok, image_size=48)
+    p = hf.IdeficsProcessor(reads("idefics", "IdeficsImageProcessor", image_size=48), tok, image_size=48)
     return hf.IdeficsForVisionText2Text(c), p
 
 
@@ -1274,7 +1281,7 @@ def pix2struct() -> Any:
             "seq_len": 64,
         },
     )
-    p = hf.Pix2StructProcessor(proc("pix2struct", "Pix2StructImageProcessor", max_patches=64), tok)
+    p = hf.Pix2StructProcessor(reads("pix2struct", "Pix2StructImageProcessor", max_patches=64), tok)
     return hf.Pix2StructForConditionalGeneration(c), p
 
 
@@ -1284,10 +1291,6 @@ def save(name: str, folder: Any, scale: float = 6.0) -> Any:
     model, processor = ZOO[name]()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if parameter.ndim >= 2:
-                parameter.mul_(scale)
-            if "mm_input_projection_weight" in key:
-                parameter.normal_(0, 0.05)
-            if "alpha_cross_attn" in key or "alpha_dense" in key:
-                parameter.fill_(0.5)
-    return tiny.kept(model, processor, folder)
+            if "alpha_cross_attn" in key or "alpha_dense" in key:  # gates, which begin closed
+                parameter.fill_(0.5 / scale if parameter.ndim >= 2 else 0.5)
+    return tiny.kept(model, processor, folder, scale)

@@ -166,6 +166,12 @@ def run(server, scheme="openai", protocol="closed-set?rounds=2", limit=28, **opt
     )
 
 
+def command(server, scheme, workspace):
+    words = ["--model", f"{scheme}:any?base_url={server.url}", "-M", "batch=true", "--data", DATA]
+    words += ["--protocol", "closed-set?rounds=1", "--workspace", str(workspace)]
+    return [sys.executable, "-m", "snellen.cli", "run", *words]
+
+
 class TestBatches:
     @pytest.mark.parametrize("form", ["openai", "mistral", "anthropic"])
     def test_answers_are_those_of_single_requests(self, workspace, form):
@@ -253,16 +259,7 @@ class TestBatches:
     @pytest.mark.parametrize("form", ["openai", "anthropic"])
     def test_killed_it_collects_what_it_submitted(self, workspace, tmp_path, form):
         with Provider(form, looks=None) as server:
-            command = [
-                sys.executable,
-                "-m",
-                "snellen.cli",
-                "run",
-                "--model",
-                f"{form}:any?base_url={server.url}",
-            ]
-            command += ["--data", DATA, "--protocol", "closed-set?rounds=1", "--workspace", str(workspace)]
-            process = subprocess.Popen([*command, "-M", "batch=true"], cwd=tmp_path)
+            process = subprocess.Popen(command(server, form, workspace), cwd=tmp_path)
             until(lambda: server.looked)
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -276,17 +273,8 @@ class TestBatches:
 
     def test_interrupted_it_says_that_the_batches_go_on(self, workspace, tmp_path):
         with Provider(looks=None) as server:
-            command = [
-                sys.executable,
-                "-m",
-                "snellen.cli",
-                "run",
-                "--model",
-                f"openai:any?base_url={server.url}",
-            ]
-            command += ["--data", DATA, "--protocol", "closed-set?rounds=1", "--workspace", str(workspace)]
             process = subprocess.Popen(
-                [*command, "-M", "batch=true"],
+                command(server, "openai", workspace),
                 cwd=tmp_path,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -3,7 +3,6 @@ what a brute-force sum says. On tiny random checkpoints of real architectures.""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from dataclasses import replace
@@ -14,6 +13,7 @@ import torch
 
 import tiny
 from helpers import made, picture, text_of
+from measures import NAMES, answers, questions
 from snellen.errors import BadOption, MissingExtra, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
@@ -21,12 +21,11 @@ from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.prefix_cache.self_check import Strategy
 from snellen.models.huggingface.prompted import PromptRow
 from snellen.models.huggingface.vlm import VisionLanguageModel
-from snellen.types import Decoding, Kind, Message, Outcome, Request, ask
+from snellen.types import Decoding, Kind, Message, Outcome, ask
 
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-NAMES = ("cat", "car", "car tyre", "a much longer name, with a comma", "猫")
 
 
 @pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
@@ -50,23 +49,6 @@ def scorer(model) -> VisionLanguageModel:
         assert model._model.config.model_type in ("paligemma", "florence2")
         pytest.skip("a prefix language model, or an encoder-decoder, gives no log-likelihoods")
     return model
-
-
-def questions(kind: Kind = Kind.GENERATE) -> list[Request]:
-    """Ragged prompts over pictures of several colors and shapes."""
-    shapes = [(48, 48), (90, 40), (33, 70)]
-    texts = ["What?", "What type of object is in this photo?", "Is it a cat? " * 9]
-    found = []
-    for i in range(16):
-        images = (picture(["red", "green", "blue", "white"][i % 4], shapes[i % 3]),)
-        request = ask(images, texts[i % 3] + " " * (i % 2) + "cat" * (i % 5), kind=kind, max_tokens=6)
-        found.append(replace(request, continuations=NAMES if kind is Kind.SCORE else ()))
-    return found
-
-
-def answers(model, requests, batch_size):
-    model.batch_size = batch_size
-    return asyncio.run(model.respond(requests))
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
