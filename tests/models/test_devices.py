@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from snellen.errors import BadOption, ModelError, Stopped
 from snellen.models.base import MODELS
 from snellen.models.huggingface import pixels
 from snellen.models.huggingface.checkpoint import Checkpoint
+from snellen.models.huggingface.needs import check_attention
 from snellen.models.huggingface.prefix_cache.kv import InPlaceCache
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.models.out_of_memory import OutOfMemory
@@ -73,6 +75,69 @@ class TestQuantization:
         assert older["bnb_4bit_compute_dtype"] is torch.float16
         assert self.checkpoint(folder, quantization="8bit").quantized() == {"load_in_8bit": True}
         assert self.checkpoint(folder).quantized() == {}
+
+
+class TestPackages:
+    """Stand-ins for packages are empty modules, as nothing beyond their presence is asked."""
+
+    @pytest.fixture
+    def install(self, tmp_path, monkeypatch):
+        (tmp_path / "packages").mkdir()
+        monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+
+        def install(*modules):
+            for module in modules:
+                (tmp_path / "packages" / module).mkdir(parents=True)
+                (tmp_path / "packages" / module / "__init__.py").touch()
+            importlib.invalidate_caches()
+
+        return install
+
+    @pytest.mark.parametrize(
+        ("method", "packages", "modules"),
+        [
+            ("gptq", "optimum gptqmodel", ("optimum", "gptqmodel")),
+            ("awq", "gptqmodel", ("gptqmodel",)),
+            ("torchao", "torchao", ("torchao",)),
+            ("compressed-tensors", "compressed-tensors", ("compressed_tensors",)),
+        ],
+    )
+    def test_a_quantized_checkpoint_says_what_reads_it(self, tmp_path, install, method, packages, modules):
+        folder = tiny.save("llava", tmp_path / "llava")
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 128}
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match=rf"is quantized \({method}\).*: pip install {packages}$"):
+            MODELS.make(f"hf:{folder}")
+        install(*modules)
+        assert MODELS.make(f"hf:{folder}").name == f"hf:{folder}"
+
+    def test_a_quantized_checkpoint_is_not_quantized_again(self, tmp_path, install):
+        install("bitsandbytes")
+        folder = tiny.save("llava", tmp_path / "llava")
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "awq", "bits": 4}
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match=r"is already quantized \(awq\).*Leave it out"):
+            MODELS.make(f"hf:{folder}?quantization=4bit")
+
+    @pytest.mark.parametrize("attn", ["flash_attention_2", "flash_attention_3"])
+    def test_flash_attention_needs_a_gpu(self, folder, attn):
+        with pytest.raises(BadOption, match=f"attn={attn} needs a GPU, but the device is cpu. Try attn=sdpa"):
+            MODELS.make(f"hf:{folder}?attn={attn}&device=cpu")
+
+    @pytest.mark.parametrize(
+        ("attn", "package", "module"),
+        [
+            ("flash_attention_2", "flash-attn", "flash_attn"),
+            ("flash_attention_3", "flash-attn-3", "flash_attn_interface"),
+        ],
+    )
+    def test_flash_attention_needs_a_package(self, install, attn, package, module):
+        with pytest.raises(BadOption, match=f"not installed: pip install {package} or pip install kernels"):
+            check_attention(attn, "cuda:0")
+        install(module)
+        check_attention(attn, "cuda:0")
 
 
 class TestPixels:

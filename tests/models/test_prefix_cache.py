@@ -313,7 +313,24 @@ class TestSelfCheck:
             found = model.metadata()["prefix"]
             assert found["way"] == WAYS[name]
             assert found["tried"][WAYS[name]] < 0.2
+            # Three questions in one padded batch, at twelve places each; only half precision may flip some.
+            assert found["decisions"] == 36
+            assert found["flips"] == 0 if dtype == "float32" else found["flips"] < 36
         assert model.request_batch == (32 if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else 1)
+
+    def test_decisions_that_depend_on_the_batch_are_counted(self, tmp_path, monkeypatch):
+        on_device = VisionLanguageModel.on_device
+
+        def dazzled(self, inputs):
+            if len(inputs["input_ids"]) > 1:
+                inputs["pixel_values"] = -inputs["pixel_values"]
+            return on_device(self, inputs)
+
+        monkeypatch.setattr(VisionLanguageModel, "on_device", dazzled)
+        model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
+        assert model.sharing.way
+        found = model.metadata()["prefix"]
+        assert 0 < found["flips"] <= found["decisions"] == 36
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("fault", ["position", "leak", "image"])

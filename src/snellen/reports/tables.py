@@ -163,6 +163,17 @@ def figures_table(run: Run) -> Table:
         rows += [(name.replace("_", " "), escape(_plain(value))) for name, value in figures.protocol.items()]
     if run.manifest.stopped:
         rows.append(("stopped", escape(run.manifest.stopped)))
+    rows += _model_facts(facts)
+    options = run.manifest.protocol.options
+    rows += [(f"-P {option}", escape(str(value))) for option, value in options.items()]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _model_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return rows about what a model reported while it ran."""
+    rows: list[tuple[str, str]] = []
     if facts.get("served"):
         rows.append(("served by", escape(f"{facts['address']}: {', '.join(facts['served'])}")))
     if facts.get("calls"):
@@ -170,6 +181,9 @@ def figures_table(run: Run) -> Table:
         rows.append(("calls", escape(calls)))
     if facts.get("prefix"):
         rows.append(("shared between an image's questions", escape(facts["prefix"]["way"])))
+        if flips := facts["prefix"].get("flips"):
+            changed = f"{flips} of {facts['prefix']['decisions']} next tokens"
+            rows.append(("changed by the batch (self-check)", changed))
     if facts.get("names_cut"):
         rows.append(("names longer than the model reads", escape("; ".join(facts["names_cut"]))))
     if facts.get("names_alike"):
@@ -177,11 +191,7 @@ def figures_table(run: Run) -> Table:
         rows.append(("names that it cannot tell apart", escape(alike)))
     if facts.get("unmapped_classes"):
         rows.append(("classes unknown to the model", escape(", ".join(facts["unmapped_classes"]))))
-    options = run.manifest.protocol.options
-    rows += [(f"-P {option}", escape(str(value))) for option, value in options.items()]
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return rows
 
 
 def _plain(value: Any) -> str:

@@ -12,6 +12,7 @@ from snellen.models.base import MODELS
 from snellen.models.huggingface.options import Attention, Dtype, PrefixMode
 
 if TYPE_CHECKING:
+    from snellen.models.huggingface.custom_code.base import CustomCodeModel
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
 __all__ = ["hf"]
@@ -37,7 +38,7 @@ def hf(
     chat_template: str | None = None,
     thinking: bool | None = None,
     template: Mapping[str, str] = MappingProxyType({}),
-) -> VisionLanguageModel:
+) -> VisionLanguageModel | CustomCodeModel:
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU); ``device``
@@ -59,6 +60,7 @@ def hf(
     # Long for its options alone.
     from snellen.models.huggingface.chat import ChatTemplate
     from snellen.models.huggingface.checkpoint import Checkpoint
+    from snellen.models.huggingface.custom_code.base import FAMILIES, CustomCodeModel
     from snellen.models.huggingface.image_size import ImageSize
     from snellen.models.huggingface.prefix_cache.budget import parse_bytes
     from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -81,5 +83,13 @@ def hf(
             raise BadOption(f"device={device} and device_map={device_map} cannot be used together.")
         require("accelerate", "tune", f"device_map={device_map}")
         weights = replace(weights, device_map=device_map)
+    weights = replace(weights, image_size=size)
+    if trust_remote_code and (model_type := weights.config().model_type) in FAMILIES:
+        if prefix == "on" or chat_template is not None or thinking is not None or template:
+            raise BadOption(
+                f"hf:{checkpoint} is asked through the code that comes with it, so that prefix=on, "
+                "chat_template=, thinking= and template.NAME= are not allowed."
+            )
+        return CustomCodeModel(weights, model_type)
     chat = ChatTemplate.of(chat_template, thinking, template)
-    return VisionLanguageModel(replace(weights, image_size=size), prefix, budget, chat)
+    return VisionLanguageModel(weights, prefix, budget, chat)

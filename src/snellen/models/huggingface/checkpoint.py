@@ -18,6 +18,7 @@ from snellen._util.hub import check_hub
 from snellen.errors import BadOption, ModelError, reason_of, require
 from snellen.models.builtin import WEIGHTS
 from snellen.models.huggingface.image_size import ImageSize
+from snellen.models.huggingface.needs import check_attention, check_quantized
 from snellen.models.huggingface.pixels import pixels_by, without_torchvision
 from snellen.models.out_of_memory import OutOfMemory, is_out_of_memory
 
@@ -78,6 +79,7 @@ class Checkpoint:
         require("transformers", "local", f"The model {name!r}")
         quiet()
         device = _usable(device)
+        check_attention(attn, device)
         if adapter is not None:
             require("peft", "tune", f"adapter={adapter}")
         if quantization != "none":
@@ -155,11 +157,13 @@ class Checkpoint:
         """The checkpoint's configuration.
 
         Raises:
-            ModelError: transformers cannot read it.
+            ModelError: transformers cannot read it, or a package for its weights is missing.
         """
         from transformers import AutoConfig
 
-        return self._pretrained(AutoConfig.from_pretrained, "configuration")
+        config = self._pretrained(AutoConfig.from_pretrained, "configuration")
+        check_quantized(self.name, config, self.quantization)
+        return config
 
     @cached_property
     def _adapter_revision(self) -> str | None:

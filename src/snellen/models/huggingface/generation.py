@@ -12,10 +12,17 @@ from snellen.models.huggingface.architectures import PLACES_ARE_SPECIAL
 from snellen.models.huggingface.prompted import PromptedModel, PromptRow
 from snellen.types import Decoding, Outcome, Request, Response
 
-__all__ = ["GeneratingModel"]
+__all__ = ["GeneratingModel", "sampling"]
 
 #: Marks the end of a name in a trie of tokens.
 END = -1
+
+
+def sampling(decoding: Decoding) -> dict[str, Any]:
+    """Return the options by which transformers' ``generate`` decodes so."""
+    if decoding.temperature <= 0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
 
 
 class GeneratingModel(PromptedModel):
@@ -157,14 +164,6 @@ class GeneratingModel(PromptedModel):
         pad = own.pad_token_id if own.pad_token_id is not None else self._tokenizer.pad_token_id
         if pad is None:
             pad = ends[0] if isinstance(ends, list) else ends
-        sampling: dict[str, Any] = {"do_sample": False}
-        if decoding.temperature > 0:
-            sampling = {
-                "do_sample": True,
-                "temperature": decoding.temperature,
-                "top_p": decoding.top_p,
-                "top_k": 0,
-            }
         return GenerationConfig(
             max_new_tokens=decoding.max_tokens,
             eos_token_id=ends,
@@ -172,7 +171,7 @@ class GeneratingModel(PromptedModel):
             bos_token_id=own.bos_token_id,
             decoder_start_token_id=own.decoder_start_token_id,
             forced_bos_token_id=own.forced_bos_token_id,
-            **sampling,
+            **sampling(decoding),
         )
 
     def ends(self, config: Any) -> frozenset[int]:

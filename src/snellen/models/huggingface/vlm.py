@@ -135,7 +135,13 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         """As for any checkpoint, and the result of the prefix-sharing self-check, if there was one."""
         known = dict(super().metadata())
         if known and (findings := self.sharing.found) is not None:
-            known["prefix"] = {"way": findings.way, "noise": findings.noise, "tried": dict(findings.tried)}
+            known["prefix"] = {
+                "way": findings.way,
+                "noise": findings.noise,
+                "tried": dict(findings.tried),
+                "flips": findings.flips,
+                "decisions": findings.decisions,
+            }
         if known and self._matmul:
             known["matmul"] = self._matmul
         return known

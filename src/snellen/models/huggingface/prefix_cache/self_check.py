@@ -35,6 +35,8 @@ BRANCHES: dict[Strategy, type[Suffixes]] = {Strategy.PACKED: PackedSuffixes, Str
 
 #: The tolerance for sharing, in multiples of the model's own padding noise and of rounding error.
 NOISE, ROUNDINGS = 2.0, 3.0
+#: Next tokens that are compared at the end of each prompt.
+COMPARED = 12
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,15 @@ class Findings:
         noise: the root mean square difference between a prompt's logits alone and in a padded batch, over
             the logits' standard deviation, for the worst prompt: the model's own numerical noise.
         tried: the same difference for each strategy compared with single prompts; or why it failed.
+        flips: the number of next tokens, of ``decisions`` at the ends of prompts, at which a prompt in a
+            padded batch decides otherwise than alone. Half precision rounds, so that there may be some.
     """
 
     way: Strategy
     noise: float
     tried: Mapping[str, float | str]
+    flips: int = 0
+    decisions: int = 0
 
     def __str__(self) -> str:
         reasons = [
@@ -114,28 +120,27 @@ def try_ways(
     """
     import torch
 
-    alone = torch.cat([logits(model, tensors) for tensors in own])
+    ends = torch.cat([last_logits(model, tensors, COMPARED) for tensors in own])
+    alone = ends[:, -1]
     spread = float(alone.std())
 
     def apart(values: torch.Tensor, first: int | None = None) -> float:
         return float((values.float() - alone[:first]).square().mean(-1).sqrt().max()) / spread
 
-    batch = logits(model, padded)
+    batched = last_logits(model, padded, COMPARED)
+    flipped = batched.argmax(-1) != ends[: len(batched)].argmax(-1)
+    batch = batched[:, -1]
     noise = apart(batch, len(batch))
     rounding = ROUNDINGS * torch.finfo(model.dtype).eps
     allowed = max(NOISE * noise, rounding, 1e-5)
     tried: dict[str, float | str] = {}
 
     def exact(way: Strategy, attempt: Callable[[], float]) -> bool:
-        try:
-            error = attempt()
-            tried[way] = error
-            return error <= allowed
-        except CannotShare as reason:
-            tried[way] = str(reason)
-        except Exception as failure:  # any error: a strategy that fails is not used
-            tried[way] = reason_of(failure)
-        return False
+        tried[way] = error = outcome(attempt)
+        return isinstance(error, float) and error <= allowed
+
+    def findings(way: Strategy) -> Findings:
+        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel())
 
     def shared(branches: type[Suffixes]) -> float:
         return apart(continued(Scheduler(model, branches, images, budget), asked))
@@ -145,16 +150,31 @@ def try_ways(
     else:
         for way, branches in BRANCHES.items():
             if exact(way, partial(shared, branches)):
-                return Findings(way, noise, tried)
+                return findings(way)
     if exact(Strategy.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
-        return Findings(Strategy.VISION, noise, tried)
-    return Findings(Strategy.PLAIN, noise, tried)
+        return findings(Strategy.VISION)
+    return findings(Strategy.PLAIN)
+
+
+def outcome(attempt: Callable[[], float]) -> float | str:
+    """Return a strategy's difference, or why it cannot be used: any error."""
+    try:
+        return attempt()
+    except CannotShare as reason:
+        return str(reason)
+    except Exception as failure:
+        return reason_of(failure)
+
+
+def last_logits(model: Any, tensors: Tensors, count: int) -> torch.Tensor:
+    """Return the logits at the last ``count`` positions, [R, count, V], in float32."""
+    rows: torch.Tensor = model(**tensors, **keep(model, count), use_cache=False).logits[:, -count:].float()
+    return rows
 
 
 def logits(model: Any, tensors: Tensors, back: int = 1) -> torch.Tensor:
     """Return the logits at position ``back`` from the end, [R, V], in float32."""
-    rows: torch.Tensor = model(**tensors, **keep(model, back), use_cache=False).logits[:, -back].float()
-    return rows
+    return last_logits(model, tensors, back)[:, 0]
 
 
 def foresight(model: Any, asked: Sequence[Question], own: Sequence[Tensors]) -> float:
