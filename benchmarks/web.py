@@ -1,12 +1,14 @@
-"""How long the leaderboard's server takes over a workspace of many runs.
+"""How long the browser's server takes over many runs, and over large ones.
 
-``python benchmarks/web.py [RUNS]`` writes RUNS finished runs (by default 10,000: 500 models on 20 data sets,
-whose manifests are as long as real ones) into a workspace, serves it, and measures requests over loopback:
-the first, which reads everything, and the medians of those after it.
+``python benchmarks/web.py [--runs 10000] [--samples 50000]`` evaluates a scripted model on a few charts,
+multiplies that run into as many runs (500 models on 20 data sets) and into three runs of as many samples,
+serves the workspace, and measures requests over loopback: the first to each page, which reads what it needs,
+the medians of those after it, and 50 readers at once.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import statistics
@@ -14,90 +16,155 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-PAGES = (
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+BOARD = (
     "/",
-    "/?by=data",
     "/?data=set-7",
     "/?q=model-33&published=1",
     "/?sort=speed&page=9",
     "/averages?data=set-1&data=set-2&data=set-3",
     "/leaderboard.csv?data=set-7",
 )
+#: Samples of the run that is multiplied.
+SEED = 60
+#: Samples written at a time.
+PART = 5000
 
 
-def fill(folder: Path, count: int) -> None:
-    """Runs as an examination leaves them, without samples."""
+def seed_run(folder: Path) -> str:
+    """Evaluate a scripted model; return the run's id."""
+    import snellen
+    from helpers import Scripted
+
+    def script(request: Any) -> str:
+        number = int(request.images[0].sha256[:6], 16)
+        return str(request.sample.label) if number % 4 else "no idea"
+
+    return snellen.run(
+        model=Scripted(script, "scripted"),
+        data=f"chart:shapes?n={SEED}",
+        protocol="closed-set?rounds=1",
+        workspace=folder,
+    ).id
+
+
+def multiply(folder: Path, run: str, count: int, size: int) -> list[str]:
+    """Write ``count`` runs without samples like a run, and three with ``size`` samples; return these."""
     import sqlalchemy as sa
 
-    from snellen.metrics.classification import headline
-    from snellen.storage.schema import runs
+    from snellen.storage.schema import predictions, responses, runs, samples
     from snellen.storage.store import Store
 
-    rng = random.Random(0)
-    store = Store(folder)
-    labels = [f"class {i}" for i in range(100)]
-    rows = []
-    for i in range(count):
-        model, data = i // 20 % 500, i % 20
-        right = rng.random() * 0.5 + 0.4
-        truth = [labels[k % 100] for k in range(200)]
-        said = [name if rng.random() < right else "class 0" for name in truth]
-        if i % 50 == 0:  # the rest have figures of the same form
-            figures = headline(truth, said, None, list(range(200)))
-        value = min(1.0, max(0.0, right))
-        accuracy = {"value": value, "low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
-        metrics = {
-            **figures, "accuracy": accuracy, "n": 200, "primary": "accuracy",
-            "scores": ["accuracy", "macro_f1"],
-            "outcomes": {"ok": 198, "unparsed": 2, "refused": 0, "truncated": 0, "error": 0}, "skipped": 0,
-            "items_per_second": rng.random() * 30, "cost": None, "peak_rss_bytes": 4e9,
-            "peak_gpu_bytes": None, "parameters": int(rng.random() * 60e9),
-        }  # fmt: skip
-        manifest = {
-            "model": {"name": f"hf:org/model-{model}", "identity": {"revision": "a" * 40}},
-            "data": {"name": f"set-{data}", "fingerprint": f"{data:064}", "n": 200, "labels": labels},
-            "protocol": {"name": "closed-set", "title": "closed-set", "options": {"rounds": 5}},
-            "hardware": {"processor": "x" * 60}, "finished": "2026-11-21T12:00:00",
-            "versions": {"torch": "2.13"},
-        }  # fmt: skip
-        rows.append(
-            {"id": f"run-{i}", "digest": str(i), "created": f"{i:09}", "updated": f"{i:09}",
-             "status": "finished", "fresh": 0, "seconds": 0.0, "manifest": manifest,
-             "metrics": json.loads(json.dumps(metrics))}
-        )  # fmt: skip
+    store, rng = Store(folder), random.Random(0)
+
+    def read(table: sa.Table, key: sa.Column[Any], value: Any = run) -> list[dict[str, Any]]:
+        query = sa.select(table).where(key == value)
+        return store.do(lambda c: [dict(row) for row in c.execute(query).mappings()])
+
+    (row,) = read(runs, runs.c.id)
+
+    def like(id: str, model: str, data: str, n: int) -> dict[str, Any]:
+        manifest, metrics = (json.loads(json.dumps(row[name])) for name in ("manifest", "metrics"))
+        manifest["model"]["name"] = model
+        manifest["data"] |= {"name": data, "n": n, "fingerprint": f"{abs(hash(data)):064x}"}
+        value = rng.random() * 0.5 + 0.4
+        metrics["accuracy"] |= {"value": value, "low": value - 0.05, "high": value + 0.05}
+        metrics["n"] = n
+        new = {"id": id, "digest": id, "created": f"2026-11-01T{id}", "updated": f"2026-11-01T{id}"}
+        return {**row, **new, "manifest": manifest, "metrics": metrics}
+
+    rows = [like(f"run-{i:05}", f"model-{i // 20 % 500}", f"set-{i % 20}", 200) for i in range(count)]
+    large = [f"large-{k}" for k in range(3)]
+    rows += [like(id, f"model-{id}", "large", size) for id in large]
     store.do(lambda connection: connection.execute(sa.insert(runs), rows))
+    asked, said = read(samples, samples.c.run), read(predictions, predictions.c.run)
+    answers = {a["key"]: a for a in store.do(lambda c: list(c.execute(sa.select(responses)).mappings()))}
+    by_sample = {one["sample"]: one for one in said}
+
+    def copies(id: str, start: int) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]]:
+        for k in range(start, min(size, start + PART)):
+            sample = asked[k % len(asked)]
+            of = by_sample[sample["id"]]
+            name, key = f"{sample['id']}-{k}", f"{id}-{k}"
+            label = rng.choice([str(sample["label"]), of["label"]])
+            keys = [f"{key}-{n}" for n in range(len(of["responses"]))]
+            replies = [
+                {**answers[old], "key": new, "text": f"{answers[old]['text']} {k}"}
+                for old, new in zip(of["responses"], keys, strict=True)
+            ]
+            yield (
+                {**sample, "run": id, "id": name, "position": k},
+                {**of, "run": id, "sample": name, "label": label, "responses": keys},
+                replies,
+            )
+
+    for id in large:
+        for start in range(0, size, PART):
+            part = list(copies(id, start))
+            tables = (
+                (samples, [sample for sample, _, _ in part]),
+                (predictions, [prediction for _, prediction, _ in part]),
+                (responses, [reply for _, _, replies in part for reply in replies]),
+            )
+            for table, values in tables:
+                store.do(lambda c, t=table, v=values: c.execute(sa.insert(t), v))
     store.close()
+    return large
 
 
 def main() -> None:
     """Fill, serve, measure."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from served import served
     from snellen.storage.store import Store
     from snellen.web.security import Policy
     from snellen.web.state import AppState
 
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--samples", type=int, default=50_000)
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fill(Path(folder), count)
+        large = multiply(Path(folder), seed_run(Path(folder)), chosen.runs, chosen.samples)
+        one = f"/runs/{large[0]}"
+        pages = (
+            *BOARD,
+            one,
+            f"{one}?right=no&page=9",
+            f"{one}?q=no+idea",
+            f"{one}?q=nowhere+to+be+found",
+            f"{one}/samples/777?right=no",
+            f"/compare?run={large[0]}&run={large[1]}",
+            "/compare?" + "&".join(f"run={id}" for id in large),
+            f"/heatmap?run={large[0]}&run={large[1]}",
+        )
         with served(AppState(Store(folder), Policy())) as address:
 
             def ask(path: str) -> tuple[float, int]:
                 began = time.perf_counter()
-                with urllib.request.urlopen(address + path) as reply:
+                with urllib.request.urlopen(address + path, timeout=120) as reply:
                     size = len(reply.read())
                 return time.perf_counter() - began, size
 
-            took, _ = ask("/")
-            print(f"{count} runs; the first request: {took:.2f} s")
-            print("| page | median ms | p95 ms | KB |\n|---|---|---|---|")
-            for path in PAGES:
-                times, sizes = zip(*(ask(path) for _ in range(20)), strict=True)
-                p95 = sorted(times)[18]
-                figures = (1e3 * statistics.median(times), 1e3 * p95, sizes[0] / 1e3)
-                print(f"| `{path}` | {' | '.join(f'{figure:.0f}' for figure in figures)} |")
+            print(f"{chosen.runs} runs, and three of {chosen.samples} samples")
+            print("| page | first s | median ms | p95 ms | KB |\n|---|---|---|---|---|")
+            for path in pages:
+                first, size = ask(path)
+                times = sorted(ask(path)[0] for _ in range(20))
+                middle, late = 1e3 * statistics.median(times), 1e3 * times[18]
+                print(f"| `{path}` | {first:.2f} | {middle:.0f} | {late:.0f} | {size / 1e3:.0f} |")
+            with ThreadPoolExecutor(50) as readers:
+                began = time.perf_counter()
+                waited = sorted(took for took, _ in readers.map(ask, [one] * 50))
+                total = time.perf_counter() - began
+            print(
+                f"50 readers of {one} at once: all served in {total:.1f} s, the last after {waited[-1]:.1f} s"
+            )
 
 
 if __name__ == "__main__":

@@ -190,14 +190,19 @@ def test_from_a_cell_to_its_samples_to_one_of_them(page, store):
     before = picture.bounding_box()["width"]
     page.keyboard.press("z")
     assert picture.bounding_box()["width"] > 2 * before
-    here = page.url
+    position = page.url.partition("/samples/")[2].partition("?")[0]
+    page.keyboard.press("b")  # back to where it was among the samples of the cell
+    page.wait_for_url(f"**truth=*predicted=*#s{position}")
+    expect(page.locator(f"#s{position}")).to_be_in_viewport()
+    expect(cards).to_have_count(int(count))
+    page.goto(f"/runs/{one.id}/samples/0")
     page.keyboard.press("j")
-    page.wait_for_url(lambda url: url != here)
+    page.wait_for_url(f"**/runs/{one.id}/samples/1")
 
 
 def test_two_runs_side_by_side(page, store):
     page.goto("/?by=data")
-    compare = page.get_by_role("button", name="Compare two")
+    compare = page.get_by_role("button", name="Compare", exact=True)
     expect(compare).to_be_disabled()
     page.get_by_role("checkbox", name="select pico:llava, closed-set?rounds=2").check()
     expect(compare).to_be_disabled()
@@ -301,7 +306,7 @@ def test_without_scripts(chromium, address):
     page.get_by_role("button", name="Reveal the names").click()
     page.wait_for_selector(".names")
     page.goto("/?by=data")
-    expect(page.get_by_role("button", name="Compare two")).to_be_enabled()
+    expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
     one.close()
 
 
@@ -340,6 +345,23 @@ def test_accessible_in_every_light_and_width(chromium, address, every, scheme, w
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, (path, wide)
     watched.close()
+
+
+def test_every_bar_is_drawn(page, every):
+    drawn = """svg => { const box = svg.querySelector('rect').getBoundingClientRect();
+        return [box.width, box.height, Number(svg.querySelector('rect').getAttribute('width'))]; }"""
+    seen = 0
+    for path in every:
+        if path == "/nothing":
+            continue
+        page.goto(path)
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        for bar in page.locator("svg.bar").all():
+            width, height, wanted = bar.evaluate(drawn)
+            assert height == 12, (path, height)
+            assert abs(width - wanted) < 1, (path, width, wanted)
+            seen += 1
+    assert seen > 10
 
 
 def test_classes_can_be_searched(chromium, address, store):

@@ -17,6 +17,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 
 import httpx
@@ -29,13 +30,17 @@ from served import browser, served
 from snellen.api import run
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
+from snellen.arena.results import ArenaResults
 from snellen.errors import BadOption, ImageError
 from snellen.images import is_hash
 from snellen.images.uploads import cleaned
+from snellen.reports.report import report
 from snellen.runs.run import open_run
+from snellen.storage.rows import RunRows
 from snellen.storage.store import Store
-from snellen.storage.vote_rows import Battle, Turn
+from snellen.storage.vote_rows import Answer, Battle, Turn
 from snellen.storage.votes import VoteStore
+from snellen.web.digest import Digest, Kept
 from snellen.web.images import MAX_UPLOAD, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import HEADERS, Policy, Rates, is_loopback
@@ -88,6 +93,24 @@ def runs(workspace, store):
 
     kwargs: dict[str, Any] = {"data": "chart:shapes?n=40", "protocol": "closed-set?rounds=1"}
     return [run(model=Scripted(teller(k), f"model-{k}"), **kwargs) for k in range(3)]
+
+
+def cards(page: str) -> list[str]:
+    """The positions of the samples that a page lists."""
+    return re.findall(r'<div class="card" id="s(\d+)">', page)
+
+
+def cast(vote_store: VoteStore, choice: str) -> None:
+    """One vote between A and B that counts."""
+    answers = (Answer("one"), Answer("two"))
+    battle = vote_store.keep(
+        Battle(
+            id="", voter="v", source="live", item=choice, left="A", right="B", propensity=1.0,
+            turns=(Turn(0, "?", *answers),),
+        )
+    )  # fmt: skip
+    vote_store.vote(battle.id, "v", choice)
+    vote_store.reveal(battle.id, "v")
 
 
 def png(color="red", size=(32, 24), **more) -> bytes:
@@ -261,7 +284,93 @@ class TestPages:
             assert "read by rule:" in page
             found = client.get(f"/runs/{runs[0].id}?q=no idea").text
             count = sum("no idea" in answers for answers in runs[0].predictions["answers"])
-            assert len(re.findall(r"<div class=\"card\">", found)) == min(count, 24)
+            assert len(cards(found)) == min(count, 24)
+            assert f"{count} of 40 samples match" in found
+
+    def test_next_and_back_stay_within_the_filter(self, store, runs):
+        run = runs[0]
+        wrong = [row["position"] for row in run.findings() if row["prediction"] != row["label"]]
+        assert len(wrong) > 2
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            listed = client.get(f"/runs/{run.id}?right=no").text
+            assert [int(number) for number in cards(listed)] == wrong[:24]
+            page = client.get(f"/runs/{run.id}/samples/{wrong[1]}?right=no").text
+            assert f"2 of {len(wrong)} selected" in page
+            links = dict(re.findall(r'href="([^"]+)" data-key="([jkb])"', page))
+            turned = {key: link for link, key in links.items()}
+            assert turned["j"] == f"/runs/{run.id}/samples/{wrong[2]}?right=no"
+            assert turned["k"] == f"/runs/{run.id}/samples/{wrong[0]}?right=no"
+            assert turned["b"] == f"/runs/{run.id}?right=no#s{wrong[1]}"
+            assert f'id="s{wrong[1]}"' in client.get(turned["b"]).text
+
+    def test_a_place_on_a_later_page_is_led_back_to(self, store, runs):
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            back = html.unescape(client.get(f"/runs/{runs[0].id}/samples/30").text)
+            assert f'href="/runs/{runs[0].id}?page=2#s30"' in back
+
+    def test_samples_can_be_sorted_by_confidence(self, store, workspace):
+        done = run(model="pico:llava-skewed", data="chart:shapes?n=12", protocol="closed-set?rounds=4")
+        sure = {row["position"]: row["details"]["votes"].count(row["prediction"]) for row in done.findings()}
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            for sort, sign in (("confidence", 1), ("-confidence", -1)):
+                listed = [int(n) for n in cards(client.get(f"/runs/{done.id}?sort={sort}").text)]
+                assert listed == sorted(sure, key=lambda place, sign=sign: (sign * sure[place], place))
+            assert "lowest score first" not in client.get(f"/runs/{done.id}").text
+
+    def test_the_selected_samples_are_a_file(self, store, runs):
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            reply = client.get(f"/runs/{runs[0].id}/samples.jsonl?right=no")
+            rows = [json.loads(line) for line in reply.text.splitlines()]
+            frame = runs[0].predictions
+            assert [row["id"] for row in rows] == frame[frame["correct"] == False]["id"].tolist()  # noqa: E712
+            assert "attachment" in reply.headers["content-disposition"]
+            table = client.get(f"/runs/{runs[0].id}/samples.csv").text
+            assert len(table.splitlines()) > 40
+
+    def test_three_runs_side_by_side(self, store, runs):
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            page = client.get("/compare?" + "&".join(f"run={run.id}" for run in runs)).text
+            inert(page)
+            assert page.count("corrected over 3 pairs (Holm)") == 3
+            assert "The first and the third" in page
+            frames = [run.predictions.set_index("id")["correct"] for run in runs]
+            apart = sum(len({frame[id] for frame in frames}) > 1 for id in frames[0].index)
+            assert f"those with most disagreement first ({apart})" in html.unescape(page)
+
+    def test_captions_are_neither_right_nor_wrong(self, store, workspace, tmp_path):
+        pillow.new("RGB", (30, 30), "red").save(tmp_path / "a.png")
+        pillow.new("RGB", (30, 30), "blue").save(tmp_path / "b.png")
+        lines = [
+            {"image": "a.png", "caption": "a plain red square without anything on it"},
+            {"image": "b.png", "caption": "one blue picture of the quiet sea at dawn"},
+        ]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        told = {"red": "a plain red square on a hill", "blue": "nothing of the kind"}
+        done = run(
+            model=Scripted(
+                lambda r: told["red" if r.images[0].pixels.getpixel((1, 1))[0] > 100 else "blue"], "teller"
+            ),
+            data=f"jsonl:{tmp_path / 'rows.jsonl'}",
+            data_options={"reference": "caption"},
+            protocol="caption?metrics=overlap",
+        )
+        assert done.primary == "cider"
+        assert max(row["metrics"]["cider"] for row in done.findings()) > 1
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            for path in (f"/runs/{done.id}", f"/runs/{done.id}/samples/0"):
+                page = client.get(path).text
+                assert 'class="right"' not in page
+                assert 'class="wrong"' not in page
+                assert 'name="right"' not in page
+            listed = [int(n) for n in cards(client.get(f"/runs/{done.id}?sort=score").text)]
+            assert listed == [1, 0]
+            refused = client.get(f"/runs/{done.id}?right=yes")
+            assert refused.status_code == 400
+            assert "cider is a matter of degree" in refused.text
+        text = report(done)
+        assert 'class="right"' not in text
+        assert 'class="wrong"' not in text
+        assert "the lowest" in text
 
     def test_originals_are_shown_where_they_still_lie_there(self, store, workspace, photos):
         import shutil
@@ -332,20 +441,18 @@ class TestPages:
         assert stored in (3, 4)  # the last one answered may have been on its way
         with served(AppState(store, Policy())) as address, browser(address) as client:
             for one in found:
+                judged = "" if one.primary == "cider" else "right=no&"
                 for path in (
                     f"/runs/{one.id}",
-                    f"/runs/{one.id}?right=no&q=red",
+                    f"/runs/{one.id}?{judged}q=red",
                     f"/runs/{one.id}/samples/0",
                 ):
                     reply = client.get(path)
                     assert reply.status_code == 200, (path, reply.text[-500:])
                     inert(reply.text)
             stopped = found[-1].id
-            assert (
-                len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=yes").text))
-                == stored
-            )
-            assert len(re.findall(r'<div class="card">', client.get(f"/runs/{stopped}?right=no").text)) == 0
+            assert len(cards(client.get(f"/runs/{stopped}?right=yes").text)) == stored
+            assert cards(client.get(f"/runs/{stopped}?right=no").text) == []
             for path in (
                 "/",
                 "/?by=data",
@@ -359,6 +466,90 @@ class TestPages:
         with served(AppState(store, Policy())) as address, browser(address) as client:
             assert "snellen demo" in client.get("/").text
             assert "No votes yet" in client.get("/ranking").text
+
+
+class TestManyReaders:
+    def test_one_computes_what_many_ask_for(self):
+        kept: Kept[str, int] = Kept(2)
+        begun, go_on, computed = Event(), Event(), []
+
+        def compute():
+            computed.append(1)
+            begun.set()
+            assert go_on.wait(30)
+            return 7
+
+        with ThreadPoolExecutor(8) as readers:
+            waiting = [readers.submit(kept.get, "a", compute) for _ in range(8)]
+            assert begun.wait(30)
+            go_on.set()
+            assert [one.result(30) for one in waiting] == [7] * 8
+        assert computed == [1]
+        assert kept.get("b", lambda: 1) + kept.get("c", lambda: 2) == 3
+        assert kept.get("a", lambda: 8) == 8  # only two are kept
+
+    def test_a_failure_is_not_kept(self):
+        kept: Kept[str, int] = Kept(2)
+        with pytest.raises(ZeroDivisionError):
+            kept.get("a", lambda: 1 // 0)
+        assert kept.get("a", lambda: 1) == 1
+
+    def test_readers_get_the_last_ranking_while_one_computes_the_next(self, store, monkeypatch):
+        vote_store = VoteStore(store)
+        cast(vote_store, "left")
+        site = AppState(store, Policy())
+        first = site.results(style=False, leaked=False)
+        assert first.results.ranking.votes == 1
+        begun, go_on, computed = Event(), Event(), []
+        counted = ArenaResults.of
+
+        def slowly(*arguments, **more):
+            computed.append(1)
+            begun.set()
+            assert go_on.wait(30)
+            return counted(*arguments, **more)
+
+        monkeypatch.setattr(ArenaResults, "of", slowly)
+        cast(vote_store, "right")
+        with ThreadPoolExecutor(1) as computing:
+            newer = computing.submit(site.results, style=False, leaked=False)
+            assert begun.wait(30)
+            for _ in range(12):
+                stale = site.results(style=False, leaked=False)
+                assert (stale.stale, stale.results.ranking.votes) == (True, 1)
+            go_on.set()
+            assert newer.result(30).results.ranking.votes == 2
+        assert computed == [1]
+        assert not site.results(style=False, leaked=False).stale
+
+    def test_a_run_is_read_once_until_it_changes(self, store, runs, monkeypatch):
+        site = AppState(store, Policy())
+        read = []
+        of = Digest.of
+        monkeypatch.setattr(Digest, "of", lambda run: read.append(run.id) or of(run))
+        for _ in range(3):
+            site.digest(open_run(runs[0].id))
+        assert read == [runs[0].id]
+        store.write(runs[0].id, RunRows([], []))  # as if it went on
+        site.digest(open_run(runs[0].id))
+        assert len(read) == 2
+
+
+@pytest.mark.parametrize("sought", ["IDEA", "Größe", "GRÖSSE nicht", "nowhere"])
+def test_the_database_searches_whatever_the_case(anywhere, sought):
+    texts = ["no idea", "keine GRÖẞE", "die größe", "ring"]
+
+    told = iter(texts * 4)
+    done = run(
+        model=Scripted(lambda _: next(told), "teller"), data="chart:shapes?n=16", protocol="open-world"
+    )
+    wanted = {
+        row["id"]
+        for row, replies in done.answered()
+        if any(sought.lower() in reply.text.lower() for reply in replies)
+    }
+    assert done.store.records(done.id).search(sought) == wanted
+    assert bool(wanted) is (sought in ("IDEA", "Größe"))
 
 
 class TestSafety:

@@ -196,11 +196,8 @@ def _table(run: Run) -> Mapping[str, _Told]:
     for row in run.outcomes.to_dict("records"):
         if row["outcome"] == Outcome.ERROR:
             continue
-        right: bool | None = None
-        if run.classifies and row["label"] is not None:
-            right = row["prediction"] == row["label"]
-        elif (mark := row["metrics"].get(run.primary)) in (0, 1):
-            right = bool(mark)
         images = tuple(row["images"])
-        rows[str(row["id"])] = _Told(row["label"], row["prediction"], row["outcome"], images, right)
+        rows[str(row["id"])] = _Told(
+            row["label"], row["prediction"], row["outcome"], images, run.verdict(row)
+        )
     return rows

@@ -18,15 +18,32 @@ for _metric in (
     Metric(name="weighted_f1", heading="weighted F1"),
     Metric(name="top5", heading="top-5"),
     # Cosines.
-    Metric(name="similarity", heading="similarity", low=-1.0, protocols=("caption", "instruct")),
-    Metric(name="label_similarity", heading="label similarity", low=-1.0, protocols=("rationale",)),
-    Metric(name="rationale_similarity", heading="rationale similarity", low=-1.0, protocols=("rationale",)),
+    *(
+        Metric(name=name, heading=name.replace("_", " "), low=-1.0, graded=True, protocols=protocols)
+        for name, protocols in (
+            ("similarity", ("caption", "instruct")),
+            ("label_similarity", ("rationale",)),
+            ("rationale_similarity", ("rationale",)),
+        )
+    ),
+    # Shared words.
+    Metric(name="rouge_l", heading="rouge l", graded=True),
+    Metric(name="bleu_4", heading="bleu 4", graded=True),
+    Metric(name="corpus_bleu_4", heading="corpus bleu 4", graded=True),
     # CIDEr is printed in hundredths, as usual, but is not a share.
-    Metric(name="cider", heading="cider", high=10.0, unit="", protocols=("caption", "instruct")),
-    Metric(name="clipscore", heading="clipscore", high=2.5, protocols=("caption", "instruct")),
+    Metric(name="cider", heading="cider", high=10.0, graded=True, unit="", protocols=("caption", "instruct")),
+    Metric(name="clipscore", heading="clipscore", high=2.5, graded=True, protocols=("caption", "instruct")),
     # The primary score, with the answers that an extractor read.
     Metric(name="with_extractor", heading="with extractor"),
     # Lengths of captions.
-    Metric(name="words", heading="words", high=math.inf, higher_is_better=False, scale=1.0, unit=""),
+    Metric(
+        name="words",
+        heading="words",
+        high=math.inf,
+        higher_is_better=False,
+        graded=True,
+        scale=1.0,
+        unit="",
+    ),
 ):
     METRICS.add(_metric)

@@ -32,6 +32,7 @@ class Metric:
         heading: its name in tables, without a unit.
         low, high: its range.
         higher_is_better: its direction.
+        graded: whether it is a matter of degree, so that no single value is right or wrong.
         scale: the factor applied in tables.
         unit: appended to the heading in tables.
         protocols: the protocols that report it; empty for any.
@@ -44,6 +45,7 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     higher_is_better: bool = True
+    graded: bool = False
     scale: float = 100.0
     unit: str = "%"
     protocols: tuple[str, ...] = ()
@@ -58,6 +60,19 @@ class Metric:
         'accuracy %'
         """
         return f"{self.heading} {self.unit}".rstrip()
+
+    def verdict(self, value: float | None) -> bool | None:
+        """Return whether a sample's score means right, at the top of the range, or wrong, at or below 0; None
+        in between, and for what is graded.
+
+        >>> METRICS["vqa_accuracy"].verdict(1.0), METRICS["vqa_accuracy"].verdict(0.3)
+        (True, None)
+        >>> METRICS["cider"].verdict(1.4) is None
+        True
+        """
+        if value is None or self.graded:
+            return None
+        return True if value >= self.high else False if value <= max(self.low, 0.0) else None
 
     @property
     def is_share(self) -> bool:

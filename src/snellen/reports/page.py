@@ -231,19 +231,22 @@ def _protocol_figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _gallery(run: Run, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    if run.classifies:
-        marks = (frame["prediction"] == frame["label"]).astype(float)
-    else:
-        marks = frame["metrics"].map(lambda scores: scores.get(run.primary, math.nan))
-    frame = frame.assign(mark=marks)
+    import pandas as pd
+
+    rows = frame.to_dict("records")
+    scores = [score if (score := run.score_of(row)) is not None else math.nan for row in rows]
+    frame = frame.assign(score=scores, right=pd.Series(map(run.verdict, rows), dtype=object))
     ok = frame["outcome"] == Outcome.OK
-    between = frame[ok & (marks > 0) & (marks < 1)].sort_values("mark", kind="stable")
+    right, wrong = frame["right"].map(lambda r: r is True), frame["right"].map(lambda r: r is False)
+    known = ok & frame["score"].notna()
+    between = frame[known & ~right & ~wrong].sort_values("score", kind="stable")
+    within = "" if METRICS[run.primary].graded else " of those in between"
     groups = {
-        "wrong": frame[ok & (marks <= 0)],
-        "the lowest of those in between": between.head(SHOWN),
+        "wrong": frame[ok & wrong],
+        f"the lowest{within}": between.head(SHOWN),
         **{o.value: frame[frame["outcome"] == o] for o in Outcome if o is not Outcome.OK},
-        "the highest of those in between": between.iloc[::-1].head(min(SHOWN, max(0, len(between) - SHOWN))),
-        "right": frame[ok & (marks >= 1)],
+        f"the highest{within}": between.iloc[::-1].head(min(SHOWN, max(0, len(between) - SHOWN))),
+        "right": frame[ok & right],
     }
     return [
         {
@@ -269,7 +272,7 @@ def _card(run: Run, row: Mapping[Any, Any]) -> dict[str, Any]:
     ]
     return {
         **{key: row[key] for key in ("id", "label", "prediction", "reason")},
-        "right": row["mark"] >= 1,
+        "right": row["right"],
         "marks": []
         if run.classifies
         else [f"{k.replace('_', ' ')} {v:.3g}" for k, v in row["metrics"].items()],

@@ -189,13 +189,9 @@ def _pair(
         classes = [(str(name), float(row["mean"]), int(row["size"])) for name, row in table.iterrows()]
     classes.sort(key=lambda row: (-abs(row[1] * row[2]), row[0]))
     apart = a["right"] != b["right"]
+    rows = zip(a.index[apart], a["label"][apart], a["prediction"][apart], b["prediction"][apart], strict=True)
     disagreements = [
-        {
-            "id": str(id_),
-            "label": a.at[id_, "label"],
-            "first": a.at[id_, "prediction"],
-            "second": b.at[id_, "prediction"],
-        }
-        for id_ in shared[apart.to_numpy()]
+        {"id": str(id_), "label": label, "first": said, "second": other_said}
+        for id_, label, said, other_said in rows
     ]
     return result, left_out, classes, disagreements

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
 from html import escape
@@ -15,6 +15,7 @@ from snellen._util.paths import is_local, without_folders, without_paths
 from snellen._util.redaction import redact
 from snellen.errors import SnellenError, UnknownName
 from snellen.metrics.format import counts, heading_of, number, with_interval
+from snellen.metrics.registry import METRICS
 from snellen.metrics.summary import summarize
 from snellen.protocols.base import PROTOCOLS
 from snellen.storage.store import Store, default_workspace
@@ -74,6 +75,11 @@ class Run:
         return summarize(self.store.rows(self.id), details, protocol)
 
     @property
+    def updated(self) -> str:
+        """When it last changed, as ISO 8601 in UTC."""
+        return str(self._row["updated"])
+
+    @property
     def resuming(self) -> str:
         """The command that resumes it, or retries failed samples."""
         engine = " --engine ray" if self.manifest.sink else ""
@@ -130,6 +136,24 @@ class Run:
         """The protocol as the user named it, with options."""
         return without_folders(self.manifest.protocol.title)
 
+    def score_of(self, row: Mapping[Any, Any]) -> float | None:
+        """Return a sample's primary score, in classification 1 or 0 for right or wrong; None if unknown.
+
+        Args:
+            row: of :attr:`predictions`, :attr:`outcomes` or :meth:`findings`.
+        """
+        if self.classifies:
+            return None if row["label"] is None else float(row["prediction"] == row["label"])
+        score: float | None = row["metrics"].get(self.primary)
+        return score
+
+    def verdict(self, row: Mapping[Any, Any]) -> bool | None:
+        """Return whether a sample was answered right; None if that is unknown, partly so, or a matter of
+        degree (see :meth:`snellen.metrics.registry.Metric.verdict`).
+        """
+        score = self.score_of(row)
+        return METRICS[self.primary].verdict(score)
+
     def published_manifest(self) -> dict[str, Any]:
         """Return the manifest as JSON, without paths and the name of the machine."""
         manifest: dict[str, Any] = without_paths(self.manifest.as_dict())
@@ -157,7 +181,7 @@ class Run:
         import pandas as pd
 
         columns = ("id", "label", "prediction", "outcome", "images", "metrics")
-        rows = ([row[name] for name in columns] for row in self.store.findings(self.id))
+        rows = ([row[name] for name in columns] for row in self.store.records(self.id).outcomes())
         return pd.DataFrame(rows, columns=list(columns))
 
     def first_error(self) -> str:
@@ -202,11 +226,6 @@ class Run:
             raise UnknownName(f"{self.id} has no sample at position {position}.")
         return row
 
-    def neighbors(self, position: int) -> tuple[int | None, int | None]:
-        """Return the positions of the previous and next sample."""
-        return self.store.neighbors(self.id, position)
-
-    @property
     def folder(self) -> Path:
         """The folder of its workspace."""
         return self.store.folder

@@ -132,6 +132,8 @@ def _configure(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA synchronous = NORMAL")  # with WAL: a killed process loses no commit
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+    # SQLite's own LIKE knows the case of ASCII letters only.
+    connection.create_function("snellen_contains", 2, lambda text, sought: sought in text.lower())
 
 
 class Postgres(Database):

@@ -249,6 +249,11 @@ class ParquetRun:
                 rows = self.read(name, columns)
                 yield from (row for row in rows if position is None or row["position"] == position)
 
+    def outcomes(self) -> Iterator[dict[str, Any]]:
+        """Yield id, label, images, prediction, outcome and metrics of samples, which is faster."""
+        for name in self.names():
+            yield from self.read(name, ("id", "label", "images", "prediction", "outcome", "metrics"))
+
     def samples(self) -> Iterator[dict[str, Any]]:
         """Yield rows of samples only."""
         for name in self.names():
@@ -270,6 +275,15 @@ class ParquetRun:
         for row in self.rows():
             yield row, _replies_of(row)
 
+    def search(self, text: str) -> set[str]:
+        """Return the ids of samples with a response that contains a text, whatever its case."""
+        sought = text.lower()
+        return {
+            row["id"]
+            for row, replies in self.answered()
+            if any(sought in reply.text.lower() for reply in replies)
+        }
+
     def replies(self, id: str) -> list[Response]:
         """Return the responses behind a sample's prediction, in the order of the requests."""
         row = self._of(id)
@@ -281,17 +295,6 @@ class ParquetRun:
             if any(row["id"] == id for row in self.read(name, ["id"])):
                 return next(row for row in self.read(name) if row["id"] == id)
         return None
-
-    def neighbors(self, position: int) -> tuple[int | None, int | None]:
-        """Return the positions of the previous and next sample."""
-        before = None
-        for name in self.names():
-            for row in self.read(name, ["position"]):
-                if row["position"] > position:
-                    return before, row["position"]
-                if row["position"] < position:
-                    before = row["position"]
-        return before, None
 
     def keep_metrics(
         self, metrics: Mapping[str, Mapping[str, float]], details: Mapping[str, Mapping[str, Any]]

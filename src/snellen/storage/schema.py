@@ -63,6 +63,7 @@ samples = sa.Table(
     sa.Column("label", sa.String),
     sa.Column("images", sa.JSON, nullable=False),  # their SHA-256 hashes
     sa.Column("content", sa.JSON, nullable=False),  # question, choices, references, meta …
+    sa.Index("samples_by_position", "run", "position"),
 )
 predictions = sa.Table(
     "predictions",

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 
 from snellen.errors import UnknownName
-from snellen.storage.schema import predictions, samples
+from snellen.storage.schema import predictions, responses, samples
 from snellen.types import Response
 
 __all__ = ["RunStorage", "SqlRun"]
@@ -40,16 +40,20 @@ class RunStorage(Protocol):
         """Yield rows of samples with their predictions; or only the one at a position."""
         ...
 
+    def outcomes(self) -> Iterator[dict[str, Any]]:
+        """Yield id, label, images, prediction, outcome and metrics of samples, which is faster."""
+        ...
+
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Yield rows with predictions and the underlying responses."""
         ...
 
-    def replies(self, id: str) -> list[Response]:
-        """Return the responses behind a sample's prediction, in the order of the requests."""
+    def search(self, text: str) -> set[str]:
+        """Return the ids of samples with a response that contains a text, whatever its case."""
         ...
 
-    def neighbors(self, position: int) -> tuple[int | None, int | None]:
-        """Return the positions of the previous and next sample."""
+    def replies(self, id: str) -> list[Response]:
+        """Return the responses behind a sample's prediction, in the order of the requests."""
         ...
 
     def keep_metrics(
@@ -101,16 +105,26 @@ class SqlRun:
 
     def findings(self, position: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield rows of samples with their predictions; or only the one at a position."""
-        query = (
+        query = self._selected(
+            samples.c.position,
+            *[predictions.c[name] for name in ("reason", "questions", "ranking", "details", "responses")],
+        )
+        if position is not None:
+            query = query.where(samples.c.position == position)
+        return self._store.stream(query)
+
+    def outcomes(self) -> Iterator[dict[str, Any]]:
+        """Yield id, label, images, prediction, outcome and metrics of samples, which is faster."""
+        return self._store.stream(self._selected())
+
+    def _selected(self, *more: sa.ColumnElement[Any]) -> sa.Select[Any]:
+        """Select samples with the main columns of their predictions, and more."""
+        return (
             sa.select(
-                samples.c.id,
-                samples.c.position,
-                samples.c.label,
-                samples.c.images,
+                *[samples.c[name] for name in ("id", "label", "images")],
                 predictions.c.label.label("prediction"),
-                *[predictions.c[name] for name in ("outcome", "reason", "questions")],
-                *[predictions.c[name] for name in ("ranking", "details", "responses")],
-                predictions.c.metrics.label("metrics"),
+                *[predictions.c[name] for name in ("outcome", "metrics")],
+                *more,
             )
             .join(
                 predictions,
@@ -119,9 +133,6 @@ class SqlRun:
             .where(samples.c.run == self.run)
             .order_by(samples.c.position)
         )
-        if position is not None:
-            query = query.where(samples.c.position == position)
-        return self._store.stream(query)
 
     def answered(self) -> Iterator[tuple[dict[str, Any], list[Response]]]:
         """Yield rows with predictions and the underlying responses."""
@@ -131,6 +142,29 @@ class SqlRun:
             for row in page:
                 yield row, [known[key] for key in row["responses"] if key in known]
 
+    def search(self, text: str) -> set[str]:
+        """Return the ids of samples with a response that contains a text, whatever its case."""
+        sought = text.lower()
+
+        def read(connection: sa.Connection) -> set[str]:
+            # The database searches, so that only ids leave it.
+            if connection.dialect.name == "sqlite":
+                keys = sa.func.json_each(predictions.c.responses).table_valued("value")
+                contains = sa.func.snellen_contains(responses.c.text, sought) == 1
+            else:
+                listed = sa.func.json_array_elements_text(predictions.c.responses)
+                keys = listed.table_valued("value", joins_implicitly=True)
+                contains = sa.func.strpos(sa.func.lower(responses.c.text), sought) > 0
+            query = (
+                sa.select(predictions.c.sample)
+                .select_from(predictions.join(keys, sa.true()))
+                .join(responses, responses.c.key == keys.c.value)
+                .where(predictions.c.run == self.run, contains)
+            )
+            return set(connection.execute(query).scalars())
+
+        return self._store.do(read)
+
     def replies(self, id: str) -> list[Response]:
         """Return the responses behind a sample's prediction, in the order of the requests."""
         query = sa.select(predictions.c.responses).where(
@@ -139,13 +173,6 @@ class SqlRun:
         keys = self._store.do(lambda connection: list(connection.execute(query).scalar_one_or_none() or []))
         known = self._store.get(keys)
         return [known[key] for key in keys if key in known]
-
-    def neighbors(self, position: int) -> tuple[int | None, int | None]:
-        """Return the positions of the previous and next sample."""
-        here, of_run = samples.c.position, samples.c.run == self.run
-        before = sa.select(sa.func.max(here)).where(of_run, here < position)
-        after = sa.select(sa.func.min(here)).where(of_run, here > position)
-        return self._store.do(lambda c: (c.execute(before).scalar(), c.execute(after).scalar()))
 
     def keep_metrics(
         self, metrics: Mapping[str, Mapping[str, float]], details: Mapping[str, Mapping[str, Any]]

@@ -365,10 +365,6 @@ class Store:
         """
         yield from self.records(run).findings(position)
 
-    def neighbors(self, run: str, position: int) -> tuple[int | None, int | None]:
-        """Return the positions of the previous and next sample."""
-        return self.records(run).neighbors(position)
-
     def stream(self, query: sa.Select[Any]) -> Generator[dict[str, Any], None, None]:
         """Yield rows, with one page in memory at a time.
 

@@ -22,7 +22,7 @@ from snellen.images.sending import as_sent
 from snellen.storage.vote_rows import REASONS, SIDES, Battle, Choice
 from snellen.types import Outcome
 from snellen.web.images import MAX_UPLOAD, preview
-from snellen.web.state import AppState, picture, site_of
+from snellen.web.state import AppState, Counted, picture, site_of
 
 __all__ = ["router"]
 
@@ -277,10 +277,12 @@ def reveal(request: Request, id: str) -> Response:
 def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response:
     """Show the ranking."""
     site = site_of(request)
-    results = _results(site, style, leaks)
+    counted = _results(site, style, leaks)
+    results = counted.results
     return site.page(
         "ranking",
         title="Ranking",
+        counted=counted,
         results=results,
         ranking=results.ranking,
         quality=results.quality,
@@ -291,7 +293,7 @@ def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response
     )
 
 
-def _results(site: AppState, style: str, leaks: str) -> ArenaResults:
+def _results(site: AppState, style: str, leaks: str) -> Counted:
     """Compute the results with the options in the URL.
 
     Raises:
@@ -323,6 +325,6 @@ def _scale(results: ArenaResults) -> dict[str, Any]:
 @router.get("/ranking.json", response_model=None)
 def ranking_json(request: Request, style: str = "", leaks: str = "") -> Response:
     """Return the ranking as JSON."""
-    results = _results(site_of(request), style, leaks)
+    results = _results(site_of(request), style, leaks).results
     text = json.dumps(results.as_dict(), indent=1, ensure_ascii=False)
     return Response(text, headers={"content-type": "application/json; charset=utf-8"})

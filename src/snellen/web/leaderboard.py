@@ -16,12 +16,10 @@ from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, UNKNOWN
 from snellen.leaderboards.query import Query
 from snellen.leaderboards.ranking import Ranks, pareto
-from snellen.metrics.classification import per_class
 from snellen.metrics.format import UNREAD_NOTE, heading_of
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown
-from snellen.reports.tables import pairs
 from snellen.runs.run import Run
 from snellen.web.state import AppState, site_of
 
@@ -224,7 +222,7 @@ def heatmap(request: Request) -> Response:
             raise UsageError(f"{run.id} does not predict classes, so it has no per-class figures.")
     by_run = [
         # A class that was only predicted has no recall.
-        {row["class"]: row for row in per_class(*pairs(run.outcomes)) if row["support"]}
+        {row["class"]: row for row in site.digest(run).classes if row["support"]}
         for run in opened
     ]
     names = sorted({name for rows in by_run for name in rows})

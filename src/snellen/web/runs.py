@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import Response  # noqa: TC002 - routes are read off annotations
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from snellen._util.paths import without_folders
-from snellen.errors import BadOption, UnknownName, UsageError
+from snellen.errors import BadOption, UnknownName
+from snellen.exchange.export import rows_as_text
 from snellen.images import is_hash
 from snellen.leaderboards.query import page_of
-from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.format import heading_of
+from snellen.metrics.registry import METRICS
 from snellen.metrics.stats import Estimate
-from snellen.reports.page import boxes_of, matrix_of
-from snellen.reports.tables import pairs, plainly
-from snellen.runs.compare import compare
+from snellen.reports.page import boxes_of
+from snellen.reports.tables import plainly
 from snellen.runs.run import Run
 from snellen.types import Outcome
+from snellen.web.digest import brief
 from snellen.web.images import preview
+from snellen.web.samples import SAMPLES, Place, Wanted, orders_of
 from snellen.web.state import AppState, picture, site_of
 
 __all__ = ["router"]
@@ -33,8 +33,10 @@ __all__ = ["router"]
 router = APIRouter()
 #: A position in a data set, within a database's integers.
 Position = Annotated[int, Path(ge=0, lt=2**31)]
-#: Samples per page, and scores drawn as bars.
-SAMPLES, BARS = 24, 20
+#: Scores drawn as bars.
+BARS = 20
+#: The most runs side by side, by what they are called there.
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 def _run(site: AppState, id: str) -> Run:
@@ -46,9 +48,9 @@ def run_page(request: Request, id: str) -> Response:
     """Show metrics, confusions, order bias, and the samples selected by the URL."""
     site = site_of(request)
     run = _run(site, id)
-    wanted = _Wanted(request.query_params)
-    truth, predicted = pairs(run.outcomes) if run.classifies else ([], [])
-    rows = list(islice(_matching(run, wanted), wanted.first, wanted.first + SAMPLES + 1))
+    digest = site.digest(run)
+    wanted = Wanted.of(request.query_params, run)
+    found = wanted.select(digest, run)
     figures = run.metrics
     return site.page(
         "run",
@@ -56,101 +58,40 @@ def run_page(request: Request, id: str) -> Response:
         run=run,
         figures=figures,
         scores=[(heading_of(n), plainly(n, figures)) for n in figures.scores if figures.figure(n)],
-        classes=sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"]))
-        if truth
-        else [],
-        matrix=matrix_of(truth, predicted) if truth else None,
-        confused=Confusion.of(truth, predicted).confused() if truth else [],
+        classes=digest.classes,
+        matrix=digest.matrix,
+        confused=digest.confused,
         order=_order(figures.protocol),
         wanted=wanted,
+        orders=orders_of(run, digest),
+        judged=not METRICS[run.primary].graded,
         link=lambda truth, predicted: wanted.address(truth=truth, predicted=predicted),
-        samples=[_brief(run, row) for row in rows[:SAMPLES]],
-        more=len(rows) > SAMPLES,
-        labels=run.manifest.data.labels,
+        found=found,
+        samples=found[wanted.first : wanted.first + SAMPLES],
+        pages=max(1, -(-len(found) // SAMPLES)),
         outcomes=list(Outcome),
         manifest=json.dumps(run.published_manifest(), indent=2, ensure_ascii=False),
     )
 
 
-class _Wanted:
-    """The filters on a run's samples, as encoded in the URL."""
-
-    names = ("outcome", "right", "truth", "predicted", "q", "page")
-
-    def __init__(self, given: Mapping[str, str]) -> None:
-        for name in given:
-            if name not in self.names:
-                raise BadOption(f"Unknown filter {name!r}; allowed: {', '.join(self.names)}.")
-        self.outcome = given.get("outcome", "")
-        if self.outcome and self.outcome not in list(Outcome):
-            raise BadOption(f"outcome={self.outcome!r} is not allowed; allowed: {', '.join(Outcome)}.")
-        self.right = given.get("right", "")
-        if self.right not in ("", "yes", "no"):
-            raise BadOption(f"right={self.right!r} is not allowed; allowed: yes, no.")
-        #: None means any; "" means no prediction.
-        self.truth, self.predicted = given.get("truth"), given.get("predicted")
-        self.q = given.get("q", "").strip()
-        self.page = page_of(given.get("page", "1"))
-
-    @property
-    def first(self) -> int:
-        """The number of samples before this page."""
-        return SAMPLES * (self.page - 1)
-
-    @property
-    def any(self) -> bool:
-        """Whether any filter is set."""
-        return bool(self.outcome or self.right or self.q) or not self.truth is self.predicted is None
-
-    def address(self, **changes: Any) -> str:
-        """Return the part of the URL that encodes the filters, with some changed."""
-        kept = {name: getattr(self, name) for name in self.names if name != "page"} | changes
-        keep_empty = ("truth", "predicted")
-        parameters = {k: v for k, v in kept.items() if v is not None and (v != "" or k in keep_empty)}
-        return f"?{urlencode(parameters)}#samples"
-
-    def _is_right(self, mark: float | None) -> bool:
-        """Return whether a score passes the filter; an unknown score never does."""
-        return mark is not None and (mark == 1 if self.right == "yes" else mark <= 0)
-
-    def keeps(self, run: Run, row: Mapping[str, Any]) -> bool:
-        """Return whether a sample passes the filters (apart from the answer's text)."""
-        return (
-            (not self.outcome or row["outcome"] == self.outcome)
-            and (not self.right or self._is_right(_mark(run, row)))
-            and (self.truth is None or (row["label"] or "") == self.truth)
-            and (self.predicted is None or row["prediction"] == self.predicted)
-        )
-
-
-def _matching(run: Run, wanted: _Wanted) -> Iterator[dict[str, Any]]:
-    """Yield rows of matching samples, reading only as far as needed."""
-    sought = wanted.q.lower()
-    pages = run.answered() if sought else ((row, ()) for row in run.findings())
-    for row, replies in pages:
-        if not wanted.keeps(run, row):
-            continue
-        texts = [reply.text for reply in replies]
-        if sought in "\n".join([row["id"], row["prediction"], row["reason"], *texts]).lower():
-            yield row
-
-
-def _mark(run: Run, row: Mapping[str, Any]) -> float | None:
-    """Return a prediction's score from 0 to 1; None if unknown."""
-    if run.classifies:
-        return None if row["label"] is None else float(row["label"] == row["prediction"])
-    mark: float | None = row["metrics"].get(run.primary)
-    return mark
-
-
-def _brief(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: row[name] for name in ("id", "position", "label", "prediction", "outcome")}
-    return {
-        **kept,
-        "reason": without_folders(row["reason"] or ""),
-        "mark": _mark(run, row),
-        "image": row["images"][0] if row["images"] else None,
-    }
+@router.get("/runs/{id}/samples.{ending}", response_model=None)
+def samples_file(request: Request, id: str, ending: Literal["csv", "jsonl"]) -> Response:
+    """Return the selected samples with all that is stored of them, as a file."""
+    site = site_of(request)
+    run = _run(site, id)
+    wanted = Wanted.of(request.query_params, run)
+    chosen = {sample.id for sample in wanted.select(site.digest(run), run)}
+    frame = run.predictions
+    text = rows_as_text(frame[frame["id"].isin(chosen)], ending)
+    kinds = {"csv": "text/csv", "jsonl": "application/jsonl"}
+    name = f"{run.id}-samples.{ending}"
+    return Response(
+        text,
+        headers={
+            "content-type": f"{kinds[ending]}; charset=utf-8",
+            "content-disposition": f'attachment; filename="{name}"',
+        },
+    )
 
 
 def _order(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,12 +121,14 @@ def sample_page(request: Request, id: str, position: Position) -> Response:
     sample = run.sample(row["id"])
     details = dict(row["details"])
     scores = details.pop("scores", None)
+    wanted = Wanted.of(request.query_params, run)
+    found = wanted.select(site.digest(run), run)
     return site.page(
         "sample",
         title=f"Sample {row['id']}",
         run=run,
         row=row,
-        mark=_mark(run, row),
+        right=run.verdict(row),
         content={k: v for k, v in sample["content"].items() if k not in ("synonyms", "sizes", "regions")},
         replies=run.replies(row["id"]),
         exchanges=_scored(run.replies(row["id"])),
@@ -194,7 +137,9 @@ def sample_page(request: Request, id: str, position: Position) -> Response:
         votes=_votes(details),
         rules=details.get("rule", []),
         details=json.dumps(details, indent=2, ensure_ascii=False) if details else "",
-        neighbors=run.neighbors(position),
+        wanted=wanted,
+        place=Place.of([sample.position for sample in found], position),
+        back=wanted.around(found, position),
     )
 
 
@@ -251,28 +196,35 @@ def preview_image(request: Request, sha256: str) -> Response:
 
 @router.get("/compare", response_model=None)
 def compare_page(request: Request) -> Response:
-    """Show two runs on their shared samples, starting with those on which they disagree."""
+    """Show runs on their shared samples, starting with those on which most of them disagree."""
     site = site_of(request)
     wanted = list(dict.fromkeys(request.query_params.getlist("run")))
-    if len(wanted) != 2:
-        raise BadOption(f"{len(wanted)} runs are selected. Select two in the leaderboard to compare them.")
+    if not 2 <= len(wanted) <= len(ORDINALS):
+        raise BadOption(
+            f"{len(wanted)} runs are selected. Select two to {len(ORDINALS)} in the leaderboard to compare "
+            "them."
+        )
     runs = [_run(site, id) for id in wanted]
-    (comparison,) = compare(runs, across=True)
-    first = SAMPLES * (page_of(request.query_params.get("page", "1")) - 1)
-    rows = comparison.disagreements[first : first + SAMPLES]
-    asked_alike = runs[0].protocol == runs[1].protocol
+    compared = site.compared(runs)
+    # The more pairs disagree about a sample, the earlier it comes.
+    ids = Counter(row["id"] for comparison in compared for row in comparison.disagreements)
+    apart = [id for id, _ in ids.most_common()]
+    page = page_of(request.query_params.get("page", "1"))
+    shown = apart[SAMPLES * (page - 1) : SAMPLES * page]
+    names = {run.id: name for run, name in zip(runs, ORDINALS, strict=False)}
     return site.page(
         "compare",
         title="Side by side",
         runs=runs,
-        found=comparison,
-        heading=heading_of(comparison.score),
-        asked_alike=asked_alike,
-        scale=_scale(comparison.result.difference),
-        rows=[_beside(runs, row) for row in rows],
-        first=first,
-        page=first // SAMPLES + 1,
-        more=len(comparison.disagreements) > first + SAMPLES,
+        names=names,
+        compared=compared,
+        heading=heading_of(compared[0].score),
+        asked_alike=len({run.protocol for run in runs}) == 1,
+        scales=[_scale(comparison.result.difference) for comparison in compared],
+        apart=len(apart),
+        rows=_beside(runs, shown),
+        page=page,
+        pages=max(1, -(-len(apart) // SAMPLES)),
         address=urlencode([("run", run.id) for run in runs]),
     )
 
@@ -283,15 +235,24 @@ def _scale(gap: Estimate) -> int:
     return next((step for step in (5, 10, 20, 50, 100, 200, 500) if most <= step), 1000)
 
 
-def _beside(runs: Sequence[Run], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample with each run's answer."""
-    sides = []
-    for run in runs:
-        sample = run.sample(row["id"])
-        try:
-            finding = run.finding(sample["position"])
-        except UnknownName as error:
-            raise UsageError(f"{run.id} has no prediction for {row['id']!r}.") from error
-        texts = [reply.text for reply in run.replies(row["id"]) if reply.text][:3]
-        sides.append({**_brief(run, finding), "texts": texts})
-    return {"id": row["id"], "label": row["label"], "image": sides[0]["image"], "sides": sides}
+def _beside(runs: Sequence[Run], ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return samples with each run's answer."""
+    rows = []
+    for id in ids:
+        sides = [_side(run, id) for run in runs]
+        first = next(side["sample"] for side in sides if side["sample"])
+        rows.append({"id": id, "label": first.label, "image": first.image, "sides": sides})
+    return rows
+
+
+def _side(run: Run, id: str) -> dict[str, Any]:
+    """Return one run's answer to a sample; without ``sample`` if there is none."""
+    try:
+        sample = brief(run, run.finding(run.sample(id)["position"]))
+    except UnknownName:
+        return {"run": run, "sample": None, "texts": []}
+    return {
+        "run": run,
+        "sample": sample,
+        "texts": [reply.text for reply in run.replies(id) if reply.text][:3],
+    }

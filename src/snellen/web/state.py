@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
+from snellen._util.paths import without_folders
 from snellen._version import __version__
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
@@ -21,16 +25,21 @@ from snellen.errors import SnellenError
 from snellen.leaderboards.board import Board
 from snellen.metrics.format import detectable, dollars, giga, heading_of, mark, number, short_number
 from snellen.reports.page import environment
+from snellen.runs.compare import Comparison, compare
+from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
 from snellen.suites.published import published, suites_of
+from snellen.web.digest import Digest, Kept
 from snellen.web.images import MAX_UPLOAD, SourceImages, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import Policy, Rates
 
-__all__ = ["AppState", "TooFast", "picture", "site_of"]
+__all__ = ["AppState", "Counted", "TooFast", "picture", "site_of"]
 
 VOTER = "snellen_voter"
+#: Runs whose samples, and comparisons whose results, stay in memory.
+DIGESTS, COMPARISONS = 6, 12
 
 
 class TooFast(SnellenError):
@@ -40,6 +49,18 @@ class TooFast(SnellenError):
         self.seconds = max(1, round(seconds))
         wait = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
         super().__init__(f"Too many requests. Retry in {wait}.")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Results of votes, the state of the workspace that they are of, when they were computed (UTC), and
+    whether newer votes are being counted.
+    """
+
+    results: ArenaResults
+    stamp: Any
+    time: str
+    stale: bool = False
 
 
 @dataclass
@@ -57,7 +78,11 @@ class AppState:
         self.vote_store = VoteStore(self.store)
         self.uploads = Uploads(self.store.folder)
         self.originals = SourceImages(self.store)
-        self._results: dict[tuple[bool, bool], tuple[Any, ArenaResults]] = {}
+        self._digests: Kept[tuple[str, str], Digest] = Kept(DIGESTS)
+        self._compared: Kept[tuple[tuple[str, str], ...], list[Comparison]] = Kept(COMPARISONS)
+        self._results: dict[tuple[bool, bool], Counted] = {}
+        self._counting: dict[tuple[bool, bool], threading.Lock] = {}
+        self._lock = threading.Lock()
         self._templates = environment("The web app", "snellen.web")
         self._templates.filters |= {
             "number": number,
@@ -67,6 +92,7 @@ class AppState:
             "mark": mark,
             "giga": giga,
             "short_number": short_number,
+            "bare": without_folders,
             "day": lambda date: date[:10],
             "markdown": markdown,
             "part": lambda text: quote(str(text), safe=""),
@@ -106,16 +132,48 @@ class AppState:
         data = await file.read(MAX_UPLOAD + 1)
         return await run_in_threadpool(self.uploads.keep, data, "the upload")
 
-    def results(self, *, style: bool, leaked: bool) -> ArenaResults:
-        """Return the results of votes, recomputed if votes or runs changed."""
+    def results(self, *, style: bool, leaked: bool) -> Counted:
+        """Return the results of votes, computed again if votes or runs changed. One request at a time
+        computes; meanwhile, others get the last results, if there are any.
+        """
         stamp = (self.vote_store.stamp(), tuple(self.store.stamps().values()))
-        known = self._results.get((style, leaked))
-        if known is None or known[0] != stamp:
+        with self._lock:
+            known = self._results.get((style, leaked))
+            turn = self._counting.setdefault((style, leaked), threading.Lock())
+        if known is not None and known.stamp == stamp:
+            return known
+        if not turn.acquire(blocking=known is None):
+            assert known is not None
+            return replace(known, stale=True)
+        try:
+            with self._lock:
+                latest = self._results.get((style, leaked))
+            if latest is not None and latest.stamp == stamp:
+                return latest
             results = ArenaResults.of(
                 self.vote_store, style=style, leaked=leaked, entries=self.board.entries()
             )
-            known = self._results[style, leaked] = (stamp, results)
-        return known[1]
+            counted = Counted(results, stamp, f"{datetime.now(UTC):%H:%M:%S}")
+            with self._lock:
+                self._results[style, leaked] = counted
+        finally:
+            turn.release()
+        return counted
+
+    def digest(self, run: Run) -> Digest:
+        """Return a run's samples as pages list them, read again when the run has changed."""
+        shards = run.store.shards(run.id)  # files that workers write do not change the database
+        stamp = f"{run.updated} {len(shards.names()) if shards else ''}"
+        return self._digests.get((run.id, stamp), lambda: Digest.of(run))
+
+    def compared(self, runs: Sequence[Run]) -> list[Comparison]:
+        """Return the comparisons of all pairs of runs, computed again when one has changed.
+
+        Raises:
+            UsageError: as for :func:`snellen.runs.compare.compare`.
+        """
+        key = tuple((run.id, run.updated) for run in runs)
+        return self._compared.get(key, lambda: compare(runs, across=True))
 
     def voter(self, request: Request) -> str | None:
         """Return the salted id of the visitor; None for one who never started a battle."""

@@ -116,7 +116,12 @@ document.addEventListener("keydown", (event) => {
   if (target && !target.disabled) { event.preventDefault(); target.click(); }
 });
 
-// Two runs of the same samples to compare; the bar says how many are ticked.
+// A choice in a list is acted upon at once.
+for (const field of document.querySelectorAll("select[data-auto]")) {
+  field.addEventListener("change", () => field.form.requestSubmit());
+}
+
+// Runs of the same samples to compare; the tray says how many are ticked.
 const compare = document.querySelector("form[data-compare]");
 if (compare) {
   const buttons = [...compare.querySelectorAll("button[data-needs]")];
@@ -127,7 +132,7 @@ if (compare) {
     const alike = new Set(chosen.map((box) => box.dataset.samples)).size < 2;
     for (const button of buttons) {
       const [low, high] = button.dataset.needs.split("-").map(Number);
-      button.disabled = chosen.length < low || chosen.length > high || (high === 2 && !alike);
+      button.disabled = chosen.length < low || chosen.length > high || (low === 2 && !alike);
     }
     if (said && chosen.length) {
       said.textContent = `${chosen.length} selected` + (alike ? "." : ": different samples, not comparable.");
