@@ -226,6 +226,7 @@ class Run:
             raise UnknownName(f"{self.id} has no sample at position {position}.")
         return row
 
+    @property
     def folder(self) -> Path:
         """The folder of its workspace."""
         return self.store.folder
