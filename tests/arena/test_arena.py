@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import beta, kendalltau
 
+from snellen.arena.davidson import PRIOR, fit
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import BOOST, draw, propensities
 from snellen.arena.quality import agreement, assess, preferred_wrong
-from snellen.arena.rating import PRIOR, rank
+from snellen.arena.rating import rank
 from snellen.arena.style import difference, features, styled
 from snellen.arena.vote_counts import VoteCounts
 from snellen.storage.vote_rows import CastVote, Verdict
@@ -110,6 +111,47 @@ class TestPairs:
         ("I'm not a person but an AI model, developed by Mistral AI.", "Mistral"),
         ("I was designed and trained by Google.", "Google"),
         ("I am an AI assistant called Qwen2-VL", "Qwen2-VL"),
+        ("As an AI developed by Google, I cannot tell who that is.", "Google"),
+        ("As a large language model trained by OpenAI, I see a dog.", "OpenAI"),
+        ("As a vision assistant from Alibaba Cloud, I see a dog.", "Alibaba"),
+        ("This assistant was created by Anthropic.", "Anthropic"),
+        ("This AI was developed by Google DeepMind.", "Google"),
+        ("The assistant you are talking to is Claude.", "Claude"),
+        ("You are talking to Gemini.", "Gemini"),
+        ("I am called Qwen.", "Qwen"),
+        ("The badge says I am Claude.", ""),
+        ('The sign reads: "I am Gemini."', ""),
+        ("Her shirt has the words I am Grok on it.", ""),
+        ("“I'm Claude”, says the man in the comic.", ""),
+        ("The text in the image states that it was created by OpenAI.", ""),
+        ("The badge says hello. I am Claude, an AI assistant.", "Claude"),
+        ("This painting was made by Claude.", ""),
+        ("This chair was created by Apple.", ""),
+        ("As seen in the logo by Google, it is colorful.", ""),
+        ("Ich bin Claude, ein Assistent von Anthropic.", "Claude"),
+        ("Ich wurde von OpenAI entwickelt.", "OpenAI"),
+        ("Als KI, die von Google entwickelt wurde, sehe ich keine Gesichter.", "Google"),
+        ("Je suis Mistral, un modèle de langue.", "Mistral"),
+        ("J'ai été créé par Anthropic.", "Anthropic"),
+        ("Soy Gemini, un modelo de lenguaje.", "Gemini"),
+        ("Fui desarrollado por OpenAI.", "OpenAI"),
+        ("Sou o Gemini, um modelo do Google.", "Gemini"),
+        ("Sono Claude, un assistente.", "Claude"),
+        ("Sono stato sviluppato da Google.", "Google"),
+        ("Ik ben Claude.", "Claude"),
+        ("Я — Claude, созданный Anthropic.", "Claude"),
+        ("Я ChatGPT, модель OpenAI.", "ChatGPT"),
+        ("我是通义千问，由阿里云开发。", "通义千问"),
+        ("我是由OpenAI开发的人工智能助手。", "OpenAI"),
+        ("私はGeminiです。", "Gemini"),
+        ("私はGoogleによって開発されました。", "Google"),
+        ("저는 Claude입니다.", "Claude"),
+        ("أنا Claude، مساعد من Anthropic.", "Claude"),
+        ("मैं Gemini हूँ।", "Gemini"),
+        ("Ben Claude.", "Claude"),
+        ("Das Schild sagt: Ich bin Claude.", ""),
+        ("Ben is a man, Claude is his dog.", ""),
+        ("Soy un gato en un tejado.", ""),
         ("", ""),
     ],
 )
@@ -159,6 +201,11 @@ def verdicts(seed: int, n: int, strengths: list[float], voters: int = 40, ties: 
         outcome = ["left", "right", "tie"][rng.choice(3, p=chances)]
         rows.append(Verdict(f"v{rng.integers(voters)}", NAMES[i], NAMES[j], outcome))
     return rows
+
+
+def strengths(rows: list[Verdict]) -> dict[str, float]:
+    tally = VoteCounts.of(rows)
+    return dict(zip(tally.models, fit(len(tally.models), tally.cells, tally.totals)[0], strict=True))
 
 
 class TestRanking:
@@ -298,19 +345,41 @@ class TestRanking:
         first = found.standings[0].model
         turned = {"left": "right", "right": "left", "tie": "tie"}
 
-        def flips(places):
+        def leader(places):
+            """Who is first after turning these votes, if another than before."""
             changed = [
                 Verdict(r.voter, r.left, r.right, turned[r.outcome] if i in places else r.outcome)
                 for i, r in enumerate(rows)
             ]
-            ratings = {s.model: s.rating for s in rank(VoteCounts.of(changed), replicates=1).standings}
-            return any(v >= ratings[first] - 1e-6 for name, v in ratings.items() if name != first)
+            ratings = strengths(changed)
+            best = max((name for name in ratings if name != first), key=lambda name: ratings[name])
+            return best if ratings[best] >= ratings[first] - 1e-6 else None
 
         some = (set(c) for c in itertools.combinations(range(len(rows)), found.flips))
-        assert any(flips(places) for places in some)
+        assert found.challenger in {leader(places) for places in some}
+        assert found.flips_exact == (found.flips <= 3)
         if found.flips <= 3:
             for k in range(1, found.flips):
-                assert not any(flips(set(c)) for c in itertools.combinations(range(len(rows)), k))
+                assert not any(leader(set(c)) for c in itertools.combinations(range(len(rows)), k))
+
+    def test_the_challenger_is_who_would_then_be_first_not_who_would_pass_the_leader(self):
+        """C passes A with one vote turned, but B, which beat C, is then first."""
+        for seed in range(12):
+            rows = verdicts(seed, 24, [0.3, 0.25, 0.2], ties=0.0)
+            found = rank(VoteCounts.of(rows), replicates=1)
+            if found.flips not in (1, 2):
+                continue
+            first = found.standings[0].model
+            leads = {}
+            for places in itertools.combinations(range(len(rows)), found.flips):
+                changed = [
+                    r._replace(outcome={"left": "right", "right": "left"}[r.outcome]) if i in places else r
+                    for i, r in enumerate(rows)
+                ]
+                ratings = strengths(changed)
+                best = max((name for name in ratings if name != first), key=lambda name: ratings[name])
+                leads[best] = max(leads.get(best, -1e9), ratings[best] - ratings[first])
+            assert leads[found.challenger] == pytest.approx(max(leads.values()), abs=1e-6)
 
     def test_style_is_held_alike(self):
         """Where only length decides, models are alike once length is held alike."""

@@ -1,22 +1,18 @@
 """Rank models by votes: Bradley–Terry with ties, intervals, and the robustness of the first place.
 
-The model is Davidson's: with strengths a and b, the first wins with probability a / D and they tie with 2
-v √(ab) / D, where D = a + b + 2 v √(ab). Sources: R. A. Bradley and M. E. Terry, Biometrika 39 (1952); R.
-R. Davidson, "On extending the Bradley–Terry model to accommodate ties", JASA 65 (1970); fitted by M. E.
-J. Newman's iteration ("Efficient computation of rankings from pairwise comparisons", JMLR 24, 2023)
-through evalica. The fit uses counts per pair rather than single votes, so that a million votes take no
-longer than a thousand.
+The model is Davidson's (:mod:`snellen.arena.davidson`), fitted to counts per pair rather than single votes,
+so that a million votes take no longer than a thousand.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from snellen.arena.davidson import chances, fit
+from snellen.arena.flips import fewest_flips
 from snellen.arena.vote_counts import FEW_VOTERS, VoteCounts
-from snellen.errors import require
 from snellen.metrics.stats import LEVEL, samples_needed
 
 if TYPE_CHECKING:
@@ -25,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Ranking", "Standing", "rank", "ranking"]
 
 REPLICATES = 500
-#: Wins and losses that every model is given against an imaginary opponent before any vote, so that a model
-#: that never lost has a finite strength and all models are connected.
-PRIOR = 0.5
 #: The customary scale: 400 points per factor of ten in strength, centered at 1000.
 SCALE, CENTER = 400.0, 1000.0
 
@@ -75,9 +68,10 @@ class Ranking:
         rates: the share of votes that the row won against the column, counting ties as half; None if the two
             never met. In the order of the standings.
         meetings: the number of votes behind each rate.
-        flips: how many decisive votes would have to change sides for another model to be first, as found by a
-            greedy search; None if there is no second model.
-        challenger: that other model.
+        flips: how many decisive votes would have to change sides for another model to be first; None if there
+            is no second model, or no number would do.
+        challenger: the model that would then be first.
+        flips_exact: whether fewer votes would not do; otherwise the number is an upper bound.
         replicates: ratings under resampled votes, [replicates, models], in the order of the standings.
         style: the effect of each style feature, if controlled for: the log-odds of winning for an answer that
             has all of it.
@@ -92,6 +86,7 @@ class Ranking:
     meetings: tuple[tuple[int, ...], ...]
     flips: int | None
     challenger: str
+    flips_exact: bool
     replicates: Floats
     style: tuple[tuple[str, float, float, float], ...] = ()
 
@@ -111,30 +106,9 @@ class Ranking:
             },
             "flips": self.flips,
             "challenger": self.challenger,
+            "flips_exact": self.flips_exact,
             "style": [dict(zip(("feature", "value", "low", "high"), row, strict=True)) for row in self.style],
         }
-
-
-def _fit(models: int, cells: Counts, counts: Floats) -> tuple[Floats, float]:
-    """Fit log-strengths, with mean 0, and v."""
-    import numpy as np
-
-    evalica: Any = require("evalica", "web", "Ranking by votes")
-    kept = counts > 1e-9
-    pair, outcome = cells[kept] // 3, cells[kept] % 3
-    # The last one is the imaginary opponent.
-    everyone = list(range(models))
-    xs = [*(pair // models).tolist(), *everyone, *everyone]
-    ys = [*(pair % models).tolist(), *[models] * (2 * models)]
-    sorts = (evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw)
-    winners = [sorts[o] for o in outcome.tolist()] + [sorts[0]] * models + [sorts[1]] * models
-    weights = [*counts[kept].tolist(), *[PRIOR] * (2 * models)]
-    # Start from the v of equally strong models: it is close to the solution, and 0 without ties.
-    tied = float(counts[kept][outcome == 2].sum())
-    start = tied / (float(counts[kept].sum()) - tied + 2 * PRIOR * models)
-    fit = evalica.newman(xs, ys, winners, weights=weights, v_init=start, tolerance=1e-8, limit=2000)
-    scores = np.log(fit.scores.reindex([*everyone]).to_numpy(dtype=np.float64))
-    return scores - scores.mean(), float(fit.v)
 
 
 def _points(log_strengths: Floats) -> Floats:
@@ -157,9 +131,9 @@ def rank(tally: VoteCounts, *, replicates: int = REPLICATES, seed: int = 0) -> R
     if not tally.votes:
         return None
     m = len(tally.models)
-    logs, ties = _fit(m, tally.cells, tally.totals)
+    logs, ties = fit(m, tally.cells, tally.totals)
     drawn = tally.resampled(replicates, seed)
-    again = np.stack([_fit(m, tally.cells, counts)[0] for counts in drawn])
+    again = np.stack([fit(m, tally.cells, counts)[0] for counts in drawn])
     return ranking(tally, logs, ties, again)
 
 
@@ -221,7 +195,7 @@ def ranking(
     # The search for the fewest flips ignores style, so it runs only without style control, and only if
     # there is a single first place.
     alone = not styled and not group.any()
-    flips, challenger = _flips(tally, logs, ties, order) if alone else (None, None)
+    flips = fewest_flips(tally, logs, ties, order) if alone else None
     return Ranking(
         standings=tuple(standings),
         votes=tally.votes,
@@ -230,8 +204,9 @@ def ranking(
         ties=ties,
         rates=rates,
         meetings=tuple(tuple(int(meetings[i, j]) for j in order) for i in order),
-        flips=flips,
-        challenger="" if challenger is None else tally.models[challenger],
+        flips=None if flips is None else flips.votes,
+        challenger="" if flips is None else tally.models[flips.challenger],
+        flips_exact=flips is not None and flips.exact,
         replicates=_points(again)[:, order],
         style=style,
     )
@@ -265,81 +240,12 @@ def _groups(won: Floats) -> Counts:
     return places[labels]
 
 
-def _chances(gap: float, ties: float) -> tuple[float, float, float]:
-    """Return the probabilities of winning, losing and tying for a gap in log-strength."""
-    a, b = math.exp(gap / 2), math.exp(-gap / 2)
-    total = a + b + 2 * ties
-    return a / total, b / total, 2 * ties / total
-
-
 def _needed(gap: float, ties: float) -> int | None:
     """Return the number of direct votes that detect this gap at the 5% level with 80% power.
 
     See :func:`snellen.metrics.stats.samples_needed`.
     """
-    win, loss, _ = _chances(gap, ties)
+    win, loss, _ = chances(gap, ties)
     if win - loss < 1e-3:
         return None
     return samples_needed(win - loss, min(1.0, win + loss))
-
-
-def _flips(
-    tally: VoteCounts, logs: Floats, ties: float, order: Sequence[int]
-) -> tuple[int | None, int | None]:
-    """Find how few decisive votes, given to the other side, put another model first, and which model.
-
-    Votes are turned in the order of their first-order influence on the gap, and the smallest number is
-    found by refitting. The result is an upper bound: another choice might need fewer. Compare J. Huang et
-    al.,
-    "Dropping
-    just a handful of preferences can change top large language model rankings" (2025), who drop votes.
-    """
-    import numpy as np
-
-    m = len(tally.models)
-    first = order[0]
-    i, j, outcome = tally.cells // 3 // m, tally.cells // 3 % m, tally.cells % 3
-    information = np.eye(m) * 1e-9
-    for a, b in {(int(a), int(b)) for a, b in zip(i, j, strict=True)}:
-        win, _, tie = _chances(float(logs[a] - logs[b]), ties)
-        n = tally.totals[(i == a) & (j == b)].sum()
-        variance = win + tie / 4 - (win + tie / 2) ** 2
-        step = np.zeros(m)
-        step[[a, b]] = 1, -1
-        information += n * variance * np.outer(step, step)
-    inverse = np.linalg.pinv(information)
-    best: tuple[int, int] | None = None
-    for other in order[1:4]:  # the others are further away
-        gap = np.zeros(m)
-        gap[[first, other]] = 1, -1
-        pull = gap @ inverse
-        # How much turning a vote of each kind closes the gap, and the kind it becomes.
-        sign = np.where(outcome == 0, 1.0, np.where(outcome == 1, -1.0, 0.0))
-        gain = sign * (pull[i] - pull[j])
-        places = [int(c) for c in np.argsort(-gain, kind="stable") if gain[c] > 0 and tally.totals[c]]
-
-        def turned(k: int, places: Sequence[int] = places) -> Floats:
-            counts = tally.totals.copy()
-            for c in places:
-                take = min(k, int(tally.totals[c]))
-                counts[c] -= take
-                counts[c + (1 if outcome[c] == 0 else -1)] += take
-                k -= take
-                if not k:
-                    break
-            return counts
-
-        def ousted(k: int, other: int = other) -> bool:
-            now, _ = _fit(m, tally.cells, turned(k))
-            return bool(now[other] >= now[first])
-
-        low, high = 0, int(sum(tally.totals[c] for c in places))
-        if best is not None:
-            high = min(high, best[0])
-        if not high or not ousted(high):
-            continue
-        while high - low > 1:  # high votes replace the first model, low ones do not
-            middle = (low + high) // 2
-            low, high = (low, middle) if ousted(middle) else (middle, high)
-        best = (high, other)
-    return best if best is not None else (None, None)

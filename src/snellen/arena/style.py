@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from snellen.arena.rating import PRIOR, Ranking, ranking
+from snellen.arena.davidson import PRIOR
+from snellen.arena.rating import Ranking, ranking
 from snellen.arena.vote_counts import FEW_VOTERS, UNSEEN, VoteCounts
 from snellen.errors import require
 from snellen.metrics.stats import LEVEL

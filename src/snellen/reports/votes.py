@@ -54,7 +54,9 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
     if counts["open"]:
         yield f"{counts['open']} votes do not count yet: the models' names are not revealed yet (10 minutes)."
     if ranking is not None and ranking.flips:
-        yield f"If {ranking.flips} votes had gone the other way, {escape(ranking.challenger)} would be first."
+        votes = "1 vote" if ranking.flips == 1 else f"{ranking.flips} votes"
+        more = "Fewer would not do." if ranking.flips_exact else "Fewer might do."
+        yield f"If {votes} had gone the other way, {escape(ranking.challenger)} would be first. {more}"
     for name, value, low, high in ranking.style if ranking is not None else ():
         yield f"Style: {name} {value:+.2f} ({low:+.2f} to {high:+.2f}) in log-odds of winning."
     what = "counted" if results.leaked else "left out"
