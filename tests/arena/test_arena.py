@@ -370,7 +370,7 @@ class TestRanking:
             if found.flips not in (1, 2):
                 continue
             first = found.standings[0].model
-            leads = {}
+            leads: dict[str, float] = {}
             for places in itertools.combinations(range(len(rows)), found.flips):
                 changed = [
                     r._replace(outcome={"left": "right", "right": "left"}[r.outcome]) if i in places else r

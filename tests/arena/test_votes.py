@@ -210,11 +210,11 @@ class TestVotes:
         assert len(rows(vote_store)) == 1
 
     def test_ids_of_voters_are_salted(self, vote_store, tmp_path):
-        mine = vote_store.voter("secret")
-        assert mine == VoteStore(vote_store.store).voter("secret")
-        assert mine != vote_store.voter("another")
+        mine = vote_store.voters.id_of("secret")
+        assert mine == VoteStore(vote_store.store).voters.id_of("secret")
+        assert mine != vote_store.voters.id_of("another")
         elsewhere = VoteStore(Store(tmp_path / "other"))
-        assert elsewhere.voter("secret") != mine
+        assert elsewhere.voters.id_of("secret") != mine
         assert "secret" not in mine
 
     def test_what_is_ranked(self, vote_store):
@@ -230,7 +230,15 @@ class TestVotes:
         )
         assert sorted(vote_store.verdicts()) == [("me", "A", "B", "left", 1), ("you", "B", "A", "tie", 1)]
         assert len(vote_store.verdicts(leaked=True)) == 3
-        assert vote_store.counts() == {"votes": 3, "repeats": 0, "leaks": 1, "both_bad": 1, "open": 0}
+        assert vote_store.counts() == {
+            "votes": 3,
+            "repeats": 0,
+            "leaks": 1,
+            "both_bad": 1,
+            "open": 0,
+            "excluded": 0,
+            "addresses": 0,
+        }
         results = ArenaResults.of(vote_store)
         assert results.ranking.votes == 2
         assert ArenaResults.of(vote_store, leaked=True).ranking.votes == 3

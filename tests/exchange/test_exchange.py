@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from snellen.cli import app
 from snellen.datasets.shapes import KINDS
 from snellen.errors import BadOption, DataError
 from snellen.exchange import harness, hub, inspect_log, predictions, tables
+from snellen.exchange.export import rows_as_text
 from snellen.exchange.imported import import_results, read_results
 from snellen.exchange.rows import answered, scores_of
 from snellen.runs.run import Run
@@ -31,6 +33,22 @@ from snellen.storage.manifest import Figure, RunMetrics
 from snellen.types import Outcome
 
 runner = CliRunner()
+
+
+def test_a_cell_of_an_export_is_no_formula(workspace):
+    told = ["=1+1", "@SUM(A1)", "+1", "-1", "=HYPERLINK(1)", "plain"]
+    answers = iter(told)
+    done = run(
+        model=Scripted(lambda _: next(answers), "=cmd"),
+        data="chart:shapes?n=6&ask=caption",
+        protocol="caption?metrics=overlap",
+    )
+    frame = done.predictions.assign(**{"=1": -1.5})
+    table = list(csv.DictReader(io.StringIO(rows_as_text(frame, "csv"))))
+    assert [row["prediction"] for row in table] == [f"'{text}" for text in told[:-1]] + ["plain"]
+    assert {row["'=1"] for row in table} == {"-1.5"}  # numbers stay numbers
+    lines = [json.loads(line) for line in rows_as_text(frame, "jsonl").splitlines()]
+    assert [line["prediction"] for line in lines] == told
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def _made(
     item = str(more.get("item") or hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:24])
     battle = Battle(
         id=digest[:16],
-        voter=vote_store.voter(f"import\0{judge or digest}"),
+        voter=vote_store.voters.id_of(f"import\0{judge or digest}"),
         source="import",
         item=storable(item),
         left=storable(models[0]),

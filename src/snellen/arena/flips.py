@@ -68,28 +68,29 @@ def fewest_flips(tally: VoteCounts, logs: Floats, ties: float, order: Sequence[i
             return Flips(number, max(found)[1], True)
     best: Flips | None = None
     for places in _by_influence(tally, logs, ties, order):
-
-        def turned(k: int, places: Sequence[int] = places) -> list[tuple[int, int]]:
-            chosen = []
-            for c in places:
-                take = min(k, int(tally.totals[c]))
-                chosen.append((c, take))
-                k -= take
-                if not k:
-                    break
-            return chosen
-
         low, high = tried, int(sum(tally.totals[c] for c in places))
         high = min(high, best.votes) if best is not None else high
-        if high <= low or (who := leader(turned(high))[0]) is None:
+        if high <= low or (who := leader(_turned(tally, places, high))[0]) is None:
             continue
         while high - low > 1:  # high votes replace the first model, low ones do not
             middle = (low + high) // 2
-            other, _ = leader(turned(middle))
+            other, _ = leader(_turned(tally, places, middle))
             low, high, who = (middle, high, who) if other is None else (low, middle, other)
         if best is None or high < best.votes:
             best = Flips(high, who, high == tried + 1)
     return best
+
+
+def _turned(tally: VoteCounts, places: Sequence[int], k: int) -> list[tuple[int, int]]:
+    """Return the first k votes of these cells, as cells with numbers."""
+    chosen = []
+    for c in places:
+        take = min(k, int(tally.totals[c]))
+        chosen.append((c, take))
+        k -= take
+        if not k:
+            break
+    return chosen
 
 
 def _by_influence(tally: VoteCounts, logs: Floats, ties: float, order: Sequence[int]) -> Iterator[list[int]]:

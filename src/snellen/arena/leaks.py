@@ -101,7 +101,7 @@ def leak(text: str, players: Iterable[str] = ()) -> str:
         for match in pattern.finditer(text):
             if _QUOTED.search(text, max(0, match.start() - 200), match.start()) is None:
                 known = match.groupdict()
-                said = next(filter(None, map(known.get, ("name", "close", "also", "maker"))))
+                said: str = next(filter(None, map(known.get, ("name", "close", "also", "maker"))))
                 return said.rstrip(".")
     lowered = text.lower()
     for player in players:

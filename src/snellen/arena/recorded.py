@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import draw
 from snellen.errors import UsageError
-from snellen.storage.vote_rows import Answer, Battle, Turn
+from snellen.storage.vote_rows import SIDES, Answer, Battle, Choice, Turn
 from snellen.storage.votes import VoteStore
 from snellen.types import Outcome
 
@@ -52,7 +52,9 @@ class Recorded:
     Args:
         vote_store: where battles are stored.
         runs: two or more finished runs that share samples.
-        disagreements_first: start with samples that exactly one of the two got right.
+        disagreements_first: start with samples that exactly one of the two got right, then those with
+            different answers.
+        settle_identical: count equal answers as ties without asking.
         repeat, overlap: see :data:`REPEAT` and :data:`OVERLAP`.
 
     Raises:
@@ -67,6 +69,7 @@ class Recorded:
         runs: Sequence[Run],
         *,
         disagreements_first: bool = False,
+        settle_identical: bool = False,
         repeat: float = REPEAT,
         overlap: float = OVERLAP,
         rng: Random | None = None,
@@ -77,7 +80,7 @@ class Recorded:
             if run.status != "finished":
                 raise UsageError(f"{run.id} is not finished ({run.status}); first: {run.resuming}")
         self.vote_store, self.repeat, self.overlap = vote_store, repeat, overlap
-        self.first = disagreements_first
+        self.first, self.settle = disagreements_first, settle_identical
         self.rng = rng or Random()
         self._runs = {name: run for run in runs for name in [names_of(runs)[run.id]]}
         self.players = tuple(sorted(self._runs))
@@ -109,32 +112,48 @@ class Recorded:
                 return waiting
         if self.rng.random() < self.repeat and (again := self.vote_store.again(voter, self.rng)) is not None:
             return again
+        while (battle := self._new(voter)) is not None:
+            answers = [getattr(battle.turns[0], side) for side in SIDES]
+            if not (self.settle and answers[0].text == answers[1].text):
+                break
+            self.vote_store.vote(battle.id, voter, Choice.TIE)
+            self.vote_store.reveal(battle.id, voter)
+        return battle
+
+    def _new(self, voter: str) -> Battle | None:
+        """Draw and store a battle that a voter has not seen; None if they have seen all."""
         seen, dealt = self.vote_store.seen(voter), self.vote_store.dealt(self.source)
         left_over = {
             pair: [item for item in shared if item not in seen] for pair, shared in self._shared.items()
         }
-        if self.first:
+        for differ in (self._one_right, self._unlike) if self.first else ():
             apart = {
-                p: [i for i in items if self._apart(p, self._shared[p][i])] for p, items in left_over.items()
+                pair: [item for item in items if differ(pair, self._shared[pair][item])]
+                for pair, items in left_over.items()
             }
-            left_over = apart if any(apart.values()) else left_over
+            if any(apart.values()):
+                left_over = apart
+                break
         done = {frozenset((a, b)) for a in self.players for b in self.players if a < b}
         done -= {pair for pair, items in left_over.items() if items}
         drawn = draw(self.players, self.vote_store.met(), self.rng, done)
         if drawn is None:
             return None
-        pair = frozenset((drawn.left, drawn.right))
-        items = left_over[pair]
+        items = left_over[frozenset((drawn.left, drawn.right))]
         others = [item for item in items if item in dealt]
         if others and self.rng.random() < self.overlap:
             items = others
-        item = self.rng.choice(items)
-        battle = self._battle(voter, drawn.left, drawn.right, drawn.propensity, item)
+        battle = self._battle(voter, drawn.left, drawn.right, drawn.propensity, self.rng.choice(items))
         return self.vote_store.keep(battle)
 
-    def _apart(self, pair: frozenset[str], sample: str) -> bool:
+    def _one_right(self, pair: frozenset[str], sample: str) -> bool:
         """Return whether exactly one of two runs is right about a sample."""
         a, b = (self._told[name][sample].right for name in pair)
+        return a != b
+
+    def _unlike(self, pair: frozenset[str], sample: str) -> bool:
+        """Return whether two runs answered a sample differently."""
+        a, b = (self._told[name][sample].said for name in pair)
         return a != b
 
     def _item(self, pair: frozenset[str], sample: str) -> str:

@@ -8,7 +8,7 @@ import warnings
 import typer
 
 from snellen._util.redaction import redact
-from snellen.cli import browser, chat, check, diagnosis, doctor, evaluate, inspect, studies, tuning
+from snellen.cli import browser, chat, check, diagnosis, doctor, evaluate, inspect, studies, tuning, votes
 from snellen.cli.app import app, speak_ascii
 from snellen.errors import Interrupted, SnellenError, UsageError
 
@@ -24,6 +24,7 @@ __all__ = [
     "main",
     "studies",
     "tuning",
+    "votes",
 ]
 
 

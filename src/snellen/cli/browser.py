@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -13,17 +13,13 @@ from snellen._util.redaction import guard
 from snellen.cli.app import (
     INSPECT,
     PEOPLE,
-    Application,
-    AsJson,
     DataOptions,
     MaxCost,
     ModelOptions,
     Workspace,
     app,
     load,
-    print_json,
     read_options,
-    screen,
 )
 from snellen.cli.completion import complete_data, complete_model
 from snellen.errors import BadOption, require
@@ -43,23 +39,49 @@ AllowHost = Annotated[
 Browse = Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")]
 
 
+NoToken = Annotated[
+    bool,
+    typer.Option(
+        "--no-token",
+        help="Admit everybody on this machine. By default, the address contains a random token.",
+    ),
+]
+
+
 @contextmanager
 def _door(
-    host: str, port: int, token: str | None, names: list[str] | None, browse: bool
+    host: str,
+    port: int,
+    token: str | None,
+    names: list[str] | None,
+    browse: bool,
+    *,
+    no_token: bool,
+    **arena: Any,
 ) -> Iterator[Callable[..., None]]:
-    """Create the server of a workspace. The address is bound, and errors reported, before models load."""
-    from snellen.web.security import Policy
+    """Create the server of a workspace. The address is bound, and errors reported, before models load.
+
+    Args:
+        arena: more arguments of the policy.
+    """
+    from snellen.web.security import Policy, is_loopback
     from snellen.web.serve import bound, serve
     from snellen.web.state import AppState
 
+    if token and no_token:
+        raise BadOption("--token and --no-token cannot be used together.")
+    drawn = None
     if token:
         guard(token)
-    policy = Policy(host, token, tuple(names or ()))
+    elif not no_token and is_loopback(host):
+        token = drawn = secrets.token_urlsafe(24)
+    policy = Policy(host, token, tuple(names or ()), **arena)
     with bound(host, port) as sock:
-        yield lambda store, arena, play=None: serve(
-            AppState(store, policy, arena, play=play),
+        yield lambda store, arena, play=None, **more: serve(
+            AppState(store, policy, arena, play=play, **more),
             sock,
             browse=browse,
+            token=drawn,
             say=lambda text: typer.echo(text, err=True),
         )
 
@@ -75,6 +97,7 @@ def view(
     host: Host = "127.0.0.1",
     port: Port = 8421,
     token: TokenOption = None,
+    no_token: NoToken = False,
     allow_host: AllowHost = None,
     browse: Browse = False,
     workspace: Workspace = None,
@@ -84,7 +107,7 @@ def view(
 
     _need()
     store = Store(workspace, create=False)
-    with _door(host, port, token, allow_host, browse) as serve:
+    with _door(host, port, token, allow_host, browse, no_token=no_token) as serve:
         serve(store, None)
 
 
@@ -97,6 +120,7 @@ def play_(
     host: Host = "127.0.0.1",
     port: Port = 8421,
     token: TokenOption = None,
+    no_token: NoToken = False,
     allow_host: AllowHost = None,
     browse: Browse = False,
     workspace: Workspace = None,
@@ -109,7 +133,7 @@ def play_(
 
     _need()
     store = Store(workspace)
-    with _door(host, port, token, allow_host, browse) as serve:
+    with _door(host, port, token, allow_host, browse, no_token=no_token) as serve:
         loaded = live_models(models, read_options("-M", model_option), max_cost)
         playground = Playground(loaded, image_path=Uploads(store.folder).path, max_tokens=max_tokens)
         load(loaded)
@@ -138,7 +162,37 @@ def arena_(
         typer.Option(metavar="RUN", help="Compare the stored answers of finished runs: --runs RUN RUN …"),
     ] = None,
     disagreements_first: Annotated[
-        bool, typer.Option("--disagreements-first", help="With --runs: start where exactly one is right.")
+        bool,
+        typer.Option(
+            "--disagreements-first",
+            help="With --runs: start where exactly one is right, then where answers differ.",
+        ),
+    ] = False,
+    settle_identical: Annotated[
+        bool, typer.Option("--settle-identical", help="With --runs: equal answers are ties, unasked.")
+    ] = False,
+    invite: Annotated[
+        int | None, typer.Option(metavar="N", help="Only N invited voters may vote; prints a link for each.")
+    ] = None,
+    voters_per_address: Annotated[
+        int | None, typer.Option(help="The most new voters from one address within a day. [dim]30[/dim]")
+    ] = None,
+    keep_addresses: Annotated[
+        int | None,
+        typer.Option(metavar="DAYS", help="How long hashes of voters' addresses are kept. [dim]90[/dim]"),
+    ] = None,
+    voter_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SNELLEN_VOTER_TOKEN", help="What admits voters to the arena. [dim]A random one[/dim]"
+        ),
+    ] = None,
+    with_results: Annotated[
+        bool,
+        typer.Option(
+            "--with-results",
+            help="Show runs and the leaderboard, too, to whoever has the host's token (not to voters).",
+        ),
     ] = False,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
@@ -147,6 +201,7 @@ def arena_(
     host: Host = "127.0.0.1",
     port: Port = 8421,
     token: TokenOption = None,
+    no_token: NoToken = False,
     allow_host: AllowHost = None,
     browse: Browse = False,
     workspace: Workspace = None,
@@ -164,17 +219,46 @@ def arena_(
         raise BadOption(
             "--runs shows stored answers, so --data, -M, -D and --max-cost cannot be used with it."
         )
-    if disagreements_first and not runs:
-        raise BadOption("--disagreements-first needs --runs.")
+    if (disagreements_first or settle_identical) and not runs:
+        raise BadOption("--disagreements-first and --settle-identical need --runs.")
+    if voter_token is not None and (no_token or invite):
+        raise BadOption("--voter-token cannot be used with --no-token or --invite.")
+    if voter_token is not None and len(voter_token) < 16:
+        raise BadOption("--voter-token: too short to be secret; allowed: 16 characters or more.")
+    if with_results and no_token:
+        raise BadOption("--with-results needs the host's token, so --no-token cannot be used with it.")
+    for name, number in (("invite", invite), ("voters-per-address", voters_per_address)):
+        if number is not None and number < 1:
+            raise BadOption(f"--{name} {number} is not allowed; allowed: 1 or more.")
+    if keep_addresses is not None and keep_addresses < 0:
+        raise BadOption(f"--keep-addresses {keep_addresses} is not allowed; allowed: 0 or more days.")
+    if voter_token:
+        guard(voter_token)
     store = Store(workspace, create=not runs)
     vote_store = VoteStore(store)
-    with _door(host, port, token, allow_host, browse) as serve:
+    limits: dict[str, int] = {}
+    if voters_per_address is not None:
+        limits["newcomers"] = voters_per_address
+    if keep_addresses is not None:
+        limits["keep_addresses"] = keep_addresses
+    access = {
+        "results": with_results,
+        "invites": tuple(vote_store.voters.invitation(k) for k in range(invite or 0)),
+        "voter_token": None if no_token or invite else voter_token or secrets.token_urlsafe(16),
+    }
+    with _door(host, port, token, allow_host, browse, no_token=no_token, **access) as serve:
         if runs:
             from snellen.arena.recorded import Recorded
             from snellen.runs.run import Run
 
             finished = [Run(store, id) for id in dict.fromkeys(store.find(name) for name in wanted)]
-            serve(store, Recorded(vote_store, finished, disagreements_first=disagreements_first))
+            recorded = Recorded(
+                vote_store,
+                finished,
+                disagreements_first=disagreements_first,
+                settle_identical=settle_identical,
+            )
+            serve(store, recorded, **limits)
             return
         from snellen.arena.live import Live
         from snellen.runs.matching import live_models, load_all
@@ -189,100 +273,4 @@ def arena_(
             max_tokens=max_tokens,
         )
         load(models)
-        serve(store, live)
-
-
-votes = Application(name="votes", help="Rank models by votes; export and import votes.", no_args_is_help=True)
-app.add_typer(votes, rich_help_panel=PEOPLE)
-
-
-@votes.command("ranking")
-def ranking(
-    style: Annotated[
-        bool, typer.Option("--style", help="Control for length, lists, bold text and hedging.")
-    ] = False,
-    leaks: Annotated[
-        bool, typer.Option("--leaks", help="Count battles in which a model revealed itself.")
-    ] = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Rank models by votes, with confidence intervals and checks of the votes' quality."""
-    from snellen.arena.results import ArenaResults
-    from snellen.leaderboards.board import Board
-    from snellen.reports.votes import lines_of, ranking_table
-    from snellen.storage.store import Store
-    from snellen.storage.votes import VoteStore
-
-    store = Store(workspace, create=False)
-    results = ArenaResults.of(VoteStore(store), style=style, leaked=leaks, entries=Board(store).entries())
-    if as_json:
-        print_json(results.as_dict())
-        return
-    console = screen()
-    if results.ranking is None:
-        console.print("No votes yet. Start an arena: snellen arena --model A --model B")
-        return
-    console.print(ranking_table(results.ranking))
-    for line in lines_of(results):
-        console.print(line, soft_wrap=True)
-
-
-@votes.command("export")
-def export(
-    format: Annotated[
-        Literal["preferences", "fastchat", "dpo"],
-        typer.Option(
-            help="preferences: public human-preference data; fastchat: vote logs; dpo: pairs for TRL."
-        ),
-    ] = "preferences",
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write to this file. [dim]Standard output[/dim]"),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write images to this folder, and their paths instead of hashes."),
-    ] = None,
-    workspace: Workspace = None,
-) -> None:
-    """Export votes as JSON lines in a public layout."""
-    import json
-
-    from snellen.arena.exchange import export as rows
-    from snellen.exchange.export import write_text
-    from snellen.storage.store import Store
-    from snellen.storage.votes import VoteStore
-    from snellen.web.images import BattleImages
-
-    store = Store(workspace, create=False)
-    vote_store = VoteStore(store)
-    album = BattleImages(store, images) if images is not None else None
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows(vote_store, format, album)]
-    text = "".join(f"{line}\n" for line in lines)
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(output, text)
-    known = vote_store.counts()["votes"]
-    left = f"; {known - len(lines)} others skipped" if known > len(lines) else ""
-    where = f"written to {output}" if output is not None else "written"
-    typer.echo(f"{len(lines)} votes {where}{left}", err=True)
-
-
-@votes.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="JSON lines.")],
-    format: Annotated[
-        Literal["preferences", "fastchat"], typer.Option(help="The file's layout.")
-    ] = "preferences",
-    workspace: Workspace = None,
-) -> None:
-    """Import votes from a file. Votes imported before are not duplicated."""
-    from snellen.arena.exchange import read
-    from snellen.storage.store import Store
-    from snellen.storage.votes import VoteStore
-
-    imported = read(VoteStore(Store(workspace)), file, format)
-    others = f", {imported.others} lines without a countable vote" if imported.others else ""
-    typer.echo(f"{imported.votes} new votes of {imported.lines} lines{others}", err=True)
+        serve(store, live, **limits)

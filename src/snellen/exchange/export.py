@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from snellen._util.cells import inert_cell
 from snellen._util.files import explained, write_atomic, write_text
 from snellen._util.paths import without_folders
 from snellen.errors import BadOption, require
@@ -32,7 +33,8 @@ ENDINGS: dict[str, Literal["jsonl", "csv", "parquet", "latex", "markdown"]] = {
 
 
 def rows_as_text(frame: pd.DataFrame, format: Format) -> str:
-    """Return the rows as JSON lines, or as CSV with lists and mappings as JSON.
+    """Return the rows as JSON lines, or as CSV with lists and mappings as JSON. In CSV, a text that a
+    spreadsheet would take for a formula has an apostrophe before it.
 
     Raises:
         BadOption: the format is not text.
@@ -42,7 +44,8 @@ def rows_as_text(frame: pd.DataFrame, format: Format) -> str:
         rows = (_plain(row) for row in frame.to_dict("records"))
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if format == "csv":
-        text: str = _flat(frame).to_csv(index=False)
+        flat = _flat(frame).map(inert_cell)
+        text: str = flat.rename(columns=inert_cell).to_csv(index=False)
         return text
     raise BadOption(f"format={format!r} cannot be printed. Add: -o FILE.{format}")
 

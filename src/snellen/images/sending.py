@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 from collections.abc import Collection
+from contextlib import nullcontext
 
 from snellen.images import LOSSY, Image, encode, shrunk
 
@@ -36,6 +38,15 @@ def as_sent(
             data = b""
         if data and (max_bytes is None or len(data) <= max_bytes):
             return f"image/{format.lower()}", data
+    large = known.size[0] * known.size[1] > LARGE
+    with _RESIZING if large else nullcontext():
+        return _reencoded(image, formats, max_side, max_bytes)
+
+
+def _reencoded(
+    image: Image, formats: Collection[str], max_side: int | None, max_bytes: int | None
+) -> tuple[str, bytes]:
+    known = image.header
     picture = shrunk(image.decoded(), max_side)
     if known.format not in LOSSY and "PNG" in formats:
         data = encode(picture, "PNG")
@@ -49,6 +60,9 @@ def as_sent(
     return f"image/{kind.lower()}", data
 
 
+#: From so many pixels on, few pictures are in memory at a time.
+LARGE = 4_000_000
+_RESIZING = threading.BoundedSemaphore(2)
 #: Formats (Pillow's names) whose files :func:`without_metadata` rewrites.
 METADATA_FREE = frozenset({"JPEG", "PNG", "WEBP"})
 #: JPEG segments (ITU-T T.81) that the picture needs: JFIF, the color profile, Adobe's color transform. All

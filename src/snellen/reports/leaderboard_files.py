@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from snellen._util.cells import inert_cell
 from snellen.leaderboards.board import Group, benchmark
 from snellen.leaderboards.columns import columns_of
 from snellen.leaderboards.entries import Entry
@@ -43,17 +44,8 @@ def as_csv(groups: Ranked) -> str:
         writer.writerow(rows[0])
     for row in rows:
         cells = (json.dumps(v) if isinstance(v, dict | list) else v for v in row.values())
-        writer.writerow([_harmless(v) for v in cells])
+        writer.writerow([inert_cell(v) for v in cells])
     return buffer.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """Return a cell that no spreadsheet evaluates as a formula."""
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
 
 
 def as_markdown(groups: Ranked) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
 from snellen.arena.rating import Ranking
 from snellen.arena.results import ArenaResults
+from snellen.arena.voters import AddressSummary, VoterSummary
 from snellen.metrics.format import number, percent
 from snellen.reports.tables import escape
 
-__all__ = ["lines_of", "ranking_table"]
+__all__ = ["addresses_table", "changes_of", "lines_of", "ranking_table", "voters_table"]
 
 
 def ranking_table(ranking: Ranking) -> Table:
@@ -51,6 +52,8 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
             f"[yellow]{ranking.groups} groups (A, B …) never met[/]: ratings and ranks hold only within a "
             "group."
         )
+    if counts["excluded"]:
+        yield f"{counts['excluded']} more votes are left out by the host (snellen votes voters)."
     if counts["open"]:
         yield f"{counts['open']} votes do not count yet: the models' names are not revealed yet (10 minutes)."
     if ranking is not None and ranking.flips:
@@ -75,3 +78,52 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
     for name, agreement in results.agreements:
         interval = f"{agreement.low:.2f} to {agreement.high:.2f}"
         yield f"Kendall's tau with {escape(name)}: {agreement.tau:.2f} ({interval})."
+
+
+def voters_table(people: Sequence[VoterSummary]) -> Table:
+    """List voters with what is odd about their votes."""
+    table = Table(header_style="bold", title="Voters", title_justify="left")
+    for name in ("voter", "votes", "left %", "chosen most", "seconds per vote", "addresses", "odd", ""):
+        table.add_column(name, justify="right" if name in ("votes", "left %", "seconds per vote") else "left")
+    for one in people:
+        favorite = f"{escape(one.favorite)} {percent(one.favored)}%" if one.favorite else "–"
+        table.add_row(
+            one.voter[:12],
+            str(one.votes),
+            "–" if one.left is None else percent(one.left),
+            favorite,
+            "–" if one.seconds is None else f"{one.seconds:.1f}",
+            ", ".join(one.addresses),
+            f"[yellow]{escape(', '.join(one.odd))}[/]" if one.odd else "",
+            "excluded" if one.excluded else "",
+        )
+    return table
+
+
+def addresses_table(places: Sequence[AddressSummary]) -> Table:
+    """List the addresses that votes came from."""
+    table = Table(header_style="bold", title="Addresses (salted hashes)", title_justify="left")
+    for name in ("address", "voters", "votes", "odd", ""):
+        table.add_column(name, justify="right" if name in ("voters", "votes") else "left")
+    for one in places:
+        odd = f"[yellow]{', '.join(one.odd)}[/]" if one.odd else ""
+        table.add_row(one.address, str(one.voters), str(one.votes), odd, "excluded" if one.excluded else "")
+    return table
+
+
+def changes_of(before: Ranking | None, after: Ranking | None) -> Iterator[str]:
+    """Yield how a ranking changed, model by model."""
+    if before is None or after is None:
+        yield "No votes count now." if after is None else f"{after.votes} votes count now."
+        return
+    yield f"{after.votes} votes count now, {before.votes} before."
+    old = {standing.model: (place, standing) for place, standing in enumerate(before.standings, 1)}
+    for place, standing in enumerate(after.standings, 1):
+        now = f"{place}. {escape(standing.model)} {standing.rating:.0f}"
+        if (known := old.get(standing.model)) is None:
+            yield f"{now} (new)"
+        else:
+            moved = "" if known[0] == place else f", was {known[0]}."
+            yield f"{now} ({standing.rating - known[1].rating:+.0f}{moved})"
+    for gone in old.keys() - {standing.model for standing in after.standings}:
+        yield f"{escape(gone)} has no votes left."

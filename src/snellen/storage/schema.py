@@ -9,6 +9,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "arena_answers",
     "battles",
+    "exclusions",
     "metadata",
     "predictions",
     "responses",
@@ -16,7 +17,10 @@ __all__ = [
     "runs",
     "samples",
     "settings",
+    "skips",
     "turns",
+    "vote_addresses",
+    "voters",
     "votes",
 ]
 
@@ -178,6 +182,42 @@ reveals = sa.Table(
     metadata,
     sa.Column("battle", sa.String, sa.ForeignKey("battles.id"), primary_key=True),
     sa.Column("voter", sa.String, primary_key=True),
+    sa.Column("created", sa.String, nullable=False),
+)
+#: Battles that their voter passed over.
+skips = sa.Table(
+    "skips",
+    metadata,
+    sa.Column("battle", sa.String, sa.ForeignKey("battles.id"), primary_key=True),
+    sa.Column("created", sa.String, nullable=False),
+)
+#: Voters to whom a cookie was issued, and the salted hash of the address that they came from.
+voters = sa.Table(
+    "voters",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("address", sa.String, nullable=False, index=True),  # empty once it is forgotten
+    sa.Column("created", sa.String, nullable=False),
+)
+#: The salted hash of the address that a vote came from; apart, so that it can be forgotten while the vote
+#: stays.
+vote_addresses = sa.Table(
+    "vote_addresses",
+    metadata,
+    sa.Column("battle", sa.String, sa.ForeignKey("battles.id"), primary_key=True),
+    sa.Column("voter", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("address", sa.String, nullable=False, index=True),
+    sa.Column("created", sa.String, nullable=False),
+)
+#: Whose votes do not count: the last row about a voter or an address holds. Rows are added, never changed.
+exclusions = sa.Table(
+    "exclusions",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("who", sa.String, nullable=False, index=True),  # a voter's id, or @ and an address's hash
+    sa.Column("excluded", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
     sa.Column("created", sa.String, nullable=False),
 )
 

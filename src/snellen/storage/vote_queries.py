@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from snellen._util.redaction import storable
-from snellen.storage.schema import arena_answers, battles, reveals, votes
+from snellen.storage.schema import arena_answers, battles, exclusions, reveals, vote_addresses, votes
 from snellen.storage.store import timestamp
 from snellen.storage.vote_rows import (
     Answer,
@@ -29,6 +29,7 @@ __all__ = [
     "battle_of",
     "battle_row",
     "has_leak",
+    "is_included",
     "is_revealed",
     "is_settled",
     "last_vote",
@@ -67,6 +68,18 @@ def is_settled() -> sa.ColumnElement[bool]:
     """
     shown = sa.exists().where(reveals.c.battle == votes.c.battle, reveals.c.voter == votes.c.voter)
     return sa.or_(shown, battles.c.source.not_in(DEALT), votes.c.created < settled_before())
+
+
+def is_included() -> sa.ColumnElement[bool]:
+    """Select whether neither a vote's voter nor the address that it came from is excluded."""
+    later = exclusions.alias()
+    superseded = sa.exists().where(later.c.who == exclusions.c.who, later.c.number > exclusions.c.number)
+    out = sa.select(exclusions.c.who).where(exclusions.c.excluded, ~superseded)
+    place = vote_addresses.alias()
+    from_there = sa.exists().where(
+        place.c.battle == votes.c.battle, place.c.voter == votes.c.voter, place.c.address.in_(out)
+    )
+    return sa.and_(votes.c.voter.not_in(out), ~from_there)
 
 
 def settled_before() -> str:

@@ -5,8 +5,6 @@ Long: a single class is the arena's view of a workspace; its queries have their 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +14,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from snellen.errors import BadOption, Conflict, UnknownName
-from snellen.storage.schema import arena_answers, battles, reveals, settings, turns, votes
+from snellen.storage.schema import (
+    arena_answers,
+    battles,
+    exclusions,
+    reveals,
+    skips,
+    turns,
+    vote_addresses,
+    votes,
+)
 from snellen.storage.store import Store, timestamp
 from snellen.storage.vote_queries import (
     DEALT,
@@ -26,6 +33,7 @@ from snellen.storage.vote_queries import (
     battle_of,
     battle_row,
     has_leak,
+    is_included,
     is_revealed,
     is_settled,
     last_vote,
@@ -46,6 +54,7 @@ from snellen.storage.vote_rows import (
     Verdict,
     Vote,
 )
+from snellen.storage.voters import Voters
 
 __all__ = ["VoteStore"]
 
@@ -55,22 +64,7 @@ class VoteStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._salt: bytes | None = None
-
-    def voter(self, secret: str) -> str:
-        """Return a voter's id: a salted hash of a secret in their browser. The salt never leaves the
-        database.
-        """
-        if self._salt is None:
-            new = self.store.database.insert(settings).values(name="salt", value=secrets.token_hex(32))
-
-            def keep(connection: sa.Connection) -> str:
-                connection.execute(new.on_conflict_do_nothing())
-                query = sa.select(settings.c.value).where(settings.c.name == "salt")
-                return str(connection.execute(query).scalar_one())
-
-            self._salt = bytes.fromhex(self.store.do(keep))
-        return hmac.new(self._salt, secret.encode(), hashlib.sha256).hexdigest()[:24]
+        self.voters = Voters(store)
 
     # ── battles ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,9 +87,12 @@ class VoteStore:
         return set(self.store.do(lambda c: c.execute(query).scalars().all()))
 
     def unvoted(self, voter: str, source: str) -> list[str]:
-        """Return a voter's battles without a vote, newest first."""
-        cast = sa.exists().where(votes.c.battle == battles.c.id)
-        query = sa.select(battles.c.id).where(battles.c.voter == voter, battles.c.source == source, ~cast)
+        """Return a voter's battles that they neither voted on nor passed over, newest first."""
+        cast = battles.c.id.in_(standing_votes(votes.c.battle).where(votes.c.voter == voter))
+        passed = sa.exists().where(skips.c.battle == battles.c.id)
+        query = sa.select(battles.c.id).where(
+            battles.c.voter == voter, battles.c.source == source, ~cast, ~passed
+        )
         return list(self.store.do(lambda c: c.execute(query.order_by(battles.c.created.desc())).scalars()))
 
     def seen(self, voter: str) -> set[str]:
@@ -207,8 +204,26 @@ class VoteStore:
 
     # ── votes ───────────────────────────────────────────────────────────────────────────────────────
 
-    def vote(self, id: str, voter: str, choice: str, reasons: Sequence[str] = ()) -> Battle:
+    def skip(self, id: str, voter: str) -> None:
+        """Pass a battle over; it is not dealt again.
+
+        Raises:
+            UnknownName: this voter has no such battle.
+            Conflict: it was voted on.
+        """
+        battle = self.battle(id, voter)
+        if battle.vote is not None:
+            raise Conflict("You already voted on this battle. Reload the page.")
+        new = self.store.database.insert(skips).on_conflict_do_nothing()
+        self.store.do(lambda c: c.execute(new, [{"battle": id, "created": timestamp()}]))
+
+    def vote(
+        self, id: str, voter: str, choice: str, reasons: Sequence[str] = (), *, address: str = ""
+    ) -> Battle:
         """Vote.
+
+        Args:
+            address: the hash of the address that the vote comes from (:meth:`Voters.address`), if known.
 
         Raises:
             BadOption: an invalid choice or reason.
@@ -224,23 +239,23 @@ class VoteStore:
         battle = self.battle(id, voter)
         if not battle.answered or battle.failed:
             raise Conflict("There is nothing to vote on yet: both models must answer first.")
-        self._add(battle, choice, tuple(dict.fromkeys(reasons)))
+        self._add(battle, choice, tuple(dict.fromkeys(reasons)), address)
         return self.battle(id, voter)
 
     def undo(self, id: str, voter: str) -> Battle:
-        """Undo a vote, as long as the names were not revealed.
+        """Undo a vote, as long as the names were not revealed and it does not count yet.
 
         Raises:
             UnknownName: this voter has no such battle.
-            Conflict: there is no vote, or the names were revealed.
+            Conflict: there is no vote, the names were revealed, or the ranking may tell them by now.
         """
         battle = self.battle(id, voter)
         if battle.revealed:
             raise Conflict("The names were revealed, so the vote is final.")
-        self._add(battle, UNDO, ())
+        self._add(battle, UNDO, (), "")
         return self.battle(id, voter)
 
-    def _add(self, battle: Battle, choice: str, reasons: tuple[str, ...]) -> None:
+    def _add(self, battle: Battle, choice: str, reasons: tuple[str, ...], address: str) -> None:
         """Add a link to the chain of votes, which alternates between votes and undos."""
         insert = self.store.database.insert(votes).on_conflict_do_nothing().returning(votes.c.number)
 
@@ -250,6 +265,8 @@ class VoteStore:
             stands = last is not None and last["choice"] != UNDO
             if stands is not (choice == UNDO):
                 return False
+            if last is not None and choice == UNDO and last["created"] < settled_before():
+                raise Conflict("The ranking counts this vote by now, so it is final.")
             number = 0 if last is None else last["number"] + 1
             row = {
                 "battle": battle.id,
@@ -264,6 +281,9 @@ class VoteStore:
             }
             if connection.execute(insert, [row]).first() is None:
                 return False
+            if address:
+                known = {name: row[name] for name in ("battle", "voter", "number", "created")}
+                connection.execute(sa.insert(vote_addresses), [{**known, "address": address}])
             # Read after the row is written, so that no reveal can come in between: once names are known,
             # neither an undo nor a vote is allowed.
             if is_revealed(connection, battle):
@@ -327,7 +347,7 @@ class VoteStore:
         """
         query = (
             standing_votes(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
-            .where(battles.c.repeats.is_(None), is_settled())
+            .where(battles.c.repeats.is_(None), is_settled(), is_included())
             .group_by(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice)
         )
         if not leaked:
@@ -337,24 +357,33 @@ class VoteStore:
 
     def stamp(self) -> tuple[Any, ...]:
         """Return what changes whenever other votes count: the number of links, the time of the last one, the
-        number of votes too recent to count, and the number of reveals.
+        number of votes too recent to count, and the number of reveals and exclusions.
         """
         young = sa.case((votes.c.created >= settled_before(), 1), else_=0)
         query = sa.select(sa.func.count(), sa.func.max(votes.c.created), sa.func.sum(young))
-        shown = sa.select(sa.func.count()).select_from(reveals)
-        return self.store.do(lambda c: (*c.execute(query).one(), c.execute(shown).scalar_one()))
+        others = [sa.select(sa.func.count()).select_from(table) for table in (reveals, exclusions)]
+        return self.store.do(
+            lambda c: (*c.execute(query).one(), *(c.execute(count).scalar_one() for count in others))
+        )
 
     def counts(self) -> dict[str, int]:
         """Count votes in total; of those, repeats, leaks and open ones (not ranked), and votes for both
-        bad.
+        bad; and the excluded ones, which are in no other number, and the addresses that votes came from.
         """
-        every = standing_votes(sa.func.count())
+        every = standing_votes(sa.func.count()).where(is_included())
+        places = (
+            sa.select(sa.func.count(vote_addresses.c.address.distinct()))
+            .select_from(vote_addresses.join(votes, votes.c.battle == vote_addresses.c.battle))
+            .where(is_included())
+        )
         queries = {
             "votes": every,
             "repeats": every.where(battles.c.repeats.is_not(None)),
             "leaks": every.where(battles.c.repeats.is_(None), has_leak()),
             "both_bad": every.where(votes.c.choice == Choice.BOTH_BAD),
             "open": every.where(~is_settled()),
+            "excluded": standing_votes(sa.func.count()).where(~is_included()),
+            "addresses": places,
         }
         return self.store.do(lambda c: {k: int(c.execute(q).scalar_one()) for k, q in queries.items()})
 
@@ -365,7 +394,9 @@ class VoteStore:
             votes.c.battle, votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *columns
         )
         cast_votes = []
-        for row in self.store.do(lambda c: c.execute(query.where(is_settled())).mappings().all()):
+        for row in self.store.do(
+            lambda c: c.execute(query.where(is_settled(), is_included())).mappings().all()
+        ):
             right = row["content"].get("right") or (None, None)
             cast_votes.append(
                 CastVote(
@@ -383,7 +414,11 @@ class VoteStore:
 
     def voted(self) -> Iterator[Battle]:
         """Yield all battles with a vote that counts, oldest first, with one page in memory at a time."""
-        query = standing_votes(votes.c.battle).where(is_settled()).order_by(votes.c.created, votes.c.battle)
+        query = (
+            standing_votes(votes.c.battle)
+            .where(is_settled(), is_included())
+            .order_by(votes.c.created, votes.c.battle)
+        )
         ids = list(self.store.do(lambda c: c.execute(query).scalars().all()))
         for start in range(0, len(ids), 500):
             yield from self.battles(ids[start : start + 500])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Form, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
@@ -17,8 +19,9 @@ from snellen._util.redaction import redact
 from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
 from snellen.web import arena, leaderboard, play, runs
-from snellen.web.security import COOKIE, SecurityMiddleware
-from snellen.web.state import AppState, TooFast, site_of
+from snellen.web.access import within_arena
+from snellen.web.security import SecurityMiddleware, cookie_of, cookies
+from snellen.web.state import AppState, Forbidden, TooFast, site_of
 
 __all__ = ["create_app"]
 
@@ -39,6 +42,9 @@ def create_app(site: AppState) -> SecurityMiddleware:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if site.arena is not None:
+                forgetting = asyncio.create_task(_forget(site))
+                stack.callback(forgetting.cancel)
             if isinstance(site.arena, Live):
                 await stack.enter_async_context(site.arena.open())
             if site.play is not None:
@@ -55,11 +61,19 @@ def create_app(site: AppState) -> SecurityMiddleware:
     app.add_api_route("/health", _health, methods=["GET"])
     app.add_api_route("/login", _login_page, methods=["GET"], response_model=None)
     app.add_api_route("/login", _login, methods=["POST"], response_model=None)
+    app.add_api_route("/logout", _logout, methods=["POST"], response_model=None)
     app.add_exception_handler(SnellenError, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
     return SecurityMiddleware(app, site.policy)
+
+
+async def _forget(site: AppState) -> None:
+    """Forget old addresses of voters, now and every few hours."""
+    while True:
+        await run_in_threadpool(site.vote_store.voters.forget, site.keep_addresses)
+        await asyncio.sleep(6 * 3600)
 
 
 def _static(name: str) -> Response:
@@ -81,11 +95,26 @@ def _login_page(request: Request, next: str = "/") -> Response:
 def _login(request: Request, token: str = Form(), next: str = Form("/")) -> Response:
     site = site_of(request)
     site.limit("login", request)
-    if not site.policy.is_token(token.strip()):
+    role = site.policy.role_of(token.strip())
+    if role is None:
         return site.page("login", 401, title="Log in", next=_own(next), wrong=True)
     response = RedirectResponse(_own(next), 303)
-    secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, site.policy.ticket(), httponly=True, samesite="strict", secure=secure)
+    response.set_cookie(
+        cookie_of(request.scope),
+        site.policy.sessions.begin(role),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+def _logout(request: Request) -> Response:
+    """End this browser's login; its cookie is worth nothing from then on."""
+    site, name = site_of(request), cookie_of(request.scope)
+    site.policy.sessions.end(cookies(request.headers).get(name, ""))
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(name)
     return response
 
 
@@ -99,9 +128,10 @@ def _error(request: Request, status: int, message: str, headers: dict[str, str] 
     if "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse(f"{message}\n", status, headers=headers)
     path = request.url.path
+    site = site_of(request)
     again = "/play" if path.startswith("/play") else "/"
-    again = "/arena" if path.startswith("/arena") and status != 404 else again
-    page = site_of(request).page("error", status, title="Something went wrong", message=message, again=again)
+    again = "/arena" if site.arena is not None and (within_arena(path) or not site.shows("/runs")) else again
+    page = site.page("error", status, title="Something went wrong", message=message, again=again)
     page.headers.update(headers or {})
     return page
 
@@ -109,7 +139,13 @@ def _error(request: Request, status: int, message: str, headers: dict[str, str] 
 async def _refused(request: Request, error: Exception) -> Response:
     """Return an error of Snellen in its own words, with a fitting status."""
     more = {"retry-after": str(error.seconds)} if isinstance(error, TooFast) else None
-    sorts: list[tuple[Any, int]] = [(TooFast, 429), (Conflict, 409), (UnknownName, 404), (StoreError, 503)]
+    sorts: list[tuple[Any, int]] = [
+        (TooFast, 429),
+        (Forbidden, 403),
+        (Conflict, 409),
+        (UnknownName, 404),
+        (StoreError, 503),
+    ]
     status = next((code for sort, code in sorts if isinstance(error, sort)), 400)
     return _error(request, status, redact(str(error)), more)
 

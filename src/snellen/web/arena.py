@@ -16,13 +16,14 @@ from snellen.arena.recorded import Recorded
 from snellen.arena.results import ArenaResults
 from snellen.arena.vote_counts import FEW_VOTERS
 from snellen.chat.conversation import MAX_QUESTION
-from snellen.errors import BadOption, ImageError, UsageError
-from snellen.images import is_hash
+from snellen.errors import BadOption, ImageError, UnknownName, UsageError
+from snellen.images import Image, is_hash
 from snellen.images.sending import as_sent
+from snellen.storage.vote_queries import settled_before
 from snellen.storage.vote_rows import REASONS, SIDES, Battle, Choice
 from snellen.types import Outcome
 from snellen.web.images import MAX_UPLOAD, preview
-from snellen.web.state import AppState, Counted, picture, site_of
+from snellen.web.state import AppState, Counted, Forbidden, picture, site_of
 
 __all__ = ["router"]
 
@@ -31,7 +32,7 @@ router = APIRouter()
 
 def _arena(site: AppState) -> Live | Recorded:
     if site.arena is None:
-        raise UsageError(
+        raise UnknownName(
             "No arena is running here. Start one: snellen arena --model A --model B, or snellen arena --runs "
             "RUN RUN"
         )
@@ -39,10 +40,17 @@ def _arena(site: AppState) -> Live | Recorded:
 
 
 @router.get("/arena", response_model=None)
-def arena_page(request: Request, image: str = "", sample: str = "") -> Response:
+def arena_page(request: Request, image: str = "", sample: str = "", invite: str = "") -> Response:
     """Show the start of a battle: an image and a question, or a stored one."""
     site = site_of(request)
     arena = _arena(site)
+    if invite:
+        if site.policy.role_of(invite) is None:
+            raise Forbidden("This invitation is not valid here. Ask the arena's host for another.")
+        site.invited(request, invite)
+        response = RedirectResponse("/arena", 303)
+        site.newcomer(request, response)
+        return response
     if image and not site.uploads.has(image):
         raise HTTPException(404, "This image is not available.")
     question = ""
@@ -70,8 +78,10 @@ def _begin_page(
         question=question,
         message=message,
         again=bool(voter and site.vote_store.earlier(voter)),
+        unfinished=next(iter(site.vote_store.unvoted(voter, arena.source)), None) if voter else None,
         max_upload=MAX_UPLOAD,
         max_question=MAX_QUESTION,
+        keep_addresses=site.keep_addresses,
     )
 
 
@@ -84,7 +94,7 @@ def random_image(request: Request) -> Response:
         raise UsageError("This arena shows stored answers. Press Start.")
     site.limit("upload", request)
     image, sample, _ = arena.random_image()
-    sha256 = site.uploads.keep(as_sent(image, ("PNG", "JPEG", "WEBP"))[1], "the image")
+    sha256 = _kept(site, image)
     return RedirectResponse(
         str(request.url_for("arena_page").include_query_params(image=sha256, sample=sample)), 303
     )
@@ -105,34 +115,45 @@ async def begin(
     site.limit("vote" if isinstance(arena, Recorded) else "ask", request)
     voter = await run_in_threadpool(site.enrolled, request)
     if isinstance(arena, Recorded):
-        battle = await run_in_threadpool(arena.deal, voter)
-        if battle is None:
-            page = site.page("arena_done", title="Nothing left to vote on")
-            site.newcomer(request, page)
-            return page
-    else:
-        known = image if site.uploads.has(image) else ""
-        try:
-            sha256 = await _image(site, request, known, file)
-            known, sample = sha256, sample if sha256 == known else ""  # what has arrived is not sent twice
-            more = await run_in_threadpool(_about, arena, sample)
-            battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
-        except (ImageError, BadOption) as error:
-            typed = {"image": known, "sample": sample, "question": question}
-            return await run_in_threadpool(partial(_begin_page, request, 400, message=str(error), **typed))
-        arena.attend(battle)
+        response = await run_in_threadpool(_deal, site, voter)
+        site.newcomer(request, response)
+        return response
+    known = image if site.uploads.has(image) else ""
+    try:
+        sha256 = await _image(site, request, known, file)
+        known, sample = sha256, sample if sha256 == known else ""  # what has arrived is not sent twice
+        more = await run_in_threadpool(_about, site, arena, sample, sha256)
+        battle = await run_in_threadpool(arena.begin, voter, [sha256], question, more)
+    except (ImageError, BadOption) as error:
+        typed = {"image": known, "sample": sample, "question": question}
+        return await run_in_threadpool(partial(_begin_page, request, 400, message=str(error), **typed))
+    arena.attend(battle)
     response = RedirectResponse(f"/arena/battles/{battle.id}", 303)
     site.newcomer(request, response)
     return response
 
 
-def _about(arena: Live, sample: str) -> dict[str, Any]:
-    """Return what the data says about a sample."""
+def _deal(site: AppState, voter: str) -> Response:
+    """Lead to a voter's next battle of stored answers."""
+    assert isinstance(site.arena, Recorded)
+    battle = site.arena.deal(voter)
+    if battle is None:
+        return site.page("arena_done", title="Nothing left to vote on")
+    return RedirectResponse(f"/arena/battles/{battle.id}", 303)
+
+
+def _about(site: AppState, arena: Live, sample: str, sha256: str) -> dict[str, Any]:
+    """Return what the data says about a sample, if the image is indeed its own: a form may name any."""
     known = arena.sample(sample) if sample else None
-    if known is None:
+    if known is None or not known.images or _kept(site, known.images[0]) != sha256:
         return {}
     truth = known.label or " / ".join(known.references)
     return {"sample": sample, **({"truth": truth} if truth else {})}
+
+
+def _kept(site: AppState, image: Image) -> str:
+    """Store an image of the data as an upload; return its hash."""
+    return site.uploads.keep(as_sent(image, ("PNG", "JPEG", "WEBP"))[1], "the image")
 
 
 async def _image(site: AppState, request: Request, known: str, file: UploadFile | None) -> str:
@@ -191,6 +212,7 @@ def _show(site: AppState, battle: Battle) -> Response:
         and not battle.repeats
         and len(battle.turns) < MAX_TURNS,
         reasons=REASONS,
+        undone_until=settled_before(),
         choices={
             Choice.LEFT: "A is better",
             Choice.RIGHT: "B is better",
@@ -213,13 +235,10 @@ async def battle_state(request: Request, id: str) -> Response:
 
 @router.get("/arena/images/{sha256}", response_model=None)
 def arena_image(request: Request, sha256: str) -> Response:
-    """Return an uploaded image, or the preview of a run's image."""
-    site = site_of(request)
+    """Return an uploaded image. Those of runs are shown within their battles only."""
     if not is_hash(sha256):
         raise HTTPException(404)
-    if (image := site.uploads.read(sha256)) is None and (small := preview(site.store, sha256)) is not None:
-        image = ("image/jpeg", small)
-    return picture(image)
+    return picture(site_of(request).uploads.read(sha256))
 
 
 @router.get("/arena/battles/{id}/images/{number}", response_model=None)
@@ -230,9 +249,10 @@ def battle_image(request: Request, id: str, number: int) -> Response:
     if not 0 < number <= len(battle.images):
         raise HTTPException(404, "This battle has no such image.")
     sha256 = battle.images[number - 1]
-    if (image := site.originals.of_battle(battle, sha256)) is not None:
-        return picture(image)
-    return arena_image(request, sha256)
+    image = site.originals.of_battle(battle, sha256) or site.uploads.read(sha256)
+    if image is None and (small := preview(site.store, sha256)) is not None:
+        image = ("image/jpeg", small)
+    return picture(image)
 
 
 @router.post("/arena/battles/{id}/turns", response_model=None)
@@ -252,8 +272,20 @@ def vote(request: Request, id: str, choice: str = Form(""), reason: list[str] = 
     """Vote; the names are revealed later, so that the vote can still be undone."""
     site = site_of(request)
     site.limit("vote", request)
-    site.vote_store.vote(id, site.voter(request) or "", choice, reason)
+    site.vote_store.vote(id, site.voter(request) or "", choice, reason, address=site.address(request))
     return RedirectResponse(f"/arena/battles/{id}", 303)
+
+
+@router.post("/arena/battles/{id}/skip", response_model=None)
+def skip(request: Request, id: str) -> Response:
+    """Pass a battle over, and go on to another."""
+    site = site_of(request)
+    site.limit("vote", request)
+    voter = site.voter(request) or ""
+    site.vote_store.skip(id, voter)
+    if not isinstance(site.arena, Recorded):
+        return RedirectResponse("/arena", 303)
+    return _deal(site, voter)
 
 
 @router.post("/arena/battles/{id}/undo", response_model=None)

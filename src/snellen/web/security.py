@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import socket
 import threading
@@ -12,13 +10,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.requests import cookie_parser
 
 from snellen.errors import BadOption
+from snellen.web.access import ROLE, Role, Sessions, same, within_arena
 
-__all__ = ["HEADERS", "Policy", "Rates", "SecurityMiddleware", "is_loopback"]
+__all__ = ["HEADERS", "Policy", "Rates", "SecurityMiddleware", "cookie_of", "cookies", "is_loopback"]
 
 Scope = MutableMapping[str, Any]
 AsgiMessage = MutableMapping[str, Any]
@@ -26,7 +25,6 @@ Receive = Callable[[], Awaitable[AsgiMessage]]
 Send = Callable[[AsgiMessage], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-COOKIE = "snellen_token"
 #: Headers of every response: nothing is loaded from elsewhere, no inline script runs, no framing.
 HEADERS = {
     "content-security-policy": (
@@ -43,6 +41,10 @@ HEADERS = {
 #: Paths that need no token: the login page and its style sheet.
 _OPEN = ("/login", "/static/", "/health")
 _SAFE = frozenset({"GET", "HEAD"})
+_HIDDEN = (
+    "While people vote here, only the arena is shown: anything else could tell which model gave an answer. "
+    "Its host can look at the workspace elsewhere (snellen view), or start the arena with: --with-results"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -71,7 +73,11 @@ class Policy:
 
     Args:
         host: the bound address.
-        token: the access token; required for an address that other machines can reach.
+        token: the host's access token; required for an address that other machines can reach. None: everyone
+            is the host.
+        voter_token: what admits to the arena alone.
+        invites: the same, each for one voter.
+        results: whether the host may see runs and their samples. Not while people vote on them.
         hosts: additional hostnames (behind a reverse proxy).
         max_body: the most bytes per request.
 
@@ -83,6 +89,10 @@ class Policy:
     token: str | None = None
     hosts: tuple[str, ...] = ()
     max_body: int = 17 * 2**20
+    voter_token: str | None = None
+    invites: tuple[str, ...] = ()
+    results: bool = True
+    sessions: Sessions = field(default_factory=Sessions, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -111,24 +121,28 @@ class Policy:
         """
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
-    def ticket(self) -> str:
-        """The cookie of a logged-in browser: not the token itself."""
-        assert self.token is not None
-        return hmac.new(self.token.encode(), b"snellen/cookie", hashlib.sha256).hexdigest()
+    def role_of(self, given: str) -> Role | None:
+        """Return whose token this is; None if it is nobody's."""
+        if same(given, self.token):
+            return Role.HOST
+        if same(given, self.voter_token) or any(same(given, invite) for invite in self.invites):
+            return Role.VOTER
+        return None
 
-    def is_token(self, given: str) -> bool:
-        """Compare with the token in constant time."""
-        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
-
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Return whether a request carries the token, as ``Authorization: Bearer …`` or in the cookie."""
+    def role(self, headers: Mapping[str, str], cookie: str) -> Role | None:
+        """Return who sent a request, by its token, ``Authorization: Bearer …``, or the cookie of its login;
+        None if that is unknown.
+        """
         if self.token is None:
-            return True
+            return Role.HOST
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
-            return True
-        ticket = cookies(headers).get(COOKIE, "")
-        return hmac.compare_digest(ticket.encode(), self.ticket().encode())
+        if scheme.lower() == "bearer" and (role := self.role_of(given.strip())) is not None:
+            return role
+        return self.sessions.role(cookies(headers).get(cookie, ""))
+
+    def shows(self, role: Role, path: str) -> bool:
+        """Return whether somebody may open a path."""
+        return path.startswith(_OPEN) or within_arena(path) or (self.results and role is Role.HOST)
 
     def refusal(self, method: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Return why a request is refused regardless of login: status and reason; None if it is not.
@@ -161,6 +175,19 @@ def cookies(headers: Mapping[str, str]) -> dict[str, str]:
     return cookie_parser(headers.get("cookie", ""))
 
 
+def cookie_of(scope: Scope) -> str:
+    """Return the name of the login's cookie. Browsers share cookies between the ports of a host, so it has
+    the port in it.
+    """
+    return f"snellen_session_{(scope.get('server') or ('', 0))[1]}"
+
+
+def _set(name: str, value: str, scope: Scope) -> dict[str, str]:
+    """Return the header that sets a cookie. ``lax``: links from elsewhere, such as a mail's, find it."""
+    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    return {"set-cookie": f"{name}={value}; HttpOnly; Path=/; SameSite=lax{secure}"}
+
+
 class SecurityMiddleware:
     """ASGI middleware that applies a policy before anything else sees a request."""
 
@@ -177,8 +204,12 @@ class SecurityMiddleware:
             raise RuntimeError(f"{scope['type']} is not supported")
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
 
+        login: dict[str, str] = {}
+
         async def send_with_headers(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
+                if login:
+                    message["headers"] = [*message["headers"], (b"set-cookie", login["set-cookie"].encode())]
                 known = {name.lower() for name, _ in message["headers"]}
                 more = {"cache-control": "no-store", **HEADERS}
                 message["headers"] = list(message["headers"]) + [
@@ -195,15 +226,39 @@ class SecurityMiddleware:
         if refused is not None:
             await _plain(send_with_headers, *refused)
             return
-        path = scope["path"]
-        if not self.policy.admits(headers) and not path.startswith(_OPEN):
-            if scope["method"] in _SAFE and "text/html" in headers.get("accept", ""):
-                query = scope.get("query_string", b"").decode("latin-1")
+        path, query = scope["path"], scope.get("query_string", b"").decode("latin-1")
+        parameters = dict(parse_qsl(query))
+        reads = scope["method"] in _SAFE
+        cookie = cookie_of(scope)
+        role = self.policy.role(headers, cookie)
+        invited = self.policy.role_of(parameters.get("invite", "")) if reads else None
+        if reads and (linked := self.policy.role_of(parameters.get("token", ""))) is not None:
+            # The token leaves the address bar at once, for a cookie.
+            rest = urlencode({name: value for name, value in parameters.items() if name != "token"})
+            more = {"location": quote(path) + (f"?{rest}" if rest else "")}
+            await _plain(
+                send_with_headers,
+                303,
+                "Logged in.",
+                more | _set(cookie, self.policy.sessions.begin(linked), scope),
+            )
+            return
+        if role is None and invited is not None:
+            role, login = invited, _set(cookie, self.policy.sessions.begin(invited), scope)
+        if role is None and not path.startswith(_OPEN):
+            if reads and "text/html" in headers.get("accept", ""):
                 target = quote(f"{path}?{query}" if query else path)
                 await _plain(send_with_headers, 303, "Log in first.", {"location": f"/login?next={target}"})
             else:
                 await _plain(send_with_headers, 401, "A token is required.", {"www-authenticate": "Bearer"})
             return
+        if role is not None and not self.policy.shows(role, path):
+            if path == "/":
+                await _plain(send_with_headers, 303, "To the arena.", {"location": "/arena"})
+            else:
+                await _plain(send_with_headers, 403, _HIDDEN)
+            return
+        ROLE.set(role or Role.VOTER)
         taken, begun = 0, False
 
         async def counted() -> AsgiMessage:
@@ -250,7 +305,7 @@ async def _plain(send: Send, status: int, text: str, more: Mapping[str, str] | N
 
 @dataclass
 class Rates:
-    """Rate limits per voter and action: a token bucket each, refilled over time.
+    """Rate limits per voter (or address) and action: a token bucket each, refilled over time.
 
     Attributes:
         limits: by action, the burst size and the rate per minute; other actions are unlimited.
@@ -261,6 +316,7 @@ class Rates:
             "ask": (20.0, 20.0),
             "upload": (20.0, 20.0),
             "vote": (60.0, 60.0),
+            "newcomer": (10.0, 0.5),
             "login": (10.0, 10.0),
             "all": (300.0, 300.0),
         }

@@ -39,13 +39,19 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    site: AppState, sock: socket.socket, *, browse: bool = False, say: Callable[[str], None] = print
+    site: AppState,
+    sock: socket.socket,
+    *,
+    browse: bool = False,
+    token: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Serve until interrupted.
 
     Args:
         sock: see :func:`bound`.
         browse: open a browser once it responds.
+        token: the host's, if the address is to contain it.
         say: called with the address.
 
     Raises:
@@ -60,14 +66,19 @@ def serve(
         shown = socket.gethostname()
     path = "/play" if site.play is not None else "/arena" if site.arena is not None else "/"
     address = f"http://{shown}:{port}{path}"
+    opened = f"{address}?token={token}" if token else address
 
     class BoundServer(uvicorn.Server):  # type: ignore[misc] # loaded when it is needed, so of no known type
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                say(f"{address}  (press Ctrl+C to stop)")
+                say(f"{opened}  (press Ctrl+C to stop)")
+                if site.policy.voter_token is not None:
+                    say(f"for voters: {address}?token={site.policy.voter_token}")
+                for number, invite in enumerate(site.policy.invites, 1):
+                    say(f"voter {number}: {address}?invite={invite}")
                 if browse:
-                    webbrowser.open(address)
+                    webbrowser.open(opened)
 
     config = uvicorn.Config(
         create_app(site),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,16 +30,22 @@ from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.storage.votes import VoteStore
 from snellen.suites.published import published, suites_of
+from snellen.web.access import ROLE
 from snellen.web.digest import Digest, Kept
 from snellen.web.images import MAX_UPLOAD, SourceImages, Uploads
 from snellen.web.markdown import markdown
 from snellen.web.security import Policy, Rates
 
-__all__ = ["AppState", "Counted", "TooFast", "picture", "site_of"]
+__all__ = ["AppState", "Counted", "Forbidden", "TooFast", "picture", "site_of"]
 
 VOTER = "snellen_voter"
 #: Runs whose samples, and comparisons whose results, stay in memory.
 DIGESTS, COMPARISONS = 6, 12
+#: The most voters who may begin from one address within a day (an office shares one), and the days for
+#: which the hashes of addresses are kept.
+NEWCOMERS, KEEP_ADDRESSES = 30, 90
+#: Uploads that are in memory at a time: decoding a large one takes hundreds of megabytes.
+DECODING = 2
 
 
 class TooFast(SnellenError):
@@ -49,6 +55,10 @@ class TooFast(SnellenError):
         self.seconds = max(1, round(seconds))
         wait = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
         super().__init__(f"Too many requests. Retry in {wait}.")
+
+
+class Forbidden(SnellenError):
+    """Somebody may not do this."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,10 @@ class AppState:
     arena: Live | Recorded | None = None
     rates: Rates = field(default_factory=Rates)
     play: Playground | None = None
+    #: The most voters who may begin from one address within a day.
+    newcomers: int = NEWCOMERS
+    #: How many days the hashes of voters' addresses are kept.
+    keep_addresses: int = KEEP_ADDRESSES
 
     def __post_init__(self) -> None:
         self.board = Board(self.store, published(), suites_of)
@@ -83,6 +97,7 @@ class AppState:
         self._results: dict[tuple[bool, bool], Counted] = {}
         self._counting: dict[tuple[bool, bool], threading.Lock] = {}
         self._lock = threading.Lock()
+        self._decoding = asyncio.Semaphore(DECODING)
         self._templates = environment("The web app", "snellen.web")
         self._templates.filters |= {
             "number": number,
@@ -103,7 +118,12 @@ class AppState:
         template = self._templates.get_template(f"{name}.html.jinja")
         shared: dict[str, Any] = {"version": __version__, "active": name}
         shared |= {"has_arena": self.arena is not None, "has_play": self.play is not None}
+        shared |= {"has_results": self.shows("/runs"), "logged_in": self.policy.token is not None}
         return HTMLResponse(template.render(**{**shared, **content}), status)
+
+    def shows(self, path: str) -> bool:
+        """Return whether the visitor may open a path."""
+        return self.policy.shows(ROLE.get(), path)
 
     def limit(self, kind: str, request: Request) -> None:
         """Count an action against the rate limits.
@@ -114,7 +134,7 @@ class AppState:
         host = request.client.host if request.client else ""
         # Cookies are free to create, so each client address has its own limit too; before
         # logging in, there is only the address.
-        voter = host if kind == "login" else request.cookies.get(VOTER) or host
+        voter = host if kind == "login" else self.voter(request) or host
         for sort, who in ((kind, voter), ("all", host)):
             if seconds := self.rates.wait(sort, who):
                 raise TooFast(seconds)
@@ -129,8 +149,10 @@ class AppState:
         if file is None or not file.filename:
             return None
         self.limit("upload", request)
-        data = await file.read(MAX_UPLOAD + 1)
-        return await run_in_threadpool(self.uploads.keep, data, "the upload")
+        # Whoever waits here holds no thread, and the file stays on the disk.
+        async with self._decoding:
+            data = await file.read(MAX_UPLOAD + 1)
+            return await run_in_threadpool(self.uploads.keep, data, "the upload")
 
     def results(self, *, style: bool, leaked: bool) -> Counted:
         """Return the results of votes, computed again if votes or runs changed. One request at a time
@@ -177,26 +199,58 @@ class AppState:
 
     def voter(self, request: Request) -> str | None:
         """Return the salted id of the visitor; None for one who never started a battle."""
-        secret = request.cookies.get(VOTER)
-        return self.vote_store.voter(secret) if secret else None
+        return self.vote_store.voters.voter(request.cookies.get(VOTER, ""))
+
+    def address(self, request: Request) -> str:
+        """Return the salted hash of where a request comes from; empty if none are to be kept."""
+        if not self.keep_addresses:
+            return ""
+        return self.vote_store.voters.address(request.client.host if request.client else "")
 
     def newcomer(self, request: Request, response: Response) -> None:
         """Recognize a voter by a cookie that only their browser holds."""
-        secret = request.state.secret
-        if request.cookies.get(VOTER) != secret:
+        if (cookie := getattr(request.state, "cookie", None)) is not None:
             response.set_cookie(
                 VOTER,
-                secret,
+                cookie,
                 max_age=365 * 86400,
                 httponly=True,
-                samesite="strict",
+                samesite="lax",
                 secure=request.url.scheme == "https",
             )
 
     def enrolled(self, request: Request) -> str:
-        """Return the salted id of the visitor, new or known; see :meth:`newcomer`."""
-        request.state.secret = request.cookies.get(VOTER) or secrets.token_urlsafe(24)
-        return self.vote_store.voter(request.state.secret)
+        """Return the salted id of the visitor, new or known; see :meth:`newcomer`.
+
+        Raises:
+            Forbidden: this arena is by invitation.
+            TooFast: too many new voters come from this address.
+        """
+        known = self.voter(request)
+        if known is not None:
+            return known
+        if self.policy.invites:
+            raise Forbidden("This arena is by invitation. Open the link that its host gave you.")
+        address = self.address(request)
+        if seconds := self.rates.wait("newcomer", request.client.host if request.client else ""):
+            raise TooFast(seconds)
+        if address and self.vote_store.voters.newcomers(address) >= self.newcomers:
+            raise Forbidden(
+                f"{self.newcomers} people have begun to vote from this address within a day, which is as "
+                "many as its host allows. The host can raise that (--voters-per-address), or invite voters "
+                "(--invite)."
+            )
+        return self._welcomed(request, self.vote_store.voters.issue(address))
+
+    def invited(self, request: Request, invite: str) -> None:
+        """Make the visitor the voter whom an invitation is for, on whatever browser; see :meth:`newcomer`."""
+        self._welcomed(request, self.vote_store.voters.issue(self.address(request), f"invite-{invite}"))
+
+    def _welcomed(self, request: Request, cookie: str) -> str:
+        request.state.cookie = cookie
+        voter = self.vote_store.voters.voter(cookie)
+        assert voter is not None
+        return voter
 
 
 def picture(image: tuple[str, bytes] | None) -> Response:
