@@ -123,13 +123,13 @@ def test_groups_are_of_the_same_samples():
         entry("c", protocol="q"),
         entry("", fingerprint="", published="s"),
     ]
-    found = grouped(every, Query())
+    found = grouped(every, Query(by="protocol"))
     assert [(g.protocol, g.fingerprint, len(g.entries)) for g in found] == [
         ("p", "g", 2),
         ("p", "f", 1),
         ("q", "f", 1),
     ]
-    by_data = grouped(every, Query(by="data"))
+    by_data = grouped(every, Query())
     assert sorted(len(g.entries) for g in by_data) == [2, 2]
 
 
@@ -198,6 +198,32 @@ class TestCharts:
         assert slow["y"] > fast["y"]
         assert drawn["best"] == [2]
         assert scatter([ChartPoint(x=1, y=10, name="one")], x="", y="") is None
+
+    @given(st.lists(st.tuples(st.floats(0.1, 1e4), st.floats(0, 100)), min_size=2, max_size=40), st.data())
+    def test_labels_overlap_neither_markers_nor_each_other(self, points, data):
+        names = [data.draw(st.text("abc", min_size=1, max_size=50)) for _ in points]
+        drawn = scatter(
+            [ChartPoint(x=x, y=y, name=name) for (x, y), name in zip(points, names, strict=True)], x="", y=""
+        )
+        boxes = []
+        for mark in drawn["marks"]:
+            label = mark["label"]
+            assert label["text"] == (mark["name"] if label["whole"] else str(mark["number"]))
+            if label["whole"]:
+                wide = 6.6 * len(label["text"])
+                begin = label["x"] - wide * {"start": 0, "middle": 0.5, "end": 1}[label["anchor"]]
+                boxes.append((begin, label["y"] - 11, begin + wide, label["y"] + 3))
+        markers = [(m["x"] - 5.9, m["y"] - 5.9, m["x"] + 5.9, m["y"] + 5.9) for m in drawn["marks"]]
+        for i, a in enumerate(boxes):
+            assert 49 < a[0] < a[2] < 559
+            for b in boxes[i + 1 :] + markers:
+                apart = a[2] <= b[0] + 0.2 or b[2] <= a[0] + 0.2 or a[3] <= b[1] + 0.2 or b[3] <= a[1] + 0.2
+                assert apart
+
+    def test_a_lone_name_stands_at_its_point(self):
+        drawn = scatter([ChartPoint(x=x, y=50, name=f"model {x}") for x in (1, 100)], x="", y="")
+        assert [mark["label"]["text"] for mark in drawn["marks"]] == ["model 1", "model 100"]
+        assert all(mark["label"]["whole"] for mark in drawn["marks"])
         assert (
             scatter([ChartPoint(x=0, y=10, name="none"), ChartPoint(x=1, y=10, name="one")], x="", y="")
             is None

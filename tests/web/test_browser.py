@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -139,6 +140,8 @@ def run_of(store: Store, text: str) -> Run:
 
 def test_filters_stand_in_the_address(page):
     page.goto("/")
+    page.get_by_label("Tables").select_option("protocol")  # acts at once
+    page.wait_for_url("**by=protocol**")
     expect(page.get_by_role("heading", name="Leaderboard")).to_be_visible()
     tables = page.locator("table.board")
     expect(tables).to_have_count(2)
@@ -155,7 +158,8 @@ def test_filters_stand_in_the_address(page):
     expect(page.get_by_role("row")).to_have_count(2)
     page.get_by_role("link", name="All", exact=True).click()
     page.wait_for_url("**/")
-    expect(tables).to_have_count(2)
+    expect(tables).to_have_count(1)
+    expect(page.get_by_role("row")).to_have_count(6)
 
 
 def test_a_click_on_a_heading_sorts(page):
@@ -345,6 +349,55 @@ def test_accessible_in_every_light_and_width(chromium, address, every, scheme, w
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, (path, wide)
     watched.close()
+
+
+def test_a_run_under_way_is_watched_without_a_reload(chromium, tmp_path: Path):
+    store, asked, go_on = Store(tmp_path / "workspace"), Event(), Event()
+    told: list[Any] = []
+
+    def script(request):
+        told.append(request)
+        if len(told) == 4:
+            asked.set()
+            assert go_on.wait(60)
+        return request.sample.label
+
+    def evaluate():
+        run(
+            model=Scripted(script, "slow", batch_size=1),
+            data="chart:shapes?n=9",
+            protocol="closed-set?rounds=1",
+            workspace=store,
+        )
+
+    with served(AppState(store, Policy())) as address, ThreadPoolExecutor(1) as running:
+        done = running.submit(evaluate)
+        assert asked.wait(60)
+        watched = Watched(chromium, address)
+        watched.page.goto(f"/runs/{store.list_runs()[0]['id']}")
+        expect(watched.page.locator("[data-progress]")).to_contain_text("of 9 samples")
+        go_on.set()
+        done.result(60)
+        expect(watched.page.locator("main")).to_contain_text("finished")
+        expect(watched.page.locator("[data-progress]")).to_have_count(0)
+        watched.close()
+    store.close()
+
+
+def test_sorting_keeps_the_place_and_the_ticks(page):
+    page.set_viewport_size({"width": 1280, "height": 400})
+    page.goto("/")
+    box = page.get_by_role("checkbox", name="select pico:llava, closed-set?rounds=2")
+    box.check()
+    heading = page.get_by_role("link", name="items/s").first
+    heading.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 150)
+    page.wait_for_function("scrollY > 100")
+    before = page.evaluate("scrollY")
+    heading.evaluate("link => link.click()")  # without scrolling to it
+    page.wait_for_url("**sort=speed**")
+    expect(box).to_be_checked()
+    assert abs(page.evaluate("scrollY") - before) < 3
 
 
 def test_every_bar_is_drawn(page, every):

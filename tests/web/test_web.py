@@ -469,6 +469,49 @@ class TestPages:
             assert "No votes yet" in client.get("/ranking").text
 
 
+class TestUnderWay:
+    def test_a_run_tells_how_far_it_is_while_it_goes_on(self, store, workspace):
+        asked, go_on = Event(), Event()
+        told = []
+
+        def script(request):
+            told.append(request)
+            if len(told) == 5:
+                asked.set()
+                assert go_on.wait(60)
+            return request.sample.label
+
+        def evaluate():
+            run(
+                model=Scripted(script, "slow", batch_size=1),
+                data="chart:shapes?n=12",
+                protocol="closed-set?rounds=1",
+                workspace=workspace,
+            )
+
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            with ThreadPoolExecutor(1) as running:
+                done = running.submit(evaluate)
+                assert asked.wait(60)
+                (row,) = store.list_runs()
+                board = client.get("/").text
+                assert "Under way" in board
+                assert f'data-progress="/runs/{row["id"]}/progress"' in board
+                assert "data-progress" in client.get(f"/runs/{row['id']}").text
+                state = client.get(f"/runs/{row['id']}/progress").json()
+                assert (state["status"], state["total"]) == ("running", 12)
+                assert 0 <= state["done"] < 12
+                assert state["outcomes"] in ({}, {"ok": state["done"]})
+                assert f"{state['done']} of 12 samples" in state["text"]
+                go_on.set()
+                done.result(60)
+            state = client.get(f"/runs/{row['id']}/progress").json()
+            assert (state["status"], state["done"], state["outcomes"]) == ("finished", 12, {"ok": 12})
+            assert state["speed"] > 0
+            assert state["left"] == 0
+            assert "data-progress" not in client.get(f"/runs/{row['id']}").text
+
+
 class TestManyReaders:
     def test_one_computes_what_many_ask_for(self):
         kept: Kept[str, int] = Kept(2)

@@ -54,7 +54,7 @@ class Query:
             all.
         sort, order: a key of ``COLUMNS``, and ``up`` or ``down``.
         published: whether to include published figures.
-        by: ``protocol`` makes one table per data set and protocol, ``data`` one per data set.
+        by: ``data`` makes one table per data set, ``protocol`` one per data set and protocol.
         x: the quantity to plot scores against.
         page: from 1.
     """
@@ -70,7 +70,7 @@ class Query:
     sort: str = "score"
     order: str = ""
     published: bool = False
-    by: str = "protocol"
+    by: str = "data"
     x: str = "speed"
     page: int = 1
 

@@ -13,6 +13,19 @@ __all__ = ["ChartPoint", "curves", "scatter"]
 
 #: The drawing area of a chart, in units of its view box (560 × 300).
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
+#: The width of a character of a label, and the most characters of one.
+CHARACTER, LONGEST = 6.6, 40
+#: Where a label may stand around its marker: offset, and the part of the text that is there.
+_AROUND = (
+    (9.0, 4.0, "start"),
+    (-9.0, 4.0, "end"),
+    (9.0, -8.0, "start"),
+    (9.0, 16.0, "start"),
+    (-9.0, -8.0, "end"),
+    (-9.0, 16.0, "end"),
+    (0.0, -11.0, "middle"),
+    (0.0, 20.0, "middle"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +101,11 @@ def scatter(
     marks: list[dict[str, Any]] = []
     for number, point in enumerate(known, 1):
         at = (across.place(point.x), up.place(max(0.0, min(top, point.y))))
-        crowd = sum(abs(m["x"] - at[0]) < 20 and abs(m["y"] - at[1]) < 14 for m in marks)
         mark = {"x": at[0], "y": at[1], "number": number, "name": point.name, "href": point.href}
         ends = [None if end is None else up.place(end) for end in (point.low, point.high)]
-        marks.append({**mark, "left": at[0] + 8 + 16 * crowd, "low": ends[0], "high": ends[1]})
+        marks.append({**mark, "low": ends[0], "high": ends[1]})
+    labels = _labels([(mark["x"], mark["y"]) for mark in marks], [mark["name"] for mark in marks])
+    marks = [{**mark, "label": label} for mark, label in zip(marks, labels, strict=True)]
     line = " ".join(f"{marks[i]['x']},{marks[i]['y']}" for i in best)
     return {
         "marks": marks,
@@ -104,6 +118,42 @@ def scatter(
         "y": y,
         "small": small,
     }
+
+
+def _labels(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a label for each marker where it overlaps neither a marker nor another label: its name or, if
+    that fits nowhere, the number by which the caption tells it.
+    """
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+
+    def fitting(x: float, y: float, text: str) -> dict[str, Any] | None:
+        wide = CHARACTER * len(text)
+        for dx, dy, anchor in _AROUND:
+            begin = x + dx - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+            box = (begin, y + dy - 11, begin + wide, y + dy + 3)
+            inside = box[0] >= LEFT and box[2] <= RIGHT + 18 and box[1] >= TOP - 12 and box[3] <= BOTTOM
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                return {"x": round(x + dx, 1), "y": round(y + dy, 1), "anchor": anchor, "text": text}
+        return None
+
+    labels = []
+    for number, ((x, y), name) in enumerate(zip(places, names, strict=True), 1):
+        if len(name) <= LONGEST and (label := fitting(x, y, name)) is not None:
+            labels.append({**label, "whole": True})
+        else:
+            label = fitting(x, y, str(number)) or {
+                "x": x + 8,
+                "y": y + 4,
+                "anchor": "start",
+                "text": str(number),
+            }
+            labels.append({**label, "whole": False})
+    return labels
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def curves(

@@ -80,6 +80,12 @@ class Run:
         return str(self._row["updated"])
 
     @property
+    def speed(self) -> float | None:
+        """Samples per second so far, of those that asked the model; None while there are none."""
+        count, seconds = self._row["n_new"], self._row["seconds"]
+        return count / seconds if count and seconds else None
+
+    @property
     def resuming(self) -> str:
         """The command that resumes it, or retries failed samples."""
         engine = " --engine ray" if self.manifest.sink else ""

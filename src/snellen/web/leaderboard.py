@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -21,6 +22,7 @@ from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
 from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown
 from snellen.runs.run import Run
+from snellen.web.progress import RunProgress
 from snellen.web.state import AppState, site_of
 
 __all__ = ["router"]
@@ -28,6 +30,8 @@ __all__ = ["router"]
 router = APIRouter()
 #: The most rows per page, charts per page, markers per chart, and models or classes per heat map.
 ROWS, CHARTS, MARKS, MODELS, CLASSES = 200, 4, 40, 20, 60
+#: The most runs under way that are watched.
+WATCHED = 10
 #: The quantities to plot scores against.
 _AXES: dict[str, tuple[str, Callable[[Entry], float | None], bool]] = {
     "speed": ("items per second", lambda e: e.speed, False),
@@ -82,8 +86,15 @@ def leaderboard(request: Request) -> Response:
         axes=_AXES,
         facts_file=site.store.folder / "models.toml",
         columns=columns_of(seen),
+        under_way=_under_way(site, entries),
         unread_note=UNREAD_NOTE,
     )
+
+
+def _under_way(site: AppState, entries: Sequence[Entry]) -> list[tuple[Run, RunProgress]]:
+    """Return the runs that a process is working on, as far as they are."""
+    opened = (Run(site.store, entry.id) for entry in entries if entry.status == "running")
+    return [(run, RunProgress.of(run)) for run in islice(opened, WATCHED) if run.status == "running"]
 
 
 def _paged(groups: Sequence[Group], page: int) -> list[tuple[Group, Sequence[Entry]]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from snellen.errors import BadOption, UnknownName
@@ -25,6 +25,7 @@ from snellen.runs.run import Run
 from snellen.types import Outcome
 from snellen.web.digest import brief
 from snellen.web.images import preview
+from snellen.web.progress import RunProgress
 from snellen.web.samples import SAMPLES, Place, Wanted, orders_of
 from snellen.web.state import AppState, picture, site_of
 
@@ -57,6 +58,7 @@ def run_page(request: Request, id: str) -> Response:
         title=f"{run.model}, {run.protocol}",
         run=run,
         figures=figures,
+        progress=RunProgress.of(run) if run.status == "running" else None,
         scores=[(heading_of(n), plainly(n, figures)) for n in figures.scores if figures.figure(n)],
         classes=digest.classes,
         matrix=digest.matrix,
@@ -72,6 +74,12 @@ def run_page(request: Request, id: str) -> Response:
         outcomes=list(Outcome),
         manifest=json.dumps(run.published_manifest(), indent=2, ensure_ascii=False),
     )
+
+
+@router.get("/runs/{id}/progress", response_model=None)
+def run_progress(request: Request, id: str) -> Response:
+    """Return how far a run is, for a page that shows it."""
+    return JSONResponse(RunProgress.of(_run(site_of(request), id)).as_dict())
 
 
 @router.get("/runs/{id}/samples.{ending}", response_model=None)

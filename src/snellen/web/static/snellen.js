@@ -20,6 +20,24 @@ if (waiting) {
   setTimeout(look, 400);
 }
 
+// Runs under way show how far they are; one that has ended is shown as it ended.
+for (const place of document.querySelectorAll("[data-progress]")) {
+  const bar = place.parentElement.querySelector("progress");
+  const look = async () => {
+    try {
+      const reply = await fetch(place.dataset.progress, { headers: { accept: "application/json" } });
+      if (reply.ok) {
+        const state = await reply.json();
+        place.textContent = state.text;
+        bar.value = state.done;
+        if (state.status !== "running") { reload(); return; }
+      }
+    } catch { /* the server is away: try again */ }
+    setTimeout(look, 2000);
+  };
+  setTimeout(look, 2000);
+}
+
 // Answers appear as they are written; once all are there, the page shows them as they are meant to look.
 const streams = [...document.querySelectorAll("[data-stream]")];
 if (streams.length) {
@@ -115,6 +133,20 @@ document.addEventListener("keydown", (event) => {
   const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (target && !target.disabled) { event.preventDefault(); target.click(); }
 });
+
+// Sorting a table keeps the place on the page and what was ticked.
+const kept = JSON.parse(sessionStorage.getItem("sorted") || "null");
+sessionStorage.removeItem("sorted");
+if (kept && kept.path === location.pathname) {
+  for (const box of document.querySelectorAll("input[name=run]")) box.checked = kept.ticked.includes(box.value);
+  scrollTo(0, kept.y);
+}
+for (const link of document.querySelectorAll("thead th a")) {
+  link.addEventListener("click", () => {
+    const ticked = [...document.querySelectorAll("input[name=run]:checked")].map((box) => box.value);
+    sessionStorage.setItem("sorted", JSON.stringify({ path: location.pathname, y: scrollY, ticked }));
+  });
+}
 
 // A choice in a list is acted upon at once.
 for (const field of document.querySelectorAll("select[data-auto]")) {
