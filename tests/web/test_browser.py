@@ -399,6 +399,22 @@ def test_sorting_keeps_the_place_and_the_ticks(page):
     assert abs(page.evaluate("scrollY") - before) < 3
 
 
+def test_averages_are_sorted_where_they_stand(page):
+    page.goto("/averages")
+    rows = page.locator("table[data-sortable] tbody th")
+    names = rows.all_inner_texts()
+    assert len(names) == 3
+    page.get_by_role("button", name="model").click()
+    assert rows.all_inner_texts() == sorted(names)
+    page.get_by_role("button", name="model").click()
+    assert rows.all_inner_texts() == sorted(names, reverse=True)
+    page.get_by_role("button", name="average", exact=True).click()
+    shown = page.locator("table[data-sortable] tbody tr td:nth-child(3)").all_inner_texts()
+    known = [float(text) for text in shown if "missing" not in text]
+    assert known == sorted(known, reverse=True)
+    assert ["missing" in text for text in shown] == sorted("missing" in text for text in shown)
+
+
 def test_every_bar_is_drawn(page, every):
     drawn = """svg => { const box = svg.querySelector('rect').getBoundingClientRect();
         return [box.width, box.height, Number(svg.querySelector('rect').getAttribute('width'))]; }"""

@@ -196,6 +196,15 @@ class TestPages:
             (row,) = client.get("/leaderboard.json?q=model-c").json()
             assert row["rank"] == 3
 
+    def test_averages_are_ranked_and_a_file(self, store, runs):
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            (table,) = [client.get("/averages.csv").text.splitlines()]
+            assert table[0].startswith("model,average,average_rank,missing,")
+            assert len(table) == 4
+            places = re.findall(r'<tr><td class="n">(\d|–)</td>', client.get("/averages").text)
+            assert places[0] == "1"
+            assert len(places) == 3
+
     def test_filters_offer_what_there_is(self, store, runs):
         with served(AppState(store, Policy())) as address, browser(address) as client:
             assert "caltech256" not in client.get("/").text

@@ -190,6 +190,7 @@ def _show(result: object, where: str) -> None:
     from rich.table import Table
 
     from snellen.reports.tables import escape
+    from snellen.tuning.results import remarks
     from snellen.tuning.tuning import TunedModel
 
     assert isinstance(result, TunedModel)
@@ -197,12 +198,14 @@ def _show(result: object, where: str) -> None:
     table = Table(title="Before and after, on the same samples", title_justify="left")
     for heading in ("task", "score", "samples", "before %", "after %", "difference in points (95%)", ""):
         table.add_column(heading, justify="left" if heading in ("task", "score", "") else "right")
-    colors = {"better": "green", "worse": "red", "no difference shown": "dim"}
+    colors = {"better": "green", "worse": "red", "collapsed": "red", "no difference shown": "dim"}
     for row in [*result.results, *([result.weakest] if result.weakest else [])]:
         *cells, sentence = row.cells
         color = colors[row.verdict]
         table.add_row(escape(row.task), row.score, str(row.paired.n), *cells, f"[{color}]{sentence}[/]")
     console.print(table)
+    for remark in remarks(result.results):
+        console.print(escape(remark), soft_wrap=True)
     for note in result.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     console.print(f"Saved to {result.folder}, with a model card: README.md.", soft_wrap=True)

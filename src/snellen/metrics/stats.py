@@ -242,6 +242,15 @@ class Paired:
     test: str
     detectable: float
 
+    def real(self, p: float | None = None) -> bool:
+        """Return whether the difference is significant at the 5% level: the one rule of all verdicts.
+
+        Args:
+            p: adjusted for several comparisons; by default its own.
+        """
+        excluded = self.difference.low > 0 or self.difference.high < 0
+        return excluded and (self.p if p is None else p) < 1 - LEVEL
+
     @property
     def win_rate(self) -> float:
         """The share of samples on which the first does better; ties count half."""
@@ -259,7 +268,7 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
     Student's t. p is McNemar's exact test (Q. McNemar, Psychometrika 12, 1947) if every cluster is one
     sample and every score is 0 or 1; otherwise, with fewer than 40 clusters or a constant difference, a
     sign-flip permutation test over cluster sums (exact up to 2^13 flips, then 10,000 seeded ones);
-    otherwise the clustered t-test.
+    otherwise the clustered t-test. Where p does not exclude 0, neither does the interval: it is widened to 0.
 
     If all samples differ by the same amount (zero, for example), their spread does not estimate the
     error. For right and wrong, half a sample is then added to each cell of the two-by-two table (Agresti
@@ -294,6 +303,8 @@ def paired(first: Sequence[float], second: Sequence[float], clusters: Sequence[A
         error = math.sqrt((gained + lost - (gained - lost) ** 2) / (groups + 2))
         spread = float(t.ppf((1 + LEVEL) / 2, max(1, groups - 1))) * error
         low, high = min(center, gained - lost - spread), max(center, gained - lost + spread)
+    if p >= 1 - LEVEL:  # an interval that excludes what the test does not would be a second verdict
+        low, high = min(low, 0.0), max(high, 0.0)
     if binary:
         low, high = max(-1.0, low), min(1.0, high)
     estimate = Estimate(center, low, high)

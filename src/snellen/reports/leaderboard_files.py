@@ -16,7 +16,7 @@ from snellen.metrics.format import MISSING, counts, heading_of, with_interval
 from snellen.reports.page import markdown_table
 from snellen.storage.manifest import Figure
 
-__all__ = ["as_csv", "as_json", "as_markdown"]
+__all__ = ["as_csv", "as_json", "as_markdown", "csv_of"]
 
 #: Groups with the ranks of their runs.
 Ranked = Sequence[tuple[Group, Mapping[str, int]]]
@@ -37,11 +37,15 @@ def as_json(groups: Ranked) -> str:
 
 def as_csv(groups: Ranked) -> str:
     """Return all entries with their ranks as CSV."""
-    rows = _flat(groups)
+    return csv_of(_flat(groups))
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows with the same columns as CSV that no spreadsheet evaluates."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     if rows:
-        writer.writerow(rows[0])
+        writer.writerow([inert_cell(name) for name in rows[0]])
     for row in rows:
         cells = (json.dumps(v) if isinstance(v, dict | list) else v for v in row.values())
         writer.writerow([inert_cell(v) for v in cells])

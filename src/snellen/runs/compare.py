@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from snellen.errors import UsageError
-from snellen.metrics.stats import LEVEL, Paired, holm, paired
+from snellen.metrics.stats import Paired, holm, paired
 from snellen.metrics.summary import cluster_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Comparison:
     @property
     def real(self) -> bool:
         """Whether the difference is significant at the 5% level, adjusted for all pairs."""
-        return self.p_adjusted < 1 - LEVEL
+        return self.result.real(self.p_adjusted)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -11,7 +11,7 @@ from snellen._util.paths import without_folders
 from snellen.errors import require
 from snellen.exchange.hub import HubMetric, model_index, write_entries
 from snellen.tuning.recipes import Recipe
-from snellen.tuning.results import Result
+from snellen.tuning.results import Result, remarks
 
 __all__ = ["draw_curves", "write_card"]
 
@@ -137,6 +137,7 @@ def _gains(results: Sequence[Result], weakest: Result | None) -> list[str]:
         "below says "
         "so. Differences are paired; their intervals are clustered by image.",
     ]
+    lines += ["", *(f"- {_cell(remark)}" for remark in remarks(results))]
     if weakest:
         lines += ["", f"Lowest recall before, on held-out images: {', '.join(map(_cell, weakest.classes))}."]
     return lines

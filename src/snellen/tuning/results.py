@@ -2,17 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from snellen.metrics.format import detectable
-from snellen.metrics.stats import Paired, paired
+from snellen.metrics.stats import Paired, holm, paired
 from snellen.metrics.summary import cluster_of
 from snellen.runs.compare import compare
 from snellen.runs.run import Run
 
-__all__ = ["Result", "of_classes", "result_of"]
+__all__ = ["ClassSpread", "Result", "corrected", "of_classes", "remarks", "result_of"]
+
+#: The quantile of a one-sided 95% interval; and the share of one prediction that counts as always.
+ONE_SIDED, CONSTANT = 1.6449, 0.9
+#: The most classes that a sentence names.
+SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSpread:
+    """How predictions are spread over the classes that occur as labels.
+
+    Attributes:
+        balanced_accuracy, macro_f1: means over these classes.
+        low: the lower end of the one-sided 95% interval of balanced accuracy.
+        chance: what guessing at random reaches in balanced accuracy; always the same answer reaches as much.
+        majority, majority_share: the largest class, and the accuracy of always answering it.
+        top, top_share: the most frequent prediction, and its share.
+        missing: the classes that are never predicted.
+    """
+
+    balanced_accuracy: float
+    macro_f1: float
+    low: float
+    chance: float
+    majority: str
+    majority_share: float
+    top: str
+    top_share: float
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[str], predictions: Sequence[str]) -> ClassSpread | None:
+        """Describe predictions; None for fewer than two classes.
+
+        The interval adds to each class one right and one wrong sample (Laplace), so that a class with one or
+        two samples is no certainty.
+        """
+        sizes = Counter(labels)
+        if len(sizes) < 2:
+            return None
+        k = len(sizes)
+        right = Counter(label for label, said in zip(labels, predictions, strict=True) if label == said)
+        said = Counter(predictions)
+        recalls = [right[name] / sizes[name] for name in sizes]
+        f1 = [2 * right[name] / (sizes[name] + said[name]) for name in sizes]
+        smooth = [(right[name] + 1, sizes[name] + 2) for name in sizes]
+        error = sum(r / n * (1 - r / n) / n for r, n in smooth) ** 0.5 / k
+        balanced = sum(recalls) / k
+        majority, top = sizes.most_common(1)[0], said.most_common(1)[0]
+        return cls(
+            balanced_accuracy=balanced,
+            macro_f1=sum(f1) / k,
+            low=balanced - ONE_SIDED * error,
+            chance=1 / k,
+            majority=majority[0],
+            majority_share=majority[1] / len(labels),
+            top=top[0],
+            top_share=top[1] / len(labels),
+            missing=tuple(sorted(name for name in sizes if not said[name])),
+        )
+
+    @property
+    def is_guessing(self) -> bool:
+        """Whether balanced accuracy is not above chance, as far as these samples can tell."""
+        return self.low <= self.chance
+
+    @property
+    def collapse(self) -> str:
+        """What the predictions have become, in words."""
+        if self.top_share >= CONSTANT:
+            return f"collapsed to {self.top!r}" if self.top else "collapsed to no answer"
+        return "no better than guessing"
+
+    def __str__(self) -> str:
+        parts = [
+            f"balanced accuracy {100 * self.balanced_accuracy:.1f} (guessing {100 * self.chance:.1f})",
+            f"macro F1 {100 * self.macro_f1:.1f}",
+            f"{100 * self.top_share:.0f}% of predictions are {self.top or 'nothing'!r}",
+        ]
+        if self.missing:
+            more = f" and {len(self.missing) - SHOWN} more" if len(self.missing) > SHOWN else ""
+            parts.append(f"never predicted: {', '.join(self.missing[:SHOWN])}{more}")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +108,8 @@ class Result:
         first, second: ids of the runs before and after.
         before, after: the scores.
         paired: after minus before.
+        p_adjusted: its p, corrected (Holm) over the rows of a table; None for a single row.
+        spread: how the answers are spread over the classes before and after; None without classes.
         classes: the classes that the samples are restricted to, if any.
     """
 
@@ -34,6 +120,8 @@ class Result:
     before: float
     after: float
     paired: Paired
+    p_adjusted: float | None = None
+    spread: tuple[ClassSpread, ClassSpread] | None = None
     classes: tuple[str, ...] = ()
 
     @property
@@ -48,9 +136,14 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``no difference shown``."""
-        gap = self.paired.difference
-        return "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference shown"
+        """``better``, ``worse``, ``no difference shown``, or ``collapsed``: more points than before, but a
+        constant or a random answer would do as well.
+        """
+        if not self.paired.real(self.p_adjusted):
+            return "no difference shown"
+        if self.paired.difference.value < 0:
+            return "worse"
+        return "collapsed" if self.spread is not None and self.spread[1].is_guessing else "better"
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
@@ -67,6 +160,9 @@ class Result:
     def sentence(self) -> str:
         """The verdict, with the detectable difference."""
         difference = self.paired
+        if self.verdict == "collapsed":
+            assert self.spread is not None
+            return self.spread[1].collapse
         if self.verdict != "no difference shown":
             return self.verdict
         if difference.n == 1:
@@ -85,6 +181,8 @@ class Result:
             "runs": [self.first, self.second],
             "verdict": self.verdict,
             **self.paired.as_dict(),
+            **({} if self.p_adjusted is None else {"p_adjusted": self.p_adjusted}),
+            **({} if self.spread is None else {"spread": [asdict(one) for one in self.spread]}),
             **({"classes": list(self.classes)} if self.classes else {}),
         }
 
@@ -97,6 +195,7 @@ def result_of(before: Run, after: Run) -> Result:
     asked, now = (run.manifest.protocol.name for run in (before, after))
     title = f"{after.data}, {asked}" + (f" → {now}" if now != asked else "")
     scores = [float(run.metrics[run.primary].value) for run in (before, after)]
+    spread = [_spread(run) for run in (before, after)] if before.classifies and after.classifies else []
     return Result(
         task=title,
         score=comparison.score,
@@ -105,7 +204,39 @@ def result_of(before: Run, after: Run) -> Result:
         before=scores[0],
         after=scores[1],
         paired=comparison.result,
+        spread=(spread[0], spread[1]) if spread and spread[0] and spread[1] else None,
     )
+
+
+def _spread(run: Run) -> ClassSpread | None:
+    frame = run.outcomes
+    frame = frame[frame["label"].notna()]
+    return ClassSpread.of(frame["label"].tolist(), frame["prediction"].tolist())
+
+
+def corrected(results: Sequence[Result]) -> list[Result]:
+    """Return the rows of a table with their p-values corrected for their number (Holm)."""
+    if len(results) < 2:
+        return list(results)
+    adjusted = holm([result.paired.p for result in results])
+    return [replace(result, p_adjusted=p) for result, p in zip(results, adjusted, strict=True)]
+
+
+def remarks(results: Sequence[Result]) -> Iterator[str]:
+    """Yield what accuracy alone does not tell about the classes, and what to try after a collapse."""
+    for result in results:
+        if result.spread is None:
+            continue
+        before, after = result.spread
+        yield (
+            f"{result.task}: always answering {after.majority!r} reaches {100 * after.majority_share:.1f}% "
+            f"accuracy. Before: {before}. After: {after}."
+        )
+        if result.verdict == "collapsed":
+            yield (
+                "The model answers alike whatever it sees. Try --oversample rare, a recipe that trains more "
+                "(--recipe full), larger images, or another model."
+            )
 
 
 def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None:

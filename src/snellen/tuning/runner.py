@@ -18,7 +18,7 @@ from snellen.tuning.card import draw_curves, write_card
 from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
 from snellen.tuning.plan import TuningPlan
-from snellen.tuning.results import Result, of_classes, result_of
+from snellen.tuning.results import Result, corrected, of_classes, result_of
 from snellen.tuning.sft import TrainResult
 from snellen.tuning.sources import Source, Subset, TrainingSet, validation_split
 from snellen.tuning.trainer import room
@@ -111,8 +111,11 @@ class TuningRunner:
             after = self._examine_all(self.plan.tuned_name)
         finally:
             self._close()
-        results = tuple(result_of(a, b) for a, b in zip(before, after, strict=True))
-        weakest = of_classes(before[0], after[0], weak) if weak else None
+        compared = [result_of(a, b) for a, b in zip(before, after, strict=True)]
+        of_weak = of_classes(before[0], after[0], weak) if weak else None
+        rows = corrected([*compared, *([of_weak] if of_weak else [])])
+        results = tuple(rows[: len(compared)])
+        weakest = rows[-1] if of_weak else None
         facts = self._facts(lessons, taught, kept)
         draw_curves(taught.log, self.config.out / "curves.png")
         if self.config.merge:

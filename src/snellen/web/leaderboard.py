@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -16,11 +17,11 @@ from snellen.leaderboards.columns import columns_of
 from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, UNKNOWN
 from snellen.leaderboards.query import Query
-from snellen.leaderboards.ranking import Ranks, pareto
+from snellen.leaderboards.ranking import Average, Ranks, pareto
 from snellen.metrics.format import UNREAD_NOTE, heading_of
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
-from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown
+from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown, csv_of
 from snellen.runs.run import Run
 from snellen.web.progress import RunProgress
 from snellen.web.state import AppState, site_of
@@ -207,17 +208,43 @@ def averages(request: Request) -> Response:
     """Show models over benchmarks: average score, average rank, and missing scores."""
     site, query = site_of(request), _query(request)
     entries = site.board.entries()
-    names, rows = site.board.averaged(grouped([e for e in entries if query.keeps(e)], query))
-    runs = any(not entry.published for entry in entries)
+    names, rows = _averaged(site, query)
+    ranked = [row.average for row in rows if row.average is not None]
     return site.page(
         "averages",
         title="Averages",
         query=query,
         rows=rows,
+        places={
+            row.model: None if row.average is None else 1 + sum(other > row.average for other in ranked)
+            for row in rows
+        },
         names=names,
-        runs=runs,
+        runs=any(not entry.published for entry in entries),
         facets=_facets(entries, query),
     )
+
+
+def _averaged(site: AppState, query: Query) -> tuple[list[str], list[Average]]:
+    """Average scores over benchmarks: data sets with a protocol, whatever the tables show."""
+    entries = [entry for entry in site.board.entries() if query.keeps(entry)]
+    return site.board.averaged(grouped(entries, replace(query, by="protocol")))
+
+
+@router.get("/averages.csv", response_model=None)
+def averages_file(request: Request) -> Response:
+    """Return the averages as CSV."""
+    names, rows = _averaged(site_of(request), _query(request))
+    table = [
+        {"model": row.model, "average": row.average, "average_rank": row.rank, "missing": row.missing}
+        | {name: row.scores[name] for name in names}
+        for row in rows
+    ]
+    headers = {
+        "content-type": "text/csv; charset=utf-8",
+        "content-disposition": 'attachment; filename="averages.csv"',
+    }
+    return Response(csv_of(table), headers=headers)
 
 
 @router.get("/heatmap", response_model=None)

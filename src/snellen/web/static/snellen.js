@@ -148,6 +148,32 @@ for (const link of document.querySelectorAll("thead th a")) {
   });
 }
 
+// A table of few rows is sorted where it stands, by a click on a heading; missing figures come last.
+for (const table of document.querySelectorAll("table[data-sortable]")) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "plain";
+    button.append(...heading.childNodes);
+    heading.append(button);
+    button.addEventListener("click", () => {
+      const down = heading.getAttribute("aria-sort") !== "descending" && heading.classList.contains("n");
+      const up = heading.getAttribute("aria-sort") === "descending" || (!down && heading.getAttribute("aria-sort") !== "ascending");
+      for (const other of headings) other.removeAttribute("aria-sort");
+      heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const value = (row) => {
+        const text = row.cells[column].textContent.trim();
+        return heading.classList.contains("n") ? parseFloat(text) : text.toLowerCase();
+      };
+      const rows = [...table.tBodies[0].rows].map((row) => [value(row), row]);
+      const missing = ([v]) => Number.isNaN(v);
+      rows.sort((a, b) => missing(a) - missing(b) || (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0) * (up ? 1 : -1));
+      table.tBodies[0].append(...rows.map(([, row]) => row));
+    });
+  });
+}
+
 // A choice in a list is acted upon at once.
 for (const field of document.querySelectorAll("select[data-auto]")) {
   field.addEventListener("change", () => field.form.requestSubmit());
