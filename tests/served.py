@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 
 import httpx
 import uvicorn
 
+from helpers import Scripted
+from snellen.api import run
+from snellen.storage.store import Store
+from snellen.types import Request
 from snellen.web.app import create_app
 from snellen.web.serve import bound
 from snellen.web.state import AppState
@@ -41,3 +47,39 @@ def browser(address: str) -> httpx.Client:
     # Drop idle connections before the server does (after 5 s): on a busy machine, that meets a request.
     limits = httpx.Limits(keepalive_expiry=2)
     return httpx.Client(base_url=address, headers=headers, follow_redirects=True, timeout=60, limits=limits)
+
+
+@contextmanager
+def half_way(store: Store, n: int) -> Iterator[Callable[[], None]]:
+    """A run of n samples that has begun and waits; what is yielded lets it finish."""
+    asked, go_on = Event(), Event()
+    told: list[Request] = []
+
+    def script(request: Request) -> str:
+        told.append(request)
+        if len(told) == n // 2:
+            asked.set()
+            assert go_on.wait(60)
+        assert request.sample is not None
+        return str(request.sample.label)
+
+    def evaluate() -> None:
+        run(
+            model=Scripted(script, "slow", batch_size=1),
+            data=f"chart:shapes?n={n}",
+            protocol="closed-set?rounds=1",
+            workspace=store,
+        )
+
+    with ThreadPoolExecutor(1) as running:
+        done = running.submit(evaluate)
+        assert asked.wait(60)
+
+        def finish() -> None:
+            go_on.set()
+            done.result(60)
+
+        try:
+            yield finish
+        finally:
+            finish()

@@ -33,13 +33,6 @@ HOST, VOTER = "the host's own secret", "what voters are given"
 
 
 @pytest.fixture
-def store(workspace):
-    found = Store(workspace)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def runs(workspace, store):
     """Two runs that differ on half of the samples, and answer the others alike."""
 

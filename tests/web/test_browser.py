@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -16,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Dialog, Page, Route, expect, sync_playwright
 
 from helpers import PAYLOADS, Scripted
-from served import served
+from served import half_way, served
 from snellen.api import run
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
@@ -352,32 +351,12 @@ def test_accessible_in_every_light_and_width(chromium, address, every, scheme, w
 
 
 def test_a_run_under_way_is_watched_without_a_reload(chromium, tmp_path: Path):
-    store, asked, go_on = Store(tmp_path / "workspace"), Event(), Event()
-    told: list[Any] = []
-
-    def script(request):
-        told.append(request)
-        if len(told) == 4:
-            asked.set()
-            assert go_on.wait(60)
-        return request.sample.label
-
-    def evaluate():
-        run(
-            model=Scripted(script, "slow", batch_size=1),
-            data="chart:shapes?n=9",
-            protocol="closed-set?rounds=1",
-            workspace=store,
-        )
-
-    with served(AppState(store, Policy())) as address, ThreadPoolExecutor(1) as running:
-        done = running.submit(evaluate)
-        assert asked.wait(60)
+    store = Store(tmp_path / "workspace")
+    with served(AppState(store, Policy())) as address, half_way(store, 9) as finish:
         watched = Watched(chromium, address)
         watched.page.goto(f"/runs/{store.list_runs()[0]['id']}")
         expect(watched.page.locator("[data-progress]")).to_contain_text("of 9 samples")
-        go_on.set()
-        done.result(60)
+        finish()
         expect(watched.page.locator("main")).to_contain_text("finished")
         expect(watched.page.locator("[data-progress]")).to_have_count(0)
         watched.close()

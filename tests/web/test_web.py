@@ -26,7 +26,7 @@ from PIL import Image as pillow
 from PIL import PngImagePlugin
 
 from helpers import PAYLOADS, Scripted, text_of
-from served import browser, served
+from served import browser, half_way, served
 from snellen.api import run
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
@@ -72,13 +72,6 @@ def inert(text: str) -> None:
             if name in ("src", "href", "action", "formaction"):
                 assert value.startswith(("/", "#", "?")), (tag, attributes)
                 assert not value.startswith("//"), (tag, attributes)
-
-
-@pytest.fixture
-def store(workspace):
-    found = Store(workspace)
-    yield found
-    found.close()
 
 
 @pytest.fixture
@@ -480,28 +473,8 @@ class TestPages:
 
 class TestUnderWay:
     def test_a_run_tells_how_far_it_is_while_it_goes_on(self, store, workspace):
-        asked, go_on = Event(), Event()
-        told = []
-
-        def script(request):
-            told.append(request)
-            if len(told) == 5:
-                asked.set()
-                assert go_on.wait(60)
-            return request.sample.label
-
-        def evaluate():
-            run(
-                model=Scripted(script, "slow", batch_size=1),
-                data="chart:shapes?n=12",
-                protocol="closed-set?rounds=1",
-                workspace=workspace,
-            )
-
         with served(AppState(store, Policy())) as address, browser(address) as client:
-            with ThreadPoolExecutor(1) as running:
-                done = running.submit(evaluate)
-                assert asked.wait(60)
+            with half_way(store, 12) as finish:
                 (row,) = store.list_runs()
                 board = client.get("/").text
                 assert "Under way" in board
@@ -512,8 +485,7 @@ class TestUnderWay:
                 assert 0 <= state["done"] < 12
                 assert state["outcomes"] in ({}, {"ok": state["done"]})
                 assert f"{state['done']} of 12 samples" in state["text"]
-                go_on.set()
-                done.result(60)
+                finish()
             state = client.get(f"/runs/{row['id']}/progress").json()
             assert (state["status"], state["done"], state["outcomes"]) == ("finished", 12, {"ok": 12})
             assert state["speed"] > 0

@@ -11,6 +11,8 @@ import typer
 from snellen.cli.app import PEOPLE, Application, AsJson, Workspace, app, print_json, screen
 from snellen.errors import BadOption
 
+Who = Annotated[str, typer.Argument(help="The beginning of a voter's id, or of an address's (@…).")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 votes = Application(name="votes", help="Rank models by votes; export and import votes.", no_args_is_help=True)
 app.add_typer(votes, rich_help_panel=PEOPLE)
 
@@ -73,8 +75,8 @@ def voters(workspace: Workspace = None, as_json: AsJson = False) -> None:
 
 @votes.command("exclude")
 def exclude(
-    who: Annotated[str, typer.Argument(help="The beginning of a voter's id, or of an address's (@…).")],
-    reason: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+    who: Who,
+    reason: Reason = "",
     workspace: Workspace = None,
 ) -> None:
     """Leave a voter, or an address, out of the ranking. Their votes stay stored."""
@@ -83,8 +85,8 @@ def exclude(
 
 @votes.command("include")
 def include(
-    who: Annotated[str, typer.Argument(help="The beginning of a voter's id, or of an address's (@…).")],
-    reason: Annotated[str, typer.Option(help="Why; kept with the decision.")] = "",
+    who: Who,
+    reason: Reason = "",
     workspace: Workspace = None,
 ) -> None:
     """Count the votes of an excluded voter, or address, again."""

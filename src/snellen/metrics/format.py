@@ -17,6 +17,7 @@ __all__ = [
     "counts",
     "detectable",
     "dollars",
+    "duration",
     "giga",
     "heading_of",
     "mark",
@@ -154,3 +155,14 @@ def dollars(value: float | None) -> str:
     if value is None:
         return MISSING
     return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in the unit that fits.
+
+    >>> duration(40), duration(600), duration(9000)
+    ('40 seconds', '10 minutes', '2.5 hours')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

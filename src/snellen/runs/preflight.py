@@ -10,7 +10,7 @@ from typing import Any
 from snellen.datasets.base import DATASETS, Selection
 from snellen.engine.compatibility import size_of_first
 from snellen.errors import SnellenError, Unsupported, UsageError
-from snellen.metrics.format import dollars, number
+from snellen.metrics.format import dollars, duration, number
 from snellen.models.base import LocalModel, PromptSize
 from snellen.runs.estimate import Forecast
 from snellen.runs.filters import DataSource, Filters
@@ -84,21 +84,10 @@ class Preflight:
             requests = f"{low:,}" if low == high else f"{low:,} to {high:,}"
             text = f"Estimate for {self.model} with {self.protocol}: {requests} requests"
             if self.speed:
-                text += f", {_duration(self.forecast.samples / self.speed)} at {number(self.speed)} samples/s"
+                text += f", {duration(self.forecast.samples / self.speed)} at {number(self.speed)} samples/s"
             if self.forecast.cost is not None:
                 text += f", $ {' to '.join(dict.fromkeys(map(dollars, self.forecast.cost)))}"
             yield text
-
-
-def _duration(seconds: float) -> str:
-    """Format a duration in the unit that fits.
-
-    >>> _duration(40), _duration(600), _duration(9000)
-    ('40 seconds', '10 minutes', '2.5 hours')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def preflight(

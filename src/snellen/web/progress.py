@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from snellen.metrics.format import dollars, number
+from snellen.metrics.format import dollars, duration, number
 from snellen.runs.run import Run
 
 __all__ = ["RunProgress"]
@@ -56,7 +56,7 @@ class RunProgress:
         if self.speed:
             parts.append(f"{number(self.speed)} items/s")
         if self.left is not None and self.status == "running":
-            parts.append(f"about {_time(self.left)} left")
+            parts.append(f"about {duration(self.left)} left")
         parts += [f"{number(count)} {outcome}" for outcome, count in self.outcomes.items()]
         if self.cost:
             parts.append(f"${dollars(self.cost)}")
@@ -65,14 +65,3 @@ class RunProgress:
     def as_dict(self) -> dict[str, object]:
         """As JSON, with the sentence that a page shows."""
         return {**vars(self), "left": self.left, "text": str(self)}
-
-
-def _time(seconds: float) -> str:
-    """Return a duration in its largest unit.
-
-    >>> _time(50), _time(130), _time(9000)
-    ('50 s', '2 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
