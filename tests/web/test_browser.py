@@ -176,6 +176,9 @@ def test_from_a_cell_to_its_samples_to_one_of_them(page, store):
     one = run_of(store, "llava-skewed-closed")
     page.goto(f"/runs/{one.id}")
     link = page.locator("table.matrix td a[aria-label*=' predicted as ']").filter(has_text="1").last
+    for cell in page.locator("table.matrix td a").all()[:5]:  # as large as WCAG 2.2 asks (2.5.8)
+        box = cell.bounding_box()
+        assert min(box["width"], box["height"]) >= 24
     words = link.get_attribute("aria-label")
     count, _, rest = words.partition(" of ")
     truth, _, said = rest.partition(" predicted as ")
@@ -450,14 +453,20 @@ def test_play(chromium, tmp_path: Path):
         expect(said).to_have_count(4)
         expect(page.locator("[data-stream]")).to_have_count(0)
         assert Axe().run(page).response["violations"] == []
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0
+        for width in (390, 320):
+            page.set_viewport_size({"width": width, "height": 640})
+            wide = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            assert wide <= 0, width
         page.get_by_role("button", name="Ask the first question again").click()
         expect(said).to_have_count(2)
         expect(page.locator("[data-stream]")).to_have_count(0)
         page.get_by_role("link", name="Another image").click()
         page.wait_for_url("**/play")
         assert Axe().run(page).response["violations"] == []
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
         one.close()
         still = Watched(chromium, address, java_script_enabled=False)
         still.page.goto("/play")
