@@ -30,7 +30,7 @@ def main() -> None:
             for _ in range(captions):
                 file.write(json.dumps({"caption": " ".join(rng.choices(words, k=12))}) + "\n")
         began = time.process_time()
-        found, number = count(known, texts(path))
+        found, _, number = count(known, texts(path))
         took = time.process_time() - began
     print(f"{number:,} captions, {names:,} names: {took:.1f} s, {number / took:,.0f} a second")
     print(f"occurrences: {found.total():,}")

@@ -17,7 +17,7 @@ from helpers import Scripted, made, picture, sample
 from snellen.diagnosis.analyses import probe
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import chosen, diagnose, parts
-from snellen.diagnosis.exposure_counts import count, texts
+from snellen.diagnosis.exposure_counts import TrainingText, count, texts
 from snellen.errors import DataError, UnknownName, Unsupported, UsageError
 from snellen.metrics.classification import per_class
 from snellen.models.base import MODELS
@@ -75,14 +75,17 @@ class TestCounting:
     )
     def test_as_one_expression_for_each_name_would(self, lines):
         names: dict[str, list[str]] = {name: [] for name in NAMES} | {"cube": ["box", "dice"]}
-        counted, total = count(names, lines)
-        assert total == len(lines)
-        assert {name: counted[name] for name in names} == brute(names, lines)
+        counted = count(names, [TrainingText(line) for line in lines])
+        assert counted.texts == len(lines)
+        assert {name: counted.answers[name] for name in names} == brute(names, lines)
+        assert not counted.prompts
+        swapped = count(names, [TrainingText("", line) for line in lines])
+        assert (swapped.prompts, swapped.answers) == (counted.answers, counted.prompts)
 
     def test_by_hand(self):
         lines = ["A POLAR BEAR.", "two polar-bears", "a string of stars", "unstarred", "an asterisk"]
-        counted, _ = count({"star": ["asterisk"], "bear": [], "polar bear": []}, lines)
-        assert counted == {"star": 2, "bear": 2, "polar bear": 2}
+        names = {"star": ["asterisk"], "bear": [], "polar bear": []}
+        assert count(names, map(TrainingText, lines)).answers == {"star": 2, "bear": 2, "polar bear": 2}
 
     def test_layouts(self, tmp_path):
         llava = [
@@ -98,10 +101,28 @@ class TestCounting:
         )
         (tmp_path / "c.txt").write_text("one line\n\nanother\n")
         pd.DataFrame({"caption": ["a key", "a cup"], "n": [1, 2]}).to_parquet(tmp_path / "d.parquet")
-        assert list(texts(tmp_path / "a.json")) == ["What? . A ring."]
-        assert list(texts(tmp_path / "b.jsonl")) == ["a star", "x . y"]
-        assert list(texts(tmp_path / "c.txt")) == ["one line\n", "another\n"]
-        assert [text.split(" . ")[0] for text in texts(tmp_path / "d.parquet")] == ["a key", "a cup"]
+        assert list(texts(tmp_path / "a.json")) == [("A ring.", "What?")]
+        assert list(texts(tmp_path / "b.jsonl")) == [("a star", ""), ("x . y", "")]
+        assert list(texts(tmp_path / "c.txt")) == [("one line\n", ""), ("another\n", "")]
+        assert [text.answers for text in texts(tmp_path / "d.parquet")] == ["a key", "a cup"]
+
+    def test_options_in_a_question_are_not_taught(self, tmp_path):
+        """ "bolt" stood in 673 texts, and was the answer of 19."""
+        ask = "Which is it? {star, bolt, ring}"
+        rows = [
+            {"messages": [
+                {"role": "system", "content": "You know every bolt."},
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask}]},
+                {"role": "assistant", "content": [{"type": "text", "text": "star"}]},
+            ]},
+            {"conversations": [{"from": "human", "value": ask}, {"from": "gpt", "value": "bolt"}]},
+            {"prompt": ask, "completion": "ring"},
+            {"question": "What is it?", "choices": ["star", "bolt"], "answer": "ring"},
+        ]  # fmt: skip
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        counted = count({"star": [], "bolt": [], "ring": []}, texts(tmp_path / "rows.jsonl"))
+        assert counted.answers == {"star": 1, "bolt": 1, "ring": 2}
+        assert counted.prompts == {"star": 4, "bolt": 4, "ring": 3}
 
     @pytest.mark.parametrize(
         ("name", "text", "told"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from snellen.diagnosis.analysis import Analysis, Finding, ResultTable, Skipped, Subject
-from snellen.diagnosis.exposure_counts import count, texts
+from snellen.diagnosis.exposure_counts import TrainingText, count, texts
 from snellen.metrics.classification import per_class
 from snellen.metrics.stats import LEVEL
 from snellen.reports.charts import ChartPoint, scatter
@@ -31,12 +31,13 @@ class Exposure(Analysis):
         # Long: it measures, and puts the result into words.
         lines, source = self._lines(case)
         known = {label: case.selection.data.synonyms.get(label, ()) for label in case.labels}
-        counted, total = count(known, lines)
+        counted = count(known, lines)
+        total = counted.texts
         truth, said = pairs(case.closed.outcomes)
         recall = {
             row["class"]: (row["recall"], row["support"]) for row in per_class(truth, said) if row["support"]
         }
-        rows = [(name, counted[name], *recall[name]) for name in case.labels if name in recall]
+        rows = [(name, counted.answers[name], *recall[name]) for name in case.labels if name in recall]
         if len(rows) < 4 or len({n for _, n, _, _ in rows}) < 2:
             raise Skipped(
                 f"{len(rows)} classes with {len({n for _, n, _, _ in rows})} different counts are too few"
@@ -46,8 +47,8 @@ class Exposure(Analysis):
         spearman, pearson = _correlations([n for _, n, _, _ in rows], [r for _, _, r, _ in rows])
         shows = True if spearman[1] > 0 else False if spearman[2] < 0 else None
         verdict = (
-            f"Over {len(rows)} classes and {total:,} texts ({source}), exposure and recall have a Spearman "
-            f"correlation of {spearman[0]:.2f} ({spearman[1]:.2f} to {spearman[2]:.2f}): "
+            f"Over {len(rows)} classes and {total:,} texts ({source}), exposure in answers and recall have a "
+            f"Spearman correlation of {spearman[0]:.2f} ({spearman[1]:.2f} to {spearman[2]:.2f}): "
             + (
                 "classes seen more often are recognized better."
                 if shows
@@ -64,23 +65,29 @@ class Exposure(Analysis):
         below = _below(rows)
         tables = (
             ResultTable(
-                ("texts that name the class", "classes", "recall"), tuple(bins), "Bins as in the study."
+                ("texts whose answers name the class", "classes", "recall"),
+                tuple(bins),
+                "Bins as in the study.",
             ),
             ResultTable(
-                ("class", "texts", "recall", "expected"),
-                tuple((name, f"{n:,}", f"{100 * r:.0f}%", f"{100 * e:.0f}%") for name, n, r, e in below[:10]),
+                ("class", "in answers", "in prompts", "recall", "expected"),
+                tuple(
+                    (name, f"{n:,}", f"{counted.prompts[name]:,}", f"{100 * r:.0f}%", f"{100 * e:.0f}%")
+                    for name, n, r, e in below[:10]
+                ),
                 "Classes furthest below the recall expected from exposure (a linear fit of recall on log "
                 "exposure).",
             ),
         )
         chart = scatter(
             [ChartPoint(x=n + 1, y=100 * r, name=f"{name} ({n:,})") for name, n, r, _ in rows],
-            x="texts that name the class, plus one",
+            x="texts whose answers name the class, plus one",
             y="recall %",
             pareto_line=False,
         )
         figures = {
             "counts": {name: n for name, n, _, _ in rows},
+            "prompt_counts": {name: counted.prompts[name] for name, _, _, _ in rows},
             "texts": total,
             "spearman": dict(zip(("value", "low", "high"), spearman, strict=True)),
             "pearson_of_log": dict(zip(("value", "low", "high"), pearson, strict=True)),
@@ -103,7 +110,7 @@ class Exposure(Analysis):
             shows=shows,
         )
 
-    def _lines(self, case: Subject) -> tuple[Iterator[str], str]:
+    def _lines(self, case: Subject) -> tuple[Iterator[TrainingText], str]:
         if case.captions:
             return chain.from_iterable(map(texts, case.captions)), ", ".join(p.name for p in case.captions)
         if case.model.startswith("pico:llava"):
@@ -111,14 +118,14 @@ class Exposure(Analysis):
         raise Skipped("the model's training data is unknown. Provide its captions: --captions FILE")
 
 
-def _pico(*, skewed: bool) -> Iterator[str]:
+def _pico(*, skewed: bool) -> Iterator[TrainingText]:
     """Yield the questions and answers about images that a built-in LLaVA was trained on."""
     from snellen.pico_recipe.curriculum import training_figures
     from snellen.pico_recipe.train import stages
 
     for page in stages(training_figures(skewed, 0), 0, skewed, "answer"):
         for lesson in page:
-            yield f"{lesson.question} . {lesson.answer}"
+            yield TrainingText(lesson.answer, lesson.question)
 
 
 def _correlations(
