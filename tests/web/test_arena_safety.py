@@ -354,15 +354,12 @@ class TestVotes:
         assert outcomes.count("tie") == 24 - shown
 
     def test_disagreements_come_first_also_where_both_are_wrong(self, workspace, store):
-        told = [iter(["star"] * 9), iter(["ring", "star", "ring"] * 3)]
-        found = [
-            run(
-                model=Scripted(lambda r, t=t: next(t), f"m{k}"),  # type: ignore[misc]
-                data="chart:shapes?n=9",
-                protocol="open-world",
-            )
-            for k, t in enumerate(told)
-        ]
+        def evaluate(name, answers):
+            told = iter(answers)
+            model = Scripted(lambda _: next(told), name)
+            return run(model=model, data="chart:shapes?n=9", protocol="open-world")
+
+        found = [evaluate("m0", ["star"] * 9), evaluate("m1", ["ring", "star", "ring"] * 3)]
         arena = Recorded(
             VoteStore(store), found, disagreements_first=True, repeat=0, overlap=0, rng=Random(1)
         )

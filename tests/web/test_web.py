@@ -327,7 +327,7 @@ class TestPages:
             reply = client.get(f"/runs/{runs[0].id}/samples.jsonl?right=no")
             rows = [json.loads(line) for line in reply.text.splitlines()]
             frame = runs[0].predictions
-            assert [row["id"] for row in rows] == frame[frame["correct"] == False]["id"].tolist()  # noqa: E712
+            assert [row["id"] for row in rows] == frame[~frame["correct"].astype(bool)]["id"].tolist()
             assert "attachment" in reply.headers["content-disposition"]
             table = client.get(f"/runs/{runs[0].id}/samples.csv").text
             assert len(table.splitlines()) > 40

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from snellen.arena.davidson import chances, fit
@@ -55,11 +55,9 @@ def fewest_flips(tally: VoteCounts, logs: Floats, ties: float, order: Sequence[i
     decisive = [c for c, cell in enumerate(tally.cells) if cell % 3 < 2 and tally.totals[c] >= 1]
     tried = 0
     for number in (1, 2):
-        ways = [
-            tuple(Counter(chosen).items())
-            for chosen in combinations_with_replacement(decisive, number)
-            if all(count <= tally.totals[c] for c, count in Counter(chosen).items())
-        ]
+        every = (tuple(Counter(chosen).items()) for chosen in combinations_with_replacement(decisive, number))
+        possible = (way for way in every if all(count <= tally.totals[c] for c, count in way))
+        ways = list(islice(possible, TRIED + 1))
         if len(ways) > TRIED:
             break
         tried = number

@@ -130,7 +130,9 @@ def sample_page(request: Request, id: str, position: Position) -> Response:
     details = dict(row["details"])
     scores = details.pop("scores", None)
     wanted = Wanted.of(request.query_params, run)
-    found = wanted.select(site.digest(run), run)
+    selected = wanted.select(site.digest(run), run)
+    place = Place.of([sample.position for sample in selected], position)
+    replies = run.replies(row["id"])
     return site.page(
         "sample",
         title=f"Sample {row['id']}",
@@ -138,16 +140,16 @@ def sample_page(request: Request, id: str, position: Position) -> Response:
         row=row,
         right=run.verdict(row),
         content={k: v for k, v in sample["content"].items() if k not in ("synonyms", "sizes", "regions")},
-        replies=run.replies(row["id"]),
-        exchanges=_scored(run.replies(row["id"])),
+        replies=replies,
+        exchanges=_scored(replies),
         bars=_bars(scores) if isinstance(scores, dict) else [],
         boxes=boxes_of(details),
         votes=_votes(details),
         rules=details.get("rule", []),
         details=json.dumps(details, indent=2, ensure_ascii=False) if details else "",
         wanted=wanted,
-        place=Place.of([sample.position for sample in found], position),
-        back=wanted.around(found, position),
+        place=place,
+        back=wanted.around(place, position),
     )
 
 

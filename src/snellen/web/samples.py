@@ -53,9 +53,9 @@ class Place(NamedTuple):
         >>> Place.of([4, 7, 9], 7)
         Place(number=2, total=3, before=4, after=9)
         """
-        if position not in positions:
+        here = next((i for i, other in enumerate(positions) if other == position), None)
+        if here is None:
             return cls(0, len(positions), None, positions[0] if positions else None)
-        here = positions.index(position)
         return cls(
             here + 1,
             len(positions),
@@ -136,12 +136,11 @@ class Wanted:
         """Return the part of the URL that leads to the list of samples."""
         return f"{self.query(**changes) or '?'}#samples"
 
-    def around(self, found: Sequence[SampleBrief], position: int) -> str:
+    def around(self, place: Place, position: int) -> str:
         """Return the part of the URL that leads back to a sample in its list."""
-        number = next((i for i, sample in enumerate(found) if sample.position == position), None)
-        if number is None:
+        if not place.number:
             return self.address()
-        return f"{self.query(page=number // SAMPLES + 1) or '?'}#s{position}"
+        return f"{self.query(page=(place.number - 1) // SAMPLES + 1) or '?'}#s{position}"
 
     def select(self, digest: Digest, run: Run) -> list[SampleBrief]:
         """Return the selected samples in their order."""

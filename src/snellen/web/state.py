@@ -131,7 +131,7 @@ class AppState:
         Raises:
             TooFast: there were too many.
         """
-        host = request.client.host if request.client else ""
+        host = _host(request)
         # Cookies are free to create, so each client address has its own limit too; before
         # logging in, there is only the address.
         voter = host if kind == "login" else self.voter(request) or host
@@ -205,7 +205,7 @@ class AppState:
         """Return the salted hash of where a request comes from; empty if none are to be kept."""
         if not self.keep_addresses:
             return ""
-        return self.vote_store.voters.address(request.client.host if request.client else "")
+        return self.vote_store.voters.address(_host(request))
 
     def newcomer(self, request: Request, response: Response) -> None:
         """Recognize a voter by a cookie that only their browser holds."""
@@ -232,7 +232,7 @@ class AppState:
         if self.policy.invites:
             raise Forbidden("This arena is by invitation. Open the link that its host gave you.")
         address = self.address(request)
-        if seconds := self.rates.wait("newcomer", request.client.host if request.client else ""):
+        if seconds := self.rates.wait("newcomer", _host(request)):
             raise TooFast(seconds)
         if address and self.vote_store.voters.newcomers(address) >= self.newcomers:
             raise Forbidden(
@@ -251,6 +251,11 @@ class AppState:
         voter = self.vote_store.voters.voter(cookie)
         assert voter is not None
         return voter
+
+
+def _host(request: Request) -> str:
+    """Return the address that a request comes from."""
+    return request.client.host if request.client else ""
 
 
 def picture(image: tuple[str, bytes] | None) -> Response:

@@ -14,7 +14,7 @@ from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.generation import sampling
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response
 
-__all__ = ["FAMILIES", "CodeReply", "CustomCodeModel", "Family", "options", "question"]
+__all__ = ["FAMILIES", "CodeReply", "CustomCodeModel", "Family", "check_asks", "options", "question"]
 
 #: The class that asks the checkpoints of a model type.
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -66,12 +66,22 @@ class Family(ABC):
         """
 
 
+def check_asks(messages: Sequence[Message]) -> None:
+    """Refuse a conversation that does not end with a user's turn.
+
+    Raises:
+        ValueError: it ends with another.
+    """
+    if not messages or messages[-1].role != "user":
+        raise ValueError("this checkpoint's own code does not continue an answer")
+
+
 def question(messages: Sequence[Message], image: str) -> str:
     """Return the text of a single question, after a line for each image.
 
     Args:
         messages: a user's turn, perhaps after a system's, which comes first in the text.
-        image: the line, in which ``{}`` is the image's number.
+        image: the line, in which ``{}`` is the image's number; empty: without lines.
 
     Raises:
         ValueError: there are more turns.
@@ -79,7 +89,7 @@ def question(messages: Sequence[Message], image: str) -> str:
     if [message.role for message in messages if message.role != "system"] != ["user"]:
         raise ValueError("this checkpoint's own code takes one question, not a conversation of several turns")
     images = sum(len(message.images) for message in messages)
-    lines = "".join(f"{image.format(number + 1)}\n" for number in range(images))
+    lines = "".join(f"{image.format(number + 1)}\n" for number in range(images)) if image else ""
     return lines + "\n\n".join(message.text for message in messages)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from snellen.models.huggingface.custom_code.base import CodeReply, Family, options
+from snellen.models.huggingface.custom_code.base import CodeReply, Family, check_asks, options
 from snellen.types import Decoding, Message
 
 __all__ = ["MiniCPMV"]
@@ -20,6 +20,7 @@ class MiniCPMV(Family):
     auto = "AutoModel"
 
     def answer(self, messages: Sequence[Message], pixels: Sequence[Any], decoding: Decoding) -> CodeReply:
+        check_asks(messages)
         left = iter(pixels)
         system = "\n\n".join(message.text for message in messages if message.role == "system")
         turns = [
@@ -30,8 +31,6 @@ class MiniCPMV(Family):
             for message in messages
             if message.role != "system"
         ]
-        if not turns or turns[-1]["role"] != "user":
-            raise ValueError("this checkpoint's own code does not continue an answer")
         chosen = options(decoding)
         text = self.model.chat(
             image=None,

@@ -17,7 +17,7 @@ class Molmo(Family):
     def answer(self, messages: Sequence[Message], pixels: Sequence[Any], decoding: Decoding) -> CodeReply:
         from transformers import GenerationConfig
 
-        asked = question(messages, "").lstrip("\n")
+        asked = question(messages, "")
         tensors = self.processor.process(images=list(pixels) or None, text=asked)
         batch = {name: self._on_device(tensor).unsqueeze(0) for name, tensor in tensors.items()}
         output = self.model.generate_from_batch(

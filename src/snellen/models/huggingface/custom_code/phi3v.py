@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from snellen.models.huggingface.custom_code.base import CodeReply, Family, options
+from snellen.models.huggingface.custom_code.base import CodeReply, Family, check_asks, options
 from snellen.types import Decoding, Message
 
 __all__ = ["Phi3V"]
@@ -15,6 +15,7 @@ class Phi3V(Family):
     """A processor that takes one prompt, in which images are numbered: ``<|image_1|>``."""
 
     def answer(self, messages: Sequence[Message], pixels: Sequence[Any], decoding: Decoding) -> CodeReply:
+        check_asks(messages)
         number, turns = 0, []
         for message in messages:
             text = ""
@@ -22,8 +23,6 @@ class Phi3V(Family):
                 number += not isinstance(part, str)
                 text += part if isinstance(part, str) else f"<|image_{number}|>\n"
             turns.append({"role": message.role, "content": text})
-        if turns[-1]["role"] != "user":
-            raise ValueError("this checkpoint's own code does not continue an answer")
         prompt = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         inputs = self.processor(prompt, list(pixels) or None, return_tensors="pt")
         inputs = inputs.to(self.model.device, self.model.dtype)
