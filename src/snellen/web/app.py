@@ -20,7 +20,7 @@ from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
 from snellen.web import arena, leaderboard, play, runs
 from snellen.web.access import within_arena
-from snellen.web.security import SecurityMiddleware, cookie_of, cookies
+from snellen.web.security import SecurityMiddleware, cookie_of, cookies, login_cookie
 from snellen.web.state import AppState, Forbidden, TooFast, site_of
 
 __all__ = ["create_app"]
@@ -99,13 +99,7 @@ def _login(request: Request, token: str = Form(), next: str = Form("/")) -> Resp
     if role is None:
         return site.page("login", 401, title="Log in", next=_own(next), wrong=True)
     response = RedirectResponse(_own(next), 303)
-    response.set_cookie(
-        cookie_of(request.scope),
-        site.policy.sessions.begin(role),
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https",
-    )
+    response.headers["set-cookie"] = login_cookie(request.scope, site.policy.sessions.begin(role))
     return response
 
 

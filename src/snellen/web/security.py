@@ -17,7 +17,16 @@ from starlette.requests import cookie_parser
 from snellen.errors import BadOption
 from snellen.web.access import ROLE, Role, Sessions, same, within_arena
 
-__all__ = ["HEADERS", "Policy", "Rates", "SecurityMiddleware", "cookie_of", "cookies", "is_loopback"]
+__all__ = [
+    "HEADERS",
+    "Policy",
+    "Rates",
+    "SecurityMiddleware",
+    "cookie_of",
+    "cookies",
+    "is_loopback",
+    "login_cookie",
+]
 
 Scope = MutableMapping[str, Any]
 AsgiMessage = MutableMapping[str, Any]
@@ -182,10 +191,10 @@ def cookie_of(scope: Scope) -> str:
     return f"snellen_session_{(scope.get('server') or ('', 0))[1]}"
 
 
-def _set(name: str, value: str, scope: Scope) -> dict[str, str]:
-    """Return the header that sets a cookie. ``lax``: links from elsewhere, such as a mail's, find it."""
+def login_cookie(scope: Scope, value: str) -> str:
+    """Return the header that logs a browser in. ``lax``: links from elsewhere, such as a mail's, find it."""
     secure = "; Secure" if scope.get("scheme") == "https" else ""
-    return {"set-cookie": f"{name}={value}; HttpOnly; Path=/; SameSite=lax{secure}"}
+    return f"{cookie_of(scope)}={value}; HttpOnly; Path=/; SameSite=lax{secure}"
 
 
 class SecurityMiddleware:
@@ -204,12 +213,12 @@ class SecurityMiddleware:
             raise RuntimeError(f"{scope['type']} is not supported")
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
 
-        login: dict[str, str] = {}
+        login = ""
 
         async def send_with_headers(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 if login:
-                    message["headers"] = [*message["headers"], (b"set-cookie", login["set-cookie"].encode())]
+                    message["headers"] = [*message["headers"], (b"set-cookie", login.encode())]
                 known = {name.lower() for name, _ in message["headers"]}
                 more = {"cache-control": "no-store", **HEADERS}
                 message["headers"] = list(message["headers"]) + [
@@ -229,8 +238,7 @@ class SecurityMiddleware:
         path, query = scope["path"], scope.get("query_string", b"").decode("latin-1")
         parameters = dict(parse_qsl(query))
         reads = scope["method"] in _SAFE
-        cookie = cookie_of(scope)
-        role = self.policy.role(headers, cookie)
+        role = self.policy.role(headers, cookie_of(scope))
         invited = self.policy.role_of(parameters.get("invite", "")) if reads else None
         if reads and (linked := self.policy.role_of(parameters.get("token", ""))) is not None:
             # The token leaves the address bar at once, for a cookie.
@@ -240,11 +248,11 @@ class SecurityMiddleware:
                 send_with_headers,
                 303,
                 "Logged in.",
-                more | _set(cookie, self.policy.sessions.begin(linked), scope),
+                more | {"set-cookie": login_cookie(scope, self.policy.sessions.begin(linked))},
             )
             return
         if role is None and invited is not None:
-            role, login = invited, _set(cookie, self.policy.sessions.begin(invited), scope)
+            role, login = invited, login_cookie(scope, self.policy.sessions.begin(invited))
         if role is None and not path.startswith(_OPEN):
             if reads and "text/html" in headers.get("accept", ""):
                 target = quote(f"{path}?{query}" if query else path)
