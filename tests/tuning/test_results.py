@@ -44,7 +44,7 @@ def test_an_inspection_set_on_which_all_is_called_nominal_is_not_better():
     told = " ".join(remarks([found]))
     assert "always answering 'nominal' reaches 50.0% accuracy" in told
     assert "never predicted: crack, scratch" in told
-    assert "--oversample rare" in told
+    assert "--recipe full" in told
 
 
 def test_a_thousand_circles_and_three_crosses():

@@ -51,6 +51,12 @@ def tune_(
     hold_out: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Evaluate on this share and train on the rest.")
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder|COLUMN", help="With --hold-out, keep images of a folder or group on one side."
+        ),
+    ] = None,
     mix: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,12 +74,21 @@ def tune_(
     ] = "both",
     oversample: Annotated[
         list[str] | None,
-        typer.Option(metavar="rare|hard", help="Oversample rare or hard classes. Repeatable."),
+        typer.Option(
+            metavar="rare|hard|none",
+            help="Repeat images of rare classes, or hard ones. Repeatable. "
+            "[dim]rare, if classes are unequal[/dim]",
+        ),
     ] = None,
     leaks: Annotated[
         Literal["refuse", "drop", "allow"],
-        typer.Option(help="How to handle training images that are in the test set."),
+        typer.Option(
+            help="How to handle training images that are in the test set; drop: near-duplicates, too."
+        ),
     ] = "refuse",
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Fit a linear probe to the features before training.")
+    ] = True,
     training_option: Annotated[
         list[str] | None,
         typer.Option("-T", metavar="KEY=VALUE", help="Set an option of TRL's SFTConfig. Repeatable."),
@@ -102,6 +117,9 @@ def tune_(
     data_option: DataOptions = None,
     batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed for splitting, sampling and training.")] = 0,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Random seed for splitting alone. [dim]as --seed[/dim]")
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -137,7 +155,10 @@ def tune_(
             mix=mix or (),
             retention_data=retention_data or (),
             train_format=train_format,
-            oversample=[name for item in oversample or () for name in item.split(",")],
+            group=group,
+            oversample=[name for item in oversample for name in item.split(",")] if oversample else None,
+            probe=probe,
+            split_seed=split_seed,
             leaks=leaks,
             settings=settings,
             lora=_values("-L", read_options("-L", lora_option)),

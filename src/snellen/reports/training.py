@@ -21,6 +21,8 @@ TOLD = {
     "eval_loss": "held-out loss {:.3f}",
     "held_out_accuracy": "held-out accuracy {:.1%}",
     "eval_held_out_accuracy": "held-out accuracy {:.1%}",
+    "held_out_balanced_accuracy": "balanced {:.1%}",
+    "eval_held_out_balanced_accuracy": "balanced {:.1%}",
 }
 
 

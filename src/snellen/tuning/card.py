@@ -150,8 +150,15 @@ def _lessons(facts: Mapping[str, Any]) -> list[str]:
     lines += [
         f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, learning "
         f"rate {how['learning_rate']:g}"
+        + (
+            f"; kept: step {how['kept_step']}, the best on training images held out"
+            if "kept_step" in how
+            else ""
+        )
         for stage, how in facts.get("effective", {}).items()
     ]
+    if facts.get("balanced"):
+        lines += ["- Images of rare classes are repeated until classes are equally frequent."]
     return lines
 
 

@@ -34,11 +34,16 @@ class TuningConfig:
             first.
         retention_data: data sets to evaluate forgetting on, under their own protocols.
         train_format: which questions to train a class on.
-        oversample: ``rare``: classes with few images are repeated; ``hard``: images that the model gets
-            wrong come three times, and lists of names include the confused classes.
-        leaks: what to do about test images in the training data: refuse, drop them, allow.
+        group: with ``hold_out``, what stays on one side of the split: ``folder``, or a column.
+        oversample: ``rare``: classes with few images are repeated until all are as frequent; ``hard``: images
+            that the model gets wrong come three times, and lists of names include the confused classes;
+            ``none``: neither. None: ``rare`` if the largest class has 1.5 times the images of the smallest.
+        leaks: what to do about test images, and near-duplicates, in the training data: refuse (identical
+            ones), drop both, allow.
         settings: options of TRL's SFTConfig; ``lora``: of PEFT's LoraConfig.
         filters: which part of ``data`` to evaluate on.
+        split_seed: of the split by ``hold_out``; None: ``seed``.
+        probe: whether to fit a linear probe to the model's features before training.
         train_limit: train on this many samples, drawn at random.
         merge: also write the model with its adapter merged.
 
@@ -56,7 +61,8 @@ class TuningConfig:
     mix: Sequence[str] = ()
     retention_data: Sequence[str] = ()
     train_format: TrainFormat = "both"
-    oversample: Sequence[str] = ()
+    group: str | None = None
+    oversample: Sequence[str] | None = None
     leaks: Literal["refuse", "drop", "allow"] = "refuse"
     settings: Mapping[str, Any] = field(default_factory=dict)
     lora: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +73,8 @@ class TuningConfig:
     merge: bool = False
     batch_size: int | None = None
     seed: int = 0
+    split_seed: int | None = None
+    probe: bool = True
     workspace: Store | Path | str | None = None
     watch: TrainingWatch | None = None
     watch_evaluation: Watch | None = None
@@ -97,10 +105,10 @@ class TuningConfig:
         """
         recipe = self.named_recipe
         check_lora(self.lora)
-        for word in self.oversample:
-            if word not in ("rare", "hard"):
-                raise BadOption(f"--oversample {word!r} is not allowed; allowed: rare, hard.")
-        if "hard" in self.oversample and self.processes > 1:
+        for word in self.oversample or ():
+            if word not in ("rare", "hard", "none"):
+                raise BadOption(f"--oversample {word!r} is not allowed; allowed: rare, hard, none.")
+        if "hard" in (self.oversample or ()) and self.processes > 1:
             raise BadOption(
                 "--oversample hard evaluates the model first, in a single process. Start it without "
                 "accelerate."
@@ -111,15 +119,27 @@ class TuningConfig:
             raise BadOption(f"--merge needs a recipe with adapters (lora, qlora), not {self.recipe}.")
         if self.train_limit is not None and self.train_limit < 1:
             raise BadOption(f"--train-limit {self.train_limit} is not allowed; allowed: 1 or more.")
+        if self.recipe == "head" and "rare" in (self.oversample or ()):
+            raise BadOption(
+                "--oversample rare has no effect with --recipe head, which weights classes alike."
+            )
         if self.recipe == "head":
             self.refuse_with("--recipe head", {"-T or --config": self.settings, **self.instructing})
             if self.processes > 1:
                 raise BadOption("--recipe head runs in a single process. Start it without accelerate.")
 
     @property
+    def balances(self) -> bool | None:
+        """Whether rare classes are repeated; None: if classes are unequal."""
+        if self.oversample is None or list(self.oversample) == ["hard"]:
+            return None
+        return "rare" in self.oversample
+
+    @property
     def instructing(self) -> dict[str, Any]:
         """The options that only apply to generative models."""
-        given = {"--mix": self.mix, "--oversample": self.oversample, "--retention-data": self.retention_data}
+        oversample = "hard" in (self.oversample or ())
+        given = {"--mix": self.mix, "--oversample hard": oversample, "--retention-data": self.retention_data}
         return {**given, "--train-format": self.train_format != "both"}
 
     @staticmethod

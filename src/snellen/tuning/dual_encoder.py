@@ -77,9 +77,16 @@ def tune_dual_encoder(
     wrapped = _classifier(network, texts)
     rows = partial(_rows, processor, numbers)
 
-    def right(prediction: Any) -> dict[str, float]:
+    def accuracies(prediction: Any) -> dict[str, float]:
         said = prediction.predictions.argmax(-1)
-        return {"held_out_accuracy": float((said == prediction.label_ids).mean())}
+        right = said == prediction.label_ids
+        by_class = [
+            right[prediction.label_ids == number].mean() for number in set(prediction.label_ids.tolist())
+        ]
+        return {
+            "held_out_accuracy": float(right.mean()),
+            "held_out_balanced_accuracy": float(sum(by_class) / len(by_class)),
+        }
 
     trainer = run_stage(
         Trainer,
@@ -90,7 +97,7 @@ def tune_dual_encoder(
         args=config,
         train_dataset=rows(train),
         eval_dataset=None if held is None else rows(held),
-        compute_metrics=right,
+        compute_metrics=accuracies,
     )
     if int(os.environ.get("RANK", "0")) == 0:
         with room(out):
@@ -100,7 +107,10 @@ def tune_dual_encoder(
         {key.replace("eval_held_out", "held_out"): value for key, value in row.items()}
         for row in trainer.state.log_history
     ]
-    return TrainResult({"full": log}, parameters, parameters, {"full": in_effect(config, len(train))})
+    effective = in_effect(config, len(train))
+    if config.load_best_model_at_end and trainer.state.best_global_step:
+        effective["kept_step"] = trainer.state.best_global_step
+    return TrainResult({"full": log}, parameters, parameters, {"full": effective})
 
 
 def _classifier(network: Any, texts: Any) -> Any:

@@ -108,7 +108,9 @@ def _fit(seen: Any, labels: Sequence[str | None], folds: int) -> _Fitted:
     from sklearn.model_selection import GridSearchCV
 
     mean, scale = seen.mean(0), seen.std(0) + 1e-6
-    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=folds)
+    # Classes count alike, however many images they have.
+    linear = LogisticRegression(max_iter=2000, class_weight="balanced")
+    search = GridSearchCV(linear, {"C": list(STRENGTHS)}, cv=folds, scoring="balanced_accuracy")
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"

@@ -8,18 +8,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
-from snellen.images.perceptual import NEAR, perceptual
-
-if TYPE_CHECKING:
-    import numpy as np
+from snellen.images.perceptual import NEAR, is_plain, perceptual
 
 __all__ = ["NEAR", "Leaks", "leaks"]
 
-#: Rows of distances computed per batch.
+#: Samples hashed per batch.
 CHUNK = 2048
 
 
@@ -30,13 +26,14 @@ class Leaks:
     Attributes:
         identical: (training id, test id) of the same file or the same pixels.
         near: the same with the distance of their perceptual hashes, nearest first.
-        places: by source, the positions of identical ones.
+        places: by source, the positions of identical ones; ``near_places``: of near-duplicates.
         unread: (position by source) of training samples whose image cannot be read.
     """
 
     identical: list[tuple[str, str]] = field(default_factory=list)
     near: list[tuple[str, str, int]] = field(default_factory=list)
     places: list[set[int]] = field(default_factory=list)
+    near_places: list[set[int]] = field(default_factory=list)
     unread: list[set[int]] = field(default_factory=list)
 
     def refusal(self, names: Sequence[str]) -> str:
@@ -61,7 +58,8 @@ class Leaks:
             pairs = ", ".join(f"{a} ~ {b}" for a, b, _ in self.near[:5])
             notes.append(
                 f"{len(self.near)} training images are near-duplicates of a test image by perceptual hash "
-                f"({pairs}{' …' if len(self.near) > 5 else ''}). They were kept; check them."
+                f"({pairs}{' …' if len(self.near) > 5 else ''}). They were "
+                + ("dropped." if dropped else "kept; check them, or drop them with --leaks drop.")
             )
         return notes + [
             f"{name}: {len(unread)} images cannot be read and are skipped."
@@ -83,7 +81,7 @@ class _Looked:
     ids: list[str] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     exact: list[tuple[str, str]] = field(default_factory=list)
-    perceptual: list[int] = field(default_factory=list)
+    perceptual: list[int | None] = field(default_factory=list)
     unread: set[int] = field(default_factory=set)
 
 
@@ -115,7 +113,9 @@ def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
                 result.identical.append((name, match))
         result.places.append(same)
         result.unread.append(looked.unread)
-        result.near += _near(looked, shown, same)
+        near = _near(looked, shown, same)
+        result.near += [row[1:] for row in near]
+        result.near_places.append({row[0] for row in near})
     result.near.sort(key=lambda row: row[2])
     return result
 
@@ -136,15 +136,16 @@ def _look(selection: Selection, into: _Looked) -> None:
                     into.places.append(place)
 
 
-def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int]] | None:
-    """Return for each image of a sample the hashes of its file and pixels, and a perceptual one; None if an
-    image cannot be read and may be skipped.
+def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int | None]] | None:
+    """Return for each image of a sample the hashes of its file and pixels, and a perceptual one (None for a
+    picture of nearly one color); None if an image cannot be read and may be skipped.
     """
     digests = []
     try:
         for image in selection[place].images:
             pixels = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
-            digests.append(((image.sha256, pixels), perceptual(image)))
+            looks = None if is_plain(image) else perceptual(image)
+            digests.append(((image.sha256, pixels), looks))
     except DataError:
         if not selection.skip_invalid:
             raise
@@ -152,27 +153,32 @@ def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int
     return digests
 
 
-def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[str, str, int]]:
+def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[int, str, str, int]]:
+    """Return (position, training id, test id, distance) of training images whose nearest test image is a
+    near-duplicate.
+    """
     import numpy as np
 
-    if not shown.perceptual or not looked.perceptual:
+    own = [row for row, place in enumerate(looked.places) if place not in same]
+    own = [row for row in own if looked.perceptual[row] is not None]
+    theirs = [row for row, look in enumerate(shown.perceptual) if look is not None]
+    if not own or not theirs:
         return []
-    own, theirs = (np.array(images.perceptual, dtype=np.uint64) for images in (looked, shown))
-    near: list[tuple[str, str, int]] = []
+    tested = np.array([shown.perceptual[row] for row in theirs], dtype=np.uint64)
+    near = []
     for start in range(0, len(own), CHUNK):
-        rows = own[start : start + CHUNK]
-        best, where = np.full(len(rows), 65), np.zeros(len(rows), dtype=int)
+        chunk = own[start : start + CHUNK]
+        looks = np.array([looked.perceptual[row] for row in chunk], dtype=np.uint64)
+        best, where = np.full(len(chunk), 65), np.zeros(len(chunk), dtype=int)
         for other in range(0, len(theirs), CHUNK):
-            apart: np.ndarray[Any, Any] = np.bitwise_count(
-                rows[:, None] ^ theirs[None, other : other + CHUNK]
-            )
+            apart = np.bitwise_count(looks[:, None] ^ tested[None, other : other + CHUNK])
             nearest = apart.argmin(1)
-            distance = apart[np.arange(len(rows)), nearest]
+            distance = apart[np.arange(len(chunk)), nearest]
             closer = distance < best
             best[closer], where[closer] = distance[closer], nearest[closer] + other
         near += [
-            (looked.ids[start + row], shown.ids[int(where[row])], int(best[row]))
-            for row in np.flatnonzero(best <= NEAR).tolist()
-            if looked.places[start + row] not in same
+            (looked.places[row], looked.ids[row], shown.ids[theirs[other]], int(apart))
+            for row, other, apart in zip(chunk, where.tolist(), best.tolist(), strict=True)
+            if apart <= NEAR
         ]
     return near

@@ -52,7 +52,9 @@ class TuningPlan:
             train=config.train,
             split=config.train_split,
             share=config.hold_out,
-            seed=config.seed,
+            seed=config.seed if config.split_seed is None else config.split_seed,
+            group=config.group,
+            tell=self.notes.append,
         )
         self._plan_evaluations(tested)
         self._take_training(training)
@@ -194,6 +196,10 @@ class TuningPlan:
         """Plan the evaluation of a model on a retention task, under its own protocol."""
         return self.evaluation_plan(model, name, (), examined=Filters())
 
+    @property
+    def _oversample(self) -> list[str]:
+        return ["rare if unequal"] if self.config.oversample is None else sorted(self.config.oversample)
+
     @cached_property
     def specification(self) -> str:
         """Hash everything that can change the result."""
@@ -204,7 +210,7 @@ class TuningPlan:
             "tested": self.test.fingerprint(),
             "recipe": self.config.recipe,
             "train_format": self.config.train_format,
-            "oversample": sorted(self.config.oversample),
+            "oversample": self._oversample,
             "leaks": self.config.leaks,
             "settings": dict(self.config.settings),
             "lora": dict(self.config.lora),
@@ -224,7 +230,8 @@ class TuningPlan:
             "learned_from": [redact(source.selection.name) for source in self.sources],
             "recipe": "full" if self.dual else self.config.recipe,
             "train_format": self.config.train_format,
-            "oversample": list(self.config.oversample),
+            "oversample": self._oversample,
+            "split": {"hold_out": self.config.hold_out, "group": self.config.group},
             "leaks": self.config.leaks,
             "settings": settings,
             "lora": dict(self.config.lora),

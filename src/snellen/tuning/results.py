@@ -234,8 +234,8 @@ def remarks(results: Sequence[Result]) -> Iterator[str]:
         )
         if result.verdict == "collapsed":
             yield (
-                "The model answers alike whatever it sees. Try --oversample rare, a recipe that trains more "
-                "(--recipe full), larger images, or another model."
+                "The model answers alike whatever it sees. Try more images of the rare classes, a recipe that "
+                "trains more (--recipe full), larger images, or another model."
             )
 
 

@@ -18,6 +18,7 @@ from snellen.tuning.card import draw_curves, write_card
 from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
 from snellen.tuning.plan import TuningPlan
+from snellen.tuning.probe import FeatureProbe, probe_features
 from snellen.tuning.results import Result, corrected, of_classes, result_of
 from snellen.tuning.sft import TrainResult
 from snellen.tuning.sources import Source, Subset, TrainingSet, validation_split
@@ -101,6 +102,7 @@ class TuningRunner:
             if self.alone:
                 before = self._examine_all(self.config.model)
             lessons = self._lessons(kept | leaked)
+            probed = self._probe(leaked) if self.alone and not held.get("finished") else None
             taught = self._train(lessons, kept, leaked)
             if not self.config.leads:
                 return None
@@ -117,6 +119,7 @@ class TuningRunner:
         results = tuple(rows[: len(compared)])
         weakest = rows[-1] if of_weak else None
         facts = self._facts(lessons, taught, kept)
+        facts["probe"] = held.get("probe") if probed is None else probed.as_dict()
         draw_curves(taught.log, self.config.out / "curves.png")
         if self.config.merge:
             self._merge()
@@ -163,7 +166,10 @@ class TuningRunner:
         if result.identical and self.config.leaks == "refuse":
             raise DataError(result.refusal(names))
         self.plan.notes += result.notes(names, dropped=self.config.leaks == "drop")
-        dropped = [same if self.config.leaks == "drop" else set[int]() for same in result.places]
+        dropped = [
+            same | near if self.config.leaks == "drop" else set[int]()
+            for same, near in zip(result.places, result.near_places, strict=True)
+        ]
         for number, source in enumerate(self.plan.sources[1:], 1):
             gone = dropped[number] | result.unread[number]
             rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
@@ -203,7 +209,7 @@ class TuningRunner:
 
     def _lessons(self, without: frozenset[int]) -> TrainingSet:
         first = self.plan.sources[0]
-        if "hard" in self.config.oversample:
+        if "hard" in (self.config.oversample or ()):
             looked = [i for i in range(len(self.plan.train_set)) if i not in without][:LOOKED]
             frame = self._closed(looked, "looked at")
             wrong = frame[frame["prediction"] != frame["label"]]
@@ -221,12 +227,38 @@ class TuningRunner:
                         selection=self.plan.train_set, weight=1.0, train_format="open", seed=self.config.seed
                     )
                 ],
+                # A head weights classes alike instead.
+                rare=self.config.balances if self.plan.dual else False,
                 without=without,
                 seed=self.config.seed,
             )
         return TrainingSet(
-            self.plan.sources, rare="rare" in self.config.oversample, without=without, seed=self.config.seed
+            self.plan.sources, rare=self.config.balances, without=without, seed=self.config.seed
         )
+
+    def _probe(self, leaked: frozenset[int]) -> FeatureProbe | None:
+        """Fit linear probes to the frozen features, and tell the user."""
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        subject = self.plan.subject
+        if not self.config.probe or self.plan.classless or self.config.recipe == "head":
+            return None
+        if not isinstance(subject, VisionLanguageModel):
+            return None
+        try:
+            found = probe_features(
+                subject,
+                self.plan.train_set,
+                leaked,
+                top=self.plan.test_plan.folder / "features",
+                seed=self.config.seed,
+                watch=self.config.watch,
+            )
+        finally:
+            subject.close()
+        if found is not None:
+            self.plan.notes.append(f"{found}")
+        return found
 
     def _train(self, lessons: TrainingSet, kept: frozenset[int], leaked: frozenset[int]) -> TrainResult:
         """Train, unless it is done; the manifest records the outcome."""
@@ -263,7 +295,7 @@ class TuningRunner:
         # Long: three ways to train, each a call with many arguments.
         subject = self.plan.subject
         if isinstance(subject, DualEncoder):
-            learned = [i for place, i in enumerate(self.plan.train_set.indices) if place not in without]
+            learned = [self.plan.train_set.indices[place] for place in lessons.places]
             part = Selection(self.plan.train_set.data, learned, self.plan.train_set.labels)
             return tune_dual_encoder(
                 subject,
@@ -331,6 +363,7 @@ class TuningRunner:
             "trained": taught.trained,
             "parameters": taught.parameters,
             "effective": dict(taught.effective),
+            "balanced": lessons.balanced,
         }
 
     def _merge(self) -> None:

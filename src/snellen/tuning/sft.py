@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
-from snellen.errors import Unsupported, reason_of, require
+from snellen.errors import DataError, Unsupported, reason_of, require
 from snellen.models.huggingface.architectures import NEED_IMAGE, UNPADDED
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.prefix_cache.trie import common
@@ -34,6 +35,10 @@ __all__ = ["TrainResult", "check_teachable", "teach"]
 #: PaliGemma's prompts attend bidirectionally, which TRL's batches do not; the others have a
 #: Q-Former, a text encoder or their own positions, which TRL's loss does not support.
 UNTEACHABLE = NEED_IMAGE | UNPADDED
+#: What a unit of loss counts in the choice of the best checkpoint: less than any sample.
+TIE = 1e-6
+#: The examples with the longest texts, and with the most images, that are looked at before training.
+LONGEST = 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,14 @@ def teach(
     subject = VisionLanguageModel(checkpoint, "off")
     parameters = sum(p.numel() for p in network.parameters())
     peft_config = adapters(network, lora) if recipe.adapter else None
-    collator = Collator(processor)
+    collator = Collator(
+        processor,
+        max_length=given.get("max_length"),
+        multiple=given.get("pad_to_multiple_of"),
+        answers_only=given.get("completion_only_loss") is not False,
+        positions=getattr(network.config.get_text_config(), "max_position_embeddings", None),
+    )
+    collator.check_longest(lessons)
     log: dict[str, list[dict[str, Any]]] = {}
     effective: dict[str, Any] = {}
     trained = 0
@@ -152,6 +164,8 @@ def teach(
                 f"{model.name}: training failed on this model or data ({reason_of(error)})."
             ) from error
         network, log[stage.name] = trainer.model, trainer.state.log_history
+        if config.load_best_model_at_end and trainer.state.best_global_step:
+            effective[stage.name]["kept_step"] = trainer.state.best_global_step
         if peft_config is not None:
             trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     _save(trainer, processor, out, base=base, checkpoint=checkpoint, adapter=recipe.adapter, dtype=dtype)
@@ -221,10 +235,27 @@ class Collator:
     Prompt and answer are tokenized as one text, as for log-likelihoods: a tokenizer may merge them, or
     start a separate text with a special token, so that separate tokenization would train on other tokens
     than the model generates. (TRL's own collator tokenizes them separately.)
+
+    Args:
+        max_length: cut longer examples at the end, but never within the prompt or an image; ``multiple``: pad
+            to a multiple of this.
+        answers_only: else the loss covers the prompts' texts too, without images.
+        positions: the most tokens that the model can read.
+
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        max_length: int | None = None,
+        multiple: int | None = None,
+        answers_only: bool = True,
+        positions: int | None = None,
+    ) -> None:
         self._processor = processor
+        self._max_length, self._multiple = max_length, multiple
+        self._answers_only, self._positions = answers_only, positions
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._chat = ChatRenderer(processor)
 
@@ -248,6 +279,7 @@ class Collator:
             images=images if any(images) else None,
             padding=True,
             padding_side="right",
+            pad_to_multiple_of=self._multiple,
             add_special_tokens=special,
             return_tensors="pt",
         )
@@ -258,8 +290,51 @@ class Collator:
             begun, complete = self._tokenizer(texts, add_special_tokens=special).input_ids
             taught = len(complete) - common([begun, complete])
             labels[place, length - taught : length] = ids[place, length - taught : length]
+            self._check_length(length, length - taught, taught)
+        if not self._answers_only:
+            images_at = getattr(self._processor, "image_token_id", None)
+            read = batch["attention_mask"].bool() & (ids != (-1 if images_at is None else images_at))
+            labels = ids.masked_fill(~read, -100)
         batch["labels"] = labels
+        if self._max_length is not None:
+            for key, value in batch.items():
+                if value.shape[:2] == ids.shape:
+                    batch[key] = value[:, : self._max_length]
         return batch
+
+    def _check_length(self, length: int, before: int, taught: int) -> None:
+        """Refuse an example that does not fit, or whose answer would be cut entirely.
+
+        Raises:
+            DataError: as stated.
+        """
+        if self._max_length is not None and before >= self._max_length:
+            raise DataError(
+                f"-T max_length={self._max_length}: an example has {before:,} tokens before its answer, "
+                f"images included, and {taught:,} in it, so nothing of it would be learned. Allow more than "
+                f"{before:,}, or omit it."
+            )
+        kept = min(length, self._max_length or length)
+        if self._positions is not None and kept > self._positions:
+            raise DataError(
+                f"An example has {length:,} tokens, and the model reads at most {self._positions:,}. Shorten "
+                f"it, remove it, or cut long answers with -T max_length={self._positions}"
+            )
+
+    def check_longest(self, lessons: Sequence[Example]) -> None:
+        """Refuse examples that do not fit before any training, by the longest texts.
+
+        Raises:
+            DataError: as stated.
+        """
+        sizes = [
+            (sum(len(m.text) for m in lesson.messages) + len(lesson.answer), len(lesson.images), place)
+            for place, lesson in enumerate(lessons)
+        ]
+        places = {size[2] for size in sorted(sizes)[-LONGEST:]}
+        places |= {size[2] for size in sorted(sizes, key=lambda size: size[1])[-LONGEST:]}
+        for place in sorted(places):
+            self([self.render(lessons[place])])
 
 
 def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
@@ -272,12 +347,12 @@ def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
     return by_place(len(lessons), batch)
 
 
-def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
+def accuracy(model: VisionLanguageModel, seen: Selection) -> tuple[float, float]:
     """Return the share of samples whose class the model names when asked as in an evaluation (closed set,
-    one round).
+    one round), and the mean of this share over the classes.
     """
     protocol = ClosedSet(rounds=1)
-    right = 0
+    right, sizes = Counter[str](), Counter[str]()
     for start in range(0, len(seen), model.batch_size):
         samples = [seen[place] for place in range(start, min(start + model.batch_size, len(seen)))]
         begun = [protocol.examine(sample) for sample in samples]
@@ -288,8 +363,9 @@ def accuracy(model: VisionLanguageModel, seen: Selection) -> float:
                 generator.send([reply])
             except StopIteration as stop:
                 said: Prediction = stop.value
-                right += said.label == sample.label
-    return right / len(seen)
+                sizes[sample.label or ""] += 1
+                right[sample.label or ""] += said.label == sample.label
+    return right.total() / len(seen), sum(right[name] / sizes[name] for name in sizes) / len(sizes)
 
 
 def _asking(
@@ -300,14 +376,19 @@ def _asking(
     from transformers import TrainerCallback
 
     class OnlineEvaluation(TrainerCallback):  # type: ignore[misc] # loaded when needed, so of no known type
-        def on_evaluate(self, args: Any, state: Any, _: Any, model: Any = None, **__: Any) -> None:
+        def on_evaluate(
+            self, args: Any, state: Any, _: Any, *, model: Any, metrics: dict[str, float], **__: Any
+        ) -> None:
             network = model.get_base_model() if hasattr(model, "get_base_model") else model
             mixed = torch.bfloat16 if args.bf16 else torch.float16
             mixes = torch.autocast(network.device.type, mixed, enabled=args.bf16 or args.fp16)
             with subject.borrowing(network, processor), mixes:
-                share = accuracy(subject, seen)
-            state.log_history.append({"held_out_accuracy": share, "step": state.global_step})
+                share, balanced = accuracy(subject, seen)
+            found = {"held_out_accuracy": share, "held_out_balanced_accuracy": balanced}
+            state.log_history.append({**found, "step": state.global_step})
+            # By these, the trainer chooses the best checkpoint; of equal ones, the one with the lower loss.
+            metrics |= {f"eval_{name}": value - TIE * metrics["eval_loss"] for name, value in found.items()}
             if watch is not None and state.is_world_process_zero:
-                watch(stage, state.global_step, state.max_steps, {"held_out_accuracy": share})
+                watch(stage, state.global_step, state.max_steps, found)
 
     return OnlineEvaluation()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.registry import parse_name
 from snellen.tuning.examples import Example, TrainFormat, examples
+from snellen.tuning.grouping import together
 from snellen.types import Sample
 
 __all__ = ["Source", "Subset", "TrainingSet", "mixed", "random_split", "split_data", "validation_split"]
@@ -21,7 +22,9 @@ DRAWN = 60
 #: The share and the number of training samples held out for monitoring, and the minimum.
 WATCHED, LEAST = 200, 10
 #: The most repetitions of a sample of a rare class.
-MOST = 10
+MOST = 100
+#: Classes are unequal if the largest has this many times the images of the smallest.
+UNEQUAL = 1.5
 
 
 class Subset(Dataset):
@@ -47,10 +50,19 @@ class Subset(Dataset):
         return self._data.digest(self._places[index])
 
 
-def random_split(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset]:
+def random_split(
+    data: Dataset,
+    share: float,
+    seed: int,
+    *,
+    group: str | None = None,
+    drawn: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> tuple[Subset, Subset]:
     """Split a data set in two at random, class by class, for training and test.
 
-    Items that share an image stay together.
+    Items that share an image, in whatever format, or a group stay together (see
+    :func:`~snellen.tuning.grouping.together`).
 
     Raises:
         BadOption: a share that is not between 0 and 1.
@@ -59,48 +71,23 @@ def random_split(data: Dataset, share: float, seed: int) -> tuple[Subset, Subset
     if not 0 < share < 1:
         raise BadOption(f"--hold-out {share} is not allowed; allowed: between 0 and 1, such as 0.2.")
     groups: dict[str | None, list[list[int]]] = {}
-    for members in _together(data):
+    for members in together(data, group, drawn=drawn, tell=tell):
         groups.setdefault(data.row(members[0]).label, []).append(members)
     rng = random.Random(f"snellen/hold-out/{seed}")
     tested: set[int] = set()
     for label, contents in groups.items():
         if len(contents) < 2:
-            what = f"{label!r} has a single image" if label else "there is a single image"
+            one = "image" if group is None else f"group ({group})"
+            what = f"{label!r} has a single {one}" if label else f"there is a single {one}"
             raise DataError(
-                f"{data.name}: {what}, which cannot be in both training and test data. Add images, or "
-                "exclude "
-                "the class."
+                f"{data.name}: {what}, copies included, which cannot be in both training and test data. "
+                "Add images, or exclude the class."
             )
         rng.shuffle(contents)
         for members in contents[: min(len(contents) - 1, max(1, round(share * len(contents))))]:
             tested.update(members)
     rest = [i for i in range(len(data)) if i not in tested]
     return Subset(data, rest, "training part"), Subset(data, sorted(tested), "held out")
-
-
-def _together(data: Dataset) -> list[list[int]]:
-    """Group items that must stay together: those that share an image, and equal ones without images."""
-    owner = list(range(len(data)))
-
-    def root(i: int) -> int:
-        while owner[i] != i:
-            owner[i] = owner[owner[i]]
-            i = owner[i]
-        return i
-
-    first: dict[str, int] = {}
-    for i in range(len(data)):
-        unread = False
-        try:
-            hashes = [image.sha256 for image in data.sample(i, data.labels, data.background).images]
-        except DataError:
-            hashes, unread = [], True  # reported, or skipped, when it is read
-        for digest in hashes or [f"item {i}" if unread else data.digest(i)]:
-            owner[root(i)] = root(first.setdefault(digest, i))
-    groups: dict[int, list[int]] = {}
-    for i in range(len(data)):
-        groups.setdefault(root(i), []).append(i)
-    return list(groups.values())
 
 
 def split_data(
@@ -111,8 +98,13 @@ def split_data(
     split: str | None,
     share: float | None,
     seed: int,
+    group: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Choose the training and the test data: separate splits, or two parts.
+
+    Args:
+        group: what must stay on one side; ``tell``: called with notes for the user.
 
     Raises:
         DataError: no such split.
@@ -120,6 +112,8 @@ def split_data(
     """
     if sum(given is not None for given in (train, split, share)) > 1:
         raise BadOption("Use only one of --train, --train-split and --hold-out.")
+    if group is not None and share is None:
+        raise BadOption("--group needs --hold-out: it keeps a group on one side of a random split.")
     data = DATASETS.make(name, options)
     if train is not None:
         return DATASETS.make(train), data
@@ -131,7 +125,7 @@ def split_data(
                 "--hold-out to use it. To divide one split anyway, set it with: -D "
                 "split=NAME"
             )
-        return random_split(data, share, seed)
+        return random_split(data, share, seed, group=group, drawn=drawn, tell=tell)
     wanted = split or "train"
     # The number of training pictures of a chart is independent of the number of test pictures.
     more = {"n": DRAWN * len(data.labels)} if drawn else {}
@@ -226,7 +220,7 @@ class TrainingSet(Sequence[Example]):
     Args:
         sources: the first is the data set that the model is tuned for.
         rare: whether to repeat rare classes of the first until they are as frequent as common ones (at most
-            ten times).
+            a hundred times); None: if classes are unequal.
         without: positions of the first that are held out.
 
     Raises:
@@ -237,7 +231,7 @@ class TrainingSet(Sequence[Example]):
         self,
         sources: Sequence[Source],
         *,
-        rare: bool = False,
+        rare: bool | None = False,
         without: frozenset[int] = frozenset(),
         seed: int = 0,
     ) -> None:
@@ -250,7 +244,10 @@ class TrainingSet(Sequence[Example]):
                 "test: --hold-out 0.2"
             )
         first = [(0, place, k) for place, k in _offered(self.sources[0], without)]
-        if rare:
+        sizes = Counter(self.sources[0].label(place) for place in {place for _, place, _ in first})
+        #: Whether rare classes are repeated.
+        self.balanced = max(sizes.values()) > UNEQUAL * min(sizes.values()) if rare is None else rare
+        if self.balanced:
             first += list(self._more(first, rng))
         wrong = self.sources[0].wrong
         first += 2 * [item for item in first if item[1] in wrong]
@@ -287,6 +284,11 @@ class TrainingSet(Sequence[Example]):
     def __getitem__(self, index: Any) -> Any:
         source, place, k = self._items[index]
         return self.sources[source].examples(place)[k]
+
+    @property
+    def places(self) -> list[int]:
+        """Positions of the first source's samples, as often as they occur."""
+        return [place for source, place, _ in self._items if source == 0]
 
     def classes(self) -> Counter[str]:
         """Count the examples of each class."""

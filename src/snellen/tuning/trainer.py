@@ -86,9 +86,9 @@ def run_stage(
             trainer.remove_callback(PrinterCallback)
             done = TrainerState.load_from_json(str(start / STATE)) if start else TrainerState()
             if start and done.global_step >= trainer.args.max_steps:
-                trainer._load_from_checkpoint(
-                    str(start)
-                )  # already finished: resuming would take another step
+                # Already finished: resuming would take another step.
+                best = folder / Path(done.best_model_checkpoint or start).name
+                trainer._load_from_checkpoint(str(best if trainer.args.load_best_model_at_end else start))
                 trainer.state = done
                 return trainer
             trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -127,6 +127,12 @@ def _careful(trainer_class: Any, folder: Path) -> Any:
             # would silently skip names that it does not find.
             kept = type(network).from_pretrained(path, dtype="auto")
             network.load_state_dict(kept.state_dict())
+
+        def _load_best_model(self) -> None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled or not self.state.best_model_checkpoint:
+                super()._load_best_model()
+                return
+            self._load_from_checkpoint(str(folder / Path(self.state.best_model_checkpoint).name))
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             try:

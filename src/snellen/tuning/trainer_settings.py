@@ -24,6 +24,8 @@ STEPS, LOOKS = 100, 10
 EPOCHS = 10
 #: The minimum of some options.
 LEAST = {
+    "max_length": 1,
+    "pad_to_multiple_of": 1,
     "max_steps": 1,
     "num_train_epochs": 0.001,
     "per_device_train_batch_size": 1,
@@ -34,6 +36,25 @@ LEAST = {
 }
 #: The old and new name of an option.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+#: Options that would have no effect here, and why.
+WITHOUT_EFFECT = {
+    "assistant_only_loss": "the loss covers the assistant's answers alone anyway",
+    "packing": "examples with images cannot be packed",
+    "eval_packing": "examples with images cannot be packed",
+    "packing_strategy": "examples with images cannot be packed",
+    "padding_free": "examples with images cannot be flattened",
+    "chat_template_path": "the model's own template is used, as in an evaluation",
+    "dataset_text_field": "examples are built from the data set by --train-format",
+    "dataset_kwargs": "examples are built from the data set by --train-format",
+    "dataset_num_proc": "examples are built on access",
+    "eos_token": "an answer ends as the model's chat template ends it",
+    "pad_token": "the processor's own is used",
+    "model_init_kwargs": "use -M for options of the model",
+    "shuffle_dataset": "the trainer shuffles examples anyway",
+    "remove_unused_columns": "the collator needs all columns",
+}
+#: By which the best checkpoint is chosen.
+BEST = "held_out_balanced_accuracy"
 #: Options set by this package, and where the user sets them instead.
 DECIDED = {
     "output_dir": "-o",
@@ -79,6 +100,8 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
                 raise BadOption(f"{flag} {key} is not allowed; use --push-to-hub.")
             if key in DECIDED:
                 raise BadOption(f"{flag} {key} is not allowed; use {DECIDED[key]}.")
+            if key in WITHOUT_EFFECT:
+                raise BadOption(f"{flag} {key} has no effect here: {WITHOUT_EFFECT[key]}. Omit it.")
             if key not in hints and key not in CHECKPOINTING:
                 raise BadOption(
                     f"{flag} {key}: trl's SFTConfig has no such option.{did_you_mean(key, hints)} Common "
@@ -87,7 +110,7 @@ def read_settings(given: Mapping[str, str], file: Path | None = None) -> dict[st
                 )
             values[key] = _fitting(f"{flag} {key}", value, hints.get(key))
             least = LEAST.get(key)
-            if least is not None and not values[key] >= least:
+            if least is not None and values[key] is not None and not values[key] >= least:
                 raise BadOption(f"{flag} {key}={value!r} is not allowed; allowed: {least} or more.")
     return values
 
@@ -141,7 +164,9 @@ def settings(
         examples: their number; with few, as many epochs as 100 steps need, but at most ten.
         parameters: of the model.
         share: of all steps, for this stage.
-        watched: whether there is anything to evaluate on.
+        watched: whether there is anything to evaluate on; then the checkpoint with the best balanced
+            accuracy on it is kept, unless ``load_best_model_at_end`` is off, or checkpoints are not written
+            when it is measured.
 
     Raises:
         BadOption: trl rejects it.
@@ -172,6 +197,12 @@ def settings(
     }
     if watched:
         timed |= {"eval_strategy": "steps", "eval_steps": every, "eval_on_start": True}
+        timed |= {"metric_for_best_model": BEST, "greater_is_better": True}
+        together = {**timed, **merged}
+        timed["load_best_model_at_end"] = (
+            together["save_strategy"] == together["eval_strategy"] == "steps"
+            and together["save_steps"] % together["eval_steps"] == 0
+        )
     try:
         return SFTConfig(output_dir=str(folder), seed=seed, **{**timed, **merged})
     except (TypeError, ValueError, OSError) as error:
