@@ -14,9 +14,11 @@ from scipy.stats import spearmanr
 
 import tiny
 from helpers import Scripted, made, picture, sample
+from snellen.datasets.base import DATASETS, select
+from snellen.datasets.shapes import KINDS
 from snellen.diagnosis.analyses import probe
-from snellen.diagnosis.analysis import Subject
-from snellen.diagnosis.diagnosis import chosen, diagnose, parts
+from snellen.diagnosis.analysis import Finding, Subject
+from snellen.diagnosis.diagnosis import Diagnosis, chosen, diagnose, parts
 from snellen.diagnosis.exposure_counts import TrainingText, count, texts
 from snellen.errors import DataError, UnknownName, Unsupported, UsageError
 from snellen.metrics.classification import per_class
@@ -253,7 +255,10 @@ class TestDiagnosis:
     def test_the_studys_findings_in_small(self, diagnosis):
         """Of this model, which was taught so; what is not shown is said to be."""
         assert self.finding(diagnosis, "gap").shows
-        assert self.finding(diagnosis, "probe").shows
+        found = self.finding(diagnosis, "probe")
+        assert found.figures["difference"]["value"] > 0.05
+        # 56 images decide it on some machines only, whose last digits differ.
+        assert found.shows == (True if found.figures["p"] < 0.05 else None)
         exposure = self.finding(diagnosis, "exposure")
         assert exposure.shows
         assert exposure.figures["spearman"]["low"] > 0
@@ -455,6 +460,113 @@ def test_the_command(workspace, monkeypatch, capsys, tmp_path):
         code, out, err = snellen(*given, *arguments)
         assert told in out + err
         assert "Traceback" not in err
+
+
+@pytest.fixture
+def told(workspace):
+    """Returns a way to make a subject from a model whose answers a function gives."""
+
+    def subject(answer, n: int = 112, references: tuple[str, ...] = ()) -> Subject:
+        MODELS.register("told")(lambda rest: Scripted(answer, "told:x"))
+        return Subject(
+            model="told:x",
+            data="chart:shapes?n=112",
+            store=Store(workspace),
+            references=references,
+            filters=Filters(limit=n),
+        )
+
+    yield subject
+    MODELS._entries.pop("told", None)
+
+
+@pytest.fixture(scope="module")
+def shape_of():
+    """Looks up the shape that a request shows."""
+    known = {s.images[0].sha256: str(s.label) for s in select(DATASETS.make("chart:shapes?n=112"))}
+    return lambda request: known[request.images[0].sha256]
+
+
+def asked(request) -> str:
+    """The question's text."""
+    return request.messages[-1].text
+
+
+def listed(text: str) -> list[str]:
+    """The names in a question, in order."""
+    words = re.findall(r"[a-z-]+", text.lower())
+    return [word for word in words if word in KINDS]
+
+
+class TestHonestVerdicts:
+    def test_answers_that_cannot_be_read_conclude_nothing(self, told):
+        case = told(lambda request: "I would rather not say.", 56, ("pico:classifier",))
+        found = {
+            one.part: one for one in diagnose(case, ["gap", "sweep", "prompts", "order", "cot"]).findings
+        }
+        case.close()
+        assert {name: one.shows for name, one in found.items()} == dict.fromkeys(found)
+        assert len(found) == 5
+        for one in found.values():
+            assert "only 0 of its 56 answers could be parsed" in one.verdict
+            assert "matters little" not in one.verdict
+
+    def test_no_chain_no_conclusion(self, told, shape_of):
+        case = told(shape_of)
+        (cot,) = diagnose(case, ["cot"]).findings
+        case.close()
+        assert cot.shows is None
+        assert "wrote no chain of thought" in cot.verdict
+
+    def test_a_written_chain_is_judged(self, told, shape_of):
+        chain = "First I look at the outline, then I count its corners and compare. So my answer is: "
+        case = told(lambda r: (chain if "step by step" in asked(r) else "") + shape_of(r))
+        (cot,) = diagnose(case, ["cot"]).findings
+        case.close()
+        assert cot.shows is True
+        assert "within 5 points" in cot.verdict
+
+    def test_places_that_differ_are_order_even_if_the_mean_stays(self, told, shape_of):
+        """Wrong where the right name stands in the first fifth: fixed and shuffled lists have the same mean,
+        and yet order matters.
+        """
+
+        def answer(request):
+            names, right = listed(asked(request)), shape_of(request)
+            return names[-1] if right in names[: len(names) // 5] else right
+
+        case = told(answer)
+        (order,) = diagnose(case, ["order"]).findings
+        case.close()
+        assert order.figures["p_places"] < 0.001
+        assert order.shows is False
+        assert "Order matters here" in order.verdict
+
+    def test_few_images_do_not_show_that_order_matters_little(self, told, shape_of):
+        case = told(shape_of, 28)
+        (order,) = diagnose(case, ["order"]).findings
+        case.close()
+        assert order.shows is None
+        assert "not enough images to tell" in order.verdict
+
+    def test_behind_without_a_list_only(self, told, shape_of):
+        """At its best it is not behind, so the study's finding is not repeated."""
+        case = told(lambda r: shape_of(r) if listed(asked(r)) else "a picture", 112, ("pico:classifier",))
+        (gap,) = diagnose(case, ["gap"]).findings
+        case.close()
+        assert gap.shows is not True
+        assert "It is behind under some protocols" in gap.verdict
+
+
+def test_the_headline_counts_what_was_decided():
+    shown = [True, None, False]
+    findings = [Finding(part=str(i), title="t", verdict="v", shows=s) for i, s in enumerate(shown)]
+    page = Diagnosis(model="m", data="d", n=3, findings=findings).html()
+    assert "These images decide 2 of the findings" in page
+    assert "1 of them holds" in page
+    nothing = Diagnosis(model="m", data="d", n=3, findings=findings[1:2]).html()
+    assert "These images decide none of the findings" in nothing
+    assert "of them hold" not in nothing
 
 
 def test_confusions_within_a_sort(tmp_path):

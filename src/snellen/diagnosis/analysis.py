@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, UsageError
-from snellen.metrics.stats import Estimate, holm
+from snellen.metrics.stats import Estimate, Paired, holm
 from snellen.models.base import Model
 from snellen.runs.compare import Comparison, compare
 from snellen.runs.filters import Filters
@@ -31,11 +31,14 @@ __all__ = [
     "estimate_of",
     "little",
     "points",
+    "undecided",
     "with_ci",
 ]
 
 #: A difference matters little if its interval lies within this margin: 5 points.
 MARGIN = 0.05
+#: With a smaller share of parsed answers, nothing is concluded about the model.
+LEAST_PARSED = 0.5
 #: With more likelihoods of names, the part is skipped.
 SCORED = 500_000
 
@@ -133,11 +136,18 @@ class Subject:
         return self.selection.labels
 
     @property
-    def guesses(self) -> bool:
-        """Whether its closed-set answers are no better than guessing, as far as these images show. If so, it
-        proves nothing that wording, order or reasoning do not change them.
+    def undecidable(self) -> str:
+        """Why nothing follows from this model's answers; empty if something does.
+
+        Of answers that are no better than guessing, or that mostly cannot be parsed, it proves nothing that
+        wording, order, reasoning or fewer names do not change them.
         """
-        return estimate_of(self.closed).low <= 1 / len(self.labels)
+        parsed, n = self.closed.metrics.outcomes["ok"], self.closed.metrics.n
+        if parsed < LEAST_PARSED * n:
+            return f"nothing can be concluded, as only {parsed} of its {n} answers could be parsed"
+        if estimate_of(self.closed).low <= 1 / len(self.labels):
+            return "nothing can be concluded, as its answers are no better than guessing on these images"
+        return ""
 
     @property
     def scores(self) -> bool:
@@ -254,6 +264,19 @@ def little(gap: Estimate, *, real: bool) -> bool | None:
     if gap.low >= -MARGIN and gap.high <= MARGIN:
         return True
     return False if real else None
+
+
+def undecided(result: Paired) -> str:
+    """Say that a comparison shows neither an effect nor its absence, and what it could have shown.
+
+    >>> from snellen.metrics.stats import paired
+    >>> undecided(paired([1, 0, 1, 0, 1, 1], [1, 0, 0, 0, 1, 1], range(6)))
+    'not enough images to tell (6; they would show a difference of about 58 points)'
+    """
+    return (
+        f"not enough images to tell ({result.n}; they would show a difference of about "
+        f"{100 * result.detectable:.0f} points)"
+    )
 
 
 def with_ci(figure: Estimate) -> str:

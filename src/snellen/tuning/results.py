@@ -234,7 +234,7 @@ def remarks(results: Sequence[Result]) -> Iterator[str]:
         )
         if result.verdict == "collapsed":
             yield (
-                "The model answers alike whatever it sees. Try more images of the rare classes, a recipe that "
+                "The model answers alike whatever it sees. Try more images of rare classes, a recipe that "
                 "trains more (--recipe full), larger images, or another model."
             )
 

@@ -10,9 +10,14 @@ from snellen.diagnosis.analysis import (
     estimate_of,
     little,
     points,
+    undecided,
     understood,
     with_ci,
 )
+from snellen.runs.run import Run
+
+#: An answer with a chain of thought has at least this many more characters.
+CHAIN = 30
 
 
 class ChainOfThought(Analysis):
@@ -30,14 +35,21 @@ class ChainOfThought(Analysis):
         n = plain.metrics.n
         tokens = [run.metrics.completion_tokens / n for run in (plain, thought)]
         lost = n - thought.metrics.outcomes["ok"]
-        shows = None if case.guesses else little(gap.result.difference, real=gap.real)
+        length, reasoned = (_characters(run) / n for run in (plain, thought))
+        written = reasoned >= length + CHAIN
+        why = case.undecidable or (
+            "" if written else "nothing can be concluded, as the model wrote no chain of thought"
+        )
+        shows = None if why else little(gap.result.difference, real=gap.real)
         what = "helps." if gap.result.difference.value > 0 else "harms."
         verdict = (
             f"A chain of thought changes accuracy by {points(gap.result.difference)}, for {tokens[1]:.0f} "
-            f"tokens per answer instead of {tokens[0]:.0f}; {lost} of {n} answers could not be parsed. It "
-            + {True: "matters little.", False: what, None: "has no significant effect on these images."}[
-                shows
-            ]
+            f"tokens per answer instead of {tokens[0]:.0f}; {lost} of {n} answers could not be parsed. "
+            + {
+                True: "It matters little: within 5 points.",
+                False: f"It {what}",
+                None: f"About reasoning, {why}." if why else f"Whether it helps: {undecided(gap.result)}.",
+            }[shows]
         )
         rows = tuple(
             (title, with_ci(estimate_of(run)), understood(run), f"{each:.1f}")
@@ -54,6 +66,11 @@ class ChainOfThought(Analysis):
             runs=(plain.id, thought.id),
             shows=shows,
         )
+
+
+def _characters(run: Run) -> int:
+    """Count the characters that were written."""
+    return sum(len(one.text) + len(one.thinking) for _, answers in run.answered() for one in answers)
 
 
 PART = ChainOfThought()

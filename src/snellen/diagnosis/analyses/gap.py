@@ -12,6 +12,7 @@ from snellen.diagnosis.analysis import (
     Subject,
     estimate_of,
     points,
+    undecided,
     understood,
     with_ci,
 )
@@ -79,18 +80,33 @@ class Gap(Analysis):
         )
         some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
         level = gap.low >= -MARGIN
+        shows = (
+            None
+            if case.undecidable
+            else True
+            if gaps[first].real and gap.value < 0
+            else False
+            if level
+            else None
+        )
         verdict = (
             f"At its best ({first}), {case.model} classifies {with_ci(estimate_of(own[first]))} of the "
             "images "
             f"correctly, {best.model} {with_ci(estimate_of(best))}: {points(gap)}. "
             + (
-                "It is behind under every protocol."
+                f"About the model, {case.undecidable}."
+                if case.undecidable
+                else "It is behind under every protocol."
                 if behind
+                else "It is behind under some protocols, but not at its best by more than 5 points."
+                if some and level
+                else f"It is behind under some protocols; at its best: {undecided(gaps[first].result)}."
+                if some and shows is None
                 else "It is behind under some protocols, but not all."
                 if some
                 else "It is not behind by more than 5 points."
                 if level
-                else "These images do not show whether it is behind."
+                else f"Whether it is behind: {undecided(gaps[first].result)}."
             )
         )
         table = ResultTable(
@@ -114,7 +130,7 @@ class Gap(Analysis):
             tables=(table,),
             figures=figures,
             runs=runs,
-            shows=True if some else False if level else None,
+            shows=shows,
         )
 
 

@@ -17,6 +17,7 @@ from snellen.diagnosis.analysis import (
     estimate_of,
     little,
     points,
+    undecided,
     with_ci,
 )
 from snellen.errors import DataError, UsageError, require
@@ -95,16 +96,16 @@ class Probe(Analysis):
         guess = max(Counter(labels["test"]).values()) / len(ids)
         sees = accuracies[best].low > guess
         unread = sum(said[id]["outcome"] != Outcome.OK for id in ids)
-        level = little(gap.difference, real=gap.p < 0.05)
+        level = little(gap.difference, real=gap.real())
         shows: bool | None = None
-        if sees and gap.p < 0.05 and gap.difference.value > 0:
+        if sees and gap.real() and gap.difference.value > 0:
             shows, what = True, "The information is present but not decoded."
         elif not sees:
             what = "The probe is no better than guessing, so these features, or so few images, show nothing."
         elif level is True or gap.difference.value < 0:
             shows, what = False, "The probe is no better than generation."
         else:
-            what = "These images do not show whether the probe beats generation."
+            what = f"Whether the probe beats generation: {undecided(gap)}."
         what += f" {unread} of the {len(ids)} generated answers could not be parsed." if unread else ""
         rare, rare_verdict = self._rare(case, labels["test"], right[best], generated)
         verdict = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snellen.diagnosis.analysis import (
+    LEAST_PARSED,
     Analysis,
     Finding,
     ResultTable,
     Subject,
     estimate_of,
     points,
+    undecided,
     with_ci,
 )
 from snellen.errors import UsageError
@@ -102,32 +104,34 @@ class Sweep(Analysis):
         gaps = {n: case.difference(lines[best][n], line[n]) for n in (few, all_)}
         small, large = (100 * gaps[n].result.difference.value for n in (few, all_))
         change = _change(lines[best], line, few, all_)
-        corrected = _change(lines[best], line, few, all_, corrected=True)
-        narrower = None if change.p >= 0.05 else change.difference.value < 0
+        parsed = {n: line[n].metrics.outcomes["ok"] for n in (few, all_)}
+        if case.undecidable or parsed[few] < LEAST_PARSED * line[few].metrics.n:
+            why = case.undecidable or (
+                f"nothing can be concluded, as only {parsed[few]} of {line[few].metrics.n} answers to {few} "
+                "candidates could be parsed"
+            )
+            return f"{begun} About the gap to {best}, {why}.", None
+        narrower = change.difference.value < 0 if change.real() else None
         what = {
             True: "fewer candidates narrow the gap"
             + ("" if gaps[few].real else ", until no significant gap is left"),
             False: "fewer candidates widen the gap",
-            None: "these images do not show whether fewer candidates narrow the gap",
+            None: f"whether fewer candidates narrow the gap: {undecided(change)}",
         }[narrower]
         return (
             f"{begun} {best} is ahead by {small:+.1f} and {large:+.1f} points, a change of "
-            f"{points(change.difference)} (corrected for guessing, {points(corrected.difference)}): {what}."
+            f"{points(change.difference)}; guessing alone rises from {100 / all_:.1f}% to {100 / few:.1f}%: "
+            f"{what}."
         ), narrower
 
 
-def _change(
-    ahead: dict[int, Run], first: dict[int, Run], few: int, all_: int, *, corrected: bool = False
-) -> Paired:
-    """The lead with few names minus the lead with all, on the same images; optionally corrected for
-    guessing.
-    """
+def _change(ahead: dict[int, Run], first: dict[int, Run], few: int, all_: int) -> Paired:
+    """The lead with few names minus the lead with all, on the same images."""
     marks: dict[int, dict[str, float]] = {}
     clusters: dict[str, int] = {}
     for n in (few, all_):
-        scale = n / (n - 1) if corrected else 1.0  # the guessing rate cancels in a difference
         right = [
-            {row["id"]: scale * (row["prediction"] == row["label"]) for row in run.findings()}
+            {row["id"]: float(row["prediction"] == row["label"]) for row in run.findings()}
             for run in (ahead[n], first[n])
         ]
         marks[n] = {id: value - right[1][id] for id, value in right[0].items() if id in right[1]}

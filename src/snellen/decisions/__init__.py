@@ -1,0 +1,1 @@
+"""Decisions: which model to use, from as few answers as possible."""
