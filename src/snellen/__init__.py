@@ -10,6 +10,7 @@ from snellen._version import __version__
 if TYPE_CHECKING:
     from snellen.api import run
     from snellen.datasets.base import DATASETS, Dataset
+    from snellen.decisions.entry import choose
     from snellen.diagnosis.entry import diagnose
     from snellen.errors import SnellenError, Stopped, UsageError
     from snellen.exchange.dispatch import export
@@ -64,6 +65,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "ask",
+    "choose",
     "compare",
     "diagnose",
     "export",
@@ -77,6 +79,7 @@ __all__ = [
 
 _HOMES = {
     "snellen.api": ("run",),
+    "snellen.decisions.entry": ("choose",),
     "snellen.diagnosis.entry": ("diagnose",),
     "snellen.exchange.dispatch": ("export",),
     "snellen.leaderboards.frame": ("leaderboard",),

@@ -89,6 +89,10 @@ class Stopped(SnellenError):
     """A run stopped early. Answers so far are saved, and the run can be resumed."""
 
 
+class BudgetSpent(Stopped):
+    """A request was not made, as it could exceed the budget."""
+
+
 class Interrupted(Stopped):
     """The user interrupted a run."""
 

@@ -8,7 +8,19 @@ import warnings
 import typer
 
 from snellen._util.redaction import redact
-from snellen.cli import browser, chat, check, diagnosis, doctor, evaluate, inspect, studies, tuning, votes
+from snellen.cli import (
+    browser,
+    chat,
+    check,
+    decide,
+    diagnosis,
+    doctor,
+    evaluate,
+    inspect,
+    studies,
+    tuning,
+    votes,
+)
 from snellen.cli.app import app, speak_ascii
 from snellen.errors import Interrupted, SnellenError, UsageError
 
@@ -17,6 +29,7 @@ __all__ = [
     "browser",
     "chat",
     "check",
+    "decide",
     "diagnosis",
     "doctor",
     "evaluate",

@@ -1,8 +1,8 @@
 """Evidence that holds at every look: e-processes and confidence sequences for paired differences.
 
-An e-process is a non-negative process that, under its null hypothesis, has an expected value of at most one
-whenever one stops. By Ville's inequality it ever reaches 1/a with a probability of at most a, so that a race may
-look after every image, pause, resume, and ask further models as it likes.
+An e-process is a non-negative process that, under its null hypothesis, has an expected value of at most
+one whenever one stops. By Ville's inequality it ever reaches 1/a with a probability of at most a, so that a
+race may look after every image, pause, resume, and ask the models that it likes.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def log_sign_test(wins: Series | int, losses: Series | int) -> Series:
 def log_capital(gains: Series, low: float, high: float, *, population: int | None = None) -> Series:
     """Return log e-values, one after each image, against "the mean of the gains is 0 or more".
 
-    A gambler bets against the null hypothesis: each image multiplies the capital by 1 - b · gain, with b up to
-    1/high, so that it is never negative. The capital is averaged over 24 sizes of bets.
+    A gambler bets against the null hypothesis: each image multiplies the capital by 1 - b · gain, with b up
+    to 1/high, so that it is never negative. The capital is averaged over 24 sizes of bets.
 
     Args:
         gains: [images], each between ``low`` (below 0) and ``high`` (above 0), in an order drawn at random.
@@ -105,8 +105,8 @@ def upper_bound(
     added.
 
     Args:
-        values: [images], between ``low`` and ``high``; ``weights``: of each, 1 by default. The mean is that of
-            ``weights`` times ``values``, where weights average to 1.
+        values: [images], between ``low`` and ``high``; ``weights``: of each, 1 by default. The mean is that
+            of ``weights`` times ``values``, where weights average to 1.
         alpha: the chance that it is ever wrong.
         how: ``population``, as for :func:`log_capital`.
     """
@@ -127,8 +127,8 @@ def upper_bound(
 
 
 def images_needed(gains: Sequence[float] | Series, high: float, threshold: float) -> float:
-    """Estimate how many images like these in total make the log evidence against "0 or more" pass a threshold;
-    infinite if it does not grow.
+    """Estimate how many images like these in total make the log evidence against "0 or more" pass a
+    threshold; infinite if it does not grow.
     """
     import numpy as np
 

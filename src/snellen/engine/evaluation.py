@@ -170,9 +170,15 @@ class Evaluation:
             "started. Start a new one with: snellen run"
         )
 
-    async def evaluate(self, watch: ProgressCallback | None = None) -> None:
+    async def evaluate(
+        self, watch: ProgressCallback | None = None, *, among: Sequence[int] | None = None, race: str = ""
+    ) -> None:
         """Evaluate the missing samples. Answers are stored as they arrive, whatever happens next; so are the
         metrics of the samples so far, unless the process is killed.
+
+        Args:
+            among: positions of the samples to evaluate, in this order; all by default.
+            race: why the run ends with these, if it does.
 
         Raises:
             Stopped: the model gave up, or the budget is used up.
@@ -184,12 +190,15 @@ class Evaluation:
         self.store.start(self.run, this_process())
         try:
             if self.handle is not None:
-                await self._examine(watch)
+                await self._examine(watch, among)
             else:
                 self.model.load()
                 refuse_too_long(self.model, self.protocol, self.data)
                 async with self.model.connected():
-                    await self._examine(watch)
+                    await self._examine(watch, among)
+            if among is not None and self._n_stored() + len(self.skipped) < len(self.data):
+                self._finish("stopped", {"stopped": race, "raced": True}, {})
+                return
             overall = await self._score()
         except Stopped as error:
             self._finish("stopped", {"stopped": str(error)}, {})
@@ -252,13 +261,21 @@ class Evaluation:
         from snellen.storage.manifest import RunManifest
 
         began = RunManifest.model_validate(self.store.run(self.run)["manifest"])
-        kept = {key: value for key, value in began.as_dict().items() if key != "stopped"}
+        kept = {key: value for key, value in began.as_dict().items() if key not in ("stopped", "raced")}
         manifest = RunManifest.model_validate({**kept, **_plain(self._results(began)), **more})
-        self.store.finish(self.run, self._metrics(manifest, overall), manifest.as_dict(), status)
+        figures = self._metrics(manifest, overall)
+        if manifest.raced:  # when to stop was chosen by the scores, so intervals for a fixed n do not hold
+            for name in figures["scores"]:
+                figures[name] = {**figures[name], "low": None, "high": None}
+        self.store.finish(self.run, figures, manifest.as_dict(), status)
 
-    async def _examine(self, watch: ProgressCallback | None) -> None:
-        progress = Progress(len(self.data))
-        tallies = self._here(progress.tally) if self.handle is None else self.handle.evaluate()
+    def _n_stored(self) -> int:
+        with closing(self.store.findings(self.run)) as rows:
+            return sum(1 for _ in rows)
+
+    async def _examine(self, watch: ProgressCallback | None, among: Sequence[int] | None) -> None:
+        progress = Progress(len(self.data) if among is None else len(among))
+        tallies = self._here(progress.tally, among) if self.handle is None else self.handle.evaluate()
         who = self.model if self.handle is None else self.handle
         async with aclosing(tallies):
             async for tally in tallies:
@@ -276,7 +293,7 @@ class Evaluation:
                     "here. Use a folder that all nodes share, or a bucket (s3://…, gs://…)."
                 )
 
-    async def _here(self, progress: BatchStats) -> AsyncGenerator[BatchStats]:
+    async def _here(self, progress: BatchStats, among: Sequence[int] | None) -> AsyncGenerator[BatchStats]:
         """Evaluate the missing samples in this process."""
         work = SampleRunner(
             self.model,
@@ -292,7 +309,8 @@ class Evaluation:
         def count(known: int) -> None:
             progress.known += known
 
-        samples = pending(self.data, partial(self.store.examined, self.run), self.skipped, count)
+        evaluated = partial(self.store.examined, self.run)
+        samples = pending(self.data, evaluated, self.skipped, count, among)
         async with aclosing(work.evaluate(samples)) as tallies:
             async for tally in tallies:
                 yield tally

@@ -39,25 +39,30 @@ def missing(ids: Iterable[str], evaluated: Evaluated) -> list[str]:
     return [id for id in wanted if id not in known]
 
 
-def pages(data: Selection, positions: range, size: int = PAGE) -> Iterator[dict[str, int]]:
+def pages(data: Selection, positions: Sequence[int], size: int = PAGE) -> Iterator[dict[str, int]]:
     """Yield ids with their positions, in pages."""
-    for first in range(positions.start, positions.stop, size):
-        yield {data.id(i): i for i in range(first, min(first + size, positions.stop))}
+    for first in range(0, len(positions), size):
+        yield {data.id(i): i for i in positions[first : first + size]}
 
 
 def pending(
-    data: Selection, evaluated: Evaluated, skipped: list[InvalidRow], count: Callable[[int], None]
+    data: Selection,
+    evaluated: Evaluated,
+    skipped: list[InvalidRow],
+    count: Callable[[int], None],
+    among: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, Sample]]:
-    """Yield the positions and samples that are missing, in the order of the data set.
+    """Yield the positions and samples that are missing, in the order of the data set, or of ``among``.
 
     Args:
+        among: the positions to look at; all by default.
         skipped: collects invalid rows, if they may be skipped.
         count: called with the number of samples that already have a prediction, page by page.
 
     Raises:
         DataError: a sample cannot be read.
     """
-    for ids in pages(data, range(len(data))):
+    for ids in pages(data, range(len(data)) if among is None else among):
         wanted = missing(ids, evaluated)
         count(len(ids) - len(wanted))
         yield from readable(data, (ids[id] for id in wanted), skipped)

@@ -105,6 +105,7 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
             score=first.primary,
             unfinished=tuple(
                 f"{run.id} is {run.status} at {run.metrics.n} of {run.manifest.data.n} samples"
+                + (" by a race, so intervals for a fixed number do not hold" if run.manifest.raced else "")
                 for run in (first, other)
                 if run.status != "finished"
             ),

@@ -239,18 +239,13 @@ class Plan:
 
         May be called while an event loop is running (a notebook).
         """
-        for model, tasks in self.pairs:
-            if tasks:
-                model.check()
-            for _, _, protocol in tasks:
-                for scorer in protocol.for_model(model).scorers():
-                    check_scorer(scorer, model.limits)
+        self.check()
         store = self.store
         for selection in self.selections:
             selection.fingerprint()
         self.runs = []
         for model, tasks in self.pairs:
-            examinations: Iterable[Evaluation] = (self._examination(model, *task) for task in tasks)
+            examinations: Iterable[Evaluation] = (self.evaluation(model, *task) for task in tasks)
             executor = None
             if self.engine is not None:
                 examinations = list(examinations)
@@ -269,8 +264,21 @@ class Plan:
                 model.close()
         return self.runs
 
-    def _examination(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
-        """Build one evaluation of this plan."""
+    def check(self) -> None:
+        """Check that every model and scorer can start.
+
+        Raises:
+            UsageError: one cannot.
+        """
+        for model, tasks in self.pairs:
+            if tasks:
+                model.check()
+            for _, _, protocol in tasks:
+                for scorer in protocol.for_model(model).scorers():
+                    check_scorer(scorer, model.limits)
+
+    def evaluation(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
+        """Build the evaluation of one of :attr:`pairs`."""
         cache_salt = Run(self.store, self.resumes).manifest.cache_salt if self.resumes else None
         return Evaluation(
             model,

@@ -112,7 +112,7 @@ class RunManifest(_Record):
         specification: a hash of the run's identity.
         rescored: the run whose stored answers were parsed again.
         sink: the folder or bucket of Parquet files with its answers, if they are not in the database.
-        stopped: why it stopped early.
+        stopped: why it stopped early; ``raced``: a race ended it by what it had seen.
         process: that evaluates it, or did so last.
     """
 
@@ -135,6 +135,7 @@ class RunManifest(_Record):
     started: str = ""
     finished: str | None = None
     stopped: str | None = None
+    raced: bool = False
     process: dict[str, Any] = Field(default_factory=dict)
     replicas: tuple[dict[str, Any], ...] = ()
     shards: int = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary
 
 from snellen._util.redaction import storable
-from snellen.errors import SnellenError, Stopped, reason_of
+from snellen.errors import BudgetSpent, SnellenError, Stopped, reason_of
 from snellen.models.base import Model
 from snellen.models.remote.concurrency import Concurrency
 from snellen.models.remote.prices import Prices
@@ -321,7 +321,7 @@ class RemoteModel(Model):
             if not guess and budget.reserve(cost):
                 return cost
             if not budget.pending:
-                self._give_up(Stopped(budget.refusal(cost)))
+                self._give_up(BudgetSpent(budget.refusal(cost)))
             self._settled.clear()
             await self._settled.wait()
 

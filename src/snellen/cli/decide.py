@@ -1,0 +1,189 @@
+"""``choose``: which of several models to use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from snellen.cli.app import (
+    EVALUATE,
+    AsJson,
+    DataOptions,
+    MaxConcurrency,
+    MaxCost,
+    ModelOptions,
+    Quiet,
+    Workspace,
+    app,
+    print_json,
+    read_options,
+    screen,
+)
+from snellen.cli.carrying_out import tell_what_is_left_out
+from snellen.cli.completion import complete_data, complete_model, complete_protocol
+
+if TYPE_CHECKING:
+    from snellen.decisions.choosing import Standing
+
+
+@app.command("choose", rich_help_panel=EVALUATE)
+def choose_(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "-m",
+            "--model",
+            autocompletion=complete_model,
+            help="A model, such as pico:llava or hf:ORG/NAME. Repeatable.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "-d", "--data", autocompletion=complete_data, help="The images, such as folder:./photos."
+        ),
+    ],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--protocol",
+            autocompletion=complete_protocol,
+            help="A protocol; several race as well. Repeatable. [dim]The data set's own, or closed-set[/dim]",
+        ),
+    ] = None,
+    within: Annotated[
+        float, typer.Option(metavar="POINTS", help="The choice may be worse than the best by so much.")
+    ] = 1.0,
+    confidence: Annotated[float, typer.Option(metavar="PERCENT", help="How sure to be.")] = 95.0,
+    prefer: Annotated[
+        Literal["cost", "speed", "size"] | None,
+        typer.Option(help="Among models that are as good: the cheapest, fastest or smallest."),
+    ] = None,
+    score: Annotated[
+        Literal["plain", "balanced"] | None,
+        typer.Option(
+            help="Whether images count alike, or classes. [dim]balanced, if classes are unequal[/dim]"
+        ),
+    ] = None,
+    population: Annotated[
+        Literal["like", "data"], typer.Option(help="Decide for images like these, or for exactly these.")
+    ] = "like",
+    limit: Annotated[int | None, typer.Option(help="Use the first N samples only.")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(help="Use these classes only (comma-separated). Repeatable.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The split of the data set.")] = None,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Skip unreadable images and report them.")
+    ] = False,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
+    protocol_option: Annotated[
+        list[str] | None,
+        typer.Option("-P", metavar="KEY=VALUE", help="Set an option for every protocol. Repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for the order of images and for protocols.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
+    max_cost: MaxCost = None,
+    max_concurrency: MaxConcurrency = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate the most that it takes, without asking anything.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the best of several models on your images, and stop asking models that are beaten.
+
+    Rerunning the same command resumes.
+    """
+    # Long for its options alone.
+    from snellen.decisions.choosing import Choosing
+    from snellen.reports.decisions import decision_table
+    from snellen.reports.forecasts import forecasts_table
+    from snellen.runs.filters import Filters
+    from snellen.runs.plan import Plan, SharedResources
+
+    choosing = Choosing(
+        Plan(
+            models=model,
+            data=[data],
+            protocols=protocol or (),
+            model_options=read_options("-M", model_option),
+            data_options=read_options("-D", data_option),
+            protocol_options=read_options("-P", protocol_option),
+            filters=Filters(
+                classes=tuple(classes or ()), limit=limit, split=split, skip_invalid=skip_invalid
+            ),
+            seed=seed,
+            batch_size=batch_size,
+            workspace=workspace,
+            max_cost=max_cost,
+            max_concurrency=max_concurrency,
+            resources=SharedResources(),
+        ),
+        within=within / 100,
+        confidence=confidence / 100,
+        prefer=prefer,
+        score=score,
+        population=population == "data",
+    )
+    plan = choosing.plan
+    if dry_run:
+        estimates = plan.forecasts()
+        if as_json:
+            print_json({"forecasts": [e.as_dict() for e in estimates], "incompatible": plan.skipped})
+        else:
+            tell_what_is_left_out(plan)
+            screen().print(forecasts_table(estimates))
+            screen().print(
+                "This is what asking everything would take, and the most that a race takes: it asks all "
+                "models the same first images, drops those that are beaten, and stops when it can tell.",
+                soft_wrap=True,
+            )
+        return
+    if not quiet:
+        tell_what_is_left_out(plan)
+    try:
+        with _looks(quiet=quiet) as watch, redirect_stdout(sys.stderr):
+            decision = choosing.run(watch)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. Answers so far are saved. Rerun the same command to resume.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        choosing.close()
+    if as_json:
+        print_json(decision.as_dict())
+        return
+    console = screen()
+    console.print(decision_table(decision))
+    console.print(decision.sentence, soft_wrap=True, highlight=False)
+    for note in decision.notes:
+        console.print(f"Note: {note}", soft_wrap=True, highlight=False, markup=False)
+    first = next(arm for arm in decision.arms if arm.name == (decision.choice or decision.leader))
+    console.print(
+        f"Look at its answers: snellen show {first.run}{plan.store.option}. Answer the rest: "
+        f"snellen resume {first.run}{plan.store.option}",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _looks(*, quiet: bool) -> Iterator[Callable[[Standing], None] | None]:
+    """Return a watcher that prints one line a look."""
+
+    def watch(state: Standing) -> None:
+        best = ", ".join(f"{name} {100 * score:.1f}" for name, score in list(state.scores.items())[:3])
+        more = f" and {len(state.scores) - 3} more" if len(state.scores) > 3 else ""
+        cost = "" if state.cost is None else f", ${state.cost:.2f}"
+        line = f"{state.images:,} of {state.of:,} images, {state.answers:,} answers{cost}: {best}{more}"
+        gone = [f"{name} leaves ({by})" for name, by in state.left.items()]
+        print("; ".join([line, *gone]), file=sys.stderr, flush=True)
+
+    yield None if quiet else watch

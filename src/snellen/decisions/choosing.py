@@ -1,0 +1,309 @@
+"""Race the arms of a plan to a decision: ordinary runs, of which a round at a time is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from snellen._util.asyncio import complete
+from snellen.decisions.decision import ArmResult, Decision
+from snellen.decisions.field import Arm, Order, Weighing
+from snellen.decisions.race import GROWTH, Race, next_look
+from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
+from snellen.runs.plan import Plan, Watch
+
+__all__ = ["Choosing", "Preference", "Standing"]
+
+#: By what to choose among arms of which none is known to be better.
+Preference = Literal["cost", "speed", "size"]
+#: Local models of more parameters are released while others have their turn, in rounds that double.
+LARGE, COARSE = 500_000_000, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A race after a look, for whoever watches.
+
+    Attributes:
+        images, of: units asked, of how many.
+        scores: of the arms in the race, best first.
+        left: arms that left at this look, with the arm that beat them or the reason.
+        answers: so far, of all arms; ``cost``: in US dollars, if known.
+    """
+
+    images: int
+    of: int
+    scores: Mapping[str, float]
+    left: Mapping[str, str]
+    answers: int
+    cost: float | None
+
+
+class Choosing:
+    """A race over the arms of a plan: each model under each protocol.
+
+    Raises:
+        UsageError: fewer than two arms; a score that single samples do not have; an option out of range.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        within: float = 0.01,
+        confidence: float = 0.95,
+        prefer: Preference | None = None,
+        score: Weighing | None = None,
+        population: bool = False,
+    ) -> None:
+        if not 0 < within < 1:
+            raise BadOption(f"--within {100 * within:g} is not allowed; allowed: above 0, below 100 points.")
+        if not 0.5 <= confidence < 1:
+            raise BadOption(
+                f"--confidence {100 * confidence:g} is not allowed; allowed: 50 to below 100, such as 95."
+            )
+        self.plan, self.prefer = plan, prefer
+        self._tasks = [(model, task) for model, tasks in plan.pairs for task in tasks]
+        if len(self._tasks) < 2:
+            skipped = f" Left out: {'; '.join(plan.skipped)}" if plan.skipped else ""
+            raise UsageError(
+                f"A choice needs at least two models or protocols that fit the data.{skipped} Add one with "
+                "--model."
+            )
+        for model, (_, title, protocol) in self._tasks:
+            if scorers := protocol.for_model(model).scorers():
+                raise Unsupported(
+                    f"{title} is scored over a whole run ({type(scorers[0]).__name__}), not image by image, "
+                    "so that a race cannot stop early. Use a protocol with right and wrong answers, such as "
+                    "closed-set, or compare complete runs: snellen run, then snellen compare"
+                )
+        (self.selection,) = plan.selections
+        self._asked = (within, confidence, score, population)
+
+    def run(
+        self, watch: Callable[[Standing], None] | None = None, watch_evaluation: Watch | None = None
+    ) -> Decision:
+        """Race to a decision, or to the end of data or budget.
+
+        Raises:
+            Stopped: every model gave up; or the user interrupted.
+        """
+        within, confidence, score, population = self._asked
+        self.plan.check()
+        self.selection.fingerprint()
+        self.order = Order.drawn(self.selection, self.plan.seed, score)
+        self.arms = self._arms()
+        self.race = Race(
+            arms=[arm.name for arm in self.arms],
+            weights=self.order.weights,
+            within=within,
+            alpha=1 - confidence,
+            population=population,
+            plain=self.order.plain and self._binary(),
+        )
+        history: list[tuple[int, dict[str, float]]] = []
+        ended = ""
+        tallies: dict[str, Any] = {}
+        n, units = 0, len(self.order.units)
+        while n < units and not self.race.decided:
+            # Large local models are loaded anew for each of their turns, so there are fewer of these.
+            racing = [arm for arm in self.arms if arm.name in self.race.alive]
+            turns = n > 0 and sum(self._large(arm) and not arm.model.remote for arm in racing) > 1
+            n = next_look(n, units, COARSE if turns else GROWTH)
+            try:
+                complete(self._round(n, watch_evaluation))
+            except BudgetSpent as error:
+                ended = f"The race ended early. {error}"
+                break
+            before = dict(self.race.dropped)
+            self._look(n, tallies)
+            history.append((n, {name: self._mean(tallies[name], n) for name in self.race.alive}))
+            if watch is not None:
+                watch(self._standing(n, tallies, before))
+        if not tallies:
+            raise Stopped(f"{ended} No image was answered by all models.".strip())
+        return self._decision(tallies, tuple(history), ended)
+
+    def close(self) -> None:
+        """Release the models."""
+        for model, _ in self._tasks:
+            model.close()
+
+    def _arms(self) -> list[Arm]:
+        return [
+            Arm(
+                name=f"{model.name}, {task[1]}" if self._several else model.name,
+                model=model,
+                protocol=task[1],
+                evaluation=self.plan.evaluation(model, *task),
+            )
+            for model, task in self._tasks
+        ]
+
+    @property
+    def _several(self) -> bool:
+        """Whether a model races under several protocols."""
+        return len({model.name for model, _ in self._tasks}) < len(self._tasks)
+
+    def _binary(self) -> bool:
+        """Whether a sample is right or wrong, whatever the protocol."""
+        return all(protocol.classifies for _, (_, _, protocol) in self._tasks)
+
+    async def _round(self, n: int, watch: Watch | None) -> None:
+        """Let all arms in the race answer the first n units: hosted ones side by side, local ones in turn."""
+        positions = self.order.positions(n)
+        racing = [arm for arm in self.arms if arm.name in self.race.alive]
+        local = [arm for arm in racing if not arm.model.remote]
+        remote = [arm for arm in racing if arm.model.remote]
+        hosted = {id(arm.model): [other for other in remote if other.model is arm.model] for arm in remote}
+        results = await asyncio.gather(
+            *(self._answer_all(arms, positions, watch) for arms in hosted.values()), return_exceptions=True
+        )
+        if errors := [result for result in results if isinstance(result, BaseException)]:
+            raise errors[0]
+        taking_turns = len({id(arm.model) for arm in local}) > 1
+        for arm in local:
+            await self._answer(arm, positions, watch)
+            if taking_turns and self._large(arm):
+                arm.model.close()
+        if not self.race.alive:
+            raise Stopped("; ".join(f"{arm.name}: {arm.failed}" for arm in self.arms if arm.failed))
+
+    @staticmethod
+    def _large(arm: Arm) -> bool:
+        return not arm.failed and (arm.run.metrics.parameters or 0) > LARGE
+
+    async def _answer_all(self, arms: Sequence[Arm], positions: Sequence[int], watch: Watch | None) -> None:
+        for arm in arms:
+            await self._answer(arm, positions, watch)
+
+    async def _answer(self, arm: Arm, positions: Sequence[int], watch: Watch | None) -> None:
+        bound = None if watch is None else lambda state: watch(arm.evaluation, state)
+        try:
+            await arm.answer(positions, bound)
+        except (BudgetSpent, Interrupted):
+            raise
+        except Stopped as error:
+            arm.failed = str(error).rstrip(".")
+            self.race.withdraw(arm.name, arm.failed)
+        self.order.left_out |= {row.where for row in arm.evaluation.skipped} & set(self.order.sample_weights)
+
+    def _look(self, n: int, tallies: dict[str, Any]) -> None:
+        """Look at the first n units of all arms in the race."""
+        self.race.weights = self.order.weights
+        scores = {
+            arm.name: self.order.tally(arm.scores(), n) for arm in self.arms if arm.name in self.race.alive
+        }
+        tallies |= scores
+        self.race.look(scores)
+
+    def _samples(self, units: int) -> int:
+        return len(self.order.positions(units))
+
+    def _mean(self, tally: Any, n: int) -> float:
+        weights = float(self.order.weights[:n].sum())
+        return float(tally[:n].sum()) / weights if weights else 0.0
+
+    def _standing(self, n: int, tallies: Mapping[str, Any], before: Mapping[str, Any]) -> Standing:
+        scores = {name: self._mean(tallies[name], n) for name in self.race.alive}
+        costs = [arm.cost for arm in self.arms]
+        return Standing(
+            images=n,
+            of=len(self.order.units),
+            scores=dict(sorted(scores.items(), key=lambda item: -item[1])),
+            left={name: drop.by for name, drop in self.race.dropped.items() if name not in before},
+            answers=sum(self._samples(len(tally)) for tally in tallies.values()),
+            cost=None if None in costs else sum(cost or 0.0 for cost in costs),
+        )
+
+    def _decision(
+        self, tallies: Mapping[str, Any], history: tuple[tuple[int, dict[str, float]], ...], ended: str
+    ) -> Decision:
+        race, n = self.race, self.race.n
+        scores = {
+            arm.name: self._mean(t, len(t)) for arm in self.arms if (t := tallies.get(arm.name)) is not None
+        }
+        leader = max(race.alive, key=lambda name: scores.get(name, 0.0))
+        certified = sorted(race.certified, key=self._preference) if self.prefer else list(race.certified)
+        choice = certified[0] if certified else None
+        reference = choice or leader
+        results = []
+        for arm in self.arms:
+            run = arm.run
+            stored, answered = run.metrics.n, self._samples(len(tallies.get(arm.name, ())))
+            # The run may hold more answers than the race needed.
+            each = arm.cost / stored if arm.cost is not None and stored else None
+            racing = arm.name in race.alive and arm.name in tallies
+            results.append(
+                ArmResult(
+                    name=arm.name,
+                    run=run.id,
+                    score=scores.get(arm.name, 0.0),
+                    images=len(tallies.get(arm.name, ())),
+                    answers=answered,
+                    errors=arm.errors,
+                    gap=race.gap(tallies[arm.name], tallies[reference])
+                    if racing and arm.name != reference
+                    else None,
+                    dropped=None if arm.failed else race.dropped.get(arm.name),
+                    failed=arm.failed,
+                    cost=None if each is None else each * answered,
+                    full_cost=None if each is None else each * len(self.selection),
+                    speed=run.speed,
+                    parameters=run.metrics.parameters,
+                )
+            )
+
+        def rank(result: ArmResult) -> tuple[bool, int, float]:
+            return (result.name not in race.alive, -result.images, -result.score)
+
+        if choice is None and not ended and n == len(self.order.units):
+            ended = "All images were asked."
+        # Long: one record of everything that is known at the end.
+        return Decision(
+            choice=choice,
+            tied=tuple(certified[1:]),
+            leader=leader,
+            arms=tuple(sorted(results, key=rank)),
+            within=race.within,
+            confidence=1 - race.alpha,
+            images=n,
+            of=len(self.order.units),
+            of_samples=len(self.selection),
+            weighing=self.order.weighing,
+            score=self.arms[0].run.primary,
+            population=race.population,
+            preferred=self.prefer if len(certified) > 1 else None,
+            ended=ended,
+            history=history,
+            notes=tuple(self._notes()),
+        )
+
+    def _preference(self, name: str) -> float:
+        arm = next(arm for arm in self.arms if arm.name == name)
+        metrics = arm.run.metrics
+        if self.prefer == "cost":  # what a local model costs is not known, so it counts as free
+            return (arm.cost or 0.0) / max(1, metrics.n)
+        if self.prefer == "speed":
+            return -(arm.run.speed or 0.0)
+        return float(metrics.parameters or float("inf"))
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.order.left_out:
+            notes.append(f"{len(self.order.left_out)} samples cannot be read and were left out.")
+        if self.order.weighing == "balanced":
+            notes.append("Classes count alike, whatever their number of images (--score plain: images do).")
+        for arm in self.arms:
+            if arm.errors:
+                notes.append(f"{arm.name}: {arm.errors} samples failed at every try and count as wrong.")
+            if arm.failed:
+                notes.append(f"{arm.name} could not go on, and nothing is said of it: {arm.failed}.")
+        if self._several:
+            notes.append(
+                "The choice's score is optimistic on the images that chose it: measure it on others before "
+                "you publish it."
+            )
+        return notes

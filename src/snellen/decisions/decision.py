@@ -1,0 +1,189 @@
+"""What a race decided, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from snellen.decisions.race import Drop, Gap
+
+__all__ = ["ArmResult", "Decision"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """One arm at the end of a race.
+
+    Attributes:
+        run: its run's id; ``score``: over the images that it answered; ``images``: how many.
+        gap: its score minus the recommended arm's (else the leader's); None for that arm, and for dropped
+            arms: the race stopped asking them by what it saw.
+        dropped: why and when it left; ``failed``: why it could not go on.
+        answers: samples answered; ``errors``: those that failed at every try.
+        cost: US dollars; ``full_cost``: what all images would have cost, by the same price an image.
+        speed: samples a second; ``parameters``: of the model.
+    """
+
+    name: str
+    run: str
+    score: float
+    images: int
+    answers: int
+    errors: int
+    gap: Gap | None = None
+    dropped: Drop | None = None
+    failed: str = ""
+    cost: float | None = None
+    full_cost: float | None = None
+    speed: float | None = None
+    parameters: int | None = None
+
+    @property
+    def status(self) -> str:
+        """What became of it, in words."""
+        if self.failed:
+            return f"could not go on: {self.failed}"
+        if self.dropped is not None:
+            return f"beaten by {self.dropped.by} after {self.dropped.n:,} images"
+        return "in the race"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The result of :func:`snellen.choose`.
+
+    Attributes:
+        choice: the arm to use; None if undecided.
+        tied: other arms that may be used as well, as far as known.
+        leader: the arm with the highest score among those in the race.
+        within: the margin; ``confidence``: of the statement, 0.95 for 95%.
+        images, of: units asked of how many; ``answers``, ``full_answers``: of samples, over all arms.
+        weighing: ``plain`` or ``balanced``; ``population``: whether it is about exactly these images.
+        preferred: by what it was chosen among tied arms; ``ended``: why the race ended undecided.
+        history: for each look, the number of images, and of each arm its score.
+    """
+
+    choice: str | None
+    tied: tuple[str, ...]
+    leader: str
+    arms: tuple[ArmResult, ...]
+    within: float
+    confidence: float
+    images: int
+    of: int
+    weighing: str
+    score: str
+    population: bool
+    preferred: str | None = None
+    ended: str = ""
+    history: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> int:
+        """Samples answered by all arms."""
+        return sum(arm.answers for arm in self.arms)
+
+    @property
+    def full_answers(self) -> int:
+        """Samples that all arms together would answer without a race."""
+        return self.of_samples * len(self.arms)
+
+    of_samples: int = 0
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars so far; None if unknown."""
+        return _sum(arm.cost for arm in self.arms)
+
+    @property
+    def full_cost(self) -> float | None:
+        """US dollars without a race, by the same price an image."""
+        return _sum(arm.full_cost for arm in self.arms)
+
+    @property
+    def sentence(self) -> str:
+        """The decision in one sentence, or what is missing for one."""
+        return self._chosen if self.choice is not None else self._undecided
+
+    @property
+    def _chosen(self) -> str:
+        sure, k = f"{100 * self.confidence:g}%", len(self.arms)
+        failed = [arm.name for arm in self.arms if arm.failed]
+        others = f"the {k}" if not failed else f"the {k - len(failed)} that could be asked"
+        points = f"{100 * self.within:g} point{'s' if self.within != 0.01 else ''}"
+        text = f"Use {self.choice}: {sure} sure that none of {others} is more than {points} better"
+        text += " on exactly these images." if self.population else " on images like these."
+        if self.tied:
+            text += f" {_listed(self.tied)} may be used as well."
+            text += f" (Chosen by {self.preferred}.)" if self.preferred else ""
+        return f"{text} {self.effort}"
+
+    @property
+    def _undecided(self) -> str:
+        rivals = sorted(
+            (arm for arm in self.arms if arm.gap is not None and arm.name != self.leader),
+            key=lambda arm: -arm.gap.value if arm.gap else 0.0,
+        )
+        why = f" {self.ended}" if self.ended else ""
+        if not rivals:
+            return f"Not decided.{why} {self.effort}"
+        gap = rivals[0].gap
+        assert gap is not None
+        ahead = f"difference {-100 * gap.value:.1f} points, {-100 * gap.high:.1f} to {-100 * gap.low:.1f}"
+        text = f"Not decided between {self.leader} and {_listed([arm.name for arm in rivals])} ({ahead}"
+        text += " to the next)." if len(rivals) > 1 else ")."
+        needed = [arm.gap.more for arm in rivals if arm.gap is not None]
+        if all(more is not None for more in needed):
+            more = max(more or 0 for more in needed)
+            text += f" About {more:,} more images would do."
+        else:
+            text += " It cannot be told how many more images would do."
+        return f"{text}{why} {self.effort}"
+
+    @property
+    def effort(self) -> str:
+        """What it took, against asking everything."""
+        text = (
+            f"{self.images:,} of {self.of:,} images, {self.answers:,} answers instead of "
+            f"{self.full_answers:,}"
+        )
+        if self.cost is not None and self.full_cost is not None and self.full_cost > 0:
+            text += f", ${self.cost:.2f} instead of ${self.full_cost:.2f}"
+        return f"{text}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "choice": self.choice,
+            "tied": list(self.tied),
+            "leader": self.leader,
+            "sentence": self.sentence,
+            "within": self.within,
+            "confidence": self.confidence,
+            "score": self.score,
+            "weighing": self.weighing,
+            "population": self.population,
+            "preferred": self.preferred,
+            "ended": self.ended,
+            "images": self.images,
+            "of": self.of,
+            "answers": self.answers,
+            "full_answers": self.full_answers,
+            "cost": self.cost,
+            "full_cost": self.full_cost,
+            "arms": [{**asdict(arm), "status": arm.status} for arm in self.arms],
+            "history": [{"images": n, "scores": dict(scores)} for n, scores in self.history],
+            "notes": list(self.notes),
+        }
+
+
+def _sum(costs: Any) -> float | None:
+    known = list(costs)
+    return None if not known or None in known else float(sum(known))
+
+
+def _listed(names: Any) -> str:
+    *most, last = list(names)
+    return f"{', '.join(most)} and {last}" if most else str(last)

@@ -1,0 +1,208 @@
+"""The field of a race: its arms, the order of the images, and the scores so far."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from snellen.datasets.base import Selection
+from snellen.engine.evaluation import Evaluation
+from snellen.engine.progress import ProgressCallback
+from snellen.errors import BadOption, DataError, UsageError
+from snellen.metrics.registry import METRICS
+from snellen.models.base import Model
+from snellen.runs.run import Run
+from snellen.types import Outcome
+
+if TYPE_CHECKING:
+    from snellen.decisions.evidence import Series
+
+__all__ = ["UNEQUAL", "Arm", "Order", "Weighing"]
+
+#: How scores are averaged: over images, or over classes.
+Weighing = Literal["plain", "balanced"]
+#: Classes are unequal if the largest has this many times the images of the smallest.
+UNEQUAL = 1.5
+#: How often a failed sample is asked again before it counts as wrong.
+RETRIES = 2
+
+
+@dataclass(kw_only=True)
+class Arm:
+    """A model under a protocol.
+
+    Attributes:
+        name: unique among the arms.
+        failed: why it cannot go on; empty if it can.
+        errors: samples that failed at every try, and count as wrong.
+    """
+
+    name: str
+    model: Model
+    protocol: str
+    evaluation: Evaluation
+    failed: str = ""
+    errors: int = 0
+
+    @property
+    def run(self) -> Run:
+        """Its run in the workspace."""
+        return Run(self.evaluation.store, self.evaluation.run)
+
+    async def answer(self, positions: Sequence[int], watch: ProgressCallback | None) -> None:
+        """Answer what is missing of these positions; failed ones are asked again.
+
+        Raises:
+            Stopped: as for :meth:`Evaluation.evaluate`.
+        """
+        await self.evaluation.evaluate(watch, among=positions, race=RACED)
+        for _ in range(RETRIES):
+            self.errors = self.run.metrics.outcomes[Outcome.ERROR]
+            if not self.errors:
+                return
+            await self.evaluation.evaluate(watch, among=positions, race=RACED)
+        self.errors = self.run.metrics.outcomes[Outcome.ERROR]
+
+    def scores(self) -> dict[str, float]:
+        """Return the scores so far by sample, from 0 to 1, where higher is better.
+
+        Raises:
+            UsageError: the protocol scores no single sample.
+        """
+        run = self.run
+        metric = METRICS[run.primary]
+        if not -1e9 < metric.low < metric.high < 1e9:
+            raise UsageError(f"{metric.heading} has no fixed range, so that a race cannot be bounded.")
+        known: dict[str, float] = {}
+        for row in run.outcomes.to_dict("records"):
+            if row["outcome"] == Outcome.ERROR:
+                known[row["id"]] = 0.0
+                continue
+            value = run.score_of(row)
+            if value is None:
+                raise UsageError(
+                    f"{self.name}: the sample {row['id']!r} has no {metric.heading} of its image alone. A "
+                    "race needs labels or references, and a score for each sample."
+                )
+            share = (value - metric.low) / (metric.high - metric.low)
+            known[row["id"]] = min(1.0, max(0.0, share if metric.higher_is_better else 1 - share))
+        return known
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars so far, cached answers included; None if unknown."""
+        with suppress(UsageError):
+            return self.run.metrics.cost
+        return None
+
+
+#: Written into runs that a race ended.
+RACED = "snellen choose ended it by what it had seen. Answer the rest with: snellen resume"
+
+
+@dataclass(kw_only=True)
+class Order:
+    """The order of the units of a race, drawn by seed before anything is asked.
+
+    Attributes:
+        units: the positions of each unit's samples, which share an image.
+        weighing: ``balanced`` weighs classes alike, whatever their number of images.
+        left_out: ids of samples whose file cannot be read.
+    """
+
+    data: Selection
+    seed: int = 0
+    weighing: Weighing = "plain"
+    units: list[list[int]] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for position in range(len(self.data)):
+            name = self.data.id(position)
+            try:
+                images = tuple(image.sha256 for image in self.data[position].images)
+            except DataError:
+                if not self.data.skip_invalid:
+                    raise
+                self.left_out.add(name)
+                continue
+            groups.setdefault(images or (name,), []).append(position)
+        self.units = list(groups.values())
+        random.Random(f"snellen/choose/{self.seed}").shuffle(self.units)
+        if len(self.units) < 2:
+            raise DataError(f"{self.data.name}: a race needs at least two images.")
+
+    @classmethod
+    def drawn(cls, data: Selection, seed: int, weighing: Weighing | None) -> Order:
+        """Draw an order; by default classes count alike if they are unequal.
+
+        Raises:
+            BadOption: samples without labels cannot be balanced.
+            DataError: an image cannot be read; or there are fewer than two.
+        """
+        labels = [data.data.row(index).label for index in data.indices]
+        classes = Counter(label for label in labels if label is not None)
+        if weighing == "balanced" and (len(classes) < 2 or None in labels):
+            raise BadOption(f"--score balanced needs classes, which {data.name} does not have.")
+        if weighing is None:
+            classed = len(data.labels) >= 2 and None not in labels and len(classes) >= 2
+            unequal = classed and max(classes.values()) > UNEQUAL * min(classes.values())
+            weighing = "balanced" if unequal else "plain"
+        return cls(data=data, seed=seed, weighing=weighing)
+
+    @cached_property
+    def sample_weights(self) -> dict[str, float]:
+        """The weight of each sample: 1, or inversely to the size of its class; 1 on average over units."""
+        names = {
+            self.data.id(p): self.data.data.row(self.data.indices[p]).label for u in self.units for p in u
+        }
+        if self.weighing == "plain":
+            scale = len(self.units) / len(names)
+            return dict.fromkeys(names, scale)
+        sizes = Counter(names.values())
+        scale = len(self.units) / len(sizes)
+        return {name: scale / sizes[label] for name, label in names.items()}
+
+    def positions(self, units: int) -> list[int]:
+        """Return the positions of the samples of the first units."""
+        return [position for unit in self.units[:units] for position in unit]
+
+    def ids(self, unit: int) -> list[str]:
+        """Return the ids of a unit's samples."""
+        return [self.data.id(position) for position in self.units[unit]]
+
+    @property
+    def weights(self) -> Series:
+        """[units]: the sum of the weights of each unit's samples that can be read."""
+        import numpy as np
+
+        weight = self.sample_weights
+        return np.array(
+            [
+                sum(weight[name] for name in self.ids(unit) if name not in self.left_out)
+                for unit in range(len(self.units))
+            ]
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether every unit is one sample of weight 1."""
+        return self.weighing == "plain" and all(len(unit) == 1 for unit in self.units)
+
+    def tally(self, scores: dict[str, float], units: int) -> Series:
+        """Return weight times score, summed over each of the first units."""
+        import numpy as np
+
+        weight = self.sample_weights
+        return np.array(
+            [
+                sum(weight[name] * scores[name] for name in self.ids(unit) if name not in self.left_out)
+                for unit in range(units)
+            ]
+        )
