@@ -1,5 +1,5 @@
 """Draw the README's and the docs' pictures from a demo of now: its table as SVG, its report and the pages of
-the web app as screenshots (where Chromium is installed), and a card of the eye test.
+the web app as screenshots (where Chromium is installed), a card of the eye test, and a race.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from rich.terminal_theme import MONOKAI
 from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
+from snellen.decisions.entry import choose
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import diagnose
 from snellen.eye_test.eye_test import draw_card, run_eye_test
 from snellen.leaderboards.ranking import rank_runs
 from snellen.models.pico import NAMES
 from snellen.reports import page
+from snellen.reports.decisions import draw_race
 from snellen.reports.leaderboard import leaderboards
 from snellen.runs.filters import Filters
 from snellen.runs.matching import live_models
@@ -208,6 +210,10 @@ def main() -> None:
         screenshot(diagnosis, IMAGES / "diagnosis.png")
     with tempfile.TemporaryDirectory() as workspace:
         draw_card("pico:llava", run_eye_test("pico:llava", workspace=workspace), IMAGES / "eye-test.png")
+        racing = ["pico:llava", "pico:llava-skewed", "pico:clip"]
+        draw_race(
+            choose(models=racing, data="chart:shapes?n=560", workspace=workspace), IMAGES / "choose.png"
+        )
 
 
 if __name__ == "__main__":

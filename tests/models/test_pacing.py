@@ -13,7 +13,7 @@ import pytest
 import tenacity.wait
 
 from snellen.errors import Stopped
-from snellen.models.base import Limits
+from snellen.models.base import MODELS, Budget, Limits
 from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.concurrency import START, Concurrency
 from snellen.models.remote.retry import RequestError, RetryPolicy
@@ -312,3 +312,24 @@ def test_it_never_falls_below_one():
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(go()) == 1
+
+
+def test_models_that_share_a_budget_wait_for_each_other():
+    """One waits as the other's request could use up the rest; when that is settled, it goes on."""
+    budget = Budget(1.0)
+    limits = Limits(budget=budget)
+    models = [MODELS.make("openai:any?base_url=http://127.0.0.1:9/v1&price_in=1&price_out=1") for _ in "ab"]
+    first, second = (model for model in models if isinstance(model, RemoteModel))
+    first.limits = second.limits = limits
+
+    async def both() -> float:
+        reserved = await first.reserve(600_000, 0, False)
+        waiting = asyncio.create_task(second.reserve(600_000, 0, False))
+        while not budget.waiting.get(id(second)):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        first.settle(reserved, 0.1)
+        return await asyncio.wait_for(waiting, 10)
+
+    assert asyncio.run(both()) == pytest.approx(0.6)
+    assert budget.spent == pytest.approx(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -27,7 +28,7 @@ from snellen.cli.carrying_out import tell_what_is_left_out
 from snellen.cli.completion import complete_data, complete_model, complete_protocol
 
 if TYPE_CHECKING:
-    from snellen.decisions.choosing import Standing
+    from snellen.decisions.choosing import Look
 
 
 @app.command("choose", rich_help_panel=EVALUATE)
@@ -94,6 +95,10 @@ def choose_(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate the most that it takes, without asking anything.")
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Draw the race here (.png, .svg, .pdf)."),
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -104,7 +109,7 @@ def choose_(
     """
     # Long for its options alone.
     from snellen.decisions.choosing import Choosing
-    from snellen.reports.decisions import decision_table
+    from snellen.reports.decisions import check_picture, decision_table, draw_race
     from snellen.reports.forecasts import forecasts_table
     from snellen.runs.filters import Filters
     from snellen.runs.plan import Plan, SharedResources
@@ -134,6 +139,8 @@ def choose_(
         population=population == "data",
     )
     plan = choosing.plan
+    if output is not None:
+        check_picture(output)
     if dry_run:
         estimates = plan.forecasts()
         if as_json:
@@ -157,6 +164,8 @@ def choose_(
         raise typer.Exit(130) from None
     finally:
         choosing.close()
+    if output is not None:
+        draw_race(decision, output)
     if as_json:
         print_json(decision.as_dict())
         return
@@ -165,6 +174,8 @@ def choose_(
     console.print(decision.sentence, soft_wrap=True, highlight=False)
     for note in decision.notes:
         console.print(f"Note: {note}", soft_wrap=True, highlight=False, markup=False)
+    if output is not None:
+        console.print(f"The race: {output}", soft_wrap=True)
     first = next(arm for arm in decision.arms if arm.name == (decision.choice or decision.leader))
     console.print(
         f"Look at its answers: snellen show {first.run}{plan.store.option}. Answer the rest: "
@@ -175,10 +186,10 @@ def choose_(
 
 
 @contextmanager
-def _looks(*, quiet: bool) -> Iterator[Callable[[Standing], None] | None]:
+def _looks(*, quiet: bool) -> Iterator[Callable[[Look], None] | None]:
     """Return a watcher that prints one line a look."""
 
-    def watch(state: Standing) -> None:
+    def watch(state: Look) -> None:
         best = ", ".join(f"{name} {100 * score:.1f}" for name, score in list(state.scores.items())[:3])
         more = f" and {len(state.scores) - 3} more" if len(state.scores) > 3 else ""
         cost = "" if state.cost is None else f", ${state.cost:.2f}"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from snellen._util.asyncio import complete
 from snellen.decisions.decision import ArmResult, Decision
-from snellen.decisions.field import Arm, Order, Weighing
-from snellen.decisions.race import GROWTH, Race, next_look
+from snellen.decisions.field import Arm, RaceOrder, Weighing
+from snellen.decisions.race import GROWTH, GapEstimate, Race, next_look
 from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
 from snellen.runs.plan import Plan, Watch
 
-__all__ = ["Choosing", "Preference", "Standing"]
+__all__ = ["Choosing", "Look", "Preference"]
 
 #: By what to choose among arms of which none is known to be better.
 Preference = Literal["cost", "speed", "size"]
@@ -23,7 +23,7 @@ LARGE, COARSE = 500_000_000, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Look:
     """A race after a look, for whoever watches.
 
     Attributes:
@@ -83,7 +83,7 @@ class Choosing:
         self._asked = (within, confidence, score, population)
 
     def run(
-        self, watch: Callable[[Standing], None] | None = None, watch_evaluation: Watch | None = None
+        self, watch: Callable[[Look], None] | None = None, watch_evaluation: Watch | None = None
     ) -> Decision:
         """Race to a decision, or to the end of data or budget.
 
@@ -93,7 +93,7 @@ class Choosing:
         within, confidence, score, population = self._asked
         self.plan.check()
         self.selection.fingerprint()
-        self.order = Order.drawn(self.selection, self.plan.seed, score)
+        self.order = RaceOrder.drawn(self.selection, self.plan.seed, score)
         self.arms = self._arms()
         self.race = Race(
             arms=[arm.name for arm in self.arms],
@@ -103,7 +103,7 @@ class Choosing:
             population=population,
             plain=self.order.plain and self._binary(),
         )
-        history: list[tuple[int, dict[str, float]]] = []
+        looks: list[int] = []
         ended = ""
         tallies: dict[str, Any] = {}
         n, units = 0, len(self.order.units)
@@ -119,12 +119,12 @@ class Choosing:
                 break
             before = dict(self.race.dropped)
             self._look(n, tallies)
-            history.append((n, {name: self._mean(tallies[name], n) for name in self.race.alive}))
+            looks.append(n)
             if watch is not None:
-                watch(self._standing(n, tallies, before))
+                watch(self._look_of(n, tallies, before))
         if not tallies:
             raise Stopped(f"{ended} No image was answered by all models.".strip())
-        return self._decision(tallies, tuple(history), ended)
+        return self._decision(tallies, looks, ended)
 
     def close(self) -> None:
         """Release the models."""
@@ -206,10 +206,10 @@ class Choosing:
         weights = float(self.order.weights[:n].sum())
         return float(tally[:n].sum()) / weights if weights else 0.0
 
-    def _standing(self, n: int, tallies: Mapping[str, Any], before: Mapping[str, Any]) -> Standing:
+    def _look_of(self, n: int, tallies: Mapping[str, Any], before: Mapping[str, Any]) -> Look:
         scores = {name: self._mean(tallies[name], n) for name in self.race.alive}
         costs = [arm.cost for arm in self.arms]
-        return Standing(
+        return Look(
             images=n,
             of=len(self.order.units),
             scores=dict(sorted(scores.items(), key=lambda item: -item[1])),
@@ -218,9 +218,18 @@ class Choosing:
             cost=None if None in costs else sum(cost or 0.0 for cost in costs),
         )
 
-    def _decision(
-        self, tallies: Mapping[str, Any], history: tuple[tuple[int, dict[str, float]], ...], ended: str
-    ) -> Decision:
+    def _history(
+        self, tallies: Mapping[str, Any], looks: Sequence[int], reference: str
+    ) -> Iterator[tuple[int, dict[str, GapEstimate]]]:
+        """Yield how arms stood to one of them at each look."""
+        for n in looks:
+            known = {
+                name: tally[:n] for name, tally in tallies.items() if len(tally) >= n and name != reference
+            }
+            yield n, {name: self.race.gap(tally, tallies[reference][:n]) for name, tally in known.items()}
+
+    def _decision(self, tallies: Mapping[str, Any], looks: Sequence[int], ended: str) -> Decision:
+        # Long: one record of everything that is known at the end.
         race, n = self.race, self.race.n
         scores = {
             arm.name: self._mean(t, len(t)) for arm in self.arms if (t := tallies.get(arm.name)) is not None
@@ -261,7 +270,6 @@ class Choosing:
 
         if choice is None and not ended and n == len(self.order.units):
             ended = "All images were asked."
-        # Long: one record of everything that is known at the end.
         return Decision(
             choice=choice,
             tied=tuple(certified[1:]),
@@ -277,7 +285,7 @@ class Choosing:
             population=race.population,
             preferred=self.prefer if len(certified) > 1 else None,
             ended=ended,
-            history=history,
+            history=tuple(self._history(tallies, looks, reference)),
             notes=tuple(self._notes()),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from snellen.decisions.race import Drop, Gap
+from snellen.decisions.race import Drop, GapEstimate
 
 __all__ = ["ArmResult", "Decision"]
 
@@ -31,7 +31,7 @@ class ArmResult:
     images: int
     answers: int
     errors: int
-    gap: Gap | None = None
+    gap: GapEstimate | None = None
     dropped: Drop | None = None
     failed: str = ""
     cost: float | None = None
@@ -61,7 +61,8 @@ class Decision:
         images, of: units asked of how many; ``answers``, ``full_answers``: of samples, over all arms.
         weighing: ``plain`` or ``balanced``; ``population``: whether it is about exactly these images.
         preferred: by what it was chosen among tied arms; ``ended``: why the race ended undecided.
-        history: for each look, the number of images, and of each arm its score.
+        history: for each look, the number of images and, of each arm in the race, its score minus that of
+            the arm that is recommended (else of the leader) in the end.
     """
 
     choice: str | None
@@ -77,7 +78,7 @@ class Decision:
     population: bool
     preferred: str | None = None
     ended: str = ""
-    history: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    history: tuple[tuple[int, Mapping[str, GapEstimate]], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -174,7 +175,10 @@ class Decision:
             "cost": self.cost,
             "full_cost": self.full_cost,
             "arms": [{**asdict(arm), "status": arm.status} for arm in self.arms],
-            "history": [{"images": n, "scores": dict(scores)} for n, scores in self.history],
+            "history": [
+                {"images": n, "gaps": {name: asdict(gap) for name, gap in gaps.items()}}
+                for n, gaps in self.history
+            ],
             "notes": list(self.notes),
         }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import Dataset
-from snellen.decisions.choosing import Choosing, Preference, Standing
+from snellen.decisions.choosing import Choosing, Look, Preference
 from snellen.decisions.decision import Decision
 from snellen.decisions.field import Weighing
 from snellen.models.base import Model
@@ -38,7 +38,7 @@ def choose(
     max_cost: float | None = None,
     max_concurrency: int | None = None,
     workspace: Store | Path | str | None = None,
-    watch: Callable[[Standing], None] | None = None,
+    watch: Callable[[Look], None] | None = None,
     watch_evaluation: Watch | None = None,
 ) -> Decision:
     """Find the best of several models on some images, and stop asking models that are beaten.

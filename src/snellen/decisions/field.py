@@ -22,7 +22,7 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     from snellen.decisions.evidence import Series
 
-__all__ = ["UNEQUAL", "Arm", "Order", "Weighing"]
+__all__ = ["UNEQUAL", "Arm", "RaceOrder", "Weighing"]
 
 #: How scores are averaged: over images, or over classes.
 Weighing = Literal["plain", "balanced"]
@@ -106,7 +106,7 @@ RACED = "snellen choose ended it by what it had seen. Answer the rest with: snel
 
 
 @dataclass(kw_only=True)
-class Order:
+class RaceOrder:
     """The order of the units of a race, drawn by seed before anything is asked.
 
     Attributes:
@@ -139,7 +139,7 @@ class Order:
             raise DataError(f"{self.data.name}: a race needs at least two images.")
 
     @classmethod
-    def drawn(cls, data: Selection, seed: int, weighing: Weighing | None) -> Order:
+    def drawn(cls, data: Selection, seed: int, weighing: Weighing | None) -> RaceOrder:
         """Draw an order; by default classes count alike if they are unequal.
 
         Raises:

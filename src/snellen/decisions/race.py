@@ -12,7 +12,7 @@ from snellen.decisions.evidence import images_needed, log_capital, log_sign_test
 if TYPE_CHECKING:
     from snellen.decisions.evidence import Series
 
-__all__ = ["GROWTH", "Drop", "Gap", "Race", "next_look"]
+__all__ = ["GROWTH", "Drop", "GapEstimate", "Race", "next_look"]
 
 #: The first look, and the growth from one look to the next.
 FIRST, GROWTH = 16, 1.15
@@ -27,7 +27,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class GapEstimate:
     """An arm's score minus the leader's, with a confidence sequence; ``more``: the units that it would take
     to decide between them, None if that cannot be estimated.
     """
@@ -143,9 +143,9 @@ class Race:
     def _range(self, margin: float) -> tuple[float, float]:
         return -self._heaviest * (1 + margin), self._heaviest * (1 - margin)
 
-    def gap(self, arm: Series, leader: Series) -> Gap:
+    def gap(self, arm: Series, leader: Series) -> GapEstimate:
         """Estimate an arm's score minus the leader's, with a two-sided confidence sequence."""
-        weights = self.weights[: self.n]
+        weights = self.weights[: len(arm)]
         known = weights > 0
         values, weights = (arm - leader)[known] / weights[known], weights[known]
         total = float(weights.sum())
@@ -157,8 +157,8 @@ class Race:
         margin = self._range(self.within)[1]
         near = images_needed((values - self.within) * weights, margin, self._threshold)
         needed = min(drop, near)
-        more = max(0, math.ceil(needed) - self.n) if needed < math.inf else None
-        return Gap(value, min(low, value), max(high, value), more)
+        more = max(0, math.ceil(needed) - len(arm)) if needed < math.inf else None
+        return GapEstimate(value, min(low, value), max(high, value), more)
 
 
 def next_look(n: int, units: int, growth: float = GROWTH) -> int:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation"]
 
 log = logging.getLogger(__name__)
+#: Positions of some samples; None for all.
+Positions = Sequence[int] | None
 
 
 class Evaluation:
@@ -137,8 +139,7 @@ class Evaluation:
             there = f"--sink parquet:{began}" if began else "no --sink"
             raise UsageError(
                 f"{self.run} was started with {there}, which holds its answers. Resume it with that, or "
-                "start "
-                "a new run with --fresh"
+                "start a new run with --fresh"
             )
         self.sink = began
 
@@ -171,7 +172,7 @@ class Evaluation:
         )
 
     async def evaluate(
-        self, watch: ProgressCallback | None = None, *, among: Sequence[int] | None = None, race: str = ""
+        self, watch: ProgressCallback | None = None, *, among: Positions = None, race: str = ""
     ) -> None:
         """Evaluate the missing samples. Answers are stored as they arrive, whatever happens next; so are the
         metrics of the samples so far, unless the process is killed.
@@ -196,7 +197,8 @@ class Evaluation:
                 refuse_too_long(self.model, self.protocol, self.data)
                 async with self.model.connected():
                     await self._examine(watch, among)
-            if among is not None and self._n_stored() + len(self.skipped) < len(self.data):
+            stored = sum(1 for _ in self.store.findings(self.run))
+            if among is not None and stored + len(self.skipped) < len(self.data):
                 self._finish("stopped", {"stopped": race, "raced": True}, {})
                 return
             overall = await self._score()
@@ -269,11 +271,7 @@ class Evaluation:
                 figures[name] = {**figures[name], "low": None, "high": None}
         self.store.finish(self.run, figures, manifest.as_dict(), status)
 
-    def _n_stored(self) -> int:
-        with closing(self.store.findings(self.run)) as rows:
-            return sum(1 for _ in rows)
-
-    async def _examine(self, watch: ProgressCallback | None, among: Sequence[int] | None) -> None:
+    async def _examine(self, watch: ProgressCallback | None, among: Positions) -> None:
         progress = Progress(len(self.data) if among is None else len(among))
         tallies = self._here(progress.tally, among) if self.handle is None else self.handle.evaluate()
         who = self.model if self.handle is None else self.handle
@@ -289,8 +287,7 @@ class Evaluation:
             if shards is not None and (missing := written - set(shards.names())):
                 raise StoreError(
                     f"{redact(shards.url)}: {len(missing)} of {len(written)} shards of {self.run} are "
-                    "missing "
-                    "here. Use a folder that all nodes share, or a bucket (s3://…, gs://…)."
+                    "missing here. Use a folder that all nodes share, or a bucket (s3://…, gs://…)."
                 )
 
     async def _here(self, progress: BatchStats, among: Sequence[int] | None) -> AsyncGenerator[BatchStats]:
@@ -319,21 +316,18 @@ class Evaluation:
         row = self.store.run(self.run)
         details = (finding["details"] for finding in self.store.findings(self.run))
         figures = summarize(self.store.rows(self.run), details, self.protocol)
-        speed = row["n_new"] / row["seconds"] if row["n_new"] and row["seconds"] else None
-        if self.model.fixed:  # reading recorded answers says nothing about speed
-            speed = None
-        facts = manifest.model.metadata
-        usage = Usage(**{name: figures[name] for name in Usage._fields})
+        timed = row["n_new"] and row["seconds"] and not self.model.fixed  # recorded answers have no speed
+        speed = row["n_new"] / row["seconds"] if timed else None
         figures["protocol"] |= overall
         return {
             **figures,
             "skipped": len(self.skipped),
             "items_per_second": speed,
-            "cost": self.model.price(usage),
+            "cost": self.model.price(Usage(**{name: figures[name] for name in Usage._fields})),
             "scoring_cost": self.scoring_cost,
             "peak_rss_bytes": manifest.hardware.get("peak_rss_bytes"),
-            "peak_gpu_bytes": facts.get("peak_gpu_bytes"),
-            "parameters": facts.get("parameters"),
+            "peak_gpu_bytes": manifest.model.metadata.get("peak_gpu_bytes"),
+            "parameters": manifest.model.metadata.get("parameters"),
         }
 
     def _metadata(self) -> Mapping[str, Any]:
@@ -377,9 +371,8 @@ class Evaluation:
 
     def _results(self, began: RunManifest) -> dict[str, Any]:
         """Return what is known at the end, in the form of the manifest."""
-        handle = self.handle
-        shards = self.store.shards(self.run)
-        skipped = [{"where": row.where, "reason": row.reason} for row in self.skipped]
+        handle, shards = self.handle, self.store.shards(self.run)
+        skipped = [row._asdict() for row in self.skipped]
         used = {**hardware(), "peak_rss_bytes": peak_rss(), **(handle.hardware() if handle else {})}
         return {
             "model": {**began.model.as_dict(), "metadata": dict(self._metadata())},

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -39,6 +39,8 @@ class Budget:
     spent: float = 0.0
     reserved: float = 0.0
     pending: int = 0  # requests with a reservation
+    #: Called whenever a reservation is released, by whoever waits for that.
+    waiting: dict[int, Callable[[], None]] = field(default_factory=dict, repr=False, compare=False)
 
     def reserve(self, cost: float) -> bool:
         """Reserve the most that a request may cost; False if that exceeds the rest."""
@@ -60,6 +62,8 @@ class Budget:
         self.pending -= 1
         self.reserved = self.reserved - reserved if self.pending else 0.0
         self.spent += cost
+        for wake in list(self.waiting.values()):
+            wake()
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def together(
 
     Items without images are grouped if they are equal. Pictures of nearly one color are compared by their
     pixels alone. Where looking alike would join more than half of all items (as in drawings on one
-    background), it is not used, and the user is told.
+    background), it is not used, and the user hears of it.
 
     Args:
         by: ``folder``: also the folder in which the image lies; or a column of the data, such as the

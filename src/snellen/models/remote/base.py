@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary
@@ -313,7 +313,16 @@ class RemoteModel(Model):
         budget = self.limits.budget
         if budget is None or self.prices is None:
             return 0.0
+        # Other models may share the budget, in this loop or in another thread's.
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # its loop is closed
+                loop.call_soon_threadsafe(self._settled.set)
+
+        budget.waiting[id(self)] = wake
         while True:
+            self._settled.clear()  # before looking, so that nothing is missed
             if self._over.is_set():
                 raise Stopped(f"{self.name} was stopped.")
             cost = self.prices.cost(max(into, self._most_into), most_out)
@@ -322,14 +331,12 @@ class RemoteModel(Model):
                 return cost
             if not budget.pending:
                 self._give_up(BudgetSpent(budget.refusal(cost)))
-            self._settled.clear()
             await self._settled.wait()
 
     def settle(self, reserved: float, spent: float) -> None:
         """Release a reservation, and record what was spent."""
         if self.limits.budget is not None and self.prices is not None:
             self.limits.budget.settle(reserved, spent)
-            self._settled.set()
 
     def count(self, data: Mapping[str, Any], expected: float, reserved: float) -> float:
         """Record the tokens of an answer, and return its cost: the reserved amount, if the server does not
