@@ -16,16 +16,19 @@ from rich.terminal_theme import MONOKAI
 
 from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
+from snellen.datasets.base import DATASETS
 from snellen.datasets.shapes import draw, figure
 from snellen.decisions.entry import choose
 from snellen.diagnosis.analysis import Subject
 from snellen.diagnosis.diagnosis import diagnose
 from snellen.eye_test.eye_test import draw_card, run_eye_test
+from snellen.eye_test.own_images import run_own_images
 from snellen.leaderboards.ranking import rank_runs
 from snellen.models.pico import NAMES
 from snellen.reports import page
 from snellen.reports.decisions import draw_race
 from snellen.reports.leaderboard import leaderboards
+from snellen.reports.own_images import draw_own_card
 from snellen.runs.filters import Filters
 from snellen.runs.matching import live_models
 from snellen.runs.plan import Plan
@@ -210,6 +213,11 @@ def main() -> None:
         screenshot(diagnosis, IMAGES / "diagnosis.png")
     with tempfile.TemporaryDirectory() as workspace:
         draw_card("pico:llava", run_eye_test("pico:llava", workspace=workspace), IMAGES / "eye-test.png")
+        own = run_own_images(
+            "pico:llava", "chart:shapes?n=112", degradations=["size", "blur", "contrast"], workspace=workspace
+        )
+        example = DATASETS.make("chart:shapes?n=112").sample(0, (), None).images[0]
+        draw_own_card("pico:llava", own, example, IMAGES / "eye-test-own.png")
         racing = ["pico:llava", "pico:llava-skewed", "pico:clip"]
         draw_race(
             choose(models=racing, data="chart:shapes?n=560", workspace=workspace), IMAGES / "choose.png"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +14,9 @@ from snellen.cli.app import (
     EVALUATE,
     Application,
     AsJson,
+    DataOptions,
     MaxCost,
+    ModelOptions,
     Quiet,
     Workspace,
     app,
@@ -24,7 +27,7 @@ from snellen.cli.app import (
     slug,
     tell_errors,
 )
-from snellen.cli.completion import complete_model
+from snellen.cli.completion import complete_data, complete_model, complete_protocol
 from snellen.errors import BadOption, Stopped, require
 
 
@@ -34,7 +37,39 @@ def eye_test(
     chart: Annotated[
         list[str] | None, typer.Option(help="A chart, such as chart:acuity. Repeatable. [dim]all[/dim]")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Pictures per chart.")] = 160,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "-d", "--data", autocompletion=complete_data, help="Your own images, instead of drawn charts."
+        ),
+    ] = None,
+    degradations: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAME,…",
+            help="With --data: how to degrade the images: size, blur, jpeg, noise, contrast, rotation, crop; "
+            "with levels: size:448:224.",
+        ),
+    ] = "size,blur,jpeg",
+    within: Annotated[
+        float, typer.Option(metavar="POINTS", help="With --data: the loss that does not matter.")
+    ] = 2.0,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "-p",
+            "--protocol",
+            autocompletion=complete_protocol,
+            help="With --data: the protocol. [dim]The data set's own, or closed-set[/dim]",
+        ),
+    ] = None,
+    model_option: ModelOptions = None,
+    data_option: DataOptions = None,
+    max_cost: MaxCost = None,
+    limit: Annotated[
+        int, typer.Option(help="Pictures per chart; with --data: images, drawn at random.")
+    ] = 160,
     seed: Annotated[int, typer.Option(help="Random seed for the pictures.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
     output: Annotated[
@@ -51,8 +86,9 @@ def eye_test(
     quiet: Quiet = False,
 ) -> None:
     """Run the eye test: fit a psychometric curve to each chart (size, contrast, crowding …) and draw the
-    card.
+    card. With --data, find out how small, blurred or compressed your own images may be.
     """
+    # Long for its options alone.
     from snellen.exchange.export import writable
     from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
     from snellen.reports import tables
@@ -63,6 +99,25 @@ def eye_test(
         raise BadOption(f"-o {output}: allowed endings: .png, .svg, .pdf.")
     if output is not None:
         writable(output.parent)
+    if data is not None:
+        if chart:
+            raise BadOption("--chart draws pictures, so it cannot be used with --data.")
+        names = [part for part in degradations.split(",") if part]
+        own = {
+            "degradations": [name.partition(":")[0] for name in names],
+            "levels": _levels(names),
+            "within": within / 100,
+            "protocol": protocol,
+            "limit": limit,
+            "model_options": read_options("-M", model_option),
+            "data_options": read_options("-D", data_option),
+            "seed": seed,
+            "batch_size": batch_size,
+            "max_cost": max_cost,
+            "workspace": workspace,
+        }
+        _own_images(model, data, own, output, as_json=as_json, quiet=quiet)
+        return
     with interruptible(), progress(quiet=quiet) as watch:
         readings = run_eye_test(
             model,
@@ -88,6 +143,51 @@ def eye_test(
         screen().print(tables.card_table(redact(model), readings))
         screen().print(f"The card: {output}", soft_wrap=True)
     if tell_errors([reading.run for reading in readings], AGAIN):
+        raise typer.Exit(1)
+
+
+def _levels(names: Sequence[str]) -> dict[str, list[float]]:
+    """Read levels that are named: ``size:448:224``.
+
+    Raises:
+        BadOption: one is not allowed.
+    """
+    from snellen.images.degrade import read_degradation
+
+    levels = {}
+    for text in names:
+        name, *given = text.split(":")
+        if given:
+            levels[name] = [read_degradation(f"{name}:{level}")[1] for level in given]
+    return levels
+
+
+def _own_images(
+    model: str, data: str, options: Mapping[str, Any], output: Path | None, *, as_json: bool, quiet: bool
+) -> None:
+    """Run the eye test on the user's own images."""
+    from snellen.datasets.base import DATASETS
+    from snellen.eye_test.own_images import run_own_images
+    from snellen.reports.own_images import draw_own_card, own_table
+    from snellen.reports.progress import progress
+
+    with interruptible(), progress(quiet=quiet) as watch:
+        readings = run_own_images(model, data, **options, watch=watch)
+    if output is None:
+        output = readings[0].plain.folder / f"eye-test-{slug(redact(model))}-own.png"
+    first = DATASETS.make(data, options["data_options"])
+    images = first.sample(0, first.labels, first.background).images
+    draw_own_card(redact(model), readings, images[0] if images else None, output)
+    if as_json:
+        known = [reading.as_dict() for reading in readings]
+        print_json({"model": redact(model), "data": redact(data), "readings": known, "card": str(output)})
+    else:
+        for reading in readings:
+            screen().print(own_table(reading))
+            screen().print(reading.sentence, soft_wrap=True, highlight=False)
+        screen().print(f"The card: {output}", soft_wrap=True)
+    runs = [readings[0].plain, *(level.run for reading in readings for level in reading.levels)]
+    if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from snellen.datasets.dataset import Dataset, Row
 from snellen.datasets.names import odd_names, read_labels, read_names, read_synonyms
 from snellen.errors import BadOption, DataError, did_you_mean
+from snellen.images.degrade import DEGRADATIONS, degraded, read_degradation
 from snellen.parsing.text import normalize
 from snellen.types import Sample
 
-__all__ = ["Renamed", "Windowed", "finish", "merge_alike"]
+__all__ = ["Degraded", "Renamed", "Windowed", "finish", "merge_alike"]
 
 
 class _Around(Dataset):
@@ -83,6 +84,22 @@ class Windowed(_Around):
         return f"{super().digest(index)} {self._low!r} {self._high!r}"
 
 
+class Degraded(_Around):
+    """A data set whose images are degraded: smaller, blurred, noisy … (see :mod:`snellen.images.degrade`)."""
+
+    def __init__(self, data: Dataset, name: str, level: float) -> None:
+        super().__init__(data, f"{data.name}: images degraded, {name} {level:g} {DEGRADATIONS[name].unit}")
+        self._degradation, self._level = name, level
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        sample = super().sample(index, labels, background)
+        images = tuple(degraded(image, self._degradation, self._level) for image in sample.images)
+        return replace(sample, images=images)
+
+    def digest(self, index: int) -> str:
+        return f"{super().digest(index)} {self._degradation} {self._level!r}"
+
+
 def _window(text: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(","))
@@ -117,21 +134,25 @@ def finish(
     synonyms: str | None = None,
     labels: tuple[str, ...] = (),
     window: str | None = None,
+    degrade: str | None = None,
 ) -> Dataset:
-    """Apply the options that all data sets have: names of classes, and a window of values.
+    """Apply the options that all data sets have: names of classes, a window of values, degradation.
 
     Options: ``names``: the classes' names by id (see :func:`snellen.datasets.names.read_names`);
     ``synonyms``: a JSON file with other names of classes; ``labels``: all classes to choose from, also those
     without an image, separated by commas, or ``@FILE`` with one per line; ``window=LOW,HIGH``: the values of
-    images of more than 8 bits that become black and white.
+    images of more than 8 bits that become black and white; ``degrade=NAME:LEVEL``: degrade all images, such
+    as ``size:448``, ``blur:4``, ``jpeg:20``, ``noise:40``, ``contrast:0.2``, ``rotation:90`` or ``crop:0.5``.
 
     Raises:
         DataError: a file cannot be read, or a class has no name in it.
-        BadOption: a class in the synonyms is unknown, the label set lacks a class of the data, or the window
-            is not two numbers.
+        BadOption: a class in the synonyms is unknown, the label set lacks a class of the data, the window
+            is not two numbers, or there is no such degradation or level.
     """
     if window is not None:
         data = Windowed(data, *_window(window))
+    if degrade is not None:
+        data = Degraded(data, *read_degradation(degrade))
     if names is not None:
         table = read_names(names)
         if missing := [label for label in data.labels if label not in table]:

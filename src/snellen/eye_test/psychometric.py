@@ -1,8 +1,8 @@
 """The psychometric curve: the share of correct answers against the level of difficulty.
 
 P(right | x) = γ + (1 - γ - λ) / (1 + exp(-β (log x - α))), a logistic curve of the logarithm of the
-level, with the guessing rate γ, the lapse rate λ (at most 0.1), the threshold α and the slope β. Sources:
-Wichmann and Hill,
+level, with the guessing rate γ, the lapse rate λ (at most 0.1, or what a known ceiling leaves), the threshold
+α and the slope β. Sources: Wichmann and Hill,
 "The psychometric function: I" (Perception & Psychophysics 63, 2001) for the form and the bound on lapses; the
 interval is the profile likelihood's (Venzon and Moolgavkar, Applied Statistics 37, 1988).
 """
@@ -88,17 +88,22 @@ def _curve(guess: float, lapse: Any, z: Any) -> Any:
     return guess + (1 - guess - lapse) * expit(z)
 
 
-def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> Curve:
+def fit(
+    points: Sequence[CurvePoint], guess: float, *, rising: bool = True, ceiling: float | None = None
+) -> Curve:
     """Fit the maximum-likelihood curve by grid search, which always ends and needs no starting values.
 
     Args:
         points: at least two levels, all above 0.
         guess: the share of correct answers when guessing.
         rising: whether a higher level is easier.
+        ceiling: the share of correct answers where nothing is hard, if it is known; otherwise lapses are
+            estimated.
 
     Raises:
         ValueError: fewer than two levels, or a level that is not above 0.
     """
+    # Long: one search whose steps share nearly all of its state.
     import numpy as np
     from scipy.stats import chi2
 
@@ -113,7 +118,7 @@ def fit(points: Sequence[CurvePoint], guess: float, *, rising: bool = True) -> C
     slopes = np.geomspace(*SLOPES)
     best = np.full(THRESHOLDS, -np.inf)  # the profile: the maximum likelihood for each threshold
     chosen = [(0.0, 0.0)] * THRESHOLDS
-    for lapse in LAPSES:
+    for lapse in LAPSES if ceiling is None else (1 - ceiling,):
         z = slopes[None, :, None] * (logs[None, None, :] - thresholds[:, None, None])
         likelihood = _likelihood(_curve(guess, lapse, z), right, wrong)
         places = likelihood.argmax(1)

@@ -171,6 +171,7 @@ def settings(
     Raises:
         BadOption: trl rejects it.
     """
+    # Long for its options alone.
     from trl.trainer.sft_config import SFTConfig
 
     small = parameters < SMALL

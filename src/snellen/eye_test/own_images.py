@@ -1,0 +1,328 @@
+"""The eye test on the user's own images: the same ones, smaller, blurred, noisy … level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.errors import BadOption, UsageError, did_you_mean
+from snellen.eye_test.psychometric import Curve, CurvePoint, fit
+from snellen.images.degrade import DEGRADATIONS
+from snellen.metrics.stats import Paired, paired
+from snellen.metrics.summary import cluster_of
+from snellen.models.base import MODELS
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, SharedResources, Watch
+from snellen.runs.run import Run
+from snellen.types import Kind
+
+if TYPE_CHECKING:
+    from snellen.models.base import Model
+    from snellen.storage.store import Store
+
+__all__ = ["DegradedLevel", "OwnReading", "run_own_images"]
+
+#: How often images are drawn again for the threshold's interval, and its ends.
+RESAMPLED, ENDS = 200, (2.5, 97.5)
+#: Sizes that at least this share of the images exceed are worth testing.
+EXCEED = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradedLevel:
+    """The images at one level.
+
+    Attributes:
+        change: the score minus that of the undegraded images, paired.
+        tokens: input tokens a sample; ``seconds``: a sample; ``cost``: US dollars of all samples. None if
+            unknown.
+    """
+
+    level: float
+    run: Run
+    score: float
+    change: Paired
+    tokens: float | None
+    seconds: float | None
+    cost: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "level": self.level,
+            "run": self.run.id,
+            "score": self.score,
+            "outcomes": self.run.metrics.outcomes,
+            "change": self.change.as_dict(),
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "cost": self.cost,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnReading:
+    """One way of degrading the images.
+
+    Attributes:
+        name: of the degradation; ``within``: the loss, as a share, that does not matter.
+        plain: the run on the undegraded images.
+        levels: from easy to hard.
+        curve: fitted to right answers, its ceiling the undegraded accuracy; None if the levels have no order,
+            for scores that are a matter of degree, or if nothing falls. Its interval is from images drawn
+            again, as all levels share them.
+    """
+
+    name: str
+    within: float
+    plain: Run
+    levels: tuple[DegradedLevel, ...]
+    curve: Curve | None = None
+
+    @property
+    def unit(self) -> str:
+        """The unit of the levels."""
+        return DEGRADATIONS[self.name].unit
+
+    @property
+    def enough(self) -> DegradedLevel | None:
+        """The hardest level up to which no level loses more than ``within``, as far as intervals show.
+
+        Levels are tested from easy to hard, and the first that fails ends it, so that no correction for their
+        number is needed.
+        """
+        last = None
+        for level in self.levels:
+            if level.change.difference.low < -self.within:
+                break
+            last = level
+        return last
+
+    @property
+    def sentence(self) -> str:
+        """What follows, with its numbers."""
+        return f"{self._loss}{self._halfway}"
+
+    @property
+    def _halfway(self) -> str:
+        curve = self.curve
+        if curve is None or curve.threshold is None:
+            return ""
+        ends = f"{curve.low:.3g} to {curve.high:.3g}"
+        return f" Halfway to guessing: {self.name} {curve.threshold:.3g} ({ends}) {self.unit}".rstrip() + "."
+
+    @property
+    def _loss(self) -> str:
+        points, level = f"{100 * self.within:g} point{'' if self.within == 0.01 else 's'}", self.enough
+        if DEGRADATIONS[self.name].rising is None:
+            return self._of_each
+        if level is None:
+            first = self.levels[0]
+            gap = first.change.difference
+            if first.change.real() and gap.value < 0:
+                return f"Already {self._named(first)} loses points ({_gap(first)})."
+            return (
+                f"Not enough images to tell whether {self._named(first)} loses less than {points} "
+                f"({_gap(first)}; {first.change.n} images would show a difference of "
+                f"{100 * first.change.detectable:.0f} points)."
+            )
+        text = f"{self._named(level).capitalize()} loses less than {points} ({_gap(level)})"
+        return f"{text}{self._saving(level)}." if self.name == "size" else f"{text}."
+
+    @property
+    def _of_each(self) -> str:
+        worst = min(self.levels, key=lambda level: level.change.difference.value)
+        real = "a real loss" if worst.change.real() else "no significant loss"
+        return f"The hardest is {self._named(worst)}: {_gap(worst)}, {real}."
+
+    def _named(self, level: DegradedLevel) -> str:
+        return f"{self.name} {level.level:g} {self.unit}".rstrip()
+
+    def _saving(self, level: DegradedLevel) -> str:
+        tokens = _per_sample(self.plain)
+        if level.tokens is None or not tokens:
+            return ""
+        share = level.tokens / tokens
+        if share > 0.98:
+            return "; smaller images save no tokens with this model"
+        text = f", for {100 * share:.0f}% of the tokens"
+        cost = self.plain.metrics.cost
+        if cost is not None and level.cost is not None and cost > 0:
+            text += f": ${level.cost:.2f} instead of ${cost:.2f}"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "degradation": self.name,
+            "unit": self.unit,
+            "within": self.within,
+            "plain": self.plain.id,
+            "enough": None if self.enough is None else self.enough.level,
+            "sentence": self.sentence,
+            "levels": [level.as_dict() for level in self.levels],
+            "curve": None if self.curve is None else self.curve.as_dict(),
+        }
+
+
+def run_own_images(
+    model: str | Model,
+    data: str,
+    *,
+    degradations: Sequence[str] = ("size", "blur", "jpeg"),
+    levels: Mapping[str, Sequence[float]] | None = None,
+    protocol: str | None = None,
+    within: float = 0.02,
+    limit: int | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    max_cost: float | None = None,
+    workspace: Store | Path | str | None = None,
+    watch: Watch | None = None,
+) -> list[OwnReading]:
+    """Evaluate a model on images as they are and at graded degradations.
+
+    Args:
+        degradations: names of :data:`~snellen.images.degrade.DEGRADATIONS`.
+        levels: by name, instead of the usual ones. Of the usual sizes, those that most images exceed.
+        within: the loss, as a share, that does not matter.
+        limit: use this many images, drawn by ``seed``.
+        max_cost: a limit in US dollars for all runs together.
+
+    Raises:
+        BadOption: no such degradation.
+        UsageError: as for :class:`snellen.runs.plan.Plan`; the images are smaller than every size.
+        Stopped: the model gave up, or the budget is used up.
+    """
+    # Long for its options alone.
+    for name in degradations:
+        if name not in DEGRADATIONS:
+            raise BadOption(
+                f"--with {name} is not allowed.{did_you_mean(name, DEGRADATIONS)} Allowed: "
+                f"{', '.join(DEGRADATIONS)}."
+            )
+    made = MODELS.make(model, model_options or {}) if isinstance(model, str) else model
+    usual = [] if Kind.GENERATE in made.kinds else ["rank"]
+    resources = SharedResources()
+
+    def evaluate(more: Mapping[str, Any]) -> tuple[Plan, Run]:
+        plan = Plan(
+            models=[model],
+            data=[data],
+            protocols=[protocol] if protocol else usual,
+            model_options=model_options or {},
+            data_options={**(data_options or {}), **more},
+            filters=Filters(limit=limit, shuffle=limit is not None),
+            seed=seed,
+            batch_size=batch_size,
+            max_cost=max_cost,
+            workspace=workspace,
+            resources=resources,
+        )
+        (run,) = plan.run(watch)
+        return plan, run
+
+    try:
+        plan, plain = evaluate({})
+        readings = []
+        for name in dict.fromkeys(degradations):
+            chosen = tuple((levels or {}).get(name) or _usual(name, plan))
+            known = [_level(plain, evaluate({"degrade": f"{name}:{level:g}"})[1], level) for level in chosen]
+            curve = _curve(name, plain, known)
+            readings.append(
+                OwnReading(name=name, within=within, plain=plain, levels=tuple(known), curve=curve)
+            )
+        return readings
+    finally:
+        for each in resources.models.values():
+            each.close()
+
+
+def _usual(name: str, plan: Plan) -> list[float]:
+    """Return the usual levels; of sizes, those that at least half of the images exceed.
+
+    Raises:
+        UsageError: there are none.
+    """
+    known = list(DEGRADATIONS[name].levels)
+    if name != "size":
+        return known
+    (selection,) = plan.selections
+    sides = sorted(max(image.size) for sample in selection for image in sample.images[:1])
+    typical = sides[int(EXCEED * (len(sides) - 1))] if sides else 0
+    sizes = [level for level in known if level < typical]
+    if not sizes:
+        raise UsageError(
+            f"{selection.name}: most images have at most {typical} pixels a side, so there is no smaller "
+            "size to test. Use other degradations: --with blur,jpeg,noise"
+        )
+    return sizes
+
+
+def _level(plain: Run, run: Run, level: float) -> DegradedLevel:
+    """Compare a level with the undegraded images, sample by sample."""
+    before = {row["id"]: row for row in plain.outcomes.to_dict("records")}
+    after = {row["id"]: row for row in run.outcomes.to_dict("records")}
+    ids = [name for name in before if name in after]
+    pairs = ((run, after), (plain, before))
+    scores = [[of.score_of(rows[name]) for name in ids] for of, rows in pairs]
+    if any(score is None for row in scores for score in row):
+        raise UsageError(f"{plain.data}: samples without a label or reference have no score to compare.")
+    values = [[float(score or 0) for score in row] for row in scores]
+    clusters = [cluster_of(before[name]["images"], name) for name in ids]
+    speed = run.metrics.items_per_second
+    return DegradedLevel(
+        level=level,
+        run=run,
+        score=sum(values[0]) / len(ids),
+        change=paired(values[0], values[1], clusters),
+        tokens=_per_sample(run),
+        seconds=1 / speed if speed else None,
+        cost=run.metrics.cost,
+    )
+
+
+def _per_sample(run: Run) -> float | None:
+    return run.metrics.prompt_tokens / run.metrics.n if run.metrics.prompt_tokens else None
+
+
+def _curve(name: str, plain: Run, levels: Sequence[DegradedLevel]) -> Curve | None:
+    """Fit a curve where answers are right or wrong and get worse; its interval is from resampled images."""
+    import numpy as np
+
+    rising = DEGRADATIONS[name].rising
+    if rising is None or not plain.classifies or len(levels) < 2:
+        return None
+    table = {row["id"]: [row["prediction"] == row["label"]] for row in plain.outcomes.to_dict("records")}
+    for level in levels:
+        for row in level.run.outcomes.to_dict("records"):
+            table.setdefault(row["id"], []).append(row["prediction"] == row["label"])
+    right = np.array([row for row in table.values() if len(row) == len(levels) + 1], dtype=float)
+    guess = 1 / max(2, len(plain.manifest.data.labels))
+
+    def fitted(rows: Any) -> Curve:
+        ceiling = max(rows[:, 0].mean(), guess)
+        points = [
+            CurvePoint(level.level, int(rows[:, 1 + k].sum()), len(rows)) for k, level in enumerate(levels)
+        ]
+        return fit(points, guess, rising=rising, ceiling=float(ceiling))
+
+    if not any(level.change.real() and level.change.difference.value < 0 for level in levels):
+        return None
+    curve = fitted(right)
+    if curve.threshold is None:
+        return curve
+    rng = np.random.default_rng(0)
+    drawn = [fitted(right[rng.integers(0, len(right), len(right))]) for _ in range(RESAMPLED)]
+    known = [each.location for each in drawn if each.location is not None]
+    low, high = np.percentile(known, ENDS)
+    return replace(curve, low=float(low), high=float(high))
+
+
+def _gap(level: DegradedLevel) -> str:
+    gap = level.change.difference
+    return f"difference {100 * gap.value:+.1f} points, 95% CI {100 * gap.low:+.1f} to {100 * gap.high:+.1f}"

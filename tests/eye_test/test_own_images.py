@@ -1,0 +1,173 @@
+"""The eye test on own images: what it finds, what it says, and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from helpers import Scripted
+from snellen.cli import app
+from snellen.datasets.base import DATASETS, select
+from snellen.errors import BadOption, UsageError
+from snellen.eye_test.own_images import run_own_images
+from snellen.eye_test.psychometric import CurvePoint, fit
+from snellen.testing import Server, completion
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
+
+runner = CliRunner()
+COLORS = {"red": (250, 20, 20), "blue": (20, 20, 250)}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Sixty pictures of 300 pixels in two classes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, color in COLORS.items():
+        (folder / name).mkdir()
+        for i in range(30):
+            picture = Image.new("RGB", (300, 200), color)
+            picture.putpixel((i, 0), (i, i, i))
+            picture.save(folder / name / f"{i}.png")
+    return folder
+
+
+def sees(image, limit: int) -> str:
+    """The color, if the picture has at least so many pixels a side; otherwise the other one for a third."""
+    red, _, blue = np.asarray(image.pixels, dtype=int).mean((0, 1))
+    right, wrong = ("red", "blue") if red > blue else ("blue", "red")
+    drawn = hashlib.sha256(np.asarray(image.pixels).tobytes()).digest()[0]
+    return right if max(image.size) >= limit or drawn > 100 else wrong
+
+
+def looker(limit: int) -> Scripted:
+    return Scripted(lambda request: sees(request.images[0], limit), "looker")
+
+
+def test_the_smallest_size_that_loses_nothing(photos, tmp_path):
+    (found,) = run_own_images(
+        looker(120), f"folder:{photos}", degradations=["size"], within=0.05, workspace=tmp_path
+    )
+    assert [level.level for level in found.levels] == [256, 192, 128, 96, 64, 48, 32]
+    assert [level.score for level in found.levels[:3]] == [1, 1, 1]
+    assert all(level.change.real() for level in found.levels[3:])
+    assert found.enough.level == 128
+    assert found.sentence.startswith("Size 128 px loses less than 5 points (difference +0.0 points, 95% CI -")
+    # The figures are those of the runs, image by image.
+    plain = {row["id"]: row for row in found.plain.outcomes.to_dict("records")}
+    for level in found.levels:
+        rows = level.run.outcomes.to_dict("records")
+        gains = [
+            (row["prediction"] == row["label"])
+            - (plain[row["id"]]["prediction"] == plain[row["id"]]["label"])
+            for row in rows
+        ]
+        assert level.change.difference.value == pytest.approx(np.mean(np.array(gains, dtype=float)))
+    json.dumps(found.as_dict())
+
+
+def test_few_images_are_not_enough_to_tell(photos, tmp_path):
+    (found,) = run_own_images(
+        looker(1), f"folder:{photos}", degradations=["blur"], within=0.01, limit=12, workspace=tmp_path
+    )
+    assert found.enough is None
+    assert found.sentence.startswith("Not enough images to tell whether blur 1 px loses less than 1 point (")
+
+
+def test_an_early_loss_is_said(photos, tmp_path):
+    (found,) = run_own_images(looker(290), f"folder:{photos}", degradations=["size"], workspace=tmp_path)
+    assert found.enough is None
+    assert found.sentence.startswith("Already size 256 px loses points (difference -")
+
+
+def test_a_later_level_does_not_count_after_a_loss(photos, tmp_path):
+    """Levels are tested in order: 64 pixels, at which all is well again, come after 128, which lose."""
+    model = Scripted(lambda r: sees(r.images[0], 10_000 if max(r.images[0].size) == 128 else 1), "odd")
+    (found,) = run_own_images(
+        model, f"folder:{photos}", degradations=["size"], within=0.1, workspace=tmp_path
+    )
+    assert found.levels[4].change.difference.low > -0.1
+    assert found.enough.level == 192
+
+
+def test_tokens_and_dollars(photos, tmp_path):
+    """A server that counts an image's pixels as tokens."""
+
+    def answer(asked):
+        import io
+
+        with Image.open(io.BytesIO(asked.images[0])) as picture:
+            pixels = picture.width * picture.height
+            red, _, blue = np.asarray(picture.convert("RGB"), dtype=int).mean((0, 1))
+        usage = {"prompt_tokens": pixels, "completion_tokens": 1}
+        return {**completion("red" if red > blue else "blue"), "usage": usage}
+
+    with Server(answer) as server:
+        (found,) = run_own_images(
+            f"openai:any?base_url={server.url}",
+            f"folder:{photos}",
+            degradations=["size"],
+            levels={"size": [150, 30]},
+            protocol="closed-set?rounds=1",
+            within=0.05,
+            model_options={"price_in": 1.0, "price_out": 0.0},
+            workspace=tmp_path,
+        )
+    half, tenth = found.levels
+    assert half.tokens == 150 * 100
+    assert half.cost == pytest.approx(60 * 150 * 100 / 1e6)
+    assert tenth.tokens == 30 * 20
+    assert "for 1% of the tokens: $0.04 instead of $3.60" in found.sentence
+
+
+def test_an_encoder_of_fixed_size_saves_no_tokens(tmp_path):
+    (found,) = run_own_images(
+        "pico:llava", "chart:shapes?n=56", degradations=["size"], levels={"size": [64]}, within=0.2,
+        workspace=tmp_path,
+    )  # fmt: skip
+    assert "smaller images save no tokens with this model" in found.sentence
+
+
+def test_a_known_ceiling_does_not_move_the_threshold():
+    """Right answers that reach 70% at most, halfway at 100: lapses of 10% at most would move it."""
+    levels = [12.5, 25, 50, 100, 200, 400, 800]
+    points = [
+        CurvePoint(x, round(2000 * (0.1 + 0.6 / (1 + np.exp(-3 * np.log(x / 100))))), 2000) for x in levels
+    ]
+    assert fit(points, 0.1, ceiling=0.7).threshold == pytest.approx(100, rel=0.05)
+    assert fit(points, 0.1).threshold > 130
+
+
+def test_what_is_refused(photos, tmp_path):
+    with pytest.raises(BadOption, match="Did you mean 'blur'"):
+        run_own_images(looker(1), f"folder:{photos}", degradations=["blurr"], workspace=tmp_path)
+    for i in range(4):
+        (tmp_path / "small" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / "small" / "ab"[i % 2] / f"{i}.png")
+    with pytest.raises(UsageError, match="at most 20 pixels a side"):
+        run_own_images(
+            looker(1), f"folder:{tmp_path / 'small'}", degradations=["size"], workspace=tmp_path / "ws"
+        )
+
+
+def test_the_command(tmp_path):
+    words = ["eye-test", "pico:llava", "--data", "chart:shapes?n=56", "-w", str(tmp_path / "ws")]
+    card = tmp_path / "card.png"
+    told = runner.invoke(app, [*words, "--with", "blur:1:8,rotation:90", "--within", "10", "-o", str(card)])
+    assert told.exit_code == 0, told.output
+    assert "Blur 1 px loses less than 10 points" in told.stdout.replace("\n", " ")
+    assert "The hardest is rotation 90 degrees" in told.stdout.replace("\n", " ")
+    assert card.stat().st_size > 20_000
+    document = json.loads(
+        runner.invoke(app, [*words, "--with", "blur:1:8", "--json", "-o", str(card)]).stdout
+    )
+    assert [level["level"] for level in document["readings"][0]["levels"]] == [1, 8]
+    refused = runner.invoke(app, [*words, "--chart", "chart:acuity"])
+    assert "cannot be used with --data" in str(refused.exception)
+    assert len(select(DATASETS.make("chart:shapes?n=56&degrade=blur:8"))) == 56
