@@ -75,6 +75,7 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
     (tmp_path / "names.csv").write_text("".join(f"{p.name},{p.name}\n" for p in photos.iterdir()))
     line = line.replace("background=clutter", "background=cup")
     (tmp_path / "run.yaml").write_text("data: [chart:shapes]\nprotocols: [rank]\n")
+    (tmp_path / "labels.json").write_text('{"corrections": []}')
     (tmp_path / "mine.yaml").write_text(a_benchmark())
     (tmp_path / "mine").mkdir()
     row = {"picture": "star.png", "ask": "What?", "options": ["a star", "a key"], "right": "A"}

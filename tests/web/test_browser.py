@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Dialog, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
 from helpers import PAYLOADS, Scripted
 from served import half_way, served
@@ -35,27 +33,6 @@ pytestmark = pytest.mark.slow
 
 # A page that is asked too early is asked again, however slow the machine: nothing here measures time.
 expect.set_options(timeout=20_000)
-
-CHROMIUM = os.environ.get("SNELLEN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A Chromium that is on this machine (playwright's own is not fetched)."""
-    if CHROMIUM is None:
-        if os.environ.get("SNELLEN_NEEDS_CHROMIUM"):
-            pytest.fail("there is no Chromium here")
-        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-    ]
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

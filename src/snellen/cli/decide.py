@@ -1,4 +1,4 @@
-"""``choose``: which of several models to use."""
+"""``choose``: which of several models to use; ``labels``: which labels are probably wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from snellen.cli.app import (
     EVALUATE,
+    INSPECT,
     AsJson,
     DataOptions,
     MaxConcurrency,
@@ -25,7 +26,8 @@ from snellen.cli.app import (
     screen,
 )
 from snellen.cli.carrying_out import tell_what_is_left_out
-from snellen.cli.completion import complete_data, complete_model, complete_protocol
+from snellen.cli.completion import complete_data, complete_model, complete_protocol, complete_run
+from snellen.errors import BadOption
 
 if TYPE_CHECKING:
     from snellen.decisions.choosing import Look
@@ -198,3 +200,66 @@ def _looks(*, quiet: bool) -> Iterator[Callable[[Look], None] | None]:
         print("; ".join([line, *gone]), file=sys.stderr, flush=True)
 
     yield None if quiet else watch
+
+
+@app.command("labels", rich_help_panel=INSPECT)
+def labels_(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=complete_run, help="Runs of different models on the same data, at least two."
+        ),
+    ],
+    suspects: Annotated[int, typer.Option(help="Show this many suspicious labels at most.")] = 50,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write a page to decide on each (.html), or a file to edit (.json).",
+        ),
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find labels that are probably wrong: images whose label several models contradict in agreement.
+
+    Apply decisions with: snellen run … -D corrections=labels.json
+    """
+    from snellen.decisions.labels import review_labels, write_corrections
+    from snellen.exchange.export import write_text
+    from snellen.reports.labels import labels_page, labels_table
+    from snellen.runs.run import Run
+    from snellen.storage.store import Store
+
+    if suspects < 1:
+        raise BadOption(f"--suspects {suspects} is not allowed; allowed: 1 or more.")
+    if output is not None and output.suffix not in (".html", ".json"):
+        raise BadOption(f"-o {output}: allowed endings: .html, .json.")
+    store = Store(workspace, create=False)
+    judged = [Run(store, store.find(name)) for name in runs]
+    review = review_labels(judged, suspects)
+    if output is not None and output.suffix == ".json":
+        write_corrections(review, output)
+    elif output is not None:
+        write_text(output, labels_page(review, store, judged[0].manifest.data.labels))
+    if as_json:
+        print_json(review.as_dict())
+        return
+    console = screen()
+    if review.suspects:
+        console.print(labels_table(review))
+    console.print(review.sentence, soft_wrap=True, highlight=False)
+    for a, x, b, y in review.duplicates[:5]:
+        console.print(f"Look alike: {a} ({x}) and {b} ({y})", soft_wrap=True, highlight=False, markup=False)
+    if len(review.duplicates) > 5:
+        console.print(f"… and {len(review.duplicates) - 5} more pairs that look alike with different labels.")
+    if review.unfit:
+        console.print(f"On {len(review.unfit)} images no two models agree (--json lists them).")
+    for note in review.notes:
+        console.print(f"Note: {note}", soft_wrap=True, highlight=False)
+    if output is not None:
+        console.print(f"Written: {output}", soft_wrap=True)
+    elif review.suspects:
+        console.print("Decide on each: add -o labels.html", style="dim")

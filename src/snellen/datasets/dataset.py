@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from snellen.types import Sample
 
-__all__ = ["Dataset", "InvalidRow", "Row"]
+__all__ = ["Around", "Dataset", "InvalidRow", "Row"]
 
 
 class Row(NamedTuple):
@@ -62,3 +62,26 @@ class Dataset(ABC):
     @abstractmethod
     def digest(self, index: int) -> str:
         """Return a hash of everything in the item that can change an evaluation."""
+
+
+class Around(Dataset):
+    """A data set around another, which it resembles unless a subclass says otherwise."""
+
+    def __init__(self, data: Dataset, note: str) -> None:
+        self._data = data
+        self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
+        self.protocol, self.protocol_options = data.protocol, data.protocol_options
+        self.background, self.synonyms = data.background, data.synonyms
+        self.notes = (*data.notes, note)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def row(self, index: int) -> Row:
+        return self._data.row(index)
+
+    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
+        return self._data.sample(index, labels, background)
+
+    def digest(self, index: int) -> str:
+        return self._data.digest(index)

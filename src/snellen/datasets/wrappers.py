@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from snellen.datasets.dataset import Dataset, Row
+from snellen.datasets.corrections import Corrected, read_corrections
+from snellen.datasets.dataset import Around, Dataset, Row
 from snellen.datasets.names import odd_names, read_labels, read_names, read_synonyms
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.images.degrade import DEGRADATIONS, degraded, read_degradation
@@ -15,30 +17,7 @@ from snellen.types import Sample
 __all__ = ["Degraded", "Renamed", "Windowed", "finish", "merge_alike"]
 
 
-class _Around(Dataset):
-    """A data set around another, which it resembles unless a subclass says otherwise."""
-
-    def __init__(self, data: Dataset, note: str) -> None:
-        self._data = data
-        self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
-        self.protocol, self.protocol_options = data.protocol, data.protocol_options
-        self.background, self.synonyms = data.background, data.synonyms
-        self.notes = (*data.notes, note)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def row(self, index: int) -> Row:
-        return self._data.row(index)
-
-    def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
-        return self._data.sample(index, labels, background)
-
-    def digest(self, index: int) -> str:
-        return self._data.digest(index)
-
-
-class Renamed(_Around):
+class Renamed(Around):
     """A data set whose classes have other names; several may become one.
 
     Args:
@@ -69,7 +48,7 @@ class Renamed(_Around):
         return replace(sample, label=self.row(index).label, synonyms=self.synonyms)
 
 
-class Windowed(_Around):
+class Windowed(Around):
     """A data set whose images of more than 8 bits are shown from one value to another."""
 
     def __init__(self, data: Dataset, low: float, high: float) -> None:
@@ -84,7 +63,7 @@ class Windowed(_Around):
         return f"{super().digest(index)} {self._low!r} {self._high!r}"
 
 
-class Degraded(_Around):
+class Degraded(Around):
     """A data set whose images are degraded: smaller, blurred, noisy … (see :mod:`snellen.images.degrade`)."""
 
     def __init__(self, data: Dataset, name: str, level: float) -> None:
@@ -135,14 +114,17 @@ def finish(
     labels: tuple[str, ...] = (),
     window: str | None = None,
     degrade: str | None = None,
+    corrections: str | None = None,
 ) -> Dataset:
-    """Apply the options that all data sets have: names of classes, a window of values, degradation.
+    """Apply the options that all data sets have: names and corrections of labels, changes of images.
 
     Options: ``names``: the classes' names by id (see :func:`snellen.datasets.names.read_names`);
-    ``synonyms``: a JSON file with other names of classes; ``labels``: all classes to choose from, also those
-    without an image, separated by commas, or ``@FILE`` with one per line; ``window=LOW,HIGH``: the values of
-    images of more than 8 bits that become black and white; ``degrade=NAME:LEVEL``: degrade all images, such
-    as ``size:448``, ``blur:4``, ``jpeg:20``, ``noise:40``, ``contrast:0.2``, ``rotation:90`` or ``crop:0.5``.
+    ``corrections``: a JSON file with corrected labels, as ``snellen labels`` writes it (of the names before
+    ``names=`` changes them); ``synonyms``: a JSON file with other names of classes; ``labels``: all classes
+    to choose from, also those without an image, separated by commas, or ``@FILE`` with one per line;
+    ``window=LOW,HIGH``: the values of images of more than 8 bits that become black and white;
+    ``degrade=NAME:LEVEL``: degrade all images, such as ``size:448``, ``blur:4``, ``jpeg:20``, ``noise:40``,
+    ``contrast:0.2``, ``rotation:90`` or ``crop:0.5``.
 
     Raises:
         DataError: a file cannot be read, or a class has no name in it.
@@ -151,6 +133,9 @@ def finish(
     """
     if window is not None:
         data = Windowed(data, *_window(window))
+    # Long for its options alone.
+    if corrections is not None:
+        data = Corrected(data, read_corrections(Path(corrections)), corrections)
     if degrade is not None:
         data = Degraded(data, *read_degradation(degrade))
     if names is not None:

@@ -18,7 +18,19 @@ from snellen.storage.store import Store
 __all__ = ["doctor", "doctor_lines"]
 
 #: Extras for users; the others are for developers.
-EXTRAS = ("local", "api", "report", "metrics", "web", "diagnose", "tune", "exchange", "postgres", "ray")
+EXTRAS = (
+    "local",
+    "api",
+    "report",
+    "metrics",
+    "web",
+    "diagnose",
+    "labels",
+    "tune",
+    "exchange",
+    "postgres",
+    "ray",
+)
 
 
 def doctor(workspace: str | None = None) -> dict[str, Any]:
