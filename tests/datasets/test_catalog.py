@@ -15,7 +15,8 @@ from helpers import ROOT, Scripted
 from snellen import cli
 from snellen.datasets.base import DATASETS
 from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
-from snellen.datasets.columns import ColumnMapping, options_in, values_at
+from snellen.datasets.columns import ColumnMapping, values_at
+from snellen.datasets.options import options_in
 from snellen.errors import BadOption, DataError
 from snellen.protocols.base import PROTOCOLS
 from snellen.runs.plan import Plan
@@ -229,13 +230,13 @@ class TestRoles:
             ("B.", "letter", (1,)),
             ("B) two", "letter", (1,)),
             ("two", "letter", (1,)),
-            ("Z", "letter", ()),
-            ("Best", "letter", ()),
             (None, "letter", ()),
+            ("", "letter", ()),
+            ("?", "letter", ()),
+            (-1, "index", ()),
+            (float("nan"), "index", ()),
             (1, "index", (1,)),
             ("1", "index", (1,)),
-            (7, "index", ()),
-            ("x", "index", ()),
             ("two", "text", (1,)),
             ("A, C", "letters", (0, 2)),
             (["A", "C"], "letters", (0, 2)),
@@ -245,6 +246,48 @@ class TestRoles:
         columns = ColumnMapping(image=("image",), choices=("options",), answer="right", answer_as=how)
         parts = columns.parts({"options": ["one", "two", "three"], "right": value})
         assert parts.answers == found
+
+    @pytest.mark.parametrize(
+        ("value", "how", "advice"),
+        [
+            ("Z", "letter", "Allowed: letter, letters, index, text"),
+            ("Best", "letter", "Allowed"),
+            (7, "index", "Allowed"),
+            ("x", "index", "Allowed"),
+            ("two", "index", "Set another with -D answer_as=letter"),
+            ("A, C", "letter", "Set another with -D answer_as=letters"),
+            (2, "letter", "Set another with -D answer_as=index"),
+        ],
+    )
+    def test_an_answer_that_is_no_option_is_refused(self, value, how, advice):
+        columns = ColumnMapping(image=("image",), choices=("options",), answer="right", answer_as=how)
+        with pytest.raises(DataError, match=f"right='{value}' is none of the options .*{advice}"):
+            columns.parts({"options": ["one", "two", "three"], "right": value})
+
+    @pytest.mark.parametrize(
+        "cell",
+        [
+            "red; blue;green",
+            "red|blue|green",
+            "red\nblue\n green",
+            "A. red\nB. blue\nC. green",
+            '{"A": "red", "B": "blue", "C": "green"}',
+            {"A": "red", "B": "blue", "C": "green"},
+            {"(a)": "red", "(b)": "blue", "(c)": "green"},
+            ["red", "blue", "green"],
+        ],
+    )
+    def test_options_in_one_cell(self, cell):
+        columns = ColumnMapping(image=("image",), choices=("options",), answer="right")
+        parts = columns.parts({"options": cell, "right": "C"})
+        assert (parts.choices, parts.answers) == (("red", "blue", "green"), (2,))
+
+    @pytest.mark.parametrize("cell", ["red", "red, blue, green", ["red"], '{"A": "red"}'])
+    def test_a_single_option_is_refused(self, cell):
+        """It would be right whatever the model says."""
+        columns = ColumnMapping(image=("image",), choices=("options",), answer="right")
+        with pytest.raises(DataError, match="a single option"):
+            columns.parts({"options": cell, "right": "A"})
 
     def test_letters_before_options_go_where_all_have_theirs(self):
         columns = ColumnMapping(image=("image",), choices=("options",))

@@ -49,7 +49,7 @@ def planted(tmp_path_factory) -> tuple[Path, set[str], list[Run]]:
         )
         for model, protocol in MODELS
     ]
-    return folder, {row["id"] for row in rows}, runs
+    return folder, {str(row["id"]) for row in rows}, runs
 
 
 def test_planted_errors_are_found(planted):

@@ -614,7 +614,9 @@ class TestRows:
         ("row", "options", "message"),
         [
             ({"question": None}, "reference=r", "line 2: question: the question is empty"),
-            ({"question": "?", "options": {"A": "red"}}, CHOICES, "line 2: options: expected a text"),
+            ({"question": "?", "options": {"A": "red"}}, CHOICES, "line 2: options: a single option"),
+            ({"question": "?", "options": {"1": "x", "2": "y"}}, CHOICES, "line 2: options: expected a text"),
+            ({"question": "?", "options": ["x", "y"], "right": "Z"}, CHOICES, "line 2: right='Z' is none of"),
             ({"question": "?", "options": ["x"] * 40}, CHOICES, "line 2: 40 options, but there are only 26"),
             ({"question": "?", "box": [1, 2, 3]}, "box=box", r"line 2: box=\[1, 2, 3\] is not a box"),
             ({"question": "?", "box": [10, 10, -5, 5]}, "box=box", "line 2: box=.*has no area"),
@@ -636,7 +638,7 @@ class TestRows:
         from snellen import cli
 
         row = {"question": "Which?", "options": ["a", "b"], "right": "A", "said": "A"}
-        name = table(tmp_path, [{**row, "question": "1?"}, {**row, "question": "2?", "right": "Z"}])
+        name = table(tmp_path, [{**row, "question": "1?"}, {**row, "question": "2?", "right": None}])
         options = ["--model", "replay:said", "--data", f"{name}?{CHOICES}", "--quiet"]
         monkeypatch.setattr("sys.argv", ["snellen", "run", *options])
         with pytest.raises(SystemExit):
@@ -645,6 +647,21 @@ class TestRows:
         assert "of 1" in told.out
         assert "1 of 2 samples of" in told.err
         assert "no usable reference answer" in told.err
+
+    def test_a_column_that_no_one_declared_enters_no_prompt(self, tmp_path, workspace):
+        """A column named hint, pair or rationale is just a column, until it is declared."""
+        row = {"question": "?", "options": ["a", "b"], "right": "A", "hint": "It is a.", "pair": 1, "n": 2}
+        name = table(tmp_path, [row])
+        from snellen.datasets.base import DATASETS, select
+
+        plain = select(DATASETS.make(f"{name}?{CHOICES}"))[0]
+        assert not {"hint", "pair", "rationale"} & set(plain.meta)
+        assert plain.meta["n"] == 2
+        model = Scripted(lambda r: "A")
+        snellen.run(model=model, data=f"{name}?{CHOICES}", protocol="multiple-choice", progress=False)
+        assert all("It is a" not in request.messages[-1].text for request in model.asked)
+        declared = select(DATASETS.make(f"{name}?{CHOICES}&hint=hint&pair=pair"))[0]
+        assert (declared.meta["hint"], declared.meta["pair"]) == ("It is a.", "1")
 
     def test_nothing_is_not_a_reference(self, tmp_path, workspace):
         name = table(

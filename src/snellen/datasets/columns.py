@@ -5,21 +5,28 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from snellen.datasets.options import (
+    UNKNOWN,
+    AnswerAs,
+    answers_of,
+    by_letter,
+    options_in,
+    separated,
+    unlettered,
+)
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.parsing.choices import LETTERS
 from snellen.types import Region
 
-__all__ = ["COLUMNS", "AnswerAs", "BoxAs", "ColumnMapping", "Parts", "document_columns", "values_at"]
+__all__ = ["COLUMNS", "ROLES", "AnswerAs", "BoxAs", "ColumnMapping", "Parts", "document_columns", "values_at"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-AnswerAs = Literal["letter", "letters", "index", "text", "yes-no"]
 BoxAs = Literal["xywh", "xyxy", "unit-xywh", "unit-xyxy"]
 
 #: Default column names; the first that exists is used.
@@ -32,13 +39,16 @@ USUAL = {
     "question": ("question",),
 }
 
+#: Parts of a sample that protocols read, so that a column is never taken for one by its name alone.
+ROLES = ("hint", "pair", "rationale")
+
 OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column names (the usual names
     are found automatically); an image is a path, base64 text, or bytes. For other tasks: ``question``;
     ``reference``: columns of reference answers or captions (a dot leads into nested cells);
-    ``choices``: the columns of the options, one column with a list, or the question's column if it ends
-    in the options; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``;
-    ``rationale``;
-    ``category``, to break down figures by; ``pair``: rows with equal values form a pair; ``box`` with
+    ``choices``: the columns of the options, one column with a list, a JSON object of letters, or texts
+    separated by ; | or line ends, or the question's column if it ends in the options; ``answer`` with
+    ``answer_as`` (letter, letters, index, text, yes-no); ``hint``; ``rationale``; ``category``, to break
+    down figures by; ``pair``: rows with equal values form a pair; ``box`` with
     ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a column of lists
     whose items are separate questions."""
 
@@ -142,6 +152,12 @@ class ColumnMapping:
         if self.each is not None and item is not None:
             question = values_at(record, self.each)[item]
         options = options or {}
+        if len(options) == 1:
+            raise DataError(
+                f"{', '.join(self.choices)}: a single option, {self._named(options)}. Options in one cell "
+                'are a list, a JSON object of letters ({"A": "red", "B": "blue"}), or separated by ; | or '
+                "line ends; those in several columns are set with choices=COLUMN,COLUMN"
+            )
         references = tuple(
             text for path in self.reference for text in values_at(record, path) if text.strip()
         )
@@ -151,7 +167,12 @@ class ColumnMapping:
             if self.answer_as == "yes-no":
                 references = (_YES_NO.get(str(said).strip().lower().removesuffix(".0"), str(said)),)
             elif options:
-                answers = _answers(said, options, self.answer_as)
+                answers = answers_of(said, options, self.answer_as)
+                if not answers and str(said).strip().casefold() not in UNKNOWN:
+                    raise DataError(
+                        f"{self.answer}={str(said)[:60]!r} is none of the options ({self._named(options)}), "
+                        f"read as answer_as={self.answer_as}. {self._other_ways(said, options)}"
+                    )
         if answers:
             references = tuple(list(options.values())[i] for i in answers)
         extra = {
@@ -179,11 +200,32 @@ class ColumnMapping:
             return {letter: text for letter, text in options.items() if text not in ("", "nan")}
         if not self.choices or self.choices == (self.question,):
             return None
+        lettered = by_letter(_at(record, self.choices[0]))
+        if lettered is not None:
+            return {letter: text for letter, text in lettered.items() if text not in ("", "nan")}
         listed = [text.strip() for text in values_at(record, self.choices[0], gaps=True, numbers=True)]
+        if len(listed) == 1 and isinstance(_at(record, self.choices[0]), str):
+            listed = separated(listed[0])
         if len(listed) > len(LETTERS):
             raise DataError(f"{len(listed)} options, but there are only {len(LETTERS)} letters.")
         # Empty options keep their letter, since the answer may be given by letter.
-        return {x: text for x, text in zip(LETTERS, _unlettered(listed), strict=False) if text}
+        return {x: text for x, text in zip(LETTERS, unlettered(listed), strict=False) if text}
+
+    @staticmethod
+    def _named(options: Mapping[str, str]) -> str:
+        shown = ", ".join(f"{letter}: {text[:30]!r}" for letter, text in list(options.items())[:5])
+        return f"{shown}{' …' if len(options) > 5 else ''}"
+
+    @staticmethod
+    def _other_ways(said: Any, options: Mapping[str, str]) -> str:
+        """Say which reading of the answer would match an option."""
+        ways = [way for way in typing.get_args(AnswerAs)[:4] if answers_of(said, options, way)]
+        if ways:
+            return f"Set another with -D answer_as={ways[0]}"
+        return (
+            f"Allowed: {', '.join(typing.get_args(AnswerAs)[:4])} (-D answer_as=). Or leave such rows out "
+            "with --skip-invalid"
+        )
 
     def _corners(self, box: Any) -> tuple[float, float, float, float]:
         """Return a box as left, top, right, bottom."""
@@ -292,77 +334,6 @@ def _literal(text: str) -> list[Any] | None:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return value if isinstance(value, list) else None
-
-
-#: An option's letter and text: "A) 3.5", "(A) 3.5", "[A] 3.5", "A. 3.5", "A: 3.5".
-_LETTERED = re.compile(r"(?:[\[(]([A-Z])[\])]|([A-Z])(?:\)|[.:](?=\s)))\s*(.*)", re.S)
-
-
-def _unlettered(options: Sequence[str]) -> list[str]:
-    """Strip the letters from options if each has the letter of its position."""
-    read = [match for option in options if (match := _LETTERED.fullmatch(option)) is not None]
-    letters = "".join(match[1] or match[2] for match in read)
-    if len(read) < len(options) or len(read) < 2 or letters != LETTERS[: len(read)]:
-        return list(options)
-    return [match[3] for match in read]
-
-
-#: Where an option can start in a question: at the start of a line, or after a comma.
-_STYLES = (
-    re.compile(r"(?:^|\n)[^\S\n]{0,8}\(([A-Z])\)\s{0,8}"),
-    re.compile(r"(?:^|\n)[^\S\n]{0,8}([A-Z])[.)]\s{1,8}"),
-    re.compile(r"(?:^|\n|,|Options:)\s{0,8}([A-Z]):\s{1,8}"),
-)
-_HEADING = re.compile(r"\n?\s{0,8}(?:Options|Choices)\s{0,4}:?\s{0,8}$", re.I)
-_ASKED_AFTER = re.compile(r"\n(?=(?:choose|please|answer|select)\b)", re.I)
-
-
-def options_in(text: str) -> tuple[str, dict[str, str]]:
-    r"""Split a question that ends in its options, in the style that gives the longest run A, B, C …
-
-    >>> options_in("How many?\nOptions: A: 1, B: 2, or so, C: 3")
-    ('How many?', {'A': '1', 'B': '2, or so', 'C': '3'})
-    """
-    best: list[re.Match[str]] = []
-    for style in _STYLES:
-        run: list[re.Match[str]] = []
-        for match in style.finditer(text):
-            if match[1] == LETTERS[len(run)]:
-                run.append(match)
-            elif match[1] == "A":
-                run = [match]
-        if len(run) > len(best):
-            best = run
-    if len(best) < 2:
-        return text, {}
-    head = _HEADING.sub("", text[: best[0].start()]).rstrip()
-    ends = [*(match.start() for match in best[1:]), len(text)]
-    options = {m[1]: text[m.end() : end].strip() for m, end in zip(best, ends, strict=True)}
-    last = best[-1][1]
-    # Text after the last option asks for a letter and is not part of the option.
-    options[last] = _ASKED_AFTER.split(options[last])[0].strip()
-    return head, options
-
-
-def _answers(value: Any, options: Mapping[str, str], how: AnswerAs) -> tuple[int, ...]:
-    """Return the positions of the correct options; empty if the cell names none."""
-    keys, texts = list(options), list(options.values())
-    if how == "index":
-        number = re.fullmatch(r"(\d+)(?:\.0)?", str(value).strip())
-        # An index into all options, including empty ones, which are not shown.
-        letter = LETTERS[int(number[1])] if number and int(number[1]) < len(LETTERS) else ""
-        return (keys.index(letter),) if letter in keys else ()
-    said = "" if value is None else str(value).strip()
-    if how == "letters":
-        listed = " ".join(map(str, value)) if isinstance(value, list) else said
-        letters = re.findall("[A-Z]", listed) if re.fullmatch(r"[A-Z](?:[\s,;/&]*[A-Z])*", listed) else []
-        return tuple(sorted({keys.index(letter) for letter in letters if letter in keys}))
-    if how == "text":
-        return tuple(i for i, text in enumerate(texts) if text == said)[:1]
-    if len(said) > 1 and said in texts:
-        return (texts.index(said),)
-    match = re.fullmatch(r"[\[(]?([A-Za-z])(?:[\]).:].*|)", said, re.S)
-    return (keys.index(match[1].upper()),) if match is not None and match[1].upper() in keys else ()
 
 
 #: The registration of a data set with these options.

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from snellen.datasets.columns import AnswerAs, ColumnMapping, options_in
+from snellen.datasets.columns import ColumnMapping
+from snellen.datasets.options import AnswerAs, options_in
 from snellen.datasets.records import Records
 from snellen.errors import DataError
 from snellen.parsing.choices import LETTERS

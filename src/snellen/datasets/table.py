@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, InvalidRow, Row
-from snellen.datasets.columns import COLUMNS, ColumnMapping, Parts, document_columns, items_of, satisfies
+from snellen.datasets.columns import (
+    COLUMNS,
+    ROLES,
+    ColumnMapping,
+    Parts,
+    document_columns,
+    items_of,
+    satisfies,
+)
 from snellen.datasets.names import read_labels
 from snellen.datasets.recognize import recognize
 from snellen.datasets.records import Delimited, Parquet, Records, json_records
@@ -189,7 +197,11 @@ class Table(Dataset):
             regions=tuple(
                 region.scaled(*images[0].size) if shares else region for region, shares in said.regions
             ),
-            meta={**{column: record.get(column) for column in self._kept}, **said.extra},
+            # What a protocol reads by these names has to be declared.
+            meta={
+                **{column: record.get(column) for column in self._kept if column not in ROLES},
+                **said.extra,
+            },
         )
 
     def _parts(self, index: int, record: Mapping[str, Any]) -> Parts:
