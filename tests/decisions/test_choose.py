@@ -118,7 +118,13 @@ def test_its_runs_are_marked_and_can_be_completed(truth, tmp_path):
     assert "snellen resume" in run.manifest.stopped
     assert run.metrics["accuracy"].low is None
     (pair,) = snellen.compare([open_run(arm.run, tmp_path) for arm in decision.arms])
-    assert "by a race, so intervals for a fixed number do not hold" in pair.unfinished[0]
+    assert "by a race, so that intervals for a fixed number do not hold" in pair.unfinished[0]
+    assert pair.raced
+    assert not pair.real
+    told = runner.invoke(app, ["compare", *(arm.run for arm in decision.arms), "-w", str(tmp_path)])
+    assert "none: a race ended it" in told.stdout
+    assert "is better" not in told.stdout
+    assert "A race ended some of these runs" in told.stdout.replace("\n", " ")
     already = len(models[0].asked)
     full = snellen.run(model=models[0], data=DATA, protocol=PROTOCOL, workspace=tmp_path, progress=False)
     assert full.id == run.id

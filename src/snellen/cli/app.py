@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 #: The order of commands in ``snellen --help``.
 ORDER = (
-    *("run", "check", "resume", "eye-test", "suite", "sample-size", "demo"),
-    *("view", "ls", "show", "compare", "report", "rescore", "doctor"),
+    *("choose", "run", "check", "resume", "eye-test", "suite", "sample-size", "demo"),
+    *("view", "ls", "show", "compare", "report", "labels", "rescore", "doctor"),
     *("diagnose", "tune", "build"),
     *("chat", "play", "arena", "votes"),
     *("import", "export", "push"),

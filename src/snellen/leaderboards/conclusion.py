@@ -58,6 +58,8 @@ def conclude(
     except UsageError:  # for example samples without a reference
         return []
     names = _names(runs)
+    if any(pair.raced for pair in pairs):
+        return ["A race ended some of these runs by what it had seen; its decision counts (snellen choose)."]
     best = max(runs, key=lambda run: run.headline.value if run.headline else 0.0)
     gaps: dict[str, Gap] = {}  # of the best run to each other
     for pair in pairs:

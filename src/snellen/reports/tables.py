@@ -224,6 +224,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             verdict = f"not significant ({detectable(result, 1)})"
             if not result.only_first and not result.only_second:
                 verdict = f"the same on all {result.n} samples"
+        if comparison.raced:
+            shown, verdict = f"{100 * gap.value:+.1f}", "none: a race ended it"
         p = "< 0.0001" if comparison.p_adjusted < 1e-4 else f"{comparison.p_adjusted:.4f}"
         apart = f"{result.only_first} / {result.only_second}"
         cells = (
@@ -231,7 +233,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             escape(comparison.second),
             shown,
             apart,
-            f"{p} [dim]{result.test}[/]",
+            "–" if comparison.raced else f"{p} [dim]{result.test}[/]",
             verdict,
         )
         table.add_row(*cells)

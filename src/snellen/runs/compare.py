@@ -31,6 +31,7 @@ class Comparison:
         score: the compared score ("accuracy", or another protocol's score).
         classes: each class with its difference in recall and its number of samples, largest difference first.
         unfinished: what is missing of runs that are not finished, in words.
+        raced: whether a race ended one of them by what it had seen, so that its interval and p do not hold.
         software: what software differs that can change answers, in words.
         disagreements: ids of samples that exactly one got right, or on which one scored higher, with the
             reference and both predictions.
@@ -45,12 +46,15 @@ class Comparison:
     disagreements: list[dict[str, Any]]
     score: str = "accuracy"
     unfinished: tuple[str, ...] = ()
+    raced: bool = False
     software: tuple[str, ...] = ()
 
     @property
     def real(self) -> bool:
-        """Whether the difference is significant at the 5% level, adjusted for all pairs."""
-        return self.result.real(self.p_adjusted)
+        """Whether the difference is significant at the 5% level, adjusted for all pairs; never after a race,
+        which has its own evidence.
+        """
+        return not self.raced and self.result.real(self.p_adjusted)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -63,6 +67,7 @@ class Comparison:
             "score": self.score,
             "left_out": self.left_out,
             "unfinished": list(self.unfinished),
+            "raced": self.raced,
             "software": list(self.software),
             "classes": [
                 {"class": name, "difference": difference, "samples": count}
@@ -105,10 +110,15 @@ def compare(runs: Sequence[Run], *, across: bool = False) -> list[Comparison]:
             score=first.primary,
             unfinished=tuple(
                 f"{run.id} is {run.status} at {run.metrics.n} of {run.manifest.data.n} samples"
-                + (" by a race, so intervals for a fixed number do not hold" if run.manifest.raced else "")
+                + (
+                    " by a race, so that intervals for a fixed number do not hold"
+                    if run.manifest.raced
+                    else ""
+                )
                 for run in (first, other)
                 if run.status != "finished"
             ),
+            raced=first.manifest.raced or other.manifest.raced,
             software=tuple(_software(first, other)),
         )
         for (first, other), (result, left_out, classes, disagreements), p in zip(
