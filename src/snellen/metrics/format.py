@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from snellen.metrics.classification import PER_CLASS
 from snellen.metrics.registry import METRICS
@@ -18,6 +18,7 @@ __all__ = [
     "detectable",
     "dollars",
     "duration",
+    "figure_text",
     "giga",
     "heading_of",
     "mark",
@@ -126,6 +127,17 @@ def percent(rate: float | None) -> str:
 def detectable(result: Paired, digits: int = 0) -> str:
     """Say what an insignificant comparison could have detected."""
     return f"n = {result.n}; detectable difference: {100 * result.detectable:.{digits}f} points"
+
+
+def figure_text(value: Any) -> str:
+    """Format a protocol's figure: a number, or numbers by name.
+
+    >>> figure_text(0.5), figure_text(3), figure_text({"random": 0.9, "popular": 0.8})
+    ('0.500', '3', 'random 0.900, popular 0.800')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {figure_text(part)}" for name, part in value.items())
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def number(value: float | None) -> str:

@@ -29,6 +29,12 @@ from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["YesNo"]
 
+#: MME's subtasks of perception, 2,000 points together, and of cognition, 800.
+PERCEPTION = frozenset("existence count position color posters celebrity scene landmark artwork OCR".split())
+COGNITION = frozenset("commonsense_reasoning numerical_calculation text_translation code_reasoning".split())
+#: With more categories, figures are not listed by category.
+CATEGORIES = 20
+
 
 @PROTOCOLS.register("yes-no")
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +46,9 @@ class YesNo(Protocol):
     rule reads.
 
     If the data set groups questions (``pair``), accuracy+ is the share of pairs with only right answers,
-    and ``mme_score`` the sum of accuracy and accuracy+ in points over categories. An answer that is
-    neither yes nor no is wrong, and does not count as no.
+    and ``mme_score`` the sum of accuracy and accuracy+ in points over categories; of MME's own categories
+    also perception and cognition apart. With several categories, F1 and points are given for each. An
+    answer that is neither yes nor no is wrong, and does not count as no.
     """
 
     name: ClassVar[str] = "yes-no"
@@ -99,20 +106,30 @@ class YesNo(Protocol):
         known = [row for row in details if row.get("true")]
         if not known:
             return {}
-        yes = sum(row.get("said") == "yes" for row in known)
-        true = sum(row["true"] == "yes" for row in known)
-        hits = sum(row.get("said") == "yes" == row["true"] for row in known)
-        figures = {
-            "f1": 2 * hits / (yes + true) if yes + true else 0.0,
-            "precision": hits / yes if yes else 0.0,
-            "recall": hits / true if true else 0.0,
-            "yes_ratio": yes / len(known),
-        }
+        figures: dict[str, Any] = _of_yes(known)
+        groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in known:
+            groups[str(row.get("category", ""))].append(row)
+        if 1 < len(groups) <= CATEGORIES:
+            figures["f1_by_category"] = {name: _of_yes(rows)["f1"] for name, rows in sorted(groups.items())}
         paired = [row for row in known if row.get("pair") is not None]
         return figures | _of_pairs(paired, least=1 if self.singles else 2)
 
 
-def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
+def _of_yes(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """F1, precision and recall of yes, and the share of yes, as POPE counts them."""
+    yes = sum(row.get("said") == "yes" for row in rows)
+    true = sum(row["true"] == "yes" for row in rows)
+    hits = sum(row.get("said") == "yes" == row["true"] for row in rows)
+    return {
+        "f1": 2 * hits / (yes + true) if yes + true else 0.0,
+        "precision": hits / yes if yes else 0.0,
+        "recall": hits / true if true else 0.0,
+        "yes_ratio": yes / len(rows),
+    }
+
+
+def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, Any]:
     """Accuracy+ over all pairs, and MME's score; a pair belongs to one category. A group with fewer than
     ``least`` questions (for example after ``--limit``) is not a pair, and is counted separately.
     """
@@ -126,13 +143,22 @@ def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, float]:
     for (category, pair), answers in complete.items():
         categories[category][pair] = answers
     pairs = [all(pair) for some in categories.values() for pair in some.values()]
-    points = 0.0
-    for some in categories.values():
+    points = {}
+    for category, some in sorted(categories.items()):
         answers = [right for pair in some.values() for right in pair]
-        points += sum(answers) / len(answers) + sum(map(all, some.values())) / len(some)
+        share = sum(answers) / len(answers) + sum(map(all, some.values())) / len(some)
+        points[category] = 100 * share
+    parts = {}
+    if set(points) == PERCEPTION | COGNITION:
+        parts = {
+            "mme_perception": sum(points[name] for name in PERCEPTION),
+            "mme_cognition": sum(points[name] for name in COGNITION),
+        }
     return {
         "accuracy_plus": sum(pairs) / len(pairs),
-        "mme_score": 100 * points,
+        "mme_score": sum(points.values()),
+        **parts,
+        **({"mme_points": points} if 1 < len(points) <= CATEGORIES else {}),
         "pairs": len(pairs),
         "incomplete_pairs": len(groups) - len(complete),
     }

@@ -17,6 +17,7 @@ from snellen.metrics.classification import Confusion, per_class
 from snellen.metrics.format import (
     UNREAD_NOTE,
     dollars,
+    figure_text,
     heading_of,
     mark,
     number,
@@ -224,10 +225,7 @@ def matrix_of(truth: list[str], predicted: list[str]) -> dict[str, Any] | None:
 
 def _protocol_figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a protocol's own figures in words."""
-    return [
-        (name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
-        for name, value in figures.items()
-    ]
+    return [(name.replace("_", " "), figure_text(value)) for name, value in figures.items()]
 
 
 def _gallery(run: Run, frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from snellen.metrics.format import (
     Interval,
     detectable,
     dollars,
+    figure_text,
     heading_of,
     mark,
     number,
@@ -160,7 +161,9 @@ def figures_table(run: Run) -> Table:
         ]
         if figures.scoring_cost:
             rows.append(("cost of scoring ($)", dollars(figures.scoring_cost)))
-        rows += [(name.replace("_", " "), escape(_plain(value))) for name, value in figures.protocol.items()]
+        rows += [
+            (name.replace("_", " "), escape(figure_text(value))) for name, value in figures.protocol.items()
+        ]
     if run.manifest.stopped:
         rows.append(("stopped", escape(run.manifest.stopped)))
     rows += _model_facts(facts)
@@ -192,10 +195,6 @@ def _model_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts.get("unmapped_classes"):
         rows.append(("classes unknown to the model", escape(", ".join(facts["unmapped_classes"]))))
     return rows
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _pair(first: float | None, second: float | None) -> str:
