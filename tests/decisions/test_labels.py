@@ -18,6 +18,7 @@ from snellen.decisions.labels import review_labels, write_corrections
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.reports.labels import labels_page
 from snellen.runs.run import Run
+from snellen.storage.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +129,30 @@ def test_files_that_are_refused(tmp_path, row, said, error):
     (tmp_path / "x.json").write_text(json.dumps({"corrections": [row]}))
     with pytest.raises(error, match=said):
         DATASETS.make(f"folder:{tmp_path / 'photos'}", {"corrections": str(tmp_path / "x.json")})
+
+
+def test_a_file_of_other_images_is_refused(tmp_path):
+    for folder, color in (("one", 10), ("two", 99)):
+        for name in "ab":
+            (tmp_path / folder / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (color, 0, 0)).save(tmp_path / folder / name / "0.png")
+    first = DATASETS.make(f"folder:{tmp_path / 'one'}")
+    image = first.sample(0, first.labels, None).images[0].sha256
+    row = {"id": "a/0.png", "label": "a", "action": "correct", "correct": "b", "image": image}
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({"corrections": [row]}))
+    corrected = DATASETS.make(f"folder:{tmp_path / 'one'}", {"corrections": str(file)})
+    assert [corrected.row(i).label for i in range(2)] == ["b", "b"]
+    with pytest.raises(DataError, match="shows another image than when it was reviewed"):
+        DATASETS.make(f"folder:{tmp_path / 'two'}", {"corrections": str(file)})
+
+
+def test_unfinished_runs_are_named(planted, tmp_path):
+    models = ["pico:llava", "pico:llava-skewed"]
+    decision = snellen.choose(models=models, data="chart:shapes?n=112", within=0.1, workspace=tmp_path)
+    review = review_labels([Run(Store(tmp_path), arm.run) for arm in decision.arms])
+    assert f"{review.n} of 112 samples were answered by all runs" in review.notes[-1]
+    assert "snellen resume" in review.notes[-1]
 
 
 def test_copies_with_different_labels(tmp_path):

@@ -96,6 +96,41 @@ def test_heavy_units_need_more_evidence():
     assert light.dropped["b"].by == "a"
 
 
+def test_who_was_beaten_by_one_that_gives_up_comes_back():
+    """A beats B and gives up: nothing is known of B against C, so B races on, and wins."""
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.random(2000) < share for share in (0.99, 0.9, 0.5))
+    scores = {name: right.astype(float) for name, right in zip("abc", (a, b, c), strict=True)}
+    race = Race(["a", "b", "c"], np.ones(2000), 0.01)
+    race.look({name: scores[name][:500] for name in race.alive})
+    assert race.dropped["b"].by == "a"
+    race.withdraw("a", "wrong key")
+    assert race.alive == ["b", "c"]
+    assert race.withdrawn == {"a": "wrong key"}
+    race.look({name: scores[name][:700] for name in race.alive})
+    assert race.certified == ("b",)
+    alone = Race(["a", "b"], np.ones(100), 0.01)
+    alone.withdraw("a", "wrong key")
+    alone.look({"b": np.ones(50)})
+    assert not alone.decided  # of one model nothing can be said
+
+
+def test_bands_never_widen_whatever_the_weights():
+    """A late image of great weight does not undo what was known, as its weight was known before."""
+    weights = np.r_[np.full(100, 0.5), 50.5]
+    race = Race(["a", "b"], weights / weights.mean(), 0.01, plain=False)
+    better, worse = race.weights, np.zeros(101)
+    ends = [race.gap(worse[:n], better[:n]).high for n in (50, 100, 101)]
+    assert ends[0] >= ends[1] >= ends[2]
+
+
+def test_an_estimate_of_more_images_ends_with_the_data():
+    right = answers(np.random.default_rng(4), (0.8, 0.79), 200)
+    race = Race(["0", "1"], np.ones(200), 0.001, population=True)
+    race.look({arm: right[:100, int(arm)] for arm in race.alive})
+    assert race.gap(right[:100, 1], right[:100, 0]).more <= 100
+
+
 def test_gaps():
     right = answers(np.random.default_rng(2), (0.85, 0.84), 400)
     race, _ = raced(right, 0.001)

@@ -96,6 +96,13 @@ def test_a_later_level_does_not_count_after_a_loss(photos, tmp_path):
     assert found.enough.level == 192
 
 
+def test_levels_are_tested_from_easy_to_hard_in_whatever_order_they_are_given(photos, tmp_path):
+    how = {"degradations": ["size"], "within": 0.1, "workspace": tmp_path}
+    (found,) = run_own_images(looker(120), f"folder:{photos}", levels={"size": [64, 192, 64, 128]}, **how)
+    assert [level.level for level in found.levels] == [192, 128, 64]
+    assert found.enough.level == 128
+
+
 def test_tokens_and_dollars(photos, tmp_path):
     """A server that counts an image's pixels as tokens."""
 
@@ -170,4 +177,8 @@ def test_the_command(tmp_path):
     assert [level["level"] for level in document["readings"][0]["levels"]] == [1, 8]
     refused = runner.invoke(app, [*words, "--chart", "chart:acuity"])
     assert "cannot be used with --data" in str(refused.exception)
+    alone = runner.invoke(app, ["eye-test", "pico:llava", "--with", "blur", "-w", str(tmp_path / "ws")])
+    assert "--with is for your own images and needs --data" in str(alone.exception)
+    wrong = runner.invoke(app, [*words, "--with", "blur:0"])
+    assert str(wrong.exception).startswith("--with 'blur:0' is not allowed")
     assert len(select(DATASETS.make("chart:shapes?n=56&degrade=blur:8"))) == 56

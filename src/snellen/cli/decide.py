@@ -179,9 +179,10 @@ def choose_(
     if output is not None:
         console.print(f"The race: {output}", soft_wrap=True)
     first = next(arm for arm in decision.arms if arm.name == (decision.choice or decision.leader))
+    rest = f". Answer the rest: snellen resume {first.run}{plan.store.option}"
     console.print(
-        f"Look at its answers: snellen show {first.run}{plan.store.option}. Answer the rest: "
-        f"snellen resume {first.run}{plan.store.option}",
+        f"Look at its answers: snellen show {first.run}{plan.store.option}"
+        + (rest if first.images < decision.of else ""),
         style="dim",
         soft_wrap=True,
     )

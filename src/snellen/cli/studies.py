@@ -44,17 +44,18 @@ def eye_test(
         ),
     ] = None,
     degradations: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--with",
             metavar="NAME,…",
             help="With --data: how to degrade the images: size, blur, jpeg, noise, contrast, rotation, crop; "
-            "with levels: size:448:224.",
+            "with levels: size:448:224. [dim]size,blur,jpeg[/dim]",
         ),
-    ] = "size,blur,jpeg",
+    ] = None,
     within: Annotated[
-        float, typer.Option(metavar="POINTS", help="With --data: the loss that does not matter.")
-    ] = 2.0,
+        float | None,
+        typer.Option(metavar="POINTS", help="With --data: the loss that does not matter. [dim]2[/dim]"),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -102,11 +103,11 @@ def eye_test(
     if data is not None:
         if chart:
             raise BadOption("--chart draws pictures, so it cannot be used with --data.")
-        names = [part for part in degradations.split(",") if part]
+        names = [part for part in (degradations or "size,blur,jpeg").split(",") if part]
         own = {
             "degradations": [name.partition(":")[0] for name in names],
             "levels": _levels(names),
-            "within": within / 100,
+            "within": (2.0 if within is None else within) / 100,
             "protocol": protocol,
             "limit": limit,
             "model_options": read_options("-M", model_option),
@@ -118,6 +119,10 @@ def eye_test(
         }
         _own_images(model, data, own, output, as_json=as_json, quiet=quiet)
         return
+    own_only = {"--with": degradations, "--within": within, "-p": protocol, "-M": model_option}
+    for flag, given in {**own_only, "-D": data_option, "--max-cost": max_cost}.items():
+        if given is not None:
+            raise BadOption(f"{flag} is for your own images and needs --data.")
     with interruptible(), progress(quiet=quiet) as watch:
         readings = run_eye_test(
             model,
@@ -158,7 +163,10 @@ def _levels(names: Sequence[str]) -> dict[str, list[float]]:
     for text in names:
         name, *given = text.split(":")
         if given:
-            levels[name] = [read_degradation(f"{name}:{level}")[1] for level in given]
+            try:
+                levels[name] = [read_degradation(f"{name}:{level}")[1] for level in given]
+            except BadOption as error:
+                raise BadOption(str(error).replace("degrade=", "--with ")) from error
     return levels
 
 

@@ -25,12 +25,14 @@ class Correction:
 
     Attributes:
         label: the label at the time of the review; ``correct``: the right one, with the action ``correct``.
+        image: SHA-256 of its first image at that time, if it is known.
     """
 
     id: str
     label: str
     action: Action
     correct: str = ""
+    image: str = ""
 
 
 def read_corrections(path: Path) -> list[Correction]:
@@ -47,6 +49,7 @@ def read_corrections(path: Path) -> list[Correction]:
                 label=str(row["label"]),
                 action=row.get("action", "review"),
                 correct=str(row.get("correct") or ""),
+                image=str(row.get("image") or ""),
             )
             for row in rows
         ]
@@ -85,6 +88,7 @@ class Corrected(Around):
             if row is not None:
                 met.add(id_)
                 self._check(row, label, data, name)
+                self._check_image(row, place, data, name)
             if row is None or row.action == "correct":
                 self._places.append(place)
             if row is not None and row.action == "correct":
@@ -110,6 +114,15 @@ class Corrected(Around):
             raise BadOption(
                 f"corrections={name}: {row.correct!r} is no class of {data.name}."
                 f"{did_you_mean(row.correct, data.labels)}"
+            )
+
+    @staticmethod
+    def _check_image(row: Correction, place: int, data: Dataset, name: str) -> None:
+        images = data.sample(place, data.labels, data.background).images if row.image else ()
+        if row.image and (not images or images[0].sha256 != row.image):
+            raise DataError(
+                f"corrections={name}: {row.id!r} shows another image than when it was reviewed. Was the file "
+                "written for other data?"
             )
 
     def __len__(self) -> int:

@@ -67,10 +67,10 @@ class Choosing:
         self.plan, self.prefer = plan, prefer
         self._tasks = [(model, task) for model, tasks in plan.pairs for task in tasks]
         if len(self._tasks) < 2:
-            skipped = f" Left out: {'; '.join(plan.skipped)}" if plan.skipped else ""
+            skipped = f" Left out: {'; '.join(plan.skipped)}." if plan.skipped else ""
             raise UsageError(
-                f"A choice needs at least two models or protocols that fit the data.{skipped} Add one with "
-                "--model."
+                "A choice needs at least two different models or protocols that fit the data (one that is "
+                f"given twice counts once).{skipped} Add another with --model."
             )
         for model, (_, title, protocol) in self._tasks:
             if scorers := protocol.for_model(model).scorers():
@@ -107,15 +107,19 @@ class Choosing:
         ended = ""
         tallies: dict[str, Any] = {}
         n, units = 0, len(self.order.units)
-        while n < units and not self.race.decided:
+        while n < units and not self._settled():
             # Large local models are loaded anew for each of their turns, so there are fewer of these.
             racing = [arm for arm in self.arms if arm.name in self.race.alive]
             turns = n > 0 and sum(self._large(arm) and not arm.model.remote for arm in racing) > 1
             n = next_look(n, units, COARSE if turns else GROWTH)
             try:
-                complete(self._round(n, watch_evaluation))
+                self._ask(n, watch_evaluation)
             except BudgetSpent as error:
                 ended = f"The race ended early. {error}"
+                break
+            if len(self.arms) - len(self.race.withdrawn) < 2:
+                ended = f"Only {self.race.alive[0]} could be asked."
+                self._look(n, tallies)
                 break
             before = dict(self.race.dropped)
             self._look(n, tallies)
@@ -125,6 +129,19 @@ class Choosing:
         if not tallies:
             raise Stopped(f"{ended} No image was answered by all models.".strip())
         return self._decision(tallies, looks, ended)
+
+    def _settled(self) -> bool:
+        """Whether the race may end: an arm can be recommended, and it is the preferred one, if any is."""
+        if not self.race.decided or not self.prefer:
+            return self.race.decided
+        return min(self.race.alive, key=self._preference) in self.race.certified
+
+    def _ask(self, n: int, watch: Watch | None) -> None:
+        """Let arms answer the first n units, also those that come back as another one gives up."""
+        asked: set[str] = set()
+        while not set(self.race.alive) <= asked:
+            asked |= set(self.race.alive)
+            complete(self._round(n, watch))
 
     def close(self) -> None:
         """Release the models."""
@@ -187,7 +204,7 @@ class Choosing:
             raise
         except Stopped as error:
             arm.failed = str(error).rstrip(".")
-            self.race.withdraw(arm.name, arm.failed)
+            self.race.withdraw(arm.name, arm.failed)  # those that it has beaten come back
         self.order.left_out |= {row.where for row in arm.evaluation.skipped} & set(self.order.sample_weights)
 
     def _look(self, n: int, tallies: dict[str, Any]) -> None:
@@ -200,7 +217,13 @@ class Choosing:
         self.race.look(scores)
 
     def _samples(self, units: int) -> int:
-        return len(self.order.positions(units))
+        """Count samples that can be read."""
+        left_out = self.order.left_out
+        return sum(self.selection.id(p) not in left_out for p in self.order.positions(units))
+
+    def _images(self, units: int) -> int:
+        """Count units that can be read."""
+        return int((self.order.weights[:units] > 0).sum())
 
     def _mean(self, tally: Any, n: int) -> float:
         weights = float(self.order.weights[:n].sum())
@@ -250,9 +273,9 @@ class Choosing:
                     name=arm.name,
                     run=run.id,
                     score=scores.get(arm.name, 0.0),
-                    images=len(tallies.get(arm.name, ())),
+                    images=self._images(len(tallies.get(arm.name, ()))),
                     answers=answered,
-                    errors=arm.errors,
+                    errors=len(arm.given_up),
                     gap=race.gap(tallies[arm.name], tallies[reference])
                     if racing and arm.name != reference
                     else None,
@@ -277,9 +300,9 @@ class Choosing:
             arms=tuple(sorted(results, key=rank)),
             within=race.within,
             confidence=1 - race.alpha,
-            images=n,
-            of=len(self.order.units),
-            of_samples=len(self.selection),
+            images=self._images(n),
+            of=self._images(len(self.order.units)),
+            of_samples=self._samples(len(self.order.units)),
             weighing=self.order.weighing,
             score=self.arms[0].run.primary,
             population=race.population,
@@ -292,21 +315,27 @@ class Choosing:
     def _preference(self, name: str) -> float:
         arm = next(arm for arm in self.arms if arm.name == name)
         metrics = arm.run.metrics
-        if self.prefer == "cost":  # what a local model costs is not known, so it counts as free
-            return (arm.cost or 0.0) / max(1, metrics.n)
+        if self.prefer == "cost":
+            if arm.cost is None:  # a local model counts as free; a hosted one without a price comes last
+                return float("inf") if arm.model.remote else 0.0
+            return arm.cost / max(1, metrics.n)
         if self.prefer == "speed":
             return -(arm.run.speed or 0.0)
         return float(metrics.parameters or float("inf"))
 
     def _notes(self) -> list[str]:
         notes = []
-        if self.order.left_out:
-            notes.append(f"{len(self.order.left_out)} samples cannot be read and were left out.")
+        if lost := len(self.order.left_out):
+            what = (
+                "1 sample cannot be read and was" if lost == 1 else f"{lost} samples cannot be read and were"
+            )
+            notes.append(f"{what} left out.")
         if self.order.weighing == "balanced":
             notes.append("Classes count alike, whatever their number of images (--score plain: images do).")
         for arm in self.arms:
-            if arm.errors:
-                notes.append(f"{arm.name}: {arm.errors} samples failed at every try and count as wrong.")
+            if lost := len(arm.given_up):
+                what = "1 sample" if lost == 1 else f"{lost} samples"
+                notes.append(f"{arm.name}: {what} failed at every try; failures count as wrong.")
             if arm.failed:
                 notes.append(f"{arm.name} could not go on, and nothing is said of it: {arm.failed}.")
         if self._several:

@@ -97,7 +97,14 @@ def log_capital(gains: Series, low: float, high: float, *, population: int | Non
 
 
 def upper_bound(
-    values: Series, low: float, high: float, alpha: float, weights: Series | None = None, **how: Any
+    values: Series,
+    low: float,
+    high: float,
+    alpha: float,
+    weights: Series | None = None,
+    *,
+    heaviest: float | None = None,
+    population: int | None = None,
 ) -> float:
     """Return the upper end of the one-sided confidence sequence of a mean after the last image.
 
@@ -107,18 +114,20 @@ def upper_bound(
     Args:
         values: [images], between ``low`` and ``high``; ``weights``: of each, 1 by default. The mean is that
             of ``weights`` times ``values``, where weights average to 1.
+        heaviest: the largest weight that any image can have; by default, of those seen.
         alpha: the chance that it is ever wrong.
-        how: ``population``, as for :func:`log_capital`.
+        population: as for :func:`log_capital`.
     """
     import numpy as np
 
     weights = np.ones(len(values)) if weights is None else np.asarray(weights)
-    heaviest = float(weights.max(initial=1.0))
+    heaviest = float(weights.max(initial=1.0)) if heaviest is None else heaviest
     below, above = low, high
     for _ in range(STEPS):
         middle = (below + above) / 2
         gains = weights * (np.asarray(values) - middle)
-        capital = log_capital(gains, heaviest * (low - middle), heaviest * (high - middle), **how)
+        ends = heaviest * (low - middle), heaviest * (high - middle)
+        capital = log_capital(gains, *ends, population=population)
         if capital.max(initial=-math.inf) >= -math.log(alpha):
             above = middle
         else:

@@ -39,7 +39,7 @@ class Arm:
     Attributes:
         name: unique among the arms.
         failed: why it cannot go on; empty if it can.
-        errors: samples that failed at every try, and count as wrong.
+        given_up: ids of samples that failed at every try, and count as wrong.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Arm:
     protocol: str
     evaluation: Evaluation
     failed: str = ""
-    errors: int = 0
+    given_up: set[str] = field(default_factory=set)
 
     @property
     def run(self) -> Run:
@@ -60,13 +60,14 @@ class Arm:
         Raises:
             Stopped: as for :meth:`Evaluation.evaluate`.
         """
-        await self.evaluation.evaluate(watch, among=positions, race=RACED)
+        wanted = [place for place in positions if self.evaluation.data.id(place) not in self.given_up]
+        await self.evaluation.evaluate(watch, among=wanted, race=RACED)
         for _ in range(RETRIES):
-            self.errors = self.run.metrics.outcomes[Outcome.ERROR]
-            if not self.errors:
+            if self.run.metrics.outcomes[Outcome.ERROR] <= len(self.given_up):
                 return
-            await self.evaluation.evaluate(watch, among=positions, race=RACED)
-        self.errors = self.run.metrics.outcomes[Outcome.ERROR]
+            await self.evaluation.evaluate(watch, among=wanted, race=RACED)
+        rows = self.run.outcomes
+        self.given_up = set(rows.loc[rows["outcome"] == Outcome.ERROR, "id"])
 
     def scores(self) -> dict[str, float]:
         """Return the scores so far by sample, from 0 to 1, where higher is better.

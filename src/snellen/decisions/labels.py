@@ -150,6 +150,13 @@ def review_labels(runs: Sequence[Run], most: int = 50) -> LabelReview:
     suspects, unfit = _contradicted(ids, tables, said, quality, number)
     suspects.sort(key=lambda s: (s.quality, s.id))
     duplicates, notes = _duplicates(runs[0], tables[0], ids)
+    if (total := runs[0].manifest.data.n) > len(ids):
+        unfinished = [run.id for run in runs if run.status != "finished"]
+        more = f" Complete them first: snellen resume {unfinished[0]}" if unfinished else ""
+        notes = (
+            *notes,
+            f"{len(ids):,} of {total:,} samples were answered by all runs; only these are judged.{more}",
+        )
     return LabelReview(
         data=runs[0].data,
         fingerprint=runs[0].manifest.data.fingerprint,
@@ -333,7 +340,8 @@ def write_corrections(review: LabelReview, path: Path) -> None:
         OSError: it cannot be written.
     """
     rows = [
-        {"id": s.id, "label": s.label, "action": "review", "correct": s.suggested} for s in review.suspects
+        {"id": s.id, "label": s.label, "image": s.image, "action": "review", "correct": s.suggested}
+        for s in review.suspects
     ]
     content = {"data": review.data, "fingerprint": review.fingerprint, "corrections": rows}
     write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

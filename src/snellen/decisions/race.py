@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from snellen.decisions.evidence import images_needed, log_capital, log_sign_test, upper_bound
@@ -58,7 +59,7 @@ class Race:
         plain: whether every unit is one sample of weight 1 that is right or wrong.
 
     Attributes:
-        dropped: arms that left.
+        dropped: arms that were beaten; ``withdrawn``: arms that could not go on, with the reason.
         certified: arms than which, as far as known, no arm is better by more than the margin; best first.
     """
 
@@ -69,6 +70,7 @@ class Race:
     population: bool = False
     plain: bool = True
     dropped: dict[str, Drop] = field(default_factory=dict)
+    withdrawn: dict[str, str] = field(default_factory=dict)
     certified: tuple[str, ...] = ()
     n: int = 0
 
@@ -79,7 +81,7 @@ class Race:
     @property
     def alive(self) -> list[str]:
         """The arms in the race."""
-        return [arm for arm in self.arms if arm not in self.dropped]
+        return [arm for arm in self.arms if arm not in self.dropped and arm not in self.withdrawn]
 
     @property
     def decided(self) -> bool:
@@ -87,8 +89,10 @@ class Race:
         return bool(self.certified)
 
     def withdraw(self, arm: str, reason: str) -> None:
-        """Take an arm out that cannot go on."""
-        self.dropped[arm] = Drop(reason, self.n)
+        """Take an arm out that cannot go on. Arms that it has beaten come back, as it cannot be chosen."""
+        self.withdrawn[arm] = reason
+        self.dropped = {name: drop for name, drop in self.dropped.items() if drop.by != arm and name != arm}
+        self.certified = ()
 
     def look(self, scores: Mapping[str, Series]) -> None:
         """Drop arms and decide, by the scores so far.
@@ -109,10 +113,12 @@ class Race:
                 beaten[arm] = Drop(by, self.n)
         self.dropped |= beaten
         order = [arm for arm in order if arm not in beaten]
+        # Of a single arm that could be asked, nothing can be said.
+        several = len(self.arms) - len(self.withdrawn) > 1
         self.certified = tuple(
             arm
             for arm in order
-            if all(self._close(scores[other], scores[arm]) for other in order if other != arm)
+            if several and all(self._close(scores[other], scores[arm]) for other in order if other != arm)
         )
 
     def _better(self, first: Series, second: Series) -> bool:
@@ -145,18 +151,23 @@ class Race:
 
     def gap(self, arm: Series, leader: Series) -> GapEstimate:
         """Estimate an arm's score minus the leader's, with a two-sided confidence sequence."""
+        import numpy as np
+
         weights = self.weights[: len(arm)]
-        known = weights > 0
-        values, weights = (arm - leader)[known] / weights[known], weights[known]
+        values = (arm - leader) / np.where(
+            weights > 0, weights, 1.0
+        )  # those that cannot be read weigh nothing
         total = float(weights.sum())
-        how = {"population": self._units}
-        high = upper_bound(values, -1, 1, self.alpha / 2, weights, **how)
-        low = -upper_bound(-values, -1, 1, self.alpha / 2, weights, **how)
+        bound = partial(upper_bound, population=self._units, heaviest=self._heaviest)
+        high = bound(values, -1, 1, self.alpha / 2, weights)
+        low = -bound(-values, -1, 1, self.alpha / 2, weights)
         value = float((values * weights).sum()) / total if total else 0.0
         drop = images_needed((values * weights), self._heaviest, self._threshold)
         margin = self._range(self.within)[1]
         near = images_needed((values - self.within) * weights, margin, self._threshold)
         needed = min(drop, near)
+        most = len(self.weights) if self.population else math.inf  # asking all of them always decides
+        needed = min(needed, most)
         more = max(0, math.ceil(needed) - len(arm)) if needed < math.inf else None
         return GapEstimate(value, min(low, value), max(high, value), more)
 

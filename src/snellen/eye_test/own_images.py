@@ -125,7 +125,7 @@ class OwnReading:
                 return f"Already {self._named(first)} loses points ({_gap(first)})."
             return (
                 f"Not enough images to tell whether {self._named(first)} loses less than {points} "
-                f"({_gap(first)}; {first.change.n} images would show a difference of "
+                f"({_gap(first)}; {first.change.clusters} images would show a difference of "
                 f"{100 * first.change.detectable:.0f} points)."
             )
         text = f"{self._named(level).capitalize()} loses less than {points} ({_gap(level)})"
@@ -230,7 +230,7 @@ def run_own_images(
         plan, plain = evaluate({})
         readings = []
         for name in dict.fromkeys(degradations):
-            chosen = tuple((levels or {}).get(name) or _usual(name, plan))
+            chosen = _in_order(name, (levels or {}).get(name) or _usual(name, plan))
             known = [_level(plain, evaluate({"degrade": f"{name}:{level:g}"})[1], level) for level in chosen]
             curve = _curve(name, plain, known)
             readings.append(
@@ -240,6 +240,12 @@ def run_own_images(
     finally:
         for each in resources.models.values():
             each.close()
+
+
+def _in_order(name: str, levels: Sequence[float]) -> list[float]:
+    """Return levels from easy to hard, each once."""
+    rising = DEGRADATIONS[name].rising
+    return list(dict.fromkeys(levels)) if rising is None else sorted(set(levels), reverse=rising)
 
 
 def _usual(name: str, plan: Plan) -> list[float]:

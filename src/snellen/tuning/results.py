@@ -91,7 +91,8 @@ class ClassSpread:
         parts = [
             f"balanced accuracy {100 * self.balanced_accuracy:.1f} (guessing {100 * self.chance:.1f})",
             f"macro F1 {100 * self.macro_f1:.1f}",
-            f"{100 * self.top_share:.0f}% of predictions are {self.top or 'nothing'!r}",
+            f"{100 * self.top_share:.0f}% of "
+            + (f"predictions are {self.top!r}" if self.top else "answers could not be parsed"),
         ]
         if self.missing:
             more = f" and {len(self.missing) - SHOWN} more" if len(self.missing) > SHOWN else ""
@@ -249,7 +250,8 @@ def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None
     right = [(frame["prediction"] == frame["label"]).astype(float).tolist() for frame in (first, other)]
     clusters = [cluster_of(images, name) for name, images in zip(first.index, first["images"], strict=True)]
     difference = paired(right[1], right[0], clusters)
-    title = f"the {len(classes)} classes with the lowest recall before"
+    many = f"the {len(classes)} classes" if len(classes) > 1 else "the class"
+    title = f"{many} with the lowest recall before"
     means = [sum(marks) / len(marks) for marks in right]
     return Result(
         task=title,

@@ -4,6 +4,7 @@ document.getElementById("save").addEventListener("click", function () {
     return {
       id: row.dataset.id,
       label: row.dataset.label,
+      image: row.dataset.image,
       action: row.querySelector("input[type=radio]:checked").value,
       correct: row.querySelector("input[list]").value
     };
