@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -231,6 +232,30 @@ def test_a_model_that_says_the_largest_class_to_everything_does_not_win(tmp_path
     assert decision.choice == "seeing"
     plain = snellen.choose(models=[constant, seeing], workspace=tmp_path / "ws", score="plain", **how)
     assert plain.choice == "constant"
+
+
+def test_protocols_of_one_model_race_and_the_choice_is_measured_elsewhere(tmp_path, truth):
+    """A model that knows the names only when it is asked in the plural."""
+
+    def answer(request):
+        digest = request.images[0].sha256
+        good = "kinds" in request.messages[-1].text
+        return truth[digest] if lucky(digest, "m", 0.95 if good else 0.5) else "nothing of the kind"
+
+    model = Scripted(answer, "m")
+    prompts = ["Which of these kinds is it? {names}", "Which of these is it? {names}"]
+    protocols = [f"closed-set?rounds=1&prompt={quote(text)}" for text in prompts]
+    decision = snellen.choose(models=[model], data=DATA, protocols=protocols, workspace=tmp_path)
+    assert "kinds" in decision.choice
+    assert decision.of == 280 - 56
+    (told,) = (note for note in decision.notes if "kept apart, which did not choose it" in note)
+    data = select(DATASETS.make(DATA))
+    order = RaceOrder.drawn(data, 0, None)
+    apart = [data[place].images[0].sha256 for unit in order.units[224:] for place in unit]
+    share = np.mean([lucky(digest, "m", 0.95) for digest in apart])
+    assert f"is right on {100 * share:.1f}% (" in told
+    words = ["choose", "-m", "pico:llava", "-d", "chart:shapes?n=56", "-w", str(tmp_path), "--prompt", "A?"]
+    assert "--prompt needs --protocol" in str(runner.invoke(app, words).exception)
 
 
 def test_questions_about_one_image_are_one_unit(tmp_path):

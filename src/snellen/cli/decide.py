@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import quote
 
 import typer
 
@@ -57,6 +58,13 @@ def choose_(
             "--protocol",
             autocompletion=complete_protocol,
             help="A protocol; several race as well. Repeatable. [dim]The data set's own, or closed-set[/dim]",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A wording of the question for every protocol; several race as well. Repeatable.",
         ),
     ] = None,
     within: Annotated[
@@ -116,11 +124,13 @@ def choose_(
     from snellen.runs.filters import Filters
     from snellen.runs.plan import Plan, SharedResources
 
+    if prompt and not protocol:
+        raise BadOption("--prompt needs --protocol: it is a wording of that protocol's question.")
     choosing = Choosing(
         Plan(
             models=model,
             data=[data],
-            protocols=protocol or (),
+            protocols=_worded(protocol or (), prompt or ()),
             model_options=read_options("-M", model_option),
             data_options=read_options("-D", data_option),
             protocol_options=read_options("-P", protocol_option),
@@ -186,6 +196,21 @@ def choose_(
         style="dim",
         soft_wrap=True,
     )
+
+
+def _worded(protocols: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Return every protocol with every wording.
+
+    >>> _worded(["open-world"], ["What is it?"]), _worded(["rank"], [])
+    (['open-world?prompt=What is it%3F'], ['rank'])
+    """
+    if not prompts:
+        return list(protocols)
+    return [
+        f"{name}{'&' if '?' in name else '?'}prompt={quote(text, safe=' ,.:;')}"
+        for name in protocols
+        for text in prompts
+    ]
 
 
 @contextmanager

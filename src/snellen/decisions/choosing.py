@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from snellen._util.asyncio import complete
@@ -20,6 +20,8 @@ __all__ = ["Choosing", "Look", "Preference"]
 Preference = Literal["cost", "speed", "size"]
 #: Local models of more parameters are released while others have their turn, in rounds that double.
 LARGE, COARSE = 500_000_000, 2.0
+#: The share of images kept apart where protocols or prompts of one model race.
+KEPT_APART = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +97,12 @@ class Choosing:
         self.selection.fingerprint()
         self.order = RaceOrder.drawn(self.selection, self.plan.seed, score)
         self.arms = self._arms()
+        everything = len(self.order.units)
+        # Of protocols for one model, the best score is also the luckiest, so it is measured elsewhere.
+        self.units = max(2, everything - round(KEPT_APART * everything)) if self._several else everything
         self.race = Race(
             arms=[arm.name for arm in self.arms],
-            weights=self.order.weights,
+            weights=self.order.weights[: self.units],
             within=within,
             alpha=1 - confidence,
             population=population,
@@ -106,7 +111,7 @@ class Choosing:
         looks: list[int] = []
         ended = ""
         tallies: dict[str, Any] = {}
-        n, units = 0, len(self.order.units)
+        n, units = 0, self.units
         while n < units and not self._settled():
             # Large local models are loaded anew for each of their turns, so there are fewer of these.
             racing = [arm for arm in self.arms if arm.name in self.race.alive]
@@ -128,7 +133,37 @@ class Choosing:
                 watch(self._look_of(n, tallies, before))
         if not tallies:
             raise Stopped(f"{ended} No image was answered by all models.".strip())
-        return self._decision(tallies, looks, ended)
+        return self._measured(self._decision(tallies, looks, ended), watch_evaluation)
+
+    def _measured(self, decision: Decision, watch: Watch | None) -> Decision:
+        """Measure the choice on the images that were kept apart, if any were."""
+        from snellen.metrics.stats import rate
+
+        places = self.order.positions(len(self.order.units))[len(self.order.positions(self.units)) :]
+        if decision.choice is None or not places:
+            return decision
+        arm = next(arm for arm in self.arms if arm.name == decision.choice)
+        try:
+            complete(self._answer(arm, places, watch))
+        except BudgetSpent as error:
+            note = f"The images kept apart were not all asked. {error}"
+            return replace(decision, notes=(*decision.notes, note))
+        scores = arm.scores()
+        known = [
+            (unit, scores[self.selection.id(p)])
+            for unit in self.order.units[self.units :]
+            for p in unit
+            if self.selection.id(p) in scores
+        ]
+        text = (
+            f"{len(known)} samples of {len(places)} kept apart, which did not choose it: {decision.choice} "
+        )
+        if self._binary() and known:
+            found = rate([value == 1 for _, value in known], [unit[0] for unit, _ in known])
+            text += f"is right on {100 * found.value:.1f}% ({100 * found.low:.1f}–{100 * found.high:.1f})."
+        elif known:
+            text += f"scores {100 * sum(value for _, value in known) / len(known):.1f}% on average."
+        return replace(decision, notes=(*decision.notes, text))
 
     def _settled(self) -> bool:
         """Whether the race may end: an arm can be recommended, and it is the preferred one, if any is."""
@@ -209,7 +244,7 @@ class Choosing:
 
     def _look(self, n: int, tallies: dict[str, Any]) -> None:
         """Look at the first n units of all arms in the race."""
-        self.race.weights = self.order.weights
+        self.race.weights = self.order.weights[: self.units]
         scores = {
             arm.name: self.order.tally(arm.scores(), n) for arm in self.arms if arm.name in self.race.alive
         }
@@ -234,7 +269,7 @@ class Choosing:
         costs = [arm.cost for arm in self.arms]
         return Look(
             images=n,
-            of=len(self.order.units),
+            of=self.units,
             scores=dict(sorted(scores.items(), key=lambda item: -item[1])),
             left={name: drop.by for name, drop in self.race.dropped.items() if name not in before},
             answers=sum(self._samples(len(tally)) for tally in tallies.values()),
@@ -282,7 +317,7 @@ class Choosing:
                     dropped=None if arm.failed else race.dropped.get(arm.name),
                     failed=arm.failed,
                     cost=None if each is None else each * answered,
-                    full_cost=None if each is None else each * len(self.selection),
+                    full_cost=None if each is None else each * self._samples(self.units),
                     speed=run.speed,
                     parameters=run.metrics.parameters,
                 )
@@ -291,7 +326,7 @@ class Choosing:
         def rank(result: ArmResult) -> tuple[bool, int, float]:
             return (result.name not in race.alive, -result.images, -result.score)
 
-        if choice is None and not ended and n == len(self.order.units):
+        if choice is None and not ended and n == self.units:
             ended = "All images were asked."
         return Decision(
             choice=choice,
@@ -301,8 +336,8 @@ class Choosing:
             within=race.within,
             confidence=1 - race.alpha,
             images=self._images(n),
-            of=self._images(len(self.order.units)),
-            of_samples=self._samples(len(self.order.units)),
+            of=self._images(self.units),
+            of_samples=self._samples(self.units),
             weighing=self.order.weighing,
             score=self.arms[0].run.primary,
             population=race.population,
@@ -339,8 +374,9 @@ class Choosing:
             if arm.failed:
                 notes.append(f"{arm.name} could not go on, and nothing is said of it: {arm.failed}.")
         if self._several:
+            kept = len(self.order.units) - self.units
             notes.append(
-                "The choice's score is optimistic on the images that chose it: measure it on others before "
-                "you publish it."
+                "Of several protocols, the best score is optimistic on the images that chose it; "
+                f"{kept} images were kept apart to measure the choice."
             )
         return notes

@@ -121,6 +121,8 @@ class RaceOrder:
     weighing: Weighing = "plain"
     units: list[list[int]] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
+    #: The weights, and the number of samples that were left out when they were computed.
+    _weights: tuple[int, Series] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         groups: dict[tuple[str, ...], list[int]] = {}
@@ -183,13 +185,14 @@ class RaceOrder:
         """[units]: the sum of the weights of each unit's samples that can be read."""
         import numpy as np
 
-        weight = self.sample_weights
-        return np.array(
-            [
-                sum(weight[name] for name in self.ids(unit) if name not in self.left_out)
+        if self._weights is None or self._weights[0] != len(self.left_out):
+            weight, left_out = self.sample_weights, self.left_out
+            sums = [
+                sum(weight[name] for name in self.ids(unit) if name not in left_out)
                 for unit in range(len(self.units))
             ]
-        )
+            self._weights = (len(left_out), np.array(sums))
+        return self._weights[1]
 
     @property
     def plain(self) -> bool:
