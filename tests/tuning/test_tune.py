@@ -672,6 +672,21 @@ class TestTuning:
         assert all(name in KINDS for names in source.confused.values() for name in names)
         assert found.facts["examples"]["chart:shapes"] > 2 * (112 - found.facts["validation"])
 
+    def test_several_seeds(self, tmp_path, ws):
+        """The same split and settings, other seeds: the first is the result, the spread is that of all."""
+        found = short(tmp_path / "out", ws, seeds=2, settings={"max_steps": 3, "eval_steps": 3}).run()
+        assert (tmp_path / "out-seed-1" / MANIFEST).exists()
+        held = yaml.safe_load((tmp_path / "out-seed-1" / MANIFEST).read_text())
+        assert held["seed"] == 1
+        for place, spread in enumerate(found.seeds):
+            assert spread.task == found.results[place].task
+            assert spread.scores == (found.results[place].after, held["results"][place]["after"])
+        assert "over 2 seeds" in str(found.seeds[0])
+        weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("out", "out-seed-1")]
+        assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        with pytest.raises(BadOption, match="--seeds 0"):
+            short(tmp_path / "o", ws, seeds=0)
+
     def test_done_twice_it_is_done_once(self, tmp_path, ws):
         out = tmp_path / "out"
         first = short(out, ws).run()

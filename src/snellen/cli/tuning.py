@@ -117,6 +117,9 @@ def tune_(
     data_option: DataOptions = None,
     batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed for splitting, sampling and training.")] = 0,
+    seeds: Annotated[
+        int, typer.Option(help="Train so often, with this and the following seeds, to see how results vary.")
+    ] = 1,
     split_seed: Annotated[
         int | None, typer.Option(help="Random seed for splitting alone. [dim]as --seed[/dim]")
     ] = None,
@@ -159,6 +162,7 @@ def tune_(
             oversample=[name for item in oversample for name in item.split(",")] if oversample else None,
             probe=probe,
             split_seed=split_seed,
+            seeds=seeds,
             leaks=leaks,
             settings=settings,
             lora=_values("-L", read_options("-L", lora_option)),
@@ -227,6 +231,12 @@ def _show(result: object, where: str) -> None:
     console.print(table)
     for remark in remarks(result.results):
         console.print(escape(remark), soft_wrap=True)
+    for spread in result.seeds:
+        console.print(escape(str(spread)), soft_wrap=True, highlight=False)
+    if not result.seeds:
+        console.print(
+            "One seed: with another, a few points may change. --seeds 3 shows how much.", style="dim"
+        )
     for note in result.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     console.print(f"Saved to {result.folder}, with a model card: README.md.", soft_wrap=True)

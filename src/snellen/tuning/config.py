@@ -42,6 +42,7 @@ class TuningConfig:
             ones), drop both, allow.
         settings: options of TRL's SFTConfig; ``lora``: of PEFT's LoraConfig.
         filters: which part of ``data`` to evaluate on.
+        seeds: train so often, with this and the following seeds on the same split, to see how results vary.
         split_seed: of the split by ``hold_out``; None: ``seed``.
         probe: whether to fit a linear probe to the model's features before training.
         train_limit: train on this many samples, drawn at random.
@@ -73,6 +74,7 @@ class TuningConfig:
     merge: bool = False
     batch_size: int | None = None
     seed: int = 0
+    seeds: int = 1
     split_seed: int | None = None
     probe: bool = True
     workspace: Store | Path | str | None = None
@@ -117,6 +119,8 @@ class TuningConfig:
             raise BadOption(f"-L needs a recipe with adapters (lora, qlora), not {self.recipe}.")
         if self.merge and not recipe.adapter:
             raise BadOption(f"--merge needs a recipe with adapters (lora, qlora), not {self.recipe}.")
+        if self.seeds < 1:
+            raise BadOption(f"--seeds {self.seeds} is not allowed; allowed: 1 or more.")
         if self.train_limit is not None and self.train_limit < 1:
             raise BadOption(f"--train-limit {self.train_limit} is not allowed; allowed: 1 or more.")
         if self.recipe == "head" and "rare" in (self.oversample or ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean, stdev
 from typing import Any
 
 from snellen.metrics.format import detectable
@@ -13,7 +14,7 @@ from snellen.metrics.summary import cluster_of
 from snellen.runs.compare import compare
 from snellen.runs.run import Run
 
-__all__ = ["ClassSpread", "Result", "corrected", "of_classes", "remarks", "result_of"]
+__all__ = ["ClassSpread", "Result", "SeedSpread", "corrected", "of_classes", "remarks", "result_of"]
 
 #: The quantile of a one-sided 95% interval; and the share of one prediction that counts as always.
 ONE_SIDED, CONSTANT = 1.6449, 0.9
@@ -186,6 +187,25 @@ class Result:
             **({} if self.spread is None else {"spread": [asdict(one) for one in self.spread]}),
             **({"classes": list(self.classes)} if self.classes else {}),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedSpread:
+    """A task's score after training with several seeds.
+
+    Attributes:
+        scores: one for each seed.
+    """
+
+    task: str
+    scores: tuple[float, ...]
+
+    def __str__(self) -> str:
+        mean, spread = fmean(self.scores), stdev(self.scores)
+        return (
+            f"{self.task}, over {len(self.scores)} seeds: {100 * mean:.1f}% (standard deviation "
+            f"{100 * spread:.1f} points, from {100 * min(self.scores):.1f} to {100 * max(self.scores):.1f})"
+        )
 
 
 def result_of(before: Run, after: Run) -> Result:

@@ -19,7 +19,7 @@ from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
 from snellen.tuning.plan import TuningPlan
 from snellen.tuning.probe import FeatureProbe, probe_features
-from snellen.tuning.results import Result, corrected, of_classes, result_of
+from snellen.tuning.results import Result, SeedSpread, corrected, of_classes, result_of
 from snellen.tuning.sft import TrainResult
 from snellen.tuning.sources import Source, Subset, TrainingSet, validation_split
 from snellen.tuning.trainer import room
@@ -42,6 +42,7 @@ class TunedModel:
         results: before and after on the same samples, one per task.
         weakest: the same for the third of classes with the lowest recall on held-out images.
         notes: for the user.
+        seeds: of each task, the scores with several seeds; empty for one.
     """
 
     model: str
@@ -50,6 +51,7 @@ class TunedModel:
     weakest: Result | None
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    seeds: tuple[SeedSpread, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -60,6 +62,7 @@ class TunedModel:
             "weakest": None if self.weakest is None else self.weakest.as_dict(),
             **self.facts,
             "notes": list(self.notes),
+            "seeds": [{"task": spread.task, "scores": list(spread.scores)} for spread in self.seeds],
         }
 
 

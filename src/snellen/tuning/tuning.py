@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from snellen.errors import BadOption, did_you_mean
 from snellen.tuning.config import TuningConfig
 from snellen.tuning.manifest import MANIFEST
 from snellen.tuning.plan import TuningPlan
+from snellen.tuning.results import SeedSpread
 from snellen.tuning.runner import TunedModel, TuningRunner
 
 __all__ = ["MANIFEST", "TunedModel", "Tuning", "tune"]
@@ -39,7 +40,29 @@ class Tuning(TuningConfig):
             UsageError: the folder contains something else.
             Stopped: not enough memory or disk space.
         """
-        return TuningRunner(self.plan).run()
+        tuned = TuningRunner(self.plan).run()
+        if self.seeds == 1:
+            return tuned
+        others = [self._with_seed(self.seed + k).run() for k in range(1, self.seeds)]
+        if tuned is None:  # not the first of several processes
+            return None
+        rounds = [tuned, *(other for other in others if other is not None)]
+        spreads = [
+            SeedSpread(task=task.task, scores=tuple(each.results[place].after for each in rounds))
+            for place, task in enumerate(tuned.results)
+        ]
+        return replace(tuned, seeds=tuple(spreads))
+
+    def _with_seed(self, seed: int) -> Tuning:
+        """The same training with another seed, on the same split, in a folder beside."""
+        return replace(
+            self,
+            seed=seed,
+            split_seed=self.seed if self.split_seed is None else self.split_seed,
+            out=self.out.with_name(f"{self.out.name}-seed-{seed}"),
+            seeds=1,
+            probe=False,
+        )
 
 
 def tune(*, model: str, data: str, out: Path | str, **options: Any) -> TunedModel | None:
@@ -55,7 +78,7 @@ def tune(*, model: str, data: str, out: Path | str, **options: Any) -> TunedMode
             ``hold_out`` (what to train on), ``recipe`` (lora, qlora, full, head …), ``settings`` (of TRL's
             SFTConfig), ``lora`` (of PEFT's LoraConfig), ``mix``, ``retention_data``, ``train_format``,
             ``oversample``, ``leaks``, ``train_limit``, ``merge``, ``model_options``, ``data_options``,
-            ``filters``, ``batch_size``, ``seed``, ``workspace``.
+            ``filters``, ``batch_size``, ``seed``, ``seeds``, ``workspace``.
 
     Returns:
         the tuned model with its results; None in all processes except the first.
