@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def test_the_halves_are_in_it(parts, tmp_path, encoder, tokens, decoder):
         tower = SiglipVisionModel.from_pretrained(parts / "siglip").state_dict()
         mine = model.model.vision_tower.state_dict()
         assert all(torch.equal(mine[key], value) for key, value in tower.items())
+
+
+def test_the_decoders_way_to_end_its_turns_is_kept(parts, tmp_path):
+    """Such as Gemma's: its turns end with a token that its tokenizer does not call the end of a text."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    decoder = tmp_path / "decoder"
+    shutil.copytree(parts / "tied", decoder)
+    end = AutoTokenizer.from_pretrained(decoder).eos_token_id
+    GenerationConfig(eos_token_id=[7, 9], do_sample=True, top_k=5).save_pretrained(decoder)
+    found = build(f"hf:{decoder}", tmp_path / "out", vision=f"hf:{parts / 'siglip'}")
+    kept = GenerationConfig.from_pretrained(found.folder)
+    assert kept.eos_token_id == [7, 9, end]
+    assert (kept.do_sample, kept.top_k) == (True, 5)
 
 
 def test_without_an_encoder_the_projector_sees_the_pixels(parts, tmp_path):

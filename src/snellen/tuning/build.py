@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def build(
 
     set_seed(seed)
     tower, images = _pixels(side, cell) if vision_checkpoint is None else _tower(vision_checkpoint)
-    decoder, head, tokenizer = _decoder(decoder_checkpoint)
+    decoder, head, tokenizer, settings = _decoder(decoder_checkpoint)
     if vision_checkpoint is None:
         layer, select = -2, "full"
     size, patch_size = _side(tower.config.image_size), _side(tower.config.patch_size)
@@ -148,9 +149,10 @@ def build(
         ) from error
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    settings: Any = model.generation_config
-    settings.eos_token_id, settings.bos_token_id = tokenizer.eos_token_id, tokenizer.bos_token_id
-    settings.pad_token_id = tokenizer.pad_token_id
+    # The decoder may end its turns with another token than a text, as Gemma does.
+    settings.eos_token_id = _ends(settings.eos_token_id, tokenizer.eos_token_id)
+    settings.bos_token_id, settings.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
+    model.generation_config = settings
     processor, template = _processor(images, tokenizer, patch_size, select, extra)
     with torch.no_grad():
         model.save_pretrained(out)
@@ -252,8 +254,21 @@ def _quietly(checkpoint: Checkpoint, made: Any) -> Any:
         log.setLevel(level)
 
 
-def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
-    """Load a decoder without its head, the head (None if it is tied to the embeddings), and the tokenizer."""
+def _ends(known: int | list[int] | None, text: int | None) -> int | list[int] | None:
+    """Return the tokens that end an answer: the decoder's, and its tokenizer's.
+
+    >>> _ends([1, 106], 1), _ends(None, 2), _ends(2, 2), _ends(2, None)
+    ([1, 106], 2, 2, 2)
+    """
+    listed = known if isinstance(known, list) else [] if known is None else [known]
+    ends = list(dict.fromkeys([*listed, *([] if text is None else [text])]))
+    return ends[0] if len(ends) == 1 else ends or None
+
+
+def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any, Any]:
+    """Load a decoder without its head, the head (None if it is tied to the embeddings), the tokenizer, and
+    how it generates.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     config = checkpoint.config()
@@ -269,7 +284,7 @@ def _decoder(checkpoint: Checkpoint) -> tuple[Any, Any, Any]:
     tokenizer = checkpoint.load_processor(AutoTokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return decoder, None if tied else head, tokenizer
+    return decoder, None if tied else head, tokenizer, copy.deepcopy(model.generation_config)
 
 
 def _pixels(size: int, patch: int) -> tuple[Any, Any]:
