@@ -153,6 +153,45 @@ class TestConversations:
         unplaced = {**plain, "images": ["a.png", "b.png"]}
         assert len(self.load(folder, [unplaced]).sample(0, (), None).turns[0].images) == 2
 
+    def test_layouts_of_the_field(self, folder):
+        """TRL's prompt and completion, texts or messages; LLaVA's rows that begin with an answer."""
+        ask, say = {"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A star."}
+        for prompt, completion in (("<image>What?", "A star."), ([ask], [say])):
+            row = {"prompt": prompt, "completion": completion, "images": ["a.png"]}
+            one = self.load(folder, [row]).sample(0, (), None)
+            assert [turn.role for turn in one.turns] == ["user", "assistant"]
+            assert (one.turns[0].text, one.references, len(one.images)) == ("What?", ("A star.",), 1)
+        late = {
+            "image": "",
+            "conversations": [
+                {"from": "gpt", "value": "Hello."},
+                {"from": "human", "value": "2+2?"},
+                {"from": "gpt", "value": "4"},
+            ],
+        }
+        one = self.load(folder, [late]).sample(0, (), None)
+        assert ([turn.text for turn in one.turns], one.images) == (["2+2?", "4"], ())
+
+    def test_parquet_of_the_hub(self, folder):
+        """Messages of parts and images of bytes, as llava-instruct-mix-vsft has them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        part = {"index": None, "text": None, "type": "text"}
+        messages = [
+            {"role": "user", "content": [{**part, "text": "What?\n"}, {**part, "index": 0, "type": "image"}]},
+            {"role": "assistant", "content": [{**part, "text": "A star."}]},
+        ]
+        image = {"bytes": (folder / "a.png").read_bytes(), "path": None}
+        table = pa.Table.from_pylist([{"messages": messages, "images": [image]}] * 3)
+        pq.write_table(table, folder / "x.parquet")
+        data = DATASETS.make(f"conversations:{folder / 'x.parquet'}")
+        assert len(data) == 3
+        one = data.sample(2, (), None)
+        assert one.references == ("A star.",)
+        assert one.images[0].size == (48, 48)
+        assert len(TrainingSet([Source(selection=select(data))])) == 3
+
     @pytest.mark.parametrize(
         ("row", "said"),
         [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, Row
-from snellen.datasets.records import JsonLines
+from snellen.datasets.records import JsonLines, Parquet
 from snellen.datasets.table import open_image
 from snellen.errors import DataError
 from snellen.images import Image
@@ -31,12 +31,15 @@ MARK = "<image>"
 
 @DATASETS.register("conversations", example="conversations:FILE")
 def conversations(path: str, *, images: str | None = None, allow_outside: bool = False) -> Conversations:
-    """Conversations for fine-tuning: ``messages`` and ``images`` per JSON line, or LLaVA-Instruct's JSON.
+    """Conversations for fine-tuning: ``messages`` and ``images`` per JSON line or row of a parquet file,
+    ``prompt`` and ``completion`` (as in TRL), or LLaVA-Instruct's JSON.
 
     In the first layout, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH,
     …]}``. A content is a text, where ``<image>`` marks the images' positions (default: the start), or a
-    list of parts of type text and image. In the second, the file is a list of ``{"image": PATH,
-    "conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]}``. Images are optional in both.
+    list of parts of type text and image. ``prompt`` and ``completion`` are texts, or lists of messages. In
+    LLaVA-Instruct's, the file is a list of ``{"image": PATH, "conversations": [{"from": "human", "value": …},
+    {"from": "gpt", …}]}``. Images are optional. What the assistant says before the first question is left
+    out.
 
     Options: ``images``, the folder that image paths are relative to (default: the file's);
     ``allow_outside=true``: image paths may lead out of it.
@@ -49,10 +52,12 @@ def conversations(path: str, *, images: str | None = None, allow_outside: bool =
     return Conversations(f"conversations:{path}", _rows(file), root, allow_outside)
 
 
-def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
-    """Yield the rows of a JSON list, or of JSON lines."""
+def _rows(file: Path) -> Sequence[Mapping[str, Any]] | Parquet:
+    """Return the rows of a parquet file, a JSON list, or JSON lines."""
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
+    if file.suffix == ".parquet":
+        return Parquet(file)
     with file.open("rb") as stream:
         first = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if first != b"[":
@@ -68,6 +73,18 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]]:
     return rows
 
 
+def _prompted(row: Mapping[str, Any]) -> list[Any] | None:
+    """Return TRL's prompt and completion as messages; None if the row has none."""
+    if "prompt" not in row or "completion" not in row:
+        return None
+    parts = (("user", row["prompt"]), ("assistant", row["completion"]))
+    return [
+        turn
+        for role, part in parts
+        for turn in (part if isinstance(part, list) else [{"role": role, "content": part}])
+    ]
+
+
 class Conversations(Dataset):
     """See :func:`conversations`. A sample's ``turns`` hold the whole conversation; its question and
     reference are the first of each, so that it can be evaluated too.
@@ -76,9 +93,11 @@ class Conversations(Dataset):
     protocol = "instruct"
     labels = ()
 
-    def __init__(self, name: str, rows: Sequence[Mapping[str, Any]], root: Path, outside: bool) -> None:
+    def __init__(
+        self, name: str, rows: Sequence[Mapping[str, Any]] | Parquet, root: Path, outside: bool
+    ) -> None:
         self.name, self._rows, self._root, self._outside = name, rows, root, outside
-        if not rows:
+        if not len(rows):
             raise DataError(f"{name}: no rows.")
         self._turns(0)  # fail early on a file of another layout
 
@@ -111,18 +130,21 @@ class Conversations(Dataset):
     def _turns(self, index: int) -> tuple[Message, ...]:
         row = self._rows[index]
         where = f"{self.name}, row {index}"
-        turns = row.get("messages", row.get("conversations"))
+        turns = row.get("messages", row.get("conversations", _prompted(row)))
         if not isinstance(turns, list) or not turns:
             raise DataError(
-                f"{where}: neither messages nor conversations among its keys: {', '.join(map(str, row))}. A "
-                "row is "
+                f"{where}: neither messages nor conversations nor prompt and completion among its keys: "
+                f"{', '.join(map(str, row))}. A row is "
                 '{"messages": [{"role": …, "content": …}], "images": [PATH]}, or LLaVA-Instruct\'s.'
             )
         cells = row.get("images", row.get("image"))
-        cells = cells if isinstance(cells, list) else [] if cells is None else [cells]
+        cells = [cell for cell in (cells if isinstance(cells, list) else [cells]) if cell not in (None, "")]
         images = [open_image(cell, where, self._root, self._outside) for cell in cells]
         left = iter(images)
         messages = [self._message(turn, left, where) for turn in turns]
+        # Some rows of LLaVA's begin with an answer; its authors leave it out, too.
+        asked = next((i for i, turn in enumerate(messages) if turn.role == "user"), 0)
+        messages = [turn for i, turn in enumerate(messages) if i >= asked or turn.role == "system"]
         unplaced = tuple(left)
         if unplaced:  # no position given: before the first question
             first = next((i for i, turn in enumerate(messages) if turn.role == "user"), None)
