@@ -54,7 +54,7 @@ class Tuning(TuningConfig):
         return replace(tuned, seeds=tuple(spreads))
 
     def _with_seed(self, seed: int) -> Tuning:
-        """The same training with another seed, on the same split, in a folder beside."""
+        """The same training with another seed, on the same split, in a folder next to this one."""
         return replace(
             self,
             seed=seed,
