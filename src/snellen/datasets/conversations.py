@@ -31,8 +31,9 @@ MARK = "<image>"
 
 @DATASETS.register("conversations", example="conversations:FILE")
 def conversations(path: str, *, images: str | None = None, allow_outside: bool = False) -> Conversations:
-    """Conversations for fine-tuning: ``messages`` and ``images`` per JSON line or row of a parquet file,
-    ``prompt`` and ``completion`` (as in TRL), or LLaVA-Instruct's JSON.
+    """Conversations for fine-tuning, from JSON lines, parquet, or LLaVA-Instruct's JSON.
+
+    A row has ``messages`` and ``images``, or ``prompt`` and ``completion`` (as in TRL).
 
     In the first layout, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH,
     …]}``. A content is a text, where ``<image>`` marks the images' positions (default: the start), or a
