@@ -59,6 +59,17 @@ def guesser(truth: dict[str, str], name: str, share: float) -> Scripted:
     return Scripted(answer, name)
 
 
+class Sized(Scripted):
+    """A scripted model that says how many parameters it has."""
+
+    def __init__(self, script, name: str, parameters: int):
+        super().__init__(script, name)
+        self.parameters = parameters
+
+    def metadata(self):
+        return {"parameters": self.parameters}
+
+
 def service(truth: dict[str, str], name: str, share: float, **how) -> Server:
     """The same as a server."""
 
@@ -135,14 +146,8 @@ def test_its_runs_are_marked_and_can_be_completed(truth, tmp_path):
 
 
 def test_ties_and_what_is_preferred(truth, tmp_path):
-    def same(name: str, parameters: int) -> Scripted:
-        model = guesser(truth, "both", 0.9)
-        model.name = name
-        model.identity = lambda: {"scripted": name}  # type: ignore[method-assign]
-        model.metadata = lambda: {"parameters": parameters}  # type: ignore[method-assign]
-        return model
-
-    models = [same("large", 900), same("small", 100)]
+    script = guesser(truth, "both", 0.9).script
+    models = [Sized(script, "large", 900), Sized(script, "small", 100)]
     decision = snellen.choose(
         models=models, data=DATA, protocols=[PROTOCOL], within=0.05, prefer="size", workspace=tmp_path
     )
@@ -154,13 +159,9 @@ def test_ties_and_what_is_preferred(truth, tmp_path):
 def test_the_race_goes_on_for_the_preferred_one(truth, tmp_path):
     """Of two good models the smaller one is preferred: it is not enough that the larger is safe."""
 
-    def sized(name: str, share: float, parameters: int) -> Scripted:
-        model = guesser(truth, name, share)
-        model.metadata = lambda: {"parameters": parameters}  # type: ignore[method-assign]
-        return model
-
     def decide(prefer, folder):
-        models = [sized("large", 0.93, 900), sized("small", 0.92, 100), sized("bad", 0.4, 1)]
+        sizes = (("large", 0.93, 900), ("small", 0.92, 100), ("bad", 0.4, 1))
+        models = [Sized(guesser(truth, name, share).script, name, size) for name, share, size in sizes]
         return snellen.choose(
             models=models, data=DATA, protocols=[PROTOCOL], within=0.12, prefer=prefer, workspace=folder
         )

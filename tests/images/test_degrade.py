@@ -67,7 +67,7 @@ def test_jpeg_is_that_of_its_quality_table():
     image().pixels.save(buffer, "JPEG", quality=60)
     with pillow.open(buffer) as file:
         expected = np.asarray(file.convert("RGB"), dtype=float)
-        first = file.quantization[0][:8]  # type: ignore[attr-defined]
+        first = file.quantization[0][:8]  # type: ignore[attr-defined] # JPEG files alone have it
     assert np.array_equal(after("jpeg", 60), expected)
     row = (16, 11, 10, 16, 24, 40, 51, 61)  # the first of the standard's table
     assert list(first) == [(value * 80 + 50) // 100 for value in row]

@@ -169,6 +169,10 @@ ModelOptions = Annotated[
     list[str] | None,
     typer.Option("-M", metavar="KEY=VALUE", help="Set an option for every model. Repeatable."),
 ]
+ProtocolOptions = Annotated[
+    list[str] | None,
+    typer.Option("-P", metavar="KEY=VALUE", help="Set an option for every protocol. Repeatable."),
+]
 DataOptions = Annotated[
     list[str] | None,
     typer.Option("-D", metavar="KEY=VALUE", help="Set an option for every data set. Repeatable."),

@@ -22,6 +22,7 @@ from snellen.cli.app import (
     MaxFailures,
     ModelOptions,
     OutputPath,
+    ProtocolOptions,
     Quiet,
     Replicas,
     Track,
@@ -92,10 +93,7 @@ def run_(
     ] = None,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
-    protocol_option: Annotated[
-        list[str] | None,
-        typer.Option("-P", metavar="KEY=VALUE", help="Set an option for every protocol. Repeatable."),
-    ] = None,
+    protocol_option: ProtocolOptions = None,
     limit: Annotated[int | None, typer.Option(help="Evaluate the first N samples only.")] = None,
     classes: Annotated[
         list[str] | None, typer.Option(help="Evaluate these classes only (comma-separated). Repeatable.")

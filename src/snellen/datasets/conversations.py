@@ -144,14 +144,14 @@ class Conversations(Dataset):
         left = iter(images)
         messages = [self._message(turn, left, where) for turn in turns]
         # Some rows of LLaVA's begin with an answer; its authors leave it out, too.
-        asked = next((i for i, turn in enumerate(messages) if turn.role == "user"), 0)
-        messages = [turn for i, turn in enumerate(messages) if i >= asked or turn.role == "system"]
+        asked = next((turn for turn in messages if turn.role == "user"), None)
+        begun = 0 if asked is None else messages.index(asked)
+        messages = [turn for i, turn in enumerate(messages) if i >= begun or turn.role == "system"]
         unplaced = tuple(left)
         if unplaced:  # no position given: before the first question
-            first = next((i for i, turn in enumerate(messages) if turn.role == "user"), None)
-            if first is None:
+            if asked is None:
                 raise DataError(f"{where}: there is no question.")
-            messages[first] = Message("user", (*unplaced, *messages[first].content))
+            messages[messages.index(asked)] = Message("user", (*unplaced, *asked.content))
         roles = [turn.role for turn in messages if turn.role != "system"]
         if roles[:2] != ["user", "assistant"] or any(a == b for a, b in pairwise(roles)):
             raise DataError(

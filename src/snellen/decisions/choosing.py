@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from snellen._util.asyncio import complete
@@ -139,30 +140,27 @@ class Choosing:
         """Measure the choice on the images that were kept apart, if any were."""
         from snellen.metrics.stats import rate
 
-        places = self.order.positions(len(self.order.units))[len(self.order.positions(self.units)) :]
-        if decision.choice is None or not places:
+        apart = self.order.units[self.units :]
+        if decision.choice is None or not apart:
             return decision
-        arm = next(arm for arm in self.arms if arm.name == decision.choice)
+        places = [place for unit in apart for place in unit]
+        arm = self._arm(decision.choice)
         try:
             complete(self._answer(arm, places, watch))
         except BudgetSpent as error:
             note = f"The images kept apart were not all asked. {error}"
             return replace(decision, notes=(*decision.notes, note))
         scores = arm.scores()
-        known = [
-            (unit, scores[self.selection.id(p)])
-            for unit in self.order.units[self.units :]
-            for p in unit
-            if self.selection.id(p) in scores
-        ]
+        named = [(self.selection.id(place), unit[0]) for unit in apart for place in unit]
+        known = [(scores[name], unit) for name, unit in named if name in scores]
         text = (
             f"{len(known)} samples of {len(places)} kept apart, which did not choose it: {decision.choice} "
         )
         if self._binary() and known:
-            found = rate([value == 1 for _, value in known], [unit[0] for unit, _ in known])
+            found = rate([value == 1 for value, _ in known], [unit for _, unit in known])
             text += f"is right on {100 * found.value:.1f}% ({100 * found.low:.1f}–{100 * found.high:.1f})."
         elif known:
-            text += f"scores {100 * sum(value for _, value in known) / len(known):.1f}% on average."
+            text += f"scores {100 * sum(value for value, _ in known) / len(known):.1f}% on average."
         return replace(decision, notes=(*decision.notes, text))
 
     def _settled(self) -> bool:
@@ -193,6 +191,9 @@ class Choosing:
             )
             for model, task in self._tasks
         ]
+
+    def _arm(self, name: str) -> Arm:
+        return next(arm for arm in self.arms if arm.name == name)
 
     @property
     def _several(self) -> bool:
@@ -343,12 +344,12 @@ class Choosing:
             population=race.population,
             preferred=self.prefer if len(certified) > 1 else None,
             ended=ended,
-            history=tuple(self._history(tallies, looks, reference)),
+            trace=partial(self._history, tallies, looks, reference),
             notes=tuple(self._notes()),
         )
 
     def _preference(self, name: str) -> float:
-        arm = next(arm for arm in self.arms if arm.name == name)
+        arm = self._arm(name)
         metrics = arm.run.metrics
         if self.prefer == "cost":
             if arm.cost is None:  # a local model counts as free; a hosted one without a price comes last

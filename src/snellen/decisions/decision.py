@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from snellen.decisions.race import Drop, GapEstimate
@@ -58,11 +59,10 @@ class Decision:
         tied: other arms that may be used as well, as far as known.
         leader: the arm with the highest score among those in the race.
         within: the margin; ``confidence``: of the statement, 0.95 for 95%.
-        images, of: units asked of how many; ``answers``, ``full_answers``: of samples, over all arms.
+        images, of: units asked of how many; ``of_samples``: the samples of all of them.
         weighing: ``plain`` or ``balanced``; ``population``: whether it is about exactly these images.
         preferred: by what it was chosen among tied arms; ``ended``: why the race ended undecided.
-        history: for each look, the number of images and, of each arm in the race, its score minus that of
-            the arm that is recommended (else of the leader) in the end.
+        trace: computes :attr:`history`, which takes seconds for thousands of images.
     """
 
     choice: str | None
@@ -73,13 +73,23 @@ class Decision:
     confidence: float
     images: int
     of: int
+    of_samples: int
     weighing: str
     score: str
     population: bool
     preferred: str | None = None
     ended: str = ""
-    history: tuple[tuple[int, Mapping[str, GapEstimate]], ...] = ()
     notes: tuple[str, ...] = ()
+    trace: Callable[[], Iterable[tuple[int, Mapping[str, GapEstimate]]]] = field(
+        default=tuple, repr=False, compare=False
+    )
+
+    @cached_property
+    def history(self) -> tuple[tuple[int, Mapping[str, GapEstimate]], ...]:
+        """For each look, the number of images and, of each arm in the race, its score minus that of the arm
+        that is recommended (else of the leader) in the end.
+        """
+        return tuple(self.trace())
 
     @property
     def answers(self) -> int:
@@ -90,8 +100,6 @@ class Decision:
     def full_answers(self) -> int:
         """Samples that all arms together would answer without a race."""
         return self.of_samples * len(self.arms)
-
-    of_samples: int = 0
 
     @property
     def cost(self) -> float | None:

@@ -14,6 +14,7 @@ from snellen.datasets.base import Selection
 from snellen.engine.evaluation import Evaluation
 from snellen.engine.progress import ProgressCallback
 from snellen.errors import BadOption, DataError, UsageError
+from snellen.metrics.classification import are_unequal
 from snellen.metrics.registry import METRICS
 from snellen.models.base import Model
 from snellen.runs.run import Run
@@ -22,12 +23,10 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     from snellen.decisions.evidence import Series
 
-__all__ = ["UNEQUAL", "Arm", "RaceOrder", "Weighing"]
+__all__ = ["Arm", "RaceOrder", "Weighing"]
 
 #: How scores are averaged: over images, or over classes.
 Weighing = Literal["plain", "balanced"]
-#: Classes are unequal if the largest has this many times the images of the smallest.
-UNEQUAL = 1.5
 #: How often a failed sample is asked again before it counts as wrong.
 RETRIES = 2
 
@@ -155,8 +154,7 @@ class RaceOrder:
             raise BadOption(f"--score balanced needs classes, which {data.name} does not have.")
         if weighing is None:
             classed = len(data.labels) >= 2 and None not in labels and len(classes) >= 2
-            unequal = classed and max(classes.values()) > UNEQUAL * min(classes.values())
-            weighing = "balanced" if unequal else "plain"
+            weighing = "balanced" if classed and are_unequal(classes.values()) else "plain"
         return cls(data=data, seed=seed, weighing=weighing)
 
     @cached_property

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from snellen._util.files import write_atomic
 from snellen.errors import SnellenError, UsageError, require
 from snellen.images import Image
-from snellen.images.perceptual import NEAR, is_plain, perceptual
+from snellen.images.perceptual import look, near_pairs
 from snellen.metrics.stats import Estimate
 from snellen.runs.run import Run
 
@@ -90,7 +90,7 @@ class LabelReview:
     alike: tuple[Alike, ...]
     duplicates: tuple[tuple[str, str, str, str], ...] = ()
     unfit: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -306,30 +306,24 @@ def _duplicates(
     run: Run, rows: Mapping[str, Mapping[str, Any]], ids: Sequence[str]
 ) -> tuple[tuple[tuple[str, str, str, str], ...], tuple[str, ...]]:
     """Find images that look alike and have different labels, by the previews in the workspace."""
-    looks: dict[int, list[str]] = {}
+    looks: list[tuple[str, int]] = []
     missing = 0
     for id_ in ids:
         images = rows[id_]["images"]
         if not images:
             continue
         try:
-            preview = Image.from_path(run.store.preview_path(images[0]))
-            if not is_plain(preview):
-                looks.setdefault(perceptual(preview), []).append(id_)
+            seen = look(Image.from_path(run.store.preview_path(images[0])))
         except (SnellenError, ImportError):
             missing += 1
-    hashes = list(looks)
-    pairs = []
-    for k, look in enumerate(hashes):
-        near = [h for h in hashes[k:] if (h ^ look).bit_count() <= NEAR]
-        members = [(id_, h) for h in near for id_ in looks[h]]
-        for first in looks[look]:
-            for second, h in members:
-                different = rows[first]["label"] != rows[second]["label"]
-                if different and (h != look or first < second):
-                    pairs.append((first, rows[first]["label"], second, rows[second]["label"]))
+            continue
+        if seen is not None:
+            looks.append((id_, seen))
+    alike = ((looks[i][0], looks[j][0]) for i, j in near_pairs([seen for _, seen in looks]))
+    labeled = ((a, rows[a]["label"], b, rows[b]["label"]) for a, b in alike)
+    pairs = tuple(pair for pair in labeled if pair[1] != pair[3])
     notes = (f"{missing} images have no preview, so copies of them were not looked for.",) if missing else ()
-    return tuple(pairs), notes
+    return pairs, notes
 
 
 def write_corrections(review: LabelReview, path: Path) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "little",
     "points",
     "undecided",
+    "unreadable",
     "with_ci",
 ]
 
@@ -142,9 +143,8 @@ class Subject:
         Of answers that are no better than guessing, or that mostly cannot be parsed, it proves nothing that
         wording, order, reasoning or fewer names do not change them.
         """
-        parsed, n = self.closed.metrics.outcomes["ok"], self.closed.metrics.n
-        if parsed < LEAST_PARSED * n:
-            return f"nothing can be concluded, as only {parsed} of its {n} answers could be parsed"
+        if why := unreadable(self.closed, "its {} answers"):
+            return why
         if estimate_of(self.closed).low <= 1 / len(self.labels):
             return "nothing can be concluded, as its answers are no better than guessing on these images"
         return ""
@@ -252,6 +252,18 @@ def estimate_of(run: Run) -> Estimate:
 def understood(run: Run) -> str:
     """Return how many of a run's answers were parsed, out of how many."""
     return f"{run.metrics.outcomes['ok']} of {run.metrics.n}"
+
+
+def unreadable(run: Run, which: str) -> str:
+    """Say that too few of a run's answers could be parsed to conclude anything; empty if enough were.
+
+    Args:
+        which: the answers in words, with ``{}`` for their number.
+    """
+    parsed, n = run.metrics.outcomes["ok"], run.metrics.n
+    if parsed >= LEAST_PARSED * n:
+        return ""
+    return f"nothing can be concluded, as only {parsed} of {which.format(n)} could be parsed"
 
 
 def little(gap: Estimate, *, real: bool) -> bool | None:

@@ -197,10 +197,11 @@ class Evaluation:
                 refuse_too_long(self.model, self.protocol, self.data)
                 async with self.model.connected():
                     await self._examine(watch, among)
-            stored = sum(1 for _ in self.store.findings(self.run))
-            if among is not None and stored + len(self.skipped) < len(self.data):
-                self._finish("stopped", {"stopped": race, "raced": True}, {})
-                return
+            if among is not None:
+                stored = sum(1 for _ in self.store.findings(self.run))
+                if stored + len(self.skipped) < len(self.data):
+                    self._finish("stopped", {"stopped": race, "raced": True}, {})
+                    return
             overall = await self._score()
         except Stopped as error:
             self._finish("stopped", {"stopped": str(error)}, {})
@@ -267,8 +268,7 @@ class Evaluation:
         manifest = RunManifest.model_validate({**kept, **_plain(self._results(began)), **more})
         figures = self._metrics(manifest, overall)
         if manifest.raced:  # when to stop was chosen by the scores, so intervals for a fixed n do not hold
-            for name in figures["scores"]:
-                figures[name] = {**figures[name], "low": None, "high": None}
+            figures |= {name: {**figures[name], "low": None, "high": None} for name in figures["scores"]}
         self.store.finish(self.run, figures, manifest.as_dict(), status)
 
     async def _examine(self, watch: ProgressCallback | None, among: Positions) -> None:
@@ -290,7 +290,7 @@ class Evaluation:
                     "missing here. Use a folder that all nodes share, or a bucket (s3://…, gs://…)."
                 )
 
-    async def _here(self, progress: BatchStats, among: Sequence[int] | None) -> AsyncGenerator[BatchStats]:
+    async def _here(self, progress: BatchStats, among: Positions) -> AsyncGenerator[BatchStats]:
         """Evaluate the missing samples in this process."""
         work = SampleRunner(
             self.model,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.storage.store import Store
 
-__all__ = ["DegradedLevel", "OwnReading", "run_own_images"]
+__all__ = ["DegradedLevel", "OwnReading", "run_own_images", "seconds_each", "tokens_each"]
 
 #: How often images are drawn again for the threshold's interval, and its ends.
 RESAMPLED, ENDS = 200, (2.5, 97.5)
@@ -141,7 +141,7 @@ class OwnReading:
         return f"{self.name} {level.level:g} {self.unit}".rstrip()
 
     def _saving(self, level: DegradedLevel) -> str:
-        tokens = _per_sample(self.plain)
+        tokens = tokens_each(self.plain)
         if level.tokens is None or not tokens:
             return ""
         share = level.tokens / tokens
@@ -280,19 +280,25 @@ def _level(plain: Run, run: Run, level: float) -> DegradedLevel:
         raise UsageError(f"{plain.data}: samples without a label or reference have no score to compare.")
     values = [[float(score or 0) for score in row] for row in scores]
     clusters = [cluster_of(before[name]["images"], name) for name in ids]
-    speed = run.metrics.items_per_second
     return DegradedLevel(
         level=level,
         run=run,
         score=sum(values[0]) / len(ids),
         change=paired(values[0], values[1], clusters),
-        tokens=_per_sample(run),
-        seconds=1 / speed if speed else None,
+        tokens=tokens_each(run),
+        seconds=seconds_each(run),
         cost=run.metrics.cost,
     )
 
 
-def _per_sample(run: Run) -> float | None:
+def seconds_each(run: Run) -> float | None:
+    """Return a run's seconds a sample; None if unknown."""
+    speed = run.metrics.items_per_second
+    return 1 / speed if speed else None
+
+
+def tokens_each(run: Run) -> float | None:
+    """Return a run's input tokens a sample; None if unknown."""
     return run.metrics.prompt_tokens / run.metrics.n if run.metrics.prompt_tokens else None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,23 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
     Values = NDArray[np.float64]
 
-__all__ = ["PER_CLASS", "RATES", "Confusion", "headline", "per_class"]
+__all__ = ["PER_CLASS", "RATES", "Confusion", "are_unequal", "headline", "per_class"]
 
 #: The classification metrics that have an interval.
 RATES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "top5")
 #: Those that have one only if each class has enough images.
 PER_CLASS = ("balanced_accuracy", "macro_f1", "weighted_f1")
+#: Classes are unequal if the largest has more than this many times the samples of the smallest.
+UNEQUAL = 1.5
+
+
+def are_unequal(sizes: Collection[int]) -> bool:
+    """Return whether classes of these sizes are so unequal that they should count alike.
+
+    >>> are_unequal([3, 2]), are_unequal([4, 2])
+    (False, True)
+    """
+    return max(sizes) > UNEQUAL * min(sizes)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from snellen.errors import require
+from snellen.eye_test.own_images import seconds_each, tokens_each
 from snellen.images import Image
 from snellen.images.degrade import DEGRADATIONS, degraded
 from snellen.metrics.format import MISSING, number
@@ -35,14 +36,12 @@ def own_table(reading: OwnReading) -> Table:
     for column in (name, heading, "change in points (95%)", "tokens in", "s each", "cost $", "outcomes"):
         table.add_column(column, justify="left" if column == "outcomes" else "right")
     head, metrics = plain.headline, plain.metrics
-    tokens = metrics.prompt_tokens / metrics.n if metrics.prompt_tokens else None
-    speed = metrics.items_per_second
     table.add_row(
         "as they are",
         MISSING if head is None else f"{100 * head.value:.1f}",
         MISSING,
-        number(tokens),
-        number(1 / speed if speed else None),
+        number(tokens_each(plain)),
+        number(seconds_each(plain)),
         number(metrics.cost),
         outcomes(metrics.outcomes),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from snellen.datasets.base import Selection
 from snellen.errors import DataError
 from snellen.images.depth import is_deep
-from snellen.images.perceptual import NEAR, is_plain, perceptual
+from snellen.images.perceptual import look, near_pairs
 from snellen.metrics.stats import FEW_IN_STRATUM
 
 __all__ = ["Overview", "brief", "overview"]
@@ -162,8 +162,8 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
                 result.transparent += header.transparent
                 result.deep += is_deep(header.mode)
                 by_hash[image.sha256].append(id_)
-                if searches and not is_plain(image):
-                    prints.append((id_, perceptual(image)))
+                if searches and (seen := look(image)) is not None:
+                    prints.append((id_, seen))
         except DataError as error:
             result.invalid.append((id_, str(error)))
     result.formats, result.modes = dict(formats.most_common()), dict(modes.most_common())
@@ -172,9 +172,10 @@ def overview(selection: Selection, train: Selection | None = None) -> Overview:
     result.conflicts = [group for group in result.duplicates if len({label_of[id_] for id_ in group}) > 1]
     if searches:
         known_pairs = {frozenset(group[:2]) for group in result.duplicates}
+        near = ((prints[i][0], prints[j][0]) for i, j in near_pairs([seen for _, seen in prints]))
         result.near = [
             pair
-            for pair in _near(prints)
+            for pair in near
             if label_of[pair[0]] != label_of[pair[1]] and frozenset(pair) not in known_pairs
         ]
     if train is not None:
@@ -192,16 +193,3 @@ def _shared(by_hash: dict[str, list[str]], train: Selection) -> list[str]:
         except DataError:
             continue
     return list(found)
-
-
-def _near(prints: list[tuple[str, int]]) -> Iterator[tuple[str, str]]:
-    """Yield the ids of pictures whose hashes differ in few bits, each pair once."""
-    import numpy as np
-
-    values = np.array([value for _, value in prints], dtype=np.uint64)
-    for i in range(len(values) - 1):
-        apart = np.bitwise_count(values[i + 1 :] ^ values[i])
-        for j in np.flatnonzero(apart <= NEAR).tolist():
-            first, second = prints[i][0], prints[i + 1 + j][0]
-            if first != second:
-                yield first, second

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from snellen.datasets.base import Dataset
 from snellen.errors import BadOption, DataError, did_you_mean, require
-from snellen.images.perceptual import NEAR, is_plain, perceptual
+from snellen.images.perceptual import NEAR, look, pixel_hash
 
 __all__ = ["FOLDER", "together"]
 
@@ -99,12 +98,11 @@ def _keys(data: Dataset, i: int, drawn: bool) -> tuple[list[str], list[int]]:
         if drawn:
             return [image.sha256 for image in images] or [data.digest(i)], []
         keys = []
+        looks = []
         for image in images:
-            keys += [
-                image.sha256,
-                hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest(),
-            ]
-        return keys or [data.digest(i)], [perceptual(image) for image in images if not is_plain(image)]
+            keys += [image.sha256, pixel_hash(image)]
+            looks += [seen for seen in (look(image),) if seen is not None]
+        return keys or [data.digest(i)], looks
     except DataError:
         return [], []  # reported, or skipped, when it is read
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from functools import partial
 
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
-from snellen.images.perceptual import NEAR, is_plain, perceptual
+from snellen.images.perceptual import NEAR, look, pixel_hash
 
 __all__ = ["NEAR", "Leaks", "leaks"]
 
@@ -140,17 +139,12 @@ def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int
     """Return for each image of a sample the hashes of its file and pixels, and a perceptual one (None for a
     picture of nearly one color); None if an image cannot be read and may be skipped.
     """
-    digests = []
     try:
-        for image in selection[place].images:
-            pixels = hashlib.sha256(f"{image.pixels.size}".encode() + image.pixels.tobytes()).hexdigest()
-            looks = None if is_plain(image) else perceptual(image)
-            digests.append(((image.sha256, pixels), looks))
+        return [((image.sha256, pixel_hash(image)), look(image)) for image in selection[place].images]
     except DataError:
         if not selection.skip_invalid:
             raise
         return None
-    return digests
 
 
 def _near(looked: _Looked, shown: _Looked, same: set[int]) -> list[tuple[int, str, str, int]]:

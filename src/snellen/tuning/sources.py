@@ -10,6 +10,7 @@ from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
 from snellen.errors import BadOption, DataError, UsageError
+from snellen.metrics.classification import are_unequal
 from snellen.registry import parse_name
 from snellen.tuning.examples import Example, TrainFormat, examples
 from snellen.tuning.grouping import together
@@ -23,8 +24,6 @@ DRAWN = 60
 WATCHED, LEAST = 200, 10
 #: The most repetitions of a sample of a rare class.
 MOST = 100
-#: Classes are unequal if the largest has this many times the images of the smallest.
-UNEQUAL = 1.5
 
 
 class Subset(Dataset):
@@ -246,7 +245,7 @@ class TrainingSet(Sequence[Example]):
         first = [(0, place, k) for place, k in _offered(self.sources[0], without)]
         sizes = Counter(self.sources[0].label(place) for place in {place for _, place, _ in first})
         #: Whether rare classes are repeated.
-        self.balanced = max(sizes.values()) > UNEQUAL * min(sizes.values()) if rare is None else rare
+        self.balanced = are_unequal(sizes.values()) if rare is None else rare
         if self.balanced:
             first += list(self._more(first, rng))
         wrong = self.sources[0].wrong

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from snellen.diagnosis.analysis import (
     MARGIN,
     SCORED,
@@ -17,6 +19,7 @@ from snellen.diagnosis.analysis import (
     with_ci,
 )
 from snellen.errors import UsageError
+from snellen.runs.compare import Comparison
 from snellen.runs.run import Run
 
 #: With more classes, the yes/no question per class is skipped.
@@ -75,39 +78,11 @@ class Gap(Analysis):
         ]
         first = max(own, key=lambda title: estimate_of(own[title]).value)
         gap = gaps[first].result.difference
-        behind = all(
-            comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values()
-        )
-        some = any(comparison.real and comparison.result.difference.value < 0 for comparison in gaps.values())
-        level = gap.low >= -MARGIN
-        shows = (
-            None
-            if case.undecidable
-            else True
-            if gaps[first].real and gap.value < 0
-            else False
-            if level
-            else None
-        )
+        standing, shows = _standing(case, list(gaps.values()), gaps[first])
         verdict = (
             f"At its best ({first}), {case.model} classifies {with_ci(estimate_of(own[first]))} of the "
             "images "
-            f"correctly, {best.model} {with_ci(estimate_of(best))}: {points(gap)}. "
-            + (
-                f"About the model, {case.undecidable}."
-                if case.undecidable
-                else "It is behind under every protocol."
-                if behind
-                else "It is behind under some protocols, but not at its best by more than 5 points."
-                if some and level
-                else f"It is behind under some protocols; at its best: {undecided(gaps[first].result)}."
-                if some and shows is None
-                else "It is behind under some protocols, but not all."
-                if some
-                else "It is not behind by more than 5 points."
-                if level
-                else f"Whether it is behind: {undecided(gaps[first].result)}."
-            )
+            f"correctly, {best.model} {with_ci(estimate_of(best))}: {points(gap)}. {standing}"
         )
         table = ResultTable(
             ("protocol", "accuracy (95%)", "parsed", f"difference to {best.model}", "significant"),
@@ -132,6 +107,31 @@ class Gap(Analysis):
             runs=runs,
             shows=shows,
         )
+
+
+def _standing(case: Subject, gaps: Sequence[Comparison], best: Comparison) -> tuple[str, bool | None]:
+    """Say where the model stands to its reference, and whether that is as in the study.
+
+    Args:
+        gaps: its protocols minus the reference; ``best``: that of its best protocol.
+    """
+    if case.undecidable:
+        return f"About the model, {case.undecidable}.", None
+    behind = [gap.real and gap.result.difference.value < 0 for gap in gaps]
+    level = best.result.difference.low >= -MARGIN
+    if all(behind):
+        return "It is behind under every protocol.", True
+    if not any(behind):
+        if level:
+            return "It is not behind by more than 5 points.", False
+        return f"Whether it is behind: {undecided(best.result)}.", None
+    if best.real and best.result.difference.value < 0:
+        if level:
+            return "It is behind under some protocols, but not at its best by more than 5 points.", True
+        return "It is behind under some protocols, but not all.", True
+    if level:
+        return "It is behind under some protocols, but not at its best by more than 5 points.", False
+    return f"It is behind under some protocols; at its best: {undecided(best.result)}.", None
 
 
 PART = Gap()

@@ -66,9 +66,9 @@ class Order(Analysis):
         effect = little(gap.result.difference, real=gap.real)
         matters = p < 0.05 or effect is False
         # The same on average is not enough: places could differ.
-        shows = (
-            None if case.undecidable else False if matters else (True if effect and wide <= PLACES else None)
-        )
+        shows = False if matters else True if effect and wide <= PLACES else None
+        if case.undecidable:
+            shows = None
         verdict = (
             f"Shuffling the names changes accuracy by {points(gap.result.difference)}. By "
             f"position of the true name, accuracy ranges from {with_ci(worst)} to {with_ci(best)} "
@@ -81,6 +81,9 @@ class Order(Analysis):
                 False: "Order matters here.",
                 None: f"About order, {case.undecidable}."
                 if case.undecidable
+                else "On average order matters little, within 5 points; there are not enough images to tell "
+                f"of each position, whose accuracy is known to ± {100 * wide:.0f} points."
+                if effect
                 else f"Whether order matters: {undecided(gap.result)}, and each position's accuracy is known "
                 f"to ± {100 * wide:.0f} points.",
             }[shows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snellen.diagnosis.analysis import (
-    LEAST_PARSED,
     Analysis,
     Finding,
     ResultTable,
@@ -13,6 +12,7 @@ from snellen.diagnosis.analysis import (
     estimate_of,
     points,
     undecided,
+    unreadable,
     with_ci,
 )
 from snellen.errors import UsageError
@@ -104,12 +104,7 @@ class Sweep(Analysis):
         gaps = {n: case.difference(lines[best][n], line[n]) for n in (few, all_)}
         small, large = (100 * gaps[n].result.difference.value for n in (few, all_))
         change = _change(lines[best], line, few, all_)
-        parsed = {n: line[n].metrics.outcomes["ok"] for n in (few, all_)}
-        if case.undecidable or parsed[few] < LEAST_PARSED * line[few].metrics.n:
-            why = case.undecidable or (
-                f"nothing can be concluded, as only {parsed[few]} of {line[few].metrics.n} answers to {few} "
-                "candidates could be parsed"
-            )
+        if why := case.undecidable or unreadable(line[few], f"{{}} answers to {few} candidates"):
             return f"{begun} About the gap to {best}, {why}.", None
         narrower = change.difference.value < 0 if change.real() else None
         what = {
