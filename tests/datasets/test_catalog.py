@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 import snellen
 from copies import ROWS, write_copy
-from helpers import ROOT, Scripted
+from helpers import ROOT, Scripted, command_line
 from snellen import cli
 from snellen.datasets.base import DATASETS
 from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
@@ -19,7 +20,10 @@ from snellen.datasets.columns import ColumnMapping, values_at
 from snellen.datasets.options import options_in
 from snellen.errors import BadOption, DataError
 from snellen.protocols.base import PROTOCOLS
+from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan
+from snellen.runs.rescore import rescore
+from snellen.runs.run import Run
 from snellen.types import Outcome
 
 #: What the project promises to list.
@@ -104,6 +108,9 @@ def test_who_answers_the_truth_is_right(name, copies, workspace, minilm):
     assert run.metrics.outcomes["ok"] == run.metrics.n
     assert run.headline.value >= (0.9 if one.protocol == "vqa" and one.options["metric"] == "vqa" else 0.999)
     assert (run.headline.n or run.metrics.n) == run.metrics.n
+    for figure in run.metrics.official:
+        assert figure.value > 0.89
+        assert figure.points or figure.value <= 1
 
 
 def test_a_missing_column_is_named_with_the_revision(copies, workspace):
@@ -354,3 +361,40 @@ def test_names_that_list_synonyms():
         ("crane", "crane"),
     ):
         assert parse_label(text, names, synonyms) == label
+
+
+def test_the_figures_of_authors_are_shown_and_stay_when_rescored(copies, workspace, capsys):
+    """Two questions about one figure, one right and one wrong: half of the answers, none of the figures."""
+    write_copy("hallusionbench", copies)
+    said = iter(["yes", "yes", "no", "no"] * 2)
+    (run,) = Plan(models=[Scripted(lambda request: next(said))], data=["hallusionbench"]).run()
+    first = {figure.name: figure for figure in run.metrics.official if not figure.group}
+    assert set(first) == {"aAcc", "fAcc", "qAcc", "average"}
+    parts = [first[name].value for name in ("aAcc", "fAcc", "qAcc")]
+    assert first["average"].value == pytest.approx(sum(parts) / 3)
+    again = Run(run.store, rescore(run.store, run.id))
+    assert again.metrics.official == run.metrics.official
+    assert command_line("show", run.id) == 0
+    text = capsys.readouterr().out
+    assert "As the benchmark's authors print it" in text
+    assert f"{100 * first['fAcc'].value:.2f}%" in text
+    assert "docs/benchmarks.md says what can be compared" in text
+
+
+def test_a_part_of_a_benchmark_is_not_to_be_compared(copies, workspace, capsys):
+    write_copy("hallusionbench", copies)
+    (run,) = Plan(models=["pico:llava"], data=["hallusionbench"], filters=Filters(limit=2)).run()
+    assert command_line("show", run.id) == 0
+    assert "Of 2 samples only: not to be compared" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_figure_of_unknown_figures_is_refused(tmp_path):
+    text = (FOLDER / "hallusionbench.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text.replace("[aAcc, fAcc, qAcc]", "[aAcc, gAcc]"), encoding="utf-8")
+    with pytest.raises(DataError, match="average: unknown figure 'gAcc'"):
+        Benchmark.read(tmp_path / "mine.yaml")
+
+
+def test_the_page_lists_what_can_be_compared():
+    scope = runpy.run_path(str(ROOT / "docs" / "make_comparable.py"))
+    assert scope["page"]() == (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from snellen.protocols.grounding import Grounding
 from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.protocols.rationale import Rationale
 from snellen.protocols.vqa import VQA
-from snellen.protocols.yes_no import COGNITION, PERCEPTION, YesNo
+from snellen.protocols.yes_no import YesNo
 from snellen.runs.compare import compare
 from snellen.runs.rescore import rescore
 from snellen.runs.run import open_run
@@ -320,28 +320,11 @@ class TestVQAAndYesNo:
         figures = protocol.summary(rows)
         assert figures["accuracy_plus"] == pytest.approx(1 / 3)
         assert figures["mme_score"] == pytest.approx(100 * (0.75 + 0.5 + 0.5 + 0))
-        assert figures["mme_points"] == pytest.approx({"x": 125, "y": 50})
-        assert "mme_perception" not in figures  # of other categories
+        assert figures["recall_by_category"] == pytest.approx({"x": 1, "y": 1})
         assert figures["f1_by_category"] == pytest.approx({"x": 0.8, "y": 1.0})
         assert figures["yes_ratio"] == pytest.approx(4 / 6)
         assert figures["precision"] == pytest.approx(3 / 4)
         assert figures["recall"] == 1
-
-    def test_mme_in_two_parts(self):
-        """All right but for one question of OCR: 1,925 of 2,000 points, and 800 of 800."""
-        rows = [
-            {"true": side, "said": side, "pair": f"{name}{i}", "category": name}
-            for name in (*PERCEPTION, *COGNITION)
-            for i in range(2)
-            for side in ("yes", "no")
-        ]
-        wrong = next(row for row in rows if row["category"] == "OCR")
-        wrong["said"] = "no" if wrong["true"] == "yes" else "yes"
-        figures = YesNo().summary(rows)
-        assert figures["mme_points"]["OCR"] == pytest.approx(75 + 50)
-        assert figures["mme_perception"] == pytest.approx(1925)
-        assert figures["mme_cognition"] == pytest.approx(800)
-        assert figures["mme_score"] == pytest.approx(2725)
 
     @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["yes", "no", "hm"])), min_size=1, max_size=30))
     def test_f1_is_scikit_learns(self, pairs):

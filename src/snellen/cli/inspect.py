@@ -91,6 +91,7 @@ def show(
     """Show a run: metrics, classes, most confused pairs, examples of each failure."""
     from snellen.metrics.classification import per_class
     from snellen.reports import tables
+    from snellen.reports.official import official_table
     from snellen.runs.run import open_run
 
     stored = open_run(run, workspace)
@@ -112,6 +113,8 @@ def show(
     console.print(tables.figures_table(stored))
     if (categories := tables.category_table(stored)) is not None:
         console.print(categories)
+    if (official := official_table(stored)) is not None:
+        console.print(official)
     if labeled:
         console.print(tables.class_table(frame))
         console.print(tables.confusion_table(frame))

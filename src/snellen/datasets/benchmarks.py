@@ -22,6 +22,7 @@ from snellen.datasets.hub import LoadedTable, load, table_of
 from snellen.datasets.records import JsonLines
 from snellen.datasets.table import Table
 from snellen.errors import BadOption, DataError, did_you_mean, require
+from snellen.metrics.official import OfficialFigure
 
 __all__ = ["FOLDER", "Benchmark", "entry", "names"]
 
@@ -61,6 +62,8 @@ class Benchmark:
     background: str | None = None
     names: Literal["clean", "listed"] | None = None
     drop: str | None = None
+    figures: Mapping[str, OfficialFigure] = field(default_factory=dict)
+    comparable: str = ""
     note: str = ""
 
     @classmethod
@@ -74,6 +77,9 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         self.roles()
+        for name, figure in self.figures.items():
+            if unknown := {*figure.average, *figure.total} - set(self.figures):
+                raise ValueError(f"figures: {name}: unknown figure {min(unknown)!r}")
 
     def roles(self) -> ColumnMapping:
         """Its columns.
@@ -110,7 +116,11 @@ class Benchmark:
         """
         loaded, where = self._load(path, split, revision, config, limit)
         columns = replace(self.roles(), reference=reference) if reference else self.roles()
-        for column, role in {**columns.named(), **dict.fromkeys(self.where, "where")}.items():
+        for column, role in {
+            **columns.named(),
+            **dict.fromkeys(self.where, "where"),
+            **self._printed(),
+        }.items():
             if column not in loaded.rows.columns:
                 hint = f" It is documented at {self.documented}." if self.documented else ""
                 hint += " Try another revision with -D revision=COMMIT" if loaded.root is None else ""
@@ -126,9 +136,14 @@ class Benchmark:
         table.synonyms = synonyms
         if self.background in table.labels:
             table.background = self.background
+        table.figures = self.figures
         table.protocol, table.protocol_options = self.protocol, dict(self.options)
         table.notes = (*table.notes, f"{self.title}: {where}", *([self.note] if self.note else []))
         return table
+
+    def _printed(self) -> dict[str, str]:
+        """Return the columns that its figures read."""
+        return {column: "figures" for figure in self.figures.values() for column in figure.columns()}
 
     def _names(self, raw: Sequence[str]) -> tuple[list[str] | None, dict[str, tuple[str, ...]]]:
         """Return the class names to use, and their synonyms."""

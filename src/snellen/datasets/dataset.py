@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from snellen.metrics.official import OfficialFigure
 from snellen.types import Sample
 
 __all__ = ["Around", "Dataset", "InvalidRow", "Row"]
@@ -34,6 +35,7 @@ class Dataset(ABC):
         background: the label that means "none of the others", if there is one.
         synonyms: other names of labels.
         protocol, protocol_options: how its authors evaluate it; the default.
+        figures: those that its authors print, by name.
         notes: decisions to report to the user (such as the chosen split).
         bad: items found invalid when the data set was opened.
     """
@@ -45,6 +47,7 @@ class Dataset(ABC):
     protocol: str | None = None
     protocol_options: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
+    figures: Mapping[str, OfficialFigure] = {}
     invalid: tuple[InvalidRow, ...] = ()
 
     @abstractmethod
@@ -71,7 +74,7 @@ class Around(Dataset):
         self._data = data
         self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
         self.protocol, self.protocol_options = data.protocol, data.protocol_options
-        self.background, self.synonyms = data.background, data.synonyms
+        self.background, self.synonyms, self.figures = data.background, data.synonyms, data.figures
         self.notes = (*data.notes, note)
 
     def __len__(self) -> int:

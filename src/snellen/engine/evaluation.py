@@ -5,13 +5,12 @@ metrics.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,8 @@ from snellen._version import __version__
 from snellen.datasets.base import InvalidRow, Selection
 from snellen.engine.cache import CachedModel
 from snellen.engine.compatibility import incompatibility, refuse_too_long
+from snellen.engine.identity import digest_of, plain, slug_of
+from snellen.engine.official import official_figures
 from snellen.engine.pending import is_done, pending
 from snellen.engine.progress import Progress, ProgressCallback
 from snellen.engine.recorder import BatchStats, SampleRunner
@@ -103,7 +104,7 @@ class Evaluation:
             self.spec["scorers"] = [dict(scorer.identity()) for scorer in self.scorers]
         if rescored is not None:
             self.spec["rescored"] = rescored
-        base = _digest(self.spec)
+        base = digest_of(self.spec)
         # An interrupted fresh run is resumed; only after it has finished does --fresh start another.
         if cache_salt is None:
             cache_salt = (store.unfinished(base, sink) or datetime.now(UTC).isoformat()) if fresh else ""
@@ -113,7 +114,7 @@ class Evaluation:
         self.handle: RunHandle | None = None
         #: The cost of scorers' models in US dollars, including cached replies; None if unknown.
         self.scoring_cost: float | None = None
-        digest = _digest({**self.spec, "cache_salt": self.cache_salt})
+        digest = digest_of({**self.spec, "cache_salt": self.cache_salt})
         if expect is not None and store.run(expect)["digest"] != digest:
             raise UsageError(self._what_changed(expect))
         #: The folder for predictions and answers; None for the store.
@@ -147,7 +148,7 @@ class Evaluation:
         """Return model-protocol-data, in letters, digits and hyphens."""
         model = self.model.name.partition("?")[0]  # a URL would hide the name
         title = re.sub(r"[:/]", "-", self.title)  # keep the protocol readable if a model is among its options
-        return "-".join(_slug(part) for part in (model, title, self.data.name))
+        return "-".join(slug_of(part) for part in (model, title, self.data.name))
 
     @property
     def finished(self) -> bool:
@@ -265,7 +266,7 @@ class Evaluation:
 
         began = RunManifest.model_validate(self.store.run(self.run)["manifest"])
         kept = {key: value for key, value in began.as_dict().items() if key not in ("stopped", "raced")}
-        manifest = RunManifest.model_validate({**kept, **_plain(self._results(began)), **more})
+        manifest = RunManifest.model_validate({**kept, **plain(self._results(began)), **more})
         figures = self._metrics(manifest, overall)
         if manifest.raced:  # when to stop was chosen by the scores, so intervals for a fixed n do not hold
             figures |= {name: {**figures[name], "low": None, "high": None} for name in figures["scores"]}
@@ -319,6 +320,8 @@ class Evaluation:
         timed = row["n_new"] and row["seconds"] and not self.model.fixed  # recorded answers have no speed
         speed = row["n_new"] / row["seconds"] if timed else None
         figures["protocol"] |= overall
+        declared = self.data.data.figures
+        figures["official"] = official_figures(self.store, self.run, declared, self.protocol.primary)
         return {
             **figures,
             "skipped": len(self.skipped),
@@ -341,20 +344,21 @@ class Evaluation:
         return stored.RunManifest(
             schema_version=stored.SCHEMA_VERSION,
             snellen=__version__,
-            model=stored.ModelRecord(name=self.model.name, identity=_plain(self.model.identity())),
+            model=stored.ModelRecord(name=self.model.name, identity=plain(self.model.identity())),
             data=stored.DataRecord(
                 name=data.name,
-                filters=_plain(data.filters),
+                filters=plain(data.filters),
                 fingerprint=self.fingerprint,
                 n=len(data),
                 labels=data.labels,
                 background=data.background,
                 notes=tuple(data.data.notes),
+                figures={name: asdict(figure) for name, figure in data.data.figures.items()},
             ),
             protocol=stored.ProtocolRecord(
-                name=protocol.name, title=self.title, options=_plain(protocol.options())
+                name=protocol.name, title=self.title, options=plain(protocol.options())
             ),
-            scorers=tuple(_plain(scorer) for scorer in self.spec.get("scorers", [])),
+            scorers=tuple(plain(scorer) for scorer in self.spec.get("scorers", [])),
             seed=self.seed,
             cache_salt=self.cache_salt,
             specification=self.base,
@@ -363,7 +367,7 @@ class Evaluation:
             batch_size=self.model.batch_size,
             plan=self.plan,
             versions=versions(),
-            hardware=_plain(hardware()),
+            hardware=plain(hardware()),
             git=git_hash(),
             process=this_process(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -382,19 +386,3 @@ class Evaluation:
             **({"shards": len(shards.names())} if shards else {}),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with JSON types only."""
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return plain
-
-
-def _digest(specification: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()
-
-
-def _slug(name: str) -> str:
-    rest = name.rstrip("/")
-    last = rest.rsplit("/", 1)[-1] if "/" in rest else rest.partition(":")[2] or rest
-    return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:32].strip("-") or "x"

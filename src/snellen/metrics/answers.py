@@ -45,14 +45,14 @@ def contains(answer: str, references: Sequence[str]) -> float:
     with its case, ignoring spaces.
 
     Source: Liu et al., "OCRBench" (arXiv 2305.07895), whose formulas are those of HME100k; here, they are
-    recognized by their commands and braces.
+    recognized by their commands, braces, or blanks between all signs.
 
     >>> contains("It reads: STOP", ["Stop"]), contains("$x^{2}$", ["x ^ { 2 }"]), contains("X^{2}", ["x^{2}"])
     (1.0, 1.0, 0.0)
     """
 
     def within(reference: str) -> bool:
-        if _FORMULA.search(reference):
+        if _is_formula(reference):
             return "".join(reference.split()) in "".join(answer.split())
         wanted = reference.lower().strip().replace("\n", " ")
         return bool(wanted) and wanted in answer.lower().replace("\n", " ")
@@ -61,6 +61,13 @@ def contains(answer: str, references: Sequence[str]) -> float:
 
 
 _FORMULA = re.compile(r"\\[A-Za-z]|[\^_]\s*\{")
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a text is LaTeX, or an expression with a blank after each sign ("x + y = 4")."""
+    signs = text.split()
+    spaced = len(signs) > 2 and max(map(len, signs)) == 1 and not set("+-=<>").isdisjoint(signs)
+    return spaced or _FORMULA.search(text) is not None
 
 
 # ── VQA accuracy ────────────────────────────────────────────────────────────────────────────────────

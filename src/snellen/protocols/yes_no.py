@@ -29,11 +29,8 @@ from snellen.types import Examination, Prediction, Sample, ask
 
 __all__ = ["YesNo"]
 
-#: MME's subtasks of perception, 2,000 points together, and of cognition, 800.
-PERCEPTION = frozenset("existence count position color posters celebrity scene landmark artwork OCR".split())
-COGNITION = frozenset("commonsense_reasoning numerical_calculation text_translation code_reasoning".split())
 #: With more categories, figures are not listed by category.
-CATEGORIES = 20
+CATEGORIES = 10
 
 
 @PROTOCOLS.register("yes-no")
@@ -46,9 +43,9 @@ class YesNo(Protocol):
     rule reads.
 
     If the data set groups questions (``pair``), accuracy+ is the share of pairs with only right answers,
-    and ``mme_score`` the sum of accuracy and accuracy+ in points over categories; of MME's own categories
-    also perception and cognition apart. With several categories, F1 and points are given for each. An
-    answer that is neither yes nor no is wrong, and does not count as no.
+    and ``mme_score`` the sum of accuracy and accuracy+ in points over categories. With several categories,
+    F1, precision, recall and the share of yes are given for each. An answer that is neither yes nor no is
+    wrong, and does not count as no.
     """
 
     name: ClassVar[str] = "yes-no"
@@ -111,7 +108,9 @@ class YesNo(Protocol):
         for row in known:
             groups[str(row.get("category", ""))].append(row)
         if 1 < len(groups) <= CATEGORIES:
-            figures["f1_by_category"] = {name: _of_yes(rows)["f1"] for name, rows in sorted(groups.items())}
+            parts = {name: _of_yes(rows) for name, rows in sorted(groups.items())}
+            for key in figures.copy():
+                figures[f"{key}_by_category"] = {name: part[key] for name, part in parts.items()}
         paired = [row for row in known if row.get("pair") is not None]
         return figures | _of_pairs(paired, least=1 if self.singles else 2)
 
@@ -143,22 +142,13 @@ def _of_pairs(rows: list[Mapping[str, Any]], least: int) -> dict[str, Any]:
     for (category, pair), answers in complete.items():
         categories[category][pair] = answers
     pairs = [all(pair) for some in categories.values() for pair in some.values()]
-    points = {}
-    for category, some in sorted(categories.items()):
+    score = 0.0
+    for some in categories.values():
         answers = [right for pair in some.values() for right in pair]
-        share = sum(answers) / len(answers) + sum(map(all, some.values())) / len(some)
-        points[category] = 100 * share
-    parts = {}
-    if set(points) == PERCEPTION | COGNITION:
-        parts = {
-            "mme_perception": sum(points[name] for name in PERCEPTION),
-            "mme_cognition": sum(points[name] for name in COGNITION),
-        }
+        score += 100 * (sum(answers) / len(answers) + sum(map(all, some.values())) / len(some))
     return {
         "accuracy_plus": sum(pairs) / len(pairs),
-        "mme_score": sum(points.values()),
-        **parts,
-        **({"mme_points": points} if 1 < len(points) <= CATEGORIES else {}),
+        "mme_score": score,
         "pairs": len(pairs),
         "incomplete_pairs": len(groups) - len(complete),
     }

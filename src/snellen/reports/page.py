@@ -27,6 +27,7 @@ from snellen.metrics.format import (
 )
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, scatter
+from snellen.reports.official import official_cells, official_note
 from snellen.reports.tables import pairs, plainly
 from snellen.types import Outcome
 
@@ -194,6 +195,8 @@ def _section(run: Run) -> dict[str, Any]:
         "categories": sorted(
             (figure.value, name, figure.n) for name, figure in run.metrics.by_category.items()
         ),
+        "official": official_cells(run),
+        "official_note": official_note(run),
         "outcomes": _outcomes(run),
         "classes": sorted(per_class(truth, predicted), key=lambda row: (row["f1"], row["class"])),
         "matrix": matrix_of(truth, predicted) if truth else None,

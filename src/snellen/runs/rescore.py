@@ -11,6 +11,7 @@ from snellen.datasets.base import Dataset, Row, Selection
 from snellen.engine.evaluation import Evaluation
 from snellen.errors import BadOption, UsageError
 from snellen.images import Image
+from snellen.metrics.official import OfficialFigure
 from snellen.models.base import Limits, Model
 from snellen.models.remote.prices import Prices
 from snellen.protocols.base import PROTOCOLS
@@ -116,6 +117,7 @@ class _RecordedData(Dataset):
     def __init__(self, store: Store, run: str, manifest: RunManifest) -> None:
         self.name, self.labels = manifest.data.name, manifest.data.labels
         self.background = manifest.data.background
+        self.figures = {name: OfficialFigure(**how) for name, how in manifest.data.figures.items()}
         self._store, self._run = store, run
         self._rows = list(store.sample_rows(run))
 

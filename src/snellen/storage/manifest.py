@@ -62,6 +62,7 @@ class DataRecord(_Record):
         fingerprint: a hash of labels, ids and contents.
         labels: the class names, if any.
         background: the label that means "none of the others".
+        figures: how the figures of its authors are computed, by name.
     """
 
     name: str
@@ -72,6 +73,7 @@ class DataRecord(_Record):
     labels: tuple[str, ...] = ()
     background: str | None = None
     notes: tuple[str, ...] = ()
+    figures: dict[str, dict[str, Any]] = Field(default_factory=dict)
     skipped: tuple[SkippedRow, ...] = ()
 
 
@@ -164,6 +166,21 @@ class Category(_Record):
     n: int
 
 
+class Official(_Record):
+    """A figure of a benchmark's authors: a share, or a number of points.
+
+    Attributes:
+        n: the samples, or groups of them, that it counts.
+        group: the breakdown that it is a part of, if it is.
+    """
+
+    name: str
+    value: float
+    n: int
+    points: bool = False
+    group: str = ""
+
+
 class RunMetrics(BaseModel):
     """The metrics of a run. Scores are fields with their own names (:meth:`figure`).
 
@@ -171,6 +188,7 @@ class RunMetrics(BaseModel):
         primary: the score that runs are ranked by.
         scores: the names of all scores that are means over samples.
         accuracy_bounds: if all samples without the outcome ok were wrong, or right.
+        official: the figures of the benchmark's authors, in their order.
         protocol: the protocol's own figures.
         latency_median, latency_p95: seconds per request.
         cost, scoring_cost: in US dollars.
@@ -192,6 +210,7 @@ class RunMetrics(BaseModel):
     weighted_recall: float | None = None
     accuracy_bounds: Bounds | None = None
     by_category: dict[str, Category] = Field(default_factory=dict)
+    official: tuple[Official, ...] = ()
     protocol: dict[str, Any] = Field(default_factory=dict)
     questions: int = 0
     requests: int = 0

@@ -19,6 +19,7 @@ from snellen.leaderboards.query import page_of
 from snellen.metrics.format import heading_of
 from snellen.metrics.registry import METRICS
 from snellen.metrics.stats import Estimate
+from snellen.reports.official import official_cells, official_note
 from snellen.reports.page import boxes_of
 from snellen.reports.tables import plainly
 from snellen.runs.run import Run
@@ -64,6 +65,8 @@ def run_page(request: Request, id: str) -> Response:
         matrix=digest.matrix,
         confused=digest.confused,
         order=_order(figures.protocol),
+        official=official_cells(run),
+        official_note=official_note(run),
         wanted=wanted,
         orders=orders_of(run, digest),
         judged=not METRICS[run.primary].graded,
