@@ -12,7 +12,10 @@ MARK = "<!-- comparable -->"
 
 def table() -> str:
     """Return the table, one row for each benchmark."""
-    rows = (f"| `{name}` | {', '.join(entry(name).figures) or '–'} | {entry(name).comparable} |" for name in names())
+    rows = (
+        f"| `{name}` | {', '.join(entry(name).figures) or '–'} | {entry(name).comparable} |"
+        for name in names()
+    )
     return "\n".join(("| benchmark | its authors' figures | can they be compared? |", "|---|---|---|", *rows))
 
 

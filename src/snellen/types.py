@@ -82,6 +82,7 @@ class Sample:
     images: tuple[Image, ...] = ()
     _: KW_ONLY
     label: str | None = None  #: the true class
+    also: tuple[str, ...] = ()  #: other classes that are right too
     labels: tuple[str, ...] = ()
     background: str | None = None  #: the label, if any, that means "none of the others"
     synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -446,9 +446,9 @@ def test_class_names_in_a_parquet_file_are_used(tmp_path):
 
 
 def test_a_list_is_no_class_name(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"image": "a.png", "label": ["cat", "dog"]}\n')
+    (tmp_path / "x.jsonl").write_text('{"image": "a.png", "label": [["cat", "dog"]]}\n')
     data = DATASETS.make(f"jsonl:{tmp_path / 'x.jsonl'}")
-    assert "a list where the name of one class is expected" in data.invalid[0].reason
+    assert "a list where the name of a class is expected" in data.invalid[0].reason
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])

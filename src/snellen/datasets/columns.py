@@ -328,6 +328,17 @@ def values_at(
     return ["" if item is None else str(item) for item in many if gaps or item is not None]
 
 
+def listed_labels(value: Any) -> list[Any]:
+    """Return the classes in a cell: one, a list, or a list written as text.
+
+    >>> listed_labels("cat"), listed_labels("['cat', 'dog']"), listed_labels([3, 7])
+    (['cat'], ['cat', 'dog'], [3, 7])
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _literal(value) or value
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def _literal(text: str) -> list[Any] | None:
     try:
         value = ast.literal_eval(text.strip())

@@ -134,7 +134,8 @@ class Corrected(Around):
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
         sample = self._data.sample(self._places[index], labels, background)
-        return replace(sample, label=self._labels.get(sample.id, sample.label))
+        label = self._labels.get(sample.id, sample.label)
+        return replace(sample, label=label, also=tuple(name for name in sample.also if name != label))
 
     def digest(self, index: int) -> str:
         return self._data.digest(self._places[index])

@@ -38,7 +38,10 @@ class LoadedTable:
 
     def names(self, column: str | None) -> Sequence[str]:
         """Return a column's class names, if its type has them."""
-        return getattr(self.features.get(column or ""), "names", None) or ()
+        feature: Any = self.features.get(column or "")
+        return (
+            getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None) or ()
+        )
 
 
 def load(

@@ -236,7 +236,8 @@ class Parquet(Records):
         # As the datasets library stores its features.
         try:
             info = json.loads(self._file.schema_arrow.metadata[b"huggingface"])
-            return tuple(map(str, info["info"]["features"][column]["names"]))
+            feature = info["info"]["features"][column]
+            return tuple(map(str, (feature.get("feature") or feature)["names"]))  # of a list, too
         except (KeyError, TypeError, ValueError):
             return ()
 

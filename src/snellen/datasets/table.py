@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from snellen.datasets.columns import (
     Parts,
     document_columns,
     items_of,
+    listed_labels,
     satisfies,
 )
 from snellen.datasets.names import read_labels
@@ -125,6 +127,8 @@ class Table(Dataset):
         seen: set[str] = set()
         known: dict[str, str] = {label: label for label in given}
         invalid: list[InvalidRow] = []
+        named: set[str] = set()
+        several = 0
         self._ids: list[str] = []
         self._labels: list[str | None] = []
         self._rows: list[int] = []
@@ -134,7 +138,8 @@ class Table(Dataset):
                 continue
             row = str(record.get(columns.id, "")) if columns.id else str(number)
             where = self._records.where(number)
-            label, reason = self._label(record.get(columns.label) if columns.label else None, given)
+            right, reason = self._right(record.get(columns.label) if columns.label else None, given)
+            label = right[0] if right else None
             for item in items_of(record, columns.each):
                 name = row if item is None else f"{row}-{item}"
                 problem = reason
@@ -150,26 +155,54 @@ class Table(Dataset):
                 seen.add(name)
                 self._ids.append(name)
                 self._labels.append(known.get(label, label) if label else None)
+                named.update(right)
+                several += len(right) > 1
                 self._rows.append(number)
                 self._items.append(item)
         self.invalid = tuple(invalid)
-        self.labels = given or tuple(sorted({label for label in self._labels if label}))
+        self.labels = given or tuple(sorted(named))
+        if several:
+            self.notes = (
+                *self.notes,
+                f"{self.name}: {several} samples have several right classes; any of them counts",
+            )
+        if self.labels and all(label.isdecimal() for label in self.labels):
+            self.notes = (
+                *self.notes,
+                f"{self.name}: the classes are called {', '.join(self.labels[:3])} …; if these numbers stand "
+                "for names, give them: -D names=FILE",
+            )
 
-    def _label(self, value: Any, given: tuple[str, ...]) -> tuple[str | None, str | None]:
-        """Return a label and None, or None and the problem."""
+    def _right(self, value: Any, given: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+        """Return the right classes and None, or what is wrong."""
         if self._columns.label is None:
-            return None, None
+            return (), None
+        values = listed_labels(value)
+        right: dict[str, None] = {}
+        for item in values:
+            label, problem = self._label(item, given)
+            if problem is not None:
+                return (), problem
+            right[label] = None
+        return tuple(right), None if right else "an empty label"
+
+    def _label(self, value: Any, given: tuple[str, ...]) -> tuple[str, str | None]:
+        """Return a label and None, or what is wrong."""
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return "", "an empty label"
+            value = int(value) if value == int(value) else value
         if self._names and isinstance(value, int) and not isinstance(value, bool):
             if not 0 <= value < len(self._names):
-                return None, f"the label {value} is not between 0 and {len(self._names) - 1}"
+                return "", f"the label {value} is not between 0 and {len(self._names) - 1}"
             return self._names[value], None
         if isinstance(value, list | dict):
-            return None, f"a {type(value).__name__} where the name of one class is expected"
+            return "", f"a {type(value).__name__} where the name of a class is expected"
         text = "" if value is None else str(value).strip()
         if not text:
-            return None, "an empty label"
+            return "", "an empty label"
         if given and text not in given:
-            return None, f"the label {text!r} is not in the label set{did_you_mean(text, given)}"
+            return "", f"the label {text!r} is not in the label set{did_you_mean(text, given)}"
         return text, None
 
     def __len__(self) -> int:
@@ -187,6 +220,7 @@ class Table(Dataset):
             row.id,
             images,
             label=row.label,
+            also=self._also(record, labels),
             labels=labels,
             background=background,
             synonyms=self.synonyms,
@@ -203,6 +237,12 @@ class Table(Dataset):
                 **said.extra,
             },
         )
+
+    def _also(self, record: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the other right classes."""
+        value = record.get(self._columns.label) if self._columns.label else None
+        right, _ = self._right(value, ()) if len(listed_labels(value)) > 1 else ((), None)
+        return tuple(label for label in right[1:] if label in labels)
 
     def _parts(self, index: int, record: Mapping[str, Any]) -> Parts:
         try:

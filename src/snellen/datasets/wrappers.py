@@ -45,7 +45,8 @@ class Renamed(Around):
 
     def sample(self, index: int, labels: tuple[str, ...], background: str | None) -> Sample:
         sample = super().sample(index, labels, background)
-        return replace(sample, label=self.row(index).label, synonyms=self.synonyms)
+        also = tuple(self._names.get(label, label) for label in sample.also)
+        return replace(sample, label=self.row(index).label, also=also, synonyms=self.synonyms)
 
 
 class Windowed(Around):

@@ -155,7 +155,7 @@ class SampleRunner:
         tally = BatchStats(n=len(block))
         findings = []
         for item in block:
-            sample, prediction = item.sample, item.prediction
+            sample, prediction = item.sample, _counted(item.prediction, item.sample)
             scores = self.protocol.score_sample(sample, prediction)
             kept = [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR]
             complete = _with_more(prediction, self.protocol.sample_details(sample), sample)
@@ -174,6 +174,20 @@ class SampleRunner:
         tally.seconds = seconds if tally.n_new else 0.0
         self.sink.record(self.run, findings, n_new=tally.n_new, seconds=tally.seconds)
         return tally
+
+
+def _counted(prediction: Prediction, sample: Sample) -> Prediction:
+    """Count another right class as the first one, so that every figure and every test takes it for right."""
+    first = sample.label
+    if first is None or not sample.also:
+        return prediction
+    same = dict.fromkeys(sample.also, first)
+    label = same.get(prediction.label, prediction.label)
+    ranking = tuple(dict.fromkeys(same.get(name, name) for name in prediction.ranking))
+    details = (
+        {**prediction.details, "named": prediction.label} if label != prediction.label else prediction.details
+    )
+    return replace(prediction, label=label, ranking=ranking, details=details)
 
 
 def _with_more(prediction: Prediction, about: Mapping[str, Any], sample: Sample) -> Prediction:

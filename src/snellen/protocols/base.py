@@ -193,7 +193,7 @@ def limit_candidates(sample: Sample, candidates: int | None, seed: int) -> Sampl
     """
     if candidates is None or candidates >= len(sample.labels) or sample.label is None:
         return sample
-    others = [name for name in sample.labels if name != sample.label]
+    others = [name for name in sample.labels if name not in (sample.label, *sample.also)]
     random.Random(f"snellen/offer/{seed}/{sample.id}").shuffle(others)
     kept = {sample.label, *others[: candidates - 1]}
     return replace(sample, labels=tuple(name for name in sample.labels if name in kept))

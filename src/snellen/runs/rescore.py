@@ -135,6 +135,7 @@ class _RecordedData(Dataset):
             row["id"],
             tuple(_known(sha256, size) for sha256, size in zip(row["images"], sizes, strict=True)),
             label=row["label"],
+            also=tuple(content.get("also", ())),
             labels=labels,
             background=background,
             synonyms={key: tuple(names) for key, names in content.get("synonyms", {}).items()},

@@ -180,7 +180,11 @@ class Extractor(TextModelScorer):
 
     def _score(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         if self.protocol.classifies:
-            return {} if sample.label is None else {"with_extractor": float(prediction.label == sample.label)}
+            return (
+                {}
+                if sample.label is None
+                else {"with_extractor": float(prediction.label in (sample.label, *sample.also))}
+            )
         value = self.protocol.score_sample(sample, prediction).get(self.protocol.primary)
         return {} if value is None else {"with_extractor": value}
 

@@ -54,6 +54,7 @@ def written(run: str, findings: Sequence[SampleResult]) -> RunRows:
 def _content(sample: Sample) -> dict[str, Any]:
     """Return what parsing a stored answer again may need, as JSON (other values become text)."""
     content = {
+        "also": list(sample.also),
         "background": sample.background,
         "synonyms": {key: list(names) for key, names in sample.synonyms.items()},
         "question": sample.question,

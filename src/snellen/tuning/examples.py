@@ -108,7 +108,7 @@ def _examples_of(sample: Sample, protocol: str | None, options: Mapping[str, Any
 
 def _names(sample: Sample, confused: Sequence[str], rng: random.Random) -> list[str]:
     """Return the candidate names in random order, including the true one."""
-    others = [name for name in sample.labels if name != sample.label]
+    others = [name for name in sample.labels if name not in (sample.label, *sample.also)]
     if len(sample.labels) > WHOLE or rng.random() < 0.5:
         count = rng.randint(1, max(1, min(SOME, len(sample.labels)) - 1))
         hard = [name for name in confused if name in others][:count]
