@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image as pillow
 
+from copies import picture
 from snellen.api import run
-from snellen.datasets.base import DATASETS, select
+from snellen.datasets.base import DATASETS, Selection, select
 from snellen.datasets.records import Delimited, JsonLines, Parquet
 from snellen.errors import BadOption, DataError, ImageError
 from snellen.images import encode
@@ -274,6 +276,65 @@ def test_parquet_by_row_groups(tmp_path):
     records = Parquet(path)
     assert [records[i]["n"] for i in (6, 0, 3, 5, 2)] == [6, 0, 3, 5, 2]
     assert [row["n"] for row in records.scan(["n"])] == list(range(7))
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record which row groups are read."""
+    import pyarrow.parquet as pq
+
+    read: list[int] = []
+    plain = pq.ParquetFile.read_row_group
+
+    def counted(file, group, **options):
+        read.append(group)
+        return plain(file, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    return read
+
+
+def many_groups(path: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"image": {"bytes": picture(f"{i}"), "path": None}, "label": "ab"[i % 2]} for i in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=4)
+    return path
+
+
+def test_shuffled_rows_read_each_row_group_once(tmp_path, monkeypatch):
+    records = Parquet(many_groups(tmp_path / "x.parquet"))
+    read = count_reads(monkeypatch)
+    order = random.Random(1).sample(range(40), 40)
+    assert [records[i]["label"] for i in order] == ["ab"[i % 2] for i in order]
+    assert sorted(read) == list(range(10))
+
+
+def test_row_groups_in_memory_are_bounded(tmp_path, monkeypatch):
+    records = Parquet(many_groups(tmp_path / "x.parquet"))
+    rows = [records[i] for i in range(4)]
+    group = sum(len(row["image"]["bytes"]) for row in rows)
+    monkeypatch.setattr("snellen.datasets.records.HELD", 3 * group)
+    read = count_reads(monkeypatch)
+    for i in (4, 0, 8, 0, 36, 12, 0):  # the row that is asked for most stays
+        records[i]
+    assert read[:4] == [1, 2, 9, 3]
+    read.clear()
+    for i in (*range(0, 40, 4), 4):
+        records[i]
+    assert read[-1] == 1  # left in between
+
+
+def test_a_shuffled_data_set_is_hashed_in_the_order_of_its_file(tmp_path, monkeypatch):
+    """Also where memory holds a single row group."""
+    data = DATASETS.make(f"parquet:{many_groups(tmp_path / 'x.parquet')}")
+    monkeypatch.setattr("snellen.datasets.records.HELD", 0)
+    order = random.Random(1).sample(range(40), 40)
+    plain = Selection(data, order, data.labels).fingerprint()
+    read = count_reads(monkeypatch)
+    assert Selection(DATASETS.make(data.name), order, data.labels).fingerprint() == plain
+    assert read == list(range(10))
+    assert Selection(data, order[::-1], data.labels).fingerprint() != plain
 
 
 class TestTsv:

@@ -80,18 +80,21 @@ class Selection:
         synonyms = {k: list(v) for k, v in sorted(self.data.synonyms.items())}
         digest.update(json.dumps(synonyms).encode())
         seen: set[str] = set()
-        invalid: list[DataError] = []
         for index in self.indices:
             row = self.data.row(index)
             if row.id in seen:
                 raise DataError(f"{self.name}: two samples have the id {row.id!r}; ids must be unique.")
             seen.add(row.id)
+        contents: dict[int, str] = {}
+        invalid: list[DataError] = []
+        for index in sorted(self.indices):  # in the order of the file, which can be read in one pass
             try:
-                content = self.data.digest(index)
+                contents[index] = self.data.digest(index)
             except DataError as error:
                 invalid.append(error)
-                content = "bad"
-            digest.update(json.dumps([*row, content]).encode())
+                contents[index] = "bad"
+        for index in self.indices:
+            digest.update(json.dumps([*self.data.row(index), contents[index]]).encode())
         if invalid and not self.skip_invalid:
             raise _all_of(invalid)
         self._fingerprint = digest.hexdigest()

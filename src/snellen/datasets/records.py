@@ -9,8 +9,10 @@ import sys
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from snellen.errors import DataError, require
@@ -18,6 +20,8 @@ from snellen.errors import DataError, require
 __all__ = ["Delimited", "JsonLines", "JsonList", "Parquet", "Records", "json_records"]
 
 Record = Mapping[str, Any]
+#: The most bytes of row groups of a parquet file that are held in memory (the latest one always is).
+HELD = 512 * 1024**2
 
 
 class Records(ABC):
@@ -230,7 +234,8 @@ class Parquet(Records):
         self._ends: list[int] = []
         for i in range(groups.num_row_groups):
             self._ends.append((self._ends[-1] if self._ends else 0) + groups.row_group(i).num_rows)
-        self._held: tuple[int, Any] | None = None
+        self._held: OrderedDict[int, Any] = OrderedDict()
+        self._lock = Lock()
 
     def class_names(self, column: str | None) -> Sequence[str]:
         # As the datasets library stores its features.
@@ -249,12 +254,22 @@ class Parquet(Records):
 
     def __getitem__(self, index: int) -> Record:
         group = bisect_right(self._ends, index)
-        if self._held is None or self._held[0] != group:
-            self._held = (group, self._file.read_row_group(group))
         first = self._ends[group - 1] if group else 0
-        (row,) = self._held[1].slice(index - first, 1).to_pylist()
+        (row,) = self._group(group).slice(index - first, 1).to_pylist()
         record: Record = row
         return record
+
+    def _group(self, group: int) -> Any:
+        """Read a row group, or take one of the latest, which are held as far as they fit into ``HELD``: in
+        shuffled order, rows of the same group are far apart.
+        """
+        with self._lock:
+            if group not in self._held:
+                self._held[group] = self._file.read_row_group(group)
+            self._held.move_to_end(group)
+            while len(self._held) > 1 and sum(table.nbytes for table in self._held.values()) > HELD:
+                self._held.popitem(last=False)
+            return self._held[group]
 
     def scan(self, columns: Sequence[str]) -> Iterator[Record]:
         for batch in self._file.iter_batches(batch_size=1024, columns=list(columns)):
