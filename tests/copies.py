@@ -32,7 +32,7 @@ def feature(kind: Any, names: Sequence[str] | None) -> Any:
     if isinstance(kind, str):
         return Value(kind)
     if isinstance(kind, list):
-        return List(feature(kind[0], None))
+        return List(feature(kind[0], names))
     if set(kind) == {"class"}:
         return ClassLabel(names=list(names) if names else [chr(65 + i) for i in range(kind["class"])])
     return {key: feature(one, None) for key, one in kind.items()}

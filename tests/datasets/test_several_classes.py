@@ -94,7 +94,7 @@ def test_whole_floats_are_integers_and_numbers_are_reported(tmp_path: Path) -> N
     """As pandas writes integers next to gaps."""
     table = made(f"jsonl:{lines(tmp_path, [1.0, 0.0, 1.0])}")
     assert table.labels == ("0", "1")
-    (note,) = [note for note in table.notes if "classes are called" in note]
+    (note,) = [note for note in table.notes if "numbers" in note]
     assert "0, 1" in note
     assert "-D names=FILE" in note
 

@@ -99,6 +99,21 @@ def test_mmmu() -> None:
     assert len([group for group, _ in ours if group == "discipline"]) == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "ours_by_theirs"),
+    [
+        ("naturalbench", {"Acc": "Acc", "Q_Acc": "Q-Acc", "I_Acc": "I-Acc", "G_Acc": "G-Acc"}),
+        ("mmvp", {"Average": "Average", "Overall": "Overall"}),
+        ("cv-bench", {"cv_bench": "CV-Bench Accuracy"}),
+    ],
+)
+def test_groups_of_rows(name: str, ours_by_theirs: dict[str, str]) -> None:
+    rows, official = recorded(name)
+    ours = printed(name, scored(rows))
+    for theirs, name_here in ours_by_theirs.items():
+        assert ours["", name_here].value == pytest.approx(official[theirs], abs=1e-12)
+
+
 def test_pope() -> None:
     rows, official = recorded("pope")
     details = [

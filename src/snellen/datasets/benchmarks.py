@@ -18,9 +18,12 @@ from typing import Any, ClassVar, Literal
 from snellen._util.yaml import read_model
 from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import ColumnMapping
+from snellen.datasets.dataset import Dataset
 from snellen.datasets.hub import LoadedTable, load, table_of
+from snellen.datasets.names import read_names
 from snellen.datasets.records import JsonLines
 from snellen.datasets.table import Table
+from snellen.datasets.wrappers import Renamed
 from snellen.errors import BadOption, DataError, did_you_mean, require
 from snellen.metrics.official import OfficialFigure
 
@@ -60,7 +63,7 @@ class Benchmark:
     where: Mapping[str, Any] = field(default_factory=dict)
     classes: int | None = None
     background: str | None = None
-    names: Literal["clean", "listed"] | None = None
+    names: Literal["clean", "listed", "imagenet"] | Mapping[str, str] | None = None
     drop: str | None = None
     figures: Mapping[str, OfficialFigure] = field(default_factory=dict)
     comparable: str = ""
@@ -108,7 +111,7 @@ class Benchmark:
         config: str | None = None,
         reference: tuple[str, ...] = (),
         limit: int | None = None,
-    ) -> Table:
+    ) -> Dataset:
         """Open the samples, from a local copy or the Hub.
 
         Raises:
@@ -139,7 +142,29 @@ class Benchmark:
         table.figures = self.figures
         table.protocol, table.protocol_options = self.protocol, dict(self.options)
         table.notes = (*table.notes, f"{self.title}: {where}", *([self.note] if self.note else []))
-        return table
+        return self._renamed(table)
+
+    def _renamed(self, table: Table) -> Dataset:
+        """Replace class names that a model cannot read.
+
+        Raises:
+            DataError: a class has no other name.
+        """
+        if self.names in (None, "listed"):
+            return table
+        given: Mapping[str, tuple[str, ...]]
+        if self.names == "clean":
+            given = {label: (_clean(label),) for label in table.labels}
+        elif self.names == "imagenet":
+            given = read_names("imagenet")
+        else:
+            assert isinstance(self.names, Mapping)
+            given = {label: (name,) for label, name in self.names.items()}
+        if missing := [label for label in table.labels if label not in given]:
+            raise DataError(f"{self.name}: names has no name for the class {missing[0]!r}.")
+        first = {label: given[label][0] for label in table.labels}
+        more = {given[label][0]: given[label][1:] for label in table.labels if given[label][1:]}
+        return Renamed(table, first, more, f"{self.name}: {len(first)} classes have names that can be read")
 
     def _printed(self) -> dict[str, str]:
         """Return the columns that its figures read."""
@@ -147,8 +172,6 @@ class Benchmark:
 
     def _names(self, raw: Sequence[str]) -> tuple[list[str] | None, dict[str, tuple[str, ...]]]:
         """Return the class names to use, and their synonyms."""
-        if self.names == "clean":
-            return [_clean(name) for name in raw], {}
         return listed(raw) if self.names == "listed" else (None, {})
 
     def _load(
@@ -272,7 +295,7 @@ def entry(name: str) -> Benchmark:
     return Benchmark.read(FOLDER / f"{name}.yaml")
 
 
-def _opener(find: Callable[[str], Benchmark]) -> Callable[..., Table]:
+def _opener(find: Callable[[str], Benchmark]) -> Callable[..., Dataset]:
     def make(
         rest: str,
         *,
@@ -282,7 +305,7 @@ def _opener(find: Callable[[str], Benchmark]) -> Callable[..., Table]:
         revision: str | None = None,
         reference: tuple[str, ...] = (),
         limit: int | None = None,
-    ) -> Table:
+    ) -> Dataset:
         return find(rest).open(
             path=path, split=split, revision=revision, config=config, reference=reference, limit=limit
         )

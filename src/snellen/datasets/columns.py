@@ -362,7 +362,7 @@ def satisfies(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     for column, wanted in where.items():
         value = record.get(column)
         if wanted == "present":
-            if value is None:
+            if value is None or value == []:
                 return False
         elif isinstance(wanted, Mapping):
             if not float(value if value is not None else "nan") <= float(wanted["max"]):

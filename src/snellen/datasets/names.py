@@ -28,8 +28,8 @@ def read_names(source: str) -> Names:
     """Return names by id: the first one is the class, the others are synonyms.
 
     Args:
-        source: ``imagenet``; or a file: JSON ({"id": "name"}, {"id": ["name", "synonym"]}, or a list of names
-            by number), CSV or TSV (id, name, synonyms …), or text (an id, then the name; or one name per
+        source: ``imagenet`` (by WordNet id, and by number from 0 to 999); or a file: JSON ({"id": "name"},
+            {"id": ["name", "synonym"]}, or a list of names by number), CSV or TSV (id, name, synonyms …), or text (an id, then the name; or one name per
             line, by number). A name with commas is several.
 
     Raises:
@@ -37,7 +37,9 @@ def read_names(source: str) -> Names:
     """
     if source in BUILT_IN:
         text = files("snellen.datasets").joinpath(BUILT_IN[source]).read_text(encoding="utf-8")
-        return {row[0]: tuple(row[1:]) for row in csv.reader(text.splitlines(), delimiter="\t")}
+        rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+        # By WordNet id, whose order is that of the classes' numbers.
+        return {key: tuple(row[1:]) for number, row in enumerate(rows) for key in (row[0], str(number))}
     path = Path(source).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -38,11 +38,17 @@ def by_letter(value: Any) -> dict[str, str] | None:
 
 
 def separated(text: str) -> list[str]:
-    """Split texts in one cell at line ends, semicolons or bars.
+    """Split texts in one cell at line ends, semicolons, bars, or letters in parentheses.
 
     >>> separated("red; blue;green"), separated("a, b"), separated("one")
     (['red', 'blue', 'green'], ['a, b'], ['one'])
+    >>> separated("(a) Open (b) Closed"), separated("(b) one (a) two")
+    (['Open', 'Closed'], ['(b) one (a) two'])
     """
+    pieces = re.split(r"(?:^|\s)\(([a-zA-Z])\)\s+", text.strip())
+    letters, texts = "".join(pieces[1::2]).upper(), [piece.strip() for piece in pieces[2::2]]
+    if not pieces[0] and len(texts) > 1 and letters == LETTERS[: len(texts)] and all(texts):
+        return texts
     for mark in ("\n", ";", "|"):
         parts = [part.strip() for part in text.split(mark)]
         if len(parts) > 1 and all(parts):
@@ -68,6 +74,7 @@ _STYLES = (
     re.compile(r"(?:^|\n)[^\S\n]{0,8}\(([A-Z])\)\s{0,8}"),
     re.compile(r"(?:^|\n)[^\S\n]{0,8}([A-Z])[.)]\s{1,8}"),
     re.compile(r"(?:^|\n|,|Options:)\s{0,8}([A-Z]):\s{1,8}"),
+    re.compile(r"(?:^|\n)[^\S\n]{0,8}([A-Z]):(?!//)"),
 )
 _HEADING = re.compile(r"\n?\s{0,8}(?:Options|Choices)\s{0,4}:?\s{0,8}$", re.I)
 _ASKED_AFTER = re.compile(r"\n(?=(?:choose|please|answer|select)\b)", re.I)

@@ -166,12 +166,6 @@ class Table(Dataset):
                 *self.notes,
                 f"{self.name}: {several} samples have several right classes; any of them counts",
             )
-        if self.labels and all(label.isdecimal() for label in self.labels):
-            self.notes = (
-                *self.notes,
-                f"{self.name}: the classes are called {', '.join(self.labels[:3])} …; if these numbers stand "
-                "for names, give them: -D names=FILE",
-            )
 
     def _right(self, value: Any, given: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
         """Return the right classes and None, or what is wrong."""
@@ -235,6 +229,7 @@ class Table(Dataset):
             meta={
                 **{column: record.get(column) for column in self._kept if column not in ROLES},
                 **said.extra,
+                **self._shadowed(record, said.extra),
             },
         )
 
@@ -243,6 +238,12 @@ class Table(Dataset):
         value = record.get(self._columns.label) if self._columns.label else None
         right, _ = self._right(value, ()) if len(listed_labels(value)) > 1 else ((), None)
         return tuple(label for label in right[1:] if label in labels)
+
+    def _shadowed(self, record: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
+        """Return the columns that are called like a role that another column has, under ``columns``."""
+        mapping = {role: getattr(self._columns, role) for role in roles}
+        lost = {role: record[role] for role, column in mapping.items() if role in record and column != role}
+        return {"columns": lost} if lost else {}
 
     def _parts(self, index: int, record: Mapping[str, Any]) -> Parts:
         try:

@@ -32,6 +32,8 @@ def official_figures(
     def rows() -> Iterator[ScoredRow]:
         for row in store.sample_rows(run):
             if (known := scores.get(row["id"])) is not None:
-                yield ScoredRow(known[0], row["content"].get("meta", {}), known[1])
+                meta = row["content"].get("meta", {})
+                # A role such as category stands in the place of a column of that name.
+                yield ScoredRow(known[0], {**meta, **meta.get("columns", {})}, known[1])
 
     return [value._asdict() for value in official_values(figures, rows())]

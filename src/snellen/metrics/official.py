@@ -54,7 +54,8 @@ class OfficialFigure:
     Attributes:
         where: only rows whose columns have these values (one, or several of which any counts).
         all: rows with equal values in these columns form a group, which counts by the product of its scores:
-            a group of right answers is right.
+            a group of right answers is right. A column of numbers may be calculated with: ``Index // 4``,
+            ``Index % 2``, ``Index - 1 // 2`` (rows 1 and 2, 3 and 4 …).
         by: a column (a dot leads into nested cells) by whose values the figure is broken down; a cell with a
             list counts for each of its values.
         pattern: a regular expression; its first group is taken from each value of ``by``.
@@ -81,7 +82,8 @@ class OfficialFigure:
 
     def columns(self) -> set[str]:
         """Return the columns that it reads."""
-        paths = (*self.where, *self.all, *([self.by] if self.by else []))
+        keys = [_CALCULATED.fullmatch(part) for part in self.all]
+        paths = (*self.where, *(key["column"] for key in keys if key), *([self.by] if self.by else []))
         return {path.partition(".")[0] for path in paths}
 
     def parts(self, row: ScoredRow) -> Iterator[str]:
@@ -145,7 +147,7 @@ class _Sum:
         self.n += 1
         self.score += row.score + (row.chance if figure.guess else 0.0)
         if figure.all:
-            key = tuple("/".join(_cells(row.columns, path)) for path in figure.all)
+            key = tuple(_key(row.columns, part) for part in figure.all)
             self.groups.setdefault(key, []).append(row.score)
 
     def value(self, figure: OfficialFigure) -> tuple[float, int, bool]:
@@ -157,6 +159,25 @@ class _Sum:
             return mean, self.n, False
         together = sum(map(prod, self.groups.values())) / len(self.groups)
         return (100 * (mean + together), self.n, True) if figure.plus else (together, len(self.groups), False)
+
+
+#: A column, or whole numbers in it less the first, divided by a size (quotient or remainder).
+_CALCULATED = re.compile(r"(?P<column>.+?)(?: - (?P<first>\d+))?(?: (?P<sign>//|%) (?P<size>\d+))?")
+
+
+def _key(columns: Mapping[str, Any], part: str) -> str:
+    """Return what rows of a group have in common.
+
+    >>> [_key({"Index": 7}, part) for part in ("Index // 4", "Index % 2", "Index - 1 // 2")]
+    ['1', '1', '3']
+    """
+    match = _CALCULATED.fullmatch(part)
+    assert match is not None
+    text = "/".join(_cells(columns, match["column"]))
+    if match["sign"] is None:
+        return text
+    number, size = int(text) - int(match["first"] or 0), int(match["size"])
+    return str(number // size if match["sign"] == "//" else number % size)
 
 
 def _cells(columns: Any, path: str) -> list[str]:
