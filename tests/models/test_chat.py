@@ -272,3 +272,40 @@ class TestWithout:
         model.load()
         replies = model.answer([question("What?"), question("What is it? {star, ring}")])
         assert all(reply.outcome in (Outcome.OK, Outcome.TRUNCATED) for reply in replies)
+
+
+class TestSystemTurns:
+    """Templates without them (Gemma's) get what they say before the first question."""
+
+    NONE = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{% for message in messages %}{{ message['role'] }}: " + PARTS + "\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    SILENT = (
+        "{% for message in messages if message['role'] != 'system' %}{{ message['role'] }}: "
+        + PARTS
+        + "\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+
+    @pytest.mark.parametrize("template", [NONE, SILENT])
+    def test_they_are_folded_into_the_first_question(self, llava, tmp_path, template):
+        model = with_template(llava, tmp_path, template)
+        model.load()
+        chat = model._chat
+        assert chat.folds_system
+        first = (Message("system", ("Be brief.",)), *question("What is it?").messages)
+        text = rendered(chat, *first)
+        assert "user: <image>Be brief.\n\nWhat is it?" in text
+        later = (*first, Message("assistant", ("A star.",)), Message("user", ("Sure?",)))
+        assert rendered(chat, *later).count("Be brief.") == 1
+        prompt, lesson = chat.lesson(first, "A star.")
+        assert "Be brief." in prompt
+        assert "A star." in lesson
+
+    def test_others_are_as_they_were(self, llava, tmp_path):
+        model = with_template(llava, tmp_path, FAMILIES["parts"][0])
+        model.load()
+        assert not model._chat.folds_system
+        first = (Message("system", ("Be brief.",)), *question("What is it?").messages)
+        assert rendered(model._chat, *first).startswith("system: Be brief.")

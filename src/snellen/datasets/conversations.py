@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, Row
-from snellen.datasets.records import JsonLines, Parquet
+from snellen.datasets.records import JsonLines, Parquet, Records
 from snellen.datasets.table import open_image
 from snellen.errors import DataError
 from snellen.images import Image
 from snellen.types import Message, Sample
 
-__all__ = ["Conversations", "conversations"]
+__all__ = ["Conversations", "are_conversations", "conversations"]
+
+Rows = Sequence[Mapping[str, Any]] | Records
 
 #: Roles, as named by the two layouts.
 ROLES = {
@@ -33,7 +35,8 @@ MARK = "<image>"
 def conversations(path: str, *, images: str | None = None, allow_outside: bool = False) -> Conversations:
     """Conversations for fine-tuning, from JSON lines, parquet, or LLaVA-Instruct's JSON.
 
-    A row has ``messages`` and ``images``, or ``prompt`` and ``completion`` (as in TRL).
+    A row has ``messages`` and ``images``, or ``prompt`` and ``completion`` (as in TRL). Such rows on the Hub,
+    or in a folder, are read by ``hub:``.
 
     In the first layout, each line is ``{"messages": [{"role": "user", "content": …}, …], "images": [PATH,
     …]}``. A content is a text, where ``<image>`` marks the images' positions (default: the start), or a
@@ -49,11 +52,22 @@ def conversations(path: str, *, images: str | None = None, allow_outside: bool =
         DataError: no such file, or a row of another layout.
     """
     file = Path(path).expanduser()
+    if file.is_dir():
+        raise DataError(f"{file} is a folder. One in the Hub's format, or of save_to_disk, is hub:{file}")
     root = Path(images).expanduser() if images is not None else file.parent
     return Conversations(f"conversations:{path}", _rows(file), root, allow_outside)
 
 
-def _rows(file: Path) -> Sequence[Mapping[str, Any]] | Parquet:
+def are_conversations(columns: Sequence[str]) -> bool:
+    """Return whether a table with these columns holds conversations.
+
+    >>> are_conversations(["messages", "images"]), are_conversations(["image", "label"])
+    (True, False)
+    """
+    return not {"messages", "conversations"}.isdisjoint(columns) or {"prompt", "completion"} <= set(columns)
+
+
+def _rows(file: Path) -> Rows:
     """Return the rows of a parquet file, a JSON list, or JSON lines."""
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
@@ -72,6 +86,17 @@ def _rows(file: Path) -> Sequence[Mapping[str, Any]] | Parquet:
         raise DataError(f"{file}: expected a list of objects, as in LLaVA-Instruct.")
     rows: Sequence[Mapping[str, Any]] = content
     return rows
+
+
+def _listed(turns: Any) -> Any:
+    """Return a list of turns; the datasets library gives some as a mapping of lists.
+
+    >>> _listed({"role": ["user", "assistant"], "content": ["?", "!"]})
+    [{'role': 'user', 'content': '?'}, {'role': 'assistant', 'content': '!'}]
+    """
+    if not isinstance(turns, Mapping) or not all(isinstance(cell, list) for cell in turns.values()):
+        return turns
+    return [dict(zip(turns, cells, strict=True)) for cells in zip(*turns.values(), strict=True)]
 
 
 def _prompted(row: Mapping[str, Any]) -> list[Any] | None:
@@ -94,9 +119,7 @@ class Conversations(Dataset):
     protocol = "instruct"
     labels = ()
 
-    def __init__(
-        self, name: str, rows: Sequence[Mapping[str, Any]] | Parquet, root: Path, outside: bool
-    ) -> None:
+    def __init__(self, name: str, rows: Rows, root: Path | None, outside: bool = False) -> None:
         self.name, self._rows, self._root, self._outside = name, rows, root, outside
         if not len(rows):
             raise DataError(f"{name}: no rows.")
@@ -131,7 +154,7 @@ class Conversations(Dataset):
     def _turns(self, index: int) -> tuple[Message, ...]:
         row = self._rows[index]
         where = f"{self.name}, row {index}"
-        turns = row.get("messages", row.get("conversations", _prompted(row)))
+        turns = _listed(row.get("messages", row.get("conversations", _prompted(row))))
         if not isinstance(turns, list) or not turns:
             raise DataError(
                 f"{where}: neither messages nor conversations nor prompt and completion among its keys: "
@@ -163,10 +186,10 @@ class Conversations(Dataset):
         said = turn if isinstance(turn, Mapping) else {}
         role = ROLES.get(str(said.get("role", said.get("from"))))
         content = said.get("content", said.get("value"))
-        if role is None or not isinstance(content, str | list):
+        if role is None or not isinstance(content, str | list | Mapping):
             raise DataError(f"{where}: a turn needs a role and a content; found {str(turn)[:60]!r}.")
         parts: list[str | Image] = []
-        for piece in [content] if isinstance(content, str) else content:
+        for piece in [content] if isinstance(content, str) else _listed(content):
             kind = piece.get("type") if isinstance(piece, Mapping) else "text"
             text = piece.get("text") if isinstance(piece, Mapping) else piece
             if kind == "image":

@@ -13,6 +13,8 @@ from typing import Any
 from snellen._util.hub import check_hub
 from snellen.datasets.base import DATASETS
 from snellen.datasets.columns import COLUMNS, ColumnMapping, document_columns
+from snellen.datasets.conversations import Conversations, are_conversations
+from snellen.datasets.dataset import Dataset
 from snellen.datasets.recognize import recognize
 from snellen.datasets.records import Record, Records
 from snellen.datasets.table import Table
@@ -89,6 +91,9 @@ def load(
     loaded = LoadedTable(Arrow(rows, name), dict(rows.features), split, pinned, folder if local else None)
     for column in loaded.pictures:
         rows = rows.cast_column(column, datasets.Image(decode=False))
+    for column, feature in loaded.features.items():
+        if type(getattr(feature, "feature", None)).__name__ == "Image":  # a list of images
+            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
     return replace(loaded, rows=Arrow(rows, name))
 
 
@@ -103,11 +108,12 @@ def hub(
     split: str | None = None,
     revision: str | None = None,
     limit: int | None = None,
-) -> Table:
+) -> Dataset:
     """A data set on the Hub, or a folder in its format: hub:ORG/NAME, optionally with :CONFIG and @SPLIT.
 
     Options: {columns} ``labels`` and ``background`` as for jsonl (ClassLabel features supply class
-    names); ``split`` (also as @SPLIT; default: test, else validation, else train); ``revision``;
+    names); a table of conversations (``messages`` and ``images``, or ``prompt`` and ``completion``) is for
+    fine-tuning; ``split`` (also as @SPLIT; default: test, else validation, else train); ``revision``;
     ``limit``: stream only this many rows (set by ``--limit`` unless rows are shuffled or filtered by
     class).
 
@@ -119,6 +125,10 @@ def hub(
     path, config = _address(address)
     loaded = load(f"hub:{name}", path, [config], at or split, revision, limit)
     title = f"hub:{address}@{loaded.split}"
+    if columns == ColumnMapping() and are_conversations(loaded.rows.columns):
+        talk = Conversations(title, loaded.rows, loaded.root)
+        talk.notes = (f"{title}: read as conversations, revision {loaded.revision or 'local'}",)
+        return talk
     columns, told = recognize(columns, loaded.rows)
     table = table_of(loaded, title, columns, labels=labels, background=background)
     note = f"hub:{address}: split {loaded.split!r}, revision {loaded.revision or 'local'}"

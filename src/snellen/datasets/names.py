@@ -29,8 +29,8 @@ def read_names(source: str) -> Names:
 
     Args:
         source: ``imagenet`` (by WordNet id, and by number from 0 to 999); or a file: JSON ({"id": "name"},
-            {"id": ["name", "synonym"]}, or a list of names by number), CSV or TSV (id, name, synonyms …), or text (an id, then the name; or one name per
-            line, by number). A name with commas is several.
+            {"id": ["name", "synonym"]}, or a list of names by number), CSV or TSV (id, name, synonyms …), or
+            text (an id, then the name; or one name per line, by number). A name with commas is several.
 
     Raises:
         DataError: it cannot be read, or an id has no name.

@@ -94,6 +94,8 @@ class ChatRenderer:
         if self._owner is None and inserts_images(processor):
             self._image_token = ""
         self._forms: dict[str, Callable[[Message], Any]] = {}
+        #: Whether the template has no system turns (Gemma's), so that they are put before the first question.
+        self.folds_system = False
         self._find_forms()
         self.separator = self._find_separator()
 
@@ -143,6 +145,8 @@ class ChatRenderer:
     def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         if self._owner is None:
             return "\n".join(self._plain(message) for message in messages)
+        if self.folds_system:
+            messages = _folded(messages)
         turns = [{"role": message.role, "content": self._content(message)} for message in messages]
         return str(
             self._owner.apply_chat_template(
@@ -177,7 +181,8 @@ class ChatRenderer:
         user = Message("user", ("?",))
         answered = [user, Message("assistant", (_MARK,))]
         self._first("assistant", forms, lambda: self._lost(answered))
-        self._first("system", forms, lambda: self._lost([Message("system", (_MARK,)), user]))
+        lost = self._first("system", forms, lambda: self._lost([Message("system", (_MARK,)), user]))
+        self.folds_system = bool(lost)
 
     def _first(self, role: str, forms: Sequence[Callable[[Message], Any]], lost: Callable[[], str]) -> str:
         """Give a role the first form in which nothing is lost. Returns what the first form loses, if all lose
@@ -222,6 +227,19 @@ class ChatRenderer:
         if mark and before.startswith(prompt):
             return before[len(prompt) :]
         return "" if prompt[-1:].isspace() or prompt.endswith(">") else " "
+
+
+def _folded(messages: Sequence[Message]) -> list[Message]:
+    """Put what system turns say before the first question."""
+    said = "\n\n".join(message.text for message in messages if message.role == "system")
+    turns = [message for message in messages if message.role != "system"]
+    first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
+    if said and first is not None:
+        content = list(turns[first].content)
+        # Images stay first, as the template expects them.
+        place = next((i for i, part in enumerate(content) if isinstance(part, str)), len(content))
+        turns[first] = Message("user", (*content[:place], f"{said}\n\n", *content[place:]))
+    return turns
 
 
 def pinned(template: str) -> str:
