@@ -11,13 +11,15 @@ import pytest
 
 from helpers import made
 from snellen.api import run
+from snellen.datasets.eye_chart import EyeChart
 from snellen.datasets.shapes import KINDS, DrawnFigure, draw, nth_figure
+from snellen.eye_test.eye_test import run_eye_test
 from snellen.images import Image, encode
 from snellen.models.base import MODELS, LocalModel
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.models.pico import NAMES, WEIGHTS
 from snellen.pico_recipe import curriculum
-from snellen.types import ask
+from snellen.types import Decoding, Message, Request, ask
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +63,30 @@ def test_llava_sees(llava, task, least):
         assert 0.4 < counts["yes"] / N < 0.6
     if task == "multiple-choice":
         assert {answer for _, _, answer in rows} == set("ABCD")
+
+
+def test_llava_answers_follow_up_questions(llava):
+    """A second question about the same picture, after the answer to a first one."""
+    rng = random.Random(3)
+    requests, truths = [], []
+    for fig in held_out(17)[:280]:
+        image = Image(lambda fig=fig: encode(draw(fig)), "a chart")  # type: ignore[misc]
+        first, second = (rng.choice(("open", "color", "yes-no")) for _ in range(2))
+        (asked, said), (question, truth) = (curriculum.ask(rng, fig, task) for task in (first, second))
+        turns = (Message("user", (image, asked)), Message("assistant", (said,)), Message("user", (question,)))
+        requests.append(Request(turns, decoding=Decoding(max_tokens=8)))
+        truths.append(truth)
+    replies = asyncio.run(llava.respond(requests))
+    assert sum(reply.text == truth for reply, truth in zip(replies, truths, strict=True)) / 280 >= 0.9
+
+
+def test_llava_has_an_eye_test(workspace):
+    """Thresholds within the charts of acuity, contrast and orientation, and every answer can be read."""
+    charts = ["chart:acuity", "chart:acuity?optotype=shapes", "chart:orientation"]
+    for reading in run_eye_test("pico:llava", charts=charts, batch_size=64):
+        assert reading.run.metrics.outcomes["ok"] == 160
+        assert reading.verdict == "threshold within the chart"
+        assert 0.1 < reading.curve.threshold < 0.5
 
 
 def test_llavas_captions_name_the_class(llava):
@@ -186,6 +212,30 @@ class TestLessons:
         taught = train.stages(curriculum.training_figures(True, 0), 0, True, "answer")
         assert [row["question"] for row in skewed] == [one.question for page in taught for one in page]
 
+    def test_the_last_stage_shows_other_drawings_than_the_eye_test(self):
+        """By digest of the description; and its answers are right."""
+        for number, (name, optotype) in enumerate(curriculum.CHARTS):
+            taught = curriculum.chart(number)
+            tested = EyeChart(chart=name, n=160, seed=0, size=None, split="test", optotype=optotype)
+            drawn = {tested.sample(i, tested.labels, None).images[0].sha256 for i in range(0, 160, 40)}
+            assert drawn.isdisjoint(taught.sample(i, taught.labels, None).images[0].sha256 for i in range(40))
+            assert set(taught.labels) == set(tested.labels)
+
+    def test_the_last_stage_mixes_turns_and_charts(self):
+        figs = curriculum.training_figures(False, 0)[:500]
+        pages = list(curriculum.last_lessons(figs, 0, 20, 50))
+        rows = [row for page in pages for row in page]
+        assert [len(page) for page in pages] == [50] * 20
+        charts = [row for row in rows if row.chart]
+        assert len(charts) == 20 * 50 * (1 - curriculum.FIGURES_SHARE)
+        by_name = {"/".join(names): curriculum.chart(i) for i, names in enumerate(curriculum.CHARTS)}
+        assert {row.chart for row in charts} == set(by_name)
+        for row in charts:
+            assert row.answer == by_name[row.chart].row(row.figure).label
+        before = [row for row in rows if row.before]
+        assert 0.2 < len(before) / (len(rows) - len(charts)) < 0.4
+        assert all(len(row.before) == 2 for row in before)
+
     def test_an_unknown_task(self):
         with pytest.raises(ValueError, match="known: multiple-choice"):
             curriculum.ask(random.Random(0), held_out(1)[0], "sing")
@@ -202,6 +252,7 @@ def test_training_runs_from_a_seed_and_twice_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "STEPS", dict.fromkeys(train.STEPS, 2))
     monkeypatch.setattr(curriculum, "FIGURES", 56)
     monkeypatch.setattr(curriculum, "FIGURES_SKEWED", 60)
+    monkeypatch.setattr(curriculum, "PICTURES", 16)
     monkeypatch.setattr(train, "BATCH", dict.fromkeys(train.BATCH, 8))
     weights = []
     for i in range(2):

@@ -10,12 +10,24 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from snellen.datasets.eye_chart import ASKED, EyeChart, Optotype
 from snellen.datasets.shapes import KINDS, DrawnFigure, article, caption, figure
 from snellen.prompts import BINARY, CAPTION, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
 
-__all__ = ["TASKS", "Lesson", "ask", "captions", "counts", "lessons", "training_figures"]
+__all__ = [
+    "CHARTS",
+    "TASKS",
+    "Lesson",
+    "ask",
+    "captions",
+    "chart",
+    "counts",
+    "last_lessons",
+    "lessons",
+    "training_figures",
+]
 
 #: The number of training figures, that of the skewed model, and the ratio of its most common to its
 #: rarest class.
@@ -36,15 +48,42 @@ TASKS: dict[str, int] = {
 OFFERS = (2, 2, 3, 3, 4, 4, 5, 6, 8, 10, 14, 20, 28)
 COLOR_QUESTION = "What color is the object?"
 
+#: The eye test's charts that the last stage teaches, with what they show; pictures drawn of each, and the
+#: side of a picture in pixels (tests have others).
+CHARTS: tuple[tuple[str, Optotype], ...] = (
+    ("acuity", "letters"),
+    ("acuity", "shapes"),
+    ("contrast", "letters"),
+    ("contrast", "shapes"),
+    ("color", "shapes"),
+    ("counting", "shapes"),
+    ("crowding", "letters"),
+    ("crowding", "shapes"),
+    ("orientation", "letters"),
+    ("relations", "shapes"),
+    ("print", "letters"),
+)
+PICTURES, CHART_SIDE = 3200, 112
+#: In the last stage: the share of lessons about figures, that of these that have a turn before them, and that
+#: of charts' questions that list the answers.
+FIGURES_SHARE, FOLLOW_UPS, LISTED = 0.6, 0.3, 0.85
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One training example: the figure (an index into the training figures), a question, its answer."""
+    """One training example: the figure (an index into the training figures), a question, its answer.
+
+    Attributes:
+        before: an earlier question about the figure, with its answer; empty if this is the first.
+        chart: the name of a chart, of whose pictures ``figure`` is the index.
+    """
 
     figure: int
     task: str
     question: str
     answer: str
+    before: tuple[str, ...] = ()
+    chart: str = ""
 
 
 def counts(skewed: bool) -> dict[str, int]:
@@ -140,6 +179,45 @@ def lessons(
             task = rng.choice(now)
             page.append(Lesson(index, task, *ask(rng, figs[index], task, offers, weights)))
         yield page
+
+
+def chart(number: int) -> EyeChart:
+    """Return the training pictures of a chart of ``CHARTS``; none of them is among those of an eye test."""
+    name, optotype = CHARTS[number]
+    return EyeChart(chart=name, n=PICTURES, seed=0, size=CHART_SIDE, split="train", optotype=optotype)
+
+
+def last_lessons(figs: Sequence[DrawnFigure], seed: int, steps: int, batch: int) -> Iterator[list[Lesson]]:
+    """Yield batches of the last stage: questions about figures, some of which follow an earlier one, and
+    about charts, easy levels more often than hard ones.
+    """
+    rng = random.Random(f"train/lessons/charts/{seed}")
+    charts = [chart(number) for number in range(len(CHARTS))]
+    about_figures = round(FIGURES_SHARE * batch)
+    for page in lessons(figs, "charts", seed, steps, about_figures):
+        talk = [replace(row, before=_asked_before(rng, figs[row.figure])) for row in page]
+        yield [*talk, *(_chart_lesson(rng, charts) for _ in range(batch - about_figures))]
+
+
+def _asked_before(rng: random.Random, fig: DrawnFigure) -> tuple[str, ...]:
+    if rng.random() >= FOLLOW_UPS:
+        return ()
+    return ask(rng, fig, rng.choice(list(TASKS)), rng.choice((2, 3, 4, 6)))
+
+
+def _chart_lesson(rng: random.Random, charts: Sequence[EyeChart]) -> Lesson:
+    number = rng.randrange(len(charts))
+    drawn = charts[number]
+    levels = range(len(drawn.chart.levels))
+    weights = [1 / (1 + level / 4) for level in levels] if drawn.chart.rising else None
+    (level,) = rng.choices(levels, weights)
+    index = len(levels) * rng.randrange(len(drawn) // len(levels)) + level
+    sample = drawn.sample(index, drawn.labels, None)
+    names = rng.sample(drawn.labels, len(drawn.labels))
+    question = str(sample.question)
+    if rng.random() < LISTED:
+        question = fill(ASKED, question=question, names=", ".join(names))
+    return Lesson(index, "chart", question, str(sample.label), chart="/".join(CHARTS[number]))
 
 
 def _hands(rng: random.Random, cards: int, hands: int, size: int) -> Iterator[list[int]]:

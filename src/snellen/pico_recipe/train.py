@@ -1,16 +1,17 @@
 """Train the built-in models from scratch: ``python -m snellen.pico_recipe.train --out DIR``.
 
-Four models in about half an hour on one core; ``--only`` selects some of them (the LLaVAs need the CLIP
-model in ``DIR``). Rendered images are cached in ``DIR/parts``.
+Four models in about an hour on one core; ``--only`` selects some of them (the LLaVAs need the CLIP model in
+``DIR``). Rendered images are cached in ``DIR/parts``.
 
-1. ``clip``: contrastive, where a caption is positive for every image that it describes. Its frozen vision
-tower is
+1. ``clip``: contrastive, where a caption is positive for every image that it describes. Its vision tower is
    used in both LLaVAs.
 2. ``classifier``: a vision transformer on the same images.
 3. ``llava``: the Llama on text only, with the caption in place of the image (yes/no and multiple-choice
-first, since
-   they need comparing rather than naming), then the projector only, then decoder and projector together.
-   ``llava-skewed`` takes the same course over figures whose most common kind is 100 times as frequent as
+   first, since they need comparing rather than naming), then the projector only, then decoder and projector
+   together, with a frozen tower. In the last stage, all of it learns the eye test's charts (other drawings
+   than the tested ones) and follow-up questions, among lessons like those before; ``--last-stage-of DIR``
+   does only this.
+4. ``llava-skewed``: without the last stage, over figures whose most common kind is 100 times as frequent as
    the rarest; its tower saw all kinds equally often.
 
 The recipe: Muon for hidden matrices, AdamW for the rest, a cosine schedule over a fixed number of steps
@@ -25,9 +26,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +38,9 @@ from torch.nn import functional
 
 from snellen.datasets.shapes import KINDS, DrawnFigure, caption, draw
 from snellen.pico_recipe import blueprint, curriculum
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MODELS = ("clip", "classifier", "llava", "llava-skewed")
 #: Optimizer steps of each stage.
@@ -46,8 +51,9 @@ STEPS = {
     "projector": 150,
     "answer": 1700,
     "answer-skewed": 350,
+    "charts": 1900,
 }
-BATCH = {"clip": 128, "classifier": 64, "text": 64, "projector": 64, "answer": 64}
+BATCH = {"clip": 128, "classifier": 64, "text": 64, "projector": 64, "answer": 64, "charts": 64}
 
 
 class Course:
@@ -90,12 +96,12 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def pixels(figs: Iterable[DrawnFigure], image_processor: Any, path: Path) -> np.ndarray[Any, Any]:
-    """Return the figures as the image processor resizes them, uint8 [n, 3, 48, 48]; cached in ``path``."""
+def pixels(pictures: Iterable[Image], image_processor: Any, path: Path) -> np.ndarray[Any, Any]:
+    """Return pictures as the image processor resizes them, uint8 [n, 3, 48, 48]; cached in ``path``."""
     if not path.exists():
         rows = []
-        for fig in figs:
-            image = image_processor(draw(fig), return_tensors="np")["pixel_values"][0]
+        for picture in pictures:
+            image = image_processor(picture, return_tensors="np")["pixel_values"][0]
             rows.append(np.rint((image * 0.5 + 0.5) * 255).astype(np.uint8))
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.stack(rows))
@@ -110,7 +116,7 @@ def _batch(images: np.ndarray[Any, Any], index: list[int]) -> Tensor:
 def train_clip(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
     """Contrastive training; the target is spread over all captions that describe an image."""
     model, processor = blueprint.clip()
-    images = pixels(figs, processor.image_processor, parts / f"pixels-{seed}.npy")
+    images = pixels(map(draw, figs), processor.image_processor, parts / f"pixels-{seed}.npy")
     course = Course(model, STEPS["clip"])
     for page in curriculum.captions(figs, "clip", seed, STEPS["clip"], BATCH["clip"]):
         index = [i for i, _, _ in page]
@@ -130,7 +136,7 @@ def _contrast(logits: Tensor, fits: Tensor) -> Tensor:
 def train_classifier(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
     """Cross entropy over the 28 kinds."""
     model, processor = blueprint.classifier()
-    images = pixels(figs, processor, parts / f"pixels-{seed}.npy")
+    images = pixels(map(draw, figs), processor, parts / f"pixels-{seed}.npy")
     course = Course(model, STEPS["classifier"])
     rows = curriculum.captions(figs, "classifier", seed, STEPS["classifier"], BATCH["classifier"])
     for page in rows:
@@ -149,7 +155,7 @@ def train_llava(
     model, processor = blueprint.llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.vision_tower.requires_grad_(False)
-    images = pixels(figs, processor.image_processor, parts / f"pixels-{seed}-{skewed}.npy")
+    images = pixels(map(draw, figs), processor.image_processor, parts / f"pixels-{seed}-{skewed}.npy")
 
     for stage in ("text", "projector", "answer"):
         model.model.language_model.requires_grad_(stage != "projector")
@@ -161,9 +167,24 @@ def train_llava(
             figs,
             pages,
             _steps(stage, skewed),
-            images if stage != "text" else None,
+            {"": images} if stage != "text" else None,
         )
+    if not skewed:
+        teach_charts(model, processor, figs, seed, parts)
     return model.requires_grad_(True), processor
+
+
+def teach_charts(model: Any, processor: Any, figs: list[DrawnFigure], seed: int, parts: Path) -> None:
+    """Train all weights on the eye test's charts and on follow-up questions, among lessons of before."""
+    read = processor.image_processor
+    pictures = {"": pixels(map(draw, figs), read, parts / f"pixels-{seed}-False.npy")}
+    for number, names in enumerate(curriculum.CHARTS):
+        drawn = curriculum.chart(number)
+        of_chart = (drawn.sample(i, drawn.labels, None).images[0].pixels for i in range(len(drawn)))
+        pictures["/".join(names)] = pixels(of_chart, read, parts / f"chart-{'-'.join(names)}.npy")
+    model.requires_grad_(True)
+    pages = curriculum.last_lessons(figs, seed, STEPS["charts"], BATCH["charts"])
+    _answer(model, processor, figs, pages, STEPS["charts"], pictures, rate=1e-3, muon=0.01)
 
 
 def _steps(stage: str, skewed: bool) -> int:
@@ -172,6 +193,8 @@ def _steps(stage: str, skewed: bool) -> int:
 
 def stages(figs: list[DrawnFigure], seed: int, skewed: bool, stage: str) -> Iterator[list[curriculum.Lesson]]:
     """Return the lessons of one stage of a LLaVA's course."""
+    if stage == "charts":
+        return curriculum.last_lessons(figs, seed, STEPS[stage], BATCH[stage])
     name = f"{stage}-skewed" if skewed else stage
     weights = curriculum.counts(skewed=True) if skewed else None
     steps = _steps(stage, skewed)
@@ -189,25 +212,35 @@ def _answer(
     figs: list[DrawnFigure],
     pages: Iterator[list[curriculum.Lesson]],
     steps: int,
-    images: np.ndarray[Any, Any] | None,
+    images: Mapping[str, np.ndarray[Any, Any]] | None,
+    **rates: float,
 ) -> None:
-    """Learn the answers of these lessons, from images or (None) from captions in their place."""
+    """Learn the answers of these lessons, from images (of figures, and by chart) or, if None, from captions
+    in their place.
+    """
     tokenizer = processor.tokenizer
     eye = "<image>" * model.config.image_seq_length
-    course = Course(model, steps)
+    course = Course(model, steps, **rates)
     for page in pages:
         sights = [eye if images is not None else caption(figs[row.figure]) for row in page]
         prompts = [
-            f"USER: {sight}\n{row.question}\nASSISTANT:" for sight, row in zip(sights, page, strict=True)
+            f"USER: {sight}\n{_earlier(row)}{row.question}\nASSISTANT:"
+            for sight, row in zip(sights, page, strict=True)
         ]
         answers = tokenizer([f" {row.answer}</s>" for row in page]).input_ids
         texts = [f"{p} {row.answer}</s>" for p, row in zip(prompts, page, strict=True)]
         inputs = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
         if images is not None:
-            inputs["pixel_values"] = _batch(images, [row.figure for row in page])
+            rows = [images[row.chart][row.figure] for row in page]
+            inputs["pixel_values"] = _batch(np.stack(rows), list(range(len(rows))))
         ends = inputs["attention_mask"].sum(1)
         logits = model(**inputs).logits
         course.learn(_by_sample(logits, inputs["input_ids"], ends, [len(a) for a in answers]))
+
+
+def _earlier(lesson: curriculum.Lesson) -> str:
+    """Return the turn before a question, as the chat template writes it."""
+    return "{}\nASSISTANT: {}</s>\nUSER: ".format(*lesson.before) if lesson.before else ""
 
 
 def _by_sample(logits: Tensor, ids: Tensor, ends: Tensor, lengths: list[int]) -> Tensor:
@@ -244,14 +277,22 @@ def write_captions(path: Path, seed: int, only: Iterable[str]) -> None:
                         row = {"model": model, "stage": "classifier", "figure": index}
                         file.write(json.dumps({**row, "label": figs[index].kind}) + "\n")
             else:
-                for stage in ("text", "projector", "answer"):
-                    for lesson_page in stages(figs, seed, skewed, stage):
-                        for lesson in lesson_page:
-                            row = {"model": model, "stage": stage, "figure": lesson.figure}
-                            row |= {"question": lesson.question, "answer": lesson.answer}
-                            if stage == "text":
-                                row["caption"] = caption(figs[lesson.figure])
-                            file.write(json.dumps(row) + "\n")
+                for stage in ("text", "projector", "answer", *([] if skewed else ["charts"])):
+                    for lesson in chain.from_iterable(stages(figs, seed, skewed, stage)):
+                        file.write(json.dumps(_written(model, stage, lesson, figs)) + "\n")
+
+
+def _written(
+    model: str, stage: str, lesson: curriculum.Lesson, figs: list[DrawnFigure]
+) -> dict[str, str | int]:
+    row: dict[str, str | int] = {"model": model, "stage": stage, "figure": lesson.figure}
+    if lesson.chart:
+        row["chart"] = lesson.chart
+    if lesson.before:
+        row["question_before"], row["answer_before"] = lesson.before
+    if stage == "text":
+        row["caption"] = caption(figs[lesson.figure])
+    return row | {"question": lesson.question, "answer": lesson.answer}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -261,8 +302,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(MODELS), help="models, separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--captions", type=Path, help="write the training texts here and stop")
+    parser.add_argument(
+        "--last-stage-of", type=Path, help="a llava of the stages before; train only the last"
+    )
     options = parser.parse_args(arguments)
-    only = [name for name in options.only.split(",") if name]
+    only = ["llava"] if options.last_stage_of else [name for name in options.only.split(",") if name]
     if unknown := set(only) - set(MODELS):
         parser.error(f"unknown model {', '.join(sorted(unknown))}; known: {', '.join(MODELS)}")
     if options.captions:
@@ -276,7 +320,15 @@ def main(arguments: list[str] | None = None) -> None:
         torch.manual_seed(options.seed)
         skewed = name == "llava-skewed"
         figs = curriculum.training_figures(skewed, options.seed)
-        if name.startswith("llava"):
+        if options.last_stage_of:
+            from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+            processor: Any = AutoProcessor.from_pretrained(options.last_stage_of)
+            model: Any = LlavaForConditionalGeneration.from_pretrained(
+                options.last_stage_of, dtype=torch.float32
+            )
+            teach_charts(model, processor, figs, options.seed, parts)
+        elif name.startswith("llava"):
             from transformers import CLIPModel
 
             tower: Any = CLIPModel.from_pretrained(options.out / "clip", dtype=torch.float32)
