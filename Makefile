@@ -1,5 +1,5 @@
 # make demo   examine the built-in models, offline
-# make test   run all tests (make test-fast: the quick ones; make check: formatting, lint, types, layers; make docs: the site)
+# make test   run the tests (make test-fast: the quick ones; make test-all: every variant; make check: formatting, lint, types, layers; make docs: the site)
 # Both make .venv and install what they need into it, from any state of the directory.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-vllm test-vision coverage check docs format picture pico clean venv
+.PHONY: help demo test test-fast test-all test-vllm test-vision coverage check docs format picture pico clean venv
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
@@ -38,6 +38,9 @@ demo: $(VENV)/.local
 	@$(BIN)/snellen demo
 
 test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not exhaustive"
+
+test-all: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: $(VENV)/.dev

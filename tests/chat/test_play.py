@@ -244,6 +244,7 @@ class TestPages:
                 ), payload
 
     @pytest.mark.slow
+    @pytest.mark.exhaustive
     def test_the_command(self, tmp_path):
         process = subprocess.Popen(
             [

@@ -19,6 +19,7 @@ from snellen.datasets.benchmarks import FOLDER, Benchmark, entry, names
 from snellen.datasets.columns import ColumnMapping, values_at
 from snellen.datasets.options import options_in
 from snellen.errors import BadOption, DataError
+from snellen.models.base import MODELS
 from snellen.protocols.base import PROTOCOLS
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan
@@ -64,13 +65,20 @@ def test_an_entry_says_what_it_must(name):
     assert "# checked:" in text or "# not confirmed:" in text
 
 
+@pytest.fixture(scope="module")
+def llava():
+    model = MODELS.make("pico:llava")
+    model.load()
+    return model
+
+
 @pytest.mark.parametrize("name", names())
-def test_an_entry_loads_its_copy_and_runs_as_its_authors_ask(name, copies, workspace, minilm):
+def test_an_entry_loads_its_copy_and_runs_as_its_authors_ask(name, copies, workspace, minilm, llava):
     write_copy(name, copies)
     one = entry(name)
     compares = one.task in ("caption", "instruct", "rationale")
     more = {"embedding": minilm} if compares else {}
-    plan = Plan(models=["pico:llava"], data=[name], protocol_options=more)
+    plan = Plan(models=[llava], data=[name], protocol_options=more)
     (run,) = plan.run()
     rows = yaml.safe_load((ROWS / f"{name}.yaml").read_text(encoding="utf-8"))["rows"]
     assert run.status == "finished"

@@ -156,6 +156,7 @@ def test_ties_and_what_is_preferred(truth, tmp_path):
     assert "large may be used as well. (Chosen by size.)" in decision.sentence
 
 
+@pytest.mark.exhaustive
 def test_the_race_goes_on_for_the_preferred_one(truth, tmp_path):
     """Of two good models the smaller one is preferred: it is not enough that the larger is safe."""
 

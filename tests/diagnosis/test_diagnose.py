@@ -220,7 +220,7 @@ class TestModels:
 def case(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("diagnosis") / "workspace")
     patch = pytest.MonkeyPatch()
-    patch.setattr(probe, "TRAINED_ON", 1500)
+    patch.setattr(probe, "TRAINED_ON", 1000)
     found = Subject(
         model="pico:llava-skewed",
         data="chart:shapes",

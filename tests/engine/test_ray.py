@@ -51,6 +51,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
 ]
 HERE = TESTS
+#: No sink: the way of ``test_a_killed_replica_loses_nothing`` and others, too.
+IN_WORKSPACE = pytest.param([], marks=pytest.mark.exhaustive)
 TWO = Engine(replicas=2)
 #: Figures that hold how long something took, or how much memory.
 OF_THE_MACHINE = {"latency_median", "latency_p95", "items_per_second", "peak_rss_bytes"}
@@ -132,7 +134,7 @@ def together(
     return there
 
 
-@pytest.mark.parametrize("name", ["llava", "clip"])
+@pytest.mark.parametrize("name", ["llava", pytest.param("clip", marks=pytest.mark.exhaustive)])
 def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
     """Sample by sample: predictions, texts, figures. It is the same run, so one knows the other's."""
     data = ["chart:shapes?n=12"]
@@ -151,6 +153,7 @@ def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
     assert again[0].manifest.finished in {one.manifest.finished for one in found}  # as it was
 
 
+@pytest.mark.exhaustive
 def test_in_parquet_as_in_one_process(tmp_path):
     sink = f"parquet:{tmp_path}/shards"
     together("pico:llava", tmp_path, ["chart:shapes?n=12"], ["closed-set", "rank", "caption"], sink=sink)
@@ -218,7 +221,7 @@ def test_a_killed_writer_is_started_again(questions, tmp_path):
     assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
 
 
-@pytest.mark.parametrize("sink", [[], ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])
+@pytest.mark.parametrize("sink", [IN_WORKSPACE, ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])
 def test_a_killed_command_goes_on(sink, questions, tmp_path):
     """Killed and started again, it asks for nothing that was stored."""
     words = f"run --model deadly:star?log={tmp_path}/asked&pause=0.12 --data {questions} --protocol vqa "
@@ -261,7 +264,11 @@ def test_a_killed_command_goes_on(sink, questions, tmp_path):
     assert [row["id"] for row in found.findings()] == [f"q{i}" for i in range(64)]
 
 
-@pytest.mark.parametrize("sink", [None, "parquet:{}/shards"], ids=["workspace", "parquet"])
+@pytest.mark.parametrize(
+    "sink",
+    [None, pytest.param("parquet:{}/shards", marks=pytest.mark.exhaustive)],
+    ids=["workspace", "parquet"],
+)
 def test_a_poisoned_sample_ends_as_an_error_alone(sink, tmp_path):
     """What kills whoever is asked it is tried a bounded number of times; all others are answered."""
     questions = asked_about(tmp_path, ["bang" if i == 5 else f"What {i}?" for i in range(10)])
@@ -286,6 +293,7 @@ def test_a_poisoned_sample_ends_as_an_error_alone(sink, tmp_path):
     assert found.metrics.n == 10
 
 
+@pytest.mark.exhaustive
 def test_a_model_that_kills_who_loads_it_is_given_up(questions, tmp_path):
     with pytest.raises(ModelError, match="3 replicas died while loading"):
         run(
@@ -366,6 +374,7 @@ def test_a_run_in_parquet_is_read_like_any_other(questions, tmp_path, monkeypatc
         list(open_run(found.id, tmp_path / "ws").findings())
 
 
+@pytest.mark.exhaustive
 def test_what_came_to_nothing_may_go_elsewhere(questions, tmp_path):
     """One run by two titles, begun where nothing can be written, then where it can."""
     (tmp_path / "afile").write_text("")
@@ -575,6 +584,7 @@ def test_several_runs_one_of_which_fails(questions, tmp_path):
     assert plan.runs[0].id == plan.runs[1].id
 
 
+@pytest.mark.exhaustive
 def test_bad_images_are_no_suspects(tmp_path):
     """What is left out stays left out where a sample beside it kills."""
     questions = asked_about(tmp_path, ["bang" if i == 5 else f"What {i}?" for i in range(10)])
@@ -589,7 +599,7 @@ def test_bad_images_are_no_suspects(tmp_path):
     assert {bad.where for bad in found.manifest.data.skipped} == {"q2", "q7"}
 
 
-@pytest.mark.parametrize("sink", [[], ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])
+@pytest.mark.parametrize("sink", [IN_WORKSPACE, ["--sink", "parquet:shards"]], ids=["workspace", "parquet"])
 def test_interrupted_it_keeps_what_was_answered(sink, questions, tmp_path):
     """Ctrl-C: what is under way is ended and kept, and the way to go on is told."""
     words = f"run --model deadly:star?log={tmp_path}/asked&pause=0.5 --data {questions} --protocol vqa "
@@ -613,6 +623,7 @@ def test_interrupted_it_keeps_what_was_answered(sink, questions, tmp_path):
     assert 4 <= len(asked) < 64
 
 
+@pytest.mark.exhaustive
 def test_the_command(tmp_path, monkeypatch):
     """As users start it: results alone on standard output, whatever dies; and a second start asks nobody."""
     questions = asked_about(tmp_path, ["bang" if i == 5 else f"What {i}?" for i in range(10)])

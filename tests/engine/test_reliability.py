@@ -87,6 +87,7 @@ def remembered(workspace):
     return {(content[0]["image"], content[1]) for content in contents}
 
 
+@pytest.mark.exhaustive
 def test_killed_at_a_dozen_instants_nothing_is_lost_and_nothing_asked_twice(tmp_path):
     """Over HTTP, many requests under way: what was remembered is never asked again, and the predictions are
     those of an uninterrupted run."""

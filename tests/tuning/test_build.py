@@ -134,6 +134,7 @@ def test_images_stand_in_the_decoders_own_template(parts, tmp_path):
     assert told == "<user><image>\nWhat?</s><assistant>A cat.</s><user>Sure?</s><bot>"
 
 
+@pytest.mark.exhaustive
 def test_it_can_be_examined_and_learns(tmp_path):
     """The built-in encoder and decoder, joined anew: from guessing to seeing in a few steps."""
     out = tmp_path / "built"

@@ -711,6 +711,7 @@ class TestTuning:
         assert all(name in KINDS for names in source.confused.values() for name in names)
         assert found.facts["examples"]["chart:shapes"] > 2 * (112 - found.facts["validation"])
 
+    @pytest.mark.exhaustive
     def test_several_seeds(self, tmp_path, ws):
         """The same split and settings, other seeds: the first is the result, the spread is that of all."""
         found = short(tmp_path / "out", ws, seeds=2, settings={"max_steps": 3, "eval_steps": 3}).run()
@@ -753,6 +754,7 @@ class TestTuning:
         monkeypatch.setattr(sft, "run_stage", real)
         assert short(tmp_path / "out", ws, seed=1).run()
 
+    @pytest.mark.exhaustive
     def test_in_half_precision(self, tmp_path, ws):
         """As on a GPU: what learns does so in full precision, what is asked meanwhile is no error, and
         what is
@@ -821,6 +823,7 @@ class TestTuning:
         )
         assert (entry.dataset_id, entry.value) == ("org/data", round(100 * result.after, 2))
 
+    @pytest.mark.exhaustive
     def test_an_adapter_of_another_base(self, tmp_path, ws):
         out = tmp_path / "out"
         short(out, ws).run()
@@ -921,6 +924,7 @@ class TestInterrupted:
         for key, value in one.items():
             torch.testing.assert_close(value, other[key], rtol=1e-3, atol=5e-4)  # the last digits vary
 
+    @pytest.mark.exhaustive
     def test_an_ended_stage_is_not_gone_on_with(self, tmp_path, ws, monkeypatch):
         """Killed in the second stage, in the middle of an epoch of the first: the first takes no step
         more.
@@ -998,6 +1002,7 @@ class TestInterrupted:
         short(tmp_path / "out", ws, watch=watch).run()
         assert steps == [3, 4, 5, 6]
 
+    @pytest.mark.exhaustive
     def test_a_real_full_disk(self, tmp_path, ws):
         script = (
             "import resource, signal\nsignal.signal(signal.SIGXFSZ, "
@@ -1135,6 +1140,7 @@ class TestCommand:
         assert document["results"][0]["task"].startswith("folder:photos (held out)")
         assert any("Forgetting is not measured" in note for note in document["notes"])
 
+    @pytest.mark.exhaustive
     def test_several_processes(self, tmp_path):
         """One of them examines and writes; all of them learn."""
         words = "tune pico:llava-skewed --data chart:shapes?n=28 --train-limit 112 -T max_steps=3 --json"

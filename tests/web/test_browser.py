@@ -305,7 +305,13 @@ def every(store) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 390)]
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("dark", 1280, marks=pytest.mark.exhaustive),
+        pytest.param("light", 360, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_accessible_in_every_light_and_width(chromium, address, every, scheme, width):
     watched = Watched(chromium, address, viewport={"width": width, "height": 844}, color_scheme=scheme)
