@@ -388,7 +388,7 @@ def test_the_figures_of_authors_are_shown_and_stay_when_rescored(copies, workspa
     text = capsys.readouterr().out
     assert "As the benchmark's authors print it" in text
     assert f"{100 * first['fAcc'].value:.2f}%" in text
-    assert "docs/benchmarks.md says what can be compared" in text
+    assert "Of 6 of 951 samples: not to be compared" in " ".join(text.split())
 
 
 def test_a_column_called_like_a_role_is_still_a_column(copies, workspace):
@@ -407,7 +407,15 @@ def test_a_part_of_a_benchmark_is_not_to_be_compared(copies, workspace, capsys):
     write_copy("hallusionbench", copies)
     (run,) = Plan(models=["pico:llava"], data=["hallusionbench"], filters=Filters(limit=2)).run()
     assert command_line("show", run.id) == 0
-    assert "Of 2 samples only: not to be compared" in " ".join(capsys.readouterr().out.split())
+    assert "Of 2 of 951 samples: not to be compared" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_whole_benchmark_can_be_compared(copies, workspace, capsys, monkeypatch):
+    write_copy("hallusionbench", copies)
+    monkeypatch.setitem(vars(entry("hallusionbench")), "samples", 6)
+    (run,) = Plan(models=[Scripted(lambda request: "yes")], data=["hallusionbench"]).run()
+    assert command_line("show", run.id) == 0
+    assert "docs/benchmarks.md says what can be compared" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_figure_of_unknown_figures_is_refused(tmp_path):

@@ -139,7 +139,7 @@ class Benchmark:
         table.synonyms = synonyms
         if self.background in table.labels:
             table.background = self.background
-        table.figures = self.figures
+        table.figures, table.whole = self.figures, self.samples
         table.protocol, table.protocol_options = self.protocol, dict(self.options)
         table.notes = (*table.notes, f"{self.title}: {where}", *([self.note] if self.note else []))
         return self._renamed(table)

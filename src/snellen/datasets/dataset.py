@@ -36,6 +36,7 @@ class Dataset(ABC):
         synonyms: other names of labels.
         protocol, protocol_options: how its authors evaluate it; the default.
         figures: those that its authors print, by name.
+        whole: how many samples those are of, if that is documented.
         notes: decisions to report to the user (such as the chosen split).
         bad: items found invalid when the data set was opened.
     """
@@ -48,6 +49,7 @@ class Dataset(ABC):
     protocol_options: Mapping[str, Any] = {}
     notes: tuple[str, ...] = ()
     figures: Mapping[str, OfficialFigure] = {}
+    whole: int = 0
     invalid: tuple[InvalidRow, ...] = ()
 
     @abstractmethod
@@ -75,6 +77,7 @@ class Around(Dataset):
         self.name, self.invalid, self.labels = data.name, data.invalid, data.labels
         self.protocol, self.protocol_options = data.protocol, data.protocol_options
         self.background, self.synonyms, self.figures = data.background, data.synonyms, data.figures
+        self.whole = data.whole
         self.notes = (*data.notes, note)
 
     def __len__(self) -> int:

@@ -354,6 +354,7 @@ class Evaluation:
                 background=data.background,
                 notes=tuple(data.data.notes),
                 figures={name: asdict(figure) for name, figure in data.data.figures.items()},
+                whole=data.data.whole,
             ),
             protocol=stored.ProtocolRecord(
                 name=protocol.name, title=self.title, options=plain(protocol.options())

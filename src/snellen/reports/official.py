@@ -32,9 +32,10 @@ def official_cells(run: Run) -> list[tuple[str, str, str]]:
 
 def official_note(run: Run) -> str:
     """Say whether the figures cover the whole benchmark."""
-    if run.status == "finished" and not run.manifest.data.filters and not run.metrics.skipped:
+    n, whole = run.metrics.n, run.manifest.data.whole or run.manifest.data.n
+    if run.status == "finished" and n == whole and not run.manifest.data.filters:
         return "An answer that could not be read is wrong. docs/benchmarks.md says what can be compared."
-    return f"Of {number(run.metrics.n)} samples only: not to be compared with published figures."
+    return f"Of {n:,} of {whole:,} samples: not to be compared with published figures."
 
 
 def official_table(run: Run) -> Table | None:

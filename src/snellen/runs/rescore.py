@@ -118,6 +118,7 @@ class _RecordedData(Dataset):
         self.name, self.labels = manifest.data.name, manifest.data.labels
         self.background = manifest.data.background
         self.figures = {name: OfficialFigure(**how) for name, how in manifest.data.figures.items()}
+        self.whole = manifest.data.whole
         self._store, self._run = store, run
         self._rows = list(store.sample_rows(run))
 

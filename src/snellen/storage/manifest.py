@@ -63,6 +63,7 @@ class DataRecord(_Record):
         labels: the class names, if any.
         background: the label that means "none of the others".
         figures: how the figures of its authors are computed, by name.
+        whole: how many samples those figures are of; 0 if that is not documented.
     """
 
     name: str
@@ -74,6 +75,7 @@ class DataRecord(_Record):
     background: str | None = None
     notes: tuple[str, ...] = ()
     figures: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    whole: int = 0
     skipped: tuple[SkippedRow, ...] = ()
 
 
