@@ -32,7 +32,7 @@ def printed(name: str, rows: list[ScoredRow]) -> dict[tuple[str, str], OfficialV
 
 
 def scored(rows: list[dict[str, Any]]) -> list[ScoredRow]:
-    return [ScoredRow(row["score"], row) for row in rows]
+    return [ScoredRow({"": row["score"]}, row) for row in rows]
 
 
 def test_hallusionbench() -> None:
@@ -73,7 +73,7 @@ def test_abilities(name: str) -> None:
 def test_ocrbench() -> None:
     """From the replies: the rule for formulas keeps their case and ignores blanks."""
     rows, official = recorded("ocrbench")
-    ours = printed("ocrbench", [ScoredRow(contains(row["reply"], row["answer"]), row) for row in rows])
+    ours = printed("ocrbench", [ScoredRow({"": contains(row["reply"], row["answer"])}, row) for row in rows])
     assert {name: value.value for (_, name), value in ours.items()} == {
         name: value for name, value in official.items() if name != "Final Score Norm"
     }
@@ -81,7 +81,7 @@ def test_ocrbench() -> None:
 
 def test_mathvista() -> None:
     rows, official = recorded("mathvista")
-    meta = [ScoredRow(row["score"], {"metadata": row}) for row in rows]
+    meta = [ScoredRow({"": row["score"]}, {"metadata": row}) for row in rows]
     ours = printed("mathvista", meta)
     assert 100 * ours["", "ALL"].value == pytest.approx(official.pop("Overall"), abs=1e-12)
     parts = {part: 100 * value.value for (group, part), value in ours.items() if group in ("task", "skill")}
@@ -90,7 +90,7 @@ def test_mathvista() -> None:
 
 def test_mmmu() -> None:
     rows, official = recorded("mmmu")
-    ours = printed("mmmu", [ScoredRow(float(row["answer"] == row["letter"]), row) for row in rows])
+    ours = printed("mmmu", [ScoredRow({"": float(row["answer"] == row["letter"])}, row) for row in rows])
     assert round(ours["", "Overall"].value, 5) == official["Overall"]
     for (group, part), value in ours.items():
         if group:
@@ -114,6 +114,18 @@ def test_groups_of_rows(name: str, ours_by_theirs: dict[str, str]) -> None:
         assert ours["", name_here].value == pytest.approx(official[theirs], abs=1e-12)
 
 
+def test_mm_vet() -> None:
+    """From a judge's grades, by capability and by combination of them."""
+    rows, official = recorded("mm-vet")
+    ours = printed("mm-vet", [ScoredRow({"judge": row["score"]}, row) for row in rows])
+    assert 100 * ours["", "total"].value == pytest.approx(official["capability"].pop("Overall"))
+    official["combination"].pop("Overall")
+    for group in ("capability", "combination"):
+        parts = {name: 100 * value.value for (of, name), value in ours.items() if of == group}
+        theirs = {name.replace("_", ","): value for name, value in official[group].items()}
+        assert parts == pytest.approx(theirs, abs=1e-12)
+
+
 def test_pope() -> None:
     rows, official = recorded("pope")
     details = [
@@ -131,7 +143,12 @@ def test_pope() -> None:
 def test_what_a_random_option_would_add_is_an_expectation() -> None:
     """Two right, one wrong and one unread of four options: 50%, and 56.25% if it were guessed."""
     figures = {"plain": OfficialFigure(), "guessed": OfficialFigure(guess=True)}
-    rows = [ScoredRow(1, {}), ScoredRow(1, {}), ScoredRow(0, {}), ScoredRow(0, {}, chance=0.25)]
+    rows = [
+        ScoredRow({"": 1}, {}),
+        ScoredRow({"": 1}, {}),
+        ScoredRow({"": 0}, {}),
+        ScoredRow({"": 0}, {}, chance=0.25),
+    ]
     plain, guessed = official_values(figures, rows)
     assert (plain.value, guessed.value) == (0.5, 0.5625)
 
@@ -142,14 +159,14 @@ def test_a_part_without_rows_is_left_out() -> None:
         "b": OfficialFigure(where={"kind": "z"}),
         "mean": OfficialFigure(average=("a", "b")),
     }
-    values = official_values(figures, [ScoredRow(1, {"kind": "x"}), ScoredRow(0, {"kind": "y"})])
+    values = official_values(figures, [ScoredRow({"": 1}, {"kind": "x"}), ScoredRow({"": 0}, {"kind": "y"})])
     assert values == [OfficialValue("a", 0.5, 2)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=1))
 def test_groups_are_right_where_all_their_answers_are(rows: list[tuple[str, int]]) -> None:
     figures = {"all": OfficialFigure(all=("key",))}
-    (value,) = official_values(figures, [ScoredRow(score, {"key": key}) for key, score in rows])
+    (value,) = official_values(figures, [ScoredRow({"": score}, {"key": key}) for key, score in rows])
     keys = {key for key, _ in rows}
     right = [all(score for other, score in rows if other == key) for key in keys]
     assert value.value == pytest.approx(sum(right) / len(right))

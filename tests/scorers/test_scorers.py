@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snellen
+from copies import write_copy
 from helpers import Scripted, made, sample
 from snellen.datasets.chart import chart
 from snellen.errors import BadOption, ModelError
@@ -178,6 +179,12 @@ class TestClipScore:
 
 
 @pytest.fixture
+def copies(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNELLEN_DATA", str(tmp_path / "copies"))
+    return tmp_path / "copies"
+
+
+@pytest.fixture
 def judge(monkeypatch):
     """A judge who gives 5 where the candidate is the reference, and 2 elsewhere; contrary when swapped."""
     made = Scripted(grade, "judge")
@@ -217,6 +224,27 @@ class TestJudge:
         assert texts[0].index("Reference: ") < texts[0].index("Candidate: ")
         assert texts[1].index("Reference: ") > texts[1].index("Candidate: ")
         assert not judge.asked[0].images
+
+    def test_correctness_from_0_to_1(self, judge, copies, workspace):
+        """As the authors of MM-Vet have answers graded: once each, the reference first; and their figures."""
+        write_copy("mm-vet", copies)
+        judge.script = lambda request: "0.5" if "heron" in request.messages[0].text else "Correctness: 1.0"
+        model = Scripted(lambda request: "-1 and -5")
+        run = snellen.run(model=model, data="mm-vet", protocol="instruct?judge=judge:x&metrics=overlap")
+        assert run.manifest.protocol.options["rubric"] == "correctness"
+        assert run.predictions["metrics"].str["judge"].tolist() == [1.0, 0.5]
+        assert len(judge.asked) == 2
+        text = judge.asked[0].messages[0].text
+        assert "Reference: -1<AND>-5\nCandidate: -1 and -5" in text
+        figures = {(figure.group, figure.name): figure.value for figure in run.metrics.official}
+        assert figures["", "total"] == 0.75
+        assert {k: v for k, v in figures.items() if k[0] == "capability"} == {
+            ("capability", "rec"): 0.5,
+            ("capability", "ocr"): 1.0,
+            ("capability", "math"): 1.0,
+        }
+        assert figures["combination", "ocr,math"] == 1.0
+        assert "judge_agrees_with_itself_swapped" not in run.metrics.protocol
 
     def test_is_asked_once_and_remembered(self, judge, workspace):
         data = chart("shapes", n=3, ask="color")

@@ -22,12 +22,13 @@ def official_figures(
     """
     if not figures:
         return []
-    scores: dict[str, tuple[float, float]] = {}
+    scores: dict[str, tuple[dict[str, float], float]] = {}
     for row in store.findings(run):
-        if (score := row["metrics"].get(primary)) is not None:
+        if row["metrics"]:
+            first = {"": row["metrics"][primary]} if primary in row["metrics"] else {}
             options = row["details"].get("options") or 0
             unread = row["outcome"] != Outcome.OK and options
-            scores[row["id"]] = score, 1 / options if unread else 0.0
+            scores[row["id"]] = {**row["metrics"], **first}, 1 / options if unread else 0.0
 
     def rows() -> Iterator[ScoredRow]:
         for row in store.sample_rows(run):

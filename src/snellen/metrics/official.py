@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import prod
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,12 +28,12 @@ class ScoredRow(NamedTuple):
     """What figures need of one sample.
 
     Attributes:
-        score: the run's primary score.
+        scores: by name; the run's primary score is under the empty name, too.
         columns: the row's columns, by name.
         chance: the probability that a random choice is right, if the answer could not be read; else 0.
     """
 
-    score: float
+    scores: Mapping[str, float]
     columns: Mapping[str, Any]
     chance: float = 0.0
 
@@ -52,6 +53,7 @@ class OfficialFigure:
     """How a figure is computed; without any option, it is the mean of the primary score.
 
     Attributes:
+        of: the name of another score, such as ``judge``.
         where: only rows whose columns have these values (one, or several of which any counts).
         all: rows with equal values in these columns form a group, which counts by the product of its scores:
             a group of right answers is right. A column of numbers may be calculated with: ``Index // 4``,
@@ -59,6 +61,7 @@ class OfficialFigure:
         by: a column (a dot leads into nested cells) by whose values the figure is broken down; a cell with a
             list counts for each of its values.
         pattern: a regular expression; its first group is taken from each value of ``by``.
+        split: what stands between the values in a cell of ``by``.
         names: names for values of ``by``, or for sets of them.
         points: the number of right answers, instead of their share.
         plus: the sum, in points, of the mean and of ``all``, each times 100.
@@ -69,10 +72,12 @@ class OfficialFigure:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
+    of: str = ""
     where: Mapping[str, Any] = field(default_factory=dict)
     all: tuple[str, ...] = ()
     by: str | None = None
     pattern: str | None = None
+    split: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
     points: bool = False
     plus: bool = False
@@ -93,7 +98,9 @@ class OfficialFigure:
         if self.by is None:
             yield ""
             return
-        for value in _cells(row.columns, self.by):
+        cells = _cells(row.columns, self.by)
+        for value in cells if self.split is None else chain.from_iterable(c.split(self.split) for c in cells):
+            value = value.strip()
             if self.pattern is not None:
                 match = re.search(self.pattern, value)
                 value = match[1] if match else value
@@ -114,6 +121,8 @@ def official_values(
     sums: dict[str, dict[str, _Sum]] = {name: {} for name in direct}
     for row in rows:
         for name, figure in direct.items():
+            if figure.of not in row.scores:
+                continue
             for part in figure.parts(row):
                 sums[name].setdefault(part, _Sum()).add(row, figure)
     values: dict[str, list[OfficialValue]] = {}
@@ -145,10 +154,11 @@ class _Sum:
     def add(self, row: ScoredRow, figure: OfficialFigure) -> None:
         """Add a sample."""
         self.n += 1
-        self.score += row.score + (row.chance if figure.guess else 0.0)
+        score = row.scores[figure.of]
+        self.score += score + (row.chance if figure.guess else 0.0)
         if figure.all:
             key = tuple(_key(row.columns, part) for part in figure.all)
-            self.groups.setdefault(key, []).append(row.score)
+            self.groups.setdefault(key, []).append(score)
 
     def value(self, figure: OfficialFigure) -> tuple[float, int, bool]:
         """Return the value, what it counts, and whether it is in points."""

@@ -27,7 +27,7 @@ class Caption(FreeTextProtocol, Protocol):
     ``max_tokens``;
     ``metrics``: ``similarity`` (of sentence embeddings by the model ``embedding``) and ``overlap`` (BLEU,
     ROUGE-L, CIDEr), separated by a comma; ``clip``: a dual encoder for CLIPScore; ``judge``: a model that
-    grades the captions.
+    grades the captions, by ``rubric``: ``grades`` (1 to 5) or ``correctness`` (0.0 to 1.0).
     """
 
     name: ClassVar[str] = "caption"

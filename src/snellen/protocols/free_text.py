@@ -9,7 +9,7 @@ from typing import ClassVar
 from snellen.errors import BadOption
 from snellen.scorers.base import Scorer
 from snellen.scorers.clipscore import ClipScore
-from snellen.scorers.judge import Judge
+from snellen.scorers.judge import Judge, Rubric
 from snellen.scorers.overlap import Overlap
 from snellen.scorers.similarity import MINILM, Similarity
 from snellen.types import Prediction, Sample
@@ -28,6 +28,7 @@ class FreeTextProtocol:
     embedding: str = MINILM
     clip: str | None = None
     judge: str | None = None
+    rubric: Rubric = "grades"
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -66,5 +67,5 @@ class FreeTextProtocol:
         if self.clip:
             scorers.append(ClipScore(self.clip))
         if self.judge:
-            scorers.append(Judge(self.judge))
+            scorers.append(Judge(self.judge, self.rubric))
         return scorers

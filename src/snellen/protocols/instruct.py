@@ -24,7 +24,7 @@ class Instruct(FreeTextProtocol, Protocol):
     """Follow an instruction about the image; similarity to reference answers, overlap, a judge.
 
     Options: ``prompt`` with ``{question}``, the instruction; ``max_tokens``; ``metrics``, ``embedding``,
-    ``clip`` and ``judge`` as for caption.
+    ``clip``, ``judge`` and ``rubric`` as for caption.
     """
 
     name: ClassVar[str] = "instruct"
