@@ -580,7 +580,7 @@ class TestMatmul:
     def test_the_route_is_exact_or_not_taken(self):
         usual = MKLDNN.matmul.fp32_precision
         try:
-            matmul.take_fastest_route()
+            matmul._measured()
             a, b = torch.randn(64, 512), torch.randn(512, 64)
             truth = a.double() @ b.double()
             assert ((a @ b).double() - truth).abs().max() / truth.abs().max() < matmul.EXACT
@@ -590,7 +590,7 @@ class TestMatmul:
     def test_what_rounds_is_put_back(self, monkeypatch):
         usual = MKLDNN.matmul.fp32_precision
         monkeypatch.setattr(matmul, "EXACT", -1.0)
-        assert matmul.take_fastest_route() == "default"
+        assert matmul._measured() == "default"
         assert MKLDNN.matmul.fp32_precision == usual
 
     def test_what_is_faster_is_taken(self, monkeypatch):
@@ -599,10 +599,43 @@ class TestMatmul:
         times = iter([2.0, 1.0])
         monkeypatch.setattr(matmul, "_seconds", lambda run: next(times))
         try:
-            assert matmul.take_fastest_route() == "onednn"
+            assert matmul._measured() == "onednn"
             assert MKLDNN.matmul.fp32_precision == "bf16"
         finally:
             MKLDNN.matmul.fp32_precision = usual
+
+    def test_it_is_decided_once_for_a_machine(self, monkeypatch, tmp_path):
+        """Also if two processes decide at once: the first one does."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        usual = MKLDNN.matmul.fp32_precision
+        measured: list[str] = []
+
+        def measure() -> str:
+            measured.append("onednn")
+            if len(measured) == 2:  # meanwhile, another process has decided
+                (file,) = (tmp_path / "snellen").glob("matmul-*")
+                file.write_text("default")
+            return "onednn"
+
+        monkeypatch.setattr(matmul, "_measured", measure)
+        try:
+            assert matmul.take_fastest_route() == "onednn"
+            assert matmul.take_fastest_route() == "onednn"
+            assert MKLDNN.matmul.fp32_precision == "bf16"
+            assert len(measured) == 1
+            (file,) = (tmp_path / "snellen").glob("matmul-*")
+            MKLDNN.matmul.fp32_precision = usual
+            monkeypatch.setattr(Path, "exists", lambda self: False)
+            assert matmul.take_fastest_route() == "default"
+            assert MKLDNN.matmul.fp32_precision == usual
+        finally:
+            MKLDNN.matmul.fp32_precision = usual
+
+    def test_a_cache_that_cannot_be_written_is_no_error(self, monkeypatch, tmp_path):
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        monkeypatch.setattr(matmul, "_measured", lambda: "default")
+        assert matmul.take_fastest_route() == "default"
 
 
 # ── end to end ──────────────────────────────────────────────────────────────────────────────────────

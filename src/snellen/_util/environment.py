@@ -17,6 +17,7 @@ __all__ = [
     "hardware",
     "is_gone",
     "peak_rss",
+    "processor",
     "this_process",
     "versions",
 ]
@@ -37,7 +38,7 @@ def hardware() -> dict[str, Any]:
 
     machine: dict[str, Any] = {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
     }
@@ -48,7 +49,8 @@ def hardware() -> dict[str, Any]:
     return machine
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         for line in file:
             if line.startswith("model name"):

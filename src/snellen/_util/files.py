@@ -15,7 +15,7 @@ from typing import Any
 
 from snellen.errors import StoreError
 
-__all__ = ["explained", "hash_files", "write_atomic", "write_text"]
+__all__ = ["cache_folder", "explained", "hash_files", "write_atomic", "write_text"]
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -91,8 +91,13 @@ def _hashed(file: Path, known: Mapping[str, Sequence[Any]]) -> list[Any]:
         return [*stamp, hashlib.file_digest(stream, "sha256").hexdigest()]
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snellen"
+
+
 def _memory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snellen" / "hashes.json"
+    return cache_folder() / "hashes.json"
 
 
 def _remembered() -> dict[str, list[Any]]:

@@ -6,9 +6,14 @@ without losing precision, and actually rounds to bfloat16 on others, so both are
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any
+
+from snellen._util.environment import processor
+from snellen._util.files import cache_folder, write_atomic
 
 __all__ = ["take_fastest_route"]
 
@@ -21,12 +26,52 @@ GAIN = 1.1
 def take_fastest_route() -> str:
     """Set torch's implementation of float32 products in this process: ``onednn`` if it is exact and
     faster, else ``default``.
+
+    That is measured once for a processor and a version of torch, and remembered in the user's cache: two
+    processes that took different routes would differ in their last digits.
     """
     import torch
 
     onednn: Any = torch.backends.mkldnn
     if not onednn.is_available():
         return "default"
+    usual = onednn.matmul.fp32_precision
+    key = hashlib.sha256(f"{torch.__version__} {processor()}".encode()).hexdigest()[:16]
+    file = cache_folder() / f"matmul-{key}"
+    try:
+        if file.exists():
+            return _take(file.read_text(encoding="utf-8"), usual)
+        route = _measured()
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")
+        write_atomic(part, route)
+        try:
+            os.link(part, file)  # whole, or not if there is one
+        finally:
+            part.unlink()
+    except FileExistsError:  # another process was first, and decides for all
+        return _take(file.read_text(encoding="utf-8"), usual)
+    except OSError:  # nothing can be remembered here
+        return _measured()
+    return route
+
+
+def _take(route: str, usual: str) -> str:
+    """Take a remembered route; ``usual`` is the switch's own position."""
+    import torch
+
+    onednn: Any = torch.backends.mkldnn
+    try:
+        onednn.matmul.fp32_precision = "bf16" if route == "onednn" else usual
+    except RuntimeError:  # not available in this build
+        return "default"
+    return route
+
+
+def _measured() -> str:
+    """Measure both routes and take the better one."""
+    import torch
+
+    onednn: Any = torch.backends.mkldnn
     switch, usual = onednn.matmul, onednn.matmul.fp32_precision
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(*shape, generator=generator) for shape in ((256, 1024), (1024, 1024)))
