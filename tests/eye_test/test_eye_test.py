@@ -175,6 +175,10 @@ def test_eyes_of_known_acuity_get_their_card(workspace):
     assert below * 0.9 < reading.curve.threshold < above * 1.1
     assert reading.verdict == "threshold within the chart"
     assert reading.as_dict()["accuracy"]["value"] > 0.4
+    # Under the axis: a picture of each of four levels, from the easiest to the hardest.
+    assert [level for level, _ in reading.pictures] == [levels[0], levels[2], levels[5], levels[7]]
+    inks = [int((np.asarray(picture.pixels.convert("L")) < 120).sum()) for _, picture in reading.pictures]
+    assert inks == sorted(inks, reverse=True)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from snellen.datasets.base import DATASETS
 from snellen.datasets.eye_chart import EyeChart
 from snellen.errors import BadOption, require
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
+from snellen.images import Image
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan, Watch
 from snellen.runs.run import Run
@@ -37,6 +38,10 @@ CHARTS = (
 )
 
 
+#: The pictures shown under an axis of a card.
+SHOWN = 4
+
+
 @dataclass(frozen=True)
 class Reading:
     """The result of one chart.
@@ -46,12 +51,14 @@ class Reading:
         unit: the unit of its levels.
         run: the underlying run.
         curve: fitted to the answers; unparsed ones count as wrong.
+        pictures: one at each of some levels, from easy to hard.
     """
 
     chart: str
     unit: str
     run: Run
     curve: Curve
+    pictures: tuple[tuple[float, Image], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -147,11 +154,16 @@ def _reading(run: Run, chart: EyeChart) -> Reading:
         right[level[row["id"]]] += row["prediction"] == row["label"]
     points = [CurvePoint(x, right[x], asked[x]) for x in sorted(asked)]
     curve = fit(points, 1 / len(chart.labels), rising=chart.chart.rising)
-    return Reading(chart.name, chart.chart.unit, run, curve)
+    levels = chart.chart.levels
+    places = sorted({round(k * (len(levels) - 1) / (SHOWN - 1)) for k in range(SHOWN)})
+    # Levels take turns, from easy to hard.
+    pictures = tuple((levels[i], chart.sample(i, chart.labels, None).images[0]) for i in places)
+    return Reading(chart.name, chart.chart.unit, run, curve, pictures)
 
 
 def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
-    """Draw a card: for each chart, the share of correct answers by level, the curve and its threshold.
+    """Draw a card: for each chart, the share of correct answers by level, the curve and its threshold, and
+    under the axis what was shown at some levels.
 
     Args:
         path: a picture (.png, .svg or .pdf).
@@ -159,55 +171,68 @@ def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    matplotlib: Any = require("matplotlib", "report", "Drawing the card")
-    matplotlib.use("Agg")
-    import numpy as np
+    require("matplotlib", "report", "Drawing the card")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from snellen.metrics.stats import wilson
 
     columns = min(3, len(readings))
     rows = -(-len(readings) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.1 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 3.9 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
     figure.suptitle(f"Eye test: {model}", fontsize=14, fontweight="bold")
-    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for plot in axes[len(readings) :]:
-        plot.set_visible(False)
-    for plot, reading in zip(axes, readings, strict=False):
-        curve = reading.curve
-        levels = [point.level for point in curve.points]
-        rates = [wilson(point.right, point.n) for point in curve.points]
-        spans = [[r.value - r.low for r in rates], [r.high - r.value for r in rates]]
-        plot.axhline(100 * curve.guess, color="0.6", linestyle=":", linewidth=1)
-        plot.errorbar(
-            levels,
-            [100 * r.value for r in rates],
-            100 * np.array(spans),
-            fmt="o",
-            color="#2a7f4f",
-            markersize=4,
-            linewidth=1,
-        )
-        if curve.location is not None:
-            fine = np.geomspace(min(levels), max(levels), 200)
-            plot.plot(fine, [100 * curve.rate(x) for x in fine], color="#2a7f4f")
-        if curve.threshold is not None:
-            plot.axvline(curve.threshold, color="#b3372f", linewidth=1)
-            plot.axvspan(curve.low or min(levels), curve.high or max(levels), color="#b3372f", alpha=0.12)
-        plot.set_xscale("log")
-        plot.set_xticks([levels[0], levels[len(levels) // 2], levels[-1]])
-        plot.set_xticklabels([f"{x:.3g}" for x in (levels[0], levels[len(levels) // 2], levels[-1])])
-        plot.minorticks_off()
-        if curve.rising:
-            plot.invert_xaxis()  # from easy to hard, as on an eye chart
-        plot.set_ylim(-4, 104)
-        title = format_reading(reading) if curve.threshold else reading.verdict
-        plot.set_title(f"{reading.chart.removeprefix('chart:')}: {title}", fontsize=9)
-        plot.set_xlabel(reading.unit, fontsize=8)
-        plot.set_ylabel("right %", fontsize=8)
-        plot.tick_params(labelsize=8)
+    parts = figure.subfigures(rows, columns, squeeze=False).ravel()
+    for part, reading in zip(parts, readings, strict=False):
+        upper, lower = part.subfigures(2, 1, height_ratios=(3, 1))
+        _draw_curve(upper.subplots(), reading)
+        if not reading.pictures:
+            continue
+        shown = lower.subplots(1, len(reading.pictures), squeeze=False)[0]
+        for axes, (level, picture) in zip(shown, reading.pictures, strict=True):
+            axes.imshow(picture.pixels)
+            axes.set_title(f"{level:.3g}", fontsize=7)
+            axes.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _draw_curve(plot: Any, reading: Reading) -> None:
+    """Draw the share of right answers by level, the fitted curve, and its threshold."""
+    import numpy as np
+
+    from snellen.metrics.stats import wilson
+
+    curve = reading.curve
+    levels = [point.level for point in curve.points]
+    rates = [wilson(point.right, point.n) for point in curve.points]
+    spans = [[r.value - r.low for r in rates], [r.high - r.value for r in rates]]
+    plot.axhline(100 * curve.guess, color="0.6", linestyle=":", linewidth=1)
+    plot.errorbar(
+        levels,
+        [100 * r.value for r in rates],
+        100 * np.array(spans),
+        fmt="o",
+        color="#2a7f4f",
+        markersize=4,
+        linewidth=1,
+    )
+    if curve.location is not None:
+        fine = np.geomspace(min(levels), max(levels), 200)
+        plot.plot(fine, [100 * curve.rate(x) for x in fine], color="#2a7f4f")
+    if curve.threshold is not None:
+        plot.axvline(curve.threshold, color="#b3372f", linewidth=1)
+        plot.axvspan(curve.low or min(levels), curve.high or max(levels), color="#b3372f", alpha=0.12)
+    ticks = (levels[0], levels[len(levels) // 2], levels[-1])
+    plot.set_xscale("log")
+    plot.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
+    plot.minorticks_off()
+    if curve.rising:
+        plot.invert_xaxis()  # from easy to hard, as on an eye chart
+    plot.set_ylim(-4, 104)
+    title = format_reading(reading) if curve.threshold else reading.verdict
+    plot.set_title(f"{reading.chart.removeprefix('chart:')}: {title}", fontsize=9)
+    plot.set_xlabel(reading.unit, fontsize=8)
+    plot.set_ylabel("right %", fontsize=8)
+    plot.tick_params(labelsize=8)
 
 
 def format_reading(reading: Reading) -> str:
