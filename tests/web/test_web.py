@@ -736,6 +736,31 @@ class TestSafety:
             ]
             assert seen[-1] == 429
 
+    @pytest.mark.parametrize("place", ["address", "header", "invitation"])
+    def test_nor_are_they_in_addresses_and_headers(self, store, place):
+        """After ten wrong ones even the right one is refused for a while, but nobody is logged out."""
+        token = "a secret of sixteen or more"
+        clock = [0.0]
+        site = AppState(store, Policy(token=token))
+        site.rates.clock = lambda: clock[0]
+
+        def attempt(address: str, given: str) -> int:
+            headers = {"authorization": f"Bearer {given}"} if place == "header" else {}
+            names = {"address": "token", "invitation": "invite"}
+            query = {names[place]: given} if place in names else {}
+            return httpx.get(f"{address}/leaderboard.json", params=query, headers=headers).status_code
+
+        with served(site) as address, browser(address) as inside:
+            inside.post("/login", data={"token": token})
+            seen = [attempt(address, "x") for _ in range(12)]
+            assert (seen[8], seen[-1]) == (401, 429)
+            assert attempt(address, token) == 429
+            assert httpx.get(f"{address}/health").status_code == 200
+            assert inside.get("/leaderboard.json").status_code == 200
+            assert inside.get("/leaderboard.json?token=x").status_code != 429
+            clock[0] += 60
+            assert attempt(address, token) not in (401, 429)
+
     @pytest.mark.parametrize(
         ("path", "headers"),
         [

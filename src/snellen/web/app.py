@@ -66,7 +66,7 @@ def create_app(site: AppState) -> SecurityMiddleware:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    return SecurityMiddleware(app, site.policy)
+    return SecurityMiddleware(app, site.policy, site.rates)
 
 
 async def _forget(site: AppState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 import threading
 import time
@@ -200,8 +201,8 @@ def login_cookie(scope: Scope, value: str) -> str:
 class SecurityMiddleware:
     """ASGI middleware that applies a policy before anything else sees a request."""
 
-    def __init__(self, app: App, policy: Policy) -> None:
-        self.app, self.policy = app, policy
+    def __init__(self, app: App, policy: Policy, rates: Rates | None = None) -> None:
+        self.app, self.policy, self.rates = app, policy, rates or Rates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on with response headers added and the body size limited."""
@@ -238,6 +239,10 @@ class SecurityMiddleware:
         path, query = scope["path"], scope.get("query_string", b"").decode("latin-1")
         parameters = dict(parse_qsl(query))
         reads = scope["method"] in _SAFE
+        if seconds := self._guessed(scope, headers, parameters):
+            wait = {"retry-after": str(math.ceil(seconds))}
+            await _plain(send_with_headers, 429, "Too many wrong tokens. Try again in a minute.", wait)
+            return
         role = self.policy.role(headers, cookie_of(scope))
         invited = self.policy.role_of(parameters.get("invite", "")) if reads else None
         if reads and (linked := self.policy.role_of(parameters.get("token", ""))) is not None:
@@ -295,6 +300,25 @@ class SecurityMiddleware:
         if not begun:
             await _plain(send_with_headers, 413, self._too_large)
 
+    def _guessed(self, scope: Scope, headers: Mapping[str, str], parameters: Mapping[str, str]) -> float:
+        """Count a wrong token in an address or a header like a wrong login. Returns the seconds for which the
+        client's tokens, right ones too, are refused; 0 if they are not.
+        """
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [
+            parameters.get("token"),
+            parameters.get("invite"),
+            scheme.lower() == "bearer" and bearer.strip(),
+        ]
+        tokens = [token for token in given if token]
+        inside = self.policy.sessions.role(cookies(headers).get(cookie_of(scope), "")) is not None
+        if self.policy.token is None or not tokens or inside:
+            return 0.0
+        client = (scope.get("client") or ("",))[0]
+        if all(self.policy.role_of(token) is not None for token in tokens):
+            return self.rates.left("login", client)
+        return self.rates.wait("login", client)
+
     @property
     def _too_large(self) -> str:
         return f"The limit is {self.policy.max_body / 2**20:.0f} MiB. Go back and choose a smaller image."
@@ -334,6 +358,14 @@ class Rates:
     clock: Callable[[], float] = time.monotonic
     _buckets: OrderedDict[tuple[str, str], tuple[float, float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def left(self, kind: str, who: str) -> float:
+        """Return the seconds to wait, without counting anything."""
+        full, per_minute = self.limits.get(kind, (1.0, 1.0))
+        with self._lock:
+            now = self.clock()
+            left, then = self._buckets.get((kind, who), (full, now))
+        return max(0.0, 1 - left - (now - then) * per_minute / 60) * 60 / per_minute
 
     def wait(self, kind: str, who: str) -> float:
         """Return the seconds to wait before repeating an action; 0 if it is allowed now, which counts."""
