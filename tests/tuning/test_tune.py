@@ -33,6 +33,7 @@ from snellen.models.base import MODELS
 from snellen.models.huggingface.chat import ChatRenderer
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import CAPTION, MULTIPLE_CHOICE, SHORT_ANSWER, fill
+from snellen.runs.filters import Filters
 from snellen.storage.store import Store
 from snellen.tuning.examples import SOME, WHOLE, examples
 from snellen.tuning.leakage import leaks
@@ -583,6 +584,13 @@ def short(out: Path, workspace: Path, **more) -> Tuning:
 def ws(tmp_path_factory) -> Path:
     """A workspace that knows what the models were before."""
     return tmp_path_factory.mktemp("ws")
+
+
+def test_classes_choose_what_is_trained_and_tested(tmp_path, ws):
+    plan = short(tmp_path / "out", ws, filters=Filters(classes=("star,ring", "cup"))).plan
+    assert set(plan.train_set.labels) == set(plan.test.labels) == {"star", "ring", "cup"}
+    rows = [plan.train_set.data.row(index) for index in plan.train_set.indices]
+    assert {row.label for row in rows} == {"star", "ring", "cup"}
 
 
 def half(folder: Path) -> Path:

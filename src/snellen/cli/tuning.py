@@ -101,6 +101,10 @@ def tune_(
         typer.Option("-L", metavar="KEY=VALUE", help="Set an option of PEFT's LoraConfig: r, lora_alpha …"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Evaluate on the first N samples only.")] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="Train and evaluate on these classes only (comma-separated). Repeatable."),
+    ] = None,
     train_limit: Annotated[int | None, typer.Option(help="Train on N random samples only.")] = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Skip unreadable images and list them.")
@@ -168,7 +172,7 @@ def tune_(
             lora=_values("-L", read_options("-L", lora_option)),
             model_options=read_options("-M", model_option),
             data_options=read_options("-D", data_option),
-            filters=Filters(limit=limit, skip_invalid=skip_invalid),
+            filters=Filters(limit=limit, classes=tuple(classes or ()), skip_invalid=skip_invalid),
             train_limit=train_limit,
             merge=merge,
             batch_size=batch_size,
