@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as pillow
 
 from copies import picture
+from helpers import Scripted
 from snellen.api import run
 from snellen.datasets.base import DATASETS, Selection, select
 from snellen.datasets.records import Delimited, JsonLines, Parquet
@@ -353,6 +354,18 @@ class TestTsv:
             "split": "test",
         },
     ]  # fmt: skip
+
+    def test_what_vlmevalkit_prints(self, tmp_path, workspace):
+        data = f"tsv:{write_csv(tmp_path / 'x.tsv', self.ROWS[:2], chr(9))}"
+        found = run(model=Scripted(lambda request: "B"), data=data)
+        figures = {(figure.group, figure.name): figure.value for figure in found.metrics.official}
+        assert figures == {
+            ("", "Overall"): 0.5,
+            ("split", "dev"): 1.0,
+            ("split", "test"): 0.0,
+            ("l2-category", "y"): 0.5,
+            ("category", "x"): 0.5,
+        }
 
     def test_the_layout(self, tmp_path):
         data = DATASETS.make(f"tsv:{write_csv(tmp_path / 'x.tsv', self.ROWS, chr(9))}")

@@ -16,6 +16,7 @@ from snellen.datasets.records import Delimited
 from snellen.datasets.table import read_image
 from snellen.errors import BadOption, DataError, ImageError
 from snellen.images import Image
+from snellen.metrics.official import OfficialFigure
 from snellen.types import Sample
 
 __all__ = ["VLMEvalKit", "tsv"]
@@ -56,6 +57,9 @@ class VLMEvalKit(Dataset):
         if "image" not in columns and "image_path" not in columns:
             raise DataError(f"{path}: expected a column 'image' or 'image_path'.")
         self.labels = ()
+        # As VLMEvalKit prints any benchmark of options.
+        parts = [name for name in ("split", "l2-category", "category") if name in columns]
+        self.figures = {"Overall": OfficialFigure(), **{name: OfficialFigure(by=name) for name in parts}}
         self._letters = [letter for letter in string.ascii_uppercase if letter in columns]
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []

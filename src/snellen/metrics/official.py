@@ -101,6 +101,8 @@ class OfficialFigure:
         cells = _cells(row.columns, self.by)
         for value in cells if self.split is None else chain.from_iterable(c.split(self.split) for c in cells):
             value = value.strip()
+            if not value:
+                continue
             if self.pattern is not None:
                 match = re.search(self.pattern, value)
                 value = match[1] if match else value
