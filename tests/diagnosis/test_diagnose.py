@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -330,12 +331,33 @@ class TestDiagnosis:
 class TestWhatIsMissing:
     def test_no_training_split(self, workspace, photos):
         case = Subject(
-            model="pico:llava", data=f"folder:{photos}", store=Store(workspace), filters=Filters(limit=10)
+            model="pico:llava", data=f"folder:{photos}", store=Store(workspace), filters=Filters(limit=5)
         )
         found = diagnose(case, ["probe", "exposure", "gap"])
         case.close()
-        assert "--train-split" in found.left_out["probe"]
+        assert found.left_out["probe"] == "the data set has classes with fewer than two readable images"
         assert "--reference" in found.left_out["gap"]
+
+    def test_without_a_training_split_the_probe_is_cross_validated(self, workspace, photos):
+        """Features that hold the class are found; the note says how."""
+        case = Subject(model="pico:llava", data=f"folder:{photos}", store=Store(workspace))
+        (finding,) = diagnose(case, ["probe"]).findings
+        case.close()
+        assert finding.figures["cross_validated"] is True
+        assert finding.figures["trained_on"] == 20
+        assert max(each["value"] for each in finding.figures["accuracy"].values()) > 0.6
+        assert "cross-validation; equal images stay together" in finding.tables[0].note
+
+    def test_equal_images_are_never_on_both_sides(self):
+        """With random labels, where a copy on the other side would tell the answer."""
+        rng = np.random.default_rng(0)
+        features = np.repeat(rng.normal(size=(40, 64)), 2, axis=0)
+        truth = np.repeat(rng.permutation(["a", "b"] * 20), 2).tolist()
+        copies = np.repeat(np.arange(40), 2).tolist()
+        apart = probe._cross_fit(features, truth, list(range(80)), "linear")
+        together = probe._cross_fit(features, truth, copies, "linear")
+        assert sum(apart) / 80 > 0.8
+        assert sum(together) / 80 < 0.7
 
     def test_a_training_split_that_is_the_test(self, workspace):
         data = {"n": 28}

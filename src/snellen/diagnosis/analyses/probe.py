@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Regularization strengths for cross-validation, and its folds.
 STRENGTHS, FOLDS = (0.01, 0.1, 1.0, 10.0, 100.0), 3
+#: Folds if there is no training split.
+CROSS = 5
 #: The most samples of the training split.
 TRAINED_ON = 5000
 #: An MLP is fitted only with at least this many samples; with fewer it learns nothing.
@@ -43,6 +45,9 @@ log = logging.getLogger(__name__)
 
 class Probe(Analysis):
     """Logistic regression and a small MLP on frozen features, tested on the images of the evaluation.
+
+    They are fitted on the training split or, without one, by cross-validation: each image is tested by a
+    probe that was fitted on others, where equal images stay together.
 
     Features are those of the prompt "What type of object is in this photo?": hidden states at the last
     token, their mean over tokens, and the mean outputs of the vision tower and the projector. They are
@@ -55,7 +60,7 @@ class Probe(Analysis):
     name, order = "probe", 70
 
     def run(self, case: Subject) -> Finding:
-        """Fit on the training split and test against generation."""
+        """Fit on other images and test against generation."""
         # Long: it measures, and puts the result into words.
         from snellen.models.huggingface.features import stored
         from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -65,11 +70,15 @@ class Probe(Analysis):
         said = {row["id"]: row for row in case.closed.outcomes.to_dict("records")}
         tested = [i for i in range(len(case.selection)) if case.selection.id(i) in said]
         train, dropped = self._train(case)
-        places = {"train": (train, _readable(train)), "test": (case.selection, tested)}
+        places = {"test": (case.selection, tested)}
+        if train is not None:
+            places["train"] = train, _readable(train)
         labels = {name: [s.data.row(s.indices[i]).label for i in kept] for name, (s, kept) in places.items()}
-        few = min(Counter(labels["train"]).values(), default=0)
-        if few < 2 or set(labels["train"]) < set(labels["test"]):
-            raise Skipped("the training split has classes with fewer than two readable images")
+        fitted_on = "test" if train is None else "train"
+        few = min(Counter(labels[fitted_on]).values(), default=0)
+        if few < 2 or set(labels[fitted_on]) < set(labels["test"]):
+            where = "the data set" if train is None else "the training split"
+            raise Skipped(f"{where} has classes with fewer than two readable images")
         top = case.store.folder / "features"
         held = {
             name: stored(case.subject, selection, kept, OPEN_WORLD[0], top, case.layers)
@@ -78,14 +87,16 @@ class Probe(Analysis):
         ids = [case.selection.id(i) for i in tested]
         generated = [float(said[id]["prediction"] == said[id]["label"]) for id in ids]
         clusters = [cluster_of(said[id]["images"], id) for id in ids]
-        sorts = ("linear", "MLP") if len(labels["train"]) >= ENOUGH else ("linear",)
+        sorts = ("linear", "MLP") if len(labels[fitted_on]) >= ENOUGH else ("linear",)
         accuracies: dict[str, Estimate] = {}
         right: dict[str, list[float]] = {}
-        for name in held["train"]:
+        for name in held["test"]:
             for sort in sorts if name.endswith("last token") else sorts[:1]:
                 title = f"{name}, {sort}"
-                right[title] = _fit(
-                    held["train"][name], labels["train"], held["test"][name], labels["test"], sort
+                right[title] = (
+                    _cross_fit(held["test"][name], labels["test"], clusters, sort)
+                    if train is None
+                    else _fit(held["train"][name], labels["train"], held["test"][name], labels["test"], sort)
                 )
                 accuracies[title] = rate([r == 1 for r in right[title]], clusters)
         # Chosen in advance, as in the study: picking the best of many on the test images would be biased.
@@ -121,8 +132,7 @@ class Probe(Analysis):
         table = ResultTable(
             ("classifier", "accuracy (95%)"),
             tuple(rows),
-            f"Fitted on {len(labels['train'])} samples of the training split"
-            + (f" ({dropped} test samples were excluded)" if dropped else "")
+            _how(len(labels[fitted_on]) if train is not None else None, dropped)
             + f", tested on the same {len(ids)} images. Always predicting the most common class gives "
             f"{100 * guess:.1f}%. The probe is trained on this task and the model is not: it shows what the "
             "features contain, not what the model could say.",
@@ -132,7 +142,8 @@ class Probe(Analysis):
             "difference": gap.difference.as_dict(),
             "p": gap.p,
             "rare": rare,
-            "trained_on": len(labels["train"]),
+            "trained_on": len(labels[fitted_on]),
+            "cross_validated": train is None,
             "guessing": guess,
         }
         charts = self._by_depth(accuracies)
@@ -147,14 +158,14 @@ class Probe(Analysis):
             shows=shows,
         )
 
-    def _train(self, case: Subject) -> tuple[Selection, int]:
+    def _train(self, case: Subject) -> tuple[Selection | None, int]:
         """Return some samples of each class of the training split, without tested ones, and the number of
-        those.
+        those; None without such a split.
         """
         chart = case.data.startswith("chart:")
         split = case.train or ("train" if chart else None)
         if split is None:
-            raise Skipped("there is no training split to fit the probe on. Set one: --train-split NAME")
+            return None, 0
         each = max(2, min(40, TRAINED_ON // len(case.labels)))
         more = {"n": each * len(case.labels)} if chart else {}
         wanted = Filters(classes=case.labels, per_class=each, shuffle=True, skip_invalid=True)
@@ -220,6 +231,37 @@ def _readable(selection: Selection) -> list[int]:
     return places
 
 
+def _how(count: int | None, dropped: int) -> str:
+    """Say what a probe was fitted on; ``count`` is None for cross-validation."""
+    if count is None:
+        return (
+            "There is no training split (--train-split NAME), so each image is tested by a probe that was "
+            "fitted on others of them (cross-validation; equal images stay together)"
+        )
+    return f"Fitted on {count} samples of the training split" + (
+        f" ({dropped} test samples were excluded)" if dropped else ""
+    )
+
+
+def _cross_fit(
+    features: np.ndarray[Any, Any], truth: list[Any], clusters: list[int], sort: str
+) -> list[float]:
+    """Return 1 for each sample that a classifier fitted on the other folds gets right, else 0."""
+    selection: Any = require("sklearn.model_selection", "diagnose", "A probe")
+    folds = max(2, min(CROSS, *Counter(truth).values()))
+    right = [0.0] * len(truth)
+    splitter = selection.StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    for others, tested in splitter.split(features, truth, clusters):
+        known, wanted = [truth[i] for i in others], [truth[i] for i in tested]
+        if len(set(known)) < 2:
+            raise Skipped("too few different images to fit a probe on. Set a split: --train-split NAME")
+        for i, mark in zip(
+            tested, _fit(features[others], known, features[tested], wanted, sort), strict=True
+        ):
+            right[i] = mark
+    return right
+
+
 def _fit(
     train: np.ndarray[Any, Any], truth: list[Any], test: np.ndarray[Any, Any], wanted: list[Any], sort: str
 ) -> list[float]:
@@ -234,10 +276,10 @@ def _fit(
     if sort == "MLP":
         model = network.MLPClassifier((128,), max_iter=400, early_stopping=True, random_state=0)
     else:
-        few = min(truth.count(label) for label in set(truth))
-        model = selection.GridSearchCV(
-            linear.LogisticRegression(max_iter=2000), {"C": list(STRENGTHS)}, cv=max(2, min(FOLDS, few))
-        )
+        few = min(Counter(truth).values())
+        model = linear.LogisticRegression(max_iter=2000)
+        if few > 1:
+            model = selection.GridSearchCV(model, {"C": list(STRENGTHS)}, cv=min(FOLDS, few))
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
