@@ -116,7 +116,7 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, photos, ca
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]
     quick = f"--limit 28 --train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
     lines = [f"{line} {quick}" if line.startswith("snellen tune") else line for line in lines]
-    lines = [line.replace("n=560", "n=84") for line in lines]
+    lines = [line.replace("n=2000", "n=84") for line in lines]
     assert len(lines) > 8
     # A rescored run's name starts like its source's, which other lines name.
     lines.sort(key=lambda line: line.startswith("snellen rescore"))

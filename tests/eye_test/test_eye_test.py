@@ -194,9 +194,12 @@ def test_the_built_in_models_have_cards(workspace, tmp_path, monkeypatch, capsys
     assert not stop.value.code
     document = json.loads(capsys.readouterr().out)
     contrast, letters = document["charts"]
-    assert contrast["threshold"] is not None
-    assert letters["threshold"] is None
-    assert "could not be parsed" in letters["verdict"]
+    for reading in (contrast, letters):
+        assert reading["verdict"] == "threshold within the chart"
+        assert reading["threshold"] is not None
+    (untaught,) = run_eye_test("pico:llava-skewed", charts=["chart:acuity"], n=64)  # it never saw a letter
+    assert untaught.curve.threshold is None
+    assert "could not be parsed" in untaught.verdict
     assert card.read_text(encoding="utf-8").startswith("<?xml")
     monkeypatch.setattr("sys.argv", ["snellen", "eye-test", "pico:clip", *charts, "--limit", "16", "--quiet"])
     with pytest.raises(SystemExit) as stop:

@@ -66,7 +66,7 @@ CHARTS: tuple[tuple[str, Optotype], ...] = (
 PICTURES, CHART_SIDE = 3200, 112
 #: In the last stage: the share of lessons about figures, that of these that have a turn before them, and that
 #: of charts' questions that list the answers.
-FIGURES_SHARE, FOLLOW_UPS, LISTED = 0.6, 0.3, 0.85
+FIGURES_SHARE, FOLLOW_UPS, LISTED = 0.65, 0.3, 0.85
 
 
 @dataclass(frozen=True, slots=True)

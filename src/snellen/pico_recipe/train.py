@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -184,7 +185,7 @@ def teach_charts(model: Any, processor: Any, figs: list[DrawnFigure], seed: int,
         pictures["/".join(names)] = pixels(of_chart, read, parts / f"chart-{'-'.join(names)}.npy")
     model.requires_grad_(True)
     pages = curriculum.last_lessons(figs, seed, STEPS["charts"], BATCH["charts"])
-    _answer(model, processor, figs, pages, STEPS["charts"], pictures, rate=1e-3, muon=0.01)
+    _answer(model, processor, figs, pages, STEPS["charts"], pictures, rate=4e-4, muon=0.004)
 
 
 def _steps(stage: str, skewed: bool) -> int:
@@ -337,6 +338,10 @@ def main(arguments: list[str] | None = None) -> None:
             train: Callable[..., Any] = train_clip if name == "clip" else train_classifier
             model, processor = train(figs, options.seed, parts)
         save(model, processor, options.out / name)
+        if options.last_stage_of:  # a processor that was loaded from a folder says so in its files
+            for file in options.last_stage_of.glob("*"):
+                if file.suffix != ".safetensors":
+                    shutil.copy(file, options.out / name)
 
 
 if __name__ == "__main__":
