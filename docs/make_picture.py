@@ -220,7 +220,7 @@ def main() -> None:
         draw_own_card("pico:llava", own, example, IMAGES / "eye-test-own.png")
         racing = ["pico:llava", "pico:llava-skewed", "pico:clip"]
         draw_race(
-            choose(models=racing, data="chart:shapes?n=2000", within=3, workspace=workspace),
+            choose(models=racing, data="chart:shapes?n=2000", within=0.03, workspace=workspace),
             IMAGES / "choose.png",
         )
 
