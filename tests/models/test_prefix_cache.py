@@ -658,7 +658,7 @@ def test_runs_predict_the_same_both_ways(protocol, workspace):
         kept[prefix] = found.predictions[["id", "prediction", "outcome", "questions"]]
         assert ("prefix" in found.manifest.model.metadata) == (prefix == "on")
     assert kept["on"].equals(kept["off"])
-    assert found.metrics["accuracy"].value > 0.5
+    assert found.metrics["accuracy"].value > (0.2 if "pmi" in protocol else 0.5)  # chance: 4%
 
 
 def test_binary_asks_ahead_and_counts_what_the_stop_rule_needed(workspace):

@@ -341,7 +341,7 @@ def test_the_leaderboard_with_a_judge_has_its_average(workspace, copies, here, m
     for part in find("leaderboard-8").parts:
         write_copy(part.data[0], copies)
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
-    MODELS.register("fair")(lambda rest: Scripted(lambda r: "3", "fair:x"))
+    MODELS.register("fair")(lambda rest: Scripted(lambda r: "0.5", "fair:x"))
     outcome = run_suite(find("leaderboard-8"), ["pico:llava"], options={"judge": "fair:x"})
     (row,) = outcome.averages()
     assert row["mm-vet"] == 50
