@@ -423,6 +423,13 @@ def test_a_figure_of_unknown_figures_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text(text.replace("[aAcc, fAcc, qAcc]", "[aAcc, gAcc]"), encoding="utf-8")
     with pytest.raises(DataError, match="average: unknown figure 'gAcc'"):
         Benchmark.read(tmp_path / "mine.yaml")
+    late = text.replace("  aAcc: {}\n", "  mean: {average: [aAcc]}\n  aAcc: {}\n")
+    (tmp_path / "mine.yaml").write_text(late, encoding="utf-8")
+    with pytest.raises(DataError, match="mean: unknown figure 'aAcc' .name those before it"):
+        Benchmark.read(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text(text.replace("aAcc: {}", 'aAcc: {pattern: "("}'), encoding="utf-8")
+    with pytest.raises(DataError, match="aAcc: the pattern is invalid"):
+        Benchmark.read(tmp_path / "mine.yaml")
 
 
 def test_the_page_lists_what_can_be_compared():

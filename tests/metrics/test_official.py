@@ -170,8 +170,18 @@ def test_a_part_without_rows_is_left_out() -> None:
         "b": OfficialFigure(where={"kind": "z"}),
         "mean": OfficialFigure(average=("a", "b")),
     }
-    values = official_values(figures, [ScoredRow({"": 1}, {"kind": "x"}), ScoredRow({"": 0}, {"kind": "y"})])
-    assert values == [OfficialValue("a", 0.5, 2)]
+    rows = [ScoredRow({"": 1}, {"kind": "x"}), ScoredRow({"": 0}, {"kind": "y"})]
+    assert official_values(figures, rows) == [OfficialValue("a", 0.5, 2)]
+    # Nor is a mean of several parts taken for one of a part that is missing.
+    figures["a"] = OfficialFigure(by="kind")
+    assert [value.name for value in official_values(figures, rows)] == ["x", "y"]
+
+
+def test_what_is_no_number_is_a_group_of_its_kind() -> None:
+    figures = {"pairs": OfficialFigure(all=("Index // 2",))}
+    rows = [ScoredRow({"": 1}, {"Index": index}) for index in ("0", "1", "x", "", None)]
+    (value,) = official_values(figures, rows)
+    assert value.n == 3
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1)), min_size=1))

@@ -80,9 +80,15 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         self.roles()
+        before: set[str] = set()
         for name, figure in self.figures.items():
-            if unknown := {*figure.average, *figure.total} - set(self.figures):
-                raise ValueError(f"figures: {name}: unknown figure {min(unknown)!r}")
+            if unknown := {*figure.average, *figure.total} - before:
+                raise ValueError(f"figures: {name}: unknown figure {min(unknown)!r} (name those before it)")
+            try:
+                re.compile(figure.pattern or "")
+            except re.error as error:
+                raise ValueError(f"figures: {name}: the pattern is invalid ({error})") from error
+            before.add(name)
 
     def roles(self) -> ColumnMapping:
         """Its columns.

@@ -137,8 +137,9 @@ def official_values(
                 if part in sums[name]
             ]
             continue
-        known = [value for other in figure.average or figure.total for value in values[other]]
-        if len(known) >= len(figure.average or figure.total):
+        parts = [values.get(other, []) for other in figure.average or figure.total]
+        known = [value for some in parts for value in some]
+        if all(parts):
             whole = sum(value.value for value in known)
             whole /= len(known) if figure.average else 1
             n = max(value.n for value in known) if figure.average else sum(value.n for value in known)
@@ -186,7 +187,7 @@ def _key(columns: Mapping[str, Any], part: str) -> str:
     match = _CALCULATED.fullmatch(part)
     assert match is not None
     text = "/".join(_cells(columns, match["column"]))
-    if match["sign"] is None:
+    if match["sign"] is None or not text.isdecimal():
         return text
     number, size = int(text) - int(match["first"] or 0), int(match["size"])
     return str(number // size if match["sign"] == "//" else number % size)
