@@ -31,13 +31,16 @@ def held_out(seed: int) -> list[DrawnFigure]:
     return [nth_figure(f"chart/test/{seed}", i) for i in range(N)]
 
 
+def shown(fig: DrawnFigure) -> Image:
+    return Image(lambda: encode(draw(fig)), "a chart")
+
+
 def examine(model: LocalModel, figs: list[DrawnFigure], task: str, offers: int = 28):
     """(figure, true answer, the model's answer) for questions of one sort."""
     rng = random.Random(1)
     asked = [curriculum.ask(rng, fig, task, offers) for fig in figs]
     requests = [
-        ask((Image(lambda fig=fig: encode(draw(fig)), "a chart"),), question, max_tokens=16)  # type: ignore[misc]
-        for fig, (question, _) in zip(figs, asked, strict=True)
+        ask((shown(fig),), question, max_tokens=16) for fig, (question, _) in zip(figs, asked, strict=True)
     ]
     replies = asyncio.run(model.respond(requests))
     return [(f, a, r.text) for f, (_, a), r in zip(figs, asked, replies, strict=True)]
@@ -70,10 +73,13 @@ def test_llava_answers_follow_up_questions(llava):
     rng = random.Random(3)
     requests, truths = [], []
     for fig in held_out(17)[:280]:
-        image = Image(lambda fig=fig: encode(draw(fig)), "a chart")  # type: ignore[misc]
         first, second = (rng.choice(("open", "color", "yes-no")) for _ in range(2))
         (asked, said), (question, truth) = (curriculum.ask(rng, fig, task) for task in (first, second))
-        turns = (Message("user", (image, asked)), Message("assistant", (said,)), Message("user", (question,)))
+        turns = (
+            Message("user", (shown(fig), asked)),
+            Message("assistant", (said,)),
+            Message("user", (question,)),
+        )
         requests.append(Request(turns, decoding=Decoding(max_tokens=8)))
         truths.append(truth)
     replies = asyncio.run(llava.respond(requests))

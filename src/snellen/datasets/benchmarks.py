@@ -23,7 +23,7 @@ from snellen.datasets.hub import LoadedTable, load, table_of
 from snellen.datasets.names import read_names
 from snellen.datasets.records import JsonLines
 from snellen.datasets.table import Table
-from snellen.datasets.wrappers import Renamed
+from snellen.datasets.wrappers import renamed
 from snellen.errors import BadOption, DataError, did_you_mean, require
 from snellen.metrics.official import OfficialFigure
 
@@ -166,11 +166,7 @@ class Benchmark:
         else:
             assert isinstance(self.names, Mapping)
             given = {label: (name,) for label, name in self.names.items()}
-        if missing := [label for label in table.labels if label not in given]:
-            raise DataError(f"{self.name}: names has no name for the class {missing[0]!r}.")
-        first = {label: given[label][0] for label in table.labels}
-        more = {given[label][0]: given[label][1:] for label in table.labels if given[label][1:]}
-        return Renamed(table, first, more, f"{self.name}: {len(first)} classes have names that can be read")
+        return renamed(table, given, f"{self.name}.yaml")
 
     def _printed(self) -> dict[str, str]:
         """Return the columns that its figures read."""

@@ -49,6 +49,23 @@ class Renamed(Around):
         return replace(sample, label=self.row(index).label, also=also, synonyms=self.synonyms)
 
 
+def renamed(data: Dataset, table: Mapping[str, tuple[str, ...]], source: str) -> Dataset:
+    """Give classes other names: the first of each is the class, the others are synonyms.
+
+    Args:
+        source: where the names come from, in words.
+
+    Raises:
+        DataError: a class has no name.
+    """
+    if missing := [label for label in data.labels if label not in table]:
+        some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        raise DataError(f"names={source}: no name for {len(missing)} of {len(data.labels)} classes: {some}")
+    first = {label: table[label][0] for label in data.labels}
+    more = {table[label][0]: table[label][1:] for label in data.labels if table[label][1:]}
+    return Renamed(data, first, more, f"{data.name}: class names from {source}")
+
+
 class Windowed(Around):
     """A data set whose images of more than 8 bits are shown from one value to another."""
 
@@ -140,15 +157,7 @@ def finish(
     if degrade is not None:
         data = Degraded(data, *read_degradation(degrade))
     if names is not None:
-        table = read_names(names)
-        if missing := [label for label in data.labels if label not in table]:
-            some = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
-            raise DataError(
-                f"names={names}: no name for {len(missing)} of {len(data.labels)} classes: {some}"
-            )
-        first = {label: table[label][0] for label in data.labels}
-        more = {table[label][0]: table[label][1:] for label in data.labels if table[label][1:]}
-        data = Renamed(data, first, more, f"{data.name}: class names from {names}")
+        data = renamed(data, read_names(names), names)
     same = {label: label for label in data.labels}
     if synonyms is not None:
         others = read_synonyms(synonyms)

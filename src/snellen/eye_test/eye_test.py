@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from snellen.runs.run import Run
 from snellen.types import Kind
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
     from snellen.models.base import Model
     from snellen.storage.store import Store
 
-__all__ = ["CHARTS", "Reading", "draw_card", "run_eye_test"]
+__all__ = ["CHARTS", "Reading", "draw_card", "draw_panels", "run_eye_test"]
 
 #: The titles on a card.
 CHARTS = (
@@ -40,6 +43,8 @@ CHARTS = (
 
 #: The pictures shown under an axis of a card.
 SHOWN = 4
+#: What draws a plot on matplotlib's axes, and the pictures under it with their captions.
+Panel = tuple[Callable[[Any], None], Sequence[tuple[str, "Pixels"]]]
 
 
 @dataclass(frozen=True)
@@ -171,25 +176,50 @@ def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
+    panels = [
+        (partial(_draw_curve, reading=reading), [(f"{x:.3g}", image.pixels) for x, image in reading.pictures])
+        for reading in readings
+    ]
+    draw_panels(f"Eye test: {model}", panels, path, (4.2, 3.9))
+
+
+def draw_panels(
+    title: str,
+    panels: Sequence[Panel],
+    path: Path,
+    size: tuple[float, float],
+    interpolation: str | None = None,
+) -> None:
+    """Draw panels, at most three in a row: a plot each, and pictures with their captions under its axis.
+
+    Args:
+        path: a picture (.png, .svg or .pdf).
+        size: of a panel, in inches.
+        interpolation: of the pictures, as for matplotlib's ``imshow``.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
     require("matplotlib", "report", "Drawing the card")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(3, len(readings))
-    rows = -(-len(readings) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.9 * rows + 0.6), layout="constrained")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"Eye test: {model}", fontsize=14, fontweight="bold")
-    parts = figure.subfigures(rows, columns, squeeze=False).ravel()
-    for part, reading in zip(parts, readings, strict=False):
+    figure.suptitle(title, fontsize=14, fontweight="bold")
+    for part, (draw, pictures) in zip(
+        figure.subfigures(rows, columns, squeeze=False).ravel(), panels, strict=False
+    ):
         upper, lower = part.subfigures(2, 1, height_ratios=(3, 1))
-        _draw_curve(upper.subplots(), reading)
-        if not reading.pictures:
+        draw(upper.subplots())
+        if not pictures:
             continue
-        shown = lower.subplots(1, len(reading.pictures), squeeze=False)[0]
-        for axes, (level, picture) in zip(shown, reading.pictures, strict=True):
-            axes.imshow(picture.pixels)
-            axes.set_title(f"{level:.3g}", fontsize=7)
+        shown = lower.subplots(1, len(pictures), squeeze=False)[0]
+        for axes, (caption, picture) in zip(shown, pictures, strict=True):
+            axes.imshow(picture, interpolation=interpolation)
+            axes.set_title(caption, fontsize=7)
             axes.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

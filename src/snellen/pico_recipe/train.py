@@ -109,9 +109,9 @@ def pixels(pictures: Iterable[Image], image_processor: Any, path: Path) -> np.nd
     return np.load(path)  # type: ignore[no-any-return]
 
 
-def _batch(images: np.ndarray[Any, Any], index: list[int]) -> Tensor:
+def _batch(images: np.ndarray[Any, Any]) -> Tensor:
     """Return normalized pixel values, as from the image processor."""
-    return torch.from_numpy(images[index]).float().div_(127.5).sub_(1)
+    return torch.from_numpy(images).float().div_(127.5).sub_(1)
 
 
 def train_clip(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Module, Any]:
@@ -124,7 +124,7 @@ def train_clip(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[nn.Modu
         text = processor.tokenizer([c for _, c, _ in page], padding=True, return_tensors="pt")
         properties = [{figs[i].kind, figs[i].color, figs[i].size, figs[i].place} for i in index]
         fits = torch.tensor([[set(named) <= has for _, _, named in page] for has in properties])
-        logits = model(**text, pixel_values=_batch(images, index)).logits_per_image
+        logits = model(**text, pixel_values=_batch(images[index])).logits_per_image
         course.learn((_contrast(logits, fits.float()) + _contrast(logits.T, fits.float().T)) / 2)
     return model, processor
 
@@ -143,7 +143,7 @@ def train_classifier(figs: list[DrawnFigure], seed: int, parts: Path) -> tuple[n
     for page in rows:
         index = [i for i, _, _ in page]
         target = torch.tensor([KINDS.index(figs[i].kind) for i in index])
-        logits = model(pixel_values=_batch(images, index)).logits
+        logits = model(pixel_values=_batch(images[index])).logits
         course.learn(functional.cross_entropy(logits, target))
     return model, processor
 
@@ -232,8 +232,7 @@ def _answer(
         texts = [f"{p} {row.answer}</s>" for p, row in zip(prompts, page, strict=True)]
         inputs = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
         if images is not None:
-            rows = [images[row.chart][row.figure] for row in page]
-            inputs["pixel_values"] = _batch(np.stack(rows), list(range(len(rows))))
+            inputs["pixel_values"] = _batch(np.stack([images[row.chart][row.figure] for row in page]))
         ends = inputs["attention_mask"].sum(1)
         logits = model(**inputs).logits
         course.learn(_by_sample(logits, inputs["input_ids"], ends, [len(a) for a in answers]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from snellen.errors import require
+from snellen.eye_test.eye_test import draw_panels
 from snellen.eye_test.own_images import seconds_each, tokens_each
 from snellen.images import Image
 from snellen.images.degrade import DEGRADATIONS, degraded
@@ -18,6 +19,8 @@ from snellen.metrics.registry import METRICS
 from snellen.reports.tables import outcomes
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
     from snellen.eye_test.own_images import OwnReading
 
 __all__ = ["draw_own_card", "own_table"]
@@ -72,23 +75,8 @@ def draw_own_card(model: str, readings: Sequence[OwnReading], example: Image | N
         MissingExtra: matplotlib is not installed.
         ImageError: the example cannot be decoded.
     """
-    require("matplotlib", "report", "Drawing the card")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(3, len(readings))
-    rows = -(-len(readings) // columns)
-    figure = Figure(figsize=(4.6 * columns, 4.0 * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(f"Eye test: {model}", fontsize=14, fontweight="bold")
-    parts = figure.subfigures(rows, columns, squeeze=False).ravel()
-    for part, reading in zip(parts, readings, strict=False):
-        upper, lower = part.subfigures(2, 1, height_ratios=(3, 1))
-        _curve(upper.subplots(), reading)
-        if example is not None:
-            _examples(lower, reading, example)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    panels = [(partial(_curve, reading=reading), _examples(reading, example)) for reading in readings]
+    draw_panels(f"Eye test: {model}", panels, path, (4.6, 4.0), interpolation="nearest")
 
 
 def _curve(plot: Any, reading: OwnReading) -> None:
@@ -112,12 +100,14 @@ def _curve(plot: Any, reading: OwnReading) -> None:
     plot.set_title(fill(reading.sentence, TITLE), fontsize=7)
 
 
-def _examples(part: Any, reading: OwnReading, example: Image) -> None:
+def _examples(reading: OwnReading, example: Image | None) -> list[tuple[str, Pixels]]:
+    """Return the example at some levels, with those as captions; nothing without an example."""
+    if example is None:
+        return []
     count = len(reading.levels)
     shown = sorted({round(k * (count - 1) / max(1, EXAMPLES - 1)) for k in range(EXAMPLES)})
-    for axes, place in zip(part.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        level = reading.levels[place].level
-        picture = degraded(example, reading.name, level).decoded()
-        axes.imshow(picture.resize((EXAMPLE, EXAMPLE)), interpolation="nearest")
-        axes.set_title(f"{level:g}", fontsize=7)
-        axes.axis("off")
+    levels = [reading.levels[place].level for place in shown]
+    return [
+        (f"{level:g}", degraded(example, reading.name, level).decoded().resize((EXAMPLE, EXAMPLE)))
+        for level in levels
+    ]

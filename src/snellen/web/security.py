@@ -145,8 +145,7 @@ class Policy:
         """
         if self.token is None:
             return Role.HOST
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and (role := self.role_of(given.strip())) is not None:
+        if (role := self.role_of(bearer_of(headers))) is not None:
             return role
         return self.sessions.role(cookies(headers).get(cookie, ""))
 
@@ -183,6 +182,12 @@ class Policy:
 def cookies(headers: Mapping[str, str]) -> dict[str, str]:
     """Parse cookies by name, tolerating those of other apps on this machine."""
     return cookie_parser(headers.get("cookie", ""))
+
+
+def bearer_of(headers: Mapping[str, str]) -> str:
+    """Return the token of ``Authorization: Bearer …``; empty if there is none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def cookie_of(scope: Scope) -> str:
@@ -304,12 +309,7 @@ class SecurityMiddleware:
         """Count a wrong token in an address or a header like a wrong login. Returns the seconds for which the
         client's tokens, right ones too, are refused; 0 if they are not.
         """
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = [
-            parameters.get("token"),
-            parameters.get("invite"),
-            scheme.lower() == "bearer" and bearer.strip(),
-        ]
+        given = (parameters.get("token"), parameters.get("invite"), bearer_of(headers))
         tokens = [token for token in given if token]
         inside = self.policy.sessions.role(cookies(headers).get(cookie_of(scope), "")) is not None
         if self.policy.token is None or not tokens or inside:
@@ -361,23 +361,30 @@ class Rates:
 
     def left(self, kind: str, who: str) -> float:
         """Return the seconds to wait, without counting anything."""
-        full, per_minute = self.limits.get(kind, (1.0, 1.0))
+        if kind not in self.limits:
+            return 0.0
         with self._lock:
-            now = self.clock()
-            left, then = self._buckets.get((kind, who), (full, now))
-        return max(0.0, 1 - left - (now - then) * per_minute / 60) * 60 / per_minute
+            return self._seconds(kind, self._level(kind, who))
 
     def wait(self, kind: str, who: str) -> float:
         """Return the seconds to wait before repeating an action; 0 if it is allowed now, which counts."""
         if kind not in self.limits:
             return 0.0
-        full, per_minute = self.limits[kind]
         with self._lock:
-            now = self.clock()
-            left, then = self._buckets.pop((kind, who), (full, now))
-            left = min(full, left + (now - then) * per_minute / 60)
-            allowed = left >= 1
-            self._buckets[kind, who] = (left - 1 if allowed else left, now)
+            left = self._level(kind, who)
+            self._buckets[kind, who] = (left - 1 if left >= 1 else left, self.clock())
+            self._buckets.move_to_end((kind, who))
             if len(self._buckets) > self.most:
                 self._buckets.popitem(last=False)
-        return 0.0 if allowed else (1 - left) * 60 / per_minute
+        return self._seconds(kind, left)
+
+    def _level(self, kind: str, who: str) -> float:
+        """Return how full a bucket is now."""
+        full, per_minute = self.limits[kind]
+        now = self.clock()
+        left, then = self._buckets.get((kind, who), (full, now))
+        return min(full, left + (now - then) * per_minute / 60)
+
+    def _seconds(self, kind: str, left: float) -> float:
+        """Return the seconds until a bucket allows an action."""
+        return max(0.0, 1 - left) * 60 / self.limits[kind][1]
