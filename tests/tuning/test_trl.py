@@ -15,8 +15,9 @@ from snellen.errors import BadOption, DataError
 from snellen.models.base import MODELS
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.tuning import sft
+from snellen.tuning.collator import Collator
 from snellen.tuning.recipes import RECIPES, adapters
-from snellen.tuning.sft import Collator, teach
+from snellen.tuning.sft import teach
 from snellen.tuning.sources import Source, TrainingSet
 from snellen.tuning.trainer_settings import WITHOUT_EFFECT, read_settings
 

@@ -35,11 +35,11 @@ from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import CAPTION, MULTIPLE_CHOICE, SHORT_ANSWER, fill
 from snellen.runs.filters import Filters
 from snellen.storage.store import Store
+from snellen.tuning.collator import Collator, rows_of
 from snellen.tuning.examples import SOME, WHOLE, examples
 from snellen.tuning.leakage import leaks
 from snellen.tuning.recipes import RECIPES, adapters, freeze, part_of
 from snellen.tuning.runner import TuningRunner
-from snellen.tuning.sft import Collator, rows_of
 from snellen.tuning.sources import Source, Subset, TrainingSet, mixed, random_split, validation_split
 from snellen.tuning.trainer import last_checkpoint
 from snellen.tuning.trainer_settings import read_settings
@@ -347,7 +347,8 @@ class TestLeaks:
         return folders
 
     def look(self, both):
-        return leaks(*([select(DATASETS.make(f"folder:{one}"))] for one in both))
+        train, tested = ([select(DATASETS.make(f"folder:{folder}"))] for folder in both)
+        return leaks(train, tested)
 
     def test_of_every_sort(self, both):
         from PIL import Image
@@ -556,7 +557,7 @@ class TestTeaching:
         losses = [row["loss"] for row in held["log"]["lora"] if "loss" in row]
         assert losses[-1] < 0.9 * losses[0]
         assert found.results[0].after >= 0
-        assert set(found.facts["examples"].values()) == {6}
+        assert [source["examples"] for source in found.facts["examples"]] == [6]
 
     def test_what_cannot_be_taught(self, tmp_path):
         folder = tiny.save("blip_2", tmp_path / "m")
@@ -717,7 +718,7 @@ class TestTuning:
         source = tuning.plan.sources[0]
         assert source.wrong
         assert all(name in KINDS for names in source.confused.values() for name in names)
-        assert found.facts["examples"]["chart:shapes"] > 2 * (112 - found.facts["validation"])
+        assert found.facts["examples"][0]["examples"] > 2 * (112 - found.facts["validation"])
 
     @pytest.mark.exhaustive
     def test_several_seeds(self, tmp_path, ws):
@@ -813,7 +814,9 @@ class TestTuning:
 
         found = short(tmp_path / "out", ws).run()
         result = replace(found.results[0], task="hub:org/data?split=test, closed-set")
-        facts = {"trained": 1, "parameters": 2, "examples": {"x": 3}}
+        source = {"data": "x", "samples": 2, "examples": 3}
+        options = {"settings": {}, "lora": {}, "train_parts": [], "augment": [], "seed": 0, "split_seed": 0}
+        facts = {"trained": 1, "parameters": 2, "examples": [source], "options": options}
         write_card(
             tmp_path,
             base="org/base",
@@ -963,14 +966,14 @@ class TestInterrupted:
         """Ctrl+C once: the step is ended, a checkpoint written; the same command goes on from there."""
 
         def interrupt(stage, step, of, known):
-            if step == 3 and not known:
+            if stage == "lora" and step == 3 and not known:
                 os.kill(os.getpid(), signal.SIGINT)
 
         how = {"settings": {"max_steps": 6, "save_steps": 500}}
         with pytest.raises(Stopped, match="after step [34] of 6"):
             short(tmp_path / "out", ws, **how, watch=interrupt).run()
         steps = []
-        watch = lambda stage, step, of, known: steps.extend([] if known else [step])  # noqa: E731
+        watch = lambda stage, step, of, known: steps.extend([step] * (stage == "lora" and not known))  # noqa: E731
         short(tmp_path / "out", ws, **how, watch=watch).run()
         assert steps[-1] == 6
         assert steps[0] in (4, 5)
@@ -1005,7 +1008,7 @@ class TestInterrupted:
         steps = []
 
         def watch(stage, step, of, known):
-            steps.extend([] if known else [step])
+            steps.extend([step] if stage == "lora" and not known else [])
 
         short(tmp_path / "out", ws, watch=watch).run()
         assert steps == [3, 4, 5, 6]

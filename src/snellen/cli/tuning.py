@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,6 +44,13 @@ def tune_(
     recipe: Annotated[
         str, typer.Option(help="What to train: lora, qlora, projector, decoder, two-stage, full, head.")
     ] = "lora",
+    train_parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART[@RATE]",
+            help="Parts that lora, qlora or full trains: vision, projector, decoder; with a learning rate.",
+        ),
+    ] = None,
     train: Annotated[
         str | None, typer.Option(metavar="DATA", help="Train on this data set instead of the training split.")
     ] = None,
@@ -80,6 +87,13 @@ def tune_(
             "[dim]rare, if classes are unequal[/dim]",
         ),
     ] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="flip|rotate|crop|light",
+            help="Change images of classes at random in training. Repeatable.",
+        ),
+    ] = None,
     leaks: Annotated[
         Literal["refuse", "drop", "allow"],
         typer.Option(
@@ -104,6 +118,10 @@ def tune_(
     classes: Annotated[
         list[str] | None,
         typer.Option(help="Train and evaluate on these classes only (comma-separated). Repeatable."),
+    ] = None,
+    min_per_class: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Leave out classes with fewer training images."),
     ] = None,
     train_limit: Annotated[int | None, typer.Option(help="Train on N random samples only.")] = None,
     skip_invalid: Annotated[
@@ -159,11 +177,14 @@ def tune_(
             train_split=train_split,
             hold_out=hold_out,
             recipe=recipe,
+            train_parts=_words(train_parts),
+            augment=_words(augment),
+            min_per_class=min_per_class,
             mix=mix or (),
             retention_data=retention_data or (),
             train_format=train_format,
             group=group,
-            oversample=[name for item in oversample for name in item.split(",")] if oversample else None,
+            oversample=_words(oversample) if oversample else None,
             probe=probe,
             split_seed=split_seed,
             seeds=seeds,
@@ -195,6 +216,11 @@ def tune_(
             print_json({**result.as_dict(), "address": address})
         else:
             screen().print(f"Pushed to {address}", soft_wrap=True)
+
+
+def _words(given: Sequence[str] | None) -> list[str]:
+    """Return the words of repeated options, each of which may be a list with commas."""
+    return [word.strip() for item in given or () for word in item.split(",")]
 
 
 def _values(flag: str, given: Mapping[str, str]) -> dict[str, object]:

@@ -46,6 +46,12 @@ class Selection:
     def __getitem__(self, position: int) -> Sample:
         return self.data.sample(self.indices[position], self.labels, self.background)
 
+    def part(self, indices: Sequence[int]) -> Selection:
+        """Return a selection of other items of the same data set."""
+        part = Selection(self.data, indices, self.labels, self.filters, self.skip_invalid)
+        part.name = self.name
+        return part
+
     def first(self) -> Sample:
         """The first sample, or the first valid one if invalid ones are skipped.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from snellen.errors import BadOption, UnknownName
@@ -145,7 +144,7 @@ def clip(
             f"clip: names no checkpoint. Did you mean {' or '.join(map(repr, suggest('clip')))}?"
         )
     weights = Checkpoint.find(f"clip:{checkpoint}", checkpoint, revision=revision, dtype=dtype, device=device)
-    return DualEncoder(replace(weights, image_size=ImageSize(max_side=max_side)), template)
+    return DualEncoder(weights.showing(ImageSize(max_side=max_side)), template)
 
 
 class DualEncoder(CheckpointModel):

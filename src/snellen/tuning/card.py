@@ -146,7 +146,10 @@ def _gains(results: Sequence[Result], weakest: Result | None) -> list[str]:
 def _lessons(facts: Mapping[str, Any]) -> list[str]:
     """Describe the training data and settings."""
     lines = ["## Training data", ""]
-    lines += [f"- {_cell(name)}: {count:,} examples" for name, count in facts["examples"].items()]
+    lines += [
+        f"- {_cell(source['data'])}: {source['examples']:,} examples of {source['samples']:,} samples"
+        for source in facts["examples"]
+    ]
     lines += [
         f"- {stage}: {how['steps']} steps of {how['batch']} examples = {how['epochs']:g} epochs, learning "
         f"rate {how['learning_rate']:g}"
@@ -155,11 +158,33 @@ def _lessons(facts: Mapping[str, Any]) -> list[str]:
             if "kept_step" in how
             else ""
         )
+        + _pace(how)
         for stage, how in facts.get("effective", {}).items()
+    ]
+    options = facts["options"]
+    words = [f"{key}={value}" for kind in ("settings", "lora") for key, value in options[kind].items()]
+    words += [f"{kind}={','.join(options[kind])}" for kind in ("train_parts", "augment") if options[kind]]
+    lines += [
+        f"- Seed {options['seed']}, of the split {options['split_seed']}. Options: {_cell(', '.join(words))}."
     ]
     if facts.get("balanced"):
         lines += ["- Images of rare classes are repeated until classes are equally frequent."]
     return lines
+
+
+def _pace(how: Mapping[str, Any]) -> str:
+    if "examples_per_second" not in how:
+        return ""
+    memory = how["peak_memory_bytes"] / 2**30
+    return f"; {how['examples_per_second']:.3g} examples/s, peak memory {memory:.2g} GiB"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """Describe what was set."""
+    words = [f"{key}={value}" for kind in ("settings", "lora") for key, value in options[kind].items()]
+    words += [f"{kind}={','.join(options[kind])}" for kind in ("train_parts", "augment") if options[kind]]
+    seeds = f"Seed {options['seed']}, of the split {options['split_seed']}."
+    return f"{seeds} Options: {', '.join(words)}." if words else f"{seeds} No other options."
 
 
 def _cell(text: str) -> str:

@@ -13,6 +13,7 @@ from snellen.reports.training import TrainingWatch
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Watch
 from snellen.storage.store import Store
+from snellen.tuning.augmentation import check_augmentation
 from snellen.tuning.examples import TrainFormat
 from snellen.tuning.recipes import Recipe, check_lora, named_recipe
 
@@ -45,6 +46,11 @@ class TuningConfig:
         seeds: train so often, with this and the following seeds on the same split, to see how results vary.
         split_seed: of the split by ``hold_out``; None: ``seed``.
         probe: whether to fit a linear probe to the model's features before training.
+        train_parts: the parts that ``lora``, ``qlora`` and ``full`` train: ``vision``, ``projector``,
+            ``decoder``, each with a learning rate if need be (``vision@1e-5``).
+        augment: random changes of training images of classes (see
+            :data:`snellen.tuning.augmentation.CHANGES`).
+        min_per_class: leave out classes with fewer training images.
         train_limit: train on this many samples, drawn at random.
         merge: also write the model with its adapter merged.
 
@@ -70,6 +76,9 @@ class TuningConfig:
     model_options: Mapping[str, Any] = field(default_factory=dict)
     data_options: Mapping[str, Any] = field(default_factory=dict)
     filters: Filters = field(default_factory=Filters)
+    train_parts: Sequence[str] = ()
+    augment: Sequence[str] = ()
+    min_per_class: int | None = None
     train_limit: int | None = None
     merge: bool = False
     batch_size: int | None = None
@@ -97,7 +106,7 @@ class TuningConfig:
     @property
     def named_recipe(self) -> Recipe:
         """The recipe."""
-        return named_recipe(self.recipe)
+        return named_recipe(self.recipe).on(self.train_parts)
 
     def _refuse_options(self) -> None:
         """Refuse options that the recipe would ignore, and values that are known to be invalid.
@@ -123,12 +132,16 @@ class TuningConfig:
             raise BadOption(f"--seeds {self.seeds} is not allowed; allowed: 1 or more.")
         if self.train_limit is not None and self.train_limit < 1:
             raise BadOption(f"--train-limit {self.train_limit} is not allowed; allowed: 1 or more.")
+        if self.min_per_class is not None and self.min_per_class < 1:
+            raise BadOption(f"--min-per-class {self.min_per_class} is not allowed; allowed: 1 or more.")
+        check_augmentation(self.augment)
         if self.recipe == "head" and "rare" in (self.oversample or ()):
             raise BadOption(
                 "--oversample rare has no effect with --recipe head, which weights classes alike."
             )
         if self.recipe == "head":
-            self.refuse_with("--recipe head", {"-T or --config": self.settings, **self.instructing})
+            without = {"-T or --config": self.settings, "--augment": self.augment}
+            self.refuse_with("--recipe head", {**without, **self.instructing})
             if self.processes > 1:
                 raise BadOption("--recipe head runs in a single process. Start it without accelerate.")
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from snellen.datasets.base import Selection
 from snellen.errors import require
 from snellen.reports.training import TrainingWatch
+from snellen.tuning.augmentation import Augmentation
 from snellen.tuning.sft import TrainResult
-from snellen.tuning.trainer import by_place, room, run_stage
+from snellen.tuning.trainer import Pace, by_place, room, run_stage
 from snellen.tuning.trainer_settings import in_effect, settings
 
 if TYPE_CHECKING:
     from snellen.models.dual_encoder import DualEncoder
+    from snellen.models.huggingface.image_size import ImageSize
 
 __all__ = ["tune_dual_encoder"]
 
@@ -32,6 +34,7 @@ def tune_dual_encoder(
     out: Path,
     given: Mapping[str, Any],
     seed: int,
+    augmentation: Augmentation | None = None,
     watch: TrainingWatch | None = None,
 ) -> TrainResult:
     """Train all weights by cross-entropy over the scaled cosines of an image with the captions of all
@@ -74,8 +77,10 @@ def tune_dual_encoder(
         watched=held is not None,
     )
     config.gradient_checkpointing = False  # the wrapper has no such setting
-    wrapped = _classifier(network, texts)
-    rows = partial(_rows, processor, numbers)
+    # The wrapper computes the loss itself; the trainer's own smoothing would not reach it.
+    smoothing, config.label_smoothing_factor = config.label_smoothing_factor, 0.0
+    wrapped = _classifier(network, texts, smoothing)
+    rows = partial(_rows, processor, numbers, model.checkpoint.image_size)
 
     def accuracies(prediction: Any) -> dict[str, float]:
         said = prediction.predictions.argmax(-1)
@@ -88,14 +93,16 @@ def tune_dual_encoder(
             "held_out_balanced_accuracy": float(sum(by_class) / len(by_class)),
         }
 
+    pace = Pace()
     trainer = run_stage(
         Trainer,
         folder,
         "full",
         watch,
+        [*([] if augmentation is None else [augmentation.follow()]), pace.callback()],
         model=wrapped,
         args=config,
-        train_dataset=rows(train),
+        train_dataset=rows(train, augmentation),
         eval_dataset=None if held is None else rows(held),
         compute_metrics=accuracies,
     )
@@ -108,12 +115,13 @@ def tune_dual_encoder(
         for row in trainer.state.log_history
     ]
     effective = in_effect(config, len(train))
+    effective |= pace.facts(effective["batch"])
     if config.load_best_model_at_end and trainer.state.best_global_step:
         effective["kept_step"] = trainer.state.best_global_step
     return TrainResult({"full": log}, parameters, parameters, {"full": effective})
 
 
-def _classifier(network: Any, texts: Any) -> Any:
+def _classifier(network: Any, texts: Any, smoothing: float) -> Any:
     """Wrap a dual encoder as a classifier over captions of the classes."""
     import torch
 
@@ -130,17 +138,29 @@ def _classifier(network: Any, texts: Any) -> Any:
             image = unit(self.inner.get_image_features(pixel_values=pixel_values))
             text = unit(self.inner.get_text_features(**texts))
             logits = self.inner.logit_scale.exp() * image @ text.T
-            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+            # Without smoothing in evaluations, as the trainer does it, so that losses are comparable.
+            smoothed = smoothing if self.training else 0.0
+            loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothed)
+            return {"loss": loss, "logits": logits}
 
     return Classifying()
 
 
-def _rows(processor: Any, numbers: Mapping[str, int], selection: Selection) -> Any:
+def _rows(
+    processor: Any,
+    numbers: Mapping[str, int],
+    size: ImageSize,
+    selection: Selection,
+    augmentation: Augmentation | None = None,
+) -> Any:
     """Images and class numbers of samples, built on access."""
 
     def batch(places: Sequence[int]) -> dict[str, Any]:
         samples = [selection[place] for place in places]
-        pixels = processor.image_processor([s.images[0].pixels for s in samples], return_tensors="pt")
+        images = [[size.pixels(sample.images[0])] for sample in samples]
+        if augmentation is not None:
+            images = [augmentation.of(own, place) for own, place in zip(images, places, strict=True)]
+        pixels = processor.image_processor([own[0] for own in images], return_tensors="pt")
         return {
             "pixel_values": pixels["pixel_values"],
             "labels": [numbers[s.label or ""] for s in samples],

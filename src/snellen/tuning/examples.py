@@ -22,10 +22,15 @@ WHOLE, SOME = 50, 20
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training example: a prompt, and the answer, on which alone the loss is computed."""
+    """A training example: a prompt, and the answer, on which alone the loss is computed.
+
+    Attributes:
+        every: whether the loss covers the assistant's earlier answers, too.
+    """
 
     messages: tuple[Message, ...]
     answer: str
+    every: bool = False
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -40,31 +45,28 @@ def examples(
     *,
     train_format: TrainFormat = "both",
     confused: Sequence[str] = (),
+    whole: bool = False,
     seed: int = 0,
 ) -> list[Example]:
     """Return a sample's training examples, by the purpose of its data set; empty if the answer is unknown.
 
-    A conversation: each of the assistant's turns. A question with options: the letter. A question with
-    references, or a
-    caption: the first reference. A class: its name, asked openly in one of the study's four wordings, and
-    from a list of names in random order (all of them, up to 50, in half of the cases; otherwise up to 20
-    including the true one).
+    A conversation: one example of all answers, or one for each of the assistant's turns. A question with
+    options: the letter. A question with references, or a caption: the first reference. A class: its name,
+    asked openly in one of the study's four wordings, and from a list of names in random order (all of them,
+    up to 50, in half of the cases; otherwise up to 20 including the true one).
 
     Args:
         protocol, options: how the data set's authors evaluate it (``Dataset.protocol``); examples use the
             same prompts.
-        teach: which questions to train a class on.
+        train_format: which questions to train a class on.
+        whole: whether a conversation is one example, if all of its images come before the first answer.
         confused: names to include in a partial list: hard negatives.
         seed: of wordings and lists.
 
     Source: Zhang et al., arXiv 2405.18415, section "improving": classification data as questions.
     """
     if sample.turns:
-        return [
-            Example(sample.turns[:i], turn.text)
-            for i, turn in enumerate(sample.turns)
-            if turn.role == "assistant"
-        ]
+        return _conversation(sample.turns, whole)
     if sample.choices:
         return _lettered(sample)
     classifies = protocol in (None, "closed-set") and sample.label is not None
@@ -80,6 +82,13 @@ def examples(
             _example(sample, fill(CLOSED_SET, names=", ".join(_names(sample, confused, rng))), sample.label)
         )
     return pairs
+
+
+def _conversation(turns: tuple[Message, ...], whole: bool) -> list[Example]:
+    answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+    if whole and not any(turn.images for turn in turns[answers[0] :]):
+        return [Example(turns[: answers[-1]], turns[answers[-1]].text, every=True)]
+    return [Example(turns[:i], turns[i].text) for i in answers]
 
 
 def _example(sample: Sample, text: str, answer: str) -> Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from functools import partial
 from snellen.datasets.base import Selection
 from snellen.errors import DataError, require
 from snellen.images.perceptual import NEAR, look, pixel_hash
+from snellen.reports.training import TrainingWatch
 
 __all__ = ["NEAR", "Leaks", "leaks"]
 
@@ -84,7 +85,9 @@ class _Looked:
     unread: set[int] = field(default_factory=set)
 
 
-def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
+def leaks(
+    train: Sequence[Selection], tested: Iterable[Selection], watch: TrainingWatch | None = None
+) -> Leaks:
     """Compare every training image with every test image.
 
     Perceptual hashes are those of a discrete cosine transform, 64 bits (imagehash's ``phash``).
@@ -95,15 +98,24 @@ def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
     """
     require("imagehash", "tune", "The search for near-duplicates")
     shown = _Looked()
+    tested = list(tested)
+    total, done = sum(map(len, [*tested, *train])), 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if watch is not None:
+            watch("images compared", done, total, {})
+
     for selection in tested:
-        _look(selection, shown)
+        _look(selection, shown, tell)
     known: dict[str, str] = {}
     for name, hashes in zip(shown.ids, shown.exact, strict=True):
         known |= dict.fromkeys(hashes, name)
     result = Leaks()
     for selection in train:
         looked = _Looked()
-        _look(selection, looked)
+        _look(selection, looked, tell)
         same: set[int] = set()
         for name, place, hashes in zip(looked.ids, looked.places, looked.exact, strict=True):
             match = next((known[digest] for digest in hashes if digest in known), None)
@@ -119,7 +131,7 @@ def leaks(train: Sequence[Selection], tested: Iterable[Selection]) -> Leaks:
     return result
 
 
-def _look(selection: Selection, into: _Looked) -> None:
+def _look(selection: Selection, into: _Looked, tell: Callable[[int], None]) -> None:
     # Decoding releases the GIL.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         places = range(len(selection))
@@ -133,6 +145,7 @@ def _look(selection: Selection, into: _Looked) -> None:
                     into.perceptual.append(perceptual)
                     into.ids.append(selection.id(place))
                     into.places.append(place)
+                tell(1)
 
 
 def _hashes(selection: Selection, place: int) -> list[tuple[tuple[str, str], int | None]] | None:

@@ -12,11 +12,9 @@ import yaml
 
 from snellen._util.files import write_atomic
 from snellen.errors import UsageError
+from snellen.models.huggingface.recorded import MANIFEST
 
 __all__ = ["MANIFEST", "TuningManifest"]
-
-#: The manifest's file name. Not JSON, because a checkpoint's identity hashes its JSON files and weights.
-MANIFEST = "tuning.yaml"
 
 
 class TuningManifest:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,13 +17,14 @@ from snellen._version import __version__
 from snellen.datasets.base import Dataset, Selection
 from snellen.errors import BadOption, DataError, Unsupported
 from snellen.models.base import MODELS, Model
+from snellen.models.huggingface.chat import ChatRenderer
 from snellen.registry import parse_name
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan, SharedResources
 from snellen.tuning.config import TuningConfig
 from snellen.tuning.manifest import TuningManifest
 from snellen.tuning.sft import check_teachable
-from snellen.tuning.sources import Source, Subset, mixed, split_data
+from snellen.tuning.sources import REPEATED, Source, Subset, TrainingSet, mixed, split_data
 
 __all__ = ["TuningPlan"]
 
@@ -56,6 +59,7 @@ class TuningPlan:
             group=config.group,
             tell=self.notes.append,
         )
+        self._choose_classes(training, tested)
         self._plan_evaluations(tested)
         self._take_training(training)
 
@@ -75,6 +79,7 @@ class TuningPlan:
             )
         if self.dual:
             more = {"-L": self.config.lora, "--merge": self.config.merge, **self.config.instructing}
+            more["--train-parts"] = self.config.train_parts
             self.config.refuse_with("a dual encoder", more)
         if self.dual and self.config.recipe not in ("lora", "full"):
             raise BadOption(
@@ -94,6 +99,32 @@ class TuningPlan:
         #: Its id on the Hub, if it is there.
         self.base_on_hub = None if checkpoint.local else checkpoint.path
 
+    def _choose_classes(self, training: Dataset, tested: Dataset) -> None:
+        """Leave out classes with too few training images."""
+        #: Which part of the data to evaluate on.
+        self.filters = self.config.filters
+        least = self.config.min_per_class
+        if least is None:
+            return
+        if not training.labels:
+            raise BadOption(f"--min-per-class needs classes, and {training.name} has none.")
+        counts = Counter(training.row(index).label for index in range(len(training)))
+        enough = [name for name in tested.labels if counts[name] >= least]
+        if asked := [part.strip() for item in self.filters.classes for part in item.split(",")]:
+            enough = [name for name in enough if name in asked]
+        if len(enough) < 2:
+            raise BadOption(
+                f"--min-per-class {least} leaves {len(enough)} classes of {training.name}, and two are "
+                f"needed. The largest have {' and '.join(str(n) for _, n in counts.most_common(2))} images."
+            )
+        left = [name for name in tested.labels if counts[name] < least]
+        if left:
+            some = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
+            self.notes.append(
+                f"Left out: {len(left)} classes with fewer than {least} training images ({some})."
+            )
+            self.filters = replace(self.filters, classes=tuple(enough))
+
     def _plan_evaluations(self, tested: Dataset) -> None:
         """Plan the evaluations before and after."""
         self.shared = SharedResources()
@@ -107,7 +138,7 @@ class TuningPlan:
             asked = ("closed-set?rounds=1", "open-world")  # a head is compared with the first only
             self.protocols = asked[:1] if self.config.recipe == "head" else asked
         self.test_plan = self.evaluation_plan(
-            self.config.model, self.tested, self.protocols, examined=self.config.filters
+            self.config.model, self.tested, self.protocols, examined=self.filters
         )
         self.test: Selection = next(iter(self.test_plan.selections))
         self.retention = self._retention_names()
@@ -131,6 +162,12 @@ class TuningPlan:
                 )
         if self.classless and (self.dual or self.config.recipe == "head"):
             raise DataError(f"{training.name} has no classes, which a classifier needs.")
+        classifies = training.labels and training.protocol in (None, "closed-set")
+        if self.config.augment and not classifies:
+            raise BadOption(
+                f"--augment is for classes, and {training.name} has questions, whose answers may depend on "
+                "what a change would cut off, turn or color."
+            )
         self.sources = [
             Source(
                 selection=self.train_set,
@@ -144,6 +181,31 @@ class TuningPlan:
             mixed(name, self.config.train_format, self.config.seed, skip_invalid=skip)
             for name in self.config.mix
         ]
+        self._read_conversations()
+        if self.config.mix:
+            self._draw_mixed()
+
+    def _read_conversations(self) -> None:
+        """Make a conversation one example, where the model's template keeps earlier answers as they were."""
+        from snellen.models.huggingface.vlm import VisionLanguageModel
+
+        conversing = [source for source in self.sources if not source.selection.labels and source.converses]
+        if conversing and isinstance(self.subject, VisionLanguageModel):
+            from transformers import AutoProcessor
+
+            processor = self.subject.checkpoint.load_processor(AutoProcessor)
+            keeps = ChatRenderer(processor).keeps_turns
+            for source in conversing:
+                source.whole = keeps
+
+    def _draw_mixed(self) -> None:
+        """Draw what is mixed in before anything of it is read: at most as many samples as there are examples
+        to mix in.
+        """
+        first = TrainingSet(self.sources[:1], rare=self.config.balances)
+        most = len(first) * (REPEATED if "hard" in (self.config.oversample or ()) else 1)
+        for source in self.sources[1:]:
+            source.draw(max(1, math.ceil(source.weight * most)), self.config.seed)
 
     @property
     def classless(self) -> bool:
@@ -214,27 +276,40 @@ class TuningPlan:
             "leaks": self.config.leaks,
             "settings": dict(self.config.settings),
             "lora": dict(self.config.lora),
+            "train_parts": list(self.config.train_parts),
+            "augment": sorted(self.config.augment),
             "seed": self.config.seed,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How to train, as the user said, without secrets."""
+        settings = {k: redact(v) if isinstance(v, str) else v for k, v in self.config.settings.items()}
+        return {
+            "settings": settings,
+            "lora": dict(self.config.lora),
+            "train_parts": list(self.config.train_parts),
+            "augment": sorted(self.config.augment),
+            "seed": self.config.seed,
+            "split_seed": self.config.seed if self.config.split_seed is None else self.config.split_seed,
+        }
+
     @cached_property
     def manifest(self) -> TuningManifest:
         """The folder's manifest."""
-        settings = {k: redact(v) if isinstance(v, str) else v for k, v in self.config.settings.items()}
         about = {
             "snellen": __version__,
             "model": redact(self.config.model),
             "base": dict(self.subject.identity()),
             "data": redact(self.config.data),
             "learned_from": [redact(source.selection.name) for source in self.sources],
+            "image_size": self.subject.checkpoint.image_size.identity(),  # type: ignore[attr-defined]
             "recipe": "full" if self.dual else self.config.recipe,
             "train_format": self.config.train_format,
             "oversample": self._oversample,
             "split": {"hold_out": self.config.hold_out, "group": self.config.group},
             "leaks": self.config.leaks,
-            "settings": settings,
-            "lora": dict(self.config.lora),
-            "seed": self.config.seed,
+            **self.options,
         }
         return TuningManifest(self.config.out, self.specification, about)

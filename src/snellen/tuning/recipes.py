@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from snellen.errors import BadOption, Unsupported, did_you_mean, require
@@ -20,15 +20,17 @@ class Stage:
 
     Attributes:
         name: also of its folder of checkpoints.
-        trains: the parts to train: ``vision tower``, ``projector``, ``decoder``; empty for adapters.
+        trains: the parts to train, or to add adapters to: ``vision tower``, ``projector``, ``decoder``.
         learning_rate: the default; ten times that for models below ten million parameters.
         share: of the steps, if there are several stages.
+        rates: learning rates of parts that have another one.
     """
 
     name: str
     trains: frozenset[str]
     learning_rate: float
     share: float = 1.0
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Recipe:
 
     Attributes:
         about: one sentence.
-        adapter: whether to train low-rank adapters on the decoder instead of its weights.
+        adapter: whether to train low-rank adapters instead of the weights.
         quantized: whether the base model is loaded in 4 bits.
     """
 
@@ -47,6 +49,63 @@ class Recipe:
     adapter: bool = False
     quantized: bool = False
 
+    def on(self, parts: Sequence[str]) -> Recipe:
+        """Return the recipe for other parts of the model.
+
+        Args:
+            parts: of ``vision``, ``projector`` and ``decoder``; ``PART@RATE`` sets a learning rate.
+
+        Raises:
+            BadOption: an unknown part, an invalid rate, or a recipe that says itself what it trains.
+        """
+        if not parts:
+            return self
+        if self.name not in PARTED:
+            raise BadOption(
+                f"--train-parts needs the recipe {', '.join(PARTED)}; {self.name} trains {self.about}."
+            )
+        rates: dict[str, float] = {}
+        named = []
+        for item in parts:
+            name, at, text = item.partition("@")
+            if name not in PARTS:
+                raise BadOption(
+                    f"--train-parts {item!r} is not allowed.{did_you_mean(name, PARTS)} Allowed: "
+                    f"{', '.join(PARTS)}, each with a learning rate if you like, such as vision@1e-5."
+                )
+            named.append(PARTS[name])
+            if at:
+                rates[PARTS[name]] = _rate(item, text)
+        (stage,) = self.stages
+        what = "low-rank adapters on" if self.adapter else "all weights of"
+        return dataclasses.replace(
+            self,
+            about=f"{what} {' and '.join(sorted(set(named)))}",
+            stages=(dataclasses.replace(stage, trains=frozenset(named), rates=rates),),
+        )
+
+
+def _rate(item: str, text: str) -> float:
+    """Read a learning rate.
+
+    Raises:
+        BadOption: it is not a number above 0.
+    """
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1:
+        raise BadOption(
+            f"--train-parts {item!r} is not allowed; allowed: a learning rate above 0, such as 1e-5."
+        )
+    return rate
+
+
+#: Parts as options name them.
+PARTS = {"vision": "vision tower", "projector": "projector", "decoder": "decoder"}
+#: Recipes whose parts can be chosen.
+PARTED = ("lora", "qlora", "full")
 
 PROJECTOR = Stage("projector", frozenset({"projector"}), 1e-3)
 DECODER = Stage("decoder", frozenset({"projector", "decoder"}), 2e-5)
@@ -59,13 +118,13 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "lora",
             "low-rank adapters on the decoder, base weights unchanged",
-            (Stage("lora", frozenset(), 2e-4),),
+            (Stage("lora", frozenset({"decoder"}), 2e-4),),
             adapter=True,
         ),
         Recipe(
             "qlora",
             "the same on a model in 4 bits (needs a GPU and the extra quantization)",
-            (Stage("qlora", frozenset(), 2e-4),),
+            (Stage("qlora", frozenset({"decoder"}), 2e-4),),
             adapter=True,
             quantized=True,
         ),
@@ -153,35 +212,54 @@ def check_lora(options: Mapping[str, Any]) -> None:
             raise BadOption(f"-L {key}={value!r} is not allowed; allowed: from 0 to below 1.")
 
 
-def adapters(model: Any, options: Mapping[str, Any]) -> Any:
-    """Return the configuration of low-rank adapters on all linear layers of a model's decoder.
+def adapters(model: Any, options: Mapping[str, Any], parts: Iterable[str] = ("decoder",)) -> Any:
+    """Return the configuration of low-rank adapters on all linear layers of some parts of a model.
 
     Args:
         options: of peft's LoraConfig: ``r``, ``lora_alpha``, ``lora_dropout``, ``target_modules`` …
 
     Raises:
         BadOption: peft rejects one.
+        Unsupported: a part has no linear layer with a known name.
     """
     import torch
     from peft import LoraConfig
 
-    ends = {
-        path.rpartition(".")[2]
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and part_of(path) == "decoder" and "lm_head" not in path
-    }
-    names = "|".join([*PLACES["vision tower"], *PLACES["projector"], "lm_head"])
+    paths: dict[str, set[str]] = {}
+    for path, module in model.named_modules():
+        # The attention of some towers' last layer reads its output weights itself, past an adapter.
+        inner = isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention)
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in path and not inner:
+            paths.setdefault(part_of(path), set()).add(path.rpartition(".")[2])
+    wanted = set(parts)
+    if missing := wanted - set(paths):
+        raise Unsupported(
+            f"{type(model).__name__} has no linear layers with known names in its {' and '.join(missing)}, "
+            f"so there can be no adapters. It has some in: {', '.join(sorted(paths))}."
+        )
     usual = {
         "r": 16,
         "lora_alpha": 32,
-        "target_modules": sorted(ends),
-        "exclude_modules": rf"(?:.*\.)?(?:{names})(?:\..*)?",
+        "target_modules": sorted(set[str]().union(*(paths[part] for part in wanted))),
+        "exclude_modules": _except(wanted),
         "task_type": "CAUSAL_LM",
     }
     try:
         return LoraConfig(**{**usual, **options})
     except (TypeError, ValueError) as error:
         raise BadOption(f"An option of LoRA is not allowed: {error}.") from error
+
+
+def _except(parts: set[str]) -> str:
+    """Return a pattern of the modules that get no adapters, though layers of wanted parts are named alike."""
+    projector, tower = (pattern.pattern for pattern in _PARTS.values())
+    patterns = {
+        "projector": projector,
+        "vision tower": f"(?!{projector}){tower}",
+        "decoder": f"(?!{projector})(?!{tower}).*",
+    }
+    left = [pattern for part, pattern in patterns.items() if part not in parts]
+    return "|".join([*left, r"(?:.*\.)?lm_head(?:\..*)?"])
 
 
 def named_recipe(name: str) -> Recipe:

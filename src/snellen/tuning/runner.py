@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from snellen._util.files import write_atomic
 from snellen.datasets.base import Selection
 from snellen.errors import DataError
 from snellen.models.base import MODELS
 from snellen.runs.filters import Filters
 from snellen.runs.run import Run
+from snellen.tuning.augmentation import Augmentation
 from snellen.tuning.card import draw_curves, write_card
 from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
+from snellen.tuning.manifest import MANIFEST
 from snellen.tuning.plan import TuningPlan
 from snellen.tuning.probe import FeatureProbe, probe_features
 from snellen.tuning.results import Result, SeedSpread, corrected, of_classes, result_of
@@ -139,7 +144,7 @@ class TuningRunner:
                 **facts,
                 "finished": True,
                 "results": [result.as_dict() for result in results],
-                "seconds": round(time.time() - began, 1),
+                "seconds": held["seconds"] if held.get("finished") else round(time.time() - began, 1),
                 "notes": self.plan.notes,
             }
         )
@@ -147,7 +152,9 @@ class TuningRunner:
             self.config.out,
             base=self.plan.base_on_hub or self.config.model,
             on_hub=self.plan.base_on_hub,
-            complete=not self.config.hold_out and not self.config.filters.limit,
+            complete=not self.config.hold_out
+            and not self.plan.filters.limit
+            and not self.plan.filters.classes,
             recipe=self.config.named_recipe if not self.plan.dual else None,
             results=results,
             weakest=weakest,
@@ -164,7 +171,7 @@ class TuningRunner:
             positions of the first source to exclude from training.
         """
         tested = [self.plan.test, *(next(iter(plan.selections)) for plan in self.plan.retention_plans)]
-        result = leaks([learned.selection for learned in self.plan.sources], tested)
+        result = leaks([source.selection for source in self.plan.sources], tested, self.config.watch)
         names = [source.selection.name for source in self.plan.sources]
         if result.identical and self.config.leaks == "refuse":
             raise DataError(result.refusal(names))
@@ -176,10 +183,7 @@ class TuningRunner:
         for number, source in enumerate(self.plan.sources[1:], 1):
             gone = dropped[number] | result.unread[number]
             rest = [i for place, i in enumerate(source.selection.indices) if place not in gone]
-            learned = source.selection
-            source.selection = Selection(
-                learned.data, rest, learned.labels, learned.filters, learned.skip_invalid
-            )
+            source.selection = source.selection.part(rest)
         return frozenset(dropped[0] | result.unread[0])
 
     def _examine_all(self, model: str) -> list[Run]:
@@ -189,7 +193,7 @@ class TuningRunner:
         else:
             protocols = ("rank",) if self.config.recipe == "head" or self.plan.dual else self.plan.protocols
             plans = [
-                self.plan.evaluation_plan(model, self.plan.tested, protocols, examined=self.config.filters)
+                self.plan.evaluation_plan(model, self.plan.tested, protocols, examined=self.plan.filters)
             ]
             plans += [self.plan.retention_plan(model, name) for name in self.plan.retention]
         return [run for plan in plans for run in plan.run(self.config.watch_evaluation)]
@@ -270,11 +274,7 @@ class TuningRunner:
             return TrainResult(held["log"], held["trained"], held["parameters"], held["effective"])
         self._close()
         without = kept | leaked
-        seen = Selection(
-            self.plan.train_set.data,
-            [self.plan.train_set.indices[i] for i in sorted(kept)],
-            self.plan.train_set.labels,
-        )
+        seen = self.plan.train_set.part([self.plan.train_set.indices[i] for i in sorted(kept)])
         taught = self._teach(lessons, seen if kept else None, without)
         if self.config.leads:
             log = {stage: [dict(row) for row in rows] for stage, rows in taught.log.items()}
@@ -297,9 +297,12 @@ class TuningRunner:
 
         # Long: three ways to train, each a call with many arguments.
         subject = self.plan.subject
+        augmentation = None
+        if self.config.augment:
+            augmentation = Augmentation(self.config.augment, lessons.counts[0], self.config.seed)
         if isinstance(subject, DualEncoder):
             learned = [self.plan.train_set.indices[place] for place in lessons.places]
-            part = Selection(self.plan.train_set.data, learned, self.plan.train_set.labels)
+            part = self.plan.train_set.part(learned)
             return tune_dual_encoder(
                 subject,
                 part,
@@ -307,6 +310,7 @@ class TuningRunner:
                 out=self.config.out,
                 given=self.config.settings,
                 seed=self.config.seed,
+                augmentation=augmentation,
                 watch=self.config.watch,
             )
         assert isinstance(subject, VisionLanguageModel)
@@ -350,6 +354,7 @@ class TuningRunner:
             lora=self.config.lora,
             base=self.plan.base,
             seed=self.config.seed,
+            augmentation=augmentation,
             watch=self.config.watch,
         )
 
@@ -361,12 +366,13 @@ class TuningRunner:
 
     def _facts(self, lessons: TrainingSet, taught: TrainResult, kept: frozenset[int]) -> dict[str, Any]:
         return {
-            "examples": dict(zip([s.selection.name for s in lessons.sources], lessons.counts, strict=False)),
+            "examples": lessons.summary(),
             "validation": len(kept),
             "trained": taught.trained,
             "parameters": taught.parameters,
             "effective": dict(taught.effective),
             "balanced": lessons.balanced,
+            "options": self.plan.options,
         }
 
     def _merge(self) -> None:
@@ -383,7 +389,12 @@ class TuningRunner:
         part = self.config.out / "merged.part"
         shutil.rmtree(part, ignore_errors=True)
         with room(part):
-            made.checkpoint.load(AutoModelForImageTextToText).save_pretrained(part)
+            network = made.checkpoint.load(AutoModelForImageTextToText)
+            processor = made.checkpoint.load_processor(AutoProcessor)
+            made.checkpoint.image_size.apply(processor, network)
+            network.save_pretrained(part)
             for_servers(part)
-            made.checkpoint.load_processor(AutoProcessor).save_pretrained(part)
+            processor.save_pretrained(part)
+            limits = {"image_size": made.checkpoint.image_size.identity()}
+            write_atomic(part / MANIFEST, yaml.safe_dump(limits))
             part.rename(self.config.out / "merged")

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen.datasets.base import Selection
-from snellen.errors import DataError, Unsupported, reason_of, require
+from snellen.errors import Unsupported, reason_of, require
 from snellen.models.huggingface.architectures import NEED_IMAGE, UNPADDED
-from snellen.models.huggingface.chat import ChatRenderer
-from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.protocols.closed_set import ClosedSet
 from snellen.reports.training import TrainingWatch
-from snellen.tuning.examples import Example
+from snellen.tuning.augmentation import Augmentation
+from snellen.tuning.collator import Collator, rows_of
 from snellen.tuning.layout import for_servers
 from snellen.tuning.recipes import Recipe, Stage, adapters, freeze
 from snellen.tuning.sources import TrainingSet
-from snellen.tuning.trainer import by_place, room, run_stage
+from snellen.tuning.trainer import Pace, room, run_stage
 from snellen.tuning.trainer_settings import in_effect, settings
 from snellen.types import Prediction
 
@@ -37,8 +36,6 @@ __all__ = ["TrainResult", "check_teachable", "teach"]
 UNTEACHABLE = NEED_IMAGE | UNPADDED
 #: What a unit of loss counts in the choice of the best checkpoint: less than any sample.
 TIE = 1e-6
-#: The examples with the longest texts, and with the most images, that are looked at before training.
-LONGEST = 2
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,7 @@ def teach(
     lora: Mapping[str, Any],
     base: str,
     seed: int,
+    augmentation: Augmentation | None = None,
     watch: TrainingWatch | None = None,
 ) -> TrainResult:
     """Carry out a recipe and write the result to a folder.
@@ -93,6 +91,7 @@ def teach(
             answers (closed set, one round).
         given: options of SFTConfig; ``lora``: of LoraConfig.
         base: the base model to record in the adapter.
+        augmentation: of the training images.
 
     Raises:
         Stopped: as for :func:`~snellen.tuning.trainer.run_stage`.
@@ -110,12 +109,14 @@ def teach(
     checkpoint = _for_training(model.checkpoint, recipe)
     network = checkpoint.load(AutoModelForImageTextToText)
     processor = checkpoint.load_processor(AutoProcessor)
+    checkpoint.image_size.apply(processor, network)
     device, dtype = network.device, network.dtype
     subject = VisionLanguageModel(checkpoint, "off")
     parameters = sum(p.numel() for p in network.parameters())
-    peft_config = adapters(network, lora) if recipe.adapter else None
+    peft_config = adapters(network, lora, recipe.stages[0].trains) if recipe.adapter else None
     collator = Collator(
         processor,
+        image_size=checkpoint.image_size,
         max_length=given.get("max_length"),
         multiple=given.get("pad_to_multiple_of"),
         answers_only=given.get("completion_only_loss") is not False,
@@ -142,6 +143,7 @@ def teach(
         )
 
         effective[stage.name] = in_effect(config, len(lessons))
+        pace = Pace()
         trained = _prepare(network, stage, adapter=peft_config is not None, mixes=config.bf16 or config.fp16)
         try:
             trainer = run_stage(
@@ -149,10 +151,15 @@ def teach(
                 folder,
                 stage.name,
                 watch,
-                [] if seen is None else [_asking(subject, processor, seen, stage.name, watch)],
+                [
+                    *([] if seen is None else [_asking(subject, processor, seen, stage.name, watch)]),
+                    *([] if augmentation is None else [augmentation.follow()]),
+                    pace.callback(),
+                ],
+                stage.rates,
                 model=network,
                 args=config,
-                train_dataset=rows_of(lessons, collator),
+                train_dataset=rows_of(lessons, collator, augmentation),
                 eval_dataset=None if watched is None else rows_of(watched, collator),
                 data_collator=collator,
                 processing_class=processor,
@@ -163,6 +170,7 @@ def teach(
             raise Unsupported(
                 f"{model.name}: training failed on this model or data ({reason_of(error)})."
             ) from error
+        effective[stage.name] |= pace.facts(effective[stage.name]["batch"])
         network, log[stage.name] = trainer.model, trainer.state.log_history
         if config.load_best_model_at_end and trainer.state.best_global_step:
             effective[stage.name]["kept_step"] = trainer.state.best_global_step
@@ -227,124 +235,6 @@ def _for_training(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
             raise Unsupported("The recipe qlora needs a GPU. On a CPU: --recipe lora")
         return replace(checkpoint, device=device, quantization="4bit")
     return replace(checkpoint, device=device)
-
-
-class Collator:
-    """Collates rows to a batch in which only the answers are trained on.
-
-    Prompt and answer are tokenized as one text, as for log-likelihoods: a tokenizer may merge them, or
-    start a separate text with a special token, so that separate tokenization would train on other tokens
-    than the model generates. (TRL's own collator tokenizes them separately.)
-
-    Args:
-        max_length: cut longer examples at the end, but never within the prompt or an image; ``multiple``: pad
-            to a multiple of this.
-        answers_only: else the loss covers the prompts' texts too, without images.
-        positions: the most tokens that the model can read.
-
-    """
-
-    def __init__(
-        self,
-        processor: Any,
-        *,
-        max_length: int | None = None,
-        multiple: int | None = None,
-        answers_only: bool = True,
-        positions: int | None = None,
-    ) -> None:
-        self._processor = processor
-        self._max_length, self._multiple = max_length, multiple
-        self._answers_only, self._positions = answers_only, positions
-        self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._chat = ChatRenderer(processor)
-
-    def render(self, example: Example) -> dict[str, Any]:
-        """Convert an example to a row."""
-        prompt, completion = self._chat.lesson(example.messages, example.answer)
-        return {
-            "images": [image.pixels for image in example.images],
-            "prompt": prompt,
-            "completion": completion,
-        }
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the processor's tensors with ``labels``: -100 except for the answers' tokens."""
-        import torch
-
-        special = self._chat.adds_special_tokens(rows[0]["prompt"])
-        images = [row["images"] for row in rows]
-        batch = self._processor(
-            text=[row["prompt"] + row["completion"] for row in rows],
-            images=images if any(images) else None,
-            padding=True,
-            padding_side="right",
-            pad_to_multiple_of=self._multiple,
-            add_special_tokens=special,
-            return_tensors="pt",
-        )
-        ids, lengths = batch["input_ids"], batch["attention_mask"].sum(1).tolist()
-        labels = torch.full_like(ids, -100)
-        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            texts = [row["prompt"], row["prompt"] + row["completion"]]
-            begun, complete = self._tokenizer(texts, add_special_tokens=special).input_ids
-            taught = len(complete) - common([begun, complete])
-            labels[place, length - taught : length] = ids[place, length - taught : length]
-            self._check_length(length, length - taught, taught)
-        if not self._answers_only:
-            images_at = getattr(self._processor, "image_token_id", None)
-            read = batch["attention_mask"].bool() & (ids != (-1 if images_at is None else images_at))
-            labels = ids.masked_fill(~read, -100)
-        batch["labels"] = labels
-        if self._max_length is not None:
-            for key, value in batch.items():
-                if value.shape[:2] == ids.shape:
-                    batch[key] = value[:, : self._max_length]
-        return batch
-
-    def _check_length(self, length: int, before: int, taught: int) -> None:
-        """Refuse an example that does not fit, or whose answer would be cut entirely.
-
-        Raises:
-            DataError: as stated.
-        """
-        if self._max_length is not None and before >= self._max_length:
-            raise DataError(
-                f"-T max_length={self._max_length}: an example has {before:,} tokens before its answer, "
-                f"images included, and {taught:,} in it, so nothing of it would be learned. Allow more than "
-                f"{before:,}, or omit it."
-            )
-        kept = min(length, self._max_length or length)
-        if self._positions is not None and kept > self._positions:
-            raise DataError(
-                f"An example has {length:,} tokens, and the model reads at most {self._positions:,}. Shorten "
-                f"it, remove it, or cut long answers with -T max_length={self._positions}"
-            )
-
-    def check_longest(self, lessons: Sequence[Example]) -> None:
-        """Refuse examples that do not fit before any training, by the longest texts.
-
-        Raises:
-            DataError: as stated.
-        """
-        sizes = [
-            (sum(len(m.text) for m in lesson.messages) + len(lesson.answer), len(lesson.images), place)
-            for place, lesson in enumerate(lessons)
-        ]
-        places = {size[2] for size in sorted(sizes)[-LONGEST:]}
-        places |= {size[2] for size in sorted(sizes, key=lambda size: size[1])[-LONGEST:]}
-        for place in sorted(places):
-            self([self.render(lessons[place])])
-
-
-def rows_of(lessons: Sequence[Example], collator: Collator) -> Any:
-    """Return examples as a data set of the datasets library, whose images are read on access."""
-
-    def batch(places: Sequence[int]) -> dict[str, list[Any]]:
-        made = [collator.render(lessons[place]) for place in places]
-        return {key: [row[key] for row in made] for key in ("images", "prompt", "completion")}
-
-    return by_place(len(lessons), batch)
 
 
 def accuracy(model: VisionLanguageModel, seen: Selection) -> tuple[float, float]:

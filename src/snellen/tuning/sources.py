@@ -24,6 +24,8 @@ DRAWN = 60
 WATCHED, LEAST = 200, 10
 #: The most repetitions of a sample of a rare class.
 MOST = 100
+#: How often a sample comes that the model gets wrong, with ``--oversample hard``.
+REPEATED = 3
 
 
 class Subset(Dataset):
@@ -163,6 +165,7 @@ class Source:
 
     Attributes:
         weight: the number of its examples per example of the first source.
+        whole: whether a conversation is one example.
         confused: for a class, the names that the model confuses it with.
         wrong: positions of samples that it gets wrong.
     """
@@ -170,6 +173,7 @@ class Source:
     selection: Selection
     weight: float = 1.0
     train_format: TrainFormat = "both"
+    whole: bool = False
     seed: int = 0
     confused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     wrong: frozenset[int] = frozenset()
@@ -183,8 +187,21 @@ class Source:
             data.protocol_options,
             train_format=self.train_format,
             confused=self.confused.get(sample.label or "", ()),
+            whole=self.whole,
             seed=self.seed,
         )
+
+    @property
+    def converses(self) -> bool:
+        """Whether its samples are conversations."""
+        return bool(self.selection.first().turns)
+
+    def draw(self, count: int, seed: int) -> None:
+        """Keep a number of samples, drawn at random, so that only these are read."""
+        indices = self.selection.indices
+        if count < len(indices):
+            kept = random.Random(f"snellen/mix/{seed}").sample(indices, count)
+            self.selection = self.selection.part(kept)
 
     def label(self, place: int) -> str | None:
         """Return the class of a sample."""
@@ -249,15 +266,21 @@ class TrainingSet(Sequence[Example]):
         if self.balanced:
             first += list(self._more(first, rng))
         wrong = self.sources[0].wrong
-        first += 2 * [item for item in first if item[1] in wrong]
+        first += (REPEATED - 1) * [item for item in first if item[1] in wrong]
         self._items = first
         self.counts = [len(first)]
         for number, source in enumerate(self.sources[1:], 1):
-            own = [(number, place, k) for place, k in _offered(source)]
+            # A sample counts once, however many examples it gives.
+            own: dict[int, list[tuple[int, int, int]]] = {}
+            for place, k in _offered(source):
+                own.setdefault(place, []).append((number, place, k))
             count = max(1, round(source.weight * len(first)))
             dealt: list[tuple[int, int, int]] = []
             while len(dealt) < count:
-                dealt += rng.sample(own, min(len(own), count - len(dealt)))
+                dealt += [
+                    rng.choice(own[place])
+                    for place in rng.sample(list(own), min(len(own), count - len(dealt)))
+                ]
             self._items += dealt
             self.counts.append(count)
 
@@ -288,6 +311,14 @@ class TrainingSet(Sequence[Example]):
     def places(self) -> list[int]:
         """Positions of the first source's samples, as often as they occur."""
         return [place for source, place, _ in self._items if source == 0]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return for each source the numbers of its different samples and of the examples made of them."""
+        samples = Counter(source for source, _ in {item[:2] for item in self._items})
+        return [
+            {"data": source.selection.name, "samples": samples[number], "examples": self.counts[number]}
+            for number, source in enumerate(self.sources)
+        ]
 
     def classes(self) -> Counter[str]:
         """Count the examples of each class."""

@@ -7,18 +7,22 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from snellen._util.environment import peak_rss
 from snellen.errors import Interrupted, Stopped, reason_of
 from snellen.models.out_of_memory import is_out_of_memory
 from snellen.reports.training import TrainingWatch
+from snellen.tuning.recipes import part_of
 from snellen.tuning.trainer_settings import in_effect
 
-__all__ = ["TrainingWatch", "by_place", "last_checkpoint", "room", "run_stage"]
+__all__ = ["Pace", "TrainingWatch", "by_place", "last_checkpoint", "room", "run_stage"]
 
 #: The last file that the trainer writes into a checkpoint.
 STATE = "trainer_state.json"
@@ -57,6 +61,7 @@ def run_stage(
     stage: str,
     watch: TrainingWatch | None,
     callbacks: Sequence[Any] = (),
+    rates: Mapping[str, float] = MappingProxyType({}),
     **how: Any,
 ) -> Any:
     """Train, resuming from the last complete checkpoint, and return the trainer, whose ``state`` holds the
@@ -64,11 +69,13 @@ def run_stage(
 
     Args:
         trainer_class: transformers' Trainer or a subclass.
+        rates: learning rates of parts that have another one.
         how: its arguments.
 
     Raises:
         Stopped: not enough disk space or memory; existing checkpoints are kept.
     """
+    # Long: what is caught and filtered here belongs to one call.
     from transformers import PrinterCallback, TrainerState
 
     asked = _Interrupt()
@@ -80,7 +87,9 @@ def run_stage(
         with warnings.catch_warnings(), asked:
             # peft imports an old name from transformers
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            trainer = _careful(trainer_class, folder)(
+            # TRL only means to say that this takes another pass
+            warnings.filterwarnings("ignore", "`label_smoothing_factor`", FutureWarning)
+            trainer = _careful(trainer_class, folder, rates)(
                 callbacks=[*callbacks, _reporter(stage, watch, asked)], **how
             )
             trainer.remove_callback(PrinterCallback)
@@ -110,13 +119,23 @@ def run_stage(
     return trainer
 
 
-def _careful(trainer_class: Any, folder: Path) -> Any:
-    """Return a trainer class that loads checkpoints completely, and explains failures to write them."""
+def _careful(trainer_class: Any, folder: Path, rates: Mapping[str, float]) -> Any:
+    """Return a trainer class that loads checkpoints completely, explains failures to write them, and trains
+    parts at separate learning rates.
+    """
     from transformers import PreTrainedModel
 
     # Lazily imported classes have no static type.
     class Careful(trainer_class):  # type: ignore[misc]
         """Explains failures to write a checkpoint."""
+
+        def create_optimizer(self, model: Any = None) -> Any:
+            made = self.optimizer
+            optimizer = super().create_optimizer(model)
+            if made is None and rates:
+                names = {id(p): part_of(name) for name, p in (model or self.model).named_parameters()}
+                optimizer.param_groups = list(_by_part(optimizer.param_groups, names, rates))
+            return optimizer
 
         def _load_from_checkpoint(self, path: str, model: Any = None) -> None:
             network = self.model if model is None else model
@@ -149,6 +168,18 @@ def _careful(trainer_class: Any, folder: Path) -> Any:
     return Careful
 
 
+def _by_part(
+    groups: Iterable[Mapping[str, Any]], names: Mapping[int, str], rates: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Divide an optimizer's groups of parameters by the part of the model, to give some another rate."""
+    for group in groups:
+        parts: dict[str, list[Any]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(names[id(parameter)], []).append(parameter)
+        for part, parameters in parts.items():
+            yield {**group, "params": parameters, "lr": rates.get(part, group["lr"])}
+
+
 def _reporter(stage: str, watch: TrainingWatch | None, asked: _Interrupt) -> Any:
     """Return a callback that forwards log entries, and stops after the current step on request."""
     from transformers import TrainerCallback
@@ -168,6 +199,58 @@ def _reporter(stage: str, watch: TrainingWatch | None, asked: _Interrupt) -> Any
                 control.should_save = control.should_training_stop = True
 
     return Reporter()
+
+
+class Pace:
+    """Measures a stage: examples per second, without evaluations and checkpoints, and peak memory."""
+
+    def __init__(self) -> None:
+        self._seconds, self._steps, self._mark = 0.0, 0, 0.0
+
+    def facts(self, examples: float) -> dict[str, float]:
+        """Return what was measured; nothing if there was no step.
+
+        Args:
+            examples: in a step.
+        """
+        import torch
+
+        if not self._steps:
+            return {}
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_rss()
+        speed = examples * self._steps / self._seconds
+        return {"examples_per_second": round(speed, 3), "peak_memory_bytes": float(peak)}
+
+    def callback(self) -> Any:
+        """Return a callback of the trainer that measures."""
+        import torch
+        from transformers import TrainerCallback
+
+        pace = self
+
+        class Clock(TrainerCallback):  # type: ignore[misc] # of no known type: loaded when needed
+            """Measures the time of steps."""
+
+            def on_train_begin(self, *_: Any, **__: Any) -> None:
+                if torch.cuda.is_available():
+                    torch.cuda.reset_peak_memory_stats()
+                pace._mark = time.monotonic()
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                now = time.monotonic()
+                pace._seconds, pace._steps, pace._mark = (
+                    pace._seconds + now - pace._mark,
+                    pace._steps + 1,
+                    now,
+                )
+
+            def on_evaluate(self, *_: Any, **__: Any) -> None:
+                pace._mark = time.monotonic()
+
+            def on_save(self, *_: Any, **__: Any) -> None:
+                pace._mark = time.monotonic()
+
+        return Clock()
 
 
 class _Interrupt:

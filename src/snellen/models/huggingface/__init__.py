@@ -49,8 +49,9 @@ def hf(
     (auto: if a self-check finds that answers do not change; on: otherwise refuse); ``cache_budget``, the
     memory for it (auto, or such as 2GB); ``max_side``: shrink larger images to this many pixels a side;
     ``min_pixels`` and ``max_pixels`` of an image, in the way that the processor offers (Qwen's pixels,
-    LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM); ``chat_template``, a
-    file in Jinja in place of the checkpoint's own; ``thinking``, whether a model that can do both is to
+    LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM; a model tuned with any of
+    these keeps them unless one is given); ``chat_template``, a file in Jinja in place of the checkpoint's
+    own; ``thinking``, whether a model that can do both is to
     think, and ``template.NAME=VALUE``, any other variable of the template.
 
     Raises:
@@ -83,7 +84,7 @@ def hf(
             raise BadOption(f"device={device} and device_map={device_map} cannot be used together.")
         require("accelerate", "tune", f"device_map={device_map}")
         weights = replace(weights, device_map=device_map)
-    weights = replace(weights, image_size=size)
+    weights = weights.showing(size)
     if trust_remote_code and (model_type := weights.config().model_type) in FAMILIES:
         if prefix == "on" or chat_template is not None or thinking is not None or template:
             raise BadOption(

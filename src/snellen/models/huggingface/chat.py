@@ -133,6 +133,12 @@ class ChatRenderer:
         tail = after[: after.index(end) + len(end)] if end and end in after else after.rstrip() + end
         return self.prompt(messages), self.continuation(messages, answer) + tail
 
+    @cached_property
+    def keeps_turns(self) -> bool:
+        """Whether a longer conversation's text begins with that of its first turns, as it was learned."""
+        turns = [Message("user", ("a",)), Message("assistant", ("b",)), Message("user", ("c",))]
+        return self.prompt(turns).startswith("".join(self.lesson(turns[:1], "b")))
+
     def adds_special_tokens(self, prompt: str) -> bool:
         """Return whether the tokenizer must add its own special tokens, as decided by transformers: not if
         the template already starts with the first of them.

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from importlib.util import find_spec
@@ -20,6 +20,7 @@ from snellen.models.builtin import WEIGHTS
 from snellen.models.huggingface.image_size import ImageSize
 from snellen.models.huggingface.needs import check_attention, check_quantized
 from snellen.models.huggingface.pixels import pixels_by, without_torchvision
+from snellen.models.huggingface.recorded import recorded
 from snellen.models.out_of_memory import OutOfMemory, is_out_of_memory
 
 __all__ = ["Checkpoint"]
@@ -137,6 +138,15 @@ class Checkpoint:
         """The commit of a Hub checkpoint; ``sha256:…`` over the files of a folder."""
         return self.pinned or f"sha256:{_hash_folder(Path(self.path))}"
 
+    def showing(self, size: ImageSize) -> Checkpoint:
+        """Return the checkpoint with limits on images; without any, those with which it was fine-tuned."""
+        kept = (
+            size
+            if size.identity()
+            else ImageSize.recorded(self.adapter or (self.path if self.local else None))
+        )
+        return replace(self, image_size=kept)
+
     def identity(self) -> Mapping[str, Any]:
         """Return everything about the checkpoint and its options that can change an answer."""
         return {
@@ -242,12 +252,7 @@ class Checkpoint:
 
     def _refuse_another_base(self) -> None:
         """Refuse an adapter on other weights than those recorded in it."""
-        import yaml
-
-        manifest = Path(self.adapter or "").expanduser() / "tuning.yaml"
-        if not manifest.is_file():
-            return
-        made_on = (yaml.safe_load(manifest.read_text(encoding="utf-8")) or {}).get("base", {}).get("revision")
+        made_on = recorded(self.adapter).get("base", {}).get("revision")
         if made_on is not None and made_on != self.revision:
             raise ModelError(
                 f"{self.adapter}: this adapter was trained on different weights ({made_on[:19]}…) than "

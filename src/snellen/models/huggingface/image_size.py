@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.errors import BadOption
 from snellen.images import shrunk
+from snellen.models.huggingface.recorded import recorded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image as Pixels
 
     from snellen.images import Image
@@ -38,6 +41,12 @@ class ImageSize:
                 raise BadOption(f"{name}={value} is not allowed; allowed: 1 or more.")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise BadOption(f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}.")
+
+    @classmethod
+    def recorded(cls, folder: Path | str | None) -> ImageSize:
+        """Return the limits with which the model in a folder was fine-tuned; none if it was not."""
+        limits = recorded(folder).get("image_size") or {}
+        return cls(**{name: limits[name] for name in vars(cls()) if name in limits})
 
     def identity(self) -> dict[str, int]:
         """Return the limits that are set."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from snellen.errors import UnknownName, did_you_mean
 from snellen.models.base import MODELS, Model
 from snellen.models.builtin import NAMES, WEIGHTS
@@ -36,7 +34,7 @@ def pico(
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
     weights = Checkpoint.find(f"pico:{name}", str(WEIGHTS / name), device=device)
-    weights = replace(weights, image_size=ImageSize(max_side=max_side))
+    weights = weights.showing(ImageSize(max_side=max_side))
     if name == "clip":
         return DualEncoder(weights)
     if name == "classifier":
