@@ -59,7 +59,7 @@ def accuracy(run: Run, names: Sequence[str] = ()) -> str:
 def macro_f1(run: Run) -> str:
     """Macro F1, and the number of classes that are never predicted."""
     never = set(run.outcomes["label"]) - set(run.outcomes["prediction"])
-    return f"{100 * run.metrics['f1_macro'].value:.1f} / {len(never)}"
+    return f"{100 * run.metrics['macro_f1'].value:.1f} / {len(never)}"
 
 
 def gained(after: Run, before: Run, names: Sequence[str] = ()) -> str:
