@@ -63,6 +63,8 @@ class Registration:
     listed: bool = True  # among the schemes; benchmarks have their own list
     #: A keyword of the factory that takes a dataclass, whose fields become options too.
     bundle: tuple[str, type] | None = None
+    #: Options that all schemes have, which a dataclass inherits as fields.
+    common: frozenset[str] = frozenset()
 
     @property
     def summary(self) -> str:
@@ -88,7 +90,8 @@ class Registration:
     def options(self) -> dict[str, inspect.Parameter]:
         """The factory's keyword parameters, and the fields of its bundle."""
         parameters = inspect.signature(self.factory).parameters.values()
-        own = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+        shared = self.common if is_dataclass(self.factory) else frozenset()
+        own = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in shared}
         if self.bundle is None:
             return own
         name, kind = self.bundle
@@ -172,7 +175,8 @@ class Registry(Generic[T]):
         """
 
         def keep(factory: Factory) -> Factory:
-            self._entries[scheme] = Registration(scheme, factory, example or scheme, listed, bundle)
+            common = frozenset(self.finish.options) if self.finish is not None else frozenset[str]()
+            self._entries[scheme] = Registration(scheme, factory, example or scheme, listed, bundle, common)
             return factory
 
         return keep

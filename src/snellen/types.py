@@ -93,6 +93,7 @@ class Sample:
     regions: tuple[Region, ...] = ()  #: the objects to locate
     meta: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[Message, ...] = ()  #: a whole conversation, for fine-tuning
+    shots: tuple[Message, ...] = ()  #: examples to show before each question, with their answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,11 @@ class Message:
     def images(self) -> tuple[Image, ...]:
         """The images without the texts."""
         return tuple(part for part in self.content if not isinstance(part, str))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the role, the texts, and the hashes of the images, as JSON."""
+        parts = [{"text": p} if isinstance(p, str) else {"image": p.sha256} for p in self.content]
+        return {"role": self.role, "content": parts}
 
 
 @dataclass(frozen=True, slots=True)

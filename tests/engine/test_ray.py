@@ -144,9 +144,10 @@ def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
         more = {"choices": ["star", "moon"], "right": "A", "why": "it has points"}
         columns = "question=question&choices=choices&answer=right&rationale=why"
         data += [asked_about(tmp_path / "choices", ["What?", "Which?"], columns, **more)]
-    found = together(f"pico:{name}", tmp_path, data, [*PROTOCOLS.entries], embedding=minilm)
-    asked = {one.manifest.protocol.name for one in found}
-    assert asked == (set(PROTOCOLS.entries) if name.startswith("llava") else {"rank"})
+    asked = [*PROTOCOLS.entries, "open-world?shots=2&temperature=1&repeats=2"]
+    found = together(f"pico:{name}", tmp_path, data, asked, embedding=minilm)
+    evaluated = {one.manifest.protocol.name for one in found}
+    assert evaluated == (set(PROTOCOLS.entries) if name.startswith("llava") else {"rank"})
     again = Plan(
         models=[f"pico:{name}"], data=data[:1], protocols=["rank"], workspace=tmp_path / "there"
     ).run()

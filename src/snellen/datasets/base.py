@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from snellen.datasets.dataset import Dataset, InvalidRow, Row
@@ -14,7 +15,7 @@ from snellen.datasets.suggest import suggest
 from snellen.datasets.wrappers import finish, merge_alike
 from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.registry import Registry
-from snellen.types import Sample
+from snellen.types import Message, Sample
 
 __all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "select"]
 
@@ -35,6 +36,8 @@ class Selection:
         self.background = data.background if data.background in labels else None
         self.filters = dict(filters or {})
         self.skip_invalid = skip_invalid
+        #: Examples to show before each question.
+        self.shots: tuple[Message, ...] = ()
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -44,7 +47,14 @@ class Selection:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, position: int) -> Sample:
-        return self.data.sample(self.indices[position], self.labels, self.background)
+        sample = self.data.sample(self.indices[position], self.labels, self.background)
+        return replace(sample, shots=self.shots) if self.shots else sample
+
+    def after(self, shots: tuple[Message, ...]) -> Selection:
+        """Return the same samples with examples to show before each question."""
+        shown = self.part(self.indices)
+        shown.shots, shown._fingerprint = shots, self._fingerprint
+        return shown
 
     def part(self, indices: Sequence[int]) -> Selection:
         """Return a selection of other items of the same data set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snellen.datasets.base import Selection
+from snellen.engine.asking import examination
 from snellen.errors import Unsupported
 from snellen.models.base import Model, PromptSize
 from snellen.protocols.base import Protocol
@@ -17,6 +18,10 @@ def incompatibility(model: Model, protocol: Protocol) -> str | None:
         kinds = model.kinds - {Kind.CONSTRAIN} - ({Kind.CHOOSE} if Kind.SCORE in model.kinds else set())
         can = " and ".join(sorted(kinds))
         return f"{model.name} can {can}, but {protocol.name} needs {protocol.requires}"
+    if protocol.shots and (Kind.GENERATE not in model.kinds or model.fixed):
+        return f"{model.name} sees one question at a time, but {protocol.name} is to show examples (shots)"
+    if protocol.repeats > 1 and model.fixed:
+        return f"{model.name} has recorded answers, but {protocol.name} is to ask several times (repeats)"
     if protocol.permutes_choices and model.fixed:
         return f"{model.name} has recorded answers, but {protocol.name} (circular) permutes option letters"
     if protocol.without_image and not model.text_only:
@@ -26,7 +31,7 @@ def incompatibility(model: Model, protocol: Protocol) -> str | None:
 
 def size_of_first(model: Model, protocol: Protocol, data: Selection) -> PromptSize | None:
     """Return the size of the first prompt for the first sample; None if the model does not know it."""
-    request = next(iter(next(protocol.examine(data.first()))), None)
+    request = next(iter(next(examination(protocol, data.first()))), None)
     return None if request is None else model.prompt_size(request)
 
 

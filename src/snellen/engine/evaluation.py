@@ -19,6 +19,7 @@ from snellen._util.environment import git_hash, hardware, peak_rss, this_process
 from snellen._util.redaction import redact
 from snellen._version import __version__
 from snellen.datasets.base import InvalidRow, Selection
+from snellen.engine.asking import spread
 from snellen.engine.cache import CachedModel
 from snellen.engine.compatibility import incompatibility, refuse_too_long
 from snellen.engine.identity import digest_of, plain, slug_of
@@ -29,7 +30,7 @@ from snellen.engine.recorder import BatchStats, SampleRunner
 from snellen.errors import Stopped, StoreError, Unsupported, UsageError
 from snellen.metrics.summary import summarize
 from snellen.models.base import Model
-from snellen.protocols.base import Protocol
+from snellen.protocols.base import Protocol, check_protocol
 from snellen.scorers.base import SamplePrediction
 from snellen.storage.store import Store
 from snellen.types import Outcome, Request, Response, Usage
@@ -85,7 +86,7 @@ class Evaluation:
     ) -> None:
         if (reason := incompatibility(model, protocol)) is not None:
             raise Unsupported(f"{reason}.")
-        protocol.check(data.labels, data.background)
+        check_protocol(protocol, data.labels, data.background)
         protocol = protocol.for_model(model)
         self.scorers = protocol.scorers()
         self.model, self.data, self.protocol, self.store = model, data, protocol, store
@@ -100,6 +101,8 @@ class Evaluation:
             "data": self.fingerprint,
             "protocol": {"name": protocol.name, **protocol.options()},
         }
+        if data.shots:
+            self.spec["shots"] = [message.identity() for message in data.shots]
         if self.scorers:
             self.spec["scorers"] = [dict(scorer.identity()) for scorer in self.scorers]
         if rescored is not None:
@@ -320,6 +323,8 @@ class Evaluation:
         timed = row["n_new"] and row["seconds"] and not self.model.fixed  # recorded answers have no speed
         speed = row["n_new"] / row["seconds"] if timed else None
         figures["protocol"] |= overall
+        if self.protocol.repeats > 1:
+            figures["protocol"] |= spread(row["details"] for row in self.store.findings(self.run))
         declared = self.data.data.figures
         figures["official"] = official_figures(self.store, self.run, declared, self.protocol.primary)
         return {
@@ -357,7 +362,10 @@ class Evaluation:
                 whole=data.data.whole,
             ),
             protocol=stored.ProtocolRecord(
-                name=protocol.name, title=self.title, options=plain(protocol.options())
+                name=protocol.name,
+                title=self.title,
+                options=plain(protocol.options()),
+                shots=tuple(message.identity() for message in data.shots),
             ),
             scorers=tuple(plain(scorer) for scorer in self.spec.get("scorers", [])),
             seed=self.seed,

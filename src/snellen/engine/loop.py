@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from snellen.engine.asking import examination
 from snellen.errors import SnellenError
 from snellen.protocols.base import Protocol
 from snellen.types import Examination, Outcome, Prediction, Request, Response, Sample
@@ -74,7 +75,7 @@ async def examine_block(block: SampleBatch, protocol: Protocol, respond: Respond
             ) from error
 
     for position, sample in block:
-        advance(position, protocol.examine(sample), None)
+        advance(position, examination(protocol, sample), None)
     while open_:
         request_batches = list(open_.items())
         got = await respond(
@@ -104,7 +105,7 @@ def first_requests(block: SampleBatch, protocol: Protocol) -> list[Request]:
     requests: list[Request] = []
     for _, sample in block:
         with suppress(Exception):
-            requests += next(protocol.examine(sample))
+            requests += next(examination(protocol, sample))
     return requests
 
 

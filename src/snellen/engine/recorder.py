@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from snellen.datasets.base import InvalidRow
+from snellen.engine.asking import repeat_scores
 from snellen.engine.cache import CachedModel, ResponseCache
 from snellen.engine.loop import EvaluatedSample, SampleBatch, drive, first_requests
 from snellen.errors import ImageError
@@ -156,7 +157,7 @@ class SampleRunner:
         findings = []
         for item in block:
             sample, prediction = item.sample, _counted(item.prediction, item.sample)
-            scores = self.protocol.score_sample(sample, prediction)
+            scores = self.protocol.score_sample(sample, prediction) | repeat_scores(prediction.details)
             kept = [a.key for a in item.answers if a.response.outcome is not Outcome.ERROR]
             complete = _with_more(prediction, self.protocol.sample_details(sample), sample)
             truth = self.protocol.truth(sample)

@@ -33,6 +33,10 @@ for _metric in (
     # CIDEr is printed in hundredths, as usual, but is not a share.
     Metric(name="cider", heading="cider", high=10.0, graded=True, unit="", protocols=("caption", "instruct")),
     Metric(name="clipscore", heading="clipscore", high=2.5, graded=True, protocols=("caption", "instruct")),
+    # The primary score over several answers to the same question: their mean, the best, the worst.
+    Metric(name="mean_of_repeats", heading="mean of repeats"),
+    Metric(name="pass_at_k", heading="pass@k"),
+    Metric(name="all_of_k", heading="all of k"),
     # The primary score, with the answers that an extractor read.
     Metric(name="with_extractor", heading="with extractor"),
     # Lengths of captions.

@@ -130,13 +130,15 @@ def detectable(result: Paired, digits: int = 0) -> str:
 
 
 def figure_text(value: Any) -> str:
-    """Format a protocol's figure: a number, or numbers by name.
+    """Format a protocol's figure: a number, several, or numbers by name.
 
-    >>> figure_text(0.5), figure_text(3), figure_text({"random": 0.9, "popular": 0.8})
-    ('0.500', '3', 'random 0.900, popular 0.800')
+    >>> figure_text(0.5), figure_text([3, 1.0]), figure_text({"random": 0.9, "popular": 0.8})
+    ('0.500', '3, 1.000', 'random 0.900, popular 0.800')
     """
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {figure_text(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(figure_text, value))
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

@@ -6,13 +6,14 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen._util.redaction import redact
 from snellen.errors import BadOption, DataError
 from snellen.parsing import ParsedAnswer, ParseFailure, is_refusal, labels, short, strip_thinking, yes_no
 from snellen.parsing.text import marked_text
+from snellen.protocols.common import CommonOptions, with_common
 from snellen.registry import Registry
 from snellen.types import (
     Examination,
@@ -35,6 +36,7 @@ __all__ = [
     "Protocol",
     "check_count",
     "check_placeholders",
+    "check_protocol",
     "failed",
     "free_text",
     "limit_candidates",
@@ -59,7 +61,7 @@ Normalise = Literal["sum", "tokens", "bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol(ABC):
+class Protocol(CommonOptions, ABC):
     """How a model is evaluated. A subclass is a frozen dataclass whose fields are its options.
 
     :meth:`examine` is a generator that never calls a model: it yields batches of requests, is sent their
@@ -156,6 +158,12 @@ class Protocol(ABC):
         """
         return {}
 
+    def right_answer(self, sample: Sample) -> str | None:
+        """Return the right answer in the form that a model should give it, for examples; None if unknown."""
+        if self.classifies:
+            return sample.label
+        return next((text.strip() for text in sample.references if text.strip()), None)
+
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Score a prediction, by name; higher is better. A sample without a prediction scores 0. Classes are
         scored elsewhere (see :mod:`snellen.metrics.classification`).
@@ -170,11 +178,26 @@ class Protocol(ABC):
         """Return all options with their values, for manifests and cache keys. Secrets are redacted, since a
         judge may be named by a URL.
         """
-        return {key: redact(v) if key in MODELS_AMONG_OPTIONS and v else v for key, v in asdict(self).items()}
+        options = asdict(self)
+        for option in fields(CommonOptions):  # unless set, they are no part of a run's identity
+            if options[option.name] == option.default:
+                del options[option.name]
+        return {key: redact(v) if key in MODELS_AMONG_OPTIONS and v else v for key, v in options.items()}
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Compute metrics specific to this protocol from the details of its predictions."""
         return {}
+
+
+def check_protocol(protocol: Protocol, labels: Sequence[str], background: str | None) -> None:
+    """Refuse invalid values of the options that every protocol has, those that a protocol cannot use, and a
+    data set that does not fit it.
+
+    Raises:
+        BadOption, DataError: as stated.
+    """
+    protocol.check_common()
+    protocol.check(labels, background)
 
 
 def shuffled(names: Sequence[str], seed: int, sample: Sample, turn: int = 0) -> list[str]:
@@ -321,5 +344,9 @@ OTHER_NAMES = {
     "refer": ["grounding"],
 }
 PROTOCOLS: Registry[Protocol] = Registry(
-    "protocol", "snellen.protocols", takes_rest=False, suggest=lambda name: OTHER_NAMES.get(name.lower(), [])
+    "protocol",
+    "snellen.protocols",
+    takes_rest=False,
+    finish=with_common,
+    suggest=lambda name: OTHER_NAMES.get(name.lower(), []),
 )

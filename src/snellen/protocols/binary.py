@@ -48,6 +48,7 @@ class Binary(Protocol):
     """
 
     name: ClassVar[str] = "binary"
+    takes_shots: ClassVar[bool] = False
     order: Literal["shuffled", "fixed"] = "shuffled"
     request_batch: int | None = None
     read: Literal["text", "likelihood"] = "text"

@@ -24,6 +24,7 @@ class FreeTextProtocol:
     """Options and scorers for texts with reference texts."""
 
     classifies: ClassVar[bool] = False
+    takes_repeats: ClassVar[bool] = False
     metrics: tuple[str, ...] = ("similarity",)
     embedding: str = MINILM
     clip: str | None = None

@@ -69,6 +69,7 @@ class Grounding(Protocol):
     """
 
     name: ClassVar[str] = "grounding"
+    takes_shots: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     task: Literal["refer", "detect", "segment"] = "refer"
     format: BoxFormat | None = None

@@ -117,6 +117,13 @@ class MultipleChoice(Protocol):
             return "a question"
         return None if sample.choices or sample.references else "options to choose from"
 
+    def right_answer(self, sample: Sample) -> str | None:
+        if not sample.choices:
+            return super().right_answer(sample)
+        if self.score == "texts":
+            return self.truth(sample)
+        return ", ".join(LETTERS[i] for i in sample.answers) or None
+
     def truth(self, sample: Sample) -> str | None:
         if sample.choices:
             return ", ".join(sample.choices[i] for i in sample.answers) or None

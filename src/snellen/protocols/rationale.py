@@ -35,6 +35,7 @@ class Rationale(Protocol):
     """
 
     name: ClassVar[str] = "rationale"
+    takes_shots: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     prompt: str = ANSWER_AND_REASON
     max_tokens: int = 300

@@ -70,6 +70,9 @@ class YesNo(Protocol):
             return f"an answer that is yes or no (it has {sample.references[0]!r})"
         return None
 
+    def right_answer(self, sample: Sample) -> str | None:
+        return self.truth(sample)
+
     def truth(self, sample: Sample) -> str | None:
         said = parse_yes_no(sample.references[0]) if sample.references else None
         return {True: "yes", False: "no"}.get(said) if isinstance(said, bool) else None

@@ -55,13 +55,21 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
 
 
 def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the same with the many column roles of tables on one line."""
+    """Return the same with the many column roles of tables on one line, and options of all rows in a last
+    row.
+    """
     from snellen.datasets.columns import ColumnMapping
 
     roles = [role.name for role in fields(ColumnMapping)]
     lines = []
+    every = [row.get("options", {}) for row in rows]
+    common = {
+        name: value
+        for name, value in every[0].items()
+        if len(rows) > 1 and all(name in options and options[name] == value for options in every)
+    }
     for row in rows:
-        options = dict(row.get("options", {}))
+        options = {name: value for name, value in row.get("options", {}).items() if name not in common}
         own = [name for name in roles if name in options]
         if len(own) > 5:
             options = {"ROLE": f"COLUMN, for {', '.join(own)}"} | {
@@ -76,7 +84,9 @@ def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         about = f"\nOptions: {row['about']}" if row["about"] else ""
         lines.append({"name": row["name"], "what": f"{row['what']}{about}", "options": told})
-    return lines
+    return (
+        [*lines, {"name": "all", "what": "Options of all of them.", "options": common}] if common else lines
+    )
 
 
 def catalog() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from snellen.datasets.base import Selection
+from snellen.engine.asking import examination
 from snellen.errors import DataError
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
@@ -139,7 +140,7 @@ def _request_batches(protocol: Protocol, sample: Sample) -> list[Sequence[Reques
     """Yield all requests for a sample if every answer is empty and the reference is unknown, since a wrong
     answer would end what a right one continues.
     """
-    exam = protocol.examine(replace(sample, answers=()))
+    exam = examination(protocol, replace(sample, answers=()))
     request_batches = []
     try:
         request_batch = next(exam)

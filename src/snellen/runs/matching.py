@@ -12,7 +12,7 @@ from snellen.datasets.base import DATASETS, Selection, select
 from snellen.engine.compatibility import incompatibility
 from snellen.errors import BadOption, DataError, Unsupported, UsageError
 from snellen.models.base import MODELS, Budget, Limits, Model
-from snellen.protocols.base import PROTOCOLS, Protocol
+from snellen.protocols.base import PROTOCOLS, Protocol, check_protocol
 from snellen.registry import parse_name
 from snellen.scorers.base import Scorer
 from snellen.types import Usage
@@ -41,7 +41,7 @@ def refuse(protocol: Protocol, selection: Selection) -> None:
     Raises:
         DataError: as stated.
     """
-    protocol.check(selection.labels, selection.background)
+    check_protocol(protocol, selection.labels, selection.background)
     if protocol.classifies:
         return
     sample = selection.first()

@@ -29,6 +29,7 @@ from snellen.runs.matching import (
 )
 from snellen.runs.overview import brief
 from snellen.runs.run import Run
+from snellen.runs.shots import few_shot
 from snellen.storage.parquet_run import parquet_url
 from snellen.storage.store import Store
 
@@ -115,6 +116,7 @@ class Plan:
         limits = self._limits()
         #: The current run, or the one that was interrupted; None if it cannot be resumed.
         self.current: str | None = None
+        self._few_shot: dict[tuple[Any, ...], Selection] = {}
         #: How to build the named data sets.
         self._sources: dict[str, DataSource] = {}
         if self.sink is not None and self.engine is None and self.resumes is None:
@@ -280,6 +282,7 @@ class Plan:
     def evaluation(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
         """Build the evaluation of one of :attr:`pairs`."""
         cache_salt = Run(self.store, self.resumes).manifest.cache_salt if self.resumes else None
+        selection = self._shown(selection, protocol)
         return Evaluation(
             model,
             selection,
@@ -295,6 +298,17 @@ class Plan:
             plan=self._recipe(model, selection, title),
             sink=self._sink,
         )
+
+    def _shown(self, selection: Selection, protocol: Protocol) -> Selection:
+        """Return the samples with the examples that a protocol shows before each question."""
+        if not protocol.shots:
+            return selection
+        key = (id(selection), protocol.name, repr(protocol.options()))
+        if key not in self._few_shot:
+            source = self._sources.get(selection.name)
+            options = {} if source is None else source.options
+            self._few_shot[key] = few_shot(protocol, selection, options, self.seed)
+        return self._few_shot[key]
 
     def _executor(self, model: Model, examinations: Sequence[Evaluation]) -> RayExecutor | None:
         """Start the replicas of a model on all unfinished evaluations."""
@@ -326,6 +340,7 @@ class Plan:
             ids=ids,
             cache_salt=evaluation.cache_salt,
             sink=evaluation.sink,
+            shots=evaluation.data.shots,
         )
 
     def forecasts(self) -> list[Forecast]:
@@ -336,6 +351,7 @@ class Plan:
         for model, tasks in self.pairs:
             for selection, title, protocol in tasks:
                 suited = protocol.for_model(model)
+                selection = self._shown(selection, suited)
                 forecasts.append(forecast(model, selection, suited, title))
                 forecasts += forecast_scorers(selection, suited, title)
         return forecasts

@@ -17,7 +17,7 @@ from snellen.models.remote.prices import Prices
 from snellen.protocols.base import PROTOCOLS
 from snellen.runs.matching import check_scorer, with_options
 from snellen.storage.store import Store
-from snellen.types import Region, Request, Response, Sample, Usage
+from snellen.types import Message, Region, Request, Response, Sample, Usage
 
 if TYPE_CHECKING:
     from snellen.storage.manifest import RunManifest
@@ -44,6 +44,8 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
     manifest = RunManifest.model_validate(row["manifest"])
     made = {k: v for k, v in manifest.protocol.options.items() if v is not None}
     name = manifest.protocol.name
+    if new := {"shots", "shots_from"} & set(options or {}):
+        raise BadOption(f"{run} has no stored answer to other examples ({new.pop()}=), so start a new run.")
     protocol = PROTOCOLS.make(name, {**made, **(options or {})})
     for scorer in protocol.scorers():
         check_scorer(scorer, Limits())
@@ -119,6 +121,7 @@ class _RecordedData(Dataset):
         self.background = manifest.data.background
         self.figures = {name: OfficialFigure(**how) for name, how in manifest.data.figures.items()}
         self.whole = manifest.data.whole
+        self._shots = tuple(map(_message, manifest.protocol.shots))
         self._store, self._run = store, run
         self._rows = list(store.sample_rows(run))
 
@@ -146,10 +149,16 @@ class _RecordedData(Dataset):
             references=tuple(content.get("references", ())),
             regions=tuple(_region(region) for region in content.get("regions", ())),
             meta=content.get("meta", {}),
+            shots=self._shots,
         )
 
     def digest(self, index: int) -> str:
         return "".join(islice(self._rows[index]["images"], 1))
+
+
+def _message(stored: Mapping[str, Any]) -> Message:
+    parts = (p["text"] if "text" in p else _known(p["image"], None) for p in stored["content"])
+    return Message(stored["role"], tuple(parts))
 
 
 def _region(row: Mapping[str, Any]) -> Region:

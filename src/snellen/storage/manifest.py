@@ -85,6 +85,7 @@ class ProtocolRecord(_Record):
     name: str
     title: str
     options: dict[str, Any] = Field(default_factory=dict)
+    shots: tuple[dict[str, Any], ...] = ()
 
 
 class PlanRecord(_Record):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snellen.datasets.base import DATASETS, Dataset, Row, Selection, select
+from snellen.datasets.splits import named_split, training_split
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.metrics.classification import are_unequal
-from snellen.registry import parse_name
 from snellen.tuning.examples import Example, TrainFormat, examples
 from snellen.tuning.grouping import together
 from snellen.types import Sample
@@ -120,7 +120,7 @@ def split_data(
         return DATASETS.make(train), data
     drawn = name.startswith("chart:")
     if share is not None:
-        if not drawn and (learned := _own_split(name, options)) is not None:
+        if not drawn and (learned := training_split(name, options)) is not None:
             raise BadOption(
                 f"--hold-out {share}: {name} already has a training split ({len(learned)} samples). Omit "
                 "--hold-out to use it. To divide one split anyway, set it with: -D "
@@ -131,32 +131,12 @@ def split_data(
     # The number of training pictures of a chart is independent of the number of test pictures.
     more = {"n": DRAWN * len(data.labels)} if drawn else {}
     try:
-        return _split(name, {**options, **more}, wanted), data
+        return named_split(name, {**options, **more}, wanted), data
     except UsageError as error:
         raise DataError(
             f"{name} has no training split {wanted!r} ({error}) Set one with --train-split, use another data "
             "set with --train, or hold out a part of this one for the test: --hold-out 0.2"
         ) from error
-
-
-def _split(name: str, options: Mapping[str, Any], split: str) -> Dataset:
-    """Open a split of a data set, overriding any split in its name.
-
-    Raises:
-        UsageError: there is none, or it does not exist.
-    """
-    scheme, rest, own = parse_name(name)
-    return DATASETS.make(f"{scheme}:{rest}", {**own, **options, "split": split})
-
-
-def _own_split(name: str, options: Mapping[str, Any]) -> Dataset | None:
-    """Return the training split of a data set without a named split; None if there is none."""
-    if "split" in {**parse_name(name)[2], **options}:
-        return None
-    try:
-        return _split(name, options, "train")
-    except UsageError:
-        return None
 
 
 @dataclass(kw_only=True)
@@ -225,7 +205,7 @@ def mixed(name: str, train_format: TrainFormat, seed: int, *, skip_invalid: bool
         head = name
     if not 0 < weight <= 100:
         raise BadOption(f"--mix {name}: a weight of {weight:g} is not allowed; allowed: above 0, up to 100.")
-    selection = select(_own_split(head, {}) or DATASETS.make(head), skip_invalid=skip_invalid)
+    selection = select(training_split(head, {}) or DATASETS.make(head), skip_invalid=skip_invalid)
     selection.name = head
     return Source(selection=selection, weight=weight, train_format=train_format, seed=seed)
 

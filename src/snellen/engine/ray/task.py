@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from snellen.datasets.base import Selection
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
+from snellen.types import Message
 
 __all__ = ["ModelSpec", "TaskSpec", "identity_of"]
 
@@ -41,6 +42,7 @@ class TaskSpec:
         data: builds the samples; called in each replica.
         n: the number of samples.
         ids: some ids by position, to check that a node sees the same data.
+        shots: examples to show before each question.
         sink: the folder of Parquet files for answers; None for the writer.
     """
 
@@ -51,3 +53,4 @@ class TaskSpec:
     ids: Mapping[int, str]
     cache_salt: str = ""
     sink: str | None = None
+    shots: tuple[Message, ...] = ()

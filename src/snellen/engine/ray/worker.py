@@ -133,7 +133,7 @@ class Worker:
     def _selection(self, place: int) -> Selection:
         if place not in self._data:
             task = self._tasks[place]
-            selection = task.data()
+            selection = task.data().after(task.shots)
             if len(selection) != task.n or any(selection.id(place) != id for place, id in task.ids.items()):
                 raise DataError(
                     f"{selection.name}: {self.name} finds {len(selection)} samples, which are not "
