@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snellen.datasets.benchmarks import entry, names
-from snellen.metrics.answers import contains
+from snellen.metrics.answers import contains, textvqa_accuracy, vqa_accuracy
 from snellen.metrics.official import OfficialFigure, OfficialValue, ScoredRow, official_values
 from snellen.protocols.yes_no import YesNo
 
@@ -200,3 +200,14 @@ def test_every_benchmark_says_what_can_be_compared(name: str) -> None:
     assert one.comparable
     for figure in one.figures.values():
         assert figure.columns() <= set(one.features)
+
+
+def test_textvqa_normalizes_as_its_authors_do():
+    """Answers that differ in punctuation, possessives and numbers; the plain rule gives others."""
+    held = json.loads((RECORDED / "textvqa.json").read_text(encoding="utf-8"))
+    scores = [textvqa_accuracy(answer, references) for answer, references, _ in held["rows"]]
+    official = [score for _, _, score in held["rows"]]
+    assert scores == pytest.approx(official, abs=1e-12)
+    plain = [vqa_accuracy(answer, references) for answer, references, _ in held["rows"]]
+    assert plain != pytest.approx(official, abs=1e-12)
+    assert len(set(map(str, official))) > 3

@@ -18,10 +18,12 @@ __all__ = [
     "anls",
     "contains",
     "exact_match",
+    "normalize_textvqa",
     "normalize_vqa",
     "number_match",
     "open_match",
     "relaxed_accuracy",
+    "textvqa_accuracy",
     "vqa_accuracy",
 ]
 
@@ -111,6 +113,19 @@ def normalize_vqa(text: str) -> str:
     return " ".join(_WITH_APOSTROPHE.get(word, word) for word in words if word not in ("a", "an", "the"))
 
 
+def normalize_textvqa(text: str) -> str:
+    """Normalize a short answer for TextVQA: as :func:`normalize_vqa`, after commas and question marks are
+    removed and a possessive is set apart.
+
+    Source: Singh et al., "Towards VQA Models That Can Read" (arXiv 1904.08920), and the answer processor of
+    the authors' framework (Pythia, later MMF), which LMMs-Eval uses, too.
+
+    >>> normalize_textvqa("Joe's, 1,000"), normalize_vqa("Joe's, 1,000")
+    ("joe 's 1000", "joe's 1000")
+    """
+    return normalize_vqa(text.lower().replace(",", "").replace("?", "").replace("'s", " 's"))
+
+
 @metric("vqa_accuracy", option="vqa", protocols=("vqa",))
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """Return the mean over annotators (usually ten) of min(1, matching other annotators / 3).
@@ -123,8 +138,17 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     >>> vqa_accuracy("red", ["red"] * 3 + ["blue"] * 7), vqa_accuracy("blue", ["red"] * 3 + ["blue"] * 7)
     (0.9, 1.0)
     """
-    said = normalize_vqa(answer)
-    same = sum(normalize_vqa(reference) == said for reference in references)
+    return _agreement(normalize_vqa(answer), list(map(normalize_vqa, references)))
+
+
+@metric("textvqa_accuracy", option="textvqa", protocols=("vqa",))
+def textvqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Return the same for TextVQA, whose answers are normalized otherwise (see :func:`normalize_textvqa`)."""
+    return _agreement(normalize_textvqa(answer), list(map(normalize_textvqa, references)))
+
+
+def _agreement(said: str, references: Sequence[str]) -> float:
+    same = sum(reference == said for reference in references)
     n = len(references)
     if n < 4:
         return float(same > 0)

@@ -29,7 +29,8 @@ __all__ = ["VQA"]
 class VQA(Protocol):
     """Ask a question and score the short answer: exact match, VQA accuracy, relaxed accuracy, ANLS, numbers.
 
-    Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``relaxed`` (within 5%, for charts),
+    Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``textvqa`` (the same as TextVQA
+    normalizes answers), ``relaxed`` (within 5%, for charts),
     ``anls`` (documents), ``number`` (to the reference's decimals), ``contains``, ``open`` (exact or
     number), or another registered one (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``;
     ``max_tokens``; ``judge``: a model that also grades the answers; ``extractor``: a model that reads those
