@@ -20,6 +20,7 @@ from helpers import Scripted, converse, picture, sample
 from snellen.api import run
 from snellen.engine.asking import examination, repeat_scores, spread
 from snellen.errors import BadOption, DataError, Unsupported
+from snellen.exchange import harness
 from snellen.protocols.base import PROTOCOLS
 from snellen.protocols.closed_set import ClosedSet
 from snellen.protocols.multiple_choice import MultipleChoice
@@ -110,6 +111,8 @@ class TestShots:
         assert shown.manifest.protocol.options["shots"] == 2
         assert [turn["role"] for turn in shown.manifest.protocol.shots] == ["user", "assistant"] * 2
         assert "image" in shown.manifest.protocol.shots[0]["content"][0]
+        assert [*harness.results(shown)["n-shot"].values()] == [2]
+        assert [*harness.results(plain)["n-shot"].values()] == [0]
 
     def test_stored_answers_are_read_again(self, photos, tmp_path):
         """Without images: the hashes of those that were shown are known."""

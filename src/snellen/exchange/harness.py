@@ -43,6 +43,7 @@ def results(run: Run) -> dict[str, Any]:
         scores[f"{NAMES.get(name, name)},none"] = value
         scores[f"{NAMES.get(name, name)}_stderr,none"] = error
     n = run.metrics.n
+    shots = manifest.protocol.options.get("shots", 0)
     better = {NAMES.get(name, name): higher_is_better(name) for name in scores_of(run)}
     return {
         "results": {task: scores},
@@ -52,7 +53,7 @@ def results(run: Run) -> dict[str, Any]:
                 "task": task,
                 "dataset_path": run.data,
                 "output_type": "generate_until",
-                "num_fewshot": 0,
+                "num_fewshot": shots,
                 "metadata": {
                     "protocol": without_paths(manifest.protocol.as_dict()),
                     "outcomes": run.metrics.outcomes,
@@ -60,7 +61,7 @@ def results(run: Run) -> dict[str, Any]:
             }
         },
         "versions": {task: manifest.snellen},
-        "n-shot": {task: 0},
+        "n-shot": {task: shots},
         "higher_is_better": {task: better},
         "n-samples": {task: {"original": n, "effective": n}},
         "config": {
