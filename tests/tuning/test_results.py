@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from snellen.metrics.stats import mcnemar, paired
-from snellen.tuning.results import ClassSpread, Result, corrected, remarks
+from snellen.tuning.results import ClassSpread, Result, corrected, remarks, still_falling
 
 
 def result(
@@ -126,3 +126,28 @@ def test_figures_are_scikit_learns(pairs):
     assert spread.balanced_accuracy == pytest.approx(sum(recalls) / len(known))
     if set(said) <= set(known):
         assert spread.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, said))
+
+
+@pytest.mark.parametrize(
+    ("losses", "falls"),
+    [
+        ([2.0, 1.5, 1.2, 1.0, 0.8, 0.6, 0.5], True),
+        ([2.0, 1.0, 0.6, 0.52, 0.5, 0.49, 0.49], False),
+        ([2.0, 0.5, 0.4, 0.5, 0.6, 0.7, 0.8], False),
+        ([2.0, 0.5, 0.2, 0.05, 0.02, 0.015, 0.01], False),  # all of it is learned
+        ([2.0, 1.0], False),  # too few to tell
+        ([], False),
+    ],
+)
+def test_a_loss_that_still_falls(losses, falls):
+    rows = [{"step": 10 * place, "eval_loss": loss} for place, loss in enumerate(losses)]
+    notes = still_falling(
+        {"projector": [{"loss": 1.0, "step": 3}], "decoder": [{"loss": 1.0, "step": 1}, *rows]}
+    )
+    assert bool(notes) == falls
+    if falls:
+        assert notes == [
+            "The held-out loss was still falling at the end (from 0.80 at two thirds of the steps to 0.50), "
+            "so training for longer may help: -T max_steps=189"
+        ]
+    assert still_falling({}) == []

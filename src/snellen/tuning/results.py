@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -14,12 +15,25 @@ from snellen.metrics.summary import cluster_of
 from snellen.runs.compare import compare
 from snellen.runs.run import Run
 
-__all__ = ["ClassSpread", "Result", "SeedSpread", "corrected", "of_classes", "remarks", "result_of"]
+__all__ = [
+    "ClassSpread",
+    "Result",
+    "SeedSpread",
+    "TunedModel",
+    "corrected",
+    "of_classes",
+    "remarks",
+    "result_of",
+    "still_falling",
+]
 
 #: The quantile of a one-sided 95% interval; and the share of one prediction that counts as always.
 ONE_SIDED, CONSTANT = 1.6449, 0.9
 #: The most classes that a sentence names.
 SHOWN = 10
+#: The fewest measurements by which a loss is judged; the factor by which one that still falls fell in the
+#: last third; and the loss below which everything is learned.
+SEEN, FELL, LEARNED = 5, 0.9, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +222,39 @@ class SeedSpread:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TunedModel:
+    """The result of fine-tuning.
+
+    Attributes:
+        model: the name to evaluate it or chat with it by.
+        results: before and after on the same samples, one per task.
+        weakest: the same for the third of classes with the lowest recall on held-out images.
+        notes: for the user.
+        seeds: of each task, the scores with several seeds; empty for one.
+    """
+
+    model: str
+    folder: Path
+    results: tuple[Result, ...]
+    weakest: Result | None
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    seeds: tuple[SeedSpread, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "model": self.model,
+            "folder": str(self.folder),
+            "results": [result.as_dict() for result in self.results],
+            "weakest": None if self.weakest is None else self.weakest.as_dict(),
+            **self.facts,
+            "notes": list(self.notes),
+            "seeds": [{"task": spread.task, "scores": list(spread.scores)} for spread in self.seeds],
+        }
+
+
 def result_of(before: Run, after: Run) -> Result:
     """Compare two runs on the same samples, possibly under two protocols (a head ranks names that the
     model generated).
@@ -255,9 +302,30 @@ def remarks(results: Sequence[Result]) -> Iterator[str]:
         )
         if result.verdict == "collapsed":
             yield (
-                "The model answers alike whatever it sees. Try more images of rare classes, a recipe that "
-                "trains more (--recipe full), larger images, or another model."
+                "The model answers alike whatever it sees. Try longer training (-T max_steps=N), a recipe "
+                "that trains more (--train-parts vision,projector,decoder, or --recipe full), more images of "
+                "rare classes, larger images, or another model."
             )
+
+
+def still_falling(log: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return a note if the held-out loss of the last stage fell until the end, so that it was cut short.
+
+    Learning rates fall to zero, and a loss levels off with them; one that loses a tenth in the last third of
+    the steps had more to learn.
+    """
+    rows = [row for row in [*log.values()][-1] if "eval_loss" in row] if log else []
+    if len(rows) < SEEN or not rows[-1].get("step"):
+        return []
+    steps, end = rows[-1]["step"], rows[-1]["eval_loss"]
+    total = sum(max(row.get("step", 0) for row in stage) for stage in log.values() if stage)
+    before = [row["eval_loss"] for row in rows if row["step"] <= 2 * steps / 3][-1]
+    if not end < FELL * before or end < LEARNED:
+        return []
+    return [
+        f"The held-out loss was still falling at the end (from {before:.2f} at two thirds of the steps to "
+        f"{end:.2f}), so training for longer may help: -T max_steps={3 * total}"
+    ]
 
 
 def of_classes(before: Run, after: Run, classes: Sequence[str]) -> Result | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -24,7 +22,7 @@ from snellen.tuning.leakage import leaks
 from snellen.tuning.manifest import MANIFEST
 from snellen.tuning.plan import TuningPlan
 from snellen.tuning.probe import FeatureProbe, probe_features
-from snellen.tuning.results import Result, SeedSpread, corrected, of_classes, result_of
+from snellen.tuning.results import TunedModel, corrected, of_classes, result_of, still_falling
 from snellen.tuning.sft import TrainResult
 from snellen.tuning.sources import Source, Subset, TrainingSet, validation_split
 from snellen.tuning.trainer import room
@@ -32,43 +30,10 @@ from snellen.tuning.trainer import room
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TunedModel", "TuningRunner"]
+__all__ = ["TuningRunner"]
 
 #: Training images evaluated to find the model's errors, in order to oversample them.
 LOOKED = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class TunedModel:
-    """The result of fine-tuning.
-
-    Attributes:
-        model: the name to evaluate it or chat with it by.
-        results: before and after on the same samples, one per task.
-        weakest: the same for the third of classes with the lowest recall on held-out images.
-        notes: for the user.
-        seeds: of each task, the scores with several seeds; empty for one.
-    """
-
-    model: str
-    folder: Path
-    results: tuple[Result, ...]
-    weakest: Result | None
-    facts: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-    seeds: tuple[SeedSpread, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "model": self.model,
-            "folder": str(self.folder),
-            "results": [result.as_dict() for result in self.results],
-            "weakest": None if self.weakest is None else self.weakest.as_dict(),
-            **self.facts,
-            "notes": list(self.notes),
-            "seeds": [{"task": spread.task, "scores": list(spread.scores)} for spread in self.seeds],
-        }
 
 
 class TuningRunner:
@@ -127,6 +92,8 @@ class TuningRunner:
         results = tuple(rows[: len(compared)])
         weakest = rows[-1] if of_weak else None
         facts = self._facts(lessons, taught, kept)
+        if not held.get("finished"):
+            self.plan.notes += still_falling(taught.log)
         facts["probe"] = held.get("probe") if probed is None else probed.as_dict()
         draw_curves(taught.log, self.config.out / "curves.png")
         if self.config.merge:

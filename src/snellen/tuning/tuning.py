@@ -10,8 +10,8 @@ from snellen.errors import BadOption, did_you_mean
 from snellen.tuning.config import TuningConfig
 from snellen.tuning.manifest import MANIFEST
 from snellen.tuning.plan import TuningPlan
-from snellen.tuning.results import SeedSpread
-from snellen.tuning.runner import TunedModel, TuningRunner
+from snellen.tuning.results import SeedSpread, TunedModel
+from snellen.tuning.runner import TuningRunner
 
 __all__ = ["MANIFEST", "TunedModel", "Tuning", "tune"]
 
