@@ -18,12 +18,13 @@ from helpers import made, picture
 from snellen.errors import BadOption, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
+from snellen.models.huggingface.prefix_cache import memory, strategy
 from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
 from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext, Reader
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.self_check import Findings, Strategy
-from snellen.models.huggingface.prefix_cache.strategy import MAX_FAILURES
+from snellen.models.huggingface.prefix_cache.strategy import MAX_FAILURES, PrefixSharing
 from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.runs.filters import Filters
@@ -636,6 +637,65 @@ class TestMatmul:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         monkeypatch.setattr(matmul, "_measured", lambda: "default")
         assert matmul.take_fastest_route() == "default"
+
+
+class TestRemembered:
+    """A self-check of a large model is made once for its weights, options and machine."""
+
+    @pytest.fixture
+    def checked(self, monkeypatch, tmp_path) -> list[str]:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(strategy, "LARGE", 0)
+        checks: list[str] = []
+        real = PrefixSharing._check
+
+        def check(sharing: PrefixSharing) -> Findings:
+            checks.append(sharing._model.name)
+            return real(sharing)
+
+        monkeypatch.setattr(PrefixSharing, "_check", check)
+        return checks
+
+    def test_once(self, checked):
+        request = ask((picture(),), "What is it?")
+        first, second = (made(VisionLanguageModel, "pico:llava") for _ in range(2))
+        replies = [asyncio.run(model.respond([request, request])) for model in (first, second)]
+        assert checked == ["pico:llava"]
+        assert replies[0][0].text == replies[1][0].text
+        assert first.sharing.found == second.sharing.found
+        assert "remembered" not in first.metadata()["prefix"]
+        assert second.metadata()["prefix"]["remembered"] is True
+        # What follows from the length of the check's prompts is the same, too.
+        assert first.sharing.images == second.sharing.images
+
+    def test_not_for_other_options_or_code(self, checked, monkeypatch):
+        for options in ({}, {"max_side": "32"}):
+            assert made(VisionLanguageModel, "pico:llava", options).sharing.findings is not None
+        assert len(checked) == 2
+        monkeypatch.setattr(memory, "_code", lambda: "another")
+        assert made(VisionLanguageModel, "pico:llava").sharing.findings is not None
+        assert len(checked) == 3
+
+    def test_a_broken_file_and_a_failure_are_not_remembered(self, checked, monkeypatch, tmp_path):
+        assert made(VisionLanguageModel, "pico:llava").sharing.findings is not None
+        (file,) = (tmp_path / "snellen").glob("self-check-*")
+        file.write_text('{"way": "packed"')
+        assert made(VisionLanguageModel, "pico:llava").sharing.findings is not None
+        assert len(checked) == 2
+        file.unlink()
+
+        def fail(_: PrefixSharing) -> Findings:
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(PrefixSharing, "_check", fail)
+        assert made(VisionLanguageModel, "pico:llava").sharing.way == Strategy.PLAIN
+        assert not list((tmp_path / "snellen").glob("self-check-*"))
+
+    def test_small_models_are_checked_every_time(self, checked, monkeypatch):
+        monkeypatch.setattr(strategy, "LARGE", memory.LARGE)
+        for _ in range(2):
+            assert made(VisionLanguageModel, "pico:llava").sharing.findings is not None
+        assert len(checked) == 2
 
 
 # ── end to end ──────────────────────────────────────────────────────────────────────────────────────

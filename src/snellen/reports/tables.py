@@ -183,7 +183,8 @@ def _model_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         calls = ", ".join(f"{count} {what}" for what, count in facts["calls"].items())
         rows.append(("calls", escape(calls)))
     if facts.get("prefix"):
-        rows.append(("shared between an image's questions", escape(facts["prefix"]["way"])))
+        remembered = " (self-check remembered)" if facts["prefix"].get("remembered") else ""
+        rows.append(("shared between an image's questions", escape(facts["prefix"]["way"]) + remembered))
         if flips := facts["prefix"].get("flips"):
             changed = f"{flips} of {facts['prefix']['decisions']} next tokens"
             rows.append(("changed by the batch (self-check)", changed))

@@ -141,6 +141,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
                 "tried": dict(findings.tried),
                 "flips": findings.flips,
                 "decisions": findings.decisions,
+                **({"remembered": True} if self.sharing.remembered else {}),
             }
         if known and self._matmul:
             known["matmul"] = self._matmul

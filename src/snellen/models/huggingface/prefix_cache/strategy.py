@@ -14,6 +14,7 @@ from snellen.models.huggingface.architectures import UNSHARED
 from snellen.models.huggingface.options import PrefixMode
 from snellen.models.huggingface.prefix_cache.budget import free_bytes
 from snellen.models.huggingface.prefix_cache.inputs import Reader
+from snellen.models.huggingface.prefix_cache.memory import LARGE, Memory, Remembered
 from snellen.models.huggingface.prefix_cache.prefill import windows_of
 from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler, group
 from snellen.models.huggingface.prefix_cache.self_check import (
@@ -63,6 +64,9 @@ class SharedModel(Protocol):
     @property
     def architecture(self) -> str:
         """Its ``model_type``."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return everything that can change an answer."""
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Render messages with the chat template."""
@@ -114,6 +118,8 @@ class PrefixSharing:
         self._failures = 0
         #: The findings, once the check has been made.
         self.found: Findings | None = None
+        #: Whether they are of an earlier check.
+        self.remembered = False
         self._reader: Reader | None = None
         self._scheduler: Scheduler | None = None
 
@@ -173,16 +179,29 @@ class PrefixSharing:
                     "an image's questions. Leave prefix at auto."
                 )
             return None
-        try:
-            findings = self._check()
-        except Exception as error:
-            findings = Findings(
-                Strategy.PLAIN, 0.0, {Strategy.PACKED: f"the self-check failed: {reason_of(error)}"}
-            )
+        findings = self._recalled()
         if self._mode == "on" and findings.way not in BRANCHES:
             raise ModelError(f"{name}: prefix=on is not possible: {findings}. Leave prefix at auto.")
         log.log(logging.INFO if findings.way in BRANCHES else logging.WARNING, "%s: %s", name, findings)
         self.found = findings
+        return findings
+
+    def _recalled(self) -> Findings:
+        """Return what the self-check finds, or found before."""
+        model = self._model
+        parameters = sum(p.numel() for p in model.decoder.parameters())
+        memory = Memory(model.identity(), model.device, model.batch_size) if parameters >= LARGE else None
+        if memory is not None and (known := memory.recall()) is not None:
+            self._tokens, self.reader.splices, self.remembered = known.tokens, known.splices, True
+            return known.findings
+        try:
+            findings = self._check()
+        except Exception as error:
+            return Findings(
+                Strategy.PLAIN, 0.0, {Strategy.PACKED: f"the self-check failed: {reason_of(error)}"}
+            )
+        if memory is not None:
+            memory.keep(Remembered(findings, self._tokens, self.reader.splices))
         return findings
 
     @property
