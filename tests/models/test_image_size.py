@@ -56,6 +56,14 @@ def test_what_processors_offer_changes_what_the_model_sees(family, folder):
     assert shapes[0] != shapes[1] or tokens(plain) != tokens(limited)
 
 
+@pytest.mark.parametrize(
+    "text", ["image_size: {max_side: x, max_pixels: -3}", "image_size: [1]", "image_size:", "- 1", "a: [", ""]
+)
+def test_a_manifest_that_makes_no_sense_sets_no_limits(text, tmp_path):
+    (tmp_path / "tuning.yaml").write_text(text)
+    assert ImageSize.recorded(tmp_path).identity() == {}
+
+
 @pytest.mark.slow
 def test_what_does_not_offer_it_is_refused(folder):
     model = MODELS.make(f"hf:{folder('llava')}", {"max_pixels": 1000})

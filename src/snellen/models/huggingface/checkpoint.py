@@ -252,7 +252,7 @@ class Checkpoint:
 
     def _refuse_another_base(self) -> None:
         """Refuse an adapter on other weights than those recorded in it."""
-        made_on = recorded(self.adapter).get("base", {}).get("revision")
+        made_on = (recorded(self.adapter).get("base") or {}).get("revision")
         if made_on is not None and made_on != self.revision:
             raise ModelError(
                 f"{self.adapter}: this adapter was trained on different weights ({made_on[:19]}…) than "

@@ -45,8 +45,10 @@ class ImageSize:
     @classmethod
     def recorded(cls, folder: Path | str | None) -> ImageSize:
         """Return the limits with which the model in a folder was fine-tuned; none if it was not."""
-        limits = recorded(folder).get("image_size") or {}
-        return cls(**{name: limits[name] for name in vars(cls()) if name in limits})
+        limits = recorded(folder).get("image_size")
+        known = limits if isinstance(limits, dict) else {}
+        sizes = {name: known.get(name) for name in vars(cls())}
+        return cls(**{name: size for name, size in sizes.items() if isinstance(size, int) and size > 0})
 
     def identity(self) -> dict[str, int]:
         """Return the limits that are set."""
