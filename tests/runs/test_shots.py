@@ -27,6 +27,7 @@ from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.protocols.open_world import OpenWorld
 from snellen.protocols.rank import Rank
 from snellen.protocols.yes_no import YesNo
+from snellen.runs.preflight import preflight
 from snellen.runs.rescore import rescore
 from snellen.storage.store import Store
 from snellen.types import Kind, Message, Request, Sample
@@ -184,6 +185,20 @@ class TestShots:
                 evaluate(photos, tmp_path, name)
         with pytest.raises(Unsupported, match="one question at a time"):
             run(model="pico:clip", data=f"folder:{photos}", protocol="rank?shots=1", workspace=tmp_path)
+
+    @pytest.mark.slow
+    def test_a_check_shows_them(self):
+        """In the prompt, whose size and cost are told before anything is asked."""
+        plain, shown = (
+            preflight("chart:shapes?n=4", "pico:llava", name) for name in ("open-world", "open-world?shots=2")
+        )
+        assert plain.size is not None
+        assert shown.size is not None
+        assert shown.size.prompt.count("What type of object") == 3
+        assert shown.size.tokens > 2.5 * plain.size.tokens
+        assert plain.forecast is not None
+        assert shown.forecast is not None
+        assert shown.forecast.tokens_in[0] > 2.5 * plain.forecast.tokens_in[0]
 
     @pytest.mark.slow
     def test_looking_once_changes_no_answer(self, tmp_path):

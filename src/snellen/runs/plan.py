@@ -282,7 +282,7 @@ class Plan:
     def evaluation(self, model: Model, selection: Selection, title: str, protocol: Protocol) -> Evaluation:
         """Build the evaluation of one of :attr:`pairs`."""
         cache_salt = Run(self.store, self.resumes).manifest.cache_salt if self.resumes else None
-        selection = self._shown(selection, protocol)
+        selection = self.shown(selection, protocol)
         return Evaluation(
             model,
             selection,
@@ -299,7 +299,7 @@ class Plan:
             sink=self._sink,
         )
 
-    def _shown(self, selection: Selection, protocol: Protocol) -> Selection:
+    def shown(self, selection: Selection, protocol: Protocol) -> Selection:
         """Return the samples with the examples that a protocol shows before each question."""
         if not protocol.shots:
             return selection
@@ -351,7 +351,7 @@ class Plan:
         for model, tasks in self.pairs:
             for selection, title, protocol in tasks:
                 suited = protocol.for_model(model)
-                selection = self._shown(selection, suited)
+                selection = self.shown(selection, suited)
                 forecasts.append(forecast(model, selection, suited, title))
                 forecasts += forecast_scorers(selection, suited, title)
         return forecasts

@@ -124,7 +124,7 @@ def preflight(
             (made, ((_, title, asked), *_)) = plan.pairs[0]
             result.model, result.protocol = model, title
             result.forecast = plan.forecasts()[0]
-            result.size = size_of_first(made, asked.for_model(made), selection)
+            result.size = size_of_first(made, asked.for_model(made), plan.shown(selection, asked))
             if isinstance(made, LocalModel):
                 few = replace(chosen, limit=min(chosen.limit or MEASURED, MEASURED))
                 result.speed = _speed(Plan(**settings, filters=few))
