@@ -202,7 +202,7 @@ class TestShots:
 
     @pytest.mark.slow
     def test_looking_once_changes_no_answer(self, tmp_path):
-        """Examples are the start that all questions share: read once, with the answers of plain batches."""
+        """Examples are a part of what all questions about an image share: the answers of plain batches."""
         data, protocol = "chart:shapes?n=12", "closed-set?rounds=3&shots=2"
         results = [
             run(model=f"pico:llava?prefix={mode}", data=data, protocol=protocol, workspace=tmp_path / mode)
