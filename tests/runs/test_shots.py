@@ -27,6 +27,7 @@ from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.protocols.open_world import OpenWorld
 from snellen.protocols.rank import Rank
 from snellen.protocols.yes_no import YesNo
+from snellen.reports.page import html, markdown
 from snellen.runs.preflight import preflight
 from snellen.runs.rescore import rescore
 from snellen.storage.store import Store
@@ -306,6 +307,10 @@ class TestRepeats:
         assert fmean(metrics.protocol["repeats"]) == pytest.approx(metrics["mean_of_repeats"].value)
         run(model=model, protocol="open-world?repeats=5&temperature=1", **how)
         assert len(model.asked) == 30
+        for page in (html([result]), markdown([result])):
+            assert all(heading in page for heading in ("pass@k %", "all of k %", "mean of repeats %"))
+            assert "repeats standard deviation" in page
+            assert "macro F1" in page
 
     @pytest.mark.slow
     def test_a_real_model_varies_and_repeats(self, tmp_path):

@@ -13,7 +13,7 @@ from snellen._version import __version__
 from snellen.errors import UsageError, require
 from snellen.leaderboards.conclusion import conclusions
 from snellen.leaderboards.ranking import PairedTests, rank_runs
-from snellen.metrics.classification import Confusion, per_class
+from snellen.metrics.classification import RATES, Confusion, per_class
 from snellen.metrics.format import (
     UNREAD_NOTE,
     dollars,
@@ -181,10 +181,14 @@ def _outcomes(run: Run) -> str:
 def _section(run: Run) -> dict[str, Any]:
     truth, predicted = pairs(run.outcomes) if run.classifies else ([], [])
     shown = [name for name in run.metrics.scores if run.metrics.figure(name)]
+    figures = run.metrics.protocol
+    if run.classifies:  # averages over classes stand in the leaderboard, what classes predict below
+        shown = [name for name in shown if name not in RATES]
+        figures = {name: value for name, value in figures.items() if name.startswith("repeats")}
     return {
         "classifies": run.classifies,
         "scores": [(heading_of(name), plainly(name, run.metrics)) for name in shown],
-        "figures": [] if run.classifies else _protocol_figures(run.metrics.protocol),
+        "figures": _protocol_figures(figures),
         "id": run.id,
         "model": run.model,
         "protocol": run.protocol,
@@ -340,10 +344,9 @@ def markdown(runs: Sequence[Run]) -> str:
             lines += [board["unread_note"], ""]
     for run, section in zip(runs, content["runs"], strict=True):
         lines += [f"## {_plain(section['model'])}, {_plain(section['protocol'])}", "", f"`{run.id}`", ""]
+        if figures := section["scores"] + section["figures"]:
+            lines += markdown_table(["figure", "value"], [list(pair) for pair in figures])
         if not run.classifies:
-            lines += markdown_table(
-                ["figure", "value"], [list(pair) for pair in section["scores"] + section["figures"]]
-            )
             continue
         rows = [
             [row["class"], *(percent(row[k]) for k in ("f1", "precision", "recall")), str(row["support"])]
