@@ -30,6 +30,7 @@ from snellen.protocols.yes_no import YesNo
 from snellen.reports.page import html, markdown
 from snellen.runs.preflight import preflight
 from snellen.runs.rescore import rescore
+from snellen.runs.run import Run
 from snellen.storage.store import Store
 from snellen.types import Kind, Message, Request, Sample
 
@@ -47,8 +48,9 @@ def photos(tmp_path_factory) -> Path:
             for number in range(count):
                 noise = pillow.frombytes("RGB", (16, 16), rng.randbytes(768))
                 noise.save(folder / split / name / f"{number}.png")
-    for name in CLASSES:
-        shutil.copy(folder / "test" / name / "0.png", folder / "train" / name / "copy.png")
+    for name in CLASSES:  # in another format, too
+        with pillow.open(folder / "test" / name / "0.png") as image:
+            image.save(folder / "train" / name / "copy.bmp")
     return folder
 
 
@@ -170,6 +172,18 @@ class TestShots:
         ):
             evaluate(photos, tmp_path, OpenWorld(shots=13))
 
+    def test_broken_examples(self, photos, tmp_path):
+        """They are an error, or skipped like any other with --skip-invalid."""
+        examples = tmp_path / "examples"
+        shutil.copytree(photos / "train", examples)
+        for file in sorted(examples.glob("*/*"))[::2]:
+            file.write_bytes(b"no image")
+        named = OpenWorld(shots=4, shots_from=f"folder:{examples}")
+        with pytest.raises(DataError, match="not a readable image"):
+            evaluate(photos, tmp_path / "a", named)
+        model, _ = evaluate(photos, tmp_path / "b", named, skip_invalid=True)
+        assert len(model.asked[0].messages) == 9
+
     def test_what_is_refused(self, photos, tmp_path):
         for name, words in (
             ("open-world?shots=-1", "0 or more"),
@@ -224,7 +238,22 @@ class TestRepeats:
             asked += requests
             assert prediction.questions == 6
         assert {request.decoding.temperature for request in asked} == {0.7}
-        assert len({request.decoding.draw for request in asked}) == 6  # the rounds of a turn share theirs
+        assert len({request.decoding.draw for request in asked}) == 12
+
+    def test_another_seed_draws_other_answers(self, photos, tmp_path):
+        name = "open-world?temperature=1"
+        runs = [evaluate(photos, tmp_path, name, seed=seed) for seed in (0, 1)]
+        first, other = ({request.decoding.draw for request in model.asked} for model, _ in runs)
+        assert first.isdisjoint(other)
+        assert runs[0][1].id != runs[1][1].id
+
+    def test_rescored_with_fewer(self, photos, tmp_path):
+        """The title says how many repetitions are counted."""
+        _, result = evaluate(photos, tmp_path, "open-world?repeats=3&temperature=1")
+        store = Store(tmp_path)
+        again = Run(store, rescore(store, result.id, {"repeats": 2}))
+        assert again.protocol == "open-world?temperature=1&repeats=2"
+        assert len(again.metrics.protocol["repeats"]) == 2
 
     def test_a_temperature_alone(self):
         prediction, (asked,) = converse(
@@ -236,13 +265,14 @@ class TestRepeats:
     def test_turns_may_end_at_different_times(self):
         """CircularEval stops at the first wrong rotation: each turn for itself."""
         question = Sample("s", (picture(),), question="?", choices=("a", "b", "c"), answers=(0,))
-        draws: dict[int, int] = {}
+        asked: list[Request] = []
 
         def script(request: Request) -> str:
-            turn = draws.setdefault(request.decoding.draw, len(draws))
+            """The first turn's first answer is wrong."""
+            asked.append(request)
             options = [line for line in request.messages[-1].text.split("\n") if ". " in line]
             right = next(line[0] for line in options if line.endswith(" a"))
-            return right if turn == 1 else "ABC"[("ABC".index(right) + 1) % 3]
+            return right if len(asked) > 1 else "ABC"[("ABC".index(right) + 1) % 3]
 
         sizes: list[int] = []
         protocol = MultipleChoice(circular=True, request_batch=1, repeats=2, temperature=1.0)

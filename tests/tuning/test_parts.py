@@ -20,6 +20,7 @@ from snellen.errors import BadOption
 from snellen.models.base import MODELS
 from snellen.models.dual_encoder import DualEncoder
 from snellen.models.huggingface.vlm import VisionLanguageModel
+from snellen.runs.filters import Filters
 from snellen.tuning.augmentation import CHANGES, Augmentation
 from snellen.tuning.manifest import MANIFEST
 from snellen.tuning.recipes import adapters, named_recipe, part_of
@@ -98,11 +99,13 @@ def test_what_parts_are_refused():
     for wrong, words in (
         ("tower", "Allowed: vision, projector, decoder"),
         ("vison", "Did you mean 'vision'"),
-        ("vision@x", "learning rate above 0"),
-        ("vision@0", "learning rate above 0"),
+        ("vision@x", "between 0 and 1"),
+        ("vision@1.5", "between 0 and 1"),
     ):
         with pytest.raises(BadOption, match=words):
             named_recipe("lora").on([wrong])
+    with pytest.raises(BadOption, match="'vision' twice"):
+        named_recipe("full").on(["vision@1e-5", "vision"])
     with pytest.raises(BadOption, match=r"needs the recipe lora, qlora, full; decoder trains projector and"):
         named_recipe("decoder").on(["vision"])
     assert named_recipe("full").on(["vision", "decoder"]).about == "all weights of decoder and vision tower"
@@ -299,9 +302,11 @@ def test_classes_with_few_images_are_left_out(tmp_path):
     tuning = plan(min_per_class=5)
     assert set(tuning.plan.test.labels) == set(tuning.plan.train_set.labels) == {"ring", "star"}
     assert len(tuning.plan.test) == len(tuning.plan.train_set) == 11
-    assert "Left out: 1 classes with fewer than 5 training images (cross)." in tuning.plan.notes
+    assert "Left out for fewer than 5 training images: cross." in tuning.plan.notes
     assert set(plan(min_per_class=2).plan.test.labels) == set(sizes)
-    with pytest.raises(BadOption, match=r"leaves 1 classes of .*The largest have 6 and 5 images"):
+    with pytest.raises(BadOption, match=r"fewer than two classes of .*The largest have 6 and 5 images"):
         plan(min_per_class=6)
+    with pytest.raises(BadOption, match=r"The largest have 5 and 2 images"):
+        plan(min_per_class=4, filters=Filters(classes=("star,cross",)))
     with pytest.raises(BadOption, match="--min-per-class 0"):
         plan(min_per_class=0)

@@ -32,21 +32,27 @@ def _turn(protocol: Protocol, sample: Sample, turn: int) -> Examination:
 
 
 def _changed(protocol: Protocol, sample: Sample, exam: Examination, turn: int) -> Examination:
+    number = 0
     try:
         requests = next(exam)
         while True:
-            replies = yield [_request(request, protocol, sample, turn) for request in requests]
+            replies = yield [
+                _request(request, protocol, sample, f"{turn}/{number + place}")
+                for place, request in enumerate(requests)
+            ]
+            number += len(requests)
             requests = exam.send(replies)
     except StopIteration as stop:
         prediction: Prediction = stop.value
         return prediction
 
 
-def _request(request: Request, protocol: Protocol, sample: Sample, turn: int) -> Request:
+def _request(request: Request, protocol: Protocol, sample: Sample, which: str) -> Request:
     decoding = request.decoding
     if protocol.temperature and request.kind is Kind.GENERATE:
-        # Each sample and each turn has its own random numbers.
-        draw = int.from_bytes(sha256(f"snellen/draw/{sample.id}/{turn}".encode()).digest()[:4], "big")
+        # Each question about each sample, and each repetition, has its own random numbers.
+        key = f"snellen/draw/{protocol.draws}/{sample.id}/{which}"
+        draw = int.from_bytes(sha256(key.encode()).digest()[:4], "big")
         decoding = replace(decoding, temperature=protocol.temperature, draw=draw)
     return replace(request, messages=(*sample.shots, *request.messages), decoding=decoding)
 

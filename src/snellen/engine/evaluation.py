@@ -163,10 +163,11 @@ class Evaluation:
         from snellen.storage.manifest import RunManifest
 
         old = RunManifest.model_validate(self.store.run(run)["manifest"])
-        parts = {
+        parts: dict[str, tuple[Any, Any]] = {
             "Snellen's version": (old.snellen, self.spec["snellen"]),
             "the model": (old.model.identity, self.spec["model"]),
             "the data": (old.data.fingerprint, self.spec["data"]),
+            "its examples": (list(old.protocol.shots), self.spec.get("shots", [])),
             "the protocol": ({"name": old.protocol.name, **old.protocol.options}, self.spec["protocol"]),
         }
         other = [name for name, (then, now) in parts.items() if then != json.loads(json.dumps(now))]

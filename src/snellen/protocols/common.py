@@ -25,6 +25,7 @@ class CommonOptions:
     shots_from: str | None = None
     repeats: int = 1
     temperature: float = 0.0
+    draws: int = 0
 
     @property
     def requires(self) -> Kind:
@@ -70,11 +71,20 @@ def with_common(
     shots_from: str | None = None,
     repeats: int = 1,
     temperature: float = 0.0,
+    draws: int = 0,
 ) -> T:
     """Set the options that every protocol has.
 
     Options: ``shots``: the number of examples with their answers that are shown before each question, from
     the training split, or from the data set ``shots_from``; ``repeats``: how often each question is asked,
-    with a ``temperature`` above 0: mean, spread and pass@k.
+    with a ``temperature`` above 0: mean, spread and pass@k; ``draws``: the seed of answers drawn at a
+    temperature (default: the run's).
     """
-    return replace(protocol, shots=shots, shots_from=shots_from, repeats=repeats, temperature=temperature)
+    return replace(
+        protocol,
+        shots=shots,
+        shots_from=shots_from,
+        repeats=repeats,
+        temperature=temperature,
+        draws=draws,
+    )

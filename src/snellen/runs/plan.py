@@ -197,6 +197,8 @@ class Plan:
             has = PROTOCOLS.entries[name.partition("?")[0]].options
             known = {key: value for key, value in self.known_options.items() if key in has}
             made = PROTOCOLS.make(name, {**own, **known, **self.protocol_options}, seed=self.seed)
+            if made.temperature and not made.draws:
+                made = replace(made, draws=self.seed)
             protocols.append((name, made))
         return protocols
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from snellen._util.asyncio import complete
 from snellen.datasets.base import Dataset, Row, Selection
@@ -58,7 +59,7 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         store,
         seed=manifest.seed,
         fingerprint=manifest.data.fingerprint,
-        title=with_options(manifest.protocol.title, options or {}),
+        title=with_options(_without(manifest.protocol.title, options or {}), options or {}),
         rescored=run,
         cache_salt=manifest.cache_salt,
     )
@@ -68,6 +69,17 @@ def rescore(store: Store, run: str, options: Mapping[str, Any] | None = None) ->
         store.forget(examination.run)
         raise
     return examination.run
+
+
+def _without(title: str, options: Mapping[str, Any]) -> str:
+    """Return a protocol's title without options that are set anew.
+
+    >>> _without("open-world?repeats=3&temperature=1", {"repeats": 2})
+    'open-world?temperature=1'
+    """
+    name, _, own = title.partition("?")
+    kept = [pair for pair in own.split("&") if pair and unquote(pair.partition("=")[0]) not in options]
+    return name + "?" * bool(kept) + "&".join(kept)
 
 
 def _take_over(store: Store, run: str) -> None:

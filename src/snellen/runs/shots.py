@@ -9,6 +9,7 @@ from typing import Any
 from snellen.datasets.base import DATASETS, Dataset, Selection
 from snellen.datasets.splits import named_split
 from snellen.errors import BadOption, DataError, UsageError
+from snellen.images.perceptual import pixel_hash
 from snellen.protocols.base import Protocol
 from snellen.types import Message, Sample
 
@@ -19,7 +20,7 @@ def few_shot(protocol: Protocol, selection: Selection, options: Mapping[str, Any
     """Return the samples with the examples that the protocol wants to show before each question.
 
     Examples are drawn from the data set's training split, or from ``shots_from``: at random by ``seed``,
-    class by class if there are classes, the same for all samples. None has an image that is tested.
+    class by class if there are classes, the same for all samples. None has the pixels of a tested image.
 
     Args:
         options: of the data set.
@@ -31,13 +32,17 @@ def few_shot(protocol: Protocol, selection: Selection, options: Mapping[str, Any
     if not protocol.shots:
         return selection
     source = _source(protocol, selection, options)
-    tested = {image.sha256 for place in range(len(selection)) for image in _images(selection, place)}
+    tested: set[str] = set()
+    for index in selection.indices:
+        tested |= _looks(selection.data, index, selection) or set()
     shots: list[Message] = []
     count = 0
     for index in _order(source, selection, seed):
-        sample = source.sample(index, selection.labels, selection.background)
-        turns = _turns(protocol, sample)
-        if turns is None or tested & {image.sha256 for image in sample.images}:
+        looks = _looks(source, index, selection)
+        if looks is None or tested & looks:
+            continue
+        turns = _turns(protocol, source.sample(index, selection.labels, selection.background))
+        if turns is None:
             continue
         shots += turns
         count += 1
@@ -49,13 +54,19 @@ def few_shot(protocol: Protocol, selection: Selection, options: Mapping[str, Any
     )
 
 
-def _images(selection: Selection, place: int) -> tuple[Any, ...]:
+def _looks(data: Dataset, index: int, selection: Selection) -> set[str] | None:
+    """Return hashes of the pixels of an item's images, in whatever format; None if one cannot be read and may
+    be skipped.
+
+    Raises:
+        DataError: one cannot be read.
+    """
     try:
-        return selection[place].images
+        return set(map(pixel_hash, data.sample(index, selection.labels, selection.background).images))
     except DataError:
         if not selection.skip_invalid:
             raise
-        return ()
+        return None
 
 
 def _source(protocol: Protocol, selection: Selection, options: Mapping[str, Any]) -> Dataset:

@@ -108,21 +108,20 @@ class TuningPlan:
             return
         if not training.labels:
             raise BadOption(f"--min-per-class needs classes, and {training.name} has none.")
-        counts = Counter(training.row(index).label for index in range(len(training)))
-        enough = [name for name in tested.labels if counts[name] >= least]
-        if asked := [part.strip() for item in self.filters.classes for part in item.split(",")]:
-            enough = [name for name in enough if name in asked]
+        asked = [part.strip() for item in self.filters.classes for part in item.split(",")]
+        wanted = [name for name in tested.labels if not asked or name in asked]
+        counts: Counter[str | None] = Counter(dict.fromkeys(wanted, 0))
+        counts.update(label for i in range(len(training)) if (label := training.row(i).label) in counts)
+        enough = [name for name in wanted if counts[name] >= least]
         if len(enough) < 2:
             raise BadOption(
-                f"--min-per-class {least} leaves {len(enough)} classes of {training.name}, and two are "
+                f"--min-per-class {least} leaves fewer than two classes of {training.name}, and two are "
                 f"needed. The largest have {' and '.join(str(n) for _, n in counts.most_common(2))} images."
             )
-        left = [name for name in tested.labels if counts[name] < least]
+        left = [name for name in wanted if counts[name] < least]
         if left:
             some = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
-            self.notes.append(
-                f"Left out: {len(left)} classes with fewer than {least} training images ({some})."
-            )
+            self.notes.append(f"Left out for fewer than {least} training images: {some}.")
             self.filters = replace(self.filters, classes=tuple(enough))
 
     def _plan_evaluations(self, tested: Dataset) -> None:
@@ -276,7 +275,7 @@ class TuningPlan:
             "leaks": self.config.leaks,
             "settings": dict(self.config.settings),
             "lora": dict(self.config.lora),
-            "train_parts": list(self.config.train_parts),
+            "train_parts": sorted(self.config.train_parts),
             "augment": sorted(self.config.augment),
             "seed": self.config.seed,
         }

@@ -73,6 +73,8 @@ class Recipe:
                     f"--train-parts {item!r} is not allowed.{did_you_mean(name, PARTS)} Allowed: "
                     f"{', '.join(PARTS)}, each with a learning rate if you like, such as vision@1e-5."
                 )
+            if PARTS[name] in named:
+                raise BadOption(f"--train-parts names {name!r} twice. Give each part once.")
             named.append(PARTS[name])
             if at:
                 rates[PARTS[name]] = _rate(item, text)
@@ -97,7 +99,7 @@ def _rate(item: str, text: str) -> float:
         rate = 0.0
     if not 0 < rate < 1:
         raise BadOption(
-            f"--train-parts {item!r} is not allowed; allowed: a learning rate above 0, such as 1e-5."
+            f"--train-parts {item!r} is not allowed; allowed: a learning rate between 0 and 1, such as 1e-5."
         )
     return rate
 
