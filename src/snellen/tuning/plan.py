@@ -108,7 +108,9 @@ class TuningPlan:
             return
         if not training.labels:
             raise BadOption(f"--min-per-class needs classes, and {training.name} has none.")
-        asked = [part.strip() for item in self.filters.classes for part in item.split(",")]
+        asked: set[str] = set()
+        for item in self.filters.classes:
+            asked |= {item} if item in tested.labels else {part.strip() for part in item.split(",")}
         wanted = [name for name in tested.labels if not asked or name in asked]
         counts: Counter[str | None] = Counter(dict.fromkeys(wanted, 0))
         counts.update(label for i in range(len(training)) if (label := training.row(i).label) in counts)
