@@ -90,7 +90,7 @@ def main() -> None:
 
     def tune(name: str, model: str, **more: object) -> TunedModel:
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
-        tuned = Tuning(model=model, data=TEST, out=top / name, workspace=workspace, **more).run()  # type: ignore[arg-type]
+        tuned = Tuning(model=model, data=TEST, out=top / name, workspace=workspace, **more).run()  # type: ignore[arg-type] # options by name
         assert tuned is not None
         return tuned
 

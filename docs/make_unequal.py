@@ -114,7 +114,7 @@ def main() -> None:
                 data=f"folder:{folder}",
                 out=top / f"{what.__name__}-{name.translate(DASHES)}",
                 workspace=top / "workspace",
-                **options,  # type: ignore[arg-type]
+                **options,  # type: ignore[arg-type] # options by name
             ).run()
             assert result is not None
             rows.append(f"| {title} | {name} | {' | '.join(classes_of(result))} |")

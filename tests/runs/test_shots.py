@@ -203,7 +203,7 @@ class TestShots:
 
     @pytest.mark.slow
     def test_a_check_shows_them(self):
-        """In the prompt, whose size and cost are told before anything is asked."""
+        """In the prompt, whose size and cost are known before anything is asked."""
         plain, shown = (
             preflight("chart:shapes?n=4", "pico:llava", name) for name in ("open-world", "open-world?shots=2")
         )

@@ -17,7 +17,7 @@ from snellen.errors import BadOption, DataError, did_you_mean
 from snellen.registry import Registry
 from snellen.types import Message, Sample
 
-__all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "select"]
+__all__ = ["DATASETS", "Dataset", "InvalidRow", "Row", "Selection", "choose_classes", "select"]
 
 
 class Selection:
@@ -162,7 +162,7 @@ def select(
         where, reason = data.invalid[0]
         more = f" (the first of {len(data.invalid)})" if len(data.invalid) > 1 else ""
         raise DataError(f"{where}: {reason}{more}. Fix it, or skip invalid rows with --skip-invalid")
-    labels = _choose(data, classes, num_classes, seed)
+    labels = choose_classes(data, classes, num_classes, seed)
     if len(labels) < 2 and data.labels:
         raise DataError(
             f"{data.name}: {len(labels)} class ({', '.join(labels)}), but classification needs at "
@@ -198,7 +198,14 @@ def select(
     return Selection(data, indices, labels, kept_filters, skip_invalid)
 
 
-def _choose(data: Dataset, classes: Sequence[str], num_classes: int | None, seed: int) -> tuple[str, ...]:
+def choose_classes(
+    data: Dataset, classes: Sequence[str], num_classes: int | None = None, seed: int = 0
+) -> tuple[str, ...]:
+    """Return the labels that are asked for by name (all by default), or some of these at random.
+
+    Raises:
+        BadOption: an unknown class.
+    """
     wanted: list[str] = []
     for item in [classes] if isinstance(classes, str) else classes:
         wanted += [item] if item in data.labels else [part.strip() for part in item.split(",")]

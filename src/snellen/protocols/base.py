@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -61,7 +61,7 @@ Normalise = Literal["sum", "tokens", "bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol(CommonOptions, ABC):
+class Protocol(CommonOptions):
     """How a model is evaluated. A subclass is a frozen dataclass whose fields are its options.
 
     :meth:`examine` is a generator that never calls a model: it yields batches of requests, is sent their

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -14,7 +15,7 @@ T = TypeVar("T", bound="CommonOptions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonOptions:
+class CommonOptions(ABC):
     """The options that every protocol has (see :func:`with_common`)."""
 
     name: ClassVar[str]
@@ -28,9 +29,9 @@ class CommonOptions:
     draws: int = 0
 
     @property
+    @abstractmethod
     def requires(self) -> Kind:
         """The capability that a model needs for it."""
-        raise NotImplementedError
 
     def check_common(self) -> None:
         """Refuse invalid values, and options that this protocol cannot use.

@@ -14,7 +14,7 @@ from snellen.reports.training import TrainingWatch
 from snellen.tuning.augmentation import Augmentation
 from snellen.tuning.sft import TrainResult
 from snellen.tuning.trainer import Pace, by_place, room, run_stage
-from snellen.tuning.trainer_settings import in_effect, settings
+from snellen.tuning.trainer_settings import settings
 
 if TYPE_CHECKING:
     from snellen.models.dual_encoder import DualEncoder
@@ -114,11 +114,7 @@ def tune_dual_encoder(
         {key.replace("eval_held_out", "held_out"): value for key, value in row.items()}
         for row in trainer.state.log_history
     ]
-    effective = in_effect(config, len(train))
-    effective |= pace.facts(effective["batch"])
-    if config.load_best_model_at_end and trainer.state.best_global_step:
-        effective["kept_step"] = trainer.state.best_global_step
-    return TrainResult({"full": log}, parameters, parameters, {"full": effective})
+    return TrainResult({"full": log}, parameters, parameters, {"full": pace.effective(trainer, len(train))})
 
 
 def _classifier(network: Any, texts: Any, smoothing: float) -> Any:

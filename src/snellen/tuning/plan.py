@@ -14,10 +14,11 @@ from typing import Any
 
 from snellen._util.redaction import redact
 from snellen._version import __version__
-from snellen.datasets.base import Dataset, Selection
+from snellen.datasets.base import Dataset, Selection, choose_classes
 from snellen.errors import BadOption, DataError, Unsupported
 from snellen.models.base import MODELS, Model
 from snellen.models.huggingface.chat import ChatRenderer
+from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.registry import parse_name
 from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan, SharedResources
@@ -86,7 +87,9 @@ class TuningPlan:
                 f"--recipe {self.config.recipe} is for vision-language models. Of a dual encoder, all "
                 "weights are trained."
             )
-        checkpoint = self.subject.checkpoint  # type: ignore[attr-defined] # both sorts have one
+        #: Of the model.
+        self.checkpoint: Checkpoint = self.subject.checkpoint  # type: ignore[attr-defined] # both sorts have one
+        checkpoint = self.checkpoint
         if checkpoint.adapter is not None:
             raise Unsupported(
                 f"{self.config.model} is already an adapter on another model. Merge it first (snellen tune … "
@@ -108,10 +111,7 @@ class TuningPlan:
             return
         if not training.labels:
             raise BadOption(f"--min-per-class needs classes, and {training.name} has none.")
-        asked: set[str] = set()
-        for item in self.filters.classes:
-            asked |= {item} if item in tested.labels else {part.strip() for part in item.split(",")}
-        wanted = [name for name in tested.labels if not asked or name in asked]
+        wanted = choose_classes(tested, self.filters.classes)
         counts: Counter[str | None] = Counter(dict.fromkeys(wanted, 0))
         counts.update(label for i in range(len(training)) if (label := training.row(i).label) in counts)
         enough = [name for name in wanted if counts[name] >= least]
@@ -194,7 +194,7 @@ class TuningPlan:
         if conversing and isinstance(self.subject, VisionLanguageModel):
             from transformers import AutoProcessor
 
-            processor = self.subject.checkpoint.load_processor(AutoProcessor)
+            processor = self.checkpoint.load_processor(AutoProcessor)
             keeps = ChatRenderer(processor).keeps_turns
             for source in conversing:
                 source.whole = keeps
@@ -305,7 +305,7 @@ class TuningPlan:
             "base": dict(self.subject.identity()),
             "data": redact(self.config.data),
             "learned_from": [redact(source.selection.name) for source in self.sources],
-            "image_size": self.subject.checkpoint.image_size.identity(),  # type: ignore[attr-defined]
+            "image_size": self.checkpoint.image_size.identity(),
             "recipe": "full" if self.dual else self.config.recipe,
             "train_format": self.config.train_format,
             "oversample": self._oversample,

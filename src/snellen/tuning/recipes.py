@@ -60,9 +60,9 @@ class Recipe:
         """
         if not parts:
             return self
-        if self.name not in PARTED:
+        if self.name not in WITH_PARTS:
             raise BadOption(
-                f"--train-parts needs the recipe {', '.join(PARTED)}; {self.name} trains {self.about}."
+                f"--train-parts needs the recipe {', '.join(WITH_PARTS)}; {self.name} trains {self.about}."
             )
         rates: dict[str, float] = {}
         named = []
@@ -107,7 +107,7 @@ def _rate(item: str, text: str) -> float:
 #: Parts as options name them.
 PARTS = {"vision": "vision tower", "projector": "projector", "decoder": "decoder"}
 #: Recipes whose parts can be chosen.
-PARTED = ("lora", "qlora", "full")
+WITH_PARTS = ("lora", "qlora", "full")
 
 PROJECTOR = Stage("projector", frozenset({"projector"}), 1e-3)
 DECODER = Stage("decoder", frozenset({"projector", "decoder"}), 2e-5)

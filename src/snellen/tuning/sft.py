@@ -20,7 +20,7 @@ from snellen.tuning.layout import for_servers
 from snellen.tuning.recipes import Recipe, Stage, adapters, freeze
 from snellen.tuning.sources import TrainingSet
 from snellen.tuning.trainer import Pace, room, run_stage
-from snellen.tuning.trainer_settings import in_effect, settings
+from snellen.tuning.trainer_settings import settings
 from snellen.types import Prediction
 
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ def teach(
             device=device,
             watched=watched is not None,
         )
-
-        effective[stage.name] = in_effect(config, len(lessons))
         pace = Pace()
         trained = _prepare(network, stage, adapter=peft_config is not None, mixes=config.bf16 or config.fp16)
         try:
@@ -170,10 +168,8 @@ def teach(
             raise Unsupported(
                 f"{model.name}: training failed on this model or data ({reason_of(error)})."
             ) from error
-        effective[stage.name] |= pace.facts(effective[stage.name]["batch"])
+        effective[stage.name] = pace.effective(trainer, len(lessons))
         network, log[stage.name] = trainer.model, trainer.state.log_history
-        if config.load_best_model_at_end and trainer.state.best_global_step:
-            effective[stage.name]["kept_step"] = trainer.state.best_global_step
         if peft_config is not None:
             trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     _save(trainer, processor, out, base=base, checkpoint=checkpoint, adapter=recipe.adapter, dtype=dtype)

@@ -207,19 +207,20 @@ class Pace:
     def __init__(self) -> None:
         self._seconds, self._steps, self._mark = 0.0, 0, 0.0
 
-    def facts(self, examples: float) -> dict[str, float]:
-        """Return what was measured; nothing if there was no step.
-
-        Args:
-            examples: in a step.
+    def effective(self, trainer: Any, examples: int) -> dict[str, float]:
+        """Return the effective numbers of a stage that has ended: steps, epochs …, the step whose checkpoint
+        was kept, and what was measured, if it took a step here.
         """
         import torch
 
-        if not self._steps:
-            return {}
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_rss()
-        speed = examples * self._steps / self._seconds
-        return {"examples_per_second": round(speed, 3), "peak_memory_bytes": float(peak)}
+        numbers = in_effect(trainer.args, examples)
+        if self._steps:
+            peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_rss()
+            speed = numbers["batch"] * self._steps / self._seconds
+            numbers |= {"examples_per_second": round(speed, 3), "peak_memory_bytes": float(peak)}
+        if trainer.args.load_best_model_at_end and trainer.state.best_global_step:
+            numbers["kept_step"] = trainer.state.best_global_step
+        return numbers
 
     def callback(self) -> Any:
         """Return a callback of the trainer that measures."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
@@ -135,14 +135,8 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         """As for any checkpoint, and the result of the prefix-sharing self-check, if there was one."""
         known = dict(super().metadata())
         if known and (findings := self.sharing.found) is not None:
-            known["prefix"] = {
-                "way": findings.way,
-                "noise": findings.noise,
-                "tried": dict(findings.tried),
-                "flips": findings.flips,
-                "decisions": findings.decisions,
-                **({"remembered": True} if self.sharing.remembered else {}),
-            }
+            remembered = {"remembered": True} if self.sharing.remembered else {}
+            known["prefix"] = {**asdict(findings), **remembered}
         if known and self._matmul:
             known["matmul"] = self._matmul
         return known

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,15 +79,7 @@ class Memory:
         findings = found.findings
         if findings.way not in BRANCHES:
             return
-        held = {
-            "way": findings.way,
-            "noise": findings.noise,
-            "tried": dict(findings.tried),
-            "flips": findings.flips,
-            "decisions": findings.decisions,
-            "tokens": found.tokens,
-            "splices": found.splices,
-        }
+        held = {**asdict(findings), "tokens": found.tokens, "splices": found.splices}
         try:
             write_atomic(self._file, json.dumps(held))
         except OSError as error:  # nothing can be remembered here
