@@ -21,6 +21,7 @@ from snellen.models.huggingface import matmul
 from snellen.models.huggingface.prefix_cache import memory, strategy
 from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
 from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes
+from snellen.models.huggingface.prefix_cache.graphs import Steps
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext, Reader
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.self_check import Findings, Strategy
@@ -114,11 +115,11 @@ def shared(folder) -> VisionLanguageModel:
 
 
 def forced(
-    model: VisionLanguageModel, way: Strategy, images: int = 1, batch_size: int = 16
+    model: VisionLanguageModel, way: Strategy, images: int = 1, batch_size: int = 16, **found: Any
 ) -> VisionLanguageModel:
     """A model that takes this way, so many images at once."""
     sharing = model.sharing
-    sharing.findings = sharing.found = Findings(way, 0.0, {})
+    sharing.findings = sharing.found = Findings(way, 0.0, {}, **found)
     sharing.images, sharing._tokens = images, 10**6
     model.batch_size = batch_size
     return model
@@ -184,6 +185,23 @@ class TestBothWays:
             found = answers(forced(shared, way, images), ragged())
             for a, b in zip(found, plain_texts, strict=True):
                 assert replace(a, latency=0) == replace(b, latency=0)
+
+    def test_steps_at_fixed_addresses_give_equal_texts(self, name, shared, plain_texts, monkeypatch):
+        if WAYS[name] is not Strategy.PACKED:
+            pytest.skip("rows are not packed")
+        taken = []
+        real = Steps.step
+
+        def counted(self):
+            taken.append(self)
+            return real(self)
+
+        monkeypatch.setattr(Steps, "step", counted)
+        for images in (1, 8):
+            shared.sharing.clear()
+            found = answers(forced(shared, WAYS[name], images, graphs=0.0), ragged())
+            assert [r.text for r in found] == [r.text for r in plain_texts]
+        assert bool(taken) == (name != "mllama")  # whose cross-attention has a mask of its own
 
     def test_log_likelihoods_are_equal(self, name, shared, plain_scores):
         right = scores(plain_scores)

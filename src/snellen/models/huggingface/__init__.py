@@ -31,6 +31,7 @@ def hf(
     quantization: Literal["none", "8bit", "4bit"] = "none",
     trust_remote_code: bool = False,
     prefix: PrefixMode = "auto",
+    graphs: Literal["auto", "off"] = "auto",
     cache_budget: str = "auto",
     max_side: int | None = None,
     min_pixels: int | None = None,
@@ -42,17 +43,17 @@ def hf(
     """Any image-text-to-text checkpoint of transformers, by Hub id or folder.
 
     Options: ``revision``; ``dtype`` (auto: float32 on the CPU, the checkpoint's own on a GPU); ``device``
-    (auto: a GPU if available); ``device_map``, to spread the layers over all GPUs with accelerate, and
-    beyond them over main memory, which is slow; ``attn`` implementation; ``adapter``, a PEFT adapter
-    (folder or Hub id) to merge; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code
-    that comes with the checkpoint; ``prefix``, whether questions about an image share its computation
-    (auto: if a self-check finds that answers do not change; on: otherwise refuse); ``cache_budget``, the
-    memory for it (auto, or such as 2GB); ``max_side``: shrink larger images to this many pixels a side;
-    ``min_pixels`` and ``max_pixels`` of an image, in the way that the processor offers (Qwen's pixels,
-    LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM; a model tuned with any of
-    these keeps them unless one is given); ``chat_template``, a file in Jinja in place of the checkpoint's
-    own; ``thinking``, whether a model that can do both is to
-    think, and ``template.NAME=VALUE``, any other variable of the template.
+    (auto: a GPU if available); ``device_map``, to spread the layers over all GPUs with accelerate, and beyond
+    them over main memory, which is slow; ``attn`` implementation; ``adapter``, a PEFT adapter (folder or Hub
+    id) to merge; ``quantization`` with bitsandbytes; ``trust_remote_code=true`` runs code that comes with the
+    checkpoint; ``prefix``, whether questions about an image share its computation (auto: if a self-check
+    finds that answers do not change; on: otherwise refuse); ``graphs``, whether a GPU records the steps of
+    decoding; ``cache_budget``, the memory for both (auto, or such as 2GB); ``max_side``: shrink larger images
+    to this many pixels a side; ``min_pixels`` and ``max_pixels`` of an image, in the way that the processor
+    offers (Qwen's pixels, LLaVA-NeXT's grids, InternVL's tiles, the longer side of Idefics and SmolVLM; a
+    model tuned with any of these keeps them unless one is given); ``chat_template``, a file in Jinja in place
+    of the checkpoint's own; ``thinking``, whether a model that can do both is to think, and
+    ``template.NAME=VALUE``, any other variable of the template.
 
     Raises:
         MissingExtra: transformers or torch is not installed.
@@ -93,4 +94,4 @@ def hf(
             )
         return CustomCodeModel(weights, model_type)
     chat = ChatTemplate.of(chat_template, thinking, template)
-    return VisionLanguageModel(weights, prefix, budget, chat)
+    return VisionLanguageModel(weights, prefix, budget, chat, graphs=graphs == "auto")

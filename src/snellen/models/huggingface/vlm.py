@@ -55,11 +55,13 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         prefix: PrefixMode = "auto",
         cache_budget: int | None = None,
         template: ChatTemplate | None = None,
+        *,
+        graphs: bool = True,
     ) -> None:
         super().__init__(checkpoint)
         self._template = template or ChatTemplate()
         self._prefix = prefix
-        self.sharing = PrefixSharing(self, prefix, cache_budget)
+        self.sharing = PrefixSharing(self, prefix, cache_budget, graphs=graphs)
         config = checkpoint.config()
         self._config_type = type(config)
         if why := REFUSED.get(config.model_type):

@@ -11,16 +11,23 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from snellen.models.huggingface.prefix_cache.masks import added, within
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.trie import Trie, chunks, plant
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MOST_NODES", "BatchedSuffixes", "PackedSuffixes", "Suffix", "Suffixes", "greedy"]
+    from snellen.models.huggingface.prefix_cache.graphs import Steps
+
+__all__ = ["FEWEST", "MOST_NODES", "BatchedSuffixes", "PackedSuffixes", "Suffix", "Suffixes", "greedy"]
 
 #: The most nodes per forest: attention grows with their square.
 MOST_NODES = 1024
+#: The logits over which softmax is taken at once: in a processor's cache, or enough to keep a GPU busy.
+AT_ONCE = (2**20, 2**27)
+#: The fewest steps that are worth their own buffers.
+FEWEST = 2
 #: The tokens of a suffix and its answer for which rows have room before they are copied.
 ROOM = 64
 #: A suffix, and the index of its image.
@@ -48,6 +55,23 @@ class Suffixes(ABC):
     def plant(self) -> torch.Tensor:
         """Return the logits [K, V] after each branch's suffix, none of which is empty."""
 
+    def prepare(self, steps: int) -> None:
+        """Prepare for so many steps of :meth:`extend`."""
+
+    def extend(self, tokens: Sequence[int], kept: Sequence[int]) -> list[int]:
+        """As :meth:`grow`, but return the most likely next tokens."""
+        chosen: list[int] = self.grow(tokens, kept).float().argmax(-1).tolist()
+        return chosen
+
+    def repeated(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Return the logits [K, V] after one more token on every branch, by the step that :meth:`extend`
+        repeats.
+
+        Raises:
+            CannotShare: there is no such step.
+        """
+        raise CannotShare("steps are taken one by one")
+
     @abstractmethod
     def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
         """Return the logits [L, V] after one more token on L branches, given by index among those that grew
@@ -64,6 +88,9 @@ class PackedSuffixes(Suffixes):
 
     The prefix is never copied per branch, and shared parts of suffixes are computed once.
     """
+
+    #: Steps at fixed addresses, if any.
+    _steps: Steps | None = None
 
     @classmethod
     def cut(
@@ -98,6 +125,52 @@ class PackedSuffixes(Suffixes):
         self._rows, self._depths = rows, [len(suffix) for _, suffix in self.branches]
         self._seen = torch.stack(seen).to(logits.device)
         return logits[rows, ends]
+
+    def prepare(self, steps: int) -> None:
+        prefix = self.prefix
+        layers = [(layer.keys, layer.values) for layer in self._cache.layers if hasattr(layer, "rewound")]
+        if prefix.graphs is None or steps < FEWEST or len(layers) < len(self._cache.layers):
+            return
+        if prefix.crossed is not None or {keys.device for keys, _ in layers} != {prefix.model.device}:
+            return
+        counts = [0] * prefix.count
+        self._places = []
+        for row in self._rows:
+            self._places.append(counts[row])
+            counts[row] += 1
+        self._layers, self._begun = layers, False
+        tokens = prefix.length + self._placed.shape[1] + max(counts) * steps
+        self._steps = prefix.graphs.steps(prefix, layers, max(counts), tokens)
+
+    def extend(self, tokens: Sequence[int], kept: Sequence[int]) -> list[int]:
+        if self._steps is None:
+            return super().extend(tokens, kept)
+        if not self._begun:
+            self._begin(self._steps, tokens, kept)
+        self._rows = [self._rows[i] for i in kept]
+        self._places = [self._places[i] for i in kept]
+        chosen = self._steps.step()
+        return [chosen[row][place] for row, place in zip(self._rows, self._places, strict=True)]
+
+    def repeated(self, tokens: Sequence[int]) -> torch.Tensor:
+        if self._steps is None:
+            return super().repeated(tokens)
+        for _ in range(2):
+            self._begin(self._steps, tokens, range(len(tokens)))
+            self._steps.step()
+        if self._steps.failure:
+            raise CannotShare(self._steps.failure)
+        assert self._steps.logits is not None
+        return self._steps.logits[self._rows, self._places]
+
+    def _begin(self, steps: Steps, tokens: Sequence[int], kept: Sequence[int]) -> None:
+        import torch
+
+        self._begun = True
+        depths = torch.tensor([self._depths[i] for i in kept], device=self._seen.device)
+        rows, places = [self._rows[i] for i in kept], [self._places[i] for i in kept]
+        branches = (rows, places, self._seen[list(kept)], depths)
+        steps.begin(self.prefix, self._layers, self._placed, branches, tokens)
 
     def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
         import torch
@@ -206,16 +279,12 @@ class PackedSuffixes(Suffixes):
         if not prefix.windows:
             return self._as_attention_wants(mask)
         places = torch.arange(prefix.length, device=sees.device).expand(len(depths), -1)
-        seen = torch.cat([places, prefix.length + self._placed], 1)[:, None]
-        seeing = (prefix.length + depths)[:, :, None]
-        masks = {}
-        for kind, width in prefix.windows.items():
-            near = mask
-            if width and kind == "chunked_attention":
-                near = mask & (seeing // width == seen // width)
-            elif width:
-                near = mask & (seeing - seen < width)
-            masks[kind] = self._as_attention_wants(near)
+        seen = torch.cat([places, prefix.length + self._placed], 1)
+        seeing = prefix.length + depths
+        masks = {
+            kind: self._as_attention_wants(within(mask, seeing, seen, kind, width))
+            for kind, width in prefix.windows.items()
+        }
         return masks if prefix.mixed else next(iter(masks.values()))
 
     def visible(self, sees: torch.Tensor) -> torch.Tensor:
@@ -224,13 +293,9 @@ class PackedSuffixes(Suffixes):
 
     def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
         """Return what is added to the scores: zero, or practically minus infinity."""
-        import torch
-
         if self.prefix.attention not in ("sdpa", "eager"):
             raise CannotShare(f"{self.prefix.attention} does not support this kind of mask")
-        dtype = self.prefix.model.dtype
-        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        return added.masked_fill_(~mask, torch.finfo(dtype).min)[:, None]
+        return added(mask, self.prefix.model.dtype)
 
 
 class BatchedSuffixes(Suffixes):
@@ -306,27 +371,27 @@ def picked(
     """
     import torch
 
+    device = logits.device
+    row, place, token = (torch.tensor(given, device=device) for given in (rows, places, tokens))
+    step = max(1, AT_ONCE[device.type == "cuda"] // logits.shape[-1])
     sums = []
-    step = max(1, 2**20 // logits.shape[-1])
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        chosen = logits[list(rows[part]), list(places[part])].float()
-        wanted = torch.tensor(tokens[part], device=chosen.device)
-        sums.append(-torch.nn.functional.cross_entropy(chosen, wanted, reduction="none").double().cpu())
-    return torch.cat(sums)
+    for part in range(0, len(rows), step):
+        chosen = logits[row[part : part + step], place[part : part + step]].float()
+        sums.append(torch.nn.functional.cross_entropy(chosen, token[part : part + step], reduction="none"))
+    return -torch.cat(sums).double().cpu()
 
 
 def greedy(branches: Suffixes, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
     """Extend each branch with the most likely token up to an end, which is included, or to ``max_tokens``."""
-    logits = branches.plant()
+    chosen: list[int] = branches.plant().float().argmax(-1).tolist()
+    branches.prepare(max_tokens - 1)
     answers: list[list[int]] = [[] for _ in branches.branches]
     live = list(range(len(answers)))
     while True:
-        chosen = logits.float().argmax(-1).tolist()
         for branch, token in zip(live, chosen, strict=True):
             answers[branch].append(token)
         kept = [i for i, token in enumerate(chosen) if token not in ends]
         if not kept or len(answers[live[0]]) >= max_tokens:
             return answers
         live = [live[i] for i in kept]
-        logits = branches.grow([chosen[i] for i in kept], kept)
+        chosen = branches.extend([chosen[i] for i in kept], kept)

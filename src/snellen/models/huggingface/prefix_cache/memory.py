@@ -69,6 +69,7 @@ class Memory:
                 {Strategy(way): found for way, found in held["tried"].items()},
                 int(held["flips"]),
                 int(held["decisions"]),
+                held["graphs"],
             )
             return Remembered(findings, int(held["tokens"]), bool(held["splices"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -6,11 +6,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snellen.models.huggingface.prefix_cache.decode import (
     MOST_NODES,
     BatchedSuffixes,
+    PackedSuffixes,
     Suffix,
     Suffixes,
     greedy,
@@ -19,6 +20,9 @@ from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.models.out_of_memory import Shrinking, release
+
+if TYPE_CHECKING:
+    from snellen.models.huggingface.prefix_cache.graphs import Graphs
 
 __all__ = ["Question", "Scheduler", "group"]
 
@@ -67,12 +71,25 @@ class Scheduler:
         images: the number of contexts to prefill together.
         budget: bytes for everything except the weights.
         kept: the number of prefixes cached for later questions.
+        graphs: whether to take decoding steps at fixed addresses, and record them on a GPU.
     """
 
     def __init__(
-        self, model: Any, branches: type[Suffixes], images: int, budget: Callable[[], int], kept: int = 16
+        self,
+        model: Any,
+        branches: type[Suffixes],
+        images: int,
+        budget: Callable[[], int],
+        kept: int = 16,
+        *,
+        graphs: bool = False,
     ) -> None:
         self._model, self.branches, self._images, self.budget = model, branches, images, budget
+        self.graphs: Graphs | None = None
+        if graphs and branches is PackedSuffixes:
+            from snellen.models.huggingface.prefix_cache.graphs import Graphs
+
+            self.graphs = Graphs(self._room, record=model.device.type == "cuda")
         self._prefixes: OrderedDict[ImageContext, Prefix] = OrderedDict()
         self._kept = kept
         self._cuts = 0
@@ -210,6 +227,8 @@ class Scheduler:
     def _free(self) -> None:
         """Release cached prefixes, and halve the budget."""
         self._prefixes.clear()
+        if self.graphs is not None:
+            self.graphs.clear()
         self._cuts = min(self._cuts + 1, MOST_CUTS)
         release()
 
@@ -242,4 +261,4 @@ class Scheduler:
         spare = self._room() // (4 * len(groups) * cached_bytes(self._model))
         ids = [members[0].ids for members in groups]
         room, recurrent = min(room, MOST_NODES, spare), self.branches is BatchedSuffixes
-        return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent)
+        return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent, graphs=self.graphs)

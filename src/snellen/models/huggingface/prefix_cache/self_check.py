@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.errors import reason_of
 from snellen.images import Image, encode
-from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes, Suffixes
+from snellen.models.huggingface.prefix_cache.decode import FEWEST, BatchedSuffixes, PackedSuffixes, Suffixes
 from snellen.models.huggingface.prefix_cache.inputs import ALONG
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, keep
 from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler
@@ -35,6 +35,7 @@ BRANCHES: dict[Strategy, type[Suffixes]] = {Strategy.PACKED: PackedSuffixes, Str
 
 #: The tolerance for sharing, in multiples of the model's own padding noise and of rounding error.
 NOISE, ROUNDINGS = 2.0, 3.0
+NO_GPU = "only a GPU repeats recorded steps"
 #: Next tokens that are compared at the end of each prompt.
 COMPARED = 12
 
@@ -50,6 +51,8 @@ class Findings:
         tried: the same difference for each strategy compared with single prompts; or why it failed.
         flips: the number of next tokens, of ``decisions`` at the ends of prompts, at which a prompt in a
             padded batch decides otherwise than alone. Half precision rounds, so that there may be some.
+        graphs: the difference, as in ``tried``, of decoding steps that are recorded as CUDA graphs; or why
+            none are.
     """
 
     way: Strategy
@@ -57,6 +60,7 @@ class Findings:
     tried: Mapping[str, float | str]
     flips: int = 0
     decisions: int = 0
+    graphs: float | str = NO_GPU
 
     def __str__(self) -> str:
         reasons = [
@@ -105,6 +109,7 @@ def try_ways(
     vision: Callable[[Tensors, int], Tensors],
     images: int,
     budget: Callable[[], int],
+    graphs: bool = False,
 ) -> Findings:
     """Return the first exact strategy.
 
@@ -117,6 +122,7 @@ def try_ways(
         padded: those of the first image's prompts, in one left-padded batch.
         vision: turns a batch with this many prompts about one image into one with its features computed once.
         images: the number of images to prefill together.
+        graphs: whether to try recorded steps.
     """
     import torch
 
@@ -142,15 +148,22 @@ def try_ways(
     def findings(way: Strategy) -> Findings:
         return Findings(way, noise, tried, int(flipped.sum()), flipped.numel())
 
-    def shared(branches: type[Suffixes]) -> float:
-        return apart(continued(Scheduler(model, branches, images, budget), asked))
+    def shared(branches: type[Suffixes], *, graphs: bool = False) -> float:
+        return apart(continued(Scheduler(model, branches, images, budget, graphs=graphs), asked))
+
+    def recorded(found: Findings) -> Findings:
+        if not graphs:
+            return found
+        error = outcome(partial(shared, BRANCHES[found.way], graphs=True))
+        right = isinstance(error, str) or error <= allowed
+        return replace(found, graphs=error if right else f"recorded steps differ by {error:.1e}")
 
     if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
         tried[Strategy.PACKED] = f"a prefix attends to what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():
             if exact(way, partial(shared, branches)):
-                return findings(way)
+                return recorded(findings(way))
     if exact(Strategy.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
         return findings(Strategy.VISION)
     return findings(Strategy.PLAIN)
@@ -200,6 +213,11 @@ def continued(sharing: Scheduler, asked: Sequence[Question]) -> torch.Tensor:
             suffixes = sharing.branches(prefix, [branches[i] for i in chunk])
             suffixes.plant()
             places = [members[i][1] for i in chunk]
-            grown = suffixes.grow([asked[i].ids[-1] for i in places], range(len(chunk)))
+            tokens = [asked[i].ids[-1] for i in places]
+            if sharing.graphs is None:
+                grown = suffixes.grow(tokens, range(len(chunk)))
+            else:
+                suffixes.prepare(FEWEST)
+                grown = suffixes.repeated(tokens)
             rows |= zip(places, grown, strict=True)
     return torch.stack([rows[i] for i in range(len(asked))])

@@ -110,10 +110,13 @@ class PrefixSharing:
         mode: ``auto`` uses the best exact strategy, ``on`` refuses a model without one, ``off`` shares
             nothing.
         budget: bytes for caches; None to determine it.
+        graphs: whether a GPU may record decoding steps.
     """
 
-    def __init__(self, model: SharedModel, mode: PrefixMode, budget: int | None) -> None:
-        self._model, self._mode, self._bytes = model, mode, budget
+    def __init__(
+        self, model: SharedModel, mode: PrefixMode, budget: int | None, *, graphs: bool = True
+    ) -> None:
+        self._model, self._mode, self._bytes, self._graphs = model, mode, budget, graphs
         self._tokens = 1
         self._failures = 0
         #: The findings, once the check has been made.
@@ -214,7 +217,12 @@ class PrefixSharing:
         """Answers questions with the strategy."""
         if self._scheduler is None:
             self._scheduler = Scheduler(
-                self._model.decoder, BRANCHES[self.way], self.images, self.budget, kept=self._model.batch_size
+                self._model.decoder,
+                BRANCHES[self.way],
+                self.images,
+                self.budget,
+                kept=self._model.batch_size,
+                graphs=self.findings is not None and isinstance(self.findings.graphs, float),
             )
         return self._scheduler
 
@@ -256,7 +264,8 @@ class PrefixSharing:
             def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
                 return encoded_once(model.decoder, tensors, rows)
 
-            return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget)
+            graphs = self._graphs and model.device.type == "cuda"
+            return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget, graphs)
 
     def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
         """Group requests worth sharing, by index: several about the same images, or with continuations.
