@@ -224,12 +224,17 @@ class PackedSuffixes(Suffixes):
         return sums.tolist()
 
     def _forests(self, sequences: Sequence[list[int]], begins: Sequence[int]) -> list[Trie]:
-        """One forest per image."""
-        tries = []
-        for number in range(self.prefix.count):
-            members = [i for i, (image, _) in enumerate(self.branches) if image == number]
-            tries.append(plant([sequences[i] for i in members], [begins[i] for i in members]))
-        return tries
+        """One forest per image. Most images are asked the same."""
+        asked: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(self.prefix.count)]
+        for (image, _), sequence, begin in zip(self.branches, sequences, begins, strict=True):
+            asked[image].append((tuple(sequence), begin))
+        grown: dict[Any, Trie] = {}
+        for of_image in map(tuple, asked):
+            if of_image not in grown:
+                grown[of_image] = plant(
+                    [list(sequence) for sequence, _ in of_image], [b for _, b in of_image]
+                )
+        return [grown[tuple(of_image)] for of_image in asked]
 
     def _paths(self, forests: Sequence[Trie]) -> list[tuple[int, list[int]]]:
         """Return each branch's row, and its nodes there."""

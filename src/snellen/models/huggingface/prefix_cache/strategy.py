@@ -208,6 +208,11 @@ class PrefixSharing:
         return findings
 
     @property
+    def repeats(self) -> bool:
+        """Whether decoding steps may be recorded: a CPU computes longer than Python takes to ask."""
+        return self._graphs and self._model.device.type == "cuda"
+
+    @property
     def way(self) -> Strategy:
         """The strategy in use."""
         return Strategy.PLAIN if self.findings is None else self.findings.way
@@ -264,8 +269,9 @@ class PrefixSharing:
             def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
                 return encoded_once(model.decoder, tensors, rows)
 
-            graphs = self._graphs and model.device.type == "cuda"
-            return try_ways(model.decoder, asked, own, padded, vision, self.images, self.budget, graphs)
+            return try_ways(
+                model.decoder, asked, own, padded, vision, self.images, self.budget, graphs=self.repeats
+            )
 
     def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
         """Group requests worth sharing, by index: several about the same images, or with continuations.
