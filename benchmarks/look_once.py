@@ -3,7 +3,6 @@
     OMP_NUM_THREADS=1 python benchmarks/look_once.py                  # about 20 minutes of one core
     python benchmarks/look_once.py --architectures llava --repeats 3  # a part of it
     python benchmarks/look_once.py --pico                             # the engine's own overhead
-    python benchmarks/look_once.py --size 7b --device cuda --dtype bfloat16
 
 Models have random weights and are built from configurations alone: speed does not depend on weights, and
 neither does whether two ways agree. All arms run through the same model object, in turn, on the same
@@ -37,8 +36,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from snellen.images import Image, encode
 from snellen.models.huggingface.checkpoint import Checkpoint, quiet, without_torchvision
-from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import Prefix
+from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.prompts import BINARY, CLOSED_SET, MULTIPLE_CHOICE, OPEN_WORLD, fill
 from snellen.types import Kind, Request, Response, ask
@@ -451,27 +450,6 @@ def check(title: str, ours: Sequence[Response], theirs: Sequence[Response], dtyp
         assert apart < (1e-3 if dtype == "float32" else 1.0), f"{title}: log-likelihoods differ by {apart}"
 
 
-def throughput(architecture: str, options: argparse.Namespace) -> None:
-    """Images per second and peak memory, both ways, where several images share a batch."""
-    shared, plain = build(architecture, options)
-    for title, make in WORKLOADS.items():
-        if options.only and options.only not in title:
-            continue
-        factor = 10 if title == EXTRAPOLATED else 1
-        for name, model, count in (("shared", shared, options.images or 16), ("plain", plain, 2)):
-            small = factor > 1 and model is plain
-            warm, timed = ([picture(s) for s in range(b, b + count)] for b in (0, 1000))
-            if options.device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            for images in (warm, timed):
-                requests = [r for i in images for r in (likelihood(i, 100) if small else make(i))]
-                took, _ = seconds(lambda m=model, r=requests: answered(m, r), options.device)
-            peak = torch.cuda.max_memory_allocated() / 2**30 if options.device == "cuda" else float("nan")
-            rate_ = count / took / (factor if small else 1)
-            note = " (extrapolated from 100 names)" if small else ""
-            print(f"  {title}, {name}: {rate_:.3g} images/s{note}, peak {peak:.1f} GiB", flush=True)
-
-
 def overhead(options: argparse.Namespace) -> None:
     """The built-in model end to end, both ways: items a second, the model's share, and the processor time
     of the thread in which the engine runs (driver, keys, store, reading answers). Pictures are drawn and
@@ -555,11 +533,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--architectures", nargs="+", default=list(BUILDERS), choices=list(BUILDERS))
     parser.add_argument("--size", default="100m", choices=list(SIZES))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    parser.set_defaults(device="cpu", dtype="float32", images=None)  # a GPU is measured by gpu.py
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", help="workloads whose title holds this")
-    parser.add_argument("--images", type=int, help="that share a batch, on a GPU")
     parser.add_argument("--pico", action="store_true", help="the engine's own overhead, alone")
     parser.add_argument("--memory", action="store_true", help="peak memory under several budgets, alone")
     parser.add_argument("--peak", metavar="BUDGET", help=argparse.SUPPRESS)
@@ -573,10 +549,6 @@ def main() -> None:
         overhead(options)
     elif options.memory:
         memory(options)
-    elif options.device == "cuda":
-        for architecture in options.architectures:
-            print(f"\n{architecture}, {options.size}, {options.dtype}, {torch.cuda.get_device_name()}")
-            throughput(architecture, options)
     else:
         found = {architecture: compare(architecture, options) for architecture in options.architectures}
         if options.json:

@@ -13,9 +13,10 @@ import tiny
 from helpers import made, picture
 from sharing import WAYS, answers, ragged
 from snellen.models.huggingface.prefix_cache import graphs as module
-from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes
 from snellen.models.huggingface.prefix_cache.graphs import Graphs, Steps
+from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare
+from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.scheduler import Scheduler
 from snellen.models.huggingface.prefix_cache.self_check import Strategy
 from snellen.models.huggingface.prefix_cache.strategy import PrefixSharing
@@ -59,7 +60,8 @@ def counted(monkeypatch) -> list[Counter[str]]:
 @pytest.fixture
 def repeating(monkeypatch) -> None:
     """As on a GPU, but issued one by one."""
-    monkeypatch.setattr(PrefixSharing, "repeats", property(lambda self: self._graphs))
+    unrecorded = property(lambda self: "" if self._graphs else "graphs=off")
+    monkeypatch.setattr(PrefixSharing, "unrecorded", unrecorded)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ class TestStep:
         texts = [r.text for r in answers(model, ragged(colors=("red",))[:6])]
         steps, read = [], []
         real, tolist = Steps.step, torch.Tensor.tolist
-        monkeypatch.setattr(PrefixSharing, "repeats", property(lambda self: True))
+        monkeypatch.setattr(PrefixSharing, "unrecorded", "")
         model = made(VisionLanguageModel, f"hf:{folder}")
         assert isinstance(model.sharing.findings.graphs, float)
 
@@ -164,7 +166,8 @@ class TestCheck:
     @pytest.mark.usefixtures("repeating")
     def test_they_can_be_turned_off_and_no_answer_depends_on_it(self, folder):
         model = made(VisionLanguageModel, f"hf:{folder}?graphs=off")
-        assert model.sharing.findings.graphs == "only a GPU repeats recorded steps"
+        assert model.sharing.findings.graphs == "graphs=off"
+        assert model.sharing.scheduler.graphs is None
         assert model.identity() == made(VisionLanguageModel, f"hf:{folder}").identity()
 
 
@@ -179,7 +182,7 @@ class TestGraphs:
         assert [r.text for r in answers(model, ragged())] == texts
 
     @pytest.mark.usefixtures("repeating")
-    def test_they_take_half_of_the_budget_at_most(self, folder, monkeypatch):
+    def test_they_take_a_part_of_the_budget_at_most(self, folder, monkeypatch):
         made_of: list[Any] = []
         real = Graphs.steps
 
@@ -204,6 +207,10 @@ class TestGraphs:
         graphs = model.sharing.scheduler.graphs
         assert [key[1] for key in graphs._kept] == [3, 4]
         model.sharing.scheduler._free()
+        assert not graphs._kept
+        answers(model, [ask(image, f"Is it a cat? {i}", max_tokens=5) for i in range(2)])
+        assert graphs._kept
+        model.sharing.clear()
         assert not graphs._kept
 
     def test_the_strategy_in_rows_has_none(self, folder):

@@ -21,10 +21,11 @@ from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
 from snellen.models.huggingface.prefix_cache import memory, strategy
 from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
-from snellen.models.huggingface.prefix_cache.decode import BatchedSuffixes, PackedSuffixes
 from snellen.models.huggingface.prefix_cache.graphs import Steps
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext, Reader
+from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
+from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.self_check import Findings, Strategy
 from snellen.models.huggingface.prefix_cache.strategy import MAX_FAILURES, PrefixSharing
 from snellen.models.huggingface.prefix_cache.trie import chunks, common, plant

@@ -114,7 +114,9 @@ def tune_(
         list[str] | None,
         typer.Option("-L", metavar="KEY=VALUE", help="Set an option of PEFT's LoraConfig: r, lora_alpha …"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Evaluate on the first N samples only.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Evaluate on the first N samples of each task only.")
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(help="Train and evaluate on these classes only (comma-separated). Repeatable."),

@@ -185,6 +185,8 @@ def _model_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts.get("prefix"):
         remembered = " (self-check remembered)" if facts["prefix"].get("remembered") else ""
         rows.append(("shared between an image's questions", escape(facts["prefix"]["way"]) + remembered))
+        if isinstance(facts["prefix"].get("graphs"), float):
+            rows.append(("decoding steps", "recorded as CUDA graphs"))
         if flips := facts["prefix"].get("flips"):
             changed = f"{flips} of {facts['prefix']['decisions']} next tokens"
             rows.append(("changed by the batch (self-check)", changed))

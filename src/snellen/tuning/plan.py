@@ -257,7 +257,7 @@ class TuningPlan:
 
     def retention_plan(self, model: str, name: str) -> Plan:
         """Plan the evaluation of a model on a retention task, under its own protocol."""
-        return self.evaluation_plan(model, name, (), examined=Filters())
+        return self.evaluation_plan(model, name, (), examined=Filters(limit=self.config.filters.limit))
 
     @property
     def _oversample(self) -> list[str]:

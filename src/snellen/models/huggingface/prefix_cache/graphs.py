@@ -24,6 +24,9 @@ __all__ = ["Graphs", "Steps"]
 
 #: Caches are rounded up to this number of tokens, so that runs need few graphs.
 BUCKET = 128
+#: The part of the budget that one copy of a cache may take. Many images fill a GPU without recorded steps:
+#: measured, see benchmarks/RESULTS.md.
+SHARE = 4
 #: The most graphs that are kept.
 KEPT = 4
 
@@ -242,7 +245,7 @@ class Graphs:
         key = (prefix.count, answers, capacity)
         found = self._kept.pop(key, None)
         if found is None:
-            if prefix.count * capacity * cached_bytes(prefix.model) > self._budget() // 2:
+            if prefix.count * capacity * cached_bytes(prefix.model) > self._budget() // SHARE:
                 return None
             while len(self._kept) >= KEPT:
                 self._kept.popitem(last=False)

@@ -19,8 +19,6 @@ from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 if TYPE_CHECKING:
     import torch
 
-    from snellen.models.huggingface.prefix_cache.graphs import Graphs
-
 __all__ = ["CannotShare", "Prefix", "cached_bytes", "keep", "windows_of"]
 
 
@@ -38,7 +36,6 @@ class Prefix:
         length: P, the number of shared tokens, which include all images.
         room: the number of additional tokens to reserve in the cache.
         recurrent: use the model's own cache layers.
-        graphs: steps that are repeated at fixed addresses; None on a CPU, which gains nothing from them.
 
     Attributes:
         last: [B, V], the logits after the prefix, in float32.
@@ -53,14 +50,13 @@ class Prefix:
         *,
         room: int = 0,
         recurrent: bool = False,
-        graphs: Graphs | None = None,
     ) -> None:
         import torch
         from transformers import Cache, DynamicCache
 
         from snellen.models.huggingface.prefix_cache.kv import InPlaceCache
 
-        self.model, self.length, self.count, self.graphs = model, length, len(looks), graphs
+        self.model, self.length, self.count = model, length, len(looks)
         self.ids = [list(row[:length]) for row in ids]
         parts = [look.beginning(length) for look in looks]
         inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snellen.models.huggingface.prefix_cache.decode import (
-    MOST_NODES,
-    BatchedSuffixes,
-    PackedSuffixes,
-    Suffix,
-    Suffixes,
-    greedy,
-)
+from snellen.models.huggingface.prefix_cache.decode import MOST_NODES, Suffix, Suffixes, greedy
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext
+from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
+from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.models.out_of_memory import Shrinking, release
 
@@ -201,7 +196,8 @@ class Scheduler:
         run: Callable[[Suffixes, Sequence[int]], list[T]],
         chunk: Sequence[int],
     ) -> list[T]:
-        return run(self.branches(prefix, [branches[i] for i in chunk]), [begins[i] for i in chunk])
+        suffixes = self.branches(prefix, [branches[i] for i in chunk], self.graphs)
+        return run(suffixes, [begins[i] for i in chunk])
 
     def _alike(self, questions: Sequence[Question]) -> list[list[list[int]]]:
         """Group questions by images, and the groups by shape."""
@@ -224,11 +220,15 @@ class Scheduler:
         """Return the bytes that caches may take now, reduced after each out-of-memory error."""
         return max(1, self.budget() >> self._cuts)
 
-    def _free(self) -> None:
-        """Release cached prefixes, and halve the budget."""
+    def clear(self) -> None:
+        """Release what is kept for later questions."""
         self._prefixes.clear()
         if self.graphs is not None:
             self.graphs.clear()
+
+    def _free(self) -> None:
+        """Release all caches, and halve the budget."""
+        self.clear()
         self._cuts = min(self._cuts + 1, MOST_CUTS)
         release()
 
@@ -261,4 +261,4 @@ class Scheduler:
         spare = self._room() // (4 * len(groups) * cached_bytes(self._model))
         ids = [members[0].ids for members in groups]
         room, recurrent = min(room, MOST_NODES, spare), self.branches is BatchedSuffixes
-        return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent, graphs=self.graphs)
+        return Prefix(self._model, looks, ids, length, room=room, recurrent=recurrent)

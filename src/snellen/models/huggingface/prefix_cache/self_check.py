@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.errors import reason_of
 from snellen.images import Image, encode
-from snellen.models.huggingface.prefix_cache.decode import FEWEST, BatchedSuffixes, PackedSuffixes, Suffixes
+from snellen.models.huggingface.prefix_cache.decode import FEWEST, Suffixes
 from snellen.models.huggingface.prefix_cache.inputs import ALONG
+from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, keep
+from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler
 from snellen.models.huggingface.prefix_cache.trie import common
 
@@ -35,7 +37,6 @@ BRANCHES: dict[Strategy, type[Suffixes]] = {Strategy.PACKED: PackedSuffixes, Str
 
 #: The tolerance for sharing, in multiples of the model's own padding noise and of rounding error.
 NOISE, ROUNDINGS = 2.0, 3.0
-NO_GPU = "only a GPU repeats recorded steps"
 #: Next tokens that are compared at the end of each prompt.
 COMPARED = 12
 
@@ -60,7 +61,7 @@ class Findings:
     tried: Mapping[str, float | str]
     flips: int = 0
     decisions: int = 0
-    graphs: float | str = NO_GPU
+    graphs: float | str = "not tried"
 
     def __str__(self) -> str:
         reasons = [
@@ -109,7 +110,7 @@ def try_ways(
     vision: Callable[[Tensors, int], Tensors],
     images: int,
     budget: Callable[[], int],
-    graphs: bool = False,
+    unrecorded: str,
 ) -> Findings:
     """Return the first exact strategy.
 
@@ -122,8 +123,9 @@ def try_ways(
         padded: those of the first image's prompts, in one left-padded batch.
         vision: turns a batch with this many prompts about one image into one with its features computed once.
         images: the number of images to prefill together.
-        graphs: whether to try recorded steps.
+        unrecorded: why recorded steps are not tried; empty if they are.
     """
+    # Long: each attempt is compared with the same reference, under the same tolerance.
     import torch
 
     ends = torch.cat([last_logits(model, tensors, COMPARED) for tensors in own])
@@ -152,8 +154,8 @@ def try_ways(
         return apart(continued(Scheduler(model, branches, images, budget, graphs=graphs), asked))
 
     def recorded(found: Findings) -> Findings:
-        if not graphs:
-            return found
+        if unrecorded:
+            return replace(found, graphs=unrecorded)
         error = outcome(partial(shared, BRANCHES[found.way], graphs=True))
         right = isinstance(error, str) or error <= allowed
         return replace(found, graphs=error if right else f"recorded steps differ by {error:.1e}")
@@ -210,7 +212,7 @@ def continued(sharing: Scheduler, asked: Sequence[Question]) -> torch.Tensor:
     for prefix, members in sharing.prefixed(stems, 1):
         branches = [(image, stems[i].ids[prefix.length :]) for image, i in members]
         for chunk in sharing.branches.cut(prefix, branches, sharing.budget(), 1):
-            suffixes = sharing.branches(prefix, [branches[i] for i in chunk])
+            suffixes = sharing.branches(prefix, [branches[i] for i in chunk], sharing.graphs)
             suffixes.plant()
             places = [members[i][1] for i in chunk]
             tokens = [asked[i].ids[-1] for i in places]

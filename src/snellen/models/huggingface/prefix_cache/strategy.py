@@ -208,9 +208,13 @@ class PrefixSharing:
         return findings
 
     @property
-    def repeats(self) -> bool:
-        """Whether decoding steps may be recorded: a CPU computes longer than Python takes to ask."""
-        return self._graphs and self._model.device.type == "cuda"
+    def unrecorded(self) -> str:
+        """Why no decoding steps are to be recorded; empty if they are. A CPU computes a step for longer than
+        Python takes to ask for it.
+        """
+        if not self._graphs:
+            return "graphs=off"
+        return "" if self._model.device.type == "cuda" else "only a GPU repeats recorded steps"
 
     @property
     def way(self) -> Strategy:
@@ -270,7 +274,14 @@ class PrefixSharing:
                 return encoded_once(model.decoder, tensors, rows)
 
             return try_ways(
-                model.decoder, asked, own, padded, vision, self.images, self.budget, graphs=self.repeats
+                model.decoder,
+                asked,
+                own,
+                padded,
+                vision,
+                self.images,
+                self.budget,
+                unrecorded=self.unrecorded,
             )
 
     def clusters(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -329,6 +340,8 @@ class PrefixSharing:
 
     def clear(self) -> None:
         """Release what is cached for later questions."""
+        if self._scheduler is not None:
+            self._scheduler.clear()
         self._reader = self._scheduler = None
 
     def _read(self, request: Request) -> Question:

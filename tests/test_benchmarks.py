@@ -1,0 +1,54 @@
+"""Scripts that need a GPU run on a CPU too, as far as they can."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+
+pytestmark = pytest.mark.slow
+
+
+def measured(out: Path, stages: str) -> tuple[dict, str]:
+    given = ["--size", "tiny", "--device", "cpu", "--dtype", "float32", "--minutes", "5"]
+    command = [sys.executable, str(SCRIPT), *given, "--stages", stages, "--out", str(out)]
+    environment = {**os.environ, "TMPDIR": str(out)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=330, check=True, env=environment)
+    (file,) = out.glob("gpu-CPU-*.json")
+    assert list(out.glob("tmp*")) == [], "checkpoints are removed"
+    return json.loads(file.read_text()), done.stdout
+
+
+def test_a_gpu_is_measured_in_one_command(tmp_path):
+    found, printed = measured(tmp_path, "look,memory,profile")
+    assert found["card"] == "CPU"
+    stages = found["stages"]
+    assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), stages
+    row = stages["look"]["rows"]["closed set, 21 names x 5 rounds, 8 tokens"]
+    for arm in ("shared 1", "shared 4", "plain 8"):
+        assert row[arm]["failed"] == {}
+        assert f"{row[arm]['seconds']:.4f}" in printed
+    assert row["plain 8"]["seconds"] > row["shared 4"]["seconds"] > row["floor"] / 20 > 0
+
+
+@pytest.mark.exhaustive
+def test_the_other_stages_run_too(tmp_path):
+    stages = measured(tmp_path, "exact,tune,run,pico")[0]["stages"]
+    assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), stages
+    assert all(row["same"] == row["of"] > 0 for row in stages["exact"]["rows"].values())
+    commands = [row for name in ("tune", "run", "pico") for row in stages[name]["rows"].values()]
+    assert {row["status"] for row in commands if "status" in row} == {"0"}
+    assert stages["pico"]["rows"]["predictions"] == {"same": 16, "of": 16}
+
+
+def test_an_unknown_stage_is_named():
+    command = [sys.executable, str(SCRIPT), "--stages", "lok"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "no such stages: lok; there are look, exact" in done.stderr
