@@ -141,6 +141,40 @@ class TestDriver:
         asyncio.run(collect(samples(4), ClosedSet(rounds=1), respond, block=2, prepare=prepare))
         assert events.index("ready 2") < events.index("answered")
 
+    def test_several_blocks_are_made_ready_at_once_and_taken_in_order(self):
+        together = threading.Barrier(3, timeout=30)
+        taken: list[int] = []
+
+        def prepare(block):
+            if block[0][0] < 3:
+                together.wait()  # breaks unless the first three are made ready at the same time
+            return block
+
+        async def respond(requests):
+            taken.extend(int(request.sample.id[1:]) for request in requests)
+            return [CachedResponse(Response("cat"), "k", True) for _ in requests]
+
+        named = ((i, sample(LABELS, id=f"s{i}")) for i in range(9))
+        asyncio.run(collect(named, ClosedSet(rounds=1), respond, block=1, prepare=prepare, ahead=3))
+        assert taken == list(range(9))
+
+    @pytest.mark.parametrize("ahead", [1, 4])
+    def test_the_data_set_runs_in_one_thread(self, ahead):
+        threads = set()
+
+        def source():
+            for i in range(20):
+                threads.add(threading.get_ident())
+                yield i, sample(LABELS, id=f"s{i}")
+
+        found = asyncio.run(
+            collect(
+                source(), ClosedSet(rounds=1), answering(lambda r: "cat"), block=2, workers=3, ahead=ahead
+            )
+        )
+        assert sorted(item.position for item in found) == list(range(20))
+        assert len(threads) == 1
+
     @pytest.mark.parametrize("where", ["samples", "prepare", "respond"])
     @pytest.mark.parametrize("workers", [1, 3])
     def test_what_raises_is_raised(self, where, workers):

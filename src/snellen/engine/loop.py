@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -117,13 +118,14 @@ async def drive(
     workers: int = 1,
     block: int = 16,
     prepare: Callable[[SampleBatch], SampleBatch] = lambda block: block,
+    ahead: int = 1,
 ) -> AsyncGenerator[list[EvaluatedSample]]:
     """Evaluate samples and yield them in completed blocks: one, or all completed in the meantime.
 
-    Each of ``workers`` takes the next ``block`` samples in the order of the data set. While one block is
-    answered, a thread prepares the next: it draws samples from the iterator, and ``prepare`` may drop
-    some and decodes their images. At most ``workers`` + 1 blocks are in memory, however long the data set
-    is.
+    Each of ``workers`` takes the next ``block`` samples in the order of the data set. While blocks are
+    answered, the next ``ahead`` are prepared, each in a thread: ``prepare`` may drop samples, and decodes
+    their images. The iterator runs in one thread. At most ``workers`` + ``ahead`` blocks are in memory,
+    however long the data set is.
 
     Raises:
         Whatever the iterator, ``prepare`` or ``respond`` raises; blocks in flight are cancelled.
@@ -134,22 +136,29 @@ async def drive(
     results: asyncio.Queue[list[EvaluatedSample] | BaseException | None] = asyncio.Queue(maxsize=workers)
     turn = asyncio.Lock()
 
-    with ThreadPoolExecutor(1, thread_name_prefix="snellen-prepare") as pool:
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="snellen-draw") as drawer,
+        ThreadPoolExecutor(ahead, thread_name_prefix="snellen-prepare") as pool,
+    ):
 
-        def ready() -> asyncio.Future[SampleBatch | None]:
-            coming = loop.run_in_executor(pool, _next_block, source, block, prepare)
+        async def prepared() -> SampleBatch | None:
+            drawn = await loop.run_in_executor(drawer, list, islice(source, block))
+            return await loop.run_in_executor(pool, prepare, drawn) if drawn else None
+
+        def ready() -> asyncio.Task[SampleBatch | None]:
+            coming = asyncio.create_task(prepared())
             # If a run ends otherwise, nobody awaits it, and asyncio would report its error.
             coming.add_done_callback(lambda done: done.cancelled() or done.exception())
             return coming
 
-        upcoming = ready()
+        upcoming = deque(ready() for _ in range(ahead))
 
         async def take() -> SampleBatch | None:
-            nonlocal upcoming
             async with turn:
-                taken = await upcoming
+                taken = await upcoming[0]
                 if taken is not None:
-                    upcoming = ready()
+                    upcoming.popleft()
+                    upcoming.append(ready())
                 return taken
 
         async def work() -> None:
@@ -178,14 +187,6 @@ async def drive(
                         raise result
                 finished += ready_now.count(None)
         finally:
-            for task in tasks:
+            for task in (*tasks, *upcoming):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _next_block(
-    source: Iterator[tuple[int, Sample]], size: int, prepare: Callable[[SampleBatch], SampleBatch]
-) -> SampleBatch | None:
-    """Prepare the next block; None at the end. Runs in the single preparing thread."""
-    taken = list(islice(source, size))
-    return prepare(taken) if taken else None
+            await asyncio.gather(*tasks, *upcoming, return_exceptions=True)

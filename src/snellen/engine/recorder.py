@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from snellen.types import Outcome, Prediction, Sample
 
 __all__ = ["BatchStats", "ResultSink", "SampleRunner"]
 
+#: The most blocks for a server that are prepared at once: more than one sender needs.
+AHEAD = 4
 #: Seconds for which remote samples wait to be stored together; their answers are already stored.
 GATHER = 0.02
 
@@ -114,6 +117,8 @@ class SampleRunner:
             workers=self.model.workers,
             block=self.model.batch_size,
             prepare=self._prepare,
+            # A local model needs the processor, and reads its next prompts in one thread.
+            ahead=min(AHEAD, os.cpu_count() or 1) if self.model.remote else 1,
         )
         began = time.perf_counter()
         async with aclosing(blocks):  # so that requests in flight are awaited while connections are open
