@@ -270,7 +270,7 @@ def saved(o: argparse.Namespace) -> Path:
 
 def tune(o: argparse.Namespace) -> Found:
     """A few steps of ``lora`` and, on a GPU, ``qlora``, and the evaluation after them."""
-    model = ["tune", f"hf:{saved(o)}", "-M", f"dtype={o.dtype}", "-M", f"device={o.device}"]
+    model = ["tune", f"hf:{saved(o)}", "-M", f"dtype={o.dtype}"]
     few = [
         "--data",
         "chart:shapes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from snellen.parsing.lexicon import YES_NO
 from snellen.parsing.text import (
@@ -21,6 +22,9 @@ from snellen.parsing.text import (
 )
 
 __all__ = ["parse_yes_no", "read_yes_no"]
+
+#: The characters of an answer that may come again.
+SHORT = 64
 
 
 def _phrases(text: str) -> frozenset[tuple[str, ...]]:
@@ -110,6 +114,11 @@ def parse_yes_no(text: str, *, truncated: bool = False, question: str | None = N
 
 def read_yes_no(text: str, *, truncated: bool = False, question: str | None = None) -> ParsedAnswer[bool]:
     """Return what :func:`parse_yes_no` does, and which of the :data:`RULES` decided."""
+    read = _read_again if len(text) <= SHORT else _read
+    return read(text, truncated, question)
+
+
+def _read(text: str, truncated: bool, question: str | None) -> ParsedAnswer[bool]:
     text = plain(text)
     normal = _OFFERED.sub(" ", re.sub("[、。،।]", ". ", normalize(text)).replace("ๆ", ""))
     words = tokenize(normal)
@@ -128,6 +137,9 @@ def read_yes_no(text: str, *, truncated: bool = False, question: str | None = No
             return ParsedAnswer(failure(text, truncated, reason))
     return ParsedAnswer(failure(text, truncated, "says neither yes nor no"))
 
+
+#: Most answers are a word, the same again and again.
+_read_again = lru_cache(maxsize=1024)(_read)
 
 _JSON = re.compile(r"[\"'](\w{1,40})[\"']\s{0,4}:\s{0,4}[\"']?(yes|no|true|false)[\"']?\s{0,4}(?=[,}\n])")
 
