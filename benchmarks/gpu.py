@@ -15,12 +15,15 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,17 +240,33 @@ def profile(o: argparse.Namespace) -> Found:
 # ── the command line ────────────────────────────────────────────────────────────────────────────────
 
 
+def ended(command: Sequence[str], limit: float, out: Any, err: Any, *, alone: bool = True) -> str:
+    """Run a command for so many seconds at most; return its status.
+
+    Args:
+        alone: whether it leads a group of processes, which ends with it.
+    """
+    with subprocess.Popen(command, stdout=out, stderr=err, start_new_session=alone) as process:
+        try:
+            return str(process.wait(limit))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return f"cut off after {limit:.0f} s"
+        finally:
+            with suppress(ProcessLookupError):
+                if alone:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
 def command(arguments: Sequence[str], limit: float) -> dict[str, Any]:
     """Run ``snellen`` with these arguments, for so many seconds at most."""
     began = time.perf_counter()
-    given = [sys.executable, "-m", "snellen", *arguments]
-    try:
-        done = subprocess.run(given, capture_output=True, text=True, timeout=limit)
-        state, out, err = str(done.returncode), done.stdout, done.stderr
-    except subprocess.TimeoutExpired as cut:
-        state, out, err = f"cut off after {limit:.0f} s", str(cut.stdout), str(cut.stderr)
+    with tempfile.TemporaryFile("w+") as log:
+        state = ended([sys.executable, "-m", "snellen", *arguments], limit, log, log, alone=False)
+        log.seek(0)
+        end = log.read()[-2000:]
     took = time.perf_counter() - began
-    return {"command": " ".join(arguments), "status": state, "seconds": took, "end": (out + err)[-2000:]}
+    return {"command": " ".join(arguments), "status": state, "seconds": took, "end": end}
 
 
 def saved(o: argparse.Namespace) -> Path:
@@ -363,17 +382,12 @@ def measured(o: argparse.Namespace, work: Path) -> dict[str, Any]:
         began = time.monotonic()
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = [sys.executable, __file__, *sys.argv[1:], "--stage", name, "--work", str(work)]
-            try:
-                code = subprocess.run(
-                    child, stdout=out, stderr=err, timeout=min(left, stage.seconds)
-                ).returncode
-                state = "done" if code == 0 else f"failed with status {code}"
-            except subprocess.TimeoutExpired:
-                state = f"cut off after {min(left, stage.seconds):.0f} s"
+            state = ended(child, min(left, stage.seconds), out, err)
             out.seek(0)
             rows = dict(json.loads(line) for line in out if line.startswith('["'))
             err.seek(0)
-            why = {"error": err.read()[-1500:]} if state.startswith("failed") else {}
+            why = {"error": err.read()[-1500:]} if state != "0" else {}
+            state = "done" if state == "0" else state if "cut" in state else f"failed with status {state}"
         found[name] = {"state": state, "seconds": time.monotonic() - began, **why, "rows": rows}
         print(f"{name}: {state}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return found
