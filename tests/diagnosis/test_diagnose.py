@@ -621,22 +621,22 @@ def test_features_go_on_where_they_were(tmp_path):
     selection = Subject(model="pico:llava", data="chart:shapes?n=56", store=Store(tmp_path / "ws")).selection
     places = list(range(56))
     whole = module.stored(model, selection, places, "What?", tmp_path / "whole")
-    real, asked = module.features, []
+    real, asked = module.batched, []
 
-    def stops(*args, **kwargs):
-        asked.append(1)
-        if len(asked) == 30:
+    def stops(model, requests, *args):
+        asked.append(len(requests))
+        if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(*args, **kwargs)
+        return real(model, requests, *args)
 
-    module.features = stops
+    module.batched = stops
     try:
         with pytest.raises(KeyboardInterrupt):
             module.stored(model, selection, places, "What?", tmp_path / "part")
         found = module.stored(model, selection, places, "What?", tmp_path / "part")
     finally:
-        module.features = real
-    assert len(asked) == 30 + 36  # twenty of them were counted
+        module.batched = real
+    assert asked == [32, 24, 24]
     assert found.keys() == whole.keys()
     for name, rows in whole.items():
         assert (rows == found[name]).all()

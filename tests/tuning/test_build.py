@@ -147,6 +147,7 @@ def test_it_can_be_examined_and_learns(tmp_path):
         data="chart:shapes?n=56",
         out=tmp_path / "out",
         recipe="projector",
+        retention_data=("chart:shapes?ask=color&n=8",),
         train_limit=560,
         settings={"max_steps": 45, "eval_steps": 45, "per_device_train_batch_size": 16},
         workspace=tmp_path / "ws",

@@ -220,7 +220,7 @@ def test_the_size_of_images_stays_with_the_model(family, limit, recipe, tmp_path
         recipe=recipe,
         model_options=limit,
         settings={"max_steps": 1, "per_device_train_batch_size": 2},
-        retention_data=(),
+        retention_data=("chart:shapes?ask=color&n=8",),
         train_limit=28,
         merge=recipe == "lora",
         probe=False,

@@ -18,6 +18,8 @@ from snellen.registry import parse_name
 from snellen.types import Kind, Request, Response, Score, ask
 
 if TYPE_CHECKING:
+    import torch
+
     from snellen.models.huggingface.vlm import VisionLanguageModel
 
 __all__ = ["CONFIG", "WEIGHTS", "Head", "head"]
@@ -95,15 +97,15 @@ class Head(LocalModel):
         self.base.close()
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
-        self.load()
-        return [self._rank(request) for request in requests]
+        from snellen.models.huggingface.features import batched
 
-    def _rank(self, request: Request) -> Response:
+        self.load()
+        asked = [ask(request.images[-1:], self._facts["prompt"]) for request in requests]
+        return list(map(self._rank, requests, batched(self.base, asked)))
+
+    def _rank(self, request: Request, states: Mapping[str, torch.Tensor]) -> Response:
         import numpy as np
 
-        from snellen.models.huggingface.features import features
-
-        states = features(self.base, ask(request.images[-1:], self._facts["prompt"]))
         name = next(key for key in states if key.endswith(self._facts["place"]))
         held = self._arrays
         seen = (states[name].numpy() - held["mean"]) / held["scale"]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["PLACES", "features", "stored"]
+__all__ = ["PLACES", "batched", "features", "stored"]
 
 #: The file of feature names in a folder; and the number of rows between updates of the count.
-INDEX, OFTEN = "index.json", 20
+INDEX, OFTEN = "index.json", 32
 
 #: Names of the parts, by the module names in transformers' architectures.
 PLACES = {
@@ -53,13 +54,44 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
     Raises:
         Unsupported: the architecture does not expose hidden states.
     """
+    return batched(model, [request], layers)[0]
+
+
+def batched(
+    model: VisionLanguageModel, requests: Sequence[Request], layers: str = "last"
+) -> list[dict[str, torch.Tensor]]:
+    """Return the :func:`features` of each request; those whose images have the same size share a forward
+    pass, as far as memory allows.
+
+    Raises:
+        Unsupported: as for :func:`features`.
+    """
+    model.load()
+    alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    for place, request in enumerate(requests):
+        alike.setdefault(tuple(image.size for image in request.images), []).append(place)
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    for places in alike.values():
+        rows = [PromptRow(requests[i], model.prompt(requests[i].messages)) for i in places]
+        found |= zip(places, model.fitting(rows, partial(_of_rows, model, layers)), strict=True)
+    return [found[i] for i in range(len(requests))]
+
+
+def _of_rows(
+    model: VisionLanguageModel, layers: str, rows: Sequence[PromptRow]
+) -> list[dict[str, torch.Tensor]]:
     import torch
 
-    model.load()
-    row = PromptRow(request, model.prompt(request.messages))
+    count = len(rows)
     with torch.inference_mode(), _watched(model.decoder) as seen:
-        inputs = model.on_device(model.process(row.prompt, request.images))
-        output = model.decoder(**inputs, output_hidden_states=True)
+        shown = [(row.prompt, row.request.images) for row in rows]
+        inputs = model.on_device(model.process_all(shown, "left"))
+        padded = count > 1 and not bool(inputs["attention_mask"].all())
+        output = None if padded else model.decoder(**inputs, output_hidden_states=True)
+    # Rows without padding are those of single prompts, and outputs are in the order of the images.
+    parts = {name: torch.cat([value.flatten(0, -2) for value in values]) for name, values in seen.items()}
+    if padded or any(len(part) % count for part in parts.values()):
+        return [found for row in rows for found in _of_rows(model, layers, [row])]
     inner = getattr(output, "language_model_outputs", output)
     states = getattr(inner, "hidden_states", None) or getattr(inner, "decoder_hidden_states", None)
     if not states:
@@ -68,11 +100,13 @@ def features(model: VisionLanguageModel, request: Request, layers: str = "last")
         )
     vectors: dict[str, torch.Tensor] = {}
     for k in range(len(states)) if layers == "all" else [len(states) - 1]:
-        state = states[k][0].float()
-        vectors[f"layer {k}, last token"] = state[-1].cpu()
-        vectors[f"layer {k}, mean"] = state.mean(0).cpu()
-    means = {name: value.float().flatten(0, -2).mean(0).cpu() for name, value in seen.items()}
-    return vectors | means
+        state = states[k].float()
+        vectors[f"layer {k}, last token"] = state[:, -1].cpu()
+        vectors[f"layer {k}, mean"] = state.mean(1).cpu()
+    vectors |= {
+        name: part.float().reshape(count, -1, part.shape[-1]).mean(1).cpu() for name, part in parts.items()
+    }
+    return [{name: values[row] for name, values in vectors.items()} for row in range(count)]
 
 
 def stored(
@@ -131,29 +165,28 @@ def _fill(
     done = int(count.read_text() or 0) if count.exists() and index.exists() else 0
     names: list[str] = json.loads(index.read_text()) if done else []
     files = [np.lib.format.open_memmap(part / f"{i}.npy", "r+") for i in range(len(names))]
-    for row in range(done, len(places)):
-        vectors = features(model, ask(samples[places[row]].images, prompt), layers)
+    for start in range(done, len(places), OFTEN):
+        end = min(start + OFTEN, len(places))
+        rows = batched(model, [ask(samples[i].images, prompt) for i in places[start:end]], layers)
         if not names:
-            names = list(vectors)
+            names = list(rows[0])
             write_atomic(index, json.dumps(names))
             files = [
                 np.lib.format.open_memmap(part / f"{i}.npy", "w+", np.float32, (len(places), len(value)))
-                for i, value in enumerate(vectors.values())
+                for i, value in enumerate(rows[0].values())
             ]
         for file, name in zip(files, names, strict=True):
-            file[row] = vectors[name].numpy()
-        if (row + 1) % OFTEN == 0 or row + 1 == len(places):
-            for file in files:
-                file.flush()
-            write_atomic(count, str(row + 1))
-            if watch is not None:
-                watch(row + 1, len(places))
+            file[start:end] = [vectors[name].numpy() for vectors in rows]
+            file.flush()
+        write_atomic(count, str(end))
+        if watch is not None:
+            watch(end, len(places))
 
 
 @contextmanager
-def _watched(decoder: Any) -> Iterator[dict[str, Any]]:
-    """Collect the outputs of the vision tower and the projector."""
-    seen: dict[str, Any] = {}
+def _watched(decoder: Any) -> Iterator[dict[str, list[Any]]]:
+    """Collect the outputs of the vision tower and the projector, of each call."""
+    seen: dict[str, list[Any]] = {}
     handles = []
     for place, names in PLACES.items():
         for path, module in decoder.named_modules():
@@ -162,7 +195,7 @@ def _watched(decoder: Any) -> Iterator[dict[str, Any]]:
                 def keep(_: Any, __: Any, output: Any, place: str = place) -> None:
                     value = getattr(output, "last_hidden_state", output)
                     value = value[0] if isinstance(value, tuple) else value
-                    seen[place] = value.detach()
+                    seen.setdefault(place, []).append(value.detach())
 
                 handles.append(module.register_forward_hook(keep))
                 break
