@@ -132,11 +132,11 @@ async def bare_openai(url, paths, concurrency):
 def with_snellen(url, folder, concurrency, workspace):
     """A whole run."""
     import snellen
-    from snellen.models.remote import rate
+    from snellen.models.remote import concurrency as pace
 
     # As the bare clients, at this concurrency from the first request to the last.
-    find = rate.Concurrency.__init__
-    rate.Concurrency.__init__ = lambda self, most, first=16, **more: find(self, most, most, **more)
+    find = pace.Concurrency.__init__
+    pace.Concurrency.__init__ = lambda self, most, first=16, **more: find(self, most, most, **more)
     found = snellen.run(
         model=f"openai:none?base_url={url}",
         data=f"folder:{folder}",

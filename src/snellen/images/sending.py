@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import threading
+from bisect import bisect_left
 from collections.abc import Collection
 from contextlib import nullcontext
 
@@ -92,33 +92,48 @@ def without_metadata(format: str, data: bytes) -> bytes:
         raise ValueError(f"a damaged {format} file") from error
 
 
-#: The end of a scan's data: a marker that is neither a stuffed byte nor a restart.
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-
-
 def _jpeg(data: bytes) -> bytes:
+    marks = _markers(data)
     kept = [data[:2]]
     at = 2
-    while True:
-        found = _MARKER.search(data, at)
-        if found is None:
+
+    def following(at: int) -> int:
+        """Return the place of the last 0xFF of the next marker; any before it are fill bytes."""
+        place = bisect_left(marks, at)
+        if place == len(marks):
             raise ValueError("a JPEG file without an end")
-        kind = found[1][0]
+        return marks[place]
+
+    while True:
+        mark = following(at)
+        kind = data[mark + 1]
         if kind == 0xD9:
             kept.append(b"\xff\xd9")
             return b"".join(kept)
-        (length,) = struct.unpack_from(">H", data, found.end())
-        end = found.end() + length
-        body = data[found.end() : end]
+        (length,) = struct.unpack_from(">H", data, mark + 2)
+        end = mark + 2 + length
+        body = data[mark + 2 : end]
         metadata = kind == 0xFE or (0xE0 <= kind <= 0xEF and not _needed(kind, body))
         if not metadata:
             kept.append(b"\xff" + bytes([kind]) + body)
         at = end
         if kind == 0xDA:  # a scan's data follow
-            after = _MARKER.search(data, at)
-            stop = after.start() if after else len(data)
-            kept.append(data[at:stop])
-            at = stop
+            kept.append(data[at : following(at)].rstrip(b"\xff"))
+            at = following(at)
+
+
+def _markers(data: bytes) -> list[int]:
+    """Return the places of 0xFF before a marker: neither a stuffed byte nor a restart follows. A scan's data
+    are most of a file, and a search byte by byte takes longer than decoding it.
+    """
+    import numpy as np
+
+    every = np.frombuffer(data, dtype=np.uint8)
+    places = np.flatnonzero(every[:-1] == 0xFF)
+    codes = every[places + 1]
+    marking = (codes != 0) & (codes != 0xFF) & ((codes < 0xD0) | (codes > 0xD7))
+    found: list[int] = places[marking].tolist()
+    return found
 
 
 def _needed(kind: int, body: bytes) -> bool:
