@@ -138,7 +138,7 @@ def main() -> None:
             f"{one}?right=no&page=9",
             f"{one}?q=no+idea",
             f"{one}?q=nowhere+to+be+found",
-            f"{one}/samples/777?right=no",
+            f"{one}/samples/{min(777, chosen.samples - 1)}?right=no",
             f"/compare?run={large[0]}&run={large[1]}",
             "/compare?" + "&".join(f"run={id}" for id in large),
             f"/heatmap?run={large[0]}&run={large[1]}",

@@ -1,4 +1,4 @@
-"""Scripts that need a GPU run on a CPU too, as far as they can."""
+"""Benchmarks run, in small: a script that nobody runs for months does not run any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPT = BENCHMARKS / "gpu.py"
 
 pytestmark = pytest.mark.slow
 
@@ -52,3 +53,22 @@ def test_an_unknown_stage_is_named():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "no such stages: lok; there are look, exact" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("api.py memory 30", "30 samples: "),
+        ("arena.py 2000 5 100", "everything that its page shows"),
+        ("choose.py 3", "equal models"),
+        ("exposure.py 200 20", "occurrences: "),
+        ("store.py 2000", "snellen ls runs: "),
+        ("web.py --runs 30 --samples 200", "/heatmap"),
+    ],
+)
+def test_the_others_run_in_small(words, said):
+    script, *arguments = words.split()
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
