@@ -163,6 +163,14 @@ class TestCheck:
         assert model.sharing.findings.graphs == "only a GPU repeats recorded steps"
         assert model.sharing.scheduler.graphs is None
 
+    def test_only_a_gpu_with_whole_weights_records(self, folder, monkeypatch):
+        model = made(VisionLanguageModel, f"hf:{folder}")
+        model.load()
+        monkeypatch.setattr(VisionLanguageModel, "device", torch.device("cuda"))
+        assert model.sharing.unrecorded == ""
+        monkeypatch.setattr(model.decoder, "hf_quantizer", object(), raising=False)
+        assert model.sharing.unrecorded == "not tried with quantized weights"
+
     @pytest.mark.usefixtures("repeating")
     def test_they_can_be_turned_off_and_no_answer_depends_on_it(self, folder):
         model = made(VisionLanguageModel, f"hf:{folder}?graphs=off")

@@ -214,7 +214,10 @@ class PrefixSharing:
         """
         if not self._graphs:
             return "graphs=off"
-        return "" if self._model.device.type == "cuda" else "only a GPU repeats recorded steps"
+        if self._model.device.type != "cuda":
+            return "only a GPU repeats recorded steps"
+        quantized = getattr(self._model.decoder, "hf_quantizer", None) is not None
+        return "not tried with quantized weights" if quantized else ""
 
     @property
     def way(self) -> Strategy:
