@@ -65,8 +65,9 @@ HEAD = "title: x\nsource: y\nmodels: []\n"
 
 
 class TestFiles:
-    def test_all_five_are_there(self):
-        assert set(names()) == {"charts", "clarifai-caltech256", "leaderboard-8", "pixtral", "vlmclassifier"}
+    def test_all_six_are_there(self):
+        studies = {"clarifai-caltech256", "pixtral", "vlmclassifier"}
+        assert set(names()) == studies | {"charts", "leaderboard-8", "refcoco"}
 
     @pytest.mark.parametrize("name", names())
     def test_everything_that_a_suite_names_exists(self, name):
@@ -335,6 +336,23 @@ def test_the_leaderboard_on_tiny_copies(workspace, copies, here):
         assert row["mm-vet"] is None
         assert 1 <= row["rank"] <= 2
         assert row["mmstar"] is not None
+    # HallusionBench counts by its authors' figure.
+    runs = {done.run.model: done.run for done in outcome.done if done.part.name == "hallusionbench"}
+    for row in averages:
+        figures = {figure.name: figure.value for figure in runs[row["model"]].metrics.official}
+        assert row["hallusionbench"] == pytest.approx(100 * figures["average"])
+
+
+def test_eight_splits_in_one_table(workspace, copies, here):
+    for name in ("refcoco", "refcoco-plus", "refcocog"):
+        write_copy(name, copies)
+    outcome = run_suite(find("refcoco"), ["pico:llava"])
+    assert outcome.left_out == []
+    (row,) = outcome.averages()
+    splits = [name for name, _, _ in outcome.suite.average]
+    assert len(splits) == 8
+    assert all(row[split] is not None for split in splits)
+    assert row["average"] == pytest.approx(sum(row[split] for split in splits) / 8)
 
 
 def test_the_leaderboard_with_a_judge_has_its_average(workspace, copies, here, monkeypatch):

@@ -11,6 +11,9 @@ from snellen.suites.suite import Part
 
 __all__ = ["CompletedRun", "value_of"]
 
+#: Before the names of figures that a benchmark's authors print.
+OFFICIAL = "official."
+
 
 @dataclass(frozen=True)
 class CompletedRun:
@@ -22,7 +25,9 @@ class CompletedRun:
 
 
 def value_of(run: Run, metric: str) -> float | None:
-    """Return a run's figure by name, including its protocol's own; None if missing."""
+    """Return a run's figure by name, including its protocol's own, and the benchmark's as ``official.NAME``;
+    None if missing.
+    """
     figures = run.metrics
     if metric == "gpu_gb":
         peak = figures.peak_gpu_bytes
@@ -30,6 +35,9 @@ def value_of(run: Run, metric: str) -> float | None:
     if metric == "per_hour":
         speed = figures.items_per_second
         return None if speed is None else 3600 * speed
+    if metric.startswith(OFFICIAL):
+        named = {figure.name: figure.value for figure in figures.official}
+        return named.get(metric.removeprefix(OFFICIAL))
     if (figure := figures.figure(metric)) is not None:
         return figure.value
     value = getattr(figures, metric, figures.protocol.get(metric))
