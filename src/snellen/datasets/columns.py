@@ -43,8 +43,8 @@ USUAL = {
 ROLES = ("hint", "pair", "rationale")
 
 OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column names (the usual names
-    are found automatically); an image is a path, base64 text, or bytes. For other tasks: ``question``;
-    ``reference``: columns of reference answers or captions (a dot leads into nested cells);
+    are found automatically); an image is a path, base64 text, or bytes. For other tasks: ``question``
+    (empty if it stands in the picture); ``reference``: columns of reference answers or captions (a dot leads into nested cells);
     ``choices``: the columns of the options, one column with a list, a JSON object of letters, or texts
     separated by ; | or line ends, or the question's column if it ends in the options; ``answer`` with
     ``answer_as`` (letter, letters, index, text, yes-no); ``hint``; ``rationale``; ``category``, to break
@@ -118,7 +118,7 @@ class ColumnMapping:
             "id": usual["id"] if self.id is None else self.id,
         }
         if self.asks or self.reference:
-            resolved["question"] = self.question or usual["question"]
+            resolved["question"] = usual["question"] if self.question is None else self.question
         return ColumnMapping(**{**values, **resolved})
 
     @property
@@ -143,11 +143,11 @@ class ColumnMapping:
         """Return a row's content apart from image, label and id; ``item`` is an index into the ``each``
         list.
         """
-        question = _text(record, self.question)
-        if self.question is not None and not question and self.each is None:
+        question = _text(record, self.question) if self.question else self.question
+        if self.question and not question and self.each is None:
             raise DataError(f"{self.question}: the question is empty.")
         options = self._options(record)
-        if options is None and self.choices and question is not None:
+        if options is None and self.choices and question:
             question, options = options_in(question)
         if self.each is not None and item is not None:
             question = values_at(record, self.each)[item]
