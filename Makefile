@@ -81,7 +81,7 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy --config-file tests/mypy.ini tests
+	@$(BIN)/mypy --config-file tests/mypy.ini tests benchmarks docs
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/codespell src docs benchmarks *.md
 

@@ -136,7 +136,9 @@ def with_snellen(url, folder, concurrency, workspace):
 
     # As the bare clients, at this concurrency from the first request to the last.
     find = pace.Concurrency.__init__
-    pace.Concurrency.__init__ = lambda self, most, first=16, **more: find(self, most, most, **more)
+    pace.Concurrency.__init__ = (  # type: ignore[method-assign]
+        lambda self, most, first=16, timeout=60.0: find(self, most, most, timeout)
+    )
     found = snellen.run(
         model=f"openai:none?base_url={url}",
         data=f"folder:{folder}",
@@ -232,6 +234,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         asyncio.run(serve())
     elif sys.argv[1:2] == ["measure"]:
-        measure(*sys.argv[2:5], int(sys.argv[5]))
+        way, url, folder, concurrency = sys.argv[2:6]
+        measure(way, url, folder, int(concurrency))
     else:
         main()

@@ -33,7 +33,7 @@ def coverage(p: float, clusters: int, size: int, alike: float) -> float:
     hits = 0
     for _ in range(TRIES):
         own = np.full(clusters, p) if not alike else rng.beta(p * alike, (1 - p) * alike, clusters)
-        found = rate((rng.random((clusters, size)) < own[:, None]).ravel().tolist(), names)
+        found = rate((rng.random((clusters, size)) < own[:, None]).ravel().tolist(), names.tolist())
         hits += found.low <= p <= found.high
     return hits / TRIES
 

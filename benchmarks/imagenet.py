@@ -21,12 +21,19 @@ IMAGES, PARAMETERS, IMAGE_TOKENS = 50_000, 7e9, 576
 AROUND = "USER: \n%s ASSISTANT:"
 
 
+def folder_of(package):
+    """Where a package lies, without importing it."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise SystemExit(f"{package} is not installed; see this script's first lines")
+    return Path(found.origin).parent
+
+
 def class_names():
     """The 1,000 names, without importing what else the package needs."""
-    found = importlib.util.find_spec("open_clip")
-    tree = ast.parse((Path(found.origin).parent / "zero_shot_metadata.py").read_text())
+    tree = ast.parse((folder_of("open_clip") / "zero_shot_metadata.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "IMAGENET_CLASSNAMES":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "IMAGENET_CLASSNAMES":
             return list(ast.literal_eval(node.value))
     raise SystemExit("open_clip has no IMAGENET_CLASSNAMES")
 
@@ -36,8 +43,7 @@ def counter(file):
     import sentencepiece
 
     if file is None:
-        data = Path(importlib.util.find_spec("mistral_common").origin).parent / "data"
-        file = data / "tokenizer.model.v1"
+        file = folder_of("mistral_common") / "data" / "tokenizer.model.v1"
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
     return lambda text: len(pieces.encode(text))
 

@@ -26,6 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from snellen.images import Image, encode
-from snellen.models.huggingface.checkpoint import Checkpoint, quiet, without_torchvision
+from snellen.models.huggingface.checkpoint import Checkpoint, quiet
+from snellen.models.huggingface.options import PrefixMode
+from snellen.models.huggingface.pixels import without_torchvision
 from snellen.models.huggingface.prefix_cache.prefill import Prefix
 from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -251,7 +254,8 @@ def build(architecture: str, options: argparse.Namespace) -> tuple[VisionLanguag
         processor.save_pretrained(folder)
         model.config.save_pretrained(folder)
         found = []
-        for prefix, batch in (("auto", options.images or 16), ("off", 8)):
+        ways: list[tuple[PrefixMode, int]] = [("auto", options.images or 16), ("off", 8)]
+        for prefix, batch in ways:
             checkpoint = Checkpoint.find(
                 f"{architecture} {prefix}", folder, dtype=options.dtype, device=options.device
             )
@@ -394,21 +398,21 @@ def compare(architecture: str, options: argparse.Namespace) -> list[dict[str, An
         for repeat in range(options.repeats):
             image = picture(1000 * number + repeat)
             requests = make(image)
-            took, ours = seconds(lambda r=requests: answered(shared, r), options.device)
+            took, ours = seconds(partial(answered, shared, requests), options.device)
             row["shared"].append(took)
             if title == EXTRAPOLATED and hundred:
                 row["plain"].append(10 * hundred[repeat])
             else:
-                took, theirs = seconds(lambda r=requests: answered(plain, r), options.device)
+                took, theirs = seconds(partial(answered, plain, requests), options.device)
                 row["plain"].append(took)
                 check(title, ours, theirs, options.dtype)
             if requests[0].kind is Kind.SCORE:
-                took, again = seconds(lambda r=requests: one_by_one(shared, r[0]), options.device)
+                took, again = seconds(partial(one_by_one, shared, requests[0]), options.device)
                 row["one by one"].append(took)
                 assert decisions(ours) == [max(range(len(again)), key=again.__getitem__)]
             count = shared.sharing.images
             many = [r for i in range(count) for r in make(picture(1000 * number + 100 * repeat + 100 + i))]
-            took, _ = seconds(lambda r=many: answered(shared, r), options.device)
+            took, _ = seconds(partial(answered, shared, many), options.device)
             row["together"].append(took / count)
             generated = sum(r.completion_tokens for r in ours)
             work = operations(shared, requests, generated - len(ours) if generated else 0)
@@ -475,6 +479,10 @@ def overhead(options: argparse.Namespace) -> None:
             for prefix, rows in found.items():
                 at: list[tuple[float, int]] = []
                 spent[0] = 0.0
+
+                def watch(_: Any, state: Any, at: list[tuple[float, int]] = at) -> None:
+                    at.append((time.thread_time(), state.done))
+
                 with tempfile.TemporaryDirectory() as folder:
                     model = f"pico:llava?prefix={prefix}"
                     plan = Plan(
@@ -484,9 +492,9 @@ def overhead(options: argparse.Namespace) -> None:
                         filters=Filters(limit=n),
                         workspace=folder,
                     )
-                    (run,) = plan.run(lambda _, state, at=at: at.append((time.thread_time(), state.done)))
+                    (run,) = plan.run(watch)
                 engine = 1000 * (at[-1][0] - at[0][0]) / (at[-1][1] - at[0][1])
-                rows.append((run.metrics.items_per_second, 1000 * spent[0] / n, engine))
+                rows.append((run.metrics.items_per_second or 0.0, 1000 * spent[0] / n, engine))
         for prefix, rows in found.items():
             speed, inside, engine_ = map(median, zip(*rows, strict=True))
             print(f"  {protocol}, prefix={prefix}: {speed} items/s")
@@ -515,7 +523,7 @@ def peak(budget: str, options: argparse.Namespace) -> None:
         request = likelihood(picture(count), count)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = _status("VmRSS")
-        took, _ = seconds(lambda r=request: answered(shared, r), options.device)
+        took, _ = seconds(partial(answered, shared, request), options.device)
         found.append((_status("VmHWM") - before) / 1024)
     print(
         f"budget {budget}: 2 names took {found[0]:.0f} MiB at most, 1,000 names {found[1]:.0f}; {took:.2f} s"

@@ -75,9 +75,9 @@ def begin():
 
 def numbers(count):
     """So many samples without images."""
-    from benchmarks.store import Numbers
+    from benchmarks import store
 
-    return Numbers(count)
+    return store.numbers(count)
 
 
 def examine(top, name, **more):
@@ -157,7 +157,7 @@ def lost(top):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     node = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    ended = []
+    ended: list[float] = []
 
     def watch(_, progress):
         if progress.tally.n >= 100 and not ended:

@@ -19,37 +19,35 @@ LABELS = tuple(f"class {i}" for i in range(100))
 PAGE = 2000
 
 
-class Numbers:
+def numbers(count):
     """Samples without images: what is measured is the store."""
+    from snellen.datasets.base import Dataset, Row
+    from snellen.types import Sample
 
-    def __new__(cls, count):
-        from snellen.datasets.base import Dataset, Row
-        from snellen.types import Sample
+    class Numbers(Dataset):
+        name = "numbers"
+        labels = LABELS
 
-        class Made(Dataset):
-            name = "numbers"
-            labels = LABELS
+        def __len__(self):
+            return count
 
-            def __len__(self):
-                return count
+        def row(self, index):
+            return Row(f"sample {index}", LABELS[index % 100])
 
-            def row(self, index):
-                return Row(f"sample {index}", LABELS[index % 100])
+        def sample(self, index, labels, background):
+            return Sample(
+                f"sample {index}",
+                (),
+                label=LABELS[index % 100],
+                labels=labels,
+                background=background,
+                question=f"{index}",
+            )
 
-            def sample(self, index, labels, background):
-                return Sample(
-                    f"sample {index}",
-                    (),
-                    label=LABELS[index % 100],
-                    labels=labels,
-                    background=background,
-                    question=f"{index}",
-                )
+        def digest(self, index):
+            return str(index)
 
-            def digest(self, index):
-                return str(index)
-
-        return Made()
+    return Numbers()
 
 
 def scripted(ended):
@@ -90,7 +88,7 @@ def fill(where, count):
 
     store = Store(where)
     samples = count // PER_SAMPLE
-    exam = Evaluation(scripted(None), select(Numbers(samples)), protocol(), store)
+    exam = Evaluation(scripted(None), select(numbers(samples)), protocol(), store)
     identity = exam.model.identity()
     for start in range(0, samples, PAGE // PER_SAMPLE):
         rows, findings = [], []
@@ -120,13 +118,13 @@ def resume(where):
     (size,) = [row["manifest"]["data"]["n"] for row in Store(where).list_runs()[:1]]
     began = time.perf_counter()
 
-    told = []
+    told: list[str] = []
 
     def first(_):
         if not told:
             told.append(f"{time.perf_counter() - began:.2f} s until the first question, {_peak()}")
 
-    snellen.run(model=scripted(first), data=Numbers(size), protocol=protocol(), workspace=where)
+    snellen.run(model=scripted(first), data=numbers(size), protocol=protocol(), workspace=where)
     print(f"{told[0]}; {time.perf_counter() - began:.0f} s to the end, figures and all, {_peak()}")
 
 

@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def multiply(folder: Path, run: str, count: int, size: int) -> list[str]:
                 (responses, [reply for _, _, replies in part for reply in replies]),
             )
             for table, values in tables:
-                store.do(lambda c, t=table, v=values: c.execute(sa.insert(t), v))
+                store.do(partial(sa.Connection.execute, statement=sa.insert(table), parameters=values))
     store.close()
     return large
 

@@ -138,7 +138,10 @@ def pages(workspace: Path, runs: list[Run]) -> None:
             print(f"written: {IMAGES / name}.png")
 
         for name, (path, width, height, scheme) in shots.items():
-            page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page = chromium.new_page(
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if scheme == "dark" else "light",
+            )
             page.goto(address + path)
             page.wait_for_load_state("networkidle")
             shoot(name, page)

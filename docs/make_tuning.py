@@ -75,7 +75,8 @@ def gained(after: Run, before: Run, names: Sequence[str] = ()) -> str:
         for frame in (a, b)
     ]
     clusters = [cluster_of(i, n) for n, i in zip(a.index, a["images"], strict=True)]
-    gap = paired(*marks, clusters).difference
+    now, once = marks
+    gap = paired(now, once, clusters).difference
     return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
 
 

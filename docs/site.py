@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer.main
 from mkdocs.structure.files import File
@@ -88,9 +88,9 @@ def options_reference() -> Iterator[str]:
     """Yield every model, data set, protocol and metric with its options and defaults."""
     yield "# Options"
     yield "\nGenerated from the code. Put options on a name (`rank?pmi=true`), or use `-M`, `-D` and `-P`."
-    kinds: tuple[tuple[Any, str], ...]
-    kinds = (("models", "Models"), ("datasets", "Data sets"), ("protocols", "Protocols"))
-    for what, title in kinds:
+    kinds: dict[Literal["models", "datasets", "protocols"], str]
+    kinds = {"models": "Models", "datasets": "Data sets", "protocols": "Protocols"}
+    for what, title in kinds.items():
         yield f"\n## {title}\n"
         yield "| name | description | options (defaults) |\n|---|---|---|"
         for row in schemes(what):
