@@ -13,9 +13,10 @@ import tiny
 from helpers import made, picture
 from sharing import WAYS, answers, ragged
 from snellen.models.huggingface.prefix_cache import graphs as module
+from snellen.models.huggingface.prefix_cache.budget import parse_bytes
 from snellen.models.huggingface.prefix_cache.graphs import Graphs, Steps
 from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
-from snellen.models.huggingface.prefix_cache.prefill import CannotShare
+from snellen.models.huggingface.prefix_cache.prefill import CannotShare, cached_bytes
 from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.scheduler import Scheduler
 from snellen.models.huggingface.prefix_cache.self_check import Strategy
@@ -199,11 +200,14 @@ class TestGraphs:
             return made_of[-1]
 
         monkeypatch.setattr(Graphs, "steps", watched)
-        for budget, fits in (("64MB", True), ("200KB", False)):
+        for budget, fits in (("64MB", True), ("2MB", True), ("200KB", False)):
             made_of.clear()
             model = made(VisionLanguageModel, f"hf:{folder}?cache_budget={budget}")
             answers(model, ragged())
             assert any(made_of) == fits
+            if fits:
+                held = model.sharing.scheduler.graphs._tokens * cached_bytes(model.decoder)
+                assert 0 < held <= (parse_bytes("", budget) + held) / 4
 
     @pytest.mark.usefixtures("repeating")
     def test_the_last_shapes_are_kept_until_memory_runs_out(self, folder, monkeypatch):

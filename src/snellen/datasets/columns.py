@@ -44,13 +44,13 @@ ROLES = ("hint", "pair", "rationale")
 
 OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column names (the usual names
     are found automatically); an image is a path, base64 text, or bytes. For other tasks: ``question``
-    (empty if it stands in the picture); ``reference``: columns of reference answers or captions (a dot leads into nested cells);
-    ``choices``: the columns of the options, one column with a list, a JSON object of letters, or texts
-    separated by ; | or line ends, or the question's column if it ends in the options; ``answer`` with
-    ``answer_as`` (letter, letters, index, text, yes-no); ``hint``; ``rationale``; ``category``, to break
-    down figures by; ``pair``: rows with equal values form a pair; ``box`` with
-    ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a column of lists
-    whose items are separate questions."""
+    (empty if it stands in the picture); ``reference``: columns of reference answers or captions (a dot
+    leads into nested cells); ``choices``: the columns of the options, one column with a list, a JSON
+    object of letters, or texts separated by ; | or line ends, or the question's column if it ends in the
+    options; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``;
+    ``rationale``; ``category``, to break down figures by; ``pair``: rows with equal values form a pair;
+    ``box`` with ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a
+    column of lists whose items are separate questions."""
 
 
 @dataclass(frozen=True, kw_only=True)

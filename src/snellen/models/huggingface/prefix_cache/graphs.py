@@ -24,7 +24,7 @@ __all__ = ["Graphs", "Steps"]
 
 #: Caches are rounded up to this number of tokens, so that runs need few graphs.
 BUCKET = 128
-#: The part of the budget that one copy of a cache may take. Many images fill a GPU without recorded steps:
+#: The part of the budget that copies of caches may take. Many images fill a GPU without recorded steps:
 #: measured, see benchmarks/RESULTS.md.
 SHARE = 4
 #: The most graphs that are kept.
@@ -35,7 +35,8 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values, each [rows, heads, capacity, width], in buffers that never move.
 
     Args:
-        like: keys or values, whose rows, heads and width are taken.
+        keys, values: whose rows, heads and widths are taken.
+        capacity: in tokens.
         columns: where the next tokens are written; changed in place between steps.
     """
 
@@ -245,13 +246,21 @@ class Graphs:
         key = (prefix.count, answers, capacity)
         found = self._kept.pop(key, None)
         if found is None:
-            if prefix.count * capacity * cached_bytes(prefix.model) > self._budget() // SHARE:
+            a_token = cached_bytes(prefix.model)
+            # What is held already is missing from the budget.
+            room = (self._budget() + a_token * self._tokens) // (SHARE * a_token) - prefix.count * capacity
+            if room < 0:
                 return None
-            while len(self._kept) >= KEPT:
+            while self._kept and (len(self._kept) >= KEPT or self._tokens > room):
                 self._kept.popitem(last=False)
             found = Steps(prefix, layers, answers, capacity, record=self._records)
         self._kept[key] = found
         return found
+
+    @property
+    def _tokens(self) -> int:
+        """The tokens for which all caches have room."""
+        return sum(images * capacity for images, _, capacity in self._kept)
 
     def clear(self) -> None:
         """Release all of them."""
