@@ -142,7 +142,7 @@ class TestBothWays:
             shared.sharing.clear()
             found = answers(forced(shared, WAYS[name], images, graphs=0.0), ragged())
             assert [r.text for r in found] == [r.text for r in plain_texts]
-        assert bool(taken) == (name != "mllama")  # whose cross-attention has a mask of its own
+        assert bool(taken) == (name != "mllama")  # whose cross-attention has a separate mask
 
     def test_log_likelihoods_are_equal(self, name, shared, plain_scores):
         right = scores(plain_scores)

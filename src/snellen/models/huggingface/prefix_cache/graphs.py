@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.cache_utils import DynamicLayer
 
 from snellen.errors import reason_of
-from snellen.models.huggingface.prefix_cache.masks import added, within
+from snellen.models.huggingface.prefix_cache.masks import masks
 from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes, keep
 from snellen.models.out_of_memory import is_broken, is_out_of_memory
 
@@ -31,7 +31,7 @@ SHARE = 4
 KEPT = 4
 
 
-class StaticLayer(DynamicLayer):  # type: ignore[misc]
+class StaticLayer(DynamicLayer):  # type: ignore[misc] # of a package without types
     """One layer's keys and values, each [rows, heads, capacity, width], in buffers that never move.
 
     Args:
@@ -144,15 +144,14 @@ class Steps:
         self._visible.zero_()
         self._visible[:, :, :length] = True
         self._visible[where[0], where[1], length:filled] = sees
-        for buffer, values, first in (
-            (self._tokens, torch.tensor(tokens, device=device), None),
-            (self._seeing, length + depths, None),
-            (self._positions, depths, prefix.start),
+        for buffer, values in (
+            (self._tokens, torch.tensor(tokens, device=device)),
+            (self._seeing, length + depths),
+            (self._positions, depths),
         ):
             buffer.zero_()
             buffer[where] = values
-            if first is not None:
-                buffer += first
+        self._positions += prefix.start
         self._see_next()
 
     def step(self) -> list[list[int]]:
@@ -163,7 +162,7 @@ class Steps:
             self._graph.replay()
         elif self._records:
             # Taken on the stream that then records, which makes libraries ready on it.
-            stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch has no types there
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._run()
@@ -202,7 +201,14 @@ class Steps:
         self.logits = self._model(
             input_ids=self._tokens,
             position_ids=self._positions,
-            attention_mask=self._masks(),
+            attention_mask=masks(
+                self._visible,
+                self._seeing,
+                self._seen,
+                self._windows,
+                self._model.dtype,
+                mixed=self._mixed,
+            ),
             past_key_values=self._cache,
             use_cache=True,
             **keep(self._model, self._tokens.shape[1]),
@@ -212,16 +218,6 @@ class Steps:
         self._seeing += 1
         self._columns += self._tokens.shape[1]
         self._see_next()
-
-    def _masks(self) -> Any:
-        dtype = self._model.dtype
-        if not self._windows:
-            return added(self._visible, dtype)
-        masks = {
-            kind: added(within(self._visible, self._seeing, self._seen, kind, width), dtype)
-            for kind, width in self._windows.items()
-        }
-        return masks if self._mixed else next(iter(masks.values()))
 
 
 class Graphs:
@@ -240,7 +236,7 @@ class Graphs:
         self, prefix: Prefix, layers: Sequence[tuple[torch.Tensor, torch.Tensor]], answers: int, tokens: int
     ) -> Steps | None:
         """Return steps of this shape for caches of this many tokens; None where there is no room for another
-        copy of the cache, or the model's cache has other layers.
+        copy of the cache.
         """
         capacity = -(-(tokens + answers) // BUCKET) * BUCKET
         key = (prefix.count, answers, capacity)

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["added", "within"]
+__all__ = ["added", "masks"]
+
+
+def masks(
+    visible: torch.Tensor,
+    seeing: torch.Tensor,
+    seen: torch.Tensor,
+    windows: Mapping[str, int | None],
+    dtype: torch.dtype,
+    *,
+    mixed: bool,
+) -> Any:
+    """Return what attention adds to its scores: one mask, or one for each type of layer.
+
+    Args:
+        visible: bool [B, n, m].
+        seeing: the places of the tokens that see [B, n].
+        seen: the places of the tokens that are seen [B, m].
+        windows: what each type of layer sees (see :attr:`.prefill.Prefix.windows`); empty if all see all.
+        mixed: whether each type has its own mask.
+    """
+    if not windows:
+        return added(visible, dtype)
+    near = {kind: added(within(visible, seeing, seen, kind, width), dtype) for kind, width in windows.items()}
+    return near if mixed else next(iter(near.values()))
 
 
 def within(

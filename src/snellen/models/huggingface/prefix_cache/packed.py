@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from snellen.models.huggingface.prefix_cache.decode import FEWEST, MOST_NODES, Suffix, Suffixes, picked
-from snellen.models.huggingface.prefix_cache.masks import added, within
+from snellen.models.huggingface.prefix_cache.masks import added, masks
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.trie import Trie, chunks, plant
 
@@ -73,14 +73,10 @@ class PackedSuffixes(Suffixes):
             return
         if prefix.crossed is not None or {keys.device for keys, _ in layers} != {prefix.model.device}:
             return
-        counts = [0] * prefix.count
-        self._places = []
-        for row in self._rows:
-            self._places.append(counts[row])
-            counts[row] += 1
+        self._places, answers = self._numbered()
         self._layers, self._begun = layers, False
-        tokens = prefix.length + self._placed.shape[1] + max(counts) * steps
-        self._steps = self.graphs.steps(prefix, layers, max(counts), tokens)
+        tokens = prefix.length + self._placed.shape[1] + answers * steps
+        self._steps = self.graphs.steps(prefix, layers, answers, tokens)
 
     def extend(self, tokens: Sequence[int], kept: Sequence[int]) -> list[int]:
         if self._steps is None:
@@ -103,6 +99,14 @@ class PackedSuffixes(Suffixes):
         assert self._steps.logits is not None
         return self._steps.logits[self._rows, self._places]
 
+    def _numbered(self) -> tuple[list[int], int]:
+        """Return each branch's place among those of its image, and the most branches of an image."""
+        places, count = [], [0] * self.prefix.count
+        for row in self._rows:
+            places.append(count[row])
+            count[row] += 1
+        return places, max(count)
+
     def _begin(self, steps: Steps, tokens: Sequence[int], kept: Sequence[int]) -> None:
         import torch
 
@@ -117,11 +121,8 @@ class PackedSuffixes(Suffixes):
 
         self._rows = [self._rows[i] for i in kept]
         self._depths = [self._depths[i] for i in kept]
-        columns, count = [], [0] * self.prefix.count
-        for row in self._rows:
-            columns.append(count[row])
-            count[row] += 1
-        shape = (self.prefix.count, max(count))
+        columns, most = self._numbered()
+        shape = (self.prefix.count, most)
         device = self._seen.device
         own_columns = torch.nn.functional.one_hot(torch.tensor(columns), shape[1]).bool().to(device)
         self._seen = torch.cat([self._seen[list(kept)], own_columns], 1)
@@ -218,26 +219,17 @@ class PackedSuffixes(Suffixes):
     def _mask(self, depths: torch.Tensor, sees: torch.Tensor) -> Any:
         import torch
 
-        prefix = self.prefix
+        prefix, dtype = self.prefix, self.prefix.model.dtype
+        if prefix.attention not in ("sdpa", "eager"):
+            raise CannotShare(f"{prefix.attention} does not support this kind of mask")
         behind = torch.ones((*depths.shape, prefix.length), dtype=torch.bool, device=sees.device)
-        mask = torch.cat([behind, self.visible(sees)], 2)
+        visible = torch.cat([behind, self.visible(sees)], 2)
         if not prefix.windows:
-            return self._as_attention_wants(mask)
+            return added(visible, dtype)
         places = torch.arange(prefix.length, device=sees.device).expand(len(depths), -1)
         seen = torch.cat([places, prefix.length + self._placed], 1)
-        seeing = prefix.length + depths
-        masks = {
-            kind: self._as_attention_wants(within(mask, seeing, seen, kind, width))
-            for kind, width in prefix.windows.items()
-        }
-        return masks if prefix.mixed else next(iter(masks.values()))
+        return masks(visible, prefix.length + depths, seen, prefix.windows, dtype, mixed=prefix.mixed)
 
     def visible(self, sees: torch.Tensor) -> torch.Tensor:
         """Return which packed tokens attend to which: only their ancestors."""
         return sees
-
-    def _as_attention_wants(self, mask: torch.Tensor) -> torch.Tensor:
-        """Return what is added to the scores: zero, or practically minus infinity."""
-        if self.prefix.attention not in ("sdpa", "eager"):
-            raise CannotShare(f"{self.prefix.attention} does not support this kind of mask")
-        return added(mask, self.prefix.model.dtype)
