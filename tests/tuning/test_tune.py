@@ -651,7 +651,11 @@ class TestTuning:
         from snellen.models.pico import WEIGHTS
 
         out = tmp_path / "out"
-        found = short(out, ws, recipe=recipe, merge=recipe == "lora").run()
+        found = short(out, ws, recipe=recipe, export=["vllm", "ollama"]).run()
+        weights = "merged" if recipe == "lora" else "."
+        assert (out / "Modelfile").read_text().startswith(f"FROM {weights.replace('merged', './merged')}\n")
+        assert [deployment.format for deployment in found.deployments] == ["vllm", "ollama"]
+        assert "## Serve (vllm)" in (out / "README.md").read_text()
         old = load_file(WEIGHTS / "llava-skewed" / "model.safetensors")
         saved = load_file((out / "merged" if recipe == "lora" else out) / "model.safetensors")
         # Under the names that servers read.

@@ -132,6 +132,13 @@ def tune_(
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge the adapter into the model and write it to DIR/merged.")
     ] = False,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="vllm|ollama|gguf",
+            help="Write what this server needs to run the model; implies --merge. Repeatable.",
+        ),
+    ] = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="ORG/NAME", help="Push the model to the Hugging Face Hub, as private."),
@@ -198,6 +205,7 @@ def tune_(
             filters=Filters(limit=limit, classes=tuple(classes or ()), skip_invalid=skip_invalid),
             train_limit=train_limit,
             merge=merge,
+            export=_words(export),
             batch_size=batch_size,
             seed=seed,
             workspace=store,
@@ -272,6 +280,10 @@ def _show(result: object, where: str) -> None:
     for note in result.notes:
         console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
     console.print(f"Saved to {result.folder}, with a model card: README.md.", soft_wrap=True)
+    for deployment in result.deployments:
+        named = f"Serve it with {deployment.format}: {deployment.serve}"
+        console.print(named, soft_wrap=True, highlight=False, markup=False)
+        console.print(f"Evaluate it there: {deployment.evaluate} --data DATA", style="dim", soft_wrap=True)
     first = result.results[0]
     console.print(
         f"Compare samples: snellen compare {first.first} {first.second} --across{where}",

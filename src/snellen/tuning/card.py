@@ -10,6 +10,7 @@ from snellen._util.files import write_atomic
 from snellen._util.paths import without_folders
 from snellen.errors import require
 from snellen.exchange.hub import HubMetric, model_index, write_entries
+from snellen.tuning.deployment import Deployment
 from snellen.tuning.recipes import Recipe
 from snellen.tuning.results import Result, remarks
 
@@ -75,6 +76,7 @@ def write_card(
     facts: Mapping[str, Any],
     notes: Sequence[str],
     model: str,
+    deployments: Sequence[Deployment] = (),
 ) -> None:
     """Write ``README.md`` with its metadata, and ``.eval_results/*.yaml`` for data sets on the Hub.
 
@@ -113,6 +115,8 @@ def write_card(
     if notes:
         text += ["", "## Notes", "", *(f"- {_cell(note)}" for note in notes)]
     text += ["", "## Use", "", "```", f"snellen run --model {model} --data folder:./photos", "```", ""]
+    for deployment in deployments:
+        text += [f"## Serve ({deployment.format})", "", "```", deployment.serve, "```", ""]
     card = ModelCard(without_folders("\n".join(["---", data.to_yaml(), "---", "", *text])))
     write_atomic(folder / "README.md", str(card))
     if complete:
@@ -161,12 +165,7 @@ def _lessons(facts: Mapping[str, Any]) -> list[str]:
         + _pace(how)
         for stage, how in facts.get("effective", {}).items()
     ]
-    options = facts["options"]
-    words = [f"{key}={value}" for kind in ("settings", "lora") for key, value in options[kind].items()]
-    words += [f"{kind}={','.join(options[kind])}" for kind in ("train_parts", "augment") if options[kind]]
-    lines += [
-        f"- Seed {options['seed']}, of the split {options['split_seed']}. Options: {_cell(', '.join(words))}."
-    ]
+    lines += [f"- {_cell(_options(facts['options']))}"]
     if facts.get("balanced"):
         lines += ["- Images of rare classes are repeated until classes are equally frequent."]
     return lines

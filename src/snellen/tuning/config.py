@@ -14,6 +14,7 @@ from snellen.runs.filters import Filters
 from snellen.runs.plan import Watch
 from snellen.storage.store import Store
 from snellen.tuning.augmentation import check_augmentation
+from snellen.tuning.deployment import check_formats
 from snellen.tuning.examples import TrainFormat
 from snellen.tuning.recipes import Recipe, check_lora, named_recipe
 
@@ -53,6 +54,8 @@ class TuningConfig:
         min_per_class: leave out classes with fewer training images.
         train_limit: train on this many samples, drawn at random.
         merge: also write the model with its adapter merged.
+        export: write what these servers need, too: see :data:`snellen.tuning.deployment.FORMATS`. It implies
+            ``merge``.
 
     Raises:
         UsageError: as its subclasses say, before anything is loaded.
@@ -81,6 +84,7 @@ class TuningConfig:
     min_per_class: int | None = None
     train_limit: int | None = None
     merge: bool = False
+    export: Sequence[str] = ()
     batch_size: int | None = None
     seed: int = 0
     seeds: int = 1
@@ -135,12 +139,13 @@ class TuningConfig:
         if self.min_per_class is not None and self.min_per_class < 1:
             raise BadOption(f"--min-per-class {self.min_per_class} is not allowed; allowed: 1 or more.")
         check_augmentation(self.augment)
+        check_formats(self.export)
         if self.recipe == "head" and "rare" in (self.oversample or ()):
             raise BadOption(
                 "--oversample rare has no effect with --recipe head, which weights classes alike."
             )
         if self.recipe == "head":
-            without = {"-T or --config": self.settings, "--augment": self.augment}
+            without = {"-T or --config": self.settings, "--augment": self.augment, "--export": self.export}
             self.refuse_with("--recipe head", {**without, **self.instructing})
             if self.processes > 1:
                 raise BadOption("--recipe head runs in a single process. Start it without accelerate.")

@@ -80,7 +80,7 @@ class TuningPlan:
             )
         if self.dual:
             more = {"-L": self.config.lora, "--merge": self.config.merge, **self.config.instructing}
-            more["--train-parts"] = self.config.train_parts
+            more |= {"--train-parts": self.config.train_parts, "--export": self.config.export}
             self.config.refuse_with("a dual encoder", more)
         if self.dual and self.config.recipe not in ("lora", "full"):
             raise BadOption(

@@ -14,6 +14,7 @@ from snellen.metrics.stats import Paired, holm, paired
 from snellen.metrics.summary import cluster_of
 from snellen.runs.compare import compare
 from snellen.runs.run import Run
+from snellen.tuning.deployment import Deployment
 
 __all__ = [
     "ClassSpread",
@@ -232,6 +233,7 @@ class TunedModel:
         weakest: the same for the third of classes with the lowest recall on held-out images.
         notes: for the user.
         seeds: of each task, the scores with several seeds; empty for one.
+        deployments: how to serve it, for each server that it was exported for.
     """
 
     model: str
@@ -241,6 +243,7 @@ class TunedModel:
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     seeds: tuple[SeedSpread, ...] = ()
+    deployments: tuple[Deployment, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -252,6 +255,7 @@ class TunedModel:
             **self.facts,
             "notes": list(self.notes),
             "seeds": [{"task": spread.task, "scores": list(spread.scores)} for spread in self.seeds],
+            "deployments": [asdict(deployment) for deployment in self.deployments],
         }
 
 

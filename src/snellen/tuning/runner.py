@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,6 +18,7 @@ from snellen.runs.filters import Filters
 from snellen.runs.run import Run
 from snellen.tuning.augmentation import Augmentation
 from snellen.tuning.card import draw_curves, write_card
+from snellen.tuning.deployment import deploy
 from snellen.tuning.layout import for_servers
 from snellen.tuning.leakage import leaks
 from snellen.tuning.manifest import MANIFEST
@@ -96,8 +98,10 @@ class TuningRunner:
             self.plan.notes += still_falling(taught.log)
         facts["probe"] = held.get("probe") if probed is None else probed.as_dict()
         draw_curves(taught.log, self.config.out / "curves.png")
-        if self.config.merge:
-            self._merge()
+        weights = self.config.out
+        if self.config.named_recipe.adapter and (self.config.merge or self.config.export):
+            weights = self._merge()
+        deployments = [deploy(name, weights, self.config.out) for name in self.config.export]
         tuned = TunedModel(
             model=self.plan.tuned_name,
             folder=self.config.out,
@@ -105,6 +109,7 @@ class TuningRunner:
             weakest=weakest,
             facts=facts,
             notes=tuple(self.plan.notes),
+            deployments=tuple(deployments),
         )
         self.plan.manifest.add(
             {
@@ -128,6 +133,7 @@ class TuningRunner:
             facts=facts,
             notes=self.plan.notes,
             model=self.plan.tuned_name,
+            deployments=deployments,
         )
         return tuned
 
@@ -342,10 +348,11 @@ class TuningRunner:
             "options": self.plan.options,
         }
 
-    def _merge(self) -> None:
-        """Write the model with its adapter merged into its weights."""
-        if (self.config.out / "merged").is_dir():
-            return
+    def _merge(self) -> Path:
+        """Write the model with its adapter merged into its weights; return the folder."""
+        merged = self.config.out / "merged"
+        if merged.is_dir():
+            return merged
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         from snellen.models.huggingface.vlm import VisionLanguageModel
@@ -364,4 +371,5 @@ class TuningRunner:
             processor.save_pretrained(part)
             limits = {"image_size": made.checkpoint.image_size.identity()}
             write_atomic(part / MANIFEST, yaml.safe_dump(limits))
-            part.rename(self.config.out / "merged")
+            part.rename(merged)
+        return merged

@@ -77,8 +77,8 @@ def tune(*, model: str, data: str, out: Path | str, **options: Any) -> TunedMode
         options: as for :class:`snellen.tuning.config.TuningConfig`: ``train``, ``train_split`` or
             ``hold_out`` (what to train on), ``recipe`` (lora, qlora, full, head …), ``settings`` (of TRL's
             SFTConfig), ``lora`` (of PEFT's LoraConfig), ``mix``, ``retention_data``, ``train_format``,
-            ``oversample``, ``leaks``, ``train_limit``, ``merge``, ``model_options``, ``data_options``,
-            ``filters``, ``batch_size``, ``seed``, ``seeds``, ``workspace``.
+            ``oversample``, ``leaks``, ``train_limit``, ``merge``, ``export``, ``model_options``,
+            ``data_options``, ``filters``, ``batch_size``, ``seed``, ``seeds``, ``workspace``.
 
     Returns:
         the tuned model with its results; None in all processes except the first.
