@@ -22,8 +22,10 @@ import snellen
 from helpers import Scripted, until
 from snellen.cli import app
 from snellen.datasets.base import DATASETS, select
+from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import RaceOrder
 from snellen.errors import BadOption, DataError, Stopped, Unsupported, UsageError
+from snellen.reports.decisions import race_page
 from snellen.runs.filters import Filters
 from snellen.runs.run import Run, open_run
 from snellen.storage.store import Store
@@ -460,13 +462,36 @@ class TestCommand:
         assert "snellen resume llava-closed-set" in told.stdout.replace("\n", " ")
         assert "of 112 images" in told.stderr
         assert picture.stat().st_size > 10_000
-        shown = runner.invoke(app, self.words(tmp_path, "--within", "8", "--json"))
+        page = tmp_path / "race.html"
+        shown = runner.invoke(app, self.words(tmp_path, "--within", "8", "--json", "-o", str(page)))
+        text = page.read_text(encoding="utf-8")
+        assert "<h1>Use pico:llava</h1>" in text
+        assert text.count("<td><code>snellen show ") == 2
+        assert "data:image/svg+xml;base64," in text
+        assert "http" not in text.replace("http-equiv", "")  # nothing of others is loaded
         document = json.loads(shown.stdout)
         assert document["choice"] == "pico:llava"
         assert document["history"][0]["images"] == 16
         assert set(document["history"][0]["gaps"]) == {"pico:llava-skewed"}
         run = Run(Store(tmp_path), document["arms"][0]["run"])
         assert run.metrics.n == document["images"]
+
+    def test_names_of_others_are_inert_on_the_page(self):
+        evil = "<script>alert(1)</script>"
+        arm = ArmResult(name=evil, run="x", score=0.5, images=8, answers=8, errors=0)
+        known = {"within": 0.01, "confidence": 0.95, "images": 8, "of": 8, "of_samples": 8}
+        decision = Decision(
+            choice=None, tied=(), leader=evil, arms=(arm,), weighing="plain", score="accuracy",
+            population=False, notes=(evil,), **known,
+        )  # fmt: skip
+        page = race_page(decision)
+        assert evil not in page
+        assert page.count("&lt;script&gt;") >= 3
+
+    def test_a_file_that_cannot_be_drawn(self, tmp_path):
+        told = runner.invoke(app, self.words(tmp_path, "-o", str(tmp_path / "race.docx")))
+        assert isinstance(told.exception, BadOption)
+        assert "allowed endings: .html, .png, .svg, .pdf" in str(told.exception)
 
     def test_a_dry_run_asks_nothing(self, tmp_path):
         told = runner.invoke(app, self.words(tmp_path, "--dry-run"))

@@ -105,7 +105,12 @@ def choose_(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Draw the race here (.png, .svg, .pdf)."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Draw the race here (.png, .svg, .pdf), or on a page (.html).",
+        ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
@@ -117,7 +122,7 @@ def choose_(
     """
     # Long for its options alone.
     from snellen.decisions.choosing import Choosing
-    from snellen.reports.decisions import check_picture, decision_table, draw_race
+    from snellen.reports.decisions import check_picture, decision_table, write_race
     from snellen.reports.forecasts import forecasts_table
     from snellen.runs.filters import Filters
     from snellen.runs.plan import Plan, SharedResources
@@ -175,7 +180,7 @@ def choose_(
     finally:
         choosing.close()
     if output is not None:
-        draw_race(decision, output)
+        write_race(decision, output, plan.store.option)
     if as_json:
         print_json(decision.as_dict())
         return

@@ -1,43 +1,60 @@
-"""Show a decision: a table of its arms, and a picture of the race."""
+"""Show a decision: a table of its arms, and a picture or a page of the race."""
 
 from __future__ import annotations
 
+import base64
+import io
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from snellen._util.files import write_text
+from snellen._version import __version__
 from snellen.errors import BadOption, require
 from snellen.metrics.format import MISSING
+from snellen.reports.page import environment
 from snellen.reports.tables import escape
 
 if TYPE_CHECKING:
     from snellen.decisions.decision import ArmResult, Decision
 
-__all__ = ["check_picture", "decision_table", "draw_race"]
+__all__ = ["check_picture", "decision_table", "draw_race", "race_page", "write_race"]
 
-#: Endings of picture files; and how many arms get a color, those that stayed longest.
-ENDINGS = (".png", ".svg", ".pdf")
+#: Endings of files with a picture or a page; and how many arms get a color, those that stayed longest.
+ENDINGS = (".html", ".png", ".svg", ".pdf")
 COLORS = ("#0b62a4", "#c8553d", "#2a7f62", "#8a5fbf", "#b8860b", "#5b6770")
 
 
 def decision_table(decision: Decision) -> Table:
     """Return a table with a row for each arm: the choice first, then those that left, the last first."""
-    reference = decision.choice or decision.leader
-    kind = "balanced " if decision.weighing == "balanced" else ""
     table = Table(title="The race", title_justify="left")
-    for heading in ("model", f"{kind}{decision.score} %", "images", f"points to {reference}", "cost $", ""):
+    for heading in _headings(decision):
         table.add_column(heading, justify="left" if heading in ("model", "") else "right")
-    for arm in decision.arms:
-        table.add_row(
-            escape(arm.name),
+    for row in _rows(decision):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _headings(decision: Decision) -> tuple[str, ...]:
+    kind = "balanced " if decision.weighing == "balanced" else ""
+    to = f"points to {decision.choice or decision.leader}"
+    return ("model", f"{kind}{decision.score} %", "images", to, "cost $", "")
+
+
+def _rows(decision: Decision) -> list[tuple[str, ...]]:
+    return [
+        (
+            arm.name,
             f"{100 * arm.score:.1f}" if arm.images else MISSING,
             f"{arm.images:,}",
             _gap(arm),
             MISSING if arm.cost is None else f"{arm.cost:.2f}",
-            escape(_status(decision, arm)),
+            _status(decision, arm),
         )
-    return table
+        for arm in decision.arms
+    ]
 
 
 def _gap(arm: ArmResult) -> str:
@@ -54,21 +71,60 @@ def _status(decision: Decision, arm: ArmResult) -> str:
 
 
 def check_picture(path: Path) -> None:
-    """Refuse a picture that could not be drawn, before anything is asked.
+    """Refuse a picture or page that could not be written, before anything is asked.
 
     Raises:
-        BadOption: the file's ending is not that of a picture, or its folder does not exist.
-        MissingExtra: matplotlib is not installed.
+        BadOption: the file's ending is none of these, or its folder does not exist.
+        MissingExtra: matplotlib or jinja2 is not installed.
     """
     if path.suffix.lower() not in ENDINGS:
         raise BadOption(f"-o {path}: allowed endings: {', '.join(ENDINGS)}.")
     if not path.parent.is_dir():
         raise BadOption(f"-o {path}: the folder {path.parent} does not exist.")
-    require("matplotlib", "report", "Drawing the race")
+    for module in ("matplotlib", "jinja2"):
+        require(module, "report", "Drawing the race")
 
 
-def draw_race(decision: Decision, path: Path) -> None:
-    """Draw each arm's difference to the recommended arm against the images, with its confidence sequence."""
+def write_race(decision: Decision, path: Path, where: str = "") -> None:
+    """Write the race as its ending says: a picture, or a page.
+
+    Args:
+        where: the option with the workspace, for commands on the page.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if path.suffix.lower() == ".html":
+        write_text(path, race_page(decision, where))
+    else:
+        draw_race(decision, path)
+
+
+def race_page(decision: Decision, where: str = "") -> str:
+    """Return one self-contained page: the decision, the race as curves, the table, and how to go on."""
+    drawing = io.BytesIO()
+    draw_race(decision, drawing, "svg")
+    template = environment("Writing a page of the race").get_template("race.html.jinja")
+    return str(
+        template.render(
+            decision=decision,
+            drawing=base64.b64encode(drawing.getvalue()).decode(),
+            headings=_headings(decision),
+            rows=list(zip(_rows(decision), [arm.run for arm in decision.arms], strict=True)),
+            reference=decision.choice or decision.leader,
+            where=where,
+            version=__version__,
+            date=datetime.now(UTC).strftime("%d %B %Y"),
+        )
+    )
+
+
+def draw_race(decision: Decision, to: Path | io.BytesIO, format: str | None = None) -> None:
+    """Draw each arm's difference to the recommended arm against the images, with its confidence sequence.
+
+    Args:
+        format: png, svg or pdf; None: by the path's ending.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -91,4 +147,4 @@ def draw_race(decision: Decision, path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    figure.savefig(to, format=format)
