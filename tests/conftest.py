@@ -37,6 +37,12 @@ settings.register_profile(
 settings.load_profile("snellen")
 
 
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end, so collections of garbage need not look at them each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace that nothing else sees; also the default one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,15 @@ class Postgres:
         from pgserver._commands import pg_ctl
 
         server = self._started()
-        try:
-            pg_ctl([*words, "-t", "30"], pgdata=server.pgdata, user=server.system_user)
-        except subprocess.CalledProcessError:  # a postmaster that forks may miss the signal: send it again
-            pg_ctl([*words], pgdata=server.pgdata, user=server.system_user)
+        for tries_left in reversed(range(5)):
+            try:
+                pg_ctl([*words, "-t", "30"], pgdata=server.pgdata, user=server.system_user)
+                return
+            # A postmaster that forks may miss the signal; what an ended one left may hold its memory a while.
+            except subprocess.CalledProcessError:
+                if not tries_left:
+                    raise
+                time.sleep(0.5)
 
     def stop(self) -> None:
         """End it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 import tiny
@@ -25,6 +27,14 @@ WAYS = dict.fromkeys(tiny.ARCHITECTURES, Strategy.PACKED) | {
     "florence2": Strategy.PLAIN,
 }
 SHARING = [name for name, way in WAYS.items() if way in (Strategy.PACKED, Strategy.ROWS)]
+#: One of each kind: of how it shares a prefix, and of its cache. Others go the same ways, and
+#: test_architectures measures all of them.
+KINDS = ("llava", "qwen2_vl", "qwen3_5", "mllama", "gemma3", "paligemma", "blip_2", "florence2")
+
+
+def of_each_kind(names: Iterable[str]) -> list[Any]:
+    """Return names as parameters of a test, those of other kinds for the exhaustive tests."""
+    return [name if name in KINDS else pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
 
 
 def forced(

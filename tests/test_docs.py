@@ -94,7 +94,7 @@ def test_what_needs_no_network_runs(line, workspace, monkeypatch, tmp_path, phot
 OTHERS = [line for line in commands() if not line.startswith("snellen run")]
 #: What asks the Hub, or stands for a run of the reader's own.
 ELSEWHERE = ("--hub", "RUN", "snellen report", "mine.yaml", "snellen suite run charts")
-#: What serves until it is interrupted (see test_web).
+#: What serves until it is interrupted (see tests/web).
 #: What takes a file of the reader's own.
 TAKES = ("snellen import", "snellen push", "--image")
 SERVES = ("snellen view", "snellen arena", "snellen play")
@@ -112,11 +112,12 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, photos, ca
     # Fewer pictures than a reader would take, and none of their runs among those that lines name.
     few = f"--limit 8 --workspace {tmp_path / 'eyes'}"
     lines = [f"{line} {few}" if line.startswith("snellen eye-test") else line for line in lines]
+    lines = [line.replace("n=112", "n=28").replace("size,blur,contrast", "size,blur") for line in lines]
     some = f"--limit 28 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]
     quick = f"--limit 28 --train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
     lines = [f"{line} {quick}" if line.startswith("snellen tune") else line for line in lines]
-    lines = [line.replace("n=2000", "n=84") for line in lines]
+    lines = [line.replace("n=2000", "n=56") for line in lines]
     assert len(lines) > 8
     # A rescored run's name starts like its source's, which other lines name.
     lines.sort(key=lambda line: line.startswith("snellen rescore"))

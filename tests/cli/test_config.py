@@ -145,7 +145,8 @@ class TestNames:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "encoding", ["ascii", "cp1252", pytest.param("latin-1", marks=pytest.mark.exhaustive)]
+    "encoding",
+    ["ascii", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("cp1252", "latin-1"))],
 )
 def test_terminals_without_unicode(tmp_path, encoding):
     """Names of classes in another script, and our own dashes, become plain signs rather than tracebacks."""

@@ -479,10 +479,9 @@ class TestCommand:
     def test_names_of_others_are_inert_on_the_page(self):
         evil = "<script>alert(1)</script>"
         arm = ArmResult(name=evil, run="x", score=0.5, images=8, answers=8, errors=0)
-        known = {"within": 0.01, "confidence": 0.95, "images": 8, "of": 8, "of_samples": 8}
         decision = Decision(
             choice=None, tied=(), leader=evil, arms=(arm,), weighing="plain", score="accuracy",
-            population=False, notes=(evil,), **known,
+            population=False, notes=(evil,), within=0.01, confidence=0.95, images=8, of=8, of_samples=8,
         )  # fmt: skip
         page = race_page(decision)
         assert evil not in page

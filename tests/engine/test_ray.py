@@ -134,7 +134,13 @@ def together(
     return there
 
 
-@pytest.mark.parametrize("name", ["llava", pytest.param("clip", marks=pytest.mark.exhaustive)])
+def test_as_in_one_process(tmp_path):
+    """Sample by sample: predictions, texts, figures."""
+    together("pico:llava", tmp_path, ["chart:shapes?n=12"], ["closed-set", "rank", "caption"])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["llava", "clip"])
 def test_every_model_and_protocol_as_in_one_process(name, minilm, tmp_path):
     """Sample by sample: predictions, texts, figures. It is the same run, so one knows the other's."""
     data = ["chart:shapes?n=12"]

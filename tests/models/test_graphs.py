@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from helpers import made, picture
-from sharing import WAYS, answers, ragged
+from sharing import WAYS, answers, of_each_kind, ragged
 from snellen.models.huggingface.prefix_cache import graphs as module
 from snellen.models.huggingface.prefix_cache.budget import parse_bytes
 from snellen.models.huggingface.prefix_cache.graphs import Graphs, Steps
@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 
 class TestStep:
     @pytest.mark.usefixtures("repeating")
-    @pytest.mark.parametrize("name", PACKED)
+    @pytest.mark.parametrize("name", of_each_kind(PACKED))
     def test_nothing_waits_for_the_device(self, name, tmp_path, counted):
         model = made(VisionLanguageModel, f"hf:{tiny.save(name, tmp_path)}")
         answers(model, ragged()[:6])
@@ -125,7 +125,7 @@ class TestStep:
 
 class TestCheck:
     @pytest.mark.usefixtures("repeating")
-    @pytest.mark.parametrize("name", PACKED)
+    @pytest.mark.parametrize("name", of_each_kind(PACKED))
     def test_what_is_right_is_used(self, name, tmp_path):
         model = made(VisionLanguageModel, f"hf:{tiny.save(name, tmp_path)}")
         found = model.sharing.findings

@@ -14,6 +14,7 @@ import torch
 import tiny
 from helpers import made, picture, text_of
 from measures import NAMES, answers, questions
+from sharing import of_each_kind
 from snellen.errors import BadOption, MissingExtra, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface.architectures import ONE_IMAGE, UNPADDED
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=tiny.ARCHITECTURES)
+@pytest.fixture(scope="module", params=of_each_kind(tiny.ARCHITECTURES))
 def folder(request, tmp_path_factory) -> Path:
     """One checkpoint of each architecture."""
     return tiny.save(request.param, tmp_path_factory.mktemp(request.param))
@@ -113,7 +114,7 @@ def test_planted_faults_would_be_seen(scorer, monkeypatch):
     """A wrong image, mask or position moves log-likelihoods by 100 times the tolerance: the tests
     above could not pass with one of them."""
     if scorer._prefix != "off":
-        pytest.skip("the faults of prefix sharing are planted in test_prefix_cache.py")
+        pytest.skip("the faults of prefix sharing are planted in prefix_cache/test_self_check.py")
     request = questions(Kind.SCORE)[1]
     right = scores(answers(scorer, [request], 16))
     plain = VisionLanguageModel._inputs

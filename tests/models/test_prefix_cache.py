@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tiny
 from helpers import made, picture
-from sharing import SHARING, TOLERANCE, WAYS, answers, forced, ragged, scores
+from sharing import SHARING, TOLERANCE, WAYS, answers, forced, of_each_kind, ragged, scores
 from snellen.errors import BadOption, ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
@@ -77,7 +77,7 @@ class TestForest:
 # ── answers, both ways ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(scope="module", params=SHARING)
+@pytest.fixture(scope="module", params=of_each_kind(SHARING))
 def name(request) -> str:
     return request.param
 
@@ -258,7 +258,7 @@ def count_prefixes(monkeypatch) -> list[int]:
 
 class TestSelfCheck:
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-    @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+    @pytest.mark.parametrize("name", of_each_kind(tiny.ARCHITECTURES))
     def test_it_finds_the_first_exact_way(self, name, dtype, tmp_path, caplog):
         folder = tiny.save(name, tmp_path, scale=6.0 if dtype == "float32" else 3.0)
         model = made(VisionLanguageModel, f"hf:{folder}?dtype={dtype}")
@@ -666,7 +666,15 @@ def pico(prefix) -> VisionLanguageModel:
     return model
 
 
-@pytest.mark.parametrize("protocol", ["closed-set", "binary", "rank", "rank?pmi=true&prefix=It is a"])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        "closed-set",
+        pytest.param("binary", marks=pytest.mark.exhaustive),
+        pytest.param("rank", marks=pytest.mark.exhaustive),
+        "rank?pmi=true&prefix=It is a",
+    ],
+)
 def test_runs_predict_the_same_both_ways(protocol, workspace):
     kept = {}
     for prefix in ("on", "off"):

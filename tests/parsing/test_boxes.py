@@ -165,6 +165,7 @@ def test_matching_is_the_largest_not_the_greedy_one():
 
 def test_average_precision_by_hand(capsys):
     """Two truths; one found, one false alarm of the same (only) confidence."""
+    pytest.importorskip("pycocotools")  # not part of the core
     true = [[("cat", (0, 0, 0.5, 0.5)), ("cat", (0.5, 0.5, 1, 1))]]
     assert average_precision(true, true)["map"] == pytest.approx(1)
     assert average_precision([[]], true) == {"map": 0, "ap_50": 0, "ap_75": 0}

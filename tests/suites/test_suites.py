@@ -182,6 +182,7 @@ class TestFiles:
         assert json.loads(capsys.readouterr().out)["parts"][0]["published"]["scale"] == 0.01
 
 
+@pytest.mark.exhaustive  # minutes of all built-in models, whose accuracy test_pico looks at, too
 def test_the_charts_have_the_scores_that_were_committed(workspace, monkeypatch, capsys):
     """The project's own regression test of meaning: a change of a figure is a change of what it means."""
     assert command("run", "charts", "--quiet", "--json", monkeypatch=monkeypatch) == 0

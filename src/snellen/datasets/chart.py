@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 
 from snellen.datasets.base import DATASETS, Dataset, Row
@@ -69,6 +70,12 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@lru_cache(maxsize=512)
+def _drawn(figure: DrawnFigure, size: int) -> bytes:
+    """Draw a figure; several models and protocols ask for the same ones one after the other."""
+    return encode(draw(figure, size))
+
+
 class Shapes(Dataset):
     """See :func:`chart`. A sample's meta holds color, size and place; its reference is a caption."""
 
@@ -97,7 +104,7 @@ class Shapes(Dataset):
         question, choices, references = self._question(index, fig, labels)
         return Sample(
             name,
-            (Image(lambda: encode(draw(fig, self.size)), f"{self.name}/{name}"),),
+            (Image(lambda: _drawn(fig, self.size), f"{self.name}/{name}"),),
             label=fig.kind,
             labels=labels,
             background=background,

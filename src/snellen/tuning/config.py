@@ -103,6 +103,13 @@ class TuningConfig:
         return int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
+    def sharded(self) -> bool:
+        """Whether processes share the model's weights among them (FSDP, DeepSpeed)."""
+        return any(
+            os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED")
+        )
+
+    @property
     def leads(self) -> bool:
         """Whether this is the first process."""
         return int(os.environ.get("RANK", "0")) == 0

@@ -82,6 +82,10 @@ class TuningPlan:
             more = {"-L": self.config.lora, "--merge": self.config.merge, **self.config.instructing}
             more |= {"--train-parts": self.config.train_parts, "--export": self.config.export}
             self.config.refuse_with("a dual encoder", more)
+            if self.config.sharded:
+                raise Unsupported(
+                    "A dual encoder is trained in parallel only: start it without FSDP and DeepSpeed."
+                )
         if self.dual and self.config.recipe not in ("lora", "full"):
             raise BadOption(
                 f"--recipe {self.config.recipe} is for vision-language models. Of a dual encoder, all "

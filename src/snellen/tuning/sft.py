@@ -192,6 +192,10 @@ def _save(
     """Write the trained model, or its adapter, and the processor."""
     network = trainer.model
     saved: dict[str, Any] = {}
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded:  # each process has a part of every weight, so all of them have to collect
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        saved["state_dict"] = weights if adapter else _whole(network, weights, dtype)
     if adapter:
         for config in network.peft_config.values():
             config.base_model_name_or_path, config.revision = base, checkpoint.pinned
@@ -199,11 +203,17 @@ def _save(
         saved["save_embedding_layers"] = False
     if trainer.is_world_process_zero():
         with room(out):
-            (network if adapter else network.to(dtype)).save_pretrained(out, **saved)
+            (network if adapter or sharded else network.to(dtype)).save_pretrained(out, **saved)
             if not adapter:
                 for_servers(out)
             processor.save_pretrained(out)
     trainer.accelerator.wait_for_everyone()
+
+
+def _whole(network: Any, weights: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Return weights as they are saved: those that are tied once, as their storage no longer shows it."""
+    tied = set(network.all_tied_weights_keys)
+    return {name: weight.to(dtype) for name, weight in weights.items() if name not in tied}
 
 
 def _prepare(network: Any, stage: Stage, *, adapter: bool, mixes: bool) -> int:

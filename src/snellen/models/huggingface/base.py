@@ -12,6 +12,9 @@ from snellen.models.huggingface.checkpoint import Checkpoint
 
 __all__ = ["CheckpointModel"]
 
+#: Bytes of weights that are given back at once; less waits for Python's own collection.
+LARGE = 2**28
+
 
 class CheckpointModel(LocalModel):
     """A model from a checkpoint, loaded on first use."""
@@ -39,8 +42,12 @@ class CheckpointModel(LocalModel):
     def close(self) -> None:
         if self._model is not None:
             on_gpu = self._model.device.type == "cuda"
+            large = sum(p.nbytes for p in self._model.parameters()) > LARGE
             self._model = None
-            gc.collect()
+            if (
+                on_gpu or large
+            ):  # looking at every object of the process takes as long as a small model's answer
+                gc.collect()
             if on_gpu:
                 import torch
 
