@@ -136,7 +136,7 @@ def together(
 
 def test_as_in_one_process(tmp_path):
     """Sample by sample: predictions, texts, figures."""
-    together("pico:llava", tmp_path, ["chart:shapes?n=12"], ["closed-set", "rank", "caption"])
+    together("pico:llava", tmp_path, ["chart:shapes?n=12"], ["closed-set", "caption"])
 
 
 @pytest.mark.exhaustive
