@@ -37,7 +37,7 @@ class TestInterrupted:
         out = tmp_path / "out"
         folders = [str(TESTS), str(Path(__file__).parent)]
         script = f"import sys; sys.path[:0] = {folders!r}; from pathlib import Path\n"
-        script += "from test_tune import longer; longer(*map(Path, sys.argv[1:])).run()"
+        script += "from test_interrupted import longer; longer(*map(Path, sys.argv[1:])).run()"
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(out), str(ws)], stderr=subprocess.DEVNULL
         )
