@@ -1,12 +1,14 @@
 """Compares supervised fine-tuning with preferences (DPO) and rewards (GRPO), all through TRL.
 
-    python benchmarks/preferences.py [--images 560] [--test 280] [--steps 40] [--only sft,dpo,grpo]
+    python benchmarks/preferences.py [--images 560] [--test 840] [--steps 100] [--only sft,dpo,grpo]
+        [--dpo-rate 1e-4] [--grpo-rate 5e-4]
 
-All arms train the same low-rank adapters of ``pico:llava-skewed`` on the same drawn figures, for the same number
-of steps, and are evaluated by a closed set on the same other figures:
+All arms train the same low-rank adapters of ``pico:llava-skewed`` on the same drawn figures, for the same
+number of steps, and are evaluated by a closed set on the same other figures:
 
 - ``sft``: the class, on all images; ``sft, mistakes``: on the images that the model gets wrong;
-- ``dpo``: on these, the class is preferred to the model's own wrong answer;
+- ``dpo``: the class is preferred to the model's own wrong answer, or, where it is right, to another class
+  that is drawn; ``dpo, mistakes``: on the images that it gets wrong;
 - ``sft, then dpo``: half of the steps each;
 - ``grpo``: four sampled answers an image, rewarded if they are the class.
 """
@@ -14,6 +16,7 @@ of steps, and are evaluated by a closed set on the same other figures:
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
 import time
@@ -112,23 +115,33 @@ def sft(start: Path, out: Path, steps: int, samples: Sequence[Sample]) -> None:
     finish(trainer, processor, out)
 
 
-def dpo(start: Path, out: Path, steps: int, samples: Sequence[Sample], wrong: dict[str, str]) -> None:
-    """Prefer the right answers to the model's own wrong ones."""
+def dpo(
+    start: Path, out: Path, steps: int, samples: Sequence[Sample], wrong: dict[str, str], rate: float
+) -> None:
+    """Prefer the right answers to the model's own wrong ones, and to names drawn where it has none."""
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
     network, processor = loaded(start)
     trainer = DPOTrainer(
         model=network,
-        args=DPOConfig(**options(out, steps, learning_rate=5e-4, beta=0.1)),
-        train_dataset=rows_of(samples, chosen=right, rejected=lambda sample: says(wrong[sample.id])),
+        args=DPOConfig(**options(out, steps, learning_rate=rate, beta=0.1)),
+        train_dataset=rows_of(
+            samples, chosen=right, rejected=lambda sample: says(wrong.get(sample.id) or drawn(sample))
+        ),
         processing_class=processor,
         peft_config=adapters(network, {}),
     )
     finish(trainer, processor, out)
 
 
-def grpo(start: Path, out: Path, steps: int, samples: Sequence[Sample]) -> None:
+def drawn(sample: Sample) -> str:
+    """Return another class."""
+    others = [name for name in sample.labels if name != sample.label]
+    return random.Random(sample.id).choice(others)
+
+
+def grpo(start: Path, out: Path, steps: int, samples: Sequence[Sample], rate: float) -> None:
     """Reward sampled answers that are right."""
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -139,7 +152,7 @@ def grpo(start: Path, out: Path, steps: int, samples: Sequence[Sample]) -> None:
         return [float(text.strip(" .") == name) for text, name in zip(texts, label, strict=True)]
 
     network, processor = loaded(start)
-    more = {"num_generations": 4, "max_completion_length": 8, "learning_rate": 5e-4, "beta": 0.0}
+    more = {"num_generations": 4, "max_completion_length": 8, "learning_rate": rate, "beta": 0.0}
     trainer = GRPOTrainer(
         model=network,
         reward_funcs=reward,
@@ -162,9 +175,11 @@ def main() -> None:
     """Train all arms, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=int, default=560)
-    parser.add_argument("--test", type=int, default=280)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--test", type=int, default=840)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", default="sft,dpo,grpo")
+    parser.add_argument("--dpo-rate", type=float, default=1e-4)
+    parser.add_argument("--grpo-rate", type=float, default=5e-4)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # of libraries, about each other
     top = Path(tempfile.mkdtemp())
@@ -172,17 +187,18 @@ def main() -> None:
     data = f"chart:shapes?split=train&n={asked.images}"
     before = snellen.run(model=f"pico:{MODEL}", data=data, protocol=PROTOCOL, workspace=top / "ws")
     frame = before.outcomes
-    said = {row.id: row.prediction for row in frame.itertuples() if row.prediction not in (row.label, "")}
+    said = dict(zip(frame["id"].tolist(), frame["prediction"].tolist(), strict=True))
     samples = list(select(DATASETS.make(data)))
-    mistakes = [sample for sample in samples if said.get(sample.id) in sample.labels]
-    wrong = {sample.id: said[sample.id] for sample in mistakes}
+    wrong = {s.id: str(said[s.id]) for s in samples if said[s.id] in s.labels and said[s.id] != s.label}
+    mistakes = [sample for sample in samples if sample.id in wrong]
     half = asked.steps // 2
     arms: dict[str, Callable[[Path], None]] = {
         "sft": lambda out: sft(base, out, asked.steps, samples),
         "sft, mistakes": lambda out: sft(base, out, asked.steps, mistakes),
-        "dpo": lambda out: dpo(base, out, asked.steps, mistakes, wrong),
-        "sft, then dpo": lambda out: dpo(top / "half", out, half, mistakes, wrong),
-        "grpo": lambda out: grpo(base, out, asked.steps, samples),
+        "dpo": lambda out: dpo(base, out, asked.steps, samples, wrong, asked.dpo_rate),
+        "dpo, mistakes": lambda out: dpo(base, out, asked.steps, mistakes, wrong, asked.dpo_rate),
+        "sft, then dpo": lambda out: dpo(top / "half", out, half, samples, wrong, asked.dpo_rate),
+        "grpo": lambda out: grpo(base, out, asked.steps, samples, asked.grpo_rate),
     }
     print(f"{len(mistakes)} of {len(samples)} training images are mistakes of pico:{MODEL}.\n")
     print("| arm | images | steps | seconds | closed set, accuracy % | not read |\n|---|---|---|---|---|---|")
@@ -193,11 +209,11 @@ def main() -> None:
             continue
         if name == "sft, then dpo":
             sft(base, top / "half", half, samples)
-        begin = time.perf_counter()
-        train(top / name.replace(", ", "-").replace(" ", "-"))
-        took = time.perf_counter() - begin
-        images = str(len(samples) if name in ("sft", "grpo") else len(mistakes))
         folder = top / name.replace(", ", "-").replace(" ", "-")
+        begin = time.perf_counter()
+        train(folder)
+        took = time.perf_counter() - begin
+        images = str(len(mistakes) if "mistakes" in name else len(samples))
         report(name, images, asked.steps, took, f"hf:{folder}", asked.test, top)
 
 
