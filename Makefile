@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# For two cores: a quarter of the tests' time is waiting, for servers and processes. About 3 GiB each.
+WORKERS ?= 3
+
 # One thread a process: contending threads cost far more than they bring on few cores.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -38,13 +41,13 @@ demo: $(VENV)/.local
 	@$(BIN)/snellen demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not exhaustive"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not exhaustive"
 
 test-all: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-fast: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 # A real vLLM on the CPU, in its own environment: a minute or two, and several gigabytes the first time.
 # Its own builds of torchaudio and torchcodec do not load with a CPU build of torch.
@@ -74,7 +77,7 @@ test-vision: $(VISION)/.ready
 
 # Branch coverage; longer than the tests alone.
 coverage: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=
 	@$(BIN)/coverage report
 
 check: $(VENV)/.dev

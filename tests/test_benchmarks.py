@@ -62,6 +62,9 @@ def test_an_unknown_stage_is_named():
         ("arena.py 2000 5 100", "everything that its page shows"),
         ("choose.py 3", "equal models"),
         ("exposure.py 200 20", "occurrences: "),
+        pytest.param(
+            "preferences.py --images 84 --test 14 --steps 2", "| grpo |", marks=pytest.mark.exhaustive
+        ),
         ("store.py 2000", "snellen ls runs: "),
         ("web.py --runs 30 --samples 200", "/heatmap"),
     ],
