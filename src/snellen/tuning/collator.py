@@ -17,6 +17,8 @@ __all__ = ["Collator", "rows_of"]
 
 #: The examples with the longest texts, and with the most images, that are looked at before training.
 LONGEST = 2
+#: What Mllama's image processors alone return.
+TILED = "aspect_ratio_ids"
 
 
 class Collator:
@@ -76,8 +78,15 @@ class Collator:
 
         special = self._chat.adds_special_tokens(rows[0]["prompt"])
         images = [row["images"] for row in rows]
+        texts = [row["prompt"] + row["completion"] for row in rows]
+        between = any(images) and not all(images) and TILED in self._processor.model_input_names
+        if between:
+            # Mllama's image processor of torchvision loses first and last rows without images, so that rows
+            # with one are put around them.
+            seen = next(place for place, row in enumerate(images) if row)
+            texts, images = ([one[seen], *one, one[seen]] for one in (texts, images))
         batch = self._processor(
-            text=[row["prompt"] + row["completion"] for row in rows],
+            text=texts,
             images=images if any(images) else None,
             padding=True,
             padding_side="right",
@@ -85,6 +94,9 @@ class Collator:
             add_special_tokens=special,
             return_tensors="pt",
         )
+        if between:
+            for key, value in batch.items():
+                batch[key] = value[1:-1]
         ids, lengths = batch["input_ids"], batch["attention_mask"].sum(1).tolist()
         labels = torch.full_like(ids, -100)
         for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
