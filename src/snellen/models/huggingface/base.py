@@ -44,9 +44,8 @@ class CheckpointModel(LocalModel):
             on_gpu = self._model.device.type == "cuda"
             large = sum(p.nbytes for p in self._model.parameters()) > LARGE
             self._model = None
-            if (
-                on_gpu or large
-            ):  # looking at every object of the process takes as long as a small model's answer
+            # It looks at every object of the process, which takes as long as a small model's answer.
+            if on_gpu or large:
                 gc.collect()
             if on_gpu:
                 import torch
