@@ -300,7 +300,7 @@ def answered(model: VisionLanguageModel, requests: Sequence[Request]) -> list[Re
 def one_by_one(model: VisionLanguageModel, request: Request) -> list[float]:
     """The prefix once, and then a forward pass for each name."""
     with torch.inference_mode():
-        question = model.sharing._read(request)
+        question = model.sharing.question(request)
         prefix = Prefix(model.decoder, [question.look], [question.ids], len(question.ids))
         return [BatchedSuffixes(prefix, [(0, tail)]).likelihoods([0])[0] for tail in question.tails]
 
@@ -340,7 +340,7 @@ def operations(model: VisionLanguageModel, requests: Sequence[Request], generate
     """Of one look, all tokens of a forest that follow it, and those that were generated."""
     sharing = model.sharing
     with torch.inference_mode():
-        questions = [sharing._read(request) for request in requests]
+        questions = [sharing.question(request) for request in requests]
     stems = [q.ids + tail[:-1] for q in questions for tail in (q.tails or ([],))]
     nodes = len({tuple(stem[: i + 1]) for stem in stems for i in range(len(stem))})
     predicted = sum(len(tail) for q in questions for tail in q.tails) or generated

@@ -108,7 +108,7 @@ def python_reference() -> Iterator[str]:
     """Yield the public names, for mkdocstrings."""
     yield "# Python"
     yield "\nThe public names of the package `snellen`. Everything else may change without notice."
-    for home, names in snellen._HOMES.items():
+    for home, names in snellen.HOMES.items():
         for name in names:
             if name.isupper():
                 continue

@@ -43,6 +43,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    from snellen.models.base import MODELS
+    from snellen.protocols.base import PROTOCOLS
+
+    with MODELS.temporarily(), PROTOCOLS.temporarily():
+        yield
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace that nothing else sees; also the default one."""

@@ -138,7 +138,7 @@ def apart(one: Sequence[Response], other: Sequence[Response]) -> float:
 
 def brute(model: VisionLanguageModel, scored: Sequence[Response]) -> float:
     """The largest difference to sums from the full logits: one row, no padding, no cache."""
-    chat, processor, worst = model._chat, model._processor, 0.0
+    chat, processor, worst = model.chat, model.processor, 0.0
     for request, reply in zip(questions(Kind.SCORE)[:3], scored[:3], strict=True):
         prompt = chat.prompt(request.messages)
         special = chat.adds_special_tokens(prompt)
@@ -157,7 +157,7 @@ def brute(model: VisionLanguageModel, scored: Sequence[Response]) -> float:
 
 
 def rendered_alike(model: VisionLanguageModel) -> bool | None:
-    processor = model._processor
+    processor = model.processor
     if not getattr(processor, "chat_template", None):
         return None
     request = questions()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ class Postgres:
         self._folder = folder
         self._server: Any = None
         self._made = 0
+        self._controlled = threading.Lock()
 
     def _started(self) -> Any:
         if self._server is None:
@@ -35,7 +37,11 @@ class Postgres:
         return str(self._started().get_uri(name))
 
     def control(self, *words: str) -> None:
-        """What pg_ctl is told, such as ``restart -m immediate``."""
+        """What pg_ctl is told, such as ``restart -m immediate``. One waits for another, which it would end."""
+        with self._controlled:
+            self._control(*words)
+
+    def _control(self, *words: str) -> None:
         from pgserver._commands import pg_ctl
 
         server = self._started()

@@ -43,7 +43,7 @@ def forced(
     """A model that takes this way, so many images at once."""
     sharing = model.sharing
     sharing.findings = sharing.found = Findings(way, 0.0, {}, **found)
-    sharing.images, sharing._tokens = images, 10**6
+    sharing.images, sharing.prompt_tokens = images, 10**6
     model.batch_size = batch_size
     return model
 

@@ -18,10 +18,9 @@ import yaml
 
 import snellen
 from snellen import cli
-from snellen.models.base import MODELS
 from snellen.models.remote.providers import PROVIDERS
 from snellen.prompts import fill
-from snellen.protocols.base import PROTOCOLS, read_yes_no
+from snellen.protocols.base import read_yes_no
 
 pytestmark = pytest.mark.slow
 
@@ -195,15 +194,11 @@ def test_the_plug_ins_of_the_architecture_page_work(workspace):
     }
     protocol, model = blocks("architecture.md")
     header = "from __future__ import annotations\n"
-    try:
-        exec(compile(header + protocol, "protocol", "exec"), names)
-        exec(compile(header + model, "model", "exec"), names)
-        found = snellen.run(
-            model="parrot:yes?loud=true", data="chart:shapes", protocol="is-it-there", per_class=1
-        )
-    finally:
-        PROTOCOLS._entries.pop("is-it-there", None)
-        MODELS._entries.pop("parrot", None)
+    exec(compile(header + protocol, "protocol", "exec"), names)
+    exec(compile(header + model, "model", "exec"), names)
+    found = snellen.run(
+        model="parrot:yes?loud=true", data="chart:shapes", protocol="is-it-there", per_class=1
+    )
     assert found.metrics["accuracy"].value == 1
     assert set(found.predictions["answers"].str[0]) == {"YES"}
 

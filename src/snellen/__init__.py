@@ -77,7 +77,7 @@ __all__ = [
     "tune",
 ]
 
-_HOMES = {
+HOMES = {
     "snellen.api": ("run",),
     "snellen.decisions.entry": ("choose",),
     "snellen.diagnosis.entry": ("diagnose",),
@@ -112,7 +112,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load public names on first use, so that importing snellen costs nothing."""
-    for home, names in _HOMES.items():
+    for home, names in HOMES.items():
         if name in names:
             value = getattr(import_module(home), name)
             globals()[name] = value

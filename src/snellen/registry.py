@@ -15,6 +15,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import import_module
@@ -191,6 +192,15 @@ class Registry(Generic[T]):
                     if callable(loaded) and name not in self._entries:
                         self.register(name)(loaded)
             return dict(sorted(self._entries.items()))
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Forget at the end what is registered meanwhile, as tests do."""
+        before = self.entries
+        try:
+            yield
+        finally:
+            self._entries = before
 
     def _more(self, known: Mapping[str, Registration]) -> str:
         rest = sum(not entry.listed for entry in known.values())

@@ -114,13 +114,13 @@ class Server:
         endpoints: Mapping[str, Callable[[ReceivedRequest], Any]] | None = None,
     ) -> None:
         self._web: Any = require("aiohttp.web", "api", "snellen.testing")
-        self._answer, self._port, self._headers = answer, port, dict(headers or {})
+        self._answer, self.port, self._headers = answer, port, dict(headers or {})
         self._endpoints = dict(endpoints or {})
         if callable(faults):
-            self._fault = faults
+            self.fault = faults
         else:
             script = dict(enumerate(faults))
-            self._fault = script.get
+            self.fault = script.get
         self.asked: list[ReceivedRequest] = []
         self.most = self._under_way = 0
         self._loop = asyncio.new_event_loop()
@@ -131,7 +131,7 @@ class Server:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -166,9 +166,9 @@ class Server:
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = self._web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
-        site = self._web.TCPSite(runner, "127.0.0.1", self._port, backlog=2048)
+        site = self._web.TCPSite(runner, "127.0.0.1", self.port, backlog=2048)
         await site.start()
-        self._port = runner.addresses[0][1]
+        self.port = runner.addresses[0][1]
         self._ready.set()
         await self._over.wait()
         await runner.cleanup()
@@ -192,7 +192,7 @@ class Server:
             if not request.path.startswith("/v1"):
                 return await fault.status(404, "Not Found")(request)
             self.asked.append(asked)
-            if (wrong := self._fault(asked.number)) is not None:
+            if (wrong := self.fault(asked.number)) is not None:
                 return await wrong(request)
             given = self._answer(asked)
             reply = await given if isinstance(given, Awaitable) else given

@@ -283,7 +283,7 @@ def test_commands_that_are_told_can_be_pasted(snellen, tmp_path, monkeypatch):
     def fail(self, requests):
         raise RuntimeError("the card fell off the bus")
 
-    monkeypatch.setattr(Classifier, "_classify", fail)
+    monkeypatch.setattr(Classifier, "classify", fail)
     where = tmp_path / "my ws"
     _, out, err = snellen(*R, "--quiet", "--workspace", where)
     look = out.rpartition("Details: snellen ")[2].strip()
@@ -300,7 +300,7 @@ def test_what_models_write_does_not_drive_the_terminal(snellen, monkeypatch):
     def fail(self, requests):
         raise RuntimeError("\x1b[2J\x1b]0;gone\x07 [bold]x")
 
-    monkeypatch.setattr(Classifier, "_classify", fail)
+    monkeypatch.setattr(Classifier, "classify", fail)
     snellen(*R, "--quiet")
     _, out, _ = snellen("show", "@last")
     assert "\x1b" not in out
@@ -320,7 +320,7 @@ def test_samples_that_fail_make_the_exit_code_1(snellen, monkeypatch):
     def fail(self, requests):
         raise RuntimeError("the card fell off the bus")
 
-    monkeypatch.setattr(Classifier, "_classify", fail)
+    monkeypatch.setattr(Classifier, "classify", fail)
     code, out, _ = snellen(*R, "--quiet")
     assert code == 1
     assert "4 error" in out

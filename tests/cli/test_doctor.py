@@ -39,8 +39,11 @@ def test_missing_packages_are_named_with_the_command(monkeypatch):
         return real(name)
 
     monkeypatch.setattr(metadata, "version", without)
-    assert report._missing("local") == ["torch"]
-    assert set(report._missing("tune")) == {"peft", "torch"}  # those of the extras that it includes, too
+    assert report.missing_packages("local") == ["torch"]
+    assert set(report.missing_packages("tune")) == {
+        "peft",
+        "torch",
+    }  # those of the extras that it includes, too
     lines = list(report.doctor_lines(report.doctor()))
     (tune,) = [line for line in lines if line.startswith("  tune: ")]
     assert "missing" in tune

@@ -354,8 +354,8 @@ class TestWhatIsMissing:
         features = np.repeat(rng.normal(size=(40, 64)), 2, axis=0)
         truth = np.repeat(rng.permutation(["a", "b"] * 20), 2).tolist()
         copies = np.repeat(np.arange(40), 2).tolist()
-        apart = probe._cross_fit(features, truth, list(range(80)), "linear")
-        together = probe._cross_fit(features, truth, copies, "linear")
+        apart = probe.cross_fit(features, truth, list(range(80)), "linear")
+        together = probe.cross_fit(features, truth, copies, "linear")
         assert sum(apart) / 80 > 0.8
         assert sum(together) / 80 < 0.7
 
@@ -414,13 +414,8 @@ class TestWhatIsMissing:
             kinds = frozenset({Kind.GENERATE})
 
         MODELS.register("free")(lambda rest: Free(lambda r: "star", "free:x"))
-        try:
-            case = Subject(
-                model="free:x", data="chart:shapes", store=Store(workspace), filters=Filters(limit=56)
-            )
-            found = diagnose(case, ["decoding", "probe", "exposure", "confusions"])
-        finally:
-            MODELS._entries.pop("free")
+        case = Subject(model="free:x", data="chart:shapes", store=Store(workspace), filters=Filters(limit=56))
+        found = diagnose(case, ["decoding", "probe", "exposure", "confusions"])
         assert set(found.left_out) == {"decoding", "probe", "exposure"}
         assert "likelihoods" in found.left_out["decoding"]
         assert "--captions" in found.left_out["exposure"]
@@ -498,8 +493,7 @@ def told(workspace):
             filters=Filters(limit=n),
         )
 
-    yield subject
-    MODELS._entries.pop("told", None)
+    return subject
 
 
 @pytest.fixture(scope="module")

@@ -77,19 +77,18 @@ def cluster(plugin):
     patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     patch.setenv("PYTHONPATH", str(plugin))
     patch.syspath_prepend(str(plugin))
-    if "deadly" not in MODELS.entries:
-        importlib.reload(importlib.import_module("deadly"))  # it registers itself
-
-    ray.init(
-        num_cpus=4,  # replicas of several tests side by side
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=200 * 2**20,
-    )
-    yield
-    ray.shutdown()
-    MODELS._entries.pop("deadly", None)
+    with MODELS.temporarily():
+        if "deadly" not in MODELS.entries:
+            importlib.reload(importlib.import_module("deadly"))  # it registers itself
+        ray.init(
+            num_cpus=4,  # replicas of several tests side by side
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=200 * 2**20,
+        )
+        yield
+        ray.shutdown()
     patch.undo()
 
 
@@ -410,12 +409,12 @@ def test_a_head_that_is_gone_is_told(tmp_path, monkeypatch):
         free.bind(("127.0.0.1", 0))
         gone = f"127.0.0.1:{free.getsockname()[1]}"
     executor = RayExecutor(TWO, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
-    executor._hear()  # it is there
-    assert executor._heard
+    executor.hear_head()  # it is there
+    assert executor.heard
     monkeypatch.setattr(type(ray.get_runtime_context()), "gcs_address", gone)
     monkeypatch.setattr("snellen.engine.ray.executor.SILENCE", 0.0)
     with pytest.raises(Stopped, match=f"the head of the cluster, {gone}, no longer responds"):
-        executor._hear()
+        executor.hear_head()
     executor.close()  # asks nobody
 
 
@@ -502,13 +501,14 @@ def test_refusals(tmp_path):
         Engine(gpus=-1)
     words = "run --model pico:llava --data chart:shapes --replicas 2".split()
     assert "need --engine" in str(runner.invoke(app, words).exception)
-    executor = RayExecutor(Engine(replicas=9), MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
-    assert executor._count({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
-    executor._engine.alone = True
+    nine = Engine(replicas=9)
+    executor = RayExecutor(nine, MODELS.make("pico:clip"), "pico:clip", {}, Store(tmp_path))
+    assert executor.replicas_that_fit({"num_cpus": 1, "num_gpus": 0}) == 9  # there may come more
+    nine.alone = True
     with pytest.raises(BadOption, match="9 replicas requested, but 4 cores"):
-        executor._count({"num_cpus": 1, "num_gpus": 0})
+        executor.replicas_that_fit({"num_cpus": 1, "num_gpus": 0})
     with pytest.raises(BadOption, match="0 GPUs have room for 0 of 0.5 GPUs"):
-        executor._count({"num_cpus": 1, "num_gpus": 0.5})
+        executor.replicas_that_fit({"num_cpus": 1, "num_gpus": 0.5})
     with pytest.raises(BadOption, match="must not contain keys"):
         parquet_url("parquet:memory://me:hunter2secret@bucket/x")
 

@@ -124,7 +124,7 @@ class TestSecrets:
 
     def test_no_address_in_data_or_answers_is_fetched(self, workspace, tmp_path):
         """A row whose image is an address is refused, and an answer that is one is text."""
-        with Server(lambda asked: f"see http://127.0.0.1:{server._port}/secret.png") as server:
+        with Server(lambda asked: f"see http://127.0.0.1:{server.port}/secret.png") as server:
             (tmp_path / "rows.jsonl").write_text(
                 json.dumps({"image": f"{server.url}/x.png", "label": "star"}) + "\n"
             )

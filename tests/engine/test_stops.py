@@ -34,7 +34,7 @@ class TestStops:
             assert 0 < found.metrics.outcomes["ok"] <= 20
             assert found.metrics["accuracy"] is not None
             assert "failures in a row" in found.manifest.stopped
-            server._fault = lambda n: None
+            server.fault = lambda n: None
             already = len(server.asked)
             again = examine(server)
             assert len(server.asked) - already == 56 * 3 - 60
@@ -52,7 +52,7 @@ class TestStops:
             assert found.first_error() == "400 no"
             rows = found.predictions.query("outcome == 'error'")
             assert set(rows["prediction"]) == {""}
-            server._fault = lambda n: None
+            server.fault = lambda n: None
             already = len(server.asked)
             again = plan_of(Store(), found.id).run()[0]
             assert len(server.asked) - already == lost

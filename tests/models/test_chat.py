@@ -133,13 +133,13 @@ class TestFamilies:
         ]
         later = (*request.messages, Message("assistant", ("A star.",)), Message("user", ("Of which color?",)))
         for messages, conversation in ((request.messages, turns[:1]), (later, turns)):
-            expected = model._processor.apply_chat_template(
+            expected = model.processor.apply_chat_template(
                 conversation,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
-                chat_template=pinned(model._processor.chat_template),
+                chat_template=pinned(model.processor.chat_template),
                 date_string="1 January 2025",
             )["input_ids"]
             ours = model.process(model.prompt(messages), request.images)["input_ids"]
@@ -149,13 +149,13 @@ class TestFamilies:
     def test_a_name_is_scored_as_its_words(self, llava, tmp_path, family):
         model = with_template(llava, tmp_path, FAMILIES[family][0])
         model.load()
-        chat = ChatRenderer(model._processor)
+        chat = ChatRenderer(model.processor)
         messages = question("What is it?").messages
         text = chat.prompt(messages) + chat.continuation(messages, "star")
         assert text.rstrip().endswith("star")
         assert "type" not in text
         tails, _ = model.tails(replace(question("?"), continuations=("star",)), chat.prompt(messages))
-        assert model._tokenizer.decode(tails[0]).strip() == "star"
+        assert model.tokenizer.decode(tails[0]).strip() == "star"
         prompt, answer = chat.lesson(messages, "star")
         assert "star" in answer
         assert "type" not in prompt + answer
@@ -292,7 +292,7 @@ class TestSystemTurns:
     def test_they_are_folded_into_the_first_question(self, llava, tmp_path, template):
         model = with_template(llava, tmp_path, template)
         model.load()
-        chat = model._chat
+        chat = model.chat
         assert chat.folds_system
         first = (Message("system", ("Be brief.",)), *question("What is it?").messages)
         text = rendered(chat, *first)
@@ -306,6 +306,6 @@ class TestSystemTurns:
     def test_others_are_as_they_were(self, llava, tmp_path):
         model = with_template(llava, tmp_path, FAMILIES["parts"][0])
         model.load()
-        assert not model._chat.folds_system
+        assert not model.chat.folds_system
         first = (Message("system", ("Be brief.",)), *question("What is it?").messages)
-        assert rendered(model._chat, *first).startswith("system: Be brief.")
+        assert rendered(model.chat, *first).startswith("system: Be brief.")

@@ -52,7 +52,7 @@ def test_each_family_sees_its_pictures_and_its_question(model, family):
         assert (response.text, response.outcome) == (color, Outcome.OK)
         assert response.completion_tokens > 0
     assert ask(model, "Which color?").text == "none"
-    code = model._asked.model
+    code = model.family.model
     assert len(code.asked) == 4
     if family != "minicpmv":
         assert "Which color?" in ask(model, "Which color?").prompt
@@ -112,7 +112,7 @@ def test_a_conversation_goes_to_those_that_hold_one(model, family):
 @pytest.mark.parametrize("family", ["internvl"], indirect=True)
 def test_internvl_sees_tiles_of_the_nearest_shape_and_the_whole_picture(model):
     ask(model, picture("red", (56, 28)), picture("blue", (28, 28)), "Compare.", system="Be brief.")
-    tiles, question, options, counts = model._asked.model.asked[-1]
+    tiles, question, options, counts = model.family.model.asked[-1]
     # Twice as wide as high: of 1 to 12 tiles the first such grid is 2 x 1, and the whole picture follows.
     assert counts == [3, 1]
     assert tiles.shape == (4, 3, 28, 28)
@@ -130,7 +130,7 @@ def test_internvl_sees_tiles_of_the_nearest_shape_and_the_whole_picture(model):
 @pytest.mark.parametrize("family", ["minicpmv"], indirect=True)
 def test_minicpm_decodes_greedily_and_takes_images_among_texts(model):
     ask(model, "Compare ", picture("red"), " with ", picture("blue"), system="Be brief.")
-    msgs, system, sampling, options = model._asked.model.asked[-1]
+    msgs, system, sampling, options = model.family.model.asked[-1]
     content = msgs[0]["content"]
     assert [part if isinstance(part, str) else part.getpixel((0, 0)) for part in content] == [
         "Compare ",

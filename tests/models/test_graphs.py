@@ -47,14 +47,14 @@ class Counted(TorchDispatchMode):
 def counted(monkeypatch) -> list[Counter[str]]:
     """The operators of each step."""
     found: list[Counter[str]] = []
-    real = Steps._run
+    real = Steps.run
 
     def counting(self):
         with Counted() as mode:
             real(self)
         found.append(mode.calls)
 
-    monkeypatch.setattr(Steps, "_run", counting)
+    monkeypatch.setattr(Steps, "run", counting)
     return found
 
 
@@ -88,7 +88,7 @@ class TestStep:
     def test_nothing_moves(self, folder, monkeypatch):
         model = made(VisionLanguageModel, f"hf:{folder}")
         places: list[tuple[int, ...]] = []
-        real = Steps._run
+        real = Steps.run
 
         def watched(self):
             real(self)
@@ -97,7 +97,7 @@ class TestStep:
             places.append(tuple(buffer.data_ptr() for buffer in buffers))
 
         answers(model, ragged(colors=("red",))[:6])
-        monkeypatch.setattr(Steps, "_run", watched)
+        monkeypatch.setattr(Steps, "run", watched)
         for color in ("blue", "white"):
             answers(model, ragged(colors=(color,))[:6])
         assert len(places) > 8
@@ -206,7 +206,7 @@ class TestGraphs:
             answers(model, ragged())
             assert any(made_of) == fits
             if fits:
-                held = model.sharing.scheduler.graphs._tokens * cached_bytes(model.decoder)
+                held = model.sharing.scheduler.graphs.tokens_held * cached_bytes(model.decoder)
                 assert 0 < held <= (parse_bytes("", budget) + held) / 4
 
     @pytest.mark.usefixtures("repeating")
@@ -217,13 +217,13 @@ class TestGraphs:
         for count in (2, 3, 4):
             answers(model, [ask(image, f"Is it a cat? {i}", max_tokens=5) for i in range(count)])
         graphs = model.sharing.scheduler.graphs
-        assert [key[1] for key in graphs._kept] == [3, 4]
-        model.sharing.scheduler._free()
-        assert not graphs._kept
+        assert [key[1] for key in graphs.kept] == [3, 4]
+        model.sharing.scheduler.free()
+        assert not graphs.kept
         answers(model, [ask(image, f"Is it a cat? {i}", max_tokens=5) for i in range(2)])
-        assert graphs._kept
+        assert graphs.kept
         model.sharing.clear()
-        assert not graphs._kept
+        assert not graphs.kept
 
     def test_the_strategy_in_rows_has_none(self, folder):
         model = made(VisionLanguageModel, f"hf:{folder}")

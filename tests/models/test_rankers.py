@@ -97,9 +97,9 @@ def test_templates_are_averaged_as_unit_vectors(clip_folder):
     vectors = []
     for model in single:
         model.load()
-        vectors.append(model._text_features(NAMES))
+        vectors.append(model.text_features(NAMES))
     mean = sum(vectors) / len(vectors)
-    assert torch.allclose(both._text_features(NAMES), mean / mean.norm(dim=-1, keepdim=True), atol=1e-6)
+    assert torch.allclose(both.text_features(NAMES), mean / mean.norm(dim=-1, keepdim=True), atol=1e-6)
     assert both.identity() != single[0].identity()
     with pytest.raises(BadOption, match="template='a photo'"):
         MODELS.make(f"clip:{clip_folder}?template=a photo")
@@ -115,9 +115,9 @@ def test_the_ensemble_of_the_clip_paper(clip_folder):
 def test_text_features_are_computed_once(clip_folder, monkeypatch):
     model = made(DualEncoder, f"clip:{clip_folder}")
     calls = []
-    real = type(model)._embed
+    real = type(model).embed
     monkeypatch.setattr(
-        type(model), "_embed", lambda self, texts: calls.append(len(texts)) or real(self, texts)
+        type(model), "embed", lambda self, texts: calls.append(len(texts)) or real(self, texts)
     )
     values(model, requests() * 3, batch_size=4)
     values(model, requests(("cat", "dog")), batch_size=4)

@@ -171,7 +171,7 @@ class TestScores:
                 names = tuple(f"name {i}" for i in range(10))
                 request = ask((), "?", kind=Kind.SCORE, continuations=names)
                 (reply,) = await model.respond([request])
-                return reply, model._pace.under_way
+                return reply, model.in_flight
 
         with Server(slow, faults) as server:
             reply, under_way = asyncio.run(go(server))

@@ -35,7 +35,6 @@ def extractor(monkeypatch):
 
     made = Scripted(read, "extractor")
     made.text_only = True
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
     MODELS.register("extractor")(lambda rest, **options: made)
     return made
 

@@ -189,7 +189,6 @@ def judge(monkeypatch):
     """A judge who gives 5 where the candidate is the reference, and 2 elsewhere; contrary when swapped."""
     made = Scripted(grade, "judge")
     made.text_only = True
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
     MODELS.register("judge")(lambda rest, **options: made)
     return made
 

@@ -214,7 +214,7 @@ def test_what_failed_is_told(workspace, monkeypatch, capsys):
     def fail(self, requests):
         raise RuntimeError("the card fell off the bus")
 
-    monkeypatch.setattr(Classifier, "_classify", fail)
+    monkeypatch.setattr(Classifier, "classify", fail)
     words = ("run", "charts", "--model", "pico:classifier", "--limit", "4", "--quiet")
     assert command(*words, monkeypatch=monkeypatch) == 1
     told = capsys.readouterr().err
@@ -272,7 +272,6 @@ def test_the_study_of_findings_on_tiny_copies(workspace, copies):
 
 def test_a_claim_that_holds_and_one_that_does_not(workspace, tmp_path, monkeypatch):
     """Known truths: one model knows every class, the other none."""
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
 
     def seeing(rest):
         return Scripted(lambda r: r.sample.label, "seeing:x")
@@ -359,7 +358,6 @@ def test_eight_splits_in_one_table(workspace, copies, here):
 def test_the_leaderboard_with_a_judge_has_its_average(workspace, copies, here, monkeypatch):
     for part in find("leaderboard-8").parts:
         write_copy(part.data[0], copies)
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
     MODELS.register("fair")(lambda rest: Scripted(lambda r: "0.5", "fair:x"))
     outcome = run_suite(find("leaderboard-8"), ["pico:llava"], options={"judge": "fair:x"})
     (row,) = outcome.averages()
@@ -393,8 +391,6 @@ def test_a_budget_holds_for_every_part(workspace):
 def test_verdicts_over_several_data_sets(gaps, verdict, workspace, monkeypatch):
     """One model is so many points better or worse than the other on each of two data sets."""
     from snellen.suites.suite import Claim, Part, Select
-
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
 
     def share(points, seed):
         def script(request):
@@ -536,7 +532,6 @@ def test_a_suite_that_was_interrupted_goes_on(workspace, monkeypatch):
             raise KeyboardInterrupt
         return request.sample.label or "x"
 
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS.entries))
     MODELS.register("one")(lambda rest: Scripted(script, "one:x"))
     suite = Suite(
         name="x",

@@ -46,7 +46,7 @@ def test_a_conversation_teaches_what_its_turns_teach(family, tmp_path):
     checkpoint = tiny.save(family, tmp_path / "m", scale=1.0)
     model = made(VisionLanguageModel, f"hf:{checkpoint}?prefix=off")
     model.load()
-    processor = model._processor
+    processor = model.processor
     # The miniature's template does not end answers in the middle, so that turns have to be learned apart.
     assert not ChatRenderer(processor).keeps_turns
     end = "{% if m['role'] == 'assistant' %}" + processor.tokenizer.eos_token + "{% endif %}"

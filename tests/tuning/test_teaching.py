@@ -101,10 +101,10 @@ class TestTeaching:
         model.load()
         source = Source(selection=select(DATASETS.make("chart:shapes?n=3")), train_format="open")
         lessons = TrainingSet([source])
-        collator = Collator(model._processor)
+        collator = Collator(model.processor)
         rows = rows_of(lessons, collator)
         batch = collator([rows[i] for i in range(3)])
-        tokenizer = model._tokenizer
+        tokenizer = model.tokenizer
         for i in range(3):
             example = lessons[i]
             labels, ids = batch["labels"][i], batch["input_ids"][i]
@@ -207,7 +207,7 @@ def test_a_lesson_ends_where_the_template_ends_it(tmp_path):
     folder = tiny.save("qwen2_vl", tmp_path)
     model = made(VisionLanguageModel, f"hf:{folder}")
     model.load()
-    chat = ChatRenderer(model._processor)
+    chat = ChatRenderer(model.processor)
     one = examples(sample(["a", "b"], "a"), None, {}, train_format="open")[0]
     prompt, completion = chat.lesson(one.messages, one.answer)
     assert completion.count("</s>") == 1

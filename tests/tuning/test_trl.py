@@ -148,15 +148,15 @@ def test_lengths(tmp_path):
     model = subject()
     model.load()
     examples = lessons(4)
-    rows = [Collator(model._processor).render(example) for example in examples]
-    full = Collator(model._processor)(rows)
+    rows = [Collator(model.processor).render(example) for example in examples]
+    full = Collator(model.processor)(rows)
     longest = int(full["attention_mask"].sum(1).max())
-    cut = Collator(model._processor, max_length=longest - 1)(rows)
+    cut = Collator(model.processor, max_length=longest - 1)(rows)
     assert cut["input_ids"].shape == cut["labels"].shape == (4, longest - 1)
-    padded = Collator(model._processor, multiple=64)(rows)
+    padded = Collator(model.processor, multiple=64)(rows)
     assert padded["input_ids"].shape[1] % 64 == 0
-    everything = Collator(model._processor, answers_only=False)(rows)
-    image = model._processor.image_token_id
+    everything = Collator(model.processor, answers_only=False)(rows)
+    image = model.processor.image_token_id
     assert (
         (everything["labels"] == -100) == ((full["input_ids"] == image) | (full["attention_mask"] == 0))
     ).all()
@@ -164,4 +164,4 @@ def test_lengths(tmp_path):
     with pytest.raises(DataError, match="max_length=8: an example has .* tokens before its answer"):
         taught(tmp_path / "short", 1, max_length=8)
     with pytest.raises(DataError, match="reads at most 20"):
-        Collator(model._processor, positions=20).check_longest(examples)
+        Collator(model.processor, positions=20).check_longest(examples)

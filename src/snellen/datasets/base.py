@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -52,8 +53,8 @@ class Selection:
 
     def after(self, shots: tuple[Message, ...]) -> Selection:
         """Return the same samples with examples to show before each question."""
-        shown = self.part(self.indices)
-        shown.shots, shown._fingerprint = shots, self._fingerprint
+        shown = copy(self)
+        shown.shots = shots
         return shown
 
     def part(self, indices: Sequence[int]) -> Selection:

@@ -109,9 +109,9 @@ class Classifier(CheckpointModel):
 
         self.load()
         with torch.inference_mode():
-            return self.fitting(requests, self._classify)
+            return self.fitting(requests, self.classify)
 
-    def _classify(self, requests: Sequence[Request]) -> list[Response]:
+    def classify(self, requests: Sequence[Request]) -> list[Response]:
         import torch
 
         pixels = [self.checkpoint.image_size.pixels(image) for request in requests for image in request.shown]

@@ -193,7 +193,7 @@ class DualEncoder(CheckpointModel):
 
         self.load()
         with torch.inference_mode():
-            texts = self._text_features(requests[0].continuations)
+            texts = self.text_features(requests[0].continuations)
             return self.fitting(requests, lambda rows: self._compare(rows, texts))
 
     def _compare(self, requests: Sequence[Request], texts: torch.Tensor) -> list[Response]:
@@ -209,7 +209,7 @@ class DualEncoder(CheckpointModel):
         cosines = (images @ texts.T).double().tolist()
         return [Response(scores=tuple(map(Score, row))) for row in cosines]
 
-    def _text_features(self, names: tuple[str, ...]) -> torch.Tensor:
+    def text_features(self, names: tuple[str, ...]) -> torch.Tensor:
         """Return unit vectors, [names, width], on the model's device."""
         import torch
 
@@ -219,7 +219,7 @@ class DualEncoder(CheckpointModel):
         if missing:
             features: Any = 0
             for template in self.templates:
-                features = features + self._embed([template.replace("{}", name) for name in missing])
+                features = features + self.embed([template.replace("{}", name) for name in missing])
             self._tell_what_is_cut(missing)
             self._texts |= zip(missing, features / features.norm(dim=-1, keepdim=True), strict=True)
         return torch.stack([self._texts[name] for name in names])
@@ -249,7 +249,7 @@ class DualEncoder(CheckpointModel):
         cut = {"names_cut": list(self._cut), "names_alike": [list(group) for group in self._same]}
         return {**super().metadata(), **(cut if self._cut else {})}
 
-    def _embed(self, texts: list[str]) -> torch.Tensor:
+    def embed(self, texts: list[str]) -> torch.Tensor:
         import torch
 
         # SigLIP was trained on texts padded to full length, without a mask.

@@ -46,7 +46,7 @@ def doctor(workspace: str | None = None) -> dict[str, Any]:
         "packages": versions(),
         "machine": hardware(),
         "devices": devices,
-        "extras": {extra: _missing(extra) for extra in EXTRAS},
+        "extras": {extra: missing_packages(extra) for extra in EXTRAS},
         "workspace": _workspace(workspace),
         "providers": {name: bool(os.environ.get(p.key)) for name, p in PROVIDERS.items()},
     }
@@ -82,7 +82,7 @@ def _devices() -> list[str]:
     return [*gpus, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
-def _missing(extra: str) -> list[str]:
+def missing_packages(extra: str) -> list[str]:
     """Return the missing packages of an extra, including those of the extras that it includes."""
     missing: list[str] = []
     for requirement in metadata.requires("snellen") or []:
@@ -93,7 +93,7 @@ def _missing(extra: str) -> list[str]:
         assert package is not None
         if package[0] == "snellen":
             for included in re.findall(r"[\w-]+", specification.partition("[")[2].partition("]")[0]):
-                missing += _missing(included)
+                missing += missing_packages(included)
             continue
         try:
             metadata.version(package[0])

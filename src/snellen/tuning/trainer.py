@@ -97,7 +97,8 @@ def run_stage(
             if start and done.global_step >= trainer.args.max_steps:
                 # Already finished: resuming would take another step.
                 best = folder / Path(done.best_model_checkpoint or start).name
-                trainer._load_from_checkpoint(str(best if trainer.args.load_best_model_at_end else start))
+                last = best if trainer.args.load_best_model_at_end else start
+                trainer._load_from_checkpoint(str(last))
                 trainer.state = done
                 return trainer
             trainer.train(resume_from_checkpoint=str(start) if start else None)

@@ -103,7 +103,7 @@ class TestSelfCheck:
             raise RuntimeError("no such luck")
 
         model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
-        monkeypatch.setattr(type(model.sharing), "_check", broken)
+        monkeypatch.setattr(type(model.sharing), "check", broken)
         assert model.sharing.way is Strategy.PLAIN
         assert "the self-check failed: RuntimeError: no such luck" in caplog.text
         assert answers(model, ragged()[:3])
@@ -157,7 +157,7 @@ class TestVision:
         ]
         expected = answers(plain, requests)
         assert model.sharing.way is Strategy.VISION
-        tower = type(model._model.model.vision_tower)
+        tower = type(model.decoder.model.vision_tower)
         seen = []
         real = tower.forward
 

@@ -94,7 +94,7 @@ class Probe(Analysis):
             for sort in sorts if name.endswith("last token") else sorts[:1]:
                 title = f"{name}, {sort}"
                 right[title] = (
-                    _cross_fit(held["test"][name], labels["test"], clusters, sort)
+                    cross_fit(held["test"][name], labels["test"], clusters, sort)
                     if train is None
                     else _fit(held["train"][name], labels["train"], held["test"][name], labels["test"], sort)
                 )
@@ -243,7 +243,7 @@ def _how(count: int | None, dropped: int) -> str:
     )
 
 
-def _cross_fit(
+def cross_fit(
     features: np.ndarray[Any, Any], truth: list[Any], clusters: list[int], sort: str
 ) -> list[float]:
     """Return 1 for each sample that a classifier fitted on the other folds gets right, else 0."""

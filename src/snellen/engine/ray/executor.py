@@ -164,7 +164,7 @@ class RayExecutor:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         #: When the head of the cluster last responded.
-        self._heard = 0.0
+        self.heard = 0.0
         self._lost = False
         self._began = False
         #: By run.
@@ -181,7 +181,7 @@ class RayExecutor:
         ray = load_ray()
         try:
             each = self._resources()
-            count = self._count(each)
+            count = self.replicas_that_fit(each)
             folder = str(self._store.folder.resolve())
             self._writer = self._place(ray.remote(WriterActor)).remote(self._store.where, folder)
             self.shares = {task.run: RunHandle(self, task.run) for task in tasks}
@@ -208,7 +208,7 @@ class RayExecutor:
             gpus = 1.0 if load_ray().cluster_resources().get("GPU", 0) else 0.0
         return {"num_cpus": 1, "num_gpus": gpus}
 
-    def _count(self, each: Mapping[str, float]) -> int:
+    def replicas_that_fit(self, each: Mapping[str, float]) -> int:
         """Return the number of replicas: the requested number, or as many as fit. A cluster may grow."""
         there = load_ray().cluster_resources()
         cores, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
@@ -284,7 +284,7 @@ class RayExecutor:
         try:
             report = await asyncio.to_thread(self._reports.get, timeout=0.5)
         except queue.Empty:
-            await asyncio.to_thread(self._hear)
+            await asyncio.to_thread(self.hear_head)
             return
         if report is None:
             raise ModelError("--engine ray: Ray ended before all shards were evaluated.")
@@ -292,22 +292,22 @@ class RayExecutor:
             raise ModelError(f"--engine ray: {reason_of(report)}") from report
         self.shares[report["run"]].reports.append(report)
 
-    def _hear(self) -> None:
+    def hear_head(self) -> None:
         """Check occasionally that the head of the cluster responds.
 
         Raises:
             Stopped: it has not responded for a while.
         """
         ray, now = load_ray(), time.monotonic()
-        if now - self._heard < SILENCE / 4 or ray.util.client.ray.is_connected():
+        if now - self.heard < SILENCE / 4 or ray.util.client.ray.is_connected():
             return
         host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-            self._heard = now
+            self.heard = now
         except OSError as error:
-            self._heard = self._heard or now
-            if now - self._heard > SILENCE:
+            self.heard = self.heard or now
+            if now - self.heard > SILENCE:
                 self._lost = True
                 raise Stopped(
                     f"--engine ray: the head of the cluster, {host}:{port}, no longer responds "

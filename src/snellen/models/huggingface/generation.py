@@ -31,7 +31,7 @@ class GeneratingModel(PromptedModel):
     """
 
     #: The checkpoint's own generation configuration, whose special tokens are used.
-    _special: Any
+    own_config: Any
 
     def _by_length(self, rows: Sequence[PromptRow]) -> list[Response]:
         """Generate in batches of prompts with equal length, which need no padding."""
@@ -42,13 +42,13 @@ class GeneratingModel(PromptedModel):
             groups.setdefault(length, []).append(index)
         responses: dict[int, Response] = {}
         for members in groups.values():
-            replies = self.fitting([rows[i] for i in members], self._generate)
+            replies = self.fitting([rows[i] for i in members], self.generate)
             responses |= zip(members, replies, strict=True)
         return [responses[i] for i in range(len(rows))]
 
-    def _generate(self, rows: Sequence[PromptRow]) -> list[Response]:
+    def generate(self, rows: Sequence[PromptRow]) -> list[Response]:
         decoding = rows[0].request.decoding
-        inputs = self._inputs(rows, padding_side="left")
+        inputs = self.inputs_of(rows, padding_side="left")
         config = self.generation_config(decoding)
         if decoding.temperature > 0:
             import torch
@@ -84,7 +84,7 @@ class GeneratingModel(PromptedModel):
         def generate() -> None:
             try:
                 with torch.inference_mode():
-                    inputs = self._inputs([row], padding_side="left")
+                    inputs = self.inputs_of([row], padding_side="left")
                     if request.decoding.temperature > 0:
                         torch.manual_seed(request.decoding.draw)
                     made.append(int(inputs["attention_mask"].sum()))
@@ -159,7 +159,7 @@ class GeneratingModel(PromptedModel):
         """Build a generation configuration from scratch, keeping only the checkpoint's special tokens."""
         from transformers import GenerationConfig
 
-        own = self._special
+        own = self.own_config
         ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
         pad = own.pad_token_id if own.pad_token_id is not None else self._tokenizer.pad_token_id
         if pad is None:

@@ -72,7 +72,7 @@ class ScoringModel(PromptedModel):
 
         rows = [row for row, _ in pairs]
         tails = [tail for _, tail in pairs]
-        inputs = self._inputs(rows, padding_side="right")
+        inputs = self.inputs_of(rows, padding_side="right")
         lengths = inputs["attention_mask"].sum(1)
         ids = inputs["input_ids"]
         begins = [int(n) - len(tail) for n, tail in zip(lengths, tails, strict=True)]
@@ -81,7 +81,7 @@ class ScoringModel(PromptedModel):
                 raise ValueError("the processor moved the continuation's tokens")
         # Logits only from the first token that predicts a tail, since vocabularies are large.
         first = min(begins) - 1
-        logits = self._logits(inputs, ids.shape[1] - first)
+        logits = self.logits_of(inputs, ids.shape[1] - first)
         scores = []
         for i, (begin, tail) in enumerate(zip(begins, tails, strict=True)):
             rows_of = logits[i, begin - 1 - first : begin - 1 - first + len(tail)].float()
@@ -91,7 +91,7 @@ class ScoringModel(PromptedModel):
             scores.append((Score(float(picked.double().sum()), len(tail)), int(lengths[i])))
         return scores
 
-    def _logits(self, inputs: Any, count: int) -> torch.Tensor:
+    def logits_of(self, inputs: Any, count: int) -> torch.Tensor:
         """Return the logits at the last ``count`` positions."""
         logits: torch.Tensor = self._model(**inputs, **keep(self._model, count), use_cache=False).logits
         return logits[:, -count:]

@@ -41,7 +41,7 @@ def take_fastest_route() -> str:
     try:
         if file.exists():
             return _take(file.read_text(encoding="utf-8"), usual)
-        route = _measured()
+        route = measure_route()
         part = file.with_name(f"{file.name}.{os.getpid()}.part")
         write_atomic(part, route)
         try:
@@ -51,7 +51,7 @@ def take_fastest_route() -> str:
     except FileExistsError:  # another process was first, and decides for all
         return _take(file.read_text(encoding="utf-8"), usual)
     except OSError:  # nothing can be remembered here
-        return _measured()
+        return measure_route()
     return route
 
 
@@ -67,7 +67,7 @@ def _take(route: str, usual: str) -> str:
     return route
 
 
-def _measured() -> str:
+def measure_route() -> str:
     """Measure both routes and take the better one."""
     import torch
 
@@ -76,11 +76,11 @@ def _measured() -> str:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(*shape, generator=generator) for shape in ((256, 1024), (1024, 1024)))
     truth = a.double() @ b.double()
-    before = _seconds(lambda: a @ b)
+    before = best_seconds(lambda: a @ b)
     try:
         switch.fp32_precision = "bf16"
         error = float(((a @ b).double() - truth).abs().max() / truth.abs().max())
-        if error < EXACT and _seconds(lambda: a @ b) * GAIN < before:
+        if error < EXACT and best_seconds(lambda: a @ b) * GAIN < before:
             return "onednn"
     except RuntimeError:
         pass  # not available in this build or on this processor
@@ -88,7 +88,7 @@ def _measured() -> str:
     return "default"
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def best_seconds(run: Callable[[], object]) -> float:
     """Return the minimum of a few runs."""
     times = []
     for _ in range(4):

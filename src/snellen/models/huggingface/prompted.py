@@ -55,6 +55,24 @@ class PromptedModel(CheckpointModel):
         return self._model
 
     @property
+    def processor(self) -> Any:
+        """The processor of transformers."""
+        self.load()
+        return self._processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        self.load()
+        return self._tokenizer
+
+    @property
+    def chat(self) -> ChatRenderer:
+        """What renders messages with its chat template."""
+        self.load()
+        return self._chat
+
+    @property
     def device(self) -> torch.device:
         """Its device."""
         device: torch.device = self.decoder.device
@@ -80,7 +98,7 @@ class PromptedModel(CheckpointModel):
         """Return the processor's tensors for one prompt."""
         return self.process_all([(prompt, images)], "right")
 
-    def _inputs(self, rows: Sequence[PromptRow], padding_side: str) -> Any:
+    def inputs_of(self, rows: Sequence[PromptRow], padding_side: str) -> Any:
         """Return the processor's tensors for these rows, on the model's device and in its precision."""
         shown = [(row.prompt + row.continuation, row.request.images) for row in rows]
         inputs = self.on_device(self.process_all(shown, padding_side))

@@ -110,7 +110,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
         # generate() fills unset options from the model's own defaults (penalties, beams,
         # forbidden words), so these are disabled to keep greedy decoding greedy.
-        self._special, model.generation_config = model.generation_config, GenerationConfig()
+        self.own_config, model.generation_config = model.generation_config, GenerationConfig()
         self._tokenizer = getattr(processor, "tokenizer", processor)
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -119,6 +119,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     @contextmanager
     def borrowing(self, model: Any, processor: Any) -> Iterator[None]:
         """Temporarily answer with a model that a trainer owns; it is left unchanged."""
+        self.close()  # what was cached is of its own weights
         own, training = model.generation_config, model.training
         self._processor, self._model = processor, model.eval()
         self._take(model, processor)
@@ -247,7 +248,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         rows = [PromptRow(r, self.prompt(r.messages)) for r in requests]
         if requests[0].decoding.temperature > 0:
             # Sampled one by one, each from its own seed, so that no draw depends on its batch.
-            return [reply for row in rows for reply in self._generate([row])]
+            return [reply for row in rows for reply in self.generate([row])]
         if self.architecture in UNPADDED:
             return self._by_length(rows)
-        return self.fitting(rows, self._generate)
+        return self.fitting(rows, self.generate)

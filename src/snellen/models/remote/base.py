@@ -223,6 +223,11 @@ class RemoteModel(Model):
         reply: Mapping[str, Any] = await retrying(self._try, payload, tries)
         return reply
 
+    @property
+    def in_flight(self) -> int:
+        """The requests that wait for an answer."""
+        return self._pace.under_way
+
     async def _sleep(self, seconds: float) -> None:
         """Sleep before another attempt."""
         await self._wait(seconds)
@@ -361,14 +366,14 @@ class RemoteModel(Model):
     # ── for the one who looks on ────────────────────────────────────────────────────────────────────
 
     def stop(self) -> None:
-        if not self._over.is_set() and self._pace.under_way:
-            log.info("%s: waiting for %d requests in flight", self.name, self._pace.under_way)
+        if not self._over.is_set() and self.in_flight:
+            log.info("%s: waiting for %d requests in flight", self.name, self.in_flight)
         self._over.set()
         self._settled.set()
         self._pace.stop()
 
     def status(self) -> str:
-        parts = [f"{self._pace.under_way} in flight"]
+        parts = [f"{self.in_flight} in flight"]
         if self._pace.down_for:
             parts = [f"server away for {self._pace.down_for:.0f} s, trying again"]
         parts += [f"{self._counts[what]} {what}" for what in ("retries", "failed") if self._counts[what]]

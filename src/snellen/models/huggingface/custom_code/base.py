@@ -105,8 +105,8 @@ class CustomCodeModel(CheckpointModel):
         super().__init__(checkpoint)
         module, _, name = FAMILIES[model_type].partition(":")
         package = __name__.rpartition(".")[0]
-        self._family: type[Family] = getattr(import_module(f"{package}.{module}"), name)
-        self._asked: Family | None = None
+        self._family_type: type[Family] = getattr(import_module(f"{package}.{module}"), name)
+        self.family: Family | None = None
 
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "custom-code", **self.checkpoint.identity()}
@@ -114,14 +114,14 @@ class CustomCodeModel(CheckpointModel):
     def load_parts(self) -> tuple[Any, Any]:
         import transformers
 
-        reads = self._family.reads
+        reads = self._family_type.reads
         processor = self.checkpoint.load_processor(getattr(transformers, reads)) if reads else None
-        model = self.checkpoint.load(getattr(transformers, self._family.auto))
-        self._asked = self._family(model, processor)
+        model = self.checkpoint.load(getattr(transformers, self._family_type.auto))
+        self.family = self._family_type(model, processor)
         return processor, model
 
     def close(self) -> None:
-        self._asked = None
+        self.family = None
         super().close()
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -134,13 +134,13 @@ class CustomCodeModel(CheckpointModel):
     def _answer(self, request: Request) -> Response:
         import torch
 
-        assert self._asked is not None
+        assert self.family is not None
         pixels = [self.checkpoint.image_size.pixels(image) for image in request.images]
         if request.decoding.temperature > 0:
             torch.manual_seed(request.decoding.draw)
         with torch.inference_mode():
-            answer = self._asked.answer(request.messages, pixels, request.decoding)
-        return self._response(answer, self._asked.tokenizer, request.decoding.max_tokens)
+            answer = self.family.answer(request.messages, pixels, request.decoding)
+        return self._response(answer, self.family.tokenizer, request.decoding.max_tokens)
 
     def _response(self, answer: CodeReply, tokenizer: Any, most: int) -> Response:
         """Count the answer's tokens: those that its code returned or, if that is a text, the text's."""

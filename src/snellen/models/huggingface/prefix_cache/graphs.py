@@ -165,14 +165,14 @@ class Steps:
             stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch has no types there
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self._run()
+                self.run()
             torch.cuda.current_stream().wait_stream(stream)
             torch.cuda.current_stream().synchronize()
             chosen: list[list[int]] = self._tokens.tolist()
             self._record(stream)
             return chosen
         else:
-            self._run()
+            self.run()
         return list(self._tokens.tolist())
 
     def _record(self, stream: Any) -> None:
@@ -182,7 +182,7 @@ class Steps:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._run()
+                self.run()
         except Exception as error:
             if is_broken(error) or is_out_of_memory(error):
                 raise
@@ -196,7 +196,7 @@ class Steps:
         self._visible.scatter_(2, self._columns[None, :, None].expand(shape[0], -1, 1), True)
         self._seen.scatter_(1, self._columns.expand(shape[0], -1), self._seeing)
 
-    def _run(self) -> None:
+    def run(self) -> None:
         """Take one step. Nothing here may read from the device."""
         self.logits = self._model(
             input_ids=self._tokens,
@@ -230,7 +230,7 @@ class Graphs:
 
     def __init__(self, budget: Callable[[], int], *, record: bool = True) -> None:
         self._budget, self._records = budget, record
-        self._kept: OrderedDict[tuple[int, int, int], Steps] = OrderedDict()
+        self.kept: OrderedDict[tuple[int, int, int], Steps] = OrderedDict()
 
     def steps(
         self, prefix: Prefix, layers: Sequence[tuple[torch.Tensor, torch.Tensor]], answers: int, tokens: int
@@ -240,24 +240,26 @@ class Graphs:
         """
         capacity = -(-(tokens + answers) // BUCKET) * BUCKET
         key = (prefix.count, answers, capacity)
-        found = self._kept.pop(key, None)
+        found = self.kept.pop(key, None)
         if found is None:
             a_token = cached_bytes(prefix.model)
             # What is held already is missing from the budget.
-            room = (self._budget() + a_token * self._tokens) // (SHARE * a_token) - prefix.count * capacity
+            room = (self._budget() + a_token * self.tokens_held) // (
+                SHARE * a_token
+            ) - prefix.count * capacity
             if room < 0:
                 return None
-            while self._kept and (len(self._kept) >= KEPT or self._tokens > room):
-                self._kept.popitem(last=False)
+            while self.kept and (len(self.kept) >= KEPT or self.tokens_held > room):
+                self.kept.popitem(last=False)
             found = Steps(prefix, layers, answers, capacity, record=self._records)
-        self._kept[key] = found
+        self.kept[key] = found
         return found
 
     @property
-    def _tokens(self) -> int:
+    def tokens_held(self) -> int:
         """The tokens for which all caches have room."""
-        return sum(images * capacity for images, _, capacity in self._kept)
+        return sum(images * capacity for images, _, capacity in self.kept)
 
     def clear(self) -> None:
         """Release all of them."""
-        self._kept.clear()
+        self.kept.clear()

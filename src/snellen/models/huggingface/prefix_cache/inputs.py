@@ -138,7 +138,7 @@ class Reader:
         self._image_token = image_token
         #: Whether a prompt's tokens can be composed from those of its images and its text.
         self.splices = True
-        self._looks: OrderedDict[tuple[str, ...], ImageContext] = OrderedDict()
+        self.looks: OrderedDict[tuple[str, ...], ImageContext] = OrderedDict()
         self._lock = threading.RLock()
 
     def read(self, prompt: str, images: Sequence[Image]) -> tuple[ImageContext, list[int]]:
@@ -150,16 +150,15 @@ class Reader:
         key = tuple(image.sha256 for image in images)
         with self._lock:
             text = self._tokenize(prompt)
-            look = self._looks.get(key)
+            look = self.looks.get(key)
             ids = look.continued(text) if look is not None and self.splices else None
             if look is None or ids is None:
                 tensors = self._process(prompt, images)
                 ids = tensors["input_ids"][0].tolist()
-                look = self._looks[key] = ImageContext.of(key, ids, text, tensors, self._image_token)
-            self._looks.move_to_end(key)
-            while len(self._looks) > 1 and (
-                len(self._looks) > self._kept
-                or sum(kept.nbytes for kept in self._looks.values()) > KEPT_BYTES
+                look = self.looks[key] = ImageContext.of(key, ids, text, tensors, self._image_token)
+            self.looks.move_to_end(key)
+            while len(self.looks) > 1 and (
+                len(self.looks) > self._kept or sum(kept.nbytes for kept in self.looks.values()) > KEPT_BYTES
             ):
-                self._looks.popitem(last=False)
+                self.looks.popitem(last=False)
             return look, ids

@@ -133,7 +133,7 @@ class PackedSuffixes(Suffixes):
         depths[self._rows, columns] = torch.tensor(self._depths, device=device)
         sees[self._rows, columns] = self._seen
         self._depths = [depth + 1 for depth in self._depths]
-        return self._step(ids, depths, sees, shape[1])[self._rows, columns]
+        return self.step_at(ids, depths, sees, shape[1])[self._rows, columns]
 
     def likelihoods(self, begins: Sequence[int]) -> list[float]:
         import torch
@@ -204,9 +204,11 @@ class PackedSuffixes(Suffixes):
         self._cache = self.prefix.rewound()
         self._placed = torch.zeros(len(forests), 0, dtype=torch.long, device=device)
         tokens, places, visible = (torch.from_numpy(array).to(device) for array in (ids, depths, sees))
-        return self._step(tokens, places, visible, max(forest.wanted for forest in forests))
+        return self.step_at(tokens, places, visible, max(forest.wanted for forest in forests))
 
-    def _step(self, ids: torch.Tensor, depths: torch.Tensor, sees: torch.Tensor, wanted: int) -> torch.Tensor:
+    def step_at(
+        self, ids: torch.Tensor, depths: torch.Tensor, sees: torch.Tensor, wanted: int
+    ) -> torch.Tensor:
         """Run tokens [B, n] that attend to these [B, n, m] of all m packed ones so far, including
         themselves.
         """

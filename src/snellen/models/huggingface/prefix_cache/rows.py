@@ -44,7 +44,7 @@ class BatchedSuffixes(Suffixes):
         self._images = [image for image, _ in self.branches]
         self._cache = self.prefix.fork(self._images, ROOM)
         self._depth = 0
-        return self._step(torch.tensor([suffix for _, suffix in self.branches]), 1)[:, -1]
+        return self.step_at(torch.tensor([suffix for _, suffix in self.branches]), 1)[:, -1]
 
     def grow(self, tokens: Sequence[int], kept: Sequence[int]) -> torch.Tensor:
         import torch
@@ -52,7 +52,7 @@ class BatchedSuffixes(Suffixes):
         if len(kept) < len(self._images):
             self._images = [self._images[i] for i in kept]
             self._cache.reorder_cache(torch.tensor(kept, device=self.prefix.model.device))
-        return self._step(torch.tensor(tokens)[:, None], 1)[:, -1]
+        return self.step_at(torch.tensor(tokens)[:, None], 1)[:, -1]
 
     def likelihoods(self, begins: Sequence[int]) -> list[float]:
         import torch
@@ -65,7 +65,7 @@ class BatchedSuffixes(Suffixes):
             # Nothing attends to padding on its right.
             ids = torch.tensor([stem + [0] * (width - len(stem)) for stem in stems])
             self._cache = self.prefix.fork(self._images, width)
-            logits = torch.cat([logits.to(self.prefix.model.dtype), self._step(ids, width)], 1)
+            logits = torch.cat([logits.to(self.prefix.model.dtype), self.step_at(ids, width)], 1)
         sums = []
         for row, ((_, suffix), begin) in enumerate(zip(self.branches, begins, strict=True)):
             wanted = suffix[begin:]
@@ -73,7 +73,7 @@ class BatchedSuffixes(Suffixes):
             sums.append(float(picked(logits, [row] * len(wanted), list(nodes), wanted).sum()))
         return sums
 
-    def _step(self, ids: torch.Tensor, wanted: int) -> torch.Tensor:
+    def step_at(self, ids: torch.Tensor, wanted: int) -> torch.Tensor:
         import torch
 
         ids = ids.to(self.prefix.model.device)

@@ -89,7 +89,7 @@ class Scheduler:
         self._kept = kept
         self._cuts = 0
         #: The number of images, and of branches behind them, that fit into memory.
-        self.memory, self.suffix_memory = Shrinking(self._free), Shrinking(self._free)
+        self.memory, self.suffix_memory = Shrinking(self.free), Shrinking(self.free)
 
     def generate(
         self, questions: Sequence[Question], max_tokens: int, ends: frozenset[int]
@@ -226,7 +226,7 @@ class Scheduler:
         if self.graphs is not None:
             self.graphs.clear()
 
-    def _free(self) -> None:
+    def free(self) -> None:
         """Release all caches, and halve the budget."""
         self.clear()
         self._cuts = min(self._cuts + 1, MOST_CUTS)

@@ -117,7 +117,8 @@ class PrefixSharing:
         self, model: SharedModel, mode: PrefixMode, budget: int | None, *, graphs: bool = True
     ) -> None:
         self._model, self._mode, self._bytes, self._graphs = model, mode, budget, graphs
-        self._tokens = 1
+        #: Tokens of a typical prompt with its image, by the self-check.
+        self.prompt_tokens = 1
         self._failures = 0
         #: The findings, once the check has been made.
         self.found: Findings | None = None
@@ -153,7 +154,7 @@ class PrefixSharing:
         """
         if self._model.device.type == "cuda":
             return self._model.batch_size
-        work = 2 * sum(p.numel() for p in self._model.decoder.parameters()) * self._tokens
+        work = 2 * sum(p.numel() for p in self._model.decoder.parameters()) * self.prompt_tokens
         return max(1, min(self._model.batch_size, int(WORTHWHILE / work)))
 
     def at_once(self, continuations: int) -> int:
@@ -162,7 +163,7 @@ class PrefixSharing:
         """
         if self._model.device.type == "cuda":
             return self.images
-        return max(1, self.images * self._tokens // (self._tokens + continuations))
+        return max(1, self.images * self.prompt_tokens // (self.prompt_tokens + continuations))
 
     @cached_property
     def findings(self) -> Findings | None:
@@ -195,16 +196,16 @@ class PrefixSharing:
         parameters = sum(p.numel() for p in model.decoder.parameters())
         memory = Memory(model.identity(), model.device, model.batch_size) if parameters >= LARGE else None
         if memory is not None and (known := memory.recall()) is not None:
-            self._tokens, self.reader.splices, self.remembered = known.tokens, known.splices, True
+            self.prompt_tokens, self.reader.splices, self.remembered = known.tokens, known.splices, True
             return known.findings
         try:
-            findings = self._check()
+            findings = self.check()
         except Exception as error:
             return Findings(
                 Strategy.PLAIN, 0.0, {Strategy.PACKED: f"the self-check failed: {reason_of(error)}"}
             )
         if memory is not None:
-            memory.keep(Remembered(findings, self._tokens, self.reader.splices))
+            memory.keep(Remembered(findings, self.prompt_tokens, self.reader.splices))
         return findings
 
     @property
@@ -238,7 +239,7 @@ class PrefixSharing:
             )
         return self._scheduler
 
-    def _check(self) -> Findings:
+    def check(self) -> Findings:
         """Try with short prompts and, if layers see only a window, with longer ones, within reason: a mask
         that is wrong there shows only there.
         """
@@ -246,12 +247,12 @@ class PrefixSharing:
         found = self._try("")
         windows = windows_of(model.decoder.config.get_text_config(decoder=True)).values()
         reach = max((width for width in windows if width and width <= PROBED), default=0)
-        missing = reach + MARGIN - self._tokens
+        missing = reach + MARGIN - self.prompt_tokens
         if not reach or missing <= 0:
             return found
-        length = self._tokens
+        length = self.prompt_tokens
         longer = self._try(FILLER * missing)
-        self._tokens = length
+        self.prompt_tokens = length
         # The later in this order, the less is shared.
         return max(found, longer, key=lambda findings: list(Strategy).index(findings.way))
 
@@ -270,7 +271,7 @@ class PrefixSharing:
             if [q.ids for q in asked] != [tensors["input_ids"][0].tolist() for tensors in own]:
                 self.reader.splices = False
                 asked = [Question(prompt, *self.reader.read(prompt, images)) for prompt, images in shown]
-            self._tokens = len(asked[0].ids)
+            self.prompt_tokens = len(asked[0].ids)
             padded = model.on_device(model.process_all(shown[: len(prompts)], "left"))
 
             def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
@@ -308,7 +309,7 @@ class PrefixSharing:
         """Answer requests of one kind and decoding; those that share nothing are answered in plain
         batches.
         """
-        questions = [self._read(request) for request in requests]
+        questions = [self.question(request) for request in requests]
         alone = {
             i
             for places in group(questions)
@@ -347,7 +348,8 @@ class PrefixSharing:
             self._scheduler.clear()
         self._reader = self._scheduler = None
 
-    def _read(self, request: Request) -> Question:
+    def question(self, request: Request) -> Question:
+        """Read a request's prompt and images."""
         prompt = self._model.prompt(request.messages)
         look, ids = self.reader.read(prompt, request.images)
         if request.kind is not Kind.SCORE:
