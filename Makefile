@@ -15,6 +15,9 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
+# Hundreds of processes that tests start would each compile the package anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-all test-vllm test-vision coverage check docs format picture pico clean venv
 

@@ -27,7 +27,7 @@ def measured(out: Path, stages: str) -> tuple[dict, str]:
 
 
 def test_a_gpu_is_measured_in_one_command(tmp_path):
-    found, printed = measured(tmp_path, "look,memory,profile")
+    found, printed = measured(tmp_path, "look")
     assert found["card"] == "CPU"
     stages = found["stages"]
     assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), stages
@@ -40,7 +40,7 @@ def test_a_gpu_is_measured_in_one_command(tmp_path):
 
 @pytest.mark.exhaustive
 def test_the_other_stages_run_too(tmp_path):
-    stages = measured(tmp_path, "exact,tune,run,pico")[0]["stages"]
+    stages = measured(tmp_path, "memory,profile,exact,tune,run,pico")[0]["stages"]
     assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), stages
     assert all(row["same"] == row["of"] > 0 for row in stages["exact"]["rows"].values())
     commands = [row for name in ("tune", "run", "pico") for row in stages[name]["rows"].values()]

@@ -164,7 +164,7 @@ def test_what_is_refused(photos, tmp_path):
 
 
 def test_the_command(tmp_path):
-    words = ["eye-test", "pico:llava", "--data", "chart:shapes?n=56", "-w", str(tmp_path / "ws")]
+    words = ["eye-test", "pico:llava", "--data", "chart:shapes?n=28", "-w", str(tmp_path / "ws")]
     card = tmp_path / "card.png"
     told = runner.invoke(app, [*words, "--with", "blur:1:8,rotation:90", "--within", "10", "-o", str(card)])
     assert told.exit_code == 0, told.output
@@ -181,4 +181,4 @@ def test_the_command(tmp_path):
     assert "--with is for your own images and needs --data" in str(alone.exception)
     wrong = runner.invoke(app, [*words, "--with", "blur:0"])
     assert str(wrong.exception).startswith("--with 'blur:0' is not allowed")
-    assert len(select(DATASETS.make("chart:shapes?n=56&degrade=blur:8"))) == 56
+    assert len(select(DATASETS.make("chart:shapes?n=28&degrade=blur:8"))) == 28

@@ -150,6 +150,7 @@ def test_a_letter_that_is_stated_stands_there(parts: list[str]) -> None:
     assert found is None or text[found[0][1] - 1] == found[0][0]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, a recorded answer, or one of those above, gets no letter or another one."""

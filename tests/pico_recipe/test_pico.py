@@ -86,6 +86,7 @@ def test_llava_answers_follow_up_questions(llava):
     assert sum(reply.text == truth for reply, truth in zip(replies, truths, strict=True)) / 280 >= 0.9
 
 
+@pytest.mark.exhaustive
 def test_llava_has_an_eye_test(workspace):
     """Thresholds within the charts of acuity, contrast and orientation, and every answer can be read."""
     charts = ["chart:acuity", "chart:acuity?optotype=shapes", "chart:orientation"]
@@ -109,7 +110,7 @@ def test_llava_looks_at_the_picture(llava):
     assert right_for_other / len(figs) < 0.15
 
 
-@pytest.mark.parametrize("task", ["closed-set", "open"])
+@pytest.mark.parametrize("task", ["closed-set", pytest.param("open", marks=pytest.mark.exhaustive)])
 def test_the_skewed_one_is_worse_at_what_it_seldom_saw(task):
     model = made(VisionLanguageModel, "pico:llava-skewed")
     model.batch_size = 64

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def longer(out: Path, workspace: Path) -> Tuning:
     """A tuning in which there is time to be killed."""
-    return short(out, workspace, recipe="full", settings={"max_steps": 14, "save_steps": 4, "eval_steps": 14})
+    return short(out, workspace, recipe="full", settings={"max_steps": 9, "save_steps": 3, "eval_steps": 9})
 
 
 class TestInterrupted:
@@ -43,13 +43,13 @@ class TestInterrupted:
         )
         folder = out / "checkpoints" / "full"
         try:
-            until((folder / "checkpoint-4" / "trainer_state.json").exists)
+            until((folder / "checkpoint-3" / "trainer_state.json").exists)
             assert process.poll() is None
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert not (out / "model.safetensors").exists()
-        torso = folder / "checkpoint-10"  # killed in the middle of a write
+        torso = folder / "checkpoint-8"  # killed in the middle of a write
         shutil.rmtree(torso, ignore_errors=True)
         torso.mkdir()
         (torso / "model.safetensors").write_bytes(b"x")
