@@ -16,6 +16,8 @@ from transformers import (
     BertModel,
     Dinov2Config,
     Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
     LlamaConfig,
     LlamaForCausalLM,
     SiglipVisionConfig,
@@ -24,7 +26,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 import tiny
-from helpers import made
+from helpers import made, picture
 from snellen.api import run
 from snellen.cli import app
 from snellen.datasets.base import DATASETS, select
@@ -33,7 +35,7 @@ from snellen.models.base import MODELS
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.tuning import Tuning
 from snellen.tuning.build import build
-from snellen.types import ask
+from snellen.types import Outcome, ask
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +66,9 @@ def parts(tmp_path_factory) -> Path:
     plain = {k: v for k, v in small.items() if k != "intermediate_size"}
     Dinov2Model(Dinov2Config(**plain)).save_pretrained(top / "dinov2")
     siglip.save_pretrained(top / "dinov2")
+    registers = Dinov2WithRegistersConfig(**plain, num_register_tokens=3)
+    Dinov2WithRegistersModel(registers).save_pretrained(top / "registers")
+    siglip.save_pretrained(top / "registers")
     BertModel(BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
         top / "bert"
     )
@@ -107,6 +112,15 @@ def test_the_decoders_way_to_end_its_turns_is_kept(parts, tmp_path):
     kept = GenerationConfig.from_pretrained(found.folder)
     assert kept.eos_token_id == [7, 9, end]
     assert (kept.do_sample, kept.top_k) == (True, 5)
+
+
+def test_registers_are_read_like_patches_and_that_is_said(parts, tmp_path, caplog):
+    found = build(f"hf:{parts / 'tied'}", tmp_path / "out", vision=f"hf:{parts / 'registers'}")
+    assert found.tokens == 16 + 3
+    assert "it returns 3 that are no patches (registers)" in caplog.text
+    model = made(VisionLanguageModel, f"hf:{found.folder}")
+    (reply,) = model.answer([ask((picture(),), "What is it?", max_tokens=2)])
+    assert reply.outcome in (Outcome.OK, Outcome.TRUNCATED)
 
 
 def test_without_an_encoder_the_projector_sees_the_pixels(parts, tmp_path):

@@ -16,7 +16,7 @@ import tiny
 from snellen.api import run
 from snellen.datasets.base import DATASETS, select
 from snellen.datasets.shapes import KINDS
-from snellen.errors import BadOption, ModelError, Unsupported, UsageError
+from snellen.errors import BadOption, ModelError, Stopped, Unsupported, UsageError
 from snellen.models.base import MODELS
 from snellen.runs.filters import Filters
 from snellen.storage.store import Store
@@ -79,10 +79,21 @@ class TestTuning:
             pytest.param("two-stage", marks=pytest.mark.exhaustive),
         ],
     )
-    def test_only_what_a_recipe_names_changes(self, tmp_path, ws, recipe):
+    def test_only_what_a_recipe_names_changes(self, tmp_path, ws, recipe, monkeypatch):
         from snellen.models.pico import WEIGHTS
+        from snellen.tuning import runner
 
         out = tmp_path / "out"
+
+        def broken(*given):
+            raise Stopped("The converter failed.")
+
+        tuning = short(out, ws, recipe=recipe, export=["vllm"])
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "deploy", broken)
+            with pytest.raises(Stopped, match="converter failed"):
+                tuning.run()
+        assert "## Results" in (out / "README.md").read_text()  # stand, whatever a converter does
         found = short(out, ws, recipe=recipe, export=["vllm", "ollama"]).run()
         weights = "merged" if recipe == "lora" else "."
         assert (out / "Modelfile").read_text().startswith(f"FROM {weights.replace('merged', './merged')}\n")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildResult", "build"]
 
+log = logging.getLogger("snellen")
+
 IMAGE = "<image>"
 #: The template for decoders without one: that of LLaVA-1.5's decoder (Vicuna).
 PLAIN = (
@@ -122,6 +124,13 @@ def build(
         raise Unsupported(
             f"{vision}: returns {given} vectors for an image of {patches} patches. Use an encoder that "
             "returns one per patch: CLIP, SigLIP, ViT, DINOv2."
+        )
+    if extra > 1:
+        log.warning(
+            "%s: next to its class token, it returns %d that are no patches (registers). LLaVA's format can "
+            "leave out the class token alone, so the decoder reads the others like patches.",
+            vision,
+            extra - 1,
         )
     if select == "auto":
         select = "default" if extra else "full"
@@ -245,13 +254,13 @@ def _tower(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 def _quietly(checkpoint: Checkpoint, made: Any) -> Any:
     """Load a part of a checkpoint without warnings about the unused rest."""
-    log = logging.getLogger("transformers.modeling_utils")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    theirs = logging.getLogger("transformers.modeling_utils")
+    level = theirs.level
+    theirs.setLevel(logging.CRITICAL)
     try:
         return checkpoint.load(made)
     finally:
-        log.setLevel(level)
+        theirs.setLevel(level)
 
 
 def _ends(known: int | list[int] | None, text: int | None) -> int | list[int] | None:

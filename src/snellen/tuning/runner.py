@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +99,6 @@ class TuningRunner:
             self.plan.notes += still_falling(taught.log)
         facts["probe"] = held.get("probe") if probed is None else probed.as_dict()
         draw_curves(taught.log, self.config.out / "curves.png")
-        weights = self.config.out
-        if self.config.named_recipe.adapter and (self.config.merge or self.config.export):
-            weights = self._merge()
-        deployments = [deploy(name, weights, self.config.out) for name in self.config.export]
         tuned = TunedModel(
             model=self.plan.tuned_name,
             folder=self.config.out,
@@ -109,7 +106,6 @@ class TuningRunner:
             weakest=weakest,
             facts=facts,
             notes=tuple(self.plan.notes),
-            deployments=tuple(deployments),
         )
         self.plan.manifest.add(
             {
@@ -120,22 +116,32 @@ class TuningRunner:
                 "notes": self.plan.notes,
             }
         )
+        self._write_card(tuned)
+        # Last, since a full disk or another tool's converter may refuse it.
+        weights = self.config.out
+        if self.config.named_recipe.adapter and (self.config.merge or self.config.export):
+            weights = self._merge()
+        if self.config.export:
+            deployments = tuple(deploy(name, weights, self.config.out) for name in self.config.export)
+            tuned = replace(tuned, deployments=deployments)
+            self._write_card(tuned)
+        return tuned
+
+    def _write_card(self, tuned: TunedModel) -> None:
+        whole = not (self.config.hold_out or self.plan.filters.limit or self.plan.filters.classes)
         write_card(
             self.config.out,
             base=self.plan.base_on_hub or self.config.model,
             on_hub=self.plan.base_on_hub,
-            complete=not self.config.hold_out
-            and not self.plan.filters.limit
-            and not self.plan.filters.classes,
+            complete=whole,
             recipe=self.config.named_recipe if not self.plan.dual else None,
-            results=results,
-            weakest=weakest,
-            facts=facts,
-            notes=self.plan.notes,
-            model=self.plan.tuned_name,
-            deployments=deployments,
+            results=tuned.results,
+            weakest=tuned.weakest,
+            facts=tuned.facts,
+            notes=tuned.notes,
+            model=tuned.model,
+            deployments=tuned.deployments,
         )
-        return tuned
 
     def find_leaks(self) -> frozenset[int]:
         """Refuse, drop or allow test samples in the training data.
