@@ -107,6 +107,42 @@ class TestArena:
                 assert stranger.get(f"{path}/images/1").status_code == 404
                 assert stranger.post(f"{path}/votes", data={"choice": "left"}).status_code == 404
 
+    def test_new_answers_are_another_battle(self, live):
+        with served(live) as address, browser(address) as client:
+            files = {"file": ("x.png", png(), "image/png")}
+            path = client.post("/arena", data={"question": "What?"}, files=files).url.path
+            assert "New answers" in waited(client, path).text
+            again = client.post(f"{path}/regenerate").url.path
+            assert again != path
+            waited(client, again)
+            assert client.post(f"{again}/votes", data={"choice": "left"}).status_code == 200
+            assert client.post(f"{again}/regenerate").status_code == 409
+            with browser(address) as stranger:
+                assert stranger.post(f"{path}/regenerate").status_code == 404
+
+    def test_streams_are_the_voters_own(self, live):
+        live.arena.stream = True
+        with served(live) as address, browser(address) as client:
+            files = {"file": ("x.png", png(), "image/png")}
+            path = client.post("/arena", data={"question": "What?"}, files=files).url.path
+            for side in ("left", "right"):
+                said = client.get(f"{path}/answers/0/{side}")
+                assert said.headers["content-type"].startswith("text/plain")
+                assert "**1** (32, 24)" in said.text
+            assert client.get(f"{path}/answers/0/middle").status_code == 404
+            assert client.get(f"{path}/answers/7/left").status_code == 404
+            with browser(address) as stranger:
+                assert stranger.get(f"{path}/answers/0/left").status_code == 404
+
+    def test_questions_of_a_kind(self, live):
+        cast(live.vote_store, "left")
+        with served(live) as address, browser(address) as client:
+            assert "Ranking by votes: other" in client.get("/ranking?category=other").text
+            assert client.get("/ranking.json?category=other").json()["ranking"]["votes"] == 1
+            refused = client.get("/ranking?category=nonsense", headers={"accept": "text/plain"})
+            assert refused.status_code == 400
+            assert "Allowed: description" in refused.text
+
     def test_the_voters_cookie(self, live):
         with served(live) as address, browser(address) as client:
             assert "set-cookie" not in client.get("/arena").headers

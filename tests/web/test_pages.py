@@ -86,6 +86,23 @@ class TestPages:
             assert runs[1].id in text
             assert "model-1" in client.get("/leaderboard.md?q=model-1").text
 
+    def test_columns_are_chosen_in_the_address(self, store, runs):
+        def headings(page: str) -> list[str]:
+            return re.findall(r'<th scope="col"[^>]*><a href="[^"]*sort=(\w+)', page)
+
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+            assert {"speed", "memory", "date"} <= set(headings(client.get("/").text))
+            chosen = client.get("/?column=date&column=speed&sort=model").text
+            assert set(headings(chosen)) == {"model", "speed", "date"}  # and the score, sorted by default
+            assert 'value="date" checked' in chosen
+            assert "column=date&amp;column=speed" in chosen  # sorting and pages keep them
+            table = client.get("/leaderboard.md?column=date").text
+            assert "date |" in table
+            assert "items/s" not in table
+            refused = client.get("/?column=colour")
+            assert refused.status_code == 400
+            assert "allowed: speed, memory" in html.unescape(refused.text)
+
     def test_ranks_are_of_all_that_can_be_compared(self, store, workspace):
         """Whatever is filtered; and in files as on the page."""
         for name, wrong in (("model-a", 0), ("model-b", 3), ("model-c", 9)):

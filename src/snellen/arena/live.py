@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from snellen.arena.leaks import leak
 from snellen.arena.pairing import draw
-from snellen.chat.conversation import checked
+from snellen.arena.streaming import PacedAnswers
+from snellen.chat.conversation import StreamingAnswer, checked
 from snellen.engine.cache import CachedModel
-from snellen.errors import BadOption, Unsupported, UsageError
+from snellen.errors import BadOption, Conflict, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import Model, failure
 from snellen.storage.vote_rows import SIDES, Answer, Battle, Turn
@@ -31,6 +34,8 @@ __all__ = ["MAX_TURNS", "Live"]
 log = logging.getLogger(__name__)
 #: The most questions per battle.
 MAX_TURNS = 8
+#: The most battles with new answers to one question, and the temperature at which these are drawn.
+MAX_DRAWS, WARM = 4, 0.7
 #: Seconds to wait for pending answers when the arena closes.
 PATIENCE = 10.0
 
@@ -47,6 +52,7 @@ class Live:
         image_path: returns the path of the image with a hash (uploads, and images drawn from the data).
         max_tokens: per answer.
         seconds: how long to wait for an answer; later it counts as an error.
+        stream: show answers while they are written, both at one pace. Otherwise both appear at once.
 
     Raises:
         UsageError: fewer than two models, or one that does not generate text.
@@ -63,6 +69,7 @@ class Live:
         data: Selection | None = None,
         max_tokens: int = 512,
         seconds: float = 300.0,
+        stream: bool = False,
         rng: Random | None = None,
     ) -> None:
         if len({model.name for model in models}) < 2:
@@ -79,7 +86,7 @@ class Live:
         self.vote_store, self.data = vote_store, data
         self.models = {model.name: model for model in models}
         self.players = tuple(sorted(self.models))
-        self.max_tokens, self.seconds = max_tokens, seconds
+        self.max_tokens, self.seconds, self.stream = max_tokens, seconds, stream
         self._image_path = image_path
         self.rng = rng or Random()
         self._memory: dict[str, CachedModel] = {}
@@ -87,6 +94,8 @@ class Live:
         self._turns = {name: asyncio.Semaphore(16 if m.remote else 1) for name, m in self.models.items()}
         self._under_way: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._late: set[asyncio.Task[Response]] = set()
+        self._ends = threading.Event()
+        self._streams: dict[tuple[str, int], PacedAnswers] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -101,6 +110,7 @@ class Live:
             try:
                 yield
             finally:
+                self._ends.set()
                 tasks: list[asyncio.Task[Any]] = [*self._under_way.values(), *self._late]
                 for task in tasks:
                     task.cancel()
@@ -160,6 +170,42 @@ class Live:
         )
         return self.vote_store.keep(battle)
 
+    def regenerate(self, battle: Battle) -> Battle:
+        """Store a battle of the same models on the same question, whose answers are drawn anew. The earlier
+        one is passed over: it does not count, and does not come back.
+
+        Raises:
+            BadOption: the battle has further questions, repeats another, or has been drawn often enough.
+            Conflict: it was voted on, or is not answered yet.
+        """
+        drawn = int(battle.content.get("draw", 0))
+        if len(battle.turns) > 1 or battle.repeats:
+            raise BadOption("Only answers to a first question can be drawn anew. Vote, or skip the battle.")
+        if drawn + 1 >= MAX_DRAWS:
+            raise BadOption(f"A question is answered at most {MAX_DRAWS} times. Vote, or skip the battle.")
+        if not battle.answered:
+            raise Conflict("Both models are still answering. Wait for them.")
+        self.vote_store.skip(battle.id, battle.voter)
+        content = {**battle.content, "draw": drawn + 1}
+        item = hashlib.sha256(f"{battle.item} {drawn + 1}".encode()).hexdigest()[:24]
+        turns = (Turn(0, battle.turns[0].question),)
+        return self.vote_store.keep(
+            replace(battle, id="", created="", item=item, content=content, turns=turns)
+        )
+
+    def takes_new_answers(self, battle: Battle) -> bool:
+        """Whether :meth:`regenerate` would take a battle."""
+        drawn = int(battle.content.get("draw", 0))
+        once = len(battle.turns) == 1 and not battle.repeats
+        return once and battle.answered and battle.vote is None and drawn + 1 < MAX_DRAWS
+
+    def watch(self, battle: Battle, turn: int, side: str) -> AsyncIterator[str] | None:
+        """Yield an answer as far as it may be shown; None if it is not being written."""
+        key = (battle.id, turn)
+        if side not in SIDES or key not in self._streams or key not in self._under_way:
+            return None
+        return self._streams[key].watch(side, self._under_way[key])
+
     def ask(self, battle: Battle, question: str) -> None:
         """Store a further question.
 
@@ -182,9 +228,14 @@ class Live:
             return
         key = (battle.id, battle.turns[-1].number)
         if key not in self._under_way:
+            if self.stream:
+                self._streams[key] = paced = PacedAnswers()
+                for side in SIDES:  # one may have answered before a server stopped
+                    if (said := getattr(battle.turns[-1], side)) is not None:
+                        paced.answers[side].complete(_response(said))
             task = asyncio.create_task(self._answer(battle))
             self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(lambda _: (self._under_way.pop(key, None), self._streams.pop(key, None)))
 
     async def _answer(self, battle: Battle) -> None:
         """Ask both models, and store both answers when both have arrived."""
@@ -195,13 +246,21 @@ class Live:
             await asyncio.to_thread(self.vote_store.answer, battle.id, turn.number, side, answer)
 
     async def _one(self, battle: Battle, side: str) -> Answer:
+        answer = await self._answer_of(battle, side)
+        if (streams := self._streams.get((battle.id, battle.turns[-1].number))) is not None:
+            streams.answers[side].complete(_response(answer))
+        return answer
+
+    async def _answer_of(self, battle: Battle, side: str) -> Answer:
         name = getattr(battle, side)
         began = time.perf_counter()
         if name not in self._memory:
             return Answer("", Outcome.ERROR, "this model is no longer in the arena")
         try:
             request = self._request(battle, side)
-            asking = asyncio.create_task(self._ask(name, request))
+            streams = self._streams.get((battle.id, battle.turns[-1].number))
+            growing = None if streams is None else streams.answers[side]
+            asking = asyncio.create_task(self._ask(name, request, growing))
             self._late.add(asking)
             asking.add_done_callback(self._late.discard)
             # A late answer is not cancelled: others may wait for it, and it will be cached.
@@ -216,9 +275,15 @@ class Live:
         given_away = leak(reply.text, self.players)
         return Answer(reply.text, reply.outcome, reply.reason, time.perf_counter() - began, given_away)
 
-    async def _ask(self, name: str, request: Request) -> Response:
+    async def _ask(self, name: str, request: Request, growing: StreamingAnswer | None) -> Response:
         """Get one answer, from the cache if possible, when it is this request's turn."""
+        model = self.models[name]
         async with self._turns[name]:
+            # Hosted models answer in one piece, through the event loop.
+            if growing is not None and not model.remote and not await self._memory[name].knows(request):
+                await asyncio.to_thread(growing.take, model.stream(request), self._ends.is_set)
+                assert growing.response is not None
+                return growing.response
             (response,) = await self._memory[name].respond([request])
         return response.response
 
@@ -231,4 +296,10 @@ class Live:
             messages.append(Message("user", content))
             if (said := getattr(turn, side)) is not None:
                 messages.append(Message("assistant", (said.text,)))
-        return Request(tuple(messages), decoding=Decoding(max_tokens=self.max_tokens))
+        drawn = int(battle.content.get("draw", 0))
+        decoding = Decoding(max_tokens=self.max_tokens, temperature=WARM if drawn else 0.0, draw=drawn)
+        return Request(tuple(messages), decoding=decoding)
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.text, outcome=answer.outcome, reason=answer.reason)

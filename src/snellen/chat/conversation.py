@@ -105,10 +105,14 @@ class StreamingAnswer:
         except Exception as error:  # any error: readers must not wait forever
             log.warning("an answer failed: %s", error)
             reply = failure(error)
+        self.complete(reply or Response(self.text, outcome=Outcome.TRUNCATED, reason="stopped"))
+
+    def complete(self, response: Response) -> None:
+        """Take the complete answer, for those that come in one piece."""
         with self._news:
-            self.response = reply or Response(self.text, outcome=Outcome.TRUNCATED, reason="stopped")
-            if self.response.outcome is not Outcome.ERROR:
-                self.text = self.response.text
+            self.response = response
+            if response.outcome is not Outcome.ERROR:
+                self.text = response.text
             self._news.notify_all()
 
     def watch(self, start: int = 0, patience: float = 15.0) -> Iterator[str]:

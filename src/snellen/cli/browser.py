@@ -194,6 +194,10 @@ def arena_(
             help="Show runs and the leaderboard, too, to whoever has the host's token (not to voters).",
         ),
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Show answers while they are written, both at one pace."),
+    ] = False,
     model_option: ModelOptions = None,
     data_option: DataOptions = None,
     max_tokens: Annotated[int, typer.Option(help="The most tokens per answer.")] = 512,
@@ -219,6 +223,8 @@ def arena_(
         raise BadOption(
             "--runs shows stored answers, so --data, -M, -D and --max-cost cannot be used with it."
         )
+    if stream and runs:
+        raise BadOption("--stream is for models that answer now (--model), not for stored answers (--runs).")
     if (disagreements_first or settle_identical) and not runs:
         raise BadOption("--disagreements-first and --settle-identical need --runs.")
     if voter_token is not None and (no_token or invite):
@@ -271,6 +277,7 @@ def arena_(
             image_path=Uploads(store.folder).path,
             data=load_all(data, read_options("-D", data_option)) if data else None,
             max_tokens=max_tokens,
+            stream=stream,
         )
         load(models)
         serve(store, live, **limits)

@@ -25,26 +25,37 @@ def ranking(
     leaks: Annotated[
         bool, typer.Option("--leaks", help="Count battles in which a model revealed itself.")
     ] = False,
+    category: Annotated[
+        str, typer.Option(help="Count votes on one kind of question, such as reading or counting.")
+    ] = "",
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank models by votes, with confidence intervals and checks of the votes' quality."""
     from snellen.arena.results import ArenaResults
     from snellen.leaderboards.board import Board
-    from snellen.reports.votes import lines_of, ranking_table
+    from snellen.reports.votes import categories_table, lines_of, ranking_table
     from snellen.storage.store import Store
     from snellen.storage.votes import VoteStore
 
     store = Store(workspace, create=False)
-    results = ArenaResults.of(VoteStore(store), style=style, leaked=leaks, entries=Board(store).entries())
+    results = ArenaResults.of(
+        VoteStore(store), style=style, leaked=leaks, category=category, entries=Board(store).entries()
+    )
     if as_json:
         print_json(results.as_dict())
         return
     console = screen()
+    if results.ranking is None and results.questions:
+        known = ", ".join(f"{name} ({votes})" for name, votes in results.questions.items())
+        console.print(f"No votes on such questions. There are votes on: {known}.", soft_wrap=True)
+        return
     if results.ranking is None:
         console.print("No votes yet. Start an arena: snellen arena --model A --model B")
         return
     console.print(ranking_table(results.ranking))
+    if results.by_category:
+        console.print(categories_table(results))
     for line in lines_of(results):
         console.print(line, soft_wrap=True)
 

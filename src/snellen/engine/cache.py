@@ -120,6 +120,11 @@ class CachedModel:
             answers[key] = await asyncio.shield(future if future is not None else owned[key])
         return [CachedResponse(answers[key][0], key, answers[key][1]) for key in keys]
 
+    async def knows(self, request: Request) -> bool:
+        """Return whether a request would be answered from the cache."""
+        key = key_of({**self._identity, **self._model.context(request)}, describe(request), self._cache_salt)
+        return key in await self._get([key])
+
     async def _settle(
         self,
         owned: Mapping[str, asyncio.Future[tuple[Response, bool]]],

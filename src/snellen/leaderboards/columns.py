@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from snellen.leaderboards.entries import Entry
@@ -60,7 +60,8 @@ COLUMNS = (
 )
 
 
-def columns_of(entries: Iterable[Entry]) -> list[Column]:
-    """Return the columns that have values in these entries."""
+def columns_of(entries: Iterable[Entry], chosen: Sequence[str] = ()) -> list[Column]:
+    """Return the columns that have values in these entries; of these the chosen ones, if any are."""
     listed = list(entries)
-    return [c for c in COLUMNS if c.is_known is None or any(map(c.is_known, listed))]
+    known = [c for c in COLUMNS if c.is_known is None or any(map(c.is_known, listed))]
+    return [c for c in known if c.name in chosen] if chosen else known

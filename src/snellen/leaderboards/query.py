@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from snellen.errors import BadOption, did_you_mean
+from snellen.leaderboards.columns import COLUMNS as SHOWN
 from snellen.leaderboards.entries import Entry
 from snellen.leaderboards.model_info import SIZES, UNKNOWN
 
@@ -56,6 +57,7 @@ class Query:
         published: whether to include published figures.
         by: ``data`` makes one table per data set, ``protocol`` one per data set and protocol.
         x: the quantity to plot scores against.
+        column: the columns shown next to scores; empty: all that have values.
         page: from 1.
     """
 
@@ -72,6 +74,7 @@ class Query:
     published: bool = False
     by: str = "data"
     x: str = "speed"
+    column: tuple[str, ...] = ()
     page: int = 1
 
     @classmethod
@@ -88,6 +91,7 @@ class Query:
             "order": ["", "up", "down"],
             "by": ["protocol", "data"],
             "x": ["speed", "memory", "cost"],
+            "column": [column.name for column in SHOWN],
         }
         defaults = {option.name: option.default for option in fields(cls)}
         values: dict[str, Any] = {}

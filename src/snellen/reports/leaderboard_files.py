@@ -16,7 +16,7 @@ from snellen.metrics.format import MISSING, counts, heading_of, with_interval
 from snellen.reports.page import markdown_table
 from snellen.storage.manifest import Figure
 
-__all__ = ["as_csv", "as_json", "as_markdown", "csv_of"]
+__all__ = ["Ranked", "as_csv", "as_json", "as_markdown", "csv_of"]
 
 #: Groups with the ranks of their runs.
 Ranked = Sequence[tuple[Group, Mapping[str, int]]]
@@ -52,10 +52,10 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def as_markdown(groups: Ranked) -> str:
+def as_markdown(groups: Ranked, chosen: Sequence[str] = ()) -> str:
     """Return a table per group, with the page's columns."""
     lines: list[str] = []
-    columns = columns_of(entry for group, _ in groups for entry in group.entries)
+    columns = columns_of((entry for group, _ in groups for entry in group.entries), chosen)
     for group, places in groups:
         lines += [f"## {' '.join(markdown_table([benchmark(group)], [])[0].strip('| ').split())}", ""]
         headings = ["#", "model", "protocol", heading_of(group.primary), "outcomes", "n"]

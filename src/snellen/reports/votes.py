@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from snellen.arena.rating import Ranking
+from snellen.arena.rating import Ranking, Standing
 from snellen.arena.results import ArenaResults
 from snellen.arena.voters import AddressSummary, VoterSummary
 from snellen.metrics.format import number, percent
 from snellen.reports.tables import escape
 
-__all__ = ["addresses_table", "changes_of", "lines_of", "ranking_table", "voters_table"]
+__all__ = ["addresses_table", "categories_table", "changes_of", "lines_of", "ranking_table", "voters_table"]
 
 
 def ranking_table(ranking: Ranking) -> Table:
@@ -28,7 +28,7 @@ def ranking_table(ranking: Ranking) -> Table:
     ):
         table.add_column(name, justify="left" if name == "model" else "right")
     for standing in ranking.standings:
-        place = str(standing.rank) if standing.rank == standing.worst else f"{standing.rank}–{standing.worst}"
+        place = _place(standing)
         place += f" [dim]{chr(ord('A') + standing.group % 26)}[/dim]" if ranking.groups > 1 else ""
         rating = f"{standing.rating:.0f} [dim]{standing.low:.0f}–{standing.high:.0f}[/dim]"
         record = f"{standing.wins} / {standing.losses} / {standing.ties}"
@@ -42,6 +42,28 @@ def ranking_table(ranking: Ranking) -> Table:
     )
     table.caption_justify = "left"
     return table
+
+
+def categories_table(results: ArenaResults) -> Table:
+    """List the models' ranks by kind of question."""
+    assert results.ranking is not None
+    table = Table(header_style="bold", title="Ranks by kind of question", title_justify="left")
+    table.add_column("model")
+    kinds = results.by_category
+    for name in ("all", *(f"{name}\n[dim]{results.questions[name]} votes[/dim]" for name in kinds)):
+        table.add_column(name, justify="right")
+    for standing in results.ranking.standings:
+        places = [
+            next((_place(one) for one in known.standings if one.model == standing.model), "–")
+            for known in kinds.values()
+        ]
+        table.add_row(escape(standing.model), _place(standing), *places)
+    return table
+
+
+def _place(standing: Standing) -> str:
+    low, high = standing.rank, standing.worst
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def lines_of(results: ArenaResults) -> Iterator[str]:

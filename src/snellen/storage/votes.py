@@ -345,15 +345,29 @@ class VoteStore:
         Repeated battles are excluded, since a voter counts once; so are battles in which a model revealed
         itself, unless ``leaked``.
         """
+        return [verdict for verdict, *_ in self._counted(leaked)]
+
+    def verdicts_by_question(self, *, leaked: bool = False) -> list[tuple[Verdict, str]]:
+        """Count the same by the battles' first question, too."""
+        first = sa.select(turns.c.question).where(turns.c.battle == votes.c.battle, turns.c.number == 0)
+        counted = self._counted(leaked, first.scalar_subquery().label("question"))
+        return [(verdict, question or "") for verdict, question in counted]
+
+    def _counted(self, leaked: bool, *more: Any) -> list[tuple[Any, ...]]:
+        """Count votes that are ranked; by further columns, too, which follow each verdict."""
+        keys = (votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, *more)
         query = (
-            standing_votes(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice, sa.func.count())
+            standing_votes(sa.func.count(), *keys)
             .where(battles.c.repeats.is_(None), is_settled(), is_included())
-            .group_by(votes.c.voter, votes.c.left, votes.c.right, votes.c.choice)
+            .group_by(*keys)
         )
         if not leaked:
             query = query.where(~has_leak())
         rows = self.store.do(lambda c: c.execute(query).all())
-        return [Verdict(v, left, right, OUTCOMES[Choice(choice)], n) for v, left, right, choice, n in rows]
+        return [
+            (Verdict(voter, left, right, OUTCOMES[Choice(choice)], n), *rest)
+            for n, voter, left, right, choice, *rest in rows
+        ]
 
     def stamp(self) -> tuple[Any, ...]:
         """Return what changes whenever other votes count: the number of links, the time of the last one, the

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from snellen.arena.live import MAX_TURNS, Live
 from snellen.arena.recorded import Recorded
-from snellen.arena.results import ArenaResults
+from snellen.arena.results import ENOUGH, ArenaResults
 from snellen.arena.vote_counts import FEW_VOTERS
 from snellen.chat.conversation import MAX_QUESTION
 from snellen.errors import BadOption, ImageError, UnknownName, UsageError
@@ -211,6 +212,8 @@ def _show(site: AppState, battle: Battle) -> Response:
         and not battle.failed
         and not battle.repeats
         and len(battle.turns) < MAX_TURNS,
+        streams=live and isinstance(site.arena, Live) and site.arena.stream,
+        takes_new_answers=live and isinstance(site.arena, Live) and site.arena.takes_new_answers(battle),
         reasons=REASONS,
         undone_until=settled_before(),
         choices={
@@ -288,6 +291,31 @@ def skip(request: Request, id: str) -> Response:
     return _deal(site, voter)
 
 
+@router.post("/arena/battles/{id}/regenerate", response_model=None)
+async def regenerate(request: Request, id: str) -> Response:
+    """Let both models answer the same question anew."""
+    site, _, battle = await _mine(request, id)
+    site.limit("ask", request)
+    if not isinstance(site.arena, Live) or battle.source != Live.source:
+        raise UsageError("This battle shows stored answers, so its models cannot be asked anything.")
+    again = await run_in_threadpool(site.arena.regenerate, battle)
+    site.arena.attend(again)
+    return RedirectResponse(f"/arena/battles/{again.id}", 303)
+
+
+@router.get("/arena/battles/{id}/answers/{turn}/{side}", response_model=None)
+async def streamed(request: Request, id: str, turn: int, side: str) -> Response:
+    """Stream an answer as plain text, at the pace of both."""
+    site, _, battle = await _mine(request, id)
+    pieces = site.arena.watch(battle, turn, side) if isinstance(site.arena, Live) else None
+    if pieces is None:  # complete, or nothing that was asked
+        said = getattr(battle.turns[turn], side) if side in SIDES and 0 <= turn < len(battle.turns) else None
+        if said is None:
+            raise HTTPException(404, "There is no such answer.")
+        return PlainTextResponse(said.text)
+    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+
+
 @router.post("/arena/battles/{id}/undo", response_model=None)
 def undo(request: Request, id: str) -> Response:
     """Undo a vote before the names are revealed."""
@@ -306,10 +334,10 @@ def reveal(request: Request, id: str) -> Response:
 
 
 @router.get("/ranking", response_model=None)
-def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response:
+def ranking_page(request: Request, style: str = "", leaks: str = "", category: str = "") -> Response:
     """Show the ranking."""
     site = site_of(request)
-    counted = _results(site, style, leaks)
+    counted = _results(site, style, leaks, category)
     results = counted.results
     return site.page(
         "ranking",
@@ -321,11 +349,15 @@ def ranking_page(request: Request, style: str = "", leaks: str = "") -> Response
         style=bool(style),
         leaks=bool(leaks),
         few=FEW_VOTERS,
+        enough=ENOUGH,
         scale=_scale(results),
+        address=urlencode(
+            {"style": "1" if style else "", "leaks": "1" if leaks else "", "category": category}
+        ),
     )
 
 
-def _results(site: AppState, style: str, leaks: str) -> Counted:
+def _results(site: AppState, style: str, leaks: str, category: str) -> Counted:
     """Compute the results with the options in the URL.
 
     Raises:
@@ -334,7 +366,7 @@ def _results(site: AppState, style: str, leaks: str) -> Counted:
     for name, value in (("style", style), ("leaks", leaks)):
         if value not in ("", "1"):
             raise BadOption(f"{name}={value!r} is not allowed; allowed: 1, or no value.")
-    return site.results(style=bool(style), leaked=bool(leaks))
+    return site.results(style=bool(style), leaked=bool(leaks), category=category)
 
 
 def _scale(results: ArenaResults) -> dict[str, Any]:
@@ -355,8 +387,8 @@ def _scale(results: ArenaResults) -> dict[str, Any]:
 
 
 @router.get("/ranking.json", response_model=None)
-def ranking_json(request: Request, style: str = "", leaks: str = "") -> Response:
+def ranking_json(request: Request, style: str = "", leaks: str = "", category: str = "") -> Response:
     """Return the ranking as JSON."""
-    results = _results(site_of(request), style, leaks).results
+    results = _results(site_of(request), style, leaks, category).results
     text = json.dumps(results.as_dict(), indent=1, ensure_ascii=False)
     return Response(text, headers={"content-type": "application/json; charset=utf-8"})

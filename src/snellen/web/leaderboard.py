@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,7 @@ from snellen.leaderboards.ranking import Average, Ranks, pareto
 from snellen.metrics.format import UNREAD_NOTE, heading_of
 from snellen.metrics.registry import METRICS
 from snellen.reports.charts import ChartPoint, curves, scatter
-from snellen.reports.leaderboard_files import as_csv, as_json, as_markdown, csv_of
+from snellen.reports.leaderboard_files import Ranked, as_csv, as_json, as_markdown, csv_of
 from snellen.runs.run import Run
 from snellen.web.progress import RunProgress
 from snellen.web.state import AppState, site_of
@@ -86,7 +87,8 @@ def leaderboard(request: Request) -> Response:
         pages=-(-sum(len(group.entries) for group in groups) // ROWS),
         axes=_AXES,
         facts_file=site.store.folder / "models.toml",
-        columns=columns_of(seen),
+        columns=columns_of(seen, query.column),
+        available=columns_of(seen),
         under_way=_under_way(site, entries),
         unread_note=UNREAD_NOTE,
     )
@@ -285,7 +287,11 @@ def heatmap(request: Request) -> Response:
 def download(request: Request, format: str) -> Response:
     """Return the visible leaderboard as CSV, JSON or Markdown."""
     site, query = site_of(request), _query(request)
-    makers = {"csv": as_csv, "json": as_json, "md": as_markdown}
+    makers: dict[str, Callable[[Ranked], str]] = {
+        "csv": as_csv,
+        "json": as_json,
+        "md": partial(as_markdown, chosen=query.column),
+    }
     if format not in makers:
         raise BadOption(f"leaderboard.{format} is not available; allowed: {', '.join(makers)}.")
     ranks = _ranks(site, site.board.entries(), query)

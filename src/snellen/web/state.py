@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from snellen._util.paths import without_folders
 from snellen._version import __version__
+from snellen.arena.categories import check_category
 from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.arena.results import ArenaResults
@@ -94,8 +95,8 @@ class AppState:
         self.originals = SourceImages(self.store)
         self._digests: Kept[tuple[str, str], Digest] = Kept(DIGESTS)
         self._compared: Kept[tuple[tuple[str, str], ...], list[Comparison]] = Kept(COMPARISONS)
-        self._results: dict[tuple[bool, bool], Counted] = {}
-        self._counting: dict[tuple[bool, bool], threading.Lock] = {}
+        self._results: dict[tuple[bool, bool, str], Counted] = {}
+        self._counting: dict[tuple[bool, bool, str], threading.Lock] = {}
         self._lock = threading.Lock()
         self._decoding = asyncio.Semaphore(DECODING)
         self._templates = environment("The web app", "snellen.web")
@@ -154,14 +155,19 @@ class AppState:
             data = await file.read(MAX_UPLOAD + 1)
             return await run_in_threadpool(self.uploads.keep, data, "the upload")
 
-    def results(self, *, style: bool, leaked: bool) -> Counted:
+    def results(self, *, style: bool, leaked: bool, category: str = "") -> Counted:
         """Return the results of votes, computed again if votes or runs changed. One request at a time
         computes; meanwhile, others get the last results, if there are any.
+
+        Raises:
+            BadOption: there is no such category.
         """
+        check_category(category)
+        wanted = (style, leaked, category)
         stamp = (self.vote_store.stamp(), tuple(self.store.stamps().values()))
         with self._lock:
-            known = self._results.get((style, leaked))
-            turn = self._counting.setdefault((style, leaked), threading.Lock())
+            known = self._results.get(wanted)
+            turn = self._counting.setdefault(wanted, threading.Lock())
         if known is not None and known.stamp == stamp:
             return known
         if not turn.acquire(blocking=known is None):
@@ -169,15 +175,15 @@ class AppState:
             return replace(known, stale=True)
         try:
             with self._lock:
-                latest = self._results.get((style, leaked))
+                latest = self._results.get(wanted)
             if latest is not None and latest.stamp == stamp:
                 return latest
             results = ArenaResults.of(
-                self.vote_store, style=style, leaked=leaked, entries=self.board.entries()
+                self.vote_store, style=style, leaked=leaked, category=category, entries=self.board.entries()
             )
             counted = Counted(results, stamp, f"{datetime.now(UTC):%H:%M:%S}")
             with self._lock:
-                self._results[style, leaked] = counted
+                self._results[wanted] = counted
         finally:
             turn.release()
         return counted
