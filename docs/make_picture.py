@@ -215,12 +215,12 @@ def main() -> None:
         case.close()
         screenshot(diagnosis, IMAGES / "diagnosis.png")
     with tempfile.TemporaryDirectory() as workspace:
-        draw_card("pico:llava", run_eye_test("pico:llava", workspace=workspace), IMAGES / "eye-test.png")
+        draw_card({"pico:llava": run_eye_test("pico:llava", workspace=workspace)}, IMAGES / "eye-test.png")
         own = run_own_images(
             "pico:llava", "chart:shapes?n=112", degradations=["size", "blur", "contrast"], workspace=workspace
         )
         example = DATASETS.make("chart:shapes?n=112").sample(0, (), None).images[0]
-        draw_own_card("pico:llava", own, example, IMAGES / "eye-test-own.png")
+        draw_own_card({"pico:llava": own}, example, IMAGES / "eye-test-own.png")
         racing = ["pico:llava", "pico:llava-skewed", "pico:clip"]
         draw_race(
             choose(models=racing, data="chart:shapes?n=2000", within=0.03, workspace=workspace),

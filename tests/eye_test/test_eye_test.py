@@ -201,13 +201,15 @@ def test_the_built_in_models_have_cards(workspace, tmp_path, monkeypatch, capsys
     assert untaught.curve.threshold is None
     assert "could not be parsed" in untaught.verdict
     assert card.read_text(encoding="utf-8").startswith("<?xml")
-    monkeypatch.setattr("sys.argv", ["snellen", "eye-test", "pico:clip", *charts, "--limit", "16", "--quiet"])
+    both = ["pico:clip", "pico:llava-skewed"]
+    monkeypatch.setattr("sys.argv", ["snellen", "eye-test", *both, *charts, "--limit", "16", "--quiet"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
     out = capsys.readouterr().out
     assert "Eye test: pico:clip" in out
-    assert (workspace / "eye-test-pico-clip.png").read_bytes().startswith(b"\x89PNG")
+    assert "Thresholds of all models" in out
+    assert (workspace / "eye-test-pico-clip-pico-llava-skewed.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

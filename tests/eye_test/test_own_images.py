@@ -17,6 +17,8 @@ from snellen.datasets.base import DATASETS, select
 from snellen.errors import BadOption, UsageError
 from snellen.eye_test.own_images import run_own_images
 from snellen.eye_test.psychometric import CurvePoint, fit
+from snellen.reports.own_images import draw_own_card, enough_table
+from snellen.runs.plan import SharedResources
 from snellen.testing import Server, completion
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
@@ -70,6 +72,32 @@ def test_the_smallest_size_that_loses_nothing(photos, tmp_path):
         ]
         assert level.change.difference.value == pytest.approx(np.mean(np.array(gains, dtype=float)))
     json.dumps(found.as_dict())
+
+
+def test_several_models_share_images_and_budget(photos, tmp_path):
+    names = {"sharp": looker(50), "dull": looker(200)}
+    shared = SharedResources()
+    cards = {
+        name: run_own_images(
+            model,
+            f"folder:{photos}",
+            degradations=["size"],
+            levels={"size": [224, 64]},
+            within=0.05,
+            max_cost=1.0,
+            workspace=tmp_path / name,
+            resources=shared,
+        )
+        for name, model in names.items()
+    }
+    assert shared.budget is not None  # of all of them
+    assert len(shared.selections) == 3  # as they are, and at two sizes: read once
+    draw_own_card(cards, None, tmp_path / "card.svg")
+    drawn = (tmp_path / "card.svg").read_text()
+    assert "sharp: up to 64 px" in drawn
+    assert "dull: up to 224 px" in drawn
+    columns = [[*column.cells] for column in enough_table(cards).columns]
+    assert columns == [["sharp", "dull"], ["100.0", "100.0"], ["64", "224"]]
 
 
 def test_few_images_are_not_enough_to_tell(photos, tmp_path):
@@ -175,6 +203,12 @@ def test_the_command(tmp_path):
         runner.invoke(app, [*words, "--with", "blur:1:8", "--json", "-o", str(card)]).stdout
     )
     assert [level["level"] for level in document["readings"][0]["levels"]] == [1, 8]
+    words.insert(1, "pico:clip")
+    told = runner.invoke(app, [*words, "--with", "blur:1", "-o", str(card)])
+    assert "Up to where less than 2 points are lost" in " ".join(told.stdout.split())
+    document = json.loads(runner.invoke(app, [*words, "--with", "blur:1", "--json", "-o", str(card)]).stdout)
+    assert [one["model"] for one in document["models"]] == ["pico:clip", "pico:llava"]
+    assert document["card"] == str(card)
     refused = runner.invoke(app, [*words, "--chart", "chart:acuity"])
     assert "cannot be used with --data" in str(refused.exception)
     alone = runner.invoke(app, ["eye-test", "pico:llava", "--with", "blur", "-w", str(tmp_path / "ws")])

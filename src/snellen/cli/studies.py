@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,10 +30,16 @@ from snellen.cli.app import (
 from snellen.cli.completion import complete_data, complete_model, complete_protocol
 from snellen.errors import BadOption, Stopped, require
 
+if TYPE_CHECKING:
+    from snellen.eye_test.eye_test import Reading
+
 
 @app.command("eye-test", rich_help_panel=EVALUATE)
 def eye_test(
-    model: Annotated[str, typer.Argument(help="A model, such as pico:llava or hf:ORG/NAME.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="A model, such as pico:llava or hf:ORG/NAME; or several."),
+    ],
     chart: Annotated[
         list[str] | None, typer.Option(help="A chart, such as chart:acuity. Repeatable. [dim]all[/dim]")
     ] = None,
@@ -92,7 +98,7 @@ def eye_test(
     # Long for its options alone.
     from snellen.exchange.export import writable
     from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
-    from snellen.reports import tables
+    from snellen.reports.eye_test import card_table, cards_table
     from snellen.reports.progress import progress
 
     require("matplotlib", "report", "Drawing the card")  # fail now rather than after the evaluation
@@ -117,38 +123,51 @@ def eye_test(
             "max_cost": max_cost,
             "workspace": workspace,
         }
-        _own_images(model, data, own, output, as_json=as_json, quiet=quiet)
+        _own_images(models, data, own, output, as_json=as_json, quiet=quiet)
         return
     own_only = {"--with": degradations, "--within": within, "-p": protocol, "-M": model_option}
     for flag, given in {**own_only, "-D": data_option, "--max-cost": max_cost}.items():
         if given is not None:
             raise BadOption(f"{flag} is for your own images and needs --data.")
+    cards: dict[str, list[Reading]] = {}
     with interruptible(), progress(quiet=quiet) as watch:
-        readings = run_eye_test(
-            model,
-            charts=chart or CHARTS,
-            n=limit,
-            seed=seed,
-            batch_size=batch_size,
-            workspace=workspace,
-            watch=watch,
-        )
-    if output is None:
-        output = readings[0].run.folder / f"eye-test-{slug(redact(model))}.png"
-    draw_card(redact(model), readings, output)
+        for model in dict.fromkeys(models):
+            cards[redact(model)] = run_eye_test(
+                model,
+                charts=chart or CHARTS,
+                n=limit,
+                seed=seed,
+                batch_size=batch_size,
+                workspace=workspace,
+                watch=watch,
+            )
+    runs = [reading.run for readings in cards.values() for reading in readings]
+    output = output or runs[0].folder / f"eye-test-{_of_models(cards)}.png"
+    draw_card(cards, output)
     if as_json:
-        print_json(
-            {
-                "model": redact(model),
-                "charts": [reading.as_dict() for reading in readings],
-                "card": str(output),
-            }
-        )
+        known = [
+            {"model": model, "charts": [reading.as_dict() for reading in readings]}
+            for model, readings in cards.items()
+        ]
+        print_json(_one_or_several(known, output))
     else:
-        screen().print(tables.card_table(redact(model), readings))
+        for model, readings in cards.items():
+            screen().print(card_table(model, readings))
+        if len(cards) > 1:
+            screen().print(cards_table(cards))
         screen().print(f"The card: {output}", soft_wrap=True)
-    if tell_errors([reading.run for reading in readings], AGAIN):
+    if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
+
+
+def _of_models(names: Collection[str]) -> str:
+    """Return the part of a file's name that says of which models it is."""
+    return slug("-".join(names))[:80].rstrip("-")
+
+
+def _one_or_several(known: Sequence[Mapping[str, Any]], card: Path) -> dict[str, Any]:
+    """Return the document of one model, or of several."""
+    return {**(known[0] if len(known) == 1 else {"models": known}), "card": str(card)}
 
 
 def _levels(names: Sequence[str]) -> dict[str, list[float]]:
@@ -171,30 +190,50 @@ def _levels(names: Sequence[str]) -> dict[str, list[float]]:
 
 
 def _own_images(
-    model: str, data: str, options: Mapping[str, Any], output: Path | None, *, as_json: bool, quiet: bool
+    models: Sequence[str],
+    data: str,
+    options: Mapping[str, Any],
+    output: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Run the eye test on the user's own images."""
     from snellen.datasets.base import DATASETS
-    from snellen.eye_test.own_images import run_own_images
-    from snellen.reports.own_images import draw_own_card, own_table
+    from snellen.eye_test.own_images import OwnReading, run_own_images
+    from snellen.reports.own_images import draw_own_card, enough_table, own_table
     from snellen.reports.progress import progress
+    from snellen.runs.plan import SharedResources
 
+    cards: dict[str, list[OwnReading]] = {}
+    resources = SharedResources()
     with interruptible(), progress(quiet=quiet) as watch:
-        readings = run_own_images(model, data, **options, watch=watch)
-    if output is None:
-        output = readings[0].plain.folder / f"eye-test-{slug(redact(model))}-own.png"
+        for model in dict.fromkeys(models):
+            cards[redact(model)] = run_own_images(model, data, **options, watch=watch, resources=resources)
+    every = [reading for readings in cards.values() for reading in readings]
+    runs = list(
+        {run.id: run for each in every for run in (each.plain, *(x.run for x in each.levels))}.values()
+    )
+    output = output or runs[0].folder / f"eye-test-{_of_models(cards)}-own.png"
     first = DATASETS.make(data, options["data_options"])
     images = first.sample(0, first.labels, first.background).images
-    draw_own_card(redact(model), readings, images[0] if images else None, output)
+    draw_own_card(cards, images[0] if images else None, output)
     if as_json:
-        known = [reading.as_dict() for reading in readings]
-        print_json({"model": redact(model), "data": redact(data), "readings": known, "card": str(output)})
+        known = [
+            {"model": model, "data": redact(data), "readings": [reading.as_dict() for reading in readings]}
+            for model, readings in cards.items()
+        ]
+        print_json(_one_or_several(known, output))
     else:
-        for reading in readings:
-            screen().print(own_table(reading))
-            screen().print(reading.sentence, soft_wrap=True, highlight=False)
+        for model, readings in cards.items():
+            if len(cards) > 1:
+                screen().print(f"\n{model}", style="bold", markup=False, highlight=False)
+            for reading in readings:
+                screen().print(own_table(reading))
+                screen().print(reading.sentence, soft_wrap=True, highlight=False)
+        if len(cards) > 1:
+            screen().print(enough_table(cards))
         screen().print(f"The card: {output}", soft_wrap=True)
-    runs = [readings[0].plain, *(level.run for reading in readings for level in reading.levels)]
     if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.storage.store import Store
 
-__all__ = ["CHARTS", "Reading", "draw_card", "draw_panels", "run_eye_test"]
+__all__ = ["CHARTS", "COLORS", "Reading", "card_title", "draw_card", "draw_panels", "run_eye_test"]
 
 #: The titles on a card.
 CHARTS = (
@@ -43,6 +43,8 @@ CHARTS = (
 
 #: The pictures shown under an axis of a card.
 SHOWN = 4
+#: The color of each model on a card, in turn.
+COLORS = ("#2a7f4f", "#0b62a4", "#c8553d", "#8a5fbf", "#b8860b", "#5b6770")
 #: What draws a plot on matplotlib's axes, and the pictures under it with their captions.
 Panel = tuple[Callable[[Any], None], Sequence[tuple[str, "Pixels"]]]
 
@@ -166,21 +168,30 @@ def _reading(run: Run, chart: EyeChart) -> Reading:
     return Reading(chart.name, chart.chart.unit, run, curve, pictures)
 
 
-def draw_card(model: str, readings: Sequence[Reading], path: Path) -> None:
+def draw_card(cards: Mapping[str, Sequence[Reading]], path: Path) -> None:
     """Draw a card: for each chart, the share of correct answers by level, the curve and its threshold, and
-    under the axis what was shown at some levels.
+    under the axis what was shown at some levels. Of several models, each has a color.
 
     Args:
+        cards: by model, the readings of the same charts.
         path: a picture (.png, .svg or .pdf).
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
     panels = [
-        (partial(_draw_curve, reading=reading), [(f"{x:.3g}", image.pixels) for x, image in reading.pictures])
-        for reading in readings
+        (
+            partial(_draw_curves, readings=dict(zip(cards, readings, strict=True))),
+            [(f"{x:.3g}", image.pixels) for x, image in readings[0].pictures],
+        )
+        for readings in zip(*cards.values(), strict=True)
     ]
-    draw_panels(f"Eye test: {model}", panels, path, (4.2, 3.9))
+    draw_panels(card_title(cards), panels, path, (4.2, 3.9))
+
+
+def card_title(models: Collection[str]) -> str:
+    """Return the title of a card."""
+    return f"Eye test: {next(iter(models))}" if len(models) == 1 else f"Eye test of {len(models)} models"
 
 
 def draw_panels(
@@ -225,7 +236,35 @@ def draw_panels(
     figure.savefig(path, dpi=110)
 
 
-def _draw_curve(plot: Any, reading: Reading) -> None:
+def _draw_curves(plot: Any, readings: Mapping[str, Reading]) -> None:
+    """Draw one chart's plot, with each model's answers."""
+    several = len(readings) > 1
+    for place, (model, reading) in enumerate(readings.items()):
+        color = COLORS[place % len(COLORS)]
+        _draw_curve(plot, reading, color, "#b3372f" if not several else color)
+        label = f"{model}: {format_reading(reading) if reading.curve.threshold else reading.verdict}"
+        plot.plot([], [], color=color, label=label)
+    (first, *_) = readings.values()
+    levels = [point.level for point in first.curve.points]
+    plot.axhline(100 * first.curve.guess, color="0.6", linestyle=":", linewidth=1)
+    ticks = (levels[0], levels[len(levels) // 2], levels[-1])
+    plot.set_xscale("log")
+    plot.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
+    plot.minorticks_off()
+    if first.curve.rising:
+        plot.invert_xaxis()  # from easy to hard, as on an eye chart
+    plot.set_ylim(-4, 104)
+    title = format_reading(first) if first.curve.threshold else first.verdict
+    name = first.chart.removeprefix("chart:")
+    plot.set_title(name if several else f"{name}: {title}", fontsize=9)
+    if several:
+        plot.legend(frameon=False, fontsize=6)
+    plot.set_xlabel(first.unit, fontsize=8)
+    plot.set_ylabel("right %", fontsize=8)
+    plot.tick_params(labelsize=8)
+
+
+def _draw_curve(plot: Any, reading: Reading, color: str, mark: str) -> None:
     """Draw the share of right answers by level, the fitted curve, and its threshold."""
     import numpy as np
 
@@ -235,34 +274,21 @@ def _draw_curve(plot: Any, reading: Reading) -> None:
     levels = [point.level for point in curve.points]
     rates = [wilson(point.right, point.n) for point in curve.points]
     spans = [[r.value - r.low for r in rates], [r.high - r.value for r in rates]]
-    plot.axhline(100 * curve.guess, color="0.6", linestyle=":", linewidth=1)
     plot.errorbar(
         levels,
         [100 * r.value for r in rates],
         100 * np.array(spans),
         fmt="o",
-        color="#2a7f4f",
+        color=color,
         markersize=4,
         linewidth=1,
     )
     if curve.location is not None:
         fine = np.geomspace(min(levels), max(levels), 200)
-        plot.plot(fine, [100 * curve.rate(x) for x in fine], color="#2a7f4f")
+        plot.plot(fine, [100 * curve.rate(x) for x in fine], color=color)
     if curve.threshold is not None:
-        plot.axvline(curve.threshold, color="#b3372f", linewidth=1)
-        plot.axvspan(curve.low or min(levels), curve.high or max(levels), color="#b3372f", alpha=0.12)
-    ticks = (levels[0], levels[len(levels) // 2], levels[-1])
-    plot.set_xscale("log")
-    plot.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
-    plot.minorticks_off()
-    if curve.rising:
-        plot.invert_xaxis()  # from easy to hard, as on an eye chart
-    plot.set_ylim(-4, 104)
-    title = format_reading(reading) if curve.threshold else reading.verdict
-    plot.set_title(f"{reading.chart.removeprefix('chart:')}: {title}", fontsize=9)
-    plot.set_xlabel(reading.unit, fontsize=8)
-    plot.set_ylabel("right %", fontsize=8)
-    plot.tick_params(labelsize=8)
+        plot.axvline(curve.threshold, color=mark, linewidth=1)
+        plot.axvspan(curve.low or min(levels), curve.high or max(levels), color=mark, alpha=0.12)
 
 
 def format_reading(reading: Reading) -> str:

@@ -183,6 +183,7 @@ def run_own_images(
     max_cost: float | None = None,
     workspace: Store | Path | str | None = None,
     watch: Watch | None = None,
+    resources: SharedResources | None = None,
 ) -> list[OwnReading]:
     """Evaluate a model on images as they are and at graded degradations.
 
@@ -192,6 +193,7 @@ def run_own_images(
         within: the loss, as a share, that does not matter.
         limit: use this many images, drawn by ``seed``.
         max_cost: a limit in US dollars for all runs together.
+        resources: shared with the readings of other models: data sets, read once, and the budget.
 
     Raises:
         BadOption: no such degradation.
@@ -207,7 +209,7 @@ def run_own_images(
             )
     made = MODELS.make(model, model_options or {}) if isinstance(model, str) else model
     usual = [] if Kind.GENERATE in made.kinds else ["rank"]
-    resources = SharedResources()
+    resources = resources or SharedResources()
 
     def evaluate(more: Mapping[str, Any]) -> tuple[Plan, Run]:
         plan = Plan(

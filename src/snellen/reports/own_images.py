@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from snellen.eye_test.eye_test import draw_panels
+from snellen.eye_test.eye_test import COLORS, card_title, draw_panels
 from snellen.eye_test.own_images import seconds_each, tokens_each
 from snellen.images import Image
 from snellen.images.degrade import DEGRADATIONS, degraded
 from snellen.metrics.format import MISSING, number
 from snellen.metrics.registry import METRICS
-from snellen.reports.tables import outcomes
+from snellen.reports.tables import escape, outcomes
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
     from snellen.eye_test.own_images import OwnReading
 
-__all__ = ["draw_own_card", "own_table"]
+__all__ = ["draw_own_card", "enough_table", "own_table"]
 
 #: Pixels a side of an example; and the most of them under an axis.
 EXAMPLE, EXAMPLES = 96, 5
@@ -64,10 +64,30 @@ def own_table(reading: OwnReading) -> Table:
     return table
 
 
-def draw_own_card(model: str, readings: Sequence[OwnReading], example: Image | None, path: Path) -> None:
-    """Draw for each degradation the score by level, with an image at some levels under the axis.
+def enough_table(cards: Mapping[str, Sequence[OwnReading]]) -> Table:
+    """Return a table of several models: how each degradation may go without a loss that matters."""
+    (first, *_) = cards.values()
+    points = f"{100 * first[0].within:g}"
+    table = Table(title=f"Up to where less than {points} points are lost", title_justify="left")
+    table.add_column("model")
+    table.add_column(METRICS[first[0].plain.primary].title, justify="right")
+    for reading in first:
+        table.add_column(f"{reading.name} {reading.unit}".strip(), justify="right")
+    for model, readings in cards.items():
+        head = readings[0].plain.headline
+        levels = [MISSING if (level := each.enough) is None else f"{level.level:g}" for each in readings]
+        table.add_row(escape(model), MISSING if head is None else f"{100 * head.value:.1f}", *levels)
+    table.caption = f"{MISSING}: not shown of any level, for lack of images or because it loses more."
+    table.caption_justify = "left"
+    return table
+
+
+def draw_own_card(cards: Mapping[str, Sequence[OwnReading]], example: Image | None, path: Path) -> None:
+    """Draw for each degradation the score by level, with an image at some levels under the axis. Of several
+    models, each has a color.
 
     Args:
+        cards: by model, the readings of the same degradations.
         example: an undegraded image; None: without examples.
         path: a picture (.png, .svg or .pdf).
 
@@ -75,29 +95,50 @@ def draw_own_card(model: str, readings: Sequence[OwnReading], example: Image | N
         MissingExtra: matplotlib is not installed.
         ImageError: the example cannot be decoded.
     """
-    panels = [(partial(_curve, reading=reading), _examples(reading, example)) for reading in readings]
-    draw_panels(f"Eye test: {model}", panels, path, (4.6, 4.0), interpolation="nearest")
+    panels = [
+        (partial(_curves, readings=dict(zip(cards, readings, strict=True))), _examples(readings[0], example))
+        for readings in zip(*cards.values(), strict=True)
+    ]
+    draw_panels(card_title(cards), panels, path, (4.6, 4.0), interpolation="nearest")
 
 
-def _curve(plot: Any, reading: OwnReading) -> None:
+def _curves(plot: Any, readings: Mapping[str, OwnReading]) -> None:
+    """Draw one degradation's plot, with each model's scores."""
+    several = len(readings) > 1
+    for place, (model, reading) in enumerate(readings.items()):
+        color = COLORS[place % len(COLORS)]
+        _curve(plot, reading, color, color if several else "#b3372f", color if several else "#333333")
+        enough = reading.enough
+        reach = "not shown" if enough is None else f"up to {enough.level:g} {reading.unit}".rstrip()
+        plot.plot([], [], color=color, label=f"{model}: {reach}")
+    (first, *_) = readings.values()
+    plot.set_xticks(range(len(first.levels)), [f"{each.level:g}" for each in first.levels], fontsize=8)
+    plot.set_xlabel(f"{first.name}: {DEGRADATIONS[first.name].about}", fontsize=8)
+    plot.set_ylabel(METRICS[first.plain.primary].title, fontsize=8)
+    plot.set_ylim(-4, 104)
+    plot.tick_params(labelsize=8)
+    if several:
+        plot.legend(
+            frameon=False, fontsize=6, title=f"less than {100 * first.within:g} points lost", title_fontsize=6
+        )
+    else:
+        plot.set_title(fill(first.sentence, TITLE), fontsize=7)
+
+
+def _curve(plot: Any, reading: OwnReading, color: str, mark: str, line: str) -> None:
+    """Draw a model's scores by level, its score without degradation, and how far it may go."""
     levels, places = reading.levels, range(len(reading.levels))
     head = reading.plain.headline
     plain = 100 * head.value if head is not None else 0.0
-    plot.axhline(plain, color="#333333", linewidth=1, label="as they are")
-    plot.axhline(plain - 100 * reading.within, color="0.6", linewidth=1, linestyle=":")
+    plot.axhline(plain, color=line, linewidth=1)
+    plot.axhline(plain - 100 * reading.within, color=line, alpha=0.5, linewidth=1, linestyle=":")
     # Of the change, which is what the figure is about: images are the same at all levels.
     low = [100 * (each.change.difference.value - each.change.difference.low) for each in levels]
     high = [100 * (each.change.difference.high - each.change.difference.value) for each in levels]
     scores = [100 * each.score for each in levels]
-    plot.errorbar(places, scores, (low, high), fmt="o-", color="#2a7f4f", markersize=4, linewidth=1.2)
+    plot.errorbar(places, scores, (low, high), fmt="o-", color=color, markersize=4, linewidth=1.2)
     if reading.enough is not None:
-        plot.axvline(levels.index(reading.enough), color="#b3372f", linewidth=1)
-    plot.set_xticks(list(places), [f"{each.level:g}" for each in levels], fontsize=8)
-    plot.set_xlabel(f"{reading.name}: {DEGRADATIONS[reading.name].about}", fontsize=8)
-    plot.set_ylabel(METRICS[reading.plain.primary].title, fontsize=8)
-    plot.set_ylim(-4, 104)
-    plot.tick_params(labelsize=8)
-    plot.set_title(fill(reading.sentence, TITLE), fontsize=7)
+        plot.axvline(levels.index(reading.enough), color=mark, linewidth=1)
 
 
 def _examples(reading: OwnReading, example: Image | None) -> list[tuple[str, Pixels]]:

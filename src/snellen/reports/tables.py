@@ -27,13 +27,11 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-    from snellen.eye_test.eye_test import Reading
     from snellen.runs.compare import Comparison
     from snellen.runs.run import Run
     from snellen.storage.manifest import RunMetrics
 
 __all__ = [
-    "card_table",
     "category_table",
     "class_table",
     "comparison_table",
@@ -337,32 +335,6 @@ def skipped_table(run: Run) -> Table | None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(escape(row.where), escape(row.reason))
-    return table
-
-
-def card_table(model: str, readings: Sequence[Reading]) -> Table:
-    """Show a model's eye-test card."""
-    from snellen.eye_test.eye_test import format_reading
-
-    table = Table(header_style="bold", title=f"Eye test: {escape(model)}", title_justify="left")
-    for name in ("chart", "threshold (95%)", "of", "correct %", "chance %", "outcomes", ""):
-        right = name.endswith("%") or name.startswith("threshold")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name == "chart")
-    for reading in readings:
-        figures = reading.run.metrics
-        cells = (
-            escape(reading.chart),
-            format_reading(reading),
-            reading.unit,
-            rich_score("accuracy", figures["accuracy"], figures.outcomes),
-            percent(reading.curve.guess),
-        )
-        table.add_row(*cells, outcomes(figures.outcomes), reading.verdict)
-    table.caption = (
-        "The threshold is the level halfway between guessing and perfect accuracy. Unparsed answers "
-        "count as wrong."
-    )
-    table.caption_justify = "left"
     return table
 
 
