@@ -19,6 +19,9 @@ from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.chat.conversation import Playground
 from snellen.datasets.shapes import draw, figure
+from snellen.decisions.decision import ArmResult, Decision
+from snellen.decisions.race import GapEstimate
+from snellen.decisions.record import keep_decision
 from snellen.runs.filters import Filters
 from snellen.runs.matching import live_models, load_all
 from snellen.runs.plan import Plan, SharedResources
@@ -297,7 +300,20 @@ def test_without_scripts(chromium, address):
 def every(store) -> list[str]:
     """An address of every sort of page."""
     one, other, third = (run_of(store, name) for name in ("llava-closed", "clip-rank", "llava-skewed-closed"))
+    arms = [
+        ArmResult(name=run.model, run=run.id, score=0.8 - k / 10, images=56, answers=56, errors=0)
+        for k, run in enumerate((one, third))
+    ]
+    gaps = [(n, {arms[1].name: GapEstimate(-0.1, -0.1 - 1 / n, -0.1 + 1 / n)}) for n in (16, 32, 56)]
+    decision = Decision(
+        choice=arms[0].name, tied=(), leader=arms[0].name, arms=tuple(arms), weighing="plain",
+        score="accuracy", population=False, within=0.05, confidence=0.95, images=56, of=56, of_samples=56,
+        trace=lambda: gaps,
+    )  # fmt: skip
+    kept = keep_decision(store, decision, "chart:shapes")
+    assert kept is not None
     return [
+        "/decisions", f"/decisions/{kept.id}",
         "/", "/?by=data&published=1", "/averages", "/ranking", "/arena", "/nothing", "/login",
         f"/runs/{one.id}", f"/runs/{one.id}/samples/0", f"/runs/{other.id}/samples/1",
         f"/compare?run={one.id}&run={third.id}", f"/heatmap?run={one.id}&run={other.id}",

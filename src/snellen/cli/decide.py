@@ -191,6 +191,10 @@ def choose_(
         console.print(f"Note: {note}", soft_wrap=True, highlight=False, markup=False)
     if output is not None:
         console.print(f"The race: {output}", soft_wrap=True)
+    else:
+        console.print(
+            f"The race in the browser: snellen view{plan.store.option}", style="dim", soft_wrap=True
+        )
     first = next(arm for arm in decision.arms if arm.name == (decision.choice or decision.leader))
     rest = f". Answer the rest: snellen resume {first.run}{plan.store.option}"
     console.print(

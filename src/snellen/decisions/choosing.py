@@ -12,6 +12,7 @@ from snellen._util.asyncio import complete
 from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import Arm, RaceOrder, Weighing
 from snellen.decisions.race import GROWTH, GapEstimate, Race, next_look
+from snellen.decisions.record import keep_decision
 from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
 from snellen.runs.plan import Plan, Watch
 
@@ -134,7 +135,9 @@ class Choosing:
                 watch(self._look_of(n, tallies, before))
         if not tallies:
             raise Stopped(f"{ended} No image was answered by all models.".strip())
-        return self._measured(self._decision(tallies, looks, ended), watch_evaluation)
+        decision = self._measured(self._decision(tallies, looks, ended), watch_evaluation)
+        keep_decision(self.plan.store, decision, self.selection.name)
+        return decision
 
     def _measured(self, decision: Decision, watch: Watch | None) -> Decision:
         """Measure the choice on the images that were kept apart, if any were."""

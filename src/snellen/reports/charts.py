@@ -9,7 +9,7 @@ from typing import Any
 
 from snellen.leaderboards.ranking import pareto
 
-__all__ = ["ChartPoint", "curves", "scatter"]
+__all__ = ["ChartPoint", "bands", "curves", "scatter"]
 
 #: The drawing area of a chart, in units of its view box (560 × 300).
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
@@ -179,3 +179,44 @@ def curves(
             {"name": name, "number": number, "line": drawn, "places": places, "spans": spans, "told": values}
         )
     return {"lines": lines, "across": across.tick_labels(), "up": up.tick_labels(), "x": x, "y": y}
+
+
+def bands(
+    series: Mapping[str, Sequence[ChartPoint]], *, x: str, y: str, margin: float
+) -> dict[str, Any] | None:
+    """A line chart of differences with their intervals as bands, around 0 and a margin; None without points.
+
+    The axis holds all values and the last intervals; early ones may be as wide as the scale, and are cut off.
+    """
+    kept = {name: sorted(points, key=lambda p: p.x) for name, points in series.items() if points}
+    if not kept:
+        return None
+    shown = [0.0, margin, *(p.y for points in kept.values() for p in points)]
+    shown += [end for points in kept.values() for end in (points[-1].low, points[-1].high) if end is not None]
+    across = _Axis([0.0, *(p.x for points in kept.values() for p in points)], LEFT, RIGHT)
+    up = _Axis(shown, BOTTOM, TOP)
+
+    def place(value: float) -> float:
+        return up.place(max(up.ticks[0], min(up.ticks[-1], value)))
+
+    lines: list[dict[str, Any]] = []
+    for number, (name, points) in enumerate(kept.items(), 1):
+        end = (across.place(points[-1].x), place(points[-1].y))
+        while any(abs(end[0] - x) < 12 and abs(end[1] - y) < 11 for x, y in (one["end"] for one in lines)):
+            end = (end[0], round(end[1] + 11, 1))  # numbers stand apart
+        known = [
+            (across.place(p.x), p.low, p.high) for p in points if p.low is not None and p.high is not None
+        ]
+        ends = [(a, place(low)) for a, low, _ in known] + [(a, place(high)) for a, _, high in reversed(known)]
+        lines.append(
+            {
+                "name": name,
+                "number": number,
+                "line": " ".join(f"{across.place(p.x)},{place(p.y)}" for p in points),
+                "band": " ".join(f"{a},{b}" for a, b in ends),
+                "end": end,
+                "last": points[-1],
+            }
+        )
+    levels = {"zero": place(0.0), "margin": place(margin)}
+    return {"lines": lines, "across": across.tick_labels(), "up": up.tick_labels(), "x": x, "y": y, **levels}

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from snellen._util.redaction import redact
 from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
-from snellen.web import arena, leaderboard, play, runs
+from snellen.web import arena, decisions, leaderboard, play, runs
 from snellen.web.access import within_arena
 from snellen.web.security import SecurityMiddleware, cookie_of, cookies, login_cookie
 from snellen.web.state import AppState, Forbidden, TooFast, site_of
@@ -55,6 +55,7 @@ def create_app(site: AppState) -> SecurityMiddleware:
     app.state.site = site
     app.include_router(leaderboard.router)
     app.include_router(runs.router)
+    app.include_router(decisions.router)
     app.include_router(arena.router)
     app.include_router(play.router)
     app.add_api_route("/static/{name}", _static, methods=["GET"])

@@ -120,6 +120,7 @@ class AppState:
         shared: dict[str, Any] = {"version": __version__, "active": name}
         shared |= {"has_arena": self.arena is not None, "has_play": self.play is not None}
         shared |= {"has_results": self.shows("/runs"), "logged_in": self.policy.token is not None}
+        shared["has_decisions"] = (self.store.folder / "decisions").is_dir()
         return HTMLResponse(template.render(**{**shared, **content}), status)
 
     def shows(self, path: str) -> bool:

@@ -1,0 +1,119 @@
+"""Decisions in the workspace: kept, listed, and shown in the browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+import snellen
+from helpers import Scripted
+from served import browser, served
+from snellen.decisions.record import keep_decision, stored_decision, stored_decisions
+from snellen.errors import UnknownName
+from snellen.reports.charts import ChartPoint, bands
+from snellen.storage.store import Store
+from snellen.web.security import Policy
+from snellen.web.state import AppState
+from websites import inert
+
+
+def model(name: str, share: float) -> Scripted:
+    def answer(request):
+        right = random.Random(f"{name} {request.sample.id}").random() < share
+        return request.sample.label if right else "a thing"
+
+    return Scripted(answer, name)
+
+
+def race(workspace: Path, **how) -> snellen.Decision:
+    models = [model("<b>good</b>", 0.95), model("bad", 0.3), model("fair", 0.85)]
+    given = {"data": "chart:shapes?n=112", "protocols": ["closed-set?rounds=1"], "within": 0.1}
+    return snellen.choose(models=models, **{**given, **how}, workspace=workspace)
+
+
+def test_it_is_kept_and_the_same_race_replaces_it(tmp_path):
+    decision = race(tmp_path)
+    store = Store(tmp_path)
+    (kept,) = stored_decisions(store)
+    assert kept.document == json.loads(json.dumps(decision.as_dict()))
+    assert kept.data == "chart:shapes?n=112"
+    race(tmp_path)
+    assert [one.id for one in stored_decisions(store)] == [kept.id]
+    race(tmp_path, within=0.2)
+    assert len(stored_decisions(store)) == 2
+    assert stored_decision(store, kept.id).document["within"] == 0.1
+
+
+@pytest.mark.parametrize("id", ["none", "../snellen", "A", "", "x" * 200])
+def test_names_are_names(tmp_path, id):
+    with pytest.raises(UnknownName, match="no such decision"):
+        stored_decision(Store(tmp_path), id)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2, "id": "x"}', '{"schema": 1, "id": "y"}'])
+def test_what_is_no_decision_is_left_out(tmp_path, text):
+    (tmp_path / "decisions").mkdir()
+    (tmp_path / "decisions" / "x.json").write_text(text)
+    assert stored_decisions(Store(tmp_path)) == []
+
+
+def test_where_it_cannot_be_kept_it_is_not_lost(tmp_path, caplog):
+    decision = race(tmp_path / "ws")
+    store = Store(tmp_path / "other")
+    (store.folder / "decisions").write_text("a file")
+    assert keep_decision(store, decision, "x") is None
+    assert "not kept for the browser" in caplog.text
+
+
+def test_the_pages(tmp_path):
+    decision = race(tmp_path)
+    store = Store(tmp_path)
+    (kept,) = stored_decisions(store)
+    with served(AppState(store, Policy())) as address, browser(address) as client:
+        assert 'href="/decisions"' in client.get("/").text
+        listed = client.get("/decisions").text
+        assert f"/decisions/{kept.id}" in listed
+        page = client.get(f"/decisions/{kept.id}").text
+        for text in (listed, page):
+            inert(text)
+            assert decision.sentence in html.unescape(text)
+        assert "<polygon" in page
+        for arm in decision.arms:
+            assert f"/runs/{arm.run}" in page
+        assert client.get("/decisions/nothing").status_code == 404
+        (tmp_path / "decisions" / f"{kept.id}.json").write_text(
+            json.dumps({"schema": 1, "id": kept.id, "created": "", "data": "", "decision": {}})
+        )
+        assert client.get(f"/decisions/{kept.id}").status_code == 503
+
+
+def test_without_decisions_no_page_leads_there(tmp_path):
+    with served(AppState(Store(tmp_path), Policy())) as address, browser(address) as client:
+        assert "/decisions" not in client.get("/").text
+        assert "No decisions yet" in client.get("/decisions").text
+
+
+class TestBands:
+    def test_lines_lie_within_their_bands_and_the_chart(self):
+        points = [ChartPoint(x=n, y=-2.0 + n / 50, low=-90 / n, high=95 / n, name="a") for n in (10, 40, 90)]
+        chart = bands({"a": points, "b": points}, x="images", y="points", margin=1.0)
+        assert chart is not None
+        for line in chart["lines"]:
+            xs = [float(pair.split(",")[0]) for pair in line["line"].split()]
+            ys = [float(pair.split(",")[1]) for pair in line["line"].split()]
+            band = [tuple(map(float, pair.split(","))) for pair in line["band"].split()]
+            lows, highs = band[: len(xs)], band[len(xs) :][::-1]
+            for x, y, low, high in zip(xs, ys, lows, highs, strict=True):
+                assert low[0] == high[0] == x
+                assert high[1] <= y <= low[1]  # down is larger
+            assert all(20 <= y <= 250 for _, y in band)
+        assert chart["margin"] < chart["zero"]
+        first, second = (line["end"] for line in chart["lines"])
+        assert abs(first[1] - second[1]) >= 11
+
+    def test_nothing_is_no_chart(self):
+        assert bands({"a": []}, x="images", y="points", margin=1.0) is None
