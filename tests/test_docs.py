@@ -46,7 +46,7 @@ def test_every_command_line_parses():
 
 
 #: What takes the Hub, a key, or a server.
-AFAR = ("hf:", "clip:", *(f"{scheme}:" for scheme in PROVIDERS), "endpoint:")
+AFAR = ("hf:", "clip:", *(f"{scheme}:" for scheme in PROVIDERS), "vllm-local:", "endpoint:")
 
 
 def runs_offline(line: str) -> bool:

@@ -57,8 +57,32 @@ def main() -> int:
     venv = parser.parse_args().venv.resolve()
     name_of_vllm(venv)
     status = serve_and_compare(venv, CASES)
+    status |= started_for_a_model(venv)
     print("\nWith a tokenizer that begins texts with `<s>`, which the template does not:\n")
     return status | serve_and_compare(venv, CASES_WITH_START, start=True)
+
+
+def started_for_a_model(venv: Path) -> int:
+    """Let ``vllm-local:`` start the server; return 1 if a prediction differs."""
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = Path(name) / "llava"
+        shutil.copytree(WEIGHTS / "llava", checkpoint)
+        for_servers(checkpoint)
+        options = f"program={venv / 'bin' / 'vllm'}&dtype=float32&max_model_len=1024"
+        options += "&serve=--gpu-memory-utilization 0.3"
+        predictions = [
+            snellen.run(
+                model=model,
+                data="chart:shapes",
+                protocol="rank",
+                limit=IMAGES,
+                workspace=Path(name) / "workspace",
+            ).predictions["prediction"]
+            for model in (f"hf:{checkpoint}", f"vllm-local:{checkpoint}?{options}")
+        ]
+        equal = int((predictions[0] == predictions[1]).sum())
+        print(f"\n`vllm-local:` starts a server: {equal} of {IMAGES} predictions are equal (`rank`)")
+        return int(equal < IMAGES)
 
 
 def serve_and_compare(venv: Path, cases: list[tuple[str, str]], start: bool = False) -> int:

@@ -13,7 +13,7 @@ from snellen.datasets.base import DATASETS
 from snellen.errors import SnellenError, require
 from snellen.models.base import MODELS
 from snellen.protocols.base import PROTOCOLS
-from snellen.registry import Registry
+from snellen.registry import Registration, Registry
 
 __all__ = [
     "as_catalog",
@@ -34,14 +34,19 @@ def schemes(what: Literal["models", "datasets", "protocols"]) -> list[dict[str, 
         "datasets": DATASETS,
         "protocols": PROTOCOLS,
     }
+    target = MODELS.entries["openai"]
+
+    def shorthand(entry: Registration) -> bool:
+        """Whether it has the options of its target, as its summary says."""
+        return entry is not target and bool(entry.explained) and entry.explained == target.explained
+
     return [
         {
             "name": entry.example,
-            "what": entry.summary,
-            "about": entry.explained,
-            # A shorthand has the options of its target, as its summary says.
+            "what": entry.summary.replace("``", ""),
+            "about": "" if shorthand(entry) else entry.explained,
             "options": {}
-            if entry.bundle is not None and entry.scheme != "openai" and what == "models"
+            if shorthand(entry)
             else {name: _default(p.default) for name, p in registries[what].options_of(entry).items()},
             "allowed": {
                 name: list(values)

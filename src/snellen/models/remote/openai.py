@@ -17,7 +17,7 @@ from snellen.models.remote.urls import ApiKey, chat_address, storable_option
 if TYPE_CHECKING:
     from snellen.models.remote.chat import ChatModel
 
-__all__ = ["openai"]
+__all__ = ["ChatOptions", "chat_model", "openai"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,21 @@ def openai(model: str, *, options: ChatOptions) -> Model:
         BadOption: an invalid URL or option.
         ModelError: the key is missing.
     """
-    return _chat("openai", model, options)
+    return chat_model("openai", model, options)
 
 
-def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
+def chat_model(
+    scheme: str, model: str, options: ChatOptions, kind: Callable[..., ChatModel] | None = None
+) -> Model:
+    """Return a chat model of a provider.
+
+    Args:
+        kind: makes it; by default :class:`~snellen.models.remote.chat.ChatModel`, or one that uses batches.
+
+    Raises:
+        BadOption, ModelError: as for :func:`openai`.
+    """
+    # Long for its options alone.
     from snellen.models.remote.chat import ChatModel, Settings
     from snellen.models.remote.prices import Prices
     from snellen.models.remote.reasoning import MAX_TOKENS, fixed_temperature, thinks
@@ -132,11 +143,10 @@ def _chat(scheme: str, model: str, options: ChatOptions) -> Model:
     headers = {name: ApiKey(variable, needed=True) for name, variable in options.header.items()}
     transport = ChatTransport(address, key, headers, options.api_version)
     prices = Prices.find(f"{scheme}:{model}", options.price_in, options.price_out, options.price_cached)
-    kind: Callable[..., ChatModel] = ChatModel
     if options.batch:
         kind = _batch_model(scheme, provider)
         prices = None if prices is None else prices.halved()
-    return kind(
+    return (kind or ChatModel)(
         name=f"{scheme}:{model}",
         model=model,
         transport=transport,
@@ -159,7 +169,7 @@ def _batch_model(scheme: str, provider: Provider) -> Callable[..., ChatModel]:
 
 def _shorthand(scheme: str) -> Callable[..., Model]:
     def factory(model: str, *, options: ChatOptions) -> Model:
-        return _chat(scheme, model, options)
+        return chat_model(scheme, model, options)
 
     provider = PROVIDERS[scheme]
     factory.__doc__ = (
