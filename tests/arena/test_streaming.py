@@ -186,6 +186,8 @@ class TestNewAnswers:
                     assert live.takes_new_answers(battles[-1]) == (draw < MAX_DRAWS - 1)
                     if draw < MAX_DRAWS - 1:
                         begun = live.regenerate(battles[-1])
+                        with pytest.raises(Conflict, match="asked for already"):
+                            live.regenerate(battles[-1])
                 with pytest.raises(BadOption, match="at most 4 times"):
                     live.regenerate(battles[-1])
                 return battles
@@ -199,6 +201,14 @@ class TestNewAnswers:
             assert (battle.left, battle.right) == (battles[0].left, battles[0].right)
         assert len({battle.item for battle in battles}) == MAX_DRAWS
         assert live.vote_store.unvoted("me", "live") == [battles[-1].id]
+        for battle in battles[:-1]:  # what was passed over tells nothing
+            with pytest.raises(Conflict, match="passed this battle over"):
+                live.vote_store.vote(battle.id, "me", "left")
+            with pytest.raises(Conflict, match="after you vote"):
+                live.vote_store.reveal(battle.id, "me")
+            with pytest.raises(Conflict, match="passed this battle over"):
+                live.ask(battle, "And now?")
+        live.vote_store.vote(battles[-1].id, "me", "left")
 
     def test_not_after_a_vote_or_a_further_question(self, store):
         live = arena(store, Scripted(lambda r: "a", "one"), Scripted(lambda r: "b", "two"))

@@ -15,6 +15,7 @@ from served import browser, served
 from snellen.decisions.record import keep_decision, stored_decision, stored_decisions
 from snellen.errors import UnknownName
 from snellen.reports.charts import ChartPoint, bands
+from snellen.reports.decisions import race_page, write_race
 from snellen.storage.store import Store
 from snellen.web.security import Policy
 from snellen.web.state import AppState
@@ -31,8 +32,13 @@ def model(name: str, share: float) -> Scripted:
 
 def race(workspace: Path, **how) -> snellen.Decision:
     models = [model("<b>good</b>", 0.95), model("bad", 0.3), model("fair", 0.85)]
-    given = {"data": "chart:shapes?n=112", "protocols": ["closed-set?rounds=1"], "within": 0.1}
-    return snellen.choose(models=models, **{**given, **how}, workspace=workspace)
+    given = {
+        "models": models,
+        "data": "chart:shapes?n=112",
+        "protocols": ["closed-set?rounds=1"],
+        "within": 0.1,
+    }
+    return snellen.choose(**{**given, **how}, workspace=workspace)
 
 
 def test_it_is_kept_and_the_same_race_replaces_it(tmp_path):
@@ -61,6 +67,75 @@ def test_what_is_no_decision_is_left_out(tmp_path, text):
     assert stored_decisions(Store(tmp_path)) == []
 
 
+def changed(document: dict, path: str, value: object) -> None:
+    *folders, last = path.split(".")
+    for name in folders:
+        document = document[int(name)] if isinstance(document, list) else document[name]
+    document[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("created", 5),
+        ("decision", {}),
+        ("decision.sentence", None),
+        ("decision.arms", []),
+        ("decision.arms", 7),
+        ("decision.choice", 7),
+        ("decision.tied", None),
+        ("decision.arms.0.gap", 5),
+        ("decision.arms.0.cost", float("nan")),
+        ("decision.arms.0.score", 10**400),
+        ("decision.history.0.gaps", None),
+        ("decision.history.0.images", -1),
+        ("decision.notes", "text"),
+        ("decision.within", float("inf")),
+        ("decision.leader", "\ud800"),
+    ],
+)
+def test_an_odd_file_is_no_page(tmp_path, a_race, path, value):
+    folder = tmp_path / "decisions"
+    folder.mkdir()
+    document = json.loads(a_race)
+    document["id"] = "odd"
+    changed(document, path, value)
+    (folder / "odd.json").write_text(json.dumps(document))
+    document = json.loads(a_race)
+    (folder / f"{document['id']}.json").write_text(a_race)
+    with served(AppState(Store(tmp_path), Policy())) as address, browser(address) as client:
+        assert client.get("/decisions/odd").status_code == 404
+        listed = client.get("/decisions")
+        assert listed.status_code == 200
+        assert "/decisions/odd" not in listed.text
+        assert client.get(f"/decisions/{document['id']}").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def a_race(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("race")
+    race(folder)
+    (file,) = (folder / "decisions").iterdir()
+    return file.read_text()
+
+
+def test_folders_of_this_machine_stay_here(tmp_path):
+    decision = race(tmp_path, models=[model("vllm-local:/home/ann/m?program=/opt/x", 0.9), model("bad", 0.2)])
+    (kept,) = stored_decisions(Store(tmp_path))
+    page = race_page(decision)
+    for text in (json.dumps(kept.document), page):
+        assert "vllm-local:m?program=x" in text
+        assert "/home/ann" not in text
+        assert "/opt" not in text
+    assert set(kept.document["history"][0]["gaps"]) == {"bad"}
+
+
+def test_dollars_in_names_are_dollars(tmp_path):
+    decision = race(tmp_path, models=[model("a$x_{2$", 0.9), model("b$", 0.2)])
+    write_race(decision, tmp_path / "race.svg")
+    assert (tmp_path / "race.svg").stat().st_size > 1000
+
+
 def test_where_it_cannot_be_kept_it_is_not_lost(tmp_path, caplog):
     decision = race(tmp_path / "ws")
     store = Store(tmp_path / "other")
@@ -85,10 +160,6 @@ def test_the_pages(tmp_path):
         for arm in decision.arms:
             assert f"/runs/{arm.run}" in page
         assert client.get("/decisions/nothing").status_code == 404
-        (tmp_path / "decisions" / f"{kept.id}.json").write_text(
-            json.dumps({"schema": 1, "id": kept.id, "created": "", "data": "", "decision": {}})
-        )
-        assert client.get(f"/decisions/{kept.id}").status_code == 503
 
 
 def test_without_decisions_no_page_leads_there(tmp_path):

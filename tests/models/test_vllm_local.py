@@ -106,22 +106,26 @@ def test_what_is_wrong_is_said_with_its_cause(checkpoint, program, tmp_path):
     assert gone(checkpoint)
 
 
-def test_killed_it_leaves_no_server(checkpoint, program, tmp_path):
-    """The command is killed, not asked to end."""
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_ended_in_any_way_it_leaves_no_server(checkpoint, program, tmp_path, how):
+    """The command with all of its group: by a user, a terminal that is closed, or ``timeout``."""
     words = [
         *("run", "--model", f"vllm-local:{checkpoint}?program={program}&dtype=bfloat16"),
         *("--data", "chart:shapes", "--workspace", str(tmp_path / "ws"), "--quiet"),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "snellen", *words], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "snellen", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         until(lambda: bool(told(checkpoint)))
         assert not gone(checkpoint)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        os.killpg(process.pid, getattr(signal, how))
+        said = process.communicate(timeout=30)[1]
     until(lambda: gone(checkpoint))
+    if how == "SIGINT":  # obeyed at once, though the server has not answered yet
+        assert process.returncode == 130
+        assert "Answers so far are saved" in said
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,10 @@ def test_killed_it_leaves_no_server(checkpoint, program, tmp_path):
         ("{folder}?base_url=http://x/v1", BadOption, "has no option .base_url."),
         ("{folder}?batch=true", BadOption, "has no option .batch."),
         ("{folder}?gpus=0", BadOption, "gpus=0 is not allowed"),
+        ("{folder}?max_model_len=0", BadOption, "max_model_len=0 is not allowed"),
+        ("{folder}?start_timeout=nan", BadOption, "start_timeout=nan is not allowed"),
+        ("{folder}?serve=--api-key x", BadOption, "serve=--api-key … is not allowed"),
+        ("{folder}?serve=--seed sk-abcdefghijklmnopqrstuvwx123456", BadOption, "looks like a key"),
         ("{folder}?serve='", BadOption, "No closing quotation"),
         ("{folder}/..", ModelError, "no config.json"),
         ("./nowhere", ModelError, "no such folder"),

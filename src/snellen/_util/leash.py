@@ -11,17 +11,20 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 __all__ = ["main"]
 
 #: Seconds to end by itself.
-PATIENCE = 15.0
+PATIENCE = 10.0
 
 
 def main() -> int:
     """Run the program; return its exit status."""
-    # Ctrl-C is for whoever holds the leash.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals are for whoever holds the leash. (Ignored ones would be ignored by the program as well.)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: None)
     program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
 
     def watch() -> None:
@@ -35,17 +38,15 @@ def main() -> int:
 
 def _end(program: subprocess.Popen[bytes]) -> None:
     """End a program with all that it started."""
-    for how in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-        try:
-            if hasattr(os, "killpg"):
-                os.killpg(program.pid, how)
-            else:
-                program.terminate()
-            program.wait(PATIENCE)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    if not hasattr(os, "killpg"):
+        program.terminate()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(program.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(PATIENCE)
+    with suppress(ProcessLookupError):  # what it started may hang, whether or not it ended itself
+        os.killpg(program.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ class Live:
 
         Raises:
             BadOption: the battle has further questions, repeats another, or has been drawn often enough.
-            Conflict: it was voted on, or is not answered yet.
+            Conflict: it was voted on or passed over, or is not answered yet.
         """
         drawn = int(battle.content.get("draw", 0))
         if len(battle.turns) > 1 or battle.repeats:
@@ -185,7 +185,8 @@ class Live:
             raise BadOption(f"A question is answered at most {MAX_DRAWS} times. Vote, or skip the battle.")
         if not battle.answered:
             raise Conflict("Both models are still answering. Wait for them.")
-        self.vote_store.skip(battle.id, battle.voter)
+        if not self.vote_store.skip(battle.id, battle.voter):
+            raise Conflict("New answers were asked for already, or this battle was passed over. See: /arena")
         content = {**battle.content, "draw": drawn + 1}
         item = hashlib.sha256(f"{battle.item} {drawn + 1}".encode()).hexdigest()[:24]
         turns = (Turn(0, battle.turns[0].question),)

@@ -191,7 +191,7 @@ def choose_(
         console.print(f"Note: {note}", soft_wrap=True, highlight=False, markup=False)
     if output is not None:
         console.print(f"The race: {output}", soft_wrap=True)
-    else:
+    elif choosing.kept is not None:
         console.print(
             f"The race in the browser: snellen view{plan.store.option}", style="dim", soft_wrap=True
         )

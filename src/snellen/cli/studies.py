@@ -98,6 +98,7 @@ def eye_test(
     # Long for its options alone.
     from snellen.exchange.export import writable
     from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
+    from snellen.models.base import MODELS
     from snellen.reports.eye_test import card_table, cards_table
     from snellen.reports.progress import progress
 
@@ -106,6 +107,8 @@ def eye_test(
         raise BadOption(f"-o {output}: allowed endings: .png, .svg, .pdf.")
     if output is not None:
         writable(output.parent)
+    for name in models:  # all of them before any is asked
+        MODELS.make(name, read_options("-M", model_option)).check()
     if data is not None:
         if chart:
             raise BadOption("--chart draws pictures, so it cannot be used with --data.")

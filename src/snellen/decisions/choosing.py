@@ -12,7 +12,7 @@ from snellen._util.asyncio import complete
 from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import Arm, RaceOrder, Weighing
 from snellen.decisions.race import GROWTH, GapEstimate, Race, next_look
-from snellen.decisions.record import keep_decision
+from snellen.decisions.record import StoredDecision, keep_decision
 from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
 from snellen.runs.plan import Plan, Watch
 
@@ -84,6 +84,8 @@ class Choosing:
                     "closed-set, or compare complete runs: snellen run, then snellen compare"
                 )
         (self.selection,) = plan.selections
+        #: The decision in the workspace, once there is one.
+        self.kept: StoredDecision | None = None
         self._asked = (within, confidence, score, population)
 
     def run(
@@ -136,7 +138,7 @@ class Choosing:
         if not tallies:
             raise Stopped(f"{ended} No image was answered by all models.".strip())
         decision = self._measured(self._decision(tallies, looks, ended), watch_evaluation)
-        keep_decision(self.plan.store, decision, self.selection.name)
+        self.kept = keep_decision(self.plan.store, decision, self.selection.name)
         return decision
 
     def _measured(self, decision: Decision, watch: Watch | None) -> Decision:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from snellen._util.paths import without_folders
 from snellen.decisions.race import Drop, GapEstimate
 
 __all__ = ["ArmResult", "Decision"]
@@ -161,6 +162,32 @@ class Decision:
         if self.cost is not None and self.full_cost is not None and self.full_cost > 0:
             text += f", ${self.cost:.2f} instead of ${self.full_cost:.2f}"
         return f"{text}."
+
+    def published(self) -> Decision:
+        """Return the decision to pass on: names of models without the folders of this machine."""
+        bare = without_folders
+        arms = tuple(
+            replace(
+                arm,
+                name=bare(arm.name),
+                dropped=None if arm.dropped is None else replace(arm.dropped, by=bare(arm.dropped.by)),
+                failed=bare(arm.failed),
+            )
+            for arm in self.arms
+        )
+
+        def trace() -> Iterable[tuple[int, Mapping[str, GapEstimate]]]:
+            return ((n, {bare(name): gap for name, gap in gaps.items()}) for n, gaps in self.history)
+
+        return replace(
+            self,
+            arms=arms,
+            choice=None if self.choice is None else bare(self.choice),
+            leader=bare(self.leader),
+            tied=tuple(map(bare, self.tied)),
+            notes=tuple(map(bare, self.notes)),
+            trace=trace,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from snellen._util.files import write_text
+from snellen._util.paths import without_folders
 from snellen._util.redaction import redact
 from snellen.decisions.decision import Decision
 from snellen.errors import StoreError, UnknownName
@@ -45,13 +46,13 @@ def keep_decision(store: Store, decision: Decision, data: str) -> StoredDecision
     """Write a decision into the workspace; the same race again replaces it. None if that is impossible, which
     is logged: the decision itself must not be lost for it.
     """
-    document = decision.as_dict()
-    race = [data, sorted(arm.run for arm in decision.arms)]
+    document = decision.published().as_dict()
+    race: list[Any] = [data, sorted(arm.run for arm in decision.arms)]
     race += [document[name] for name in ("within", "confidence", "score", "weighing", "population", "of")]
     digest = hashlib.sha256(json.dumps(race).encode()).hexdigest()[:6]
-    words = re.sub(r"[^a-z0-9]+", "-", redact(data).lower()).strip("-")[:60].strip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", without_folders(redact(data)).lower()).strip("-")[:60].strip("-")
     id, created = f"choose-{words}-{digest}", datetime.now(UTC).isoformat(timespec="seconds")
-    kept = StoredDecision(id=id, created=created, data=redact(data), document=document)
+    kept = StoredDecision(id=id, created=created, data=without_folders(redact(data)), document=document)
     file = {"schema": SCHEMA, "id": id, "created": created, "data": kept.data, "decision": document}
     try:
         write_text(store.folder / "decisions" / f"{id}.json", json.dumps(file, ensure_ascii=False))
@@ -83,12 +84,16 @@ def stored_decision(store: Store, id: str) -> StoredDecision:
 def _read(store: Store, id: str) -> StoredDecision | None:
     if not _ID.fullmatch(id):
         return None
+    from pydantic import ValidationError
+
+    from snellen.decisions.document import DecisionFile
+
     try:
-        kept = json.loads((store.folder / "decisions" / f"{id}.json").read_text(encoding="utf-8"))
-        if kept["schema"] != SCHEMA or kept["id"] != id:
-            return None
-        return StoredDecision(
-            id=id, created=kept["created"], data=kept["data"], document=dict(kept["decision"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = DecisionFile.model_validate_json((store.folder / "decisions" / f"{id}.json").read_bytes())
+    except (OSError, ValidationError):
         return None
+    if kept.id != id:
+        return None
+    return StoredDecision(
+        id=id, created=kept.created, data=kept.data, document=kept.decision.model_dump(mode="json")
+    )

@@ -212,6 +212,19 @@ def draw_panels(
         MissingExtra: matplotlib is not installed.
     """
     require("matplotlib", "report", "Drawing the card")
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # names may have dollar signs
+        _draw_panels(title, panels, path, size, interpolation)
+
+
+def _draw_panels(
+    title: str,
+    panels: Sequence[Panel],
+    path: Path,
+    size: tuple[float, float],
+    interpolation: str | None,
+) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -102,6 +102,7 @@ def write_race(decision: Decision, path: Path, where: str = "") -> None:
 
 def race_page(decision: Decision, where: str = "") -> str:
     """Return one self-contained page: the decision, the race as curves, the table, and how to go on."""
+    decision = decision.published()
     drawing = io.BytesIO()
     draw_race(decision, drawing, "svg")
     template = environment("Writing a page of the race").get_template("race.html.jinja")
@@ -125,6 +126,13 @@ def draw_race(decision: Decision, to: Path | io.BytesIO, format: str | None = No
     Args:
         format: png, svg or pdf; None: by the path's ending.
     """
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # names may have dollar signs
+        _draw_race(decision, to, format)
+
+
+def _draw_race(decision: Decision, to: Path | io.BytesIO, format: str | None) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -37,8 +37,8 @@ def ranking_table(ranking: Ranking) -> Table:
         )
     over = "voters" if ranking.clustered else "votes, so they hold for these voters only"
     table.caption = (
-        f"{ranking.votes} votes by {ranking.voters} voters. Bradley–Terry with ties: 400 points are odds of "
-        f"ten to one. Intervals resample {over}. Both bad counts as a tie."
+        f"{ranking.votes} votes by {_people(ranking.voters)}. Bradley–Terry with ties: 400 points are odds "
+        f"of ten to one. Intervals resample {over}. Both bad counts as a tie."
     )
     table.caption_justify = "left"
     return table
@@ -61,6 +61,10 @@ def categories_table(results: ArenaResults) -> Table:
     return table
 
 
+def _people(count: int) -> str:
+    return "1 voter" if count == 1 else f"{count} voters"
+
+
 def _place(standing: Standing) -> str:
     low, high = standing.rank, standing.worst
     return str(low) if low == high else f"{low}–{high}"
@@ -74,16 +78,18 @@ def lines_of(results: ArenaResults) -> Iterator[str]:
             f"[yellow]{ranking.groups} groups (A, B …) never met[/]: ratings and ranks hold only within a "
             "group."
         )
-    if counts["excluded"]:
-        yield f"{counts['excluded']} more votes are left out by the host (snellen votes voters)."
-    if counts["open"]:
-        yield f"{counts['open']} votes do not count yet: the models' names are not revealed yet (10 minutes)."
     if ranking is not None and ranking.flips:
         votes = "1 vote" if ranking.flips == 1 else f"{ranking.flips} votes"
         more = "Fewer would not do." if ranking.flips_exact else "Fewer might do."
         yield f"If {votes} had gone the other way, {escape(ranking.challenger)} would be first. {more}"
     for name, value, low, high in ranking.style if ranking is not None else ():
         yield f"Style: {name} {value:+.2f} ({low:+.2f} to {high:+.2f}) in log-odds of winning."
+    if results.category:
+        yield "Of all votes, whatever the question:"
+    if counts["excluded"]:
+        yield f"{counts['excluded']} more votes are left out by the host (snellen votes voters)."
+    if counts["open"]:
+        yield f"{counts['open']} votes do not count yet: the models' names are not revealed yet (10 minutes)."
     what = "counted" if results.leaked else "left out"
     yield (
         f"{counts['votes']} votes: {counts['repeats']} repeat another, in {counts['leaks']} a model "

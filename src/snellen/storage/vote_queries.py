@@ -9,7 +9,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from snellen._util.redaction import storable
-from snellen.storage.schema import arena_answers, battles, exclusions, reveals, vote_addresses, votes
+from snellen.errors import Conflict
+from snellen.storage.schema import (
+    arena_answers,
+    battles,
+    exclusions,
+    reveals,
+    skips,
+    vote_addresses,
+    votes,
+)
 from snellen.storage.store import timestamp
 from snellen.storage.vote_rows import (
     Answer,
@@ -34,6 +43,7 @@ __all__ = [
     "is_settled",
     "last_vote",
     "lock_battle",
+    "refuse_skipped",
     "settled_before",
     "standing_votes",
     "turn_row",
@@ -112,6 +122,16 @@ def answer_of(row: Mapping[Any, Any]) -> Answer:
 def lock_battle(connection: sa.Connection, battle: Battle) -> None:
     """Let one transaction at a time decide about a battle (SQLite has a single writer anyway)."""
     connection.execute(sa.select(battles.c.id).where(battles.c.id == battle.id).with_for_update())
+
+
+def refuse_skipped(connection: sa.Connection, battle: Battle) -> None:
+    """Refuse a battle that its voter passed over.
+
+    Raises:
+        Conflict: as stated.
+    """
+    if connection.execute(sa.select(skips.c.battle).where(skips.c.battle == battle.id)).first() is not None:
+        raise Conflict("You passed this battle over, so it takes no vote or question. Start another: /arena")
 
 
 def is_revealed(connection: sa.Connection, battle: Battle) -> bool:

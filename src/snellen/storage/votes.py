@@ -38,6 +38,7 @@ from snellen.storage.vote_queries import (
     is_settled,
     last_vote,
     lock_battle,
+    refuse_skipped,
     settled_before,
     standing_votes,
     turn_row,
@@ -183,7 +184,7 @@ class VoteStore:
         """Store the next question of a battle and return its number.
 
         Raises:
-            Conflict: another question is unanswered, or the battle was voted on.
+            Conflict: another question is unanswered, or the battle was voted on or passed over.
         """
         if battle.vote is not None or (battle.turns and not battle.answered):
             raise Conflict(
@@ -192,7 +193,12 @@ class VoteStore:
         number = len(battle.turns)
         row = turn_row(battle, Turn(number, question))
         new = self.store.database.insert(turns).on_conflict_do_nothing().returning(turns.c.number)
-        if self.store.do(lambda c: c.execute(new, [row]).first()) is None:
+
+        def write(connection: sa.Connection) -> bool:
+            refuse_skipped(connection, battle)
+            return connection.execute(new, [row]).first() is not None
+
+        if not self.store.do(write):
             raise Conflict("Another question was asked in the meantime. Reload the page.")
         return number
 
@@ -204,18 +210,24 @@ class VoteStore:
 
     # ── votes ───────────────────────────────────────────────────────────────────────────────────────
 
-    def skip(self, id: str, voter: str) -> None:
-        """Pass a battle over; it is not dealt again.
+    def skip(self, id: str, voter: str) -> bool:
+        """Pass a battle over: it is not dealt again, and takes no vote. Return whether it was not before.
 
         Raises:
             UnknownName: this voter has no such battle.
             Conflict: it was voted on.
         """
         battle = self.battle(id, voter)
-        if battle.vote is not None:
-            raise Conflict("You already voted on this battle. Reload the page.")
-        new = self.store.database.insert(skips).on_conflict_do_nothing()
-        self.store.do(lambda c: c.execute(new, [{"battle": id, "created": timestamp()}]))
+        new = self.store.database.insert(skips).on_conflict_do_nothing().returning(skips.c.battle)
+
+        def write(connection: sa.Connection) -> bool:
+            lock_battle(connection, battle)
+            last = last_vote(connection, id, voter)
+            if last is not None and last["choice"] != UNDO:
+                raise Conflict("You already voted on this battle. Reload the page.")
+            return connection.execute(new, [{"battle": id, "created": timestamp()}]).first() is not None
+
+        return self.store.do(write)
 
     def vote(
         self, id: str, voter: str, choice: str, reasons: Sequence[str] = (), *, address: str = ""
@@ -228,7 +240,7 @@ class VoteStore:
         Raises:
             BadOption: an invalid choice or reason.
             UnknownName: this voter has no such battle.
-            Conflict: it was voted on already, or cannot be voted on yet.
+            Conflict: it was voted on already, passed over, or cannot be voted on yet.
         """
         if choice not in list(Choice):
             raise BadOption(f"choice={choice!r} is not allowed; allowed: {', '.join(Choice)}.")
@@ -261,6 +273,7 @@ class VoteStore:
 
         def write(connection: sa.Connection) -> bool:
             lock_battle(connection, battle)
+            refuse_skipped(connection, battle)
             last = last_vote(connection, battle.id, battle.voter)
             stands = last is not None and last["choice"] != UNDO
             if stands is not (choice == UNDO):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
 from snellen.decisions.record import stored_decision, stored_decisions
-from snellen.errors import StoreError
 from snellen.reports.charts import ChartPoint, bands
 from snellen.web.state import AppState, site_of
 
@@ -34,21 +32,16 @@ def decision_page(request: Request, id: str) -> Response:
     site = site_of(request)
     kept = stored_decision(site.store, id)
     decision = kept.document
-    try:
-        return site.page(
-            "decision",
-            title=f"Use {decision['choice']}" if decision["choice"] else "Not decided",
-            kept=kept,
-            decision=decision,
-            reference=decision["choice"] or decision["leader"],
-            chart=_chart(decision),
-            runs=_known_runs(site, decision),
-            active="decisions",
-        )
-    except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"decisions/{id}.json cannot be read. Hold the race again: snellen choose"
-        ) from error
+    return site.page(
+        "decision",
+        title=f"Use {decision['choice']}" if decision["choice"] else "Not decided",
+        kept=kept,
+        decision=decision,
+        reference=decision["choice"] or decision["leader"],
+        chart=_chart(decision),
+        runs=_known_runs(site, decision),
+        active="decisions",
+    )
 
 
 def _known_runs(site: AppState, decision: Mapping[str, Any]) -> set[str]:
@@ -75,5 +68,5 @@ def _chart(decision: Mapping[str, Any]) -> dict[str, Any] | None:
         for arm in decision["arms"]
         if arm["name"] != reference
     }
-    label = f"points to {re.sub(r'^.*/', '', reference)}"
+    label = f"points to the {'choice' if decision['choice'] else 'leader'}"
     return bands(series, x="images", y=label, margin=100 * decision["within"])

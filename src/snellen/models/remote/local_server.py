@@ -71,6 +71,7 @@ class LocalServer:
         self.address = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Path | None = None
+        self._key, self._until = "", 0.0
 
     @property
     def runs(self) -> bool:
@@ -78,20 +79,16 @@ class LocalServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self, key: str) -> None:
-        """Start it, and wait until it answers.
+        """Start it. It answers later (see :meth:`answers`).
 
         Args:
             key: that it takes.
-
-        Raises:
-            ModelError: it ended, or takes too long; the message has the errors of its log, which is kept
-                then.
         """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         handle, name = tempfile.mkstemp(prefix="snellen-vllm-", suffix=".log")
-        self._log, self.address = Path(name), f"http://127.0.0.1:{port}/v1"
+        self._log, self.address, self._key = Path(name), f"http://127.0.0.1:{port}/v1", key
         log.info("%s: starting vLLM; its log: %s", self.name, name)
         with os.fdopen(handle, "wb") as out:
             self._process = subprocess.Popen(
@@ -100,31 +97,42 @@ class LocalServer:
                 stdout=out,
                 stderr=out,
                 env={**os.environ, **self.environment},
+                start_new_session=True,  # signals to this process and all with it do not end the leash first
             )
-        try:
-            self._await(key)
-        except BaseException:
-            self._end()
-            raise
+        self._until = time.monotonic() + self.patience
 
-    def _await(self, key: str) -> None:
+    def answers(self) -> bool:
+        """Look once whether it answers yet.
+
+        Raises:
+            ModelError: it ended, or takes too long; the message has the errors of its log, which is kept
+                then. Or it takes another key.
+        """
         assert self._process is not None
+        if (status := self._process.poll()) is not None:
+            self._end()
+            raise ModelError(f"{self.name}: vLLM ended with status {status}. {self._said()}")
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
         request = urllib.request.Request(  # noqa: S310  # an address on loopback
-            f"{self.address}/models", headers={"Authorization": f"Bearer {key}"}
+            f"{self.address}/models", headers={"Authorization": f"Bearer {self._key}"}
         )
-        until = time.monotonic() + self.patience
-        while time.monotonic() < until:
-            if (status := self._process.poll()) is not None:
-                raise ModelError(f"{self.name}: vLLM ended with status {status}. {self._said()}")
-            try:
-                direct.open(request, timeout=5).close()
-            except (urllib.error.URLError, OSError):
-                time.sleep(BEAT)
-            else:
-                return
-        late = f"vLLM did not answer within {self.patience:g} seconds (-M start_timeout=)"
-        raise ModelError(f"{self.name}: {late}. {self._said()}")
+        try:
+            direct.open(request, timeout=5).close()
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                self._end()
+                raise ModelError(
+                    f"{self.name}: vLLM refuses the key that it was started with. {self._said()}"
+                ) from error
+        except (urllib.error.URLError, OSError):
+            pass
+        else:
+            return True
+        if time.monotonic() > self._until:
+            self._end()
+            late = f"vLLM did not answer within {self.patience:g} seconds (-M start_timeout=)"
+            raise ModelError(f"{self.name}: {late}. {self._said()}")
+        return False
 
     def _said(self) -> str:
         """Return what went wrong, by the server's log: its first errors, which cause the others."""
@@ -133,7 +141,8 @@ class LocalServer:
         lines = [line for line in text.splitlines() if line.strip() and "WARNING" not in line]
         known = [found[0] for line in lines if (found := _ERROR.search(line))]
         errors = list(dict.fromkeys(known))[:ERRORS] or lines[-ERRORS:]
-        return "\n".join([f"Its log, {self._log}, says:", *(line[:LONGEST] for line in errors)])
+        said = "says" if errors else "is empty"
+        return "\n".join([f"Its log, {self._log}, {said}:", *(line[:LONGEST] for line in errors)]).rstrip(":")
 
     def _end(self) -> None:
         if self._process is not None:
@@ -181,10 +190,12 @@ class VllmLocal(ChatModel):
 
     def check(self) -> None:
         super().check()
-        if self._command() is None:
+        command = self._command()
+        if command is None or not os.access(command, os.X_OK):
             raise MissingExtra(
-                f"{self.name}: the command {self.program} was not found. Install vLLM: pip install "
-                "'snellen[vllm]', or name its command in another environment: -M program=/PATH/bin/vllm"
+                f"{self.name}: the command {self.program} was not found, or cannot be run. Install vLLM: "
+                "pip install 'snellen[vllm]', or name its command in another environment: "
+                "-M program=/PATH/bin/vllm"
             )
 
     def _command(self) -> str | None:
@@ -193,15 +204,21 @@ class VllmLocal(ChatModel):
         return str(own) if own.is_file() else shutil.which(self.program)
 
     def load(self) -> None:
-        """Start the server, unless it runs.
+        """Start the server, unless it runs, and wait until it answers. Within an event loop,
+        :meth:`connect` waits instead, so that Ctrl-C is obeyed meanwhile.
 
         Raises:
-            ModelError: as for :meth:`LocalServer.start`.
+            ModelError: as for :meth:`LocalServer.answers`.
         """
         if not self.server.runs:
             self.server.stop()
             self.server.start(self.transport.key.value)
             self.transport.address = self.server.address
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            while not self.server.answers():
+                time.sleep(BEAT)
 
     def close(self) -> None:
         self.server.stop()
@@ -209,6 +226,12 @@ class VllmLocal(ChatModel):
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:
-        await asyncio.to_thread(self.load)
+        self.load()
+        try:
+            while not await asyncio.to_thread(self.server.answers):
+                await asyncio.sleep(BEAT)
+        except asyncio.CancelledError:
+            self.server.stop()
+            raise
         async with super().connect():
             yield

@@ -7,6 +7,7 @@ once) works here.
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,8 +17,13 @@ from typing import Literal
 from snellen.errors import BadOption, ModelError
 from snellen.models.base import MODELS, Model
 from snellen.models.remote.openai import ChatOptions, chat_model
+from snellen.models.remote.urls import storable_option
 
 __all__ = ["vllm_local"]
+
+
+#: Arguments of ``vllm serve`` that are not the user's here.
+OWN = ("--api-key", "--host", "--port", "--served-model-name", "--hf-token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +75,19 @@ def vllm_local(
     # Long for its options alone.
     from snellen.models.remote.local_server import VllmLocal
 
-    if gpus < 1:
-        raise BadOption(f"gpus={gpus} is not allowed; allowed: 1 or more.")
+    for option, number in (("gpus", gpus), ("max_model_len", max_model_len)):
+        if number is not None and number < 1:
+            raise BadOption(f"{option}={number} is not allowed; allowed: 1 or more.")
+    if not 0 < start_timeout < math.inf:
+        raise BadOption(f"start_timeout={start_timeout:g} is not allowed; allowed: above 0 seconds.")
+    storable_option("serve", serve)
     try:
         more = shlex.split(serve)
     except ValueError as error:
         raise BadOption(f"serve={serve!r} is not allowed: {error}.") from error
+    for word in more:
+        if word.partition("=")[0] in OWN:
+            raise BadOption(f"serve={word.partition('=')[0]} … is not allowed: Snellen sets it itself.")
     folder = Path(checkpoint).expanduser()
     here = bool(checkpoint) and folder.is_dir()
     if here and not (folder / "config.json").is_file():
