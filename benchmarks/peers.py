@@ -20,7 +20,6 @@ import argparse
 import asyncio
 import base64
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -74,7 +73,7 @@ def content(request: Request) -> list[dict[str, Any]]:
 
 
 def alone(server: VllmLocal) -> Arm:
-    """VLLM's own server, asked through OpenAI's client."""
+    """The server of vLLM, asked through OpenAI's client."""
     import openai
 
     async def ask(requests: Sequence[Request]) -> list[Any]:
@@ -124,9 +123,8 @@ async def measure(arms: dict[str, Arm], options: argparse.Namespace) -> list[tup
                 if repetition >= 0:
                     times[name].append(took / options.images)
         rows.append((title, {name: statistics.median(values) for name, values in times.items()}))
-        print(
-            title, {name: round(value, 3) for name, value in rows[-1][1].items()}, file=sys.stderr, flush=True
-        )
+        told = ", ".join(f"{name} {value:.3f}" for name, value in rows[-1][1].items())
+        print(f"{title}: {told}", file=sys.stderr, flush=True)
     return rows
 
 
@@ -170,7 +168,7 @@ async def run(folder: str, options: argparse.Namespace) -> str:
 def vllm_version(command: Path) -> str:
     """The version of vLLM, read off its packages."""
     found = sorted((command.resolve().parent.parent / "lib").glob("python3*/site-packages/vllm*.dist-info"))
-    return found[0].name.split("-")[1] if found else "unknown"
+    return found[0].name.removesuffix(".dist-info").partition("-")[2] if found else "unknown"
 
 
 def main() -> None:
@@ -184,7 +182,6 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-    shlex.split(options.serve)
     with tempfile.TemporaryDirectory() as name:
         folder = options.checkpoint or str(written(Path(name)))
         text = asyncio.run(run(folder, options))
