@@ -38,7 +38,7 @@ from snellen.models.huggingface.checkpoint import quiet
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.models.remote.local_server import VllmLocal
 from snellen.tuning.layout import for_servers
-from snellen.types import Kind, Request, Response
+from snellen.types import Kind, Outcome, Request, Response
 
 #: What is asked of each picture: those of look_once.py whose titles begin so.
 ASKED = ("closed set", "20 yes/no questions, 4", "4 rotations", "likelihood of 20")
@@ -117,9 +117,9 @@ async def measure(arms: dict[str, Arm], options: argparse.Namespace) -> list[tup
                 began = time.perf_counter()
                 replies = await ask(requests)
                 took = time.perf_counter() - began
-                failed = [r for r in replies if isinstance(r, Response) and r.reason and not r.text]
-                if any(r.outcome == "error" for r in failed):
-                    raise SystemExit(f"{name}: {failed[0].reason}")
+                for reply in replies:
+                    if isinstance(reply, Response) and reply.outcome is Outcome.ERROR:
+                        raise SystemExit(f"{name}: {reply.reason}")
                 if repetition >= 0:
                     times[name].append(took / options.images)
         rows.append((title, {name: statistics.median(values) for name, values in times.items()}))

@@ -37,7 +37,7 @@ class Postgres:
         return str(self._started().get_uri(name))
 
     def control(self, *words: str) -> None:
-        """What pg_ctl is told, such as ``restart -m immediate``. One waits for another."""
+        """Run pg_ctl with these words, such as ``restart -m immediate``. One waits for another."""
         with self._controlled:
             self._control(*words)
 

@@ -168,10 +168,10 @@ class TestStream:
 
 class TestNewAnswers:
     def test_they_are_drawn_and_the_earlier_ones_do_not_count(self, store):
-        one, two = (
-            Scripted(lambda r, n=n: f"{n} {r.decoding.draw} at {r.decoding.temperature}", n)  # type: ignore[misc]
-            for n in ("one", "two")
-        )
+        def drawing(name: str) -> Scripted:
+            return Scripted(lambda r: f"{name} {r.decoding.draw} at {r.decoding.temperature}", name)
+
+        one, two = map(drawing, ("one", "two"))
         live = arena(store, one, two)
 
         async def talk() -> list[Battle]:

@@ -178,17 +178,17 @@ class Live:
             BadOption: the battle has further questions, repeats another, or has been drawn often enough.
             Conflict: it was voted on or passed over, or is not answered yet.
         """
-        drawn = int(battle.content.get("draw", 0))
         if len(battle.turns) > 1 or battle.repeats:
             raise BadOption("Only answers to a first question can be drawn anew. Vote, or skip the battle.")
-        if drawn + 1 >= MAX_DRAWS:
+        if battle.draw + 1 >= MAX_DRAWS:
             raise BadOption(f"A question is answered at most {MAX_DRAWS} times. Vote, or skip the battle.")
         if not battle.answered:
             raise Conflict("Both models are still answering. Wait for them.")
         if not self.vote_store.skip(battle.id, battle.voter):
             raise Conflict("New answers were asked for already, or this battle was passed over. See: /arena")
-        content = {**battle.content, "draw": drawn + 1}
-        item = hashlib.sha256(f"{battle.item} {drawn + 1}".encode()).hexdigest()[:24]
+        draw = battle.draw + 1
+        content = {**battle.content, "draw": draw}
+        item = hashlib.sha256(f"{battle.item} {draw}".encode()).hexdigest()[:24]
         turns = (Turn(0, battle.turns[0].question),)
         return self.vote_store.keep(
             replace(battle, id="", created="", item=item, content=content, turns=turns)
@@ -196,9 +196,8 @@ class Live:
 
     def takes_new_answers(self, battle: Battle) -> bool:
         """Whether :meth:`regenerate` would take a battle."""
-        drawn = int(battle.content.get("draw", 0))
         once = len(battle.turns) == 1 and not battle.repeats
-        return once and battle.answered and battle.vote is None and drawn + 1 < MAX_DRAWS
+        return once and battle.answered and battle.vote is None and battle.draw + 1 < MAX_DRAWS
 
     def watch(self, battle: Battle, turn: int, side: str) -> AsyncIterator[str] | None:
         """Yield an answer as far as it may be shown; None if it is not being written."""
@@ -247,20 +246,20 @@ class Live:
             await asyncio.to_thread(self.vote_store.answer, battle.id, turn.number, side, answer)
 
     async def _one(self, battle: Battle, side: str) -> Answer:
-        answer = await self._answer_of(battle, side)
-        if (streams := self._streams.get((battle.id, battle.turns[-1].number))) is not None:
-            streams.answers[side].complete(_response(answer))
+        streams = self._streams.get((battle.id, battle.turns[-1].number))
+        growing = None if streams is None else streams.answers[side]
+        answer = await self._answer_of(battle, side, growing)
+        if growing is not None:
+            growing.complete(_response(answer))
         return answer
 
-    async def _answer_of(self, battle: Battle, side: str) -> Answer:
+    async def _answer_of(self, battle: Battle, side: str, growing: StreamingAnswer | None) -> Answer:
         name = getattr(battle, side)
         began = time.perf_counter()
         if name not in self._memory:
             return Answer("", Outcome.ERROR, "this model is no longer in the arena")
         try:
             request = self._request(battle, side)
-            streams = self._streams.get((battle.id, battle.turns[-1].number))
-            growing = None if streams is None else streams.answers[side]
             asking = asyncio.create_task(self._ask(name, request, growing))
             self._late.add(asking)
             asking.add_done_callback(self._late.discard)
@@ -297,8 +296,8 @@ class Live:
             messages.append(Message("user", content))
             if (said := getattr(turn, side)) is not None:
                 messages.append(Message("assistant", (said.text,)))
-        drawn = int(battle.content.get("draw", 0))
-        decoding = Decoding(max_tokens=self.max_tokens, temperature=WARM if drawn else 0.0, draw=drawn)
+        warmth = WARM if battle.draw else 0.0
+        decoding = Decoding(max_tokens=self.max_tokens, temperature=warmth, draw=battle.draw)
         return Request(tuple(messages), decoding=decoding)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENOUGH", "ArenaResults"]
 
-#: The fewest votes on a kind of question for a ranking of its own next to that of all.
+#: The fewest votes on a kind of question for a separate ranking next to that of all.
 ENOUGH = 20
 
 

@@ -100,11 +100,7 @@ class CachedModel:
                 completed and cached before it is raised, also on cancellation.
         """
         rendered = [describe(request) for request in requests]
-        contexts = [self._model.context(request) for request in requests]
-        keys = [
-            key_of({**self._identity, **context}, row, self._cache_salt)
-            for context, row in zip(contexts, rendered, strict=True)
-        ]
+        keys = [self._key(request, row) for request, row in zip(requests, rendered, strict=True)]
         # No await between lookup and insert: two concurrent callers would both call the model.
         loop = asyncio.get_running_loop()
         wanted = {key: self._pending.get(key) for key in keys}
@@ -122,8 +118,11 @@ class CachedModel:
 
     async def knows(self, request: Request) -> bool:
         """Return whether a request would be answered from the cache."""
-        key = key_of({**self._identity, **self._model.context(request)}, describe(request), self._cache_salt)
+        key = self._key(request, describe(request))
         return key in await self._get([key])
+
+    def _key(self, request: Request, rendered: dict[str, Any]) -> str:
+        return key_of({**self._identity, **self._model.context(request)}, rendered, self._cache_salt)
 
     async def _settle(
         self,

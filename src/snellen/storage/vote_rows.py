@@ -84,7 +84,7 @@ class Battle:
         item: the same for all battles with the same content.
         propensity: the probability of this pair when it was drawn.
         repeats: the earlier battle of the same voter that it repeats.
-        content: ``sample``, ``truth``, ``right`` (whether each side is right), as far as known.
+        content: ``sample``, ``truth``, ``right`` (whether each side is right), as far as known; ``draw``.
         vote: the current one.
         revealed: whether the names were revealed to the voter.
     """
@@ -114,6 +114,11 @@ class Battle:
         """Whether an answer failed for good, so that there is nothing to compare."""
         sides = [side for turn in self.turns for side in (turn.left, turn.right)]
         return any(side is not None and side.outcome is Outcome.ERROR for side in sides)
+
+    @property
+    def draw(self) -> int:
+        """How often its question was answered anew."""
+        return int(self.content.get("draw", 0))
 
     @property
     def leak(self) -> str:

@@ -23,7 +23,7 @@ from snellen.models.huggingface.pixels import pixels_by, without_torchvision
 from snellen.models.huggingface.recorded import recorded
 from snellen.models.out_of_memory import OutOfMemory, is_out_of_memory
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "hash_folder"]
 
 #: Files of a local checkpoint that can change an answer.
 _HASHED = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
@@ -136,7 +136,7 @@ class Checkpoint:
     @cached_property
     def revision(self) -> str:
         """The commit of a Hub checkpoint; ``sha256:…`` over the files of a folder."""
-        return self.pinned or f"sha256:{_hash_folder(Path(self.path))}"
+        return self.pinned or f"sha256:{hash_folder(Path(self.path))}"
 
     def showing(self, size: ImageSize) -> Checkpoint:
         """Return the checkpoint with limits on images; without any, those with which it was fine-tuned."""
@@ -182,7 +182,7 @@ class Checkpoint:
             return None
         folder = Path(self.adapter).expanduser()
         if folder.is_dir():
-            return f"sha256:{_hash_folder(folder)}"
+            return f"sha256:{hash_folder(folder)}"
         return f"{self.adapter}@{_hub_commit(self.adapter, None, 'adapter_config.json')}"
 
     @property
@@ -367,7 +367,8 @@ def _usable(device: str) -> str:
     return device
 
 
-def _hash_folder(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
+    """Hash the files of a checkpoint or adapter that can change an answer (SHA-256, hex)."""
     # Next to an adapter there may be checkpoints of its training, and the merged model.
     adapter = (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
     files = folder.glob("*") if adapter else folder.rglob("*")

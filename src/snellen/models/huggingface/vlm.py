@@ -119,7 +119,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     @contextmanager
     def borrowing(self, model: Any, processor: Any) -> Iterator[None]:
         """Temporarily answer with a model that a trainer owns; it is left unchanged."""
-        self.close()  # what was cached is of its own weights
+        self.close()  # what was cached belongs to other weights
         own, training = model.generation_config, model.training
         self._processor, self._model = processor, model.eval()
         self._take(model, processor)

@@ -17,12 +17,13 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from snellen._util.files import hash_files
 from snellen._util.redaction import guard
 from snellen.errors import MissingExtra, ModelError
+from snellen.models.huggingface.checkpoint import hash_folder
 from snellen.models.remote.chat import ChatModel
 from snellen.models.remote.urls import ApiKey
 
@@ -60,35 +61,29 @@ class LocalServer:
     Args:
         name: in messages.
         command: starts it, without its host and port.
-        environment: more variables.
+        key: that it takes.
         patience: seconds until it must answer.
     """
 
-    def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], patience: float
-    ) -> None:
-        self.name, self.command, self.environment, self.patience = name, command, environment, patience
+    def __init__(self, name: str, command: Sequence[str], key: str, patience: float) -> None:
+        self.name, self.command, self.patience = name, command, patience
         self.address = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Path | None = None
-        self._key, self._until = "", 0.0
+        self._key, self._until = key, 0.0
 
     @property
     def runs(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, key: str) -> None:
-        """Start it. It answers later (see :meth:`answers`).
-
-        Args:
-            key: that it takes.
-        """
+    def start(self) -> None:
+        """Start it. It answers later (see :meth:`answers`)."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         handle, name = tempfile.mkstemp(prefix="snellen-vllm-", suffix=".log")
-        self._log, self.address, self._key = Path(name), f"http://127.0.0.1:{port}/v1", key
+        self._log, self.address = Path(name), f"http://127.0.0.1:{port}/v1"
         log.info("%s: starting vLLM; its log: %s", self.name, name)
         with os.fdopen(handle, "wb") as out:
             self._process = subprocess.Popen(
@@ -96,7 +91,7 @@ class LocalServer:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, **self.environment},
+                env={**os.environ, "VLLM_API_KEY": self._key},
                 start_new_session=True,  # signals to this process and all with it do not end the leash first
             )
         self._until = time.monotonic() + self.patience
@@ -176,14 +171,17 @@ class VllmLocal(ChatModel):
         self.path, self.arguments, self.program = path, tuple(arguments), program
         self.transport.key = OwnKey()
         command = [self._command() or program, "serve", path, "--served-model-name", self.model, *arguments]
-        key = {"VLLM_API_KEY": self.transport.key.value}
-        self.server = LocalServer(self.name, command, key, patience)
+        self.server = LocalServer(self.name, command, self.transport.key.value, patience)
 
     def identity(self) -> Mapping[str, Any]:
         known = {name: value for name, value in super().identity().items() if name != "address"}
+        return {**known, "kind": "vllm-local", "weights": self._weights, "serve": list(self.arguments)}
+
+    @cached_property
+    def _weights(self) -> str:
+        """A hash of the checkpoint's files; empty for one on the Hub."""
         folder = Path(self.path)
-        weights = hash_files(folder, (p for p in folder.rglob("*") if p.is_file())) if folder.is_dir() else ""
-        return {**known, "kind": "vllm-local", "weights": weights, "serve": list(self.arguments)}
+        return hash_folder(folder) if folder.is_dir() else ""
 
     def metadata(self) -> Mapping[str, Any]:
         return {**super().metadata(), "address": "a server started for it"}
@@ -212,7 +210,7 @@ class VllmLocal(ChatModel):
         """
         if not self.server.runs:
             self.server.stop()
-            self.server.start(self.transport.key.value)
+            self.server.start()
             self.transport.address = self.server.address
         try:
             asyncio.get_running_loop()
