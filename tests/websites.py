@@ -23,7 +23,7 @@ class Tags(HTMLParser):
 
 def inert(text: str) -> None:
     """Nothing on a page runs, loads or sends anything but the site's own."""
-    allowed = {"/static/snellen.js"}
+    allowed = {"/static/snellen.js", "/static/labels.js"}
     for tag, attributes in Tags(text).tags:
         assert tag not in ("iframe", "object", "embed", "base", "style", "b", "u"), (tag, attributes)
         if tag == "script":

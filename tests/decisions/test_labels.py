@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,18 @@ from typer.testing import CliRunner
 
 import snellen
 from helpers import Scripted
+from served import browser, served
 from snellen.cli import app
 from snellen.datasets.base import DATASETS
 from snellen.decisions.labels import review_labels, write_corrections
+from snellen.decisions.record import keep_review, reviews_in
 from snellen.errors import BadOption, DataError, UsageError
 from snellen.reports.labels import labels_page
 from snellen.runs.run import Run
 from snellen.storage.store import Store
+from snellen.web.security import Policy
+from snellen.web.state import AppState
+from websites import Tags, inert
 
 pytestmark = pytest.mark.slow
 
@@ -211,13 +218,51 @@ def test_the_command_and_the_page(planted, tmp_path):
 
 
 def test_names_are_escaped_on_the_page(planted):
-    from dataclasses import replace
-
-    folder, _, runs = planted
+    _, _, runs = planted
     review = review_labels(runs, 1)
     bad = replace(review.suspects[0], id='"><script>alert(1)</script>', suggested="<b>x</b>")
-    text = labels_page(replace(review, suspects=(bad,)), runs[0].store, ["<i>"])
+    odd = replace(review, suspects=(bad,), classes=("<i>",))
+    text = labels_page(odd, runs[0].store)
     assert "<script>alert" not in text
     assert "<b>x" not in text
     assert "<i>" not in text
     assert text.count("<script>") == 1
+
+
+def test_the_review_in_the_browser(planted):
+    folder, _, runs = planted
+    store = Store(folder / "ws")
+    told = runner.invoke(
+        app, ["labels", *(run.id for run in runs), "-w", str(folder / "ws"), "--suspects", "7"]
+    )
+    assert "in the browser: snellen view" in told.stdout.replace("\n", " ")
+    (kept,) = reviews_in(store).all()
+    with served(AppState(store, Policy())) as address, browser(address) as client:
+        assert 'href="/labels"' in client.get("/").text
+        listed, page = client.get("/labels").text, client.get(f"/labels/{kept.id}").text
+        for text in (listed, page):
+            inert(text)
+            assert kept.content["sentence"] in html.unescape(text)
+        assert f"/labels/{kept.id}" in listed
+        assert page.count('class="suspect"') == 7
+        pictures = {tag["src"] for name, tag in Tags(page).tags if name == "img" and "previews" in tag["src"]}
+        assert len(pictures) == 7
+        for picture in pictures:
+            assert client.get(picture).headers["content-type"].startswith("image/")
+        for run in runs:
+            assert f"/runs/{run.id}" in page
+        assert client.get("/labels/none").status_code == 404
+        assert client.get("/static/labels.js").status_code == 200
+
+
+def test_odd_names_are_inert_in_the_browser(planted, tmp_path):
+    _, _, runs = planted
+    review = review_labels(runs, 1)
+    bad = replace(review.suspects[0], id='"><script>alert(1)</script>', suggested="<b>x</b>", image="../../x")
+    store = Store(tmp_path)
+    kept = keep_review(store, replace(review, suspects=(bad,), classes=("<i>",)))
+    with served(AppState(store, Policy())) as address, browser(address) as client:
+        page = client.get(f"/labels/{kept.id}")
+        assert page.status_code == 200
+        inert(page.text)
+        assert "no preview" in page.text

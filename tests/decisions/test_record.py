@@ -6,13 +6,14 @@ import html
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import snellen
 from helpers import Scripted
 from served import browser, served
-from snellen.decisions.record import keep_decision, stored_decision, stored_decisions
+from snellen.decisions.record import decisions_in, keep_decision
 from snellen.errors import UnknownName
 from snellen.reports.charts import ChartPoint, bands
 from snellen.reports.decisions import race_page, write_race
@@ -44,27 +45,27 @@ def race(workspace: Path, **how) -> snellen.Decision:
 def test_it_is_kept_and_the_same_race_replaces_it(tmp_path):
     decision = race(tmp_path)
     store = Store(tmp_path)
-    (kept,) = stored_decisions(store)
-    assert kept.document == json.loads(json.dumps(decision.as_dict()))
+    (kept,) = decisions_in(store).all()
+    assert kept.content == json.loads(json.dumps(decision.as_dict()))
     assert kept.data == "chart:shapes?n=112"
     race(tmp_path)
-    assert [one.id for one in stored_decisions(store)] == [kept.id]
+    assert [one.id for one in decisions_in(store).all()] == [kept.id]
     race(tmp_path, within=0.2)
-    assert len(stored_decisions(store)) == 2
-    assert stored_decision(store, kept.id).document["within"] == 0.1
+    assert len(decisions_in(store).all()) == 2
+    assert decisions_in(store).get(kept.id).content["within"] == 0.1
 
 
 @pytest.mark.parametrize("id", ["none", "../snellen", "A", "", "x" * 200])
 def test_names_are_names(tmp_path, id):
     with pytest.raises(UnknownName, match="no such decision"):
-        stored_decision(Store(tmp_path), id)
+        decisions_in(Store(tmp_path)).get(id)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2, "id": "x"}', '{"schema": 1, "id": "y"}'])
 def test_what_is_no_decision_is_left_out(tmp_path, text):
     (tmp_path / "decisions").mkdir()
     (tmp_path / "decisions" / "x.json").write_text(text)
-    assert stored_decisions(Store(tmp_path)) == []
+    assert decisions_in(Store(tmp_path)).all() == []
 
 
 def changed(document: dict, path: str, value: object) -> None:
@@ -78,20 +79,22 @@ def changed(document: dict, path: str, value: object) -> None:
     ("path", "value"),
     [
         ("created", 5),
-        ("decision", {}),
-        ("decision.sentence", None),
-        ("decision.arms", []),
-        ("decision.arms", 7),
-        ("decision.choice", 7),
-        ("decision.tied", None),
-        ("decision.arms.0.gap", 5),
-        ("decision.arms.0.cost", float("nan")),
-        ("decision.arms.0.score", 10**400),
-        ("decision.history.0.gaps", None),
-        ("decision.history.0.images", -1),
-        ("decision.notes", "text"),
-        ("decision.within", float("inf")),
-        ("decision.leader", "\ud800"),
+        ("status", "odd"),
+        ("process", None),
+        ("content", {}),
+        ("content.sentence", None),
+        ("content.arms", []),
+        ("content.arms", 7),
+        ("content.choice", 7),
+        ("content.tied", None),
+        ("content.arms.0.gap", 5),
+        ("content.arms.0.cost", float("nan")),
+        ("content.arms.0.score", 10**400),
+        ("content.history.0.gaps", None),
+        ("content.history.0.images", -1),
+        ("content.notes", "text"),
+        ("content.within", float("inf")),
+        ("content.leader", "\ud800"),
     ],
 )
 def test_an_odd_file_is_no_page(tmp_path, a_race, path, value):
@@ -121,13 +124,13 @@ def a_race(tmp_path_factory) -> str:
 
 def test_folders_of_this_machine_stay_here(tmp_path):
     decision = race(tmp_path, models=[model("vllm-local:/home/ann/m?program=/opt/x", 0.9), model("bad", 0.2)])
-    (kept,) = stored_decisions(Store(tmp_path))
+    (kept,) = decisions_in(Store(tmp_path)).all()
     page = race_page(decision)
-    for text in (json.dumps(kept.document), page):
+    for text in (json.dumps(kept.content), page):
         assert "vllm-local:m?program=x" in text
         assert "/home/ann" not in text
         assert "/opt" not in text
-    assert set(kept.document["history"][0]["gaps"]) == {"bad"}
+    assert set(kept.content["history"][0]["gaps"]) == {"bad"}
 
 
 def test_dollars_in_names_are_dollars(tmp_path):
@@ -147,7 +150,7 @@ def test_where_it_cannot_be_kept_it_is_not_lost(tmp_path, caplog):
 def test_the_pages(tmp_path):
     decision = race(tmp_path)
     store = Store(tmp_path)
-    (kept,) = stored_decisions(store)
+    (kept,) = decisions_in(store).all()
     with served(AppState(store, Policy())) as address, browser(address) as client:
         assert 'href="/decisions"' in client.get("/").text
         listed = client.get("/decisions").text
@@ -166,6 +169,68 @@ def test_without_decisions_no_page_leads_there(tmp_path):
     with served(AppState(Store(tmp_path), Policy())) as address, browser(address) as client:
         assert "/decisions" not in client.get("/").text
         assert "No decisions yet" in client.get("/decisions").text
+
+
+class TestARaceUnderWay:
+    def test_its_page_shows_how_it_stands(self, tmp_path):
+        store, seen = Store(tmp_path), []
+        with served(AppState(store, Policy())) as address, browser(address) as client:
+
+            def watch(_):
+                if kept := decisions_in(store).all():
+                    state = client.get(f"/decisions/{kept[0].id}/progress").json()
+                    seen.append((client.get(f"/decisions/{kept[0].id}").text, state))
+
+            decision = race(tmp_path, watch=watch)
+            (kept,) = decisions_in(store).all()
+            last = client.get(f"/decisions/{kept.id}").text
+        page, state = seen[0]
+        inert(page)
+        assert "A race under way" in page
+        assert f'data-live="{state["done"]}"' in page
+        assert "leads. 16 of 112 images" in page
+        assert "images to go" in page
+        assert state == {"status": "running", "done": 16, "total": 112, "text": "16 of 112 images"}
+        assert kept.status == "finished"
+        assert "A race under way" not in last
+        assert decision.sentence in html.unescape(last)
+
+    def test_what_is_shown_on_the_way_is_what_it_ends_with(self, tmp_path):
+        """Differences that were computed at earlier looks are those of the end."""
+        store = Store(tmp_path)
+        states: list[Any] = []
+        decision = race(tmp_path, watch=lambda _: states.extend(d.content for d in decisions_in(store).all()))
+        end = {look["images"]: look["gaps"] for look in decision.as_dict()["history"]}
+        reference = decision.choice or decision.leader
+        known = [s for s in states if (s["choice"] or s["leader"]) == reference]
+        assert known
+        for state in known:
+            for look in state["history"]:
+                assert look["gaps"] == end[look["images"]]
+
+    def test_interrupted_it_says_so(self, tmp_path):
+        def stop(look):
+            if look.images > 16:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            race(tmp_path, watch=stop)
+        (kept,) = decisions_in(Store(tmp_path)).all()
+        assert kept.status == "interrupted"
+        with served(AppState(Store(tmp_path), Policy())) as address, browser(address) as client:
+            page = client.get(f"/decisions/{kept.id}").text
+            assert "the same command resumes it" in page
+            assert "interrupted" in client.get("/decisions").text
+        race(tmp_path)
+        (kept,) = decisions_in(Store(tmp_path)).all()
+        assert kept.status == "finished"
+
+    def test_of_a_process_that_is_gone_it_is_interrupted(self, tmp_path, a_race):
+        document = json.loads(a_race)
+        document |= {"status": "running", "process": {**document["process"], "pid": 2**22 - 1}}
+        (tmp_path / "decisions").mkdir()
+        (tmp_path / "decisions" / f"{document['id']}.json").write_text(json.dumps(document))
+        assert decisions_in(Store(tmp_path)).get(document["id"]).status == "interrupted"
 
 
 class TestBands:

@@ -32,7 +32,7 @@ from snellen.cli.completion import complete_data, complete_model, complete_proto
 from snellen.errors import BadOption
 
 if TYPE_CHECKING:
-    from snellen.decisions.choosing import Look
+    from snellen.decisions.standing import Look
 
 
 @app.command("choose", rich_help_panel=EVALUATE)
@@ -260,7 +260,9 @@ def labels_(
 
     Apply decisions with: snellen run … -D corrections=labels.json
     """
+    # Long for its options, and for all that there is to say.
     from snellen.decisions.labels import review_labels, write_corrections
+    from snellen.decisions.record import keep_review
     from snellen.exchange.export import write_text
     from snellen.reports.labels import labels_page, labels_table
     from snellen.runs.run import Run
@@ -271,12 +273,12 @@ def labels_(
     if output is not None and output.suffix not in (".html", ".json"):
         raise BadOption(f"-o {output}: allowed endings: .html, .json.")
     store = Store(workspace, create=False)
-    judged = [Run(store, store.find(name)) for name in runs]
-    review = review_labels(judged, suspects)
+    review = review_labels([Run(store, store.find(name)) for name in runs], suspects)
+    kept = keep_review(store, review)
     if output is not None and output.suffix == ".json":
         write_corrections(review, output)
     elif output is not None:
-        write_text(output, labels_page(review, store, judged[0].manifest.data.labels))
+        write_text(output, labels_page(review, store))
     if as_json:
         print_json(review.as_dict())
         return
@@ -295,4 +297,5 @@ def labels_(
     if output is not None:
         console.print(f"Written: {output}", soft_wrap=True)
     elif review.suspects:
-        console.print("Decide on each: add -o labels.html", style="dim")
+        browser = f", or in the browser: snellen view{store.option}" if kept is not None else ""
+        console.print(f"Decide on each: add -o labels.html{browser}", style="dim")

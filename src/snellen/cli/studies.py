@@ -32,6 +32,8 @@ from snellen.errors import BadOption, Stopped, require
 
 if TYPE_CHECKING:
     from snellen.eye_test.eye_test import Reading
+    from snellen.storage.documents import Document
+    from snellen.storage.store import Store
 
 
 @app.command("eye-test", rich_help_panel=EVALUATE)
@@ -98,6 +100,7 @@ def eye_test(
     # Long for its options alone.
     from snellen.exchange.export import writable
     from snellen.eye_test.eye_test import CHARTS, draw_card, run_eye_test
+    from snellen.eye_test.record import keep_card
     from snellen.models.base import MODELS
     from snellen.reports.eye_test import card_table, cards_table
     from snellen.reports.progress import progress
@@ -147,6 +150,7 @@ def eye_test(
     runs = [reading.run for readings in cards.values() for reading in readings]
     output = output or runs[0].folder / f"eye-test-{_of_models(cards)}.png"
     draw_card(cards, output)
+    kept = keep_card(runs[0].store, cards)
     if as_json:
         known = [
             {"model": model, "charts": [reading.as_dict() for reading in readings]}
@@ -158,9 +162,16 @@ def eye_test(
             screen().print(card_table(model, readings))
         if len(cards) > 1:
             screen().print(cards_table(cards))
-        screen().print(f"The card: {output}", soft_wrap=True)
+        _tell_card(output, runs[0].store, kept)
     if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
+
+
+def _tell_card(card: Path, store: Store, kept: Document | None) -> None:
+    """Say where the card is, and where the browser shows it."""
+    screen().print(f"The card: {card}", soft_wrap=True)
+    if kept is not None:
+        screen().print(f"In the browser: snellen view{store.option}", style="dim", soft_wrap=True)
 
 
 def _of_models(names: Collection[str]) -> str:
@@ -204,6 +215,7 @@ def _own_images(
     """Run the eye test on the user's own images."""
     from snellen.datasets.base import DATASETS
     from snellen.eye_test.own_images import OwnReading, run_own_images
+    from snellen.eye_test.record import keep_own_card
     from snellen.reports.own_images import draw_own_card, enough_table, own_table
     from snellen.reports.progress import progress
     from snellen.runs.plan import SharedResources
@@ -221,6 +233,7 @@ def _own_images(
     first = DATASETS.make(data, options["data_options"])
     images = first.sample(0, first.labels, first.background).images
     draw_own_card(cards, images[0] if images else None, output)
+    kept = keep_own_card(runs[0].store, cards, redact(data))
     if as_json:
         known = [
             {"model": model, "data": redact(data), "readings": [reading.as_dict() for reading in readings]}
@@ -236,7 +249,7 @@ def _own_images(
                 screen().print(reading.sentence, soft_wrap=True, highlight=False)
         if len(cards) > 1:
             screen().print(enough_table(cards))
-        screen().print(f"The card: {output}", soft_wrap=True)
+        _tell_card(output, runs[0].store, kept)
     if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
 

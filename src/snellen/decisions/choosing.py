@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from snellen._util.asyncio import complete
-from snellen.decisions.decision import ArmResult, Decision
+from snellen.decisions.decision import Decision
 from snellen.decisions.field import Arm, RaceOrder, Weighing
-from snellen.decisions.race import GROWTH, GapEstimate, Race, next_look
-from snellen.decisions.record import StoredDecision, keep_decision
+from snellen.decisions.race import GROWTH, Race, next_look
+from snellen.decisions.record import keep_decision
+from snellen.decisions.standing import Look, Preference, RaceStanding
 from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
 from snellen.runs.plan import Plan, Watch
+from snellen.storage.documents import Document, Status
 
-__all__ = ["Choosing", "Look", "Preference"]
+__all__ = ["Choosing"]
 
-#: By what to choose among arms of which none is known to be better.
-Preference = Literal["cost", "speed", "size"]
 #: Local models of more parameters are released while others have their turn, in rounds that double.
 LARGE, COARSE = 500_000_000, 2.0
 #: The share of images kept apart where protocols or prompts of one model race.
 KEPT_APART = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """A race after a look, for whoever watches.
-
-    Attributes:
-        images, of: units asked, of how many.
-        scores: of the arms in the race, best first.
-        left: arms that left at this look, with the arm that beat them or the reason.
-        answers: so far, of all arms; ``cost``: in US dollars, if known.
-    """
-
-    images: int
-    of: int
-    scores: Mapping[str, float]
-    left: Mapping[str, str]
-    answers: int
-    cost: float | None
 
 
 class Choosing:
@@ -85,7 +64,8 @@ class Choosing:
                 )
         (self.selection,) = plan.selections
         #: The decision in the workspace, once there is one.
-        self.kept: StoredDecision | None = None
+        self.kept: Document | None = None
+        self._latest: Decision | None = None
         self._asked = (within, confidence, score, population)
 
     def run(
@@ -112,11 +92,30 @@ class Choosing:
             population=population,
             plain=self.order.plain and self._binary(),
         )
-        looks: list[int] = []
-        ended = ""
-        tallies: dict[str, Any] = {}
+        self.standing = RaceStanding(
+            race=self.race,
+            order=self.order,
+            arms=self.arms,
+            units=self.units,
+            prefer=self.prefer,
+            several=self._several,
+        )
+        try:
+            decision = self._raced(watch, watch_evaluation)
+        except BaseException:
+            self._keep(self._latest, "interrupted")
+            raise
+        self._keep(decision, "finished")
+        return decision
+
+    def _keep(self, decision: Decision | None, status: Status) -> None:
+        if decision is not None:
+            self.kept = keep_decision(self.plan.store, decision, self.selection.name, status)
+
+    def _raced(self, watch: Callable[[Look], None] | None, watch_evaluation: Watch | None) -> Decision:
+        standing, ended = self.standing, ""
         n, units = 0, self.units
-        while n < units and not self._settled():
+        while n < units and not standing.settled:
             # Large local models are loaded anew for each of their turns, so there are fewer of these.
             racing = [arm for arm in self.arms if arm.name in self.race.alive]
             turns = n > 0 and sum(self._large(arm) and not arm.model.remote for arm in racing) > 1
@@ -128,18 +127,19 @@ class Choosing:
                 break
             if len(self.arms) - len(self.race.withdrawn) < 2:
                 ended = f"Only {self.race.alive[0]} could be asked."
-                self._look(n, tallies)
+                standing.look(n)
                 break
             before = dict(self.race.dropped)
-            self._look(n, tallies)
-            looks.append(n)
+            standing.look(n)
+            standing.looks.append(n)
+            if n < units and not standing.settled:
+                self._latest = standing.decision()
+                self._keep(self._latest, "running")
             if watch is not None:
-                watch(self._look_of(n, tallies, before))
-        if not tallies:
+                watch(standing.seen(before))
+        if not standing.tallies:
             raise Stopped(f"{ended} No image was answered by all models.".strip())
-        decision = self._measured(self._decision(tallies, looks, ended), watch_evaluation)
-        self.kept = keep_decision(self.plan.store, decision, self.selection.name)
-        return decision
+        return self._measured(standing.decision(ended), watch_evaluation)
 
     def _measured(self, decision: Decision, watch: Watch | None) -> Decision:
         """Measure the choice on the images that were kept apart, if any were."""
@@ -149,7 +149,7 @@ class Choosing:
         if decision.choice is None or not apart:
             return decision
         places = [place for unit in apart for place in unit]
-        arm = self._arm(decision.choice)
+        arm = self.standing.arm(decision.choice)
         try:
             complete(self._answer(arm, places, watch))
         except BudgetSpent as error:
@@ -167,12 +167,6 @@ class Choosing:
         elif known:
             text += f"scores {100 * sum(value for value, _ in known) / len(known):.1f}% on average."
         return replace(decision, notes=(*decision.notes, text))
-
-    def _settled(self) -> bool:
-        """Whether the race may end: an arm can be recommended, and it is the preferred one, if any is."""
-        if not self.race.decided or not self.prefer:
-            return self.race.decided
-        return min(self.race.alive, key=self._preference) in self.race.certified
 
     def _ask(self, n: int, watch: Watch | None) -> None:
         """Let arms answer the first n units, also those that come back as another one gives up."""
@@ -196,9 +190,6 @@ class Choosing:
             )
             for model, task in self._tasks
         ]
-
-    def _arm(self, name: str) -> Arm:
-        return next(arm for arm in self.arms if arm.name == name)
 
     @property
     def _several(self) -> bool:
@@ -247,142 +238,3 @@ class Choosing:
             arm.failed = str(error).rstrip(".")
             self.race.withdraw(arm.name, arm.failed)  # those that it has beaten come back
         self.order.left_out |= {row.where for row in arm.evaluation.skipped} & set(self.order.sample_weights)
-
-    def _look(self, n: int, tallies: dict[str, Any]) -> None:
-        """Look at the first n units of all arms in the race."""
-        self.race.weights = self.order.weights[: self.units]
-        scores = {
-            arm.name: self.order.tally(arm.scores(), n) for arm in self.arms if arm.name in self.race.alive
-        }
-        tallies |= scores
-        self.race.look(scores)
-
-    def _samples(self, units: int) -> int:
-        """Count samples that can be read."""
-        left_out = self.order.left_out
-        return sum(self.selection.id(p) not in left_out for p in self.order.positions(units))
-
-    def _images(self, units: int) -> int:
-        """Count units that can be read."""
-        return int((self.order.weights[:units] > 0).sum())
-
-    def _mean(self, tally: Any, n: int) -> float:
-        weights = float(self.order.weights[:n].sum())
-        return float(tally[:n].sum()) / weights if weights else 0.0
-
-    def _look_of(self, n: int, tallies: Mapping[str, Any], before: Mapping[str, Any]) -> Look:
-        scores = {name: self._mean(tallies[name], n) for name in self.race.alive}
-        costs = [arm.cost for arm in self.arms]
-        return Look(
-            images=n,
-            of=self.units,
-            scores=dict(sorted(scores.items(), key=lambda item: -item[1])),
-            left={name: drop.by for name, drop in self.race.dropped.items() if name not in before},
-            answers=sum(self._samples(len(tally)) for tally in tallies.values()),
-            cost=None if None in costs else sum(cost or 0.0 for cost in costs),
-        )
-
-    def _history(
-        self, tallies: Mapping[str, Any], looks: Sequence[int], reference: str
-    ) -> Iterator[tuple[int, dict[str, GapEstimate]]]:
-        """Yield how arms stood to one of them at each look."""
-        for n in looks:
-            known = {
-                name: tally[:n] for name, tally in tallies.items() if len(tally) >= n and name != reference
-            }
-            yield n, {name: self.race.gap(tally, tallies[reference][:n]) for name, tally in known.items()}
-
-    def _decision(self, tallies: Mapping[str, Any], looks: Sequence[int], ended: str) -> Decision:
-        # Long: one record of everything that is known at the end.
-        race, n = self.race, self.race.n
-        scores = {
-            arm.name: self._mean(t, len(t)) for arm in self.arms if (t := tallies.get(arm.name)) is not None
-        }
-        leader = max(race.alive, key=lambda name: scores.get(name, 0.0))
-        certified = sorted(race.certified, key=self._preference) if self.prefer else list(race.certified)
-        choice = certified[0] if certified else None
-        reference = choice or leader
-        results = []
-        for arm in self.arms:
-            run = arm.run
-            stored, answered = run.metrics.n, self._samples(len(tallies.get(arm.name, ())))
-            # The run may hold more answers than the race needed.
-            each = arm.cost / stored if arm.cost is not None and stored else None
-            racing = arm.name in race.alive and arm.name in tallies
-            results.append(
-                ArmResult(
-                    name=arm.name,
-                    run=run.id,
-                    score=scores.get(arm.name, 0.0),
-                    images=self._images(len(tallies.get(arm.name, ()))),
-                    answers=answered,
-                    errors=len(arm.given_up),
-                    gap=race.gap(tallies[arm.name], tallies[reference])
-                    if racing and arm.name != reference
-                    else None,
-                    dropped=None if arm.failed else race.dropped.get(arm.name),
-                    failed=arm.failed,
-                    cost=None if each is None else each * answered,
-                    full_cost=None if each is None else each * self._samples(self.units),
-                    speed=run.speed,
-                    parameters=run.metrics.parameters,
-                )
-            )
-
-        def rank(result: ArmResult) -> tuple[bool, int, float]:
-            return (result.name not in race.alive, -result.images, -result.score)
-
-        if choice is None and not ended and n == self.units:
-            ended = "All images were asked."
-        return Decision(
-            choice=choice,
-            tied=tuple(certified[1:]),
-            leader=leader,
-            arms=tuple(sorted(results, key=rank)),
-            within=race.within,
-            confidence=1 - race.alpha,
-            images=self._images(n),
-            of=self._images(self.units),
-            of_samples=self._samples(self.units),
-            weighing=self.order.weighing,
-            score=self.arms[0].run.primary,
-            population=race.population,
-            preferred=self.prefer if len(certified) > 1 else None,
-            ended=ended,
-            trace=partial(self._history, tallies, looks, reference),
-            notes=tuple(self._notes()),
-        )
-
-    def _preference(self, name: str) -> float:
-        arm = self._arm(name)
-        metrics = arm.run.metrics
-        if self.prefer == "cost":
-            if arm.cost is None:  # a local model counts as free; a hosted one without a price comes last
-                return float("inf") if arm.model.remote else 0.0
-            return arm.cost / max(1, metrics.n)
-        if self.prefer == "speed":
-            return -(arm.run.speed or 0.0)
-        return float(metrics.parameters or float("inf"))
-
-    def _notes(self) -> list[str]:
-        notes = []
-        if lost := len(self.order.left_out):
-            what = (
-                "1 sample cannot be read and was" if lost == 1 else f"{lost} samples cannot be read and were"
-            )
-            notes.append(f"{what} left out.")
-        if self.order.weighing == "balanced":
-            notes.append("Classes count alike, whatever their number of images (--score plain: images do).")
-        for arm in self.arms:
-            if lost := len(arm.given_up):
-                what = "1 sample" if lost == 1 else f"{lost} samples"
-                notes.append(f"{arm.name}: {what} failed at every try; failures count as wrong.")
-            if arm.failed:
-                notes.append(f"{arm.name} could not go on, and nothing is said of it: {arm.failed}.")
-        if self._several:
-            kept = len(self.order.units) - self.units
-            notes.append(
-                "Of several protocols, the best score is optimistic on the images that chose it; "
-                f"{kept} images were kept apart to measure the choice."
-            )
-        return notes

@@ -203,6 +203,7 @@ class Decision:
             "population": self.population,
             "preferred": self.preferred,
             "ended": self.ended,
+            "effort": self.effort,
             "images": self.images,
             "of": self.of,
             "answers": self.answers,

@@ -1,33 +1,26 @@
-"""The layout of a stored decision: what pages may rely on."""
+"""The layout of kept decisions and reviews of labels: what pages may rely on."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-__all__ = ["DecisionDocument", "DecisionFile"]
+from snellen.storage.document_file import Count, DocumentPart, Number
 
-#: Finite, and of a size that can be drawn.
-Number = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=10**12)]
+__all__ = ["DecisionDocument", "ReviewDocument"]
 
 
-class DecisionPart(BaseModel):
-    """What all parts share: nothing is converted; what is not known is kept."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-
-
-class GapDocument(DecisionPart):
+class GapDocument(DocumentPart):
     """A difference with its confidence sequence."""
 
     value: Number
     low: Number
     high: Number
+    more: Count | None
 
 
-class ArmDocument(DecisionPart):
+class ArmDocument(DocumentPart):
     """A model in the race."""
 
     name: str
@@ -39,20 +32,23 @@ class ArmDocument(DecisionPart):
     status: str
 
 
-class LookDocument(DecisionPart):
+class LookDocument(DocumentPart):
     """How models stood to the recommended one after so many images."""
 
     images: Count
     gaps: dict[str, GapDocument]
 
 
-class DecisionDocument(DecisionPart):
+class DecisionDocument(DocumentPart):
     """:meth:`snellen.decisions.decision.Decision.as_dict`, as far as pages show it."""
 
     choice: str | None
     tied: list[str]
     leader: str
     sentence: str
+    effort: str
+    images: Count
+    of: Count
     within: Number
     confidence: Number
     score: str
@@ -63,11 +59,29 @@ class DecisionDocument(DecisionPart):
     notes: list[str]
 
 
-class DecisionFile(DecisionPart):
-    """A file in the folder ``decisions`` of a workspace."""
+class SuspectDocument(DocumentPart):
+    """An image whose label models contradict."""
 
-    schema_version: Literal[1] = Field(alias="schema")
     id: str
-    created: str
+    label: str
+    suggested: str
+    agreeing: Count
+    of: Count
+    quality: Number
+    image: str
+
+
+class ReviewDocument(DocumentPart):
+    """:meth:`snellen.decisions.labels.LabelReview.as_dict`, as far as pages show it."""
+
     data: str
-    decision: DecisionDocument
+    fingerprint: str
+    runs: list[str]
+    classes: list[str]
+    n: Count
+    sentence: str
+    suspects: list[SuspectDocument]
+    contradicted: Count
+    duplicates: list[tuple[str, str, str, str]]
+    unfit: list[str]
+    notes: list[str]

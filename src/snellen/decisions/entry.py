@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from snellen.datasets.base import Dataset
-from snellen.decisions.choosing import Choosing, Look, Preference
+from snellen.decisions.choosing import Choosing
 from snellen.decisions.decision import Decision
 from snellen.decisions.field import Weighing
+from snellen.decisions.standing import Look, Preference
 from snellen.models.base import Model
 from snellen.protocols.base import Protocol
 from snellen.runs.filters import Filters

@@ -73,6 +73,7 @@ class LabelReview:
     """What models say about labels.
 
     Attributes:
+        classes: that labels may be.
         suspects: most suspicious first.
         wrong: the estimated share of wrong labels, if models err independently of each other; None if it
             cannot be estimated.
@@ -83,6 +84,7 @@ class LabelReview:
     data: str
     fingerprint: str
     runs: tuple[str, ...]
+    classes: tuple[str, ...]
     n: int
     suspects: tuple[Suspect, ...]
     contradicted: int
@@ -161,6 +163,7 @@ def review_labels(runs: Sequence[Run], most: int = 50) -> LabelReview:
         data=runs[0].data,
         fingerprint=runs[0].manifest.data.fingerprint,
         runs=tuple(run.id for run in runs),
+        classes=tuple(classes),
         n=len(ids),
         suspects=tuple(suspects[:most]),
         contradicted=len(suspects),

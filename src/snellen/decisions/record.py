@@ -1,99 +1,66 @@
-"""Decisions kept in the workspace, for the browser: one JSON file each, replaced when a race goes on."""
+"""Decisions and reviews of labels, kept in the workspace for the browser."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from snellen._util.files import write_text
-from snellen._util.paths import without_folders
-from snellen._util.redaction import redact
 from snellen.decisions.decision import Decision
-from snellen.errors import StoreError, UnknownName
+from snellen.storage.documents import Document, Documents, Status
 from snellen.storage.store import Store
 
-__all__ = ["StoredDecision", "keep_decision", "stored_decision", "stored_decisions"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-log = logging.getLogger("snellen")
-#: The layout of the files.
-SCHEMA = 1
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+    from snellen.decisions.labels import LabelReview
 
-
-@dataclass(frozen=True, kw_only=True)
-class StoredDecision:
-    """A decision in a workspace.
-
-    Attributes:
-        created: when the race ended, ISO 8601 in UTC.
-        data: the name of the data set.
-        document: :meth:`Decision.as_dict`.
-    """
-
-    id: str
-    created: str
-    data: str
-    document: Mapping[str, Any]
+__all__ = ["decisions_in", "keep_decision", "keep_review", "reviews_in"]
 
 
-def keep_decision(store: Store, decision: Decision, data: str) -> StoredDecision | None:
-    """Write a decision into the workspace; the same race again replaces it. None if that is impossible, which
-    is logged: the decision itself must not be lost for it.
-    """
-    document = decision.published().as_dict()
-    race: list[Any] = [data, sorted(arm.run for arm in decision.arms)]
-    race += [document[name] for name in ("within", "confidence", "score", "weighing", "population", "of")]
-    digest = hashlib.sha256(json.dumps(race).encode()).hexdigest()[:6]
-    words = re.sub(r"[^a-z0-9]+", "-", without_folders(redact(data)).lower()).strip("-")[:60].strip("-")
-    id, created = f"choose-{words}-{digest}", datetime.now(UTC).isoformat(timespec="seconds")
-    kept = StoredDecision(id=id, created=created, data=without_folders(redact(data)), document=document)
-    file = {"schema": SCHEMA, "id": id, "created": created, "data": kept.data, "decision": document}
-    try:
-        write_text(store.folder / "decisions" / f"{id}.json", json.dumps(file, ensure_ascii=False))
-    except StoreError as error:
-        log.warning("The decision is not kept for the browser: %s", error)
-        return None
-    return kept
-
-
-def stored_decisions(store: Store) -> list[StoredDecision]:
-    """Return the decisions of a workspace, the latest first. Files that are none are left out."""
-    files = sorted((store.folder / "decisions").glob("*.json"))
-    known = [decision for file in files if (decision := _read(store, file.stem)) is not None]
-    return sorted(known, key=lambda decision: decision.created, reverse=True)
-
-
-def stored_decision(store: Store, id: str) -> StoredDecision:
-    """Return a decision by its id.
-
-    Raises:
-        UnknownName: there is none.
-    """
-    known = _read(store, id)
-    if known is None:
-        raise UnknownName("There is no such decision in this workspace. Make one: snellen choose --help")
-    return known
-
-
-def _read(store: Store, id: str) -> StoredDecision | None:
-    if not _ID.fullmatch(id):
-        return None
-    from pydantic import ValidationError
-
-    from snellen.decisions.document import DecisionFile
-
-    try:
-        kept = DecisionFile.model_validate_json((store.folder / "decisions" / f"{id}.json").read_bytes())
-    except (OSError, ValidationError):
-        return None
-    if kept.id != id:
-        return None
-    return StoredDecision(
-        id=id, created=kept.created, data=kept.data, document=kept.decision.model_dump(mode="json")
+def decisions_in(store: Store) -> Documents:
+    """The decisions of a workspace: :meth:`Decision.as_dict`."""
+    return Documents(
+        store=store,
+        folder="decisions",
+        what="decision",
+        command="snellen choose --help",
+        layout=_decision_layout,
     )
+
+
+def reviews_in(store: Store) -> Documents:
+    """The reviews of labels of a workspace: :meth:`snellen.decisions.labels.LabelReview.as_dict`."""
+    return Documents(
+        store=store,
+        folder="labels",
+        what="review of labels",
+        command="snellen labels --help",
+        layout=_review_layout,
+    )
+
+
+def keep_decision(
+    store: Store, decision: Decision, data: str, status: Status = "finished"
+) -> Document | None:
+    """Keep a decision, or the state of a race that goes on. The same race again replaces it."""
+    content = decision.published().as_dict()
+    race: list[Any] = [sorted(arm.run for arm in decision.arms)]
+    race += [content[name] for name in ("within", "confidence", "score", "weighing", "population", "of")]
+    return decisions_in(store).keep(content, data=data, key=race, status=status)
+
+
+def keep_review(store: Store, review: LabelReview) -> Document | None:
+    """Keep what models say about labels. A review by the same runs replaces it."""
+    key = [review.fingerprint, sorted(review.runs)]
+    return reviews_in(store).keep(review.as_dict(), data=review.data, key=key)
+
+
+def _decision_layout() -> type[BaseModel]:
+    from snellen.decisions.document import DecisionDocument
+
+    return DecisionDocument
+
+
+def _review_layout() -> type[BaseModel]:
+    from snellen.decisions.document import ReviewDocument
+
+    return ReviewDocument

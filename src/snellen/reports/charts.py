@@ -9,7 +9,7 @@ from typing import Any
 
 from snellen.leaderboards.ranking import pareto
 
-__all__ = ["ChartPoint", "bands", "curves", "scatter"]
+__all__ = ["ChartPoint", "bands", "curves", "levels", "scatter"]
 
 #: The drawing area of a chart, in units of its view box (560 × 300).
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
@@ -220,3 +220,83 @@ def bands(
         )
     levels = {"zero": place(0.0), "margin": place(margin)}
     return {"lines": lines, "across": across.tick_labels(), "up": up.tick_labels(), "x": x, "y": y, **levels}
+
+
+def levels(
+    series: Mapping[str, Sequence[ChartPoint]],
+    *,
+    order: Sequence[float],
+    fitted: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Mapping[str, float | None],
+    floor: float | None,
+    pictures: Mapping[float, str],
+    x: str,
+    y: str,
+    top: float = 100.0,
+) -> dict[str, Any]:
+    """Scores by levels of difficulty, which stand at equal distances.
+
+    Args:
+        order: the levels, from easy to hard.
+        fitted: of each name, a curve's (level, y) instead of lines between the points; empty for none.
+        marks: of each name, a level to mark.
+        floor: a y to mark, such as that of guessing.
+        pictures: addresses of pictures, by level, to stand under the axis.
+    """
+    place = _Levels(order)
+    up = _Axis([0.0, top], BOTTOM, TOP)
+
+    def height(value: float) -> float:
+        return up.place(max(0.0, min(top, value)))
+
+    lines: list[dict[str, Any]] = []
+    for number, (name, points) in enumerate(series.items(), 1):
+        known = sorted((p for p in points if p.x in place.places), key=lambda p: place(p.x))
+        # Models stand next to each other, so that none hides another.
+        aside = 4 * (number - (len(series) + 1) / 2)
+        curve = sorted((place(level), height(value)) for level, value in fitted.get(name, ()))
+        drawn = curve or [(place(p.x), height(p.y)) for p in known]
+        mark = marks.get(name)
+        end = height(known[-1].y) + 4 if known else TOP
+        while any(abs(end - other["end"]) < 12 for other in lines):
+            end = round(end - 12, 1)  # numbers stand apart
+        line = {"name": name, "number": number, "line": " ".join(f"{a},{b}" for a, b in drawn), "end": end}
+        line["places"] = [(round(place(p.x) + aside, 1), height(p.y)) for p in known]
+        line["spans"] = [
+            (round(place(p.x) + aside, 1), height(p.low), height(p.high))
+            for p in known
+            if p.low is not None and p.high is not None
+        ]
+        line["mark"] = place(mark) if mark is not None and min(order) <= mark <= max(order) else None
+        line["told"] = ", ".join(f"{p.x:.3g}: {p.y:.1f}" for p in known)
+        lines.append(line)
+    return {
+        "lines": lines,
+        "across": [{"at": place(level), "text": f"{level:.3g}"} for level in order],
+        "up": up.tick_labels(),
+        "x": x,
+        "y": y,
+        "floor": None if floor is None else height(floor),
+        "pictures": [{"at": place(level), "href": href} for level, href in pictures.items()],
+    }
+
+
+class _Levels:
+    """Positions of levels at equal distances; between two, by their logarithm where they have one."""
+
+    def __init__(self, order: Sequence[float]) -> None:
+        step = (RIGHT - LEFT) / len(order)
+        self.places = {level: round(LEFT + step * (k + 0.5), 1) for k, level in enumerate(order)}
+
+    def __call__(self, level: float) -> float:
+        if level in self.places:
+            return self.places[level]
+        known = sorted(self.places)
+        if level <= known[0] or level >= known[-1]:
+            return self.places[known[0] if level <= known[0] else known[-1]]
+        high = next(each for each in known if each > level)
+        low = known[known.index(high) - 1]
+        way = (level - low) / (high - low)
+        if low > 0:
+            way = math.log(level / low) / math.log(high / low)
+        return round(self.places[low] + way * (self.places[high] - self.places[low]), 1)

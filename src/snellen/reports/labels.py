@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from snellen.decisions.labels import LabelReview
     from snellen.storage.store import Store
 
-__all__ = ["labels_page", "labels_table"]
+__all__ = ["ACTIONS", "labels_page", "labels_table"]
 
 #: The choices on the page, in order.
 ACTIONS = (
@@ -42,7 +41,7 @@ def labels_table(review: LabelReview) -> Table:
     return table
 
 
-def labels_page(review: LabelReview, store: Store, classes: Sequence[str]) -> str:
+def labels_page(review: LabelReview, store: Store) -> str:
     """Return one self-contained page with a picture of each suspect. Its only script, allowed by its hash,
     saves the decisions as a file; it asks no server.
 
@@ -55,12 +54,13 @@ def labels_page(review: LabelReview, store: Store, classes: Sequence[str]) -> st
     for one in review.suspects:
         path = store.preview_path(one.image) if one.image else None
         known = path is not None and path.is_file()
-        pictures[one.image] = base64.b64encode(path.read_bytes()).decode() if known and path else ""
+        if known and path:
+            data = base64.b64encode(path.read_bytes()).decode()
+            pictures[one.image] = f"data:image/jpeg;base64,{data}"
     return str(
         template.render(
             review=review,
             pictures=pictures,
-            classes=classes,
             actions=ACTIONS,
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

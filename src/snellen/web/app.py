@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from snellen._util.redaction import redact
 from snellen.arena.live import Live
 from snellen.errors import Conflict, SnellenError, StoreError, UnknownName
-from snellen.web import arena, decisions, leaderboard, play, runs
+from snellen.web import arena, decisions, eye_tests, leaderboard, play, runs
 from snellen.web.access import within_arena
 from snellen.web.security import SecurityMiddleware, cookie_of, cookies, login_cookie
 from snellen.web.state import AppState, Forbidden, TooFast, site_of
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _STATIC = {
     "style.css": ("snellen.reports", "templates/style.css", "text/css; charset=utf-8"),
     "web.css": ("snellen.web", "static/web.css", "text/css; charset=utf-8"),
+    "labels.js": ("snellen.reports", "templates/labels.js", "text/javascript; charset=utf-8"),
     "snellen.js": ("snellen.web", "static/snellen.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("snellen.web", "static/icon.svg", "image/svg+xml"),
 }
@@ -56,6 +57,7 @@ def create_app(site: AppState) -> SecurityMiddleware:
     app.include_router(leaderboard.router)
     app.include_router(runs.router)
     app.include_router(decisions.router)
+    app.include_router(eye_tests.router)
     app.include_router(arena.router)
     app.include_router(play.router)
     app.add_api_route("/static/{name}", _static, methods=["GET"])

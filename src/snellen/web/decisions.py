@@ -1,14 +1,16 @@
-"""The pages of decisions: which races were held, and each race as curves."""
+"""The pages of decisions and of doubtful labels: each race as curves, each suspect with its picture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
-from snellen.decisions.record import stored_decision, stored_decisions
+from snellen.decisions.record import decisions_in, reviews_in
 from snellen.reports.charts import ChartPoint, bands
+from snellen.reports.labels import ACTIONS
+from snellen.web.images import preview
 from snellen.web.state import AppState, site_of
 
 if TYPE_CHECKING:
@@ -23,31 +25,68 @@ router = APIRouter()
 def decisions_page(request: Request) -> Response:
     """List the decisions of the workspace, the latest first."""
     site = site_of(request)
-    return site.page("decisions", title="Decisions", decisions=stored_decisions(site.store))
+    return site.page("decisions", title="Decisions", decisions=decisions_in(site.store).all())
 
 
 @router.get("/decisions/{id}", response_model=None)
 def decision_page(request: Request, id: str) -> Response:
-    """Show a decision: its sentence, the race as curves, and the models with their runs."""
+    """Show a decision, or how a race stands: its sentence, the race as curves, and the models with their
+    runs.
+    """
     site = site_of(request)
-    kept = stored_decision(site.store, id)
-    decision = kept.document
+    kept = decisions_in(site.store).get(id)
+    decision = kept.content
+    titles = {"running": "A race under way", "interrupted": "A race that was interrupted"}
+    decided = f"Use {decision['choice']}" if decision["choice"] else "Not decided"
     return site.page(
         "decision",
-        title=f"Use {decision['choice']}" if decision["choice"] else "Not decided",
+        title=titles.get(kept.status, decided),
         kept=kept,
         decision=decision,
         reference=decision["choice"] or decision["leader"],
         chart=_chart(decision),
-        runs=_known_runs(site, decision),
+        runs=_known_runs(site, (arm["run"] for arm in decision["arms"])),
         active="decisions",
     )
 
 
-def _known_runs(site: AppState, decision: Mapping[str, Any]) -> set[str]:
-    """Return the runs of a race that are still there."""
-    there = {row["id"] for row in site.store.list_runs()}
-    return {arm["run"] for arm in decision["arms"]} & there
+@router.get("/decisions/{id}/progress")
+def decision_progress(request: Request, id: str) -> dict[str, Any]:
+    """Return how far a race is, for its page."""
+    kept = decisions_in(site_of(request).store).get(id)
+    images, of = kept.content["images"], kept.content["of"]
+    return {"status": kept.status, "done": images, "total": of, "text": f"{images:,} of {of:,} images"}
+
+
+@router.get("/labels", response_model=None)
+def reviews_page(request: Request) -> Response:
+    """List what models said about labels, the latest first."""
+    site = site_of(request)
+    return site.page("reviews", title="Labels", reviews=reviews_in(site.store).all(), active="labels")
+
+
+@router.get("/labels/{id}", response_model=None)
+def review_page(request: Request, id: str) -> Response:
+    """Show each suspicious label with its picture, to decide on; a script saves the decisions as a file."""
+    site = site_of(request)
+    kept = reviews_in(site.store).get(id)
+    images = {one["image"] for one in kept.content["suspects"]}
+    known = {sha256 for sha256 in images if sha256 and preview(site.store, sha256) is not None}
+    return site.page(
+        "review",
+        title=f"Labels of {kept.data}",
+        kept=kept,
+        review=kept.content,
+        pictures={sha256: f"/previews/{sha256}" for sha256 in known},
+        actions=ACTIONS,
+        runs=_known_runs(site, kept.content["runs"]),
+        active="labels",
+    )
+
+
+def _known_runs(site: AppState, runs: Iterable[str]) -> set[str]:
+    """Return those runs that are still there."""
+    return set(runs) & {row["id"] for row in site.store.list_runs()}
 
 
 def _chart(decision: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -22,7 +22,9 @@ from snellen.arena.live import Live
 from snellen.arena.recorded import Recorded
 from snellen.arena.results import ArenaResults
 from snellen.chat.conversation import Playground
+from snellen.decisions.record import decisions_in, reviews_in
 from snellen.errors import SnellenError
+from snellen.eye_test.record import eye_tests_in
 from snellen.leaderboards.board import Board
 from snellen.metrics.format import detectable, dollars, giga, heading_of, mark, number, short_number
 from snellen.reports.page import environment
@@ -120,7 +122,8 @@ class AppState:
         shared: dict[str, Any] = {"version": __version__, "active": name}
         shared |= {"has_arena": self.arena is not None, "has_play": self.play is not None}
         shared |= {"has_results": self.shows("/runs"), "logged_in": self.policy.token is not None}
-        shared["has_decisions"] = (self.store.folder / "decisions").is_dir()
+        kinds = {"decisions": decisions_in, "labels": reviews_in, "eye_tests": eye_tests_in}
+        shared["has"] = {kind: bool(documents(self.store)) for kind, documents in kinds.items()}
         return HTMLResponse(template.render(**{**shared, **content}), status)
 
     def shows(self, path: str) -> bool:

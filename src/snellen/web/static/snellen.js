@@ -20,6 +20,9 @@ if (waiting) {
   setTimeout(look, 400);
 }
 
+// A race is shown anew after each look.
+const moved = (place, state) => "live" in place.dataset && Number(place.dataset.live) !== state.done;
+
 // Runs under way show how far they are; one that has ended is shown as it ended.
 for (const place of document.querySelectorAll("[data-progress]")) {
   const bar = place.parentElement.querySelector("progress");
@@ -30,7 +33,7 @@ for (const place of document.querySelectorAll("[data-progress]")) {
         const state = await reply.json();
         place.textContent = state.text;
         bar.value = state.done;
-        if (state.status !== "running") { reload(); return; }
+        if (state.status !== "running" || moved(place, state)) { reload(); return; }
       }
     } catch { /* the server is away: try again */ }
     setTimeout(look, 2000);
