@@ -30,6 +30,60 @@ def test_the_sign_test_is_its_integral(wins, losses):
     assert float(log_sign_test(wins, losses)) == pytest.approx(float(expected), rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("wins", "losses", "expected"),
+    [
+        (0, 0, 0.0),
+        (1, 0, 0.40546510810816405),
+        (10, 0, 5.226235312862918),
+        (7, 9, -1.5512602047308706),
+        (30, 12, 2.9149936531003062),
+        (400, 350, -0.7610110811161209),
+        (5000, 4800, -1.6573739905663247),
+    ],
+)
+def test_the_sign_test_is_that_of_others(wins, losses, expected):
+    """The one-sided beta-binomial mixture of confseq 0.0.11 (Howard et al.) for a uniform mixture; that of
+    expectation 0.6.1 gives the same to ten digits.
+    """
+    assert float(log_sign_test(wins, losses)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("population", "expected"),
+    [
+        (
+            None,
+            [
+                0.0003953561899239501,
+                0.3075822973651709,
+                1.259247642036514,
+                3.1775096982160274,
+                4.6436703129502535,
+            ],
+        ),
+        (
+            120,
+            [
+                0.0003953561899239501,
+                0.33035465918499474,
+                2.1558422894901614,
+                11.002763737172954,
+                29.12374451336701,
+            ],
+        ),
+    ],
+)
+def test_the_capital_is_that_of_the_authors(population, expected):
+    """Waudby-Smith and Ramdas's code, confseq 0.0.11: ``diversified_betting_mart`` with the same bets, of
+    the gains as shares of their range, with and without replacement.
+    """
+    n = np.arange(1, 101)
+    gains = (np.modf(n * 0.6180339887498949)[0] - 0.62) * np.where(n % 3 == 0, 0.2, 1.0)
+    capital = log_capital(gains, -0.7, 0.5, population=population)
+    assert capital[[0, 9, 39, 79, 99]] == pytest.approx(expected, rel=1e-9)
+
+
 def test_no_stopping_rule_gains():
     """By dynamic programming: the best time to stop, with fair coin flips, expects at most 1."""
     most = 200

@@ -114,6 +114,30 @@ class TestCurve:
         assert found.threshold == pytest.approx(np.exp(best.x[0]), rel=0.03)
         assert found.slope == pytest.approx(np.exp(best.x[1]), rel=0.15)
 
+    @pytest.mark.parametrize(
+        ("levels", "right", "n", "guess", "threshold", "low", "high"),
+        [
+            (
+                [0.8, 0.505, 0.319, 0.201, 0.127, 0.08, 0.0505, 0.0318],
+                [20, 20, 19, 16, 9, 3, 2, 1],
+                20,
+                1 / 12,
+                0.14428,
+                0.11564,
+                0.16736,
+            ),
+            ([10, 20, 40, 80, 160], [27, 38, 66, 90, 92], 100, 1 / 4, 34.166, 28.126, 40.640),
+        ],
+    )
+    def test_is_near_psignifit_s(self, levels, right, n, guess, threshold, low, high):
+        """psignifit 4.3 (Schütt et al.), a logistic curve of log levels without overdispersion; its priors
+        move the threshold a little, and its intervals are credible ones.
+        """
+        points = [CurvePoint(level, count, n) for level, count in zip(levels, right, strict=True)]
+        found = fit(points, guess)
+        assert found.threshold == pytest.approx(threshold, rel=0.01)
+        assert (found.low, found.high) == (pytest.approx(low, rel=0.05), pytest.approx(high, rel=0.05))
+
     @pytest.mark.parametrize("rising", [True, False])
     def test_the_interval_covers_the_truth(self, rising):
         """Nominally 95 % of the time: at least 90 of 100 here, which 95 % miss once in fifty."""
