@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 from helpers import Scripted
 from snellen.cli import app
 from snellen.datasets.base import DATASETS, select
-from snellen.errors import BadOption, UsageError
+from snellen.decisions.early import EarlyStop
+from snellen.decisions.race import next_look
+from snellen.errors import BadOption, Unsupported, UsageError
 from snellen.eye_test.own_images import run_own_images
 from snellen.eye_test.psychometric import CurvePoint, fit
 from snellen.reports.own_images import draw_own_card, enough_table
@@ -189,6 +192,83 @@ def test_what_is_refused(photos, tmp_path):
         run_own_images(
             looker(1), f"folder:{tmp_path / 'small'}", degradations=["size"], workspace=tmp_path / "ws"
         )
+
+
+class TestStoppedEarly:
+    """No more images of a level than it takes to tell."""
+
+    def test_levels_end_where_they_are_told_apart(self, photos, tmp_path):
+        limit = 120
+        asked: set[tuple[str, int]] = set()
+
+        def answer(request):
+            asked.add((request.sample.id, max(request.images[0].size)))
+            return sees(request.images[0], limit)
+
+        given: dict[str, Any] = {"degradations": ["size"], "within": 0.3, "workspace": tmp_path}
+        test = EarlyStop(within=0.3)
+        (found,) = run_own_images(Scripted(answer, "looker"), f"folder:{photos}", **given, test=test)
+        levels = found.levels
+        assert 0 < (levels[0].asked or 0) < 60
+        assert all(level.change.difference.low >= -0.3 for level in levels[:-1])
+        assert levels[-1].change.difference.low < -0.3
+        assert found.curve is None
+        assert found.enough == levels[-2]
+        assert (
+            f"{sum(level.asked or 0 for level in levels)} answers instead of {60 * len(levels)}" in found.sentence
+        )
+        # Nothing else was asked, and its runs say why they ended.
+        assert len(asked) == 60 + sum(level.asked or 0 for level in levels)
+        assert min(size for _, size in asked) == levels[-1].level
+        run = levels[0].run
+        assert run.status == "stopped"
+        assert "--stop-early" in run.manifest.stopped
+        assert run.metrics["accuracy"].low is None
+        assert json.loads(json.dumps(found.as_dict()))["levels"][0]["asked"] == levels[0].asked
+        # The whole readings contain those that were stopped.
+        (whole,) = run_own_images(Scripted(answer, "looker"), f"folder:{photos}", **given)
+        for early, late in zip(levels, whole.levels, strict=False):
+            gap = early.change.difference
+            assert gap.low <= late.change.difference.value <= gap.high
+
+    def test_it_goes_on_to_the_same_end(self, photos, tmp_path):
+        """Once more, it asks nobody."""
+        ends = []
+        for name in ("looker", None):
+            model = looker(120) if name else Scripted(lambda _: pytest.fail("asked again"), "looker")
+            given: dict[str, Any] = {"degradations": ["blur"], "within": 0.2, "workspace": tmp_path}
+            ends.append(run_own_images(model, f"folder:{photos}", **given, test=EarlyStop(within=0.2)))
+        assert ends[0][0].as_dict() == ends[1][0].as_dict()
+
+    def test_every_interval_holds_at_once(self, tmp_path):
+        """Of 100 models that lose exactly as much as is allowed, few are said to lose less."""
+        wrong = sum(self.kept(seed) for seed in range(100))
+        assert wrong <= 5
+
+    @staticmethod
+    def kept(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        before, after = (rng.random(400) < share for share in (0.9, 0.8))
+        test, n = EarlyStop(within=0.1), 0
+        while n < 400:
+            n = next_look(n, 400)
+            change = test.change(after[:n].astype(float), before[:n].astype(float), np.ones(n))
+            if change.low >= -0.1:
+                return True
+            if change.high < -0.1:
+                return False
+        return False
+
+    def test_scores_of_whole_runs_are_refused(self, tmp_path):
+        with pytest.raises(Unsupported, match="Leave --stop-early out"):
+            run_own_images(
+                Scripted(lambda _: "a star"),
+                "chart:shapes?n=28",
+                protocol="caption",
+                degradations=["blur"],
+                workspace=tmp_path,
+                test=EarlyStop(within=0.1),
+            )
 
 
 def test_the_command(tmp_path):

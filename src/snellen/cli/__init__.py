@@ -16,8 +16,9 @@ from snellen.cli import (
     diagnosis,
     doctor,
     evaluate,
+    eye_test,
     inspect,
-    studies,
+    suites,
     tuning,
     votes,
 )
@@ -33,9 +34,10 @@ __all__ = [
     "diagnosis",
     "doctor",
     "evaluate",
+    "eye_test",
     "inspect",
     "main",
-    "studies",
+    "suites",
     "tuning",
     "votes",
 ]

@@ -23,12 +23,16 @@ from snellen.types import Outcome
 if TYPE_CHECKING:
     from snellen.decisions.evidence import Series
 
-__all__ = ["Arm", "RaceOrder", "Weighing"]
+__all__ = ["Arm", "RaceOrder", "Weighing", "scores_of"]
 
 #: How scores are averaged: over images, or over classes.
 Weighing = Literal["plain", "balanced"]
 #: How often a failed sample is asked again before it counts as wrong.
 RETRIES = 2
+
+
+#: Written into runs that a race ended.
+RACED = "snellen choose ended it by what it had seen. Answer the rest with: snellen resume"
 
 
 @dataclass(kw_only=True)
@@ -53,45 +57,29 @@ class Arm:
         """Its run in the workspace."""
         return Run(self.evaluation.store, self.evaluation.run)
 
-    async def answer(self, positions: Sequence[int], watch: ProgressCallback | None) -> None:
+    async def answer(
+        self, positions: Sequence[int], watch: ProgressCallback | None, why: str = RACED
+    ) -> None:
         """Answer what is missing of these positions; failed ones are asked again.
+
+        Args:
+            why: the run ends with them, if it does.
 
         Raises:
             Stopped: as for :meth:`Evaluation.evaluate`.
         """
         wanted = [place for place in positions if self.evaluation.data.id(place) not in self.given_up]
-        await self.evaluation.evaluate(watch, among=wanted, race=RACED)
+        await self.evaluation.evaluate(watch, among=wanted, race=why)
         for _ in range(RETRIES):
             if self.run.metrics.outcomes[Outcome.ERROR] <= len(self.given_up):
                 return
-            await self.evaluation.evaluate(watch, among=wanted, race=RACED)
+            await self.evaluation.evaluate(watch, among=wanted, race=why)
         rows = self.run.outcomes
         self.given_up = set(rows.loc[rows["outcome"] == Outcome.ERROR, "id"])
 
     def scores(self) -> dict[str, float]:
-        """Return the scores so far by sample, from 0 to 1, where higher is better.
-
-        Raises:
-            UsageError: the protocol scores no single sample.
-        """
-        run = self.run
-        metric = METRICS[run.primary]
-        if not -1e9 < metric.low < metric.high < 1e9:
-            raise UsageError(f"{metric.heading} has no fixed range, so that a race cannot be bounded.")
-        known: dict[str, float] = {}
-        for row in run.outcomes.to_dict("records"):
-            if row["outcome"] == Outcome.ERROR:
-                known[row["id"]] = 0.0
-                continue
-            value = run.score_of(row)
-            if value is None:
-                raise UsageError(
-                    f"{self.name}: the sample {row['id']!r} has no {metric.heading} of its image alone. A "
-                    "race needs labels or references, and a score for each sample."
-                )
-            share = (value - metric.low) / (metric.high - metric.low)
-            known[row["id"]] = min(1.0, max(0.0, share if metric.higher_is_better else 1 - share))
-        return known
+        """Return the scores so far, as :func:`scores_of`."""
+        return scores_of(self.run, self.name)
 
     @property
     def cost(self) -> float | None:
@@ -101,8 +89,32 @@ class Arm:
         return None
 
 
-#: Written into runs that a race ended.
-RACED = "snellen choose ended it by what it had seen. Answer the rest with: snellen resume"
+def scores_of(run: Run, name: str) -> dict[str, float]:
+    """Return the scores so far by sample, from 0 to 1, where higher is better.
+
+    Args:
+        name: of its model, for errors.
+
+    Raises:
+        UsageError: the protocol scores no single sample.
+    """
+    metric = METRICS[run.primary]
+    if not -1e9 < metric.low < metric.high < 1e9:
+        raise UsageError(f"{metric.heading} has no fixed range, so that a race cannot be bounded.")
+    known: dict[str, float] = {}
+    for row in run.outcomes.to_dict("records"):
+        if row["outcome"] == Outcome.ERROR:
+            known[row["id"]] = 0.0
+            continue
+        value = run.score_of(row)
+        if value is None:
+            raise UsageError(
+                f"{name}: the sample {row['id']!r} has no {metric.heading} of its image alone. A "
+                "race needs labels or references, and a score for each sample."
+            )
+        share = (value - metric.low) / (metric.high - metric.low)
+        known[row["id"]] = min(1.0, max(0.0, share if metric.higher_is_better else 1 - share))
+    return known
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen.errors import BadOption, UsageError, did_you_mean
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from snellen.models.base import Model
     from snellen.storage.store import Store
 
-__all__ = ["DegradedLevel", "OwnReading", "run_own_images", "seconds_each", "tokens_each"]
+__all__ = [
+    "DegradedLevel",
+    "LevelTest",
+    "OwnReading",
+    "compared",
+    "run_own_images",
+    "seconds_each",
+    "tokens_each",
+]
 
 #: How often images are drawn again for the threshold's interval, and its ends.
 RESAMPLED, ENDS = 200, (2.5, 97.5)
@@ -38,6 +46,7 @@ class DegradedLevel:
         change: the score minus that of the undegraded images, paired.
         tokens: input tokens a sample; ``seconds``: a sample; ``cost``: US dollars of all samples. None if
             unknown.
+        asked: samples; None: all of them.
     """
 
     level: float
@@ -47,6 +56,7 @@ class DegradedLevel:
     tokens: float | None
     seconds: float | None
     cost: float | None
+    asked: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -59,7 +69,18 @@ class DegradedLevel:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "cost": self.cost,
+            "asked": self.run.metrics.n if self.asked is None else self.asked,
         }
+
+
+class LevelTest(Protocol):
+    """Asks a level, and may stop before all images are asked."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse what it cannot test, before anything is asked."""
+
+    def __call__(self, plan: Plan, plain: Run, level: float) -> DegradedLevel:
+        """Ask a level, given its plan and the run on the undegraded images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +124,14 @@ class OwnReading:
     @property
     def sentence(self) -> str:
         """What follows, with its numbers."""
-        return f"{self._loss}{self._halfway}"
+        return f"{self._loss}{self._halfway}{self._effort}"
+
+    @property
+    def _effort(self) -> str:
+        asked = [level.asked for level in self.levels if level.asked is not None]
+        if not asked:
+            return ""
+        return f" {sum(asked):,} answers instead of {len(asked) * self.plain.metrics.n:,} at these levels."
 
     @property
     def _halfway(self) -> str:
@@ -123,11 +151,12 @@ class OwnReading:
             gap = first.change.difference
             if first.change.real() and gap.value < 0:
                 return f"Already {self._named(first)} loses points ({_gap(first)})."
-            return (
-                f"Not enough images to tell whether {self._named(first)} loses less than {points} "
-                f"({_gap(first)}; {first.change.clusters} images would show a difference of "
-                f"{100 * first.change.detectable:.0f} points)."
-            )
+            text = f"Not enough images to tell whether {self._named(first)} loses less than {points} ("
+            text += _gap(first)
+            if first.asked is None:  # of as many images, once
+                text += f"; {first.change.clusters} images would show a difference of "
+                text += f"{100 * first.change.detectable:.0f} points"
+            return f"{text})."
         text = f"{self._named(level).capitalize()} loses less than {points} ({_gap(level)})"
         return f"{text}{self._saving(level)}." if self.name == "size" else f"{text}."
 
@@ -184,6 +213,7 @@ def run_own_images(
     workspace: Store | Path | str | None = None,
     watch: Watch | None = None,
     resources: SharedResources | None = None,
+    test: LevelTest | None = None,
 ) -> list[OwnReading]:
     """Evaluate a model on images as they are and at graded degradations.
 
@@ -194,6 +224,8 @@ def run_own_images(
         limit: use this many images, drawn by ``seed``.
         max_cost: a limit in US dollars for all runs together.
         resources: shared with the readings of other models: data sets, read once, and the budget.
+        test: asks a level and may stop early; no level is asked after one that may lose more. By default, all
+            images are asked at all levels.
 
     Raises:
         BadOption: no such degradation.
@@ -211,8 +243,8 @@ def run_own_images(
     usual = [] if Kind.GENERATE in made.kinds else ["rank"]
     resources = resources or SharedResources()
 
-    def evaluate(more: Mapping[str, Any]) -> tuple[Plan, Run]:
-        plan = Plan(
+    def planned(more: Mapping[str, Any]) -> Plan:
+        return Plan(
             models=[model],
             data=[data],
             protocols=[protocol] if protocol else usual,
@@ -225,16 +257,26 @@ def run_own_images(
             workspace=workspace,
             resources=resources,
         )
+
+    def ask(plan: Plan, plain: Run, level: float) -> DegradedLevel:
         (run,) = plan.run(watch)
-        return plan, run
+        return compared(plain, run, level)
 
     try:
-        plan, plain = evaluate({})
+        plan = planned({})
+        if test is not None:
+            test.check(plan)
+        (plain,) = plan.run(watch)
         readings = []
         for name in dict.fromkeys(degradations):
             chosen = _in_order(name, (levels or {}).get(name) or _usual(name, plan))
-            known = [_level(plain, evaluate({"degrade": f"{name}:{level:g}"})[1], level) for level in chosen]
-            curve = _curve(name, plain, known)
+            known: list[DegradedLevel] = []
+            for level in chosen:
+                known.append((test or ask)(planned({"degrade": f"{name}:{level:g}"}), plain, level))
+                ordered = DEGRADATIONS[name].rising is not None
+                if test is not None and ordered and known[-1].change.difference.low < -within:
+                    break
+            curve = _curve(name, plain, known) if test is None else None
             readings.append(
                 OwnReading(name=name, within=within, plain=plain, levels=tuple(known), curve=curve)
             )
@@ -271,8 +313,12 @@ def _usual(name: str, plan: Plan) -> list[float]:
     return sizes
 
 
-def _level(plain: Run, run: Run, level: float) -> DegradedLevel:
-    """Compare a level with the undegraded images, sample by sample."""
+def compared(plain: Run, run: Run, level: float) -> DegradedLevel:
+    """Compare a level with the undegraded images, sample by sample.
+
+    Raises:
+        UsageError: a sample has no score.
+    """
     before = {row["id"]: row for row in plain.outcomes.to_dict("records")}
     after = {row["id"]: row for row in run.outcomes.to_dict("records")}
     ids = [name for name in before if name in after]

@@ -1,4 +1,4 @@
-"""``eye-test`` and ``suite``: many runs with one combined result."""
+"""``eye-test``: what a model can see, on drawn charts or on the user's own images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
     EVALUATE,
-    Application,
     AsJson,
     DataOptions,
     MaxCost,
@@ -27,8 +26,8 @@ from snellen.cli.app import (
     slug,
     tell_errors,
 )
-from snellen.cli.completion import complete_data, complete_model, complete_protocol
-from snellen.errors import BadOption, Stopped, require
+from snellen.cli.completion import complete_data, complete_protocol
+from snellen.errors import BadOption, require
 
 if TYPE_CHECKING:
     from snellen.eye_test.eye_test import Reading
@@ -64,6 +63,14 @@ def eye_test(
         float | None,
         typer.Option(metavar="POINTS", help="With --data: the loss that does not matter. [dim]2[/dim]"),
     ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="With --data: ask no more images of a level than it takes to tell whether it loses more "
+            "than --within, and no level after one that may.",
+        ),
+    ] = False,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -129,9 +136,15 @@ def eye_test(
             "max_cost": max_cost,
             "workspace": workspace,
         }
-        _own_images(models, data, own, output, as_json=as_json, quiet=quiet)
+        _own_images(models, data, own, output, stop_early=stop_early, as_json=as_json, quiet=quiet)
         return
-    own_only = {"--with": degradations, "--within": within, "-p": protocol, "-M": model_option}
+    own_only = {
+        "--stop-early": stop_early or None,
+        "--with": degradations,
+        "--within": within,
+        "-p": protocol,
+        "-M": model_option,
+    }
     for flag, given in {**own_only, "-D": data_option, "--max-cost": max_cost}.items():
         if given is not None:
             raise BadOption(f"{flag} is for your own images and needs --data.")
@@ -209,11 +222,13 @@ def _own_images(
     options: Mapping[str, Any],
     output: Path | None,
     *,
+    stop_early: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run the eye test on the user's own images."""
     from snellen.datasets.base import DATASETS
+    from snellen.decisions.early import EarlyStop
     from snellen.eye_test.own_images import OwnReading, run_own_images
     from snellen.eye_test.record import keep_own_card
     from snellen.reports.own_images import draw_own_card, enough_table, own_table
@@ -224,7 +239,12 @@ def _own_images(
     resources = SharedResources()
     with interruptible(), progress(quiet=quiet) as watch:
         for model in dict.fromkeys(models):
-            cards[redact(model)] = run_own_images(model, data, **options, watch=watch, resources=resources)
+            test = (
+                EarlyStop(within=options["within"], seed=options["seed"], watch=watch) if stop_early else None
+            )
+            cards[redact(model)] = run_own_images(
+                model, data, **options, watch=watch, resources=resources, test=test
+            )
     every = [reading for readings in cards.values() for reading in readings]
     runs = list(
         {run.id: run for each in every for run in (each.plain, *(x.run for x in each.levels))}.values()
@@ -252,138 +272,3 @@ def _own_images(
         _tell_card(output, runs[0].store, kept)
     if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
-
-
-suite_app = Application(no_args_is_help=True, help="Reproduce published studies and compare the figures.")
-app.add_typer(suite_app, name="suite", rich_help_panel=EVALUATE)
-
-SuiteName = Annotated[str, typer.Argument(help="A suite, or a suite file: FILE.yaml.")]
-
-
-@suite_app.command("ls")
-def suite_ls(as_json: AsJson = False) -> None:
-    """List the suites."""
-    from snellen.reports.listings import as_table
-    from snellen.suites.suite import find, names
-
-    rows = [
-        {
-            "name": name,
-            "title": (suite := find(name)).title,
-            "parts": len(suite.parts),
-            "source": suite.source,
-        }
-        for name in names()
-    ]
-    if as_json:
-        print_json(rows)
-    else:
-        screen().print(as_table(rows))
-
-
-@suite_app.command("show")
-def suite_show(name: SuiteName, as_json: AsJson = False) -> None:
-    """Show a suite: parts, models, published figures and claims."""
-    from dataclasses import asdict
-
-    from snellen.reports.suites import suite_tables
-    from snellen.suites.suite import find
-
-    suite = find(name)
-    if as_json:
-        print_json(asdict(suite))
-        return
-    for table in suite_tables(suite):
-        screen().print(table)
-
-
-@suite_app.command("run")
-def suite_run(
-    name: SuiteName,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-m",
-            "--model",
-            autocompletion=complete_model,
-            help="Evaluate this model instead of the suite's. Repeatable.",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Evaluate at most N samples per part.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate requests and cost without evaluating.")
-    ] = False,
-    max_cost: MaxCost = None,
-    protocol_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-P", metavar="KEY=VALUE", help="Set an option for every protocol that has it. Repeatable."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="Write the report here. [dim]In the workspace[/dim]"
-        ),
-    ] = None,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Run a suite and write a report of measured against published figures. Rerunning it resumes."""
-    # Long for its options alone.
-    from snellen.exchange.export import write_text
-    from snellen.reports.forecasts import forecasts_table
-    from snellen.reports.progress import progress
-    from snellen.reports.suites import outcome_tables, suite_page
-    from snellen.suites.runner import forecast, run_suite
-    from snellen.suites.suite import find
-
-    suite = find(name)
-    require("jinja2", "report", "Writing the report")  # fail now rather than after the evaluation
-    if dry_run:
-        options = read_options("-P", protocol_option)
-        estimates, left_out = forecast(
-            suite, model or (), limit=limit, workspace=workspace, max_cost=max_cost, options=options
-        )
-        _tell_left_out(left_out)
-        if as_json:
-            rows = [{"part": part, **estimate.as_dict()} for part, estimate in estimates]
-            print_json({"forecasts": rows, "left_out": left_out})
-        elif estimates:
-            screen().print(forecasts_table([estimate for _, estimate in estimates]))
-        if left_out:
-            raise typer.Exit(1)
-        return
-    try:
-        with interruptible(), progress(quiet=quiet) as watch:
-            outcome = run_suite(
-                suite,
-                model or (),
-                limit=limit,
-                workspace=workspace,
-                max_cost=max_cost,
-                options=read_options("-P", protocol_option),
-                watch=watch,
-            )
-    except Stopped as error:
-        typer.echo(f"Error: {redact(str(error))}\nRerun the same command to resume.", err=True)
-        raise typer.Exit(1) from None
-    if output is None:
-        output = outcome.runs[0].folder / f"suite-{suite.name}.html"
-    write_text(output, suite_page(outcome))
-    if as_json:
-        print_json({**outcome.as_dict(), "report": str(output)})
-    else:
-        for table in outcome_tables(outcome):
-            screen().print(table)
-        screen().print(f"The report: {output}", soft_wrap=True)
-    _tell_left_out(outcome.left_out)
-    failed = tell_errors(outcome.runs, AGAIN)
-    if outcome.left_out or failed:
-        raise typer.Exit(1)
-
-
-def _tell_left_out(left_out: list[str]) -> None:
-    for line in left_out:
-        typer.echo(f"skipped: {redact(line)}", err=True)
