@@ -215,7 +215,8 @@ class TestStoppedEarly:
         assert found.curve is None
         assert found.enough == levels[-2]
         assert (
-            f"{sum(level.asked or 0 for level in levels)} answers instead of {60 * len(levels)}" in found.sentence
+            f"{sum(level.asked or 0 for level in levels)} answers instead of {60 * len(levels)}"
+            in found.sentence
         )
         # Nothing else was asked, and its runs say why they ended.
         assert len(asked) == 60 + sum(level.asked or 0 for level in levels)
