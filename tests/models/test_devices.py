@@ -14,7 +14,7 @@ import tiny
 from asking import question
 from helpers import made
 from snellen.errors import BadOption, ModelError, Stopped
-from snellen.models.base import MODELS
+from snellen.models.base import EVERYWHERE, MODELS
 from snellen.models.huggingface import pixels
 from snellen.models.huggingface.checkpoint import Checkpoint
 from snellen.models.huggingface.needs import check_attention
@@ -189,3 +189,9 @@ def test_layers_on_another_device_are_indexed_there():
         assert (spread.keys.device.type, spread.keys.shape[0]) == ("meta", 3)
         spread.reorder_cache(torch.tensor([0]))
         assert (spread.keys.device.type, spread.keys.shape[0]) == ("meta", 1)
+
+
+def test_where_a_model_computes(folder):
+    """Those that are in different places may answer at the same time."""
+    assert MODELS.make(f"hf:{folder}?device=cpu").place == "cpu"
+    assert MODELS.make(f"hf:{folder}?device_map=auto").place == EVERYWHERE

@@ -13,6 +13,7 @@ from snellen.decisions.race import GROWTH, Race, next_look
 from snellen.decisions.record import keep_decision
 from snellen.decisions.standing import Look, Preference, RaceStanding
 from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
+from snellen.models.base import EVERYWHERE
 from snellen.runs.plan import Plan, Watch
 from snellen.storage.documents import Document, Status
 
@@ -117,9 +118,7 @@ class Choosing:
         n, units = 0, self.units
         while n < units and not standing.settled:
             # Large local models are loaded anew for each of their turns, so there are fewer of these.
-            racing = [arm for arm in self.arms if arm.name in self.race.alive]
-            turns = n > 0 and sum(self._large(arm) and not arm.model.remote for arm in racing) > 1
-            n = next_look(n, units, COARSE if turns else GROWTH)
+            n = next_look(n, units, COARSE if n > 0 and self._taking_turns() else GROWTH)
             try:
                 self._ask(n, watch_evaluation)
             except BudgetSpent as error:
@@ -201,32 +200,48 @@ class Choosing:
         return all(protocol.classifies for _, (_, _, protocol) in self._tasks)
 
     async def _round(self, n: int, watch: Watch | None) -> None:
-        """Let all arms in the race answer the first n units: hosted ones side by side, local ones in turn."""
+        """Let all arms in the race answer the first n units: hosted ones side by side, then local ones, which
+        take turns on each device.
+        """
         positions = self.order.positions(n)
         racing = [arm for arm in self.arms if arm.name in self.race.alive]
         local = [arm for arm in racing if not arm.model.remote]
         remote = [arm for arm in racing if arm.model.remote]
         hosted = {id(arm.model): [other for other in remote if other.model is arm.model] for arm in remote}
-        results = await asyncio.gather(
-            *(self._answer_all(arms, positions, watch) for arms in hosted.values()), return_exceptions=True
-        )
-        if errors := [result for result in results if isinstance(result, BaseException)]:
-            raise errors[0]
-        taking_turns = len({id(arm.model) for arm in local}) > 1
+        places: dict[str, list[Arm]] = {}
         for arm in local:
-            await self._answer(arm, positions, watch)
-            if taking_turns and self._large(arm):
-                arm.model.close()
+            places.setdefault(self._place(arm), []).append(arm)
+        for side_by_side in (hosted, places):
+            results = await asyncio.gather(
+                *(self._answer_all(arms, positions, watch) for arms in side_by_side.values()),
+                return_exceptions=True,
+            )
+            if errors := [result for result in results if isinstance(result, BaseException)]:
+                raise errors[0]
         if not self.race.alive:
             raise Stopped("; ".join(f"{arm.name}: {arm.failed}" for arm in self.arms if arm.failed))
+
+    def _place(self, arm: Arm) -> str:
+        """Return the device of a local model; a model on all of them leaves none to others."""
+        everywhere = any(other.model.place == EVERYWHERE for other in self.arms)
+        return EVERYWHERE if everywhere else arm.model.place
+
+    def _taking_turns(self) -> bool:
+        """Whether several large models of the race share a device."""
+        racing = [arm for arm in self.arms if arm.name in self.race.alive and not arm.model.remote]
+        places = [self._place(arm) for arm in racing if self._large(arm)]
+        return len(set(places)) < len(places)
 
     @staticmethod
     def _large(arm: Arm) -> bool:
         return not arm.failed and (arm.run.metrics.parameters or 0) > LARGE
 
     async def _answer_all(self, arms: Sequence[Arm], positions: Sequence[int], watch: Watch | None) -> None:
+        taking_turns = len({id(arm.model) for arm in arms}) > 1
         for arm in arms:
             await self._answer(arm, positions, watch)
+            if taking_turns and not arm.model.remote and self._large(arm):
+                arm.model.close()
 
     async def _answer(self, arm: Arm, positions: Sequence[int], watch: Watch | None) -> None:
         bound = None if watch is None else lambda state: watch(arm.evaluation, state)

@@ -20,7 +20,7 @@ from snellen.models.suggest import suggest
 from snellen.registry import Registry
 from snellen.types import Kind, Outcome, Request, Response, Sample, Usage
 
-__all__ = ["MODELS", "Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
+__all__ = ["EVERYWHERE", "MODELS", "Budget", "Limits", "LocalModel", "Model", "batches", "failure"]
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,10 @@ class Limits:
     budget: Budget | None = None
 
 
+#: The place of a model whose layers are spread over all GPUs.
+EVERYWHERE = "all devices"
+
+
 class PromptSize(NamedTuple):
     """A prompt as sent, the tokens of its text, those of text and images, and the most that the model takes
     (None if unknown).
@@ -100,6 +104,7 @@ class Model(ABC):
         workers: the most blocks of samples in flight.
         batch_size: requests per batch, or images with all their questions.
         remote: whether it is hosted, so that its answers may cost money.
+        place: where it computes; models of different places may answer at the same time.
         boxes: the box format of its family, if known (see docs/grounding.md).
         fixed: whether its answers are recorded.
         hint: one sentence for users whose protocol it does not support.
@@ -113,6 +118,7 @@ class Model(ABC):
     workers: int = 1
     batch_size: int = 16
     remote: bool = False
+    place: str = "cpu"
     boxes: BoxFormat | None = None
     fixed: bool = False
     hint: str = ""

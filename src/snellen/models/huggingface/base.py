@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from snellen.models.base import LocalModel
+from snellen.models.base import EVERYWHERE, LocalModel
 from snellen.models.huggingface.checkpoint import Checkpoint
 
 __all__ = ["CheckpointModel"]
@@ -22,6 +22,10 @@ class CheckpointModel(LocalModel):
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.name = checkpoint.name
+        device = checkpoint.device
+        self.place = "cuda:0" if device == "cuda" else device
+        if checkpoint.device_map is not None:
+            self.place = EVERYWHERE
         self._model: Any = None
         self._processor: Any = None
 
