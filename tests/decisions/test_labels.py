@@ -191,7 +191,7 @@ def test_what_is_refused(planted):
     folder, _, runs = planted
     with pytest.raises(UsageError, match="at least two runs"):
         review_labels(runs[:1])
-    with pytest.raises(UsageError, match="all of one model"):
+    with pytest.raises(UsageError, match="runs of one model, whose mistakes would count twice"):
         review_labels([runs[0], runs[0]])
     other = snellen.run(
         model="pico:clip", data="chart:shapes?n=56", protocol="rank", workspace=folder / "ws", progress=False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from snellen.decisions.record import decisions_in, keep_decision
 from snellen.errors import UnknownName
 from snellen.reports.charts import ChartPoint, bands
 from snellen.reports.decisions import race_page, write_race
+from snellen.runs.filters import Filters
 from snellen.storage.store import Store
 from snellen.web.security import Policy
 from snellen.web.state import AppState
@@ -81,6 +84,7 @@ def changed(document: dict, path: str, value: object) -> None:
         ("created", 5),
         ("status", "odd"),
         ("process", None),
+        ("process", "x"),
         ("content", {}),
         ("content.sentence", None),
         ("content.arms", []),
@@ -232,6 +236,102 @@ class TestARaceUnderWay:
         (tmp_path / "decisions" / f"{document['id']}.json").write_text(json.dumps(document))
         assert decisions_in(Store(tmp_path)).get(document["id"]).status == "interrupted"
 
+    @pytest.mark.parametrize("process", [{"pid": "x", "started": 1}, {"pid": -1, "started": 1}, {}])
+    def test_an_odd_process_is_not_gone(self, tmp_path, a_race, process):
+        document = json.loads(a_race)
+        document |= {"status": "running", "process": {"host": document["process"]["host"], **process}}
+        (tmp_path / "decisions").mkdir()
+        (tmp_path / "decisions" / f"{document['id']}.json").write_text(json.dumps(document))
+        assert decisions_in(Store(tmp_path)).get(document["id"]).status == "running"
+
+    def test_a_decision_is_not_undone_by_the_same_race_stopped(self, tmp_path):
+        decision = race(tmp_path)
+
+        def stop(look):
+            if look.images > 16:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            race(tmp_path, watch=stop)
+        (kept,) = decisions_in(Store(tmp_path)).all()
+        assert kept.status == "finished"
+        assert kept.content["sentence"] == decision.sentence
+
+    def test_resumed_it_is_under_way_at_once_and_not_set_back(self, tmp_path):
+        store = Store(tmp_path)
+        states: list[Any] = []
+
+        def stop(look):
+            if look.images > 48:
+                raise KeyboardInterrupt
+
+        def answer(request):
+            if not states:
+                states.append(decisions_in(store).all()[0])
+            return "a thing"
+
+        models = [Scripted(lambda r: r.sample.label, "a"), Scripted(lambda r: r.sample.label, "b")]
+        given = {"models": models, "within": 0.01}
+        with pytest.raises(KeyboardInterrupt):
+            race(tmp_path, **given, watch=stop)
+        (before,) = decisions_in(store).all()
+        models[0].script = answer
+        seen: list[int] = []
+        race(tmp_path, **given, watch=lambda _: seen.append(decisions_in(store).all()[0].content["images"]))
+        assert states[0].status == "running"
+        assert states[0].content["images"] == before.content["images"]
+        assert min(seen) >= before.content["images"]
+
+
+def test_files_that_cannot_be_read_leave_one_race(tmp_path, photos):
+    """How many images there are is known only once all were tried."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    for kind in ("star", "ring", "key"):
+        (folder / kind / "0.png").write_bytes(b"no picture")
+    models = [Scripted(lambda r: r.sample.label, "a"), Scripted(lambda r: r.sample.label, "b")]
+    filters = Filters(skip_invalid=True)
+    snellen.choose(models=models, data=folder, filters=filters, workspace=tmp_path / "ws", within=0.01)
+    (kept,) = decisions_in(Store(tmp_path / "ws")).all()
+    assert kept.status == "finished"
+
+
+def test_models_whose_paths_end_alike_are_told_apart(tmp_path):
+    names = ("hf:/home/ann/a/final", "hf:/home/ann/b/final", "hf:/home/ann/b/final-2")
+    models = [model(name, share) for name, share in zip(names, (0.95, 0.3, 0.85), strict=True)]
+    race(tmp_path, models=models)
+    (kept,) = decisions_in(Store(tmp_path)).all()
+    known = {arm["name"] for arm in kept.content["arms"]}
+    assert known == {"hf:final", "hf:final (2)", "hf:final-2"}
+    assert set(kept.content["history"][0]["gaps"]) == known - {kept.content["choice"]}
+    assert [a["name"] for a in kept.content["arms"] if a["name"] == kept.content["choice"]] == ["hf:final"]
+
+
+def test_why_it_ended_names_no_folder(tmp_path):
+    decision = race(tmp_path, models=[model("hf:/home/ann/secret/a", 0.9), model("hf:/home/ann/b", 0.2)])
+    ended = replace(decision, ended="Only hf:/home/ann/secret/a could be asked.", choice=None)
+    kept = keep_decision(Store(tmp_path), ended, "x")
+    assert kept is not None
+    assert "Only hf:a could be asked." in kept.content["sentence"]
+    assert "/home/ann" not in json.dumps(kept.content)
+
+
+def test_what_no_page_could_show_is_not_kept(tmp_path, caplog):
+    store = Store(tmp_path)
+    decision = replace(race(tmp_path / "ws"), within=float("nan"))
+    assert keep_decision(store, decision, "x") is None
+    assert decisions_in(store).keep({"odd": object()}, data="x", key=1) is None
+    assert decisions_in(store).keep({"images": 3}, data="x", key=1) is None
+    assert caplog.text.count("not kept for the browser") == 3
+    assert decisions_in(store).all() == []
+
+
+def test_a_name_that_is_no_text_is_kept(tmp_path):
+    decision = race(tmp_path / "ws")
+    kept = keep_decision(Store(tmp_path), decision, "folder:ph\udcffotos")
+    assert kept is not None
+    assert decisions_in(Store(tmp_path)).get(kept.id).data == "folder:ph?otos"
+
 
 class TestBands:
     def test_lines_lie_within_their_bands_and_the_chart(self):
@@ -250,6 +350,13 @@ class TestBands:
         assert chart["margin"] < chart["zero"]
         first, second = (line["end"] for line in chart["lines"])
         assert abs(first[1] - second[1]) >= 11
+
+    def test_of_many_models_the_numbers_stay_within(self):
+        series = {str(k): [ChartPoint(x=16, y=-50.0, low=-60, high=-40, name=str(k))] for k in range(30)}
+        chart = bands(series, x="images", y="points", margin=1.0)
+        assert chart is not None
+        assert all(line["end"][1] <= 250 for line in chart["lines"] if line["numbered"])
+        assert sum(line["banded"] for line in chart["lines"]) == 6
 
     def test_nothing_is_no_chart(self):
         assert bands({"a": []}, x="images", y="points", margin=1.0) is None

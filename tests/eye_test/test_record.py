@@ -108,6 +108,17 @@ def test_the_same_test_replaces_it(charts):
     assert [each.id for each in eye_tests_in(charts).all()] == [before.id] == [kept.id]
 
 
+def test_models_whose_paths_end_alike_are_told_apart(charts, tmp_path):
+    names = ("hf:/home/ann/a/final", "hf:/home/ann/b/final")
+    cards = dict(zip(names, cards_of(charts).values(), strict=True))
+    kept = keep_card(Store(tmp_path), cards)
+    assert kept is not None
+    assert kept.content["models"] == ["hf:final", "hf:final (2)"]
+    assert [r["model"] for r in kept.content["panels"][0]["results"]] == kept.content["models"]
+    others = dict(zip(("hf:/c/final", "hf:/d/final"), cards.values(), strict=True))
+    assert keep_card(Store(tmp_path), others).id != kept.id
+
+
 def test_without_one_no_page_leads_there(tmp_path):
     with served(AppState(Store(tmp_path), Policy())) as address, browser(address) as client:
         assert "/eye-tests" not in client.get("/").text

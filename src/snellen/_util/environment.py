@@ -96,7 +96,7 @@ def is_gone(process: Mapping[str, Any]) -> bool:
         return bool(psutil.Process(process["pid"]).create_time() != process["started"])
     except psutil.NoSuchProcess:
         return True
-    except psutil.Error:
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return False
 
 

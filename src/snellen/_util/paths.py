@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-__all__ = ["is_local", "without_folders", "without_paths"]
+__all__ = ["bare_name", "bare_names", "is_local", "without_folders", "without_paths"]
 
 #: A path that begins at the root, a drive or the home folder, up to its last part.
 _CHARACTERS = r"[^/\\\s\"'<>|:;,?&=()]"
@@ -43,6 +43,38 @@ def without_folders(text: str) -> str:
     'https://example.com/a/b and x.csv, 3/4, and/or'
     """
     return _ABSOLUTE.sub("", text.replace("file:///", "/"))
+
+
+def bare_name(name: str) -> str:
+    """Return the name of a model or data set in which a path on this machine is only its last part, whatever
+    the folders are called.
+
+    >>> bare_name("folder:/home/ann/Ann's photos (old)/2020?split=val"), bare_name("hf:ORG/NAME")
+    ('folder:2020?split=val', 'hf:ORG/NAME')
+    """
+    scheme, colon, rest = name.partition(":")
+    path, mark, options = rest.partition("?")
+    if colon and _absolute(path) and not path.startswith(("//", ".")):
+        last = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+        name = f"{scheme}:{last}{mark}{options}"
+    return without_folders(name)
+
+
+def bare_names(names: Iterable[str]) -> dict[str, str]:
+    """Return each name's :func:`bare_name`, told apart by a number where several are alike.
+
+    >>> bare_names(["hf:/a/final", "hf:/b/final", "pico:clip"])
+    {'hf:/a/final': 'hf:final', 'hf:/b/final': 'hf:final (2)', 'pico:clip': 'pico:clip'}
+    """
+    known: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        bare = shown = bare_name(name)
+        number = 1
+        while shown in known.values():
+            number += 1
+            shown = f"{bare} ({number})"
+        known[name] = shown
+    return known
 
 
 def without_paths(value: Any) -> Any:

@@ -10,7 +10,7 @@ from snellen._util.asyncio import complete
 from snellen.decisions.decision import Decision
 from snellen.decisions.field import Arm, RaceOrder, Weighing
 from snellen.decisions.race import GROWTH, Race, next_look
-from snellen.decisions.record import keep_decision
+from snellen.decisions.record import keep_decision, race_key, reopen_race
 from snellen.decisions.standing import Look, Preference, RaceStanding
 from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
 from snellen.models.base import EVERYWHERE
@@ -101,6 +101,14 @@ class Choosing:
             prefer=self.prefer,
             several=self._several,
         )
+        key = race_key(
+            (arm.evaluation.run for arm in self.arms),
+            within=within,
+            confidence=confidence,
+            weighing=self.order.weighing,
+            population=population,
+        )
+        reopen_race(self.plan.store, self.selection.name, key)
         try:
             decision = self._raced(watch, watch_evaluation)
         except BaseException:

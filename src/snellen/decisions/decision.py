@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from snellen._util.paths import without_folders
+from snellen._util.paths import bare_names, without_folders
 from snellen.decisions.race import Drop, GapEstimate
 
 __all__ = ["ArmResult", "Decision"]
@@ -165,27 +165,35 @@ class Decision:
 
     def published(self) -> Decision:
         """Return the decision to pass on: names of models without the folders of this machine."""
-        bare = without_folders
+        names = bare_names(arm.name for arm in self.arms)
+
+        def bare(text: str) -> str:
+            """Names may be parts of others, so the longest come first."""
+            for name in sorted(names, key=len, reverse=True):
+                text = text.replace(name, names[name])
+            return without_folders(text)
+
         arms = tuple(
             replace(
                 arm,
-                name=bare(arm.name),
-                dropped=None if arm.dropped is None else replace(arm.dropped, by=bare(arm.dropped.by)),
+                name=names[arm.name],
+                dropped=None if arm.dropped is None else replace(arm.dropped, by=names[arm.dropped.by]),
                 failed=bare(arm.failed),
             )
             for arm in self.arms
         )
 
         def trace() -> Iterable[tuple[int, Mapping[str, GapEstimate]]]:
-            return ((n, {bare(name): gap for name, gap in gaps.items()}) for n, gaps in self.history)
+            return ((n, {names[name]: gap for name, gap in gaps.items()}) for n, gaps in self.history)
 
         return replace(
             self,
             arms=arms,
-            choice=None if self.choice is None else bare(self.choice),
-            leader=bare(self.leader),
-            tied=tuple(map(bare, self.tied)),
+            choice=None if self.choice is None else names[self.choice],
+            leader=names[self.leader],
+            tied=tuple(names[name] for name in self.tied),
             notes=tuple(map(bare, self.notes)),
+            ended=bare(self.ended),
             trace=trace,
         )
 

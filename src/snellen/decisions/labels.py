@@ -130,7 +130,7 @@ def review_labels(runs: Sequence[Run], most: int = 50) -> LabelReview:
         most: the number of suspects to return.
 
     Raises:
-        UsageError: fewer than two runs; runs on different data; or none that classify.
+        UsageError: fewer than two runs; runs on different data, or of one model; or none that classify.
         MissingExtra: cleanlab is not installed.
     """
     require("cleanlab", "labels", "Finding wrong labels")
@@ -214,8 +214,15 @@ def _refuse_mismatch(runs: Sequence[Run]) -> None:
             raise UsageError(f"{run.id} predicts no classes, so it says nothing about labels.")
         if run.manifest.data.fingerprint != runs[0].manifest.data.fingerprint:
             raise UsageError(f"{runs[0].id} and {run.id} were evaluated on different data.")
-    if len({json.dumps(run.manifest.model.identity, sort_keys=True) for run in runs}) < 2:
-        raise UsageError("The runs are all of one model, whose mistakes would be taken for wrong labels.")
+    models: dict[str, Run] = {}
+    for run in runs:
+        identity = json.dumps(run.manifest.model.identity, sort_keys=True)
+        if identity in models:
+            raise UsageError(
+                f"{models[identity].id} and {run.id} are runs of one model, whose mistakes would count "
+                "twice. Leave one out."
+            )
+        models[identity] = run
 
 
 def _chances(rows: Sequence[Mapping[str, Any]], number: Mapping[str, int]) -> Chances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from snellen.decisions.decision import Decision
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from snellen.decisions.labels import LabelReview
 
-__all__ = ["decisions_in", "keep_decision", "keep_review", "reviews_in"]
+__all__ = ["decisions_in", "keep_decision", "keep_review", "race_key", "reopen_race", "reviews_in"]
 
 
 def decisions_in(store: Store) -> Documents:
@@ -38,14 +39,42 @@ def reviews_in(store: Store) -> Documents:
     )
 
 
+def race_key(
+    runs: Iterable[str], *, within: float, confidence: float, weighing: str, population: bool
+) -> list[Any]:
+    """What tells races on the same data apart. (How many images can be read is known only as they are.)"""
+    return [sorted(runs), within, round(confidence, 9), weighing, population]
+
+
+def reopen_race(store: Store, data: str, key: list[Any]) -> None:
+    """Say of a race that was interrupted that it goes on."""
+    kept = decisions_in(store)
+    known = kept.find(data, key)
+    if known is not None and known.status == "interrupted":
+        kept.keep(known.content, data=data, key=key, status="running")
+
+
 def keep_decision(
     store: Store, decision: Decision, data: str, status: Status = "finished"
 ) -> Document | None:
-    """Keep a decision, or the state of a race that goes on. The same race again replaces it."""
+    """Keep a decision, or the state of a race that goes on. The same race again replaces it, but for states
+    that are behind what is known of it.
+    """
+    kept = decisions_in(store)
+    key = race_key(
+        (arm.run for arm in decision.arms),
+        within=decision.within,
+        confidence=decision.confidence,
+        weighing=decision.weighing,
+        population=decision.population,
+    )
     content = decision.published().as_dict()
-    race: list[Any] = [sorted(arm.run for arm in decision.arms)]
-    race += [content[name] for name in ("within", "confidence", "score", "weighing", "population", "of")]
-    return decisions_in(store).keep(content, data=data, key=race, status=status)
+    if status != "finished" and (known := kept.find(data, key)) is not None:
+        if known.status == "finished":
+            return known
+        if known.content["images"] > content["images"]:
+            content = dict(known.content)
+    return kept.keep(content, data=data, key=key, status=status)
 
 
 def keep_review(store: Store, review: LabelReview) -> Document | None:

@@ -186,7 +186,9 @@ class RaceStanding:
     def _history(
         self, reference: str, looks: Sequence[int], tallies: Mapping[str, Any]
     ) -> Iterator[tuple[int, dict[str, GapEstimate]]]:
-        """Yield how arms stood to one of them at each look."""
+        """Yield how arms stood to one of them at each look, but for those that could not go on."""
+        failed = {arm.name for arm in self.arms if arm.failed}
+        tallies = {name: tally for name, tally in tallies.items() if name not in failed}
         for n in looks:
             gaps = {}
             for name, tally in tallies.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from snellen._util.paths import without_folders
+from snellen._util.paths import bare_names
 from snellen.eye_test.eye_test import Reading
 from snellen.eye_test.own_images import OwnReading
 from snellen.images.degrade import DEGRADATIONS
@@ -57,20 +57,20 @@ def _keep(
     store: Store, cards: Mapping[str, Sequence[Any]], data: str, panels: Sequence[Mapping[str, Any]]
 ) -> Document | None:
     content = card_content(list(cards), panels)
-    key = [content["models"], [panel["name"] for panel in panels], [panel["levels"] for panel in panels]]
+    key = [list(cards), [panel["name"] for panel in panels], [panel["levels"] for panel in panels]]
     return eye_tests_in(store).keep(content, data=data, key=key)
 
 
 def card_content(models: Sequence[str], panels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the JSON of a card: its models, and a panel for each chart or degradation."""
-    return {"models": [without_folders(name) for name in models], "panels": list(panels)}
+    return {"models": list(bare_names(models).values()), "panels": list(panels)}
 
 
 def _panel(
     models: Iterable[str], axis: Mapping[str, Any], results: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    named = zip(models, results, strict=True)
-    return {**axis, "results": [{"model": without_folders(model), **result} for model, result in named]}
+    named = zip(bare_names(models).values(), results, strict=True)
+    return {**axis, "results": [{"model": model, **result} for model, result in named]}
 
 
 def _chart(reading: Reading) -> dict[str, Any]:

@@ -15,6 +15,8 @@ __all__ = ["ChartPoint", "bands", "curves", "levels", "scatter"]
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 540.0, 20.0, 250.0
 #: The width of a character of a label, and the most characters of one.
 CHARACTER, LONGEST = 6.6, 40
+#: The most bands in a chart: more would cover each other.
+BANDS = 6
 #: Where a label may stand around its marker: offset, and the part of the text that is there.
 _AROUND = (
     (9.0, 4.0, "start"),
@@ -215,6 +217,8 @@ def bands(
                 "line": " ".join(f"{across.place(p.x)},{place(p.y)}" for p in points),
                 "band": " ".join(f"{a},{b}" for a, b in ends),
                 "end": end,
+                "numbered": end[1] <= BOTTOM,  # if many ended alike, the caption alone names some
+                "banded": number <= BANDS,
                 "last": points[-1],
             }
         )
@@ -268,6 +272,7 @@ def levels(
             if p.low is not None and p.high is not None
         ]
         line["mark"] = place(mark) if mark is not None and min(order) <= mark <= max(order) else None
+        line["numbered"] = end >= TOP - 8
         line["told"] = ", ".join(f"{p.x:.3g}: {p.y:.1f}" for p in known)
         lines.append(line)
     return {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snellen._util.environment import is_gone
-from snellen._util.paths import is_local, without_folders, without_paths
+from snellen._util.paths import bare_name, is_local, without_folders, without_paths
 from snellen._util.redaction import redact
 from snellen.errors import SnellenError, UnknownName
 from snellen.metrics.format import counts, heading_of, number, with_interval
@@ -119,7 +119,7 @@ class Run:
     @property
     def model(self) -> str:
         """The model's name, without the folders of a path."""
-        return without_folders(self.manifest.model.name)
+        return bare_name(self.manifest.model.name)
 
     @property
     def source(self) -> str:
@@ -134,7 +134,7 @@ class Run:
         data = self.manifest.data
         if data.title is not None:
             return data.title
-        name = without_folders(data.name)
+        name = bare_name(data.name)
         return f"{name} ({data.fingerprint[:8]})" if is_local(data.name) else name
 
     @property

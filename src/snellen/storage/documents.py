@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from snellen._util.environment import is_gone, this_process
 from snellen._util.files import write_text
-from snellen._util.paths import without_folders
-from snellen._util.redaction import redact
+from snellen._util.paths import bare_name
+from snellen._util.redaction import redact, storable
 from snellen.errors import StoreError, UnknownName
 from snellen.storage.store import Store
 
@@ -77,23 +77,37 @@ class Documents:
             key: JSON that tells documents about the same data apart.
             status: ``running`` if this process will write it again.
         """
-        digest = hashlib.sha256(json.dumps([data, key], sort_keys=True).encode()).hexdigest()[:8]
-        shown = without_folders(redact(data))
-        words = re.sub(r"[^a-z0-9]+", "-", shown.lower()).strip("-")[:60].strip("-")
         document = Document(
-            id=f"{words or 'data'}-{digest}",
+            id=self._id(data, key),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            data=shown,
+            data=storable(bare_name(redact(data))),
             content=content,
             status=status,
         )
         file = {"schema": SCHEMA, **vars(document), "process": this_process()}
         try:
-            write_text(self._path(document.id), json.dumps(file, ensure_ascii=False))
-        except StoreError as error:
-            log.warning("The %s is not kept for the browser: %s", self.what, error)
+            text = storable(json.dumps(file, ensure_ascii=False, allow_nan=False))
+            self._file().model_validate_json(text)
+            write_text(self._path(document.id), text)
+        except (StoreError, TypeError, ValueError) as error:
+            log.warning("The %s is not kept for the browser: %s", self.what, str(error).splitlines()[0])
             return None
         return document
+
+    def find(self, data: str, key: Any) -> Document | None:
+        """Return the document with a key; None if there is none."""
+        return self._read(self._id(data, key))
+
+    @staticmethod
+    def _id(data: str, key: Any) -> str:
+        digest = hashlib.sha256(json.dumps([data, key], sort_keys=True).encode()).hexdigest()[:8]
+        words = re.sub(r"[^a-z0-9]+", "-", bare_name(redact(data)).lower()).strip("-")[:60].strip("-")
+        return f"{words or 'data'}-{digest}"
+
+    def _file(self) -> Any:
+        from snellen.storage.document_file import DocumentFile
+
+        return DocumentFile[self.layout()]  # type: ignore[misc]
 
     def all(self) -> list[Document]:
         """Return all of them, the latest first. Files that are none are left out."""
@@ -123,10 +137,8 @@ class Documents:
             return None
         from pydantic import ValidationError
 
-        from snellen.storage.document_file import DocumentFile
-
         try:
-            file = DocumentFile[self.layout()].model_validate_json(self._path(id).read_bytes())  # type: ignore[misc]
+            file = self._file().model_validate_json(self._path(id).read_bytes())
         except (OSError, ValidationError):
             return None
         if file.id != id:

@@ -26,14 +26,15 @@ const moved = (place, state) => "live" in place.dataset && Number(place.dataset.
 // Runs under way show how far they are; one that has ended is shown as it ended.
 for (const place of document.querySelectorAll("[data-progress]")) {
   const bar = place.parentElement.querySelector("progress");
+  const status = place.dataset.status || "running";
   const look = async () => {
     try {
       const reply = await fetch(place.dataset.progress, { headers: { accept: "application/json" } });
       if (reply.ok) {
         const state = await reply.json();
         place.textContent = state.text;
-        bar.value = state.done;
-        if (state.status !== "running" || moved(place, state)) { reload(); return; }
+        if (bar) bar.value = state.done;
+        if (state.status !== status || moved(place, state)) { reload(); return; }
       }
     } catch { /* the server is away: try again */ }
     setTimeout(look, 2000);
