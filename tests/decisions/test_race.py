@@ -138,3 +138,16 @@ def test_gaps():
     assert gap.low <= gap.value <= gap.high
     assert gap.value == pytest.approx(right[:, 1].mean() - right[:, 0].mean())
     assert gap.low < -0.01 < gap.high
+
+
+@pytest.mark.parametrize("population", [False, True])
+def test_an_arm_leaves_when_its_evidence_is_enough(population):
+    right = answers(np.random.default_rng(3), (0.9, 0.7), 600)
+    race = Race(["a", "b"], np.ones(600), 0.01, population=population)
+    assert race.enough == pytest.approx(40)
+    seen = 0
+    while not race.dropped:
+        seen = next_look(seen, 600)
+        race.look({"a": right[:seen, 0], "b": right[:seen, 1]})
+        gap = race.gap(right[:seen, 1], right[:seen, 0])
+        assert ("b" in race.dropped) == (gap.evidence >= race.enough)

@@ -194,6 +194,7 @@ class TestARaceUnderWay:
         assert f'data-live="{state["done"]}"' in page
         assert "leads. 16 of 112 images" in page
         assert "images to go" in page
+        assert "e-value" in page
         assert state == {"status": "running", "done": 16, "total": 112, "text": "16 of 112 images"}
         assert kept.status == "finished"
         assert "A race under way" not in last

@@ -229,6 +229,9 @@ def _looks(*, quiet: bool) -> Iterator[Callable[[Look], None] | None]:
         more = f" and {len(state.scores) - 3} more" if len(state.scores) > 3 else ""
         cost = "" if state.cost is None else f", ${state.cost:.2f}"
         line = f"{state.images:,} of {state.of:,} images, {state.answers:,} answers{cost}: {best}{more}"
+        if state.to_go and state.to_go < state.of - state.images:
+            line += f"; about {state.to_go:,} images to go"
+            line += f" (${state.forecast:.2f} in all)" if state.forecast else ""
         gone = [f"{name} leaves ({by})" for name, by in state.left.items()]
         print("; ".join([line, *gone]), file=sys.stderr, flush=True)
 

@@ -60,6 +60,7 @@ class Decision:
         tied: other arms that may be used as well, as far as known.
         leader: the arm with the highest score among those in the race.
         within: the margin; ``confidence``: of the statement, 0.95 for 95%.
+        enough: the e-value at which an arm leaves.
         images, of: units asked of how many; ``of_samples``: the samples of all of them.
         weighing: ``plain`` or ``balanced``; ``population``: whether it is about exactly these images.
         preferred: by what it was chosen among tied arms; ``ended``: why the race ended undecided.
@@ -78,6 +79,7 @@ class Decision:
     weighing: str
     score: str
     population: bool
+    enough: float = 0.0
     preferred: str | None = None
     ended: str = ""
     notes: tuple[str, ...] = ()
@@ -209,6 +211,7 @@ class Decision:
             "score": self.score,
             "weighing": self.weighing,
             "population": self.population,
+            "enough": self.enough,
             "preferred": self.preferred,
             "ended": self.ended,
             "effort": self.effort,

@@ -18,6 +18,7 @@ class GapDocument(DocumentPart):
     low: Number
     high: Number
     more: Count | None
+    evidence: Number
 
 
 class ArmDocument(DocumentPart):
@@ -54,6 +55,7 @@ class DecisionDocument(DocumentPart):
     score: str
     weighing: str
     population: bool
+    enough: Number
     arms: Annotated[list[ArmDocument], Field(min_length=1)]
     history: list[LookDocument]
     notes: list[str]

@@ -17,6 +17,8 @@ __all__ = ["GROWTH", "Drop", "GapEstimate", "Race", "next_look"]
 
 #: The first look, and the growth from one look to the next.
 FIRST, GROWTH = 16, 1.15
+#: E-values are shown up to this.
+MOST_EVIDENCE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,18 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class GapEstimate:
-    """An arm's score minus the leader's, with a confidence sequence; ``more``: the units that it would take
-    to decide between them, None if that cannot be estimated.
+    """An arm's score minus the leader's, with a confidence sequence.
+
+    Attributes:
+        more: the units that it would take to decide between them; None if that cannot be estimated.
+        evidence: the largest e-value so far for the leader being better, at most a billion.
     """
 
     value: float
     low: float
     high: float
     more: int | None = None
+    evidence: float = 1.0
 
 
 @dataclass
@@ -123,16 +129,18 @@ class Race:
 
     def _better(self, first: Series, second: Series) -> bool:
         """Whether the first is better than the second, as far as evidence at any time so far."""
+        return bool((first - second).sum() > 0 and self._evidence(first, second) >= self._threshold)
+
+    def _evidence(self, first: Series, second: Series) -> float:
+        """Return the largest log e-value so far for the first being better."""
         import numpy as np
 
         difference = first - second
-        if difference.sum() <= 0:
-            return False
         if self.plain and not self.population:
             evidence = log_sign_test(np.cumsum(difference > 0), np.cumsum(difference < 0))
         else:
             evidence = log_capital(-difference, -self._heaviest, self._heaviest, population=self._units)
-        return bool(evidence.max() >= self._threshold)
+        return float(evidence.max(initial=0.0))
 
     def _close(self, other: Series, winner: Series) -> bool:
         """Whether the other is at most ``within`` better."""
@@ -169,7 +177,13 @@ class Race:
         most = len(self.weights) if self.population else math.inf  # asking all of them always decides
         needed = min(needed, most)
         more = max(0, math.ceil(needed) - len(arm)) if needed < math.inf else None
-        return GapEstimate(value, min(low, value), max(high, value), more)
+        evidence = math.exp(min(self._evidence(leader, arm), math.log(MOST_EVIDENCE)))
+        return GapEstimate(value, min(low, value), max(high, value), more, evidence)
+
+    @property
+    def enough(self) -> float:
+        """The e-value at which an arm leaves."""
+        return math.exp(self._threshold)
 
 
 def next_look(n: int, units: int, growth: float = GROWTH) -> int:

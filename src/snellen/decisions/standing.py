@@ -29,6 +29,9 @@ class Look:
         scores: of the arms in the race, best first.
         left: arms that left at this look, with the arm that beat them or the reason.
         answers: so far, of all arms; ``cost``: in US dollars, if known.
+        to_go: about how many units are left until all arms can be told from the leader, or are known to be as
+            good; None if that cannot be estimated.
+        forecast: the US dollars that it will have cost by then, if known.
     """
 
     images: int
@@ -37,6 +40,8 @@ class Look:
     left: Mapping[str, str]
     answers: int
     cost: float | None
+    to_go: int | None = None
+    forecast: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -107,15 +112,41 @@ class RaceStanding:
             before: the arms that had been dropped at the look before.
         """
         scores = {name: self._mean(self.tallies[name]) for name in self.race.alive}
-        costs = [arm.cost for arm in self.arms]
+        costs = {arm.name: arm.cost for arm in self.arms}
+        cost = None if None in costs.values() else sum(each or 0.0 for each in costs.values())
+        to_go = self._to_go(max(scores, key=lambda name: scores[name]))
+        forecast = None
+        if cost is not None and to_go is not None:
+            forecast = cost + to_go / self.race.n * sum(costs[name] or 0.0 for name in scores)
         return Look(
             images=self.race.n,
             of=self.units,
             scores=dict(sorted(scores.items(), key=lambda item: -item[1])),
             left={name: drop.by for name, drop in self.race.dropped.items() if name not in before},
             answers=sum(self._samples(len(tally)) for tally in self.tallies.values()),
-            cost=None if None in costs else sum(cost or 0.0 for cost in costs),
+            cost=cost,
+            to_go=to_go,
+            forecast=forecast,
         )
+
+    def _to_go(self, leader: str) -> int | None:
+        """Estimate how many units are left until the race can end; None if that cannot be estimated."""
+        gaps = [
+            self._gap(name, leader, self.race.n, self.tallies) for name in self.race.alive if name != leader
+        ]
+        needed = [gap.more for gap in gaps]
+        return (
+            None
+            if None in needed
+            else min(max((n or 0 for n in needed), default=0), self.units - self.race.n)
+        )
+
+    def _gap(self, name: str, reference: str, n: int, tallies: Mapping[str, Series]) -> GapEstimate:
+        """Return an arm's difference to another one at a look."""
+        key = (n, name, reference)
+        if key not in self._gaps:
+            self._gaps[key] = self.race.gap(tallies[name][:n], tallies[reference][:n])
+        return self._gaps[key]
 
     def decision(self, ended: str = "") -> Decision:
         """Return what is known.
@@ -177,6 +208,7 @@ class RaceStanding:
             weighing=self.order.weighing,
             score=self.arms[0].run.primary,
             population=race.population,
+            enough=race.enough,
             preferred=self.prefer if len(certified) > 1 else None,
             ended=ended,
             trace=partial(self._history, reference, tuple(self.looks), dict(tallies)),
@@ -190,14 +222,8 @@ class RaceStanding:
         failed = {arm.name for arm in self.arms if arm.failed}
         tallies = {name: tally for name, tally in tallies.items() if name not in failed}
         for n in looks:
-            gaps = {}
-            for name, tally in tallies.items():
-                if len(tally) >= n and name != reference:
-                    key = (n, name, reference)
-                    if key not in self._gaps:
-                        self._gaps[key] = self.race.gap(tally[:n], tallies[reference][:n])
-                    gaps[name] = self._gaps[key]
-            yield n, gaps
+            known = [name for name, tally in tallies.items() if len(tally) >= n and name != reference]
+            yield n, {name: self._gap(name, reference, n, tallies) for name in known}
 
     def preference(self, name: str) -> float:
         """Return by what to choose among arms that are as good: the least."""
