@@ -29,6 +29,8 @@ from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.types import Kind, Outcome, Request, Response, ask
 
 NAMES = ("cat", "car", "car tyre", "a much longer name, with a comma", "猫")
+#: The sizes of batches that are compared with the first.
+BATCHES = (1, 3, 16)
 PROTOCOLS = ("closed-set", "binary", "open-world", "rank")
 #: Seconds for one architecture.
 PATIENCE = 400
@@ -42,7 +44,7 @@ class Measures:
         refused: why the model is refused.
         way: of sharing.
         errors: reasons of answers that are errors.
-        batch_texts: texts of 16 that differ between batches of 1 and 4.
+        batch_texts: texts of 16 that differ between batches of 1 and of 3 or 16, whichever differ more.
         batch_scores, brute, share_scores: largest differences of log-likelihoods.
         share_texts: texts that differ with sharing.
         rendered: whether tokens equal those of transformers' own rendering.
@@ -100,20 +102,20 @@ def measure(folder: Path, workspace: Path) -> Measures:
     except SnellenError as error:
         return Measures(refused=str(error))
     found.way = str(sharing.sharing.way)
-    one, four = (answers(plain, questions()[:8], batch) for batch in (1, 4))
-    found.errors = errors(one + four)
-    found.batch_texts = different(one, four)
+    one, *batched = (answers(plain, questions(), batch) for batch in BATCHES)
+    found.errors = errors([reply for replies in (one, *batched) for reply in replies])
+    found.batch_texts = max(different(one, replies) for replies in batched)
     alone, together = (answers(model, shared(), 4) for model in (plain, sharing))
     found.errors += errors(alone + together)
     found.share_texts = different(alone, together)
     if Kind.SCORE in plain.kinds:
-        scored = [answers(plain, questions(Kind.SCORE)[:8], batch) for batch in (1, 4)]
-        scored += [answers(model, shared(Kind.SCORE), 4) for model in (plain, sharing)]
-        found.errors += errors([reply for replies in scored for reply in replies])
+        one, *batched = (answers(plain, questions(Kind.SCORE), batch) for batch in BATCHES)
+        both = [answers(model, shared(Kind.SCORE), 4) for model in (plain, sharing)]
+        found.errors += errors([reply for replies in (one, *batched, *both) for reply in replies])
         if not found.errors:
-            found.batch_scores = apart(scored[0], scored[1])
-            found.share_scores = apart(scored[2], scored[3])
-            found.brute = brute(plain, scored[0])
+            found.batch_scores = max(apart(one, replies) for replies in batched)
+            found.share_scores = apart(*both)
+            found.brute = brute(plain, one)
     found.rendered = rendered_alike(plain)
     for protocol in PROTOCOLS if Kind.SCORE in plain.kinds else PROTOCOLS[:-1]:
         found.protocols[protocol] = outcome(folder, protocol, workspace)

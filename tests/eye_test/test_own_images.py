@@ -237,22 +237,21 @@ class TestStoppedEarly:
         ends = []
         for name in ("looker", None):
             model = looker(120) if name else Scripted(lambda _: pytest.fail("asked again"), "looker")
-            given: dict[str, Any] = {"degradations": ["blur"], "within": 0.2, "workspace": tmp_path}
+            given: dict[str, Any] = {"degradations": ["contrast"], "within": 0.2, "workspace": tmp_path}
             ends.append(run_own_images(model, f"folder:{photos}", **given, test=EarlyStop(within=0.2)))
         assert ends[0][0].as_dict() == ends[1][0].as_dict()
 
     def test_every_interval_holds_at_once(self, tmp_path):
-        """Of 100 models that lose exactly as much as is allowed, few are said to lose less."""
-        wrong = sum(self.kept(seed) for seed in range(100))
-        assert wrong <= 5
+        """Of 40 models that lose exactly as much as is allowed, hardly any is said to lose less."""
+        assert sum(self.kept(seed) for seed in range(40)) <= 3
 
     @staticmethod
     def kept(seed: int) -> bool:
         rng = np.random.default_rng(seed)
-        before, after = (rng.random(400) < share for share in (0.9, 0.8))
+        before, after = (rng.random(160) < share for share in (0.9, 0.8))
         test, n = EarlyStop(within=0.1), 0
-        while n < 400:
-            n = next_look(n, 400)
+        while n < 160:
+            n = next_look(n, 160)
             change = test.change(after[:n].astype(float), before[:n].astype(float), np.ones(n))
             if change.low >= -0.1:
                 return True
