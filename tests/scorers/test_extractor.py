@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import snellen
 from helpers import Scripted
@@ -17,7 +19,7 @@ from snellen.protocols.multiple_choice import MultipleChoice
 from snellen.runs.estimate import forecast_scorers
 from snellen.runs.rescore import rescore
 from snellen.runs.run import open_run
-from snellen.scorers.extractor import Extractor
+from snellen.scorers.extractor import Extractor, nearest_option
 from snellen.storage.store import Store
 from snellen.types import Outcome, Response
 
@@ -91,6 +93,38 @@ def test_letters_and_yes_and_no(extractor, workspace):
     assert said["extracted"].tolist()[0] == next(run.samples())["content"]["choices"][1]
     assert said["outcome"].tolist()[:2] == ["unparsed", "unparsed"]
     assert len(extractor.asked) == 2
+
+
+def test_the_nearest_option_counts_where_that_is_the_rule(extractor, workspace):
+    """Of what the extractor reads alone; what it says is none stays none."""
+    data = chart("shapes", n=3, ask="multiple-choice")
+    choices = [data.sample(i, (), None).choices for i in range(3)]
+    truth = [data.sample(i, (), None).answers[0] for i in range(3)]
+    near = choices[0][truth[0]][::-1] + "ni s"  # "s in NAME"
+    replies = (f"Who could say? [[{near}]]", "Who could say? [[enon]]", "Nobody could say")
+    strict = answered("multiple-choice?extractor=extractor:x", *replies, ask="multiple-choice")
+    assert strict.predictions.get("extracted") is None
+    run = answered("multiple-choice?extractor=extractor:x&nearest=true", *replies, ask="multiple-choice")
+    frame = run.predictions
+    assert frame["extracted"].tolist()[0] == choices[0][truth[0]]
+    assert frame["extracted"].isna().tolist() == [False, True, True]
+    assert frame["outcome"].tolist() == ["unparsed"] * 3
+    assert run.metrics["accuracy"].value == 0
+    assert run.metrics["with_extractor"].value == pytest.approx(1 / 3)
+
+
+@given(st.text(max_size=12), st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5))
+def test_the_nearest_by_hand(text, options):
+    def distance(a: str, b: str) -> int:
+        row = list(range(len(b) + 1))
+        for i, x in enumerate(a, 1):
+            last, row[0] = row[0], i
+            for j, y in enumerate(b, 1):
+                last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+        return row[-1]
+
+    distances = [distance(text, option) for option in options]
+    assert nearest_option(text, options) == options[distances.index(min(distances))]
 
 
 def test_what_a_rule_read_and_refusals_are_not_asked(extractor, workspace):

@@ -56,7 +56,9 @@ class MultipleChoice(Protocol):
     for rank); ``cot=true`` asks for a chain of thought; ``all_that_apply=true``: several options may be
     right, and all must be named; ``hint=false`` omits hints; ``prompt`` with ``{question}``,
     ``{options}`` and ``{hint}`` (the line is omitted without a hint); ``open_prompt`` for questions
-    without options; ``max_tokens``; ``extractor``: a model that reads the answers that no rule reads.
+    without options; ``max_tokens``; ``extractor``: a model that reads the answers that no rule reads;
+    ``nearest=true``: if what it reads is no option, the nearest by edit distance (MathVista's rule; never for
+    what rules read).
 
     Options are lettered in the order shown; the prediction is an option's text.
     """
@@ -74,6 +76,7 @@ class MultipleChoice(Protocol):
     open_prompt: str = SHORT_ANSWER
     max_tokens: int | None = None
     extractor: str | None = None
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("request_batch", self.request_batch), ("max_tokens", self.max_tokens)):
@@ -274,7 +277,7 @@ class MultipleChoice(Protocol):
 
     def scorers(self) -> Sequence[Scorer]:
         form = "the option's letter (the short answer if there are no options)"
-        return [Extractor(self.extractor, self, form)] if self.extractor else []
+        return [Extractor(self.extractor, self, form, nearest=self.nearest)] if self.extractor else []
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """How often each position was chosen and was right, and the standard deviation of the positions'

@@ -13,6 +13,7 @@ from itertools import islice, repeat
 from typing import Any, ClassVar, Protocol
 
 from snellen._util.redaction import redact
+from snellen.errors import require
 from snellen.models.base import Model
 from snellen.parsing import is_refusal, strip_thinking
 from snellen.parsing.text import capped
@@ -73,9 +74,12 @@ class Extractor(TextModelScorer):
         protocol: the protocol of the run.
         form: what it is asked for, in words.
         most: the number of samples per batch.
+        nearest: whether a reading that is none of the options counts as the nearest of them by edit distance
+            (Levenshtein), as in MathVista's scorer (Lu et al., arXiv 2310.02255).
 
     Raises:
         BadOption: the model does not generate text, or needs an image.
+        MissingExtra: rapidfuzz is not installed, which ``nearest`` needs.
     """
 
     option: ClassVar[str] = "extractor"
@@ -83,7 +87,13 @@ class Extractor(TextModelScorer):
     protocol: Examined
     form: str
     most: int = 256
+    nearest: bool = False
     _extracted: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def check(self) -> None:
+        super().check()
+        if self.nearest:
+            _levenshtein()
 
     def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
         exchanges, _ = self._examined(sample, repeat(Response(answer)))
@@ -172,7 +182,14 @@ class Extractor(TextModelScorer):
             patched[place] = replace(replies[place], text=said, outcome=Outcome.OK)
         if patched == list(replies):
             return None
-        return self._examined(item.sample, iter(patched))[1]
+        prediction = self._examined(item.sample, iter(patched))[1]
+        if self.nearest and prediction is not None and prediction.outcome in _UNREAD and item.sample.choices:
+            for place in read:
+                if patched[place] is not replies[place]:
+                    option = nearest_option(patched[place].text, item.sample.choices)
+                    patched[place] = replace(patched[place], text=option)
+            prediction = self._examined(item.sample, iter(patched))[1]
+        return prediction
 
     def _scored(self, item: SamplePrediction) -> dict[str, float]:
         prediction = Prediction(item.sample.id, item.answer, outcome=item.outcome, details=item.details)
@@ -187,6 +204,20 @@ class Extractor(TextModelScorer):
             )
         value = self.protocol.score_sample(sample, prediction).get(self.protocol.primary)
         return {} if value is None else {"with_extractor": value}
+
+
+def nearest_option(text: str, options: Sequence[str]) -> str:
+    """Return the option of the least edit distance, the first of several.
+
+    >>> nearest_option("145 degrees", ["135°", "145°", "155°"])
+    '145°'
+    """
+    distance = _levenshtein().distance
+    return min(options, key=lambda option: distance(text, option))
+
+
+def _levenshtein() -> Any:
+    return require("rapidfuzz.distance", "metrics", "Choosing the nearest option").Levenshtein
 
 
 _UNREAD = (Outcome.UNPARSED, Outcome.TRUNCATED)
