@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+import snellen
 import tiny
 from asking import question
 from helpers import made
@@ -195,3 +197,14 @@ def test_where_a_model_computes(folder):
     """Those that are in different places may answer at the same time."""
     assert MODELS.make(f"hf:{folder}?device=cpu").place == "cpu"
     assert MODELS.make(f"hf:{folder}?device_map=auto").place == EVERYWHERE
+
+
+def test_figures_of_double_precision_are_computed_on_the_processor():
+    """Apple's GPUs have none (``mps``)."""
+    package = Path(snellen.__file__).parent
+    files = [file for part in ("models", "tuning", "diagnosis") for file in (package / part).rglob("*.py")]
+    lines = [(file.name, line) for file in files for line in file.read_text().splitlines()]
+    made_there = [
+        (name, line.strip()) for name, line in lines if ".double()" in line and ".cpu()" not in line
+    ]
+    assert {name for name, _ in made_there} <= {"matmul.py"}  # which measures the processor itself

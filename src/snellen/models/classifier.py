@@ -118,8 +118,8 @@ class Classifier(CheckpointModel):
         inputs = self._processor(pixels, return_tensors="pt")
         logits = self._model(**inputs.to(self._model.device, self._model.dtype)).logits
         # The logits of a video's frames are averaged; an image is one frame.
-        parts = torch.split(logits.double(), [len(request.shown) for request in requests])
-        log_probability = [part.mean(0).log_softmax(-1).cpu() for part in parts]
+        parts = torch.split(logits.cpu().double(), [len(request.shown) for request in requests])
+        log_probability = [part.mean(0).log_softmax(-1) for part in parts]
         responses = []
         for request, row in zip(requests, log_probability, strict=True):
             ids = self._ids(request.continuations)

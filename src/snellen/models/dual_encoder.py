@@ -206,7 +206,7 @@ class DualEncoder(CheckpointModel):
         # The frames of a video are averaged; an image is one frame.
         parts = torch.split(frames, [len(request.shown) for request in requests])
         images = torch.stack([part[0] if len(part) == 1 else unit(part.mean(0)) for part in parts])
-        cosines = (images @ texts.T).double().tolist()
+        cosines = (images @ texts.T).cpu().double().tolist()
         return [Response(scores=tuple(map(Score, row))) for row in cosines]
 
     def text_features(self, names: tuple[str, ...]) -> torch.Tensor:

@@ -88,7 +88,7 @@ class ScoringModel(PromptedModel):
             picked = torch.log_softmax(rows_of, -1).gather(
                 -1, torch.tensor(tail, device=rows_of.device)[:, None]
             )
-            scores.append((Score(float(picked.double().sum()), len(tail)), int(lengths[i])))
+            scores.append((Score(float(picked.cpu().double().sum()), len(tail)), int(lengths[i])))
         return scores
 
     def logits_of(self, inputs: Any, count: int) -> torch.Tensor:

@@ -93,7 +93,7 @@ def picked(
     for part in range(0, len(rows), step):
         chosen = logits[row[part : part + step], place[part : part + step]].float()
         sums.append(torch.nn.functional.cross_entropy(chosen, token[part : part + step], reduction="none"))
-    return -torch.cat(sums).double().cpu()
+    return -torch.cat(sums).cpu().double()
 
 
 def greedy(branches: Suffixes, max_tokens: int, ends: frozenset[int]) -> list[list[int]]:
