@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -282,6 +283,37 @@ def test_questions_about_one_image_are_one_unit(tmp_path):
     decision = snellen.choose(models=models, data=name, workspace=tmp_path / "ws", within=0.1)
     assert decision.choice == "right"
     assert decision.answers == decision.images * 2 * 3
+
+
+def test_dollars_on_the_way_are_those_of_the_race(truth, tmp_path):
+    """Also where runs hold more answers than the race has asked for."""
+    options = {"price_in": 1000.0, "price_out": 1000.0}
+    seen: dict[str, list[tuple[int, float | None, float | None]]] = {"fresh": [], "known": []}
+    with service(truth, "a", 0.9) as first, service(truth, "b", 0.5) as second:
+        models = [hosted(first), hosted(second)]
+        for name, looks in seen.items():
+
+            def watch(look, looks=looks) -> None:
+                looks.append((look.images, look.cost, look.forecast))
+
+            given: dict[str, Any] = {"model_options": options, "workspace": tmp_path / name}
+            if name == "known":
+                for model in models:
+                    snellen.run(model=model, data=DATA, protocol=PROTOCOL, progress=False, **given)
+            decision = snellen.choose(
+                models=models,
+                data=DATA,
+                protocols=[PROTOCOL],
+                within=0.1,
+                watch=watch,
+                **given,
+            )
+            assert looks[-1][1] == pytest.approx(decision.cost, rel=0.02)
+    assert [n for n, _, _ in seen["fresh"]] == [n for n, _, _ in seen["known"]]
+    for (_, cost, forecast), (_, known, known_forecast) in zip(*seen.values(), strict=True):
+        assert known == pytest.approx(cost, rel=0.02)
+        assert (forecast is None) == (known_forecast is None)
+        assert forecast is None or known_forecast == pytest.approx(forecast, rel=0.02)
 
 
 class Placed(LocalModel):

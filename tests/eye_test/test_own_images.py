@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from snellen.datasets.base import DATASETS, select
 from snellen.decisions.early import EarlyStop
 from snellen.decisions.race import next_look
 from snellen.errors import BadOption, Unsupported, UsageError
-from snellen.eye_test.own_images import run_own_images
+from snellen.eye_test.own_images import longest, run_own_images
 from snellen.eye_test.psychometric import CurvePoint, fit
+from snellen.eye_test.record import keep_own_card
 from snellen.reports.own_images import draw_own_card, enough_table
 from snellen.runs.plan import SharedResources
+from snellen.storage.store import Store
 from snellen.testing import Server, completion
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
@@ -49,6 +52,10 @@ def sees(image, limit: int) -> str:
     right, wrong = ("red", "blue") if red > blue else ("blue", "red")
     drawn = hashlib.sha256(np.asarray(image.pixels).tobytes()).digest()[0]
     return right if max(image.size) >= limit or drawn > 100 else wrong
+
+
+def seen_up_to(limit: int, request) -> str:
+    return sees(request.images[0], limit)
 
 
 def looker(limit: int) -> Scripted:
@@ -252,12 +259,66 @@ class TestStoppedEarly:
         test, n = EarlyStop(within=0.1), 0
         while n < 160:
             n = next_look(n, 160)
-            change = test.change(after[:n].astype(float), before[:n].astype(float), np.ones(n))
+            change = test.change(after[:n].astype(float), before[:n].astype(float), np.ones(160))
             if change.low >= -0.1:
                 return True
             if change.high < -0.1:
                 return False
         return False
+
+    def test_what_is_known_already_changes_nothing(self, photos, tmp_path):
+        """The whole runs are there: the same levels, samples and figures as without them."""
+        given: dict[str, Any] = {"degradations": ["size"], "within": 0.3}
+        data, test = f"folder:{photos}", EarlyStop(within=0.3)
+        (fresh,) = run_own_images(looker(120), data, **given, workspace=tmp_path / "a", test=test)
+        run_own_images(looker(120), data, **given, workspace=tmp_path / "b")
+        (known,) = run_own_images(
+            looker(120), data, **given, workspace=tmp_path / "b", test=EarlyStop(within=0.3)
+        )
+        assert [level.asked for level in known.levels] == [level.asked for level in fresh.levels]
+        assert [level.change for level in known.levels] == [level.change for level in fresh.levels]
+        assert [level.score for level in known.levels] == [level.score for level in fresh.levels]
+
+    def test_the_score_is_that_of_all_images_by_the_change(self, photos, tmp_path):
+        (found,) = run_own_images(
+            looker(120),
+            f"folder:{photos}",
+            degradations=["size"],
+            within=0.3,
+            workspace=tmp_path,
+            test=EarlyStop(within=0.3),
+        )
+        plain = found.plain.metrics["accuracy"].value
+        for level in found.levels:
+            assert level.score == pytest.approx(plain + level.change.difference.value)
+
+    def test_an_image_of_many_questions_may_be_still_to_come(self):
+        """The heaviest unit is not among those seen, and may lose all that it has."""
+        weights = np.full(200, 0.5)
+        weights[150] = 100.5  # 1 on average
+        seen = np.ones(96) * weights[:96]
+        change = EarlyStop(within=0.15).change(seen, seen, weights)
+        assert change.low < -0.9
+
+    def test_models_that_stop_apart_share_the_longest_axis(self, photos, tmp_path):
+        cards = {
+            name: run_own_images(
+                Scripted(partial(seen_up_to, limit), name),
+                f"folder:{photos}",
+                degradations=["size"],
+                within=0.3,
+                workspace=tmp_path,
+                test=EarlyStop(within=0.3),
+            )
+            for name, limit in (("dull", 200), ("sharp", 60))
+        }
+        dull, sharp = (len(readings[0].levels) for readings in cards.values())
+        assert dull < sharp
+        kept = keep_own_card(Store(tmp_path), cards, "photos")
+        assert kept is not None
+        assert len(kept.content["panels"][0]["levels"]) == sharp
+        draw_own_card(cards, None, tmp_path / "card.png")
+        assert longest([readings[0] for readings in cards.values()]) is cards["sharp"][0]
 
     def test_scores_of_whole_runs_are_refused(self, tmp_path):
         with pytest.raises(Unsupported, match="Leave --stop-early out"):

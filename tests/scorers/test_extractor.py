@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -22,6 +23,7 @@ from snellen.runs.run import open_run
 from snellen.scorers.extractor import Extractor, nearest_option
 from snellen.storage.store import Store
 from snellen.types import Outcome, Response
+from websites import png
 
 
 @pytest.fixture
@@ -124,7 +126,28 @@ def test_the_nearest_by_hand(text, options):
         return row[-1]
 
     distances = [distance(text, option) for option in options]
-    assert nearest_option(text, options) == options[distances.index(min(distances))]
+    assert nearest_option(text, options) == distances.index(min(distances))
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "nearest"),
+    [("CBA", "Aa", 2), ("421", "1 cm", 2), ("DE", "EE", 1), (["two", "three"], "thrice", 1)],
+)
+@pytest.mark.parametrize("circular", ["false", "true"])
+def test_options_that_look_like_letters(extractor, tmp_path, options, said, nearest, circular):
+    """The nearest one is chosen, not the option that its text would name."""
+    (tmp_path / "a.png").write_bytes(png())
+    row = {"image": "a.png", "q": "?", "o": list(options), "a": "ABC"[nearest]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    data = f"jsonl:{tmp_path}/rows.jsonl?question=q&choices=o&answer=a&answer_as=letter"
+    model = Scripted(lambda _: f"Who could say? [[{said[::-1]}]]")
+    run = snellen.run(
+        model=model,
+        data=data,
+        protocol=f"multiple-choice?extractor=extractor:x&nearest=true&circular={circular}&request_batch=9",
+        workspace=tmp_path / "ws",
+    )
+    assert run.metrics["with_extractor"].value == 1
 
 
 def test_what_a_rule_read_and_refusals_are_not_asked(extractor, workspace):

@@ -80,33 +80,38 @@ class EarlyStop:
             n = next_look(n, units)
             complete(arm.answer(order.positions(n), bound, ENDED))
             after = arm.scores()
-            change = self.change(order.tally(after, n), order.tally(before, n), order.weights[:n])
+            change = self.change(order.tally(after, n), order.tally(before, n), order.weights)
             if change.low >= -self.within or change.high < -self.within:
                 break
-        known = compared(plain, arm.run, level)
-        share = n / units
+        places = order.positions(n)
+        known = compared(plain, arm.run, level, [selection.id(place) for place in places])
+        stored = arm.run.metrics.n  # it may hold more than the test needed
         return replace(
             known,
+            # Next to the score of all undegraded images, that of the images asked would mislead.
+            score=_mean(plain) + change.value,
             change=replace(
                 known.change,
                 difference=change,
                 p=self._p(order.tally(after, n) - order.tally(before, n), order),
                 test="e-value",
             ),
-            cost=None if known.cost is None else known.cost / share,
-            asked=len(after),
+            cost=None if known.cost is None else known.cost / stored * len(selection),
+            asked=len(places),
         )
 
     def change(self, after: Series, before: Series, weights: Series) -> Estimate:
         """Return the mean change of the units so far, with its confidence sequence.
 
         Args:
-            after, before: [units], weight times score; ``weights``: of each, 1 on average.
+            after, before: [units so far], weight times score.
+            weights: of all units, 1 on average: the heaviest may be still to come.
         """
         import numpy as np
 
+        heaviest, weights = float(weights.max()), weights[: len(after)]
         values = (after - before) / np.where(weights > 0, weights, 1.0)
-        bound = partial(upper_bound, low=-1.0, high=1.0, alpha=ALPHA / 2, weights=weights)
+        bound = partial(upper_bound, low=-1.0, high=1.0, alpha=ALPHA / 2, weights=weights, heaviest=heaviest)
         value = float((values * weights).sum() / weights.sum())
         low, high = -bound(-values), bound(values)
         return Estimate(value, min(low, value), max(high, value))
@@ -119,3 +124,9 @@ class EarlyStop:
         heaviest = float(order.weights.max())
         most = max(float(log_capital(sign * gains, -heaviest, heaviest).max(initial=0.0)) for sign in (1, -1))
         return float(min(1.0, 2 * np.exp(-most)))
+
+
+def _mean(run: Run) -> float:
+    """Return the mean primary score of a run's samples."""
+    scores = [run.score_of(row) or 0.0 for row in run.outcomes.to_dict("records")]
+    return float(sum(scores) / len(scores))

@@ -112,12 +112,15 @@ class RaceStanding:
             before: the arms that had been dropped at the look before.
         """
         scores = {name: self._mean(self.tallies[name]) for name in self.race.alive}
-        costs = {arm.name: arm.cost for arm in self.arms}
-        cost = None if None in costs.values() else sum(each or 0.0 for each in costs.values())
+        each = {arm.name: self._each(arm) for arm in self.arms}
+        known = not any(self.tallies.get(name) is not None and price is None for name, price in each.items())
+        spent = sum((each[name] or 0.0) * self._samples(len(tally)) for name, tally in self.tallies.items())
+        cost = spent if known else None
         to_go = self._to_go(max(scores, key=lambda name: scores[name]))
         forecast = None
         if cost is not None and to_go is not None:
-            forecast = cost + to_go / self.race.n * sum(costs[name] or 0.0 for name in scores)
+            samples = self._samples(self.race.n) / max(1, self._images(self.race.n))
+            forecast = cost + to_go * samples * sum(each[name] or 0.0 for name in scores)
         return Look(
             images=self.race.n,
             of=self.units,
@@ -128,6 +131,12 @@ class RaceStanding:
             to_go=to_go,
             forecast=forecast,
         )
+
+    @staticmethod
+    def _each(arm: Arm) -> float | None:
+        """Return an arm's US dollars a sample; its run may hold more answers than the race needed."""
+        stored = arm.run.metrics.n
+        return arm.cost / stored if arm.cost is not None and stored else None
 
     def _to_go(self, leader: str) -> int | None:
         """Estimate how many units are left until the race can end; None if that cannot be estimated."""
@@ -166,9 +175,7 @@ class RaceStanding:
         results = []
         for arm in self.arms:
             run = arm.run
-            stored, answered = run.metrics.n, self._samples(len(tallies.get(arm.name, ())))
-            # The run may hold more answers than the race needed.
-            each = arm.cost / stored if arm.cost is not None and stored else None
+            answered, each = self._samples(len(tallies.get(arm.name, ()))), self._each(arm)
             racing = arm.name in race.alive and arm.name in tallies
             results.append(
                 ArmResult(

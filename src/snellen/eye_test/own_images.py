@@ -27,6 +27,7 @@ __all__ = [
     "LevelTest",
     "OwnReading",
     "compared",
+    "longest",
     "run_own_images",
     "seconds_each",
     "tokens_each",
@@ -43,6 +44,7 @@ class DegradedLevel:
     """The images at one level.
 
     Attributes:
+        score: of all images; if not all were asked, the undegraded score plus the change.
         change: the score minus that of the undegraded images, paired.
         tokens: input tokens a sample; ``seconds``: a sample; ``cost``: US dollars of all samples. None if
             unknown.
@@ -196,6 +198,11 @@ class OwnReading:
         }
 
 
+def longest(readings: Sequence[OwnReading]) -> OwnReading:
+    """Return the reading of the most levels; those of others that stopped early are the first of these."""
+    return max(readings, key=lambda reading: len(reading.levels))
+
+
 def run_own_images(
     model: str | Model,
     data: str,
@@ -313,15 +320,18 @@ def _usual(name: str, plan: Plan) -> list[float]:
     return sizes
 
 
-def compared(plain: Run, run: Run, level: float) -> DegradedLevel:
+def compared(plain: Run, run: Run, level: float, among: Sequence[str] | None = None) -> DegradedLevel:
     """Compare a level with the undegraded images, sample by sample.
+
+    Args:
+        among: ids of the samples to compare; by default all that both have.
 
     Raises:
         UsageError: a sample has no score.
     """
     before = {row["id"]: row for row in plain.outcomes.to_dict("records")}
     after = {row["id"]: row for row in run.outcomes.to_dict("records")}
-    ids = [name for name in before if name in after]
+    ids = [name for name in (before if among is None else among) if name in before and name in after]
     pairs = ((run, after), (plain, before))
     scores = [[of.score_of(rows[name]) for name in ids] for of, rows in pairs]
     if any(score is None for row in scores for score in row):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from snellen._util.paths import bare_names
 from snellen.eye_test.eye_test import Reading
-from snellen.eye_test.own_images import OwnReading
+from snellen.eye_test.own_images import OwnReading, longest
 from snellen.images.degrade import DEGRADATIONS
 from snellen.metrics.registry import METRICS
 from snellen.metrics.stats import wilson
@@ -47,7 +47,7 @@ def keep_card(store: Store, cards: Mapping[str, Sequence[Reading]]) -> Document 
 def keep_own_card(store: Store, cards: Mapping[str, Sequence[OwnReading]], data: str) -> Document | None:
     """Keep an eye test on the user's own images, by model."""
     panels = [
-        _panel(cards, _degradation(readings[0]), map(_kept_up, readings))
+        _panel(cards, _degradation(longest(readings)), map(_kept_up, readings))
         for readings in zip(*cards.values(), strict=True)
     ]
     return _keep(store, cards, data, panels)

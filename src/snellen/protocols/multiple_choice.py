@@ -35,7 +35,7 @@ from snellen.protocols.base import (
     unanswered,
 )
 from snellen.scorers.base import Scorer
-from snellen.scorers.extractor import Extractor
+from snellen.scorers.extractor import Extractor, nearest_option
 from snellen.types import Examination, Kind, Outcome, Prediction, Request, Response, Sample, ask
 
 __all__ = ["MultipleChoice"]
@@ -277,7 +277,15 @@ class MultipleChoice(Protocol):
 
     def scorers(self) -> Sequence[Scorer]:
         form = "the option's letter (the short answer if there are no options)"
-        return [Extractor(self.extractor, self, form, nearest=self.nearest)] if self.extractor else []
+        if self.extractor:
+            nearest = self._named if self.nearest else None
+            return [Extractor(self.extractor, self, form, nearest=nearest)]
+        return []
+
+    @staticmethod
+    def _named(sample: Sample, text: str, rotation: int) -> str:
+        """Return the letter of the option that is nearest to a text, as it is shown in a rotation."""
+        return LETTERS[(nearest_option(text, sample.choices) - rotation) % len(sample.choices)]
 
     def summary(self, details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """How often each position was chosen and was right, and the standard deviation of the positions'

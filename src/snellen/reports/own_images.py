@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from snellen.eye_test.eye_test import COLORS, card_title, draw_panels
-from snellen.eye_test.own_images import seconds_each, tokens_each
+from snellen.eye_test.own_images import longest, seconds_each, tokens_each
 from snellen.images import Image
 from snellen.images.degrade import DEGRADATIONS, degraded
 from snellen.metrics.format import MISSING, number
@@ -96,7 +96,10 @@ def draw_own_card(cards: Mapping[str, Sequence[OwnReading]], example: Image | No
         ImageError: the example cannot be decoded.
     """
     panels = [
-        (partial(_curves, readings=dict(zip(cards, readings, strict=True))), _examples(readings[0], example))
+        (
+            partial(_curves, readings=dict(zip(cards, readings, strict=True))),
+            _examples(longest(readings), example),
+        )
         for readings in zip(*cards.values(), strict=True)
     ]
     draw_panels(card_title(cards), panels, path, (4.6, 4.0), interpolation="nearest")
@@ -111,7 +114,7 @@ def _curves(plot: Any, readings: Mapping[str, OwnReading]) -> None:
         enough = reading.enough
         reach = "not shown" if enough is None else f"up to {enough.level:g} {reading.unit}".rstrip()
         plot.plot([], [], color=color, label=f"{model}: {reach}")
-    (first, *_) = readings.values()
+    first = longest(list(readings.values()))
     plot.set_xticks(range(len(first.levels)), [f"{each.level:g}" for each in first.levels], fontsize=8)
     plot.set_xlabel(f"{first.name}: {DEGRADATIONS[first.name].about}", fontsize=8)
     plot.set_ylabel(METRICS[first.plain.primary].title, fontsize=8)

@@ -7,7 +7,7 @@ prediction: the strict figure and the one with the extractor stand side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 from typing import Any, ClassVar, Protocol
@@ -30,7 +30,7 @@ from snellen.types import (
     Sample,
 )
 
-__all__ = ["EXTRACT", "Extractor"]
+__all__ = ["EXTRACT", "Extractor", "nearest_option"]
 
 EXTRACT = """\
 A model was asked a question about an image, which you do not see, and replied in its own words. Say \
@@ -74,8 +74,9 @@ class Extractor(TextModelScorer):
         protocol: the protocol of the run.
         form: what it is asked for, in words.
         most: the number of samples per batch.
-        nearest: whether a reading that is none of the options counts as the nearest of them by edit distance
-            (Levenshtein), as in MathVista's scorer (Lu et al., arXiv 2310.02255).
+        nearest: takes a sample, a reading that is none of its options, and the number of the request, and
+            returns a reply that names the nearest option, as in MathVista's scorer (Lu et al., arXiv
+            2310.02255).
 
     Raises:
         BadOption: the model does not generate text, or needs an image.
@@ -87,12 +88,12 @@ class Extractor(TextModelScorer):
     protocol: Examined
     form: str
     most: int = 256
-    nearest: bool = False
+    nearest: Callable[[Sample, str, int], str] | None = None
     _extracted: dict[str, str] = field(default_factory=dict, repr=False)
 
     def check(self) -> None:
         super().check()
-        if self.nearest:
+        if self.nearest is not None:
             _levenshtein()
 
     def prefetch(self, sample: Sample, answer: str) -> tuple[Model, Sequence[Request]]:
@@ -183,12 +184,15 @@ class Extractor(TextModelScorer):
         if patched == list(replies):
             return None
         prediction = self._examined(item.sample, iter(patched))[1]
-        if self.nearest and prediction is not None and prediction.outcome in _UNREAD and item.sample.choices:
-            for place in read:
-                if patched[place] is not replies[place]:
-                    option = nearest_option(patched[place].text, item.sample.choices)
-                    patched[place] = replace(patched[place], text=option)
-            prediction = self._examined(item.sample, iter(patched))[1]
+        if self.nearest is None or not item.sample.choices:
+            return prediction
+        # A rotation is looked at once those before it are right, so that each may be the first unread one.
+        for place in sorted(read):
+            rules = (prediction.details.get("rule") or []) if prediction is not None else []
+            if patched[place] is not replies[place] and place < len(rules) and rules[place] is None:
+                said = self.nearest(item.sample, patched[place].text, place)
+                patched[place] = replace(patched[place], text=said)
+                prediction = self._examined(item.sample, iter(patched))[1]
         return prediction
 
     def _scored(self, item: SamplePrediction) -> dict[str, float]:
@@ -206,14 +210,14 @@ class Extractor(TextModelScorer):
         return {} if value is None else {"with_extractor": value}
 
 
-def nearest_option(text: str, options: Sequence[str]) -> str:
-    """Return the option of the least edit distance, the first of several.
+def nearest_option(text: str, options: Sequence[str]) -> int:
+    """Return the place of the option of the least edit distance (Levenshtein), the first of several.
 
     >>> nearest_option("145 degrees", ["135°", "145°", "155°"])
-    '145°'
+    1
     """
     distance = _levenshtein().distance
-    return min(options, key=lambda option: distance(text, option))
+    return min(range(len(options)), key=lambda place: distance(text, options[place]))
 
 
 def _levenshtein() -> Any:
