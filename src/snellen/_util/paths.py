@@ -51,13 +51,26 @@ def bare_name(name: str) -> str:
 
     >>> bare_name("folder:/home/ann/Ann's photos (old)/2020?split=val"), bare_name("hf:ORG/NAME")
     ('folder:2020?split=val', 'hf:ORG/NAME')
+    >>> bare_name("hf:ORG/NAME?adapter=/home/ann's/lora&dtype=bfloat16"), bare_name("a, b")
+    ('hf:ORG/NAME?adapter=lora&dtype=bfloat16', 'a, b')
     """
     scheme, colon, rest = name.partition(":")
     path, mark, options = rest.partition("?")
     if colon and _absolute(path) and not path.startswith(("//", ".")):
-        last = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
-        name = f"{scheme}:{last}{mark}{options}"
+        path = _last(path)
+    parts = [
+        key + equals + (_last(value) if _absolute(value) else value) for key, equals, value in _pairs(options)
+    ]
+    name = f"{scheme}{colon}{path}{mark}{'&'.join(parts)}"
     return without_folders(name)
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _pairs(options: str) -> list[tuple[str, str, str]]:
+    return [part.partition("=") for part in options.split("&")]
 
 
 def bare_names(names: Iterable[str]) -> dict[str, str]:
