@@ -556,3 +556,14 @@ def test_paths_of_other_systems(tmp_path):
     (tmp_path / "x.csv").write_text("image,label\nd\\cafe\u0301.png,a\nd/caf\u00e9.png,b\n")
     data = DATASETS.make(f"csv:{tmp_path / 'x.csv'}")
     assert all(data.sample(i, data.labels, None).images[0].size == (8, 8) for i in range(2))
+
+
+def test_how_answers_are_read_is_as_the_user_says(tmp_path):
+    """Also where a table is recognized by its columns; the first answer is a letter and a text."""
+    (tmp_path / "a.png").write_bytes(png())
+    rows = 'image,question,A,B,C,answer\na.png,Q?,"C","B","A",C\na.png,Q?,"4","2","1",C\n'
+    (tmp_path / "rows.csv").write_text(rows)
+    with pytest.raises(DataError, match="Set another with -D answer_as=letter"):
+        list(select(DATASETS.make(f"csv:{tmp_path / 'rows.csv'}")))
+    data = select(DATASETS.make(f"csv:{tmp_path / 'rows.csv'}?answer_as=letter"))
+    assert [sample.answers for sample in data] == [(2,), (2,)]

@@ -47,7 +47,7 @@ OPTIONS = """``image`` (several, separated by commas), ``label``, ``id``: column
     (empty if it stands in the picture); ``reference``: columns of reference answers or captions (a dot
     leads into nested cells); ``choices``: the columns of the options, one column with a list, a JSON
     object of letters, or texts separated by ; | or line ends, or the question's column if it ends in the
-    options; ``answer`` with ``answer_as`` (letter, letters, index, text, yes-no); ``hint``;
+    options; ``answer`` with ``answer_as`` (letter, which is usual, letters, index, text, yes-no); ``hint``;
     ``rationale``; ``category``, to break down figures by; ``pair``: rows with equal values form a pair;
     ``box`` with ``box_as`` (xywh, xyxy, unit-xywh, unit-xyxy), ``box_label`` and ``polygon``; ``each``: a
     column of lists whose items are separate questions."""
@@ -64,7 +64,7 @@ class ColumnMapping:
     reference: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     answer: str | None = None
-    answer_as: AnswerAs = "letter"
+    answer_as: AnswerAs | None = None
     hint: str | None = None
     rationale: str | None = None
     category: str | None = None
@@ -167,11 +167,12 @@ class ColumnMapping:
             if self.answer_as == "yes-no":
                 references = (_YES_NO.get(str(said).strip().lower().removesuffix(".0"), str(said)),)
             elif options:
-                answers = answers_of(said, options, self.answer_as)
+                how = self.answer_as or "letter"
+                answers = answers_of(said, options, how)
                 if not answers and str(said).strip().casefold() not in UNKNOWN:
                     raise DataError(
                         f"{self.answer}={str(said)[:60]!r} is none of the options ({self._named(options)}), "
-                        f"read as answer_as={self.answer_as}. {self._other_ways(said, options)}"
+                        f"read as answer_as={how}. {self._other_ways(said, options)}"
                     )
         if answers:
             references = tuple(list(options.values())[i] for i in answers)

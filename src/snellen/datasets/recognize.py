@@ -35,6 +35,8 @@ def recognize(columns: ColumnMapping, records: Records) -> tuple[ColumnMapping, 
     roles = _of_questions(spelled, first) or _of_captions(spelled)
     if not roles:
         return columns, ""
+    if columns.answer_as is not None and "answer_as" in roles:
+        roles["answer_as"] = columns.answer_as  # as the user says
     used = ", ".join(dict.fromkeys(name for value in roles.values() for name in _listed(value)))
     note = f"read as questions or captions, by the columns {used}; for classification: -D label=COLUMN"
     return replace(columns, **roles), note
