@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -10,8 +10,7 @@ from fastapi import APIRouter, Request
 from snellen.decisions.record import decisions_in, reviews_in
 from snellen.reports.charts import ChartPoint, bands
 from snellen.reports.labels import ACTIONS
-from snellen.web.images import preview
-from snellen.web.state import AppState, site_of
+from snellen.web.state import site_of
 
 if TYPE_CHECKING:
     from fastapi.responses import Response
@@ -45,7 +44,7 @@ def decision_page(request: Request, id: str) -> Response:
         decision=decision,
         reference=decision["choice"] or decision["leader"],
         chart=_chart(decision),
-        runs=_known_runs(site, (arm["run"] for arm in decision["arms"])),
+        runs=site.known_runs(arm["run"] for arm in decision["arms"]),
         active="decisions",
     )
 
@@ -70,8 +69,7 @@ def review_page(request: Request, id: str) -> Response:
     """Show each suspicious label with its picture, to decide on; a script saves the decisions as a file."""
     site = site_of(request)
     kept = reviews_in(site.store).get(id)
-    images = {one["image"] for one in kept.content["suspects"]}
-    known = {sha256 for sha256 in images if sha256 and preview(site.store, sha256) is not None}
+    known = site.previewed(one["image"] for one in kept.content["suspects"])
     return site.page(
         "review",
         title=f"Labels of {kept.data}",
@@ -79,14 +77,9 @@ def review_page(request: Request, id: str) -> Response:
         review=kept.content,
         pictures={sha256: f"/previews/{sha256}" for sha256 in known},
         actions=ACTIONS,
-        runs=_known_runs(site, kept.content["runs"]),
+        runs=site.known_runs(kept.content["runs"]),
         active="labels",
     )
-
-
-def _known_runs(site: AppState, runs: Iterable[str]) -> set[str]:
-    """Return those runs that are still there."""
-    return set(runs) & {row["id"] for row in site.store.list_runs()}
 
 
 def _chart(decision: Mapping[str, Any]) -> dict[str, Any] | None:

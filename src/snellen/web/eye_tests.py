@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 
 from snellen.eye_test.record import eye_tests_in
 from snellen.reports.charts import ChartPoint, levels
-from snellen.web.images import preview
 from snellen.web.state import site_of
 
 if TYPE_CHECKING:
@@ -33,15 +32,13 @@ def eye_test_page(request: Request, id: str) -> Response:
     site = site_of(request)
     kept = eye_tests_in(site.store).get(id)
     panels = kept.content["panels"]
-    shas = {example["image"] for panel in panels for example in panel["examples"]}
-    shown = {sha256 for sha256 in shas if preview(site.store, sha256) is not None}
-    there = {row["id"] for row in site.store.list_runs()}
+    shown = site.previewed(example["image"] for panel in panels for example in panel["examples"])
     return site.page(
         "eye_test",
         title=f"Eye test: {kept.data}",
         kept=kept,
         panels=[(panel, _chart(panel, shown)) for panel in panels],
-        runs={result["run"] for panel in panels for result in panel["results"]} & there,
+        runs=site.known_runs(result["run"] for panel in panels for result in panel["results"]),
         active="eye-tests",
     )
 

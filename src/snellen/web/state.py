@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -129,6 +129,14 @@ class AppState:
     def shows(self, path: str) -> bool:
         """Return whether the visitor may open a path."""
         return self.policy.shows(ROLE.get(), path)
+
+    def known_runs(self, runs: Iterable[str]) -> set[str]:
+        """Return those runs that are still there."""
+        return set(runs) & {row["id"] for row in self.store.list_runs()}
+
+    def previewed(self, images: Iterable[str]) -> set[str]:
+        """Return those hashes of images that have a preview."""
+        return {sha256 for sha256 in images if sha256 and self.store.preview_path(sha256).is_file()}
 
     def limit(self, kind: str, request: Request) -> None:
         """Count an action against the rate limits.
