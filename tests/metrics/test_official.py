@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snellen.datasets.benchmarks import entry, names
-from snellen.metrics.answers import contains, textvqa_accuracy, vqa_accuracy
+from snellen.metrics.answers import contains, mmmu_open, textvqa_accuracy, vqa_accuracy
 from snellen.metrics.official import OfficialFigure, OfficialValue, ScoredRow, official_values
 from snellen.protocols.yes_no import YesNo
 
@@ -97,6 +97,19 @@ def test_mmmu() -> None:
             assert round(value.value, 5) == official[f"Overall-{part}" if group == "discipline" else part]
     assert len([group for group, _ in ours if group == "subject"]) == 30
     assert len([group for group, _ in ours if group == "discipline"]) == 6
+
+
+def test_open_answers_by_the_rule_of_mmmu() -> None:
+    rows, official = recorded("mmmu-open")
+    ours = [mmmu_open(row["reply"], row["answer"]) for row in rows]
+    assert ours == [row["score"] for row in rows]
+    assert sum(ours) == official["right"]
+    # As in a run: an unread letter counts by chance, a read one as it is, an open answer by that rule.
+    samples = [({"": 0.0}, 0.25), ({"": 1.0}, 0.0), ({"": 0.0, "open_lenient": 1.0}, 0.0)]
+    columns = {"id": "validation_Art_1"}
+    values = printed("mmmu", [ScoredRow(scores, columns, chance) for scores, chance in samples])
+    assert values["", "Overall"].value == pytest.approx(1 / 3)
+    assert values["", "Overall by the authors' rules (expected)"].value == pytest.approx(2.25 / 3)
 
 
 @pytest.mark.parametrize(

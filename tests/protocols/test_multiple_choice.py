@@ -101,9 +101,11 @@ class TestMultipleChoice:
         found, (request,) = converse(protocol.examine(one), lambda r: "The answer is 0.75")
         assert "single word or phrase" in text_of(request)
         assert found.label == "0.75"
-        assert protocol.score_sample(one, found) == {"accuracy": 1.0}
+        assert protocol.score_sample(one, found) == {"accuracy": 1.0, "open_lenient": 1.0}
         found, _ = converse(protocol.examine(one), lambda r: "about a half")
-        assert protocol.score_sample(one, found) == {"accuracy": 0.0}
+        assert protocol.score_sample(one, found) == {"accuracy": 0.0, "open_lenient": 0.0}
+        found, _ = converse(protocol.examine(one), lambda r: "it is not 0.75 but a half")
+        assert protocol.score_sample(one, found) == {"accuracy": 0.0, "open_lenient": 1.0}
 
     def test_by_likelihood(self):
         found, (request,) = converse(

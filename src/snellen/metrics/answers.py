@@ -18,6 +18,7 @@ __all__ = [
     "anls",
     "contains",
     "exact_match",
+    "mmmu_open",
     "normalize_textvqa",
     "normalize_vqa",
     "number_match",
@@ -230,8 +231,8 @@ def open_match(answer: str, references: Sequence[str]) -> float:
     answers among lettered ones.
 
     Source: MMMU's own evaluation (Yue et al., arXiv 2311.16502), which rounds to two decimals. It also
-    accepts a text that contains the answer, and the last number of a longer text; here only what the text
-    presents as its answer counts.
+    accepts a text that contains the answer, and any number of a longer text (see :func:`mmmu_open`); here
+    only what the text presents as its answer counts.
 
     >>> open_match("3.43", ["24/7", "3.429"]), open_match("a lead compensator", ["Lead compensator"])
     (1.0, 1.0)
@@ -242,6 +243,65 @@ def open_match(answer: str, references: Sequence[str]) -> float:
         return any(round(x, 2) == round(y, 2) != 0 for x in said for y in true)
 
     return max(number_match(answer, references), float(any(map(rounded, references))))
+
+
+#: What MMMU's authors look for the answer behind; in the last line, also behind a sign of equality.
+_BEFORE_ANSWERS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+_NUMBERS = tuple(
+    map(
+        re.compile,
+        (
+            r"-?\b\d{1,3}(?:,\d{3})+\b",
+            r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
+            r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+        ),
+    )
+)
+
+
+def mmmu_open(reply: str, references: Sequence[str]) -> float:
+    """Return 1 if MMMU's authors take a whole reply to an open question for right: if it contains a reference
+    that is a text, behind a word such as "is" if there is one, or a number that a reference equals at two
+    decimals. "It is not 5" is right for 5, so that the figure is an upper bound of :func:`open_match`'s.
+
+    Source: the authors' evaluation (github.com/MMMU-Benchmark/MMMU, eval_utils.py, as LMMs-Eval has it).
+
+    >>> mmmu_open("The gain is 3.431 at most.", ["3.43"]), mmmu_open("It is not 5.", ["5"]), mmmu_open("6", ["5"])
+    (1.0, 1.0, 0.0)
+    """
+    reply = reply.strip().strip(".").lower()
+    lines = reply.split("\n")
+    tails = []
+    for number, line in enumerate(lines, 1):
+        tail = ""
+        for word in (*_BEFORE_ANSWERS, "=") if number == len(lines) else _BEFORE_ANSWERS:
+            if word in line:
+                behind = line.rpartition(word)[2].strip()
+                tail = behind if not tail or len(behind) < len(tail) else tail
+        if tail and tail not in (":", ",", ".", "!", "?", ";", "'"):
+            tails.append(tail)
+    tails = tails or [reply]
+    said = [*tails, *(number for tail in tails for form in _NUMBERS for number in form.findall(tail))]
+    wanted = [form for reference in references for form in _rounded_or_text(reference)]
+    numbers = {value for value in wanted if isinstance(value, float)}
+    texts = [text for text in wanted if isinstance(text, str)]
+    return float(
+        any(
+            value in numbers if isinstance(value, float) else any(text in value for text in texts)
+            for part in said
+            for value in _rounded_or_text(part)
+        )
+    )
+
+
+def _rounded_or_text(text: str) -> list[float] | list[str]:
+    """Return a number at two decimals, or a text in lower case; one sign stands next to a blank."""
+    text = text.strip()
+    try:
+        return [round(float(text.replace(",", "")), 2)]
+    except ValueError:
+        text = text.lower()
+        return [f" {text}", f"{text} "] if len(text) == 1 else [text]
 
 
 # ── documents ───────────────────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,8 @@ for _metric in (
     Metric(name="all_of_k", heading="all of k"),
     # The primary score, with the answers that an extractor read.
     Metric(name="with_extractor", heading="with extractor"),
+    # Open questions among lettered ones, by the rule of MMMU's authors.
+    Metric(name="open_lenient", heading="open answers, leniently", protocols=("multiple-choice",)),
     # Lengths of captions.
     Metric(
         name="words",

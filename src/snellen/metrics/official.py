@@ -54,6 +54,7 @@ class OfficialFigure:
 
     Attributes:
         of: the name of another score, such as ``judge``.
+        else_primary: where a sample lacks that score, the primary one counts; else the sample does not.
         where: only rows whose columns have these values (one, or several of which any counts).
         all: rows with equal values in these columns form a group, which counts by the product of its scores:
             a group of right answers is right. A column of numbers may be calculated with: ``Index // 4``,
@@ -73,6 +74,7 @@ class OfficialFigure:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     of: str = ""
+    else_primary: bool = False
     where: Mapping[str, Any] = field(default_factory=dict)
     all: tuple[str, ...] = ()
     by: str | None = None
@@ -123,10 +125,11 @@ def official_values(
     sums: dict[str, dict[str, _Sum]] = {name: {} for name in direct}
     for row in rows:
         for name, figure in direct.items():
-            if figure.of not in row.scores:
+            score = row.scores.get(figure.of, row.scores.get("") if figure.else_primary else None)
+            if score is None:
                 continue
             for part in figure.parts(row):
-                sums[name].setdefault(part, _Sum()).add(row, figure)
+                sums[name].setdefault(part, _Sum()).add(score, row, figure)
     values: dict[str, list[OfficialValue]] = {}
     for name, figure in figures.items():
         if name in direct:
@@ -154,10 +157,9 @@ class _Sum:
         self.n, self.score = 0, 0.0
         self.groups: dict[tuple[str, ...], list[float]] = {}
 
-    def add(self, row: ScoredRow, figure: OfficialFigure) -> None:
+    def add(self, score: float, row: ScoredRow, figure: OfficialFigure) -> None:
         """Add a sample."""
         self.n += 1
-        score = row.scores[figure.of]
         self.score += score + (row.chance if figure.guess else 0.0)
         if figure.all:
             key = tuple(_key(row.columns, part) for part in figure.all)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from snellen.errors import BadOption, DataError
-from snellen.metrics.answers import open_match
+from snellen.metrics.answers import mmmu_open, open_match
 from snellen.parsing import ParsedAnswer, ParseFailure
 from snellen.parsing.choices import LETTERS, read_choices
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
@@ -202,10 +202,10 @@ class MultipleChoice(Protocol):
             text += " " + fill(COT, what="the answer")
         (reply,) = yield [ask(sample.images, text, max_tokens=self._tokens())]
         reading = read_short(reply)
-        answer, rule = reading.value, [reading.rule]
+        answer, details = reading.value, {"open": True, "rule": [reading.rule], "reply": reply.text}
         if isinstance(answer, ParseFailure):
-            return failed(sample, answer, 1, rule=rule)
-        return Prediction(sample.id, answer, questions=1, details={"open": True, "rule": rule})
+            return failed(sample, answer, 1, **details)
+        return Prediction(sample.id, answer, questions=1, details=details)
 
     def _tokens(self) -> int:
         return self.max_tokens or (1024 if self.cot else ROOM)
@@ -260,7 +260,8 @@ class MultipleChoice(Protocol):
             if not sample.references:
                 return {}
             mark = open_match(prediction.label, sample.references) if prediction.label else 0.0
-            return {self.primary: mark, "accuracy": mark}
+            lenient = mmmu_open(prediction.details.get("reply", ""), sample.references)
+            return {self.primary: mark, "accuracy": mark, "open_lenient": lenient}
         if not sample.answers:
             return {}
         right = [choice == list(sample.answers) for choice in prediction.details.get("rotations", [])]
