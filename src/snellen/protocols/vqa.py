@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from snellen.errors import require
-from snellen.metrics.answers import anls, exact_match
+from snellen.metrics.answers import exact_match
 from snellen.metrics.registry import METRICS, Metric
 from snellen.parsing import ParseFailure
 from snellen.prompts import SHORT_ANSWER, fill
@@ -32,7 +31,8 @@ class VQA(Protocol):
     Options: ``metric``: ``exact``, ``vqa`` (ten annotators), ``textvqa`` (the same as TextVQA
     normalizes answers), ``relaxed`` (within 5%, for charts),
     ``anls`` (documents), ``number`` (to the reference's decimals), ``contains``, ``open`` (exact or
-    number), or another registered one (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``;
+    number), ``ocrbench-v2`` (the rules of that benchmark), or another registered one
+    (:mod:`snellen.metrics.registry`); ``prompt`` with ``{question}``;
     ``max_tokens``; ``judge``: a model that also grades the answers; ``extractor``: a model that reads those
     that no rule reads.
     """
@@ -64,8 +64,8 @@ class VQA(Protocol):
 
     def prepare(self) -> None:
         """Check the requirements of the metric."""
-        if self._metric.rule is anls:
-            require("rapidfuzz.distance", "metrics", "ANLS")
+        if self._metric.check is not None:
+            self._metric.check()
 
     def missing_fields(self, sample: Sample) -> str | None:
         return None if sample.question is not None else "a question"
@@ -78,7 +78,8 @@ class VQA(Protocol):
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
         # A metric that looks for the truth in the answer is for transcriptions.
-        reading = read_short(reply, verbatim=self.metric == "contains", numeric=self.metric == "number")
+        verbatim = self.metric == "contains" or self._metric.sample_rule is not None
+        reading = read_short(reply, verbatim=verbatim, numeric=self.metric == "number")
         answer, rule = reading.value, [reading.rule]
         if isinstance(answer, ParseFailure):
             return failed(sample, answer, 1, rule=rule)
@@ -86,9 +87,12 @@ class VQA(Protocol):
 
     def score_sample(self, sample: Sample, prediction: Prediction) -> dict[str, float]:
         """Score by the metric and by exact match; nothing if the answer is unknown."""
+        said = prediction.label
+        if (sample_rule := self._metric.sample_rule) is not None:
+            score = sample_rule(said, sample)
+            return {} if score is None else {self.primary: score}
         if not sample.references:
             return {}
-        said = prediction.label
         rule = self._metric.rule
         mark = rule(said, sample.references) if said and rule is not None else 0.0
         return {self.primary: mark, "exact_match": exact_match(said, sample.references) if said else 0.0}

@@ -1,0 +1,114 @@
+"""Text spotting: where words are, and what they say.
+
+Source: the end-to-end protocol of the Robust Reading Competition (rrc.cvc.uab.es), in the version that
+OCRBench v2 uses: boxes match if their IoU exceeds 0.5, and their texts must be equal in either case; a mark
+at the beginning or end of the truth may be missing. A truth of ``###`` cannot be read and does not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Spotted", "iou", "read_spotted", "spotting_score"]
+
+UNREADABLE = "###"
+MARKS = "!?.:,*\"()·[]/'"
+
+Box = tuple[int, int, int, int]
+
+
+class Spotted(NamedTuple):
+    """A word, and its box as left, top, right, bottom."""
+
+    box: Box
+    text: str
+
+
+def iou(first: Sequence[int], second: Sequence[int]) -> float:
+    """Return the intersection over union of two boxes.
+
+    >>> iou((0, 0, 10, 10), (5, 0, 15, 10))
+    0.3333333333333333
+    """
+    shared = _shared(first, second)
+    union = _area(first) + _area(second) - shared
+    return shared / union if union else 0.0
+
+
+def _area(box: Sequence[int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    return max(0, width) * max(0, min(first[3], second[3]) - max(first[1], second[1]))
+
+
+_ITEM = re.compile(r"[\[(]([^\[\]()]*)[\])]")
+
+
+def read_spotted(reply: str) -> list[Spotted]:
+    """Read a list of ``(left, top, right, bottom, text)`` with whole numbers from 0 to 1000, each only once.
+
+    >>> read_spotted("[(1, 2, 30, 40, 'STOP')]") == read_spotted("It says (1, 2, 30, 40, STOP).")
+    True
+    """
+    try:
+        value = ast.literal_eval(reply)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        items: list[Sequence[Any]] = [match.split(",", 4) for match in _ITEM.findall(reply)]
+    else:
+        items = [item for item in value if isinstance(item, list | tuple)] if _is_list(value) else []
+    words: dict[Spotted, None] = {}
+    for item in items:
+        if len(item) < 5:
+            continue
+        try:
+            left, top, right, bottom = (int(str(number).strip()) for number in item[:4])
+        except ValueError:
+            continue
+        if all(0 <= number <= 1000 for number in (left, top, right, bottom)):
+            text = str(item[4]).replace("\n", "").strip().strip('"').strip("'")
+            words[Spotted((left, top, right, bottom), text)] = None
+    return list(words)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def spotting_score(said: Sequence[Spotted], true: Sequence[Spotted]) -> float:
+    """Return the harmonic mean of precision and recall; 0 if nothing was said.
+
+    >>> truth = [Spotted((0, 0, 10, 10), "Stop!"), Spotted((20, 0, 40, 10), "here")]
+    >>> spotting_score([Spotted((0, 0, 10, 9), "STOP")], truth)
+    0.6666666666666666
+    """
+    said = [word for word in said if word.box[0] < word.box[2] and word.box[1] < word.box[3]]
+    said, true = ([Spotted(word.box, _without_quotes(word.text)) for word in words] for words in (said, true))
+    unreadable = [word.box for word in true if word.text == UNREADABLE]
+    true = [word for word in true if word.text != UNREADABLE]
+    left = [word for word in said if all(2 * _shared(word.box, box) <= _area(word.box) for box in unreadable)]
+    counted, right = len(left), 0
+    for wanted in true:
+        match = next((word for word in left if iou(wanted.box, word.box) > 0.5), None)
+        if match is not None:
+            left.remove(match)
+            right += _same_text(wanted.text.upper(), match.text.upper())
+    return 2 * right / (len(true) + counted) if right else 0.0
+
+
+def _without_quotes(text: str) -> str:
+    text = text.replace("\r", "")
+    match = re.fullmatch(r'\s*"(.*)"\s*', text)
+    return match[1].replace("\\\\", "\\").replace('\\"', '"') if match else text
+
+
+def _same_text(true: str, said: str) -> bool:
+    first, last = (bool(mark) and mark in MARKS for mark in (true[:1], true[-1:]))
+    return said in {true, *([true[1:]] if first else []), *([true[:-1]] if last else [])} or (
+        first and last and said == true[1:-1]
+    )
