@@ -25,11 +25,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from collections.abc import Iterator
 
+import certifi
 import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from postgres import Postgres
+
+# No test speaks TLS, and reading all certificates anew for each of hundreds of clients takes half a minute.
+certificate, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----")
+os.environ["SSL_CERT_FILE"] = str(Path(tempfile.mkdtemp(prefix="snellen-tls-")) / "one.pem")
+Path(os.environ["SSL_CERT_FILE"]).write_text(f"{certificate}{end}\n", encoding="utf-8")
 
 settings.register_profile(
     "snellen", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True

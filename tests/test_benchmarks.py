@@ -59,14 +59,17 @@ def test_an_unknown_stage_is_named():
     ("words", "said"),
     [
         ("api.py memory 30", "30 samples: "),
-        ("arena.py 2000 5 100", "everything that its page shows"),
-        ("choose.py 3", "equal models"),
-        ("exposure.py 200 20", "occurrences: "),
-        pytest.param(
-            "preferences.py --images 84 --test 14 --steps 2", "| grpo |", marks=pytest.mark.exhaustive
-        ),
         ("store.py 2000", "snellen ls runs: "),
-        ("web.py --runs 30 --samples 200", "/heatmap"),
+        *(
+            pytest.param(words, said, marks=pytest.mark.exhaustive)
+            for words, said in (
+                ("arena.py 2000 5 100", "everything that its page shows"),
+                ("choose.py 3", "equal models"),
+                ("exposure.py 200 20", "occurrences: "),
+                ("preferences.py --images 84 --test 14 --steps 2", "| grpo |"),
+                ("web.py --runs 30 --samples 200", "/heatmap"),
+            )
+        ),
     ],
 )
 def test_the_others_run_in_small(words, said):

@@ -356,6 +356,65 @@ def glm46v() -> Any:
 
 
 @zoo
+def gemma3n() -> Any:
+    """With a small network of timm in the place of MobileNetV5, which has 300 million weights."""
+    tok = tokenizer(
+        boi_token="<start_of_image>",
+        eoi_token="<end_of_image>",
+        image_token="<image_soft_token>",
+        boa_token="<start_of_audio>",
+        eoa_token="<end_of_audio>",
+        audio_token="<audio_soft_token>",
+    )
+    n = len(tok)
+    c = hf.Gemma3nConfig(
+        text_config={
+            "vocab_size": n + 256,
+            **TEXT,
+            "intermediate_size": [128] * 4,
+            "num_hidden_layers": 4,
+            "head_dim": 32,
+            "sliding_window": 64,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0],
+            "vocab_size_per_layer_input": n,
+            "hidden_size_per_layer_input": 16,
+            "num_kv_shared_layers": 2,
+            "laurel_rank": 8,
+        },
+        vision_config={
+            "architecture": "test_resnet",
+            "hidden_size": 96,
+            "vocab_offset": n,
+            "vocab_size": 128,
+        },
+        audio_config={
+            "hidden_size": 64,
+            "conf_num_hidden_layers": 1,
+            "conf_num_attention_heads": 2,
+            "vocab_offset": n + 128,
+            "vocab_size": 128,
+        },
+        vision_soft_tokens_per_image=4,
+        boi_token_id=tok.boi_token_id,
+        eoi_token_id=tok.eoi_token_id,
+        image_token_id=tok.image_token_id,
+        boa_token_id=tok.boa_token_id,
+        eoa_token_id=tok.eoa_token_id,
+        audio_token_id=tok.audio_token_id,
+    )
+    ip = reads("siglip", "SiglipImageProcessor", size={"height": 64, "width": 64})
+    p = hf.Gemma3nProcessor(
+        hf.Gemma3nAudioFeatureExtractor(),
+        ip,
+        tok,
+        image_seq_length=4,
+        chat_template=template("<image_soft_token>", space=False),
+    )
+    return hf.Gemma3nForConditionalGeneration(c), p
+
+
+@zoo
 def gemma4() -> Any:
     tok = tokenizer(
         "<|video|>",
@@ -1151,6 +1210,46 @@ def minicpmv4_6() -> Any:
         chat_template=template("<unk_img>\n", space=False),
     )
     return cls("minicpmv4_6", "MiniCPMV4_6ForConditionalGeneration")(c), p
+
+
+@zoo
+def phi4_multimodal() -> Any:
+    """Its processor counts 256 tokens for the whole picture, so a small one has 32 patches a side, too."""
+    tok = tokenizer(image_token="<|image|>", audio_token="<|audio|>")
+    c = hf.Phi4MultimodalConfig(
+        vocab_size=len(tok),
+        **TEXT,
+        original_max_position_embeddings=4096,
+        vision_config={
+            **VISION,
+            "image_size": 64,
+            "patch_size": 2,
+            "num_hidden_layers": 3,
+            "crop_size": 64,
+            "image_token_id": tok.image_token_id,
+        },
+        audio_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_blocks": 1,
+            "num_attention_heads": 2,
+            "ext_pw_out_channel": 32,
+            "depthwise_separable_out_channel": 32,
+            "nemo_conv_channels": 32,
+            "audio_token_id": tok.audio_token_id,
+        },
+    )
+    ip = reads(
+        "phi4_multimodal",
+        "Phi4MultimodalImageProcessor",
+        size={"height": 64, "width": 64},
+        patch_size=2,
+        dynamic_hd=4,
+    )
+    p = hf.Phi4MultimodalProcessor(
+        ip, hf.Phi4MultimodalFeatureExtractor(), tok, chat_template=template("<|image|>", space=False)
+    )
+    return hf.Phi4MultimodalForCausalLM(c), p
 
 
 @zoo

@@ -22,7 +22,8 @@ needs_torchvision = pytest.mark.skipif(
 #: Model types with tiny checkpoints in tests/tiny.py and tests/zoo.py.
 TESTED = {
     *("aria", "aya_vision", "blip", "blip-2", "chameleon", "cohere2_vision", "deepseek_vl"),
-    *("deepseek_vl_hybrid", "emu3", "florence2", "gemma3", "gemma4", "git", "glm46v", "glm4v", "glm4v_moe"),
+    *("deepseek_vl_hybrid", "emu3", "florence2", "gemma3", "gemma3n", "gemma4", "git", "glm46v", "glm4v"),
+    *("glm4v_moe", "phi4_multimodal"),
     *("idefics", "idefics2", "idefics3", "instructblip", "internvl", "janus", "kimi_k25", "kosmos-2"),
     *("lfm2_vl", "llama4", "llava", "llava_next", "llava_next_video", "llava_onevision", "minicpmv4_6"),
     *("mistral3", "mllama", "molmo2", "ovis2", "paligemma", "perception_lm", "qwen2_5_vl", "qwen2_vl"),
@@ -33,11 +34,11 @@ TESTED = {
 #: transformers adds to them.
 UNTESTED = {
     *("cohere_compass", "cosmos3_edge", "cosmos3_omni", "deepseek_ocr2", "diffusion_gemma", "dots3_note"),
-    *("ernie4_5_vl_moe", "exaone4_5", "fast_vlm", "gemma3n", "gemma4_unified", "glm5_next", "glm_ocr"),
+    *("ernie4_5_vl_moe", "exaone4_5", "fast_vlm", "gemma4_unified", "glm5_next", "glm_ocr"),
     *("glmga", "granite4_vision", "granite_docling", "hunyuan_vl", "hyperclovax_vision_v2", "inkling2"),
     *("inkling_mm_model", "instructblipvideo", "lfm3_vl", "lighton_ocr", "minicpm_ocr", "minicpmv4_7"),
     *("minimax_m3_vl", "mistral4", "mistral_large4", "muse_glimmer", "muse_spark", "nemotron_h_omni"),
-    *("paddleocr_vl", "phi4_multimodal", "pp_chart2table", "pp_formulanet", "qianfan_ocr"),
+    *("paddleocr_vl", "pp_chart2table", "pp_formulanet", "qianfan_ocr"),
     *("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "qwen4_exp", "step3p7", "t5gemma2", "udop"),
     "unlimited_ocr",
 }

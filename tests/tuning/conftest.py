@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def uncollected(no_collection: None) -> None:
+    """Trainers collect garbage at their ends."""
+
+
 @pytest.fixture(scope="module")
 def ws(tmp_path_factory) -> Path:
     """A workspace that knows what the models were before."""

@@ -42,6 +42,7 @@ class TestSelfCheck:
             assert found["tried"][WAYS[name]] < 0.2
             # Three questions in one padded batch, at twelve places each; only half precision may flip some.
             assert found["decisions"] == 36
+            assert found["mixes"], "pictures of different sizes leave each other's answers as they are"
             assert found["flips"] == 0 if dtype == "float32" else found["flips"] < 36
         assert model.request_batch == (32 if WAYS[name] in (Strategy.PACKED, Strategy.ROWS) else 1)
 
@@ -58,6 +59,28 @@ class TestSelfCheck:
         assert model.sharing.way
         found = model.metadata()["prefix"]
         assert 0 < found["flips"] <= found["decisions"] == 36
+
+    def test_pictures_that_change_each_other_are_grouped_by_size(self, tmp_path, monkeypatch):
+        """As processors do that pad pictures before they are encoded."""
+        process_all = VisionLanguageModel.process_all
+
+        def padded(self, shown, padding_side):
+            tensors = process_all(self, shown, padding_side)
+            if len({image.size for _, images in shown for image in images}) > 1:
+                tensors["pixel_values"][0] *= 0.5
+            return tensors
+
+        monkeypatch.setattr(VisionLanguageModel, "process_all", padded)
+        folder = tiny.save("llava", tmp_path)
+        one, other = (ask((picture(size=(side, 48)),), "What?") for side in (48, 64))
+        model = made(VisionLanguageModel, f"hf:{folder}")
+        model.load()
+        assert model.group(one) != model.group(other)
+        assert not model.metadata()["prefix"]["mixes"]
+        assert "only pictures of one size" in str(model.sharing.findings)
+        plain = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
+        plain.load()
+        assert plain.group(one) == plain.group(other)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("fault", ["position", "leak", "image"])

@@ -60,7 +60,7 @@ REFUSED: Mapping[str, str] = {
 #: not counted, or the processor adds tokens behind the continuation.
 NO_LIKELIHOOD = frozenset({"diffusion_gemma", "git", "chameleon", "idefics"})
 #: Their processors pad pictures of different sizes before they encode them, which changes them.
-EQUAL_SIZES = frozenset({"emu3"})
+EQUAL_SIZES = frozenset({"emu3", "phi4_multimodal"})
 #: Their answers depend on what else is in the batch, so that each is computed alone.
 ALONE = frozenset({"minicpmv4_6", "minicpmv4_7"})
 #: Left padding would shift their positions, or those of their Q-Former.

@@ -154,7 +154,10 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
     def _sizes(self, request: Request) -> tuple[tuple[int, int], ...]:
         """Return the sizes of images that must be equal within a batch."""
-        if self._model is None or self.architecture not in EQUAL_SIZES:
+        if self._model is None:
+            return ()
+        checked = self.sharing.findings
+        if self.architecture not in EQUAL_SIZES and (checked is None or checked.mixes):
             return ()
         return tuple(image.size for image in request.images)
 

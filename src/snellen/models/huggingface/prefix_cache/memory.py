@@ -70,6 +70,7 @@ class Memory:
                 int(held["flips"]),
                 int(held["decisions"]),
                 held["graphs"],
+                mixes=bool(held["mixes"]),
             )
             return Remembered(findings, int(held["tokens"]), bool(held["splices"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -107,13 +107,13 @@ class Prefix:
         values.
         """
         text, width = self._text, self.last.shape[-1]
-        held = 8 * text.hidden_size + 3 * getattr(text, "intermediate_size", 4 * text.hidden_size)
+        held = 8 * text.hidden_size + 3 * _widest(getattr(text, "intermediate_size", 4 * text.hidden_size))
         return int(cached_bytes(self.model) + (held + 2 * width) * self.model.dtype.itemsize)
 
     @property
     def heads(self) -> int:
         """The number of attention heads per layer."""
-        return int(self._text.num_attention_heads)
+        return _widest(self._text.num_attention_heads)
 
     def begins(self, ids: list[int], most: int) -> bool:
         """Return whether a prompt, of which ``most`` tokens may form a prefix, starts with this one's only
@@ -234,9 +234,14 @@ def _keeps(forward: Any) -> bool:
 def cached_bytes(model: Any) -> int:
     """Return the size of one token's keys and values in all layers."""
     text = model.config.get_text_config(decoder=True)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = _widest(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+    width = getattr(text, "head_dim", None) or text.hidden_size // _widest(text.num_attention_heads)
     return int(2 * text.num_hidden_layers * heads * width * model.dtype.itemsize)
+
+
+def _widest(setting: int | Sequence[int]) -> int:
+    """Return a setting of a model, or the greatest where each layer has its own (as in Gemma 3n)."""
+    return max(setting) if isinstance(setting, Sequence) else int(setting)
 
 
 def size_of(layer: Any) -> int:

@@ -54,6 +54,7 @@ class Findings:
             padded batch decides otherwise than alone. Half precision rounds, so that there may be some.
         graphs: the difference, as in ``tried``, of decoding steps that are recorded as CUDA graphs; or why
             none are.
+        mixes: whether pictures of different sizes leave each other's answers as they are in a batch.
     """
 
     way: Strategy
@@ -62,6 +63,7 @@ class Findings:
     flips: int = 0
     decisions: int = 0
     graphs: float | str = "not tried"
+    mixes: bool = True
 
     def __str__(self) -> str:
         reasons = [
@@ -76,20 +78,21 @@ class Findings:
             Strategy.PLAIN: "nothing is shared between an image's questions",
         }
         why = f" ({'; '.join(reasons)}; padding alone {self.noise:.1e})" if reasons else ""
-        return f"{does[self.way]}{why}"
+        sizes = "" if self.mixes else "; only pictures of one size are put into a batch, as others change it"
+        return f"{does[self.way]}{why}{sizes}"
 
 
 def pictures() -> list[Image]:
-    """Return two different pictures of colored clouds."""
-    return [_clouds(1), _clouds(2)]
+    """Return two different pictures of colored clouds, of different sizes."""
+    return [_clouds(1, (224, 224)), _clouds(2, (480, 208))]
 
 
-def _clouds(seed: int) -> Image:
+def _clouds(seed: int, size: tuple[int, int]) -> Image:
     import numpy as np
     from PIL import Image as pillow
 
     colors = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    data = encode(pillow.fromarray(colors).resize((256, 192), pillow.Resampling.BICUBIC))
+    data = encode(pillow.fromarray(colors).resize(size, pillow.Resampling.BICUBIC))
     return Image(lambda: data, f"self-check {seed}")
 
 
@@ -107,6 +110,7 @@ def try_ways(
     asked: Sequence[Question],
     own: Sequence[Tensors],
     padded: Tensors,
+    mixed: Callable[[], Tensors],
     vision: Callable[[Tensors, int], Tensors],
     images: int,
     budget: Callable[[], int],
@@ -121,6 +125,7 @@ def try_ways(
         asked: questions that would share, the same number about each of several images.
         own: for each of them, the processor's tensors of its prompt alone.
         padded: those of the first image's prompts, in one left-padded batch.
+        mixed: those of the first prompts about two images of different sizes, likewise.
         vision: turns a batch with this many prompts about one image into one with its features computed once.
         images: the number of images to prefill together.
         unrecorded: why recorded steps are not tried; empty if they are.
@@ -141,6 +146,9 @@ def try_ways(
     noise = apart(batch, len(batch))
     rounding = ROUNDINGS * torch.finfo(model.dtype).eps
     allowed = max(NOISE * noise, rounding, 1e-5)
+    pair = alone[:: len(batch)]
+    beside = outcome(lambda: float((logits(model, mixed()) - pair).square().mean(-1).sqrt().max()) / spread)
+    mixes = isinstance(beside, float) and beside <= NOISE * allowed
     tried: dict[str, float | str] = {}
 
     def exact(way: Strategy, attempt: Callable[[], float]) -> bool:
@@ -148,10 +156,11 @@ def try_ways(
         return isinstance(error, float) and error <= allowed
 
     def findings(way: Strategy) -> Findings:
-        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel())
+        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel(), mixes=mixes)
 
     def shared(branches: type[Suffixes], *, graphs: bool = False) -> float:
-        return apart(continued(Scheduler(model, branches, images, budget, graphs=graphs), asked))
+        together = images if mixes else 1
+        return apart(continued(Scheduler(model, branches, together, budget, graphs=graphs), asked))
 
     def recorded(found: Findings) -> Findings:
         if unrecorded:

@@ -179,8 +179,7 @@ class PrefixSharing:
             if self._mode == "on":
                 raise ModelError(
                     f"{name}: prefix=on is not possible: {self._model.architecture} supports no sharing "
-                    "between "
-                    "an image's questions. Leave prefix at auto."
+                    "between an image's questions. Leave prefix at auto."
                 )
             return None
         findings = self._recalled()
@@ -272,7 +271,7 @@ class PrefixSharing:
                 self.reader.splices = False
                 asked = [Question(prompt, *self.reader.read(prompt, images)) for prompt, images in shown]
             self.prompt_tokens = len(asked[0].ids)
-            padded = model.on_device(model.process_all(shown[: len(prompts)], "left"))
+            padded, mixed = shown[: len(prompts)], shown[:: len(prompts)]
 
             def vision(tensors: Mapping[str, Any], rows: int) -> Mapping[str, Any]:
                 return encoded_once(model.decoder, tensors, rows)
@@ -281,7 +280,8 @@ class PrefixSharing:
                 model.decoder,
                 asked,
                 own,
-                padded,
+                model.on_device(model.process_all(padded, "left")),
+                lambda: model.on_device(model.process_all(mixed, "left")),
                 vision,
                 self.images,
                 self.budget,
