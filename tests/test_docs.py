@@ -112,11 +112,11 @@ def test_all_other_commands_run_too(workspace, monkeypatch, tmp_path, photos, ca
     few = f"--limit 8 --workspace {tmp_path / 'eyes'}"
     lines = [f"{line} {few}" if line.startswith("snellen eye-test") else line for line in lines]
     lines = [line.replace("n=112", "n=28").replace("size,blur,contrast", "size,blur") for line in lines]
-    some = f"--limit 28 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
+    some = f"--limit 14 --only cot,confusions --workspace {tmp_path / 'diagnosis'}"
     lines = [f"{line} {some}" if line.startswith("snellen diagnose") else line for line in lines]
-    quick = f"--limit 28 --train-limit 56 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
+    quick = f"--limit 7 --train-limit 28 -T max_steps=2 --workspace {tmp_path / 'tuning'}"
     lines = [f"{line} {quick}" if line.startswith("snellen tune") else line for line in lines]
-    lines = [line.replace("n=2000", "n=56") for line in lines]
+    lines = [line.replace("n=2000", "n=28") for line in lines]
     assert len(lines) > 8
     # A rescored run's name starts like its source's, which other lines name.
     lines.sort(key=lambda line: line.startswith("snellen rescore"))

@@ -647,7 +647,7 @@ def test_memory_does_not_grow_with_the_run():
     """Eight times as many samples, in processes of their own: a few megabytes more at the most."""
     script = ROOT / "benchmarks" / "memory.py"
     done = subprocess.run(
-        [sys.executable, str(script), "500", "4000"], capture_output=True, text=True, timeout=200, check=True
+        [sys.executable, str(script), "250", "2000"], capture_output=True, text=True, timeout=200, check=True
     )
     peaks = [int(line.split(" samples: ")[1].split(" MB")[0]) for line in done.stdout.splitlines()]
     assert len(peaks) == 2

@@ -23,8 +23,8 @@ from snellen.types import Decoding, Message, Request, ask
 
 pytestmark = pytest.mark.slow
 
-#: Twenty pictures of each class.
-N = 560
+#: Ten pictures of each class.
+N = 280
 
 
 def held_out(seed: int) -> list[DrawnFigure]:
@@ -72,7 +72,7 @@ def test_llava_answers_follow_up_questions(llava):
     """A second question about the same picture, after the answer to a first one."""
     rng = random.Random(3)
     requests, truths = [], []
-    for fig in held_out(17)[:280]:
+    for fig in held_out(17)[:140]:
         first, second = (rng.choice(("open", "color", "yes-no")) for _ in range(2))
         (asked, said), (question, truth) = (curriculum.ask(rng, fig, task) for task in (first, second))
         turns = (
@@ -83,7 +83,7 @@ def test_llava_answers_follow_up_questions(llava):
         requests.append(Request(turns, decoding=Decoding(max_tokens=8)))
         truths.append(truth)
     replies = asyncio.run(llava.respond(requests))
-    assert sum(reply.text == truth for reply, truth in zip(replies, truths, strict=True)) / 280 >= 0.9
+    assert sum(reply.text == truth for reply, truth in zip(replies, truths, strict=True)) / 140 >= 0.9
 
 
 @pytest.mark.exhaustive

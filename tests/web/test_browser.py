@@ -530,7 +530,7 @@ def test_payloads_stay_inert(chromium, tmp_path):
         one.page.goto("/arena")
         one.page.get_by_role("button", name="Start").click()
         one.page.wait_for_selector(".votes")
-        for _ in range(6):
+        for _ in range(3):
             one.page.keyboard.press("1")
             one.page.wait_for_selector("text=Your vote")
             one.page.keyboard.press("r")
@@ -546,7 +546,7 @@ def test_payloads_stay_inert(chromium, tmp_path):
         one = Watched(chromium, address)
         picture = tmp_path / "'\"><img src=x onerror=alert(1)>.png"
         draw(figure("browser", "ring"), pixels=96).save(picture)
-        for payload in PAYLOADS[:5]:
+        for payload in PAYLOADS[:3]:
             one.page.goto("/arena")
             one.page.set_input_files("input[type=file]", picture)
             one.page.get_by_role("textbox", name="Question").fill(payload)
