@@ -43,6 +43,20 @@ settings.register_profile(
 settings.load_profile("snellen")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker, which gets its part of the list, begins with slow tests, so that none is left at the end."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    fast = [item for item in items if not item.get_closest_marker("slow")]
+    items[:] = [
+        item
+        for worker in range(workers)
+        for part in (slow, fast)
+        for item in part[len(part) * worker // workers : len(part) * (worker + 1) // workers]
+    ]
+
+
 def pytest_collection_finish() -> None:
     """Modules and tests stay to the end, so collections of garbage need not look at them each time."""
     gc.collect()

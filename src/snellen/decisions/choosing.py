@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from snellen._util.asyncio import complete
 from snellen.decisions.decision import Decision
-from snellen.decisions.field import Arm, RaceOrder, Weighing
+from snellen.decisions.field import Arm, RaceOrder, Weighing, refuse_whole_run_scores
 from snellen.decisions.race import GROWTH, Race, next_look
 from snellen.decisions.record import keep_decision, race_key, reopen_race
 from snellen.decisions.standing import Look, Preference, RaceStanding
-from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, Unsupported, UsageError
+from snellen.errors import BadOption, BudgetSpent, Interrupted, Stopped, UsageError
 from snellen.models.base import EVERYWHERE
 from snellen.runs.plan import Plan, Watch
 from snellen.storage.documents import Document, Status
@@ -56,13 +56,11 @@ class Choosing:
                 "A choice needs at least two different models or protocols that fit the data (one that is "
                 f"given twice counts once).{skipped} Add another with --model."
             )
-        for model, (_, title, protocol) in self._tasks:
-            if scorers := protocol.for_model(model).scorers():
-                raise Unsupported(
-                    f"{title} is scored over a whole run ({type(scorers[0]).__name__}), not image by image, "
-                    "so that a race cannot stop early. Use a protocol with right and wrong answers, such as "
-                    "closed-set, or compare complete runs: snellen run, then snellen compare"
-                )
+        refuse_whole_run_scores(
+            plan,
+            "a race cannot stop early. Use a protocol with right and wrong answers, such as closed-set, or "
+            "compare complete runs: snellen run, then snellen compare",
+        )
         (self.selection,) = plan.selections
         #: The decision in the workspace, once there is one.
         self.kept: Document | None = None

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from snellen._util.asyncio import complete
 from snellen.decisions.evidence import log_capital, upper_bound
-from snellen.decisions.field import Arm, RaceOrder, scores_of
+from snellen.decisions.field import Arm, RaceOrder, refuse_whole_run_scores, scores_of
 from snellen.decisions.race import next_look
-from snellen.errors import Unsupported
 from snellen.eye_test.own_images import DegradedLevel, compared
 from snellen.metrics.stats import Estimate
 from snellen.runs.plan import Plan, Watch
@@ -51,13 +50,7 @@ class EarlyStop:
         Raises:
             Unsupported: this is one.
         """
-        for model, tasks in plan.pairs:
-            for _, title, protocol in tasks:
-                if scorers := protocol.for_model(model).scorers():
-                    raise Unsupported(
-                        f"{title} is scored over a whole run ({type(scorers[0]).__name__}), not image by "
-                        "image, so that a level cannot stop early. Leave --stop-early out."
-                    )
+        refuse_whole_run_scores(plan, "a level cannot stop early. Leave --stop-early out.")
 
     def __call__(self, plan: Plan, plain: Run, level: float) -> DegradedLevel:
         """Ask a level.

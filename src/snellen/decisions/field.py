@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from snellen.datasets.base import Selection
 from snellen.engine.evaluation import Evaluation
 from snellen.engine.progress import ProgressCallback
-from snellen.errors import BadOption, DataError, UsageError
+from snellen.errors import BadOption, DataError, Unsupported, UsageError
 from snellen.metrics.classification import are_unequal
 from snellen.metrics.registry import METRICS
 from snellen.models.base import Model
@@ -22,8 +22,9 @@ from snellen.types import Outcome
 
 if TYPE_CHECKING:
     from snellen.decisions.evidence import Series
+    from snellen.runs.plan import Plan
 
-__all__ = ["Arm", "RaceOrder", "Weighing", "scores_of"]
+__all__ = ["Arm", "RaceOrder", "Weighing", "refuse_whole_run_scores", "scores_of"]
 
 #: How scores are averaged: over images, or over classes.
 Weighing = Literal["plain", "balanced"]
@@ -33,6 +34,24 @@ RETRIES = 2
 
 #: Written into runs that a race ended.
 RACED = "snellen choose ended it by what it had seen. Answer the rest with: snellen resume"
+
+
+def refuse_whole_run_scores(plan: Plan, so_that: str) -> None:
+    """Refuse a protocol whose scores take a whole run.
+
+    Args:
+        so_that: what is not possible, and what to do instead.
+
+    Raises:
+        Unsupported: there is one.
+    """
+    for model, tasks in plan.pairs:
+        for _, title, protocol in tasks:
+            if scorers := protocol.for_model(model).scorers():
+                raise Unsupported(
+                    f"{title} is scored over a whole run ({type(scorers[0]).__name__}), not image by image, "
+                    f"so that {so_that}"
+                )
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -24,7 +25,8 @@ from snellen.types import Outcome, Prediction, Sample
 
 __all__ = ["BatchStats", "ResultSink", "SampleRunner"]
 
-#: The most blocks for a server that are prepared at once: more than one sender needs.
+#: The most blocks for a server, or images for another processor, that are prepared at once: more than one
+#: sender needs.
 AHEAD = 4
 #: Seconds for which remote samples wait to be stored together; their answers are already stored.
 GATHER = 0.02
@@ -117,8 +119,8 @@ class SampleRunner:
             workers=self.model.workers,
             block=self.model.batch_size,
             prepare=self._prepare,
-            # A local model needs the processor, and reads its next prompts in one thread.
-            ahead=min(AHEAD, os.cpu_count() or 1) if self.model.remote else 1,
+            # A local model reads its next prompts in one thread.
+            ahead=self._hands if self.model.remote else 1,
         )
         began = time.perf_counter()
         async with aclosing(blocks):  # so that requests in flight are awaited while connections are open
@@ -137,20 +139,35 @@ class SampleRunner:
         if not self.looks:
             return block
         good = []
-        for position, sample in block:
-            try:
-                for image in sample.images:
-                    self.model.prepare(image)
-                self.sink.keep_previews(sample.images)
-                good.append((position, sample))
-            except ImageError as error:
-                if not self.skip_invalid:
+        with ThreadPoolExecutor(1 if self.model.remote else self._hands) as pool:
+            for item, error in zip(block, pool.map(self._look, block), strict=True):
+                if error is None:
+                    good.append(item)
+                elif self.skip_invalid:
+                    self.skipped.append(InvalidRow(item[1].id, str(error)))
+                else:
                     raise ImageError(f"{error} Or skip invalid images with --skip-invalid") from error
-                self.skipped.append(InvalidRow(sample.id, str(error)))
         # Nobody listens, so the protocol need not be asked.
         if self.model.prefetches and self.memory.asking:
             self.model.prefetch(first_requests(good, self.protocol))
         return good
+
+    @property
+    def _hands(self) -> int:
+        """The threads that prepare: one where the model computes on the same processor."""
+        busy = not self.model.remote and self.model.place == "cpu"
+        return 1 if busy else min(AHEAD, os.cpu_count() or 1)
+
+    def _look(self, item: tuple[int, Sample]) -> ImageError | None:
+        """Read a sample's images; return why they cannot be."""
+        _, sample = item
+        try:
+            for image in sample.images:
+                self.model.prepare(image)
+            self.sink.keep_previews(sample.images)
+        except ImageError as error:
+            return error
+        return None
 
     def give_up(self, position: int, sample: Sample, reason: str) -> BatchStats:
         """Record a sample as an error without evaluating it."""

@@ -1,0 +1,56 @@
+"""Images are made ready while a model computes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import Scripted
+from snellen.api import run
+from snellen.errors import ImageError
+from snellen.images import Image
+
+
+class Elsewhere(Scripted):
+    """A model of some place, whose images are only looked at by so many threads together."""
+
+    def __init__(self, place: str, hands: int) -> None:
+        super().__init__(lambda request: "star", batch_size=4)
+        self.place = place
+        self.threads: set[int] = set()
+        self.barrier = threading.Barrier(hands)
+
+    def prepare(self, image: Image) -> None:
+        self.barrier.wait(timeout=60)
+        self.threads.add(threading.get_ident())
+
+
+@pytest.mark.parametrize(("place", "hands"), [("cpu", 1), ("cuda:0", 2)])
+def test_a_model_on_a_gpu_leaves_the_processor_to_its_images(
+    place: str, hands: int, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    model = Elsewhere(place, hands)
+    result = run(model=model, data="chart:shapes", protocol="closed-set?rounds=1", limit=8)
+    assert result.metrics.n == 8
+    assert [row["position"] for row in result.findings()] == list(range(8))
+    assert len(model.threads) >= hands
+
+
+@pytest.mark.parametrize("place", ["cpu", "cuda:0"])
+def test_a_broken_image_is_named_or_left_out(
+    place: str, workspace: Path, photos: Path, tmp_path: Path
+) -> None:
+    for number, kind in enumerate(("star", "key") * 3):
+        file = tmp_path / "photos" / kind / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        data = (photos / kind / "0.png").read_bytes()
+        file.write_bytes(data[:60] if number == 3 else data)
+    asked: dict[str, Any] = {"data": f"folder:{tmp_path}/photos", "protocol": "closed-set?rounds=1"}
+    with pytest.raises(ImageError, match=r"3\.png.*--skip-invalid"):
+        run(model=Elsewhere(place, 1), **asked)
+    result = run(model=Elsewhere(place, 1), **asked, skip_invalid=True)
+    assert (result.metrics.n, result.metrics.skipped) == (5, 1)
