@@ -45,7 +45,7 @@ settings.load_profile("snellen")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each worker, which gets its part of the list, begins with slow tests, so that none is left at the end."""
+    """Each worker, which gets a part of the list, begins with slow tests: none is left at the end."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     fast = [item for item in items if not item.get_closest_marker("slow")]
