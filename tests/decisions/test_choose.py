@@ -8,10 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +26,11 @@ from snellen.datasets.base import DATASETS, select
 from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import RaceOrder
 from snellen.errors import BadOption, DataError, Stopped, Unsupported, UsageError
-from snellen.models.base import EVERYWHERE, LocalModel
 from snellen.reports.decisions import race_page
 from snellen.runs.filters import Filters
 from snellen.runs.run import Run, open_run
 from snellen.storage.store import Store
 from snellen.testing import Server, fault
-from snellen.types import Kind, Response
 
 DATA = "chart:shapes?n=280"
 PROTOCOL = "closed-set?rounds=1"
@@ -314,56 +309,6 @@ def test_dollars_on_the_way_are_those_of_the_race(truth, tmp_path):
         assert known == pytest.approx(cost, rel=0.02)
         assert (forecast is None) == (known_forecast is None)
         assert forecast is None or known_forecast == pytest.approx(forecast, rel=0.02)
-
-
-class Placed(LocalModel):
-    """A model somewhere, whose threads meet at each answer."""
-
-    kinds = frozenset({Kind.GENERATE})
-
-    def __init__(self, name: str, place: str, meet: Callable[[], object]) -> None:
-        self.name, self.place, self.meet = name, place, meet
-
-    def identity(self):
-        return {"placed": self.name}
-
-    def answer(self, requests):
-        self.meet()
-        return [Response(str(request.sample.label)) for request in requests]
-
-
-class TestPlaces:
-    """Local models on different devices answer at the same time, those on one take turns."""
-
-    def models(self, places: tuple[str, str], meet: Callable[[], object]) -> list[Placed]:
-        return [Placed(name, place, meet) for name, place in zip("ab", places, strict=True)]
-
-    def test_side_by_side(self, tmp_path):
-        barrier = threading.Barrier(2)
-        models = self.models(("cuda:0", "cuda:1"), lambda: barrier.wait(30))
-        decision = snellen.choose(
-            models=models, data="chart:shapes?n=28", protocols=[PROTOCOL], within=0.5, workspace=tmp_path
-        )
-        assert decision.choice is not None
-        assert not barrier.broken
-
-    @pytest.mark.parametrize("places", [("cuda:0", "cuda:0"), ("cuda:0", EVERYWHERE), ("cpu", "cpu")])
-    def test_in_turn(self, places, tmp_path):
-        lock = threading.Lock()
-
-        def meet():
-            assert lock.acquire(blocking=False)
-            time.sleep(0.01)  # long enough for another one to come, if it could
-            lock.release()
-
-        decision = snellen.choose(
-            models=self.models(places, meet),
-            data="chart:shapes?n=28",
-            protocols=[PROTOCOL],
-            within=0.5,
-            workspace=tmp_path,
-        )
-        assert decision.arms[0].errors == decision.arms[1].errors == 0
 
 
 def test_hosted_models_race_side_by_side_within_a_budget(truth, tmp_path):

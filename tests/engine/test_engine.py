@@ -1,4 +1,4 @@
-"""The driver, the memory, and runs that go on where they were stopped."""
+"""The memory of answers, and runs that go on where they were stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from functools import partial
 from typing import Any
 
@@ -17,13 +16,11 @@ import pytest
 from helpers import FAILED, ROOT, TESTS, Scripted, picture, sample, text_of, until
 from snellen.api import run
 from snellen.engine.cache import CachedModel, describe, key_of
-from snellen.engine.loop import CachedResponse, drive, examine_block, first_requests
+from snellen.engine.loop import CachedResponse, drive, examine_block
 from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import LocalModel
-from snellen.protocols.binary import Binary
 from snellen.protocols.closed_set import ClosedSet
-from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan
 from snellen.runs.run import Run, open_run
 from snellen.storage.store import Store
@@ -51,178 +48,6 @@ def samples(n):
 
 async def collect(*args, **more):
     return [item for block in [b async for b in drive(*args, **more)] for item in block]
-
-
-class TestDriver:
-    def test_lockstep_waves(self):
-        """Samples whose examination ended drop out; the others' requests go on together."""
-        request_batches: list[int] = []
-
-        def script(request):
-            return "yes" if "the cat in" in text_of(request) else "no"
-
-        found = asyncio.run(
-            examine_block(samples(3), Binary(order="fixed"), answering(script, request_batches))
-        )
-        assert request_batches == [3]
-        assert [f.prediction.label for f in found] == ["cat"] * 3
-        request_batches.clear()
-        asyncio.run(
-            examine_block(samples(3), Binary(order="fixed"), answering(lambda r: "no", request_batches))
-        )
-        assert request_batches == [3, 3, 3, 3]
-
-    @pytest.mark.parametrize(("workers", "block"), [(1, 1), (1, 4), (3, 2), (5, 1), (2, 100)])
-    def test_every_sample_once_whatever_the_workers(self, workers, block):
-        found = asyncio.run(
-            collect(
-                samples(17), ClosedSet(rounds=2), answering(lambda r: "cat"), workers=workers, block=block
-            )
-        )
-        assert sorted(item.position for item in found) == list(range(17))
-        assert all(item.sample.id == item.prediction.sample_id for item in found)
-
-    def test_an_error_ends_a_samples_examination_and_no_others(self):
-        def script(request):
-            return FAILED if "s1" in request.images[0].name else "no"
-
-        block = samples(3)
-        for position, one in block:
-            one.images[0].name = one.id
-        found = asyncio.run(examine_block(block, Binary(), answering(script)))
-        assert [f.prediction.outcome for f in found] == [Outcome.OK, Outcome.ERROR, Outcome.OK]
-        assert found[1].prediction.reason == FAILED.reason
-        assert len(found[1].answers) == 1
-        assert len(found[0].answers) == 4
-
-    def test_memory_does_not_grow_with_the_data_set(self):
-        alive = threading.local()
-        alive.now = alive.most = 0
-        lock = threading.Lock()
-        counts = {"now": 0, "most": 0}
-
-        class Tracked:
-            def __init__(self):
-                with lock:
-                    counts["now"] += 1
-                    counts["most"] = max(counts["most"], counts["now"])
-
-            def __del__(self):
-                with lock:
-                    counts["now"] -= 1
-
-        def endless():
-            for i in range(400):
-                one = sample(LABELS, id=f"s{i}", meta={"tracked": Tracked()})
-                yield i, one
-
-        async def go():
-            async for _ in drive(
-                endless(), ClosedSet(rounds=1), answering(lambda r: "cat"), workers=2, block=5
-            ):
-                pass
-
-        asyncio.run(go())
-        assert counts["most"] <= (2 + 1 + 2 + 2) * 5  # in work, made ready, and results not yet taken
-
-    def test_the_next_block_is_made_ready_meanwhile(self):
-        events: list[str] = []
-
-        def prepare(block):
-            events.append(f"ready {block[0][0]}")
-            return block
-
-        async def respond(requests):
-            events.append("asked")
-            await asyncio.sleep(0.05)
-            events.append("answered")
-            return [CachedResponse(Response("cat"), "k", True) for _ in requests]
-
-        asyncio.run(collect(samples(4), ClosedSet(rounds=1), respond, block=2, prepare=prepare))
-        assert events.index("ready 2") < events.index("answered")
-
-    def test_several_blocks_are_made_ready_at_once_and_taken_in_order(self):
-        together = threading.Barrier(3, timeout=30)
-        taken: list[int] = []
-
-        def prepare(block):
-            if block[0][0] < 3:
-                together.wait()  # breaks unless the first three are made ready at the same time
-            return block
-
-        async def respond(requests):
-            taken.extend(int(request.sample.id[1:]) for request in requests)
-            return [CachedResponse(Response("cat"), "k", True) for _ in requests]
-
-        named = ((i, sample(LABELS, id=f"s{i}")) for i in range(9))
-        asyncio.run(collect(named, ClosedSet(rounds=1), respond, block=1, prepare=prepare, ahead=3))
-        assert taken == list(range(9))
-
-    @pytest.mark.parametrize("ahead", [1, 4])
-    def test_the_data_set_runs_in_one_thread(self, ahead):
-        threads = set()
-
-        def source():
-            for i in range(20):
-                threads.add(threading.get_ident())
-                yield i, sample(LABELS, id=f"s{i}")
-
-        found = asyncio.run(
-            collect(
-                source(), ClosedSet(rounds=1), answering(lambda r: "cat"), block=2, workers=3, ahead=ahead
-            )
-        )
-        assert sorted(item.position for item in found) == list(range(20))
-        assert len(threads) == 1
-
-    @pytest.mark.parametrize("where", ["samples", "prepare", "respond"])
-    @pytest.mark.parametrize("workers", [1, 3])
-    def test_what_raises_is_raised(self, where, workers):
-        def broken_samples():
-            yield from samples(3)
-            if where == "samples":
-                raise ImageError("broken")
-
-        def prepare(block):
-            if where == "prepare":
-                raise ImageError("broken")
-            return block
-
-        def script(request):
-            if where == "respond":
-                raise ImageError("broken")
-            return "cat"
-
-        with pytest.raises(ImageError, match="broken"):
-            asyncio.run(
-                collect(
-                    broken_samples(),
-                    ClosedSet(rounds=1),
-                    answering(script),
-                    workers=workers,
-                    block=1,
-                    prepare=prepare,
-                )
-            )
-
-    def test_two_faults_at_once_are_told_of_once(self, caplog):
-        """The next block cannot be made ready, and the one before it cannot be answered: one error is raised,
-        and nobody complains that the other was not looked at."""
-        import gc
-
-        def prepare(block):
-            if block[0][0]:
-                raise ImageError("broken")
-            return block
-
-        async def respond(requests):
-            await asyncio.sleep(0.1)
-            raise SnellenError("no answer")
-
-        with pytest.raises(SnellenError, match="no answer"):
-            asyncio.run(collect(samples(3), ClosedSet(rounds=1), respond, block=1, prepare=prepare))
-        gc.collect()
-        assert caplog.text == ""
 
 
 class TestMemory:
@@ -652,57 +477,3 @@ def test_memory_does_not_grow_with_the_run():
     peaks = [int(line.split(" samples: ")[1].split(" MB")[0]) for line in done.stdout.splitlines()]
     assert len(peaks) == 2
     assert peaks[1] - peaks[0] < 25
-
-
-class TestForesight:
-    """What will be asked next is told to the model, while it answers."""
-
-    class Foreseeing(Scripted):
-        def __init__(self, script):
-            super().__init__(script, batch_size=4)
-            self.foreseen: list[Request] = []
-
-        prefetches = True
-
-        def prefetch(self, requests):
-            self.foreseen += requests
-
-    def run(self, model, workspace, **more):
-        plan = Plan(
-            models=[model],
-            data=["chart:shapes"],
-            protocols=["closed-set?rounds=2"],
-            filters=Filters(limit=12),
-            workspace=workspace,
-            **more,
-        )
-        plan.run()
-        return model
-
-    def test_the_first_wave_of_each_block(self, workspace):
-        model = self.run(self.Foreseeing(lambda r: "star"), workspace)
-        assert [text_of(r) for r in model.foreseen] == [text_of(r) for r in model.asked]
-        assert len(model.asked) == 24
-
-    def test_not_what_is_remembered(self, workspace):
-        self.run(self.Foreseeing(lambda r: "star"), workspace)
-        again = self.Foreseeing(lambda r: "star")
-        # Another run of the same questions: at most until the memory is seen to hold them.
-        plan = Plan(
-            models=[again],
-            data=["chart:shapes"],
-            protocols=["closed-set?rounds=2"],
-            filters=Filters(limit=13),
-            workspace=workspace,
-        )
-        plan.run()
-        assert len(again.asked) == 2
-        assert len(again.foreseen) < 24
-
-    def test_a_protocol_that_fails_is_not_reported_twice(self):
-        class Broken(ClosedSet):
-            def examine(self, sample):
-                raise RuntimeError("no")
-                yield
-
-        assert first_requests(samples(3), Broken()) == []

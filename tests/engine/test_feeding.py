@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from helpers import Scripted
+from helpers import Scripted, sample, text_of
 from snellen.api import run
+from snellen.engine.loop import first_requests
 from snellen.errors import ImageError
 from snellen.images import Image
+from snellen.protocols.closed_set import ClosedSet
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan
+from snellen.types import Request
 
 
 class Elsewhere(Scripted):
@@ -54,3 +59,57 @@ def test_a_broken_image_is_named_or_left_out(
         run(model=Elsewhere(place, 1), **asked)
     result = run(model=Elsewhere(place, 1), **asked, skip_invalid=True)
     assert (result.metrics.n, result.metrics.skipped) == (5, 1)
+
+
+class TestForesight:
+    """What will be asked next is told to the model, while it answers."""
+
+    class Foreseeing(Scripted):
+        def __init__(self, script):
+            super().__init__(script, batch_size=4)
+            self.foreseen: list[Request] = []
+
+        prefetches = True
+
+        def prefetch(self, requests):
+            self.foreseen += requests
+
+    def run(self, model, workspace, **more):
+        plan = Plan(
+            models=[model],
+            data=["chart:shapes"],
+            protocols=["closed-set?rounds=2"],
+            filters=Filters(limit=12),
+            workspace=workspace,
+            **more,
+        )
+        plan.run()
+        return model
+
+    def test_the_first_wave_of_each_block(self, workspace):
+        model = self.run(self.Foreseeing(lambda r: "star"), workspace)
+        assert [text_of(r) for r in model.foreseen] == [text_of(r) for r in model.asked]
+        assert len(model.asked) == 24
+
+    def test_not_what_is_remembered(self, workspace):
+        self.run(self.Foreseeing(lambda r: "star"), workspace)
+        again = self.Foreseeing(lambda r: "star")
+        # Another run of the same questions: at most until the memory is seen to hold them.
+        plan = Plan(
+            models=[again],
+            data=["chart:shapes"],
+            protocols=["closed-set?rounds=2"],
+            filters=Filters(limit=13),
+            workspace=workspace,
+        )
+        plan.run()
+        assert len(again.asked) == 2
+        assert len(again.foreseen) < 24
+
+    def test_a_protocol_that_fails_is_not_reported_twice(self):
+        class Broken(ClosedSet):
+            def examine(self, sample):
+                raise RuntimeError("no")
+                yield
+
+        assert first_requests([(i, sample(("cat", "dog"), id=f"s{i}")) for i in range(3)], Broken()) == []
