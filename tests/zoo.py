@@ -432,7 +432,7 @@ def gemma4() -> Any:
             **TEXT,
             "num_hidden_layers": 4,
             "head_dim": 32,
-            "global_head_dim": 32,
+            "global_head_dim": 64,
             "sliding_window": 64,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
             "vocab_size_per_layer_input": n,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Elsewhere(Scripted):
 def test_a_model_on_a_gpu_leaves_the_processor_to_its_images(
     place: str, hands: int, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
     model = Elsewhere(place, hands)
     result = run(model=model, data="chart:shapes", protocol="closed-set?rounds=1", limit=8)
     assert result.metrics.n == 8
@@ -113,3 +114,17 @@ class TestForesight:
                 yield
 
         assert first_requests([(i, sample(("cat", "dog"), id=f"s{i}")) for i in range(3)], Broken()) == []
+
+
+def test_two_images_are_read_at_the_same_time() -> None:
+    """On every version of Python: no lock is shared by all images."""
+    barrier = threading.Barrier(2)
+
+    def load() -> bytes:
+        barrier.wait(timeout=60)
+        return b"picture"
+
+    images = [Image(load, name) for name in "ab"]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda image: image.sha256, images)) == [images[0].sha256] * 2
+    assert images[0].data is images[0].data, "it is read once"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 
+from helpers import converse
 from snellen.errors import DataError, MissingExtra
 from snellen.metrics.ocrbench_v2 import RULES, ocrbench_v2
 from snellen.metrics.pages import page_similarity
@@ -20,7 +21,7 @@ from snellen.metrics.registry import METRICS
 from snellen.metrics.spotting import Spotted, iou, read_spotted, spotting_score
 from snellen.metrics.trees import document_similarity, markdown_table, table_similarity
 from snellen.protocols.vqa import VQA
-from snellen.types import Outcome, Prediction, Sample
+from snellen.types import Outcome, Prediction, Response, Sample
 
 HOSTILE = (
     *("[" * 40_000, "{" * 40_000, "(((((1,2,3,4" * 8_000, "a " * 50_000, "```\nx" * 20_000),
@@ -36,13 +37,23 @@ class TestRules:
     def test_a_question_without_a_translation_does_not_count(self) -> None:
         assert ocrbench_v2("a", row("text translation cn", [""])) is None
 
-    def test_an_unknown_kind_is_named(self) -> None:
-        with pytest.raises(DataError, match="of the type 'poems'"):
-            ocrbench_v2("a", row("poems", ["a"]))
-
-    def test_a_missing_column_is_named(self) -> None:
-        with pytest.raises(DataError, match="lacks what its rule reads: 'bbox_list'"):
-            ocrbench_v2("[]", row("text spotting en", ["a"]))
+    @pytest.mark.parametrize(
+        "sample",
+        [
+            row("poems", ["a"]),
+            row("text spotting en", ["a"]),
+            row("text spotting en", ["a"], bbox_list=None, content=["a"]),
+            row("text spotting en", ["a"], bbox_list=[[]], content=["a"]),
+            row("text counting en", ["twelve"], eval="regression"),
+            row("text counting en", ["12"], eval=None),
+            row("text grounding en", ["1", "2", "x", "4"]),
+            row("VQA with position en", ["a"], bbox=None),
+            row("key information extraction en", ["nope"]),
+        ],
+        ids=lambda sample: sample.meta["type"],
+    )
+    def test_a_truth_that_cannot_be_read_does_not_count(self, sample: Sample) -> None:
+        assert ocrbench_v2('(1, 2, 3, 4) {"answer": "a"} 12', sample) is None
 
     @pytest.mark.parametrize("kind", sorted(RULES))
     def test_hostile_replies_take_no_time(self, wordnet: None, kind: str) -> None:
@@ -87,6 +98,30 @@ def test_the_whole_reply_is_scored() -> None:
         "ocrbench_v2": 0.0
     }
     assert METRICS["ocrbench_v2"].graded
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "score"),
+    [
+        (Response("It says HARBOUR and", outcome=Outcome.TRUNCATED), Outcome.TRUNCATED, 1.0),
+        (Response("I am sorry, harbour closed."), Outcome.OK, 1.0),
+        (Response("<think>harbour?</think>pier"), Outcome.OK, 0.0),
+        (Response(""), Outcome.UNPARSED, 0.0),
+        (Response("", outcome=Outcome.REFUSED, reason="filtered"), Outcome.REFUSED, 0.0),
+    ],
+)
+def test_whatever_came_is_scored(reply: Response, outcome: Outcome, score: float) -> None:
+    sample = row("text recognition en", ["Harbour"])
+    prediction, _ = converse(VQA(metric="ocrbench-v2").examine(sample), lambda _: reply)
+    assert prediction.outcome is outcome
+    assert VQA(metric="ocrbench-v2").score_sample(sample, prediction) == {"ocrbench_v2": score}
+
+
+def test_a_missing_column_is_named_and_boxes_are_shown_whole() -> None:
+    protocol = VQA(metric="ocrbench-v2")
+    assert protocol.missing_fields(Sample("1", question="What?")) == "the column 'type'"
+    assert protocol.missing_fields(row("text grounding en", ["1"])) is None
+    assert protocol.truth(Sample("1", references=("1", "2", "1", "4"))) == "1 / 2 / 1 / 4"
 
 
 # ── properties ──────────────────────────────────────────────────────────────────────────────────────

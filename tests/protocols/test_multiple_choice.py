@@ -97,7 +97,7 @@ class TestMultipleChoice:
 
     def test_open_questions_are_mixed_in(self):
         one = sample((), question="How many?", references=("3/4", "0.75"))
-        protocol = MultipleChoice()
+        protocol = MultipleChoice(lenient=True)
         found, (request,) = converse(protocol.examine(one), lambda r: "The answer is 0.75")
         assert "single word or phrase" in text_of(request)
         assert found.label == "0.75"
@@ -106,6 +106,10 @@ class TestMultipleChoice:
         assert protocol.score_sample(one, found) == {"accuracy": 0.0, "open_lenient": 0.0}
         found, _ = converse(protocol.examine(one), lambda r: "it is not 0.75 but a half")
         assert protocol.score_sample(one, found) == {"accuracy": 0.0, "open_lenient": 1.0}
+        thought = "<think>It could be 0.75.</think>\n\nOne third"
+        found, _ = converse(protocol.examine(one), lambda r: thought)
+        assert protocol.score_sample(one, found) == {"accuracy": 0.0, "open_lenient": 0.0}
+        assert MultipleChoice().score_sample(one, found) == {"accuracy": 0.0}
 
     def test_by_likelihood(self):
         found, (request,) = converse(

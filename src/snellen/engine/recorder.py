@@ -156,7 +156,10 @@ class SampleRunner:
     def _hands(self) -> int:
         """The threads that prepare: one where the model computes on the same processor."""
         busy = not self.model.remote and self.model.place == "cpu"
-        return 1 if busy else min(AHEAD, os.cpu_count() or 1)
+        if busy:
+            return 1
+        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(AHEAD, ours)
 
     def _look(self, item: tuple[int, Sample]) -> ImageError | None:
         """Read a sample's images; return why they cannot be."""

@@ -8,13 +8,14 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from snellen.errors import ImageError
 from snellen.images.depth import in_eight_bits, is_deep
 from snellen.images.dicom import decode_dicom, dicom_size, is_dicom
+from snellen.images.lazy import lazy
 from snellen.images.video import VIDEOS, frames
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Image:
             f"{self.name}, {low:g} to {high:g}",
         )
 
-    @cached_property
+    @lazy
     def data(self) -> bytes:
         """The encoded bytes, exactly as in the file.
 
@@ -106,7 +107,7 @@ class Image:
         """
         return self._load()
 
-    @cached_property
+    @lazy
     def sha256(self) -> str:
         """The SHA-256 hash of the encoded bytes, in hex."""
         return hashlib.sha256(self.data).hexdigest()
@@ -130,7 +131,7 @@ class Image:
         """
         return self._pixels or decode(self.data, self.name)
 
-    @cached_property
+    @lazy
     def header(self) -> Header:
         """What the file says about the picture, read without decoding.
 
@@ -139,7 +140,7 @@ class Image:
         """
         return _header(self.data, self.name)
 
-    @cached_property
+    @lazy
     def size(self) -> tuple[int, int]:
         """Width and height of the upright picture in pixels, read from the header without decoding.
 

@@ -252,17 +252,18 @@ _NUMBERS = tuple(
         re.compile,
         (
             r"-?\b\d{1,3}(?:,\d{3})+\b",
-            r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
-            r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+            # From the first digit on alone: from within, what fails there fails, too, again and again.
+            r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",
+            r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])",
         ),
     )
 )
 
 
 def mmmu_open(reply: str, references: Sequence[str]) -> float:
-    """Return 1 if MMMU's authors take a whole reply to an open question for right: if it contains a reference
-    that is a text, behind a word such as "is" if there is one, or a number that a reference equals at two
-    decimals. "It is not 5" is right for 5, so that the figure is an upper bound of :func:`open_match`'s.
+    """Return 1 if MMMU's authors take a whole reply to an open question for right: if what stands behind the
+    last "is", "answer" and the like, or all of it without such a word, contains a reference that is a text,
+    or a number that equals one at two decimals. "It is not 5" is right for 5, and "twelve" wrong for 12.
 
     Source: the authors' evaluation (github.com/MMMU-Benchmark/MMMU, eval_utils.py, as LMMs-Eval has it).
 

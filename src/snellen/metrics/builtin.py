@@ -40,7 +40,7 @@ for _metric in (
     # The primary score, with the answers that an extractor read.
     Metric(name="with_extractor", heading="with extractor"),
     # Open questions among lettered ones, by the rule of MMMU's authors.
-    Metric(name="open_lenient", heading="open answers, leniently", protocols=("multiple-choice",)),
+    Metric(name="open_lenient", heading="open answers by MMMU's rule", protocols=("multiple-choice",)),
     # Lengths of captions.
     Metric(
         name="words",

@@ -45,6 +45,7 @@ class Metric:
         option: its value in ``metric=``; empty if it is not an option.
         rule: scores a short answer, if it can be an option.
         sample_rule: scores a whole reply, instead.
+        columns: those of a sample that this rule cannot do without.
         check: raises an error if a requirement is missing, before anything is asked.
     """
 
@@ -60,6 +61,7 @@ class Metric:
     option: str = ""
     rule: Rule | None = None
     sample_rule: SampleRule | None = None
+    columns: tuple[str, ...] = ()
     check: Callable[[], object] | None = None
 
     @property

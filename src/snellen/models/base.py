@@ -180,7 +180,8 @@ class Model(ABC):
         return 1
 
     def prepare(self, image: Image) -> None:
-        """Preprocess an image that will be needed. Called in another thread.
+        """Preprocess an image that will be needed. Called in another thread; in several at once for a hosted
+        model, or one that computes elsewhere than on the processor (:attr:`place`).
 
         Raises:
             ImageError: it cannot be read.

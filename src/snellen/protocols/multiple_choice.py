@@ -19,6 +19,7 @@ from snellen.errors import BadOption, DataError
 from snellen.metrics.answers import mmmu_open, open_match
 from snellen.parsing import ParsedAnswer, ParseFailure
 from snellen.parsing.choices import LETTERS, read_choices
+from snellen.parsing.text import strip_thinking
 from snellen.prompts import COT, MULTIPLE_CHOICE, SEVERAL_CHOICES, SHORT_ANSWER, fill
 from snellen.protocols.base import (
     PROTOCOLS,
@@ -58,7 +59,7 @@ class MultipleChoice(Protocol):
     ``{options}`` and ``{hint}`` (the line is omitted without a hint); ``open_prompt`` for questions
     without options; ``max_tokens``; ``extractor``: a model that reads the answers that no rule reads;
     ``nearest=true``: if what it reads is no option, the nearest by edit distance (MathVista's rule; never for
-    what rules read).
+    what rules read); ``lenient=true``: open answers are also scored by the rule of MMMU's authors.
 
     Options are lettered in the order shown; the prediction is an option's text.
     """
@@ -77,6 +78,7 @@ class MultipleChoice(Protocol):
     max_tokens: int | None = None
     extractor: str | None = None
     nearest: bool = False
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("request_batch", self.request_batch), ("max_tokens", self.max_tokens)):
@@ -202,7 +204,10 @@ class MultipleChoice(Protocol):
             text += " " + fill(COT, what="the answer")
         (reply,) = yield [ask(sample.images, text, max_tokens=self._tokens())]
         reading = read_short(reply)
-        answer, details = reading.value, {"open": True, "rule": [reading.rule], "reply": reply.text}
+        answer = reading.value
+        details: dict[str, Any] = {"open": True, "rule": [reading.rule]}
+        if self.lenient:
+            details["reply"] = strip_thinking(reply.text)
         if isinstance(answer, ParseFailure):
             return failed(sample, answer, 1, **details)
         return Prediction(sample.id, answer, questions=1, details=details)
@@ -260,8 +265,10 @@ class MultipleChoice(Protocol):
             if not sample.references:
                 return {}
             mark = open_match(prediction.label, sample.references) if prediction.label else 0.0
-            lenient = mmmu_open(prediction.details.get("reply", ""), sample.references)
-            return {self.primary: mark, "accuracy": mark, "open_lenient": lenient}
+            scores = {self.primary: mark, "accuracy": mark}
+            if self.lenient:
+                scores["open_lenient"] = mmmu_open(prediction.details.get("reply", ""), sample.references)
+            return scores
         if not sample.answers:
             return {}
         right = [choice == list(sample.answers) for choice in prediction.details.get("rotations", [])]

@@ -13,12 +13,13 @@ from typing import ClassVar
 from snellen.metrics.answers import exact_match
 from snellen.metrics.registry import METRICS, Metric
 from snellen.parsing import ParseFailure
+from snellen.parsing.text import strip_thinking
 from snellen.prompts import SHORT_ANSWER, fill
 from snellen.protocols.base import PROTOCOLS, ROOM, Protocol, check_placeholders, failed, positive, read_short
 from snellen.scorers.base import Scorer
 from snellen.scorers.extractor import Extractor
 from snellen.scorers.judge import Judge
-from snellen.types import Examination, Prediction, Sample, ask
+from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
 __all__ = ["VQA"]
 
@@ -68,18 +69,27 @@ class VQA(Protocol):
             self._metric.check()
 
     def missing_fields(self, sample: Sample) -> str | None:
-        return None if sample.question is not None else "a question"
+        lacking = [f"the column {name!r}" for name in self._metric.columns if name not in sample.meta]
+        return "a question" if sample.question is None else " and ".join(lacking) or None
 
     def truth(self, sample: Sample) -> str | None:
-        return " / ".join(dict.fromkeys(sample.references)) or None
+        # For such a rule, equal references may be sides of a box.
+        known = sample.references if self._metric.sample_rule else dict.fromkeys(sample.references)
+        return " / ".join(known) or None
 
     def examine(self, sample: Sample) -> Examination:
         """One question."""
         text = fill(self.prompt, question=sample.question or "")
         (reply,) = yield [ask(sample.images, text, max_tokens=self.max_tokens)]
+        if self._metric.sample_rule is not None:
+            # Whatever came is scored, also what was cut off and what sounds like a refusal, as pages may.
+            text, outcome = strip_thinking(reply.text).strip(), reply.outcome
+            reason = reply.reason
+            if not text and outcome is Outcome.OK:
+                outcome, reason = Outcome.UNPARSED, "empty answer"
+            return Prediction(sample.id, text, outcome=outcome, reason=reason, questions=1)
         # A metric that looks for the truth in the answer is for transcriptions.
-        verbatim = self.metric == "contains" or self._metric.sample_rule is not None
-        reading = read_short(reply, verbatim=verbatim, numeric=self.metric == "number")
+        reading = read_short(reply, verbatim=self.metric == "contains", numeric=self.metric == "number")
         answer, rule = reading.value, [reading.rule]
         if isinstance(answer, ParseFailure):
             return failed(sample, answer, 1, rule=rule)
@@ -90,7 +100,7 @@ class VQA(Protocol):
         said = prediction.label
         if (sample_rule := self._metric.sample_rule) is not None:
             score = sample_rule(said, sample)
-            return {} if score is None else {self.primary: score}
+            return {} if score is None else {self.primary: score if said else 0.0}
         if not sample.references:
             return {}
         rule = self._metric.rule

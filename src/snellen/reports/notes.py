@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from snellen.metrics.registry import METRICS
+
 if TYPE_CHECKING:
     from snellen.runs.run import Run
 
@@ -39,9 +41,10 @@ def unscored(run: Run) -> Iterator[str]:
     truncated = figures.outcomes["truncated"]
     if truncated > 0.05 * figures.n:
         limit = run.manifest.protocol.options.get("max_tokens")
+        counts = "are scored as far as they go" if METRICS[run.primary].graded else "count as wrong"
         yield (
             f"{truncated} of {figures.n} answers of {run.id} were cut off"
-            f"{f' at {limit} tokens' if limit else ''} and count as wrong. Give them room: -P max_tokens="
+            f"{f' at {limit} tokens' if limit else ''} and {counts}. Give them room: -P max_tokens="
             f"{4 * (limit or 256)} (for a reasoning model: -M max_tokens=8192, for this model alone)"
         )
     if details.get("extractor"):

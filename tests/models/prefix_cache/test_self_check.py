@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+import transformers as hf
 
 import tiny
 from helpers import made, picture
@@ -15,7 +16,7 @@ from snellen.errors import ModelError
 from snellen.models.base import MODELS
 from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
-from snellen.models.huggingface.prefix_cache.prefill import Prefix
+from snellen.models.huggingface.prefix_cache.prefill import Prefix, by_layer
 from snellen.models.huggingface.prefix_cache.self_check import Strategy
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.types import ask
@@ -72,15 +73,59 @@ class TestSelfCheck:
 
         monkeypatch.setattr(VisionLanguageModel, "process_all", padded)
         folder = tiny.save("llava", tmp_path)
-        one, other = (ask((picture(size=(side, 48)),), "What?") for side in (48, 64))
-        model = made(VisionLanguageModel, f"hf:{folder}")
-        model.load()
-        assert model.group(one) != model.group(other)
-        assert not model.metadata()["prefix"]["mixes"]
-        assert "only pictures of one size" in str(model.sharing.findings)
-        plain = made(VisionLanguageModel, f"hf:{folder}?prefix=off")
-        plain.load()
-        assert plain.group(one) == plain.group(other)
+        one, same, other = (
+            ask((picture(color, (side, 48)),), "What?")
+            for color, side in (("red", 48), ("blue", 48), ("red", 64))
+        )
+        for prefix in ("auto", "off"):
+            model = made(VisionLanguageModel, f"hf:{folder}?prefix={prefix}")
+            assert model.together([one, same, other]) == [[0, 1], [2]]
+            assert model.sharing.found is None, "one question an image takes no more of the check than this"
+        checked = made(VisionLanguageModel, f"hf:{folder}")
+        assert checked.sharing.way is Strategy.PACKED
+        assert not checked.metadata()["prefix"]["mixes"]
+        assert "only pictures of one size are put into a batch (others change it by" in str(
+            checked.sharing.found
+        )
+
+    def test_pictures_that_leave_each_other_alone_are_in_one_batch(self, tmp_path):
+        folder = tiny.save("llava", tmp_path)
+        requests = [ask((picture(size=(side, 48)),), "What?") for side in (48, 64, 80)]
+        for prefix in ("auto", "off"):
+            model = made(VisionLanguageModel, f"hf:{folder}?prefix={prefix}")
+            assert model.together(requests) == [[0, 1, 2]]
+            assert model.sharing.found is None
+
+    def test_a_trial_that_fails_keeps_sizes_apart(self, tmp_path, monkeypatch):
+        """Whatever the reason; and nothing of it is remembered."""
+        process_all = VisionLanguageModel.process_all
+
+        def stacked(self, shown, padding_side):
+            if len({image.size for _, images in shown for image in images}) > 1:
+                raise ValueError("cannot stack")
+            return process_all(self, shown, padding_side)
+
+        monkeypatch.setattr(VisionLanguageModel, "process_all", stacked)
+        model = made(VisionLanguageModel, f"hf:{tiny.save('llava', tmp_path)}")
+        assert model.sharing.way is Strategy.PACKED
+        assert "(ValueError: cannot stack)" in str(model.sharing.found)
+        requests = [ask((picture(size=(side, 48)),), "What?") for side in (48, 64)]
+        assert model.together(requests) == [[0], [1]]
+
+    @pytest.mark.parametrize(
+        ("config", "name", "most"),
+        [
+            (hf.Gemma4Config, "head_dim", 512),
+            (hf.Gemma3nConfig, "intermediate_size", 16384),
+            (hf.LlamaConfig, "num_key_value_heads", 32),
+        ],
+    )
+    def test_settings_that_differ_between_layers(self, config, name, most):
+        text = config().get_text_config(decoder=True)
+        values = by_layer(text, name)
+        assert len(values) == text.num_hidden_layers
+        assert max(values) == most
+        assert by_layer(text, "no_such_setting") == [0] * len(values)
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("fault", ["position", "leak", "image"])

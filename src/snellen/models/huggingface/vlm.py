@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
-from snellen.errors import ModelError, Stopped
+from snellen.errors import ImageError, ModelError, Stopped
+from snellen.images import Image
 from snellen.models.huggingface.architectures import (
     ALONE,
     BOXES,
@@ -20,6 +21,7 @@ from snellen.models.huggingface.architectures import (
     PREFIX_LM,
     REFUSED,
     UNPADDED,
+    UNSHARED,
 )
 from snellen.models.huggingface.chat import ChatRenderer, ChatTemplate, inserts_images
 from snellen.models.huggingface.checkpoint import Checkpoint
@@ -62,6 +64,7 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         self._template = template or ChatTemplate()
         self._prefix = prefix
         self.sharing = PrefixSharing(self, prefix, cache_budget, graphs=graphs)
+        self._apart = False
         config = checkpoint.config()
         self._config_type = type(config)
         if why := REFUSED.get(config.model_type):
@@ -152,14 +155,16 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
     def group(self, request: Request) -> Hashable:
         return (super().group(request), self._sizes(request))
 
-    def _sizes(self, request: Request) -> tuple[tuple[int, int], ...]:
+    def _sizes(self, request: Request) -> tuple[tuple[int, int] | None, ...]:
         """Return the sizes of images that must be equal within a batch."""
-        if self._model is None:
-            return ()
-        checked = self.sharing.findings
-        if self.architecture not in EQUAL_SIZES and (checked is None or checked.mixes):
-            return ()
-        return tuple(image.size for image in request.images)
+        return tuple(map(_size, request.images)) if self._apart else ()
+
+    def _must_be_apart(self, requests: Sequence[Request]) -> bool:
+        """Return whether images of different sizes must not be in one batch, once there are some."""
+        if self.batch_size == 1 or len({_size(image) for r in requests for image in r.images}) < 2:
+            return False
+        kind = self.architecture
+        return kind in EQUAL_SIZES or (kind not in ALONE | UNSHARED and not self.sharing.mixes)
 
     def cost(self, request: Request) -> int:
         return max(1, len(request.continuations))
@@ -175,7 +180,9 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
 
     def together(self, requests: Sequence[Request]) -> list[list[int]]:
         """Keep an image's questions together if they share, with as many images per batch as pays off."""
+        self.load()
         clusters = self.sharing.clusters(requests)
+        self._apart = self._must_be_apart(requests)
         if not clusters or self.sharing.way is Strategy.PLAIN:
             return super().together(requests)
         alike: dict[Any, list[list[int]]] = {}
@@ -255,3 +262,11 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         if self.architecture in UNPADDED:
             return self._by_length(rows)
         return self.fitting(rows, self.generate)
+
+
+def _size(image: Image) -> tuple[int, int] | None:
+    """Return an image's size; None if it cannot be read, which its answer will say."""
+    try:
+        return image.size
+    except ImageError:
+        return None

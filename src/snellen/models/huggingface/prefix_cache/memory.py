@@ -71,6 +71,7 @@ class Memory:
                 int(held["decisions"]),
                 held["graphs"],
                 mixes=bool(held["mixes"]),
+                mixed=held["mixed"],
             )
             return Remembered(findings, int(held["tokens"]), bool(held["splices"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -79,7 +80,7 @@ class Memory:
     def keep(self, found: Remembered) -> None:
         """Remember an exact strategy; what failed may have failed for a passing reason."""
         findings = found.findings
-        if findings.way not in BRANCHES:
+        if findings.way not in BRANCHES or isinstance(findings.mixed, str):
             return
         held = {**asdict(findings), "tokens": found.tokens, "splices": found.splices}
         try:

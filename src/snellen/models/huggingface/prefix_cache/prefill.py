@@ -19,7 +19,7 @@ from snellen.models.huggingface.prefix_cache.inputs import ImageContext
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CannotShare", "Prefix", "cached_bytes", "keep", "windows_of"]
+__all__ = ["CannotShare", "Prefix", "by_layer", "cached_bytes", "keep", "windows_of"]
 
 
 class CannotShare(SnellenError):
@@ -107,13 +107,14 @@ class Prefix:
         values.
         """
         text, width = self._text, self.last.shape[-1]
-        held = 8 * text.hidden_size + 3 * _widest(getattr(text, "intermediate_size", 4 * text.hidden_size))
+        inner = max(filter(None, by_layer(text, "intermediate_size")), default=4 * text.hidden_size)
+        held = 8 * text.hidden_size + 3 * inner
         return int(cached_bytes(self.model) + (held + 2 * width) * self.model.dtype.itemsize)
 
     @property
     def heads(self) -> int:
         """The number of attention heads per layer."""
-        return _widest(self._text.num_attention_heads)
+        return max(by_layer(self._text, "num_attention_heads"))
 
     def begins(self, ids: list[int], most: int) -> bool:
         """Return whether a prompt, of which ``most`` tokens may form a prefix, starts with this one's only
@@ -234,14 +235,19 @@ def _keeps(forward: Any) -> bool:
 def cached_bytes(model: Any) -> int:
     """Return the size of one token's keys and values in all layers."""
     text = model.config.get_text_config(decoder=True)
-    heads = _widest(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
-    width = getattr(text, "head_dim", None) or text.hidden_size // _widest(text.num_attention_heads)
-    return int(2 * text.num_hidden_layers * heads * width * model.dtype.itemsize)
+    names = ("num_attention_heads", "num_key_value_heads", "head_dim")
+    layers = zip(*(by_layer(text, name) for name in names), strict=True)
+    values = sum((kept or heads) * (width or text.hidden_size // heads) for heads, kept, width in layers)
+    return int(2 * values * model.dtype.itemsize)
 
 
-def _widest(setting: int | Sequence[int]) -> int:
-    """Return a setting of a model, or the greatest where each layer has its own (as in Gemma 3n)."""
-    return max(setting) if isinstance(setting, Sequence) else int(setting)
+def by_layer(config: Any, name: str) -> list[int]:
+    """Return a setting of each layer, 0 if there is none. Layers differ in Gemma 3n and 4."""
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # transformers does not tell one value of all layers where they differ
+        return [getattr(layer, name, None) or 0 for layer in config.per_layer_config]
+    return list(value) if isinstance(value, Sequence) else [value or 0] * config.num_hidden_layers
 
 
 def size_of(layer: Any) -> int:

@@ -16,12 +16,14 @@ from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
 from snellen.models.huggingface.prefix_cache.prefill import CannotShare, keep
 from snellen.models.huggingface.prefix_cache.rows import BatchedSuffixes
 from snellen.models.huggingface.prefix_cache.scheduler import Question, Scheduler
+from snellen.models.huggingface.prefix_cache.shared_model import SharedModel
 from snellen.models.huggingface.prefix_cache.trie import common
+from snellen.types import Message
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BRANCHES", "Findings", "Strategy", "pictures", "questions", "try_ways"]
+__all__ = ["BRANCHES", "Findings", "Strategy", "pictures", "questions", "try_sizes", "try_ways"]
 
 
 class Strategy(StrEnum):
@@ -55,6 +57,7 @@ class Findings:
         graphs: the difference, as in ``tried``, of decoding steps that are recorded as CUDA graphs; or why
             none are.
         mixes: whether pictures of different sizes leave each other's answers as they are in a batch.
+        mixed: the difference that they make, as in ``tried``; or why they cannot be in one batch.
     """
 
     way: Strategy
@@ -64,6 +67,7 @@ class Findings:
     decisions: int = 0
     graphs: float | str = "not tried"
     mixes: bool = True
+    mixed: float | str = "not tried"
 
     def __str__(self) -> str:
         reasons = [
@@ -78,7 +82,8 @@ class Findings:
             Strategy.PLAIN: "nothing is shared between an image's questions",
         }
         why = f" ({'; '.join(reasons)}; padding alone {self.noise:.1e})" if reasons else ""
-        sizes = "" if self.mixes else "; only pictures of one size are put into a batch, as others change it"
+        how = f"others change it by {self.mixed:.1e}" if isinstance(self.mixed, float) else self.mixed
+        sizes = "" if self.mixes else f"; only pictures of one size are put into a batch ({how})"
         return f"{does[self.way]}{why}{sizes}"
 
 
@@ -138,7 +143,7 @@ def try_ways(
     spread = float(alone.std())
 
     def apart(values: torch.Tensor, first: int | None = None) -> float:
-        return float((values.float() - alone[:first]).square().mean(-1).sqrt().max()) / spread
+        return beyond(values.float(), alone[:first]) / spread
 
     batched = last_logits(model, padded, COMPARED)
     flipped = batched.argmax(-1) != ends[: len(batched)].argmax(-1)
@@ -146,8 +151,7 @@ def try_ways(
     noise = apart(batch, len(batch))
     rounding = ROUNDINGS * torch.finfo(model.dtype).eps
     allowed = max(NOISE * noise, rounding, 1e-5)
-    pair = alone[:: len(batch)]
-    beside = outcome(lambda: float((logits(model, mixed()) - pair).square().mean(-1).sqrt().max()) / spread)
+    beside = outcome(lambda: beyond(logits(model, mixed()), alone[:: len(batch)]) / spread)
     mixes = isinstance(beside, float) and beside <= NOISE * allowed
     tried: dict[str, float | str] = {}
 
@@ -156,7 +160,7 @@ def try_ways(
         return isinstance(error, float) and error <= allowed
 
     def findings(way: Strategy) -> Findings:
-        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel(), mixes=mixes)
+        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel(), mixes=mixes, mixed=beside)
 
     def shared(branches: type[Suffixes], *, graphs: bool = False) -> float:
         together = images if mixes else 1
@@ -178,6 +182,32 @@ def try_ways(
     if exact(Strategy.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
         return findings(Strategy.VISION)
     return findings(Strategy.PLAIN)
+
+
+def beyond(values: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the root mean square difference of the worst row."""
+    return float((values - reference).square().mean(-1).sqrt().max())
+
+
+def try_sizes(model: SharedModel) -> bool:
+    """Return whether pictures of different sizes leave each other alone, without the rest of the check."""
+    import torch
+
+    clouds = pictures()
+    prompts = [model.prompt([Message("user", (clouds[0], text))]) for text in questions()]
+    same, other = ([(prompt, (cloud,)) for prompt in prompts] for cloud in clouds)
+    pair = [same[0], other[0]]
+
+    def batch(shown: Sequence[tuple[str, Sequence[Image]]]) -> torch.Tensor:
+        return logits(model.decoder, model.on_device(model.process_all(shown, "left")))
+
+    with torch.inference_mode():
+        alone = torch.cat([batch([shown]) for shown in pair])
+        spread = float(alone.std())
+        noise = beyond(batch(same)[:1], alone[:1]) / spread
+        beside = outcome(lambda: beyond(batch(pair), alone) / spread)
+    allowed = max(NOISE * noise, ROUNDINGS * torch.finfo(model.decoder.dtype).eps, 1e-5)
+    return isinstance(beside, float) and beside <= NOISE * allowed
 
 
 def outcome(attempt: Callable[[], float]) -> float | str:

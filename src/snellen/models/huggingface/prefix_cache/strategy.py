@@ -6,8 +6,9 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from snellen.errors import ModelError, reason_of
 from snellen.models.huggingface.architectures import UNSHARED
@@ -23,14 +24,11 @@ from snellen.models.huggingface.prefix_cache.self_check import (
     Strategy,
     pictures,
     questions,
+    try_sizes,
     try_ways,
 )
+from snellen.models.huggingface.prefix_cache.shared_model import SharedModel
 from snellen.types import Decoding, Kind, Message, Request, Response, Score
-
-if TYPE_CHECKING:
-    import torch
-
-    from snellen.images import Image
 
 __all__ = ["PrefixSharing", "encoded_once"]
 
@@ -45,61 +43,6 @@ FILLER = "and "
 MAX_FAILURES = 2
 
 log = logging.getLogger("snellen")
-
-
-class SharedModel(Protocol):
-    """What prefix sharing needs from a model."""
-
-    name: str
-    batch_size: int
-
-    @property
-    def decoder(self) -> Any:
-        """The loaded transformers model."""
-
-    @property
-    def device(self) -> torch.device:
-        """Its device."""
-
-    @property
-    def architecture(self) -> str:
-        """Its ``model_type``."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """Return everything that can change an answer."""
-
-    def prompt(self, messages: Sequence[Message]) -> str:
-        """Render messages with the chat template."""
-
-    def tokens(self, prompt: str) -> list[int]:
-        """Return a prompt's tokens, with image placeholders."""
-
-    def process(self, prompt: str, images: Sequence[Image]) -> Any:
-        """Return the processor's tensors for one prompt."""
-
-    def process_all(self, shown: Sequence[tuple[str, Sequence[Image]]], padding_side: str) -> Any:
-        """Return the processor's tensors for prompts with their images, as one batch."""
-
-    def on_device(self, inputs: Any) -> Any:
-        """Return tensors on the model's device, in its precision."""
-
-    def plainly(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer in batches that share nothing."""
-
-    def tails(self, request: Request, prompt: str) -> tuple[list[list[int]], int]:
-        """Return the tokens of each continuation, and how many of the prompt's tokens they replace."""
-
-    def refuse_what_is_too_long(self, length: int) -> None:
-        """Refuse a prompt beyond the model's context."""
-
-    def generation_config(self, decoding: Decoding) -> Any:
-        """Return the generation configuration for decoding parameters."""
-
-    def ends(self, config: Any) -> frozenset[int]:
-        """Return the tokens that end an answer."""
-
-    def response(self, ids: list[int], prompt_tokens: int, config: Any, prompt: str) -> Response:
-        """Build a response from generated tokens."""
 
 
 class PrefixSharing:
@@ -200,9 +143,8 @@ class PrefixSharing:
         try:
             findings = self.check()
         except Exception as error:
-            return Findings(
-                Strategy.PLAIN, 0.0, {Strategy.PACKED: f"the self-check failed: {reason_of(error)}"}
-            )
+            why = f"the self-check failed: {reason_of(error)}"
+            return Findings(Strategy.PLAIN, 0.0, {Strategy.PACKED: why}, mixes=False, mixed="not tried")
         if memory is not None:
             memory.keep(Remembered(findings, self.prompt_tokens, self.reader.splices))
         return findings
@@ -238,6 +180,17 @@ class PrefixSharing:
             )
         return self._scheduler
 
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether pictures of different sizes may be in one batch; tried alone if nothing else was."""
+        if self.found is not None:
+            return self.found.mixes
+        try:
+            return try_sizes(self._model)
+        except Exception as error:
+            log.info("%s: what pictures of different sizes change was not found: %s", self._model.name, error)
+            return False
+
     def check(self) -> Findings:
         """Try with short prompts and, if layers see only a window, with longer ones, within reason: a mask
         that is wrong there shows only there.
@@ -253,7 +206,8 @@ class PrefixSharing:
         longer = self._try(FILLER * missing)
         self.prompt_tokens = length
         # The later in this order, the less is shared.
-        return max(found, longer, key=lambda findings: list(Strategy).index(findings.way))
+        less = max(found, longer, key=lambda findings: list(Strategy).index(findings.way))
+        return replace(less, mixes=found.mixes and longer.mixes)
 
     def _try(self, filler: str) -> Findings:
         """Try all strategies with prompts that have this before their questions."""
