@@ -66,6 +66,7 @@ def test_an_unknown_stage_is_named():
                 ("arena.py 2000 5 100", "everything that its page shows"),
                 ("choose.py 3", "equal models"),
                 ("exposure.py 200 20", "occurrences: "),
+                ("feeding.py 8 64", " times ("),
                 ("preferences.py --images 84 --test 14 --steps 2", "| grpo |"),
                 ("web.py --runs 30 --samples 200", "/heatmap"),
             )
