@@ -34,7 +34,11 @@ def leaderboards(
         _leaderboard([r for r in runs if (r.data, r.primary, r.classifies) == group], width, ranks or {})
         for group in groups
     ]
-    tables[-1].caption = "95% intervals next to the figures; every figure counts all samples."
+    tables[
+        -1
+    ].caption = (
+        "95% intervals next to the figures; every figure counts all samples but where it says of how many."
+    )
     if ranks:
         tables[
             -1

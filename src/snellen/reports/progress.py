@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from snellen.metrics.format import number
+from snellen.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -51,11 +52,13 @@ class _OnStandardError(logging.Handler):
         print(self.format(record), file=sys.stderr, flush=True)
 
 
-def _status(state: Progress) -> str:
-    """Format items/s, accuracy so far, and outcomes other than ok."""
+def _status(evaluation: Evaluation, state: Progress) -> str:
+    """Format items/s, the score so far, and outcomes."""
     parts = [f"{number(state.items_per_second)} items/s"]
     if state.accuracy is not None:
-        parts.append(f"accuracy {100 * state.accuracy:.1f}%")
+        protocol = evaluation.protocol
+        metric = METRICS["accuracy" if protocol.classifies else protocol.primary]
+        parts.append(f"{metric.heading} {metric.scale * state.accuracy:.1f}{metric.unit}")
     parts += [state.status] if state.status else []
     parts += [f"{count} {outcome}" for outcome, count in sorted(state.tally.outcomes.items())]
     return ", ".join(parts)
@@ -69,7 +72,7 @@ def _lines() -> Watch:
         due = now - last.get(examination.run, now - INTERVAL) >= INTERVAL
         if due or state.done == state.total:
             last[examination.run] = now
-            line = f"{examination.run}: {state.done}/{state.total}, {_status(state)}"
+            line = f"{examination.run}: {state.done}/{state.total}, {_status(examination, state)}"
             print(line, file=sys.stderr, flush=True)
 
     return watch
@@ -94,6 +97,6 @@ def _bars() -> Iterator[Watch]:
             if examination.run not in tasks:
                 name = f"{examination.model.name} {examination.protocol.name}"
                 tasks[examination.run] = bars.add_task(name, total=state.total, status="")
-            bars.update(tasks[examination.run], completed=state.done, status=_status(state))
+            bars.update(tasks[examination.run], completed=state.done, status=_status(examination, state))
 
         yield watch

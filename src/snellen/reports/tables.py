@@ -183,6 +183,8 @@ def _model_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts.get("prefix"):
         remembered = " (self-check remembered)" if facts["prefix"].get("remembered") else ""
         rows.append(("shared between an image's questions", escape(facts["prefix"]["way"]) + remembered))
+        if facts["prefix"].get("mixes") is False:
+            rows.append(("pictures in a batch (self-check)", "of one size, as others change it"))
         if isinstance(facts["prefix"].get("graphs"), float):
             rows.append(("decoding steps", "recorded as CUDA graphs"))
         if flips := facts["prefix"].get("flips"):
