@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from helpers import FAILED, ROOT, TESTS, Scripted, picture, sample, text_of, until
+from helpers import FAILED, ROOT, TESTS, Scripted, picture, text_of, until
 from snellen.api import run
 from snellen.engine.cache import CachedModel, describe, key_of
-from snellen.engine.loop import CachedResponse, drive, examine_block
-from snellen.errors import ImageError, ModelError, SnellenError, Unsupported, UsageError
+from snellen.errors import ImageError, ModelError, Unsupported, UsageError
 from snellen.images import Image
 from snellen.models.base import LocalModel
 from snellen.protocols.closed_set import ClosedSet
@@ -27,27 +26,6 @@ from snellen.storage.store import Store
 from snellen.types import Decoding, Kind, Message, Outcome, Request, Response, Score, ask
 
 LABELS = ("cat", "dog", "bird", "fish")
-
-
-def answering(script, request_batches=None):
-    async def respond(requests):
-        if request_batches is not None:
-            request_batches.append(len(requests))
-        await asyncio.sleep(0)
-        return [
-            CachedResponse(r if isinstance(r, Response) else Response(r), f"k{i}", True)
-            for i, r in enumerate(map(script, requests))
-        ]
-
-    return respond
-
-
-def samples(n):
-    return [(i, sample(LABELS, LABELS[i % 4], id=f"s{i}")) for i in range(n)]
-
-
-async def collect(*args, **more):
-    return [item for block in [b async for b in drive(*args, **more)] for item in block]
 
 
 class TestMemory:
@@ -301,33 +279,6 @@ class TestWhatOthersWrote:
     def test_a_model_that_gives_no_scores(self, workspace):
         found = run(model=Scripted(lambda r: "a text"), data="chart:shapes?n=2", protocol="rank")
         assert set(found.predictions["reason"]) == {"0 scores for 28 continuations"}
-
-    @pytest.mark.parametrize(
-        ("examine", "message"),
-        [
-            (lambda sample: {}["x"], "failed on sample 's0' .KeyError"),
-            (lambda sample: None, "ended sample 's0' without a Prediction"),
-        ],
-    )
-    def test_a_protocol_that_fails(self, examine, message):
-        class Odd(ClosedSet):
-            def examine(self, sample):
-                found = examine(sample)
-                yield from ()
-                return found
-
-        with pytest.raises(SnellenError, match=f"The protocol 'closed-set' {message}"):
-            asyncio.run(examine_block(samples(1), Odd(), answering(lambda r: "x")))
-
-    def test_a_cancellation_from_within_does_not_hang(self):
-        async def respond(requests):
-            raise asyncio.CancelledError
-
-        async def go():
-            with pytest.raises(asyncio.CancelledError):
-                await collect(samples(3), ClosedSet(rounds=1), respond, block=1)
-
-        asyncio.run(asyncio.wait_for(go(), 20))
 
     def test_a_local_model_needs_no_init(self, workspace):
         class Mine(LocalModel):

@@ -63,7 +63,7 @@ def test_a_broken_image_is_named_or_left_out(
 
 
 class TestForesight:
-    """What will be asked next is told to the model, while it answers."""
+    """A model learns what will be asked next while it answers."""
 
     class Foreseeing(Scripted):
         def __init__(self, script):

@@ -208,3 +208,30 @@ class TestDriver:
             asyncio.run(collect(samples(3), ClosedSet(rounds=1), respond, block=1, prepare=prepare))
         gc.collect()
         assert caplog.text == ""
+
+    @pytest.mark.parametrize(
+        ("examine", "message"),
+        [
+            (lambda sample: {}["x"], "failed on sample 's0' .KeyError"),
+            (lambda sample: None, "ended sample 's0' without a Prediction"),
+        ],
+    )
+    def test_a_protocol_that_fails(self, examine, message):
+        class Odd(ClosedSet):
+            def examine(self, sample):
+                found = examine(sample)
+                yield from ()
+                return found
+
+        with pytest.raises(SnellenError, match=f"The protocol 'closed-set' {message}"):
+            asyncio.run(examine_block(samples(1), Odd(), answering(lambda r: "x")))
+
+    def test_a_cancellation_from_within_does_not_hang(self):
+        async def respond(requests):
+            raise asyncio.CancelledError
+
+        async def go():
+            with pytest.raises(asyncio.CancelledError):
+                await collect(samples(3), ClosedSet(rounds=1), respond, block=1)
+
+        asyncio.run(asyncio.wait_for(go(), 20))

@@ -15,10 +15,11 @@ from nltk.corpus.util import LazyCorpusLoader
 
 from helpers import converse
 from snellen.errors import DataError, MissingExtra
+from snellen.metrics.boxes import iou
 from snellen.metrics.ocrbench_v2 import RULES, ocrbench_v2
 from snellen.metrics.pages import page_similarity
 from snellen.metrics.registry import METRICS
-from snellen.metrics.spotting import Spotted, iou, read_spotted, spotting_score
+from snellen.metrics.spotting import Spotted, read_spotted, spotting_score
 from snellen.metrics.trees import document_similarity, markdown_table, table_similarity
 from snellen.protocols.vqa import VQA
 from snellen.types import Outcome, Prediction, Response, Sample

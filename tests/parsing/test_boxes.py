@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snellen.metrics.boxes import iou
 from snellen.parsing import ParseFailure
 from snellen.parsing.boxes import FORMATS, parse_boxes
-from snellen.scorers.detection import average_precision, iou, mask_iou, matched
+from snellen.scorers.detection import average_precision, mask_iou, matched
 from snellen.types import Outcome
 
 SIZE = (640, 480)

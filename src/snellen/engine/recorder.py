@@ -139,14 +139,13 @@ class SampleRunner:
         if not self.looks:
             return block
         good = []
-        with ThreadPoolExecutor(1 if self.model.remote else self._hands) as pool:
-            for item, error in zip(block, pool.map(self._look, block), strict=True):
-                if error is None:
-                    good.append(item)
-                elif self.skip_invalid:
-                    self.skipped.append(InvalidRow(item[1].id, str(error)))
-                else:
-                    raise ImageError(f"{error} Or skip invalid images with --skip-invalid") from error
+        for item, error in zip(block, self._look_at_all(block), strict=True):
+            if error is None:
+                good.append(item)
+            elif self.skip_invalid:
+                self.skipped.append(InvalidRow(item[1].id, str(error)))
+            else:
+                raise ImageError(f"{error} Or skip invalid images with --skip-invalid") from error
         # Nobody listens, so the protocol need not be asked.
         if self.model.prefetches and self.memory.asking:
             self.model.prefetch(first_requests(good, self.protocol))
@@ -160,6 +159,12 @@ class SampleRunner:
             return 1
         ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(AHEAD, ours)
+
+    def _look_at_all(self, block: SampleBatch) -> Iterable[ImageError | None]:
+        if self.model.remote or self._hands == 1:  # several blocks at once, or one thread
+            return map(self._look, block)
+        with ThreadPoolExecutor(self._hands) as pool:
+            return list(pool.map(self._look, block))
 
     def _look(self, item: tuple[int, Sample]) -> ImageError | None:
         """Read a sample's images; return why they cannot be."""

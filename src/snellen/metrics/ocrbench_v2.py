@@ -6,19 +6,22 @@ Source: Fu et al., "OCRBench v2" (arXiv 2501.00321), and the authors' evaluation
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen.errors import require
 from snellen.metrics import pages
+from snellen.metrics.boxes import iou
+from snellen.metrics.literal import literal
 from snellen.metrics.pages import page_similarity
 from snellen.metrics.registry import METRICS, Metric
-from snellen.metrics.spotting import Spotted, iou, read_spotted, spotting_score
+from snellen.metrics.spotting import Spotted, read_spotted, spotting_score
 from snellen.metrics.trees import document_similarity, markdown_table, page_of_rows, table_similarity
 
 if TYPE_CHECKING:
@@ -96,10 +99,6 @@ def _short_answer(reply: str, marking: Marking, *, chinese: bool = False) -> flo
         solid = [_solid(answer.lower()) for answer in marking.answers]
         return _held(_solid(reply.lower()), solid, lambda answer: len(answer.split(",")) < 4)
     return _answered(reply, marking.answers)
-
-
-def _short_answer_cn(reply: str, marking: Marking) -> float:
-    return _short_answer(reply, marking, chinese=True)
 
 
 def _count(reply: str, marking: Marking) -> float:
@@ -192,10 +191,9 @@ def _dictionary(text: str) -> dict[Any, Any]:
 
 
 def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
+    with suppress(ValueError):
+        return literal(text)
+    return None
 
 
 def _document(reply: str, marking: Marking) -> float:
@@ -239,8 +237,8 @@ def _read_fields(reply: str) -> dict[str, str]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            value = ast.literal_eval(text)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value = literal(text)
+        except ValueError:
             pairs = _PAIR.findall(text[:LONGEST])
             value = {key.strip(): text.strip() for key, text in pairs}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -307,7 +305,7 @@ RULES: Mapping[str, KindRule] = {
         ),
         _short_answer,
     ),
-    **dict.fromkeys(("cognition VQA cn", "reasoning VQA cn"), _short_answer_cn),
+    **dict.fromkeys(("cognition VQA cn", "reasoning VQA cn"), partial(_short_answer, chinese=True)),
     "text counting en": _count,
     "formula recognition en": _formula,
     "formula recognition cn": _formula_cn,

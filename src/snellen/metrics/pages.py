@@ -34,14 +34,11 @@ def require_wordnet() -> Any:
     return wordnet
 
 
-def page_similarity(said: str, true: str, wordnet: Any = None) -> float:
+def page_similarity(said: str, true: str) -> float:
     """Return the mean of BLEU-4 (not smoothed), METEOR, the F-measure of the sets of words, and 1 minus the
     edit distance of characters over the greater length. Words of Chinese texts are those of jieba.
 
     Source: the evaluation of OCRBench v2 (arXiv 2501.00321); BLEU and METEOR through nltk.
-
-    Args:
-        wordnet: what METEOR takes synonyms from; nltk's by default.
 
     Raises:
         MissingExtra, DataError: see :func:`require_wordnet`.
@@ -49,7 +46,7 @@ def page_similarity(said: str, true: str, wordnet: Any = None) -> float:
     translate: Any = require("nltk.translate", EXTRA, "BLEU")
     meteor: Any = require("nltk.translate.meteor_score", EXTRA, "METEOR")
     levenshtein: Any = require("rapidfuzz.distance", EXTRA, "The edit distance").Levenshtein
-    wordnet = wordnet or require_wordnet()
+    wordnet = require_wordnet()
     if not said and not true:
         return 0.0
     words, wanted = _words(said, true)
@@ -73,7 +70,7 @@ def _words(said: str, true: str) -> tuple[list[str], list[str]]:
 def _segmenter() -> Any:
     """Return jieba's segmenter."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own code
+        warnings.simplefilter("ignore")  # the library's own
         jieba: Any = require("jieba", EXTRA, "Words of Chinese texts")
     jieba.setLogLevel(logging.WARNING)
     segmenter = jieba.Tokenizer()

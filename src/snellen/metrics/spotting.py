@@ -7,12 +7,14 @@ at the beginning or end of the truth may be missing. A truth of ``###`` cannot b
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Spotted", "iou", "read_spotted", "spotting_score"]
+from snellen.metrics.boxes import area, iou, shared_area
+from snellen.metrics.literal import literal
+
+__all__ = ["Spotted", "read_spotted", "spotting_score"]
 
 UNREADABLE = "###"
 MARKS = "!?.:,*\"()·[]/'"
@@ -27,26 +29,6 @@ class Spotted(NamedTuple):
     text: str
 
 
-def iou(first: Sequence[int], second: Sequence[int]) -> float:
-    """Return the intersection over union of two boxes.
-
-    >>> iou((0, 0, 10, 10), (5, 0, 15, 10))
-    0.3333333333333333
-    """
-    shared = _shared(first, second)
-    union = _area(first) + _area(second) - shared
-    return shared / union if union else 0.0
-
-
-def _area(box: Sequence[int]) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    return max(0, width) * max(0, min(first[3], second[3]) - max(first[1], second[1]))
-
-
 _ITEM = re.compile(r"[\[(]([^\[\]()]*)[\])]")
 
 
@@ -57,14 +39,13 @@ def read_spotted(reply: str) -> list[Spotted]:
     True
     """
     try:
-        value = ast.literal_eval(reply)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        items: list[Sequence[Any]] = [match.split(",", 4) for match in _ITEM.findall(reply)]
-    else:
-        items = [item for item in value if isinstance(item, list | tuple)] if _is_list(value) else []
+        value = literal(reply)
+    except ValueError:
+        value = [match.split(",", 4) for match in _ITEM.findall(reply)]
+    items: Sequence[Any] = value if isinstance(value, list | tuple) else ()
     words: dict[Spotted, None] = {}
     for item in items:
-        if len(item) < 5:
+        if not isinstance(item, list | tuple) or len(item) < 5:
             continue
         try:
             left, top, right, bottom = (int(str(number).strip()) for number in item[:4])
@@ -74,10 +55,6 @@ def read_spotted(reply: str) -> list[Spotted]:
             text = str(item[4]).replace("\n", "").strip().strip('"').strip("'")
             words[Spotted((left, top, right, bottom), text)] = None
     return list(words)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def spotting_score(said: Sequence[Spotted], true: Sequence[Spotted]) -> float:
@@ -91,7 +68,9 @@ def spotting_score(said: Sequence[Spotted], true: Sequence[Spotted]) -> float:
     said, true = ([Spotted(word.box, _without_quotes(word.text)) for word in words] for words in (said, true))
     unreadable = [word.box for word in true if word.text == UNREADABLE]
     true = [word for word in true if word.text != UNREADABLE]
-    left = [word for word in said if all(2 * _shared(word.box, box) <= _area(word.box) for box in unreadable)]
+    left = [
+        word for word in said if all(2 * shared_area(word.box, box) <= area(word.box) for box in unreadable)
+    ]
     counted, right = len(left), 0
     for wanted in true:
         match = next((word for word in left if iou(wanted.box, word.box) > 0.5), None)

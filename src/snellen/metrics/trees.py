@@ -13,7 +13,7 @@ from typing import Any
 
 from snellen.errors import require
 
-__all__ = ["document_similarity", "markdown_table", "table_similarity"]
+__all__ = ["document_similarity", "markdown_table", "page_of_rows", "table_similarity"]
 
 EXTRA = "ocr"
 

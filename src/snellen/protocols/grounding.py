@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from snellen.errors import BadOption
+from snellen.metrics.boxes import iou
 from snellen.parsing.boxes import FORMATS, BoxFormat, ParsedBox, parse_boxes
 from snellen.parsing.text import ParseFailure
 from snellen.prompts import fill
 from snellen.protocols.base import PROTOCOLS, Protocol, check_placeholders, failed, positive, refusal
 from snellen.scorers.base import Scorer
-from snellen.scorers.detection import AveragePrecision, iou, mask_iou, matched, reaches, same
+from snellen.scorers.detection import AveragePrecision, mask_iou, matched, reaches, same
 from snellen.types import Examination, Outcome, Prediction, Sample, ask
 
 if TYPE_CHECKING:

@@ -11,34 +11,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snellen.errors import require
+from snellen.metrics.boxes import iou
 from snellen.scorers.base import AskModel, SamplePrediction, Scorer
 
-__all__ = ["AveragePrecision", "iou", "mask_iou", "matched", "reaches", "same"]
+__all__ = ["AveragePrecision", "mask_iou", "matched", "reaches", "same"]
 
 Box = Sequence[float]
 Outline = Sequence[Sequence[float]]
 
 
-def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes (left, top, right, bottom); 0 if neither has an area.
-
-    >>> iou((0, 0, 1, 1), (0.5, 0, 1, 1))
-    0.5
-    """
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(0.0, width) * max(0.0, height)
-    union = _area(first) + _area(second) - shared
-    return shared / union if union > 0 else 0.0
-
-
 def reaches(overlap: float, least: float) -> bool:
     """Return whether an IoU reaches a threshold, allowing for floating-point error."""
     return overlap >= least - 1e-9
-
-
-def _area(box: Box) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
 def matched(predicted: Sequence[tuple[str, Box]], true: Sequence[tuple[str, Box]], least: float = 0.5) -> int:

@@ -149,10 +149,9 @@ def try_ways(
     flipped = batched.argmax(-1) != ends[: len(batched)].argmax(-1)
     batch = batched[:, -1]
     noise = apart(batch, len(batch))
-    rounding = ROUNDINGS * torch.finfo(model.dtype).eps
-    allowed = max(NOISE * noise, rounding, 1e-5)
-    beside = outcome(lambda: beyond(logits(model, mixed()), alone[:: len(batch)]) / spread)
-    mixes = isinstance(beside, float) and beside <= NOISE * allowed
+    allowed = tolerance(noise, model)
+    changed = outcome(lambda: beyond(logits(model, mixed()), alone[:: len(batch)]) / spread)
+    mixes = leaves_alone(changed, noise, model)
     tried: dict[str, float | str] = {}
 
     def exact(way: Strategy, attempt: Callable[[], float]) -> bool:
@@ -160,7 +159,7 @@ def try_ways(
         return isinstance(error, float) and error <= allowed
 
     def findings(way: Strategy) -> Findings:
-        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel(), mixes=mixes, mixed=beside)
+        return Findings(way, noise, tried, int(flipped.sum()), flipped.numel(), mixes=mixes, mixed=changed)
 
     def shared(branches: type[Suffixes], *, graphs: bool = False) -> float:
         together = images if mixes else 1
@@ -173,7 +172,7 @@ def try_ways(
         right = isinstance(error, str) or error <= allowed
         return replace(found, graphs=error if right else f"recorded steps differ by {error:.1e}")
 
-    if (seen := foresight(model, asked, own) / spread) > max(rounding, 1e-6):
+    if (seen := foresight(model, asked, own) / spread) > max(rounding_of(model), 1e-6):
         tried[Strategy.PACKED] = f"a prefix attends to what follows it, and differs by {seen:.1e}"
     else:
         for way, branches in BRANCHES.items():
@@ -182,6 +181,23 @@ def try_ways(
     if exact(Strategy.VISION, lambda: apart(logits(model, vision(padded, len(batch))), len(batch))):
         return findings(Strategy.VISION)
     return findings(Strategy.PLAIN)
+
+
+def rounding_of(model: Any) -> float:
+    """Return what rounding may change, in standard deviations of logits."""
+    import torch
+
+    return float(ROUNDINGS * torch.finfo(model.dtype).eps)
+
+
+def tolerance(noise: float, model: Any) -> float:
+    """Return the difference that is taken for none, by that which padding makes."""
+    return max(NOISE * noise, rounding_of(model), 1e-5)
+
+
+def leaves_alone(changed: float | str, noise: float, model: Any) -> bool:
+    """Return whether pictures of different sizes, by what a batch of them changes, may be in one."""
+    return isinstance(changed, float) and changed <= NOISE * tolerance(noise, model)
 
 
 def beyond(values: torch.Tensor, reference: torch.Tensor) -> float:
@@ -205,9 +221,8 @@ def try_sizes(model: SharedModel) -> bool:
         alone = torch.cat([batch([shown]) for shown in pair])
         spread = float(alone.std())
         noise = beyond(batch(same)[:1], alone[:1]) / spread
-        beside = outcome(lambda: beyond(batch(pair), alone) / spread)
-    allowed = max(NOISE * noise, ROUNDINGS * torch.finfo(model.decoder.dtype).eps, 1e-5)
-    return isinstance(beside, float) and beside <= NOISE * allowed
+        changed = outcome(lambda: beyond(batch(pair), alone) / spread)
+    return leaves_alone(changed, noise, model.decoder)
 
 
 def outcome(attempt: Callable[[], float]) -> float | str:
