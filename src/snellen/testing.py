@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from snellen.errors import SnellenError, require
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
 
     from aiohttp import web
@@ -99,6 +100,7 @@ class Server:
         headers: of all proper answers.
         endpoints: others, by their paths, such as vLLM's ``/tokenize``; a path that ends in ``/`` is for all
             that begin so. Each returns the answer to a request: JSON, bytes, or a fault.
+        tls: a context with the server's certificate, to speak HTTPS.
 
     Attributes:
         asked: every request received, including faulty ones.
@@ -112,7 +114,9 @@ class Server:
         port: int = 0,
         headers: Mapping[str, str] | None = None,
         endpoints: Mapping[str, Callable[[ReceivedRequest], Any]] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._web: Any = require("aiohttp.web", "api", "snellen.testing")
         self._answer, self.port, self._headers = answer, port, dict(headers or {})
         self._endpoints = dict(endpoints or {})
@@ -131,7 +135,7 @@ class Server:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -166,7 +170,7 @@ class Server:
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = self._web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
-        site = self._web.TCPSite(runner, "127.0.0.1", self.port, backlog=2048)
+        site = self._web.TCPSite(runner, "127.0.0.1", self.port, backlog=2048, ssl_context=self._tls)
         await site.start()
         self.port = runner.addresses[0][1]
         self._ready.set()

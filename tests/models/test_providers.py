@@ -40,13 +40,23 @@ class TestNames:
             answers(model_at(server, api_key_env="MY_KEY"), question())
         assert server.asked[0].headers["Authorization"] == "Bearer planted-key-1234"
 
+    def test_who_pays_is_told_to_openai_alone(self, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "planted-key-1234")
+        monkeypatch.setenv("OPENAI_ORG_ID", "planted-team")
+        with Server() as server:
+            answers(model_at(server), question())
+            monkeypatch.setitem(PROVIDERS, "openai", PROVIDERS["openai"]._replace(address=server.url))
+            answers(MODELS.make("openai:x"), question())
+        sent = [asked.headers.get("OpenAI-Organization") for asked in server.asked]
+        assert sent == [None, "planted-team"]
+
     def test_headers_come_from_the_environment(self, monkeypatch):
         monkeypatch.setenv("MY_TOKEN", "planted-token-99")
         with Server() as server:
             model = model_at(server, **{"header.X-Team": "MY_TOKEN", "header.api-key": "MY_TOKEN"})
             answers(model, question())
             assert "planted" not in json.dumps(dict(model.identity()))
-        assert server.asked[0].headers["X-Team".lower()] == "planted-token-99"
+        assert server.asked[0].headers["X-Team"] == "planted-token-99"
         assert server.asked[0].headers["api-key"] == "planted-token-99"
         with pytest.raises(ModelError, match="export NO_SUCH_TOKEN"):
             MODELS.make("openai:x?header.X-Team=NO_SUCH_TOKEN&base_url=http://localhost:1/v1").check()
@@ -139,7 +149,7 @@ class TestNames:
             MODELS.make("openai:x").check()
 
     def test_a_package_that_is_not_there(self, monkeypatch, workspace):
-        monkeypatch.setitem(__import__("sys").modules, "openai", None)
+        monkeypatch.setitem(__import__("sys").modules, "aiohttp", None)
         with Server() as server, pytest.raises(MissingExtra, match=r"pip install 'snellen\[api\]'"):
             snellen.run(model=f"openai:x?base_url={server.url}", data="chart:shapes?n=3")
         assert not (workspace / "snellen.db").exists()

@@ -120,7 +120,7 @@ class SampleRunner:
             block=self.model.batch_size,
             prepare=self._prepare,
             # A local model reads its next prompts in one thread.
-            ahead=self._hands if self.model.remote else 1,
+            ahead=AHEAD if self.model.remote else 1,
         )
         began = time.perf_counter()
         async with aclosing(blocks):  # so that requests in flight are awaited while connections are open
@@ -153,9 +153,8 @@ class SampleRunner:
 
     @property
     def _hands(self) -> int:
-        """The threads that prepare: one where the model computes on the same processor."""
-        busy = not self.model.remote and self.model.place == "cpu"
-        if busy:
+        """The threads that prepare a local model's block: one where it computes on the same processor."""
+        if self.model.place == "cpu":
             return 1
         ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(AHEAD, ours)

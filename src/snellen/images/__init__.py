@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ def _read(path: Path) -> bytes:
             what = "a folder, not an image" if path.is_dir() else "no such file"
             raise ImageError(f"{path}: cannot be read ({what}).")
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            # As many bytes are set aside as are asked for, before any is read.
+            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
     if len(data) > MAX_BYTES:

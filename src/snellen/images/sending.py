@@ -94,7 +94,8 @@ def without_metadata(format: str, data: bytes) -> bytes:
 
 def _jpeg(data: bytes) -> bytes:
     marks = _markers(data)
-    kept = [data[:2]]
+    whole = memoryview(data)  # its parts are not copied until they are joined
+    kept: list[bytes | memoryview] = [whole[:2]]
     at = 2
 
     def following(at: int) -> int:
@@ -112,14 +113,16 @@ def _jpeg(data: bytes) -> bytes:
             return b"".join(kept)
         (length,) = struct.unpack_from(">H", data, mark + 2)
         end = mark + 2 + length
-        body = data[mark + 2 : end]
-        metadata = kind == 0xFE or (0xE0 <= kind <= 0xEF and not _needed(kind, body))
+        metadata = kind == 0xFE or (0xE0 <= kind <= 0xEF and not _needed(kind, data[mark + 2 : end]))
         if not metadata:
-            kept.append(b"\xff" + bytes([kind]) + body)
+            kept.append(whole[mark:end])
         at = end
-        if kind == 0xDA:  # a scan's data follow
-            kept.append(data[at : following(at)].rstrip(b"\xff"))
-            at = following(at)
+        if kind == 0xDA:  # a scan's data follow, and fill bytes
+            scan = end = following(at)
+            while end > at and data[end - 1] == 0xFF:
+                end -= 1
+            kept.append(whole[at:end])
+            at = scan
 
 
 def _markers(data: bytes) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import re
@@ -35,7 +34,7 @@ from snellen.models.remote.replies import (
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.transport import ChatTransport, Payload
 from snellen.models.remote.walk import Walks, continued, scores_of, started
-from snellen.models.remote.wire import exhausted, parse
+from snellen.models.remote.wire import exhausted, in_base64, parse
 from snellen.types import Kind, Message, Outcome, Request, Response, Score, Usage
 
 __all__ = ["ChatModel", "Settings", "completed"]
@@ -121,7 +120,6 @@ class ChatModel(RemoteModel):
 
     def check(self) -> None:
         self.transport.check()
-        require("openai", "api", "A model behind an address")
         require("aiohttp", "api", "A model behind an address")
 
     @asynccontextmanager
@@ -308,7 +306,7 @@ class ChatModel(RemoteModel):
     def encode(self, image: Image) -> bytes:
         settings = self.settings
         media, data = as_sent(image, settings.formats, settings.max_side, settings.max_bytes * 3 // 4)
-        return b"data:%s;base64,%s" % (media.encode(), base64.b64encode(data))
+        return b"data:%s;base64,%s" % (media.encode(), in_base64(data))
 
     async def render(self, payload: Payload) -> bytes:
         """Serialize the payload as JSON. Images are inserted as bytes, since encoding their base64 as text

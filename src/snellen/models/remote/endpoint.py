@@ -4,24 +4,24 @@ returned.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from snellen.errors import BadOption, reason_of, require
+from snellen.errors import BadOption, require
 from snellen.images import Image
 from snellen.images.sending import as_sent
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import RemoteModel
+from snellen.models.remote.connection import Connection
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.providers import PILLOW
 from snellen.models.remote.retry import RequestError, RetryPolicy
 from snellen.models.remote.urls import ApiKey, address_of, storable_option
-from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, refusal
+from snellen.models.remote.wire import in_base64, parse
 from snellen.types import Kind, Request, Response, Score, Usage
 
 __all__ = ["Endpoint", "endpoint"]
@@ -170,14 +170,8 @@ class Endpoint(RemoteModel):
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:
-        import aiohttp
-
-        headers = {"Authorization": f"{self._scheme} {self._key.value}".strip()} if self._key else {}
-        connector = aiohttp.TCPConnector(limit=self.max_concurrency)
-        unlimited = aiohttp.ClientTimeout(total=None)  # the caller enforces the timeout
-        async with aiohttp.ClientSession(
-            connector=connector, headers=headers, timeout=unlimited, trust_env=True
-        ) as self._session:
+        self._connection = Connection(self.address, self._key, self._scheme)
+        async with self._connection.opened(self.max_concurrency):  # the caller enforces the timeout
             yield
 
     async def ask(self, request: Request) -> Response:
@@ -203,21 +197,11 @@ class Endpoint(RemoteModel):
         return Response(scores=tuple(Score(max((values[i] for i in of), default=-math.inf)) for of in ids))
 
     async def send_once(self, payload: Image) -> Mapping[str, Any]:
-        import aiohttp
-
         media, data = await self.encoded(payload)
         if self._body is not None:
             media = "application/json"
-            data = self._body.replace(SLOT, base64.b64encode(data).decode()).encode()
+            data = self._body.replace(SLOT, in_base64(data).decode()).encode()
         where = f"{self.address}?{self._query}" if self._query else self.address
-        try:
-            async with self._session.post(
-                where, data=data, headers={"Content-Type": media}, allow_redirects=False
-            ) as reply:
-                text = await at_most(reply.content.iter_any(), MAX_ANSWER)
-                status, headers = reply.status, reply.headers
-        except aiohttp.ClientError as error:
-            raise RequestError(f"the connection failed ({reason_of(error)})", unavailable=True) from error
-        if status >= 300:
-            raise refusal(status, text, text[:300].decode("utf-8", "replace"), headers)
-        return {"found": parse(text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}
+        headers = {"Content-Type": media}
+        answer = await self._connection.exchange("POST", where, data=data, headers=headers)
+        return {"found": parse(answer.text), "usage": {"prompt_tokens": 1, "completion_tokens": 0}}

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatOptions", "chat_model", "openai"]
 
+#: Headers of who pays at OpenAI, and the variables with their values.
+ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
@@ -141,6 +144,10 @@ def chat_model(
     one = options.image_format.upper()
     settings["formats"] = taken.formats if one == "AUTO" else (one,)
     headers = {name: ApiKey(variable, needed=True) for name, variable in options.header.items()}
+    if own and scheme == "openai":  # as OpenAI's own client sends them
+        for name, variable in ACCOUNT.items():
+            if os.environ.get(variable):
+                headers.setdefault(name, ApiKey(variable, needed=False))
     transport = ChatTransport(address, key, headers, options.api_version)
     prices = Prices.find(f"{scheme}:{model}", options.price_in, options.price_out, options.price_cached)
     if options.batch:

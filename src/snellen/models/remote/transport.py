@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -14,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen._util.redaction import redact
-from snellen.errors import BadOption, reason_of
+from snellen.errors import BadOption
+from snellen.models.remote.connection import Connection, HttpAnswer
 from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
-from snellen.models.remote.wire import MAX_ANSWER, at_most, parse, refusal
+from snellen.models.remote.wire import parse
 
 if TYPE_CHECKING:
     from snellen.images import Image
 
-__all__ = ["LOG_REQUESTS", "ChatTransport", "HttpAnswer", "Payload", "RequestLog"]
+__all__ = ["LOG_REQUESTS", "ChatTransport", "Payload", "RequestLog"]
 
 #: The environment variable with the file to which requests are logged.
 LOG_REQUESTS = "SNELLEN_LOG_REQUESTS"
@@ -32,13 +32,6 @@ LOGGED = 20_000
 MAX_FILE = 2**30
 #: Images as they stand in a body.
 _IMAGE = re.compile(r"data:(image/[a-z+]+);base64,([A-Za-z0-9+/=]*)")
-
-
-class HttpAnswer(NamedTuple):
-    """What a server answered with status 200."""
-
-    text: bytes
-    headers: Mapping[str, str]
 
 
 class Payload(NamedTuple):
@@ -53,7 +46,7 @@ class ChatTransport:
 
     Args:
         address: its base URL.
-        key: "none" is sent if there is none.
+        key: sent as a bearer token, if there is one.
         headers: further ones, whose values are in the environment.
         api_version: a parameter of each address, as Azure's deployments need.
     """
@@ -79,32 +72,11 @@ class ChatTransport:
 
     @asynccontextmanager
     async def connect(self, timeout: float, most: int) -> AsyncIterator[None]:
-        """Connect, with at most so many connections. Proxies and certificates are those of the usual
-        variables (``HTTPS_PROXY``, ``NO_PROXY``, ``SSL_CERT_FILE``).
-        """
-        import openai
-
-        # The type depends on the version of httpx behind the client.
-        limits: Any = type(openai.DEFAULT_CONNECTION_LIMITS)
-        # Following redirects would send the key to other hosts.
-        client = openai.DefaultAioHttpClient(
-            follow_redirects=False,
-            timeout=timeout,
-            limits=limits(max_connections=most, max_keepalive_connections=most),
-        )
+        """Connect, with at most so many connections, and a longest silence in seconds."""
         self._log = RequestLog.opened()
-        async with openai.AsyncOpenAI(
-            api_key=self._token,
-            base_url=self.address,
-            max_retries=0,
-            http_client=client,
-            default_headers={name: key.value for name, key in self._headers.items()},
-            default_query={"api-version": self.api_version} if self.api_version else None,
-        ) as self._client:
+        self._connection = Connection(self.address, self.key, headers=self._headers)
+        async with self._connection.opened(most, timeout):
             yield
-
-    async def _token(self) -> str:
-        return await asyncio.to_thread(lambda: self.key.value) or "none"
 
     async def post(self, body: bytes) -> HttpAnswer:
         """Send a chat completion's body, and return the answer.
@@ -153,8 +125,7 @@ class ChatTransport:
         Raises:
             RequestError: nothing, or it cannot be had.
         """
-        async with self._explained():
-            return (await self._read(self._client.get, address, MAX_FILE, headers=headers or {})).text
+        return (await self._send("GET", address, headers or {}, most=MAX_FILE)).text
 
     async def submit(self, address: str, body: bytes, headers: Mapping[str, str] | None = None) -> Any:
         """Send JSON to an address of the server, and return the answer's.
@@ -170,60 +141,25 @@ class ChatTransport:
         Raises:
             RequestError: it was refused, or did not get there.
         """
-        async with self._explained():
-            return (await self._client.files.create(file=(name, data), purpose="batch")).id
+        import aiohttp
+
+        form = aiohttp.FormData({"purpose": "batch"})
+        form.add_field("file", data, filename=name, content_type="application/jsonl")
+        found = parse((await self._send("POST", "/files", {}, data=form)).text)
+        if not isinstance(found, Mapping) or not isinstance(found.get("id"), str):
+            raise RequestError("the answer to an upload has no id", again=False)
+        return str(found["id"])
 
     async def _post(
         self, body: bytes, address: str = "/chat/completions", headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
         more = {"Content-Type": "application/json", **(headers or {})}
-        async with self._explained():
-            return await self._read(self._client.post, address, MAX_ANSWER, headers=more, content=body)
+        return await self._send("POST", address, more, data=body)
 
-    async def _read(
-        self, method: Any, address: str, most: int, headers: Mapping[str, str], **more: Any
-    ) -> HttpAnswer:
-        import httpx2
-        import openai
-
-        reply: Any = await method(
-            address,
-            options={"headers": headers},
-            # Unread, so that we can limit how much is read.
-            cast_to=httpx2.Response,
-            stream=True,
-            stream_cls=openai.AsyncStream[Any],
-            **more,
-        )
-        try:
-            return HttpAnswer(await at_most(reply.aiter_bytes(), most), reply.headers)
-        finally:
-            await reply.aclose()
-
-    @asynccontextmanager
-    async def _explained(self) -> AsyncIterator[None]:
-        """Turn the client's errors into ours."""
-        import openai
-
-        try:
-            yield
-        except openai.APIStatusError as error:
-            failed = _refusal(error)
-            if failed.status == 401 and self.key.expired():
-                raise RequestError(str(failed), 401, again=True) from error
-            raise failed from error
-        except openai.APIConnectionError as error:
-            raise RequestError(
-                f"the connection failed ({reason_of(_root(error))})", unavailable=True
-            ) from error
-        except RequestError:
-            raise
-        except openai.OpenAIError as error:
-            raise RequestError(reason_of(error), again=False) from error
-        except Exception as error:  # the transport's own errors in the middle of an answer
-            raise RequestError(
-                f"the connection broke during the answer ({reason_of(error)})", billed=True
-            ) from error
+    async def _send(self, method: str, address: str, headers: Mapping[str, str], **more: Any) -> HttpAnswer:
+        where = address if "://" in address else f"{self.address}{address}"
+        params = {"api-version": self.api_version} if self.api_version else {}
+        return await self._connection.exchange(method, where, headers=headers, params=params, **more)
 
 
 class RequestLog:
@@ -276,20 +212,3 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return the root cause of an error: transports call many things a timeout."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _refusal(error: Any) -> RequestError:
-    """Explain a status other than 200."""
-    reply = error.response
-    if error.status_code in (301, 302, 303, 307, 308):
-        where = redact(str(reply.headers.get("location", "elsewhere")))
-        said = f"{error.status_code} the server redirects to {where}; set that as base_url"
-        return RequestError(said, 404, again=False)
-    return refusal(error.status_code, reply.content, reply.text or error.message, reply.headers)

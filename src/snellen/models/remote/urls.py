@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
 import shlex
 import subprocess
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -97,7 +99,24 @@ class ApiKey:
             )
         self.variable, self.needed = variable, needed
         self._printed, self._told = "", -math.inf
+        self._asking = threading.Lock()
         guard(os.environ.get(variable, "").strip())
+
+    async def current(self) -> str:
+        """Return :attr:`value`; a command is run in a thread.
+
+        Raises:
+            ModelError: the command fails.
+        """
+        return await asyncio.to_thread(lambda: self.value) if self._stale else self.value
+
+    @property
+    def _stale(self) -> bool:
+        return bool(self._command) and time.monotonic() - self._told > FRESH
+
+    @property
+    def _command(self) -> str:
+        return os.environ.get(f"{self.variable}_COMMAND", "").strip()
 
     @property
     def value(self) -> str:
@@ -107,12 +126,13 @@ class ApiKey:
         Raises:
             ModelError: the command fails.
         """
-        if not (command := os.environ.get(f"{self.variable}_COMMAND", "").strip()):
+        if not (command := self._command):
             return os.environ.get(self.variable, "").strip()
-        if time.monotonic() - self._told > FRESH:
-            self._printed, self._told = self._run(command), time.monotonic()
-            guard(self._printed)
-        return self._printed
+        with self._asking:  # requests that find it stale at once need one answer
+            if self._stale:
+                self._printed, self._told = self._run(command), time.monotonic()
+                guard(self._printed)
+            return self._printed
 
     def expired(self) -> bool:
         """Forget what a command printed; return whether there was anything to forget."""

@@ -9,13 +9,24 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from snellen.errors import require
 from snellen.models.remote.faults import error_in, fault
 from snellen.models.remote.retry import RequestError
 
-__all__ = ["MAX_ANSWER", "at_most", "exhausted", "parse", "refusal", "retry_after"]
+__all__ = ["MAX_ANSWER", "at_most", "exhausted", "in_base64", "parse", "refusal", "retry_after"]
 
 #: The most bytes in an answer; more is not an answer.
 MAX_ANSWER = 8 * 2**20
+
+
+def in_base64(data: bytes) -> bytes:
+    """Encode bytes in base64. Python's own takes as long for an image as reading and hashing it.
+
+    Raises:
+        MissingExtra: pybase64 is not installed.
+    """
+    text: bytes = require("pybase64", "api", "A model behind an address").b64encode(data)
+    return text
 
 
 async def at_most(chunks: AsyncIterator[bytes], most: int) -> bytes:
