@@ -49,6 +49,11 @@ PAD, BOS, EOS = 0, 1, 2
 PIXELS = 336
 
 SIZES = {
+    "16m": {
+        "vision": {"hidden": 256, "layers": 6, "heads": 4, "inner": 1024},
+        "text": {"hidden": 384, "layers": 5, "heads": 6, "kv": 6, "inner": 1024},
+        "vocabulary": 4000,
+    },
     "100m": {
         "vision": {"hidden": 512, "layers": 12, "heads": 8, "inner": 2048},
         "text": {"hidden": 768, "layers": 8, "heads": 12, "kv": 12, "inner": 2048},

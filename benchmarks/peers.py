@@ -1,17 +1,20 @@
 """Snellen against the strongest ways to ask the same questions of one checkpoint on one machine.
 
     OMP_NUM_THREADS=1 python benchmarks/peers.py --vllm .venv-vllm/bin/vllm [--serve ARGUMENTS]
+    OMP_NUM_THREADS=1 python benchmarks/peers.py --lmms-eval .venv-lmms/bin/python --size 16m --images 8
     python benchmarks/peers.py --vllm vllm --checkpoint ORG/NAME --images 16   # on a GPU
 
 The arms take turns, each repetition with pictures that nobody has seen:
 
 - transformers: plain batches of 8 prompts (``hf:`` with ``prefix=off``), as toolkits ask;
 - hf: as ``snellen run --model hf:…`` does;
-- vLLM alone: all questions at once through the client of OpenAI, which vLLM's prefix cache answers best; for
-  likelihoods one request a name with ``prompt_logprobs``;
-- vllm-local: as ``snellen run --model vllm-local:…`` does.
+- LMMs-Eval (``--lmms-eval``, a Python that has it): its own model of LLaVA, prompt by prompt;
+- vLLM alone (``--vllm``): all questions at once through the client of OpenAI, which vLLM's prefix cache
+  answers best; for likelihoods one request a name with ``prompt_logprobs``;
+- vllm-local (``--vllm``): as ``snellen run --model vllm-local:…`` does.
 
-Without ``--checkpoint``, a LLaVA of 100 million random weights is written: speed does not depend on weights.
+Without ``--checkpoint``, a LLaVA of random weights is written: speed does not depend on weights. The script
+says for how many prompts an arm wrote another text than hf.
 """
 
 from __future__ import annotations
@@ -19,12 +22,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import json
+import math
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -42,17 +49,19 @@ from snellen.types import Kind, Outcome, Request, Response
 
 #: What is asked of each picture: those of look_once.py whose titles begin so.
 ASKED = ("closed set", "20 yes/no questions, 4", "4 rotations", "likelihood of 20")
+#: The arms that are Snellen.
+OURS = ("hf", "vllm-local")
 #: Requests to vLLM alone under way.
 AT_ONCE = 64
 Arm = Callable[[Sequence[Request]], Awaitable[Any]]
 
 
-def written(folder: Path) -> Path:
+def written(folder: Path, size: str) -> Path:
     """Write a LLaVA with random weights in the layout that servers read."""
     torch.manual_seed(0)
     # As many tokens as there are words for: others would be empty answers, at which vllm: stops.
     words = len(look_once.tokenizer(image_token="<image>"))
-    model, processor = look_once.BUILDERS["llava"]({**look_once.SIZES["100m"], "vocabulary": words})
+    model, processor = look_once.BUILDERS["llava"]({**look_once.SIZES[size], "vocabulary": words})
     model.generation_config.eos_token_id = look_once.EOS
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -103,26 +112,109 @@ def alone(server: VllmLocal) -> Arm:
     return ask
 
 
+class Unable(Exception):
+    """An arm cannot answer such requests."""
+
+
+class LmmsEval:
+    """LMMs-Eval in a process of its own (see ``lmms_worker.py``).
+
+    Args:
+        python: an environment's, that has LMMs-Eval.
+        folder: the checkpoint.
+    """
+
+    #: As look_once's, for messages of text alone.
+    TEMPLATE = (
+        "{% for m in messages %}{{ m['role'].upper() + ': ' + m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+
+    def __init__(self, python: Path, folder: str) -> None:
+        worker = Path(__file__).with_name("lmms_worker.py")
+        gpu = torch.cuda.is_available()
+        words = [folder, *(("cuda", "auto") if gpu else ("cpu", "float32")), self.TEMPLATE]
+        self._process = subprocess.Popen(
+            [str(python), str(worker), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.version = self._line()
+
+    def _line(self) -> Any:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit(f"LMMs-Eval ended with {self._process.wait()}")
+        return json.loads(line)
+
+    async def __call__(self, requests: Sequence[Request]) -> list[Any]:
+        """Its texts, and the losses of names."""
+        images = list(dict.fromkeys(image for request in requests for image in request.images))
+        asked = [
+            [images.index(r.images[0]), r.messages[-1].text, r.decoding.max_tokens, list(r.continuations)]
+            for r in requests
+        ]
+        told = {"images": [base64.b64encode(image.data).decode() for image in images], "asked": asked}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
+        found: Any = await asyncio.to_thread(self._line)
+        if isinstance(found, dict):
+            raise Unable(found["error"])
+        return list(found)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def text_of(reply: Any) -> str | None:
+    """What an arm wrote; None for likelihoods."""
+    if isinstance(reply, Response):
+        return None if reply.scores else reply.text.strip()
+    if isinstance(reply, str | float):
+        return reply.strip() if isinstance(reply, str) else None
+    return str(reply.choices[0].message.content).strip() if reply.prompt_logprobs is None else None
+
+
+def differing(found: dict[str, list[str | None]]) -> str:
+    """Which arms wrote other texts than hf, and how many."""
+    told = []
+    for name, texts in found.items():
+        others = sum(a != b for a, b in zip(texts, found["hf"], strict=False) if b is not None)
+        told += [f"{name} {others} of {len(texts)}"] * bool(others)
+    return ", ".join(told)
+
+
 async def measure(arms: dict[str, Arm], options: argparse.Namespace) -> list[tuple[str, dict[str, float]]]:
     """Return the median seconds an image of each arm, for each workload."""
     rows, seed = [], 0
     chosen = {name: make for name, make in look_once.WORKLOADS.items() if name.startswith(ASKED)}
     for title, make in chosen.items():
+        able = dict(arms)
         times: dict[str, list[float]] = {name: [] for name in arms}
-        for repetition in range(-1, options.repeats):  # the first one warms up
-            for name, ask in arms.items():
-                seed += options.images
+        for repetition in range(-1, options.repeats):  # the first one warms up, and all see the same
+            found = {}
+            for name, ask in list(able.items()):
+                seed += options.images * (repetition >= 0)
                 pictures = [look_once.picture(seed + k) for k in range(options.images)]
                 requests = [request for image in pictures for request in make(image)]
                 began = time.perf_counter()
-                replies = await ask(requests)
+                try:
+                    replies = await ask(requests)
+                except Unable as error:
+                    print(f"{title}: {name}: {error}", file=sys.stderr, flush=True)
+                    del able[name]
+                    continue
                 took = time.perf_counter() - began
                 for reply in replies:
                     if isinstance(reply, Response) and reply.outcome is Outcome.ERROR:
                         raise SystemExit(f"{name}: {reply.reason}")
+                found[name] = [text_of(reply) for reply in replies]
                 if repetition >= 0:
                     times[name].append(took / options.images)
-        rows.append((title, {name: statistics.median(values) for name, values in times.items()}))
+            if repetition < 0 and (told := differing(found)):
+                print(f"{title}: other texts than hf: {told}", file=sys.stderr, flush=True)
+        rows.append((title, {n: statistics.median(each) if each else math.inf for n, each in times.items()}))
         told = ", ".join(f"{name} {value:.3f}" for name, value in rows[-1][1].items())
         print(f"{title}: {told}", file=sys.stderr, flush=True)
     return rows
@@ -134,35 +226,35 @@ def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
     lines = [f"| seconds an image | {' | '.join(names)} | best of Snellen / best of the others |"]
     lines.append("|---" * (len(names) + 2) + "|")
     for title, seconds in rows:
-        ours = min(seconds["hf"], seconds["vllm-local"])
-        others = min(seconds["transformers"], seconds["vLLM alone"])
-        cells = " | ".join(f"{seconds[name]:.3f}" for name in names)
+        ours = min(seconds[name] for name in names if name in OURS)
+        others = min(seconds[name] for name in names if name not in OURS)
+        cells = " | ".join(f"{value:.3f}" if value < math.inf else "–" for value in seconds.values())
         lines.append(f"| {title} | {cells} | {others / ours:.1f} times |")
     return "\n".join(lines)
 
 
 async def run(folder: str, options: argparse.Namespace) -> str:
-    """Load both models, measure, and return the table."""
-    more = {"max_model_len": 4096, "serve": options.serve, "program": str(options.vllm)}
+    """Load the models, measure, and return the table."""
     dtype = {"dtype": "float32"} if not torch.cuda.is_available() else {}
     plain = cast("VisionLanguageModel", MODELS.make(f"hf:{folder}", {"prefix": "off", **dtype}))
     plain.batch_size = 8
     shared = cast("VisionLanguageModel", MODELS.make(f"hf:{folder}", dtype))
-    served = cast("VllmLocal", MODELS.make(f"vllm-local:{folder}", {**more, **dtype}))
-    try:
-        async with served.connected():
-            arms: dict[str, Arm] = {
-                "transformers": plain.respond,
-                "hf": shared.respond,
-                "vLLM alone": alone(served),
-                "vllm-local": served.respond,
-            }
-            for model in (plain, shared):
-                model.load()
-            return table(await measure(arms, options))
-    finally:
-        for each in (plain, shared, served):
-            each.close()
+    arms: dict[str, Arm] = {"transformers": plain.respond, "hf": shared.respond}
+    async with AsyncExitStack() as stack:
+        for model in (plain, shared):
+            stack.callback(model.close)
+            model.load()
+        if options.lmms_eval:
+            peer = LmmsEval(options.lmms_eval, folder)
+            stack.callback(peer.close)
+            arms[f"LMMs-Eval {peer.version}"] = peer
+        if options.vllm:
+            more = {"max_model_len": 4096, "serve": options.serve, "program": str(options.vllm)}
+            served = cast("VllmLocal", MODELS.make(f"vllm-local:{folder}", {**more, **dtype}))
+            stack.callback(served.close)
+            await stack.enter_async_context(served.connected())
+            arms |= {"vLLM alone": alone(served), "vllm-local": served.respond}
+        return table(await measure(arms, options))
 
 
 def vllm_version(command: Path) -> str:
@@ -174,19 +266,22 @@ def vllm_version(command: Path) -> str:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--vllm", type=Path, required=True, help="vLLM's command")
+    parser.add_argument("--vllm", type=Path, help="vLLM's command")
+    parser.add_argument("--lmms-eval", type=Path, help="a Python that has LMMs-Eval")
     parser.add_argument("--serve", default="", help="further arguments of vllm serve")
     parser.add_argument("--checkpoint", help="a folder or ORG/NAME instead of random weights")
+    parser.add_argument("--size", default="100m", choices=list(look_once.SIZES), help="of those weights")
     parser.add_argument("--images", type=int, default=4, help="pictures that are asked about together")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     quiet()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     with tempfile.TemporaryDirectory() as name:
-        folder = options.checkpoint or str(written(Path(name)))
+        folder = options.checkpoint or str(written(Path(name), options.size))
         text = asyncio.run(run(folder, options))
     packages = ", ".join(f"{name} {version(name)}" for name in ("snellen", "transformers", "torch"))
-    print(f"{packages}, vLLM {vllm_version(options.vllm)}; {options.images} images at once\n\n{text}")
+    server = f", vLLM {vllm_version(options.vllm)}" if options.vllm else ""
+    print(f"{packages}{server}; {options.images} images at once\n\n{text}")
 
 
 if __name__ == "__main__":
