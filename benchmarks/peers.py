@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/peers.py --vllm .venv-vllm/bin/vllm [--serve ARGUMENTS]
     OMP_NUM_THREADS=1 python benchmarks/peers.py --lmms-eval .venv-lmms/bin/python --size 16m --images 8
+    OMP_NUM_THREADS=1 python benchmarks/peers.py --lmms-eval PYTHON --size 16m --images 8 --whole
     python benchmarks/peers.py --vllm vllm --checkpoint ORG/NAME --images 16   # on a GPU
 
 The arms take turns, each repetition with pictures that nobody has seen:
@@ -12,6 +13,9 @@ The arms take turns, each repetition with pictures that nobody has seen:
 - vLLM alone (``--vllm``): all questions at once through the client of OpenAI, which vLLM's prefix cache
   answers best; for likelihoods one request a name with ``prompt_logprobs``;
 - vllm-local (``--vllm``): as ``snellen run --model vllm-local:…`` does.
+
+``--whole`` measures processes from their start to their end instead: ``snellen run`` over a folder,
+everything stored, and LMMs-Eval's model asked the same closed set, in turn.
 
 Without ``--checkpoint``, a LLaVA of random weights is written: speed does not depend on weights. The script
 says for how many prompts an arm wrote another text than hf.
@@ -126,7 +130,7 @@ class LmmsEval:
 
     #: As look_once's, for messages of text alone.
     TEMPLATE = (
-        "{% for m in messages %}{{ m['role'].upper() + ': ' + m['content'] }}\n{% endfor %}"
+        "{% for m in messages %}{{ m['role'].upper() + ': ' + m['content'] }}{% endfor %}"
         "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
     )
 
@@ -257,6 +261,33 @@ async def run(folder: str, options: argparse.Namespace) -> str:
         return table(await measure(arms, options))
 
 
+def whole(folder: str, top: Path, options: argparse.Namespace) -> str:
+    """Seconds that whole processes take for a closed set of 21 names in five rounds."""
+    names = look_once.NAMES[:21]
+    times: dict[str, list[float]] = {"snellen run": [], "LMMs-Eval": []}
+    for repetition in range(options.repeats):
+        photos = top / f"photos-{repetition}"
+        pictures = [look_once.picture(1000 * repetition + k) for k in range(max(len(names), options.images))]
+        for k, image in enumerate(pictures):
+            place = photos / names[k % len(names)] / f"{k}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(image.data)
+        command = [sys.executable, "-m", "snellen", "run", "--model", f"hf:{folder}", "-M", "dtype=float32"]
+        command += ["--data", f"folder:{photos}", "--protocol", "closed-set?rounds=5&max_tokens=8"]
+        command += ["--limit", str(options.images), "--workspace", str(top / f"workspace-{repetition}")]
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times["snellen run"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        peer = LmmsEval(options.lmms_eval, folder)
+        asyncio.run(peer([r for image in pictures[: options.images] for r in look_once.closed_set(image, 8)]))
+        peer.close()
+        times["LMMs-Eval"].append(time.perf_counter() - began)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    told = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    return f"{told}: {seconds['LMMs-Eval'] / seconds['snellen run']:.1f} times"
+
+
 def vllm_version(command: Path) -> str:
     """The version of vLLM, read off its packages."""
     found = sorted((command.resolve().parent.parent / "lib").glob("python3*/site-packages/vllm*.dist-info"))
@@ -270,6 +301,7 @@ def main() -> None:
     parser.add_argument("--lmms-eval", type=Path, help="a Python that has LMMs-Eval")
     parser.add_argument("--serve", default="", help="further arguments of vllm serve")
     parser.add_argument("--checkpoint", help="a folder or ORG/NAME instead of random weights")
+    parser.add_argument("--whole", action="store_true", help="whole processes (needs --lmms-eval)")
     parser.add_argument("--size", default="100m", choices=list(look_once.SIZES), help="of those weights")
     parser.add_argument("--images", type=int, default=4, help="pictures that are asked about together")
     parser.add_argument("--repeats", type=int, default=3)
@@ -278,7 +310,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     with tempfile.TemporaryDirectory() as name:
         folder = options.checkpoint or str(written(Path(name), options.size))
-        text = asyncio.run(run(folder, options))
+        text = whole(folder, Path(name), options) if options.whole else asyncio.run(run(folder, options))
     packages = ", ".join(f"{name} {version(name)}" for name in ("snellen", "transformers", "torch"))
     server = f", vLLM {vllm_version(options.vllm)}" if options.vllm else ""
     print(f"{packages}{server}; {options.images} images at once\n\n{text}")

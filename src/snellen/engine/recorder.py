@@ -117,7 +117,7 @@ class SampleRunner:
             self.protocol,
             self.memory.respond,
             workers=self.model.workers,
-            block=self.model.batch_size,
+            block=self.model.block,
             prepare=self._prepare,
             # A local model reads its next prompts in one thread.
             ahead=AHEAD if self.model.remote else 1,

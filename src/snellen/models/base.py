@@ -164,6 +164,11 @@ class Model(ABC):
             for batch in batches(places, self.batch_size, lambda place: self.cost(requests[place]))
         ]
 
+    @property
+    def block(self) -> int:
+        """The samples to evaluate together, once the model is loaded: as many as a batch holds."""
+        return self.batch_size
+
     def group(self, request: Request) -> Hashable:
         """Return a key; requests with equal keys may share a batch."""
         return ()

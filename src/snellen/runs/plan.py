@@ -210,7 +210,8 @@ class Plan:
         if self.engine is not None:
             self.engine.check(model, name)
         model.name = redact(name) if isinstance(name, str) else model.name
-        model.batch_size = self.batch_size or model.batch_size
+        if self.batch_size is not None:
+            model.batch_size = self.batch_size
         model.limits = limits
         refuse_unpriced(model)
         if isinstance(name, str) and self.resources is not None:

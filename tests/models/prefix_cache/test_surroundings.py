@@ -16,13 +16,14 @@ from sharing import TOLERANCE, answers, forced, ragged, scores
 from snellen.errors import BadOption
 from snellen.models.base import MODELS
 from snellen.models.huggingface import matmul
-from snellen.models.huggingface.prefix_cache import memory, strategy
+from snellen.models.huggingface.prefix_cache import memory, scheduler, strategy
 from snellen.models.huggingface.prefix_cache.budget import free_bytes, parse_bytes
 from snellen.models.huggingface.prefix_cache.inputs import Reader
 from snellen.models.huggingface.prefix_cache.packed import PackedSuffixes
-from snellen.models.huggingface.prefix_cache.prefill import cached_bytes
+from snellen.models.huggingface.prefix_cache.prefill import Prefix, cached_bytes
 from snellen.models.huggingface.prefix_cache.self_check import Findings, Strategy
 from snellen.models.huggingface.prefix_cache.strategy import PrefixSharing
+from snellen.models.huggingface.prefix_cache.trie import common
 from snellen.models.huggingface.vlm import VisionLanguageModel
 from snellen.types import Decoding, Kind, ask
 
@@ -67,6 +68,43 @@ class TestTogether:
         for parameter in (huge := made(VisionLanguageModel, f"hf:{llava}")).decoder.parameters():
             parameter.numel = lambda: 10**10
         assert huge.sharing.images == 1
+
+    @pytest.mark.parametrize(
+        ("memory", "chosen", "images"),
+        [(80 * 10**9, None, 64), (24 * 10**9, None, 16), (80 * 10**9, 16, 16), (80 * 10**9, 96, 96)],
+    )
+    def test_a_gpu_with_much_memory_takes_more(self, llava, monkeypatch, memory, chosen, images):
+        """Unless the user said how many."""
+        model = forced(made(VisionLanguageModel, f"hf:{llava}"), Strategy.PACKED)
+        del model.batch_size, model.sharing.images
+        if chosen is not None:
+            model.batch_size = chosen
+        monkeypatch.setattr(VisionLanguageModel, "device", torch.device("cuda"))
+        monkeypatch.setattr(strategy, "memory_of", lambda device: memory)
+        assert model.sharing.images == model.block == images
+
+    @pytest.mark.parametrize(("worth", "together"), [(9, [6]), (5, [5, 1]), (1, [2, 2, 2]), (0, [2, 2, 2])])
+    def test_more_images_than_a_batch_only_where_they_fit(self, llava, monkeypatch, worth, together):
+        """Into half of the room."""
+        images = [picture(color) for color in ("red", "green", "blue", "white", "black", "gray")]
+        requests = [ask((image,), text, max_tokens=5) for image in images for text in ("What?", "Where?")]
+        usual = forced(made(VisionLanguageModel, f"hf:{llava}"), Strategy.PACKED)
+        usual.load()
+        asked = [usual.sharing.question(request).ids for request in requests[:2]]
+        each = sum(len(ids) + 5 for ids in asked) - common(asked)
+        room = 2 * cached_bytes(usual.decoder) * (worth * each + each // 2)
+        model = made(VisionLanguageModel, f"hf:{llava}", {"cache_budget": str(room)})
+        model = forced(model, Strategy.PACKED, images=6, batch_size=2)
+        counts = []
+
+        def counted(decoder, looks, *more, **options):
+            counts.append(len(looks))
+            return Prefix(decoder, looks, *more, **options)
+
+        monkeypatch.setattr(scheduler, "Prefix", counted)
+        found = answers(model, requests)
+        assert counts == together
+        assert [reply.text for reply in found] == [reply.text for reply in answers(usual, requests)]
 
 
 class TestForesight:

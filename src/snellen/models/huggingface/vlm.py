@@ -170,6 +170,13 @@ class VisionLanguageModel(GeneratingModel, ScoringModel):
         return max(1, len(request.continuations))
 
     @property
+    def block(self) -> int:
+        # A CPU takes no more images than a batch, and looking at the sharing would begin its self-check.
+        if self.device.type != "cuda" or self.sharing.way not in BRANCHES:
+            return self.batch_size
+        return max(self.batch_size, self.sharing.images)
+
+    @property
     def request_batch(self) -> int:
         return REQUEST_BATCH if self.sharing.way in BRANCHES else 1
 

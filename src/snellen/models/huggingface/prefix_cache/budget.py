@@ -8,7 +8,7 @@ from typing import Any
 from snellen._util.environment import available_memory
 from snellen.errors import BadOption
 
-__all__ = ["free_bytes", "parse_bytes"]
+__all__ = ["free_bytes", "memory_of", "parse_bytes"]
 
 #: The share of free memory to use, leaving room for what is not counted.
 SHARE = {"cuda": 0.7, "cpu": 0.25}
@@ -31,6 +31,13 @@ def parse_bytes(option: str, value: str) -> int | None:
     if size < 1:
         raise BadOption(f"{option}={value!r} is not allowed; allowed: auto, or a size such as 512MB or 2GB.")
     return size
+
+
+def memory_of(device: Any) -> int:
+    """Return all of a GPU's memory in bytes, free or not."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def free_bytes(device: Any) -> int:

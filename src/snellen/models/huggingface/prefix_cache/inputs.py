@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snellen.images import Image
 
-__all__ = ["ALONG", "ImageContext", "Reader"]
+__all__ = ["ALONG", "KEPT_BYTES", "ImageContext", "Reader"]
 
 #: The processor's tensors along the prompt; all others belong to its images.
 ALONG = frozenset(
@@ -20,7 +20,9 @@ ALONG = frozenset(
 )
 
 
-#: The most bytes of cached contexts: pictures with many megapixels are large.
+#: The most cached contexts: a block that is answered, and the next one, each of 64 images at most.
+KEPT = 128
+#: The bytes that they may take: pictures with many megapixels are large.
 KEPT_BYTES = 2**29
 
 
@@ -124,7 +126,8 @@ class Reader:
         process: runs the processor on one prompt and its images.
         tokenize: returns a text's tokens, with image placeholders.
         image_token: the token for images, or parts of one.
-        kept: the number of cached contexts, within ``KEPT_BYTES``.
+        kept: the number of cached contexts.
+        nbytes: the bytes that they may take.
     """
 
     def __init__(
@@ -132,9 +135,11 @@ class Reader:
         process: Callable[[str, Sequence[Image]], Mapping[str, Any]],
         tokenize: Callable[[str], list[int]],
         image_token: int | None = None,
-        kept: int = 64,
+        kept: int = KEPT,
+        nbytes: int = KEPT_BYTES,
     ) -> None:
         self._process, self._tokenize, self._kept = process, tokenize, kept
+        self._bytes = nbytes
         self._image_token = image_token
         #: Whether a prompt's tokens can be composed from those of its images and its text.
         self.splices = True
@@ -158,7 +163,7 @@ class Reader:
                 look = self.looks[key] = ImageContext.of(key, ids, text, tensors, self._image_token)
             self.looks.move_to_end(key)
             while len(self.looks) > 1 and (
-                len(self.looks) > self._kept or sum(kept.nbytes for kept in self.looks.values()) > KEPT_BYTES
+                len(self.looks) > self._kept or sum(kept.nbytes for kept in self.looks.values()) > self._bytes
             ):
                 self.looks.popitem(last=False)
             return look, ids

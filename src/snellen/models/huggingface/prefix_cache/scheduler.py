@@ -23,6 +23,9 @@ __all__ = ["Question", "Scheduler", "group"]
 
 T = TypeVar("T")
 
+#: The tokens of a prefill from which on more images gain nothing: 64 images of 576 tokens with the questions
+#: of a closed set, the most that was measured.
+ENOUGH_TOKENS = 65_536
 #: The most times that the budget is halved.
 MOST_CUTS = 6
 
@@ -57,6 +60,18 @@ def group(questions: Sequence[Question]) -> list[list[int]]:
     return list(groups.values())
 
 
+def _length(members: Sequence[Question]) -> int:
+    """Return the number of tokens that questions about an image share."""
+    return min(common([question.ids for question in members]), *(q.shareable for q in members))
+
+
+def _behind(members: Sequence[Question], length: int, more: int) -> int:
+    """Return the number of tokens behind a prefix of this length, with as many more for each question. Shared
+    ones are counted once per question, which overestimates it.
+    """
+    return sum(len(q.ids) - length + more + sum(map(len, q.tails)) for q in members)
+
+
 class Scheduler:
     """Answers questions from shared prefixes.
 
@@ -65,7 +80,8 @@ class Scheduler:
         branches: how branches grow: :class:`Packed` or :class:`BatchedSuffixes`.
         images: the number of contexts to prefill together.
         budget: bytes for everything except the weights.
-        kept: the number of prefixes cached for later questions.
+        kept: the number of prefixes cached for later questions; more contexts than these are prefilled
+            together only where there is memory for them.
         graphs: whether to take decoding steps at fixed addresses, and record them on a GPU.
     """
 
@@ -129,13 +145,27 @@ class Scheduler:
         answers: dict[tuple[int, int], T] = {}
         for groups in self._alike(questions):
             while groups:
-                together = groups[: self.memory.size(self._images)]
+                together = groups[: self.memory.size(self._fitting(questions, groups, more or 0))]
                 work = partial(self._over_groups, questions, together, wholes, run, more)
                 fitted, results = self.memory.attempt(len(together), work)
                 if fitted and results is not None:
                     answers |= results
                     groups = groups[len(together) :]
         return [[answers[i, number] for number in range(len(stem))] for i, stem in enumerate(wholes)]
+
+    def _fitting(self, questions: Sequence[Question], groups: Sequence[Sequence[int]], more: int) -> int:
+        """Return how many images to prefill together. Beyond a usual batch, as long as they are few tokens
+        and take no more than half of the room.
+        """
+        if self._images <= self._kept:
+            return self._images
+        spare = min(ENOUGH_TOKENS, self._room() // (2 * cached_bytes(self._model)))
+        for number, places in enumerate(groups[: self._images]):
+            members = [questions[i] for i in places]
+            spare -= (length := _length(members)) + _behind(members, length, more)
+            if spare < 0:
+                return max(self._kept, number)
+        return self._images
 
     def _over_groups(
         self,
@@ -249,15 +279,9 @@ class Scheduler:
         return kept
 
     def _prefill(self, groups: Sequence[Sequence[Question]], more: int) -> Prefix:
-        length = min(
-            min(common([question.ids for question in members]), *(q.shareable for q in members))
-            for members in groups
-        )
+        length = min(map(_length, groups))
         looks = [members[0].look for members in groups]
-        # Shared nodes are counted once per suffix, which overestimates the room needed.
-        room = max(
-            sum(len(q.ids) - length + more + sum(map(len, q.tails)) for q in members) for members in groups
-        )
+        room = max(_behind(members, length, more) for members in groups)
         spare = self._room() // (4 * len(groups) * cached_bytes(self._model))
         ids = [members[0].ids for members in groups]
         room, recurrent = min(room, MOST_NODES, spare), self.branches is BatchedSuffixes
