@@ -357,3 +357,10 @@ def test_the_command(tmp_path):
     wrong = runner.invoke(app, [*words, "--with", "blur:0"])
     assert str(wrong.exception).startswith("--with 'blur:0' is not allowed")
     assert len(select(DATASETS.make("chart:shapes?n=28&degrade=blur:8"))) == 28
+
+
+def test_what_one_of_several_models_cannot_do_is_refused_before_any_is_asked(tmp_path):
+    words = ["eye-test", "pico:llava", "pico:clip", "--data", "chart:shapes?n=28", "-p", "closed-set"]
+    refused = runner.invoke(app, [*words, "-w", str(tmp_path / "ws")])
+    assert "pico:clip can score, but closed-set needs generate" in str(refused.exception)
+    assert not (tmp_path / "ws").exists()

@@ -233,10 +233,22 @@ def _own_images(
     from snellen.eye_test.record import keep_own_card
     from snellen.reports.own_images import draw_own_card, enough_table, own_table
     from snellen.reports.progress import progress
-    from snellen.runs.plan import SharedResources
+    from snellen.runs.plan import Plan, SharedResources
 
     cards: dict[str, list[OwnReading]] = {}
     resources = SharedResources()
+    for model in models:  # what does not fit is refused before any is asked
+        plan = Plan(
+            models=[model],
+            data=[data],
+            protocols=[options["protocol"]] if options["protocol"] else (),
+            model_options=options["model_options"],
+            data_options=options["data_options"],
+            workspace=options["workspace"],
+            resources=resources,
+        )
+        if stop_early:
+            EarlyStop(within=options["within"]).check(plan)
     with interruptible(), progress(quiet=quiet) as watch:
         for model in dict.fromkeys(models):
             test = (
