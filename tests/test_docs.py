@@ -7,10 +7,8 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import typer.main
@@ -18,9 +16,9 @@ import yaml
 
 import snellen
 from snellen import cli
+from snellen.errors import BadOption
+from snellen.models.base import MODELS
 from snellen.models.remote.providers import PROVIDERS
-from snellen.prompts import fill
-from snellen.protocols.base import read_yes_no
 
 pytestmark = pytest.mark.slow
 
@@ -182,25 +180,15 @@ def blocks(page: str) -> list[str]:
 
 
 def test_the_plug_ins_of_the_architecture_page_work(workspace):
-    names = {
-        **{name: getattr(snellen, name) for name in snellen.__all__},
-        "Any": Any,
-        "ClassVar": ClassVar,
-        "Mapping": Mapping,
-        "Sequence": Sequence,
-        "dataclass": dataclass,
-        "fill": fill,
-        "read_yes_no": read_yes_no,
-    }
-    protocol, model = blocks("architecture.md")
-    header = "from __future__ import annotations\n"
-    exec(compile(header + protocol, "protocol", "exec"), names)
-    exec(compile(header + model, "model", "exec"), names)
+    for number, code in enumerate(blocks("architecture.md")):
+        exec(compile(code, f"block {number}", "exec"), {})
     found = snellen.run(
         model="parrot:yes?loud=true", data="chart:shapes", protocol="is-it-there", per_class=1
     )
     assert found.metrics["accuracy"].value == 1
     assert set(found.predictions["answers"].str[0]) == {"YES"}
+    with pytest.raises(BadOption, match="The model 'parrot': write parrot:WORD"):
+        MODELS.make("parrot")
 
 
 def test_the_python_of_the_readme_runs(workspace, photos, tmp_path, monkeypatch):

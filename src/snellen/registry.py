@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import re
 import threading
+import traceback
 import types
 import typing
 import warnings
@@ -133,7 +134,11 @@ def discover(package: str) -> Iterator[tuple[str, Any]]:
         try:
             loaded = point.load()
         except Exception as error:  # of any type: it is third-party code
-            warnings.warn(f"The plug-in {point.name!r} of {package} cannot be loaded: {error}", stacklevel=3)
+            *_, last = traceback.extract_tb(error.__traceback__)
+            where = f"{last.filename}, line {last.lineno}"
+            warnings.warn(
+                f"The plug-in {point.name!r} of {package} cannot be loaded: {error} ({where})", stacklevel=3
+            )
             continue
         yield point.name, loaded
 
@@ -245,7 +250,12 @@ class Registry(Generic[T]):
             k: convert(f"{scheme}?{k}", v, entry.hints[k]) for k, v in given.items() if k in entry.options
         }
         values |= {k: v for k, v in context.items() if k in entry.options and k not in values}
-        made: T = entry.make(rest, **values) if self.takes_rest else entry.make(**values)
+        try:
+            made: T = entry.make(rest, **values) if self.takes_rest else entry.make(**values)
+        except ValueError as error:  # plug-ins may refuse what they are given with it
+            if entry.factory.__module__.startswith("snellen."):
+                raise
+            raise BadOption(f"The {self.sort} {name!r}: {error}") from error
         if self.finish is None:
             return made
         more = {k: v for k, v in given.items() if k not in entry.options}

@@ -192,6 +192,13 @@ class TestFolder:
         assert any("3 .mp4 (in 'cat', 'dog', 'film'); 1 .psd (in 'cat')" in note for note in notes)
         assert any("no class, since there is no image in it: 'film'" in note for note in notes)
 
+    def test_an_empty_folder_is_named(self, tmp_path):
+        make(tmp_path, "cat/1.png", "dog/1.png", "1.png")
+        (tmp_path / "bird").mkdir()
+        notes = DATASETS.make(f"folder:{tmp_path}").notes
+        assert any("no class, since there is no image in it: 'bird'" in note for note in notes)
+        assert any(note.endswith("1 image outside class folders left out") for note in notes)
+
     def test_classes_that_read_alike_are_one(self, tmp_path):
         make(tmp_path, "Cat/1.png", "cat/2.png", "caf\u00e9/1.png", "cafe\u0301/2.png", "dog/1.png")
         picked = select(DATASETS.make(f"folder:{tmp_path}"))

@@ -25,7 +25,7 @@ from snellen.cli import app
 from snellen.datasets.base import DATASETS, select
 from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import RaceOrder
-from snellen.errors import BadOption, DataError, Stopped, Unsupported, UsageError
+from snellen.errors import BadOption, DataError, ImageError, Stopped, Unsupported, UsageError
 from snellen.reports.decisions import race_page
 from snellen.runs.filters import Filters
 from snellen.runs.run import Run, open_run
@@ -472,6 +472,25 @@ class TestRefused:
         assert "1 sample cannot be read and was left out." in decision.notes
         assert decision.of == 39
         assert decision.full_answers == 2 * 39
+
+    def test_an_image_is_skipped_once_however_often_a_race_looks(self, tmp_path):
+        """Each look came to it again, until as many were asked and skipped as there are images."""
+        for name in "ab":
+            (tmp_path / "photos" / name).mkdir(parents=True)
+            for i in range(60):
+                Image.new("RGB", (8, 8), (i, 9, ord(name))).save(tmp_path / "photos" / name / f"{i}.png")
+        (tmp_path / "photos" / "a" / "3.png").write_bytes(b"no picture")
+        models = [Scripted(lambda r: "a", "x"), Scripted(lambda r: "a", "y")]
+        how = {"models": models, "data": tmp_path / "photos", "protocols": [PROTOCOL]}
+        how["workspace"] = tmp_path / "ws"
+        for _ in range(2):  # the second time, the runs are there
+            decision = snellen.choose(filters=Filters(skip_invalid=True), **how)
+            for arm in decision.arms:
+                run = open_run(arm.run, tmp_path / "ws")
+                assert (run.status, run.metrics.n, run.metrics.skipped) == ("finished", 119, 1)
+                assert [row.where for row in run.manifest.data.skipped] == ["a/3.png"]
+        with pytest.raises(ImageError, match=r"3.png.*--skip-invalid"):
+            snellen.choose(**how)
 
     def test_all_models_give_up(self, tmp_path):
         refusing = [Server(lambda a: "x", faults=lambda n: fault.status(401, "bad key")) for _ in range(2)]

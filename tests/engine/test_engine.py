@@ -276,6 +276,20 @@ class TestWhatOthersWrote:
         with pytest.raises(ModelError, match="scripted received 4 requests and returned 3 answers"):
             run(model=Short(guess), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
 
+    @pytest.mark.parametrize("told", ["a text", None])
+    def test_a_plug_in_that_does_not_answer_with_responses(self, workspace, told):
+        class Parrot(LocalModel):
+            def identity(self):
+                return {"parrot": told}
+
+            def answer(self, requests):
+                return [told for _ in requests] if told else [Response("a") for _ in requests[1:]]
+
+        with pytest.raises(
+            ModelError, match=r"answer\(\) must return a Response for each request"
+        ):
+            run(model=Parrot(), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
+
     def test_a_model_that_gives_no_scores(self, workspace):
         found = run(model=Scripted(lambda r: "a text"), data="chart:shapes?n=2", protocol="rank")
         assert set(found.predictions["reason"]) == {"0 scores for 28 continuations"}
@@ -342,6 +356,8 @@ class TestPlan:
         found = run(**kwargs, skip_invalid=True)
         assert found.metrics.n == 20
         assert found.metrics.skipped == 2
+        with pytest.raises(ImageError, match="--skip-invalid"):  # also now that there is a finished run
+            run(**kwargs)
         listed = {bad.where: bad.reason for bad in found.manifest.data.skipped}
         assert set(listed) == {"star/9.png", "ring/9.png"}
         assert "file is empty" in listed["ring/9.png"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from snellen._util.paths import bare_name
 from snellen._util.redaction import redact
 from snellen.cli.app import (
     AGAIN,
@@ -113,8 +114,9 @@ def diagnose_(
             max_cost=max_cost,
             max_concurrency=max_concurrency,
         )
-        diagnosis = Diagnosis(model=redact(model), data=redact(data), n=len(case.selection))
-        words = [redact(model), redact(data), *(name for item in only or [] for name in item.split(","))]
+        named = bare_name(redact(model)), bare_name(redact(data))  # pages are published
+        diagnosis = Diagnosis(model=named[0], data=named[1], n=len(case.selection))
+        words = [*named, *(name for item in only or [] for name in item.split(","))]
         stem = "-".join(slug(word)[-60:] for word in words)
         output = output or store.folder / f"diagnosis-{stem[:200]}.html"
         try:
@@ -128,7 +130,7 @@ def diagnose_(
     else:
         _print(diagnosis, output)
     ids = dict.fromkeys(id for finding in diagnosis.findings for id in finding.runs)
-    if tell_errors((Run(store, id) for id in ids), AGAIN):
+    if tell_errors((Run(store, id) for id in ids), AGAIN) or not diagnosis.findings:
         raise typer.Exit(1)
 
 

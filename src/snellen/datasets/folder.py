@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -205,8 +205,10 @@ class Folder(Dataset):
         """Collect relative paths (with ``/``), alternating between classes, and the class folders."""
         by_class: dict[str, list[str]] = {}
         left_out: dict[str, Counter[str]] = {}
+        walked: list[str] = []
         loose = 0
         for relative, files in self._tree.walk(self._at):
+            walked.append(relative)
             for file in sorted(files):
                 if file.startswith("."):
                     continue
@@ -228,9 +230,9 @@ class Folder(Dataset):
                 f"{self.root}: no images in class folders{hint}. Expected {self.root}/CLASS/IMAGE with "
                 f"one of the extensions {', '.join(sorted(self._tree.extensions))}."
             )
-        self.notes = (*self.notes, *_left_out(self.name, left_out, by_class))
+        self.notes = (*self.notes, *_left_out(self.name, left_out, by_class, walked))
         if loose:
-            note = f"{self.name}: {loose} images outside class folders are skipped"
+            note = f"{self.name}: {loose} image{'s' * (loose > 1)} outside class folders left out"
             self.notes = (*self.notes, note)
         folders = sorted(by_class)
         rounds = max(map(len, by_class.values()))
@@ -265,20 +267,21 @@ class Folder(Dataset):
         )
 
 
-def _left_out(name: str, files: Mapping[str, Counter[str]], classes: Collection[str]) -> Iterator[str]:
-    """Say which files are no images, by extension and folder, and which folders have nothing else."""
-    if not files:
-        return
+def _left_out(
+    name: str, files: Mapping[str, Counter[str]], classes: Collection[str], walked: Iterable[str]
+) -> Iterator[str]:
+    """Say which files are no images, by extension and folder, and which folders have no image."""
     parts = []
     for ending, folders in sorted(files.items()):
         some = ", ".join(repr(folder_) for folder_, _ in folders.most_common(3)) + (
             " …" if len(folders) > 3 else ""
         )
         parts.append(f"{folders.total()} {ending} (in {some})")
-    yield f"{name}: left out, since they are no images: {'; '.join(parts)}"
+    if parts:
+        yield f"{name}: left out, since they are no images: {'; '.join(parts)}"
     if not VIDEOS.isdisjoint(files):
         yield f"{name}: to read videos, as 8 evenly spaced frames each: -D frames=8"
-    top = {folder_.split("/", 1)[0] for folders in files.values() for folder_ in folders} - {"."}
+    top = {folder_.split("/", 1)[0] for folder_ in walked} - {"."}
     if empty := sorted(top - {folder_.split("/", 1)[0] for folder_ in classes}):
         yield f"{name}: no class, since there is no image in it: {', '.join(map(repr, empty[:10]))}"
 

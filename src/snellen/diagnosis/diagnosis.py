@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from snellen._util.paths import without_folders
+from snellen._util.paths import bare_name
 from snellen._version import __version__
 from snellen.diagnosis.analysis import Analysis, Finding, Skipped, Subject
 from snellen.errors import SnellenError, UnknownName, UsageError, did_you_mean, reason_of
@@ -125,9 +125,7 @@ def diagnose(
     diagnosis = (
         into
         if into is not None
-        else Diagnosis(
-            model=without_folders(case.model), data=without_folders(case.data), n=len(case.selection)
-        )
+        else Diagnosis(model=bare_name(case.model), data=bare_name(case.data), n=len(case.selection))
     )
     for part in chosen(only):
         if watch is not None:

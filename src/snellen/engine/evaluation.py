@@ -24,7 +24,7 @@ from snellen.engine.cache import CachedModel
 from snellen.engine.compatibility import incompatibility, refuse_too_long
 from snellen.engine.identity import digest_of, plain, slug_of
 from snellen.engine.official import official_figures
-from snellen.engine.pending import is_done, pending
+from snellen.engine.pending import is_done, pending, refuse_skipped, skipped_before
 from snellen.engine.progress import Progress, ProgressCallback
 from snellen.engine.recorder import BatchStats, SampleRunner
 from snellen.errors import Stopped, StoreError, Unsupported, UsageError
@@ -179,8 +179,7 @@ class Evaluation:
     async def evaluate(
         self, watch: ProgressCallback | None = None, *, among: Positions = None, race: str = ""
     ) -> None:
-        """Evaluate the missing samples. Answers are stored as they arrive, whatever happens next; so are the
-        metrics of the samples so far, unless the process is killed.
+        """Evaluate what is missing. Answers are stored as they arrive; so are metrics, unless it is killed.
 
         Args:
             among: positions of the samples to evaluate, in this order; all by default.
@@ -190,6 +189,9 @@ class Evaluation:
             Stopped: the model gave up, or the budget is used up.
         """
         if self.finished:
+            self.skipped[:] = skipped_before(self.store.run(self.run))
+            if not (self.data.skip_invalid or self.rescored):
+                refuse_skipped(self.skipped[len(self.data.data.invalid) :])
             self.store.record(self.run, [])  # it becomes @last
             return
         self.protocol.prepare()
@@ -204,7 +206,7 @@ class Evaluation:
                     await self._examine(watch, among)
             if among is not None:
                 stored = sum(1 for _ in self.store.findings(self.run))
-                if stored + len(self.skipped) < len(self.data):
+                if stored + len(self.skipped) - len(self.data.data.invalid) < len(self.data):
                     self._finish("stopped", {"stopped": race, "raced": True}, {})
                     return
             overall = await self._score()

@@ -10,11 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from snellen.datasets.base import InvalidRow, Selection
-from snellen.errors import DataError
+from snellen.errors import DataError, ImageError
 from snellen.scorers.base import ERROR_COUNTS
 from snellen.types import Sample
 
-__all__ = ["is_done", "missing", "pages", "pending", "readable"]
+__all__ = [
+    "add_skipped",
+    "is_done",
+    "missing",
+    "pages",
+    "pending",
+    "readable",
+    "refuse_skipped",
+    "skipped_before",
+]
 
 #: Returns those of some ids that already have a prediction.
 Evaluated = Callable[[Sequence[str]], set[str]]
@@ -68,6 +77,31 @@ def pending(
         yield from readable(data, (ids[id] for id in wanted), skipped)
 
 
+def add_skipped(skipped: list[InvalidRow], where: str, error: Exception) -> None:
+    """Add an invalid sample, once: a race comes to it again."""
+    if all(row.where != where for row in skipped):
+        skipped.append(InvalidRow(where, str(error)))
+
+
+def skipped_before(row: Mapping[str, Any]) -> list[InvalidRow]:
+    """Return what a run has skipped, from its row in the store."""
+    from snellen.storage.manifest import RunManifest
+
+    return [
+        InvalidRow(bad.where, bad.reason) for bad in RunManifest.model_validate(row["manifest"]).data.skipped
+    ]
+
+
+def refuse_skipped(skipped: Sequence[InvalidRow]) -> None:
+    """Refuse samples that cannot be read, unless there are none.
+
+    Raises:
+        ImageError: names the first.
+    """
+    if skipped:
+        raise ImageError(f"{skipped[0].reason} Or skip invalid images with --skip-invalid")
+
+
 def readable(
     data: Selection, positions: Iterable[int], skipped: list[InvalidRow]
 ) -> Iterator[tuple[int, Sample]]:
@@ -82,4 +116,4 @@ def readable(
         except DataError as error:
             if not data.skip_invalid:
                 raise
-            skipped.append(InvalidRow(data.id(position), str(error)))
+            add_skipped(skipped, data.id(position), error)

@@ -16,6 +16,7 @@ from snellen.datasets.base import InvalidRow
 from snellen.engine.asking import repeat_scores
 from snellen.engine.cache import CachedModel, ResponseCache
 from snellen.engine.loop import EvaluatedSample, SampleBatch, drive, first_requests
+from snellen.engine.pending import add_skipped, refuse_skipped
 from snellen.errors import ImageError
 from snellen.images import Image
 from snellen.models.base import Model
@@ -143,9 +144,9 @@ class SampleRunner:
             if error is None:
                 good.append(item)
             elif self.skip_invalid:
-                self.skipped.append(InvalidRow(item[1].id, str(error)))
+                add_skipped(self.skipped, item[1].id, error)
             else:
-                raise ImageError(f"{error} Or skip invalid images with --skip-invalid") from error
+                refuse_skipped([InvalidRow(item[1].id, str(error))])
         # Nobody listens, so the protocol need not be asked.
         if self.model.prefetches and self.memory.asking:
             self.model.prefetch(first_requests(good, self.protocol))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from snellen._util.asyncio import complete
 from snellen._util.tokens import image_tokens, text_tokens
-from snellen.errors import Stopped, reason_of
+from snellen.errors import ModelError, Stopped, reason_of
 from snellen.models.out_of_memory import RESTART, Shrinking, is_broken, release
 from snellen.models.suggest import suggest
 from snellen.registry import Registry
@@ -301,6 +301,12 @@ class LocalModel(Model):
                 began = time.perf_counter()
                 answers = self._resilient([requests[i] for i in places])
                 took = time.perf_counter() - began
+                if len(answers) != len(places) or not all(isinstance(each, Response) for each in answers):
+                    raise ModelError(
+                        f"{self.name}: answer() must return a Response for each request; it returned "
+                        f"{len(answers)} objects ({', '.join({type(one).__name__ for one in answers})}) for "
+                        f"{len(places)} requests."
+                    )
                 for place, response in zip(places, answers, strict=True):
                     responses[place] = replace(response, latency=took)
         return responses

@@ -185,10 +185,10 @@ class Plan:
 
     def _protocols(self, given: Mapping[str, list[Any]], data: Dataset) -> NamedProtocols:
         """Return the protocols for a data set by title: the user's, or its authors'."""
-        # A dual encoder or classifier cannot be asked; it ranks the names.
+        # A dual encoder or classifier cannot be asked; it ranks the names. Options choose, too.
         usual = [data.protocol or "closed-set"]
         names = given["protocol"] or usual + ["rank"] * (usual == ["closed-set"])
-        protocols = []
+        protocols, refused = [], []
         for name in names:
             if not isinstance(name, str):
                 protocols.append((name.name, name))
@@ -196,11 +196,19 @@ class Plan:
             own = data.protocol_options if name.partition("?")[0] == data.protocol else {}
             has = PROTOCOLS.entries[name.partition("?")[0]].options
             known = {key: value for key, value in self.known_options.items() if key in has}
-            made = PROTOCOLS.make(name, {**own, **known, **self.protocol_options}, seed=self.seed)
+            try:
+                made = PROTOCOLS.make(name, {**own, **known, **self.protocol_options}, seed=self.seed)
+            except BadOption as error:
+                if given["protocol"]:
+                    raise
+                refused.append(error)
+                continue
             if made.temperature and not made.draws:
                 made = replace(made, draws=self.seed)
             protocols.append((name, made))
-        return protocols
+        if protocols:
+            return protocols
+        raise refused[0]
 
     def _make(self, name: str | Model, limits: Limits) -> Model:
         """Build a model with this plan's settings."""
@@ -240,10 +248,7 @@ class Plan:
         return self.store.folder
 
     def run(self, watch: Watch | None = None) -> list[Run]:
-        """Run everything, model by model, and return the runs.
-
-        May be called while an event loop is running (a notebook).
-        """
+        """Run everything, model by model, and return the runs; also in a running event loop (a notebook)."""
         self.check()
         store = self.store
         for selection in self.selections:
