@@ -253,7 +253,7 @@ class Registry(Generic[T]):
         try:
             made: T = entry.make(rest, **values) if self.takes_rest else entry.make(**values)
         except ValueError as error:  # plug-ins may refuse what they are given with it
-            if entry.factory.__module__.startswith("snellen."):
+            if (entry.factory.__module__ or "").startswith("snellen."):
                 raise
             raise BadOption(f"The {self.sort} {name!r}: {error}") from error
         if self.finish is None:
