@@ -367,5 +367,5 @@ def test_all_missing_images_are_reported(tmp_path):
     lines = str(caught.value).splitlines()
     assert lines[0] == "29 samples cannot be read:"
     assert "gone0.png" in lines[1]
-    assert len(lines) == 1 + 20 + 1
-    assert lines[-1] == "  … and 9 more"
+    assert len(lines) == 1 + 20 + 2
+    assert lines[-2:] == ["  … and 9 more", "Or skip invalid samples with --skip-invalid"]

@@ -212,7 +212,8 @@ class TestRuns:
 
         folder = tmp_path / "photos"
         shutil.copytree(photos, folder)
-        (folder / "star" / "9.png").write_bytes(b"broken")
+        half = (folder / "star" / "9.png").read_bytes()[:-20]
+        (folder / "star" / "9.png").write_bytes(half)
         model = Scripted(guess, batch_size=1)
         kwargs: dict[str, Any] = {
             "model": model,
@@ -223,6 +224,20 @@ class TestRuns:
             run(**kwargs)
         assert len(model.asked) >= 15
         assert open_run().status == "interrupted"
+
+    def test_what_is_no_image_is_named_before_anything_is_asked(
+        self, workspace, photos, tmp_path
+    ):
+        import shutil
+
+        folder = tmp_path / "photos"
+        shutil.copytree(photos, folder)
+        (folder / "star" / "9.png").write_bytes(b"broken")
+        (folder / "ring" / "9.png").write_bytes(b"")
+        model = Scripted(guess, batch_size=1)
+        with pytest.raises(ImageError, match=r"(?s)2 samples.*ring/9\.png.*star/9\.png.*--skip-invalid"):
+            run(model=model, data=f"folder:{folder}", protocol="closed-set?rounds=1")
+        assert not model.asked
 
     def test_previews(self, workspace, photos):
         found = run(model=Scripted(guess), data=f"folder:{photos}", protocol="closed-set?rounds=1")
@@ -285,9 +300,7 @@ class TestWhatOthersWrote:
             def answer(self, requests):
                 return [told for _ in requests] if told else [Response("a") for _ in requests[1:]]
 
-        with pytest.raises(
-            ModelError, match=r"answer\(\) must return a Response for each request"
-        ):
+        with pytest.raises(ModelError, match=r"answer\(\) must return a Response for each request"):
             run(model=Parrot(), data="chart:shapes?n=5", protocol="closed-set?rounds=1")
 
     def test_a_model_that_gives_no_scores(self, workspace):

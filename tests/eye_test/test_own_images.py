@@ -359,6 +359,22 @@ def test_the_command(tmp_path):
     assert len(select(DATASETS.make("chart:shapes?n=28&degrade=blur:8"))) == 28
 
 
+def test_images_that_cannot_be_read(tmp_path):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(6):
+            file = tmp_path / "photos" / name / f"{i}.png"
+            Image.new("RGB", (90, 60), (40 * i, 9, ord(name))).save(file)
+    (tmp_path / "photos" / "a" / "3.png").write_bytes(b"no picture")
+    words = ["eye-test", "pico:llava", "--data", f"folder:{tmp_path}/photos", "-w", str(tmp_path / "ws")]
+    refused = runner.invoke(app, [*words, "--with", "size"])
+    assert "a/3.png: not a readable image" in str(refused.exception)
+    assert "--skip-invalid" in str(refused.exception)
+    told = runner.invoke(app, [*words, "--with", "size", "--skip-invalid"])
+    assert "11 unparsed" in told.stdout
+    assert "Nothing can be lost: no answer could be read (snellen show" in told.stdout.replace("\n", " ")
+
+
 def test_what_one_of_several_models_cannot_do_is_refused_before_any_is_asked(tmp_path):
     words = ["eye-test", "pico:llava", "pico:clip", "--data", "chart:shapes?n=28", "-p", "closed-set"]
     refused = runner.invoke(app, [*words, "-w", str(tmp_path / "ws")])

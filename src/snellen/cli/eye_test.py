@@ -86,6 +86,9 @@ def eye_test(
     limit: Annotated[
         int, typer.Option(help="Pictures per chart; with --data: images, drawn at random.")
     ] = 160,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="With --data: skip unreadable images.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed for the pictures.")] = 0,
     batch_size: Annotated[int | None, typer.Option(help="Requests per batch.")] = None,
     output: Annotated[
@@ -129,6 +132,7 @@ def eye_test(
             "within": (2.0 if within is None else within) / 100,
             "protocol": protocol,
             "limit": limit,
+            "skip_invalid": skip_invalid,
             "model_options": read_options("-M", model_option),
             "data_options": read_options("-D", data_option),
             "seed": seed,
@@ -140,6 +144,7 @@ def eye_test(
         return
     own_only = {
         "--stop-early": stop_early or None,
+        "--skip-invalid": skip_invalid or None,
         "--with": degradations,
         "--within": within,
         "-p": protocol,
@@ -233,6 +238,7 @@ def _own_images(
     from snellen.eye_test.record import keep_own_card
     from snellen.reports.own_images import draw_own_card, enough_table, own_table
     from snellen.reports.progress import progress
+    from snellen.runs.filters import Filters
     from snellen.runs.plan import Plan, SharedResources
 
     cards: dict[str, list[OwnReading]] = {}
@@ -244,6 +250,7 @@ def _own_images(
             protocols=[options["protocol"]] if options["protocol"] else (),
             model_options=options["model_options"],
             data_options=options["data_options"],
+            filters=Filters(limit=options["limit"], skip_invalid=options["skip_invalid"]),
             workspace=options["workspace"],
             resources=resources,
         )

@@ -148,7 +148,7 @@ class Conversations(Dataset):
         digest = hashlib.sha256(json.dumps(self._rows[index], sort_keys=True, default=repr).encode())
         for turn in self._turns(index):
             for image in turn.images:
-                digest.update(image.sha256.encode())
+                digest.update(image.proven.encode())
         return digest.hexdigest()
 
     def _turns(self, index: int) -> tuple[Message, ...]:

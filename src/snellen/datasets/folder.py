@@ -118,7 +118,7 @@ class LocalTree:
         file = self._top / path
         count = self._count(file)
         if count is None:
-            return Image.from_path(file).sha256
+            return Image.from_path(file).proven
         with file.open("rb") as content:
             return f"{hashlib.file_digest(content, 'sha256').hexdigest()} {count}"
 

@@ -192,7 +192,7 @@ class Captioned(_WholeImages):
 
 
 def _digest(image: AnnotatedImage, rest: object) -> str:
-    content = json.dumps([Image.from_path(image.path).sha256, repr(rest)])
+    content = json.dumps([Image.from_path(image.path).proven, repr(rest)])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -128,7 +128,7 @@ class WebDataset(Dataset):
         )  # fmt: skip
 
     def digest(self, index: int) -> str:
-        content = json.dumps([self._image(index).sha256, self._texts[index]])
+        content = json.dumps([self._image(index).proven, self._texts[index]])
         return hashlib.sha256(content.encode()).hexdigest()
 
 

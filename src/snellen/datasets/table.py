@@ -265,7 +265,7 @@ class Table(Dataset):
         record = self._records[self._rows[index]]
         digest = hashlib.sha256()
         for image in self._images(record, self._records.where(self._rows[index])):
-            digest.update(image.sha256.encode())
+            digest.update(image.proven.encode())
         rest = {column: record.get(column) for column in self._kept}
         columns = self._columns
         if columns.asks or columns.question or columns.reference:

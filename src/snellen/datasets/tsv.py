@@ -150,7 +150,7 @@ class VLMEvalKit(Dataset):
         record = self._record(index)
         digest = hashlib.sha256()
         for image in self._images(record, self._records.where(self._numbers[self._ids[index]])):
-            digest.update(image.sha256.encode())
+            digest.update(image.proven.encode())
         rest = {k: v for k, v in record.items() if k != "image"}
         digest.update(json.dumps(rest, sort_keys=True).encode())
         return digest.hexdigest()

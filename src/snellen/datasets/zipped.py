@@ -83,7 +83,7 @@ class ZipTree:
 
     def digest(self, path: str) -> str:
         """Return the hash of an image."""
-        return self._image(path).sha256
+        return self._image(path).proven
 
     def _image(self, path: str) -> Image:
         return Image(partial(self._read, f"{self._prefix}{path}"), f"{self.name}/{path}")

@@ -143,7 +143,8 @@ class Decision:
             return f"Not decided.{why} {self.effort}"
         gap = rivals[0].gap
         assert gap is not None
-        ahead = f"difference {-100 * gap.value:.1f} points, {-100 * gap.high:.1f} to {-100 * gap.low:.1f}"
+        value = round(-100 * gap.value, 1) + 0.0  # no -0.0
+        ahead = f"difference {value:.1f} points, {-100 * gap.high:.1f} to {-100 * gap.low:.1f}"
         text = f"Not decided between {self.leader} and {_listed([arm.name for arm in rivals])} ({ahead}"
         text += " to the next)." if len(rivals) > 1 else ")."
         needed = [arm.gap.more for arm in rivals if arm.gap is not None]

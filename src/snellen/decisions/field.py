@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -99,6 +99,13 @@ class Arm:
     def scores(self) -> dict[str, float]:
         """Return the scores so far, as :func:`scores_of`."""
         return scores_of(self.run, self.name)
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How many of its samples had each outcome; empty before any was asked."""
+        with suppress(UsageError):
+            return self.run.metrics.outcomes
+        return {}
 
     @property
     def cost(self) -> float | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from snellen.decisions.decision import ArmResult, Decision
 from snellen.decisions.field import Arm, RaceOrder
 from snellen.decisions.race import GapEstimate, Race
+from snellen.metrics.format import mark, unread
 
 if TYPE_CHECKING:
     from snellen.decisions.evidence import Series
@@ -257,6 +258,11 @@ class RaceStanding:
             if lost := len(arm.given_up):
                 what = "1 sample" if lost == 1 else f"{lost} samples"
                 notes.append(f"{arm.name}: {what} failed at every try; failures count as wrong.")
+            if mark(outcomes := arm.outcomes):
+                notes.append(
+                    f"{arm.name}: {100 * unread(outcomes):.0f}% of its answers could not be read, and count "
+                    f"as wrong. Look at them: snellen show {arm.run.id}{arm.run.store.option}"
+                )
             if arm.failed:
                 notes.append(f"{arm.name} could not go on, and nothing is said of it: {arm.failed}.")
         if self.several:

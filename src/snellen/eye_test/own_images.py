@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen.errors import BadOption, UsageError, did_you_mean
+from snellen.eye_test.levels import in_order, usual
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
 from snellen.images.degrade import DEGRADATIONS
 from snellen.metrics.stats import Paired, paired
@@ -35,8 +36,6 @@ __all__ = [
 
 #: How often images are drawn again for the threshold's interval, and its ends.
 RESAMPLED, ENDS = 200, (2.5, 97.5)
-#: Sizes that at least this share of the images exceed are worth testing.
-EXCEED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +145,8 @@ class OwnReading:
     @property
     def _loss(self) -> str:
         points, level = f"{100 * self.within:g} point{'' if self.within == 0.01 else 's'}", self.enough
+        if not self.plain.metrics.outcomes["ok"]:
+            return f"Nothing can be lost: no answer could be read (snellen show {self.plain.id})."
         if DEGRADATIONS[self.name].rising is None:
             return self._of_each
         if level is None:
@@ -156,8 +157,8 @@ class OwnReading:
             text = f"Not enough images to tell whether {self._named(first)} loses less than {points} ("
             text += _gap(first)
             if first.asked is None:  # of as many images, once
-                text += f"; {first.change.clusters} images would show a difference of "
-                text += f"{100 * first.change.detectable:.0f} points"
+                seen = 100 * first.change.detectable
+                text += f"; {first.change.clusters} images would show a difference of {seen:.0f} points"
             return f"{text})."
         text = f"{self._named(level).capitalize()} loses less than {points} ({_gap(level)})"
         return f"{text}{self._saving(level)}." if self.name == "size" else f"{text}."
@@ -212,6 +213,7 @@ def run_own_images(
     protocol: str | None = None,
     within: float = 0.02,
     limit: int | None = None,
+    skip_invalid: bool = False,
     model_options: Mapping[str, Any] | None = None,
     data_options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -228,15 +230,14 @@ def run_own_images(
         degradations: names of :data:`~snellen.images.degrade.DEGRADATIONS`.
         levels: by name, instead of the usual ones. Of the usual sizes, those that most images exceed.
         within: the loss, as a share, that does not matter.
-        limit: use this many images, drawn by ``seed``.
+        limit: use this many images, drawn by ``seed``; with ``skip_invalid``, those that can be read.
         max_cost: a limit in US dollars for all runs together.
         resources: shared with the readings of other models: data sets, read once, and the budget.
         test: asks a level and may stop early; no level is asked after one that may lose more. By default, all
             images are asked at all levels.
 
     Raises:
-        BadOption: no such degradation.
-        UsageError: as for :class:`snellen.runs.plan.Plan`; the images are smaller than every size.
+        UsageError: no such degradation; as for :class:`snellen.runs.plan.Plan`; images below every size.
         Stopped: the model gave up, or the budget is used up.
     """
     # Long for its options alone.
@@ -247,17 +248,17 @@ def run_own_images(
                 f"{', '.join(DEGRADATIONS)}."
             )
     made = MODELS.make(model, model_options or {}) if isinstance(model, str) else model
-    usual = [] if Kind.GENERATE in made.kinds else ["rank"]
+    unasked = [] if Kind.GENERATE in made.kinds else ["rank"]
     resources = resources or SharedResources()
 
     def planned(more: Mapping[str, Any]) -> Plan:
         return Plan(
             models=[model],
             data=[data],
-            protocols=[protocol] if protocol else usual,
+            protocols=[protocol] if protocol else unasked,
             model_options=model_options or {},
             data_options={**(data_options or {}), **more},
-            filters=Filters(limit=limit, shuffle=limit is not None),
+            filters=Filters(limit=limit, shuffle=limit is not None, skip_invalid=skip_invalid),
             seed=seed,
             batch_size=batch_size,
             max_cost=max_cost,
@@ -276,7 +277,7 @@ def run_own_images(
         (plain,) = plan.run(watch)
         readings = []
         for name in dict.fromkeys(degradations):
-            chosen = _in_order(name, (levels or {}).get(name) or _usual(name, plan))
+            chosen = in_order(name, (levels or {}).get(name) or usual(name, plan))
             known: list[DegradedLevel] = []
             for level in chosen:
                 known.append((test or ask)(planned({"degrade": f"{name}:{level:g}"}), plain, level))
@@ -291,33 +292,6 @@ def run_own_images(
     finally:
         for each in resources.models.values():
             each.close()
-
-
-def _in_order(name: str, levels: Sequence[float]) -> list[float]:
-    """Return levels from easy to hard, each once."""
-    rising = DEGRADATIONS[name].rising
-    return list(dict.fromkeys(levels)) if rising is None else sorted(set(levels), reverse=rising)
-
-
-def _usual(name: str, plan: Plan) -> list[float]:
-    """Return the usual levels; of sizes, those that at least half of the images exceed.
-
-    Raises:
-        UsageError: there are none.
-    """
-    known = list(DEGRADATIONS[name].levels)
-    if name != "size":
-        return known
-    (selection,) = plan.selections
-    sides = sorted(max(image.size) for sample in selection for image in sample.images[:1])
-    typical = sides[int(EXCEED * (len(sides) - 1))] if sides else 0
-    sizes = [level for level in known if level < typical]
-    if not sizes:
-        raise UsageError(
-            f"{selection.name}: most images have at most {typical} pixels a side, so there is no smaller "
-            "size to test. Use other degradations: --with blur,jpeg,noise"
-        )
-    return sizes
 
 
 def compared(plain: Run, run: Run, level: float, among: Sequence[str] | None = None) -> DegradedLevel:
