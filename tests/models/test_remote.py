@@ -5,28 +5,24 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import ssl
 import subprocess
 import sys
 import time
-from base64 import b64decode
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import trustme
 from PIL import Image as pillow
 
 import snellen
 from asking import answers, model_at, question
-from snellen.errors import BadOption, Stopped, Unsupported
+from snellen.errors import BadOption, Unsupported
 from snellen.images import Image, encode
 from snellen.images.sending import as_sent
-from snellen.models.base import MODELS, Limits
+from snellen.models.base import Limits
 from snellen.models.remote.wire import exhausted, retry_after
 from snellen.testing import Server, fault
-from snellen.types import Decoding, Kind, Outcome, Request, ask
+from snellen.types import Decoding, Outcome, Request, ask
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -233,64 +229,3 @@ class TestWhoLooksOn:
         left = {"anthropic-ratelimit-requests-remaining": "0"}
         left["anthropic-ratelimit-requests-reset"] = then.isoformat(timespec="seconds").replace("+00:00", "Z")
         assert exhausted(left) == pytest.approx(30, abs=2)
-
-    def test_a_proxy_is_used(self, monkeypatch):
-        """It gets requests for a host that does not exist."""
-        with Server() as server:
-            monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
-            monkeypatch.setenv("NO_PROXY", "")
-            (reply,) = answers(MODELS.make("openai:x?base_url=http://no-such-host.invalid/v1"), question())
-            assert reply.text == "star"
-            model = "endpoint:http://no-such-host.invalid/v1"
-            (reply,) = answers(
-                MODELS.make(model), replace(question(), kind=Kind.SCORE, continuations=("star",))
-            )
-        assert [asked.headers["Host"] for asked in server.asked[:2]] == ["no-such-host.invalid"] * 2
-
-    def test_a_proxy_s_password_is_sent_to_it_alone(self, monkeypatch):
-        with Server() as server:
-            proxy = server.url.removesuffix("/v1").replace("//", "//reader:planted-99@")
-            monkeypatch.setenv("HTTP_PROXY", proxy)
-            monkeypatch.setenv("NO_PROXY", "")
-            answers(MODELS.make("openai:x?base_url=http://no-such-host.invalid/v1"), question())
-            answers(model_at(server), question())
-        through, direct = (asked.headers for asked in server.asked)
-        assert b64decode(through["Proxy-Authorization"].split()[1]) == b"reader:planted-99"
-        assert "Proxy-Authorization" not in direct  # this machine needs no proxy
-
-    def test_passwords_of_other_programs_stay_where_they_are(self, monkeypatch, tmp_path):
-        (tmp_path / "netrc").write_text("default login reader password planted-99\n", encoding="utf-8")
-        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        monkeypatch.setenv("MY_KEY", "planted-key-1234")
-        score = replace(question(), kind=Kind.SCORE, continuations=("star",))
-        with Server() as server:
-            answers(model_at(server, api_key_env="MY_KEY"), question())
-            answers(model_at(server), question())
-            answers(MODELS.make(f"endpoint:{server.url}"), score)
-        sent = [asked.headers.get("Authorization") for asked in server.asked]
-        assert sent == ["Bearer planted-key-1234", None, None]
-
-
-class TestTls:
-    @pytest.fixture
-    def authority(self, tmp_path):
-        made = trustme.CA()
-        made.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-        return made
-
-    @pytest.fixture
-    def server(self, authority):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        with Server(tls=context) as server:
-            yield server
-
-    def test_an_authority_of_the_user_s_own(self, server, tmp_path, monkeypatch):
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-        (reply,) = answers(model_at(server), question())
-        assert reply.text == "star"
-
-    def test_a_certificate_that_nobody_vouches_for(self, server):
-        with pytest.raises(Stopped, match="certificate is not trusted here.*SSL_CERT_FILE"):
-            answers(model_at(server), question())
-        assert not server.asked

@@ -31,6 +31,7 @@ from snellen.errors import BadOption, require
 
 if TYPE_CHECKING:
     from snellen.eye_test.eye_test import Reading
+    from snellen.runs.plan import SharedResources
     from snellen.storage.documents import Document
     from snellen.storage.store import Store
 
@@ -238,24 +239,12 @@ def _own_images(
     from snellen.eye_test.record import keep_own_card
     from snellen.reports.own_images import draw_own_card, enough_table, own_table
     from snellen.reports.progress import progress
-    from snellen.runs.filters import Filters
-    from snellen.runs.plan import Plan, SharedResources
+    from snellen.runs.plan import SharedResources
 
     cards: dict[str, list[OwnReading]] = {}
     resources = SharedResources()
-    for model in models:  # what does not fit is refused before any is asked
-        plan = Plan(
-            models=[model],
-            data=[data],
-            protocols=[options["protocol"]] if options["protocol"] else (),
-            model_options=options["model_options"],
-            data_options=options["data_options"],
-            filters=Filters(limit=options["limit"], skip_invalid=options["skip_invalid"]),
-            workspace=options["workspace"],
-            resources=resources,
-        )
-        if stop_early:
-            EarlyStop(within=options["within"]).check(plan)
+    for model in models:
+        _refuse_unfit(model, data, options, resources, stop_early=stop_early)
     with interruptible(), progress(quiet=quiet) as watch:
         for model in dict.fromkeys(models):
             test = (
@@ -291,3 +280,29 @@ def _own_images(
         _tell_card(output, runs[0].store, kept)
     if tell_errors(runs, AGAIN):
         raise typer.Exit(1)
+
+
+def _refuse_unfit(
+    model: str, data: str, options: Mapping[str, Any], resources: SharedResources, *, stop_early: bool
+) -> None:
+    """Refuse what a model cannot do, before any is asked.
+
+    Raises:
+        UsageError: as for :class:`snellen.runs.plan.Plan`; or its levels cannot stop early.
+    """
+    from snellen.decisions.early import EarlyStop
+    from snellen.runs.filters import Filters
+    from snellen.runs.plan import Plan
+
+    plan = Plan(
+        models=[model],
+        data=[data],
+        protocols=[options["protocol"]] if options["protocol"] else (),
+        model_options=options["model_options"],
+        data_options=options["data_options"],
+        filters=Filters(limit=options["limit"], skip_invalid=options["skip_invalid"]),
+        workspace=options["workspace"],
+        resources=resources,
+    )
+    if stop_early:
+        EarlyStop(within=options["within"]).check(plan)

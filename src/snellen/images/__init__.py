@@ -185,7 +185,8 @@ def _read(path: Path) -> bytes:
             raise ImageError(f"{path}: cannot be read ({what}).")
         with path.open("rb") as file:
             # As many bytes are set aside as are asked for, before any is read.
-            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
+            size = os.fstat(file.fileno()).st_size or MAX_BYTES  # some file systems do not tell
+            data = file.read(min(size, MAX_BYTES) + 1)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
     if len(data) > MAX_BYTES:

@@ -120,7 +120,8 @@ class ChatModel(RemoteModel):
 
     def check(self) -> None:
         self.transport.check()
-        require("aiohttp", "api", "A model behind an address")
+        for package in ("aiohttp", "pybase64"):
+            require(package, "api", "A model behind an address")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:

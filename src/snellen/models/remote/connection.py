@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import platform
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen._util.redaction import redact
 from snellen._version import __version__
-from snellen.errors import reason_of
+from snellen.errors import ModelError, reason_of
+from snellen.models.remote.network import certificates, proxy_of, without_password
 from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
 from snellen.models.remote.wire import MAX_ANSWER, at_most, refusal
 
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+
 __all__ = ["Connection", "HttpAnswer"]
+
+#: The most bytes of one header.
+MAX_FIELD = 2**16
+REDIRECTS = (301, 302, 303, 307, 308)
+#: OpenSSL's codes of a certificate that nobody known has signed.
+UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
 
 class HttpAnswer(NamedTuple):
@@ -56,15 +61,21 @@ class Connection:
 
         Args:
             timeout: the longest silence in seconds; callers limit an answer's whole time.
+
+        Raises:
+            BadOption: a proxy, or certificates, that cannot be used.
         """
         import aiohttp
 
+        self._proxy = proxy_of(self.address)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most, ssl=_certificates()),
+            connector=aiohttp.TCPConnector(limit=most, ssl=certificates()),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"snellen/{__version__}"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
-            proxy=_proxy(self.address),
+            max_line_size=MAX_FIELD,
+            max_field_size=MAX_FIELD,
+            proxy=self._proxy,
         ) as self._session:
             yield
 
@@ -87,18 +98,21 @@ class Connection:
         Raises:
             RequestError: there is no answer, or its status is 300 or more.
         """
-        known = {**await self._authorization(), **(headers or {})}
+        values = {name: await _current(key) for name, key in self._headers.items()}
+        bearer = await _current(self._key) if self._key is not None else ""
+        own = {"Authorization": f"{self._scheme} {bearer}".strip()} if bearer else {}
         try:
-            return await self._exchange(method, address, most, headers=known, **more)
+            return await self._exchange(
+                method, address, most, headers={**own, **values, **(headers or {})}, **more
+            )
         except RequestError as error:
-            if error.status == 401 and self._key is not None and self._key.expired():
+            if error.status != 401:
+                raise
+            replaced = [key.expired(values[name]) for name, key in self._headers.items()]
+            replaced += [self._key.expired(bearer)] if self._key is not None else []
+            if any(replaced):
                 raise RequestError(str(error), 401, again=True) from error
             raise
-
-    async def _authorization(self) -> dict[str, str]:
-        key = await self._key.current() if self._key is not None else ""
-        own = {"Authorization": f"{self._scheme} {key}".strip()} if key else {}
-        return own | {name: await value.current() for name, value in self._headers.items()}
 
     async def _exchange(self, method: str, address: str, most: int, **more: Any) -> HttpAnswer:
         import aiohttp
@@ -107,56 +121,75 @@ class Connection:
         try:
             # Following redirects would send the key to other hosts.
             async with self._session.request(method, address, allow_redirects=False, **more) as reply:
-                text = await at_most(reply.content.iter_any(), most)
+                text = await _read(reply, most)
         except aiohttp.ClientConnectorCertificateError as error:
-            why = f"its certificate is not trusted here ({reason_of(_root(error))}); for authorities of your "
-            why += "own set SSL_CERT_FILE to a file with their certificates"
-            raise RequestError(why, again=False, stop=True) from error
+            raise RequestError(_distrust(error.certificate_error), again=False, stop=True) from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise self._refused_by_proxy(error.status) from error
+        except aiohttp.ClientProxyConnectionError as error:
+            why = f"the proxy {without_password(self._proxy)} cannot be reached ({reason_of(_root(error))})"
+            raise RequestError(why, unavailable=True) from error
+        except aiohttp.ClientResponseError as error:  # something was answered, and may be billed
+            why = f"the answer is not proper HTTP ({' '.join(error.message.split())[:300]})"
+            raise RequestError(why, billed=True) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if reply is None:
                 why = f"the connection failed ({reason_of(_root(error))})"
                 raise RequestError(why, unavailable=True) from error
             why = f"the connection broke during the answer ({reason_of(error)})"
             raise RequestError(why, billed=True) from error
-        if 300 <= reply.status < 400:
+        if reply.status == 407:
+            raise self._refused_by_proxy(reply.status)
+        if reply.status in REDIRECTS:
             where = redact(reply.headers.get("Location", "elsewhere"))
             why = f"{reply.status} the server redirects to {where}; set that as base_url, or after endpoint:"
             raise RequestError(why, 404, again=False)
-        if reply.status >= 400:
+        if reply.status >= 300:
             plain = text.decode("utf-8", "replace") or reply.reason or ""
             raise refusal(reply.status, text, plain, reply.headers)
         return HttpAnswer(text, reply.headers)
 
+    def _refused_by_proxy(self, status: int) -> RequestError:
+        why = f"the proxy {without_password(self._proxy)} refuses ({status})"
+        if status == 407:
+            why += "; put a name and a password into its address: http://NAME:PASSWORD@HOST:PORT"
+        return RequestError(why, again=status != 407, stop=status == 407)
 
-def _certificates() -> ssl.SSLContext:
-    """Return a context that trusts what this machine does. OpenSSL knows neither the keychain of macOS nor
-    certificates that Windows has yet to fetch.
+
+async def _current(key: ApiKey) -> str:
+    """Return a key's value.
+
+    Raises:
+        RequestError: the command that prints it fails, which may pass.
     """
-    named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
-    if named or platform.system() not in ("Darwin", "Windows"):
-        return ssl.create_default_context()
-    import truststore
-
-    context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return context
-
-
-def _proxy(address: str) -> str | None:
-    """Return the proxy for an address, if there is one; this machine itself needs none."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    if _is_here(host) or proxy_bypass(host):
-        return None
-    known = getproxies()
-    proxy = known.get(parts.scheme) or known.get("all")
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
-def _is_here(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return await key.current()
+    except ModelError as error:
+        raise RequestError(str(error), again=True) from error
+
+
+async def _read(reply: ClientResponse, most: int) -> bytes:
+    """Read an answer; of a refusal, whose status counts, as far as it can be read.
+
+    Raises:
+        RequestError: it is too large.
+    """
+    import aiohttp
+
+    try:
+        return await at_most(reply.content.iter_any(), most)
+    except (RequestError, aiohttp.ClientError, OSError):
+        if reply.status < 400:
+            raise
+        return b""
+
+
+def _distrust(error: Exception) -> str:
+    """Say why a certificate is not trusted, and what helps against an unknown authority."""
+    text = f"its certificate is not trusted here ({reason_of(error)})"
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in UNKNOWN_AUTHORITY:
+        text += "; for authorities of your own set SSL_CERT_FILE to a file with their certificates"
+    return text
 
 
 def _root(error: BaseException) -> BaseException:

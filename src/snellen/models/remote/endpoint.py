@@ -17,6 +17,7 @@ from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import RemoteModel
 from snellen.models.remote.connection import Connection
+from snellen.models.remote.network import proxy_of
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.providers import PILLOW
 from snellen.models.remote.retry import RequestError, RetryPolicy
@@ -166,7 +167,9 @@ class Endpoint(RemoteModel):
     def check(self) -> None:
         if self._key is not None:
             self._key.check()
-        require("aiohttp", "api", "endpoint:")
+        for package in ("aiohttp", "pybase64"):
+            require(package, "api", "endpoint:")
+        proxy_of(self.address)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:

@@ -51,7 +51,7 @@ class OwnKey(ApiKey):
     def value(self) -> str:
         return self._own
 
-    def expired(self) -> bool:
+    def expired(self, sent: str) -> bool:
         return False
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from snellen.errors import BadOption
 from snellen.models.base import MODELS, Model
@@ -144,7 +145,8 @@ def chat_model(
     one = options.image_format.upper()
     settings["formats"] = taken.formats if one == "AUTO" else (one,)
     headers = {name: ApiKey(variable, needed=True) for name, variable in options.header.items()}
-    if own and scheme == "openai":  # as OpenAI's own client sends them
+    host = f".{urlsplit(address).hostname}"
+    if scheme == "openai" and (own or host.endswith(".api.openai.com")):  # as OpenAI's own client sends them
         for name, variable in ACCOUNT.items():
             if os.environ.get(variable):
                 headers.setdefault(name, ApiKey(variable, needed=False))

@@ -34,7 +34,8 @@ def address_of(option: str, address: str) -> str:
             f"{option}: the URL contains a user name or a password, and URLs are stored with runs. "
             "Put the key into an environment variable and pass its name: -M api_key_env=NAME"
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    odd = any(sign.isspace() or sign in "?#" for sign in address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or odd:
         shown = redact(address.partition("?")[0])
         raise BadOption(f"{option}={shown} is not allowed; allowed: http://HOST/PATH or https://HOST/PATH.")
     return address.rstrip("/")
@@ -75,8 +76,8 @@ def storable_option(option: str, text: str | None) -> str | None:
     return text
 
 
-#: Seconds after which a command is asked for the key again.
-FRESH = 300.0
+#: Seconds after which a command is asked for the key again, and after which one that failed is.
+FRESH, PATIENCE = 300.0, 5.0
 
 
 class ApiKey:
@@ -98,7 +99,8 @@ class ApiKey:
                 "the value is not such a name (and is not shown, since it may be a key)."
             )
         self.variable, self.needed = variable, needed
-        self._printed, self._told = "", -math.inf
+        self._printed, self._told, self._refused = "", -math.inf, ""
+        self._failed, self._problem = -math.inf, ""
         self._asking = threading.Lock()
         guard(os.environ.get(variable, "").strip())
 
@@ -124,20 +126,37 @@ class ApiKey:
         is asked again after five minutes. Commands come from the environment alone: files travel.
 
         Raises:
-            ModelError: the command fails.
+            ModelError: the command fails, and no earlier value is known that the server has not refused.
         """
-        if not (command := self._command):
+        if not self._command:
             return os.environ.get(self.variable, "").strip()
         with self._asking:  # requests that find it stale at once need one answer
             if self._stale:
-                self._printed, self._told = self._run(command), time.monotonic()
-                guard(self._printed)
+                self._refresh()
             return self._printed
 
-    def expired(self) -> bool:
-        """Forget what a command printed; return whether there was anything to forget."""
-        known, self._printed, self._told = bool(self._printed), "", -math.inf
-        return known
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._failed > PATIENCE:
+            try:
+                self._printed, self._told = self._run(self._command), now
+                guard(self._printed)
+                return
+            except ModelError as error:
+                self._failed, self._problem = time.monotonic(), str(error)
+        if not self._printed:
+            raise ModelError(self._problem)
+
+    def expired(self, sent: str) -> bool:
+        """Take note that the server refused a value; return whether a command may print another."""
+        if not self._command:
+            return False
+        with self._asking:
+            if self._printed == sent:
+                if sent == self._refused:  # the command prints it again
+                    return False
+                self._refused, self._printed, self._told = sent, "", -math.inf
+            return True
 
     def _run(self, command: str) -> str:
         try:
@@ -149,7 +168,16 @@ class ApiKey:
                 f"The command in the environment variable {self.variable}_COMMAND failed "
                 f"({type(error).__name__}). Run it by hand: it must print a key, and nothing else."
             ) from None
-        return done.stdout.strip()
+        value = done.stdout.strip()
+        self._refuse_odd(value)
+        return value
+
+    def _refuse_odd(self, value: str) -> None:
+        if not (value.isascii() and value.isprintable()):
+            raise ModelError(
+                f"The key in the environment variable {self.variable} contains characters that no key has "
+                "(it is not shown). Set it again."
+            )
 
     def check(self) -> None:
         """Refuse a missing key if one is required, and a key that no request can carry.
@@ -157,12 +185,7 @@ class ApiKey:
         Raises:
             ModelError: as stated.
         """
-        if not (self.value.isascii() and self.value.isprintable()):
-            raise ModelError(
-                f"The key in the environment variable {self.variable} contains characters that no key has "
-                "(it "
-                "is not shown). Set it again."
-            )
+        self._refuse_odd(self.value)
         if self.needed and not self.value:
             raise ModelError(
                 f"No key: the environment variable {self.variable} is not set. "
