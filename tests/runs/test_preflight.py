@@ -153,6 +153,10 @@ class TestCommand:
         assert command_line("check", "-d", f"folder:{photos}", "-m", "pico:clip", "-p", "closed-set") == 0
         assert "pico:clip can score, but closed-set needs generate" in capsys.readouterr().out
 
+    def test_a_protocol_without_a_model(self, photos, capsys):
+        assert command_line("check", "-d", f"folder:{photos}", "-p", "closed-set") == 2
+        assert "name one with -m MODEL" in capsys.readouterr().err
+
 
 def test_frames_that_two_videos_share_are_no_duplicates(tmp_path):
     film(tmp_path / "forward" / "0.mp4", COLORS)

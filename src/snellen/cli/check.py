@@ -8,6 +8,7 @@ import typer
 
 from snellen.cli.app import EVALUATE, AsJson, DataOptions, ModelOptions, app, print_json, read_options, screen
 from snellen.cli.completion import complete_data, complete_model, complete_protocol
+from snellen.errors import BadOption
 
 
 @app.command("check", rich_help_panel=EVALUATE)
@@ -50,6 +51,8 @@ def check_(
     from snellen.runs.filters import Filters
     from snellen.runs.preflight import preflight
 
+    if model is None and (protocol is not None or model_option):
+        raise BadOption("-p and -M are for the prompt that a model is shown; name one with -m MODEL.")
     filters = Filters(limit=limit, per_class=per_class, shuffle=shuffle, split=split, skip_invalid=True)
     result = preflight(
         data, model, protocol, filters=filters,

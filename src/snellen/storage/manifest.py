@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from snellen.errors import did_you_mean
+
 __all__ = [
     "Bounds",
     "Category",
@@ -254,7 +256,8 @@ class RunMetrics(BaseModel):
         """
         figure = self.figure(name)
         if figure is None:
-            raise KeyError(name)
+            known = self.figures()
+            raise KeyError(f"{name}.{did_you_mean(name, known)} Its scores: {', '.join(known)}")
         return figure
 
     def as_dict(self) -> dict[str, Any]:
