@@ -69,7 +69,10 @@ class Connection:
 
         self._proxy = proxy_of(self.address)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most, ssl=certificates()),
+            # Reading certificates takes a moment.
+            connector=aiohttp.TCPConnector(
+                limit=most, ssl=certificates() if self.address.startswith("https:") else True
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"snellen/{__version__}"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
@@ -138,7 +141,7 @@ class Connection:
                 raise RequestError(why, unavailable=True) from error
             why = f"the connection broke during the answer ({reason_of(error)})"
             raise RequestError(why, billed=True) from error
-        if reply.status == 407:
+        if reply.status == 407 and self._proxy:
             raise self._refused_by_proxy(reply.status)
         if reply.status in REDIRECTS:
             where = redact(reply.headers.get("Location", "elsewhere"))
