@@ -473,6 +473,14 @@ class TestRefused:
         assert decision.of == 39
         assert decision.full_answers == 2 * 39
 
+    def test_answers_that_cannot_be_read_are_named(self, tmp_path):
+        models = [Scripted(lambda r: "no idea", "x"), Scripted(lambda r: "star", "y")]
+        decision = snellen.choose(models=models, data=DATA, protocols=[PROTOCOL], workspace=tmp_path)
+        (note,) = (note for note in decision.notes if "could not be read" in note)
+        assert note.startswith(
+            "x: 100% of its answers could not be read, and count as wrong (snellen show x-"
+        )
+
     def test_an_image_is_skipped_once_however_often_a_race_looks(self, tmp_path):
         """Each look came to it again, until as many were asked and skipped as there are images."""
         for name in "ab":

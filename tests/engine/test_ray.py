@@ -573,7 +573,8 @@ def test_an_error_of_nobody_s_names_the_log(told):
 def test_several_runs_one_of_which_fails(questions, tmp_path):
     """Those before it are whole, as they would be in one process; the same run twice is one."""
     broken = asked_about(tmp_path / "b", ["What?"] * 3)
-    (tmp_path / "b/one.png").write_bytes(b"no picture")
+    whole = (tmp_path / "b/one.png").read_bytes()
+    (tmp_path / "b/one.png").write_bytes(whole[: len(whole) // 2])
     plan = Plan(
         models=["deadly:star"],
         data=[questions, broken],
@@ -582,7 +583,7 @@ def test_several_runs_one_of_which_fails(questions, tmp_path):
         engine=TWO,
         batch_size=4,
     )
-    with pytest.raises(DataError, match="not a readable image"):
+    with pytest.raises(DataError, match="a broken image"):
         plan.run()
     assert [(one.status, one.metrics.n) for one in plan.runs] == [
         ("finished", 64),

@@ -261,7 +261,7 @@ class RaceStanding:
             if mark(outcomes := arm.outcomes):
                 notes.append(
                     f"{arm.name}: {100 * unread(outcomes):.0f}% of its answers could not be read, and count "
-                    f"as wrong. Look at them: snellen show {arm.run.id}{arm.run.store.option}"
+                    f"as wrong (snellen show {arm.run.id})."
                 )
             if arm.failed:
                 notes.append(f"{arm.name} could not go on, and nothing is said of it: {arm.failed}.")
