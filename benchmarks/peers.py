@@ -121,7 +121,7 @@ class Unable(Exception):
 
 
 class LmmsEval:
-    """LMMs-Eval in a process of its own (see ``lmms_worker.py``).
+    """LMMs-Eval in a separate process (see ``lmms_worker.py``).
 
     Args:
         python: an environment's, that has LMMs-Eval.

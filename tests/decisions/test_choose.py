@@ -87,6 +87,15 @@ def hosted(server: Server) -> str:
     return f"openai:m?base_url={server.url}"
 
 
+def one_is_broken(folder: Path, count: int) -> None:
+    """So many images of each of two classes, of which ``a/3.png`` is none."""
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (8, 8), (i, 9, ord(name))).save(folder / name / f"{i}.png")
+    (folder / "a" / "3.png").write_bytes(b"no picture")
+
+
 def test_the_best_is_found_and_the_others_are_asked_less(truth, tmp_path):
     models = [guesser(truth, name, share) for name, share in (("a", 0.95), ("b", 0.85), ("c", 0.3))]
     decision = snellen.choose(models=models, data=DATA, protocols=[PROTOCOL], within=0.01, workspace=tmp_path)
@@ -459,11 +468,7 @@ class TestRefused:
             snellen.choose(models=models, data=DATA, protocols=[PROTOCOL], workspace=tmp_path, **options)
 
     def test_an_unreadable_image(self, tmp_path):
-        for name in "ab":
-            (tmp_path / "photos" / name).mkdir(parents=True)
-            for i in range(20):
-                Image.new("RGB", (8, 8), (i, 9, ord(name))).save(tmp_path / "photos" / name / f"{i}.png")
-        (tmp_path / "photos" / "a" / "3.png").write_bytes(b"no picture")
+        one_is_broken(tmp_path / "photos", 20)
         models = [Scripted(lambda r: "a", "x"), Scripted(lambda r: "b", "y")]
         how = {"models": models, "data": tmp_path / "photos", "protocols": [PROTOCOL]}
         with pytest.raises(DataError, match="3.png"):
@@ -483,11 +488,7 @@ class TestRefused:
 
     def test_an_image_is_skipped_once_however_often_a_race_looks(self, tmp_path):
         """Each look came to it again, until as many were asked and skipped as there are images."""
-        for name in "ab":
-            (tmp_path / "photos" / name).mkdir(parents=True)
-            for i in range(60):
-                Image.new("RGB", (8, 8), (i, 9, ord(name))).save(tmp_path / "photos" / name / f"{i}.png")
-        (tmp_path / "photos" / "a" / "3.png").write_bytes(b"no picture")
+        one_is_broken(tmp_path / "photos", 60)
         models = [Scripted(lambda r: "a", "x"), Scripted(lambda r: "a", "y")]
         how = {"models": models, "data": tmp_path / "photos", "protocols": [PROTOCOL]}
         how["workspace"] = tmp_path / "ws"

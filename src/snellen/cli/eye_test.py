@@ -291,18 +291,10 @@ def _refuse_unfit(
         UsageError: as for :class:`snellen.runs.plan.Plan`; or its levels cannot stop early.
     """
     from snellen.decisions.early import EarlyStop
-    from snellen.runs.filters import Filters
-    from snellen.runs.plan import Plan
+    from snellen.eye_test.levels import plan_of
 
-    plan = Plan(
-        models=[model],
-        data=[data],
-        protocols=[options["protocol"]] if options["protocol"] else (),
-        model_options=options["model_options"],
-        data_options=options["data_options"],
-        filters=Filters(limit=options["limit"], skip_invalid=options["skip_invalid"]),
-        workspace=options["workspace"],
-        resources=resources,
-    )
+    of_levels = ("degradations", "levels", "within")
+    asked = {name: value for name, value in options.items() if name not in of_levels}
+    plan = plan_of(model, data, **asked, resources=resources)
     if stop_early:
         EarlyStop(within=options["within"]).check(plan)

@@ -124,13 +124,12 @@ NAMED = 20
 
 def _all_of(invalid: Sequence[DataError]) -> DataError:
     """Return one error for all unreadable items: the first if there is one, or a list of the first."""
-    if len(invalid) == 1:
-        return type(invalid[0])(f"{invalid[0]} Or skip invalid samples with --skip-invalid")
-    lines = [f"{len(invalid)} samples cannot be read:", *(f"  {error}" for error in invalid[:NAMED])]
-    if len(invalid) > NAMED:
-        lines.append(f"  … and {len(invalid) - NAMED} more")
-    lines.append("Or skip invalid samples with --skip-invalid")
-    return type(invalid[0])("\n".join(lines))
+    text = f"{invalid[0]} "
+    if len(invalid) > 1:
+        lines = [f"{len(invalid)} samples cannot be read:", *(f"  {error}" for error in invalid[:NAMED])]
+        lines += [f"  … and {len(invalid) - NAMED} more"] * (len(invalid) > NAMED)
+        text = "\n".join([*lines, ""])
+    return type(invalid[0])(f"{text}Or skip invalid samples with --skip-invalid")
 
 
 def select(

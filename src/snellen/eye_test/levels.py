@@ -1,19 +1,68 @@
-"""Which levels of a degradation to test images at."""
+"""Which levels of a degradation to test images at, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from snellen.engine.pending import readable
 from snellen.errors import ImageError, UsageError
 from snellen.images.degrade import DEGRADATIONS
-from snellen.runs.plan import Plan
-from snellen.types import Sample
+from snellen.models.base import MODELS, Model
+from snellen.runs.filters import Filters
+from snellen.runs.plan import Plan, SharedResources
+from snellen.types import Kind, Sample
 
-__all__ = ["in_order", "usual"]
+if TYPE_CHECKING:
+    from snellen.storage.store import Store
+
+__all__ = ["in_order", "plan_of", "usual"]
 
 #: Sizes that at least this share of the images exceed are worth testing.
 EXCEED = 0.5
+
+
+def plan_of(
+    model: str | Model,
+    data: str,
+    *,
+    degrade: str | None = None,
+    protocol: str | None = None,
+    limit: int | None = None,
+    skip_invalid: bool = False,
+    model_options: Mapping[str, Any] | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    max_cost: float | None = None,
+    workspace: Store | Path | str | None = None,
+    resources: SharedResources | None = None,
+) -> Plan:
+    """Return the plan of one level, or of the images as they are; options as for
+    :func:`~snellen.eye_test.own_images.run_own_images`.
+
+    Args:
+        degrade: ``NAME:LEVEL``.
+
+    Raises:
+        UsageError: as for :class:`snellen.runs.plan.Plan`.
+    """
+    made = MODELS.make(model, model_options or {}) if isinstance(model, str) else model
+    unasked = [] if Kind.GENERATE in made.kinds else ["rank"]
+    return Plan(
+        models=[model],
+        data=[data],
+        protocols=[protocol] if protocol else unasked,
+        model_options=model_options or {},
+        data_options={**(data_options or {}), **({"degrade": degrade} if degrade else {})},
+        filters=Filters(limit=limit, shuffle=limit is not None, skip_invalid=skip_invalid),
+        seed=seed,
+        batch_size=batch_size,
+        max_cost=max_cost,
+        workspace=workspace,
+        resources=resources,
+    )
 
 
 def in_order(name: str, levels: Sequence[float]) -> list[float]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen.errors import BadOption, UsageError, did_you_mean
-from snellen.eye_test.levels import in_order, usual
+from snellen.eye_test.levels import in_order, plan_of, usual
 from snellen.eye_test.psychometric import Curve, CurvePoint, fit
 from snellen.images.degrade import DEGRADATIONS
 from snellen.metrics.stats import Paired, paired
 from snellen.metrics.summary import cluster_of
-from snellen.models.base import MODELS
-from snellen.runs.filters import Filters
 from snellen.runs.plan import Plan, SharedResources, Watch
 from snellen.runs.run import Run
-from snellen.types import Kind
 
 if TYPE_CHECKING:
     from snellen.models.base import Model
@@ -247,31 +245,29 @@ def run_own_images(
                 f"--with {name} is not allowed.{did_you_mean(name, DEGRADATIONS)} Allowed: "
                 f"{', '.join(DEGRADATIONS)}."
             )
-    made = MODELS.make(model, model_options or {}) if isinstance(model, str) else model
-    unasked = [] if Kind.GENERATE in made.kinds else ["rank"]
     resources = resources or SharedResources()
-
-    def planned(more: Mapping[str, Any]) -> Plan:
-        return Plan(
-            models=[model],
-            data=[data],
-            protocols=[protocol] if protocol else unasked,
-            model_options=model_options or {},
-            data_options={**(data_options or {}), **more},
-            filters=Filters(limit=limit, shuffle=limit is not None, skip_invalid=skip_invalid),
-            seed=seed,
-            batch_size=batch_size,
-            max_cost=max_cost,
-            workspace=workspace,
-            resources=resources,
-        )
+    planned = partial(
+        plan_of,
+        model,
+        data,
+        protocol=protocol,
+        limit=limit,
+        skip_invalid=skip_invalid,
+        model_options=model_options,
+        data_options=data_options,
+        seed=seed,
+        batch_size=batch_size,
+        max_cost=max_cost,
+        workspace=workspace,
+        resources=resources,
+    )
 
     def ask(plan: Plan, plain: Run, level: float) -> DegradedLevel:
         (run,) = plan.run(watch)
         return compared(plain, run, level)
 
     try:
-        plan = planned({})
+        plan = planned()
         if test is not None:
             test.check(plan)
         (plain,) = plan.run(watch)
@@ -280,7 +276,7 @@ def run_own_images(
             chosen = in_order(name, (levels or {}).get(name) or usual(name, plan))
             known: list[DegradedLevel] = []
             for level in chosen:
-                known.append((test or ask)(planned({"degrade": f"{name}:{level:g}"}), plain, level))
+                known.append((test or ask)(planned(degrade=f"{name}:{level:g}"), plain, level))
                 ordered = DEGRADATIONS[name].rising is not None
                 if test is not None and ordered and known[-1].change.difference.low < -within:
                     break

@@ -14,11 +14,12 @@ from itertools import count
 from typing import Any, Literal
 
 from snellen._util.tokens import image_tokens, text_tokens
-from snellen.errors import Stopped, require
+from snellen.errors import Stopped
 from snellen.images import Image
 from snellen.images.sending import as_sent
 from snellen.models.marks import literal
 from snellen.models.remote.base import RemoteModel
+from snellen.models.remote.connection import check_connection
 from snellen.models.remote.faults import Filtered, error_in, fault
 from snellen.models.remote.guided import guide, unguided
 from snellen.models.remote.prices import Prices
@@ -120,8 +121,7 @@ class ChatModel(RemoteModel):
 
     def check(self) -> None:
         self.transport.check()
-        for package in ("aiohttp", "pybase64"):
-            require(package, "api", "A model behind an address")
+        check_connection(self.transport.address, "A model behind an address")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from snellen._util.redaction import redact
 from snellen._version import __version__
-from snellen.errors import ModelError, reason_of
+from snellen.errors import ModelError, reason_of, require
 from snellen.models.remote.network import certificates, proxy_of, without_password
 from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
@@ -18,13 +18,28 @@ from snellen.models.remote.wire import MAX_ANSWER, at_most, refusal
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
-__all__ = ["Connection", "HttpAnswer"]
+__all__ = ["Connection", "HttpAnswer", "check_connection"]
 
 #: The most bytes of one header.
 MAX_FIELD = 2**16
 REDIRECTS = (301, 302, 303, 307, 308)
 #: OpenSSL's codes of a certificate that nobody known has signed.
 UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
+
+
+def check_connection(address: str, purpose: str) -> None:
+    """Refuse what would keep every request from its server.
+
+    Args:
+        purpose: what needs the packages, for the message.
+
+    Raises:
+        MissingExtra: a package is not installed.
+        BadOption: a proxy that cannot be used.
+    """
+    for package in ("aiohttp", "pybase64"):
+        require(package, "api", purpose)
+    proxy_of(address)
 
 
 class HttpAnswer(NamedTuple):

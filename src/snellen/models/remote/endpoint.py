@@ -16,8 +16,7 @@ from snellen.images.sending import as_sent
 from snellen.models.base import MODELS, Model
 from snellen.models.classifier import match, read_mapping
 from snellen.models.remote.base import RemoteModel
-from snellen.models.remote.connection import Connection
-from snellen.models.remote.network import proxy_of
+from snellen.models.remote.connection import Connection, check_connection
 from snellen.models.remote.prices import Prices
 from snellen.models.remote.providers import PILLOW
 from snellen.models.remote.retry import RequestError, RetryPolicy
@@ -167,9 +166,7 @@ class Endpoint(RemoteModel):
     def check(self) -> None:
         if self._key is not None:
             self._key.check()
-        for package in ("aiohttp", "pybase64"):
-            require(package, "api", "endpoint:")
-        proxy_of(self.address)
+        check_connection(self.address, "endpoint:")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[None]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from snellen._util.redaction import redact
 from snellen.errors import BadOption
 from snellen.models.remote.connection import Connection, HttpAnswer
-from snellen.models.remote.network import proxy_of
 from snellen.models.remote.retry import RequestError
 from snellen.models.remote.urls import ApiKey
 from snellen.models.remote.wire import parse
@@ -63,15 +62,13 @@ class ChatTransport:
         self._headers = dict(headers or {})
 
     def check(self) -> None:
-        """Refuse missing keys, and proxies that cannot be used.
+        """Refuse missing keys.
 
         Raises:
             ModelError: one is missing.
-            BadOption: a proxy that cannot be used.
         """
         for key in (self.key, *self._headers.values()):
             key.check()
-        proxy_of(self.address)
 
     @asynccontextmanager
     async def connect(self, timeout: float, most: int) -> AsyncIterator[None]:
